@@ -1,0 +1,15 @@
+//! What the bits of a dual-grained W4A8 model mean: shapes, nibble packing, linear layers, checkpoints.
+//!
+//! One weight is `w[n,k] ~= s1[n] * s2[n,g] * (q[n,k] - zero[n,g])`: a 4-bit code, an INTEGER scale for each run of
+//! `group_size` weights along K (fine grain) and one float scale for each output channel (coarse grain). DGQ,
+//! arXiv 2310.04836, section 3. DESIGN.md ("Number format") is the contract this crate enforces.
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod int4;
+mod linear;
+mod shape;
+
+pub use error::FormatError;
+pub use linear::{FloatLinear, FloatValues, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts};
+pub use shape::{GemmShape, GroupSize, K_MAX};

@@ -1,0 +1,34 @@
+//! Why a device refused a buffer.
+
+use thiserror::Error;
+
+/// Why a device refused a buffer or could not start.
+#[derive(Debug, Error, PartialEq)]
+pub enum KernelError {
+    /// A buffer does not have the length its shape asks for.
+    #[error("{what}: expected {expected} elements, got {got}")]
+    Length {
+        /// Which buffer.
+        what: &'static str,
+        /// Elements the shape asks for.
+        expected: usize,
+        /// Elements present.
+        got: usize,
+    },
+    /// A size does not fit memory or an index type.
+    #[error("{what} is too large: {got}")]
+    TooLarge {
+        /// Which size.
+        what: &'static str,
+        /// The size asked for.
+        got: usize,
+    },
+    /// The instruction set asked for (by `DUALGRAIN_BACKEND`) is unknown or not on this machine.
+    #[error("instruction set `{asked}` is not available here; available: {available}")]
+    InstructionSet {
+        /// The name asked for.
+        asked: String,
+        /// Names that would work.
+        available: String,
+    },
+}

@@ -1,0 +1,16 @@
+//! Instructions: every operation a model needs, on the CPU today and on other devices behind the same trait.
+//!
+//! `naive/` is the specification, one file per operation; everything faster is compared with it bit for bit.
+//! Integer sums have no order. Float operations fix theirs (see [`Backend`]), so results do not depend on the
+//! instruction set, the number of threads, or how many tokens share a step.
+
+mod backend;
+pub mod cpu;
+mod error;
+pub mod naive;
+
+pub use backend::{
+    Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Columns, Gram, Operand,
+    PAGE_TOKENS, Step,
+};
+pub use error::KernelError;

@@ -1,0 +1,2 @@
+//! Float model in, quantized model out.
+#![forbid(unsafe_code)]

@@ -1,0 +1,3 @@
+//! The `dualgrain` command.
+#![forbid(unsafe_code)]
+fn main() {}
