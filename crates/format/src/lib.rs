@@ -5,11 +5,18 @@
 //! arXiv 2310.04836, section 3. DESIGN.md ("Number format") is the contract this crate enforces.
 #![forbid(unsafe_code)]
 
+pub mod checkpoint;
 mod error;
 pub mod int4;
+mod join;
 mod linear;
+mod scheme;
 mod shape;
 
 pub use error::FormatError;
 pub use linear::{FloatLinear, FloatValues, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts};
+pub use scheme::{
+    ActivationScheme, CacheScheme, ChannelWord, FORMAT_VERSION, GroupField, KEY_SCALES_TENSOR, QUANT_METHOD,
+    QuantizationConfig, SchemeError, TensorScheme, VALUE_SCALES_TENSOR,
+};
 pub use shape::{GemmShape, GroupSize, K_MAX};

@@ -1,0 +1,31 @@
+//! One error for everything the engine does, so that callers need a single `?`.
+
+use dualgrain_format::FormatError;
+use dualgrain_format::checkpoint::CheckpointError;
+use dualgrain_kernels::KernelError;
+use thiserror::Error;
+
+use crate::{ConfigError, SessionError, WeightsError};
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// config.json is wrong or asks for something unsupported.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tensors do not fit the configuration.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Linears that must be joined do not fit together.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// The device refused a buffer.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A session was asked for something beyond its limits.
+    #[error(transparent)]
+    Session(#[from] SessionError),
+}

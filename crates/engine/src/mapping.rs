@@ -1,0 +1,1 @@
+//! The one place outside the kernels with `unsafe`: memory-mapping a checkpoint file.
