@@ -32,6 +32,12 @@ pub enum CheckpointError {
         /// The folder.
         path: PathBuf,
     },
+    /// Replacing was asked for, but what is there is no model.
+    #[error("{} holds no config.json, so it is no model folder and will not be replaced: choose another folder", .path.display())]
+    TargetNoModel {
+        /// The folder.
+        path: PathBuf,
+    },
     /// The output path cannot be a folder beside others (it is a root, or ends in `..`).
     #[error("{} cannot be an output folder: give a path that ends in a name", .path.display())]
     TargetName {

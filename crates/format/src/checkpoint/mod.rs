@@ -3,12 +3,14 @@
 
 mod error;
 mod folder;
+mod linear;
 mod table;
 mod writer;
 
 pub use error::{CheckpointError, advice};
 pub use folder::FolderWriter;
+pub use linear::{LinearLayout, TensorBytes, linear_tensors};
 pub use table::{TensorEntry, TensorTable};
-pub use writer::{TensorSpec, TensorsWriter};
+pub use writer::{SHARD_BYTES, TensorSpec};
 
 pub use safetensors::Dtype;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::checkpoint::CheckpointError;
 
@@ -32,20 +32,19 @@ impl TensorTable {
     /// # Errors
     /// [`CheckpointError::Malformed`] for anything that is not a complete safetensors file.
     pub fn parse(path: &Path, file: &[u8]) -> Result<Self, CheckpointError> {
-        let malformed = |problem: String| CheckpointError::Malformed {
-            path: path.to_path_buf(),
-            problem,
-        };
-        let parsed = SafeTensors::deserialize(file).map_err(|e| malformed(explain(&e, file.len())))?;
-        let start = file.as_ptr() as usize;
-        let tensors = parsed.iter().map(|(name, view)| {
-            let first = view.data().as_ptr() as usize - start;
+        let (header_len, metadata) =
+            SafeTensors::read_metadata(file).map_err(|error| CheckpointError::Malformed {
+                path: path.to_path_buf(),
+                problem: explain(&error, file.len()),
+            })?;
+        let data_start = HEADER_LEN_BYTES + header_len;
+        let tensors = metadata.tensors().into_iter().map(|(name, info)| {
             let entry = TensorEntry {
-                dtype: view.dtype(),
-                shape: view.shape().to_vec(),
-                bytes: first..first + view.data().len(),
+                dtype: info.dtype,
+                shape: info.shape.clone(),
+                bytes: data_start + info.data_offsets.0..data_start + info.data_offsets.1,
             };
-            (name.to_owned(), entry)
+            (name, entry)
         });
         Ok(Self {
             tensors: tensors.collect(),
@@ -53,12 +52,99 @@ impl TensorTable {
     }
 }
 
-fn explain(error: &safetensors::SafeTensorError, len: usize) -> String {
-    use safetensors::SafeTensorError as E;
+/// A file begins with the length of its JSON header as u64.
+pub(crate) const HEADER_LEN_BYTES: usize = 8;
+
+fn explain(error: &SafeTensorError, len: usize) -> String {
+    use SafeTensorError as E;
     match error {
         E::HeaderTooSmall | E::InvalidHeaderLength | E::MetadataIncompleteBuffer => format!(
-            "the file has {len} bytes, its header asks for a different length (was the download or copy cut short?)"
+            "its {len} bytes are not as many as its header asks for (was a download or copy cut short?)"
         ),
+        E::TensorInvalidInfo => "a tensor's shape and type do not fit its byte range".into(),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(header: &str, data: &[u8]) -> Vec<u8> {
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend(header.as_bytes());
+        file.extend(data);
+        file
+    }
+
+    fn parse(file: &[u8]) -> Result<TensorTable, CheckpointError> {
+        TensorTable::parse(Path::new("x.safetensors"), file)
+    }
+
+    const GOOD: &str = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}}"#;
+
+    #[test]
+    fn byte_ranges_are_those_of_the_file() {
+        let table = parse(&file(GOOD, &[0; 11])).unwrap();
+        let start = 8 + GOOD.len();
+        assert_eq!(table.tensors["a"].bytes, start..start + 8);
+        assert_eq!(table.tensors["b"].bytes, start + 8..start + 11);
+        assert_eq!(table.tensors["b"].dtype, Dtype::U8);
+    }
+
+    #[test]
+    fn every_truncation_is_refused() {
+        let whole = file(GOOD, &[0; 11]);
+        for len in 0..whole.len() {
+            assert!(parse(&whole[..len]).is_err(), "{len} bytes were accepted");
+        }
+        let error = parse(&whole[..whole.len() - 1]).unwrap_err().to_string();
+        assert!(
+            error.contains("cut short") && error.contains("x.safetensors"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn hostile_headers_are_refused() {
+        let cases = [
+            (
+                "past the end",
+                r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,800]}}"#,
+            ),
+            (
+                "backwards",
+                r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#,
+            ),
+            (
+                "shape and range differ",
+                r#"{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}"#,
+            ),
+            (
+                "overflow",
+                r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}}"#,
+            ),
+            ("gap", r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#),
+            (
+                "overlap",
+                r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+            ),
+            (
+                "unknown type",
+                r#"{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}"#,
+            ),
+            (
+                "negative",
+                r#"{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}"#,
+            ),
+            ("no object", "[]"),
+            ("not JSON", "{"),
+        ];
+        for (what, header) in cases {
+            assert!(parse(&file(header, &[0; 8])).is_err(), "{what} was accepted");
+        }
+        let mut huge = u64::MAX.to_le_bytes().to_vec();
+        huge.extend([0; 64]);
+        assert!(parse(&huge).is_err());
     }
 }
