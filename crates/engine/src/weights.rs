@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dualgrain_format::checkpoint::Dtype;
 use dualgrain_format::{FloatValues, LinearWeights, QuantizationConfig};
 use thiserror::Error;
 
@@ -62,6 +63,20 @@ impl Weights {
         quantization: Option<&QuantizationConfig>,
     ) -> Result<LinearWeights, WeightsError> {
         let _ = (name, n, k, bias, quantization);
+        todo!()
+    }
+
+    /// Names of all tensors, in ascending order.
+    pub fn names(&self) -> Vec<String> {
+        todo!()
+    }
+
+    /// Type, shape and bytes of a tensor as they are stored, without using it up: what a quantizer copies unchanged.
+    ///
+    /// # Errors
+    /// Missing (with the nearest name).
+    pub fn raw(&self, name: &str) -> Result<(Dtype, &[usize], &[u8]), WeightsError> {
+        let _ = name;
         todo!()
     }
 
