@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 mod block;
+pub mod chat;
 mod config;
 mod error;
 mod family;
@@ -14,7 +15,9 @@ mod model;
 mod products;
 mod role;
 mod rope;
+pub mod sampler;
 mod session;
+pub mod tokenizer;
 mod weights;
 
 pub use block::{Block, FeedForward, Norm, Projection, Scratch};
