@@ -1,1 +1,29 @@
-//! The CPU.
+//! The CPU backend.
+//!
+//! `isa` asks the machine once and stamps generic code out per instruction set; `pool` shares work between threads;
+//! each operation has a file that begins with its idea. Float operations are written once over 16 lanes and compiled
+//! for every instruction set; only the integer products have a hand-written kernel per instruction set.
+
+mod aligned;
+mod attention;
+mod backend;
+mod cache;
+mod elementwise;
+mod gemm_float;
+mod gemm_int;
+mod gram;
+mod isa;
+mod norm;
+mod pool;
+mod quantize;
+mod rope;
+mod share;
+mod simd;
+mod softmax;
+mod tensor;
+mod tile;
+
+pub use backend::{CpuBackend, Linear};
+pub use cache::Cache;
+pub use isa::{Isa, available};
+pub use tensor::{Matrix, Quantized, Table};

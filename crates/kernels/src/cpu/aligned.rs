@@ -1,0 +1,44 @@
+//! A buffer that starts on a cache line, so that no 64-byte load of a packed panel straddles two.
+
+use std::ops::{Deref, DerefMut};
+
+const LINE_BYTES: usize = 64;
+
+/// A fixed-length buffer whose first element is aligned to 64 bytes.
+#[derive(Debug)]
+pub(crate) struct Aligned<T> {
+    storage: Vec<T>,
+    start: usize,
+    len: usize,
+}
+
+impl<T: Copy> Aligned<T> {
+    /// `len` copies of `value`.
+    pub(crate) fn filled(value: T, len: usize) -> Self {
+        let slack = LINE_BYTES / size_of::<T>();
+        let storage = vec![value; len + slack];
+        let start = storage.as_ptr().align_offset(LINE_BYTES).min(slack);
+        Self { storage, start, len }
+    }
+}
+
+impl<T> Aligned<T> {
+    /// Bytes of the buffer.
+    pub(crate) fn bytes(&self) -> usize {
+        self.len * size_of::<T>()
+    }
+}
+
+impl<T> Deref for Aligned<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.storage[self.start..self.start + self.len]
+    }
+}
+
+impl<T> DerefMut for Aligned<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.storage[self.start..self.start + self.len]
+    }
+}

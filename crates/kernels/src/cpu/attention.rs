@@ -1,0 +1,371 @@
+//! Causal attention over the paged cache, exact softmax.
+//!
+//! A task is one kv head and a few neighbouring tokens; its rows are all queries that read that head (the whole
+//! group of each token), so every key and value loaded serves up to 24 queries. Per page: scores = Q * K^T by the
+//! float tile, then scale (and ALiBi); per row: masked softmax over all its keys; per page: output += P * V by the
+//! same tile. Scores of all keys are kept (24 rows x context in the second-level cache), so the result does not
+//! depend on how a prompt was cut into steps: each output is one chain over key positions in order, and a masked key
+//! adds an exact zero.
+
+use std::cell::RefCell;
+
+use super::cache::{Cache, Planes, Scales, Store, padded_dim};
+use super::isa::{Isa, per_isa};
+use super::pool::Pool;
+use super::share::Shared;
+use super::simd::{Element, LANES};
+use super::softmax::max;
+use super::tensor::Matrix;
+use super::tile::{Tile, run};
+use crate::naive::{exp, sum_lanes};
+use crate::{AttentionParams, Columns, PAGE_TOKENS, Step};
+
+/// Queries a task aims for: two tiles of 12 or four of 6.
+const TASK_QUERIES: usize = 24;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
+}
+
+/// A thread's buffers; they grow to the longest context once.
+struct Scratch {
+    /// [queries, head_dim]
+    queries: Vec<f32>,
+    /// [queries, keys]: scores, then softmax numerators.
+    scores: Vec<f32>,
+    /// [queries, padded head_dim]
+    outputs: Vec<f32>,
+    /// [queries]
+    inv_sums: Vec<f32>,
+}
+
+impl Scratch {
+    const fn new() -> Self {
+        Self {
+            queries: Vec::new(),
+            scores: Vec::new(),
+            outputs: Vec::new(),
+            inv_sums: Vec::new(),
+        }
+    }
+}
+
+/// `out[M, num_heads * head_dim]` = attention of `x[:, queries]` over `layer` of the cache.
+#[allow(clippy::too_many_arguments, reason = "the operation's own arguments")]
+pub(crate) fn attention(
+    (isa, pool): (Isa, &Pool),
+    out: &mut Matrix,
+    x: &Matrix,
+    queries: Columns,
+    cache: &Cache,
+    layer: usize,
+    params: &AttentionParams,
+    step: &Step<'_>,
+) {
+    let shape = cache.shape;
+    assert_eq!(queries.len(), params.num_heads * shape.head_dim, "query columns");
+    assert_eq!(
+        params.num_heads % shape.num_kv_heads,
+        0,
+        "query heads over {} kv heads",
+        shape.num_kv_heads
+    );
+    assert!(layer < shape.num_layers, "layer {layer} of {}", shape.num_layers);
+    assert!(
+        step.positions.len() == x.rows && step.sequences.len() == x.rows,
+        "step of {} rows",
+        x.rows
+    );
+    out.columns = queries.len();
+    out.resize(x.rows);
+    let group = params.num_heads / shape.num_kv_heads;
+    let tokens = TASK_QUERIES.div_ceil(group);
+    let out = Shared::new(out.values_mut());
+    let job = Job {
+        isa,
+        out: &out,
+        x,
+        queries,
+        cache,
+        layer,
+        params,
+        step,
+        group,
+    };
+    pool.run(x.rows.div_ceil(tokens) * shape.num_kv_heads, |task| {
+        // Neighbouring tasks share tokens; the last tokens see most keys and go first.
+        let tile = x.rows.div_ceil(tokens) - 1 - task / shape.num_kv_heads;
+        let kv_head = task % shape.num_kv_heads;
+        let range = tile * tokens..((tile + 1) * tokens).min(x.rows);
+        match &cache.store {
+            Store::F32(planes) => job.tokens(planes, range, kv_head),
+            Store::F16(planes) => job.tokens(planes, range, kv_head),
+            Store::Int8(planes) => job.tokens(planes, range, kv_head),
+        }
+    });
+}
+
+struct Job<'a> {
+    isa: Isa,
+    out: &'a Shared<'a, f32>,
+    x: &'a Matrix,
+    queries: Columns,
+    cache: &'a Cache,
+    layer: usize,
+    params: &'a AttentionParams,
+    step: &'a Step<'a>,
+    group: usize,
+}
+
+/// Tokens of one sequence in a task and the keys they see.
+struct Run {
+    tokens: std::ops::Range<usize>,
+    kv_head: usize,
+    /// First key any of them sees, rounded down to a page.
+    base: usize,
+    /// One past the last key any of them sees.
+    end: usize,
+}
+
+impl Job<'_> {
+    /// Splits a task's tokens where the sequence changes.
+    fn tokens<E: Element>(&self, planes: &Planes<E>, tokens: std::ops::Range<usize>, kv_head: usize) {
+        let sequences = &self.step.sequences[tokens.clone()];
+        let mut start = tokens.start;
+        for same in sequences.chunk_by(|a, b| a == b) {
+            let tokens = start..start + same.len();
+            start = tokens.end;
+            let seen = tokens.clone().map(|token| self.keys_of(token));
+            let (first, last) = seen.fold((usize::MAX, 0), |(first, last), (f, l)| {
+                (first.min(f), last.max(l))
+            });
+            let run = Run {
+                tokens,
+                kv_head,
+                base: first / PAGE_TOKENS * PAGE_TOKENS,
+                end: last + 1,
+            };
+            SCRATCH.with_borrow_mut(|scratch| self.run(planes, &run, scratch));
+        }
+    }
+
+    /// First and last key position a token sees.
+    fn keys_of(&self, token: usize) -> (usize, usize) {
+        let last = self.step.positions[token] as usize;
+        let first = self
+            .params
+            .sliding_window
+            .map_or(0, |window| (last + 1).saturating_sub(window.max(1)));
+        (first, last)
+    }
+
+    fn run<E: Element>(&self, planes: &Planes<E>, run_: &Run, scratch: &mut Scratch) {
+        let dim = self.cache.shape.head_dim;
+        let rows = run_.tokens.len() * self.group;
+        let stride = (run_.end - run_.base).next_multiple_of(PAGE_TOKENS) + LANES;
+        scratch.queries.resize(rows * dim, 0.0);
+        scratch.scores.resize(rows * stride, 0.0);
+        scratch.outputs.resize(rows * padded_dim(dim), 0.0);
+        scratch.inv_sums.resize(rows, 0.0);
+        self.collect_queries(run_, &mut scratch.queries);
+        for start in (run_.base..run_.end).step_by(PAGE_TOKENS) {
+            self.score_page(planes, run_, start, stride, scratch);
+        }
+        for row in 0..rows {
+            let (first, last) = self.keys_of(run_.tokens.start + row / self.group);
+            let scores = &mut scratch.scores[row * stride..][..run_.end - run_.base];
+            scratch.inv_sums[row] = 1.0 / softmax(self.isa, scores, first - run_.base, last - run_.base);
+        }
+        for start in (run_.base..run_.end).step_by(PAGE_TOKENS) {
+            self.add_values(planes, run_, start, stride, scratch);
+        }
+        self.write_outputs(run_, scratch);
+    }
+
+    /// Query rows in the order token, head of the group.
+    fn collect_queries(&self, run: &Run, queries: &mut [f32]) {
+        let width = self.group * self.cache.shape.head_dim;
+        for (token, queries) in run.tokens.clone().zip(queries.chunks_exact_mut(width)) {
+            let start = self.queries.start + run.kv_head * width;
+            queries.copy_from_slice(&self.x.row(token)[start..start + width]);
+        }
+    }
+
+    /// The head's page that holds position `start`.
+    fn head_page(&self, run: &Run, start: usize) -> usize {
+        let table = &self.step.page_tables[self.step.sequences[run.tokens.start] as usize];
+        let page = table[start / PAGE_TOKENS] as usize;
+        assert!(
+            page < self.cache.shape.num_pages,
+            "page {page} of {}",
+            self.cache.shape.num_pages
+        );
+        self.cache.head_page(self.layer, page, run.kv_head)
+    }
+
+    fn score_page<E: Element>(
+        &self,
+        planes: &Planes<E>,
+        run_: &Run,
+        start: usize,
+        stride: usize,
+        scratch: &mut Scratch,
+    ) {
+        let dim = self.cache.shape.head_dim;
+        let head_page = self.head_page(run_, start);
+        let vectors = (run_.end - start).min(PAGE_TOKENS).div_ceil(LANES);
+        let rows = scratch.inv_sums.len();
+        let block = head_page * dim * PAGE_TOKENS;
+        let tile = Tile {
+            a: scratch.queries.as_ptr(),
+            a_row: dim,
+            a_k: 1,
+            b: planes.keys[block..block + dim * PAGE_TOKENS].as_ptr(),
+            b_vector: LANES,
+            b_k: PAGE_TOKENS,
+            k: dim,
+            c: scratch.scores[start - run_.base..].as_mut_ptr(),
+            c_row: stride,
+            c_vector: LANES,
+            from_zero: true,
+        };
+        // SAFETY: `rows` queries of `dim`; the page has 4 vectors for each dimension; a row of scores has room for
+        // whole pages (stride).
+        unsafe { run(self.isa, tile, rows, vectors) };
+        let scales = self.page_scales(&self.cache.key_scales, head_page);
+        for row in 0..rows {
+            let head = run_.kv_head * self.group + row % self.group;
+            let slope = self.params.alibi_slopes.as_ref().map(|slopes| slopes[head]);
+            let scores = &mut scratch.scores[row * stride + start - run_.base..][..vectors * LANES];
+            scale_scores(self.isa, scores, scales.as_ref(), self.params.scale, slope, start);
+        }
+    }
+
+    fn page_scales<'s>(&self, scales: &'s Scales, head_page: usize) -> PageScales<'s> {
+        match scales {
+            Scales::PerLayer(scales) => PageScales::Fixed([scales[self.layer]; PAGE_TOKENS]),
+            Scales::PerToken(scales) => PageScales::Stored(&scales[head_page * PAGE_TOKENS..][..PAGE_TOKENS]),
+        }
+    }
+
+    fn add_values<E: Element>(
+        &self,
+        planes: &Planes<E>,
+        run_: &Run,
+        start: usize,
+        stride: usize,
+        scratch: &mut Scratch,
+    ) {
+        let dim = padded_dim(self.cache.shape.head_dim);
+        let head_page = self.head_page(run_, start);
+        let keys = (run_.end - start).min(PAGE_TOKENS);
+        let rows = scratch.inv_sums.len();
+        let scales = self.page_scales(&self.cache.value_scales, head_page);
+        for row in 0..rows {
+            let weights = &mut scratch.scores[row * stride + start - run_.base..][..keys];
+            multiply(self.isa, weights, scales.as_ref());
+        }
+        let block = head_page * PAGE_TOKENS * dim;
+        let tile = Tile {
+            a: scratch.scores[start - run_.base..].as_ptr(),
+            a_row: stride,
+            a_k: 1,
+            b: planes.values[block..block + PAGE_TOKENS * dim].as_ptr(),
+            b_vector: LANES,
+            b_k: dim,
+            k: keys,
+            c: scratch.outputs.as_mut_ptr(),
+            c_row: dim,
+            c_vector: LANES,
+            from_zero: start == run_.base,
+        };
+        // SAFETY: `rows` rows of at least `keys` weights, a page of values, `rows` outputs of `dim`.
+        unsafe { run(self.isa, tile, rows, dim / LANES) };
+    }
+
+    fn write_outputs(&self, run: &Run, scratch: &Scratch) {
+        let dim = self.cache.shape.head_dim;
+        let width = self.params.num_heads * dim;
+        let rows = scratch
+            .outputs
+            .chunks_exact(padded_dim(dim))
+            .zip(&scratch.inv_sums);
+        for (row, (output, inv_sum)) in rows.enumerate() {
+            let token = run.tokens.start + row / self.group;
+            let head = run.kv_head * self.group + row % self.group;
+            let start = token * width + head * dim;
+            // SAFETY: this task alone writes this head of this token.
+            let out = unsafe { self.out.range(start..start + dim) };
+            for (out, v) in out.iter_mut().zip(output) {
+                *out = v * inv_sum;
+            }
+        }
+    }
+}
+
+enum PageScales<'a> {
+    Fixed([f32; PAGE_TOKENS]),
+    Stored(&'a [f32]),
+}
+
+impl PageScales<'_> {
+    fn as_ref(&self) -> &[f32] {
+        match self {
+            Self::Fixed(scales) => scales,
+            Self::Stored(scales) => scales,
+        }
+    }
+}
+
+per_isa! {
+    fn scale_scores(scores: &mut [f32], key_scales: &[f32], scale: f32, slope: Option<f32>, start: usize)
+        = scale_scores_lanes
+}
+
+#[inline(always)]
+fn scale_scores_lanes(scores: &mut [f32], key_scales: &[f32], scale: f32, slope: Option<f32>, start: usize) {
+    for (score, key_scale) in scores.iter_mut().zip(key_scales) {
+        *score = *score * key_scale * scale;
+    }
+    let Some(slope) = slope else { return };
+    for (offset, score) in scores.iter_mut().enumerate() {
+        *score += slope * (start + offset) as u32 as f32;
+    }
+}
+
+per_isa! {
+    fn multiply(weights: &mut [f32], scales: &[f32]) = multiply_lanes
+}
+
+#[inline(always)]
+fn multiply_lanes(weights: &mut [f32], scales: &[f32]) {
+    for (weight, scale) in weights.iter_mut().zip(scales) {
+        *weight *= scale;
+    }
+}
+
+per_isa! {
+    /// Numerators of the softmax over `first..=last`, zero outside; returns their sum.
+    fn softmax(scores: &mut [f32], first: usize, last: usize) -> f32 = softmax_lanes
+}
+
+/// The row starts at a multiple of 64 positions, so lane j of a chunk of 16 is lane j of the sum.
+#[inline(always)]
+fn softmax_lanes(scores: &mut [f32], first: usize, last: usize) -> f32 {
+    let max = max(&scores[first..=last]);
+    scores[..first].fill(f32::NEG_INFINITY);
+    scores[last + 1..].fill(f32::NEG_INFINITY);
+    let mut lanes = [0.0; LANES];
+    let (chunks, rest) = scores.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            chunk[lane] = exp(chunk[lane] - max);
+            lanes[lane] += chunk[lane];
+        }
+    }
+    for (lane, score) in lanes.iter_mut().zip(rest) {
+        *score = exp(*score - max);
+        *lane += *score;
+    }
+    sum_lanes(lanes)
+}

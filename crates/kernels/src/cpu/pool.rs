@@ -1,0 +1,337 @@
+//! Persistent threads that share the chunks of one job at a time.
+//!
+//! A decode step is some hundred operations of 10..500 us each, so starting one must cost about a microsecond: workers
+//! spin briefly for the next job before they sleep, chunks are claimed by one atomic increment, nothing is
+//! allocated, and the caller works too. A job is open while chunks remain; only workers that enter while it is open are
+//! waited for, so a worker that wakes up late never delays anyone.
+//!
+//! `state` holds everything that must change together: the job number, whether it is open, and how many workers are
+//! inside. The job itself lies in a cell that is written only when the job is closed and nobody is inside.
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{JoinHandle, Thread};
+
+/// Spins before a worker sleeps: about 50 us, several times the gap between two operations of a step.
+const SPINS_BEFORE_SLEEP: usize = 1_000;
+/// Spins before a waiting caller offers its core to the workers it waits for.
+const SPINS_BEFORE_YIELD: usize = 200;
+
+/// Workers inside the open job: the low bits of `state`.
+const INSIDE: u64 = (1 << 20) - 1;
+const OPEN: u64 = 1 << 20;
+const JOB: u64 = 1 << 21;
+
+/// A fixed set of threads; see the file's head.
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+    /// Held while a job runs. Whoever finds it taken (a nested call, a second caller) works alone.
+    submit: Mutex<()>,
+}
+
+struct Shared {
+    state: AtomicU64,
+    next_chunk: AtomicUsize,
+    job: UnsafeCell<Job>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    sleepers: Vec<Sleeper>,
+    quit: AtomicBool,
+}
+
+struct Sleeper {
+    asleep: AtomicBool,
+    thread: std::sync::OnceLock<Thread>,
+}
+
+#[derive(Clone, Copy)]
+struct Job {
+    run: *const (dyn Fn(usize) + Sync),
+    num_chunks: usize,
+}
+
+// SAFETY: `job` is written by the one caller that holds `submit` while the job is closed and nobody is inside, and read
+// by workers only between entering an open job and leaving it; `state` orders the two. The closure behind `run` is Sync.
+unsafe impl Sync for Shared {}
+// SAFETY: as above; the pointer is only used while the caller keeps the closure alive.
+unsafe impl Send for Shared {}
+
+impl Pool {
+    /// A pool in which the caller and `num_threads - 1` workers share the work.
+    pub(crate) fn new(num_threads: usize) -> Self {
+        let idle: &(dyn Fn(usize) + Sync) = &|_| {};
+        let num_workers = num_threads.max(1) - 1;
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            next_chunk: AtomicUsize::new(0),
+            job: UnsafeCell::new(Job {
+                run: idle,
+                num_chunks: 0,
+            }),
+            panic: Mutex::new(None),
+            sleepers: (0..num_workers).map(|_| Sleeper::new()).collect(),
+            quit: AtomicBool::new(false),
+        });
+        let spawn = |worker_idx| {
+            let shared = Arc::clone(&shared);
+            let name = format!("dualgrain-{worker_idx}");
+            std::thread::Builder::new()
+                .name(name)
+                .spawn(move || shared.work(worker_idx))
+        };
+        // A machine that refuses threads still computes: the caller alone is enough.
+        let workers = (0..num_workers)
+            .map_while(|worker_idx| spawn(worker_idx).ok())
+            .collect();
+        Self {
+            shared,
+            workers,
+            submit: Mutex::new(()),
+        }
+    }
+
+    /// Threads that share a job, the caller included.
+    pub(crate) fn num_threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Runs `f(0), ..., f(num_chunks - 1)`, each once, in any order and on any thread; returns when all are done.
+    ///
+    /// # Panics
+    /// When a chunk panics, with its payload, after the others are done.
+    pub(crate) fn run(&self, num_chunks: usize, f: impl Fn(usize) + Sync) {
+        if num_chunks <= 1 || self.workers.is_empty() {
+            return (0..num_chunks).for_each(f);
+        }
+        let Ok(_submitting) = self.submit.try_lock() else {
+            return (0..num_chunks).for_each(f);
+        };
+        let run: &(dyn Fn(usize) + Sync) = &f;
+        // SAFETY: only the lifetime changes. `close` below returns when no worker is inside and none can enter, so the
+        // pointer is not used after `f` is gone; nothing between here and there unwinds.
+        let run: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(run) };
+        self.shared.open(Job { run, num_chunks });
+        self.shared.wake(num_chunks - 1);
+        self.shared.claim_chunks();
+        self.shared.close();
+        if let Some(payload) = self.shared.take_panic() {
+            resume_unwind(payload);
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.quit.store(true, Ordering::SeqCst);
+        self.shared.wake(usize::MAX);
+        for worker in self.workers.drain(..) {
+            // A worker never unwinds: panics of chunks are caught where they happen.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Sleeper {
+    fn new() -> Self {
+        Self {
+            asleep: AtomicBool::new(false),
+            thread: std::sync::OnceLock::new(),
+        }
+    }
+}
+
+impl Shared {
+    /// Publishes a job. The caller holds `submit`, so the last job is closed and left.
+    fn open(&self, job: Job) {
+        // SAFETY: the job is closed and nobody is inside (see `close`), so nobody reads the cell.
+        unsafe { *self.job.get() = job };
+        self.next_chunk.store(0, Ordering::Relaxed);
+        let number = (self.state.load(Ordering::Relaxed) & !(JOB - 1)).wrapping_add(JOB);
+        self.state.store(number | OPEN, Ordering::SeqCst);
+    }
+
+    /// Lets nobody enter any more and waits until all who did have left.
+    fn close(&self) {
+        self.state.fetch_and(!OPEN, Ordering::AcqRel);
+        let mut spins = 0;
+        while self.state.load(Ordering::Acquire) & INSIDE != 0 {
+            spins += 1;
+            if spins > SPINS_BEFORE_YIELD {
+                std::thread::yield_now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    fn claim_chunks(&self) {
+        // SAFETY: the caller of this function is the submitter or inside the open job, so the cell is not written.
+        let job = unsafe { *self.job.get() };
+        loop {
+            let chunk = self.next_chunk.fetch_add(1, Ordering::Relaxed);
+            if chunk >= job.num_chunks {
+                return;
+            }
+            // SAFETY: the submitter keeps the closure alive until everyone inside has left.
+            let run = AssertUnwindSafe(|| unsafe { (*job.run)(chunk) });
+            if let Err(payload) = catch_unwind(run) {
+                self.panic
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get_or_insert(payload);
+            }
+        }
+    }
+
+    fn take_panic(&self) -> Option<Box<dyn Any + Send>> {
+        self.panic.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Wakes at most `limit` sleeping workers.
+    fn wake(&self, limit: usize) {
+        let mut woken = 0;
+        for sleeper in &self.sleepers {
+            if woken == limit {
+                return;
+            }
+            if sleeper.asleep.load(Ordering::SeqCst) {
+                if let Some(thread) = sleeper.thread.get() {
+                    thread.unpark();
+                }
+                woken += 1;
+            }
+        }
+    }
+
+    fn work(&self, worker_idx: usize) {
+        let sleeper = &self.sleepers[worker_idx];
+        sleeper.thread.get_or_init(std::thread::current);
+        let mut done = 0;
+        while let Some(number) = self.next_job(done, sleeper) {
+            done = number;
+            self.claim_chunks();
+            self.state.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    /// Waits for an open job other than `done`, enters it and returns its number; `None` when the pool ends.
+    fn next_job(&self, done: u64, sleeper: &Sleeper) -> Option<u64> {
+        let mut spins = 0;
+        loop {
+            if let Some(number) = self.try_enter(done) {
+                return Some(number);
+            }
+            if self.quit.load(Ordering::SeqCst) {
+                return None;
+            }
+            spins += 1;
+            if spins < SPINS_BEFORE_SLEEP {
+                std::hint::spin_loop();
+                continue;
+            }
+            sleeper.asleep.store(true, Ordering::SeqCst);
+            // Looked at once more after the flag is up, or a job opened in between would find nobody to wake.
+            let nothing_to_do = !self.is_open(done) && !self.quit.load(Ordering::SeqCst);
+            if nothing_to_do {
+                std::thread::park();
+            }
+            sleeper.asleep.store(false, Ordering::SeqCst);
+            spins = 0;
+        }
+    }
+
+    fn is_open(&self, done: u64) -> bool {
+        let state = self.state.load(Ordering::SeqCst);
+        state & OPEN != 0 && state & !(JOB - 1) != done
+    }
+
+    fn try_enter(&self, done: u64) -> Option<u64> {
+        let state = self.state.load(Ordering::Relaxed);
+        let number = state & !(JOB - 1);
+        if state & OPEN == 0 || number == done {
+            return None;
+        }
+        self.state
+            .compare_exchange(state, state + 1, Ordering::Acquire, Ordering::Relaxed)
+            .ok()
+            .map(|_| number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_chunk_runs_exactly_once_over_many_jobs() {
+        let pool = Pool::new(4);
+        let counts: Vec<AtomicUsize> = (0..97).map(|_| AtomicUsize::new(0)).collect();
+        for round in 0..3_000 {
+            let num_chunks = round % 98;
+            pool.run(num_chunks, |chunk| {
+                counts[chunk].fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        for (chunk, count) in counts.iter().enumerate() {
+            let expected = (0..3_000).filter(|round| round % 98 > chunk).count();
+            assert_eq!(count.load(Ordering::Relaxed), expected, "chunk {chunk}");
+        }
+    }
+
+    #[test]
+    fn workers_that_went_to_sleep_wake_up_again() {
+        let pool = Pool::new(3);
+        for _ in 0..20 {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            let sum = AtomicUsize::new(0);
+            pool.run(100, |chunk| {
+                sum.fetch_add(chunk, Ordering::Relaxed);
+            });
+            assert_eq!(sum.into_inner(), 4_950);
+        }
+    }
+
+    #[test]
+    fn panic_of_a_chunk_reaches_the_caller_after_all_chunks_ran_and_the_pool_survives() {
+        let pool = Pool::new(4);
+        let ran = AtomicUsize::new(0);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            pool.run(64, |chunk| {
+                ran.fetch_add(1, Ordering::Relaxed);
+                assert_ne!(chunk, 33, "chunk 33 fails");
+            })
+        }));
+        let payload = result.unwrap_err();
+        assert!(
+            payload
+                .downcast_ref::<String>()
+                .unwrap()
+                .contains("chunk 33 fails")
+        );
+        assert_eq!(ran.load(Ordering::Relaxed), 64);
+        pool.run(64, |_| {
+            ran.fetch_add(1, Ordering::Relaxed);
+        });
+        assert_eq!(ran.into_inner(), 128);
+    }
+
+    #[test]
+    fn nested_and_concurrent_jobs_finish() {
+        let pool = Pool::new(3);
+        let count = AtomicUsize::new(0);
+        let nest = || {
+            for _ in 0..50 {
+                pool.run(5, |_| {
+                    pool.run(7, |_| {
+                        count.fetch_add(1, Ordering::Relaxed);
+                    })
+                });
+            }
+        };
+        std::thread::scope(|scope| (0..4).for_each(|_| _ = scope.spawn(nest)));
+        assert_eq!(count.into_inner(), 4 * 50 * 35);
+    }
+}

@@ -1,0 +1,74 @@
+//! Float rows to INT8, with the sums of every 32 codes on the way.
+
+use super::isa::per_isa;
+use super::tensor::SUM_BLOCK;
+use crate::ActivationScale;
+use crate::naive::LANES;
+
+/// 1.5 * 2^23: adding it leaves round-to-nearest-even in the low mantissa bits.
+const ROUND_MAGIC: f32 = 12_582_912.0;
+
+per_isa! {
+    /// Codes, scale and block sums of one row.
+    pub(super) fn quantize(x: &[f32], scale: ActivationScale, codes: &mut [i8], block_sums: &mut [i32]) -> f32
+        = quantize_row
+}
+
+#[inline(always)]
+fn quantize_row(x: &[f32], scale: ActivationScale, codes: &mut [i8], block_sums: &mut [i32]) -> f32 {
+    let ta = match scale {
+        ActivationScale::PerToken => abs_max(x) / 127.0,
+        ActivationScale::Static(ta) => ta,
+    };
+    let (ta, inv_scale) = crate::naive::usable_scale(ta);
+    let blocks = x
+        .chunks(SUM_BLOCK)
+        .zip(codes.chunks_mut(SUM_BLOCK))
+        .zip(block_sums);
+    for ((x, codes), sum) in blocks {
+        *sum = match (x.as_array::<SUM_BLOCK>(), codes.as_mut_array::<SUM_BLOCK>()) {
+            (Some(x), Some(codes)) => quantize_values(x, inv_scale, codes),
+            _ => quantize_values(x, inv_scale, codes),
+        };
+    }
+    ta
+}
+
+#[inline(always)]
+fn quantize_values(x: &[f32], inv_scale: f32, codes: &mut [i8]) -> i32 {
+    let mut sum = 0;
+    for (code, v) in codes.iter_mut().zip(x) {
+        let value = round_to_int8(*v * inv_scale);
+        *code = value as i8;
+        sum += value;
+    }
+    sum
+}
+
+/// `round_ties_even(v).clamp(-127, 127)` and 0 for NaN, in operations every instruction set has as vectors.
+#[inline(always)]
+pub(super) fn round_to_int8(v: f32) -> i32 {
+    let v = if v > -127.0 {
+        v
+    } else if v <= -127.0 {
+        -127.0
+    } else {
+        0.0
+    };
+    let v = if v < 127.0 { v } else { 127.0 };
+    ((v + ROUND_MAGIC).to_bits() as i32) - (ROUND_MAGIC.to_bits() as i32)
+}
+
+#[inline(always)]
+pub(super) fn abs_max(x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            let v = chunk[lane].abs();
+            lanes[lane] = if v > lanes[lane] { v } else { lanes[lane] };
+        }
+    }
+    let all = rest.iter().map(|v| v.abs()).chain(lanes);
+    all.fold(0.0, |max, v| if v > max { v } else { max })
+}

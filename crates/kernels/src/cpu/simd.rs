@@ -1,0 +1,253 @@
+//! Sixteen f32 lanes in registers: one of AVX-512, two of AVX2, an array elsewhere.
+//!
+//! Only the matrix tile (`tile.rs`) needs it: there the number of live accumulators must be exact, which
+//! auto-vectorization does not promise. Everything else is plain loops compiled per instruction set.
+
+use half::{bf16, f16};
+
+/// Lanes of one vector.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen f32 lanes.
+///
+/// # Safety
+/// Methods are called only from code compiled with (and running on) the instruction set of the implementation;
+/// pointers are valid for 16 elements, any alignment.
+pub(crate) trait F32x16: Copy {
+    unsafe fn splat(v: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn load_bf16(from: *const bf16) -> Self;
+    unsafe fn load_f16(from: *const f16) -> Self;
+    unsafe fn load_i8(from: *const i8) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// `a * b + self`, fused.
+    unsafe fn fma(self, a: Self, b: Self) -> Self;
+}
+
+/// What a matrix may be stored as; widening to f32 is exact.
+pub(crate) trait Element: Copy + Send + Sync + 'static {
+    /// Sixteen elements widened.
+    ///
+    /// # Safety
+    /// As for [`F32x16`].
+    unsafe fn load<S: F32x16>(from: *const Self) -> S;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<S: F32x16>(from: *const Self) -> S {
+        // SAFETY: passed on to the caller.
+        unsafe { S::load(from) }
+    }
+}
+
+impl Element for bf16 {
+    #[inline(always)]
+    unsafe fn load<S: F32x16>(from: *const Self) -> S {
+        // SAFETY: passed on to the caller.
+        unsafe { S::load_bf16(from) }
+    }
+}
+
+impl Element for f16 {
+    #[inline(always)]
+    unsafe fn load<S: F32x16>(from: *const Self) -> S {
+        // SAFETY: passed on to the caller.
+        unsafe { S::load_f16(from) }
+    }
+}
+
+impl Element for i8 {
+    #[inline(always)]
+    unsafe fn load<S: F32x16>(from: *const Self) -> S {
+        // SAFETY: passed on to the caller.
+        unsafe { S::load_i8(from) }
+    }
+}
+
+/// Lanes in an array.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; LANES]);
+
+// SAFETY (of the blocks below): the caller vouches for 16 readable or writable elements.
+impl F32x16 for Portable {
+    #[inline(always)]
+    unsafe fn splat(v: f32) -> Self {
+        Self([v; LANES])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: 16 readable elements.
+        Self(unsafe { from.cast::<[f32; LANES]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: 16 readable elements.
+        Self(unsafe { from.cast::<[bf16; LANES]>().read_unaligned() }.map(bf16::to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: 16 readable elements.
+        Self(unsafe { from.cast::<[f16; LANES]>().read_unaligned() }.map(f16::to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(from: *const i8) -> Self {
+        // SAFETY: 16 readable elements.
+        Self(unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: 16 writable elements.
+        unsafe { to.cast::<[f32; LANES]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn fma(self, a: Self, b: Self) -> Self {
+        Self(std::array::from_fn(|lane| {
+            a.0[lane].mul_add(b.0[lane], self.0[lane])
+        }))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::{Avx2, Avx512};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use std::arch::x86_64::*;
+
+    use half::{bf16, f16};
+
+    use super::F32x16;
+
+    /// Two 256-bit registers.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx2(__m256, __m256);
+
+    /// One 512-bit register.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    // SAFETY (of the blocks below): the trait's contract gives the instruction set and 16 elements behind pointers.
+    impl F32x16 for Avx2 {
+        #[inline(always)]
+        unsafe fn splat(v: f32) -> Self {
+            // SAFETY: the instruction set is there.
+            unsafe { Self(_mm256_set1_ps(v), _mm256_set1_ps(v)) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: 16 readable elements.
+            unsafe { Self(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const bf16) -> Self {
+            // SAFETY: 16 readable elements.
+            unsafe {
+                let widen = |half: *const bf16| {
+                    let bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(half.cast()));
+                    _mm256_castsi256_ps(_mm256_slli_epi32::<16>(bits))
+                };
+                Self(widen(from), widen(from.add(8)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(from: *const f16) -> Self {
+            // SAFETY: 16 readable elements.
+            unsafe {
+                let widen = |half: *const f16| _mm256_cvtph_ps(_mm_loadu_si128(half.cast()));
+                Self(widen(from), widen(from.add(8)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_i8(from: *const i8) -> Self {
+            // SAFETY: 16 readable elements.
+            unsafe {
+                let widen =
+                    |half: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(half.cast())));
+                Self(widen(from), widen(from.add(8)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: 16 writable elements.
+            unsafe {
+                _mm256_storeu_ps(to, self.0);
+                _mm256_storeu_ps(to.add(8), self.1);
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn fma(self, a: Self, b: Self) -> Self {
+            // SAFETY: the instruction set is there.
+            unsafe {
+                Self(
+                    _mm256_fmadd_ps(a.0, b.0, self.0),
+                    _mm256_fmadd_ps(a.1, b.1, self.1),
+                )
+            }
+        }
+    }
+
+    // SAFETY (of the blocks below): as above.
+    impl F32x16 for Avx512 {
+        #[inline(always)]
+        unsafe fn splat(v: f32) -> Self {
+            // SAFETY: the instruction set is there.
+            unsafe { Self(_mm512_set1_ps(v)) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            // SAFETY: 16 readable elements.
+            unsafe { Self(_mm512_loadu_ps(from)) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_bf16(from: *const bf16) -> Self {
+            // SAFETY: 16 readable elements.
+            unsafe {
+                let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn load_f16(from: *const f16) -> Self {
+            // SAFETY: 16 readable elements.
+            unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))) }
+        }
+
+        #[inline(always)]
+        unsafe fn load_i8(from: *const i8) -> Self {
+            // SAFETY: 16 readable elements.
+            unsafe {
+                Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(
+                    from.cast(),
+                ))))
+            }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            // SAFETY: 16 writable elements.
+            unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn fma(self, a: Self, b: Self) -> Self {
+            // SAFETY: the instruction set is there.
+            unsafe { Self(_mm512_fmadd_ps(a.0, b.0, self.0)) }
+        }
+    }
+}

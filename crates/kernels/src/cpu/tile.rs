@@ -1,0 +1,182 @@
+//! The float tile: `C[MR, 16 V] += A[MR, K] * B[K, 16 V]` in registers, k in order.
+//!
+//! Everything float that is a product of matrices ends here: linear layers (B = packed weights), scores (B = a page of
+//! transposed keys), attention outputs (B = values), Gram matrices and quadratic forms. Lanes are output columns, so
+//! each output is one chain of fused multiply-adds over k = 0, 1, 2, ... whatever the tile's shape: results do not
+//! depend on the instruction set, on M, or on how work is split. A stored accumulator is read back exactly, so K
+//! may be cut anywhere.
+//!
+//! Registers: AVX-512 has 32, so 12 x 2 accumulators + 2 of B + a broadcast; AVX2 has 16, and 16 lanes take two:
+//! 6 x 1 (12 registers) + 2 + 1. Two FMA ports with 4 cycles latency need 8 chains to be busy.
+
+use super::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Avx2, Avx512};
+use super::simd::{Element, F32x16, LANES, Portable};
+
+/// Where a tile's operands lie; strides in elements.
+#[derive(Clone, Copy)]
+pub(super) struct Tile<E> {
+    /// `A[m,k]` is at `a + m * a_row + k * a_k`.
+    pub(super) a: *const f32,
+    pub(super) a_row: usize,
+    pub(super) a_k: usize,
+    /// Lanes `16 v ..` of `B[k]` are at `b + v * b_vector + k * b_k`.
+    pub(super) b: *const E,
+    pub(super) b_vector: usize,
+    pub(super) b_k: usize,
+    pub(super) k: usize,
+    /// `C[m]`, lanes `16 v ..`, is at `c + m * c_row + v * c_vector`.
+    pub(super) c: *mut f32,
+    pub(super) c_row: usize,
+    pub(super) c_vector: usize,
+    /// Whether C starts at zero (else at what it holds).
+    pub(super) from_zero: bool,
+}
+
+/// Rows and vectors of the largest tile.
+pub(super) fn tile_shape(isa: Isa) -> (usize, usize) {
+    match isa {
+        Isa::Naive => (4, 1),
+        Isa::Avx2 | Isa::AvxVnni => (6, 1),
+        Isa::Avx512Vnni => (12, 2),
+    }
+}
+
+/// Computes a region of `rows` x `16 * vectors` outputs in tiles of the best shape for `isa`.
+///
+/// # Safety
+/// All addresses that `tile` names for `rows` and `vectors` are valid, C is not shared, and `isa` is available.
+pub(super) unsafe fn run<E: Element>(isa: Isa, tile: Tile<E>, rows: usize, vectors: usize) {
+    // SAFETY: passed on; the instruction set of each wrapper is available.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512(tile, rows, vectors),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 | Isa::AvxVnni => avx2(tile, rows, vectors),
+            _ => region::<Portable, E, 1>(tile, rows, vectors),
+        }
+    }
+}
+
+/// # Safety
+/// As for [`run`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+unsafe fn avx512<E: Element>(tile: Tile<E>, rows: usize, vectors: usize) {
+    // SAFETY: passed on.
+    unsafe { region::<Avx512, E, 2>(tile, rows, vectors) }
+}
+
+/// # Safety
+/// As for [`run`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c")]
+unsafe fn avx2<E: Element>(tile: Tile<E>, rows: usize, vectors: usize) {
+    // SAFETY: passed on.
+    unsafe { region::<Avx2, E, 1>(tile, rows, vectors) }
+}
+
+/// Cuts a region into tiles: full ones first, then smaller ones at the edges. One row takes four vectors at a time,
+/// so that there are chains enough to hide the latency.
+#[inline(always)]
+unsafe fn region<S: F32x16, E: Element, const V: usize>(tile: Tile<E>, rows: usize, vectors: usize) {
+    let mut vector = 0;
+    // SAFETY: every sub-tile lies inside the region.
+    unsafe {
+        if rows <= 2 {
+            while vector + 4 <= vectors {
+                column::<S, E, 4>(tile.at(0, vector), rows);
+                vector += 4;
+            }
+        }
+        while vector + V <= vectors {
+            column::<S, E, V>(tile.at(0, vector), rows);
+            vector += V;
+        }
+        while vector < vectors {
+            column::<S, E, 1>(tile.at(0, vector), rows);
+            vector += 1;
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn column<S: F32x16, E: Element, const V: usize>(tile: Tile<E>, rows: usize) {
+    let mut row = 0;
+    // SAFETY: every sub-tile lies inside the region.
+    unsafe {
+        if V == 2 {
+            while row + 12 <= rows {
+                accumulate::<S, E, 12, V>(tile.at(row, 0));
+                row += 12;
+            }
+        }
+        if V <= 2 {
+            while row + 6 <= rows {
+                accumulate::<S, E, 6, V>(tile.at(row, 0));
+                row += 6;
+            }
+            while row + 3 <= rows {
+                accumulate::<S, E, 3, V>(tile.at(row, 0));
+                row += 3;
+            }
+        }
+        while row < rows {
+            accumulate::<S, E, 1, V>(tile.at(row, 0));
+            row += 1;
+        }
+    }
+}
+
+impl<E> Tile<E> {
+    /// The tile that starts `row` rows and `vector` vectors further on.
+    #[inline(always)]
+    unsafe fn at(mut self, row: usize, vector: usize) -> Self {
+        // SAFETY: inside the region the caller vouches for.
+        unsafe {
+            self.a = self.a.add(row * self.a_row);
+            self.b = self.b.add(vector * self.b_vector);
+            self.c = self.c.add(row * self.c_row + vector * self.c_vector);
+        }
+        self
+    }
+}
+
+#[inline(always)]
+unsafe fn accumulate<S: F32x16, E: Element, const MR: usize, const V: usize>(tile: Tile<E>) {
+    // SAFETY: the caller vouches for MR rows, V vectors and k steps.
+    unsafe {
+        let mut acc = [[S::splat(0.0); V]; MR];
+        if !tile.from_zero {
+            for (m, acc) in acc.iter_mut().enumerate() {
+                for (v, acc) in acc.iter_mut().enumerate() {
+                    *acc = S::load(tile.c.add(m * tile.c_row + v * tile.c_vector));
+                }
+            }
+        }
+        let (mut a, mut b) = (tile.a, tile.b);
+        for _ in 0..tile.k {
+            let mut lanes = [S::splat(0.0); V];
+            for (v, lanes) in lanes.iter_mut().enumerate() {
+                *lanes = E::load(b.add(v * tile.b_vector));
+            }
+            for (m, acc) in acc.iter_mut().enumerate() {
+                let broadcast = S::splat(*a.add(m * tile.a_row));
+                for (acc, lanes) in acc.iter_mut().zip(lanes) {
+                    *acc = acc.fma(broadcast, lanes);
+                }
+            }
+            a = a.wrapping_add(tile.a_k);
+            b = b.wrapping_add(tile.b_k);
+        }
+        for (m, acc) in acc.iter().enumerate() {
+            for (v, acc) in acc.iter().enumerate() {
+                acc.store(tile.c.add(m * tile.c_row + v * tile.c_vector));
+            }
+        }
+    }
+}
+
+const _: () = assert!(LANES == 16);

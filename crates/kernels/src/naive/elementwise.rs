@@ -1,0 +1,51 @@
+//! Operations that only touch one element at a time: activations, additions, copies, maxima.
+
+use dualgrain_format::FloatValues;
+
+use super::activation;
+use crate::Activation;
+
+/// `out[c] = f(x[c]) * x[C + c]` for one row x of 2 C elements.
+pub fn gated(x: &[f32], f: Activation, out: &mut [f32]) {
+    let (gate, up) = x.split_at(x.len() / 2);
+    for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
+        *o = activation(f, *g) * u;
+    }
+}
+
+/// `x = f(x)`.
+pub fn activate(x: &mut [f32], f: Activation) {
+    for v in x {
+        *v = activation(f, *v);
+    }
+}
+
+/// `x += y`.
+pub fn add(x: &mut [f32], y: &[f32]) {
+    for (v, w) in x.iter_mut().zip(y) {
+        *v += w;
+    }
+}
+
+/// Row `id` of a table [entries, columns].
+pub fn embed(table: &FloatValues, id: u32, out: &mut [f32]) {
+    let start = id as usize * out.len();
+    for (column, o) in out.iter_mut().enumerate() {
+        *o = table.at(start + column);
+    }
+}
+
+/// `out[i] = x[rows[i]]` for rows of `columns` elements.
+pub fn gather(x: &[f32], columns: usize, rows: &[u32], out: &mut [f32]) {
+    for (o, &row) in out.chunks_exact_mut(columns).zip(rows) {
+        let start = row as usize * columns;
+        o.copy_from_slice(&x[start..start + columns]);
+    }
+}
+
+/// `maxima[j] = max(maxima[j], |x[j]|)` for one row.
+pub fn abs_max(x: &[f32], maxima: &mut [f32]) {
+    for (max, v) in maxima.iter_mut().zip(x) {
+        *max = if v.abs() > *max { v.abs() } else { *max };
+    }
+}

@@ -1,0 +1,105 @@
+//! exp, tanh, erf and the activations made of them, from multiply-adds and integer shifts only.
+//!
+//! A C library's `expf` differs between machines in the last bit; these polynomials do not. They have no branches
+//! (both sides are computed and one is selected), so the same source vectorizes on every instruction set.
+//! Coefficients are minimax fits of relative error (Lawson's iteration), rounded to f32; errors against f64 are
+//! asserted in `tests/exp.rs`.
+
+use crate::Activation;
+
+/// 1.5 * 2^23: adding it rounds a small float to the nearest integer, ties to even, in the low mantissa bits.
+const ROUND_MAGIC: f32 = 12_582_912.0;
+
+/// `e^x`; 0 far below, infinity far above, NaN for NaN.
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    let low = if x < -104.0 { -104.0 } else { x };
+    let clamped = if low > 89.0 { 89.0 } else { low };
+    let rounded = clamped.mul_add(std::f32::consts::LOG2_E, ROUND_MAGIC);
+    let power = rounded - ROUND_MAGIC;
+    // ln 2 in two parts: the first has few enough bits that power * part is exact.
+    let r = power.mul_add(-0.693_359_4, clamped);
+    let r = power.mul_add(2.121_944_4e-4, r);
+    let p = 0.001_381_461_3_f32;
+    let p = p.mul_add(r, 0.008_368_71);
+    let p = p.mul_add(r, 0.041_668_39);
+    let p = p.mul_add(r, 0.166_665_21);
+    let p = p.mul_add(r, 0.499_999_94);
+    let mantissa = p.mul_add(r * r, r) + 1.0;
+    let exponent = (rounded.to_bits() as i32).wrapping_sub(ROUND_MAGIC.to_bits() as i32);
+    // Two factors, since 2^-150 and 2^128 are no normal floats of their own.
+    let half = exponent >> 1;
+    mantissa * power_of_two(half) * power_of_two(exponent.wrapping_sub(half))
+}
+
+#[inline(always)]
+fn power_of_two(exponent: i32) -> f32 {
+    f32::from_bits((exponent.wrapping_add(127) as u32) << 23)
+}
+
+/// `1 / (1 + e^-x)`.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// Hyperbolic tangent.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    let a = x.abs();
+    let z = x * x;
+    let p = -0.005_704_984_f32;
+    let p = p.mul_add(z, 0.020_639_084);
+    let p = p.mul_add(z, -0.053_739_715);
+    let p = p.mul_add(z, 0.133_314_42);
+    let p = p.mul_add(z, -0.333_332_8);
+    let small = (x * z).mul_add(p, x);
+    let large = 1.0 - 2.0 / (exp(a + a) + 1.0);
+    if a < 0.625 { small } else { large.copysign(x) }
+}
+
+/// Error function.
+#[inline(always)]
+pub fn erf(x: f32) -> f32 {
+    let a = x.abs();
+    let z = x * x;
+    let p = 7.853_86e-5_f32;
+    let p = p.mul_add(z, -0.000_801_019_3);
+    let p = p.mul_add(z, 0.005_188_327_7);
+    let p = p.mul_add(z, -0.026_853_813);
+    let p = p.mul_add(z, 0.112_835_854);
+    let p = p.mul_add(z, -0.376_126_26);
+    let small = x * p.mul_add(z, 1.128_379_1);
+    // Beyond 1: 1 - exp(log erfc(a)), the logarithm as a polynomial up to 3.95, where erf is 1 in f32.
+    let b = if a > 3.95 { 3.95 } else { a };
+    let l = 1.863_794e-4_f32;
+    let l = l.mul_add(b, -0.002_947_660_4);
+    let l = l.mul_add(b, 0.021_838_073);
+    let l = l.mul_add(b, -0.103_106_774);
+    let l = l.mul_add(b, -0.638_144_8);
+    let l = l.mul_add(b, -1.127_089_3);
+    let l = l.mul_add(b, -0.000_341_519_77);
+    let large = 1.0 - exp(l);
+    if a < 1.0 { small } else { large.copysign(x) }
+}
+
+/// The pointwise nonlinearity `f` of `x`.
+#[inline(always)]
+pub fn activation(f: Activation, x: f32) -> f32 {
+    match f {
+        Activation::Relu => {
+            if x < 0.0 {
+                0.0
+            } else {
+                x
+            }
+        }
+        Activation::Silu => x * sigmoid(x),
+        Activation::Gelu => 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)),
+        Activation::GeluTanh => {
+            // sqrt(2 / pi)
+            let inner = 0.797_884_6 * (x * x * x).mul_add(0.044_715, x);
+            0.5 * x * (1.0 + tanh(inner))
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Matrix products `D[M,N] = A[M,K] * B[N,K]^T`: float, W8A8 and W4A8.
+
+use dualgrain_format::{FloatLinear, Int8Linear, QuantizedLinear};
+
+/// Float product: each output accumulates k = 0, 1, 2, ... with fused multiply-adds from 0, then the bias is added.
+pub fn gemm_float(a: &[f32], linear: &FloatLinear, d: &mut [f32]) {
+    let (n, k) = (linear.n(), linear.k());
+    for (a_row, d_row) in a.chunks_exact(k).zip(d.chunks_exact_mut(n)) {
+        for (column, out) in d_row.iter_mut().enumerate() {
+            let weight = |k_idx| linear.weight().at(column * k + k_idx);
+            let sum = (0..k).fold(0.0f32, |acc, k_idx| a_row[k_idx].mul_add(weight(k_idx), acc));
+            *out = linear.bias().map_or(sum, |bias| sum + bias[column]);
+        }
+    }
+}
+
+/// `(acc as f32 * ta) * s1 + bias`, every step rounded.
+#[inline(always)]
+pub fn epilogue(acc: i32, ta: f32, s1: f32, bias: Option<f32>) -> f32 {
+    let scaled = (acc as f32 * ta) * s1;
+    bias.map_or(scaled, |bias| scaled + bias)
+}
+
+/// W4A8 product: `acc[m,n] = sum_k a8[m,k] * s2[n,g] * (q[n,k] - zero[n,g])`, then the epilogue.
+pub fn gemm_w4a8(a8: &[i8], ta: &[f32], linear: &QuantizedLinear, acc: &mut [i32], d: &mut [f32]) {
+    let mut w8 = vec![0; linear.k()];
+    for column in 0..linear.n() {
+        linear.w8_row(column, &mut w8);
+        let scale = (linear.s1()[column], linear.bias().map(|bias| bias[column]));
+        column_of_product(a8, ta, &w8, (column, linear.n()), scale, acc, d);
+    }
+}
+
+/// W8A8 product: `acc[m,n] = sum_k a8[m,k] * w8[n,k]`, then the epilogue.
+pub fn gemm_w8a8(a8: &[i8], ta: &[f32], linear: &Int8Linear, acc: &mut [i32], d: &mut [f32]) {
+    for (column, w8) in linear.w8().chunks_exact(linear.k()).enumerate() {
+        let scale = (linear.s1()[column], linear.bias().map(|bias| bias[column]));
+        column_of_product(a8, ta, w8, (column, linear.n()), scale, acc, d);
+    }
+}
+
+fn column_of_product(
+    a8: &[i8],
+    ta: &[f32],
+    w8: &[i8],
+    (column, n): (usize, usize),
+    (s1, bias): (f32, Option<f32>),
+    acc: &mut [i32],
+    d: &mut [f32],
+) {
+    for (row, a_row) in a8.chunks_exact(w8.len()).enumerate() {
+        let sum = a_row
+            .iter()
+            .zip(w8)
+            .map(|(&a, &w)| i32::from(a) * i32::from(w))
+            .sum();
+        acc[row * n + column] = sum;
+        d[row * n + column] = epilogue(sum, ta[row], s1, bias);
+    }
+}
