@@ -1,8 +1,14 @@
 //! Model families as data: one description of a block, one forward for all (block.rs).
+//!
+//! | family | block tensors | joined |
+//! |---|---|---|
+//! | Llama, Mistral, Qwen2, Qwen3 | `model.layers.I.{self_attn,mlp}.*_proj` | q, k, v and gate, up |
+//! | OPT | `model.decoder.layers.I.{self_attn.*_proj,fc1,fc2}` | q, k, v |
+//! | BLOOM | `transformer.h.I.{self_attention,mlp}.*` | one tensor, its rows permuted to [q\|k\|v] |
 
 use dualgrain_kernels::AttentionParams;
 
-use crate::{FfnKind, ModelConfig, NormKind, Role};
+use crate::{Family, FfnKind, ModelConfig, NormKind, Position, Role};
 
 /// One block: what its tensors are called and what happens between them.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,15 +78,259 @@ pub struct Member {
     pub bias: bool,
 }
 
+/// Names of a family's tensors; those of a block stand after its prefix and index.
+struct Names {
+    block: &'static str,
+    attn_norm: &'static str,
+    ffn_norm: &'static str,
+    qkv: &'static [&'static str],
+    out: &'static str,
+    up: &'static [&'static str],
+    down: &'static str,
+    embedding: &'static str,
+    final_norm: &'static str,
+}
+
+const LLAMA: Names = Names {
+    block: "model.layers",
+    attn_norm: "input_layernorm",
+    ffn_norm: "post_attention_layernorm",
+    qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    out: "self_attn.o_proj",
+    up: &["mlp.gate_proj", "mlp.up_proj"],
+    down: "mlp.down_proj",
+    embedding: "model.embed_tokens",
+    final_norm: "model.norm",
+};
+
+const OPT: Names = Names {
+    block: "model.decoder.layers",
+    attn_norm: "self_attn_layer_norm",
+    ffn_norm: "final_layer_norm",
+    qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    out: "self_attn.out_proj",
+    up: &["fc1"],
+    down: "fc2",
+    embedding: "model.decoder.embed_tokens",
+    final_norm: "model.decoder.final_layer_norm",
+};
+
+const BLOOM: Names = Names {
+    block: "transformer.h",
+    attn_norm: "input_layernorm",
+    ffn_norm: "post_attention_layernorm",
+    qkv: &["self_attention.query_key_value"],
+    out: "self_attention.dense",
+    up: &["mlp.dense_h_to_4h"],
+    down: "mlp.dense_4h_to_h",
+    embedding: "transformer.word_embeddings",
+    final_norm: "transformer.ln_f",
+};
+
+impl Family {
+    fn names(self) -> &'static Names {
+        match self {
+            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => &LLAMA,
+            Self::Opt => &OPT,
+            Self::Bloom => &BLOOM,
+        }
+    }
+
+    /// Name of the token embedding, without `.weight`.
+    pub fn embedding_name(self) -> &'static str {
+        self.names().embedding
+    }
+
+    /// Name of the head, without `.weight`; a tied checkpoint need not have it.
+    pub fn head_name(self) -> &'static str {
+        "lm_head"
+    }
+
+    /// Name of the learned positions, without `.weight`.
+    pub fn positions_name(self) -> &'static str {
+        "model.decoder.embed_positions"
+    }
+}
+
+impl ModelConfig {
+    /// The norm before the head.
+    pub fn final_norm(&self) -> NormSpec {
+        self.norm_spec(self.family.names().final_norm.into())
+    }
+
+    /// The norm after the embedding, for families that have one.
+    pub fn embedding_norm(&self) -> Option<NormSpec> {
+        self.embedding_norm
+            .then(|| self.norm_spec("transformer.word_embeddings_layernorm".into()))
+    }
+
+    /// Columns of queries: `num_heads * head_dim`.
+    pub fn q_size(&self) -> usize {
+        self.num_heads * self.head_dim
+    }
+
+    /// Columns of keys, and of values: `num_kv_heads * head_dim`.
+    pub fn kv_size(&self) -> usize {
+        self.num_kv_heads * self.head_dim
+    }
+
+    fn norm_spec(&self, name: String) -> NormSpec {
+        NormSpec {
+            name,
+            kind: self.norm,
+            len: self.hidden_size,
+            eps: self.norm_eps,
+        }
+    }
+}
+
 impl BlockSpec {
     /// The description of block `layer`.
     pub fn new(config: &ModelConfig, layer: usize) -> Self {
-        let _ = (config, layer);
-        todo!()
+        let names = config.family.names();
+        let full = |name: &str| format!("{}.{layer}.{name}", names.block);
+        let head_norm = |name: &str| NormSpec {
+            name: full(name),
+            kind: NormKind::Rms,
+            len: config.head_dim,
+            eps: config.norm_eps,
+        };
+        Self {
+            layer,
+            hidden_size: config.hidden_size,
+            head_dim: config.head_dim,
+            num_heads: config.num_heads,
+            num_kv_heads: config.num_kv_heads,
+            ffn_size: config.ffn_size,
+            attn_norm: config.norm_spec(full(names.attn_norm)),
+            ffn_norm: config.norm_spec(full(names.ffn_norm)),
+            qk_norm: config
+                .qk_norm
+                .then(|| ["self_attn.q_norm", "self_attn.k_norm"].map(head_norm)),
+            rope: matches!(config.position, Position::Rope(_)),
+            ffn: config.ffn,
+            attention: attention_params(config, layer),
+            roles: Role::ALL.map(|role| role_spec(config, names, role, &full)),
+        }
     }
 
     /// One of the four linears.
     pub fn role(&self, role: Role) -> &RoleSpec {
         &self.roles[role as usize]
+    }
+
+    /// Columns of queries: `num_heads * head_dim`.
+    pub fn q_size(&self) -> usize {
+        self.num_heads * self.head_dim
+    }
+
+    /// Columns of keys, and of values: `num_kv_heads * head_dim`.
+    pub fn kv_size(&self) -> usize {
+        self.num_kv_heads * self.head_dim
+    }
+}
+
+fn role_spec(config: &ModelConfig, names: &Names, role: Role, full: &dyn Fn(&str) -> String) -> RoleSpec {
+    let (hidden, ffn, q, kv) = (
+        config.hidden_size,
+        config.ffn_size,
+        config.q_size(),
+        config.kv_size(),
+    );
+    let (k, members, sizes, bias): (_, &[&str], &[usize], _) = match role {
+        Role::Qkv => (hidden, names.qkv, &[q, kv, kv], config.qkv_bias),
+        Role::Out => (q, &[names.out], &[hidden], config.out_bias),
+        Role::Up => (hidden, names.up, &[ffn, ffn], config.ffn_bias),
+        Role::Down => (ffn, &[names.down], &[hidden], config.ffn_bias),
+    };
+    let mut first = 0;
+    let mut members = members
+        .iter()
+        .zip(sizes)
+        .map(|(name, size)| {
+            first += size;
+            Member {
+                name: full(name),
+                rows: (first - size..first).collect(),
+                bias,
+            }
+        })
+        .collect::<Vec<_>>();
+    if let (Role::Qkv, Family::Bloom, Some(member)) = (role, config.family, members.first_mut()) {
+        member.rows = interleaved_rows(config.num_heads, config.head_dim);
+    }
+    RoleSpec {
+        role,
+        n: members.iter().map(|member| member.rows.len()).sum(),
+        k,
+        members,
+    }
+}
+
+/// BLOOM stores [head][q, k, v][head_dim]; the joined matrix is [q|k|v] of all heads.
+fn interleaved_rows(num_heads: usize, head_dim: usize) -> Vec<usize> {
+    let width = num_heads * head_dim;
+    (0..num_heads)
+        .flat_map(|head| (0..3).map(move |part| part * width + head * head_dim))
+        .flat_map(|first| first..first + head_dim)
+        .collect()
+}
+
+fn attention_params(config: &ModelConfig, layer: usize) -> AttentionParams {
+    let alibi = config.position == Position::Alibi;
+    AttentionParams {
+        num_heads: config.num_heads,
+        scale: (1.0 / (config.head_dim as f64).sqrt()) as f32,
+        sliding_window: config.sliding_windows.get(layer).copied().flatten(),
+        alibi_slopes: alibi.then(|| alibi_slopes(config.num_heads)),
+    }
+}
+
+/// ALiBi slopes (arXiv 2108.12409): a geometric sequence for a power of two of heads, and for other counts those of
+/// the next lower power followed by every second one of the next higher.
+fn alibi_slopes(num_heads: usize) -> Vec<f32> {
+    let power = 1 << num_heads.ilog2();
+    let slopes = |heads: usize| (1..=heads).map(move |i| (-8.0 * i as f64 / heads as f64).exp2() as f32);
+    slopes(power)
+        .chain(slopes(2 * power).step_by(2).take(num_heads - power))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> ModelConfig {
+        ModelConfig::from_json(json).unwrap()
+    }
+
+    #[test]
+    fn members_partition_the_rows_of_every_role() {
+        for family in Family::ALL {
+            let json = format!(r#"{{"model_type": "{}"}}"#, family.class_prefix().to_lowercase());
+            let spec = BlockSpec::new(&config(&json), 1);
+            for role in Role::ALL {
+                let role = spec.role(role);
+                let mut rows = role
+                    .members
+                    .iter()
+                    .flat_map(|m| m.rows.clone())
+                    .collect::<Vec<_>>();
+                rows.sort_unstable();
+                assert!(rows.into_iter().eq(0..role.n), "{family:?} {:?}", role.role);
+            }
+        }
+    }
+
+    #[test]
+    fn bloom_rows_are_sorted_by_part_before_head() {
+        assert_eq!(interleaved_rows(2, 2), [0, 1, 4, 5, 8, 9, 2, 3, 6, 7, 10, 11]);
+    }
+
+    #[test]
+    fn slopes_of_six_heads_continue_with_every_second_of_eight() {
+        let expected = [-2.0, -4.0, -6.0, -8.0, -1.0, -3.0].map(f32::exp2);
+        assert_eq!(alibi_slopes(6), expected);
+        assert_eq!(alibi_slopes(8)[0], 0.5);
     }
 }

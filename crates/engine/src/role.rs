@@ -1,8 +1,8 @@
 //! The four linears of a block, loaded joined and written back split.
 
-use dualgrain_format::{FormatError, LinearWeights, QuantizationConfig};
+use dualgrain_format::{FloatLinear, FloatValues, FormatError, LinearWeights, QuantizationConfig};
 
-use crate::{BlockSpec, EngineError, Member, Weights};
+use crate::{BlockSpec, EngineError, Member, RoleSpec, Weights};
 
 /// Which of a block's four linears, in order of execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -20,6 +20,16 @@ pub enum Role {
 impl Role {
     /// All four, in order of execution.
     pub const ALL: [Self; 4] = [Self::Qkv, Self::Out, Self::Up, Self::Down];
+
+    /// `qkv`, `out`, `up` or `down`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qkv => "qkv",
+            Self::Out => "out",
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
 }
 
 /// A joined linear and the checkpoint tensors it came from.
@@ -41,8 +51,16 @@ pub fn load_role(
     role: Role,
     quantization: Option<&QuantizationConfig>,
 ) -> Result<JoinedLinear, EngineError> {
-    let _ = (weights, block, role, quantization);
-    todo!()
+    let spec = block.role(role);
+    let parts = spec.members.iter().map(|member| {
+        let shape = (member.rows.len(), spec.k);
+        weights.linear(&member.name, shape, member.bias, quantization)
+    });
+    let joined = LinearWeights::join(parts.collect::<Result<_, _>>()?)?;
+    Ok(JoinedLinear {
+        weights: in_role_order(joined, &spec.members)?,
+        members: spec.members.clone(),
+    })
 }
 
 /// Loads one role of an unquantized folder as f32 [`dualgrain_format::FloatLinear`], whatever float type is stored.
@@ -54,8 +72,39 @@ pub fn load_role_float(
     block: &BlockSpec,
     role: Role,
 ) -> Result<JoinedLinear, EngineError> {
-    let _ = (weights, block, role);
-    todo!()
+    let RoleSpec { n, k, members, .. } = block.role(role);
+    let mut matrix = vec![0.0; n * k];
+    let mut bias = members.iter().any(|member| member.bias).then(|| vec![0.0; *n]);
+    for Member {
+        name,
+        rows,
+        bias: has_bias,
+    } in members
+    {
+        weights.f32_scatter(&format!("{name}.weight"), *k, rows, &mut matrix)?;
+        if let (Some(bias), true) = (&mut bias, *has_bias) {
+            let values = weights.f32(&format!("{name}.bias"), &[rows.len()])?;
+            rows.iter()
+                .zip(values)
+                .for_each(|(&row, value)| bias[row] = value);
+        }
+    }
+    let linear = FloatLinear::new(*n, *k, FloatValues::F32(matrix), bias)?;
+    Ok(JoinedLinear {
+        weights: LinearWeights::Float(linear),
+        members: members.clone(),
+    })
+}
+
+/// From the members' rows one after the other to the order of the joined matrix.
+fn in_role_order(joined: LinearWeights, members: &[Member]) -> Result<LinearWeights, FormatError> {
+    let order = members.iter().flat_map(|member| member.rows.iter().copied());
+    if order.clone().eq(0..joined.n()) {
+        return Ok(joined);
+    }
+    let mut source = vec![0; joined.n()];
+    order.enumerate().for_each(|(row, place)| source[place] = row);
+    joined.select_rows(&source)
 }
 
 /// The checkpoint's linears inside a joined one, in the checkpoint's row order: what is written under `member.name`.

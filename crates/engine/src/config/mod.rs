@@ -1,10 +1,18 @@
 //! config.json and generation_config.json, in the spellings of transformers 4 and 5.
 
-use std::path::{Path, PathBuf};
+mod error;
+mod families;
+mod fields;
+mod rope;
+
+use std::path::Path;
 
 use dualgrain_format::QuantizationConfig;
 use dualgrain_kernels::Activation;
-use thiserror::Error;
+use serde_json::{Map, Value};
+
+pub use error::ConfigError;
+use fields::Fields;
 
 /// Everything the engine must know about a model; sizes are checked, defaults are those of transformers.
 #[derive(Debug, Clone, PartialEq)]
@@ -155,17 +163,28 @@ pub enum FloatType {
     Bf16,
 }
 
-/// Why a configuration was refused.
-#[derive(Debug, Error)]
-pub enum ConfigError {
-    /// The file could not be read.
-    #[error("cannot read {}: {source} (a model folder needs config.json)", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Llama,
+        Self::Mistral,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Opt,
+        Self::Bloom,
+    ];
+
+    /// Name of the family in transformers' class names; `model_type` is the same in lower case.
+    pub fn class_prefix(self) -> &'static str {
+        match self {
+            Self::Llama => "Llama",
+            Self::Mistral => "Mistral",
+            Self::Qwen2 => "Qwen2",
+            Self::Qwen3 => "Qwen3",
+            Self::Opt => "OPT",
+            Self::Bloom => "Bloom",
+        }
+    }
 }
 
 impl ModelConfig {
@@ -174,8 +193,19 @@ impl ModelConfig {
     /// # Errors
     /// See [`ConfigError`].
     pub fn load(dir: &Path) -> Result<Self, ConfigError> {
-        let _ = dir;
-        todo!()
+        let mut config = read_file(&dir.join("config.json"), Self::from_json)?;
+        let generation = dir.join("generation_config.json");
+        if generation.exists() {
+            let tokens = read_file(&generation, |text| {
+                Fields(&parse_object(text)?).tokens("eos_token_id")
+            })?;
+            let new = tokens
+                .into_iter()
+                .filter(|token| !config.eos_tokens.contains(token))
+                .collect::<Vec<_>>();
+            config.eos_tokens.extend(new);
+        }
+        Ok(config)
     }
 
     /// Reads the text of a config.json.
@@ -183,7 +213,24 @@ impl ModelConfig {
     /// # Errors
     /// See [`ConfigError`].
     pub fn from_json(text: &str) -> Result<Self, ConfigError> {
-        let _ = text;
-        todo!()
+        families::read(&parse_object(text)?)
     }
 }
+
+fn parse_object(text: &str) -> Result<Map<String, Value>, ConfigError> {
+    serde_json::from_str(text).map_err(|error| ConfigError::Json(error.to_string()))
+}
+
+fn read_file<T>(path: &Path, read: impl FnOnce(&str) -> Result<T, ConfigError>) -> Result<T, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    read(&text).map_err(|problem| ConfigError::InFile {
+        path: path.to_path_buf(),
+        problem: Box::new(problem),
+    })
+}
+
+#[cfg(test)]
+mod tests;

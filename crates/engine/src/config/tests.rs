@@ -1,0 +1,218 @@
+use super::*;
+use serde_json::json;
+
+fn parse(value: Value) -> Result<ModelConfig, ConfigError> {
+    ModelConfig::from_json(&value.to_string())
+}
+
+fn llama(extra: Value) -> Result<ModelConfig, ConfigError> {
+    let mut value = json!({"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4,
+        "num_hidden_layers": 2, "intermediate_size": 96, "vocab_size": 100});
+    let object = value.as_object_mut().unwrap();
+    object.extend(extra.as_object().unwrap().clone());
+    parse(value)
+}
+
+fn error(result: Result<ModelConfig, ConfigError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_are_those_of_transformers() {
+    let config = parse(json!({"model_type": "llama"})).unwrap();
+    assert_eq!(
+        (config.vocab_size, config.hidden_size, config.ffn_size),
+        (32_000, 4_096, 11_008)
+    );
+    assert_eq!(
+        (config.num_kv_heads, config.head_dim, config.max_positions),
+        (32, 128, 2_048)
+    );
+    assert_eq!(config.norm_eps, 1e-6);
+    assert!(!config.tie_embeddings && !config.qkv_bias && config.quantization.is_none());
+    assert_eq!((config.bos_token, config.eos_tokens), (Some(1), vec![2]));
+    let mistral = parse(json!({"model_type": "mistral"})).unwrap();
+    assert_eq!(
+        (mistral.num_kv_heads, mistral.sliding_windows[31]),
+        (8, Some(4_096))
+    );
+    let qwen = parse(json!({"model_type": "qwen3", "num_key_value_heads": 8})).unwrap();
+    assert!(qwen.qk_norm && !qwen.qkv_bias && qwen.eos_tokens.is_empty());
+    assert_eq!(
+        (qwen.head_dim, qwen.num_kv_heads, qwen.sliding_windows[31]),
+        (128, 8, None)
+    );
+    let opt = parse(json!({"model_type": "opt"})).unwrap();
+    assert!(opt.tie_embeddings && opt.qkv_bias && opt.ffn_bias);
+    assert_eq!(opt.position, Position::Learned { offset: 2 });
+    assert_eq!(parse(json!({"model_type": "bloom"})).unwrap().ffn_size, 256);
+}
+
+#[test]
+fn both_spellings_of_rope_mean_the_same() {
+    let scaling = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32});
+    let old = llama(json!({"rope_theta": 500000.0, "rope_scaling": scaling})).unwrap();
+    let mut parameters = scaling.clone();
+    parameters["rope_theta"] = json!(500000.0);
+    let new = llama(json!({"rope_parameters": parameters})).unwrap();
+    let nested = llama(json!({"rope_parameters": {"full_attention": parameters}})).unwrap();
+    assert_eq!(old.position, new.position);
+    assert_eq!(old.position, nested.position);
+    let linear = llama(json!({"rope_scaling": {"type": "linear", "factor": 2}})).unwrap();
+    assert!(matches!(
+        linear.position,
+        Position::Rope(RopeConfig {
+            scaling: RopeScaling::Linear { factor: 2.0 },
+            theta: 10_000.0
+        })
+    ));
+}
+
+#[test]
+fn unknown_rope_types_are_refused_by_name() {
+    for kind in ["dynamic", "yarn", "longrope", "mrope"] {
+        let text = error(llama(json!({"rope_scaling": {"type": kind, "factor": 2.0}})));
+        assert!(text.contains(kind) && text.contains("llama3"), "{text}");
+    }
+    let differing = json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6},
+        "sliding_attention": {"rope_theta": 1e4}}});
+    assert!(error(llama(differing)).contains("layer type"));
+    assert!(error(llama(json!({"partial_rotary_factor": 0.5}))).contains("partial_rotary_factor"));
+    assert!(error(llama(json!({"rope_scaling": {"type": "linear"}}))).contains("factor"));
+}
+
+#[test]
+fn windows_follow_use_sliding_window_and_layer_types() {
+    let qwen = |extra: Value| {
+        let mut value = json!({"model_type": "qwen2", "num_hidden_layers": 3, "sliding_window": 16});
+        value
+            .as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        parse(value).map(|config| config.sliding_windows)
+    };
+    assert_eq!(qwen(json!({"max_window_layers": 0})).unwrap(), [None; 3]);
+    let on = json!({"use_sliding_window": true, "max_window_layers": 2});
+    assert_eq!(qwen(on).unwrap(), [None, None, Some(16)]);
+    let types = json!({"use_sliding_window": true,
+        "layer_types": ["sliding_attention", "full_attention", "full_attention"]});
+    assert_eq!(qwen(types).unwrap(), [Some(16), None, None]);
+    assert!(qwen(json!({"layer_types": ["full_attention"]})).is_err());
+    assert!(qwen(json!({"layer_types": ["sliding_attention", "full_attention", "full_attention"]})).is_err());
+    assert!(qwen(json!({"layer_types": ["linear_attention", "full_attention", "full_attention"]})).is_err());
+}
+
+#[test]
+fn unknown_architectures_list_the_supported_ones() {
+    for value in [
+        json!({"model_type": "gpt2"}),
+        json!({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}),
+        json!({"architectures": ["LlamaForSequenceClassification"], "model_type": "llama"}),
+        json!({}),
+    ] {
+        let text = error(parse(value));
+        assert!(
+            text.contains("LlamaForCausalLM") && text.contains("BloomForCausalLM"),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        parse(json!({"architectures": ["OPTModel"]})).unwrap().family,
+        Family::Opt
+    );
+}
+
+#[test]
+fn unsupported_features_are_errors() {
+    for (value, word) in [
+        (
+            json!({"model_type": "opt", "do_layer_norm_before": false}),
+            "do_layer_norm_before",
+        ),
+        (
+            json!({"model_type": "opt", "word_embed_proj_dim": 512}),
+            "word_embed_proj_dim",
+        ),
+        (
+            json!({"model_type": "opt", "_remove_final_layer_norm": true}),
+            "_remove_final_layer_norm",
+        ),
+        (
+            json!({"model_type": "opt", "layer_norm_elementwise_affine": false}),
+            "elementwise_affine",
+        ),
+        (
+            json!({"model_type": "bloom", "apply_residual_connection_post_layernorm": true}),
+            "apply_residual",
+        ),
+        (
+            json!({"model_type": "llama", "num_local_experts": 8}),
+            "num_local_experts",
+        ),
+        (json!({"model_type": "llama", "hidden_act": "xielu"}), "xielu"),
+        (
+            json!({"model_type": "llama", "torch_dtype": "float8_e4m3fn"}),
+            "float8",
+        ),
+        (
+            json!({"model_type": "llama", "quantization_config": {"quant_method": "awq"}}),
+            "awq",
+        ),
+    ] {
+        let text = error(parse(value));
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[test]
+fn sizes_that_cannot_be_are_refused_with_their_field() {
+    for (extra, field) in [
+        (json!({"num_attention_heads": 0}), "num_attention_heads"),
+        (
+            json!({"num_attention_heads": 3, "head_dim": 21}),
+            "num_attention_heads",
+        ),
+        (json!({"num_key_value_heads": 3}), "num_key_value_heads"),
+        (json!({"num_key_value_heads": 0}), "num_key_value_heads"),
+        (json!({"head_dim": 7}), "head_dim"),
+        (json!({"head_dim": 1_000_000_000_000_u64}), "head_dim"),
+        (json!({"hidden_size": -4}), "hidden_size"),
+        (json!({"hidden_size": 4.5}), "hidden_size"),
+        (json!({"hidden_size": u64::MAX}), "hidden_size"),
+        (json!({"num_hidden_layers": 1_000_000_000}), "num_hidden_layers"),
+        (json!({"vocab_size": "many"}), "vocab_size"),
+        (json!({"rms_norm_eps": 0}), "rms_norm_eps"),
+        (json!({"eos_token_id": [1, "x"]}), "eos_token_id"),
+        (json!({"tie_word_embeddings": 1}), "tie_word_embeddings"),
+    ] {
+        let text = error(llama(extra));
+        assert!(text.contains(field), "{text}");
+    }
+    assert!(ModelConfig::from_json("[1]").is_err());
+    assert!(ModelConfig::from_json("{").is_err());
+}
+
+#[test]
+fn end_tokens_may_be_one_or_many_and_generation_config_adds() {
+    assert_eq!(llama(json!({"eos_token_id": [7, 9]})).unwrap().eos_tokens, [7, 9]);
+    assert!(
+        llama(json!({"eos_token_id": null}))
+            .unwrap()
+            .eos_tokens
+            .is_empty()
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let config = json!({"model_type": "llama", "eos_token_id": 7});
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    std::fs::write(
+        dir.path().join("generation_config.json"),
+        r#"{"eos_token_id": [9, 7]}"#,
+    )
+    .unwrap();
+    assert_eq!(ModelConfig::load(dir.path()).unwrap().eos_tokens, [7, 9]);
+    std::fs::write(dir.path().join("generation_config.json"), "[]").unwrap();
+    assert!(error(ModelConfig::load(dir.path())).contains("generation_config.json"));
+    std::fs::remove_file(dir.path().join("config.json")).unwrap();
+    assert!(error(ModelConfig::load(dir.path())).contains("config.json"));
+}

@@ -1,0 +1,113 @@
+//! What can be wrong with the tensors of a model folder.
+
+use std::path::PathBuf;
+
+use dualgrain_format::FormatError;
+use dualgrain_format::checkpoint::{CheckpointError, Dtype};
+use thiserror::Error;
+
+/// Why tensors were refused.
+#[derive(Debug, Error)]
+pub enum WeightsError {
+    /// A file could not be opened, or is no complete safetensors file.
+    #[error(transparent)]
+    File(#[from] CheckpointError),
+    /// The folder has no weights this engine reads.
+    #[error("{}: neither model.safetensors nor model.safetensors.index.json is here{hint}", .dir.display())]
+    NoWeights {
+        /// The folder.
+        dir: PathBuf,
+        /// What else was found, as the end of a sentence.
+        hint: &'static str,
+    },
+    /// The index of a sharded checkpoint is wrong or does not fit its shards.
+    #[error("{}: {problem}", .path.display())]
+    Index {
+        /// The index, or the shard that disagrees with it.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A tensor the model needs is not there.
+    #[error("{}: tensor `{name}` is missing{}", .dir.display(), nearest_hint(.nearest.as_deref()))]
+    Missing {
+        /// The folder.
+        dir: PathBuf,
+        /// The tensor looked for.
+        name: String,
+        /// The most similar name that is there.
+        nearest: Option<String>,
+    },
+    /// A tensor has another shape than the configuration asks for.
+    #[error("{}: tensor `{name}` has shape {got:?}, expected {expected:?}", .path.display())]
+    Shape {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Shape that follows from config.json.
+        expected: Vec<usize>,
+        /// Shape in the file.
+        got: Vec<usize>,
+    },
+    /// A tensor has another element type than it must.
+    #[error("{}: tensor `{name}` has type {got:?}, expected {expected}", .path.display())]
+    Type {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// The types accepted.
+        expected: &'static str,
+        /// The type found.
+        got: Dtype,
+    },
+    /// NaN or infinity.
+    #[error("{}: tensor `{name}`[{index}] is {got}, expected a finite number", .path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Flat index of the element.
+        index: usize,
+        /// The value.
+        got: f32,
+    },
+    /// The tensors of a linear break the number format.
+    #[error("{}: linear `{name}`: {source}", .dir.display())]
+    Linear {
+        /// The folder.
+        dir: PathBuf,
+        /// The linear.
+        name: String,
+        /// The rule broken.
+        source: FormatError,
+    },
+    /// config.json ties head and embedding, but the file has two different matrices.
+    #[error("{}: `{head}.weight` differs from `{embedding}.weight`, but config.json says tie_word_embeddings", .dir.display())]
+    TiedHead {
+        /// The folder.
+        dir: PathBuf,
+        /// Name of the head.
+        head: String,
+        /// Name of the embedding.
+        embedding: String,
+    },
+    /// Tensors that no part of the model took: the file is not the model config.json describes.
+    #[error("{}: {count} tensors do not belong to the model config.json describes: {}", .dir.display(), .names.join(", "))]
+    Unused {
+        /// The folder.
+        dir: PathBuf,
+        /// How many.
+        count: usize,
+        /// The first few.
+        names: Vec<String>,
+    },
+}
+
+fn nearest_hint(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |name| {
+        format!("; the nearest name there is `{name}`")
+    })
+}

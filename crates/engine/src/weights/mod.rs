@@ -1,0 +1,310 @@
+//! The tensors of a model folder: memory-mapped, checked when they are taken, and none left over.
+
+mod error;
+mod linear;
+mod open;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use dualgrain_format::FloatValues;
+use dualgrain_format::checkpoint::{Dtype, TensorEntry};
+use half::{bf16, f16};
+
+use crate::mapping::MappedFile;
+
+pub use error::WeightsError;
+
+/// The mapped tensors of a model folder (one file, or shards with an index).
+///
+/// A name that is not there is also looked for without its leading `model.` or `transformer.`: checkpoints of the
+/// bare model leave that out.
+#[derive(Debug)]
+pub struct Weights {
+    dir: PathBuf,
+    shards: Vec<Shard>,
+    tensors: BTreeMap<String, Tensor>,
+}
+
+#[derive(Debug)]
+struct Shard {
+    path: PathBuf,
+    file: MappedFile,
+}
+
+#[derive(Debug)]
+struct Tensor {
+    shard: usize,
+    entry: TensorEntry,
+    used: AtomicBool,
+}
+
+const LEADING: [&str; 2] = ["model.", "transformer."];
+
+/// Endings of tensors that carry no information: old checkpoints store what follows from config.json.
+const IGNORABLE: [&str; 1] = [".rotary_emb.inv_freq"];
+
+/// Unused tensors named in an error.
+const NUM_NAMED: usize = 5;
+
+impl Weights {
+    /// Maps `dir/model.safetensors`, or the shards that `dir/model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// Files missing, truncated or malformed; an index that does not fit the shards.
+    pub fn open(dir: &Path) -> Result<Self, WeightsError> {
+        open::open(dir)
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Names of all tensors, in ascending order.
+    pub fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
+    }
+
+    /// Bytes of all tensors.
+    pub fn size_bytes(&self) -> usize {
+        self.tensors.values().map(|tensor| tensor.entry.bytes.len()).sum()
+    }
+
+    /// Whether tensor `name` is there.
+    pub fn contains(&self, name: &str) -> bool {
+        self.find(name).is_some()
+    }
+
+    /// Type, shape and bytes of a tensor as they are stored: what a quantizer copies unchanged.
+    ///
+    /// # Errors
+    /// Missing (with the nearest name).
+    pub fn raw(&self, name: &str) -> Result<(Dtype, &[usize], &[u8]), WeightsError> {
+        let tensor = self.take(name)?;
+        let TensorEntry { dtype, shape, .. } = &tensor.entry;
+        Ok((*dtype, shape, self.tensor_bytes(tensor)))
+    }
+
+    /// Takes a float tensor: bf16 stays bf16, f16 and f32 come as f32.
+    ///
+    /// # Errors
+    /// Missing (with the nearest name), another shape or a type that is no float, a value that is not finite.
+    pub fn float(&self, name: &str, shape: &[usize]) -> Result<FloatValues, WeightsError> {
+        let tensor = self.take_float(name, shape)?;
+        if tensor.entry.dtype != Dtype::BF16 {
+            return self.f32(name, shape).map(FloatValues::F32);
+        }
+        let values = self
+            .tensor_bytes(tensor)
+            .chunks_exact(2)
+            .map(bf16_at)
+            .collect::<Vec<_>>();
+        self.check_finite((name, tensor), 0, &values[..], |v: &bf16| v.to_f32())?;
+        Ok(FloatValues::Bf16(values))
+    }
+
+    /// Takes a float tensor as f32.
+    ///
+    /// # Errors
+    /// As [`Self::float`].
+    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
+        let tensor = self.take_float(name, shape)?;
+        let mut values = vec![0.0; shape.iter().product()];
+        widen(tensor.entry.dtype, self.tensor_bytes(tensor), &mut values);
+        self.check_finite((name, tensor), 0, &values, |v| *v)?;
+        Ok(values)
+    }
+
+    /// Takes a float matrix [rows.len(), columns] and puts its row i at row `rows[i]` of `out`, so that joining
+    /// needs no second copy.
+    pub(crate) fn f32_scatter(
+        &self,
+        name: &str,
+        columns: usize,
+        rows: &[usize],
+        out: &mut [f32],
+    ) -> Result<(), WeightsError> {
+        let tensor = self.take_float(name, &[rows.len(), columns])?;
+        let dtype = tensor.entry.dtype;
+        let row_bytes = columns * dtype.bitsize() / 8;
+        let source = self.tensor_bytes(tensor).chunks_exact(row_bytes);
+        for (i, (row, bytes)) in rows.iter().zip(source).enumerate() {
+            let values = &mut out[row * columns..(row + 1) * columns];
+            widen(dtype, bytes, values);
+            self.check_finite((name, tensor), i * columns, values, |v| *v)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the system drop the mapped pages read so far, so that resident memory stays small.
+    pub fn release_pages(&self) {
+        for shard in &self.shards {
+            shard.file.release_pages();
+        }
+    }
+
+    /// Refuses tensors that nothing took, except those known to carry no information.
+    ///
+    /// # Errors
+    /// The names of unused tensors.
+    pub fn finish(&self) -> Result<(), WeightsError> {
+        let unused = self.tensors.iter().filter(|(name, tensor)| {
+            !tensor.used.load(Ordering::Relaxed) && !IGNORABLE.iter().any(|end| name.ends_with(end))
+        });
+        let names = unused.map(|(name, _)| name.clone()).collect::<Vec<_>>();
+        if names.is_empty() {
+            return Ok(());
+        }
+        Err(WeightsError::Unused {
+            dir: self.dir.clone(),
+            count: names.len(),
+            names: names.into_iter().take(NUM_NAMED).collect(),
+        })
+    }
+
+    /// A tied checkpoint may hold its head a second time, but not a different one.
+    ///
+    /// # Errors
+    /// [`WeightsError::TiedHead`].
+    pub(crate) fn check_tied_head(&self, head: &str, embedding: &str) -> Result<(), WeightsError> {
+        let name = format!("{head}.weight");
+        if !self.contains(&name) {
+            return Ok(());
+        }
+        let (a, b) = (self.raw(&name)?, self.raw(&format!("{embedding}.weight"))?);
+        if a == b {
+            return Ok(());
+        }
+        Err(WeightsError::TiedHead {
+            dir: self.dir.clone(),
+            head: head.into(),
+            embedding: embedding.into(),
+        })
+    }
+
+    fn find(&self, name: &str) -> Option<&Tensor> {
+        let bare = LEADING.iter().filter_map(|leading| name.strip_prefix(leading));
+        std::iter::once(name)
+            .chain(bare)
+            .find_map(|name| self.tensors.get(name))
+    }
+
+    fn take(&self, name: &str) -> Result<&Tensor, WeightsError> {
+        match self.find(name) {
+            Some(tensor) => {
+                tensor.used.store(true, Ordering::Relaxed);
+                Ok(tensor)
+            }
+            None => Err(WeightsError::Missing {
+                dir: self.dir.clone(),
+                name: name.into(),
+                nearest: self.nearest(name),
+            }),
+        }
+    }
+
+    fn nearest(&self, name: &str) -> Option<String> {
+        let distance = |other: &&String| strsim::levenshtein(name, other);
+        self.tensors.keys().min_by_key(distance).cloned()
+    }
+
+    fn take_shaped(&self, name: &str, shape: &[usize]) -> Result<&Tensor, WeightsError> {
+        let tensor = self.take(name)?;
+        if tensor.entry.shape == shape {
+            return Ok(tensor);
+        }
+        Err(WeightsError::Shape {
+            path: self.path(tensor),
+            name: name.into(),
+            expected: shape.to_vec(),
+            got: tensor.entry.shape.clone(),
+        })
+    }
+
+    fn take_float(&self, name: &str, shape: &[usize]) -> Result<&Tensor, WeightsError> {
+        let tensor = self.take_shaped(name, shape)?;
+        match tensor.entry.dtype {
+            Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(tensor),
+            got => Err(self.type_error(name, tensor, "F32, F16 or BF16", got)),
+        }
+    }
+
+    /// Takes the bytes of a tensor of one certain type.
+    fn bytes(
+        &self,
+        name: &str,
+        dtype: Dtype,
+        expected: &'static str,
+        shape: &[usize],
+    ) -> Result<&[u8], WeightsError> {
+        let tensor = self.take_shaped(name, shape)?;
+        match tensor.entry.dtype {
+            got if got == dtype => Ok(self.tensor_bytes(tensor)),
+            got => Err(self.type_error(name, tensor, expected, got)),
+        }
+    }
+
+    fn check_finite<T>(
+        &self,
+        (name, tensor): (&str, &Tensor),
+        first: usize,
+        values: &[T],
+        widen: impl Fn(&T) -> f32,
+    ) -> Result<(), WeightsError> {
+        match values.iter().position(|value| !widen(value).is_finite()) {
+            None => Ok(()),
+            Some(index) => Err(WeightsError::NotFinite {
+                path: self.path(tensor),
+                name: name.into(),
+                index: first + index,
+                got: widen(&values[index]),
+            }),
+        }
+    }
+
+    fn type_error(&self, name: &str, tensor: &Tensor, expected: &'static str, got: Dtype) -> WeightsError {
+        WeightsError::Type {
+            path: self.path(tensor),
+            name: name.into(),
+            expected,
+            got,
+        }
+    }
+
+    fn path(&self, tensor: &Tensor) -> PathBuf {
+        self.shards[tensor.shard].path.clone()
+    }
+
+    fn tensor_bytes(&self, tensor: &Tensor) -> &[u8] {
+        // The table was checked against these very bytes when the file was mapped.
+        &self.shards[tensor.shard].file.bytes()[tensor.entry.bytes.clone()]
+    }
+}
+
+/// Little-endian floats of a checked float type to f32; every step is exact.
+fn widen(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
+    match dtype {
+        Dtype::F32 => {
+            let wide = bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            values.iter_mut().zip(wide).for_each(|(v, wide)| *v = wide);
+        }
+        Dtype::F16 => {
+            let wide = bytes
+                .chunks_exact(2)
+                .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32());
+            values.iter_mut().zip(wide).for_each(|(v, wide)| *v = wide);
+        }
+        _ => {
+            let wide = bytes.chunks_exact(2).map(|b| bf16_at(b).to_f32());
+            values.iter_mut().zip(wide).for_each(|(v, wide)| *v = wide);
+        }
+    }
+}
+
+fn bf16_at(bytes: &[u8]) -> bf16 {
+    bf16::from_le_bytes([bytes[0], bytes[1]])
+}
