@@ -9,7 +9,9 @@ mod block;
 pub mod chat;
 mod config;
 mod error;
+pub mod evaluate;
 mod family;
+pub mod generate;
 mod mapping;
 mod model;
 mod products;
@@ -17,6 +19,7 @@ mod role;
 mod rope;
 pub mod sampler;
 mod session;
+mod stop;
 pub mod tokenizer;
 mod weights;
 

@@ -1,0 +1,242 @@
+//! How far a quantized model is from its original: KL divergence and agreement on the likeliest token.
+
+use std::sync::Arc;
+
+use dualgrain_kernels::Backend;
+use serde::Serialize;
+
+use super::perplexity::report;
+use super::scoring::{RowBuffer, argmax, checked};
+use super::{EvaluateError, Moments, Progress, STEP_TOKENS, Windows, session};
+use crate::{Model, Session};
+
+/// A model against the original it was made from, on one text.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct DivergenceReport {
+    /// Perplexity of the model.
+    pub perplexity: f64,
+    /// Its standard error.
+    pub perplexity_stderr: f64,
+    /// Perplexity of the original.
+    pub perplexity_reference: f64,
+    /// Its standard error.
+    pub perplexity_reference_stderr: f64,
+    /// `perplexity / perplexity_reference`.
+    pub perplexity_ratio: f64,
+    /// Its standard error, from paired predictions: far smaller than those of the two perplexities.
+    pub perplexity_ratio_stderr: f64,
+    /// Mean KL(original || model) over all positions, in nats.
+    pub kl_divergence: f64,
+    /// Its standard error.
+    pub kl_divergence_stderr: f64,
+    /// Share of all positions where both models find the same token likeliest.
+    pub top1_agreement: f64,
+    /// Its standard error.
+    pub top1_agreement_stderr: f64,
+    /// Predictions behind the perplexities: `windows * (context - 1)`.
+    pub tokens: usize,
+    /// Positions behind divergence and agreement: `windows * context`.
+    pub positions: usize,
+    /// Windows of the text.
+    pub windows: usize,
+    /// Tokens of a window.
+    pub context: usize,
+}
+
+/// Runs both models side by side over the windows. A part of a window's logits is in memory at a time.
+///
+/// # Errors
+/// Different vocabularies; otherwise as [`super::perplexity()`].
+pub fn divergence<A: Backend, B: Backend>(
+    original: &Arc<Model<A>>,
+    model: &Arc<Model<B>>,
+    windows: &Windows,
+    progress: &mut Progress<'_>,
+) -> Result<DivergenceReport, EvaluateError> {
+    let (a, b) = (original.config().vocab_size, model.config().vocab_size);
+    if a != b {
+        return Err(EvaluateError::Vocabulary {
+            original: a,
+            other: b,
+        });
+    }
+    let mut pair = Pair {
+        original: Side::new(original, windows.context())?,
+        model: Side::new(model, windows.context())?,
+        rows: Vec::new(),
+        sums: Sums::default(),
+    };
+    for (idx, window) in windows.iter().enumerate() {
+        pair.add_window(idx, window)?;
+        progress(idx + 1, windows.len());
+    }
+    Ok(pair.sums.report(windows))
+}
+
+/// One of the two models with its cache and its part of the logits.
+struct Side<B: Backend> {
+    session: Session<B>,
+    buffer: RowBuffer<B>,
+}
+
+impl<B: Backend> Side<B> {
+    fn new(model: &Arc<Model<B>>, context: usize) -> Result<Self, EvaluateError> {
+        Ok(Self {
+            session: session(model, 1, context)?,
+            buffer: RowBuffer::new(model.clone()),
+        })
+    }
+}
+
+struct Pair<A: Backend, B: Backend> {
+    original: Side<A>,
+    model: Side<B>,
+    rows: Vec<RowDivergence>,
+    sums: Sums,
+}
+
+/// What one position contributes.
+#[derive(Clone, Copy, Default)]
+struct RowDivergence {
+    kl: f64,
+    agrees: bool,
+}
+
+#[derive(Default)]
+struct Sums {
+    nll: Moments,
+    nll_original: Moments,
+    nll_difference: Moments,
+    kl: Moments,
+    agreement: Moments,
+}
+
+impl<A: Backend, B: Backend> Pair<A, B> {
+    fn add_window(&mut self, idx: usize, window: &[u32]) -> Result<(), EvaluateError> {
+        self.original.session.reset(0);
+        self.model.session.reset(0);
+        for (step_idx, step) in window.chunks(STEP_TOKENS).enumerate() {
+            self.original.session.run(&[(0, step)])?;
+            self.model.session.run(&[(0, step)])?;
+            let rows: Vec<u32> = (0..step.len() as u32).collect();
+            for rows in rows.chunks(self.model.buffer.num_rows()) {
+                let first = step_idx * STEP_TOKENS + rows[0] as usize;
+                self.add_rows(rows, &window[first + 1..], (idx, first))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds rows of the last step; `targets` are the tokens after them (the window's last row has none).
+    fn add_rows(
+        &mut self,
+        rows: &[u32],
+        targets: &[u32],
+        (window_idx, first): (usize, usize),
+    ) -> Result<(), EvaluateError> {
+        let vocab_size = self.model.buffer.vocab_size();
+        let p = self.original.buffer.fill(&mut self.original.session, rows)?;
+        let q = self.model.buffer.fill(&mut self.model.session, rows)?;
+        self.rows.clear();
+        self.rows.resize(rows.len(), RowDivergence::default());
+        let model = self.model.session.model();
+        model.backend().for_each_chunk(&mut self.rows, 1, |idx, row| {
+            let range = idx * vocab_size..(idx + 1) * vocab_size;
+            row.fill(compare(&p[range.clone()], &q[range]));
+        });
+        for (i, row) in self.rows.iter().enumerate() {
+            let place = || (format!("window {window_idx}"), first + i + 1);
+            self.sums.kl.add(checked_divergence(row.kl, place)?);
+            self.sums.agreement.add(f64::from(u8::from(row.agrees)));
+            if let Some(&target) = targets.get(i) {
+                let at = i * vocab_size + target as usize;
+                self.sums
+                    .add_nll(-checked(p[at], place)?, -checked(q[at], place)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// KL(p || q) of two rows of log-probabilities and whether their largest stand at the same place.
+fn compare(p: &[f32], q: &[f32]) -> RowDivergence {
+    let terms = p.iter().zip(q).map(|(&p, &q)| {
+        let (p, q) = (f64::from(p), f64::from(q));
+        // An impossible token adds nothing, whatever q says.
+        if p == f64::NEG_INFINITY {
+            0.0
+        } else {
+            p.exp() * (p - q)
+        }
+    });
+    RowDivergence {
+        kl: terms.sum(),
+        agrees: argmax(p) == argmax(q),
+    }
+}
+
+fn checked_divergence(kl: f64, place: impl FnOnce() -> (String, usize)) -> Result<f64, EvaluateError> {
+    if kl.is_finite() {
+        return Ok(kl);
+    }
+    let (place, position) = place();
+    Err(EvaluateError::NotFinite {
+        what: "KL divergence",
+        place,
+        position,
+        expected: "a finite number",
+        got: kl,
+    })
+}
+
+impl Sums {
+    fn add_nll(&mut self, original: f64, model: f64) {
+        self.nll_original.add(original);
+        self.nll.add(model);
+        self.nll_difference.add(model - original);
+    }
+
+    fn report(&self, windows: &Windows) -> DivergenceReport {
+        let (model, original) = (report(&self.nll, windows), report(&self.nll_original, windows));
+        let perplexity_ratio = self.nll_difference.mean.exp();
+        DivergenceReport {
+            perplexity: model.perplexity,
+            perplexity_stderr: model.perplexity_stderr,
+            perplexity_reference: original.perplexity,
+            perplexity_reference_stderr: original.perplexity_stderr,
+            perplexity_ratio,
+            perplexity_ratio_stderr: perplexity_ratio * self.nll_difference.stderr(),
+            kl_divergence: self.kl.mean,
+            kl_divergence_stderr: self.kl.stderr(),
+            top1_agreement: self.agreement.mean,
+            top1_agreement_stderr: self.agreement.stderr(),
+            tokens: model.tokens,
+            positions: self.kl.count,
+            windows: windows.len(),
+            context: windows.context(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_of_two_coins() {
+        let row = |heads: f32| [heads.ln(), (1.0 - heads).ln()];
+        let result = compare(&row(0.5), &row(0.25));
+        // 0.5 ln(0.5 / 0.25) + 0.5 ln(0.5 / 0.75) = 0.5 ln(4 / 3)
+        assert!((result.kl - 0.5 * (4.0f64 / 3.0).ln()).abs() < 1e-7);
+        // Heads come first among equals, tails is likelier in the other.
+        assert!(!result.agrees);
+        let same = compare(&row(0.7), &row(0.7));
+        assert_eq!((same.kl, same.agrees), (0.0, true));
+    }
+
+    #[test]
+    fn an_impossible_token_of_the_original_adds_nothing() {
+        let result = compare(&[0.0, f32::NEG_INFINITY], &[0.5f32.ln(), 0.5f32.ln()]);
+        assert!((result.kl - 2f64.ln()).abs() < 1e-7);
+    }
+}

@@ -1,0 +1,87 @@
+//! Perplexity over windows that do not overlap.
+
+use std::sync::Arc;
+
+use dualgrain_kernels::Backend;
+use serde::Serialize;
+
+use super::scoring::{RowBuffer, checked};
+use super::{EvaluateError, Moments, Progress, STEP_TOKENS, Windows, session};
+use crate::{Model, Session};
+
+/// Perplexity of a model on a text.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct PerplexityReport {
+    /// exp of the mean negative log-likelihood over all predictions of all windows.
+    pub perplexity: f64,
+    /// Its standard error, `perplexity * mean_nll_stderr`.
+    pub perplexity_stderr: f64,
+    /// Mean negative log-likelihood of a token, in nats.
+    pub mean_nll: f64,
+    /// Its standard error.
+    pub mean_nll_stderr: f64,
+    /// Predictions: `windows * (context - 1)`.
+    pub tokens: usize,
+    /// Windows of the text.
+    pub windows: usize,
+    /// Tokens of a window.
+    pub context: usize,
+}
+
+/// Runs the windows through `model`; each begins with an empty cache, and its first token is not predicted.
+///
+/// # Errors
+/// Windows longer than the model's positions, tokens outside its vocabulary, a model that gives NaN.
+pub fn perplexity<B: Backend>(
+    model: &Arc<Model<B>>,
+    windows: &Windows,
+    progress: &mut Progress<'_>,
+) -> Result<PerplexityReport, EvaluateError> {
+    let mut session = session(model, 1, windows.context())?;
+    let mut buffer = RowBuffer::new(model.clone());
+    let mut nll = Moments::default();
+    for (idx, window) in windows.iter().enumerate() {
+        add_window(&mut session, &mut buffer, (idx, window), &mut nll)?;
+        progress(idx + 1, windows.len());
+    }
+    Ok(report(&nll, windows))
+}
+
+pub(super) fn report(nll: &Moments, windows: &Windows) -> PerplexityReport {
+    let perplexity = nll.mean.exp();
+    PerplexityReport {
+        perplexity,
+        perplexity_stderr: perplexity * nll.stderr(),
+        mean_nll: nll.mean,
+        mean_nll_stderr: nll.stderr(),
+        tokens: nll.count,
+        windows: windows.len(),
+        context: windows.context(),
+    }
+}
+
+fn add_window<B: Backend>(
+    session: &mut Session<B>,
+    buffer: &mut RowBuffer<B>,
+    (idx, window): (usize, &[u32]),
+    nll: &mut Moments,
+) -> Result<(), EvaluateError> {
+    session.reset(0);
+    // The last token predicts nothing that can be checked, so it is not run.
+    let (inputs, targets) = (&window[..window.len() - 1], &window[1..]);
+    for (step_idx, step) in inputs.chunks(STEP_TOKENS).enumerate() {
+        session.run(&[(0, step)])?;
+        let rows: Vec<u32> = (0..step.len() as u32).collect();
+        for rows in rows.chunks(buffer.num_rows()) {
+            let first = step_idx * STEP_TOKENS + rows[0] as usize;
+            let vocab_size = buffer.vocab_size();
+            let log_probabilities = buffer.fill(session, rows)?;
+            for (i, row) in log_probabilities.chunks_exact(vocab_size).enumerate() {
+                let target = targets[first + i];
+                let place = || (format!("window {idx}"), first + i + 1);
+                nll.add(-checked(row[target as usize], place)?);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! Log-probabilities of the rows of a step, a bounded number of rows at a time.
+
+use std::sync::Arc;
+
+use dualgrain_kernels::Backend;
+
+use super::EvaluateError;
+use crate::{Model, Session};
+
+/// Rows looked at together: with a vocabulary of 32 k they take 16 MB.
+const ROWS: usize = 128;
+/// Elements of a buffer above which fewer rows are taken.
+const ELEMENTS: usize = 1 << 22;
+
+/// A host buffer for log-probabilities [rows, vocab] of a model.
+pub(super) struct RowBuffer<B: Backend> {
+    model: Arc<Model<B>>,
+    values: Vec<f32>,
+}
+
+impl<B: Backend> RowBuffer<B> {
+    pub fn new(model: Arc<Model<B>>) -> Self {
+        Self {
+            model,
+            values: Vec::new(),
+        }
+    }
+
+    pub fn vocab_size(&self) -> usize {
+        self.model.config().vocab_size
+    }
+
+    /// How many rows to ask for at once.
+    pub fn num_rows(&self) -> usize {
+        (ELEMENTS / self.vocab_size().max(1)).clamp(1, ROWS)
+    }
+
+    /// Log-probabilities [rows.len(), vocab] of rows of the session's last step.
+    pub fn fill(&mut self, session: &mut Session<B>, rows: &[u32]) -> Result<&[f32], EvaluateError> {
+        let logits = session.logits(rows)?;
+        let backend = self.model.backend();
+        backend.log_softmax(logits);
+        self.values
+            .resize(rows.len() * self.model.config().vocab_size, 0.0);
+        backend.download(logits, 0..rows.len(), &mut self.values);
+        Ok(&self.values)
+    }
+}
+
+/// The largest value's index, the first of equals.
+pub(super) fn argmax(row: &[f32]) -> usize {
+    let larger = |best: (usize, f32), (index, &value): (usize, &f32)| {
+        if value > best.1 { (index, value) } else { best }
+    };
+    row.iter().enumerate().fold((0, f32::NEG_INFINITY), larger).0
+}
+
+/// A log-probability as f64, or an error that tells its place (text, position).
+pub(super) fn checked(
+    log_probability: f32,
+    place: impl FnOnce() -> (String, usize),
+) -> Result<f64, EvaluateError> {
+    // Rounding may put the log-probability of a certain token a hair above 0.
+    if log_probability.is_finite() && log_probability <= 1e-3 {
+        return Ok(f64::from(log_probability));
+    }
+    let (place, position) = place();
+    Err(EvaluateError::NotFinite {
+        what: "log-probability",
+        place,
+        position,
+        expected: "a finite number <= 0",
+        got: f64::from(log_probability),
+    })
+}

@@ -1,0 +1,127 @@
+//! Stop strings in a text that comes piece by piece.
+
+/// Ends a text before the first stop string. Text that may be the beginning of one is held back until the next
+/// piece decides.
+#[derive(Debug)]
+pub(crate) struct StopMatcher<'a> {
+    stops: &'a [String],
+    /// Undecided text; its first `num_ready` bytes can be given out.
+    held: String,
+    num_ready: usize,
+}
+
+impl<'a> StopMatcher<'a> {
+    pub fn new(stops: &'a [String]) -> Self {
+        Self {
+            stops,
+            held: String::new(),
+            num_ready: 0,
+        }
+    }
+
+    /// Takes a piece; true if a stop string is complete. Then only the text before it becomes ready.
+    pub fn push(&mut self, piece: &str) -> bool {
+        self.held.push_str(piece);
+        let first_stop = self
+            .stops
+            .iter()
+            .filter_map(|stop| self.held.find(stop.as_str()))
+            .min();
+        self.num_ready = first_stop.unwrap_or_else(|| self.undecided_from());
+        first_stop.is_some()
+    }
+
+    /// Where the longest end of the text begins that some stop string begins with.
+    fn undecided_from(&self) -> usize {
+        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
+        let earliest = self
+            .held
+            .ceil_char_boundary(self.held.len().saturating_sub(longest));
+        let may_begin = |at: usize| self.stops.iter().any(|stop| stop.starts_with(&self.held[at..]));
+        let end = self.held.len();
+        (earliest..end)
+            .find(|&at| self.held.is_char_boundary(at) && may_begin(at))
+            .unwrap_or(end)
+    }
+
+    /// Makes everything ready: no piece will follow.
+    pub fn release(&mut self) {
+        self.num_ready = self.held.len();
+    }
+
+    pub fn ready(&self) -> &str {
+        &self.held[..self.num_ready]
+    }
+
+    pub fn clear_ready(&mut self) {
+        self.held.drain(..self.num_ready);
+        self.num_ready = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes out piece by piece, and whether a stop string ended it.
+    fn filter(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
+        let stops: Vec<String> = stops.iter().map(|&s| s.to_owned()).collect();
+        let mut matcher = StopMatcher::new(&stops);
+        let mut out = Vec::new();
+        for piece in pieces {
+            let stopped = matcher.push(piece);
+            out.push(matcher.ready().to_owned());
+            matcher.clear_ready();
+            if stopped {
+                return (out, true);
+            }
+        }
+        matcher.release();
+        out.push(matcher.ready().to_owned());
+        (out, false)
+    }
+
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&s| s.to_owned()).collect()
+    }
+
+    #[test]
+    fn text_that_may_begin_a_stop_string_is_held_back_until_it_is_decided() {
+        assert_eq!(
+            filter(&["END"], &["a", "E", "N", "x", "b"]),
+            (strings(&["a", "", "", "ENx", "b", ""]), false)
+        );
+        assert_eq!(filter(&["END"], &["aE", "ND b"]), (strings(&["a", ""]), true));
+        assert_eq!(filter(&["END"], &["EEN", "D"]), (strings(&["E", ""]), true));
+        assert_eq!(filter(&["END"], &["tail EN"]), (strings(&["tail ", "EN"]), false));
+    }
+
+    #[test]
+    fn the_first_of_several_stop_strings_ends_the_text() {
+        assert_eq!(filter(&["two", "one"], &["1 one two"]), (strings(&["1 "]), true));
+        assert_eq!(filter(&["abcd", "bc"], &["ab", "c"]), (strings(&["", "a"]), true));
+        assert_eq!(
+            filter(&["abcd", "bcx"], &["abc", "x"]),
+            (strings(&["", "a"]), true)
+        );
+    }
+
+    #[test]
+    fn stop_strings_may_cross_pieces_and_contain_any_characters() {
+        assert_eq!(
+            filter(&["\n\n"], &["a\n", "b\n", "\n"]),
+            (strings(&["a", "\nb", ""]), true)
+        );
+        assert_eq!(filter(&["é日"], &["né", "日"]), (strings(&["n", ""]), true));
+        assert_eq!(
+            filter(&["é日"], &["né", "本"]),
+            (strings(&["n", "é本", ""]), false)
+        );
+        assert_eq!(filter(&["aab"], &["aaa", "ab"]), (strings(&["a", "a"]), true));
+    }
+
+    #[test]
+    fn without_stop_strings_nothing_is_held_back() {
+        assert_eq!(filter(&[], &["a", "b"]), (strings(&["a", "b", ""]), false));
+    }
+}
