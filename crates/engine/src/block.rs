@@ -11,9 +11,12 @@
 //! ```
 
 use dualgrain_format::LinearWeights;
-use dualgrain_kernels::{ActivationScale, Backend, Step};
+use dualgrain_kernels::{ActivationScale, Backend, Columns, Operand, Step};
 
-use crate::{BlockSpec, EngineError, FfnKind, ModelConfig, NormSpec, Role, Weights};
+use crate::{
+    Angles, BlockSpec, EngineError, FfnKind, ModelConfig, NormKind, NormSpec, Position, Role, Weights,
+    load_role,
+};
 
 /// A packed linear with the way its input is quantized.
 pub struct Projection<B: Backend> {
@@ -69,69 +72,23 @@ pub struct Scratch<B: Backend> {
     pub f: B::Matrix,
     /// Output of Out and Down [M, hidden].
     pub y: B::Matrix,
-    /// Rotary angles of the step [M, head_dim] (cos | sin); see [`Scratch::prepare`].
-    pub angles: B::Matrix,
-    h8: B::Quantized,
+    /// `h` as INT8.
+    pub h8: B::Quantized,
     c8: B::Quantized,
     f8: B::Quantized,
+    angles: Option<StepAngles<B>>,
 }
 
-impl<B: Backend> Projection<B> {
-    /// Packs a linear; integer weights take INT8 inputs with their static scale, or one per token.
-    ///
-    /// # Errors
-    /// A shape the device cannot hold.
-    pub fn new(backend: &B, weights: LinearWeights) -> Result<Self, EngineError> {
-        let _ = (backend, weights);
-        todo!()
-    }
-
-    /// `out = linear(x)`, through `a8` when the weights are integers.
-    pub fn apply(&self, backend: &B, out: &mut B::Matrix, x: &B::Matrix, a8: &mut B::Quantized) {
-        let _ = (backend, out, x, a8);
-        todo!()
-    }
-}
-
-impl<B: Backend> Norm<B> {
-    /// Loads a norm's tensors.
-    ///
-    /// # Errors
-    /// A missing, misshapen or non-finite tensor.
-    pub fn load(backend: &B, weights: &Weights, spec: &NormSpec) -> Result<Self, EngineError> {
-        let _ = (backend, weights, spec);
-        todo!()
-    }
-
-    /// A norm from host values (after smoothing was folded in). `bias` is needed by [`crate::NormKind::Layer`] only.
-    pub fn new(backend: &B, spec: &NormSpec, weight: &[f32], bias: Option<&[f32]>) -> Self {
-        let _ = (backend, spec, weight, bias);
-        todo!()
-    }
-
-    /// `out = norm(x)`.
-    pub fn apply(&self, backend: &B, out: &mut B::Matrix, x: &B::Matrix) {
-        let _ = (backend, out, x, &self.spec, &self.weight, &self.bias);
-        todo!()
-    }
-}
-
-impl<B: Backend> Scratch<B> {
-    /// Buffers for steps of up to `capacity` tokens.
-    pub fn new(backend: &B, config: &ModelConfig, capacity: usize) -> Self {
-        let _ = (backend, config, capacity);
-        todo!()
-    }
-
-    /// Computes the rotary angles of a step; once per step, before the first block.
-    pub fn prepare(&mut self, backend: &B, positions: &[u32]) {
-        let _ = (backend, positions);
-        todo!()
-    }
+/// Rotary angles of a step.
+struct StepAngles<B: Backend> {
+    angles: Angles,
+    host: Vec<f32>,
+    /// [M, head_dim]: cos | sin.
+    rows: B::Matrix,
 }
 
 impl<B: Backend> Block<B> {
-    /// Loads block `spec` in the schemes its folder stores.
+    /// Loads block `layer` in the schemes its folder stores.
     ///
     /// # Errors
     /// See [`EngineError`].
@@ -141,38 +98,47 @@ impl<B: Backend> Block<B> {
         config: &ModelConfig,
         layer: usize,
     ) -> Result<Self, EngineError> {
-        let _ = (backend, weights, config, layer);
-        todo!()
+        let spec = BlockSpec::new(config, layer);
+        let projection = |role| {
+            let joined = load_role(weights, &spec, role, config.quantization.as_ref())?;
+            Projection::new(backend, joined.weights)
+        };
+        let [qkv, out, up, down] = Role::ALL.map(projection);
+        let [qkv, out, up, down] = [qkv?, out?, up?, down?];
+        Self::from_projections(backend, weights, spec, [qkv, out, up, down])
     }
 
-    /// The block's description.
-    pub fn spec(&self) -> &BlockSpec {
-        &self.spec
+    /// A block from its four linears (in the order of [`Role::ALL`]), with its norms from `weights`.
+    ///
+    /// # Errors
+    /// A missing, misshapen or non-finite norm.
+    pub fn from_projections(
+        backend: &B,
+        weights: &Weights,
+        spec: BlockSpec,
+        [qkv, out, up, down]: [Projection<B>; 4],
+    ) -> Result<Self, EngineError> {
+        let norm = |spec: &NormSpec| Norm::load(backend, weights, spec);
+        let qk_norm = match &spec.qk_norm {
+            Some([q, k]) => Some([norm(q)?, norm(k)?]),
+            None => None,
+        };
+        Ok(Self {
+            attn_norm: norm(&spec.attn_norm)?,
+            ffn_norm: norm(&spec.ffn_norm)?,
+            feed_forward: FeedForward::Dense {
+                up,
+                kind: spec.ffn,
+                down,
+            },
+            qkv,
+            qk_norm,
+            out,
+            spec,
+        })
     }
 
-    /// Replaces one linear, e.g. by its quantized form.
-    pub fn set_projection(&mut self, role: Role, projection: Projection<B>) {
-        let _ = (role, projection);
-        todo!()
-    }
-
-    /// One linear.
-    pub fn projection(&self, role: Role) -> &Projection<B> {
-        let _ = (role, &self.feed_forward);
-        todo!()
-    }
-
-    /// Replaces the norm before attention (smoothing folds its scales there).
-    pub fn set_attn_norm(&mut self, norm: Norm<B>) {
-        self.attn_norm = norm;
-    }
-
-    /// Replaces the norm before the feed-forward.
-    pub fn set_ffn_norm(&mut self, norm: Norm<B>) {
-        self.ffn_norm = norm;
-    }
-
-    /// The whole block: `x` [M, hidden] is updated, keys and values of the step go to `layer` of the cache.
+    /// The whole block: `x` [M, hidden] is updated, keys and values of the step go to `cache_layer` of the cache.
     pub fn forward(
         &self,
         backend: &B,
@@ -198,8 +164,19 @@ impl<B: Backend> Block<B> {
 
     /// `scratch.qkv` from `scratch.h`, with q/k norm and rope applied.
     pub fn qkv(&self, backend: &B, scratch: &mut Scratch<B>) {
-        let _ = (backend, scratch, &self.qkv, &self.qk_norm);
-        todo!()
+        let Scratch {
+            h, qkv, h8, angles, ..
+        } = scratch;
+        self.qkv.apply(backend, qkv, h, h8);
+        let [queries, keys, _] = self.columns();
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            q_norm.apply_heads(backend, qkv, queries.clone());
+            k_norm.apply_heads(backend, qkv, keys.clone());
+        }
+        if let (true, Some(angles)) = (self.spec.rope, angles) {
+            // Queries and keys lie side by side and are rotated alike.
+            backend.rope(qkv, queries.start..keys.end, self.spec.head_dim, &angles.rows);
+        }
     }
 
     /// Writes keys and values of `scratch.qkv` to the cache and attends: `scratch.c`, the input of [`Role::Out`].
@@ -211,14 +188,17 @@ impl<B: Backend> Block<B> {
         cache_layer: usize,
         step: &Step<'_>,
     ) {
-        let _ = (backend, scratch, cache, cache_layer, step);
-        todo!()
+        let Scratch { qkv, c, .. } = scratch;
+        let [queries, keys, values] = self.columns();
+        backend.cache_write(cache, cache_layer, qkv, keys, values, step);
+        backend.attention(c, qkv, queries, cache, cache_layer, &self.spec.attention, step);
     }
 
     /// `x += Out(scratch.c)`.
     pub fn add_out(&self, backend: &B, x: &mut B::Matrix, scratch: &mut Scratch<B>) {
-        let _ = (backend, x, &scratch.c8, &self.out);
-        todo!()
+        let Scratch { c, y, c8, .. } = scratch;
+        self.out.apply(backend, y, c, c8);
+        backend.add(x, y);
     }
 
     /// `scratch.h = norm(x)`: the input of [`Role::Up`].
@@ -228,13 +208,200 @@ impl<B: Backend> Block<B> {
 
     /// `scratch.f` from `scratch.h`, activation applied: the input of [`Role::Down`].
     pub fn ffn_inner(&self, backend: &B, scratch: &mut Scratch<B>) {
-        let _ = (backend, &scratch.h8);
-        todo!()
+        let FeedForward::Dense { up: linear, kind, .. } = &self.feed_forward;
+        let Scratch { h, up, f, h8, .. } = scratch;
+        match *kind {
+            FfnKind::Gated(activation) => {
+                linear.apply(backend, up, h, h8);
+                backend.gated(f, up, activation);
+            }
+            FfnKind::Plain(activation) => {
+                linear.apply(backend, f, h, h8);
+                backend.activate(f, activation);
+            }
+        }
     }
 
     /// `x += Down(scratch.f)`.
     pub fn add_down(&self, backend: &B, x: &mut B::Matrix, scratch: &mut Scratch<B>) {
-        let _ = (backend, x, &scratch.f8);
-        todo!()
+        let FeedForward::Dense { down, .. } = &self.feed_forward;
+        let Scratch { f, y, f8, .. } = scratch;
+        down.apply(backend, y, f, f8);
+        backend.add(x, y);
     }
+
+    /// The block's description.
+    pub fn spec(&self) -> &BlockSpec {
+        &self.spec
+    }
+
+    /// One linear.
+    pub fn projection(&self, role: Role) -> &Projection<B> {
+        let FeedForward::Dense { up, down, .. } = &self.feed_forward;
+        match role {
+            Role::Qkv => &self.qkv,
+            Role::Out => &self.out,
+            Role::Up => up,
+            Role::Down => down,
+        }
+    }
+
+    /// Replaces one linear, e.g. by its quantized form.
+    pub fn set_projection(&mut self, role: Role, projection: Projection<B>) {
+        let FeedForward::Dense { up, down, .. } = &mut self.feed_forward;
+        match role {
+            Role::Qkv => self.qkv = projection,
+            Role::Out => self.out = projection,
+            Role::Up => *up = projection,
+            Role::Down => *down = projection,
+        }
+    }
+
+    /// Replaces the norm before attention (smoothing folds its scales there).
+    pub fn set_attn_norm(&mut self, norm: Norm<B>) {
+        self.attn_norm = norm;
+    }
+
+    /// Replaces the norm before the feed-forward.
+    pub fn set_ffn_norm(&mut self, norm: Norm<B>) {
+        self.ffn_norm = norm;
+    }
+
+    /// Columns of queries, keys and values in `scratch.qkv`.
+    fn columns(&self) -> [Columns; 3] {
+        let (q, kv) = (self.spec.q_size(), self.spec.kv_size());
+        [0..q, q..q + kv, q + kv..q + 2 * kv]
+    }
+}
+
+impl<B: Backend> Projection<B> {
+    /// Packs a linear; integer weights take INT8 inputs with their static scale, or one per token.
+    ///
+    /// # Errors
+    /// A shape the device cannot hold.
+    pub fn new(backend: &B, weights: LinearWeights) -> Result<Self, EngineError> {
+        let activations = match &weights {
+            LinearWeights::Float(_) => None,
+            integer => Some(
+                integer
+                    .ta()
+                    .map_or(ActivationScale::PerToken, ActivationScale::Static),
+            ),
+        };
+        Ok(Self {
+            linear: backend.pack(weights)?,
+            activations,
+        })
+    }
+
+    /// `out = linear(x)`, through `a8` when the weights are integers.
+    pub fn apply(&self, backend: &B, out: &mut B::Matrix, x: &B::Matrix, a8: &mut B::Quantized) {
+        match self.activations {
+            None => backend.gemm(out, Operand::Float(x), &self.linear),
+            Some(scale) => {
+                backend.quantize(a8, x, scale);
+                backend.gemm(out, Operand::Int8(a8), &self.linear);
+            }
+        }
+    }
+}
+
+impl<B: Backend> Norm<B> {
+    /// Loads a norm's tensors.
+    ///
+    /// # Errors
+    /// A missing, misshapen or non-finite tensor.
+    pub fn load(backend: &B, weights: &Weights, spec: &NormSpec) -> Result<Self, EngineError> {
+        let weight = weights.f32(&format!("{}.weight", spec.name), &[spec.len])?;
+        let bias = match spec.kind {
+            NormKind::Rms => None,
+            NormKind::Layer => Some(weights.f32(&format!("{}.bias", spec.name), &[spec.len])?),
+        };
+        Ok(Self::new(backend, spec, &weight, bias.as_deref()))
+    }
+
+    /// A norm from host values (after smoothing was folded in). `bias` belongs to [`NormKind::Layer`] only; without
+    /// one it is zero.
+    pub fn new(backend: &B, spec: &NormSpec, weight: &[f32], bias: Option<&[f32]>) -> Self {
+        let row = |values: &[f32]| {
+            let mut row = backend.matrix(1, spec.len);
+            backend.upload(&mut row, values);
+            row
+        };
+        Self {
+            spec: spec.clone(),
+            weight: row(weight),
+            bias: match spec.kind {
+                NormKind::Rms => None,
+                NormKind::Layer => Some(bias.map_or_else(|| row(&vec![0.0; spec.len]), row)),
+            },
+        }
+    }
+
+    /// `out = norm(x)`.
+    pub fn apply(&self, backend: &B, out: &mut B::Matrix, x: &B::Matrix) {
+        match &self.bias {
+            None => backend.rms_norm(out, x, &self.weight, self.spec.eps),
+            Some(bias) => backend.layer_norm(out, x, &self.weight, bias, self.spec.eps),
+        }
+    }
+
+    fn apply_heads(&self, backend: &B, x: &mut B::Matrix, columns: Columns) {
+        backend.rms_norm_heads(x, columns, &self.weight, self.spec.eps);
+    }
+}
+
+impl<B: Backend> Scratch<B> {
+    /// Buffers for steps of up to `capacity` tokens.
+    pub fn new(backend: &B, config: &ModelConfig, capacity: usize) -> Self {
+        let matrix = |columns| backend.matrix(capacity, columns);
+        let quantized = |columns| backend.quantized(capacity, columns);
+        let angles = match &config.position {
+            Position::Rope(rope) => Some(StepAngles {
+                angles: Angles::new(rope, config.head_dim),
+                host: Vec::with_capacity(capacity * config.head_dim),
+                rows: matrix(config.head_dim),
+            }),
+            _ => None,
+        };
+        let [hidden, q, qkv, up, ffn] = widths(config);
+        Self {
+            h: matrix(hidden),
+            qkv: matrix(qkv),
+            c: matrix(q),
+            up: backend.matrix(if up > 0 { capacity } else { 0 }, up.max(1)),
+            f: matrix(ffn),
+            y: matrix(hidden),
+            h8: quantized(hidden),
+            c8: quantized(q),
+            f8: quantized(ffn),
+            angles,
+        }
+    }
+
+    /// Computes the rotary angles of a step; once per step, before the first block.
+    pub fn prepare(&mut self, backend: &B, positions: &[u32]) {
+        if let Some(StepAngles { angles, host, rows }) = &mut self.angles {
+            host.clear();
+            angles.rows(positions, host);
+            backend.upload(rows, host);
+        }
+    }
+
+    /// Bytes of the buffers for `capacity` tokens.
+    pub fn size_bytes(config: &ModelConfig, capacity: usize) -> usize {
+        let [hidden, q, qkv, up, ffn] = widths(config);
+        let floats = 2 * hidden + qkv + q + up + ffn + 2 * config.head_dim;
+        capacity * (4 * floats + hidden + q + ffn)
+    }
+}
+
+/// Columns of h, c, qkv, up (0 where the feed-forward is plain) and f.
+fn widths(config: &ModelConfig) -> [usize; 5] {
+    let up = match config.ffn {
+        FfnKind::Gated(_) => 2 * config.ffn_size,
+        FfnKind::Plain(_) => 0,
+    };
+    let qkv = config.q_size() + 2 * config.kv_size();
+    [config.hidden_size, config.q_size(), qkv, up, config.ffn_size]
 }

@@ -3,28 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use dualgrain_format::{
+    CacheScheme, FloatLinear, FloatValues, KEY_SCALES_TENSOR, LinearWeights, TensorScheme,
+    VALUE_SCALES_TENSOR,
+};
 use dualgrain_kernels::{Backend, CacheFormat};
 
-use crate::{Block, EngineError, ModelConfig, Norm, Projection, Weights};
+use crate::{Block, EngineError, ModelConfig, Norm, Position, Projection, Role, Weights};
 
 /// What a caller can choose at load.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
     /// Format of the KV cache; by default what the folder's config says, f32 for an unquantized model.
     pub cache: Option<CacheFormat>,
-}
-
-/// Token embedding with what belongs to it: learned positions, a norm.
-pub struct Embedding<B: Backend> {
-    tokens: B::Table,
-    positions: Option<(B::Table, usize)>,
-    norm: Option<Norm<B>>,
-}
-
-/// Final norm and the projection to logits.
-pub struct Head<B: Backend> {
-    norm: Norm<B>,
-    projection: Projection<B>,
 }
 
 /// A loaded model; [`crate::Session`] runs it.
@@ -37,61 +28,18 @@ pub struct Model<B: Backend> {
     cache_format: CacheFormat,
 }
 
-impl<B: Backend> Embedding<B> {
-    /// Loads the embedding's tensors.
-    ///
-    /// # Errors
-    /// See [`EngineError`].
-    pub fn load(backend: &B, weights: &Weights, config: &ModelConfig) -> Result<Self, EngineError> {
-        let _ = (backend, weights, config);
-        todo!()
-    }
-
-    /// `x` [M, hidden] for tokens at positions; `y` is a buffer of the same shape.
-    pub fn apply(
-        &self,
-        backend: &B,
-        x: &mut B::Matrix,
-        y: &mut B::Matrix,
-        tokens: &[u32],
-        positions: &[u32],
-    ) {
-        let _ = (
-            backend,
-            x,
-            y,
-            tokens,
-            positions,
-            &self.tokens,
-            &self.positions,
-            &self.norm,
-        );
-        todo!()
-    }
+/// Token embedding with what belongs to it: learned positions, a norm.
+pub struct Embedding<B: Backend> {
+    tokens: B::Table,
+    /// Entry p is that of position p: entries before the offset are left out.
+    positions: Option<B::Table>,
+    norm: Option<Norm<B>>,
 }
 
-impl<B: Backend> Head<B> {
-    /// Loads final norm and head (tied heads keep a copy of the embedding).
-    ///
-    /// # Errors
-    /// See [`EngineError`].
-    pub fn load(backend: &B, weights: &Weights, config: &ModelConfig) -> Result<Self, EngineError> {
-        let _ = (backend, weights, config);
-        todo!()
-    }
-
-    /// `logits` [M, vocab] of `x` [M, hidden]; `h` and `a8` are buffers of that shape.
-    pub fn apply(
-        &self,
-        backend: &B,
-        logits: &mut B::Matrix,
-        x: &B::Matrix,
-        h: &mut B::Matrix,
-        a8: &mut B::Quantized,
-    ) {
-        let _ = (backend, logits, x, h, a8, &self.norm, &self.projection);
-        todo!()
-    }
+/// Final norm and the projection to logits.
+pub struct Head<B: Backend> {
+    norm: Norm<B>,
+    projection: Projection<B>,
 }
 
 impl<B: Backend> Model<B> {
@@ -115,8 +63,24 @@ impl<B: Backend> Model<B> {
         weights: &Weights,
         options: &LoadOptions,
     ) -> Result<Self, EngineError> {
-        let _ = (backend, config, weights, options);
-        todo!()
+        let embedding = Embedding::load(&*backend, weights, &config)?;
+        let mut blocks = Vec::with_capacity(config.num_layers);
+        for layer in 0..config.num_layers {
+            blocks.push(Block::load(&*backend, weights, &config, layer)?);
+            weights.release_pages();
+        }
+        let head = Head::load(&*backend, weights, &config)?;
+        let stored = stored_cache_format(weights, &config)?;
+        weights.finish()?;
+        weights.release_pages();
+        Ok(Self {
+            backend,
+            config,
+            embedding,
+            blocks,
+            head,
+            cache_format: options.cache.clone().unwrap_or(stored),
+        })
     }
 
     /// The device.
@@ -151,6 +115,119 @@ impl<B: Backend> Model<B> {
 
     /// Bytes of all packed linears (blocks and head).
     pub fn linear_bytes(&self) -> usize {
-        todo!()
+        let bytes = |projection: &Projection<B>| self.backend.linear_bytes(&projection.linear);
+        let blocks = self.blocks.iter();
+        let in_blocks: usize = blocks
+            .flat_map(|block| Role::ALL.map(|role| bytes(block.projection(role))))
+            .sum();
+        in_blocks + bytes(&self.head.projection)
+    }
+}
+
+impl<B: Backend> Embedding<B> {
+    /// Loads the embedding's tensors.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub fn load(backend: &B, weights: &Weights, config: &ModelConfig) -> Result<Self, EngineError> {
+        let hidden = config.hidden_size;
+        let name = format!("{}.weight", config.family.embedding_name());
+        let tokens = weights.float(&name, &[config.vocab_size, hidden])?;
+        let positions = match config.position {
+            Position::Learned { offset } => {
+                let name = format!("{}.weight", config.family.positions_name());
+                let values = weights.float(&name, &[config.max_positions + offset, hidden])?;
+                Some(backend.table(without_first(values, offset * hidden), hidden)?)
+            }
+            _ => None,
+        };
+        let norm = config.embedding_norm();
+        Ok(Self {
+            tokens: backend.table(tokens, hidden)?,
+            positions,
+            norm: norm.map(|spec| Norm::load(backend, weights, &spec)).transpose()?,
+        })
+    }
+
+    /// `x` [M, hidden] for tokens at positions; `y` is a buffer of the same shape.
+    pub fn apply(
+        &self,
+        backend: &B,
+        x: &mut B::Matrix,
+        y: &mut B::Matrix,
+        tokens: &[u32],
+        positions: &[u32],
+    ) {
+        backend.embed(x, &self.tokens, tokens);
+        if let Some(table) = &self.positions {
+            backend.embed(y, table, positions);
+            backend.add(x, y);
+        }
+        if let Some(norm) = &self.norm {
+            norm.apply(backend, y, x);
+            std::mem::swap(x, y);
+        }
+    }
+}
+
+impl<B: Backend> Head<B> {
+    /// Loads final norm and head (a tied head is packed from the embedding and independent of it).
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    pub fn load(backend: &B, weights: &Weights, config: &ModelConfig) -> Result<Self, EngineError> {
+        Ok(Self {
+            norm: Norm::load(backend, weights, &config.final_norm())?,
+            projection: Projection::new(backend, load_head(weights, config)?)?,
+        })
+    }
+
+    /// `logits` [M, vocab] of `x` [M, hidden]; `h` and `a8` are buffers of that shape.
+    pub fn apply(
+        &self,
+        backend: &B,
+        logits: &mut B::Matrix,
+        x: &B::Matrix,
+        h: &mut B::Matrix,
+        a8: &mut B::Quantized,
+    ) {
+        self.norm.apply(backend, h, x);
+        self.projection.apply(backend, logits, h, a8);
+    }
+}
+
+/// The head in the scheme the folder lists for it; a tied float head is the embedding's matrix.
+fn load_head(weights: &Weights, config: &ModelConfig) -> Result<LinearWeights, EngineError> {
+    let (head, embedding) = (config.family.head_name(), config.family.embedding_name());
+    let shape = (config.vocab_size, config.hidden_size);
+    let quantization = config.quantization.as_ref();
+    let scheme = quantization.map_or(TensorScheme::Float, |q| q.scheme(head));
+    if !config.tie_embeddings || scheme != TensorScheme::Float {
+        return Ok(weights.linear(head, shape, false, quantization)?);
+    }
+    weights.check_tied_head(head, embedding)?;
+    let values = weights.float(&format!("{embedding}.weight"), &[shape.0, shape.1])?;
+    Ok(LinearWeights::Float(FloatLinear::new(
+        shape.0, shape.1, values, None,
+    )?))
+}
+
+fn stored_cache_format(weights: &Weights, config: &ModelConfig) -> Result<CacheFormat, EngineError> {
+    let scales = |name| weights.f32(name, &[config.num_layers]);
+    Ok(match config.quantization.as_ref().map(|q| q.kv_cache) {
+        None => CacheFormat::F32,
+        Some(CacheScheme::F16) => CacheFormat::F16,
+        Some(CacheScheme::Int8) => CacheFormat::Int8,
+        Some(CacheScheme::Int8Static) => CacheFormat::Int8Static {
+            key_scales: scales(KEY_SCALES_TENSOR)?,
+            value_scales: scales(VALUE_SCALES_TENSOR)?,
+        },
+    })
+}
+
+fn without_first(values: FloatValues, count: usize) -> FloatValues {
+    match values {
+        FloatValues::F32(mut v) => FloatValues::F32(v.split_off(count)),
+        FloatValues::Bf16(mut v) => FloatValues::Bf16(v.split_off(count)),
     }
 }

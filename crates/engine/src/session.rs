@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use dualgrain_kernels::Backend;
+use dualgrain_kernels::{Backend, CacheShape, PAGE_TOKENS, Step};
 use thiserror::Error;
 
-use crate::{EngineError, Model, Scratch};
+use crate::{EngineError, Model, Position, Scratch};
 
 /// How much a session can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,18 @@ pub struct SessionMemory {
 }
 
 /// Why a session refused a step.
-#[derive(Debug, Error, PartialEq)]
+#[derive(Debug, Error, PartialEq, Eq)]
 pub enum SessionError {
+    /// A limit is zero or beyond what the model can do.
+    #[error("{what} is {got}, expected {expected}")]
+    Limit {
+        /// Which limit.
+        what: &'static str,
+        /// The value asked for.
+        got: usize,
+        /// What is possible.
+        expected: String,
+    },
     /// A token id outside the vocabulary.
     #[error(
         "token id {got} is outside the vocabulary of {vocab_size}: does the tokenizer belong to this model?"
@@ -40,6 +50,43 @@ pub enum SessionError {
         /// Entries of the vocabulary.
         vocab_size: usize,
     },
+    /// A sequence would outgrow its context.
+    #[error("sequence {sequence} would have {got} tokens, its context holds {context_tokens}")]
+    Context {
+        /// The sequence.
+        sequence: usize,
+        /// Tokens it would have.
+        got: usize,
+        /// Tokens it may have.
+        context_tokens: usize,
+    },
+    /// More tokens at once than the session has buffers for.
+    #[error("a step of {got} tokens, the session's buffers hold {step_tokens}")]
+    StepTokens {
+        /// Tokens asked for.
+        got: usize,
+        /// Tokens possible.
+        step_tokens: usize,
+    },
+    /// A sequence index outside the session, or twice in one step.
+    #[error("sequence {sequence} {problem}")]
+    Sequence {
+        /// The sequence.
+        sequence: usize,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// Nothing to run.
+    #[error("a step needs at least one token")]
+    Empty,
+    /// Logits of a row that the last step did not have.
+    #[error("logits of row {row}, the last step had {rows} rows")]
+    Row {
+        /// The row asked for.
+        row: u32,
+        /// Rows of the last step.
+        rows: usize,
+    },
 }
 
 /// Sequences of one model, run in ragged steps.
@@ -48,16 +95,126 @@ pub struct Session<B: Backend> {
     limits: SessionLimits,
     cache: B::Cache,
     scratch: Scratch<B>,
+    /// The residual stream of the last step [M, hidden].
+    x: B::Matrix,
+    logits: B::Matrix,
+    pages: Pages,
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    sequences: Vec<u32>,
+}
+
+/// Which pages belong to which sequence.
+#[derive(Debug)]
+struct Pages {
+    tables: Vec<Vec<u32>>,
+    lens: Vec<usize>,
+    free: Vec<u32>,
 }
 
 impl<B: Backend> Session<B> {
     /// Buffers and cache for `limits`.
     ///
     /// # Errors
-    /// A context longer than the model's positions, or sizes the device cannot hold.
+    /// A limit of zero, a context longer than learned positions reach, or sizes the device cannot hold.
     pub fn new(model: Arc<Model<B>>, limits: SessionLimits) -> Result<Self, EngineError> {
-        let _ = (model, limits);
-        todo!()
+        check_limits(&model, limits)?;
+        let (backend, config) = (model.backend(), model.config());
+        let pages = Pages::new(limits)?;
+        let shape = CacheShape {
+            num_layers: config.num_layers,
+            num_kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+            num_pages: pages.free.len(),
+        };
+        Ok(Self {
+            cache: backend.cache(shape, model.cache_format())?,
+            scratch: Scratch::new(backend, config, limits.step_tokens),
+            x: backend.matrix(limits.step_tokens, config.hidden_size),
+            logits: backend.matrix(limits.num_sequences, config.vocab_size),
+            pages,
+            tokens: Vec::with_capacity(limits.step_tokens),
+            positions: Vec::with_capacity(limits.step_tokens),
+            sequences: Vec::with_capacity(limits.step_tokens),
+            limits,
+            model,
+        })
+    }
+
+    /// Runs the next tokens of some sequences: `batch` holds (sequence, its next tokens). Rows of the step are the
+    /// tokens in the order given.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary, a sequence beyond the context, more tokens than a step holds, a sequence
+    /// named twice; nothing is run then.
+    pub fn run(&mut self, batch: &[(usize, &[u32])]) -> Result<(), EngineError> {
+        self.check(batch)?;
+        self.lay_out(batch);
+        let backend = self.model.backend();
+        let step = Step {
+            positions: &self.positions,
+            sequences: &self.sequences,
+            page_tables: &self.pages.tables,
+        };
+        self.scratch.prepare(backend, &self.positions);
+        let (embedding, y) = (self.model.embedding(), &mut self.scratch.y);
+        embedding.apply(backend, &mut self.x, y, &self.tokens, &self.positions);
+        for (layer, block) in self.model.blocks().iter().enumerate() {
+            let (x, scratch, cache) = (&mut self.x, &mut self.scratch, &mut self.cache);
+            block.forward(backend, x, scratch, cache, layer, &step);
+        }
+        Ok(())
+    }
+
+    /// Runs the next tokens of one sequence in as many steps as needed and returns the row of the last token in the
+    /// last step (for [`Self::logits`]).
+    ///
+    /// # Errors
+    /// As [`Self::run`]; no tokens. The whole prompt is checked before anything is run.
+    pub fn prefill(&mut self, sequence: usize, tokens: &[u32]) -> Result<u32, EngineError> {
+        self.check_sequence(sequence, tokens)?;
+        let mut last = 0;
+        for chunk in tokens.chunks(self.limits.step_tokens) {
+            self.run(&[(sequence, chunk)])?;
+            last = chunk.len() - 1;
+        }
+        Ok(last as u32)
+    }
+
+    /// Logits [rows.len(), vocab] of chosen rows of the last step.
+    ///
+    /// # Errors
+    /// A row the last step did not have.
+    pub fn logits(&mut self, rows: &[u32]) -> Result<&mut B::Matrix, EngineError> {
+        let num_rows = self.tokens.len();
+        if let Some(&row) = rows.iter().find(|&&row| row as usize >= num_rows) {
+            return Err(SessionError::Row { row, rows: num_rows }.into());
+        }
+        let backend = self.model.backend();
+        let Scratch { h, y, h8, .. } = &mut self.scratch;
+        backend.gather(y, &self.x, rows);
+        self.model.head().apply(backend, &mut self.logits, y, h, h8);
+        Ok(&mut self.logits)
+    }
+
+    /// Forgets a sequence; its pages are free again.
+    pub fn reset(&mut self, sequence: usize) {
+        self.truncate(sequence, 0);
+    }
+
+    /// Forgets the tokens of a sequence from `len` on, e.g. to try another continuation of the same context.
+    pub fn truncate(&mut self, sequence: usize, len: usize) {
+        self.pages.truncate(sequence, len);
+    }
+
+    /// Tokens in a sequence; 0 for one that does not exist.
+    pub fn len(&self, sequence: usize) -> usize {
+        self.pages.lens.get(sequence).copied().unwrap_or(0)
+    }
+
+    /// Whether a sequence has no tokens.
+    pub fn is_empty(&self, sequence: usize) -> bool {
+        self.len(sequence) == 0
     }
 
     /// The model.
@@ -70,55 +227,132 @@ impl<B: Backend> Session<B> {
         self.limits
     }
 
-    /// Runs the next tokens of some sequences: `batch` holds (sequence, its next tokens). Rows of the step are the
-    /// tokens in the order given.
-    ///
-    /// # Errors
-    /// A token outside the vocabulary, a sequence beyond the context, more tokens than a step holds, a sequence
-    /// named twice; nothing is run then.
-    pub fn run(&mut self, batch: &[(usize, &[u32])]) -> Result<(), EngineError> {
-        let _ = (batch, &self.cache, &self.scratch);
-        todo!()
-    }
-
-    /// Runs the next tokens of one sequence in as many steps as needed and returns the row of the last token in the
-    /// last step (for [`Self::logits`]).
-    ///
-    /// # Errors
-    /// As [`Self::run`]; no tokens.
-    pub fn prefill(&mut self, sequence: usize, tokens: &[u32]) -> Result<u32, EngineError> {
-        let _ = (sequence, tokens);
-        todo!()
-    }
-
-    /// Logits [rows.len(), vocab] of chosen rows of the last step.
-    ///
-    /// # Errors
-    /// A row the last step did not have.
-    pub fn logits(&mut self, rows: &[u32]) -> Result<&mut B::Matrix, EngineError> {
-        let _ = rows;
-        todo!()
-    }
-
-    /// Forgets a sequence; its pages are free again.
-    pub fn reset(&mut self, sequence: usize) {
-        let _ = sequence;
-        todo!()
-    }
-
-    /// Tokens in a sequence.
-    pub fn len(&self, sequence: usize) -> usize {
-        let _ = sequence;
-        todo!()
-    }
-
-    /// Whether a sequence has no tokens.
-    pub fn is_empty(&self, sequence: usize) -> bool {
-        self.len(sequence) == 0
-    }
-
     /// Bytes held.
     pub fn memory(&self) -> SessionMemory {
-        todo!()
+        let (
+            config,
+            SessionLimits {
+                num_sequences,
+                step_tokens,
+                ..
+            },
+        ) = (self.model.config(), self.limits);
+        let own = step_tokens * config.hidden_size + num_sequences * config.vocab_size;
+        SessionMemory {
+            cache_bytes: self.model.backend().cache_bytes(&self.cache),
+            scratch_bytes: Scratch::<B>::size_bytes(config, step_tokens) + 4 * own,
+        }
     }
+
+    fn check(&self, batch: &[(usize, &[u32])]) -> Result<(), SessionError> {
+        for (i, &(sequence, tokens)) in batch.iter().enumerate() {
+            self.check_sequence(sequence, tokens)?;
+            if batch[..i].iter().any(|&(other, _)| other == sequence) {
+                return Err(SessionError::Sequence {
+                    sequence,
+                    problem: "is twice in one step",
+                });
+            }
+        }
+        let SessionLimits { step_tokens, .. } = self.limits;
+        match batch.iter().map(|(_, tokens)| tokens.len()).sum() {
+            0 => Err(SessionError::Empty),
+            got if got > step_tokens => Err(SessionError::StepTokens { got, step_tokens }),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_sequence(&self, sequence: usize, tokens: &[u32]) -> Result<(), SessionError> {
+        let vocab_size = self.model.config().vocab_size;
+        if sequence >= self.limits.num_sequences {
+            let problem = "is beyond the session's num_sequences";
+            return Err(SessionError::Sequence { sequence, problem });
+        }
+        if tokens.is_empty() {
+            return Err(SessionError::Empty);
+        }
+        if let Some(&got) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
+            return Err(SessionError::Token { got, vocab_size });
+        }
+        let (got, context_tokens) = (self.len(sequence) + tokens.len(), self.limits.context_tokens);
+        if got > context_tokens {
+            return Err(SessionError::Context {
+                sequence,
+                got,
+                context_tokens,
+            });
+        }
+        Ok(())
+    }
+
+    /// Positions, sequences and pages of a checked batch.
+    fn lay_out(&mut self, batch: &[(usize, &[u32])]) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.sequences.clear();
+        for &(sequence, tokens) in batch {
+            let first = self.len(sequence);
+            let last = first + tokens.len();
+            self.pages.extend(sequence, last);
+            self.tokens.extend_from_slice(tokens);
+            self.positions
+                .extend((first..last).map(|position| position as u32));
+            self.sequences.extend(tokens.iter().map(|_| sequence as u32));
+        }
+    }
+}
+
+impl Pages {
+    /// Pages for every sequence at its full context, so that no step can run out of them.
+    fn new(limits: SessionLimits) -> Result<Self, SessionError> {
+        let per_sequence = limits.context_tokens.div_ceil(PAGE_TOKENS);
+        let pages = limits.num_sequences.checked_mul(per_sequence);
+        let Some(num_pages) = pages.and_then(|pages| u32::try_from(pages).ok()) else {
+            return Err(SessionError::Limit {
+                what: "num_sequences",
+                got: limits.num_sequences,
+                expected: format!("at most {} with this context", u32::MAX as usize / per_sequence),
+            });
+        };
+        Ok(Self {
+            tables: vec![Vec::with_capacity(per_sequence); limits.num_sequences],
+            lens: vec![0; limits.num_sequences],
+            free: (0..num_pages).rev().collect(),
+        })
+    }
+
+    fn extend(&mut self, sequence: usize, len: usize) {
+        let table = &mut self.tables[sequence];
+        let missing = len.div_ceil(PAGE_TOKENS) - table.len();
+        table.extend(self.free.drain(self.free.len() - missing..).rev());
+        self.lens[sequence] = len;
+    }
+
+    fn truncate(&mut self, sequence: usize, len: usize) {
+        let (Some(table), Some(old)) = (self.tables.get_mut(sequence), self.lens.get_mut(sequence)) else {
+            return;
+        };
+        *old = len.min(*old);
+        let kept = old.div_ceil(PAGE_TOKENS);
+        self.free.extend(table.drain(kept..).rev());
+    }
+}
+
+fn check_limits<B: Backend>(model: &Model<B>, limits: SessionLimits) -> Result<(), SessionError> {
+    let config = model.config();
+    let max_context = match config.position {
+        Position::Learned { .. } => config.max_positions,
+        _ => u32::MAX as usize,
+    };
+    for (what, got, max) in [
+        ("num_sequences", limits.num_sequences, u32::MAX as usize),
+        ("context_tokens", limits.context_tokens, max_context),
+        ("step_tokens", limits.step_tokens, u32::MAX as usize),
+    ] {
+        if !(1..=max).contains(&got) {
+            let expected = format!("1..={max}");
+            return Err(SessionError::Limit { what, got, expected });
+        }
+    }
+    Ok(())
 }
