@@ -9,7 +9,8 @@ use crate::channel::{
 use crate::grid::Grid;
 use crate::group::{GroupChoice, NUM_GROUP_RATIOS, search_groups, whole_ranges};
 use crate::screen::{Screen, diagonal_blocks};
-use crate::{Monitor, QuantError};
+use crate::work::RowWork;
+use crate::{Meter, QuantError};
 
 /// Bytes of candidate errors written before they are judged: about a second-level cache, so they are read back
 /// from there.
@@ -28,6 +29,16 @@ pub enum Search {
     Exhaustive,
     /// The whole range of every group and row, without looking at activations.
     Rtn,
+}
+
+impl std::fmt::Display for Search {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::TwoPhase => "two-phase",
+            Self::Exhaustive => "exhaustive",
+            Self::Rtn => "rtn",
+        })
+    }
 }
 
 /// How well a layer was met.
@@ -73,9 +84,9 @@ pub fn quantize_linear<B: Backend>(
     gram: &Gram,
     group_size: GroupSize,
     search: Search,
-    monitor: &Monitor<'_>,
+    meter: &Meter<'_>,
 ) -> Result<(QuantizedLinear, LinearFit), QuantError> {
-    let groups = search_layer_groups(backend, layer, gram, group_size, search, monitor)?;
+    let groups = search_layer_groups(backend, layer, gram, group_size, search, meter)?;
     let num_groups = group_size.num_groups(layer.k);
     let rows: Vec<RowGroups<'_>> = layer
         .weights
@@ -85,7 +96,7 @@ pub fn quantize_linear<B: Backend>(
         .collect();
     let searched = search != Search::Rtn && group_size != GroupSize::WholeRow;
     let choices = if searched {
-        search_channels(backend, &rows, gram, group_size, search, monitor)?
+        search_channels(backend, &rows, gram, group_size, search, meter)?
     } else {
         Vec::new()
     };
@@ -108,7 +119,7 @@ fn search_layer_groups<B: Backend>(
     gram: &Gram,
     group_size: GroupSize,
     search: Search,
-    monitor: &Monitor<'_>,
+    meter: &Meter<'_>,
 ) -> Result<Vec<GroupChoice>, QuantError> {
     let FloatRows { weights, k, .. } = layer;
     if search == Search::Rtn {
@@ -124,10 +135,11 @@ fn search_layer_groups<B: Backend>(
     } else {
         owned.iter().collect()
     };
+    let work = RowWork::new(k, group_size, search);
     let mut choices = Vec::with_capacity(weights.len() / group_size.len(k));
     for tile in weights.chunks(k * rows_per_tile(GROUP_BUFFER_BYTES, NUM_GROUP_RATIOS * group_size.len(k))) {
-        monitor.check()?;
         choices.extend(search_groups(backend, tile, k, group_size, &blocks));
+        meter.advance(work.groups * (tile.len() / k) as u64)?;
     }
     Ok(choices)
 }
@@ -139,9 +151,10 @@ fn search_channels<B: Backend>(
     gram: &Gram,
     group_size: GroupSize,
     search: Search,
-    monitor: &Monitor<'_>,
+    meter: &Meter<'_>,
 ) -> Result<Vec<ChannelChoice>, QuantError> {
     let k = gram.k();
+    let work = RowWork::new(k, group_size, search);
     let screened = search == Search::TwoPhase && group_size.num_groups(k) > 1;
     let (per_row, mut candidates) = if screened {
         (SHORTLIST, Vec::with_capacity(rows.len() * SHORTLIST))
@@ -155,15 +168,15 @@ fn search_channels<B: Backend>(
             GROUP_BUFFER_BYTES,
             NUM_CHANNEL_RATIOS * group_size.len(k),
         )) {
-            monitor.check()?;
             candidates.extend(shortlist(backend, &screen, tile));
+            meter.advance(work.screen * tile.len() as u64)?;
         }
     }
     let tile_rows = rows_per_tile(ROW_BUFFER_BYTES, per_row * k);
     let mut choices = Vec::with_capacity(rows.len());
     for (tile, candidates) in rows.chunks(tile_rows).zip(candidates.chunks(tile_rows * per_row)) {
-        monitor.check()?;
         choices.extend(best_of(backend, gram, tile, candidates));
+        meter.advance(work.exact * tile.len() as u64)?;
     }
     Ok(choices)
 }

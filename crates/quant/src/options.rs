@@ -1,0 +1,121 @@
+//! What a user can choose, and where a run reads and writes.
+
+use std::path::PathBuf;
+
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize};
+use serde::{Deserialize, Serialize};
+
+use crate::linear::Search;
+use crate::smooth::{SmoothPairs, Smoothing};
+
+/// Everything that decides the bytes of the output; two runs with equal options on the same model and text agree
+/// bit for bit, whatever the number of threads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantOptions {
+    /// Weights along K that share a group scale.
+    pub group_size: GroupSize,
+    /// How scales are found.
+    pub search: Search,
+    /// How activation outliers are smoothed.
+    pub smoothing: Smoothing,
+    /// Which producer-consumer pairs are smoothed.
+    pub pairs: SmoothPairs,
+    /// Where activation scales come from.
+    pub activations: ActivationScheme,
+    /// How keys and values are kept while running (and during calibration).
+    pub kv_cache: CacheScheme,
+    /// Also quantize the head to INT8.
+    pub lm_head_int8: bool,
+    /// Calibration windows.
+    pub num_windows: usize,
+    /// Tokens in a window.
+    pub window_tokens: usize,
+}
+
+impl Default for QuantOptions {
+    fn default() -> Self {
+        Self {
+            group_size: GroupSize::Along(128),
+            search: Search::TwoPhase,
+            smoothing: Smoothing::Percentile(99.5),
+            pairs: SmoothPairs::default(),
+            activations: ActivationScheme::PerToken,
+            kv_cache: CacheScheme::Int8,
+            lm_head_int8: false,
+            num_windows: 32,
+            window_tokens: 1024,
+        }
+    }
+}
+
+impl QuantOptions {
+    /// The options by name, as the journal stores and compares them.
+    pub fn described(&self) -> Vec<(String, String)> {
+        let pairs = [
+            ("norm-qkv", self.pairs.norm_qkv),
+            ("norm-up", self.pairs.norm_up),
+            ("up-down", self.pairs.up_down),
+            ("v-out", self.pairs.v_out),
+        ];
+        let pairs: Vec<&str> = pairs
+            .iter()
+            .filter(|(_, on)| *on)
+            .map(|(name, _)| *name)
+            .collect();
+        [
+            ("group size", self.group_size.to_string()),
+            ("search", self.search.to_string()),
+            ("smoothing", self.smoothing.to_string()),
+            ("smoothed pairs", pairs.join(" ")),
+            ("activations", format!("{:?}", self.activations)),
+            ("kv cache", format!("{:?}", self.kv_cache)),
+            ("lm_head int8", self.lm_head_int8.to_string()),
+            ("calibration windows", self.num_windows.to_string()),
+            ("tokens per window", self.window_tokens.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+    }
+}
+
+/// What to do about the journal of an earlier, unfinished run into the same folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JournalPolicy {
+    /// Refuse to start: hours of work may lie in it.
+    Refuse,
+    /// Continue after its last finished block; start anew when there is none.
+    Resume,
+    /// Throw it away.
+    Restart,
+}
+
+/// Where a run reads and writes, and what it may use.
+#[derive(Debug, Clone)]
+pub struct QuantJob {
+    /// The original model's folder.
+    pub model_dir: PathBuf,
+    /// The folder that appears, whole, at the end.
+    pub out_dir: PathBuf,
+    /// Replace an existing model folder at `out_dir`.
+    pub replace: bool,
+    /// What to do about an earlier journal.
+    pub journal: JournalPolicy,
+    /// Calibration activations above this many bytes are kept on disk.
+    pub spill_above_bytes: u64,
+    /// The options.
+    pub options: QuantOptions,
+}
+
+impl QuantJob {
+    /// A job with the default options.
+    pub fn new(model_dir: impl Into<PathBuf>, out_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            model_dir: model_dir.into(),
+            out_dir: out_dir.into(),
+            replace: false,
+            journal: JournalPolicy::Refuse,
+            spill_above_bytes: 1_000_000_000,
+            options: QuantOptions::default(),
+        }
+    }
+}
