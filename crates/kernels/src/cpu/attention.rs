@@ -91,6 +91,10 @@ pub(crate) fn attention(
         params,
         step,
         group,
+        fixed_scales: (
+            cache.key_scales.of_layer(layer),
+            cache.value_scales.of_layer(layer),
+        ),
     };
     pool.run(x.rows.div_ceil(tokens) * shape.num_kv_heads, |task| {
         // Neighbouring tasks share tokens; the last tokens see most keys and go first.
@@ -115,6 +119,8 @@ struct Job<'a> {
     params: &'a AttentionParams,
     step: &'a Step<'a>,
     group: usize,
+    /// Key and value scale of the layer, for caches that have no others.
+    fixed_scales: ([f32; PAGE_TOKENS], [f32; PAGE_TOKENS]),
 }
 
 /// Tokens of one sequence in a task and the keys they see.
@@ -232,19 +238,25 @@ impl Job<'_> {
         // SAFETY: `rows` queries of `dim`; the page has 4 vectors for each dimension; a row of scores has room for
         // whole pages (stride).
         unsafe { run(self.isa, tile, rows, vectors) };
-        let scales = self.page_scales(&self.cache.key_scales, head_page);
+        let scales = self.page_scales(&self.cache.key_scales, &self.fixed_scales.0, head_page);
         for row in 0..rows {
             let head = run_.kv_head * self.group + row % self.group;
             let slope = self.params.alibi_slopes.as_ref().map(|slopes| slopes[head]);
             let scores = &mut scratch.scores[row * stride + start - run_.base..][..vectors * LANES];
-            scale_scores(self.isa, scores, scales.as_ref(), self.params.scale, slope, start);
+            scale_scores(self.isa, scores, scales, self.params.scale, slope, start);
         }
     }
 
-    fn page_scales<'s>(&self, scales: &'s Scales, head_page: usize) -> PageScales<'s> {
+    /// Scales of a head's page; those of the layer stand in `fixed`.
+    fn page_scales<'s>(
+        &self,
+        scales: &'s Scales,
+        fixed: &'s [f32; PAGE_TOKENS],
+        head_page: usize,
+    ) -> &'s [f32] {
         match scales {
-            Scales::PerLayer(scales) => PageScales::Fixed([scales[self.layer]; PAGE_TOKENS]),
-            Scales::PerToken(scales) => PageScales::Stored(&scales[head_page * PAGE_TOKENS..][..PAGE_TOKENS]),
+            Scales::PerLayer(_) => fixed,
+            Scales::PerToken(scales) => &scales[head_page * PAGE_TOKENS..][..PAGE_TOKENS],
         }
     }
 
@@ -260,10 +272,10 @@ impl Job<'_> {
         let head_page = self.head_page(run_, start);
         let keys = (run_.end - start).min(PAGE_TOKENS);
         let rows = scratch.inv_sums.len();
-        let scales = self.page_scales(&self.cache.value_scales, head_page);
+        let scales = self.page_scales(&self.cache.value_scales, &self.fixed_scales.1, head_page);
         for row in 0..rows {
             let weights = &mut scratch.scores[row * stride + start - run_.base..][..keys];
-            multiply(self.isa, weights, scales.as_ref());
+            multiply(self.isa, weights, scales);
         }
         let block = head_page * PAGE_TOKENS * dim;
         let tile = Tile {
@@ -299,20 +311,6 @@ impl Job<'_> {
             for (out, v) in out.iter_mut().zip(output) {
                 *out = v * inv_sum;
             }
-        }
-    }
-}
-
-enum PageScales<'a> {
-    Fixed([f32; PAGE_TOKENS]),
-    Stored(&'a [f32]),
-}
-
-impl PageScales<'_> {
-    fn as_ref(&self) -> &[f32] {
-        match self {
-            Self::Fixed(scales) => scales,
-            Self::Stored(scales) => scales,
         }
     }
 }

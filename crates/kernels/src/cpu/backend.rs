@@ -8,7 +8,7 @@ use dualgrain_format::{FloatValues, LinearWeights};
 use super::attention;
 use super::cache::{self, Cache};
 use super::gemm_float::{self, PackedFloat};
-use super::gemm_int::{self, PackedInt};
+use super::gemm_w4a8::{self, PackedInt, Sink};
 use super::isa::{Isa, not_available};
 use super::pool::Pool;
 use super::share::{Shared, for_each_chunk};
@@ -74,6 +74,40 @@ impl CpuBackend {
         self.isa
     }
 
+    /// The i32 sums [M,N] of an integer product before the epilogue, for tests that compare instruction sets.
+    ///
+    /// # Panics
+    /// When `weights` are float weights or the shapes do not fit.
+    pub fn gemm_acc(&self, a: &Quantized, weights: &Linear) -> Vec<i32> {
+        let Packed::Int(packed) = &weights.0 else {
+            panic!("float weights have no integer sums")
+        };
+        let mut sums = vec![0; a.rows * packed.n()];
+        gemm_w4a8::gemm(
+            self.isa,
+            &self.pool,
+            a,
+            packed,
+            &Sink::Sums(Shared::new(&mut sums)),
+        );
+        sums
+    }
+
+    /// Replaces the contents by codes [rows, columns] and scales [rows] from the host.
+    ///
+    /// # Panics
+    /// When the lengths do not fit or a code is -128, which no quantization makes.
+    pub fn upload_int8(&self, x: &mut Quantized, codes: &[i8], scales: &[f32]) {
+        assert_eq!(
+            codes.len(),
+            scales.len() * x.columns,
+            "codes for {} rows",
+            scales.len()
+        );
+        assert!(!codes.contains(&i8::MIN), "code -128");
+        x.upload(codes, scales);
+    }
+
     /// Runs `f(first_row, rows)` for runs of rows of `columns` elements.
     fn for_rows(&self, values: &mut [f32], columns: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         if values.is_empty() {
@@ -124,8 +158,8 @@ impl Backend for CpuBackend {
     fn pack(&self, weights: LinearWeights) -> Result<Linear, KernelError> {
         Ok(Linear(match weights {
             LinearWeights::Float(linear) => Packed::Float(PackedFloat::pack(linear)),
-            LinearWeights::W8(linear) => Packed::Int(PackedInt::pack_w8(&linear)),
-            LinearWeights::W4(linear) => Packed::Int(PackedInt::pack_w4(&linear)),
+            LinearWeights::W8(linear) => Packed::Int(PackedInt::pack_w8(&linear)?),
+            LinearWeights::W4(linear) => Packed::Int(PackedInt::pack_w4(&linear)?),
         }))
     }
 
@@ -262,7 +296,8 @@ impl Backend for CpuBackend {
             }
             (Operand::Int8(a), Packed::Int(packed)) => {
                 out.resize(a.rows);
-                gemm_int::gemm(self.isa, &self.pool, a, packed, out.values_mut());
+                let sink = Sink::Output(Shared::new(out.values_mut()));
+                gemm_w4a8::gemm(self.isa, &self.pool, a, packed, &sink);
             }
             (Operand::Float(_), Packed::Int(_)) => {
                 panic!("integer weights take INT8 activations, got floats")

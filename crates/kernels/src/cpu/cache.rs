@@ -90,6 +90,14 @@ impl Cache {
 }
 
 impl Scales {
+    /// The layer's scale for every slot of a page; 1 where tokens have their own.
+    pub(super) fn of_layer(&self, layer: usize) -> [f32; PAGE_TOKENS] {
+        match self {
+            Self::PerLayer(scales) => [scales[layer]; PAGE_TOKENS],
+            Self::PerToken(_) => [1.0; PAGE_TOKENS],
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Self::PerLayer(scales) | Self::PerToken(scales) => 4 * scales.len(),

@@ -10,7 +10,15 @@ mod backend;
 mod cache;
 mod elementwise;
 mod gemm_float;
-mod gemm_int;
+mod gemm_w4a8;
+#[cfg(target_arch = "x86_64")]
+mod gemm_w4a8_avx2;
+#[cfg(target_arch = "x86_64")]
+mod gemm_w4a8_avx512vnni;
+#[cfg(target_arch = "x86_64")]
+mod gemm_w4a8_avxvnni;
+mod gemm_w4a8_portable;
+mod gemm_w4a8_tile;
 mod gram;
 mod isa;
 mod norm;

@@ -48,7 +48,7 @@ pub struct Quantized {
     pub(crate) columns: usize,
     codes: Vec<i8>,
     pub(crate) scales: Vec<f32>,
-    pub(crate) block_sums: Vec<i32>,
+    block_sums: Vec<i32>,
 }
 
 impl Quantized {
@@ -84,9 +84,36 @@ impl Quantized {
         self.block_sums.resize(rows * self.blocks(), 0);
     }
 
+    /// Codes and scale of a row.
+    pub fn row(&self, row: usize) -> (&[i8], f32) {
+        (&self.codes(row)[..self.columns], self.scales[row])
+    }
+
     /// Codes of a row, padded with zeros to the stride.
     pub(crate) fn codes(&self, row: usize) -> &[i8] {
         &self.codes[row * self.stride()..(row + 1) * self.stride()]
+    }
+
+    /// Sums of every 32 codes of a row.
+    pub(crate) fn block_sums(&self, row: usize) -> &[i32] {
+        &self.block_sums[row * self.blocks()..(row + 1) * self.blocks()]
+    }
+
+    pub(crate) fn upload(&mut self, codes: &[i8], scales: &[f32]) {
+        self.resize(scales.len());
+        self.scales.copy_from_slice(scales);
+        let (stride, blocks) = (self.stride(), self.blocks());
+        for (row, source) in codes.chunks_exact(self.columns).enumerate() {
+            let (codes, padding) = self.codes[row * stride..][..stride].split_at_mut(self.columns);
+            codes.copy_from_slice(source);
+            padding.fill(0);
+            for (sum, block) in self.block_sums[row * blocks..]
+                .iter_mut()
+                .zip(source.chunks(SUM_BLOCK))
+            {
+                *sum = block.iter().map(|&code| i32::from(code)).sum();
+            }
+        }
     }
 
     /// Codes [rows, stride], scales [rows] and block sums [rows, blocks] to be written.

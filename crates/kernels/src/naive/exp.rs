@@ -69,7 +69,8 @@ pub fn erf(x: f32) -> f32 {
     let p = p.mul_add(z, -0.026_853_813);
     let p = p.mul_add(z, 0.112_835_854);
     let p = p.mul_add(z, -0.376_126_26);
-    let small = x * p.mul_add(z, 1.128_379_1);
+    // x * (1 + 0.128...): the one leaves the rounding of the rest below the last place of x.
+    let small = x.mul_add(p.mul_add(z, 0.128_379_17), x);
     // Beyond 1: 1 - exp(log erfc(a)), the logarithm as a polynomial up to 3.95, where erf is 1 in f32.
     let b = if a > 3.95 { 3.95 } else { a };
     let l = 1.863_794e-4_f32;

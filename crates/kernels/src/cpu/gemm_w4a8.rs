@@ -1,0 +1,401 @@
+//! Integer products `D[M,N] = A[M,K] * B[N,K]^T` with 4-bit (or int8) weights: packing, sharing out, epilogue.
+//!
+//! The tiles and packings are described in `gemm_w4a8_tile.rs`, one file of instructions per instruction set beside it.
+//! Few tokens: a task streams its panels once past all tokens; only reading the weights costs. Many tokens: a task
+//! owns a block of tokens that stays in the second-level cache and some panels; it widens a pair of panels and passes
+//! all its tokens over them.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use dualgrain_format::{GroupSize, Int8Linear, QuantizedLinear, int4};
+
+use super::aligned::Aligned;
+use super::gemm_w4a8_tile::{
+    GROUP_BYTES, K_STEP, LINE, MAX_W4_ROWS, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, w4, w8, w8_shape,
+    widen, widens,
+};
+use super::isa::{Isa, per_isa};
+use super::pool::Pool;
+use super::share::Shared;
+use super::tensor::{Quantized, SUM_BLOCK};
+use crate::KernelError;
+
+/// Tokens of a task: at K = 4,096 their codes fill half of a 2 MB second-level cache.
+const TASK_ROWS: usize = 240;
+/// Panels of a task when there is work enough for all threads.
+const MAX_TASK_PANELS: usize = 16;
+/// Outputs a tile produces at most: 12 tokens x 2 panels.
+const MAX_TILE: usize = 12 * 2 * PANEL;
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { w8: None, sums: Vec::new() }) };
+}
+
+/// A thread's buffers, grown to the longest K once.
+struct Scratch {
+    /// Two widened panels.
+    w8: Option<Aligned<u8>>,
+    /// Sums of codes: [tokens, groups], or [tokens].
+    sums: Vec<i32>,
+}
+
+/// Integer weights in panels of 16 rows.
+#[derive(Debug)]
+pub(crate) struct PackedInt {
+    n: usize,
+    k: usize,
+    codes: Codes,
+    /// Channel scales and biases, padded to whole panels; a missing bias is -0, which changes no sum.
+    s1: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+#[derive(Debug)]
+enum Codes {
+    W4 {
+        q: Aligned<u8>,
+        groups: Aligned<u8>,
+        group_size: GroupSize,
+    },
+    W8(Aligned<u8>),
+}
+
+impl PackedInt {
+    pub(crate) fn pack_w4(linear: &QuantizedLinear) -> Result<Self, KernelError> {
+        let (n, k, num_groups) = (linear.n(), linear.k(), linear.num_groups());
+        let (num_panels, padded_k) = checked_panels(n, k)?;
+        let mut q = Aligned::filled(0u8, num_panels * PANEL * padded_k / 2);
+        let mut groups = Aligned::filled(0u8, num_panels * num_groups * GROUP_BYTES);
+        let panels = q
+            .chunks_exact_mut(PANEL * padded_k / 2)
+            .zip(groups.chunks_exact_mut(num_groups * GROUP_BYTES));
+        let mut row_codes = vec![0u8; padded_k];
+        for (panel, (q, groups)) in panels.enumerate() {
+            for lane in 0..PANEL.min(n - panel * PANEL) {
+                let row = panel * PANEL + lane;
+                let zeros = linear.zero_row(row);
+                for (group, s2) in linear.s2_row(row).iter().enumerate() {
+                    groups[group * GROUP_BYTES + lane] = *s2;
+                    groups[group * GROUP_BYTES + PANEL + lane] = int4::at(zeros, group);
+                }
+                int4::unpack_row(linear.q_row(row), &mut row_codes[..k]);
+                // Padding has the weight zero, as the format wants it.
+                row_codes[k..].fill(int4::at(zeros, num_groups - 1));
+                for (line, codes) in q.chunks_exact_mut(LINE).zip(row_codes.chunks_exact(W4_LINE_K)) {
+                    for b in 0..4 {
+                        line[lane * 4 + b] = codes[b] | codes[b + 4] << 4;
+                    }
+                }
+            }
+        }
+        let codes = Codes::W4 {
+            q,
+            groups,
+            group_size: linear.group_size(),
+        };
+        Ok(Self::with_channels((n, k), codes, linear.s1(), linear.bias()))
+    }
+
+    pub(crate) fn pack_w8(linear: &Int8Linear) -> Result<Self, KernelError> {
+        let (n, k) = (linear.n(), linear.k());
+        let (num_panels, padded_k) = checked_panels(n, k)?;
+        let mut w8 = Aligned::filled(128u8, num_panels * PANEL * padded_k);
+        for (row, weights) in linear.w8().chunks_exact(k).enumerate() {
+            let panel = &mut w8[row / PANEL * PANEL * padded_k..][..PANEL * padded_k];
+            for (line, weights) in panel.chunks_exact_mut(LINE).zip(weights.chunks(W8_LINE_K)) {
+                for (byte, w) in line[row % PANEL * 4..].iter_mut().zip(weights) {
+                    *byte = (*w as u8) ^ 0x80;
+                }
+            }
+        }
+        Ok(Self::with_channels(
+            (n, k),
+            Codes::W8(w8),
+            linear.s1(),
+            linear.bias(),
+        ))
+    }
+
+    fn with_channels((n, k): (usize, usize), codes: Codes, s1: &[f32], bias: Option<&[f32]>) -> Self {
+        let padded = n.next_multiple_of(PANEL);
+        let (mut s1, mut bias) = (s1.to_vec(), bias.map_or_else(Vec::new, <[f32]>::to_vec));
+        s1.resize(padded, 0.0);
+        bias.resize(padded, -0.0);
+        Self {
+            n,
+            k,
+            codes,
+            s1,
+            bias,
+        }
+    }
+
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        let codes = match &self.codes {
+            Codes::W4 { q, groups, .. } => q.bytes() + groups.bytes(),
+            Codes::W8(w8) => w8.bytes(),
+        };
+        codes + 4 * (self.s1.len() + self.bias.len())
+    }
+
+    fn padded_k(&self) -> usize {
+        self.k.next_multiple_of(K_STEP)
+    }
+}
+
+/// Panels of N and padded K; their product must fit memory.
+fn checked_panels(n: usize, k: usize) -> Result<(usize, usize), KernelError> {
+    let (num_panels, padded_k) = (n.div_ceil(PANEL), k.next_multiple_of(K_STEP));
+    let bytes = padded_k
+        .checked_mul(PANEL)
+        .and_then(|panel| panel.checked_mul(num_panels));
+    match bytes {
+        Some(_) => Ok((num_panels, padded_k)),
+        None => Err(KernelError::TooLarge {
+            what: "N * K",
+            got: n,
+        }),
+    }
+}
+
+/// Where sums go: through the epilogue to D, or as they are (tests compare them).
+pub(crate) enum Sink<'a> {
+    Output(Shared<'a, f32>),
+    Sums(Shared<'a, i32>),
+}
+
+/// `d[M,N]` (or the sums) of `a[M,K]` and the weights.
+pub(crate) fn gemm(isa: Isa, pool: &Pool, a: &Quantized, weights: &PackedInt, sink: &Sink<'_>) {
+    assert_eq!(a.columns, weights.k, "columns of A and K of the weights");
+    let num_panels = weights.n.div_ceil(PANEL);
+    let row_blocks = a.rows.div_ceil(TASK_ROWS);
+    let task_panels = panels_per_task(pool, num_panels * row_blocks);
+    pool.run(row_blocks * num_panels.div_ceil(task_panels), |task| {
+        let (row_block, first) = (task % row_blocks, task / row_blocks * task_panels);
+        let rows = row_block * TASK_ROWS..((row_block + 1) * TASK_ROWS).min(a.rows);
+        let panels = first..(first + task_panels).min(num_panels);
+        let task = Task {
+            isa,
+            a,
+            weights,
+            sink,
+            rows,
+        };
+        SCRATCH.with_borrow_mut(|scratch| match &weights.codes {
+            Codes::W8(codes) => task.w8(codes, panels, scratch),
+            Codes::W4 {
+                q,
+                groups,
+                group_size,
+            } => {
+                let packing = W4Packing::new(weights, q, groups, *group_size);
+                if widens(isa) && task.rows.len() > MAX_W4_ROWS {
+                    task.widened(&packing, panels, scratch);
+                } else {
+                    task.w4(&packing, panels, scratch);
+                }
+            }
+        });
+    });
+}
+
+/// An even number, so that tiles of two panels have work; four tasks a thread even the load out.
+fn panels_per_task(pool: &Pool, panels_and_blocks: usize) -> usize {
+    (panels_and_blocks / (4 * pool.num_threads()))
+        .next_multiple_of(2)
+        .clamp(2, MAX_TASK_PANELS)
+}
+
+/// A W4 matrix cut into panels.
+struct W4Packing<'a> {
+    q: &'a [u8],
+    groups: &'a [u8],
+    panel_bytes: usize,
+    panel_group_bytes: usize,
+    num_groups: usize,
+    lines_per_group: usize,
+    group_size: GroupSize,
+}
+
+impl<'a> W4Packing<'a> {
+    fn new(weights: &PackedInt, q: &'a [u8], groups: &'a [u8], group_size: GroupSize) -> Self {
+        let (padded_k, num_groups) = (weights.padded_k(), group_size.num_groups(weights.k));
+        let lines_per_group = group_size.len(weights.k).next_multiple_of(K_STEP) / W4_LINE_K;
+        Self {
+            q,
+            groups,
+            panel_bytes: PANEL * padded_k / 2,
+            panel_group_bytes: num_groups * GROUP_BYTES,
+            num_groups,
+            lines_per_group,
+            group_size,
+        }
+    }
+
+    fn panel(&self, panel: usize) -> (&'a [u8], &'a [u8]) {
+        let q = &self.q[panel * self.panel_bytes..][..self.panel_bytes];
+        (
+            q,
+            &self.groups[panel * self.panel_group_bytes..][..self.panel_group_bytes],
+        )
+    }
+}
+
+/// Some tokens and panels of the output.
+struct Task<'a> {
+    isa: Isa,
+    a: &'a Quantized,
+    weights: &'a PackedInt,
+    sink: &'a Sink<'a>,
+    rows: Range<usize>,
+}
+
+impl Task<'_> {
+    /// Nibbles straight from the packing.
+    fn w4(&self, packing: &W4Packing<'_>, panels: Range<usize>, scratch: &mut Scratch) {
+        self.sum_groups(packing.group_size, &mut scratch.sums);
+        let mut acc = [0; MAX_TILE];
+        for panel in panels {
+            let (q, groups) = packing.panel(panel);
+            for row in self.rows.clone().step_by(MAX_W4_ROWS) {
+                let rows = row..(row + MAX_W4_ROWS).min(self.rows.end);
+                let sums = &scratch.sums[(row - self.rows.start) * packing.num_groups..];
+                let tile = W4Tile {
+                    q: q.as_ptr(),
+                    lines: q.len() / LINE,
+                    groups: groups.as_ptr(),
+                    lines_per_group: packing.lines_per_group,
+                    a: self.a.codes(row).as_ptr(),
+                    a_stride: self.a.stride(),
+                    group_sums: sums.as_ptr(),
+                    num_groups: packing.num_groups,
+                    acc: acc.as_mut_ptr(),
+                };
+                // SAFETY: a panel has `lines` lines and `num_groups` groups, a row of A at least 8 codes a line
+                // (stride), `sums` and `acc` a place for each of the at most 8 rows.
+                unsafe { w4(self.isa, tile, rows.len()) };
+                self.finish(rows, panel..panel + 1, &acc);
+            }
+        }
+    }
+
+    /// Panels widened to int8 first.
+    fn widened(&self, packing: &W4Packing<'_>, panels: Range<usize>, scratch: &mut Scratch) {
+        self.sum_rows(&mut scratch.sums);
+        let panel_bytes = 2 * packing.panel_bytes;
+        let width = w8_shape(self.isa).1;
+        let w8 = at_least(&mut scratch.w8, width * panel_bytes);
+        for first in panels.clone().step_by(width) {
+            let pair = first..(first + width).min(panels.end);
+            for (panel, w8) in pair.clone().zip(w8.chunks_exact_mut(panel_bytes)) {
+                let (q, groups) = packing.panel(panel);
+                widen(self.isa, q, groups, packing.lines_per_group, w8);
+            }
+            self.over_rows(w8, panel_bytes, pair, &scratch.sums);
+        }
+    }
+
+    /// Int8 weights as they are packed.
+    fn w8(&self, codes: &[u8], panels: Range<usize>, scratch: &mut Scratch) {
+        self.sum_rows(&mut scratch.sums);
+        let panel_bytes = PANEL * self.weights.padded_k();
+        let width = w8_shape(self.isa).1;
+        for first in panels.clone().step_by(width) {
+            let pair = first..(first + width).min(panels.end);
+            self.over_rows(&codes[first * panel_bytes..], panel_bytes, pair, &scratch.sums);
+        }
+    }
+
+    /// All tokens of the task over one or two W8 panels that begin `w8`.
+    fn over_rows(&self, w8_panels: &[u8], panel_bytes: usize, panels: Range<usize>, sums: &[i32]) {
+        let w8_panels = &w8_panels[..panels.len() * panel_bytes];
+        let mut acc = [0; MAX_TILE];
+        let tile_rows = w8_shape(self.isa).0;
+        for row in self.rows.clone().step_by(tile_rows) {
+            let rows = row..(row + tile_rows).min(self.rows.end);
+            let tile = W8Tile {
+                w: w8_panels.as_ptr(),
+                lines: panel_bytes / LINE,
+                panel_bytes,
+                a: self.a.codes(row).as_ptr(),
+                a_stride: self.a.stride(),
+                sums: sums[row - self.rows.start..].as_ptr(),
+                acc: acc.as_mut_ptr(),
+                acc_stride: panels.len() * PANEL,
+            };
+            // SAFETY: the panels are inside the slice, a row of A has at least 4 codes a line (stride), `sums` and
+            // `acc` have a place for each row of a tile.
+            unsafe { w8(self.isa, tile, rows.len(), panels.len()) };
+            self.finish(rows, panels.clone(), &acc);
+        }
+    }
+
+    /// Sums of each token's codes within each group: [tokens, groups].
+    fn sum_groups(&self, group_size: GroupSize, sums: &mut Vec<i32>) {
+        let blocks_per_group = group_size.len(self.a.columns).div_ceil(SUM_BLOCK);
+        sums.clear();
+        for row in self.rows.clone() {
+            sums.extend(
+                self.a
+                    .block_sums(row)
+                    .chunks(blocks_per_group)
+                    .map(|blocks| blocks.iter().sum::<i32>()),
+            );
+        }
+    }
+
+    /// Sum of each token's codes.
+    fn sum_rows(&self, sums: &mut Vec<i32>) {
+        sums.clear();
+        sums.extend(
+            self.rows
+                .clone()
+                .map(|row| self.a.block_sums(row).iter().sum::<i32>()),
+        );
+    }
+
+    /// Writes a tile's sums [rows, 16 * panels], through the epilogue if outputs are wanted.
+    fn finish(&self, rows: Range<usize>, panels: Range<usize>, acc: &[i32]) {
+        let columns = panels.start * PANEL..(panels.end * PANEL).min(self.weights.n);
+        let (s1, bias) = (
+            &self.weights.s1[columns.clone()],
+            &self.weights.bias[columns.clone()],
+        );
+        for (row, acc) in rows.zip(acc.chunks_exact(panels.len() * PANEL)) {
+            let start = row * self.weights.n;
+            let range = start + columns.start..start + columns.end;
+            match self.sink {
+                // SAFETY: this task alone writes these rows and columns.
+                Sink::Output(d) => epilogue(self.isa, acc, self.a.scales[row], s1, bias, unsafe {
+                    d.range(range)
+                }),
+                // SAFETY: as above.
+                Sink::Sums(sums) => unsafe { sums.range(range) }.copy_from_slice(&acc[..columns.len()]),
+            }
+        }
+    }
+}
+
+fn at_least(buffer: &mut Option<Aligned<u8>>, len: usize) -> &mut [u8] {
+    if buffer.as_ref().is_none_or(|buffer| buffer.len() < len) {
+        *buffer = None;
+    }
+    &mut buffer.get_or_insert_with(|| Aligned::filled(0, len))[..len]
+}
+
+per_isa! {
+    /// `(acc as f32 * ta) * s1 + bias`.
+    fn epilogue(acc: &[i32], ta: f32, s1: &[f32], bias: &[f32], d: &mut [f32]) = epilogue_lanes
+}
+
+#[inline(always)]
+fn epilogue_lanes(acc: &[i32], ta: f32, s1: &[f32], bias: &[f32], d: &mut [f32]) {
+    for (((d, acc), s1), bias) in d.iter_mut().zip(acc).zip(s1).zip(bias) {
+        *d = (*acc as f32 * ta) * s1 + bias;
+    }
+}

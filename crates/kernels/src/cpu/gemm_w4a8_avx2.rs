@@ -1,0 +1,164 @@
+//! Integer tiles with `maddubs`: unsigned x signed bytes to i16, sums of two.
+//!
+//! W4: with q <= 15 and |a8| <= 127 a result is at most 3,810 in magnitude, so eight of them (32 k) add up in i16. Then
+//! one `madd` by the group scale widens to i32 and applies s2 at once. The zero point leaves per group as
+//! `s2 * zero * sum a8`. Per 32 multiply-adds: one `maddubs`, one addition, and an eighth of a widening.
+//!
+//! W8: two products of bytes may pass i16, so |w| x (a with w's sign): at most 2 * 127 * 127 = 32,258 fits; widened
+//! at once by a `madd` with ones.
+
+use std::arch::x86_64::*;
+
+use super::gemm_w4a8_tile::{
+    GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, group_lines,
+};
+
+/// Lines whose `maddubs` results fit i16 together: two results a line, eight in all.
+const LINES_PER_WIDENING: usize = K_STEP / W4_LINE_K;
+
+/// # Safety
+/// As for `gemm_w4a8_tile::w4`.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn w4(mut tile: W4Tile, mut rows: usize) {
+    // SAFETY: passed on; each step leaves the tile at the rows that remain.
+    unsafe {
+        for (size, run) in [
+            (4, w4_rows::<4> as unsafe fn(W4Tile)),
+            (2, w4_rows::<2>),
+            (1, w4_rows::<1>),
+        ] {
+            while rows >= size {
+                run(tile);
+                tile.a = tile.a.add(size * tile.a_stride);
+                tile.group_sums = tile.group_sums.add(size * tile.num_groups);
+                tile.acc = tile.acc.add(size * PANEL);
+                rows -= size;
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
+    let mut acc = [[_mm256_setzero_si256(); 2]; ROWS];
+    for group in 0..tile.num_groups {
+        // SAFETY: 32 bytes of scales and zero points for each group.
+        let (s2, zero) = unsafe {
+            let scales = tile.groups.add(group * GROUP_BYTES);
+            let both = |at: *const u8| [_mm_loadl_epi64(at.cast()), _mm_loadl_epi64(at.add(8).cast())];
+            (both(scales), both(scales.add(PANEL)))
+        };
+        let (s2, zero) = (
+            s2.map(|v| _mm256_cvtepu8_epi32(v)),
+            zero.map(|v| _mm256_cvtepu8_epi32(v)),
+        );
+        // s2 in both i16 halves of its lane.
+        let s2_pairs = s2.map(|v| _mm256_or_si256(v, _mm256_slli_epi32::<16>(v)));
+        let lines = group_lines(group, tile.lines_per_group, tile.lines);
+        for first in lines.step_by(LINES_PER_WIDENING) {
+            // SAFETY: lines come in multiples of four, since K is padded to 32.
+            let sums = unsafe { four_lines::<ROWS>(&tile, first) };
+            for (acc, sums) in acc.iter_mut().zip(sums) {
+                for half in 0..2 {
+                    acc[half] = _mm256_add_epi32(acc[half], _mm256_madd_epi16(sums[half], s2_pairs[half]));
+                }
+            }
+        }
+        for half in 0..2 {
+            let scaled_zero = _mm256_mullo_epi32(s2[half], zero[half]);
+            for (m, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: a sum for each token and group.
+                let sum = unsafe { *tile.group_sums.add(m * tile.num_groups + group) };
+                let out = _mm256_mullo_epi32(scaled_zero, _mm256_set1_epi32(sum));
+                acc[half] = _mm256_sub_epi32(acc[half], out);
+            }
+        }
+    }
+    for (m, acc) in acc.iter().enumerate() {
+        for (half, acc) in acc.iter().enumerate() {
+            // SAFETY: 16 sums for each token.
+            unsafe { _mm256_storeu_si256(tile.acc.add(m * PANEL + half * 8).cast(), *acc) };
+        }
+    }
+}
+
+/// i16 sums over 32 k: at most 8 * 3,810 in magnitude.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn four_lines<const ROWS: usize>(tile: &W4Tile, first: usize) -> [[__m256i; 2]; ROWS] {
+    let nibble = _mm256_set1_epi8(15);
+    let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+    for line in first..first + LINES_PER_WIDENING {
+        for half in 0..2 {
+            // SAFETY: the line is inside the panel.
+            let packed = unsafe { _mm256_loadu_si256(tile.q.add(line * LINE + half * 32).cast()) };
+            let low = _mm256_and_si256(packed, nibble);
+            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), nibble);
+            for (m, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: 8 codes of token m at this line.
+                let (first, second) = unsafe {
+                    let a = tile.a.add(m * tile.a_stride + line * W4_LINE_K).cast::<i32>();
+                    (a.read_unaligned(), a.add(1).read_unaligned())
+                };
+                let low = _mm256_maddubs_epi16(low, _mm256_set1_epi32(first));
+                let high = _mm256_maddubs_epi16(high, _mm256_set1_epi32(second));
+                sums[half] = _mm256_add_epi16(_mm256_add_epi16(sums[half], low), high);
+            }
+        }
+    }
+    sums
+}
+
+/// # Safety
+/// As for `gemm_w4a8_tile::w8`, one panel.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn w8(mut tile: W8Tile, mut rows: usize) {
+    // SAFETY: passed on; each step leaves the tile at the rows that remain.
+    unsafe {
+        for (size, run) in [
+            (4, w8_tile::<4> as unsafe fn(W8Tile)),
+            (2, w8_tile::<2>),
+            (1, w8_tile::<1>),
+        ] {
+            while rows >= size {
+                run(tile);
+                tile.a = tile.a.add(size * tile.a_stride);
+                tile.sums = tile.sums.add(size);
+                tile.acc = tile.acc.add(size * tile.acc_stride);
+                rows -= size;
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+unsafe fn w8_tile<const ROWS: usize>(tile: W8Tile) {
+    let (offset, ones) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(1));
+    let mut acc = [[_mm256_setzero_si256(); 2]; ROWS];
+    for line in 0..tile.lines {
+        for half in 0..2 {
+            // SAFETY: the line is inside the panel.
+            let w = unsafe { _mm256_loadu_si256(tile.w.add(line * LINE + half * 32).cast()) };
+            let w = _mm256_xor_si256(w, offset);
+            let magnitude = _mm256_abs_epi8(w);
+            for (m, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: 4 codes of token m at this line.
+                let a = unsafe {
+                    tile.a
+                        .add(m * tile.a_stride + line * W8_LINE_K)
+                        .cast::<i32>()
+                        .read_unaligned()
+                };
+                let signed = _mm256_sign_epi8(_mm256_set1_epi32(a), w);
+                let dot = _mm256_madd_epi16(_mm256_maddubs_epi16(magnitude, signed), ones);
+                acc[half] = _mm256_add_epi32(acc[half], dot);
+            }
+        }
+    }
+    for (m, acc) in acc.iter().enumerate() {
+        for (half, acc) in acc.iter().enumerate() {
+            // SAFETY: 16 sums for each token.
+            unsafe { _mm256_storeu_si256(tile.acc.add(m * tile.acc_stride + half * 8).cast(), *acc) };
+        }
+    }
+}

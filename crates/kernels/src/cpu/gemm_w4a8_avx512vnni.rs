@@ -1,0 +1,178 @@
+//! Integer tiles with `vpdpbusd` on 512-bit registers: 64 multiply-adds an instruction, exact in i32.
+//!
+//! W4 (few tokens, bound by memory): one line of 64 bytes gives 16 rows x 8 k; per token two dot products. Low and high
+//! nibbles accumulate apart, so that one token already has two chains.
+//! W8 (many tokens): 12 tokens x 2 panels = 24 accumulators; per 4 k two loads, 12 broadcasts and 24 dot products.
+
+use std::arch::x86_64::*;
+
+use super::gemm_w4a8_tile::{GROUP_BYTES, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, group_lines};
+
+/// # Safety
+/// As for `gemm_w4a8_tile::w4`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+pub(super) unsafe fn w4(tile: W4Tile, rows: usize) {
+    // SAFETY: passed on.
+    unsafe {
+        match rows {
+            0 => {}
+            1 => w4_rows::<1>(tile),
+            2 => w4_rows::<2>(tile),
+            3 => w4_rows::<3>(tile),
+            4 => w4_rows::<4>(tile),
+            5 => w4_rows::<5>(tile),
+            6 => w4_rows::<6>(tile),
+            7 => w4_rows::<7>(tile),
+            _ => w4_rows::<8>(tile),
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
+    let nibble = _mm512_set1_epi8(15);
+    let mut acc = [_mm512_setzero_si512(); ROWS];
+    for group in 0..tile.num_groups {
+        let mut low_dots = [_mm512_setzero_si512(); ROWS];
+        let mut high_dots = [_mm512_setzero_si512(); ROWS];
+        for line in group_lines(group, tile.lines_per_group, tile.lines) {
+            // SAFETY: the line is inside the panel.
+            let packed = unsafe { _mm512_loadu_si512(tile.q.add(line * LINE).cast()) };
+            let low = _mm512_and_si512(packed, nibble);
+            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), nibble);
+            for m in 0..ROWS {
+                // SAFETY: 8 codes of token m at this line.
+                let (first, second) = unsafe {
+                    let a = tile.a.add(m * tile.a_stride + line * W4_LINE_K).cast::<i32>();
+                    (a.read_unaligned(), a.add(1).read_unaligned())
+                };
+                low_dots[m] = _mm512_dpbusd_epi32(low_dots[m], low, _mm512_set1_epi32(first));
+                high_dots[m] = _mm512_dpbusd_epi32(high_dots[m], high, _mm512_set1_epi32(second));
+            }
+        }
+        // SAFETY: 32 bytes of scales and zero points for each group.
+        let (s2, zero) = unsafe {
+            let scales = tile.groups.add(group * GROUP_BYTES);
+            (
+                _mm_loadu_si128(scales.cast()),
+                _mm_loadu_si128(scales.add(PANEL).cast()),
+            )
+        };
+        let (s2, zero) = (_mm512_cvtepu8_epi32(s2), _mm512_cvtepu8_epi32(zero));
+        for m in 0..ROWS {
+            // SAFETY: a sum for each token and group.
+            let sum = unsafe { *tile.group_sums.add(m * tile.num_groups + group) };
+            let dot = _mm512_add_epi32(low_dots[m], high_dots[m]);
+            let centred = _mm512_sub_epi32(dot, _mm512_mullo_epi32(zero, _mm512_set1_epi32(sum)));
+            acc[m] = _mm512_add_epi32(acc[m], _mm512_mullo_epi32(s2, centred));
+        }
+    }
+    for (m, acc) in acc.into_iter().enumerate() {
+        // SAFETY: 16 sums for each token.
+        unsafe { _mm512_storeu_si512(tile.acc.add(m * PANEL).cast(), acc) };
+    }
+}
+
+/// # Safety
+/// As for `gemm_w4a8_tile::w8`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+pub(super) unsafe fn w8(tile: W8Tile, rows: usize, panels: usize) {
+    // SAFETY: passed on.
+    unsafe {
+        if panels == 2 {
+            w8_panels::<2>(tile, rows)
+        } else {
+            w8_panels::<1>(tile, rows)
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+unsafe fn w8_panels<const PANELS: usize>(mut tile: W8Tile, mut rows: usize) {
+    // SAFETY: passed on; each step leaves the tile at the rows that remain.
+    unsafe {
+        for (size, run) in [
+            (12, w8_tile::<12, PANELS> as unsafe fn(W8Tile)),
+            (8, w8_tile::<8, PANELS>),
+            (4, w8_tile::<4, PANELS>),
+            (2, w8_tile::<2, PANELS>),
+            (1, w8_tile::<1, PANELS>),
+        ] {
+            while rows >= size {
+                run(tile);
+                tile.a = tile.a.add(size * tile.a_stride);
+                tile.sums = tile.sums.add(size);
+                tile.acc = tile.acc.add(size * tile.acc_stride);
+                rows -= size;
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+unsafe fn w8_tile<const ROWS: usize, const PANELS: usize>(tile: W8Tile) {
+    let mut acc = [[_mm512_setzero_si512(); PANELS]; ROWS];
+    for (m, acc) in acc.iter_mut().enumerate() {
+        // SAFETY: a sum for each token.
+        let sum = unsafe { *tile.sums.add(m) };
+        *acc = [_mm512_set1_epi32(sum.wrapping_mul(-128)); PANELS];
+    }
+    for line in 0..tile.lines {
+        let mut w = [_mm512_setzero_si512(); PANELS];
+        for (panel, w) in w.iter_mut().enumerate() {
+            // SAFETY: the line is inside its panel.
+            *w = unsafe { _mm512_loadu_si512(tile.w.add(panel * tile.panel_bytes + line * LINE).cast()) };
+        }
+        for (m, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: 4 codes of token m at this line.
+            let a = unsafe {
+                tile.a
+                    .add(m * tile.a_stride + line * W8_LINE_K)
+                    .cast::<i32>()
+                    .read_unaligned()
+            };
+            for (acc, w) in acc.iter_mut().zip(w) {
+                *acc = _mm512_dpbusd_epi32(*acc, w, _mm512_set1_epi32(a));
+            }
+        }
+    }
+    for (m, acc) in acc.iter().enumerate() {
+        for (panel, acc) in acc.iter().enumerate() {
+            // SAFETY: 16 sums for each token and panel.
+            unsafe { _mm512_storeu_si512(tile.acc.add(m * tile.acc_stride + panel * PANEL).cast(), *acc) };
+        }
+    }
+}
+
+/// W4 panel to W8 panel.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+pub(super) fn widen(q: &[u8], groups: &[u8], lines_per_group: usize, w8: &mut [u8]) {
+    let (nibble, lines) = (_mm512_set1_epi8(15), q.len() / LINE);
+    for (group, scales) in groups.as_chunks::<GROUP_BYTES>().0.iter().enumerate() {
+        // SAFETY: 32 bytes of scales and zero points.
+        let (s2, zero) = unsafe {
+            let scales = scales.as_ptr();
+            (
+                _mm_loadu_si128(scales.cast()),
+                _mm_loadu_si128(scales.add(PANEL).cast()),
+            )
+        };
+        let (s2, zero) = (_mm512_cvtepu8_epi32(s2), _mm512_cvtepu8_epi32(zero));
+        let offset = _mm512_sub_epi32(_mm512_set1_epi32(128), _mm512_mullo_epi32(s2, zero));
+        let offset = _mm512_mullo_epi32(offset, _mm512_set1_epi32(0x0101_0101));
+        for line in group_lines(group, lines_per_group, lines) {
+            let (source, target) = (&q[line * LINE..][..LINE], &mut w8[2 * line * LINE..][..2 * LINE]);
+            // SAFETY: one line in, two lines out.
+            unsafe {
+                let packed = _mm512_loadu_si512(source.as_ptr().cast());
+                let low = _mm512_and_si512(packed, nibble);
+                let high = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), nibble);
+                let widen = |nibbles| _mm512_add_epi32(_mm512_mullo_epi32(nibbles, s2), offset);
+                _mm512_storeu_si512(target.as_mut_ptr().cast(), widen(low));
+                _mm512_storeu_si512(target.as_mut_ptr().add(LINE).cast(), widen(high));
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Integer tiles with the 256-bit `vpdpbusd` of AVX-VNNI: a panel is two registers, rows 0..8 and 8..16.
+//!
+//! W4: up to 4 tokens at a time. W8: 6 tokens x 1 panel = 12 accumulators, 2 registers of weights, 1 broadcast.
+
+use std::arch::x86_64::*;
+
+use super::gemm_w4a8_tile::{GROUP_BYTES, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, group_lines};
+
+/// # Safety
+/// As for `gemm_w4a8_tile::w4`.
+#[target_feature(enable = "avx2,fma,avxvnni")]
+pub(super) unsafe fn w4(mut tile: W4Tile, mut rows: usize) {
+    // SAFETY: passed on; each step leaves the tile at the rows that remain.
+    unsafe {
+        for (size, run) in [
+            (4, w4_rows::<4> as unsafe fn(W4Tile)),
+            (2, w4_rows::<2>),
+            (1, w4_rows::<1>),
+        ] {
+            while rows >= size {
+                run(tile);
+                tile.a = tile.a.add(size * tile.a_stride);
+                tile.group_sums = tile.group_sums.add(size * tile.num_groups);
+                tile.acc = tile.acc.add(size * PANEL);
+                rows -= size;
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,avxvnni")]
+unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
+    let nibble = _mm256_set1_epi8(15);
+    let mut acc = [[_mm256_setzero_si256(); 2]; ROWS];
+    for group in 0..tile.num_groups {
+        let mut dots = [[_mm256_setzero_si256(); 2]; ROWS];
+        for line in group_lines(group, tile.lines_per_group, tile.lines) {
+            for half in 0..2 {
+                // SAFETY: the line is inside the panel.
+                let packed = unsafe { _mm256_loadu_si256(tile.q.add(line * LINE + half * 32).cast()) };
+                let low = _mm256_and_si256(packed, nibble);
+                let high = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), nibble);
+                for (m, dots) in dots.iter_mut().enumerate() {
+                    // SAFETY: 8 codes of token m at this line.
+                    let (first, second) = unsafe {
+                        let a = tile.a.add(m * tile.a_stride + line * W4_LINE_K).cast::<i32>();
+                        (a.read_unaligned(), a.add(1).read_unaligned())
+                    };
+                    let dot = _mm256_dpbusd_avx_epi32(dots[half], low, _mm256_set1_epi32(first));
+                    dots[half] = _mm256_dpbusd_avx_epi32(dot, high, _mm256_set1_epi32(second));
+                }
+            }
+        }
+        for half in 0..2 {
+            // SAFETY: 32 bytes of scales and zero points for each group.
+            let (s2, zero) = unsafe {
+                let scales = tile.groups.add(group * GROUP_BYTES + half * 8);
+                (
+                    _mm_loadl_epi64(scales.cast()),
+                    _mm_loadl_epi64(scales.add(PANEL).cast()),
+                )
+            };
+            let (s2, zero) = (_mm256_cvtepu8_epi32(s2), _mm256_cvtepu8_epi32(zero));
+            for m in 0..ROWS {
+                // SAFETY: a sum for each token and group.
+                let sum = unsafe { *tile.group_sums.add(m * tile.num_groups + group) };
+                let centred =
+                    _mm256_sub_epi32(dots[m][half], _mm256_mullo_epi32(zero, _mm256_set1_epi32(sum)));
+                acc[m][half] = _mm256_add_epi32(acc[m][half], _mm256_mullo_epi32(s2, centred));
+            }
+        }
+    }
+    for (m, acc) in acc.iter().enumerate() {
+        for (half, acc) in acc.iter().enumerate() {
+            // SAFETY: 16 sums for each token.
+            unsafe { _mm256_storeu_si256(tile.acc.add(m * PANEL + half * 8).cast(), *acc) };
+        }
+    }
+}
+
+/// # Safety
+/// As for `gemm_w4a8_tile::w8`, one panel.
+#[target_feature(enable = "avx2,fma,avxvnni")]
+pub(super) unsafe fn w8(mut tile: W8Tile, mut rows: usize) {
+    // SAFETY: passed on; each step leaves the tile at the rows that remain.
+    unsafe {
+        for (size, run) in [
+            (6, w8_tile::<6> as unsafe fn(W8Tile)),
+            (3, w8_tile::<3>),
+            (1, w8_tile::<1>),
+        ] {
+            while rows >= size {
+                run(tile);
+                tile.a = tile.a.add(size * tile.a_stride);
+                tile.sums = tile.sums.add(size);
+                tile.acc = tile.acc.add(size * tile.acc_stride);
+                rows -= size;
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,avxvnni")]
+unsafe fn w8_tile<const ROWS: usize>(tile: W8Tile) {
+    let mut acc = [[_mm256_setzero_si256(); 2]; ROWS];
+    for (m, acc) in acc.iter_mut().enumerate() {
+        // SAFETY: a sum for each token.
+        let sum = unsafe { *tile.sums.add(m) };
+        *acc = [_mm256_set1_epi32(sum.wrapping_mul(-128)); 2];
+    }
+    for line in 0..tile.lines {
+        let mut w = [_mm256_setzero_si256(); 2];
+        for (half, w) in w.iter_mut().enumerate() {
+            // SAFETY: the line is inside the panel.
+            *w = unsafe { _mm256_loadu_si256(tile.w.add(line * LINE + half * 32).cast()) };
+        }
+        for (m, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: 4 codes of token m at this line.
+            let a = unsafe {
+                tile.a
+                    .add(m * tile.a_stride + line * W8_LINE_K)
+                    .cast::<i32>()
+                    .read_unaligned()
+            };
+            for (acc, w) in acc.iter_mut().zip(w) {
+                *acc = _mm256_dpbusd_avx_epi32(*acc, w, _mm256_set1_epi32(a));
+            }
+        }
+    }
+    for (m, acc) in acc.iter().enumerate() {
+        for (half, acc) in acc.iter().enumerate() {
+            // SAFETY: 16 sums for each token.
+            unsafe { _mm256_storeu_si256(tile.acc.add(m * tile.acc_stride + half * 8).cast(), *acc) };
+        }
+    }
+}

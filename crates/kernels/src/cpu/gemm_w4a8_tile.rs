@@ -1,0 +1,146 @@
+//! Packings of integer weights and the tile each instruction set computes from them.
+//!
+//! Both packings are panels of 16 rows of N: one 512-bit register (two of 256 bits) holds a lane of 4 bytes per row, the
+//! operand of a 4-way dot product; the 4 activations it meets are broadcast. Sums stay in their lane: no horizontal
+//! additions, and N is the only padded dimension that costs anything (K is padded to 32 with weights of value 0).
+//!
+//! W4: a line of 64 bytes holds 8 k of 16 rows. Byte b of lane n: low nibble q[n, k + b], high nibble q[n, k + 4 + b].
+//! One load, two `and` and one shift give two operands 0..15. Per (panel, group) 16 group scales and 16 zero points.
+//! A group adds `s2 * (sum q a8 - zero * sum a8)`: the zero point leaves through the sum of the group's activations.
+//!
+//! W8: a line of 64 bytes holds 4 k of 16 rows, each byte `w8 + 128`: unsigned, as the unsigned x signed products want
+//! it; 128 * sum a8 is subtracted from the whole sum.
+//!
+//! For many tokens W4 is widened to the W8 packing first, in the cache, by DESIGN.md's two instructions (multiply by s2,
+//! add `(128 - s2 * zero) * 0x01010101`: no byte carries into the next, since each ends in 1..=255), and the inner
+//! loop is nothing but dot products. AVX2 has no dot product whose sums of four fit; it stays with nibbles.
+//!
+//! Everything wraps modulo 2^32; the true sum fits i32, so the result is exact.
+
+use super::isa::Isa;
+
+use super::gemm_w4a8_portable as portable;
+#[cfg(target_arch = "x86_64")]
+use super::{gemm_w4a8_avx2 as avx2, gemm_w4a8_avx512vnni as avx512vnni, gemm_w4a8_avxvnni as avxvnni};
+
+/// Rows of N in a panel.
+pub(super) const PANEL: usize = 16;
+/// Bytes of a line of either packing.
+pub(super) const LINE: usize = 64;
+/// k in a W4 line.
+pub(super) const W4_LINE_K: usize = 8;
+/// k in a W8 line.
+pub(super) const W8_LINE_K: usize = 4;
+/// K is padded to a multiple of this: the additions of `maddubs` results that fit i16, and a block of code sums.
+pub(super) const K_STEP: usize = 32;
+/// Bytes of a panel's scales and zero points per group.
+pub(super) const GROUP_BYTES: usize = 2 * PANEL;
+/// Tokens a W4 tile can take.
+pub(super) const MAX_W4_ROWS: usize = 8;
+
+/// Some tokens times one W4 panel.
+#[derive(Clone, Copy)]
+pub(super) struct W4Tile {
+    /// Lines of the panel: `lines * 64` bytes.
+    pub(super) q: *const u8,
+    pub(super) lines: usize,
+    /// 16 scales, 16 zero points for each group.
+    pub(super) groups: *const u8,
+    pub(super) lines_per_group: usize,
+    /// Codes of token m at `a + m * a_stride`, zero up to `8 * lines`.
+    pub(super) a: *const i8,
+    pub(super) a_stride: usize,
+    /// Sums of token m's codes in each group, at `group_sums + m * num_groups`.
+    pub(super) group_sums: *const i32,
+    pub(super) num_groups: usize,
+    /// Sums [tokens, 16] to write.
+    pub(super) acc: *mut i32,
+}
+
+/// Some tokens times one or two W8 panels.
+#[derive(Clone, Copy)]
+pub(super) struct W8Tile {
+    /// Lines of the first panel: `lines * 64` bytes; the second panel starts `panel_bytes` later.
+    pub(super) w: *const u8,
+    pub(super) lines: usize,
+    pub(super) panel_bytes: usize,
+    pub(super) a: *const i8,
+    pub(super) a_stride: usize,
+    /// Sum of all codes of each token.
+    pub(super) sums: *const i32,
+    /// Sums [tokens, acc_stride] to write, 16 for each panel.
+    pub(super) acc: *mut i32,
+    pub(super) acc_stride: usize,
+}
+
+/// Lines a group spans, from its index.
+#[inline(always)]
+pub(super) fn group_lines(group: usize, lines_per_group: usize, lines: usize) -> std::ops::Range<usize> {
+    group * lines_per_group..((group + 1) * lines_per_group).min(lines)
+}
+
+/// Whether many tokens are faster with widened weights.
+pub(super) fn widens(isa: Isa) -> bool {
+    matches!(isa, Isa::AvxVnni | Isa::Avx512Vnni)
+}
+
+/// Tokens and panels of the largest W8 tile.
+pub(super) fn w8_shape(isa: Isa) -> (usize, usize) {
+    match isa {
+        Isa::Naive => (4, 1),
+        Isa::Avx2 => (4, 1),
+        Isa::AvxVnni => (6, 1),
+        Isa::Avx512Vnni => (12, 2),
+    }
+}
+
+/// `rows` (at most [`MAX_W4_ROWS`]) tokens times a W4 panel.
+///
+/// # Safety
+/// `tile` describes readable and writable memory for `rows` tokens, and `isa` is available.
+pub(super) unsafe fn w4(isa: Isa, tile: W4Tile, rows: usize) {
+    debug_assert!(rows <= MAX_W4_ROWS);
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512vnni::w4(tile, rows),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => avxvnni::w4(tile, rows),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::w4(tile, rows),
+            _ => portable::w4(tile, rows),
+        }
+    }
+}
+
+/// `rows` tokens times `panels` W8 panels, at most those of [`w8_shape`].
+///
+/// # Safety
+/// As for [`w4`].
+pub(super) unsafe fn w8(isa: Isa, tile: W8Tile, rows: usize, panels: usize) {
+    debug_assert!(rows <= w8_shape(isa).0 && panels <= w8_shape(isa).1);
+    // SAFETY: passed on to the caller.
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512vnni::w8(tile, rows, panels),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => avxvnni::w8(tile, rows),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::w8(tile, rows),
+            _ => portable::w8(tile, rows),
+        }
+    }
+}
+
+/// Widens a W4 panel (`q`, `groups`) to the W8 packing: two lines for each line.
+pub(super) fn widen(isa: Isa, q: &[u8], groups: &[u8], lines_per_group: usize, w8: &mut [u8]) {
+    assert_eq!(w8.len(), 2 * q.len(), "widened panel");
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: the instruction set is available.
+        Isa::Avx512Vnni => unsafe { avx512vnni::widen(q, groups, lines_per_group, w8) },
+        _ => portable::widen_for(isa, q, groups, lines_per_group, w8),
+    }
+}

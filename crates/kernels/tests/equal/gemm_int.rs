@@ -1,0 +1,161 @@
+//! Integer products: equal sums and equal outputs everywhere.
+
+use dualgrain_format::{GroupSize, LinearWeights, QuantizedLinear};
+use dualgrain_kernels::cpu::CpuBackend;
+use dualgrain_kernels::{Backend, Operand, naive};
+
+use super::cases::{
+    HOSTILITIES, Hostility, Random, activations, assert_same, backends, name, w4_layer, w8_layer, weights,
+};
+
+/// Sums and outputs of one product.
+type Product = (Vec<i32>, Vec<f32>);
+
+pub fn naive_w4(layer: &QuantizedLinear, codes: &[i8], ta: &[f32]) -> Product {
+    let (mut acc, mut d) = (vec![0; ta.len() * layer.n()], vec![0.0; ta.len() * layer.n()]);
+    naive::gemm_w4a8(codes, ta, layer, &mut acc, &mut d);
+    (acc, d)
+}
+
+pub fn run(backend: &CpuBackend, layer: LinearWeights, codes: &[i8], ta: &[f32]) -> Product {
+    let (n, k) = (layer.n(), layer.k());
+    let packed = backend.pack(layer).unwrap();
+    let mut a = backend.quantized(ta.len(), k);
+    backend.upload_int8(&mut a, codes, ta);
+    let mut out = backend.matrix(ta.len(), n);
+    backend.gemm(&mut out, Operand::Int8(&a), &packed);
+    let mut d = vec![0.0; ta.len() * n];
+    backend.download(&out, 0..ta.len(), &mut d);
+    (backend.gemm_acc(&a, &packed), d)
+}
+
+fn check_w4(
+    r: &mut Random,
+    backends: &[CpuBackend],
+    (m, n, k): (usize, usize, usize),
+    size: GroupSize,
+    how: Hostility,
+) {
+    let layer = w4_layer(r, (n, k), size, how);
+    let (codes, ta) = activations(r, (m, k), how);
+    let expected = naive_w4(&layer, &codes, &ta);
+    for backend in backends {
+        let what = format!("{} {m}x{n}x{k} group {size} {how:?}", name(backend));
+        let got = run(backend, weights(&layer), &codes, &ta);
+        assert_eq!(got.0, expected.0, "sums of {what}");
+        assert_same(&got.1, &expected.1, &what);
+    }
+}
+
+#[test]
+fn w4a8_equals_the_specification_on_every_instruction_set() {
+    let (backends, mut r) = (backends(), Random(1));
+    let sizes = [
+        GroupSize::Along(32),
+        GroupSize::Along(64),
+        GroupSize::Along(128),
+        GroupSize::WholeRow,
+    ];
+    // Around the panel (16), the pair of panels (32), the padding of K (8, 32) and the groups.
+    let ns = [1, 2, 7, 15, 16, 17, 31, 32, 33, 48, 67];
+    let ks = [
+        1, 3, 4, 7, 8, 9, 31, 32, 33, 63, 64, 65, 96, 97, 127, 128, 129, 130, 160, 251, 256, 385,
+    ];
+    for m in 1..=17 {
+        for size in sizes {
+            for how in HOSTILITIES {
+                check_w4(
+                    &mut r,
+                    &backends,
+                    (m, ns[r_index(m, how)], ks[r_index(3 * m, how)]),
+                    size,
+                    how,
+                );
+            }
+        }
+    }
+    for _ in 0..40 {
+        let shape = (1 + r.below(40), ns[r.below(ns.len())], ks[r.below(ks.len())]);
+        let (size, how) = (sizes[r.below(4)], HOSTILITIES[r.below(4)]);
+        check_w4(&mut r, &backends, shape, size, how);
+    }
+}
+
+/// Spreads the small lists over the cases.
+fn r_index(m: usize, how: Hostility) -> usize {
+    (m + 3 * HOSTILITIES.iter().position(|h| *h == how).unwrap()) % 11
+}
+
+#[test]
+fn longest_rows_stay_exact_modulo_two_to_the_32() {
+    let (backends, mut r) = (backends(), Random(2));
+    for size in [GroupSize::Along(128), GroupSize::Along(32), GroupSize::WholeRow] {
+        for how in [Hostility::Extreme, Hostility::LargestScale] {
+            check_w4(&mut r, &backends, (2, 17, 28_672), size, how);
+            check_w4(&mut r, &backends, (13, 16, 28_671), size, how);
+        }
+    }
+    check_w4(
+        &mut r,
+        &backends,
+        (9, 1, 131_071),
+        GroupSize::WholeRow,
+        Hostility::Extreme,
+    );
+}
+
+#[test]
+fn blocks_of_tokens_and_panels_meet_without_gaps() {
+    let (backends, mut r) = (backends(), Random(3));
+    for (m, n) in [(239, 33), (240, 32), (241, 31), (251, 131), (1, 1_031)] {
+        check_w4(
+            &mut r,
+            &backends,
+            (m, n, 40),
+            GroupSize::Along(32),
+            Hostility::Random,
+        );
+    }
+}
+
+#[test]
+fn w8a8_equals_the_specification_on_every_instruction_set() {
+    let (backends, mut r) = (backends(), Random(4));
+    let shapes = [
+        (1, 1, 1),
+        (2, 15, 3),
+        (3, 16, 4),
+        (4, 17, 5),
+        (5, 33, 127),
+        (11, 31, 128),
+        (12, 32, 129),
+        (13, 48, 64),
+    ];
+    for (m, n, k) in shapes
+        .into_iter()
+        .chain([(17, 35, 257), (241, 17, 96), (2, 7, 28_672)])
+    {
+        let layer = w8_layer(&mut r, (n, k));
+        let (codes, ta) = activations(&mut r, (m, k), Hostility::Extreme);
+        let (mut acc, mut d) = (vec![0; m * n], vec![0.0; m * n]);
+        naive::gemm_w8a8(&codes, &ta, &layer, &mut acc, &mut d);
+        for backend in &backends {
+            let what = format!("{} {m}x{n}x{k}", name(backend));
+            let got = run(backend, LinearWeights::W8(layer.clone()), &codes, &ta);
+            assert_eq!(got.0, acc, "sums of {what}");
+            assert_same(&got.1, &d, &what);
+        }
+    }
+}
+
+#[test]
+fn token_of_zeros_gives_the_bias() {
+    let mut r = Random(5);
+    let layer = w4_layer(&mut r, (19, 70), GroupSize::Along(64), Hostility::Random);
+    let expected = layer.bias().map_or(vec![0.0; 19], <[f32]>::to_vec);
+    for backend in backends() {
+        let (acc, d) = run(&backend, weights(&layer), &[0; 70], &[0.0]);
+        assert!(acc.iter().all(|&sum| sum == 0));
+        assert_eq!(d, expected, "{}", name(&backend));
+    }
+}

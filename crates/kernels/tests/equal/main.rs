@@ -1,0 +1,9 @@
+//! Every operation of every instruction set of this machine against the specification, bit for bit.
+
+mod attention;
+mod cases;
+mod gemm_float;
+mod gemm_int;
+mod gram;
+mod rows;
+mod vectors;
