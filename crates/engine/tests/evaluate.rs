@@ -1,0 +1,157 @@
+//! Perplexity and divergence of the bundled model against figures computed by transformers.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dualgrain_engine::evaluate::{EvaluateError, Windows, divergence, perplexity};
+use dualgrain_engine::tokenizer::Tokenizer;
+use dualgrain_engine::{LoadOptions, Model};
+use dualgrain_kernels::CacheFormat;
+use dualgrain_kernels::cpu::CpuBackend;
+use serde_json::Value;
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/llama-tiny");
+const TEXT: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../models/llama-tiny/sample_eval.txt"
+);
+
+fn load(num_threads: usize, cache: Option<CacheFormat>) -> Arc<Model<CpuBackend>> {
+    let backend = Arc::new(CpuBackend::new(num_threads).unwrap());
+    Arc::new(Model::load(backend, Path::new(MODEL), &LoadOptions { cache }).unwrap())
+}
+
+fn windows(context: usize, limit: usize) -> Windows {
+    let tokenizer = Tokenizer::load(Path::new(MODEL), 8192).unwrap();
+    Windows::from_file(&tokenizer, Path::new(TEXT), context, Some(limit)).unwrap()
+}
+
+fn fixture() -> Value {
+    serde_json::from_str(include_str!("fixtures/eval_llama_tiny.json")).unwrap()
+}
+
+#[test]
+fn the_text_is_encoded_as_transformers_encodes_it() {
+    let fixture = fixture();
+    let tokenizer = Tokenizer::load(Path::new(MODEL), 8192).unwrap();
+    let text = std::fs::read_to_string(TEXT).unwrap();
+    let ids = tokenizer.encode(&text, true).unwrap();
+    assert_eq!(ids.len() as u64, fixture["tokens_in_text"].as_u64().unwrap());
+    let first: Vec<u64> = ids[..8].iter().map(|&id| u64::from(id)).collect();
+    assert_eq!(serde_json::json!(first), fixture["first_ids"]);
+    assert_eq!(tokenizer.encode(&text, false).unwrap(), ids[1..]);
+}
+
+#[test]
+fn perplexity_agrees_with_transformers_window_by_window() {
+    let fixture = fixture();
+    let expected: Vec<f64> = fixture["mean_negative_loglikelihood"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|v| v.as_f64().unwrap())
+        .collect();
+    let model = load(0, None);
+    let mut steps = Vec::new();
+    // The mean over the first n windows, for n = 1, 2 and all, pins each of their contributions.
+    for n in [1, 2, expected.len()] {
+        let mut progress = |done, total| steps.push((done, total));
+        let report = perplexity(&model, &windows(1024, n), &mut progress).unwrap();
+        let mean = expected[..n].iter().sum::<f64>() / n as f64;
+        assert!(
+            (report.mean_nll - mean).abs() < 2e-5,
+            "{n} windows: expected {mean}, got {}",
+            report.mean_nll
+        );
+        assert!((report.perplexity - report.mean_nll.exp()).abs() < 1e-9);
+        assert_eq!(
+            (report.tokens, report.windows, report.context),
+            (n * 1023, n, 1024)
+        );
+        // Token losses of such a model deviate by about 3 nats.
+        let deviation = report.mean_nll_stderr * (report.tokens as f64).sqrt();
+        assert!((2.0..5.0).contains(&deviation), "deviation {deviation}");
+    }
+    assert_eq!(steps[..3], [(1, 1), (1, 2), (2, 2)]);
+}
+
+#[test]
+fn the_number_of_threads_changes_no_digit() {
+    let windows = windows(200, 2);
+    let report = |num_threads| perplexity(&load(num_threads, None), &windows, &mut |_, _| {}).unwrap();
+    assert_eq!(report(1), report(3));
+    let pair = |num_threads| {
+        let quantized_cache = load(num_threads, Some(CacheFormat::Int8));
+        divergence(
+            &load(num_threads, None),
+            &quantized_cache,
+            &windows,
+            &mut |_, _| {},
+        )
+        .unwrap()
+    };
+    assert_eq!(pair(1), pair(3));
+}
+
+#[test]
+fn a_model_does_not_diverge_from_itself() {
+    let model = load(0, None);
+    let windows = windows(300, 2);
+    let report = divergence(&model, &model, &windows, &mut |_, _| {}).unwrap();
+    assert_eq!(
+        (
+            report.kl_divergence,
+            report.top1_agreement,
+            report.perplexity_ratio
+        ),
+        (0.0, 1.0, 1.0)
+    );
+    assert_eq!((report.tokens, report.positions), (2 * 299, 2 * 300));
+    assert_eq!(
+        report.perplexity,
+        perplexity(&model, &windows, &mut |_, _| {}).unwrap().perplexity
+    );
+}
+
+#[test]
+fn an_int8_cache_diverges_a_little_and_both_perplexities_are_their_own() {
+    // 600 tokens: more than one step, so positions must be carried over.
+    let windows = windows(600, 1);
+    let (original, int8) = (load(0, None), load(0, Some(CacheFormat::Int8)));
+    let report = divergence(&original, &int8, &windows, &mut |_, _| {}).unwrap();
+    assert!(
+        report.kl_divergence > 0.0 && report.kl_divergence < 0.01,
+        "{report:?}"
+    );
+    assert!(
+        report.top1_agreement > 0.9 && report.top1_agreement < 1.0,
+        "{report:?}"
+    );
+    let alone = |model| perplexity(model, &windows, &mut |_, _| {}).unwrap();
+    assert_eq!(report.perplexity_reference, alone(&original).perplexity);
+    assert_eq!(report.perplexity, alone(&int8).perplexity);
+    assert!((report.perplexity_ratio - report.perplexity / report.perplexity_reference).abs() < 1e-12);
+    assert!(report.perplexity_ratio_stderr < report.perplexity_stderr / report.perplexity);
+}
+
+#[test]
+fn windows_the_model_cannot_hold_are_an_error_with_both_numbers() {
+    let model = load(0, None);
+    let long = Windows::from_tokens("text", vec![5; 5000], 2500, None).unwrap();
+    let error = perplexity(&model, &long, &mut |_, _| {}).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            EvaluateError::Context {
+                got: 2500,
+                max_positions: 2048
+            }
+        ),
+        "{error}"
+    );
+    let foreign = Windows::from_tokens("text", vec![9000; 8], 8, None).unwrap();
+    assert!(matches!(
+        perplexity(&model, &foreign, &mut |_, _| {}),
+        Err(EvaluateError::Engine(_))
+    ));
+}
