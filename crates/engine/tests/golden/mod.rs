@@ -1,0 +1,138 @@
+//! Running a model folder and comparing it with logits that transformers computed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dualgrain_engine::{LoadOptions, Model, ModelConfig, Session, SessionLimits, Weights};
+use dualgrain_format::checkpoint::{FolderWriter, TensorSpec, TensorTable};
+use dualgrain_kernels::Backend;
+use dualgrain_kernels::cpu::CpuBackend;
+
+/// What transformers computed: logits [ids, vocab] of one forward, and an argmax continuation.
+pub struct Golden {
+    pub ids: Vec<u32>,
+    pub logits: Vec<f32>,
+    pub greedy_prompt: Vec<u32>,
+    pub greedy: Vec<u32>,
+}
+
+impl Golden {
+    pub fn span(&self) -> f32 {
+        let fold = |f: fn(f32, f32) -> f32| self.logits.iter().copied().reduce(f).unwrap();
+        fold(f32::max) - fold(f32::min)
+    }
+
+    /// `max |logit - golden|`.
+    pub fn max_difference(&self, logits: &[f32]) -> f32 {
+        assert_eq!(logits.len(), self.logits.len(), "number of logits");
+        let pairs = logits.iter().zip(&self.logits);
+        pairs
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, |max, d| if d > max || d.is_nan() { d } else { max })
+    }
+}
+
+/// Reads `golden.safetensors` of a fixture.
+pub fn read_golden(dir: &Path) -> Golden {
+    let path = dir.join("golden.safetensors");
+    let file = fs::read(&path).unwrap();
+    let table = TensorTable::parse(&path, &file).unwrap();
+    let bytes = |name: &str| &file[table.tensors[name].bytes.clone()];
+    let ids = |name: &str| {
+        let ids = bytes(name)
+            .chunks_exact(8)
+            .map(|b| i64::from_le_bytes(b.try_into().unwrap()));
+        ids.map(|id| u32::try_from(id).unwrap()).collect()
+    };
+    let floats = bytes("logits").chunks_exact(4);
+    Golden {
+        ids: ids("ids"),
+        logits: floats
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect(),
+        greedy_prompt: ids("greedy_prompt"),
+        greedy: ids("greedy"),
+    }
+}
+
+pub fn read_config(path: &Path) -> ModelConfig {
+    ModelConfig::from_json(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+pub fn load(dir: &Path, config: ModelConfig) -> Arc<Model<CpuBackend>> {
+    let backend = Arc::new(CpuBackend::new(2).unwrap());
+    let weights = Weights::open(dir).unwrap();
+    Arc::new(Model::build(backend, config, &weights, &LoadOptions::default()).unwrap())
+}
+
+pub fn session(model: &Arc<Model<CpuBackend>>, num_sequences: usize) -> Session<CpuBackend> {
+    let limits = SessionLimits {
+        num_sequences,
+        context_tokens: model.config().max_positions.min(160),
+        step_tokens: 128,
+    };
+    Session::new(Arc::clone(model), limits).unwrap()
+}
+
+/// Logits [rows, vocab] of the session's last step.
+pub fn logits(session: &mut Session<CpuBackend>, rows: &[u32]) -> Vec<f32> {
+    let model = Arc::clone(session.model());
+    let mut out = vec![0.0; rows.len() * model.config().vocab_size];
+    let matrix = session.logits(rows).unwrap();
+    model.backend().download(matrix, 0..rows.len(), &mut out);
+    out
+}
+
+/// Logits of all of `ids`, run as one step.
+pub fn prefill(model: &Arc<Model<CpuBackend>>, ids: &[u32]) -> Vec<f32> {
+    in_steps(model, ids, ids.len())
+}
+
+/// Logits of all of `ids`, run in steps of `step_tokens`.
+pub fn in_steps(model: &Arc<Model<CpuBackend>>, ids: &[u32], step_tokens: usize) -> Vec<f32> {
+    let mut session = session(model, 1);
+    let steps = ids.chunks(step_tokens).map(|chunk| {
+        session.run(&[(0, chunk)]).unwrap();
+        logits(&mut session, &(0..chunk.len() as u32).collect::<Vec<_>>())
+    });
+    steps.collect::<Vec<_>>().concat()
+}
+
+/// The argmax continuation of `prompt`.
+pub fn greedy(model: &Arc<Model<CpuBackend>>, prompt: &[u32], num_tokens: usize) -> Vec<u32> {
+    let mut session = session(model, 1);
+    let mut row = session.prefill(0, prompt).unwrap();
+    let mut tokens = Vec::new();
+    loop {
+        let logits = logits(&mut session, &[row]);
+        let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)));
+        tokens.push(best.unwrap() as u32);
+        if tokens.len() == num_tokens {
+            return tokens;
+        }
+        row = session.prefill(0, &tokens[tokens.len() - 1..]).unwrap();
+    }
+}
+
+/// A copy of a model's tensors with some changed (`Some(bytes)`) or left out (`None`).
+pub fn rewrite(dir: &Path, target: &Path, change: impl Fn(&str, &[u8]) -> Option<Vec<u8>>) -> PathBuf {
+    let weights = Weights::open(dir).unwrap();
+    let mut tensors = BTreeMap::new();
+    for name in weights.names() {
+        let (dtype, shape, bytes) = weights.raw(&name).unwrap();
+        if let Some(bytes) = change(&name, bytes) {
+            let shape = shape.to_vec();
+            tensors.insert(name.clone(), (TensorSpec { name, dtype, shape }, bytes));
+        }
+    }
+    let mut folder = FolderWriter::create(target, false).unwrap();
+    let specs = tensors.values().map(|(spec, _)| spec.clone()).collect();
+    folder.start_tensors(specs).unwrap();
+    for (spec, bytes) in tensors.values() {
+        folder.write_tensor(&spec.name, bytes).unwrap();
+    }
+    folder.commit().unwrap();
+    target.to_path_buf()
+}
