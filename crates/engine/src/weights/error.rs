@@ -95,7 +95,7 @@ pub enum WeightsError {
         embedding: String,
     },
     /// Tensors that no part of the model took: the file is not the model config.json describes.
-    #[error("{}: {count} tensors do not belong to the model config.json describes: {}", .dir.display(), .names.join(", "))]
+    #[error("{}: tensors that do not belong to the model of config.json ({count}): {}", .dir.display(), .names.join(", "))]
     Unused {
         /// The folder.
         dir: PathBuf,

@@ -1,4 +1,7 @@
 //! Running a model folder and comparing it with logits that transformers computed.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+pub mod npz;
 
 use std::collections::BTreeMap;
 use std::fs;
