@@ -20,6 +20,7 @@ mod rope;
 pub mod sampler;
 mod session;
 mod stop;
+mod storage;
 pub mod tokenizer;
 mod weights;
 
@@ -34,4 +35,5 @@ pub use products::{Product, products};
 pub use role::{JoinedLinear, Role, load_role, load_role_float, split_members};
 pub use rope::Angles;
 pub use session::{Session, SessionError, SessionLimits, SessionMemory};
+pub use storage::Storage;
 pub use weights::{Weights, WeightsError};

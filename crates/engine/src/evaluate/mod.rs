@@ -190,6 +190,15 @@ impl Windows {
         Ok(Self { tokens, context })
     }
 
+    /// The first `count` windows (at least one).
+    pub fn first(&self, count: usize) -> Self {
+        let tokens = &self.tokens[..self.context * count.clamp(1, self.len())];
+        Self {
+            tokens: tokens.to_vec(),
+            context: self.context,
+        }
+    }
+
     /// Number of windows, at least 1.
     pub fn len(&self) -> usize {
         self.tokens.len() / self.context

@@ -1,0 +1,76 @@
+//! What a model folder stores: bytes and bits by part.
+
+use std::collections::BTreeMap;
+
+use dualgrain_format::TensorScheme;
+use serde::Serialize;
+
+use crate::{BlockSpec, ModelConfig, Weights, WeightsError};
+
+/// Sizes of the tensors in a model folder.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Storage {
+    /// Bytes of all tensors.
+    pub file_bytes: u64,
+    /// Weights in the blocks' linears (biases left out).
+    pub linear_weights: u64,
+    /// Bits that store them: codes and scales, or floats.
+    pub linear_bits: u64,
+    /// Bytes of everything else: embeddings, head, norms, biases.
+    pub other_bytes: u64,
+    /// How many of the blocks' linears have each scheme.
+    pub schemes: BTreeMap<&'static str, usize>,
+}
+
+impl Storage {
+    /// Adds up the tensors of a folder. Nothing is read but their headers.
+    ///
+    /// # Errors
+    /// A tensor that the configuration asks for is missing.
+    pub fn measure(weights: &Weights, config: &ModelConfig) -> Result<Self, WeightsError> {
+        let mut storage = Self {
+            file_bytes: weights.size_bytes() as u64,
+            linear_weights: 0,
+            linear_bits: 0,
+            other_bytes: 0,
+            schemes: BTreeMap::new(),
+        };
+        for layer in 0..config.num_layers {
+            for role in BlockSpec::new(config, layer).roles {
+                for member in &role.members {
+                    storage.linear_weights += (member.rows.len() * role.k) as u64;
+                    storage.add_linear(weights, config, &member.name)?;
+                }
+            }
+        }
+        storage.other_bytes = storage.file_bytes.saturating_sub(storage.linear_bits / 8);
+        Ok(storage)
+    }
+
+    fn add_linear(
+        &mut self,
+        weights: &Weights,
+        config: &ModelConfig,
+        name: &str,
+    ) -> Result<(), WeightsError> {
+        let scheme = config
+            .quantization
+            .as_ref()
+            .map_or(TensorScheme::Float, |q| q.scheme(name));
+        let (word, suffixes): (_, &[&str]) = match scheme {
+            TensorScheme::Float => ("float", &["weight"]),
+            TensorScheme::W8 => ("w8", &["w8", "s1"]),
+            TensorScheme::W4 => ("w4", &["q", "zero", "s2", "s1"]),
+        };
+        *self.schemes.entry(word).or_default() += 1;
+        for suffix in suffixes {
+            self.linear_bits += 8 * weights.raw(&format!("{name}.{suffix}"))?.2.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Stored bits of the blocks' linears over their weights.
+    pub fn bits_per_weight(&self) -> f64 {
+        self.linear_bits as f64 / self.linear_weights.max(1) as f64
+    }
+}

@@ -1,0 +1,11 @@
+# All of CI.
+check:
+    .ci/run
+
+# The tests alone.
+test:
+    cargo test --workspace
+
+# Times every kernel against its naive twin's result.
+bench-ops:
+    cargo run --release -p dualgrain-kernels --example bench_ops

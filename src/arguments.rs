@@ -1,0 +1,324 @@
+//! The command line: what each verb takes, its defaults, and an example in its help.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Quantizes, judges and runs language models with 4-bit weights and 8-bit activations.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Example:\n  dualgrain quickstart\n\nExit codes: 0 done, 1 the work failed, 2 wrong usage."
+)]
+pub struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Print one JSON object on stdout instead of text.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// CPU threads; 0 takes all cores.
+    #[arg(long, global = true, default_value_t = 0, value_name = "COUNT")]
+    pub threads: usize,
+    /// Say more.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Quantize, judge and run the bundled model: the whole story in about a minute.
+    #[command(after_help = "Example:\n  dualgrain quickstart --out quickstart")]
+    Quickstart(Quickstart),
+    /// Turn a Hugging Face folder into a W4A8 folder.
+    #[command(
+        after_help = "Example:\n  dualgrain quantize Llama-3.2-1B --out Llama-3.2-1B-W4A8 --calib c4.txt\n  dualgrain quantize Llama-3.2-1B --out out --plan"
+    )]
+    Quantize(Quantize),
+    /// Measure quality: perplexity, divergence from the original, tasks.
+    #[command(
+        after_help = "Example:\n  dualgrain eval out --reference Llama-3.2-1B --text wikitext2_test.txt\n  dualgrain eval out --tasks piqa.jsonl,winogrande.jsonl"
+    )]
+    Eval(Eval),
+    /// Continue a prompt.
+    #[command(
+        after_help = "Example:\n  dualgrain generate out \"The sea was\" --temperature 0.8 --top-p 0.95 --seed 7"
+    )]
+    Generate(Generate),
+    /// Talk to a model that has a chat template.
+    #[command(after_help = "Example:\n  dualgrain chat out --temperature 0.7")]
+    Chat(Chat),
+    /// Show what a model folder holds.
+    #[command(after_help = "Example:\n  dualgrain inspect out")]
+    Inspect(Inspect),
+    /// Time prefill and decoding.
+    #[command(
+        after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json"
+    )]
+    Bench(Bench),
+    /// Show what this machine offers and which kernels run on it.
+    #[command(after_help = "Example:\n  dualgrain doctor")]
+    Doctor,
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example:\n  dualgrain completions bash > /etc/bash_completion.d/dualgrain")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Options of `quickstart`.
+#[derive(Debug, Args)]
+pub struct Quickstart {
+    /// Where the quantized model and report.html go; it is replaced if an earlier quickstart made it.
+    #[arg(long, default_value = "quickstart", value_name = "DIR")]
+    pub out: PathBuf,
+    /// The bundled model, when the command is not run from the source tree.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+}
+
+/// Activation smoothing before quantization.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Smooth {
+    /// Divide channels above a percentile of the channel maxima (DGQ).
+    Percentile,
+    /// SmoothQuant: every channel by max|x|^alpha / max|w|^(1-alpha); an ablation.
+    Alpha,
+    /// None; an ablation.
+    Off,
+}
+
+/// How scales are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Search {
+    /// Two-phase grid search, channel ratios coarse to fine.
+    TwoPhase,
+    /// Two-phase grid search over all 80 channel ratios.
+    Exhaustive,
+    /// Round to nearest; an ablation.
+    Rtn,
+}
+
+/// Where activation scales come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Activations {
+    /// One scale per token, computed while running.
+    PerToken,
+    /// One calibrated scale per layer.
+    Static,
+}
+
+/// How keys and values are cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kv {
+    /// 8-bit integers, a scale per token and head.
+    Int8,
+    /// 8-bit integers, one calibrated scale per layer.
+    Int8Static,
+    /// 16-bit floats.
+    F16,
+}
+
+/// Precision of the output layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LmHead {
+    /// As in the original.
+    Float,
+    /// 8-bit integers, a scale per vocabulary entry.
+    Int8,
+}
+
+/// Options of `quantize`.
+#[derive(Debug, Args)]
+pub struct Quantize {
+    /// Folder of the original model (config.json, tokenizer, safetensors).
+    #[arg(value_name = "MODEL_DIR")]
+    pub model: PathBuf,
+    /// Folder to write; must not exist yet.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Calibration text (UTF-8). Without it the project's sample prose is used.
+    #[arg(long, value_name = "FILE")]
+    pub calib: Option<PathBuf>,
+    /// Weights along K that share a group scale; `channel` means one scale a row (an ablation).
+    #[arg(long, default_value = "128", value_parser = PossibleValuesParser::new(["32", "64", "128", "channel"]))]
+    pub group_size: String,
+    /// Activation smoothing.
+    #[arg(long, value_enum, default_value_t = Smooth::Percentile)]
+    pub smooth: Smooth,
+    /// Percentile of the channel maxima that smoothing brings outliers down to.
+    #[arg(long, default_value_t = 99.5, value_name = "P")]
+    pub percentile: f64,
+    /// SmoothQuant's alpha, with `--smooth alpha`.
+    #[arg(long, default_value_t = 0.5)]
+    pub alpha: f64,
+    /// How scales are found.
+    #[arg(long, value_enum, default_value_t = Search::TwoPhase)]
+    pub search: Search,
+    /// Where activation scales come from.
+    #[arg(long, value_enum, default_value_t = Activations::PerToken)]
+    pub activations: Activations,
+    /// How keys and values are cached.
+    #[arg(long, value_enum, default_value_t = Kv::Int8)]
+    pub kv: Kv,
+    /// Precision of the output layer.
+    #[arg(long, value_enum, default_value_t = LmHead::Float)]
+    pub lm_head: LmHead,
+    /// Calibration windows, evenly spaced over the text.
+    #[arg(long, default_value_t = 32, value_name = "COUNT")]
+    pub windows: usize,
+    /// Tokens in a calibration window.
+    #[arg(long, default_value_t = 1024, value_name = "TOKENS")]
+    pub context: usize,
+    /// Keep at most this much activation memory; more is spilled to disk.
+    #[arg(long, default_value_t = 1.0, value_name = "GB")]
+    pub spill_above: f64,
+    /// Say what the work will cost in memory, disk and time, and stop.
+    #[arg(long)]
+    pub plan: bool,
+    /// Go on where an interrupted run with the same options stopped.
+    #[arg(long)]
+    pub resume: bool,
+    /// Replace the output folder if it holds a model already.
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// Options of `eval`.
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// Folder of the model to judge (quantized or original).
+    #[arg(value_name = "DIR")]
+    pub model: PathBuf,
+    /// Folder of the original, for KL divergence and top-1 agreement.
+    #[arg(long, value_name = "MODEL_DIR")]
+    pub reference: Option<PathBuf>,
+    /// Text to measure perplexity on. Without it (and without --tasks) the project's sample prose is used.
+    #[arg(long, value_name = "FILE")]
+    pub text: Option<PathBuf>,
+    /// Task files in JSONL form, separated by commas.
+    #[arg(long, value_delimiter = ',', value_name = "FILE.jsonl")]
+    pub tasks: Vec<PathBuf>,
+    /// Tokens in a window; windows do not overlap.
+    #[arg(long, default_value_t = 1024, value_name = "TOKENS")]
+    pub context: usize,
+    /// Only the first COUNT windows.
+    #[arg(long, value_name = "COUNT")]
+    pub windows: Option<usize>,
+    /// Windows of the divergence from the original (the first ones; perplexity takes all).
+    #[arg(long, default_value_t = 40, value_name = "COUNT")]
+    pub divergence_windows: usize,
+    /// Only the first COUNT items of each task file.
+    #[arg(long, value_name = "COUNT")]
+    pub limit: Option<usize>,
+    /// Cache format to run with instead of the model's own.
+    #[arg(long, value_enum)]
+    pub kv: Option<EvalKv>,
+}
+
+/// Cache formats an evaluation can force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EvalKv {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// 8-bit integers, a scale per token and head.
+    Int8,
+}
+
+/// How the next token is drawn.
+#[derive(Debug, Args)]
+pub struct Sampling {
+    /// 0 takes the most likely token every time.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Only the K most likely tokens; 0 means all.
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub top_k: usize,
+    /// Only the most likely tokens that together reach probability P.
+    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    pub top_p: f32,
+    /// Only tokens at least P times as likely as the best.
+    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    pub min_p: f32,
+    /// Seed of the random choice; the same seed gives the same text.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Tokens to generate at most.
+    #[arg(long, default_value_t = 256, value_name = "COUNT")]
+    pub max_tokens: usize,
+    /// Text that ends the answer (may be given more than once).
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+}
+
+/// Options of `generate`.
+#[derive(Debug, Args)]
+pub struct Generate {
+    /// Folder of the model (quantized or original).
+    #[arg(value_name = "DIR")]
+    pub model: PathBuf,
+    /// Text to continue.
+    pub prompt: String,
+    /// How the next token is drawn.
+    #[command(flatten)]
+    pub sampling: Sampling,
+}
+
+/// Options of `chat`.
+#[derive(Debug, Args)]
+pub struct Chat {
+    /// Folder of the model (quantized or original).
+    #[arg(value_name = "DIR")]
+    pub model: PathBuf,
+    /// A system message to begin with.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// How the next token is drawn.
+    #[command(flatten)]
+    pub sampling: Sampling,
+}
+
+/// Options of `inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Folder of the model (quantized or original).
+    #[arg(value_name = "DIR")]
+    pub model: PathBuf,
+}
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Folder of the model (quantized or original).
+    #[arg(value_name = "DIR")]
+    pub model: PathBuf,
+    /// Prompt lengths to time, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "512", value_name = "COUNTS")]
+    pub prompt_tokens: Vec<usize>,
+    /// Generation lengths to time, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "64", value_name = "COUNTS")]
+    pub generate_tokens: Vec<usize>,
+    /// Sequences decoded together, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "1", value_name = "COUNTS")]
+    pub batch: Vec<usize>,
+    /// Thread counts to time, separated by commas (default: --threads).
+    #[arg(long, value_delimiter = ',', value_name = "COUNTS")]
+    pub thread_counts: Vec<usize>,
+    /// Repetitions; medians are shown.
+    #[arg(long, default_value_t = 5, value_name = "COUNT")]
+    pub repeat: usize,
+}

@@ -1,0 +1,204 @@
+//! `bench`: tokens per second of prefill and decoding.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use dualgrain_engine::{LoadOptions, Model, Session, SessionLimits};
+use dualgrain_kernels::cpu::CpuBackend;
+use serde::Serialize;
+
+use crate::arguments::{Bench, Common};
+use crate::machine;
+use crate::terminal::{Terminal, bytes, table};
+
+/// Tokens of a prompt that are run in one step.
+const STEP_TOKENS: usize = 512;
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    kernels: &'static str,
+    linear_bytes: usize,
+    peak_resident_bytes: Option<u64>,
+    rows: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    threads: usize,
+    batch: usize,
+    prompt_tokens: usize,
+    generate_tokens: usize,
+    prefill_tokens_per_s: f64,
+    prefill_spread: f64,
+    decode_tokens_per_s: f64,
+    decode_spread: f64,
+    cache_bytes: usize,
+}
+
+/// One combination to time.
+struct Case {
+    batch: usize,
+    prompt_tokens: usize,
+    generate_tokens: usize,
+}
+
+/// Times every combination of the counts asked for.
+pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> {
+    ensure!(options.repeat > 0, "--repeat must be at least 1");
+    let counts = if options.thread_counts.is_empty() {
+        vec![common.threads]
+    } else {
+        options.thread_counts.clone()
+    };
+    let cases = cases(options)?;
+    let mut report = None;
+    for threads in counts {
+        let backend = Arc::new(CpuBackend::new(threads)?);
+        let model = Arc::new(Model::load(backend, &options.model, &LoadOptions::default())?);
+        let report = report.get_or_insert_with(|| Report {
+            model: options.model.display().to_string(),
+            kernels: model.backend().isa().name(),
+            linear_bytes: model.linear_bytes(),
+            peak_resident_bytes: None,
+            rows: Vec::new(),
+        });
+        for (index, case) in cases.iter().enumerate() {
+            let detail = format!("{} threads", model_threads(&model));
+            terminal.progress("timing", &detail, index as u64, cases.len() as u64);
+            report.rows.push(time_case(&model, case, options.repeat)?);
+        }
+    }
+    let mut report = report.expect("at least one thread count");
+    report.peak_resident_bytes = machine::peak_resident_bytes();
+    terminal.result(&report, &text(&report))
+}
+
+fn model_threads(model: &Model<CpuBackend>) -> usize {
+    use dualgrain_kernels::Backend;
+    model.backend().num_threads()
+}
+
+fn cases(options: &Bench) -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for &batch in &options.batch {
+        for &prompt_tokens in &options.prompt_tokens {
+            for &generate_tokens in &options.generate_tokens {
+                ensure!(
+                    batch > 0 && prompt_tokens > 0 && generate_tokens > 0,
+                    "--batch, --prompt-tokens and --generate-tokens must be at least 1"
+                );
+                cases.push(Case {
+                    batch,
+                    prompt_tokens,
+                    generate_tokens,
+                });
+            }
+        }
+    }
+    Ok(cases)
+}
+
+/// One warm-up and `repeat` timed rounds; the median and the relative distance of the quartiles.
+fn time_case(model: &Arc<Model<CpuBackend>>, case: &Case, repeat: usize) -> Result<Row> {
+    let limits = SessionLimits {
+        num_sequences: case.batch,
+        context_tokens: case.prompt_tokens + case.generate_tokens,
+        step_tokens: STEP_TOKENS.max(case.batch),
+    };
+    let mut session = Session::new(Arc::clone(model), limits)?;
+    let vocab = model.config().vocab_size as u32;
+    let (mut prefill, mut decode) = (Vec::new(), Vec::new());
+    for round in 0..=repeat {
+        let (prefill_s, decode_s) = time_round(&mut session, case, vocab)?;
+        if round > 0 {
+            prefill.push((case.batch * case.prompt_tokens) as f64 / prefill_s);
+            decode.push((case.batch * case.generate_tokens) as f64 / decode_s);
+        }
+    }
+    let (prefill_tokens_per_s, prefill_spread) = median_and_spread(&mut prefill);
+    let (decode_tokens_per_s, decode_spread) = median_and_spread(&mut decode);
+    Ok(Row {
+        threads: model_threads(model),
+        batch: case.batch,
+        prompt_tokens: case.prompt_tokens,
+        generate_tokens: case.generate_tokens,
+        prefill_tokens_per_s,
+        prefill_spread,
+        decode_tokens_per_s,
+        decode_spread,
+        cache_bytes: session.memory().cache_bytes,
+    })
+}
+
+/// Seconds for all prompts, and for all generated tokens; logits are computed once a prompt and once a step.
+fn time_round(session: &mut Session<CpuBackend>, case: &Case, vocab: u32) -> Result<(f64, f64)> {
+    let token =
+        |sequence: usize, position: usize| (sequence as u32 * 7919 + position as u32 * 104_729) % vocab;
+    let started = Instant::now();
+    for sequence in 0..case.batch {
+        session.reset(sequence);
+        let prompt: Vec<u32> = (0..case.prompt_tokens)
+            .map(|position| token(sequence, position))
+            .collect();
+        let last = session.prefill(sequence, &prompt)?;
+        session.logits(&[last])?;
+    }
+    let prefill_s = started.elapsed().as_secs_f64();
+    let rows: Vec<u32> = (0..case.batch as u32).collect();
+    let started = Instant::now();
+    for position in 0..case.generate_tokens {
+        let tokens: Vec<u32> = (0..case.batch)
+            .map(|sequence| token(sequence, position))
+            .collect();
+        let batch: Vec<(usize, &[u32])> = tokens.iter().map(std::slice::from_ref).enumerate().collect();
+        session.run(&batch)?;
+        session.logits(&rows)?;
+    }
+    Ok((prefill_s, started.elapsed().as_secs_f64()))
+}
+
+/// Median, and (third quartile - first quartile) / median.
+fn median_and_spread(samples: &mut [f64]) -> (f64, f64) {
+    samples.sort_by(f64::total_cmp);
+    let quantile = |share: f64| samples[((samples.len() - 1) as f64 * share).round() as usize];
+    (quantile(0.5), (quantile(0.75) - quantile(0.25)) / quantile(0.5))
+}
+
+fn text(report: &Report) -> String {
+    let header = [
+        "threads",
+        "batch",
+        "prompt",
+        "generate",
+        "prefill tok/s",
+        "+-",
+        "decode tok/s",
+        "+-",
+        "cache",
+    ];
+    let rows = report.rows.iter().map(|row| {
+        vec![
+            row.threads.to_string(),
+            row.batch.to_string(),
+            row.prompt_tokens.to_string(),
+            row.generate_tokens.to_string(),
+            format!("{:.1}", row.prefill_tokens_per_s),
+            format!("{:.0} %", 50.0 * row.prefill_spread),
+            format!("{:.1}", row.decode_tokens_per_s),
+            format!("{:.0} %", 50.0 * row.decode_spread),
+            bytes(row.cache_bytes as u64),
+        ]
+    });
+    let peak = report
+        .peak_resident_bytes
+        .map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
+    format!(
+        "{} with {} kernels, linears {}{peak}\n{}",
+        report.model,
+        report.kernels,
+        bytes(report.linear_bytes as u64),
+        table(&header, &rows.collect::<Vec<_>>())
+    )
+}

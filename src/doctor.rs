@@ -1,0 +1,73 @@
+//! `doctor`: what this machine offers and which kernels run on it.
+
+use anyhow::Result;
+use serde::Serialize;
+
+use dualgrain_kernels::cpu::{self, CpuBackend};
+
+use crate::arguments::Common;
+use crate::machine;
+use crate::terminal::{Terminal, bytes};
+
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    os: &'static str,
+    architecture: &'static str,
+    cpu: Option<String>,
+    cores: usize,
+    memory_bytes: Option<u64>,
+    memory_available_bytes: Option<u64>,
+    instruction_sets: Vec<&'static str>,
+    chosen: &'static str,
+    forced_by_environment: Option<String>,
+    gpu: &'static str,
+}
+
+/// Looks and reports; fails only when a forced instruction set is not there.
+pub fn run(common: &Common, terminal: &Terminal) -> Result<()> {
+    let backend = CpuBackend::new(common.threads)?;
+    let memory = machine::memory();
+    let report = Report {
+        version: env!("CARGO_PKG_VERSION"),
+        os: std::env::consts::OS,
+        architecture: std::env::consts::ARCH,
+        cpu: machine::cpu_name(),
+        cores: machine::cores(),
+        memory_bytes: memory.map(|m| m.total_bytes),
+        memory_available_bytes: memory.map(|m| m.available_bytes),
+        instruction_sets: cpu::available().iter().map(|isa| isa.name()).collect(),
+        chosen: backend.isa().name(),
+        forced_by_environment: std::env::var("DUALGRAIN_BACKEND").ok(),
+        gpu: "not supported by this version; everything runs on the CPU",
+    };
+    terminal.result(&report, &text(&report))
+}
+
+fn text(report: &Report) -> String {
+    let shown = |size: Option<u64>| size.map_or("unknown".to_owned(), bytes);
+    let forced = match &report.forced_by_environment {
+        Some(name) => format!(" (forced by DUALGRAIN_BACKEND={name})"),
+        None => String::new(),
+    };
+    format!(
+        "dualgrain {}\n\
+         system            {} {}\n\
+         processor         {}\n\
+         cores             {}\n\
+         memory            {} total, {} available\n\
+         instruction sets  {}\n\
+         kernels           {}{forced}\n\
+         gpu               {}\n",
+        report.version,
+        report.os,
+        report.architecture,
+        report.cpu.as_deref().unwrap_or("unknown"),
+        report.cores,
+        shown(report.memory_bytes),
+        shown(report.memory_available_bytes),
+        report.instruction_sets.join(", "),
+        report.chosen,
+        report.gpu,
+    )
+}

@@ -1,0 +1,273 @@
+//! What a person sees: a progress bar with an ETA on a terminal, plain lines in a log, one JSON object for machines.
+//!
+//! Results go to stdout, everything else to stderr.
+
+use std::cell::RefCell;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// A log shows at most one progress line in this time.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where messages, progress and results go.
+pub struct Terminal {
+    json: bool,
+    verbose: u8,
+    interactive: bool,
+    current: RefCell<Option<Running>>,
+}
+
+struct Running {
+    task: String,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    last_line: Instant,
+}
+
+impl Terminal {
+    /// `json` keeps stdout for a single object; `verbose` counts `-v`.
+    pub fn new(json: bool, verbose: u8) -> Self {
+        let interactive = std::io::stderr().is_terminal();
+        Self {
+            json,
+            verbose,
+            interactive,
+            current: RefCell::new(None),
+        }
+    }
+
+    /// Whether the caller should print a JSON object instead of text.
+    pub fn json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether stderr is a terminal.
+    pub fn interactive(&self) -> bool {
+        self.interactive
+    }
+
+    /// Prints the one result of a verb: `value` as JSON, or `text`.
+    pub fn result<T: Serialize>(&self, value: &T, text: &str) -> anyhow::Result<()> {
+        self.finish();
+        match self.json {
+            true => write_stdout(&(serde_json::to_string_pretty(value).context("writing JSON")? + "\n")),
+            false => write_stdout(&format!("{}\n", text.trim_end())),
+        }
+    }
+
+    /// A line for the person who watches.
+    pub fn say(&self, line: &str) {
+        self.line(line);
+    }
+
+    /// A line that is shown with `-v` only.
+    pub fn detail(&self, line: &str) {
+        if self.verbose > 0 {
+            self.line(line);
+        }
+    }
+
+    fn line(&self, line: &str) {
+        match self
+            .current
+            .borrow()
+            .as_ref()
+            .and_then(|running| running.bar.as_ref())
+        {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    /// Shows that `done` of `total` units of `task` are finished; `detail` says what is being done just now.
+    pub fn progress(&self, task: &str, detail: &str, done: u64, total: u64) {
+        let mut current = self.current.borrow_mut();
+        if current.as_ref().is_none_or(|known| known.task != task) {
+            if let Some(old) = current.take() {
+                old.end();
+            }
+            *current = Some(Running::new(task, self.interactive));
+        }
+        if let Some(known) = current.as_mut() {
+            known.update(detail, done, total);
+        }
+    }
+
+    /// Ends the current progress display.
+    pub fn finish(&self) {
+        if let Some(running) = self.current.borrow_mut().take() {
+            running.end();
+        }
+    }
+}
+
+impl Running {
+    fn new(task: &str, interactive: bool) -> Self {
+        let bar = interactive.then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let style =
+                ProgressStyle::with_template("{msg:44!} {wide_bar} {percent:>3} % {elapsed} eta {eta}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        let now = Instant::now();
+        Self {
+            task: task.to_owned(),
+            bar,
+            started: now,
+            last_line: now,
+        }
+    }
+
+    fn update(&mut self, detail: &str, done: u64, total: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(label(&self.task, detail));
+            bar.set_length(total);
+            bar.set_position(done);
+        } else if self.last_line.elapsed() >= LOG_INTERVAL && done > 0 {
+            self.last_line = Instant::now();
+            let left = self.started.elapsed().as_secs_f64() * total.saturating_sub(done) as f64 / done as f64;
+            let percent = 100.0 * done as f64 / total.max(1) as f64;
+            eprintln!(
+                "{}: {percent:.0} %, about {} left",
+                label(&self.task, detail),
+                duration(left)
+            );
+        }
+    }
+
+    fn end(self) {
+        match self.bar {
+            Some(bar) => bar.finish_and_clear(),
+            None if self.started.elapsed() >= LOG_INTERVAL => {
+                eprintln!(
+                    "{}: done in {}",
+                    self.task,
+                    duration(self.started.elapsed().as_secs_f64())
+                );
+            }
+            None => {}
+        }
+    }
+}
+
+fn label(task: &str, detail: &str) -> String {
+    if detail.is_empty() {
+        task.to_owned()
+    } else {
+        format!("{task}: {detail}")
+    }
+}
+
+/// Writes text to stdout at once. A reader that went away (`| head`) is no error.
+pub fn write_stdout(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("writing to stdout"),
+    }
+}
+
+/// Seconds as a person says them: `45 s`, `3 min 20 s`, `2 h 5 min`.
+pub fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        0..=9 => format!("{seconds:.1} s"),
+        10..=99 => format!("{whole} s"),
+        100..=5999 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+/// Bytes with a decimal prefix (1 GB = 1e9 bytes).
+pub fn bytes(size_bytes: u64) -> String {
+    let size = size_bytes as f64;
+    match size_bytes {
+        0..=999 => format!("{size_bytes} B"),
+        1_000..=999_999 => format!("{:.1} kB", size / 1e3),
+        1_000_000..=999_999_999 => format!("{:.1} MB", size / 1e6),
+        _ => format!("{:.2} GB", size / 1e9),
+    }
+}
+
+/// A table with a header row; columns of numbers are aligned to the right.
+pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        let cells = rows
+            .iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count());
+        cells.chain([header[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded = cells.zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            if column == 0 {
+                format!("{cell:<width$}")
+            } else {
+                format!("{cell:>width$}")
+            }
+        });
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    let mut text = line(&mut header.iter().copied());
+    text += &line(
+        &mut widths
+            .iter()
+            .map(|&w| "-".repeat(w))
+            .collect::<Vec<_>>()
+            .iter()
+            .map(String::as_str),
+    );
+    for row in rows {
+        text += &line(&mut row.iter().map(String::as_str));
+    }
+    text
+}
+
+/// A flag that Ctrl-C (or a termination signal) raises; a second one ends the process at once.
+pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let raised = Arc::clone(&flag);
+    ctrlc::set_handler(move || {
+        if raised.swap(true, Ordering::SeqCst) {
+            std::process::exit(1);
+        }
+        eprintln!("stopping (press Ctrl-C again to stop at once)");
+    })
+    .context("installing the Ctrl-C handler")?;
+    Ok(flag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_sizes_read_like_speech() {
+        assert_eq!(duration(3.21), "3.2 s");
+        assert_eq!(duration(200.0), "3 min 20 s");
+        assert_eq!(bytes(13_600_000), "13.6 MB");
+    }
+
+    #[test]
+    fn table_columns_line_up() {
+        let text = table(
+            &["name", "x"],
+            &[
+                vec!["a".into(), "10".into()],
+                vec!["long name".into(), "1".into()],
+            ],
+        );
+        assert_eq!(
+            text,
+            "name        x\n---------  --\na          10\nlong name   1\n"
+        );
+    }
+}

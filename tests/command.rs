@@ -1,0 +1,380 @@
+//! The command as a user meets it: exit codes, one JSON object on stdout, errors that name file and tensor, and
+//! nothing half-written.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+fn dualgrain(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_dualgrain"))
+        .args(arguments)
+        .output()
+        .expect("starting dualgrain")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).expect("stdout is UTF-8")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The object a successful command printed.
+fn json(arguments: &[&str]) -> Value {
+    let output = dualgrain(arguments);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{arguments:?}: {}",
+        stderr(&output)
+    );
+    serde_json::from_str(&stdout(&output)).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
+}
+
+/// The message of a command that failed with exit code 1.
+fn failure(arguments: &[&str]) -> String {
+    let output = dualgrain(arguments);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
+    assert!(
+        message.contains("error: ") && !message.contains("panicked"),
+        "{message}"
+    );
+    message
+}
+
+fn original() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/llama-tiny")
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("test paths are UTF-8")
+}
+
+/// llama-tiny quantized once for all tests of this file.
+fn quantized() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("quantized-{}", std::process::id()));
+        let out = dualgrain(&[
+            "quantize",
+            text(&original()),
+            "--out",
+            text(&folder),
+            "--windows",
+            "4",
+            "--json",
+        ]);
+        assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+        folder
+    })
+}
+
+/// A copy of llama-tiny that a test may damage.
+fn damaged(name: &str, damage: impl FnOnce(&Path)) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    for file in [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ] {
+        fs::copy(original().join(file), folder.join(file)).unwrap();
+    }
+    damage(&folder);
+    folder
+}
+
+fn rewrite(path: &Path, change: impl FnOnce(String) -> String) {
+    fs::write(path, change(fs::read_to_string(path).unwrap())).unwrap();
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    for arguments in [
+        &["fly"][..],
+        &["quantize"],
+        &["eval"],
+        &["quantize", "x", "--out", "y", "--group-size", "7"],
+    ] {
+        assert_eq!(dualgrain(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn every_verb_shows_an_example_in_its_help() {
+    for verb in [
+        "quickstart",
+        "quantize",
+        "eval",
+        "generate",
+        "chat",
+        "inspect",
+        "bench",
+        "doctor",
+        "completions",
+    ] {
+        let output = dualgrain(&[verb, "--help"]);
+        assert_eq!(output.status.code(), Some(0));
+        assert!(
+            stdout(&output).contains(&format!("Example:\n  dualgrain {verb}")),
+            "{verb}"
+        );
+    }
+}
+
+#[test]
+fn completions_mention_the_verbs() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&dualgrain(&["completions", shell]));
+        assert!(
+            script.contains("quantize") && script.contains("quickstart"),
+            "{shell}"
+        );
+    }
+}
+
+#[test]
+fn doctor_names_the_kernels_it_would_use() {
+    let report = json(&["doctor", "--json"]);
+    let chosen = report["chosen"].as_str().unwrap();
+    assert!(
+        report["instruction_sets"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|name| name == chosen)
+    );
+}
+
+#[test]
+fn eval_gives_the_promised_figures_and_the_same_for_any_thread_count() {
+    let run = |threads| {
+        let (model, reference) = (text(quantized()).to_owned(), text(&original()).to_owned());
+        json(&[
+            "eval",
+            &model,
+            "--reference",
+            &reference,
+            "--windows",
+            "2",
+            "--json",
+            "--threads",
+            threads,
+        ])
+    };
+    let (one, two) = (run("1"), run("2"));
+    for field in [
+        "perplexity",
+        "perplexity_reference",
+        "kl_divergence",
+        "top1_agreement",
+        "bits_per_weight",
+    ] {
+        assert!(one[field].as_f64().unwrap() > 0.0, "{field}");
+        assert_eq!(one[field], two[field], "{field}");
+    }
+    assert_eq!(one["tokens"], 2 * 1023);
+    let bits = one["bits_per_weight"].as_f64().unwrap();
+    assert!((4.0..4.6).contains(&bits), "{bits} bits a weight");
+    let worse = one["perplexity"].as_f64().unwrap() / one["perplexity_reference"].as_f64().unwrap();
+    assert!(
+        (1.0..1.15).contains(&worse),
+        "perplexity grew by a factor of {worse}"
+    );
+}
+
+#[test]
+fn bench_rows_carry_the_promised_fields() {
+    let folder = text(quantized()).to_owned();
+    let arguments = [
+        "bench",
+        &folder,
+        "--prompt-tokens",
+        "8",
+        "--generate-tokens",
+        "2",
+        "--batch",
+        "1,2",
+        "--repeat",
+        "1",
+        "--json",
+    ];
+    let report = json(&arguments);
+    let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        assert!(row["prefill_tokens_per_s"].as_f64().unwrap() > 0.0);
+        assert!(row["decode_tokens_per_s"].as_f64().unwrap() > 0.0);
+        assert_eq!(
+            (&row["prompt_tokens"], &row["generate_tokens"]),
+            (&8.into(), &2.into())
+        );
+        assert!(row["threads"].as_u64().unwrap() > 0);
+    }
+    assert_eq!(rows[1]["batch"], 2);
+}
+
+#[test]
+fn generate_repeats_itself_for_the_same_seed_only() {
+    let folder = text(quantized()).to_owned();
+    let run = |seed| {
+        let arguments = [
+            "generate",
+            &folder,
+            "The sea was",
+            "--temperature",
+            "1.2",
+            "--seed",
+            seed,
+            "--max-tokens",
+            "24",
+        ];
+        let output = dualgrain(&arguments);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+    };
+    assert_eq!(run("1"), run("1"));
+    assert_ne!(run("1"), run("2"));
+}
+
+#[test]
+fn inspect_shows_schemes_of_original_and_quantized_folders() {
+    let folder = text(quantized()).to_owned();
+    assert!(
+        json(&["inspect", &folder, "--json"])["bits_per_weight"]
+            .as_f64()
+            .unwrap()
+            < 4.6
+    );
+    assert_eq!(
+        json(&["inspect", text(&original()), "--json"])["bits_per_weight"],
+        16.0
+    );
+}
+
+#[test]
+fn plan_states_costs_and_writes_nothing() {
+    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("never-written");
+    let plan = json(&[
+        "quantize",
+        text(&original()),
+        "--out",
+        text(&out),
+        "--plan",
+        "--json",
+    ]);
+    assert!(plan["peak_memory_bytes"].as_u64().unwrap() > 0);
+    assert!(!out.exists());
+}
+
+#[test]
+fn an_existing_output_is_kept() {
+    let folder = quantized();
+    let before = fs::read(folder.join("model.safetensors")).unwrap();
+    let message = failure(&[
+        "quantize",
+        text(&original()),
+        "--out",
+        text(folder),
+        "--windows",
+        "1",
+    ]);
+    assert!(message.contains("--replace"), "{message}");
+    assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), before);
+}
+
+#[test]
+fn a_truncated_checkpoint_is_named_and_nothing_is_written() {
+    let model = damaged("truncated", |folder| {
+        let file = folder.join("model.safetensors");
+        let bytes = fs::read(&file).unwrap();
+        fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    });
+    let out = model.with_extension("out");
+    let message = failure(&["quantize", text(&model), "--out", text(&out)]);
+    assert!(message.contains("model.safetensors"), "{message}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn a_nan_weight_is_named_with_its_tensor() {
+    let model = damaged("nan", |folder| {
+        let file = folder.join("model.safetensors");
+        let mut bytes = fs::read(&file).unwrap();
+        let last = bytes.len() - 2;
+        bytes[last..].copy_from_slice(&0x7fc0u16.to_le_bytes());
+        fs::write(&file, bytes).unwrap();
+    });
+    let out = model.with_extension("out");
+    let message = failure(&["quantize", text(&model), "--out", text(&out), "--windows", "1"]);
+    assert!(message.contains("NaN") && message.contains("model."), "{message}");
+    assert!(!out.exists());
+}
+
+#[test]
+fn an_unknown_architecture_lists_the_known_ones() {
+    let model = damaged("architecture", |folder| {
+        rewrite(&folder.join("config.json"), |json| {
+            json.replace("Llama", "Gizmo").replace("llama", "gizmo")
+        });
+    });
+    let message = failure(&["generate", text(&model), "x"]);
+    assert!(message.contains("izmo") && message.contains("Llama"), "{message}");
+}
+
+#[test]
+fn a_tokenizer_that_does_not_fit_the_vocabulary_is_refused() {
+    let model = damaged("vocabulary", |folder| {
+        rewrite(&folder.join("tokenizer.json"), |json| {
+            json.replacen("\"id\": 2,", "\"id\": 9000,", 1)
+        });
+    });
+    let message = failure(&["generate", text(&model), "x"]);
+    assert!(message.contains("8192"), "{message}");
+}
+
+#[test]
+fn empty_calibration_and_too_long_prompts_are_refused() {
+    let empty = Path::new(env!("CARGO_TARGET_TMPDIR")).join("empty.txt");
+    fs::write(&empty, "").unwrap();
+    let out = empty.with_extension("out");
+    let message = failure(&[
+        "quantize",
+        text(&original()),
+        "--out",
+        text(&out),
+        "--calib",
+        text(&empty),
+    ]);
+    assert!(message.contains("empty.txt"), "{message}");
+    let prompt = "word ".repeat(5000);
+    let message = failure(&["generate", text(&original()), &prompt]);
+    assert!(message.contains("2048"), "{message}");
+}
+
+#[test]
+fn a_missing_folder_is_named() {
+    for verb in ["eval", "inspect", "bench", "chat"] {
+        let message = failure(&[verb, "no-such-folder"]);
+        assert!(message.contains("no-such-folder"), "{verb}: {message}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_is_an_error_that_says_so() {
+    // /dev/full fails every write with "no space left"; a journal or output cannot be a device, so the JSON result is.
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
+        .args(["doctor", "--json"])
+        .stdout(full)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
+}
