@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualgrain_engine::{EngineError, LoadOptions, Model};
+use dualgrain_engine::{EngineError, LoadOptions, Model, ModelConfig};
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, TensorSpec};
 use dualgrain_kernels::cpu::CpuBackend;
 use tempfile::TempDir;
@@ -262,4 +262,55 @@ fn unknown_architectures_and_other_quantizers_are_refused() {
     assert_ne!(larger, good);
     fs::write(&path, larger).unwrap();
     assert_refused(dir.path(), &["model.layers.2."]);
+}
+
+/// Random numbers that are the same in every run (a linear congruential generator).
+struct Noise(u64);
+
+impl Noise {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) as usize % bound
+    }
+
+    /// Overwrites, inserts or removes a few bytes of `text[..end]`.
+    fn damage(&mut self, text: &mut Vec<u8>, end: usize) {
+        const DIGITS: &[u8] = b"0123456789-.eE[]{}\",:ntf\xff\x00";
+        for _ in 0..=self.below(3) {
+            let (at, byte) = (self.below(end), DIGITS[self.below(DIGITS.len())]);
+            match self.below(3) {
+                0 => text[at] = byte,
+                1 => text.insert(at, byte),
+                _ => drop(text.remove(at)),
+            }
+        }
+    }
+}
+
+#[test]
+fn damaged_configs_give_a_config_or_an_error_but_never_a_panic() {
+    let mut noise = Noise(1);
+    for case in ["llama3", "qwen2-window", "opt", "bloom"] {
+        let good = fs::read(fixture(case).join("config.json")).unwrap();
+        for _ in 0..2_000 {
+            let mut text = good.clone();
+            noise.damage(&mut text, good.len() - 8);
+            let _ = ModelConfig::from_json(&String::from_utf8_lossy(&text));
+        }
+    }
+}
+
+#[test]
+fn damaged_headers_give_a_model_or_an_error_but_never_a_panic() {
+    let dir = copy("llama-bias");
+    let path = dir.path().join("model.safetensors");
+    let good = fs::read(&path).unwrap();
+    let header = 8 + usize::try_from(u64::from_le_bytes(good[..8].try_into().unwrap())).unwrap();
+    let mut noise = Noise(2);
+    for _ in 0..300 {
+        let mut file = good.clone();
+        noise.damage(&mut file, header - 8);
+        fs::write(&path, file).unwrap();
+        let _ = load(dir.path());
+    }
 }

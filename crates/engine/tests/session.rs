@@ -37,7 +37,8 @@ fn refused_steps_change_nothing() {
     session.run(&[(0, &[1, 2, 3])]).unwrap();
     let before = logits(&mut session, &[2]);
     let long = [1; 71];
-    let refused: [(&[(usize, &[u32])], &str); 7] = [
+    type Batch<'a> = &'a [(usize, &'a [u32])];
+    let refused: [(Batch<'_>, &str); 7] = [
         (&[(0, &[96])], "vocabulary of 96"),
         (&[(0, &[4]), (2, &[4])], "sequence 2"),
         (&[(1, &[4]), (1, &[4])], "twice"),

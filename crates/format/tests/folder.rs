@@ -99,6 +99,27 @@ fn an_unfinished_folder_leaves_nothing_behind() {
     assert!(names(tmp.path()).is_empty());
 }
 
+#[cfg(unix)]
+#[test]
+fn folders_of_dead_processes_are_removed_and_those_of_living_ones_are_not() {
+    let tmp = tempfile::tempdir().unwrap();
+    let target = tmp.path().join("model");
+    let abandoned = tmp.path().join(".model.partial-0");
+    fs::create_dir(&abandoned).unwrap();
+    fs::write(abandoned.join("model.safetensors"), b"half").unwrap();
+    fs::create_dir(tmp.path().join(".model2.partial-0")).unwrap();
+    let living = FolderWriter::create(&target, false).unwrap();
+    assert!(!abandoned.exists());
+    let second = FolderWriter::create(&target, false);
+    assert!(
+        matches!(second, Err(CheckpointError::Io { .. })),
+        "two writers at one target"
+    );
+    assert!(living.partial_path().exists());
+    living.commit().unwrap();
+    assert_eq!(names(tmp.path()), [".model2.partial-0", "model"]);
+}
+
 #[test]
 fn a_missing_tensor_stops_the_commit() {
     let tmp = tempfile::tempdir().unwrap();

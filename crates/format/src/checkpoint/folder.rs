@@ -11,7 +11,7 @@ use crate::checkpoint::{CheckpointError, TensorSpec, linear_tensors};
 /// Writes a model folder beside its target and renames it when it is complete; dropping it unfinished removes it.
 ///
 /// A process that is killed leaves `.NAME.partial-PID` behind: hidden, and without the target's name, so no program
-/// takes it for a model. It may be deleted.
+/// takes it for a model. The next writer to the same target removes it.
 #[derive(Debug)]
 pub struct FolderWriter {
     target: PathBuf,
@@ -21,6 +21,8 @@ pub struct FolderWriter {
     replace: bool,
     shard_bytes: u64,
     tensors: Option<TensorsWriter>,
+    /// Held on `partial` as long as this process lives: what is not locked has been left by a dead one.
+    _lock: Option<fs::File>,
 }
 
 impl FolderWriter {
@@ -31,20 +33,20 @@ impl FolderWriter {
     pub fn create(target: &Path, replace: bool) -> Result<Self, CheckpointError> {
         check_target(target, replace)?;
         let sibling = |kind: &str| sibling(target, kind);
-        let writer = Self {
+        let (partial, replaced) = (sibling("partial")?, sibling("replaced")?);
+        let parent = parent(target);
+        fs::create_dir_all(parent).map_err(CheckpointError::io("create", parent))?;
+        remove_abandoned(parent, target);
+        fs::create_dir(&partial).map_err(CheckpointError::io("create", &partial))?;
+        Ok(Self {
             target: target.to_path_buf(),
-            partial: sibling("partial")?,
-            replaced: sibling("replaced")?,
+            _lock: lock(&partial),
+            partial,
+            replaced,
             replace,
             shard_bytes: SHARD_BYTES,
             tensors: None,
-        };
-        let parent = parent(target);
-        fs::create_dir_all(parent).map_err(CheckpointError::io("create", parent))?;
-        // Only a process that died with the same id can have left it.
-        remove_if_there(&writer.partial).map_err(CheckpointError::io("remove", &writer.partial))?;
-        fs::create_dir(&writer.partial).map_err(CheckpointError::io("create", &writer.partial))?;
-        Ok(writer)
+        })
     }
 
     /// Files of at most `bytes` instead of 5 GB.
@@ -175,6 +177,26 @@ fn sibling(target: &Path, kind: &str) -> Result<PathBuf, CheckpointError> {
             path: target.to_path_buf(),
         }),
     }
+}
+
+/// Removes the unfinished folders of dead processes; whatever cannot be opened, locked or removed stays, since it
+/// costs disk space only.
+fn remove_abandoned(parent: &Path, target: &Path) {
+    let Some(name) = target.file_name() else { return };
+    let prefix = format!(".{}.partial-", name.to_string_lossy());
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(&prefix);
+        if ours && let Some(_lock) = lock(&entry.path()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// An exclusive lock on a folder; `None` when another process has it or the system cannot lock folders.
+fn lock(dir: &Path) -> Option<fs::File> {
+    let dir = fs::File::open(dir).ok()?;
+    dir.try_lock().ok()?;
+    Some(dir)
 }
 
 /// The folder that holds `target`: the current one for a bare name.
