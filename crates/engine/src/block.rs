@@ -20,7 +20,7 @@ use crate::{
 
 /// A packed linear with the way its input is quantized.
 pub struct Projection<B: Backend> {
-    /// Packed weights [n,k].
+    /// Packed weights `[n,k]`.
     pub linear: B::Linear,
     /// How the input becomes INT8; `None` for float weights.
     pub activations: Option<ActivationScale>,

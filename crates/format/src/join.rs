@@ -46,7 +46,7 @@ impl LinearWeights {
         }
     }
 
-    /// Bias [N].
+    /// Bias `[N]`.
     pub fn bias(&self) -> Option<&[f32]> {
         match self {
             Self::Float(l) => l.bias(),

@@ -86,7 +86,7 @@ pub struct FloatLinear {
 }
 
 impl FloatLinear {
-    /// Checks and takes `weight` [N,K] and `bias` [N].
+    /// Checks and takes `weight` `[N,K]` and `bias` `[N]`.
     ///
     /// # Errors
     /// A length that does not fit the shape, or a value that is not finite.
@@ -110,12 +110,12 @@ impl FloatLinear {
         self.k
     }
 
-    /// Weights [N,K], row-major.
+    /// Weights `[N,K]`, row-major.
     pub fn weight(&self) -> &FloatValues {
         &self.weight
     }
 
-    /// Bias [N].
+    /// Bias `[N]`.
     pub fn bias(&self) -> Option<&[f32]> {
         self.bias.as_deref()
     }
@@ -133,7 +133,7 @@ pub struct Int8Linear {
 }
 
 impl Int8Linear {
-    /// Checks and takes `w8` [N,K] in -127..=127, `s1` [N], `bias` [N] and a static activation scale.
+    /// Checks and takes `w8` `[N,K]` in -127..=127, `s1` `[N]`, `bias` `[N]` and a static activation scale.
     ///
     /// # Errors
     /// A length that does not fit the shape, -128 among the weights, or a float that is not finite.
@@ -176,17 +176,17 @@ impl Int8Linear {
         self.k
     }
 
-    /// Weights [N,K], row-major, -127..=127.
+    /// Weights `[N,K]`, row-major, -127..=127.
     pub fn w8(&self) -> &[i8] {
         &self.w8
     }
 
-    /// Channel scales [N].
+    /// Channel scales `[N]`.
     pub fn s1(&self) -> &[f32] {
         &self.s1
     }
 
-    /// Bias [N].
+    /// Bias `[N]`.
     pub fn bias(&self) -> Option<&[f32]> {
         self.bias.as_deref()
     }
@@ -206,9 +206,9 @@ pub struct QuantizedParts {
     pub zero: Vec<u8>,
     /// Group scales [N, groups], 1..=127.
     pub s2: Vec<u8>,
-    /// Channel scales [N].
+    /// Channel scales `[N]`.
     pub s1: Vec<f32>,
-    /// Bias [N].
+    /// Bias `[N]`.
     pub bias: Option<Vec<f32>>,
     /// Static per-tensor activation scale; `None` means per-token.
     pub ta: Option<f32>,
@@ -324,12 +324,12 @@ impl QuantizedLinear {
         &self.parts.s2[row * groups..(row + 1) * groups]
     }
 
-    /// Channel scales [N].
+    /// Channel scales `[N]`.
     pub fn s1(&self) -> &[f32] {
         &self.parts.s1
     }
 
-    /// Bias [N].
+    /// Bias `[N]`.
     pub fn bias(&self) -> Option<&[f32]> {
         self.parts.bias.as_deref()
     }

@@ -11,9 +11,9 @@ use crate::{FormatError, GroupSize};
 pub const QUANT_METHOD: &str = "dualgrain";
 /// The only version of the tensor layout so far.
 pub const FORMAT_VERSION: u32 = 1;
-/// Tensor F32 [num_layers] with the static key scales of an `int8-static` cache.
+/// Tensor F32 `[num_layers]` with the static key scales of an `int8-static` cache.
 pub const KEY_SCALES_TENSOR: &str = "kv_cache.key_scales";
-/// Tensor F32 [num_layers] with the static value scales of an `int8-static` cache.
+/// Tensor F32 `[num_layers]` with the static value scales of an `int8-static` cache.
 pub const VALUE_SCALES_TENSOR: &str = "kv_cache.value_scales";
 
 /// `quantization_config` of a dual-grained folder.
@@ -89,7 +89,7 @@ pub enum CacheScheme {
 pub enum TensorScheme {
     /// `X.weight` in a float type.
     Float,
-    /// `X.w8` I8 [N,K] and `X.s1` F32 [N].
+    /// `X.w8` I8 `[N,K]` and `X.s1` F32 `[N]`.
     W8,
     /// `X.q`, `X.zero`, `X.s2`, `X.s1`: the dual-grained layer.
     W4,

@@ -9,7 +9,7 @@ use dualgrain_format::{
 use crate::{Weights, WeightsError};
 
 impl Weights {
-    /// Takes linear `name` [n,k] in the scheme `quantization` lists for it (float without one).
+    /// Takes linear `name` `[n,k]` in the scheme `quantization` lists for it (float without one).
     ///
     /// # Errors
     /// As [`Self::float`]; contents that break the number format.
