@@ -13,7 +13,7 @@ use super::isa::{Isa, not_available};
 use super::pool::Pool;
 use super::share::{Shared, for_each_chunk};
 use super::tensor::{Matrix, Quantized, Table};
-use super::{elementwise, gram, norm, quantize, rope, softmax};
+use super::{elementwise, gram, norm, quadratic, quantize, rope, softmax};
 use crate::{
     Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Columns, Gram,
     KernelError, Operand, Step,
@@ -400,7 +400,7 @@ impl Backend for CpuBackend {
     }
 
     fn quadratic_rows(&self, gram: &Gram, errors: &[f32], out: &mut [f64]) {
-        gram::quadratic_rows(self.isa, &self.pool, gram, errors, out);
+        quadratic::quadratic_rows(self.isa, &self.pool, gram, errors, out);
     }
 
     fn abs_max(&self, x: &Matrix, columns: Columns, maxima: &mut [f32]) {

@@ -23,6 +23,7 @@ mod gram;
 mod isa;
 mod norm;
 mod pool;
+mod quadratic;
 mod quantize;
 mod rope;
 mod share;
