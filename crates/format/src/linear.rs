@@ -110,6 +110,11 @@ impl FloatLinear {
         self.k
     }
 
+    /// Weights `[N,K]` and bias `[N]`, to change them without a copy.
+    pub fn into_parts(self) -> (FloatValues, Option<Vec<f32>>) {
+        (self.weight, self.bias)
+    }
+
     /// Weights `[N,K]`, row-major.
     pub fn weight(&self) -> &FloatValues {
         &self.weight

@@ -90,7 +90,7 @@ impl<'a> RowGroups<'a> {
     }
 
     /// The errors [K] under channel scale `s1`.
-    fn errors(&self, s1: f32, errors: &mut [f32]) {
+    pub fn errors(&self, s1: f32, errors: &mut [f32]) {
         for group in 0..self.groups.len() {
             let columns = self.group_size.range(group, self.weights.len());
             self.grid(group, s1)

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use dualgrain_engine::EngineError;
 use dualgrain_format::FormatError;
 use dualgrain_format::checkpoint::CheckpointError;
+use dualgrain_kernels::KernelError;
 use thiserror::Error;
 
 /// Why a model could not be quantized.
@@ -19,6 +20,17 @@ pub enum QuantError {
     /// A quantized layer broke the number format.
     #[error(transparent)]
     Format(#[from] FormatError),
+    /// The device refused a buffer.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// config.json cannot be read or written as JSON.
+    #[error("{}: {source}", .path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
     /// The output or the journal could not be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -40,5 +52,52 @@ pub enum QuantError {
         layer: usize,
         /// Which linear.
         role: &'static str,
+    },
+    /// An earlier run into the same folder was not finished.
+    #[error(
+        "{} holds the finished blocks of an earlier run: continue it with --resume, or delete that folder to start anew",
+        .path.display()
+    )]
+    JournalExists {
+        /// The journal.
+        path: PathBuf,
+    },
+    /// The journal belongs to a run with other options, another model or another text.
+    #[error(
+        "{} belongs to another run and cannot be resumed ({differences}): use the same options, or delete that folder to \
+         start anew",
+        .path.display()
+    )]
+    JournalDiffers {
+        /// The journal.
+        path: PathBuf,
+        /// What differs.
+        differences: String,
+    },
+    /// Something else lies where the journal should be.
+    #[error("{} does not belong to a journal: it stands where the journal of this output would go, move it away", .path.display())]
+    NotAJournal {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A calibration token that the model does not have.
+    #[error(
+        "calibration token {got} is outside the vocabulary of {vocab_size}: does the tokenizer belong to this model?"
+    )]
+    Token {
+        /// The token.
+        got: u32,
+        /// Entries of the vocabulary.
+        vocab_size: usize,
+    },
+    /// A calibration window longer than the model's positions.
+    #[error(
+        "calibration windows of {got} tokens, the model has {max_positions} positions: ask for shorter windows"
+    )]
+    WindowTooLong {
+        /// Tokens in a window.
+        got: usize,
+        /// Positions of the model.
+        max_positions: usize,
     },
 }

@@ -9,6 +9,7 @@ use crate::channel::{
 use crate::grid::Grid;
 use crate::group::{GroupChoice, NUM_GROUP_RATIOS, search_groups, whole_ranges};
 use crate::screen::{Screen, diagonal_blocks};
+use crate::smooth::{divide, multiply_columns};
 use crate::work::RowWork;
 use crate::{Meter, QuantError};
 
@@ -264,4 +265,37 @@ pub fn output_error<B: Backend>(backend: &B, gram: &Gram, weights: &[f32], linea
         error += quadratic_sum(backend, gram, &errors);
     }
     error
+}
+
+/// Normalized squared error of the output when the layer is smoothed by `scales` and rounded to nearest. `layer` and
+/// `gram` are not smoothed: the errors are brought back instead, which spares a copy of the Gram matrix.
+pub fn round_to_nearest_error<B: Backend>(
+    backend: &B,
+    layer: FloatRows<'_>,
+    gram: &Gram,
+    scales: &[f32],
+    group_size: GroupSize,
+) -> f64 {
+    let (k, num_groups) = (layer.k, group_size.num_groups(layer.k));
+    let mut smoothed = layer.weights.to_vec();
+    multiply_columns(&mut smoothed, scales);
+    let groups = whole_ranges(&smoothed, k, group_size);
+    let mut errors = vec![0.0; smoothed.len()];
+    let rows = smoothed.chunks_exact(k).zip(groups.chunks_exact(num_groups));
+    for ((weights, groups), errors) in rows.zip(errors.chunks_exact_mut(k)) {
+        let row = RowGroups::new(weights, groups, group_size);
+        let s1 = if group_size == GroupSize::WholeRow {
+            row.scale(0)
+        } else {
+            row.s1(1.0)
+        };
+        row.errors(s1, errors);
+        divide(errors, scales);
+    }
+    let energy = quadratic_sum(backend, gram, layer.weights);
+    if energy > 0.0 {
+        quadratic_sum(backend, gram, &errors) / energy
+    } else {
+        0.0
+    }
 }

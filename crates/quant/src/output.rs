@@ -1,0 +1,330 @@
+//! The finished folder: quantized tensors from the journal, everything else as it was, in one piece.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use dualgrain_engine::{BlockSpec, EngineError, ModelConfig, Role, Weights, WeightsError};
+use dualgrain_format::checkpoint::{
+    CheckpointError, Dtype, FolderWriter, LinearLayout, TensorEntry, TensorSpec, TensorTable,
+};
+use dualgrain_format::{
+    CacheScheme, Int8Linear, KEY_SCALES_TENSOR, LinearWeights, QuantizationConfig, TensorScheme,
+    VALUE_SCALES_TENSOR,
+};
+use half::{bf16, f16};
+
+use crate::calibration::f32_bytes;
+use crate::journal::{FinishedBlock, Journal};
+use crate::report::QuantReport;
+use crate::{QuantError, QuantJob, page};
+
+/// Files of a model folder besides config.json and weights that belong to the model.
+const COPIED: [&str; 13] = [
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "NOTICE",
+];
+
+/// The report's file names inside the output.
+pub const REPORT_JSON: &str = "quantization_report.json";
+/// The report as a page.
+pub const REPORT_HTML: &str = "quantization_report.html";
+
+/// Leading parts of tensor names that checkpoints of the bare model leave out.
+const LEADING: [&str; 2] = ["model.", "transformer."];
+
+/// Checks that the folder can be made, before hours of work.
+///
+/// # Errors
+/// The output exists, or its parent cannot be written.
+pub fn check_target(job: &QuantJob) -> Result<(), QuantError> {
+    FolderWriter::create(&job.out_dir, job.replace)
+        .map(drop)
+        .map_err(QuantError::from)
+}
+
+/// Writes the output folder from the journal of all blocks.
+///
+/// # Errors
+/// An I/O error; the target is then what it was before.
+pub fn assemble(
+    job: &QuantJob,
+    config: &ModelConfig,
+    weights: &Weights,
+    journal: &Journal,
+    finished: &[FinishedBlock],
+    report: &QuantReport,
+) -> Result<(), QuantError> {
+    let blocks = (0..config.num_layers).map(|layer| BlockFile::open(&journal.tensors_path(layer)));
+    let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
+    let head = job
+        .options
+        .lm_head_int8
+        .then(|| int8_head(config, weights))
+        .transpose()?;
+    let copied = copied_tensors(config, weights, &blocks, head.is_some());
+    let mut writer = FolderWriter::create(&job.out_dir, job.replace)?;
+    writer.start_tensors(specs(config, weights, &blocks, &copied, head.as_ref(), job)?)?;
+    for name in &copied {
+        let (_, _, bytes) = weights.raw(name).map_err(EngineError::from)?;
+        writer.write_tensor(name, bytes)?;
+        weights.release_pages();
+    }
+    if let Some(head) = head {
+        writer.write_linear(config.family.head_name(), &LinearWeights::W8(head))?;
+    }
+    for block in &blocks {
+        block.copy_to(&mut writer)?;
+    }
+    write_cache_scales(&mut writer, finished, job)?;
+    write_files(&mut writer, job, config, report)?;
+    writer.commit()?;
+    Ok(())
+}
+
+/// The tensors of a finished block, read when they are needed.
+struct BlockFile {
+    path: std::path::PathBuf,
+    table: TensorTable,
+}
+
+impl BlockFile {
+    fn open(path: &Path) -> Result<Self, QuantError> {
+        let bytes = fs::read(path).map_err(CheckpointError::io("read", path))?;
+        Ok(Self {
+            table: TensorTable::parse(path, &bytes)?,
+            path: path.to_path_buf(),
+        })
+    }
+
+    fn copy_to(&self, writer: &mut FolderWriter) -> Result<(), QuantError> {
+        let bytes = fs::read(&self.path).map_err(CheckpointError::io("read", &self.path))?;
+        for (name, TensorEntry { bytes: range, .. }) in &self.table.tensors {
+            writer.write_tensor(name, bytes.get(range.clone()).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+}
+
+fn specs(
+    config: &ModelConfig,
+    weights: &Weights,
+    blocks: &[BlockFile],
+    copied: &[String],
+    head: Option<&Int8Linear>,
+    job: &QuantJob,
+) -> Result<Vec<TensorSpec>, QuantError> {
+    let spec = |name: &str, dtype, shape: &[usize]| TensorSpec {
+        name: name.to_owned(),
+        dtype,
+        shape: shape.to_vec(),
+    };
+    let mut specs = Vec::new();
+    for name in copied {
+        let (dtype, shape, _) = weights.raw(name).map_err(EngineError::from)?;
+        specs.push(spec(name, dtype, shape));
+    }
+    if let Some(head) = head {
+        let layout = LinearLayout::of(&LinearWeights::W8(head.clone()));
+        specs.extend(layout.specs(config.family.head_name()));
+    }
+    let tensors = blocks.iter().flat_map(|block| &block.table.tensors);
+    specs.extend(tensors.map(|(name, entry)| spec(name, entry.dtype, &entry.shape)));
+    if job.options.kv_cache == CacheScheme::Int8Static {
+        let shape = [config.num_layers];
+        specs.push(spec(KEY_SCALES_TENSOR, Dtype::F32, &shape));
+        specs.push(spec(VALUE_SCALES_TENSOR, Dtype::F32, &shape));
+    }
+    Ok(specs)
+}
+
+/// Names, as stored, of the original tensors that stay.
+fn copied_tensors(
+    config: &ModelConfig,
+    weights: &Weights,
+    blocks: &[BlockFile],
+    int8_head: bool,
+) -> Vec<String> {
+    let mut replaced: BTreeSet<String> = linear_names(config)
+        .into_iter()
+        .flat_map(|name| [format!("{name}.weight"), format!("{name}.bias")])
+        .collect();
+    replaced.extend(
+        blocks
+            .iter()
+            .flat_map(|block| block.table.tensors.keys().cloned()),
+    );
+    if int8_head {
+        replaced.insert(format!("{}.weight", config.family.head_name()));
+    }
+    let is_replaced = |stored: &str| {
+        let full = LEADING.iter().map(|leading| format!("{leading}{stored}"));
+        std::iter::once(stored.to_owned())
+            .chain(full)
+            .any(|name| replaced.contains(&name))
+    };
+    weights
+        .names()
+        .into_iter()
+        .filter(|name| !is_replaced(name))
+        .collect()
+}
+
+/// The linears of all blocks by their checkpoint names.
+fn linear_names(config: &ModelConfig) -> Vec<String> {
+    let of_block = |layer| {
+        let spec = BlockSpec::new(config, layer);
+        let members = spec.roles.into_iter().flat_map(|role| role.members);
+        members.map(|member| member.name).collect::<Vec<_>>()
+    };
+    (0..config.num_layers).flat_map(of_block).collect()
+}
+
+fn write_cache_scales(
+    writer: &mut FolderWriter,
+    finished: &[FinishedBlock],
+    job: &QuantJob,
+) -> Result<(), QuantError> {
+    if job.options.kv_cache != CacheScheme::Int8Static {
+        return Ok(());
+    }
+    let scales = |part: usize| -> Vec<f32> {
+        finished
+            .iter()
+            .map(|block| block.cache_scales.map_or(0.0, |scales| scales[part]))
+            .collect()
+    };
+    writer.write_tensor(KEY_SCALES_TENSOR, &f32_bytes(&scales(0)))?;
+    writer.write_tensor(VALUE_SCALES_TENSOR, &f32_bytes(&scales(1)))?;
+    Ok(())
+}
+
+fn write_files(
+    writer: &mut FolderWriter,
+    job: &QuantJob,
+    config: &ModelConfig,
+    report: &QuantReport,
+) -> Result<(), QuantError> {
+    for name in COPIED {
+        let path = job.model_dir.join(name);
+        if path.is_file() {
+            let bytes = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+            writer.write_file(name, &bytes)?;
+        }
+    }
+    let path = job.model_dir.join("config.json");
+    let original = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+    let json = |source| QuantError::Json {
+        path: path.clone(),
+        source,
+    };
+    let mut value: serde_json::Value = serde_json::from_slice(&original).map_err(json)?;
+    value["quantization_config"] = serde_json::to_value(quantization_config(job, config)).map_err(json)?;
+    writer.write_file("config.json", format!("{value:#}\n").as_bytes())?;
+    let text = serde_json::to_string_pretty(report).map_err(json)?;
+    writer.write_file(REPORT_JSON, text.as_bytes())?;
+    writer.write_file(REPORT_HTML, page::html(report).as_bytes())?;
+    Ok(())
+}
+
+fn quantization_config(job: &QuantJob, config: &ModelConfig) -> QuantizationConfig {
+    let options = &job.options;
+    let mut described = QuantizationConfig::new(options.group_size, options.activations, options.kv_cache);
+    described.smoothing = options.smoothing.to_string();
+    described.search = options.search.to_string();
+    described.tensors = linear_names(config)
+        .into_iter()
+        .map(|name| (name, TensorScheme::W4))
+        .collect();
+    if options.lm_head_int8 {
+        described
+            .tensors
+            .insert(config.family.head_name().into(), TensorScheme::W8);
+    }
+    described
+}
+
+/// The head in INT8, each row by its abs-max / 127. A tied head leaves the embedding as it is.
+fn int8_head(config: &ModelConfig, weights: &Weights) -> Result<Int8Linear, QuantError> {
+    let (head, embedding) = (config.family.head_name(), config.family.embedding_name());
+    let name = if config.tie_embeddings { embedding } else { head };
+    let (dtype, _, bytes) = weights
+        .raw(&format!("{name}.weight"))
+        .map_err(EngineError::from)?;
+    let (n, k) = (config.vocab_size, config.hidden_size);
+    let (mut w8, mut s1) = (Vec::with_capacity(n * k), Vec::with_capacity(n));
+    for row in bytes.chunks_exact(bytes.len() / n) {
+        let row = widened(dtype, row);
+        let scale = row.iter().fold(0.0_f32, |max, w| max.max(w.abs())) / 127.0;
+        let inv_scale = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+        w8.extend(
+            row.iter()
+                .map(|w| (w * inv_scale).round_ties_even().clamp(-127.0, 127.0) as i8),
+        );
+        s1.push(scale);
+    }
+    weights.release_pages();
+    Ok(Int8Linear::new((n, k), w8, s1, None, None)?)
+}
+
+/// A stored row of floats as f32; the loader has refused every other type before.
+fn widened(dtype: Dtype, row: &[u8]) -> Vec<f32> {
+    match dtype {
+        Dtype::BF16 => row
+            .chunks_exact(2)
+            .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
+            .collect(),
+        Dtype::F16 => row
+            .chunks_exact(2)
+            .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
+            .collect(),
+        _ => row
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect(),
+    }
+}
+
+/// Reads every tensor once before the work starts: shapes, types, values that are not finite, tensors that belong to
+/// nothing. A model that fails should fail in its first seconds.
+///
+/// # Errors
+/// What the loader would say of the model.
+pub fn check_tensors(config: &ModelConfig, weights: &Weights) -> Result<(), EngineError> {
+    let vector = |name: String, len: usize| weights.f32(&name, &[len]).map(drop);
+    let norm = |spec: &dualgrain_engine::NormSpec| -> Result<(), WeightsError> {
+        vector(format!("{}.weight", spec.name), spec.len)?;
+        match spec.kind {
+            dualgrain_engine::NormKind::Rms => Ok(()),
+            dualgrain_engine::NormKind::Layer => vector(format!("{}.bias", spec.name), spec.len),
+        }
+    };
+    for layer in 0..config.num_layers {
+        let spec = BlockSpec::new(config, layer);
+        for role in Role::ALL {
+            dualgrain_engine::load_role(weights, &spec, role, None)?;
+            weights.release_pages();
+        }
+        norm(&spec.attn_norm)?;
+        norm(&spec.ffn_norm)?;
+        spec.qk_norm.iter().flatten().try_for_each(norm)?;
+    }
+    norm(&config.final_norm())?;
+    if !config.tie_embeddings {
+        let (n, k) = (config.vocab_size, config.hidden_size);
+        weights.linear(config.family.head_name(), (n, k), false, None)?;
+        weights.release_pages();
+    }
+    Ok(())
+}

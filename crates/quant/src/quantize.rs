@@ -1,0 +1,212 @@
+//! The whole run: check, calibrate block by block, journal, assemble.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use dualgrain_engine::{BlockSpec, Embedding, EngineError, ModelConfig, Position, Weights};
+use dualgrain_format::checkpoint::CheckpointError;
+use dualgrain_kernels::Backend;
+
+use crate::block::{Context, quantize_block};
+use crate::calibration::Windows;
+use crate::journal::{FinishedBlock, Identity, Journal};
+use crate::output;
+use crate::report::QuantReport;
+use crate::stream::Stream;
+use crate::work::block_work;
+use crate::{Meter, Monitor, QuantError, QuantJob};
+
+/// What a run has done.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantSummary {
+    /// Errors, outliers and scales of every linear, and notices; also written into the folder.
+    pub report: QuantReport,
+    /// Blocks that came from the journal of an earlier run.
+    pub num_resumed: usize,
+}
+
+/// Quantizes the model of `job` on the calibration text `tokens`.
+///
+/// # Errors
+/// See [`QuantError`]; nothing existing is changed then, and finished blocks stay in the journal.
+pub fn quantize<B: Backend>(
+    job: &QuantJob,
+    backend: &B,
+    tokens: &[u32],
+    monitor: Monitor<'_>,
+) -> Result<QuantSummary, QuantError> {
+    let config = ModelConfig::load(&job.model_dir).map_err(EngineError::from)?;
+    let windows = check_job(job, &config, tokens)?;
+    output::check_target(job)?;
+    let weights = Weights::open(&job.model_dir).map_err(EngineError::from)?;
+    let identity = identity(job, &windows, tokens)?;
+    let journal = Journal::open(Journal::path_for(&job.out_dir), job.journal, &identity)?;
+
+    let meter = Meter::new(monitor, total_work(job, &config, &windows));
+    meter.start("checking the model".into());
+    let embedding = Embedding::load(backend, &weights, &config)?;
+    output::check_tensors(&config, &weights)?;
+    weights.finish().map_err(EngineError::from)?;
+
+    let mut stream = Stream::new(
+        backend,
+        &config,
+        &windows,
+        spill_dir(job, &config, &windows, &journal),
+    )?;
+    stream.embed(&embedding, tokens, &windows)?;
+    drop(embedding);
+    let mut finished = journal.finished_blocks(config.num_layers);
+    let num_resumed = finished.len();
+    if let Some(last) = num_resumed.checked_sub(1) {
+        let (floats, count) = (stream.floats_per_window(), stream.num_windows());
+        journal.read_residual(last, floats, count, |window, rows| {
+            stream.restore_residual(window, rows)
+        })?;
+        meter.advance(total_work(job, &config, &windows) / config.num_layers as u64 * num_resumed as u64)?;
+    }
+    let context = Context {
+        backend,
+        config: &config,
+        weights: &weights,
+        options: &job.options,
+        meter: &meter,
+    };
+    for layer in num_resumed..config.num_layers {
+        finished.push(run_block(&context, &mut stream, &journal, layer)?);
+    }
+    drop(stream);
+    meter.start("writing the model".into());
+    let report = QuantReport {
+        options: job.options.described(),
+        num_windows: windows.len(),
+        window_tokens: windows.window_len(),
+        notice: windows.notice.clone(),
+        linears: finished.iter().flat_map(|block| block.reports.clone()).collect(),
+    };
+    output::assemble(job, &config, &weights, &journal, &finished, &report)?;
+    journal.clear()?;
+    Ok(QuantSummary { report, num_resumed })
+}
+
+fn run_block<B: Backend>(
+    context: &Context<'_, B>,
+    stream: &mut Stream<'_, B>,
+    journal: &Journal,
+    layer: usize,
+) -> Result<FinishedBlock, QuantError> {
+    let block = quantize_block(context, stream, layer)?;
+    let num_windows = stream.num_windows();
+    journal.append(layer, &block, num_windows, |window| {
+        Ok(stream.residual(window)?.to_vec())
+    })?;
+    Ok(FinishedBlock {
+        cache_scales: block.cache_scales,
+        reports: block.reports,
+    })
+}
+
+fn check_job(job: &QuantJob, config: &ModelConfig, tokens: &[u32]) -> Result<Windows, QuantError> {
+    if config.quantization.is_some() {
+        return Err(QuantError::AlreadyQuantized {
+            path: job.model_dir.clone(),
+        });
+    }
+    let windows = Windows::evenly_spaced(tokens.len(), job.options.num_windows, job.options.window_tokens)?;
+    if let Some(&got) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
+        return Err(QuantError::Token {
+            got,
+            vocab_size: config.vocab_size,
+        });
+    }
+    let learned = matches!(config.position, Position::Learned { .. });
+    if learned && windows.window_len() > config.max_positions {
+        return Err(QuantError::WindowTooLong {
+            got: windows.window_len(),
+            max_positions: config.max_positions,
+        });
+    }
+    Ok(windows)
+}
+
+fn total_work(job: &QuantJob, config: &ModelConfig, windows: &Windows) -> u64 {
+    let spec = BlockSpec::new(config, 0);
+    let (group_size, search) = (job.options.group_size, job.options.search);
+    let block = block_work(&spec, group_size, search, windows.len(), windows.window_len());
+    block * config.num_layers as u64
+}
+
+/// Where the calibration stream goes when it is too large for memory.
+fn spill_dir<'j>(
+    job: &QuantJob,
+    config: &ModelConfig,
+    windows: &Windows,
+    journal: &'j Journal,
+) -> Option<&'j Path> {
+    (stream_bytes(config, windows) > job.spill_above_bytes).then(|| journal.dir())
+}
+
+/// Bytes of the calibration stream: residual and attention output of every token.
+pub fn stream_bytes(config: &ModelConfig, windows: &Windows) -> u64 {
+    let floats = config.hidden_size + config.q_size();
+    (windows.len() * windows.window_len() * floats * size_of::<f32>()) as u64
+}
+
+/// What a journal must agree on: version, options, model files, calibration text.
+fn identity(job: &QuantJob, windows: &Windows, tokens: &[u32]) -> Result<Identity, QuantError> {
+    let mut entries = vec![(
+        "dualgrain version".to_owned(),
+        env!("CARGO_PKG_VERSION").to_owned(),
+    )];
+    entries.extend(job.options.described());
+    let mut hasher = crc32fast::Hasher::new();
+    for range in &windows.ranges {
+        tokens[range.clone()]
+            .iter()
+            .for_each(|token| hasher.update(&token.to_le_bytes()));
+    }
+    entries.push((
+        "calibration text".into(),
+        format!("crc32 {:08x}", hasher.finalize()),
+    ));
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&job.model_dir).map_err(CheckpointError::io("look into", &job.model_dir))? {
+        let path = entry
+            .map_err(CheckpointError::io("look into", &job.model_dir))?
+            .path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        if name == "config.json" || name.ends_with(".safetensors") {
+            files.push((format!("model file {name}"), fingerprint(&path)?));
+        }
+    }
+    files.sort();
+    entries.extend(files);
+    Ok(Identity { entries })
+}
+
+/// Size, time of change and checksum of the first megabyte (a checkpoint's table of tensors).
+fn fingerprint(path: &Path) -> Result<String, QuantError> {
+    let read = || -> std::io::Result<String> {
+        let mut file = File::open(path)?;
+        let metadata = file.metadata()?;
+        let changed = metadata
+            .modified()?
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let mut head = Vec::new();
+        file.by_ref().take(1 << 20).read_to_end(&mut head)?;
+        let crc = crc32fast::hash(&head);
+        Ok(format!(
+            "{} bytes, changed {}, crc32 {crc:08x}",
+            metadata.len(),
+            changed.as_nanos()
+        ))
+    };
+    read().map_err(|e| CheckpointError::io("read", path)(e).into())
+}
