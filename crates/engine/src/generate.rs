@@ -7,9 +7,10 @@ use dualgrain_kernels::Backend;
 use serde::Serialize;
 use thiserror::Error;
 
+use crate::detokenizer::DecodeStream;
 use crate::sampler::{Sampler, SamplerError, SamplingParams};
 use crate::stop::StopMatcher;
-use crate::tokenizer::{DecodeStream, Tokenizer, TokenizerError};
+use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::{EngineError, Session};
 
 /// What to generate and when to end.

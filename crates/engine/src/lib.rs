@@ -8,6 +8,7 @@
 mod block;
 pub mod chat;
 mod config;
+pub mod detokenizer;
 mod error;
 pub mod evaluate;
 mod family;

@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use thiserror::Error;
+
+use crate::detokenizer::DecodeStream;
 
 /// Why a tokenizer could not be loaded or used.
 #[derive(Debug, Error)]
@@ -106,14 +109,14 @@ impl Tokenizer {
     /// # Errors
     /// A text the tokenizer's model cannot express.
     pub fn encode(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = self
-            .inner
-            .encode_fast(text, special_tokens)
-            .map_err(|e| TokenizerError::Encode {
+        let encoding = guarded(|| self.inner.encode_fast(text, special_tokens));
+        match encoding {
+            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Err(message) => Err(TokenizerError::Encode {
                 size_bytes: text.len(),
-                message: e.to_string(),
-            })?;
-        Ok(encoding.get_ids().to_vec())
+                message,
+            }),
+        }
     }
 
     /// Text of `ids`; with `skip_special_tokens` without end-of-text and its kind. Bytes that are not UTF-8 become
@@ -122,23 +125,21 @@ impl Tokenizer {
     /// # Errors
     /// A decoder that fails.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TokenizerError> {
-        self.inner
-            .decode(ids, skip_special_tokens)
-            .map_err(|e| TokenizerError::Decode {
-                num_tokens: ids.len(),
-                message: e.to_string(),
-            })
+        let text = guarded(|| self.inner.decode(ids, skip_special_tokens));
+        text.map_err(|message| TokenizerError::Decode {
+            num_tokens: ids.len(),
+            message,
+        })
     }
 
     /// A decoder that takes one token at a time.
     pub fn stream(&self, skip_special_tokens: bool) -> DecodeStream<'_> {
-        DecodeStream {
-            tokenizer: self,
-            skip_special_tokens,
-            window: Vec::new(),
-            num_context: 0,
-            emitted_bytes: 0,
-        }
+        DecodeStream::new(self, skip_special_tokens)
+    }
+
+    /// Whether a token is one of those that stand for no text (end of text, roles of a chat).
+    pub fn is_special(&self, id: u32) -> bool {
+        self.special_ids.contains(&id)
     }
 
     /// The id of a token written exactly like this.
@@ -154,110 +155,6 @@ impl Tokenizer {
     /// The id of the token a text begins with, where the folder names one.
     pub fn bos_id(&self) -> Option<u32> {
         self.token_id(self.special_tokens.get("bos_token")?)
-    }
-}
-
-/// Turns tokens into text as they come. Characters are given out whole: bytes of a character that its next tokens may
-/// complete are held back, and so is nothing else.
-///
-/// Decoding a token alone is wrong in two ways: byte-level tokens split characters, and sentencepiece decoders drop the
-/// space before the first token. So the tokens of the last piece stay as context, context and new tokens are decoded
-/// together, and what goes beyond the context's text is new. Both parts are bounded, so a token costs the same
-/// wherever it stands.
-#[derive(Debug)]
-pub struct DecodeStream<'a> {
-    tokenizer: &'a Tokenizer,
-    skip_special_tokens: bool,
-    /// Context, then tokens that wait for the rest of a character.
-    window: Vec<u32>,
-    /// Tokens at the start of the window that are context: they decode to whole characters, all given out.
-    num_context: usize,
-    /// Bytes of the window's text that have been given out.
-    emitted_bytes: usize,
-}
-
-/// Tokens of a prompt that are tried as the first context.
-const PROMPT_CONTEXT_MAX: usize = 8;
-/// Beyond this many tokens the bytes cannot be a character in the making (at most 4 tokens): they are garbage.
-const WINDOW_TOKENS_MAX: usize = 32;
-/// What decoders write for bytes that are not UTF-8.
-const REPLACEMENT: char = '\u{fffd}';
-
-impl DecodeStream<'_> {
-    /// Takes the end of `prompt` as context, so that the text that follows joins it (a space before its first word
-    /// is kept). A prompt that ends in a special token gives none: what follows begins anew.
-    ///
-    /// # Errors
-    /// A decoder that fails.
-    pub fn follow(&mut self, prompt: &[u32]) -> Result<(), TokenizerError> {
-        for num_tokens in 1..=PROMPT_CONTEXT_MAX.min(prompt.len()) {
-            let tail = &prompt[prompt.len() - num_tokens..];
-            if self.tokenizer.special_ids.contains(&tail[0]) {
-                break;
-            }
-            let text = self.tokenizer.decode(tail, false)?;
-            if !text.contains(REPLACEMENT) {
-                self.window = tail.to_vec();
-                self.num_context = num_tokens;
-                self.emitted_bytes = text.len();
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes the next token and returns the text it completes, often empty.
-    ///
-    /// # Errors
-    /// A decoder that fails.
-    pub fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
-        if self.skip_special_tokens && self.tokenizer.special_ids.contains(&id) {
-            return Ok(String::new());
-        }
-        self.window.push(id);
-        let text = self.window_text()?;
-        let whole = text.trim_end_matches(REPLACEMENT).len();
-        if whole == text.len() {
-            let piece = self.emit_until(&text, whole);
-            self.window.drain(..self.num_context);
-            self.num_context = self.window.len();
-            self.emitted_bytes = self.window_text()?.len();
-            return Ok(piece);
-        }
-        if self.window.len() > WINDOW_TOKENS_MAX {
-            return self.give_up_on_garbage(&text, text.len() - whole);
-        }
-        Ok(self.emit_until(&text, whole))
-    }
-
-    /// What is still held back: bytes that never became a character, each as U+FFFD.
-    ///
-    /// # Errors
-    /// A decoder that fails.
-    pub fn finish(mut self) -> Result<String, TokenizerError> {
-        let text = self.window_text()?;
-        Ok(self.emit_until(&text, text.len()))
-    }
-
-    /// Gives out all but the bytes that can still become a character: three at most, each at most one replacement.
-    fn give_up_on_garbage(&mut self, text: &str, broken_bytes: usize) -> Result<String, TokenizerError> {
-        let held_bytes = broken_bytes.min(3 * REPLACEMENT.len_utf8());
-        let piece = self.emit_until(text, text.len() - held_bytes);
-        self.window.drain(..WINDOW_TOKENS_MAX / 2);
-        self.num_context = 0;
-        self.emitted_bytes = self.window_text()?.len().saturating_sub(held_bytes);
-        Ok(piece)
-    }
-
-    fn window_text(&self) -> Result<String, TokenizerError> {
-        self.tokenizer.decode(&self.window, false)
-    }
-
-    fn emit_until(&mut self, text: &str, end: usize) -> String {
-        // A run of byte-fallback tokens that turns out broken changes the text of its beginning: never split a character.
-        let start = text.ceil_char_boundary(self.emitted_bytes.min(text.len()));
-        self.emitted_bytes = self.emitted_bytes.max(end);
-        text.get(start..end).unwrap_or_default().to_owned()
     }
 }
 
@@ -313,11 +210,28 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<tokenizers::Tokenizer, TokenizerEr
         expected: "a tokenizer of the tokenizers library",
         got,
     };
-    let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| content(e.to_string()))?;
-    // A file may carry the truncation of its training; texts are never cut or padded here.
-    inner.with_truncation(None).map_err(|e| content(e.to_string()))?;
-    inner.with_padding(None);
-    Ok(inner)
+    // The library panics on JSON that ends early inside a decoder, so syntax is checked first.
+    serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(|e| content(e.to_string()))?;
+    let load = || {
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)?;
+        // A file may carry the truncation of its training; texts are never cut or padded here.
+        inner.with_truncation(None)?;
+        inner.with_padding(None);
+        inner.encode_fast("", true)?;
+        Ok(inner)
+    };
+    guarded(load).map_err(content)
+}
+
+/// The library panics on some damaged files: on a character map it can not read, a template with an unknown special
+/// token, a decoder that strips more than there is. Such a panic is an error of the file.
+fn guarded<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(_) => {
+            Err("contents the tokenizers library cannot handle (is tokenizer.json damaged?)".to_owned())
+        }
+    }
 }
 
 fn check_vocabulary(
@@ -354,173 +268,6 @@ mod tests {
             fs::write(dir.path().join(name), content).unwrap();
         }
         dir
-    }
-
-    /// Byte-level, as GPT-2: one token per byte with id = byte (so any split of a character can be made), then
-    /// "<|end|>" with id 256.
-    fn byte_level() -> Tokenizer {
-        let printable = |b: u8| (33..=126).contains(&b) || (161..=172).contains(&b) || b >= 174;
-        let mut others = 0;
-        let vocab: serde_json::Map<String, Value> = (0..=255u8)
-            .map(|b| {
-                others += u32::from(!printable(b));
-                let code = if printable(b) { u32::from(b) } else { 255 + others };
-                (char::from_u32(code).unwrap().to_string(), b.into())
-            })
-            .collect();
-        let json = serde_json::json!({
-            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-            "added_tokens": [{"id": 256, "content": "<|end|>", "single_word": false, "lstrip": false,
-                "rstrip": false, "normalized": false, "special": true}],
-            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
-            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
-            "model": {"type": "BPE", "vocab": vocab, "merges": []}
-        });
-        Tokenizer::load(folder(&json.to_string(), &[]).path(), 257).unwrap()
-    }
-
-    /// As Llama 2: words with a leading \u{2581}, bytes as <0xXX>, the first space stripped.
-    fn sentencepiece() -> Tokenizer {
-        let mut vocab: serde_json::Map<String, Value> =
-            (0..=255u32).map(|b| (format!("<0x{b:02X}>"), b.into())).collect();
-        for (id, word) in ["\u{2581}", "\u{2581}Hi", "\u{2581}you", "!", "\u{e9}"]
-            .into_iter()
-            .enumerate()
-        {
-            vocab.insert(word.to_owned(), (256 + id).into());
-        }
-        let json = serde_json::json!({
-            "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "post_processor": null,
-            "pre_tokenizer": null,
-            "normalizer": {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "\u{2581}"},
-                {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}]},
-            "decoder": {"type": "Sequence", "decoders": [
-                {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
-                {"type": "ByteFallback"}, {"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
-            "model": {"type": "BPE", "vocab": vocab, "merges": [], "byte_fallback": true}
-        });
-        Tokenizer::load(folder(&json.to_string(), &[]).path(), 261).unwrap()
-    }
-
-    fn stream_pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
-        let mut stream = tokenizer.stream(true);
-        let mut pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
-        pieces.push(stream.finish().unwrap());
-        pieces
-    }
-
-    #[test]
-    fn encoding_and_decoding_are_inverse() {
-        for tokenizer in [byte_level(), sentencepiece()] {
-            for text in [
-                "Hi you!",
-                "na\u{ef}ve \u{65e5}\u{672c} \u{1f600}",
-                "",
-                " two  spaces ",
-            ] {
-                let ids = tokenizer.encode(text, false).unwrap();
-                assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
-            }
-        }
-    }
-
-    #[test]
-    fn a_stream_gives_whole_characters_only_and_the_same_text_as_decoding_at_once() {
-        let text = "a\u{e9}\u{20ac}\u{1f600} \u{65e5}\u{672c}\u{8a9e}, fin";
-        for tokenizer in [byte_level(), sentencepiece()] {
-            let ids = tokenizer.encode(text, false).unwrap();
-            let pieces = stream_pieces(&tokenizer, &ids);
-            assert_eq!(pieces.concat(), text);
-            assert!(
-                pieces.iter().all(|piece| !piece.contains(REPLACEMENT)),
-                "{pieces:?}"
-            );
-            // Every character appears as soon as its last byte is there: nothing is left for the end.
-            assert_eq!(pieces.last().unwrap(), "");
-        }
-        let euro = [0xe2, 0x82, 0xac];
-        assert_eq!(stream_pieces(&byte_level(), &euro), ["", "", "\u{20ac}", ""]);
-        assert_eq!(stream_pieces(&sentencepiece(), &euro), ["", "", "\u{20ac}", ""]);
-    }
-
-    #[test]
-    fn a_long_run_of_byte_fallback_tokens_streams_character_by_character() {
-        let text = "\u{65e5}\u{20ac}".repeat(40);
-        let ids: Vec<u32> = text.bytes().map(u32::from).collect();
-        let pieces = stream_pieces(&sentencepiece(), &ids);
-        assert_eq!(pieces.concat(), text);
-        assert!(pieces.iter().all(|piece| piece.chars().count() <= 1));
-    }
-
-    #[test]
-    fn sentencepiece_spaces_survive_streaming_except_the_first() {
-        let tokenizer = sentencepiece();
-        assert_eq!(
-            stream_pieces(&tokenizer, &[257, 258, 259]),
-            ["Hi", " you", "!", ""]
-        );
-        assert_eq!(
-            stream_pieces(&tokenizer, &[256, 257, 256, 256, 258]).concat(),
-            " Hi   you"
-        );
-    }
-
-    #[test]
-    fn a_stream_that_follows_a_prompt_keeps_the_space_between_them() {
-        let tokenizer = sentencepiece();
-        let mut stream = tokenizer.stream(true);
-        stream.follow(&[257]).unwrap();
-        assert_eq!(stream.push(258).unwrap(), " you");
-        let mut after_bytes = tokenizer.stream(true);
-        after_bytes.follow(&[257, 0xe2, 0x82, 0xac]).unwrap();
-        assert_eq!(after_bytes.push(258).unwrap(), " you");
-    }
-
-    #[test]
-    fn broken_utf8_is_replaced_and_what_follows_is_intact() {
-        let ids = [0x61, 0xff, 0xe2, 0x82, 0x62, 0xc3];
-        let expected = "a\u{fffd}\u{fffd}b\u{fffd}";
-        let tokenizer = byte_level();
-        assert_eq!(tokenizer.decode(&ids, true).unwrap(), expected);
-        assert_eq!(stream_pieces(&tokenizer, &ids).concat(), expected);
-    }
-
-    #[test]
-    fn endless_garbage_keeps_a_short_window_and_loses_no_character_after_it() {
-        for (tokenizer, exclamation) in [(byte_level(), 0x21), (sentencepiece(), 259)] {
-            let mut stream = tokenizer.stream(true);
-            let mut text = String::new();
-            for _ in 0..1000 {
-                text += &stream.push(0x80).unwrap();
-                assert!(stream.window.len() <= WINDOW_TOKENS_MAX);
-            }
-            for id in [0xe2, 0x82, 0xac, exclamation] {
-                text += &stream.push(id).unwrap();
-            }
-            text += &stream.finish().unwrap();
-            assert!(
-                text.starts_with(&REPLACEMENT.to_string().repeat(900)),
-                "{} characters",
-                text.chars().count()
-            );
-            assert!(text.ends_with("!"));
-        }
-        let garbage_then_euro: Vec<u32> = [vec![0x80; 100], vec![0xe2, 0x82, 0xac]].concat();
-        let tokenizer = byte_level();
-        let streamed = stream_pieces(&tokenizer, &garbage_then_euro).concat();
-        assert_eq!(streamed, tokenizer.decode(&garbage_then_euro, true).unwrap());
-    }
-
-    #[test]
-    fn special_tokens_are_skipped_in_the_middle_of_a_character_too() {
-        assert_eq!(
-            stream_pieces(&byte_level(), &[0xc3, 256, 0xa9]).concat(),
-            "\u{e9}"
-        );
-        let mut shown = byte_level();
-        shown.special_tokens.clear();
-        let mut stream = shown.stream(false);
-        assert_eq!(stream.push(256).unwrap(), "<|end|>");
     }
 
     #[test]
@@ -571,7 +318,13 @@ mod tests {
             r#"{"version":"1.0","added_tokens":[],"model":{"type":"WordLevel","vocab":{},"unk_token":"a"}}"#,
             r#"{"version":"1.0","added_tokens":[],"pre_tokenizer":{"type":"Split","pattern":{"Regex":"("},"behavior":"Isolated","invert":false},"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#,
         ];
-        for content in hostile {
+        // These make the library panic.
+        let panicking = [
+            r#"{"version":"1.0","added_tokens":[],"normalizer":{"type":"Precompiled","precompiled_charsmap":"AAAA"},"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#,
+            r#"{"version":"1.0","added_tokens":[],"post_processor":{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"<s>","type_id":0}}],"pair":[],"special_tokens":{}},"model":{"type":"WordLevel","vocab":{"a":0},"unk_token":"a"}}"#,
+            r#"{"version":"1.0","added_tokens":[],"decoder":{"type":"Sequence","decoders":[}}"#,
+        ];
+        for content in hostile.into_iter().chain(panicking) {
             let dir = folder(content, &[]);
             let error = Tokenizer::load(dir.path(), 10).expect_err(content).to_string();
             assert!(error.contains("tokenizer.json: expected"), "{error}");

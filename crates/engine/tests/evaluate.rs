@@ -1,6 +1,6 @@
 //! Perplexity and divergence of the bundled model against figures computed by transformers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualgrain_engine::evaluate::{EvaluateError, Windows, divergence, perplexity};
@@ -11,6 +11,7 @@ use dualgrain_kernels::cpu::CpuBackend;
 use serde_json::Value;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/llama-tiny");
+const SHARED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared");
 const TEXT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../../models/llama-tiny/sample_eval.txt"
@@ -154,4 +155,45 @@ fn windows_the_model_cannot_hold_are_an_error_with_both_numbers() {
         perplexity(&model, &foreign, &mut |_, _| {}),
         Err(EvaluateError::Engine(_))
     ));
+}
+
+/// The `fp` perplexities of the public figures, over all windows of the WikiText-2 test set, within 0.1 %.
+#[test]
+#[ignore = "takes minutes: three models over the whole WikiText-2 test set; run it in the release profile"]
+fn unquantized_models_have_their_published_perplexities() {
+    let text = PathBuf::from(SHARED).join("eval/wikitext2_test.txt");
+    if !text.is_file() {
+        eprintln!("SKIPPED: no evaluation text at {}", text.display());
+        return;
+    }
+    for (name, expected) in [
+        ("llama-tiny", 88.695),
+        ("opt-tiny", 94.266),
+        ("llama-small", 63.215),
+    ] {
+        let dir = PathBuf::from(SHARED).join("models").join(name);
+        let model = Model::load(
+            Arc::new(CpuBackend::new(0).unwrap()),
+            &dir,
+            &LoadOptions::default(),
+        )
+        .unwrap();
+        let tokenizer = Tokenizer::load(&dir, model.config().vocab_size).unwrap();
+        let started = std::time::Instant::now();
+        let windows = Windows::from_file(&tokenizer, &text, 1024, None).unwrap();
+        eprintln!(
+            "{name}: {} windows encoded in {:.2} s",
+            windows.len(),
+            started.elapsed().as_secs_f64()
+        );
+        let report = perplexity(&Arc::new(model), &windows, &mut |_, _| {}).unwrap();
+        eprintln!(
+            "{name}: {report:?} after {:.1} s",
+            started.elapsed().as_secs_f64()
+        );
+        assert!(
+            (report.perplexity / expected - 1.0).abs() < 1e-3,
+            "{name}: expected {expected}, got {report:?}"
+        );
+    }
 }
