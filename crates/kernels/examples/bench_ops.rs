@@ -1,6 +1,6 @@
 //! Speed of every operation that matters, per instruction set: correctness first, then a table and a CSV.
 //!
-//!     cargo run --release -p dualgrain-kernels --example bench_ops -- [--threads N] [--isa NAME] [--op PREFIX] [--csv FILE]
+//!     cargo run --release -p dualgrain-kernels --example bench_ops -- [--threads N] [--isa NAME] [--op PREFIX] [--shape PREFIX] [--csv FILE]
 //!
 //! Weights rotate through copies that pass the caches together, times are the median (and the least) of several
 //! rounds; with one thread they are its time on the processor, so that other programs disturb less. A rate stands beside the machine's own: multiply-adds in registers, bytes read from memory.
@@ -26,7 +26,7 @@ const MIN_ROUND_S: f64 = 0.03;
 
 fn main() {
     let options = Options::from_args();
-    let mut table = Table::new(options.op.clone());
+    let mut table = Table::new(options.op.clone(), options.shape.clone());
     for isa in available() {
         if options.isa.as_ref().is_some_and(|name| name != isa.name())
             || (options.isa.is_none() && isa == Isa::Naive)
@@ -35,6 +35,7 @@ fn main() {
         }
         let backend = CpuBackend::with_isa(options.threads, isa).expect("available");
         check(&backend);
+        peaks(&backend, &mut table);
         memory(&backend, &mut table);
         linears(&backend, &mut table);
         attention(&backend, &mut table);
@@ -50,6 +51,7 @@ struct Options {
     threads: usize,
     isa: Option<String>,
     op: String,
+    shape: String,
     csv: Option<String>,
 }
 
@@ -64,6 +66,7 @@ impl Options {
             threads: value("--threads").map_or(1, |v| v.parse().expect("a number of threads")),
             isa: value("--isa"),
             op: value("--op").unwrap_or_default(),
+            shape: value("--shape").unwrap_or_default(),
             csv: value("--csv"),
         }
     }
@@ -73,10 +76,11 @@ impl Options {
 struct Table {
     csv: String,
     filter: String,
+    shape: String,
 }
 
 impl Table {
-    fn new(filter: String) -> Self {
+    fn new(filter: String, shape: String) -> Self {
         println!(
             "{:<22} {:<11} {:>3} {:<18} {:>11} {:>11} {:>9} unit",
             "op", "isa", "thr", "shape", "median_us", "least_us", "rate"
@@ -84,6 +88,7 @@ impl Table {
         Self {
             csv: "op,isa,threads,shape,median_s,least_s,rate,unit\n".to_owned(),
             filter,
+            shape,
         }
     }
 
@@ -101,7 +106,7 @@ impl Table {
         unit: &str,
         mut f: impl FnMut(),
     ) {
-        if !self.wants(op) {
+        if !self.wants(op) || !shape.starts_with(&self.shape) {
             return;
         }
         let (median, least) = time(backend.num_threads() == 1, &mut f);
@@ -205,8 +210,8 @@ fn check(backend: &CpuBackend) {
     };
     let x = matrix(backend, 13, 256);
     let a = quantized(backend, &x);
-    let rows: Vec<(&[i8], f32)> = (0..13).map(|row| a.row(row)).collect();
-    let codes: Vec<i8> = rows.iter().flat_map(|(codes, _)| codes.to_vec()).collect();
+    let rows: Vec<(Vec<i8>, f32)> = (0..13).map(|row| a.row(row)).collect();
+    let codes: Vec<i8> = rows.iter().flat_map(|(codes, _)| codes.clone()).collect();
     let scales: Vec<f32> = rows.iter().map(|(_, scale)| *scale).collect();
     let (mut acc, mut d) = (vec![0; 13 * 96], vec![0.0; 13 * 96]);
     naive::gemm_w4a8(&codes, &scales, &layer, &mut acc, &mut d);
@@ -217,6 +222,65 @@ fn check(backend: &CpuBackend) {
         "{} differs from the specification",
         backend.isa().name()
     );
+}
+
+/// What the registers alone can do: multiply-adds without a load, on one thread.
+fn peaks(backend: &CpuBackend, table: &mut Table) {
+    #[cfg(target_arch = "x86_64")]
+    if backend.num_threads() == 1 {
+        const STEPS: usize = 100_000;
+        // SAFETY (of both): the backend exists, so the instruction set does.
+        let (lanes, run): (usize, fn(usize)) = match backend.isa() {
+            Isa::Avx512Vnni => (16, |steps| unsafe { peak::fma_avx512(steps) }),
+            Isa::Avx2 | Isa::AvxVnni => (8, |steps| unsafe { peak::fma_avx2(steps) }),
+            Isa::Naive => return,
+        };
+        let operations = (2 * peak::CHAINS * lanes * STEPS) as f64;
+        table.row(backend, "peak_fma", "registers", operations, "GFLOPS", || {
+            run(STEPS)
+        });
+        if backend.isa() == Isa::Avx512Vnni {
+            // SAFETY: as above.
+            let run = || unsafe { peak::dot_avx512(STEPS) };
+            table.row(backend, "peak_dot", "registers", 4.0 * operations, "GOPS", run);
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod peak {
+    use std::arch::x86_64::*;
+    use std::hint::black_box;
+
+    pub const CHAINS: usize = 12;
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn fma_avx2(steps: usize) {
+        let (a, mut acc) = (black_box(_mm256_set1_ps(0.5)), [_mm256_setzero_ps(); CHAINS]);
+        for _ in 0..steps {
+            acc.iter_mut().for_each(|acc| *acc = _mm256_fmadd_ps(a, a, *acc));
+        }
+        black_box(acc);
+    }
+
+    #[target_feature(enable = "avx512f")]
+    pub fn fma_avx512(steps: usize) {
+        let (a, mut acc) = (black_box(_mm512_set1_ps(0.5)), [_mm512_setzero_ps(); CHAINS]);
+        for _ in 0..steps {
+            acc.iter_mut().for_each(|acc| *acc = _mm512_fmadd_ps(a, a, *acc));
+        }
+        black_box(acc);
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub fn dot_avx512(steps: usize) {
+        let (a, mut acc) = (black_box(_mm512_set1_epi8(3)), [_mm512_setzero_si512(); CHAINS]);
+        for _ in 0..steps {
+            acc.iter_mut()
+                .for_each(|acc| *acc = _mm512_dpbusd_epi32(*acc, a, a));
+        }
+        black_box(acc);
+    }
 }
 
 /// Bytes a second that all threads read together.

@@ -12,7 +12,7 @@ use super::gemm_w4a8::{self, PackedInt, Sink};
 use super::isa::{Isa, not_available};
 use super::pool::Pool;
 use super::share::{Shared, for_each_chunk};
-use super::tensor::{Matrix, Quantized, Table};
+use super::tensor::{Matrix, Quantized, QuantizedParts, Table};
 use super::{elementwise, gram, norm, quadratic, quantize, rope, softmax};
 use crate::{
     Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Columns, Gram,
@@ -264,24 +264,32 @@ impl Backend for CpuBackend {
     fn quantize(&self, out: &mut Quantized, x: &Matrix, scale: ActivationScale) {
         out.columns = x.columns;
         out.resize(x.rows);
-        let (stride, blocks) = (out.stride(), out.blocks());
-        let (codes, scales, sums) = out.parts_mut();
-        let (codes, scales, sums) = (Shared::new(codes), Shared::new(scales), Shared::new(sums));
-        let rows_per_chunk = CHUNK_ELEMENTS.div_ceil(x.columns.max(1));
+        let (tile_rows, row_quads, blocks) = (out.tile_rows(), out.row_quads(), out.blocks());
+        let QuantizedParts {
+            quads,
+            scales,
+            block_sums,
+        } = out.parts_mut();
+        let (quads, scales, sums) = (Shared::new(quads), Shared::new(scales), Shared::new(block_sums));
+        // Whole tiles, since their rows lie side by side.
+        let rows_per_chunk = CHUNK_ELEMENTS
+            .div_ceil(x.columns.max(1))
+            .next_multiple_of(tile_rows);
         self.pool.run(x.rows.div_ceil(rows_per_chunk), |chunk| {
-            for row in chunk * rows_per_chunk..((chunk + 1) * rows_per_chunk).min(x.rows) {
-                // SAFETY: each row belongs to one chunk.
-                let (codes, scales, sums) = unsafe {
-                    let codes = codes.range(row * stride..(row + 1) * stride);
+            let rows = chunk * rows_per_chunk..((chunk + 1) * rows_per_chunk).min(x.rows);
+            let tiles = rows.start * row_quads..rows.end.next_multiple_of(tile_rows) * row_quads;
+            // SAFETY (of all): each tile, and so each row, belongs to one chunk.
+            let quads = unsafe { quads.range(tiles) };
+            for (row, row_in_chunk) in rows.zip(0..) {
+                let (scale_out, sums) = unsafe {
                     (
-                        codes,
                         scales.range(row..row + 1),
                         sums.range(row * blocks..(row + 1) * blocks),
                     )
                 };
-                let (codes, padding) = codes.split_at_mut(x.columns);
-                scales[0] = quantize::quantize(self.isa, x.row(row), scale, codes, sums);
-                padding.fill(0);
+                let start = row_in_chunk / tile_rows * tile_rows * row_quads + row_in_chunk % tile_rows;
+                scale_out[0] =
+                    quantize::quantize(self.isa, x.row(row), scale, &mut quads[start..], tile_rows, sums);
             }
         });
     }

@@ -12,32 +12,35 @@ use dualgrain_format::{GroupSize, Int8Linear, QuantizedLinear, int4};
 
 use super::aligned::Aligned;
 use super::gemm_w4a8_tile::{
-    GROUP_BYTES, K_STEP, LINE, MAX_W4_ROWS, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, w4, w8, w8_shape,
+    FEW_ROWS, GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, w4, w8, w8_shape,
     widen, widens,
 };
 use super::isa::{Isa, per_isa};
 use super::pool::Pool;
 use super::share::Shared;
-use super::tensor::{Quantized, SUM_BLOCK};
+use super::tensor::{Quantized, SUM_BLOCK, TILE_ROWS};
 use crate::KernelError;
 
 /// Tokens of a task: at K = 4,096 their codes fill half of a 2 MB second-level cache.
-const TASK_ROWS: usize = 240;
+const TASK_ROWS: usize = 20 * TILE_ROWS;
+/// W8 lines of a panel that tokens pass over at a time: 16 KB of a pair of panels and 6 KB of codes, both in the
+/// first-level cache.
+const BLOCK_LINES: usize = 128;
 /// Panels of a task when there is work enough for all threads.
 const MAX_TASK_PANELS: usize = 16;
-/// Outputs a tile produces at most: 12 tokens x 2 panels.
-const MAX_TILE: usize = 12 * 2 * PANEL;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { w8: None, sums: Vec::new() }) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { w8: None, sums: Vec::new(), acc: Vec::new() }) };
 }
 
 /// A thread's buffers, grown to the longest K once.
 struct Scratch {
-    /// Two widened panels.
+    /// A block of two widened panels.
     w8: Option<Aligned<u8>>,
-    /// Sums of codes: [tokens, groups], or [tokens].
+    /// Sums of codes: [tokens, groups], or what each token's sums start at.
     sums: Vec<i32>,
+    /// Sums [tokens, 16 * panels] of a pair of panels.
+    acc: Vec<i32>,
 }
 
 /// Integer weights in panels of 16 rows.
@@ -194,7 +197,7 @@ pub(crate) fn gemm(isa: Isa, pool: &Pool, a: &Quantized, weights: &PackedInt, si
                 group_size,
             } => {
                 let packing = W4Packing::new(weights, q, groups, *group_size);
-                if widens(isa) && task.rows.len() > MAX_W4_ROWS {
+                if widens(isa) && a.rows > FEW_ROWS {
                     task.widened(&packing, panels, scratch);
                 } else {
                     task.w4(&packing, panels, scratch);
@@ -259,79 +262,129 @@ impl Task<'_> {
     /// Nibbles straight from the packing.
     fn w4(&self, packing: &W4Packing<'_>, panels: Range<usize>, scratch: &mut Scratch) {
         self.sum_groups(packing.group_size, &mut scratch.sums);
-        let mut acc = [0; MAX_TILE];
+        let mut acc = [0; TILE_ROWS * PANEL];
         for panel in panels {
             let (q, groups) = packing.panel(panel);
-            for row in self.rows.clone().step_by(MAX_W4_ROWS) {
-                let rows = row..(row + MAX_W4_ROWS).min(self.rows.end);
+            for row in self.rows.clone().step_by(TILE_ROWS) {
+                let rows = row..(row + TILE_ROWS).min(self.rows.end);
                 let sums = &scratch.sums[(row - self.rows.start) * packing.num_groups..];
                 let tile = W4Tile {
                     q: q.as_ptr(),
                     lines: q.len() / LINE,
                     groups: groups.as_ptr(),
                     lines_per_group: packing.lines_per_group,
-                    a: self.a.codes(row).as_ptr(),
-                    a_stride: self.a.stride(),
+                    a: self.a.tile(row).as_ptr().cast(),
+                    a_step: 4 * self.a.tile_rows(),
                     group_sums: sums.as_ptr(),
                     num_groups: packing.num_groups,
                     acc: acc.as_mut_ptr(),
                 };
-                // SAFETY: a panel has `lines` lines and `num_groups` groups, a row of A at least 8 codes a line
-                // (stride), `sums` and `acc` a place for each of the at most 8 rows.
+                // SAFETY: a panel has `lines` lines and `num_groups` groups, a tile of A eight codes a line (K is padded
+                // alike), `sums` and `acc` a place for each of its rows.
                 unsafe { w4(self.isa, tile, rows.len()) };
                 self.finish(rows, panel..panel + 1, &acc);
             }
         }
     }
 
-    /// Panels widened to int8 first.
+    /// Panels widened to int8 first, a block of K at a time.
     fn widened(&self, packing: &W4Packing<'_>, panels: Range<usize>, scratch: &mut Scratch) {
-        self.sum_rows(&mut scratch.sums);
-        let panel_bytes = 2 * packing.panel_bytes;
-        let width = w8_shape(self.isa).1;
-        let w8 = at_least(&mut scratch.w8, width * panel_bytes);
-        for first in panels.clone().step_by(width) {
-            let pair = first..(first + width).min(panels.end);
-            for (panel, w8) in pair.clone().zip(w8.chunks_exact_mut(panel_bytes)) {
-                let (q, groups) = packing.panel(panel);
-                widen(self.isa, q, groups, packing.lines_per_group, w8);
+        let Scratch { w8, sums, acc } = scratch;
+        self.starts(sums);
+        let w8 = w8.get_or_insert_with(|| Aligned::filled(0, 2 * BLOCK_LINES * LINE));
+        let num_lines = packing.panel_bytes / LINE;
+        self.over_pairs(panels, acc, |pair, acc| {
+            for first in (0..num_lines).step_by(BLOCK_LINES / 2) {
+                let lines = first..(first + BLOCK_LINES / 2).min(num_lines);
+                let block_bytes = 2 * lines.len() * LINE;
+                for (panel, w8) in pair.clone().zip(w8.chunks_exact_mut(block_bytes)) {
+                    let (q, groups) = packing.panel(panel);
+                    widen(self.isa, q, groups, packing.lines_per_group, lines.clone(), w8);
+                }
+                self.over_rows(
+                    w8,
+                    block_bytes,
+                    2 * lines.start..2 * lines.end,
+                    pair.len(),
+                    sums,
+                    acc,
+                );
             }
-            self.over_rows(w8, panel_bytes, pair, &scratch.sums);
-        }
+        });
     }
 
     /// Int8 weights as they are packed.
     fn w8(&self, codes: &[u8], panels: Range<usize>, scratch: &mut Scratch) {
-        self.sum_rows(&mut scratch.sums);
+        let Scratch { sums, acc, .. } = scratch;
+        self.starts(sums);
         let panel_bytes = PANEL * self.weights.padded_k();
+        let num_lines = panel_bytes / LINE;
+        self.over_pairs(panels, acc, |pair, acc| {
+            // Few rows stream whole panels; a block would only break the stream.
+            let block_lines = if self.a.rows <= FEW_ROWS {
+                num_lines
+            } else {
+                BLOCK_LINES
+            };
+            for first in (0..num_lines).step_by(block_lines) {
+                let lines = first..(first + block_lines).min(num_lines);
+                let w8 = &codes[pair.start * panel_bytes + first * LINE..];
+                self.over_rows(w8, panel_bytes, lines, pair.len(), sums, acc);
+            }
+        });
+    }
+
+    /// Runs `f` for each pair of panels (or what the instruction set takes at a time) and writes its sums.
+    fn over_pairs(
+        &self,
+        panels: Range<usize>,
+        acc: &mut Vec<i32>,
+        mut f: impl FnMut(Range<usize>, &mut [i32]),
+    ) {
         let width = w8_shape(self.isa).1;
         for first in panels.clone().step_by(width) {
             let pair = first..(first + width).min(panels.end);
-            self.over_rows(&codes[first * panel_bytes..], panel_bytes, pair, &scratch.sums);
+            acc.resize(self.rows.len() * pair.len() * PANEL, 0);
+            f(pair.clone(), acc);
+            self.finish(self.rows.clone(), pair, acc);
         }
     }
 
-    /// All tokens of the task over one or two W8 panels that begin `w8`.
-    fn over_rows(&self, w8_panels: &[u8], panel_bytes: usize, panels: Range<usize>, sums: &[i32]) {
-        let w8_panels = &w8_panels[..panels.len() * panel_bytes];
-        let mut acc = [0; MAX_TILE];
-        let tile_rows = w8_shape(self.isa).0;
+    /// All tokens of the task over `lines` of one or two W8 panels; `w8` begins with the first of these lines.
+    fn over_rows(
+        &self,
+        w8_lines: &[u8],
+        panel_bytes: usize,
+        lines: Range<usize>,
+        panels: usize,
+        starts: &[i32],
+        acc: &mut [i32],
+    ) {
+        assert!(
+            w8_lines.len() >= (panels - 1) * panel_bytes + lines.len() * LINE,
+            "lines of the panels"
+        );
+        let (tile_rows, acc_stride) = (w8_shape(self.isa).0, panels * PANEL);
         for row in self.rows.clone().step_by(tile_rows) {
-            let rows = row..(row + tile_rows).min(self.rows.end);
+            let (rows, row_in_task) = (tile_rows.min(self.rows.end - row), row - self.rows.start);
+            let a_tile = &self.a.tile(row)[lines.start * self.a.tile_rows()..];
             let tile = W8Tile {
-                w: w8_panels.as_ptr(),
-                lines: panel_bytes / LINE,
+                w: w8_lines.as_ptr(),
+                lines: lines.len(),
                 panel_bytes,
-                a: self.a.codes(row).as_ptr(),
-                a_stride: self.a.stride(),
-                sums: sums[row - self.rows.start..].as_ptr(),
-                acc: acc.as_mut_ptr(),
-                acc_stride: panels.len() * PANEL,
+                a: a_tile.as_ptr().cast(),
+                a_step: 4 * self.a.tile_rows(),
+                start: if lines.start == 0 {
+                    starts[row_in_task..].as_ptr()
+                } else {
+                    std::ptr::null()
+                },
+                acc: acc[row_in_task * acc_stride..][..rows * acc_stride].as_mut_ptr(),
+                acc_stride,
             };
-            // SAFETY: the panels are inside the slice, a row of A has at least 4 codes a line (stride), `sums` and
-            // `acc` have a place for each row of a tile.
-            unsafe { w8(self.isa, tile, rows.len(), panels.len()) };
-            self.finish(rows, panels.clone(), &acc);
+            // SAFETY: the panels hold these lines (checked), a tile of A four codes a line (K is padded alike), and
+            // there is a start and a row of sums for each row; rows of a tile lie in one tile of A.
+            unsafe { w8(self.isa, tile, rows, panels) };
         }
     }
 
@@ -349,17 +402,17 @@ impl Task<'_> {
         }
     }
 
-    /// Sum of each token's codes.
-    fn sum_rows(&self, sums: &mut Vec<i32>) {
-        sums.clear();
-        sums.extend(
+    /// Where each token's W8 sums start: the 128 that every weight is too large by, taken out.
+    fn starts(&self, starts: &mut Vec<i32>) {
+        starts.clear();
+        starts.extend(
             self.rows
                 .clone()
-                .map(|row| self.a.block_sums(row).iter().sum::<i32>()),
+                .map(|row| self.a.block_sums(row).iter().sum::<i32>().wrapping_mul(-128)),
         );
     }
 
-    /// Writes a tile's sums [rows, 16 * panels], through the epilogue if outputs are wanted.
+    /// Writes sums [rows, 16 * panels], through the epilogue if outputs are wanted.
     fn finish(&self, rows: Range<usize>, panels: Range<usize>, acc: &[i32]) {
         let columns = panels.start * PANEL..(panels.end * PANEL).min(self.weights.n);
         let (s1, bias) = (
@@ -379,13 +432,6 @@ impl Task<'_> {
             }
         }
     }
-}
-
-fn at_least(buffer: &mut Option<Aligned<u8>>, len: usize) -> &mut [u8] {
-    if buffer.as_ref().is_none_or(|buffer| buffer.len() < len) {
-        *buffer = None;
-    }
-    &mut buffer.get_or_insert_with(|| Aligned::filled(0, len))[..len]
 }
 
 per_isa! {

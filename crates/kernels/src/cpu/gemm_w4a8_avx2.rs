@@ -9,9 +9,7 @@
 
 use std::arch::x86_64::*;
 
-use super::gemm_w4a8_tile::{
-    GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, group_lines,
-};
+use super::gemm_w4a8_tile::{GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K, W4Tile, W8Tile, group_lines};
 
 /// Lines whose `maddubs` results fit i16 together: two results a line, eight in all.
 const LINES_PER_WIDENING: usize = K_STEP / W4_LINE_K;
@@ -29,7 +27,7 @@ pub(super) unsafe fn w4(mut tile: W4Tile, mut rows: usize) {
         ] {
             while rows >= size {
                 run(tile);
-                tile.a = tile.a.add(size * tile.a_stride);
+                tile.a = tile.a.add(4 * size);
                 tile.group_sums = tile.group_sums.add(size * tile.num_groups);
                 tile.acc = tile.acc.add(size * PANEL);
                 rows -= size;
@@ -97,8 +95,11 @@ unsafe fn four_lines<const ROWS: usize>(tile: &W4Tile, first: usize) -> [[__m256
             for (m, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: 8 codes of token m at this line.
                 let (first, second) = unsafe {
-                    let a = tile.a.add(m * tile.a_stride + line * W4_LINE_K).cast::<i32>();
-                    (a.read_unaligned(), a.add(1).read_unaligned())
+                    let a = tile.a.add(2 * line * tile.a_step + 4 * m);
+                    (
+                        a.cast::<i32>().read_unaligned(),
+                        a.add(tile.a_step).cast::<i32>().read_unaligned(),
+                    )
                 };
                 let low = _mm256_maddubs_epi16(low, _mm256_set1_epi32(first));
                 let high = _mm256_maddubs_epi16(high, _mm256_set1_epi32(second));
@@ -122,8 +123,12 @@ pub(super) unsafe fn w8(mut tile: W8Tile, mut rows: usize) {
         ] {
             while rows >= size {
                 run(tile);
-                tile.a = tile.a.add(size * tile.a_stride);
-                tile.sums = tile.sums.add(size);
+                tile.a = tile.a.add(4 * size);
+                tile.start = if tile.start.is_null() {
+                    tile.start
+                } else {
+                    tile.start.add(size)
+                };
                 tile.acc = tile.acc.add(size * tile.acc_stride);
                 rows -= size;
             }
@@ -135,6 +140,15 @@ pub(super) unsafe fn w8(mut tile: W8Tile, mut rows: usize) {
 unsafe fn w8_tile<const ROWS: usize>(tile: W8Tile) {
     let (offset, ones) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(1));
     let mut acc = [[_mm256_setzero_si256(); 2]; ROWS];
+    // These products are of w8 itself, so sums start at zero.
+    if tile.start.is_null() {
+        for (m, acc) in acc.iter_mut().enumerate() {
+            for (half, acc) in acc.iter_mut().enumerate() {
+                // SAFETY: 16 sums for each token.
+                *acc = unsafe { _mm256_loadu_si256(tile.acc.add(m * tile.acc_stride + half * 8).cast()) };
+            }
+        }
+    }
     for line in 0..tile.lines {
         for half in 0..2 {
             // SAFETY: the line is inside the panel.
@@ -145,7 +159,7 @@ unsafe fn w8_tile<const ROWS: usize>(tile: W8Tile) {
                 // SAFETY: 4 codes of token m at this line.
                 let a = unsafe {
                     tile.a
-                        .add(m * tile.a_stride + line * W8_LINE_K)
+                        .add(line * tile.a_step + 4 * m)
                         .cast::<i32>()
                         .read_unaligned()
                 };

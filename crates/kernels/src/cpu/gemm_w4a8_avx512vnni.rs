@@ -5,8 +5,9 @@
 //! W8 (many tokens): 12 tokens x 2 panels = 24 accumulators; per 4 k two loads, 12 broadcasts and 24 dot products.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
-use super::gemm_w4a8_tile::{GROUP_BYTES, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, group_lines};
+use super::gemm_w4a8_tile::{GROUP_BYTES, LINE, PANEL, W4Tile, W8Tile, group_lines, groups_of};
 
 /// # Safety
 /// As for `gemm_w4a8_tile::w4`.
@@ -44,8 +45,11 @@ unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
             for m in 0..ROWS {
                 // SAFETY: 8 codes of token m at this line.
                 let (first, second) = unsafe {
-                    let a = tile.a.add(m * tile.a_stride + line * W4_LINE_K).cast::<i32>();
-                    (a.read_unaligned(), a.add(1).read_unaligned())
+                    let a = tile.a.add(2 * line * tile.a_step + 4 * m);
+                    (
+                        a.cast::<i32>().read_unaligned(),
+                        a.add(tile.a_step).cast::<i32>().read_unaligned(),
+                    )
                 };
                 low_dots[m] = _mm512_dpbusd_epi32(low_dots[m], low, _mm512_set1_epi32(first));
                 high_dots[m] = _mm512_dpbusd_epi32(high_dots[m], high, _mm512_set1_epi32(second));
@@ -102,8 +106,12 @@ unsafe fn w8_panels<const PANELS: usize>(mut tile: W8Tile, mut rows: usize) {
         ] {
             while rows >= size {
                 run(tile);
-                tile.a = tile.a.add(size * tile.a_stride);
-                tile.sums = tile.sums.add(size);
+                tile.a = tile.a.add(4 * size);
+                tile.start = if tile.start.is_null() {
+                    tile.start
+                } else {
+                    tile.start.add(size)
+                };
                 tile.acc = tile.acc.add(size * tile.acc_stride);
                 rows -= size;
             }
@@ -115,9 +123,16 @@ unsafe fn w8_panels<const PANELS: usize>(mut tile: W8Tile, mut rows: usize) {
 unsafe fn w8_tile<const ROWS: usize, const PANELS: usize>(tile: W8Tile) {
     let mut acc = [[_mm512_setzero_si512(); PANELS]; ROWS];
     for (m, acc) in acc.iter_mut().enumerate() {
-        // SAFETY: a sum for each token.
-        let sum = unsafe { *tile.sums.add(m) };
-        *acc = [_mm512_set1_epi32(sum.wrapping_mul(-128)); PANELS];
+        for (panel, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: a start for each token, or 16 sums for each token and panel.
+            *acc = unsafe {
+                if tile.start.is_null() {
+                    _mm512_loadu_si512(tile.acc.add(m * tile.acc_stride + panel * PANEL).cast())
+                } else {
+                    _mm512_set1_epi32(*tile.start.add(m))
+                }
+            };
+        }
     }
     for line in 0..tile.lines {
         let mut w = [_mm512_setzero_si512(); PANELS];
@@ -129,7 +144,7 @@ unsafe fn w8_tile<const ROWS: usize, const PANELS: usize>(tile: W8Tile) {
             // SAFETY: 4 codes of token m at this line.
             let a = unsafe {
                 tile.a
-                    .add(m * tile.a_stride + line * W8_LINE_K)
+                    .add(line * tile.a_step + 4 * m)
                     .cast::<i32>()
                     .read_unaligned()
             };
@@ -148,9 +163,11 @@ unsafe fn w8_tile<const ROWS: usize, const PANELS: usize>(tile: W8Tile) {
 
 /// W4 panel to W8 panel.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-pub(super) fn widen(q: &[u8], groups: &[u8], lines_per_group: usize, w8: &mut [u8]) {
-    let (nibble, lines) = (_mm512_set1_epi8(15), q.len() / LINE);
-    for (group, scales) in groups.as_chunks::<GROUP_BYTES>().0.iter().enumerate() {
+pub(super) fn widen(q: &[u8], groups: &[u8], lines_per_group: usize, lines: Range<usize>, w8: &mut [u8]) {
+    let (nibble, groups) = (_mm512_set1_epi8(15), groups.as_chunks::<GROUP_BYTES>().0);
+    let first_line = lines.start;
+    for (group, lines) in groups_of(lines, lines_per_group) {
+        let scales = &groups[group];
         // SAFETY: 32 bytes of scales and zero points.
         let (s2, zero) = unsafe {
             let scales = scales.as_ptr();
@@ -162,8 +179,9 @@ pub(super) fn widen(q: &[u8], groups: &[u8], lines_per_group: usize, w8: &mut [u
         let (s2, zero) = (_mm512_cvtepu8_epi32(s2), _mm512_cvtepu8_epi32(zero));
         let offset = _mm512_sub_epi32(_mm512_set1_epi32(128), _mm512_mullo_epi32(s2, zero));
         let offset = _mm512_mullo_epi32(offset, _mm512_set1_epi32(0x0101_0101));
-        for line in group_lines(group, lines_per_group, lines) {
-            let (source, target) = (&q[line * LINE..][..LINE], &mut w8[2 * line * LINE..][..2 * LINE]);
+        for line in lines {
+            let target = &mut w8[2 * (line - first_line) * LINE..][..2 * LINE];
+            let source = &q[line * LINE..][..LINE];
             // SAFETY: one line in, two lines out.
             unsafe {
                 let packed = _mm512_loadu_si512(source.as_ptr().cast());

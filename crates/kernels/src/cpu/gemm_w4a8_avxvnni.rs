@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::gemm_w4a8_tile::{GROUP_BYTES, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, group_lines};
+use super::gemm_w4a8_tile::{GROUP_BYTES, LINE, PANEL, W4Tile, W8Tile, group_lines};
 
 /// # Safety
 /// As for `gemm_w4a8_tile::w4`.
@@ -19,7 +19,7 @@ pub(super) unsafe fn w4(mut tile: W4Tile, mut rows: usize) {
         ] {
             while rows >= size {
                 run(tile);
-                tile.a = tile.a.add(size * tile.a_stride);
+                tile.a = tile.a.add(4 * size);
                 tile.group_sums = tile.group_sums.add(size * tile.num_groups);
                 tile.acc = tile.acc.add(size * PANEL);
                 rows -= size;
@@ -43,8 +43,11 @@ unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
                 for (m, dots) in dots.iter_mut().enumerate() {
                     // SAFETY: 8 codes of token m at this line.
                     let (first, second) = unsafe {
-                        let a = tile.a.add(m * tile.a_stride + line * W4_LINE_K).cast::<i32>();
-                        (a.read_unaligned(), a.add(1).read_unaligned())
+                        let a = tile.a.add(2 * line * tile.a_step + 4 * m);
+                        (
+                            a.cast::<i32>().read_unaligned(),
+                            a.add(tile.a_step).cast::<i32>().read_unaligned(),
+                        )
                     };
                     let dot = _mm256_dpbusd_avx_epi32(dots[half], low, _mm256_set1_epi32(first));
                     dots[half] = _mm256_dpbusd_avx_epi32(dot, high, _mm256_set1_epi32(second));
@@ -91,8 +94,12 @@ pub(super) unsafe fn w8(mut tile: W8Tile, mut rows: usize) {
         ] {
             while rows >= size {
                 run(tile);
-                tile.a = tile.a.add(size * tile.a_stride);
-                tile.sums = tile.sums.add(size);
+                tile.a = tile.a.add(4 * size);
+                tile.start = if tile.start.is_null() {
+                    tile.start
+                } else {
+                    tile.start.add(size)
+                };
                 tile.acc = tile.acc.add(size * tile.acc_stride);
                 rows -= size;
             }
@@ -104,9 +111,16 @@ pub(super) unsafe fn w8(mut tile: W8Tile, mut rows: usize) {
 unsafe fn w8_tile<const ROWS: usize>(tile: W8Tile) {
     let mut acc = [[_mm256_setzero_si256(); 2]; ROWS];
     for (m, acc) in acc.iter_mut().enumerate() {
-        // SAFETY: a sum for each token.
-        let sum = unsafe { *tile.sums.add(m) };
-        *acc = [_mm256_set1_epi32(sum.wrapping_mul(-128)); 2];
+        for (half, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: a start for each token, or 16 sums for each token.
+            *acc = unsafe {
+                if tile.start.is_null() {
+                    _mm256_loadu_si256(tile.acc.add(m * tile.acc_stride + half * 8).cast())
+                } else {
+                    _mm256_set1_epi32(*tile.start.add(m))
+                }
+            };
+        }
     }
     for line in 0..tile.lines {
         let mut w = [_mm256_setzero_si256(); 2];
@@ -118,7 +132,7 @@ unsafe fn w8_tile<const ROWS: usize>(tile: W8Tile) {
             // SAFETY: 4 codes of token m at this line.
             let a = unsafe {
                 tile.a
-                    .add(m * tile.a_stride + line * W8_LINE_K)
+                    .add(line * tile.a_step + 4 * m)
                     .cast::<i32>()
                     .read_unaligned()
             };

@@ -9,7 +9,7 @@
 //! A group adds `s2 * (sum q a8 - zero * sum a8)`: the zero point leaves through the sum of the group's activations.
 //!
 //! W8: a line of 64 bytes holds 4 k of 16 rows, each byte `w8 + 128`: unsigned, as the unsigned x signed products want
-//! it; 128 * sum a8 is subtracted from the whole sum.
+//! it; the whole sum starts at -128 * sum a8.
 //!
 //! For many tokens W4 is widened to the W8 packing first, in the cache, by DESIGN.md's two instructions (multiply by s2,
 //! add `(128 - s2 * zero) * 0x01010101`: no byte carries into the next, since each ends in 1..=255), and the inner
@@ -17,7 +17,10 @@
 //!
 //! Everything wraps modulo 2^32; the true sum fits i32, so the result is exact.
 
+use std::ops::Range;
+
 use super::isa::Isa;
+use super::tensor::TILE_ROWS;
 
 use super::gemm_w4a8_portable as portable;
 #[cfg(target_arch = "x86_64")]
@@ -35,8 +38,8 @@ pub(super) const W8_LINE_K: usize = 4;
 pub(super) const K_STEP: usize = 32;
 /// Bytes of a panel's scales and zero points per group.
 pub(super) const GROUP_BYTES: usize = 2 * PANEL;
-/// Tokens a W4 tile can take.
-pub(super) const MAX_W4_ROWS: usize = 8;
+/// Up to this many tokens W4 weights are used as they are packed, whatever the instruction set.
+pub(super) const FEW_ROWS: usize = 8;
 
 /// Some tokens times one W4 panel.
 #[derive(Clone, Copy)]
@@ -47,9 +50,9 @@ pub(super) struct W4Tile {
     /// 16 scales, 16 zero points for each group.
     pub(super) groups: *const u8,
     pub(super) lines_per_group: usize,
-    /// Codes of token m at `a + m * a_stride`, zero up to `8 * lines`.
+    /// Four codes of token m at `a + 4 * m`, the next four `a_step` bytes on; zero up to `8 * lines`.
     pub(super) a: *const i8,
-    pub(super) a_stride: usize,
+    pub(super) a_step: usize,
     /// Sums of token m's codes in each group, at `group_sums + m * num_groups`.
     pub(super) group_sums: *const i32,
     pub(super) num_groups: usize,
@@ -65,12 +68,27 @@ pub(super) struct W8Tile {
     pub(super) lines: usize,
     pub(super) panel_bytes: usize,
     pub(super) a: *const i8,
-    pub(super) a_stride: usize,
-    /// Sum of all codes of each token.
-    pub(super) sums: *const i32,
+    pub(super) a_step: usize,
+    /// What each token's sums start at, or null: at what `acc` holds.
+    pub(super) start: *const i32,
     /// Sums [tokens, acc_stride] to write, 16 for each panel.
     pub(super) acc: *mut i32,
     pub(super) acc_stride: usize,
+}
+
+/// The groups that `lines` touch, each with its lines among them.
+#[inline(always)]
+pub(super) fn groups_of(
+    lines: Range<usize>,
+    lines_per_group: usize,
+) -> impl Iterator<Item = (usize, Range<usize>)> {
+    (lines.start / lines_per_group..lines.end.div_ceil(lines_per_group)).map(move |group| {
+        let first = group * lines_per_group;
+        (
+            group,
+            first.max(lines.start)..(first + lines_per_group).min(lines.end),
+        )
+    })
 }
 
 /// Lines a group spans, from its index.
@@ -84,7 +102,7 @@ pub(super) fn widens(isa: Isa) -> bool {
     matches!(isa, Isa::AvxVnni | Isa::Avx512Vnni)
 }
 
-/// Tokens and panels of the largest W8 tile.
+/// Tokens and panels of the largest W8 tile; the tokens divide [`TILE_ROWS`].
 pub(super) fn w8_shape(isa: Isa) -> (usize, usize) {
     match isa {
         Isa::Naive => (4, 1),
@@ -94,12 +112,12 @@ pub(super) fn w8_shape(isa: Isa) -> (usize, usize) {
     }
 }
 
-/// `rows` (at most [`MAX_W4_ROWS`]) tokens times a W4 panel.
+/// `rows` (at most [`TILE_ROWS`]) tokens times a W4 panel.
 ///
 /// # Safety
 /// `tile` describes readable and writable memory for `rows` tokens, and `isa` is available.
 pub(super) unsafe fn w4(isa: Isa, tile: W4Tile, rows: usize) {
-    debug_assert!(rows <= MAX_W4_ROWS);
+    debug_assert!(rows <= TILE_ROWS);
     // SAFETY: passed on to the caller.
     unsafe {
         match isa {
@@ -134,13 +152,20 @@ pub(super) unsafe fn w8(isa: Isa, tile: W8Tile, rows: usize, panels: usize) {
     }
 }
 
-/// Widens a W4 panel (`q`, `groups`) to the W8 packing: two lines for each line.
-pub(super) fn widen(isa: Isa, q: &[u8], groups: &[u8], lines_per_group: usize, w8: &mut [u8]) {
-    assert_eq!(w8.len(), 2 * q.len(), "widened panel");
+/// Widens `lines` of a W4 panel (`q`, `groups`) to the W8 packing: two lines for each line.
+pub(super) fn widen(
+    isa: Isa,
+    q: &[u8],
+    groups: &[u8],
+    lines_per_group: usize,
+    lines: Range<usize>,
+    w8: &mut [u8],
+) {
+    assert_eq!(w8.len(), 2 * LINE * lines.len(), "widened panel");
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the instruction set is available.
-        Isa::Avx512Vnni => unsafe { avx512vnni::widen(q, groups, lines_per_group, w8) },
-        _ => portable::widen_for(isa, q, groups, lines_per_group, w8),
+        Isa::Avx512Vnni => unsafe { avx512vnni::widen(q, groups, lines_per_group, lines, w8) },
+        _ => portable::widen_for(isa, q, groups, lines_per_group, lines, w8),
     }
 }

@@ -9,33 +9,47 @@ use crate::naive::LANES;
 const ROUND_MAGIC: f32 = 12_582_912.0;
 
 per_isa! {
-    /// Codes, scale and block sums of one row.
-    pub(super) fn quantize(x: &[f32], scale: ActivationScale, codes: &mut [i8], block_sums: &mut [i32]) -> f32
-        = quantize_row
+    /// Codes, scale and block sums of one row. `quads` begins with the row's first four codes; its next ones follow
+    /// every `stride` elements.
+    pub(super) fn quantize(
+        x: &[f32],
+        scale: ActivationScale,
+        quads: &mut [[i8; 4]],
+        stride: usize,
+        block_sums: &mut [i32],
+    ) -> f32 = quantize_row
 }
 
 #[inline(always)]
-fn quantize_row(x: &[f32], scale: ActivationScale, codes: &mut [i8], block_sums: &mut [i32]) -> f32 {
+fn quantize_row(
+    x: &[f32],
+    scale: ActivationScale,
+    quads: &mut [[i8; 4]],
+    stride: usize,
+    block_sums: &mut [i32],
+) -> f32 {
     let ta = match scale {
         ActivationScale::PerToken => abs_max(x) / 127.0,
         ActivationScale::Static(ta) => ta,
     };
     let (ta, inv_scale) = crate::naive::usable_scale(ta);
-    let blocks = x
-        .chunks(SUM_BLOCK)
-        .zip(codes.chunks_mut(SUM_BLOCK))
-        .zip(block_sums);
-    for ((x, codes), sum) in blocks {
-        *sum = match (x.as_array::<SUM_BLOCK>(), codes.as_mut_array::<SUM_BLOCK>()) {
-            (Some(x), Some(codes)) => quantize_values(x, inv_scale, codes),
-            _ => quantize_values(x, inv_scale, codes),
+    let mut place = 0;
+    for (x, sum) in x.chunks(SUM_BLOCK).zip(block_sums) {
+        let mut codes = [0; SUM_BLOCK];
+        *sum = match x.as_array::<SUM_BLOCK>() {
+            Some(x) => quantize_values(x, inv_scale, &mut codes),
+            None => quantize_values(x, inv_scale, &mut codes),
         };
+        for quad in codes.as_chunks::<4>().0 {
+            quads[place] = *quad;
+            place += stride;
+        }
     }
     ta
 }
 
 #[inline(always)]
-fn quantize_values(x: &[f32], inv_scale: f32, codes: &mut [i8]) -> i32 {
+fn quantize_values(x: &[f32], inv_scale: f32, codes: &mut [i8; SUM_BLOCK]) -> i32 {
     let mut sum = 0;
     for (code, v) in codes.iter_mut().zip(x) {
         let value = round_to_int8(*v * inv_scale);

@@ -104,27 +104,40 @@ unsafe fn region<S: F32x16, E: Element, const V: usize>(tile: Tile<E>, rows: usi
 
 #[inline(always)]
 unsafe fn column<S: F32x16, E: Element, const V: usize>(tile: Tile<E>, rows: usize) {
+    // Packed rows are adjacent: their addresses are one pointer and constants.
+    // SAFETY: passed on.
+    unsafe {
+        if tile.a_row == 1 {
+            rows_of::<S, E, V, true>(tile, rows);
+        } else {
+            rows_of::<S, E, V, false>(tile, rows);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn rows_of<S: F32x16, E: Element, const V: usize, const ADJACENT: bool>(tile: Tile<E>, rows: usize) {
     let mut row = 0;
     // SAFETY: every sub-tile lies inside the region.
     unsafe {
         if V == 2 {
             while row + 12 <= rows {
-                accumulate::<S, E, 12, V>(tile.at(row, 0));
+                accumulate::<S, E, 12, V, ADJACENT>(tile.at(row, 0));
                 row += 12;
             }
         }
         if V <= 2 {
             while row + 6 <= rows {
-                accumulate::<S, E, 6, V>(tile.at(row, 0));
+                accumulate::<S, E, 6, V, ADJACENT>(tile.at(row, 0));
                 row += 6;
             }
             while row + 3 <= rows {
-                accumulate::<S, E, 3, V>(tile.at(row, 0));
+                accumulate::<S, E, 3, V, ADJACENT>(tile.at(row, 0));
                 row += 3;
             }
         }
         while row < rows {
-            accumulate::<S, E, 1, V>(tile.at(row, 0));
+            accumulate::<S, E, 1, V, ADJACENT>(tile.at(row, 0));
             row += 1;
         }
     }
@@ -145,7 +158,9 @@ impl<E> Tile<E> {
 }
 
 #[inline(always)]
-unsafe fn accumulate<S: F32x16, E: Element, const MR: usize, const V: usize>(tile: Tile<E>) {
+unsafe fn accumulate<S: F32x16, E: Element, const MR: usize, const V: usize, const ADJACENT: bool>(
+    tile: Tile<E>,
+) {
     // SAFETY: the caller vouches for MR rows, V vectors and k steps.
     unsafe {
         let mut acc = [[S::splat(0.0); V]; MR];
@@ -156,19 +171,32 @@ unsafe fn accumulate<S: F32x16, E: Element, const MR: usize, const V: usize>(til
                 }
             }
         }
-        let (mut a, mut b) = (tile.a, tile.b);
+        // One pointer for three rows: x86 addresses reach base, base + stride and base + 2 stride, and an addition for
+        // every row would be a chain as long as the arithmetic (12 cycles a step).
+        let mut a = [tile.a; MR];
+        for (group, a) in a.iter_mut().enumerate() {
+            *a = a.wrapping_add(3 * group * tile.a_row);
+        }
+        let mut b = tile.b;
         for _ in 0..tile.k {
             let mut lanes = [S::splat(0.0); V];
             for (v, lanes) in lanes.iter_mut().enumerate() {
                 *lanes = E::load(b.add(v * tile.b_vector));
             }
             for (m, acc) in acc.iter_mut().enumerate() {
-                let broadcast = S::splat(*a.add(m * tile.a_row));
+                let at = if ADJACENT {
+                    a[0].add(m)
+                } else {
+                    a[m / 3].add(m % 3 * tile.a_row)
+                };
+                let broadcast = S::splat(*at);
                 for (acc, lanes) in acc.iter_mut().zip(lanes) {
                     *acc = acc.fma(broadcast, lanes);
                 }
             }
-            a = a.wrapping_add(tile.a_k);
+            for a in &mut a[..if ADJACENT { 1 } else { MR.div_ceil(3) }] {
+                *a = a.wrapping_add(tile.a_k);
+            }
             b = b.wrapping_add(tile.b_k);
         }
         for (m, acc) in acc.iter().enumerate() {

@@ -133,7 +133,7 @@ fn w8a8_equals_the_specification_on_every_instruction_set() {
     ];
     for (m, n, k) in shapes
         .into_iter()
-        .chain([(17, 35, 257), (241, 17, 96), (2, 7, 28_672)])
+        .chain([(17, 35, 257), (241, 17, 96), (13, 33, 1_100), (2, 7, 28_672)])
     {
         let layer = w8_layer(&mut r, (n, k));
         let (codes, ta) = activations(&mut r, (m, k), Hostility::Extreme);
