@@ -150,11 +150,18 @@ fn windows_the_model_cannot_hold_are_an_error_with_both_numbers() {
         ),
         "{error}"
     );
-    let foreign = Windows::from_tokens("text", vec![9000; 8], 8, None).unwrap();
-    assert!(matches!(
-        perplexity(&model, &foreign, &mut |_, _| {}),
-        Err(EvaluateError::Engine(_))
-    ));
+    // A foreign token anywhere, even where it is only predicted and never run.
+    for tokens in [vec![9000; 8], [vec![5; 7], vec![9000]].concat()] {
+        let foreign = Windows::from_tokens("text", tokens, 8, None).unwrap();
+        let results = [
+            perplexity(&model, &foreign, &mut |_, _| {}).map(|_| ()),
+            divergence(&model, &model, &foreign, &mut |_, _| {}).map(|_| ()),
+        ];
+        for result in results {
+            let error = result.unwrap_err().to_string();
+            assert!(error.contains("9000") && error.contains("8192"), "{error}");
+        }
+    }
 }
 
 /// The `fp` perplexities of the public figures, over all windows of the WikiText-2 test set, within 0.1 %.

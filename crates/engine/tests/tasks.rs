@@ -231,7 +231,7 @@ fn a_continuation_longer_than_the_context_names_its_line() {
     let line = serde_json::json!({"context": "a", "continuation": "one two three ".repeat(30)}).to_string();
     let error = score(&task(&format!("\n{line}")), 16).unwrap_err().to_string();
     assert!(
-        error.starts_with("made_up.jsonl:2: expected a continuation of at most 16 tokens"),
+        error.starts_with("made_up.jsonl:2: expected a context and a continuation of 1 to 16 tokens"),
         "{error}"
     );
 }

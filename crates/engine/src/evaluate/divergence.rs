@@ -6,7 +6,7 @@ use dualgrain_kernels::Backend;
 use serde::Serialize;
 
 use super::perplexity::report;
-use super::scoring::{RowBuffer, argmax, checked};
+use super::scoring::{RowBuffer, argmax, log_probability};
 use super::{EvaluateError, Moments, Progress, STEP_TOKENS, Windows, session};
 use crate::{Model, Session};
 
@@ -149,9 +149,10 @@ impl<A: Backend, B: Backend> Pair<A, B> {
             self.sums.kl.add(checked_divergence(row.kl, place)?);
             self.sums.agreement.add(f64::from(u8::from(row.agrees)));
             if let Some(&target) = targets.get(i) {
-                let at = i * vocab_size + target as usize;
+                let range = i * vocab_size..(i + 1) * vocab_size;
+                let original = log_probability(&p[range.clone()], target, place)?;
                 self.sums
-                    .add_nll(-checked(p[at], place)?, -checked(q[at], place)?);
+                    .add_nll(-original, -log_probability(&q[range], target, place)?);
             }
         }
         Ok(())

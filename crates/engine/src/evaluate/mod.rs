@@ -5,6 +5,7 @@
 //! their number. Neighbouring predictions of one text are not quite, so take them as a lower bound.
 
 mod divergence;
+mod options;
 mod perplexity;
 mod scoring;
 mod task_file;

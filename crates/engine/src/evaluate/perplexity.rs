@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dualgrain_kernels::Backend;
 use serde::Serialize;
 
-use super::scoring::{RowBuffer, checked};
+use super::scoring::{RowBuffer, log_probability};
 use super::{EvaluateError, Moments, Progress, STEP_TOKENS, Windows, session};
 use crate::{Model, Session};
 
@@ -79,7 +79,7 @@ fn add_window<B: Backend>(
             for (i, row) in log_probabilities.chunks_exact(vocab_size).enumerate() {
                 let target = targets[first + i];
                 let place = || (format!("window {idx}"), first + i + 1);
-                nll.add(-checked(row[target as usize], place)?);
+                nll.add(-log_probability(row, target, place)?);
             }
         }
     }

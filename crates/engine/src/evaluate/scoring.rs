@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dualgrain_kernels::Backend;
 
 use super::EvaluateError;
-use crate::{Model, Session};
+use crate::{EngineError, Model, Session, SessionError};
 
 /// Rows looked at together: with a vocabulary of 32 k they take 16 MB.
 const ROWS: usize = 128;
@@ -55,14 +55,20 @@ pub(super) fn argmax(row: &[f32]) -> usize {
     row.iter().enumerate().fold((0, f32::NEG_INFINITY), larger).0
 }
 
-/// A log-probability as f64, or an error that tells its place (text, position).
-pub(super) fn checked(
-    log_probability: f32,
+/// The log-probability of `token` in a row, or an error that tells its place (text, position).
+pub(super) fn log_probability(
+    row: &[f32],
+    token: u32,
     place: impl FnOnce() -> (String, usize),
 ) -> Result<f64, EvaluateError> {
+    let outside = SessionError::Token {
+        got: token,
+        vocab_size: row.len(),
+    };
+    let value = *row.get(token as usize).ok_or(EngineError::Session(outside))?;
     // Rounding may put the log-probability of a certain token a hair above 0.
-    if log_probability.is_finite() && log_probability <= 1e-3 {
-        return Ok(f64::from(log_probability));
+    if value.is_finite() && value <= 1e-3 {
+        return Ok(f64::from(value));
     }
     let (place, position) = place();
     Err(EvaluateError::NotFinite {
@@ -70,6 +76,6 @@ pub(super) fn checked(
         place,
         position,
         expected: "a finite number <= 0",
-        got: f64::from(log_probability),
+        got: f64::from(value),
     })
 }

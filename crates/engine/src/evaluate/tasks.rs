@@ -1,19 +1,16 @@
 //! Tasks with right answers: each option of an item is scored by its log-likelihood after its context.
-//!
-//! The conventions are those of lm-evaluation-harness. An option is a context and a continuation, joined by a space;
-//! whitespace at the end of the context moves to the continuation. `whole = encode(context + continuation)`, both with
-//! special tokens; the first `len(encode(context))` tokens are context, the rest is scored. What does not fit the model's
-//! context is cut off on the left.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use dualgrain_kernels::Backend;
 use serde::Serialize;
 
-use super::scoring::{RowBuffer, argmax, checked};
-use super::task_file::{Task, TaskForm, TaskItem};
-use super::{EvaluateError, Moments, Progress, STEP_TOKENS, session};
+use super::options::{Run, encode_task, pack};
+use super::scoring::{RowBuffer, argmax, log_probability};
+use super::task_file::{Task, TaskForm};
+use super::{EvaluateError, Moments, Progress, check_context, session};
 use crate::tokenizer::Tokenizer;
 use crate::{Model, Session};
 
@@ -73,15 +70,17 @@ pub struct TaskReport {
     pub cut_items: usize,
 }
 
-/// Options run together. Each takes a whole context of KV cache, so not many.
-const NUM_SEQUENCES: usize = 4;
-/// Items whose options are packed into steps together.
-const ITEMS_TOGETHER: usize = 16;
+/// Tokens the KV cache of a scoring session holds, shared by as many sequences as fit.
+const CACHE_TOKENS: usize = 8192;
+/// More sequences than this in a step gain nothing.
+const NUM_SEQUENCES_MAX: usize = 16;
 
-/// Scores every option of every item and sums up. `context` tokens of the model are used at most.
+/// Scores every option of every item and sums up. `context` tokens of the model are used at most. All items are encoded
+/// first, so an item that cannot be scored costs no time.
 ///
 /// # Errors
-/// A continuation that does not fit the context, a model that fails or gives NaN.
+/// A context beyond the model's positions, a continuation that does not fit the context, a model that fails or gives
+/// NaN.
 pub fn score_task<B: Backend>(
     model: &Arc<Model<B>>,
     tokenizer: &Tokenizer,
@@ -89,17 +88,20 @@ pub fn score_task<B: Backend>(
     context: usize,
     progress: &mut Progress<'_>,
 ) -> Result<(TaskReport, Vec<ItemScore>), EvaluateError> {
+    check_context(context, model.config().max_positions)?;
+    let (mut runs, mut scores) = encode_task(model.config(), tokenizer, task, context)?;
+    // The cache is made for the longest run, not for all the model could take.
+    let longest = runs.iter().map(|run| run.inputs.len()).max().unwrap_or(0).max(2);
+    let num_sequences = (CACHE_TOKENS / longest).clamp(1, NUM_SEQUENCES_MAX);
     let mut scorer = Scorer {
-        session: session(model, NUM_SEQUENCES, context)?,
+        session: session(model, num_sequences, longest)?,
         buffer: RowBuffer::new(model.clone()),
-        tokenizer,
         path: task.path(),
-        context,
     };
-    let mut scores = Vec::with_capacity(task.items().len());
-    for items in task.items().chunks(ITEMS_TOGETHER) {
-        scores.extend(scorer.score(items)?);
-        progress(scores.len(), task.items().len());
+    for group in pack(&runs, num_sequences) {
+        scorer.score(&mut runs, group.clone(), &mut scores)?;
+        let next_item = runs.get(group.end).map_or(scores.len(), Run::item);
+        progress(next_item, scores.len());
     }
     Ok((report(task, &scores), scores))
 }
@@ -107,26 +109,7 @@ pub fn score_task<B: Backend>(
 struct Scorer<'a, B: Backend> {
     session: Session<B>,
     buffer: RowBuffer<B>,
-    tokenizer: &'a Tokenizer,
     path: &'a Path,
-    context: usize,
-}
-
-/// Tokens to run once, and the continuations to score on them: options that differ in their last token only (the
-/// letters of MMLU) share their run.
-struct Run {
-    inputs: Vec<u32>,
-    line: usize,
-    continuations: Vec<Continuation>,
-    num_run: usize,
-}
-
-struct Continuation {
-    /// Item and option this is.
-    place: (usize, usize),
-    /// First scored token in the whole; its log-probability is in the row before.
-    start: usize,
-    targets: Vec<u32>,
 }
 
 /// A part of a run inside a step.
@@ -135,129 +118,36 @@ struct Part {
     /// Row of the step where the part begins.
     first_row: usize,
     /// Positions of the run it holds.
-    positions: std::ops::Range<usize>,
+    positions: Range<usize>,
 }
 
 impl<B: Backend> Scorer<'_, B> {
-    fn score(&mut self, items: &[TaskItem]) -> Result<Vec<ItemScore>, EvaluateError> {
-        let (mut runs, mut scores) = self.prepare(items)?;
-        // Sequences of the session under way, each with its run.
-        for group in pack(&runs) {
-            for sequence in 0..group.len() {
-                self.session.reset(sequence);
+    /// Runs a group, one sequence each, and adds its continuations to their options.
+    fn score(
+        &mut self,
+        runs: &mut [Run],
+        group: Range<usize>,
+        scores: &mut [ItemScore],
+    ) -> Result<(), EvaluateError> {
+        for sequence in 0..group.len() {
+            self.session.reset(sequence);
+        }
+        loop {
+            let parts = self.run_step(runs, group.clone())?;
+            if parts.is_empty() {
+                return Ok(());
             }
-            loop {
-                let parts = self.run_step(&mut runs, &group)?;
-                if parts.is_empty() {
-                    break;
-                }
-                self.add_step(&runs, &parts, &mut scores)?;
-            }
-        }
-        Ok(scores)
-    }
-
-    fn prepare(&self, items: &[TaskItem]) -> Result<(Vec<Run>, Vec<ItemScore>), EvaluateError> {
-        let mut runs: Vec<Run> = Vec::new();
-        let mut scores = Vec::with_capacity(items.len());
-        for (item_idx, item) in items.iter().enumerate() {
-            let first_run = runs.len();
-            let mut options = Vec::with_capacity(item.options.len());
-            for (option_idx, option) in item.options.iter().enumerate() {
-                let (whole, start, cut_tokens) = self.encode(item.line, option)?;
-                options.push(OptionScore {
-                    loglikelihood: 0.0,
-                    tokens: whole.len() - start,
-                    greedy: true,
-                    bytes: option.1.len(),
-                    cut_tokens,
-                });
-                let continuation = Continuation {
-                    place: (item_idx, option_idx),
-                    start,
-                    targets: whole[start..].to_vec(),
-                };
-                let inputs = &whole[..whole.len() - 1];
-                match runs[first_run..].iter_mut().find(|run| run.inputs == inputs) {
-                    Some(run) => run.continuations.push(continuation),
-                    None => runs.push(Run {
-                        inputs: inputs.to_vec(),
-                        line: item.line,
-                        continuations: vec![continuation],
-                        num_run: 0,
-                    }),
-                }
-            }
-            scores.push(ItemScore {
-                line: item.line,
-                options,
-                gold: item.gold,
-            });
-        }
-        Ok((runs, scores))
-    }
-
-    /// Tokens of context and continuation, the index of the first scored one, and how many were cut on the left.
-    fn encode(
-        &self,
-        line: usize,
-        (context, continuation): &(String, String),
-    ) -> Result<(Vec<u32>, usize, usize), EvaluateError> {
-        let kept = context.trim_end_matches(is_python_whitespace);
-        let whole_text = format!("{context} {continuation}");
-        let mut whole = self.tokenizer.encode(&whole_text, true)?;
-        let mut start = self.tokenizer.encode(kept, true)?.len();
-        if start == 0 {
-            // Nothing before the first token: condition it on the token a text begins with.
-            whole.insert(0, self.first_token(line)?);
-            start = 1;
-        }
-        // A tokenizer may join the end of the context with the continuation: at least the last token is scored.
-        start = start.min(whole.len().saturating_sub(1));
-        let cut = whole.len().saturating_sub(self.context + 1);
-        if start <= cut {
-            return Err(self.line_error(
-                line,
-                format!("a continuation of at most {} tokens (the context)", self.context),
-                format!("{} tokens", whole.len() - start),
-            ));
-        }
-        whole.drain(..cut);
-        Ok((whole, start - cut, cut))
-    }
-
-    fn first_token(&self, line: usize) -> Result<u32, EvaluateError> {
-        let config = self.session.model().config();
-        let token = self
-            .tokenizer
-            .bos_id()
-            .or(config.bos_token)
-            .or(config.eos_tokens.first().copied());
-        token.ok_or_else(|| {
-            self.line_error(
-                line,
-                "a context (this model has no first token)".into(),
-                "none".into(),
-            )
-        })
-    }
-
-    fn line_error(&self, line: usize, expected: String, got: String) -> EvaluateError {
-        EvaluateError::Line {
-            path: self.path.to_owned(),
-            line,
-            expected,
-            got,
+            self.add_step(runs, &parts, scores)?;
         }
     }
 
     /// Runs the next tokens of a group in one step and says what lies where; empty when the group is done.
-    fn run_step(&mut self, runs: &mut [Run], group: &[usize]) -> Result<Vec<Part>, EvaluateError> {
+    fn run_step(&mut self, runs: &mut [Run], group: Range<usize>) -> Result<Vec<Part>, EvaluateError> {
         let mut parts: Vec<Part> = Vec::new();
         let mut batch: Vec<(usize, &[u32])> = Vec::new();
         let step_tokens = self.session.limits().step_tokens;
         let mut num_rows = 0;
-        for (sequence, &run_idx) in group.iter().enumerate() {
+        for (sequence, run_idx) in group.enumerate() {
             let run = &runs[run_idx];
             let end = run.inputs.len().min(run.num_run + step_tokens - num_rows);
             let positions = run.num_run..end;
@@ -288,15 +178,8 @@ impl<B: Backend> Scorer<'_, B> {
         scores: &mut [ItemScore],
     ) -> Result<(), EvaluateError> {
         let scored = |part: &Part| {
-            let first = runs[part.run_idx]
-                .continuations
-                .iter()
-                .map(|c| c.start - 1)
-                .min()
-                .unwrap_or(usize::MAX);
-            let (positions, first_row) = (part.positions.clone(), part.first_row);
-            let run_idx = part.run_idx;
-            let from = first.max(positions.start);
+            let (run_idx, first_row, positions) = (part.run_idx, part.first_row, part.positions.clone());
+            let from = positions.start.max(runs[run_idx].first_scored());
             (from..positions.end).map(move |at| (run_idx, at, (first_row + at - positions.start) as u32))
         };
         let wanted: Vec<(usize, usize, u32)> = parts.iter().flat_map(scored).collect();
@@ -329,35 +212,11 @@ fn add_row(
             let place = || (format!("{}:{}", path.display(), run.line), position + 1);
             let (item, option) = continuation.place;
             let score = &mut scores[item].options[option];
-            score.loglikelihood += checked(row[target as usize], place)?;
+            score.loglikelihood += log_probability(row, target, place)?;
             score.greedy &= likeliest == target as usize;
         }
     }
     Ok(())
-}
-
-/// Groups of runs that fit a step together, at most one for each sequence; a run longer than a step is alone.
-fn pack(runs: &[Run]) -> Vec<Vec<usize>> {
-    let mut groups: Vec<Vec<usize>> = Vec::new();
-    let mut room = 0;
-    for (idx, run) in runs.iter().enumerate() {
-        match groups.last_mut() {
-            Some(group) if run.inputs.len() <= room && group.len() < NUM_SEQUENCES => {
-                group.push(idx);
-                room -= run.inputs.len();
-            }
-            _ => {
-                groups.push(vec![idx]);
-                room = STEP_TOKENS.saturating_sub(run.inputs.len());
-            }
-        }
-    }
-    groups
-}
-
-/// What Python's `str.rstrip` strips: Unicode whitespace and four separators.
-fn is_python_whitespace(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 impl ItemScore {
