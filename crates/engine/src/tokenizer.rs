@@ -89,16 +89,24 @@ impl Tokenizer {
     pub fn load(dir: &Path, vocab_size: usize) -> Result<Self, TokenizerError> {
         let path = dir.join("tokenizer.json");
         let bytes = read_optional(&path)?.ok_or_else(|| TokenizerError::Missing { path: path.clone() })?;
-        let inner = parse(&path, &bytes)?;
-        check_vocabulary(&path, &inner, vocab_size)?;
-        let added = inner.get_added_tokens_decoder();
         Ok(Self {
-            special_ids: added
-                .iter()
-                .filter(|(_, token)| token.special)
-                .map(|(&id, _)| id)
-                .collect(),
             special_tokens: special_tokens(dir)?,
+            ..Self::parse(&path, &bytes, vocab_size)?
+        })
+    }
+
+    /// A tokenizer from the bytes of a tokenizer.json alone, without named special tokens; `path` is for messages.
+    ///
+    /// # Errors
+    /// A malformed file, or a token whose id is not below `vocab_size`.
+    pub fn parse(path: &Path, json: &[u8], vocab_size: usize) -> Result<Self, TokenizerError> {
+        let inner = parse(path, json)?;
+        check_vocabulary(path, &inner, vocab_size)?;
+        let added = inner.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special);
+        Ok(Self {
+            special_ids: special.map(|(&id, _)| id).collect(),
+            special_tokens: BTreeMap::new(),
             inner,
         })
     }
