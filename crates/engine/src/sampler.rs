@@ -108,7 +108,7 @@ impl Sampler {
         })
     }
 
-    /// The next token for `logits` [vocab_size]. Equal logits count by id: the lower one is the more likely.
+    /// The next token for `logits`, one for each entry of the vocabulary. Equal logits count by id: the lower one is the more likely.
     ///
     /// # Errors
     /// A logit that is NaN or +inf, or nothing but -inf.
