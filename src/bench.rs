@@ -24,24 +24,30 @@ struct Report {
     rows: Vec<Row>,
 }
 
+/// Measured speeds of one combination.
 #[derive(Serialize)]
-struct Row {
+pub struct Row {
     threads: usize,
     batch: usize,
     prompt_tokens: usize,
     generate_tokens: usize,
-    prefill_tokens_per_s: f64,
+    /// Prompt tokens per second, all sequences together.
+    pub prefill_tokens_per_s: f64,
     prefill_spread: f64,
-    decode_tokens_per_s: f64,
+    /// Generated tokens per second, all sequences together.
+    pub decode_tokens_per_s: f64,
     decode_spread: f64,
     cache_bytes: usize,
 }
 
 /// One combination to time.
-struct Case {
-    batch: usize,
-    prompt_tokens: usize,
-    generate_tokens: usize,
+pub struct Case {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of each prompt.
+    pub prompt_tokens: usize,
+    /// Tokens generated after each.
+    pub generate_tokens: usize,
 }
 
 /// Times every combination of the counts asked for.
@@ -101,7 +107,7 @@ fn cases(options: &Bench) -> Result<Vec<Case>> {
 }
 
 /// One warm-up and `repeat` timed rounds; the median and the relative distance of the quartiles.
-fn time_case(model: &Arc<Model<CpuBackend>>, case: &Case, repeat: usize) -> Result<Row> {
+pub fn time_case(model: &Arc<Model<CpuBackend>>, case: &Case, repeat: usize) -> Result<Row> {
     let limits = SessionLimits {
         num_sequences: case.batch,
         context_tokens: case.prompt_tokens + case.generate_tokens,

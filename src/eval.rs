@@ -94,6 +94,7 @@ pub fn judge(options: &Eval, common: &Common, terminal: &Terminal) -> Result<Rep
     if let Some(original) = &original {
         report.tasks_reference = score(original, &tasks, "tasks, original", terminal)?;
     }
+    terminal.finish();
     Ok(report)
 }
 

@@ -10,6 +10,9 @@ mod folder;
 mod generate;
 mod inspect;
 mod machine;
+mod plan;
+mod quantize;
+mod quickstart;
 mod terminal;
 
 use std::process::ExitCode;
@@ -43,7 +46,8 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Generate(options) => generate::run(&options, &cli.common, terminal),
         Verb::Chat(options) => chat::run(&options, &cli.common, terminal),
         Verb::Inspect(options) => inspect::run(&options, terminal),
-        Verb::Quickstart(_) | Verb::Quantize(_) => anyhow::bail!("not yet"),
+        Verb::Quickstart(options) => quickstart::run(&options, &cli.common, terminal),
+        Verb::Quantize(options) => quantize::run(&options, &cli.common, terminal),
         Verb::Doctor => doctor::run(&cli.common, terminal),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "dualgrain", &mut std::io::stdout());

@@ -42,11 +42,6 @@ impl Terminal {
         }
     }
 
-    /// Whether the caller should print a JSON object instead of text.
-    pub fn json(&self) -> bool {
-        self.json
-    }
-
     /// Whether stderr is a terminal.
     pub fn interactive(&self) -> bool {
         self.interactive

@@ -10,11 +10,13 @@ mod error;
 pub mod int4;
 mod join;
 mod linear;
+mod quantized;
 mod scheme;
 mod shape;
 
 pub use error::FormatError;
-pub use linear::{FloatLinear, FloatValues, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts};
+pub use linear::{FloatLinear, FloatValues, Int8Linear, LinearWeights};
+pub use quantized::{QuantizedLinear, QuantizedParts};
 pub use scheme::{
     ActivationScheme, CacheScheme, ChannelWord, FORMAT_VERSION, GroupField, KEY_SCALES_TENSOR, QUANT_METHOD,
     QuantizationConfig, SchemeError, TensorScheme, VALUE_SCALES_TENSOR,

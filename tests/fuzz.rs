@@ -1,0 +1,122 @@
+//! A short, repeatable run of the fuzz entry points (fuzz/) on stable Rust: real files, damaged at random. For a
+//! longer search guided by coverage: `cargo +nightly fuzz run checkpoint` (or config, tokenizer, tasks).
+
+#[path = "../fuzz/entry_points.rs"]
+mod entry_points;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Mutations tried for each seed file.
+const ROUNDS: u64 = 400;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % bound.max(1) as u64) as usize
+    }
+
+    /// One to eight changes: a byte flipped or replaced, a piece cut out, doubled or overwritten with digits, the
+    /// end cut off.
+    fn damage(&mut self, seed: &[u8]) -> Vec<u8> {
+        let mut data = seed.to_vec();
+        for _ in 0..1 + self.below(8) {
+            if data.is_empty() {
+                break;
+            }
+            // Headers come first and hold most of what can go wrong.
+            let reach = if self.below(2) == 0 {
+                data.len().min(4096)
+            } else {
+                data.len()
+            };
+            let at = self.below(reach);
+            let end = (at + 1 + self.below(32)).min(data.len());
+            match self.below(6) {
+                0 => data[at] ^= 1 << self.below(8),
+                1 => data[at] = self.below(256) as u8,
+                2 => drop(data.drain(at..end)),
+                3 => data.splice(at..at, data[at..end].to_vec()).for_each(drop),
+                4 => data[at..end].fill(b'0' + self.below(10) as u8),
+                _ => data.truncate(at),
+            }
+        }
+        data
+    }
+}
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/engine/tests/fixtures")
+}
+
+/// All files called `name` under `folder`, so that every family's config and every small checkpoint is a seed.
+fn seeds(folder: &Path, matches: &dyn Fn(&str) -> bool, found: &mut Vec<Vec<u8>>) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.path().is_dir() {
+            seeds(&entry.path(), matches, found);
+        } else if matches(&entry.file_name().to_string_lossy()) {
+            found.push(fs::read(entry.path()).unwrap());
+        }
+    }
+}
+
+fn run(name: &str, matches: impl Fn(&str) -> bool, rounds: u64, entry: impl Fn(&[u8])) {
+    let mut found = Vec::new();
+    seeds(&fixtures(), &matches, &mut found);
+    assert!(!found.is_empty(), "no seeds for {name}");
+    for (index, seed) in found.iter().enumerate() {
+        entry(seed);
+        for round in 0..rounds {
+            entry(&Random(round << 8 | index as u64).damage(seed));
+        }
+    }
+}
+
+#[test]
+fn damaged_checkpoints_are_refused_or_read_but_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    run(
+        "checkpoint",
+        |name| name == "model.safetensors",
+        ROUNDS / 4,
+        |data| {
+            entry_points::checkpoint(folder.path(), data);
+        },
+    );
+}
+
+#[test]
+fn damaged_configurations_never_panic() {
+    run(
+        "config",
+        |name| name.starts_with("config"),
+        ROUNDS,
+        entry_points::config,
+    );
+}
+
+#[test]
+fn damaged_task_files_never_panic() {
+    run(
+        "tasks",
+        |name| name.ends_with(".jsonl"),
+        ROUNDS,
+        entry_points::tasks,
+    );
+}
+
+#[test]
+fn damaged_tokenizers_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/llama-tiny/tokenizer.json");
+    let seed = fs::read(path).unwrap();
+    for round in 0..ROUNDS / 10 {
+        entry_points::tokenizer(folder.path(), &Random(round).damage(&seed));
+    }
+}
