@@ -13,6 +13,7 @@ mod error;
 pub mod evaluate;
 mod family;
 pub mod generate;
+mod jinja;
 mod mapping;
 mod model;
 mod products;
