@@ -353,7 +353,7 @@ fn linears(backend: &CpuBackend, table: &mut Table) {
 
 /// Attention of a 1.1B Llama (32 heads over 4 of 64) and of a small one (8 over 8 of 64).
 fn attention(backend: &CpuBackend, table: &mut Table) {
-    if !table.wants("attention") {
+    if !table.wants("attention") && !table.filter.starts_with("attention") {
         return;
     }
     for (num_heads, num_kv_heads) in [(32, 4), (8, 8)] {
@@ -445,7 +445,7 @@ fn one_attention(
 /// The quantizer's hot loops.
 fn quantizer(backend: &CpuBackend, table: &mut Table) {
     for k in [512, 2_048, 5_632] {
-        if !table.wants("gram") && !table.wants("quadratic") {
+        if !table.wants("gram_accumulate") && !table.wants("quadratic_rows") {
             return;
         }
         let mut gram = Gram::new(k);

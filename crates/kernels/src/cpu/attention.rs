@@ -273,7 +273,13 @@ impl Job<'_> {
         let keys = (run_.end - start).min(PAGE_TOKENS);
         let rows = scratch.inv_sums.len();
         let scales = self.page_scales(&self.cache.value_scales, &self.fixed_scales.1, head_page);
-        for row in 0..rows {
+        // Float caches have the scale 1, which changes nothing.
+        let scaled_rows = if scales[0] == 1.0 && scales == self.fixed_scales.1 {
+            0
+        } else {
+            rows
+        };
+        for row in 0..scaled_rows {
             let weights = &mut scratch.scores[row * stride + start - run_.base..][..keys];
             multiply(self.isa, weights, scales);
         }

@@ -278,9 +278,10 @@ impl Backend for CpuBackend {
         self.pool.run(x.rows.div_ceil(rows_per_chunk), |chunk| {
             let rows = chunk * rows_per_chunk..((chunk + 1) * rows_per_chunk).min(x.rows);
             let tiles = rows.start * row_quads..rows.end.next_multiple_of(tile_rows) * row_quads;
-            // SAFETY (of all): each tile, and so each row, belongs to one chunk.
+            // SAFETY: each tile belongs to one chunk.
             let quads = unsafe { quads.range(tiles) };
             for (row, row_in_chunk) in rows.zip(0..) {
+                // SAFETY: each row belongs to one chunk.
                 let (scale_out, sums) = unsafe {
                     (
                         scales.range(row..row + 1),

@@ -13,7 +13,7 @@ use super::quantize::{abs_max, round_to_int8};
 use super::share::Shared;
 use super::simd::{Element, LANES};
 use super::tensor::Matrix;
-use crate::naive::{to_f16, usable_scale};
+use crate::naive::usable_scale;
 use crate::{CacheFormat, CacheShape, Columns, KernelError, PAGE_TOKENS, Step};
 
 /// Paged keys and values of all layers.
@@ -173,10 +173,8 @@ impl Stored for f32 {
 }
 
 impl Stored for f16 {
-    fn convert(_: Isa, head: &[f32], _: Option<f32>, out: &mut [Self]) -> f32 {
-        for (o, v) in out.iter_mut().zip(head) {
-            *o = to_f16(*v);
-        }
+    fn convert(isa: Isa, head: &[f32], _: Option<f32>, out: &mut [Self]) -> f32 {
+        to_f16(isa, head, out);
         1.0
     }
 }
@@ -185,6 +183,37 @@ impl Stored for i8 {
     fn convert(isa: Isa, head: &[f32], static_scale: Option<f32>, out: &mut [Self]) -> f32 {
         to_int8(isa, head, static_scale, out)
     }
+}
+
+per_isa! {
+    /// Nearest half-precision floats, saturating; the operations of `naive::to_f16` on integers, which vectorize.
+    fn to_f16(head: &[f32], out: &mut [f16]) = to_f16_lanes
+}
+
+#[inline(always)]
+fn to_f16_lanes(head: &[f32], out: &mut [f16]) {
+    for (o, v) in out.iter_mut().zip(head) {
+        *o = f16::from_bits(f16_bits(*v));
+    }
+}
+
+#[inline(always)]
+fn f16_bits(v: f32) -> u16 {
+    let sign = (v.to_bits() >> 16) & 0x8000;
+    let a = v.abs();
+    let a = if a > 65_504.0 { 65_504.0 } else { a };
+    // Normal: add half of the last place (a little less for even mantissas), shift, move the exponent's bias.
+    let even = (a.to_bits() >> 13) & 1;
+    let normal = a
+        .to_bits()
+        .wrapping_sub((127 - 15) << 23)
+        .wrapping_add(0xfff + even)
+        >> 13;
+    // Subnormal: adding 0.5 rounds at 2^-24.
+    let subnormal = (a + 0.5).to_bits().wrapping_sub(0.5f32.to_bits());
+    let bits = if a < 6.103_515_6e-5 { subnormal } else { normal };
+    let bits = if v.is_nan() { 0x7e00 } else { bits };
+    (sign | bits) as u16
 }
 
 per_isa! {
@@ -327,6 +356,28 @@ impl<'a> ScaleSink<'a> {
         if let Some(stored) = &self.stored {
             // SAFETY: the index belongs to a kv head that one task alone writes.
             unsafe { stored.range(index..index + 1)[0] = scale };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_rounds_as_the_specification_does() {
+        // Every exponent with mantissas around each kind of tie, both signs.
+        for high in 0..=u16::MAX {
+            for low in [
+                0, 1, 0xfff, 0x1000, 0x1001, 0x1fff, 0x3000, 0x8000, 0xf000, 0xffff,
+            ] {
+                let v = f32::from_bits(u32::from(high) << 16 | low);
+                let (got, expected) = (f16_bits(v), crate::naive::to_f16(v));
+                assert!(
+                    expected.is_nan() && got & 0x7e00 == 0x7e00 || got == expected.to_bits(),
+                    "{v:e}"
+                );
+            }
         }
     }
 }

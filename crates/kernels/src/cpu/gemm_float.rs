@@ -19,7 +19,7 @@ use super::isa::Isa;
 use super::pool::Pool;
 use super::share::Shared;
 use super::simd::{Element, LANES};
-use super::tile::{Tile, run, tile_shape};
+use super::tile::{Tile, run, tile_shape, tile_vectors};
 
 /// Up to this many rows A is used as it lies.
 const MAX_UNPACKED_ROWS: usize = 24;
@@ -141,7 +141,7 @@ fn product<E: Element>(isa: Isa, pool: &Pool, a: &[f32], weights: &PackedFloat, 
 
 /// Panels a task takes: enough tasks for the threads, few enough that packing A is paid back.
 fn panels_per_task(isa: Isa, pool: &Pool, m: usize, num_panels: usize, row_blocks: usize) -> usize {
-    let smallest = if m <= 2 { 4 } else { tile_shape(isa).1 };
+    let smallest = tile_vectors(isa, m);
     let wanted = (num_panels * row_blocks) / (4 * pool.num_threads());
     let limit = if m <= MAX_UNPACKED_ROWS {
         num_panels.max(smallest)
@@ -230,11 +230,7 @@ impl<E: Element> Block<'_, E> {
         ks: std::ops::Range<usize>,
         f: impl Fn(usize, usize, *mut f32, usize),
     ) {
-        let width = if self.rows.len() <= 2 {
-            4
-        } else {
-            tile_shape(self.isa).1
-        };
+        let width = tile_vectors(self.isa, self.rows.len());
         let whole = last.min(self.n / LANES);
         for panel in (first..whole).step_by(width) {
             // SAFETY: this task alone writes these rows and columns.

@@ -9,7 +9,9 @@
 
 use std::arch::x86_64::*;
 
-use super::gemm_w4a8_tile::{GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K, W4Tile, W8Tile, group_lines};
+use super::gemm_w4a8_tile::{
+    GROUP_BYTES, K_STEP, LINE, PANEL, PREFETCH_BYTES, W4_LINE_K, W4Tile, W8Tile, group_lines,
+};
 
 /// Lines whose `maddubs` results fit i16 together: two results a line, eight in all.
 const LINES_PER_WIDENING: usize = K_STEP / W4_LINE_K;
@@ -89,7 +91,11 @@ unsafe fn four_lines<const ROWS: usize>(tile: &W4Tile, first: usize) -> [[__m256
     for line in first..first + LINES_PER_WIDENING {
         for half in 0..2 {
             // SAFETY: the line is inside the panel.
-            let packed = unsafe { _mm256_loadu_si256(tile.q.add(line * LINE + half * 32).cast()) };
+            let packed = unsafe {
+                let q = tile.q.add(line * LINE + half * 32);
+                _mm_prefetch::<_MM_HINT_T0>(q.wrapping_add(PREFETCH_BYTES).cast());
+                _mm256_loadu_si256(q.cast())
+            };
             let low = _mm256_and_si256(packed, nibble);
             let high = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), nibble);
             for (m, sums) in sums.iter_mut().enumerate() {

@@ -7,7 +7,9 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::gemm_w4a8_tile::{GROUP_BYTES, LINE, PANEL, W4Tile, W8Tile, group_lines, groups_of};
+use super::gemm_w4a8_tile::{
+    GROUP_BYTES, LINE, PANEL, PREFETCH_BYTES, W4Tile, W8Tile, group_lines, groups_of,
+};
 
 /// # Safety
 /// As for `gemm_w4a8_tile::w4`.
@@ -39,7 +41,10 @@ unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
         let mut high_dots = [_mm512_setzero_si512(); ROWS];
         for line in group_lines(group, tile.lines_per_group, tile.lines) {
             // SAFETY: the line is inside the panel.
-            let packed = unsafe { _mm512_loadu_si512(tile.q.add(line * LINE).cast()) };
+            let packed = unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(tile.q.wrapping_add(line * LINE + PREFETCH_BYTES).cast());
+                _mm512_loadu_si512(tile.q.add(line * LINE).cast())
+            };
             let low = _mm512_and_si512(packed, nibble);
             let high = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), nibble);
             for m in 0..ROWS {
@@ -182,8 +187,9 @@ pub(super) fn widen(q: &[u8], groups: &[u8], lines_per_group: usize, lines: Rang
         for line in lines {
             let target = &mut w8[2 * (line - first_line) * LINE..][..2 * LINE];
             let source = &q[line * LINE..][..LINE];
-            // SAFETY: one line in, two lines out.
+            // SAFETY: one line in, two lines out; a prefetch may point anywhere.
             unsafe {
+                _mm_prefetch::<_MM_HINT_T1>(source.as_ptr().wrapping_add(PREFETCH_BYTES).cast());
                 let packed = _mm512_loadu_si512(source.as_ptr().cast());
                 let low = _mm512_and_si512(packed, nibble);
                 let high = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), nibble);

@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::gemm_w4a8_tile::{GROUP_BYTES, LINE, PANEL, W4Tile, W8Tile, group_lines};
+use super::gemm_w4a8_tile::{GROUP_BYTES, LINE, PANEL, PREFETCH_BYTES, W4Tile, W8Tile, group_lines};
 
 /// # Safety
 /// As for `gemm_w4a8_tile::w4`.
@@ -37,7 +37,11 @@ unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
         for line in group_lines(group, tile.lines_per_group, tile.lines) {
             for half in 0..2 {
                 // SAFETY: the line is inside the panel.
-                let packed = unsafe { _mm256_loadu_si256(tile.q.add(line * LINE + half * 32).cast()) };
+                let packed = unsafe {
+                    let q = tile.q.add(line * LINE + half * 32);
+                    _mm_prefetch::<_MM_HINT_T0>(q.wrapping_add(PREFETCH_BYTES).cast());
+                    _mm256_loadu_si256(q.cast())
+                };
                 let low = _mm256_and_si256(packed, nibble);
                 let high = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), nibble);
                 for (m, dots) in dots.iter_mut().enumerate() {

@@ -83,6 +83,25 @@ pub(super) fn abs_max(x: &[f32]) -> f32 {
             lanes[lane] = if v > lanes[lane] { v } else { lanes[lane] };
         }
     }
-    let all = rest.iter().map(|v| v.abs()).chain(lanes);
-    all.fold(0.0, |max, v| if v > max { v } else { max })
+    for (lane, v) in lanes.iter_mut().zip(rest) {
+        *lane = if v.abs() > *lane { v.abs() } else { *lane };
+    }
+    max_lanes(lanes)
+}
+
+/// The largest of 16 lanes, pairwise.
+#[inline(always)]
+pub(super) fn max_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for lane in 0..half {
+            lanes[lane] = if lanes[lane + half] > lanes[lane] {
+                lanes[lane + half]
+            } else {
+                lanes[lane]
+            };
+        }
+        half /= 2;
+    }
+    lanes[0]
 }

@@ -2,6 +2,7 @@
 
 use super::isa::per_isa;
 use super::norm::fold_lanes;
+use super::quantize::max_lanes;
 use crate::naive::{LANES, exp, log_sum_exp};
 
 per_isa! {
@@ -32,6 +33,8 @@ pub(super) fn max(x: &[f32]) -> f32 {
             };
         }
     }
-    let all = rest.iter().copied().chain(lanes);
-    all.fold(f32::NEG_INFINITY, |max, v| if v > max { v } else { max })
+    for (lane, v) in lanes.iter_mut().zip(rest) {
+        *lane = if *v > *lane { *v } else { *lane };
+    }
+    max_lanes(lanes)
 }

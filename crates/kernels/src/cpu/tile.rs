@@ -34,12 +34,22 @@ pub(super) struct Tile<E> {
     pub(super) from_zero: bool,
 }
 
-/// Rows and vectors of the largest tile.
+/// Rows and vectors of the tile for many rows.
 pub(super) fn tile_shape(isa: Isa) -> (usize, usize) {
     match isa {
-        Isa::Naive => (4, 1),
-        Isa::Avx2 | Isa::AvxVnni => (6, 1),
+        Isa::Naive | Isa::Avx2 | Isa::AvxVnni => (6, 1),
         Isa::Avx512Vnni => (12, 2),
+    }
+}
+
+/// Vectors of the tile for `rows` rows: few rows take more, so that there are chains enough to hide the latency.
+pub(super) fn tile_vectors(isa: Isa, rows: usize) -> usize {
+    match (isa, rows) {
+        (Isa::Avx512Vnni, ..=6) => 4,
+        (Isa::Avx512Vnni, _) => 2,
+        (_, ..=1) => 4,
+        (_, ..=3) => 2,
+        _ => 1,
     }
 }
 
@@ -55,7 +65,7 @@ pub(super) unsafe fn run<E: Element>(isa: Isa, tile: Tile<E>, rows: usize, vecto
             Isa::Avx512Vnni => avx512(tile, rows, vectors),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni => avx2(tile, rows, vectors),
-            _ => region::<Portable, E, 1>(tile, rows, vectors),
+            _ => region::<Portable, E, 6>(tile, tile_vectors(isa, rows), rows, vectors),
         }
     }
 }
@@ -66,7 +76,7 @@ pub(super) unsafe fn run<E: Element>(isa: Isa, tile: Tile<E>, rows: usize, vecto
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
 unsafe fn avx512<E: Element>(tile: Tile<E>, rows: usize, vectors: usize) {
     // SAFETY: passed on.
-    unsafe { region::<Avx512, E, 2>(tile, rows, vectors) }
+    unsafe { region::<Avx512, E, 24>(tile, tile_vectors(Isa::Avx512Vnni, rows), rows, vectors) }
 }
 
 /// # Safety
@@ -75,66 +85,72 @@ unsafe fn avx512<E: Element>(tile: Tile<E>, rows: usize, vectors: usize) {
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn avx2<E: Element>(tile: Tile<E>, rows: usize, vectors: usize) {
     // SAFETY: passed on.
-    unsafe { region::<Avx2, E, 1>(tile, rows, vectors) }
+    unsafe { region::<Avx2, E, 6>(tile, tile_vectors(Isa::Avx2, rows), rows, vectors) }
 }
 
-/// Cuts a region into tiles: full ones first, then smaller ones at the edges. One row takes four vectors at a time,
-/// so that there are chains enough to hide the latency.
+/// Cuts a region into columns of at most `width` vectors; tiles hold at most `ACC` accumulators.
 #[inline(always)]
-unsafe fn region<S: F32x16, E: Element, const V: usize>(tile: Tile<E>, rows: usize, vectors: usize) {
+unsafe fn region<S: F32x16, E: Element, const ACC: usize>(
+    tile: Tile<E>,
+    width: usize,
+    rows: usize,
+    vectors: usize,
+) {
     let mut vector = 0;
     // SAFETY: every sub-tile lies inside the region.
     unsafe {
-        if rows <= 2 {
-            while vector + 4 <= vectors {
-                column::<S, E, 4>(tile.at(0, vector), rows);
-                vector += 4;
-            }
+        while width >= 4 && vector + 4 <= vectors {
+            column::<S, E, 4, ACC>(tile.at(0, vector), rows);
+            vector += 4;
         }
-        while vector + V <= vectors {
-            column::<S, E, V>(tile.at(0, vector), rows);
-            vector += V;
+        while width >= 2 && vector + 2 <= vectors {
+            column::<S, E, 2, ACC>(tile.at(0, vector), rows);
+            vector += 2;
         }
         while vector < vectors {
-            column::<S, E, 1>(tile.at(0, vector), rows);
+            column::<S, E, 1, ACC>(tile.at(0, vector), rows);
             vector += 1;
         }
     }
 }
 
 #[inline(always)]
-unsafe fn column<S: F32x16, E: Element, const V: usize>(tile: Tile<E>, rows: usize) {
+unsafe fn column<S: F32x16, E: Element, const V: usize, const ACC: usize>(tile: Tile<E>, rows: usize) {
     // Packed rows are adjacent: their addresses are one pointer and constants.
     // SAFETY: passed on.
     unsafe {
         if tile.a_row == 1 {
-            rows_of::<S, E, V, true>(tile, rows);
+            rows_of::<S, E, V, ACC, true>(tile, rows);
         } else {
-            rows_of::<S, E, V, false>(tile, rows);
+            rows_of::<S, E, V, ACC, false>(tile, rows);
         }
     }
 }
 
+/// Cuts a column into tiles: the largest first, then what remains.
 #[inline(always)]
-unsafe fn rows_of<S: F32x16, E: Element, const V: usize, const ADJACENT: bool>(tile: Tile<E>, rows: usize) {
+unsafe fn rows_of<S: F32x16, E: Element, const V: usize, const ACC: usize, const ADJACENT: bool>(
+    tile: Tile<E>,
+    rows: usize,
+) {
     let mut row = 0;
     // SAFETY: every sub-tile lies inside the region.
     unsafe {
-        if V == 2 {
-            while row + 12 <= rows {
-                accumulate::<S, E, 12, V, ADJACENT>(tile.at(row, 0));
-                row += 12;
-            }
+        while 12 * V <= ACC && row + 12 <= rows {
+            accumulate::<S, E, 12, V, ADJACENT>(tile.at(row, 0));
+            row += 12;
         }
-        if V <= 2 {
-            while row + 6 <= rows {
-                accumulate::<S, E, 6, V, ADJACENT>(tile.at(row, 0));
-                row += 6;
-            }
-            while row + 3 <= rows {
-                accumulate::<S, E, 3, V, ADJACENT>(tile.at(row, 0));
-                row += 3;
-            }
+        while 6 * V <= ACC && row + 6 <= rows {
+            accumulate::<S, E, 6, V, ADJACENT>(tile.at(row, 0));
+            row += 6;
+        }
+        while 4 * V <= ACC && row + 4 <= rows {
+            accumulate::<S, E, 4, V, ADJACENT>(tile.at(row, 0));
+            row += 4;
+        }
+        while 2 * V <= ACC && row + 2 <= rows {
+            accumulate::<S, E, 2, V, ADJACENT>(tile.at(row, 0));
+            row += 2;
         }
         while row < rows {
             accumulate::<S, E, 1, V, ADJACENT>(tile.at(row, 0));
