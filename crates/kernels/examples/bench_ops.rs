@@ -229,9 +229,10 @@ fn peaks(backend: &CpuBackend, table: &mut Table) {
     #[cfg(target_arch = "x86_64")]
     if backend.num_threads() == 1 {
         const STEPS: usize = 100_000;
-        // SAFETY (of both): the backend exists, so the instruction set does.
         let (lanes, run): (usize, fn(usize)) = match backend.isa() {
+            // SAFETY: the backend exists, so the instruction set does.
             Isa::Avx512Vnni => (16, |steps| unsafe { peak::fma_avx512(steps) }),
+            // SAFETY: as above.
             Isa::Avx2 | Isa::AvxVnni => (8, |steps| unsafe { peak::fma_avx2(steps) }),
             Isa::Naive => return,
         };

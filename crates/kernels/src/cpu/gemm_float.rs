@@ -301,3 +301,47 @@ pub(super) fn pack_rows(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::available;
+
+    #[test]
+    fn outputs_are_written_completely_and_nothing_beside_them() {
+        let (pool, margin, mark) = (Pool::new(2), 97, -12_345.5);
+        for isa in available() {
+            for (m, n, k) in [
+                (1, 1, 1),
+                (1, 130, 7),
+                (4, 65, 3),
+                (7, 17, 5),
+                (25, 33, 300),
+                (130, 47, 20),
+            ] {
+                let weights = FloatLinear::new(n, k, FloatValues::F32(vec![1.0; n * k]), None);
+                let packed = PackedFloat::pack(weights.expect("valid layer"));
+                let mut buffer = vec![mark; m * n + 2 * margin];
+                gemm(
+                    isa,
+                    &pool,
+                    &vec![2.0; m * k],
+                    &packed,
+                    &mut buffer[margin..margin + m * n],
+                );
+                let (before, rest) = buffer.split_at(margin);
+                let (d, after) = rest.split_at(m * n);
+                assert!(
+                    before.iter().chain(after).all(|v| *v == mark),
+                    "{} wrote beside {m}x{n}",
+                    isa.name()
+                );
+                assert!(
+                    d.iter().all(|v| *v == 2.0 * k as f32),
+                    "{} {m}x{n}x{k}",
+                    isa.name()
+                );
+            }
+        }
+    }
+}

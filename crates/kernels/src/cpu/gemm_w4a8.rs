@@ -445,3 +445,53 @@ fn epilogue_lanes(acc: &[i32], ta: f32, s1: &[f32], bias: &[f32], d: &mut [f32])
         *d = (*acc as f32 * ta) * s1 + bias;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::available;
+
+    /// A product written into the middle of a buffer of marks.
+    fn between_marks(isa: Isa, (m, n, k): (usize, usize, usize), weights: &PackedInt) -> Vec<f32> {
+        let (pool, margin, mark) = (Pool::new(2), 97, -12_345.5);
+        let mut a = Quantized::new(m, k);
+        a.upload(&vec![3; m * k], &vec![0.5; m]);
+        let mut buffer = vec![mark; m * n + 2 * margin];
+        gemm(
+            isa,
+            &pool,
+            &a,
+            weights,
+            &Sink::Output(Shared::new(&mut buffer[margin..margin + m * n])),
+        );
+        let (before, rest) = buffer.split_at(margin);
+        let (d, after) = rest.split_at(m * n);
+        assert!(
+            before.iter().chain(after).all(|v| *v == mark),
+            "{} wrote beside {m}x{n}",
+            isa.name()
+        );
+        assert!(
+            d.iter().all(|v| *v != mark),
+            "{} left holes in {m}x{n}",
+            isa.name()
+        );
+        d.to_vec()
+    }
+
+    #[test]
+    fn outputs_are_written_completely_and_nothing_beside_them() {
+        for isa in available() {
+            for (m, n, k) in [(1, 1, 1), (5, 17, 40), (9, 33, 33), (13, 47, 600), (25, 16, 31)] {
+                let layer = Int8Linear::new((n, k), vec![2; n * k], vec![1.0; n], None, None);
+                let packed = PackedInt::pack_w8(&layer.expect("valid layer")).expect("packs");
+                let d = between_marks(isa, (m, n, k), &packed);
+                assert!(
+                    d.iter().all(|v| *v == 3.0 * k as f32),
+                    "{} {m}x{n}x{k}",
+                    isa.name()
+                );
+            }
+        }
+    }
+}
