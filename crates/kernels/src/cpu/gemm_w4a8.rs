@@ -12,8 +12,8 @@ use dualgrain_format::{GroupSize, Int8Linear, QuantizedLinear, int4};
 
 use super::aligned::Aligned;
 use super::gemm_w4a8_tile::{
-    FEW_ROWS, GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, w4, w8, w8_shape,
-    widen, widens,
+    FEW_ROWS, GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, w4, w4_panels, w8,
+    w8_shape, widen, widens,
 };
 use super::isa::{Isa, per_isa};
 use super::pool::Pool;
@@ -26,6 +26,8 @@ const TASK_ROWS: usize = 20 * TILE_ROWS;
 /// W8 lines of a panel that tokens pass over at a time: 16 KB of a pair of panels and 6 KB of codes, both in the
 /// first-level cache.
 const BLOCK_LINES: usize = 128;
+/// Sums of the largest W4 tile: 12 tokens x 1 panel, 4 x 2, 2 x 4.
+const MAX_W4_SUMS: usize = TILE_ROWS * PANEL;
 /// Panels of a task when there is work enough for all threads.
 const MAX_TASK_PANELS: usize = 16;
 
@@ -207,11 +209,11 @@ pub(crate) fn gemm(isa: Isa, pool: &Pool, a: &Quantized, weights: &PackedInt, si
     });
 }
 
-/// An even number, so that tiles of two panels have work; four tasks a thread even the load out.
+/// A multiple of four, so that tiles of several panels have work; four tasks a thread even the load out.
 fn panels_per_task(pool: &Pool, panels_and_blocks: usize) -> usize {
     (panels_and_blocks / (4 * pool.num_threads()))
-        .next_multiple_of(2)
-        .clamp(2, MAX_TASK_PANELS)
+        .next_multiple_of(4)
+        .clamp(4, MAX_TASK_PANELS)
 }
 
 /// A W4 matrix cut into panels.
@@ -240,12 +242,11 @@ impl<'a> W4Packing<'a> {
         }
     }
 
-    fn panel(&self, panel: usize) -> (&'a [u8], &'a [u8]) {
-        let q = &self.q[panel * self.panel_bytes..][..self.panel_bytes];
-        (
-            q,
-            &self.groups[panel * self.panel_group_bytes..][..self.panel_group_bytes],
-        )
+    /// Codes and groups of some panels.
+    fn panels(&self, panels: Range<usize>) -> (&'a [u8], &'a [u8]) {
+        let q = &self.q[panels.start * self.panel_bytes..panels.end * self.panel_bytes];
+        let groups = panels.start * self.panel_group_bytes..panels.end * self.panel_group_bytes;
+        (q, &self.groups[groups])
     }
 }
 
@@ -262,27 +263,31 @@ impl Task<'_> {
     /// Nibbles straight from the packing.
     fn w4(&self, packing: &W4Packing<'_>, panels: Range<usize>, scratch: &mut Scratch) {
         self.sum_groups(packing.group_size, &mut scratch.sums);
-        let mut acc = [0; TILE_ROWS * PANEL];
-        for panel in panels {
-            let (q, groups) = packing.panel(panel);
+        let width = w4_panels(self.isa, self.a.rows);
+        let mut acc = [0; MAX_W4_SUMS];
+        for first in panels.clone().step_by(width) {
+            let panels = first..(first + width).min(panels.end);
+            let (q, groups) = packing.panels(panels.clone());
             for row in self.rows.clone().step_by(TILE_ROWS) {
                 let rows = row..(row + TILE_ROWS).min(self.rows.end);
                 let sums = &scratch.sums[(row - self.rows.start) * packing.num_groups..];
                 let tile = W4Tile {
                     q: q.as_ptr(),
-                    lines: q.len() / LINE,
+                    lines: packing.panel_bytes / LINE,
+                    panel_bytes: packing.panel_bytes,
                     groups: groups.as_ptr(),
                     lines_per_group: packing.lines_per_group,
                     a: self.a.tile(row).as_ptr().cast(),
                     a_step: 4 * self.a.tile_rows(),
                     group_sums: sums.as_ptr(),
                     num_groups: packing.num_groups,
-                    acc: acc.as_mut_ptr(),
+                    acc: acc[..rows.len() * panels.len() * PANEL].as_mut_ptr(),
+                    acc_stride: panels.len() * PANEL,
                 };
-                // SAFETY: a panel has `lines` lines and `num_groups` groups, a tile of A eight codes a line (K is padded
-                // alike), `sums` and `acc` a place for each of its rows.
-                unsafe { w4(self.isa, tile, rows.len()) };
-                self.finish(rows, panel..panel + 1, &acc);
+                // SAFETY: each panel has `lines` lines and `num_groups` groups, a tile of A eight codes a line (K is
+                // padded alike), `sums` and `acc` a place for each of its rows.
+                unsafe { w4(self.isa, tile, rows.len(), panels.len()) };
+                self.finish(rows, panels.clone(), &acc);
             }
         }
     }
@@ -298,7 +303,7 @@ impl Task<'_> {
                 let lines = first..(first + BLOCK_LINES / 2).min(num_lines);
                 let block_bytes = 2 * lines.len() * LINE;
                 for (panel, w8) in pair.clone().zip(w8.chunks_exact_mut(block_bytes)) {
-                    let (q, groups) = packing.panel(panel);
+                    let (q, groups) = packing.panels(panel..panel + 1);
                     widen(self.isa, q, groups, packing.lines_per_group, lines.clone(), w8);
                 }
                 self.over_rows(

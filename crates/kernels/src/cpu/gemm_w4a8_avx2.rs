@@ -29,9 +29,7 @@ pub(super) unsafe fn w4(mut tile: W4Tile, mut rows: usize) {
         ] {
             while rows >= size {
                 run(tile);
-                tile.a = tile.a.add(4 * size);
-                tile.group_sums = tile.group_sums.add(size * tile.num_groups);
-                tile.acc = tile.acc.add(size * PANEL);
+                tile = tile.rows_from(size);
                 rows -= size;
             }
         }
@@ -77,7 +75,7 @@ unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
     for (m, acc) in acc.iter().enumerate() {
         for (half, acc) in acc.iter().enumerate() {
             // SAFETY: 16 sums for each token.
-            unsafe { _mm256_storeu_si256(tile.acc.add(m * PANEL + half * 8).cast(), *acc) };
+            unsafe { _mm256_storeu_si256(tile.acc.add(m * tile.acc_stride + half * 8).cast(), *acc) };
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Integer tiles with `vpdpbusd` on 512-bit registers: 64 multiply-adds an instruction, exact in i32.
 //!
-//! W4 (few tokens, bound by memory): one line of 64 bytes gives 16 rows x 8 k; per token two dot products. Low and high
-//! nibbles accumulate apart, so that one token already has two chains.
+//! W4 (few tokens, bound by memory): one line of 64 bytes gives 16 rows x 8 k; per token two dot products, low and high
+//! nibbles apart. One or two tokens read four panels at once: more streams from memory, and broadcasts shared.
 //! W8 (many tokens): 12 tokens x 2 panels = 24 accumulators; per 4 k two loads, 12 broadcasts and 24 dot products.
 
 use std::arch::x86_64::*;
@@ -14,39 +14,59 @@ use super::gemm_w4a8_tile::{
 /// # Safety
 /// As for `gemm_w4a8_tile::w4`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-pub(super) unsafe fn w4(tile: W4Tile, rows: usize) {
+pub(super) unsafe fn w4(tile: W4Tile, rows: usize, panels: usize) {
     // SAFETY: passed on.
     unsafe {
-        match rows {
-            0 => {}
-            1 => w4_rows::<1>(tile),
-            2 => w4_rows::<2>(tile),
-            3 => w4_rows::<3>(tile),
-            4 => w4_rows::<4>(tile),
-            5 => w4_rows::<5>(tile),
-            6 => w4_rows::<6>(tile),
-            7 => w4_rows::<7>(tile),
-            _ => w4_rows::<8>(tile),
+        match (rows, panels) {
+            (1, 4) => w4_tile::<1, 4>(tile),
+            (2, 4) => w4_tile::<2, 4>(tile),
+            (3, 2) => w4_tile::<3, 2>(tile),
+            (4, 2) => w4_tile::<4, 2>(tile),
+            _ => (0..panels).for_each(|panel| w4_panel(tile.panel(panel), rows)),
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
+unsafe fn w4_panel(mut tile: W4Tile, mut rows: usize) {
+    // SAFETY: passed on; each step leaves the tile at the rows that remain.
+    unsafe {
+        for (size, run) in [
+            (8, w4_tile::<8, 1> as unsafe fn(W4Tile)),
+            (6, w4_tile::<6, 1>),
+            (4, w4_tile::<4, 1>),
+            (2, w4_tile::<2, 1>),
+            (1, w4_tile::<1, 1>),
+        ] {
+            while rows >= size {
+                run(tile);
+                tile = tile.rows_from(size);
+                rows -= size;
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: W4Tile) {
     let nibble = _mm512_set1_epi8(15);
-    let mut acc = [_mm512_setzero_si512(); ROWS];
+    let mut acc = [[_mm512_setzero_si512(); PANELS]; ROWS];
     for group in 0..tile.num_groups {
-        let mut low_dots = [_mm512_setzero_si512(); ROWS];
-        let mut high_dots = [_mm512_setzero_si512(); ROWS];
+        let mut low_dots = [[_mm512_setzero_si512(); PANELS]; ROWS];
+        let mut high_dots = [[_mm512_setzero_si512(); PANELS]; ROWS];
         for line in group_lines(group, tile.lines_per_group, tile.lines) {
-            // SAFETY: the line is inside the panel.
-            let packed = unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(tile.q.wrapping_add(line * LINE + PREFETCH_BYTES).cast());
-                _mm512_loadu_si512(tile.q.add(line * LINE).cast())
-            };
-            let low = _mm512_and_si512(packed, nibble);
-            let high = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), nibble);
+            let (mut low, mut high) = ([_mm512_setzero_si512(); PANELS], [_mm512_setzero_si512(); PANELS]);
+            for panel in 0..PANELS {
+                // SAFETY: the line is inside its panel; a prefetch may point anywhere.
+                let packed = unsafe {
+                    let q = tile.q.add(panel * tile.panel_bytes + line * LINE);
+                    _mm_prefetch::<_MM_HINT_T0>(q.wrapping_add(PREFETCH_BYTES).cast());
+                    _mm512_loadu_si512(q.cast())
+                };
+                low[panel] = _mm512_and_si512(packed, nibble);
+                high[panel] = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), nibble);
+            }
             for m in 0..ROWS {
                 // SAFETY: 8 codes of token m at this line.
                 let (first, second) = unsafe {
@@ -56,30 +76,37 @@ unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
                         a.add(tile.a_step).cast::<i32>().read_unaligned(),
                     )
                 };
-                low_dots[m] = _mm512_dpbusd_epi32(low_dots[m], low, _mm512_set1_epi32(first));
-                high_dots[m] = _mm512_dpbusd_epi32(high_dots[m], high, _mm512_set1_epi32(second));
+                let (first, second) = (_mm512_set1_epi32(first), _mm512_set1_epi32(second));
+                for panel in 0..PANELS {
+                    low_dots[m][panel] = _mm512_dpbusd_epi32(low_dots[m][panel], low[panel], first);
+                    high_dots[m][panel] = _mm512_dpbusd_epi32(high_dots[m][panel], high[panel], second);
+                }
             }
         }
-        // SAFETY: 32 bytes of scales and zero points for each group.
-        let (s2, zero) = unsafe {
-            let scales = tile.groups.add(group * GROUP_BYTES);
-            (
-                _mm_loadu_si128(scales.cast()),
-                _mm_loadu_si128(scales.add(PANEL).cast()),
-            )
-        };
-        let (s2, zero) = (_mm512_cvtepu8_epi32(s2), _mm512_cvtepu8_epi32(zero));
-        for m in 0..ROWS {
-            // SAFETY: a sum for each token and group.
-            let sum = unsafe { *tile.group_sums.add(m * tile.num_groups + group) };
-            let dot = _mm512_add_epi32(low_dots[m], high_dots[m]);
-            let centred = _mm512_sub_epi32(dot, _mm512_mullo_epi32(zero, _mm512_set1_epi32(sum)));
-            acc[m] = _mm512_add_epi32(acc[m], _mm512_mullo_epi32(s2, centred));
+        for panel in 0..PANELS {
+            // SAFETY: 32 bytes of scales and zero points for each group of a panel.
+            let (s2, zero) = unsafe {
+                let scales = tile.groups.add((panel * tile.num_groups + group) * GROUP_BYTES);
+                (
+                    _mm_loadu_si128(scales.cast()),
+                    _mm_loadu_si128(scales.add(PANEL).cast()),
+                )
+            };
+            let (s2, zero) = (_mm512_cvtepu8_epi32(s2), _mm512_cvtepu8_epi32(zero));
+            for m in 0..ROWS {
+                // SAFETY: a sum for each token and group.
+                let sum = unsafe { *tile.group_sums.add(m * tile.num_groups + group) };
+                let dot = _mm512_add_epi32(low_dots[m][panel], high_dots[m][panel]);
+                let centred = _mm512_sub_epi32(dot, _mm512_mullo_epi32(zero, _mm512_set1_epi32(sum)));
+                acc[m][panel] = _mm512_add_epi32(acc[m][panel], _mm512_mullo_epi32(s2, centred));
+            }
         }
     }
-    for (m, acc) in acc.into_iter().enumerate() {
-        // SAFETY: 16 sums for each token.
-        unsafe { _mm512_storeu_si512(tile.acc.add(m * PANEL).cast(), acc) };
+    for (m, acc) in acc.iter().enumerate() {
+        for (panel, acc) in acc.iter().enumerate() {
+            // SAFETY: 16 sums for each token and panel.
+            unsafe { _mm512_storeu_si512(tile.acc.add(m * tile.acc_stride + panel * PANEL).cast(), *acc) };
+        }
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) unsafe fn w4(tile: W4Tile, rows: usize) {
                 std::slice::from_raw_parts(tile.group_sums.add(row * tile.num_groups), tile.num_groups);
             (
                 sums,
-                std::slice::from_raw_parts_mut(tile.acc.add(row * PANEL), PANEL),
+                std::slice::from_raw_parts_mut(tile.acc.add(row * tile.acc_stride), PANEL),
             )
         };
         acc.fill(0);

@@ -45,13 +45,14 @@ pub(super) const FEW_ROWS: usize = 8;
 /// 13 GB/s for one token.
 pub(super) const PREFETCH_BYTES: usize = 4096;
 
-/// Some tokens times one W4 panel.
+/// Some tokens times one or more W4 panels.
 #[derive(Clone, Copy)]
 pub(super) struct W4Tile {
-    /// Lines of the panel: `lines * 64` bytes.
+    /// Lines of the first panel: `lines * 64` bytes; the next panel starts `panel_bytes` later.
     pub(super) q: *const u8,
     pub(super) lines: usize,
-    /// 16 scales, 16 zero points for each group.
+    pub(super) panel_bytes: usize,
+    /// 16 scales, 16 zero points for each group, panel by panel.
     pub(super) groups: *const u8,
     pub(super) lines_per_group: usize,
     /// Four codes of token m at `a + 4 * m`, the next four `a_step` bytes on; zero up to `8 * lines`.
@@ -60,8 +61,41 @@ pub(super) struct W4Tile {
     /// Sums of token m's codes in each group, at `group_sums + m * num_groups`.
     pub(super) group_sums: *const i32,
     pub(super) num_groups: usize,
-    /// Sums [tokens, 16] to write.
+    /// Sums [tokens, acc_stride] to write, 16 for each panel.
     pub(super) acc: *mut i32,
+    pub(super) acc_stride: usize,
+}
+
+impl W4Tile {
+    /// The tile of panel `panel` alone.
+    ///
+    /// # Safety
+    /// The tile has that panel.
+    #[inline(always)]
+    pub(super) unsafe fn panel(mut self, panel: usize) -> Self {
+        // SAFETY: inside what the tile describes.
+        unsafe {
+            self.q = self.q.add(panel * self.panel_bytes);
+            self.groups = self.groups.add(panel * self.num_groups * GROUP_BYTES);
+            self.acc = self.acc.add(panel * PANEL);
+        }
+        self
+    }
+
+    /// The tile without its first `rows` tokens.
+    ///
+    /// # Safety
+    /// The tile has as many.
+    #[inline(always)]
+    pub(super) unsafe fn rows_from(mut self, rows: usize) -> Self {
+        // SAFETY: inside what the tile describes, or one past it.
+        unsafe {
+            self.a = self.a.add(4 * rows);
+            self.group_sums = self.group_sums.add(rows * self.num_groups);
+            self.acc = self.acc.add(rows * self.acc_stride);
+        }
+        self
+    }
 }
 
 /// Some tokens times one or two W8 panels.
@@ -116,22 +150,31 @@ pub(super) fn w8_shape(isa: Isa) -> (usize, usize) {
     }
 }
 
-/// `rows` (at most [`TILE_ROWS`]) tokens times a W4 panel.
+/// Panels that `rows` tokens take at a time.
+pub(super) fn w4_panels(isa: Isa, rows: usize) -> usize {
+    match (isa, rows) {
+        (Isa::Avx512Vnni, ..=2) => 4,
+        (Isa::Avx512Vnni, ..=4) => 2,
+        _ => 1,
+    }
+}
+
+/// `rows` (at most [`TILE_ROWS`]) tokens times W4 panels.
 ///
 /// # Safety
 /// `tile` describes readable and writable memory for `rows` tokens, and `isa` is available.
-pub(super) unsafe fn w4(isa: Isa, tile: W4Tile, rows: usize) {
+pub(super) unsafe fn w4(isa: Isa, tile: W4Tile, rows: usize, panels: usize) {
     debug_assert!(rows <= TILE_ROWS);
     // SAFETY: passed on to the caller.
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => avx512vnni::w4(tile, rows),
+            Isa::Avx512Vnni => avx512vnni::w4(tile, rows, panels),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => avxvnni::w4(tile, rows),
+            Isa::AvxVnni => (0..panels).for_each(|panel| avxvnni::w4(tile.panel(panel), rows)),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::w4(tile, rows),
-            _ => portable::w4(tile, rows),
+            Isa::Avx2 => (0..panels).for_each(|panel| avx2::w4(tile.panel(panel), rows)),
+            _ => (0..panels).for_each(|panel| portable::w4(tile.panel(panel), rows)),
         }
     }
 }
