@@ -4,7 +4,7 @@ check:
 
 # The tests alone.
 test:
-    cargo test --workspace
+    cargo test --release
 
 # Times every kernel against its naive twin's result.
 bench-ops:

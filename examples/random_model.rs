@@ -25,6 +25,9 @@ struct Arguments {
     /// Folder whose tokenizer is copied.
     #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/models/llama-tiny"))]
     tokenizer: PathBuf,
+    /// Write config.json alone, for `quantize --plan`.
+    #[arg(long)]
+    config_only: bool,
     /// Folder to write.
     out: PathBuf,
 }
@@ -78,6 +81,9 @@ fn main() -> Result<()> {
         "config.json",
         serde_json::to_string_pretty(&config(sizes))?.as_bytes(),
     )?;
+    if arguments.config_only {
+        return Ok(folder.commit()?);
+    }
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         copy(&mut folder, &arguments.tokenizer.join(name), name)?;
     }

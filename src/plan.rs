@@ -1,12 +1,47 @@
-//! `quantize --plan`: what the work and the result will cost.
+//! `quantize --plan`: what the work and its result will cost, from config.json alone.
 
-use anyhow::{Result, bail};
-use dualgrain_quant::QuantJob;
+use anyhow::Result;
+use dualgrain_engine::ModelConfig;
+use dualgrain_kernels::cpu::CpuBackend;
+use dualgrain_quant::{Plan, QuantJob, plan};
 
 use crate::arguments::Common;
-use crate::terminal::Terminal;
+use crate::terminal::{Terminal, bytes, duration, table};
 
-/// Prints the plan of `job`.
-pub fn run(_job: &QuantJob, _common: &Common, _terminal: &Terminal) -> Result<()> {
-    bail!("not yet")
+/// Prints the plan of `job`; nothing is written.
+pub fn run(job: &QuantJob, common: &Common, terminal: &Terminal) -> Result<()> {
+    let config = ModelConfig::load(&job.model_dir)?;
+    let backend = CpuBackend::new(common.threads)?;
+    let plan = plan(&backend, &config, &job.options, job.spill_above_bytes, None)?;
+    terminal.result(&plan, &text(&plan))
+}
+
+fn text(plan: &Plan) -> String {
+    let spills = if plan.spills { ", activations among it" } else { "" };
+    let parts = plan
+        .memory_parts
+        .iter()
+        .map(|part| vec![part.name.clone(), bytes(part.size_bytes)]);
+    let inference = plan.inference.iter().map(|memory| {
+        vec![
+            format!("batch {}, {} tokens", memory.batch, memory.context_tokens),
+            bytes(memory.w4a8_bytes),
+            bytes(memory.a16w4_bytes),
+            format!("{:.2}x", memory.ratio()),
+        ]
+    });
+    format!(
+        "Quantizing takes about {} and stays within {} of memory.\n\
+         It needs {} of disk for the result and {} while it runs{spills}.\n\n{}\n\
+         Memory to run the result, beside a model with 4-bit weights, fp16 group scales and zeros, and an fp16 cache:\n\n{}",
+        duration(plan.time_s),
+        bytes(plan.peak_memory_bytes),
+        bytes(plan.output_bytes),
+        bytes(plan.scratch_disk_bytes),
+        table(&["at the peak", "memory"], &parts.collect::<Vec<_>>()),
+        table(
+            &["running", "W4A8", "A16W4", "ratio"],
+            &inference.collect::<Vec<_>>()
+        ),
+    )
 }

@@ -332,7 +332,7 @@ fn an_unknown_architecture_lists_the_known_ones() {
 fn a_tokenizer_that_does_not_fit_the_vocabulary_is_refused() {
     let model = damaged("vocabulary", |folder| {
         rewrite(&folder.join("tokenizer.json"), |json| {
-            json.replacen("\"id\": 2,", "\"id\": 9000,", 1)
+            json.replacen("\"vocab\": {", "\"vocab\": { \"zzzz\": 9000,", 1)
         });
     });
     let message = failure(&["generate", text(&model), "x"]);

@@ -15,10 +15,10 @@ use crate::{Meter, QuantError};
 
 /// Bytes of candidate errors written before they are judged: about a second-level cache, so they are read back
 /// from there.
-const GROUP_BUFFER_BYTES: usize = 2 << 20;
+pub(crate) const GROUP_BUFFER_BYTES: usize = 2 << 20;
 
 /// The same for whole rows: large enough that a pass over the Gram matrix serves many candidates.
-const ROW_BUFFER_BYTES: usize = 16 << 20;
+pub(crate) const ROW_BUFFER_BYTES: usize = 16 << 20;
 
 /// How the scales of a layer are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -67,14 +67,29 @@ impl QuantOptions {
             ("search", self.search.to_string()),
             ("smoothing", self.smoothing.to_string()),
             ("smoothed pairs", pairs.join(" ")),
-            ("activations", format!("{:?}", self.activations)),
-            ("kv cache", format!("{:?}", self.kv_cache)),
+            ("activations", activations_name(self.activations).to_owned()),
+            ("kv cache", cache_name(self.kv_cache).to_owned()),
             ("lm_head int8", self.lm_head_int8.to_string()),
             ("calibration windows", self.num_windows.to_string()),
             ("tokens per window", self.window_tokens.to_string()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
+    }
+}
+
+fn activations_name(scheme: ActivationScheme) -> &'static str {
+    match scheme {
+        ActivationScheme::PerToken => "per-token",
+        ActivationScheme::Static => "static",
+    }
+}
+
+fn cache_name(scheme: CacheScheme) -> &'static str {
+    match scheme {
+        CacheScheme::F16 => "f16",
+        CacheScheme::Int8 => "int8",
+        CacheScheme::Int8Static => "int8-static",
     }
 }
 

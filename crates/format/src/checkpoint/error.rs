@@ -27,7 +27,7 @@ pub enum CheckpointError {
         problem: String,
     },
     /// The output folder already holds something.
-    #[error("{} already exists and is not empty: choose another folder, or ask to replace it", .path.display())]
+    #[error("{} already exists and is not empty: choose another folder, or replace it (--replace)", .path.display())]
     TargetExists {
         /// The folder.
         path: PathBuf,

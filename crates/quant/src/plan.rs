@@ -1,0 +1,295 @@
+//! What a run will need, said before it starts, from the configuration alone: memory, disk, time; and what the
+//! finished model will need to run, beside a model with 4-bit weights and 16-bit activations.
+
+use std::time::Instant;
+
+use dualgrain_engine::{BlockSpec, FloatType, ModelConfig, NormKind, Position, Role, Scratch};
+use dualgrain_format::{CacheScheme, GroupSize, int4};
+use dualgrain_kernels::{Backend, Gram};
+use serde::Serialize;
+
+use crate::calibration::Windows;
+use crate::linear::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
+use crate::quantize::stream_bytes;
+use crate::screen::RANK;
+use crate::work::block_work;
+use crate::{QuantError, QuantOptions};
+
+/// Program, thread stacks, allocator slack.
+const PROGRAM_BYTES: u64 = 64_000_000;
+
+/// Bytes a token of the calibration text takes while it is encoded (measured with the tokenizers crate: 230), and
+/// what a tokenizer takes for an entry of its vocabulary.
+const ENCODING_BYTES_PER_TOKEN: u64 = 300;
+const TOKENIZER_BYTES_PER_ENTRY: u64 = 1_500;
+
+/// What steps besides multiply-adds add to the time (measured on small and large layers: 1.1 to 1.5).
+const TIME_OVERHEAD: f64 = 1.4;
+
+/// Side of the Gram matrix that measures the machine.
+const PROBE_SIDE: usize = 768;
+
+/// The plan of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Plan {
+    /// Resident memory the run stays within.
+    pub peak_memory_bytes: u64,
+    /// What makes it up at its highest point.
+    pub memory_parts: Vec<MemoryPart>,
+    /// Size of the finished folder's tensors.
+    pub output_bytes: u64,
+    /// Disk the run needs besides, until it ends: journal and spilled activations.
+    pub scratch_disk_bytes: u64,
+    /// Whether the calibration activations go to disk.
+    pub spills: bool,
+    /// Estimated time on this machine with these threads.
+    pub time_s: f64,
+    /// Memory to run the finished model, against 4-bit weights with 16-bit activations and cache.
+    pub inference: Vec<InferenceMemory>,
+}
+
+/// A share of the memory.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MemoryPart {
+    /// What it is for.
+    pub name: String,
+    /// Its size.
+    pub size_bytes: u64,
+}
+
+/// Memory to run a model of this shape.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct InferenceMemory {
+    /// Sequences at once.
+    pub batch: usize,
+    /// Tokens in each.
+    pub context_tokens: usize,
+    /// This model.
+    pub w4a8_bytes: u64,
+    /// 4-bit weights with fp16 group scales and zeros, fp16 cache.
+    pub a16w4_bytes: u64,
+}
+
+impl InferenceMemory {
+    /// How many times more the other takes.
+    pub fn ratio(&self) -> f64 {
+        self.a16w4_bytes as f64 / self.w4a8_bytes as f64
+    }
+}
+
+/// Plans a run on `num_tokens` tokens of calibration text (`None`: as many as the windows need).
+///
+/// # Errors
+/// A calibration text without tokens.
+pub fn plan<B: Backend>(
+    backend: &B,
+    config: &ModelConfig,
+    options: &QuantOptions,
+    spill_above_bytes: u64,
+    num_tokens: Option<usize>,
+) -> Result<Plan, QuantError> {
+    let num_tokens = num_tokens.unwrap_or(options.num_windows * options.window_tokens);
+    let windows = Windows::evenly_spaced(num_tokens, options.num_windows, options.window_tokens)?;
+    let sizes = Sizes::new::<B>(config, options, &windows, num_tokens);
+    let spills = stream_bytes(config, &windows) > spill_above_bytes;
+    let memory_parts = sizes.peak_parts(spills);
+    let layers = config.num_layers as u64;
+    let work = block_work(
+        &BlockSpec::new(config, 0),
+        options.group_size,
+        options.search,
+        windows.len(),
+        windows.window_len(),
+    );
+    Ok(Plan {
+        peak_memory_bytes: memory_parts.iter().map(|part| part.size_bytes).sum(),
+        memory_parts,
+        output_bytes: layers * sizes.block_w4 + sizes.outside,
+        scratch_disk_bytes: layers * sizes.block_w4
+            + 3 * sizes.residual
+            + if spills { sizes.stream } else { 0 },
+        spills,
+        time_s: (layers * work) as f64 / multiply_adds_per_s(backend) * TIME_OVERHEAD,
+        inference: [1, 32]
+            .map(|batch| sizes.inference(config, options, batch))
+            .to_vec(),
+    })
+}
+
+/// Sizes in bytes.
+struct Sizes {
+    caller: u64,
+    stream: u64,
+    residual: u64,
+    scratch: u64,
+    /// The token (and position) embedding as stored.
+    embedding: u64,
+    /// Everything outside the blocks as stored.
+    outside: u64,
+    /// The quantized linears of a block.
+    block_w4: u64,
+    /// The same linears with fp16 group scales and zeros.
+    block_a16w4: u64,
+    layers: u64,
+    /// The most expensive linear: its Gram matrix with the blocks cut from it, and its weights.
+    gram: u64,
+    weights: u64,
+    buffers: u64,
+}
+
+impl Sizes {
+    fn new<B: Backend>(
+        config: &ModelConfig,
+        options: &QuantOptions,
+        windows: &Windows,
+        num_tokens: usize,
+    ) -> Self {
+        let spec = BlockSpec::new(config, 0);
+        let stored = float_bytes(config);
+        let hidden = config.hidden_size as u64;
+        let positions = match config.position {
+            Position::Learned { offset } => config.max_positions + offset,
+            _ => 0,
+        };
+        let embedding = (config.vocab_size + positions) as u64 * hidden * stored;
+        let head = if config.tie_embeddings && !options.lm_head_int8 {
+            0
+        } else {
+            config.vocab_size as u64 * hidden * if options.lm_head_int8 { 1 } else { stored }
+        };
+        let shapes = Role::ALL.map(|role| (spec.role(role).n, spec.role(role).k));
+        let (gram, weights) = shapes
+            .map(|shape| {
+                (
+                    gram_bytes(shape.1, options.group_size),
+                    weight_bytes(shape, options.group_size, stored),
+                )
+            })
+            .into_iter()
+            .max_by_key(|(gram, weights)| gram + weights)
+            .unwrap_or_default();
+        let norm_vectors = match config.norm {
+            NormKind::Rms => 1,
+            NormKind::Layer => 2,
+        };
+        let norms = 2 * norm_vectors * hidden * 4;
+        Self {
+            caller: PROGRAM_BYTES
+                + num_tokens as u64 * ENCODING_BYTES_PER_TOKEN
+                + config.vocab_size as u64 * TOKENIZER_BYTES_PER_ENTRY,
+            stream: stream_bytes(config, windows),
+            residual: (windows.len() * windows.window_len()) as u64 * hidden * 4,
+            scratch: Scratch::<B>::size_bytes(config, windows.window_len()) as u64
+                + windows.window_len() as u64 * hidden * 8,
+            embedding,
+            outside: embedding + head + hidden * 4,
+            block_w4: shapes
+                .iter()
+                .map(|&shape| w4_bytes(shape, options.group_size))
+                .sum::<u64>()
+                + norms,
+            block_a16w4: shapes
+                .iter()
+                .map(|&shape| a16w4_bytes(shape, options.group_size))
+                .sum::<u64>()
+                + norms,
+            layers: config.num_layers as u64,
+            gram,
+            weights,
+            buffers: (3 * GROUP_BUFFER_BYTES + 3 * ROW_BUFFER_BYTES) as u64,
+        }
+    }
+
+    /// The parts of memory at the highest point of the run.
+    fn peak_parts(&self, spills: bool) -> Vec<MemoryPart> {
+        let part = |name: &str, size_bytes| MemoryPart {
+            name: name.to_owned(),
+            size_bytes,
+        };
+        let stream = if spills { 0 } else { self.stream };
+        // At the start the embedding is there beside its mapped pages, at the end a block beside its copy and the
+        // mapped pages of the largest tensor outside the blocks; in between a linear with its statistics.
+        let start = 2 * self.embedding + self.weights;
+        let middle = self.gram + self.weights + self.buffers + 3 * self.block_w4;
+        let end = 3 * self.block_w4 + 2 * self.embedding;
+        let mut parts = vec![
+            part("program, tokenizer, calibration text", self.caller),
+            part("calibration activations", stream),
+            part("buffers of a window", self.scratch),
+        ];
+        if middle >= start.max(end) {
+            parts.push(part("Gram matrix of the largest linear input", self.gram));
+            parts.push(part("float weights of a linear", self.weights));
+            parts.push(part("candidates of the search", self.buffers));
+            parts.push(part("quantized block", 3 * self.block_w4));
+        } else {
+            parts.push(part("embedding", start.max(end)));
+        }
+        parts
+    }
+
+    fn inference(&self, config: &ModelConfig, options: &QuantOptions, batch: usize) -> InferenceMemory {
+        const CONTEXT_TOKENS: usize = 2048;
+        let tokens = (batch * CONTEXT_TOKENS * config.num_layers) as u64;
+        let (kv, heads) = (config.kv_size() as u64, config.num_kv_heads as u64);
+        let float_cache = tokens * 2 * kv * 2;
+        let cache = match options.kv_cache {
+            CacheScheme::F16 => float_cache,
+            CacheScheme::Int8 => tokens * 2 * (kv + heads * 4),
+            CacheScheme::Int8Static => tokens * 2 * kv,
+        };
+        InferenceMemory {
+            batch,
+            context_tokens: CONTEXT_TOKENS,
+            w4a8_bytes: self.layers * self.block_w4 + self.outside + cache,
+            a16w4_bytes: self.layers * self.block_a16w4 + self.outside + float_cache,
+        }
+    }
+}
+
+/// Bytes of a stored float; bf16 where the configuration does not say.
+fn float_bytes(config: &ModelConfig) -> u64 {
+    match config.dtype {
+        Some(FloatType::F32) => 4,
+        Some(FloatType::F16 | FloatType::Bf16) | None => 2,
+    }
+}
+
+fn gram_bytes(k: usize, group_size: GroupSize) -> u64 {
+    let k64 = k as u64;
+    // The matrix, its diagonal blocks (of phase 1 and of the screen), the factor in f64 and f32, packed tokens.
+    k64 * k64 * 4 + 2 * k64 * group_size.len(k).min(k) as u64 * 4 + k64 * RANK as u64 * 12 + 2 * k64 * 256 * 4
+}
+
+/// A linear in f32, its mapped pages, what phase 1 decided.
+fn weight_bytes((n, k): (usize, usize), group_size: GroupSize, stored: u64) -> u64 {
+    let weights = (n * k) as u64;
+    weights * (4 + stored) + (n * group_size.num_groups(k)) as u64 * 8 + n as u64 * 64
+}
+
+fn w4_bytes((n, k): (usize, usize), group_size: GroupSize) -> u64 {
+    let groups = group_size.num_groups(k);
+    (n * (int4::row_bytes(k) + int4::row_bytes(groups) + groups + 4)) as u64
+}
+
+fn a16w4_bytes((n, k): (usize, usize), group_size: GroupSize) -> u64 {
+    (n * (int4::row_bytes(k) + 4 * group_size.num_groups(k))) as u64
+}
+
+/// Measures the machine for a few hundredths of a second: the best of three Gram accumulations.
+fn multiply_adds_per_s<B: Backend>(backend: &B) -> f64 {
+    let tokens = 256;
+    let mut x = backend.matrix(tokens, PROBE_SIDE);
+    let values: Vec<f32> = (0..tokens * PROBE_SIDE)
+        .map(|i| (i % 251) as f32 * 0.01 - 1.25)
+        .collect();
+    backend.upload(&mut x, &values);
+    let mut gram = Gram::new(PROBE_SIDE);
+    let mut best_s = f64::INFINITY;
+    for _ in 0..3 {
+        let start = Instant::now();
+        backend.gram_accumulate(&mut gram, &x);
+        best_s = best_s.min(start.elapsed().as_secs_f64());
+    }
+    (tokens * PROBE_SIDE * PROBE_SIDE / 2) as f64 / best_s.max(1e-9)
+}
