@@ -446,11 +446,10 @@ fn one_attention(
 /// The quantizer's hot loops.
 fn quantizer(backend: &CpuBackend, table: &mut Table) {
     for k in [512, 2_048, 5_632] {
-        if !table.wants("gram_accumulate") && !table.wants("quadratic_rows") {
-            return;
+        if !table.wants("gram_accumulate") {
+            break;
         }
-        let mut gram = Gram::new(k);
-        let x = matrix(backend, 1_024, k);
+        let (mut gram, x) = (Gram::new(k), matrix(backend, 1_024, k));
         let operations = 1_024.0 * (k * (k + 1)) as f64;
         table.row(
             backend,
@@ -462,9 +461,19 @@ fn quantizer(backend: &CpuBackend, table: &mut Table) {
                 backend.gram_accumulate(&mut gram, &x);
             },
         );
-        let rows = 768;
-        let errors = floats(rows * k);
-        let mut out = vec![0.0; rows];
+    }
+    // Candidates of all rows over one group, of some rows over the whole input.
+    for (rows, k) in [
+        (10_240, 64),
+        (10_240, 128),
+        (768, 512),
+        (768, 2_048),
+        (768, 5_632),
+    ] {
+        if !table.wants("quadratic_rows") {
+            break;
+        }
+        let (gram, errors, mut out) = (Gram::new(k), floats(rows * k), vec![0.0; rows]);
         let operations = rows as f64 * (k * (k + 1)) as f64;
         table.row(
             backend,

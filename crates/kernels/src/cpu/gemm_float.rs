@@ -15,9 +15,10 @@ use dualgrain_format::{FloatLinear, FloatValues};
 use half::bf16;
 
 use super::aligned::Aligned;
+use super::interleave::interleave;
 use super::isa::Isa;
 use super::pool::Pool;
-use super::share::Shared;
+use super::share::{Shared, for_each_chunk};
 use super::simd::{Element, LANES};
 use super::tile::{Tile, run, tile_shape, tile_vectors};
 
@@ -50,11 +51,26 @@ enum Panels {
 }
 
 impl PackedFloat {
-    pub(crate) fn pack(linear: FloatLinear) -> Self {
+    pub(crate) fn pack(isa: Isa, pool: &Pool, linear: FloatLinear) -> Self {
         let (n, k) = (linear.n(), linear.k());
+        let panel_len = LANES * k;
         let panels = match linear.weight() {
-            FloatValues::F32(values) => Panels::F32(pack_panels(values, k, 0.0)),
-            FloatValues::Bf16(values) => Panels::Bf16(pack_panels(values, k, bf16::ZERO)),
+            FloatValues::F32(values) => {
+                let mut panels = Aligned::filled(0.0, n.next_multiple_of(LANES) * k);
+                for_each_chunk(pool, &mut panels, panel_len, |panel, out| {
+                    let start = panel * panel_len;
+                    interleave(isa, &values[start..(start + panel_len).min(values.len())], k, out);
+                });
+                Panels::F32(panels)
+            }
+            FloatValues::Bf16(values) => {
+                let mut panels = Aligned::filled(bf16::ZERO, n.next_multiple_of(LANES) * k);
+                for_each_chunk(pool, &mut panels, panel_len, |panel, out| {
+                    let start = panel * panel_len;
+                    pack_panel(&values[start..(start + panel_len).min(values.len())], k, out);
+                });
+                Panels::Bf16(panels)
+            }
         };
         Self {
             n,
@@ -81,18 +97,13 @@ impl PackedFloat {
     }
 }
 
-/// [N,K] row-major to [N/16][K][16]; missing rows of the last panel are `zero`.
-pub(super) fn pack_panels<E: Copy>(values: &[E], k: usize, zero: E) -> Aligned<E> {
-    let n = values.len() / k;
-    let mut panels = Aligned::filled(zero, n.div_ceil(LANES) * LANES * k);
-    for (rows, panel) in values.chunks(LANES * k).zip(panels.chunks_exact_mut(LANES * k)) {
-        for (lane, row) in rows.chunks_exact(k).enumerate() {
-            for (k_idx, &value) in row.iter().enumerate() {
-                panel[k_idx * LANES + lane] = value;
-            }
+/// At most 16 rows of `k` to [k][16]; missing rows keep what was there.
+fn pack_panel(rows: &[bf16], k: usize, panel: &mut [bf16]) {
+    for (lane, row) in rows.chunks_exact(k).enumerate() {
+        for (line, value) in panel.as_chunks_mut::<LANES>().0.iter_mut().zip(row) {
+            line[lane] = *value;
         }
     }
-    panels
 }
 
 /// `d[M,N] = a[M,K] * weights^T + bias`.
@@ -320,7 +331,7 @@ mod tests {
                 (130, 47, 20),
             ] {
                 let weights = FloatLinear::new(n, k, FloatValues::F32(vec![1.0; n * k]), None);
-                let packed = PackedFloat::pack(weights.expect("valid layer"));
+                let packed = PackedFloat::pack(isa, &pool, weights.expect("valid layer"));
                 let mut buffer = vec![mark; m * n + 2 * margin];
                 gemm(
                     isa,

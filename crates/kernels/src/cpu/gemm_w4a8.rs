@@ -67,32 +67,22 @@ enum Codes {
 }
 
 impl PackedInt {
-    pub(crate) fn pack_w4(linear: &QuantizedLinear) -> Result<Self, KernelError> {
+    pub(crate) fn pack_w4(pool: &Pool, linear: &QuantizedLinear) -> Result<Self, KernelError> {
         let (n, k, num_groups) = (linear.n(), linear.k(), linear.num_groups());
         let (num_panels, padded_k) = checked_panels(n, k)?;
         let mut q = Aligned::filled(0u8, num_panels * PANEL * padded_k / 2);
         let mut groups = Aligned::filled(0u8, num_panels * num_groups * GROUP_BYTES);
-        let panels = q
-            .chunks_exact_mut(PANEL * padded_k / 2)
-            .zip(groups.chunks_exact_mut(num_groups * GROUP_BYTES));
-        let mut row_codes = vec![0u8; padded_k];
-        for (panel, (q, groups)) in panels.enumerate() {
-            for lane in 0..PANEL.min(n - panel * PANEL) {
-                let row = panel * PANEL + lane;
-                let zeros = linear.zero_row(row);
-                for (group, s2) in linear.s2_row(row).iter().enumerate() {
-                    groups[group * GROUP_BYTES + lane] = *s2;
-                    groups[group * GROUP_BYTES + PANEL + lane] = int4::at(zeros, group);
-                }
-                int4::unpack_row(linear.q_row(row), &mut row_codes[..k]);
-                // Padding has the weight zero, as the format wants it.
-                row_codes[k..].fill(int4::at(zeros, num_groups - 1));
-                for (line, codes) in q.chunks_exact_mut(LINE).zip(row_codes.chunks_exact(W4_LINE_K)) {
-                    for b in 0..4 {
-                        line[lane * 4 + b] = codes[b] | codes[b + 4] << 4;
-                    }
-                }
-            }
+        let (panel_bytes, group_bytes) = (PANEL * padded_k / 2, num_groups * GROUP_BYTES);
+        {
+            let (q, groups) = (Shared::new(&mut q), Shared::new(&mut groups));
+            pool.run(num_panels, |panel| {
+                // SAFETY: each panel is written by one task.
+                let (q, groups) = unsafe {
+                    let q = q.range(panel * panel_bytes..(panel + 1) * panel_bytes);
+                    (q, groups.range(panel * group_bytes..(panel + 1) * group_bytes))
+                };
+                pack_w4_panel(linear, panel * PANEL..((panel + 1) * PANEL).min(n), q, groups);
+            });
         }
         let codes = Codes::W4 {
             q,
@@ -150,6 +140,26 @@ impl PackedInt {
 
     fn padded_k(&self) -> usize {
         self.k.next_multiple_of(K_STEP)
+    }
+}
+
+/// One panel of W4 codes and groups from `rows` of a layer.
+fn pack_w4_panel(linear: &QuantizedLinear, rows: Range<usize>, q: &mut [u8], groups: &mut [u8]) {
+    let mut codes = vec![0u8; linear.k().next_multiple_of(K_STEP)];
+    for (lane, row) in rows.enumerate() {
+        let zeros = linear.zero_row(row);
+        for (group, s2) in linear.s2_row(row).iter().enumerate() {
+            groups[group * GROUP_BYTES + lane] = *s2;
+            groups[group * GROUP_BYTES + PANEL + lane] = int4::at(zeros, group);
+        }
+        int4::unpack_row(linear.q_row(row), &mut codes[..linear.k()]);
+        // Padding has the weight zero, as the format wants it.
+        codes[linear.k()..].fill(int4::at(zeros, linear.num_groups() - 1));
+        for (line, codes) in q.chunks_exact_mut(LINE).zip(codes.as_chunks::<W4_LINE_K>().0) {
+            for (b, byte) in line[lane * 4..lane * 4 + 4].iter_mut().enumerate() {
+                *byte = codes[b] | codes[b + 4] << 4;
+            }
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod gemm_w4a8_avxvnni;
 mod gemm_w4a8_portable;
 mod gemm_w4a8_tile;
 mod gram;
+mod interleave;
 mod isa;
 mod norm;
 mod pool;

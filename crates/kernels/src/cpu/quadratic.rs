@@ -3,13 +3,13 @@
 //! With y_i = sum_{j<i} gram_ij e_j the form is `sum_i e_i (gram_ii e_i + 2 y_i)`. Lanes are rows e, so y is a matrix
 //! product: the left operand is the gram matrix, the right one the rows packed [rows/16][K][16]. A task owns some rows and
 //! walks the triangle in blocks of 120 gram rows: the part left of the block's diagonal square as any product (kc
-//! at a time, packed), the square tile by tile, the last mr x mr triangle of each tile by single multiply-adds. Each y is
-//! one chain over j = 0, 1, 2, ..., as the specification has it.
+//! at a time, packed), the square tile by tile with zeros packed on and above the diagonal. Each y is one chain over j = 0, 1, 2, ..., as the specification has it.
 
 use std::cell::RefCell;
 use std::ops::Range;
 
 use super::gemm_float::pack_rows;
+use super::interleave::interleave;
 use super::isa::{Isa, per_isa};
 use super::pool::Pool;
 use super::share::for_each_chunk;
@@ -77,7 +77,9 @@ pub(crate) fn quadratic_rows(isa: Isa, pool: &Pool, gram: &Gram, errors: &[f32],
             below.resize(BLOCK * rows, 0.0);
             totals.clear();
             totals.resize(rows, 0.0);
-            interleave(isa, errors, k, packed);
+            for (rows, panel) in errors.chunks(LANES * k).zip(packed.chunks_exact_mut(LANES * k)) {
+                interleave(isa, rows, k, panel);
+            }
             let forms = Forms {
                 isa,
                 gram: gram.values(),
@@ -93,27 +95,6 @@ pub(crate) fn quadratic_rows(isa: Isa, pool: &Pool, gram: &Gram, errors: &[f32],
     });
 }
 
-per_isa! {
-    /// [rows, k] to [rows/16][k][16]; missing rows of the last panel are zeros.
-    fn interleave(errors: &[f32], k: usize, packed: &mut [f32]) = interleave_lanes
-}
-
-#[inline(always)]
-fn interleave_lanes(errors: &[f32], k: usize, packed: &mut [f32]) {
-    for (rows, packed) in errors.chunks(LANES * k).zip(packed.chunks_exact_mut(LANES * k)) {
-        let num_rows = rows.len() / k;
-        for (k_idx, line) in packed.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            *line = std::array::from_fn(|lane| {
-                if lane < num_rows {
-                    rows[lane * k + k_idx]
-                } else {
-                    0.0
-                }
-            });
-        }
-    }
-}
-
 struct Forms<'a> {
     isa: Isa,
     gram: &'a [f32],
@@ -127,7 +108,6 @@ impl Forms<'_> {
     /// Adds the terms of gram rows `block` to the totals.
     fn block(&self, block: Range<usize>, packed: &mut Vec<f32>, below: &mut [f32], totals: &mut [f64]) {
         let (mr, _) = tile_shape(self.isa);
-        below.fill(0.0);
         for start in (0..block.start).step_by(KC) {
             let ks = start..(start + KC).min(block.start);
             pack_rows(self.gram, self.k, block.clone(), ks.clone(), mr, packed);
@@ -135,17 +115,19 @@ impl Forms<'_> {
         }
         for row in block.clone().step_by(mr) {
             let rows = row..(row + mr).min(block.end);
-            // The square's part left of this tile, none for the first.
-            if row > block.start {
-                pack_rows(self.gram, self.k, rows.clone(), block.start..row, mr, packed);
-                self.multiply(&block, rows.clone(), block.start..row, packed, below);
+            let ks = block.start..rows.end;
+            pack_rows(self.gram, self.k, rows.clone(), ks.clone(), mr, packed);
+            // What lies on and above the diagonal counts as zero.
+            for (lane, i) in rows.clone().enumerate() {
+                packed[(i - block.start) * mr..]
+                    .iter_mut()
+                    .skip(lane)
+                    .step_by(mr)
+                    .for_each(|h| *h = 0.0);
             }
-            for i in rows {
-                let below = &mut below[(i - block.start) * self.rows..][..self.rows];
-                let gram = &self.gram[i * self.k..][..=i];
-                finish(self.isa, &gram[row..], self.errors, (row, self.k), below, totals);
-            }
+            self.multiply(&block, rows, ks, packed, below);
         }
+        finish(self.isa, (self.gram, self.k), self.errors, block, below, totals);
     }
 
     /// `below[rows] += gram[rows, ks] * errors[ks]`, the gram's part packed.
@@ -174,7 +156,8 @@ impl Forms<'_> {
                     c: c.as_mut_ptr(),
                     c_row: self.rows,
                     c_vector: LANES,
-                    from_zero: false,
+                    // The block's first product starts every y.
+                    from_zero: ks.start == 0,
                 };
                 // SAFETY: the gram's part is packed in tiles of mr rows, the panels hold k lines, `below` has a row
                 // of `rows` for each gram row of the block.
@@ -185,38 +168,38 @@ impl Forms<'_> {
 }
 
 per_isa! {
-    /// Finishes y of one gram row by the elements `first..i` left of the diagonal and adds its term to the totals:
-    /// `gram` holds the elements from `first` to the diagonal.
-    fn finish(gram: &[f32], errors: &[f32], place: (usize, usize), below: &mut [f32], totals: &mut [f64]) = finish_lanes
+    /// Adds `e_i (gram_ii e_i + 2 y_i)` of the gram rows `block` to the totals, in order.
+    fn finish(
+        gram: (&[f32], usize),
+        errors: &[f32],
+        block: Range<usize>,
+        below: &[f32],
+        totals: &mut [f64],
+    ) = finish_lanes
 }
 
 #[inline(always)]
 fn finish_lanes(
-    gram: &[f32],
+    (gram, k): (&[f32], usize),
     errors: &[f32],
-    (first, k): (usize, usize),
-    below: &mut [f32],
+    block: Range<usize>,
+    below: &[f32],
     totals: &mut [f64],
 ) {
-    let Some((diagonal, left)) = gram.split_last() else {
-        return;
-    };
-    let rows = below
-        .as_chunks_mut::<LANES>()
-        .0
-        .iter_mut()
+    let rows = totals.len();
+    let panels = errors
+        .chunks_exact(LANES * k)
         .zip(totals.as_chunks_mut::<LANES>().0);
-    for (panel, (below, totals)) in rows.enumerate() {
-        let lines = errors[(panel * k + first) * LANES..].as_chunks::<LANES>().0;
-        for (h, e) in left.iter().zip(lines) {
+    for (panel, (errors, totals)) in panels.enumerate() {
+        let mut sums = *totals;
+        for (i, below) in block.clone().zip(below.chunks_exact(rows)) {
+            let diagonal = gram[i * k + i];
+            let (e, y) = (&errors[i * LANES..][..LANES], &below[panel * LANES..][..LANES]);
             for lane in 0..LANES {
-                below[lane] = h.mul_add(e[lane], below[lane]);
+                let inner = 2.0f32.mul_add(y[lane], diagonal * e[lane]);
+                sums[lane] += f64::from(e[lane]) * f64::from(inner);
             }
         }
-        let e = lines[left.len()];
-        for lane in 0..LANES {
-            let inner = 2.0f32.mul_add(below[lane], diagonal * e[lane]);
-            totals[lane] += f64::from(e[lane]) * f64::from(inner);
-        }
+        *totals = sums;
     }
 }

@@ -22,6 +22,8 @@ pub(crate) trait F32x16: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `a * b + self`, fused.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
+    /// Lane i of vector j becomes lane j of vector i.
+    unsafe fn transpose(rows: [Self; LANES]) -> [Self; LANES];
 }
 
 /// What a matrix may be stored as; widening to f32 is exact.
@@ -112,6 +114,11 @@ impl F32x16 for Portable {
             a.0[lane].mul_add(b.0[lane], self.0[lane])
         }))
     }
+
+    #[inline(always)]
+    unsafe fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+        std::array::from_fn(|row| Self(std::array::from_fn(|lane| rows[lane].0[row])))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -123,7 +130,7 @@ mod x86 {
 
     use half::{bf16, f16};
 
-    use super::F32x16;
+    use super::{F32x16, LANES};
 
     /// Two 256-bit registers.
     #[derive(Clone, Copy)]
@@ -197,6 +204,55 @@ mod x86 {
                 )
             }
         }
+
+        /// Four blocks of 8 x 8.
+        #[inline(always)]
+        unsafe fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+            let mut blocks = [[rows[0].0; 8]; 4];
+            for row in 0..8 {
+                (blocks[0][row], blocks[1][row]) = (rows[row].0, rows[row].1);
+                (blocks[2][row], blocks[3][row]) = (rows[8 + row].0, rows[8 + row].1);
+            }
+            for block in &mut blocks {
+                // SAFETY: the instruction set is there.
+                *block = unsafe { transpose_8(*block) };
+            }
+            let mut out = rows;
+            for row in 0..8 {
+                out[row] = Self(blocks[0][row], blocks[2][row]);
+                out[8 + row] = Self(blocks[1][row], blocks[3][row]);
+            }
+            out
+        }
+    }
+
+    /// No closures here: one that is not inlined would lose the instruction set.
+    #[inline(always)]
+    unsafe fn transpose_8(r: [__m256; 8]) -> [__m256; 8] {
+        // SAFETY: the instruction set is there.
+        unsafe {
+            // Columns 4 l + c of four rows in 128-bit lane l, then the lanes.
+            let (mut quads, mut out) = (r, r);
+            for i in [0, 4] {
+                let (t0, t1) = (
+                    _mm256_unpacklo_ps(r[i], r[i + 1]),
+                    _mm256_unpackhi_ps(r[i], r[i + 1]),
+                );
+                let (t2, t3) = (
+                    _mm256_unpacklo_ps(r[i + 2], r[i + 3]),
+                    _mm256_unpackhi_ps(r[i + 2], r[i + 3]),
+                );
+                quads[i] = _mm256_shuffle_ps::<0x44>(t0, t2);
+                quads[i + 1] = _mm256_shuffle_ps::<0xee>(t0, t2);
+                quads[i + 2] = _mm256_shuffle_ps::<0x44>(t1, t3);
+                quads[i + 3] = _mm256_shuffle_ps::<0xee>(t1, t3);
+            }
+            for c in 0..4 {
+                out[c] = _mm256_permute2f128_ps::<0x20>(quads[c], quads[4 + c]);
+                out[4 + c] = _mm256_permute2f128_ps::<0x31>(quads[c], quads[4 + c]);
+            }
+            out
+        }
     }
 
     // SAFETY (of the blocks below): as above.
@@ -248,6 +304,41 @@ mod x86 {
         unsafe fn fma(self, a: Self, b: Self) -> Self {
             // SAFETY: the instruction set is there.
             unsafe { Self(_mm512_fmadd_ps(a.0, b.0, self.0)) }
+        }
+
+        #[inline(always)]
+        unsafe fn transpose(rows: [Self; LANES]) -> [Self; LANES] {
+            // SAFETY: the instruction set is there.
+            unsafe {
+                // Columns 4 l + c of rows 4 g .. 4 g + 4 in 128-bit lane l of element 4 g + c.
+                let (mut quads, mut out) = (rows, rows);
+                for g in [0, 4, 8, 12] {
+                    let (a, b, c, d) = (rows[g].0, rows[g + 1].0, rows[g + 2].0, rows[g + 3].0);
+                    let (t0, t1) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+                    let (t2, t3) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+                    quads[g].0 = _mm512_shuffle_ps::<0x44>(t0, t2);
+                    quads[g + 1].0 = _mm512_shuffle_ps::<0xee>(t0, t2);
+                    quads[g + 2].0 = _mm512_shuffle_ps::<0x44>(t1, t3);
+                    quads[g + 3].0 = _mm512_shuffle_ps::<0xee>(t1, t3);
+                }
+                // Then the 4 x 4 lanes of each c.
+                for c in 0..4 {
+                    let (q0, q1, q2, q3) = (quads[c].0, quads[4 + c].0, quads[8 + c].0, quads[12 + c].0);
+                    let low = (
+                        _mm512_shuffle_f32x4::<0x44>(q0, q1),
+                        _mm512_shuffle_f32x4::<0x44>(q2, q3),
+                    );
+                    let high = (
+                        _mm512_shuffle_f32x4::<0xee>(q0, q1),
+                        _mm512_shuffle_f32x4::<0xee>(q2, q3),
+                    );
+                    out[c].0 = _mm512_shuffle_f32x4::<0x88>(low.0, low.1);
+                    out[4 + c].0 = _mm512_shuffle_f32x4::<0xdd>(low.0, low.1);
+                    out[8 + c].0 = _mm512_shuffle_f32x4::<0x88>(high.0, high.1);
+                    out[12 + c].0 = _mm512_shuffle_f32x4::<0xdd>(high.0, high.1);
+                }
+                out
+            }
         }
     }
 }
