@@ -1,9 +1,11 @@
 //! Text to tokens and back, by the tokenizer files of a model folder.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use serde_json::Value;
 use thiserror::Error;
@@ -231,15 +233,32 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<tokenizers::Tokenizer, TokenizerEr
     guarded(load).map_err(content)
 }
 
-/// The library panics on some damaged files: on a character map it can not read, a template with an unknown special
-/// token, a decoder that strips more than there is. Such a panic is an error of the file.
+/// The library panics on some damaged files: on a character map it cannot read, a template with an unknown special
+/// token, a decoder that strips more than there is. Such a panic is an error of the file, told once.
 fn guarded<T>(f: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(f)) {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let previous = take_hook();
+        set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                previous(info);
+            }
+        }));
+    });
+    GUARDED.set(true);
+    let result = catch_unwind(AssertUnwindSafe(f));
+    GUARDED.set(false);
+    match result {
         Ok(result) => result.map_err(|e| e.to_string()),
         Err(_) => {
             Err("contents the tokenizers library cannot handle (is tokenizer.json damaged?)".to_owned())
         }
     }
+}
+
+thread_local! {
+    /// Whether this thread is in [`guarded`]: then a panic is not printed, because it becomes an error.
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
 fn check_vocabulary(
