@@ -1,0 +1,148 @@
+//! The screened search of phase 2 against judging all eighty ratios, on the layers of real models.
+
+use std::path::{Path, PathBuf};
+
+use dualgrain_engine::tokenizer::Tokenizer;
+use dualgrain_engine::{Block, Embedding, ModelConfig, Role, Scratch, Weights, load_role_float};
+use dualgrain_format::{FloatValues, GroupSize, LinearWeights};
+use dualgrain_kernels::cpu::CpuBackend;
+use dualgrain_kernels::{Backend, CacheFormat, CacheShape, Gram, PAGE_TOKENS, Step};
+use dualgrain_quant::{FloatRows, Meter, Monitor, Search, quantize_linear};
+
+/// Tokens the Gram matrices are made of: more than any K, so that they are not singular for lack of text.
+const TOKENS: usize = 2048;
+
+/// The screen may lose this share of a model's objective, summed over rows and layers.
+const LOSS: f64 = 1e-3;
+
+/// Judging every ratio of every row would take a minute on the larger model.
+const EVERY_NTH_ROW: usize = 8;
+
+fn bundled() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/llama-tiny")
+}
+
+/// The inputs of the four linears of a block, as Gram matrices.
+fn observe(
+    backend: &CpuBackend,
+    config: &ModelConfig,
+    block: &Block<CpuBackend>,
+    x: &mut <CpuBackend as Backend>::Matrix,
+    scratch: &mut Scratch<CpuBackend>,
+) -> [Gram; 4] {
+    let positions: Vec<u32> = (0..TOKENS as u32).collect();
+    let (sequences, tables) = (vec![0; TOKENS], [(0..(TOKENS / PAGE_TOKENS) as u32).collect()]);
+    let step = Step {
+        positions: &positions,
+        sequences: &sequences,
+        page_tables: &tables,
+    };
+    let shape = CacheShape {
+        num_layers: 1,
+        num_kv_heads: config.num_kv_heads,
+        head_dim: config.head_dim,
+        num_pages: TOKENS / PAGE_TOKENS,
+    };
+    let mut cache = backend.cache(shape, &CacheFormat::F32).unwrap();
+    let gram = |input: &<CpuBackend as Backend>::Matrix| {
+        let mut gram = Gram::new(backend.columns(input));
+        backend.gram_accumulate(&mut gram, input);
+        gram
+    };
+    block.attn_norm(backend, x, scratch);
+    let qkv = gram(&scratch.h);
+    block.qkv(backend, scratch);
+    block.attention(backend, scratch, &mut cache, 0, &step);
+    let out = gram(&scratch.c);
+    block.add_out(backend, x, scratch);
+    block.ffn_norm(backend, x, scratch);
+    let up = gram(&scratch.h);
+    block.ffn_inner(backend, scratch);
+    let down = gram(&scratch.f);
+    block.add_down(backend, x, scratch);
+    [qkv, out, up, down]
+}
+
+/// Summed objective of a model's layers, screened and exhaustive.
+fn objectives(dir: &Path) -> [f64; 2] {
+    let backend = CpuBackend::new(2).unwrap();
+    let config = ModelConfig::load(dir).unwrap();
+    let weights = Weights::open(dir).unwrap();
+    let tokenizer = Tokenizer::load(dir, config.vocab_size).unwrap();
+    let text = std::fs::read_to_string(bundled().join("sample_calib.txt")).unwrap();
+    let tokens = tokenizer.encode(&text, true).unwrap();
+    let positions: Vec<u32> = (0..TOKENS as u32)
+        .map(|p| p % config.max_positions as u32)
+        .collect();
+    let mut scratch = Scratch::new(&backend, &config, TOKENS);
+    scratch.prepare(&backend, &positions);
+    let mut x = backend.matrix(TOKENS, config.hidden_size);
+    let embedding = Embedding::load(&backend, &weights, &config).unwrap();
+    embedding.apply(&backend, &mut x, &mut scratch.y, &tokens[..TOKENS], &positions);
+    let mut sums = [0.0; 2];
+    for layer in 0..config.num_layers {
+        let block = Block::load(&backend, &weights, &config, layer).unwrap();
+        let grams = observe(&backend, &config, &block, &mut x, &mut scratch);
+        for (role, gram) in Role::ALL.into_iter().zip(&grams) {
+            let LinearWeights::Float(linear) = load_role_float(&weights, block.spec(), role).unwrap().weights
+            else {
+                panic!("an original layer is float");
+            };
+            let (FloatValues::F32(rows), k) = (linear.weight(), linear.k()) else {
+                panic!("asked for f32")
+            };
+            let rows: Vec<f32> = rows
+                .chunks_exact(k)
+                .step_by(EVERY_NTH_ROW)
+                .flatten()
+                .copied()
+                .collect();
+            let layer = FloatRows {
+                weights: &rows,
+                k,
+                bias: None,
+            };
+            for (sum, search) in sums.iter_mut().zip([Search::TwoPhase, Search::Exhaustive]) {
+                let meter = Meter::new(Monitor::silent(), 0);
+                let size = GroupSize::Along(128);
+                *sum += quantize_linear(&backend, layer, gram, size, search, &meter)
+                    .unwrap()
+                    .1
+                    .nmse();
+            }
+        }
+    }
+    sums
+}
+
+fn assert_screen_loses_little(dir: &Path) {
+    let [screened, exhaustive] = objectives(dir);
+    println!("{}: screened {screened}, exhaustive {exhaustive}", dir.display());
+    assert!(
+        screened >= exhaustive * (1.0 - 1e-9),
+        "exhaustive is the best there is"
+    );
+    assert!(
+        screened <= exhaustive * (1.0 + LOSS),
+        "{screened} against {exhaustive}"
+    );
+}
+
+#[test]
+fn on_the_bundled_model() {
+    assert_screen_loses_little(&bundled());
+}
+
+#[test]
+fn on_the_shared_models() {
+    for name in ["llama-small", "opt-tiny"] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../../shared/models")
+            .join(name);
+        if dir.exists() {
+            assert_screen_loses_little(&dir);
+        } else {
+            println!("skipped: {} is not here", dir.display());
+        }
+    }
+}
