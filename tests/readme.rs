@@ -13,7 +13,9 @@ fn commands(readme: &str) -> Vec<String> {
             inside = line == "```console";
         } else if inside && let Some(command) = line.strip_prefix("$ ") {
             let command = command.split("  #").next().unwrap_or(command).trim();
-            let arguments = command.strip_prefix("dualgrain ").or(command.strip_prefix("cargo run --release -- "));
+            let arguments = command
+                .strip_prefix("dualgrain ")
+                .or(command.strip_prefix("cargo run --release -- "));
             commands.extend(arguments.map(str::to_owned));
         }
     }
@@ -38,7 +40,10 @@ fn the_commands_of_the_readme_work() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
     let commands = commands(&readme);
-    assert!(commands.len() >= 5, "the README shows too few commands: {commands:?}");
+    assert!(
+        commands.len() >= 5,
+        "the README shows too few commands: {commands:?}"
+    );
     let scratch = scratch(root);
     for command in commands {
         let output = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
@@ -56,7 +61,10 @@ fn scratch(root: &Path) -> PathBuf {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("readme-{}", std::process::id()));
     let model = scratch.join("models/llama-tiny");
     std::fs::create_dir_all(&model).unwrap();
-    for entry in std::fs::read_dir(root.join("models/llama-tiny")).unwrap().map(Result::unwrap) {
+    for entry in std::fs::read_dir(root.join("models/llama-tiny"))
+        .unwrap()
+        .map(Result::unwrap)
+    {
         std::fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
     }
     scratch
