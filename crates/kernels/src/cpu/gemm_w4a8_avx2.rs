@@ -17,65 +17,73 @@ use super::gemm_w4a8_tile::{
 const LINES_PER_WIDENING: usize = K_STEP / W4_LINE_K;
 
 /// # Safety
-/// As for `gemm_w4a8_tile::w4`.
+/// As for `gemm_w4a8_tile::w4`, one panel.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn w4(mut tile: W4Tile, mut rows: usize) {
     // SAFETY: passed on; each step leaves the tile at the rows that remain.
     unsafe {
-        for (size, run) in [
-            (4, w4_rows::<4> as unsafe fn(W4Tile)),
-            (2, w4_rows::<2>),
-            (1, w4_rows::<1>),
-        ] {
-            while rows >= size {
-                run(tile);
-                tile = tile.rows_from(size);
-                rows -= size;
-            }
+        while rows >= 4 {
+            // Half a panel at a time: 4 sums of i16, 4 of i32, and the operands fit the 16 registers.
+            w4_tile::<4, 1>(tile, 0);
+            w4_tile::<4, 1>(tile, 1);
+            tile = tile.rows_from(4);
+            rows -= 4;
+        }
+        while rows >= 2 {
+            w4_tile::<2, 2>(tile, 0);
+            tile = tile.rows_from(2);
+            rows -= 2;
+        }
+        if rows == 1 {
+            w4_tile::<1, 2>(tile, 0);
         }
     }
 }
 
+/// `ROWS` tokens times `HALVES` halves (8 rows of N) of a panel, from half `from` on.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
-    let mut acc = [[_mm256_setzero_si256(); 2]; ROWS];
+unsafe fn w4_tile<const ROWS: usize, const HALVES: usize>(tile: W4Tile, from: usize) {
+    let mut acc = [[_mm256_setzero_si256(); HALVES]; ROWS];
     for group in 0..tile.num_groups {
-        // SAFETY: 32 bytes of scales and zero points for each group.
-        let (s2, zero) = unsafe {
-            let scales = tile.groups.add(group * GROUP_BYTES);
-            let both = |at: *const u8| [_mm_loadl_epi64(at.cast()), _mm_loadl_epi64(at.add(8).cast())];
-            (both(scales), both(scales.add(PANEL)))
-        };
-        let (s2, zero) = (
-            s2.map(|v| _mm256_cvtepu8_epi32(v)),
-            zero.map(|v| _mm256_cvtepu8_epi32(v)),
-        );
-        // s2 in both i16 halves of its lane.
-        let s2_pairs = s2.map(|v| _mm256_or_si256(v, _mm256_slli_epi32::<16>(v)));
-        let lines = group_lines(group, tile.lines_per_group, tile.lines);
-        for first in lines.step_by(LINES_PER_WIDENING) {
+        let (mut s2_pairs, mut scaled_zeros) =
+            ([_mm256_setzero_si256(); HALVES], [_mm256_setzero_si256(); HALVES]);
+        for half in 0..HALVES {
+            // SAFETY: 32 bytes of scales and zero points for each group.
+            let (s2, zero) = unsafe {
+                let scales = tile.groups.add(group * GROUP_BYTES + 8 * (from + half));
+                (
+                    _mm_loadl_epi64(scales.cast()),
+                    _mm_loadl_epi64(scales.add(PANEL).cast()),
+                )
+            };
+            let (s2, zero) = (_mm256_cvtepu8_epi32(s2), _mm256_cvtepu8_epi32(zero));
+            // s2 in both i16 halves of its lane.
+            s2_pairs[half] = _mm256_or_si256(s2, _mm256_slli_epi32::<16>(s2));
+            scaled_zeros[half] = _mm256_mullo_epi32(s2, zero);
+        }
+        for first in group_lines(group, tile.lines_per_group, tile.lines).step_by(LINES_PER_WIDENING) {
             // SAFETY: lines come in multiples of four, since K is padded to 32.
-            let sums = unsafe { four_lines::<ROWS>(&tile, first) };
+            let sums = unsafe { four_lines::<ROWS, HALVES>(&tile, first, from) };
             for (acc, sums) in acc.iter_mut().zip(sums) {
-                for half in 0..2 {
+                for half in 0..HALVES {
                     acc[half] = _mm256_add_epi32(acc[half], _mm256_madd_epi16(sums[half], s2_pairs[half]));
                 }
             }
         }
-        for half in 0..2 {
-            let scaled_zero = _mm256_mullo_epi32(s2[half], zero[half]);
-            for (m, acc) in acc.iter_mut().enumerate() {
-                // SAFETY: a sum for each token and group.
-                let sum = unsafe { *tile.group_sums.add(m * tile.num_groups + group) };
-                let out = _mm256_mullo_epi32(scaled_zero, _mm256_set1_epi32(sum));
-                acc[half] = _mm256_sub_epi32(acc[half], out);
+        for (m, acc) in acc.iter_mut().enumerate() {
+            // SAFETY: a sum for each token and group.
+            let sum = _mm256_set1_epi32(unsafe { *tile.group_sums.add(m * tile.num_groups + group) });
+            for half in 0..HALVES {
+                acc[half] = _mm256_sub_epi32(acc[half], _mm256_mullo_epi32(scaled_zeros[half], sum));
             }
         }
     }
     for (m, acc) in acc.iter().enumerate() {
         for (half, acc) in acc.iter().enumerate() {
             // SAFETY: 16 sums for each token.
-            unsafe { _mm256_storeu_si256(tile.acc.add(m * tile.acc_stride + half * 8).cast(), *acc) };
+            unsafe {
+                _mm256_storeu_si256(tile.acc.add(m * tile.acc_stride + 8 * (from + half)).cast(), *acc)
+            };
         }
     }
 }
@@ -83,15 +91,21 @@ unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
 /// i16 sums over 32 k: at most 8 * 3,810 in magnitude.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn four_lines<const ROWS: usize>(tile: &W4Tile, first: usize) -> [[__m256i; 2]; ROWS] {
+unsafe fn four_lines<const ROWS: usize, const HALVES: usize>(
+    tile: &W4Tile,
+    first: usize,
+    from: usize,
+) -> [[__m256i; HALVES]; ROWS] {
     let nibble = _mm256_set1_epi8(15);
-    let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
+    let mut sums = [[_mm256_setzero_si256(); HALVES]; ROWS];
     for line in first..first + LINES_PER_WIDENING {
-        for half in 0..2 {
-            // SAFETY: the line is inside the panel.
+        for half in 0..HALVES {
+            // SAFETY: the line is inside the panel; a prefetch may point anywhere.
             let packed = unsafe {
-                let q = tile.q.add(line * LINE + half * 32);
-                _mm_prefetch::<_MM_HINT_T0>(q.wrapping_add(PREFETCH_BYTES).cast());
+                let q = tile.q.add(line * LINE + 32 * (from + half));
+                if half == 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(q.wrapping_add(PREFETCH_BYTES).cast());
+                }
                 _mm256_loadu_si256(q.cast())
             };
             let low = _mm256_and_si256(packed, nibble);
@@ -107,7 +121,7 @@ unsafe fn four_lines<const ROWS: usize>(tile: &W4Tile, first: usize) -> [[__m256
                 };
                 let low = _mm256_maddubs_epi16(low, _mm256_set1_epi32(first));
                 let high = _mm256_maddubs_epi16(high, _mm256_set1_epi32(second));
-                sums[half] = _mm256_add_epi16(_mm256_add_epi16(sums[half], low), high);
+                sums[half] = _mm256_add_epi16(sums[half], _mm256_add_epi16(low, high));
             }
         }
     }

@@ -121,3 +121,21 @@ macro_rules! per_isa {
     };
 }
 pub(super) use per_isa;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_find_their_instruction_set_and_a_wrong_one_lists_what_would_work() {
+        for isa in available() {
+            assert_eq!(Isa::by_name(isa.name()), Ok(isa));
+        }
+        let error = Isa::by_name("sse9").unwrap_err();
+        let KernelError::InstructionSet { asked, available } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(asked, "sse9");
+        assert!(available.starts_with("naive"), "{available}");
+    }
+}
