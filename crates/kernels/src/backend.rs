@@ -85,12 +85,12 @@ pub struct AttentionParams {
     pub scale: f32,
     /// A query at position p sees keys at positions > p - window.
     pub sliding_window: Option<usize>,
-    /// ALiBi slopes [num_heads]: `slope * key_position` is added to the scaled score (the query-position part
+    /// ALiBi slopes `[num_heads]`: `slope * key_position` is added to the scaled score (the query-position part
     /// cancels in the softmax; this is the form transformers computes).
     pub alibi_slopes: Option<Vec<f32>>,
 }
 
-/// A Gram matrix `sum over tokens of x x^T` [K,K], row-major on the host; only the lower triangle (row >= column)
+/// A Gram matrix `sum over tokens of x x^T` `[K,K]`, row-major on the host; only the lower triangle (row >= column)
 /// is accumulated until [`Gram::symmetrize`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gram {
@@ -100,7 +100,7 @@ pub struct Gram {
 }
 
 impl Gram {
-    /// The zero matrix [k,k].
+    /// The zero matrix `[k,k]`.
     pub fn new(k: usize) -> Self {
         Self {
             k,
@@ -119,7 +119,7 @@ impl Gram {
         self.num_tokens
     }
 
-    /// Values [K,K], row-major.
+    /// Values `[K,K]`, row-major.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
@@ -170,13 +170,13 @@ pub enum Operand<'a, B: Backend> {
 /// Shape mistakes are programming errors of the engine and panic with both shapes; sizes that come from files are
 /// checked before they reach a backend and give a [`KernelError`] from the constructors.
 pub trait Backend: Sized + Send + Sync + 'static {
-    /// f32 [rows, columns].
+    /// f32 `[rows, columns]`.
     type Matrix: Send + Sync;
-    /// INT8 codes [rows, columns] and scales [rows].
+    /// INT8 codes `[rows, columns]` and scales `[rows]`.
     type Quantized: Send + Sync;
     /// Weights packed for this device.
     type Linear: Send + Sync;
-    /// An embedding table [entries, columns].
+    /// An embedding table `[entries, columns]`.
     type Table: Send + Sync;
     /// Paged keys and values of all layers.
     type Cache: Send + Sync;
@@ -190,7 +190,7 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// # Errors
     /// A shape this device cannot hold.
     fn pack(&self, weights: LinearWeights) -> Result<Self::Linear, KernelError>;
-    /// Takes an embedding table [entries, columns].
+    /// Takes an embedding table `[entries, columns]`.
     ///
     /// # Errors
     /// `values` is not `entries * columns` long.
@@ -211,7 +211,7 @@ pub trait Backend: Sized + Send + Sync + 'static {
     fn linear_bytes(&self, linear: &Self::Linear) -> usize;
     /// Bytes a cache occupies.
     fn cache_bytes(&self, cache: &Self::Cache) -> usize;
-    /// Replaces the contents by `values` [rows, columns] from the host.
+    /// Replaces the contents by `values` `[rows, columns]` from the host.
     fn upload(&self, x: &mut Self::Matrix, values: &[f32]);
     /// Copies rows to the host: `out` is [rows.len(), columns].
     fn download(&self, x: &Self::Matrix, rows: Range<usize>, out: &mut [f32]);
@@ -220,7 +220,7 @@ pub trait Backend: Sized + Send + Sync + 'static {
     fn embed(&self, x: &mut Self::Matrix, table: &Self::Table, ids: &[u32]);
     /// `out = x / sqrt(mean(x^2) + eps) * weight`; `weight` is a matrix of one row.
     fn rms_norm(&self, out: &mut Self::Matrix, x: &Self::Matrix, weight: &Self::Matrix, eps: f32);
-    /// RMS norm in place of every head inside `columns`; `weight` [1, head_dim].
+    /// RMS norm in place of every head inside `columns`; `weight` `[1, head_dim]`.
     fn rms_norm_heads(&self, x: &mut Self::Matrix, columns: Columns, weight: &Self::Matrix, eps: f32);
     /// `out = (x - mean) / sqrt(var + eps) * weight + bias`; weight and bias are matrices of one row.
     fn layer_norm(
@@ -236,9 +236,9 @@ pub trait Backend: Sized + Send + Sync + 'static {
     /// `out[M,N] = a[M,K] * weights[N,K]^T` with the epilogue of the weights' scheme. The operand's kind must fit:
     /// float weights take floats, integer weights take INT8.
     fn gemm(&self, out: &mut Self::Matrix, a: Operand<'_, Self>, weights: &Self::Linear);
-    /// Rotates halves of every head inside `columns`: with c = cos[m,i], s = sin[m,i], i < rotary_dim / 2,
+    /// Rotates halves of every head inside `columns`: with c = cos`[m,i]`, s = sin`[m,i]`, i < rotary_dim / 2,
     /// `(x[i], x[i + rotary_dim/2]) = (x[i] c - x[i + rotary_dim/2] s, x[i + rotary_dim/2] c + x[i] s)`; each product rounded, then the
-    /// sum. `angles` [M, rotary_dim] holds cos in its first half of columns and sin in its second.
+    /// sum. `angles` `[M, rotary_dim]` holds cos in its first half of columns and sin in its second.
     fn rope(&self, x: &mut Self::Matrix, columns: Columns, head_dim: usize, angles: &Self::Matrix);
     /// Writes the keys and values of a step into `layer` of the cache.
     fn cache_write(
@@ -275,7 +275,7 @@ pub trait Backend: Sized + Send + Sync + 'static {
 
     /// `gram += x^T x` (lower triangle), tokens in order.
     fn gram_accumulate(&self, gram: &mut Gram, x: &Self::Matrix);
-    /// `out[r] = errors[r] * gram * errors[r]^T` for rows [R,K] of `errors`, reading only the gram's lower triangle.
+    /// `out[r] = errors[r] * gram * errors[r]^T` for rows `[R,K]` of `errors`, reading only the gram's lower triangle.
     fn quadratic_rows(&self, gram: &Gram, errors: &[f32], out: &mut [f64]);
     /// `maxima[j] = max(maxima[j], max over rows of |x[:, columns.start + j]|)`.
     fn abs_max(&self, x: &Self::Matrix, columns: Columns, maxima: &mut [f32]);

@@ -29,13 +29,13 @@ thread_local! {
 
 /// A thread's buffers; they grow to the longest context once.
 struct Scratch {
-    /// [queries, head_dim]
+    /// `[queries, head_dim]`
     queries: Vec<f32>,
-    /// [queries, keys]: scores, then softmax numerators.
+    /// `[queries, keys]`: scores, then softmax numerators.
     scores: Vec<f32>,
-    /// [queries, padded head_dim]
+    /// `[queries, padded head_dim]`
     outputs: Vec<f32>,
-    /// [queries]
+    /// `[queries]`
     inv_sums: Vec<f32>,
 }
 

@@ -74,7 +74,7 @@ impl CpuBackend {
         self.isa
     }
 
-    /// The i32 sums [M,N] of an integer product before the epilogue, for tests that compare instruction sets.
+    /// The i32 sums `[M,N]` of an integer product before the epilogue, for tests that compare instruction sets.
     ///
     /// # Panics
     /// When `weights` are float weights or the shapes do not fit.
@@ -93,7 +93,7 @@ impl CpuBackend {
         sums
     }
 
-    /// Replaces the contents by codes [rows, columns] and scales [rows] from the host.
+    /// Replaces the contents by codes `[rows, columns]` and scales `[rows]` from the host.
     ///
     /// # Panics
     /// When the lengths do not fit or a code is -128, which no quantization makes.

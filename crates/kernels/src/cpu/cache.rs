@@ -1,7 +1,7 @@
 //! Paged keys and values.
 //!
-//! A page holds 64 tokens of one layer. Keys lie transposed, [kv_head][head_dim][64], so that a score tile loads 16 keys
-//! of one dimension as a vector; values lie [kv_head][64][head_dim], so that an output tile loads 16 dimensions of
+//! A page holds 64 tokens of one layer. Keys lie transposed, `[kv_head][head_dim][64]`, so that a score tile loads 16 keys
+//! of one dimension as a vector; values lie `[kv_head][64][head_dim]`, so that an output tile loads 16 dimensions of
 //! one token. Both products then are vertical (see `tile.rs`): no horizontal sums, and one order of additions.
 
 use half::f16;
@@ -25,7 +25,7 @@ pub struct Cache {
     pub(super) value_scales: Scales,
 }
 
-/// Keys [layer][page][kv_head][head_dim][64] and values [layer][page][kv_head][64][padded head_dim].
+/// Keys `[layer][page][kv_head][head_dim][64]` and values `[layer][page][kv_head][64][padded head_dim]`.
 #[derive(Debug)]
 pub(super) enum Store {
     F32(Planes<f32>),
@@ -43,7 +43,7 @@ pub(super) struct Planes<E> {
 pub(super) enum Scales {
     /// One for each layer; 1 for float caches.
     PerLayer(Vec<f32>),
-    /// [layer][page][kv_head][64]
+    /// `[layer][page][kv_head][64]`
     PerToken(Vec<f32>),
 }
 

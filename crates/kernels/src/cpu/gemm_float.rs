@@ -1,12 +1,12 @@
 //! Float products `D[M,N] = A[M,K] * B[N,K]^T`, bit-identical to the specification for every M and thread count.
 //!
-//! B is packed once in panels of 16 output columns, [N/16][K][16], in f32 or bf16 (widened when loaded: half the
+//! B is packed once in panels of 16 output columns, `[N/16][K][16]`, in f32 or bf16 (widened when loaded: half the
 //! memory traffic, which is all that counts for one token). A tile (`tile.rs`) multiplies a few rows of A by one or two
 //! panels.
 //!
 //! Few rows (decode): every thread streams whole panels past the rows; the only cost is reading B.
 //! Many rows (prefill), the BLIS scheme: a task owns `mc` rows and `nc` columns of D and walks K in blocks of `kc`; the
-//! block of A is repacked to [mc/mr][kc][mr] (second-level cache), a panel pair's kc slice stays in the first level
+//! block of A is repacked to `[mc/mr][kc][mr]` (second-level cache), a panel pair's kc slice stays in the first level
 //! while all row tiles pass over it, and D holds the partial sums.
 
 use std::cell::RefCell;
@@ -97,7 +97,7 @@ impl PackedFloat {
     }
 }
 
-/// At most 16 rows of `k` to [k][16]; missing rows keep what was there.
+/// At most 16 rows of `k` to `[k][16]`; missing rows keep what was there.
 fn pack_panel(rows: &[bf16], k: usize, panel: &mut [bf16]) {
     for (lane, row) in rows.chunks_exact(k).enumerate() {
         for (line, value) in panel.as_chunks_mut::<LANES>().0.iter_mut().zip(row) {
@@ -292,7 +292,7 @@ impl<E: Element> Block<'_, E> {
     }
 }
 
-/// Rows of `a` [M,k], columns `ks`, to [rows/mr][ks][mr]; missing rows of the last tile keep what was there.
+/// Rows of `a` `[M,k]`, columns `ks`, to `[rows/mr][ks][mr]`; missing rows of the last tile keep what was there.
 pub(super) fn pack_rows(
     a: &[f32],
     k: usize,

@@ -39,7 +39,7 @@ thread_local! {
 struct Scratch {
     /// A block of two widened panels.
     w8: Option<Aligned<u8>>,
-    /// Sums of codes: [tokens, groups], or what each token's sums start at.
+    /// Sums of codes: `[tokens, groups]`, or what each token's sums start at.
     sums: Vec<i32>,
     /// Sums [tokens, 16 * panels] of a pair of panels.
     acc: Vec<i32>,
@@ -403,7 +403,7 @@ impl Task<'_> {
         }
     }
 
-    /// Sums of each token's codes within each group: [tokens, groups].
+    /// Sums of each token's codes within each group: `[tokens, groups]`.
     fn sum_groups(&self, group_size: GroupSize, sums: &mut Vec<i32>) {
         let blocks_per_group = group_size.len(self.a.columns).div_ceil(SUM_BLOCK);
         sums.clear();

@@ -61,7 +61,7 @@ pub(super) struct W4Tile {
     /// Sums of token m's codes in each group, at `group_sums + m * num_groups`.
     pub(super) group_sums: *const i32,
     pub(super) num_groups: usize,
-    /// Sums [tokens, acc_stride] to write, 16 for each panel.
+    /// Sums `[tokens, acc_stride]` to write, 16 for each panel.
     pub(super) acc: *mut i32,
     pub(super) acc_stride: usize,
 }
@@ -109,7 +109,7 @@ pub(super) struct W8Tile {
     pub(super) a_step: usize,
     /// What each token's sums start at, or null: at what `acc` holds.
     pub(super) start: *const i32,
-    /// Sums [tokens, acc_stride] to write, 16 for each panel.
+    /// Sums `[tokens, acc_stride]` to write, 16 for each panel.
     pub(super) acc: *mut i32,
     pub(super) acc_stride: usize,
 }

@@ -1,6 +1,6 @@
 //! Gram matrices: `gram += x^T x`, lower triangle, in blocks of 256 tokens.
 //!
-//! A block of x is copied twice: [K/mr][tokens][mr] as the left operand, [K/16][tokens][16] as the right one. A task
+//! A block of x is copied twice: `[K/mr][tokens][mr]` as the left operand, `[K/16][tokens][16]` as the right one. A task
 //! owns 120 rows and some columns of the output; a pair of right panels (32 KB) stays in the first-level cache while the
 //! row tiles (second level) pass over it. Each tile's sum over the block starts at zero and is added to the matrix once,
 //! so the result depends neither on the tiles nor on the threads.
@@ -65,7 +65,7 @@ pub(crate) fn accumulate(isa: Isa, pool: &Pool, gram: &mut Gram, x: &Matrix) {
     }
 }
 
-/// [tokens, k] to [k/width][tokens][width]; columns beyond k keep what was there.
+/// `[tokens, k]` to `[k/width][tokens][width]`; columns beyond k keep what was there.
 fn pack_columns(pool: &Pool, x: &[f32], k: usize, width: usize, packed: &mut [f32]) {
     let tokens = x.len() / k;
     for_each_chunk(pool, packed, width * tokens, |panel, packed| {

@@ -5,7 +5,7 @@ use super::isa::Isa;
 use super::simd::{Avx2, Avx512};
 use super::simd::{F32x16, LANES, Portable};
 
-/// At most 16 `rows` of `k` floats to [k][16]; lanes of missing rows are zeros.
+/// At most 16 `rows` of `k` floats to `[k][16]`; lanes of missing rows are zeros.
 pub(super) fn interleave(isa: Isa, rows: &[f32], k: usize, panel: &mut [f32]) {
     assert!(
         rows.len() <= LANES * k && panel.len() == LANES * k,

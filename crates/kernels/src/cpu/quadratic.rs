@@ -1,7 +1,7 @@
 //! Quadratic forms `e * gram * e^T` of many rows e, reading only the lower triangle: half the operations.
 //!
 //! With y_i = sum_{j<i} gram_ij e_j the form is `sum_i e_i (gram_ii e_i + 2 y_i)`. Lanes are rows e, so y is a matrix
-//! product: the left operand is the gram matrix, the right one the rows packed [rows/16][K][16]. A task owns some rows and
+//! product: the left operand is the gram matrix, the right one the rows packed `[rows/16][K][16]`. A task owns some rows and
 //! walks the triangle in blocks of 120 gram rows: the part left of the block's diagonal square as any product (kc
 //! at a time, packed), the square tile by tile with zeros packed on and above the diagonal. Each y is one chain over j = 0, 1, 2, ..., as the specification has it.
 
@@ -29,11 +29,11 @@ thread_local! {
 
 /// A thread's buffers, grown to the longest K once.
 struct Scratch {
-    /// The task's rows [rows/16][K][16].
+    /// The task's rows `[rows/16][K][16]`.
     errors: Vec<f32>,
-    /// A packed block of the gram matrix [120/mr][kc][mr].
+    /// A packed block of the gram matrix `[120/mr][kc][mr]`.
     gram: Vec<f32>,
-    /// y of a block: [120][rows].
+    /// y of a block: `[120][rows]`.
     below: Vec<f32>,
     /// Totals of the rows.
     totals: Vec<f64>,

@@ -8,7 +8,7 @@ pub(crate) const SUM_BLOCK: usize = 32;
 /// Rows of quantized activations that lie side by side: the largest integer tile.
 pub(crate) const TILE_ROWS: usize = 12;
 
-/// f32 [rows, columns], row-major.
+/// f32 `[rows, columns]`, row-major.
 #[derive(Debug, Clone)]
 pub struct Matrix {
     pub(crate) rows: usize,
@@ -43,10 +43,10 @@ impl Matrix {
     }
 }
 
-/// INT8 codes [rows, columns], their scales [rows], and the sums of every 32 codes that integer products take the
+/// INT8 codes `[rows, columns]`, their scales `[rows]`, and the sums of every 32 codes that integer products take the
 /// zero points out with.
 ///
-/// Codes lie as the integer tiles read them: [rows / 12][K / 4][12][4], the 4 codes a dot product takes from each of 12
+/// Codes lie as the integer tiles read them: `[rows / 12][K / 4][12][4]`, the 4 codes a dot product takes from each of 12
 /// rows side by side (fewer when there are fewer rows), so that a tile's addresses are one pointer and constants.
 /// K is padded with zeros to a multiple of 32.
 #[derive(Debug, Clone)]
@@ -62,9 +62,9 @@ pub struct Quantized {
 pub(crate) struct QuantizedParts<'a> {
     /// Codes, tile by tile.
     pub(crate) quads: &'a mut [[i8; 4]],
-    /// [rows]
+    /// `[rows]`
     pub(crate) scales: &'a mut [f32],
-    /// [rows, blocks]
+    /// `[rows, blocks]`
     pub(crate) block_sums: &'a mut [i32],
 }
 
@@ -162,7 +162,7 @@ impl Quantized {
     }
 }
 
-/// An embedding table [entries, columns] in the precision it came in.
+/// An embedding table `[entries, columns]` in the precision it came in.
 #[derive(Debug, Clone)]
 pub struct Table {
     pub(crate) values: FloatValues,

@@ -8,11 +8,11 @@ use super::softmax_numerators;
 /// Keys and values of one head, positions 0, 1, 2, ..., as the floats (or integer codes) the cache holds.
 #[derive(Debug, Clone, Copy)]
 pub struct CachedHead<'a> {
-    /// [positions, head_dim]
+    /// `[positions, head_dim]`
     pub keys: &'a [f32],
     /// Scale of each key; 1 for float caches.
     pub key_scales: &'a [f32],
-    /// [positions, head_dim]
+    /// `[positions, head_dim]`
     pub values: &'a [f32],
     /// Scale of each value; 1 for float caches.
     pub value_scales: &'a [f32],

@@ -27,7 +27,7 @@ pub fn add(x: &mut [f32], y: &[f32]) {
     }
 }
 
-/// Row `id` of a table [entries, columns].
+/// Row `id` of a table `[entries, columns]`.
 pub fn embed(table: &FloatValues, id: u32, out: &mut [f32]) {
     let start = id as usize * out.len();
     for (column, o) in out.iter_mut().enumerate() {

@@ -4,7 +4,7 @@
 /// calibration tokens would lose the small contributions.
 pub const GRAM_BLOCK_TOKENS: usize = 256;
 
-/// `gram += x^T x` on the lower triangle (row >= column) for x [tokens, k]. Each block of 256 tokens is accumulated by
+/// `gram += x^T x` on the lower triangle (row >= column) for x `[tokens, k]`. Each block of 256 tokens is accumulated by
 /// fused multiply-adds from 0, tokens in order, and added once.
 pub fn gram_accumulate(gram: &mut [f32], x: &[f32], k: usize) {
     for block in x.chunks(GRAM_BLOCK_TOKENS * k) {
