@@ -22,6 +22,18 @@ impl<T: Copy> Aligned<T> {
     }
 }
 
+impl<T: Copy> Aligned<T> {
+    /// The first `len` elements of a buffer that is made anew (of `value`) when it is too short; contents are what they
+    /// were otherwise.
+    pub(crate) fn at_least(buffer: &mut Option<Self>, value: T, len: usize) -> &mut [T] {
+        if buffer.as_ref().is_none_or(|buffer| buffer.len < len) {
+            // The old one goes first, so that both need not live at once.
+            *buffer = None;
+        }
+        &mut buffer.get_or_insert_with(|| Self::filled(value, len))[..len]
+    }
+}
+
 impl<T> Aligned<T> {
     /// Bytes of the buffer.
     pub(crate) fn bytes(&self) -> usize {

@@ -306,7 +306,7 @@ impl Task<'_> {
     fn widened(&self, packing: &W4Packing<'_>, panels: Range<usize>, scratch: &mut Scratch) {
         let Scratch { w8, sums, acc } = scratch;
         self.starts(sums);
-        let w8 = w8.get_or_insert_with(|| Aligned::filled(0, 2 * BLOCK_LINES * LINE));
+        let w8 = Aligned::at_least(w8, 0, 2 * BLOCK_LINES * LINE);
         let num_lines = packing.panel_bytes / LINE;
         self.over_pairs(panels, acc, |pair, acc| {
             for first in (0..num_lines).step_by(BLOCK_LINES / 2) {

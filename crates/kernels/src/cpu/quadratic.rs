@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use super::aligned::Aligned;
 use super::gemm_float::pack_rows;
 use super::interleave::interleave;
 use super::isa::{Isa, per_isa};
@@ -30,7 +31,7 @@ thread_local! {
 /// A thread's buffers, grown to the longest K once.
 struct Scratch {
     /// The task's rows `[rows/16][K][16]`.
-    errors: Vec<f32>,
+    errors: Option<Aligned<f32>>,
     /// A packed block of the gram matrix `[120/mr][kc][mr]`.
     gram: Vec<f32>,
     /// y of a block: `[120][rows]`.
@@ -42,7 +43,7 @@ struct Scratch {
 impl Scratch {
     const fn new() -> Self {
         Self {
-            errors: Vec::new(),
+            errors: None,
             gram: Vec::new(),
             below: Vec::new(),
             totals: Vec::new(),
@@ -73,7 +74,7 @@ pub(crate) fn quadratic_rows(isa: Isa, pool: &Pool, gram: &Gram, errors: &[f32],
                 totals,
             } = scratch;
             let rows = out.len().next_multiple_of(LANES);
-            packed.resize(rows * k, 0.0);
+            let packed = Aligned::at_least(packed, 0.0, rows * k);
             below.resize(BLOCK * rows, 0.0);
             totals.clear();
             totals.resize(rows, 0.0);
