@@ -1,0 +1,187 @@
+//! What interruptions leave behind: Ctrl-C, kill -9, a full disk, an output that cannot be written. Nothing that
+//! existed is lost, nothing half-made looks like a model, and `--resume` ends with the same bytes.
+#![cfg(unix)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Windows of calibration: enough that a run can be caught in the middle.
+const WINDOWS: &str = "12";
+
+fn original() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/llama-tiny")
+}
+
+fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn quantize(out: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dualgrain"));
+    command
+        .arg("quantize")
+        .arg(original())
+        .arg("--out")
+        .arg(out)
+        .args(["--windows", WINDOWS])
+        .args(more);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn succeed(mut command: Command) {
+    let output = command.output().unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Starts a run and sends `signal` once the journal holds `blocks` finished blocks.
+fn interrupt(out: &Path, signal: &str, blocks: usize) -> Output {
+    let child: Child = quantize(out, &["--threads", "2"]).spawn().unwrap();
+    let started = Instant::now();
+    while finished_blocks(out) < blocks {
+        assert!(
+            started.elapsed() < Duration::from_secs(120),
+            "the run never finished {blocks} blocks"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let sent = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+    child.wait_with_output().unwrap()
+}
+
+/// Residuals in the journal: one is written at the end of every block.
+fn finished_blocks(out: &Path) -> usize {
+    let journal = out.with_file_name(format!("{}.journal", out.file_name().unwrap().to_str().unwrap()));
+    let Ok(entries) = fs::read_dir(journal) else {
+        return 0;
+    };
+    let names = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names
+        .filter_map(|name| {
+            name.strip_prefix("residual-")?
+                .strip_suffix(".f32")?
+                .parse::<usize>()
+                .ok()
+        })
+        .max()
+        .map_or(0, |last| last + 1)
+}
+
+fn tensors(folder: &Path) -> Vec<u8> {
+    fs::read(folder.join("model.safetensors")).unwrap()
+}
+
+#[test]
+fn a_run_resumed_after_a_kill_or_ctrl_c_ends_with_the_same_bytes() {
+    let folder = scratch("resume");
+    let whole = folder.join("whole");
+    succeed(quantize(&whole, &["--threads", "1"]));
+    for (name, signal, blocks) in [("killed", "-KILL", 1), ("stopped", "-INT", 3)] {
+        let out = folder.join(name);
+        let output = interrupt(&out, signal, blocks);
+        assert!(!out.exists(), "{name}: a half-made folder was left");
+        if signal == "-INT" {
+            assert_eq!(output.status.code(), Some(1));
+            assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"));
+        }
+        succeed(quantize(&out, &["--resume", "--threads", "1"]));
+        assert!(
+            tensors(&out) == tensors(&whole),
+            "{name}: other bytes after --resume"
+        );
+        assert_eq!(
+            fs::read(out.join("config.json")).unwrap(),
+            fs::read(whole.join("config.json")).unwrap()
+        );
+    }
+}
+
+#[test]
+fn a_journal_is_not_resumed_with_other_options() {
+    let out = scratch("options").join("out");
+    interrupt(&out, "-KILL", 1);
+    let output = quantize(&out, &["--resume", "--group-size", "64"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("group size"));
+}
+
+#[test]
+fn replacing_keeps_the_old_model_until_the_new_one_is_whole() {
+    let out = scratch("replace").join("out");
+    succeed(quantize(&out, &["--search", "rtn"]));
+    let before = tensors(&out);
+    let child = quantize(&out, &["--replace"]).spawn().unwrap();
+    while finished_blocks(&out) < 1 {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Command::new("kill")
+        .args(["-KILL", &child.id().to_string()])
+        .status()
+        .unwrap();
+    child.wait_with_output().unwrap();
+    assert!(tensors(&out) == before, "the old model changed");
+}
+
+#[test]
+fn an_output_that_cannot_be_made_is_named() {
+    let output = quantize(Path::new("/proc/dualgrain-test/out"), &[])
+        .output()
+        .unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(message.contains("/proc/dualgrain-test"), "{message}");
+}
+
+/// A file system of two megabytes: too small for the journal. Needs the right to mount in a namespace of its own.
+#[test]
+fn a_full_disk_ends_the_run_with_an_error_that_says_so() {
+    let folder = scratch("full");
+    let script = format!(
+        "mount -t tmpfs -o size=2m none '{disk}' && '{binary}' quantize '{model}' --out '{disk}/out' --windows 4; \
+         code=$?; ls -A '{disk}' >&2; exit $code",
+        disk = folder.display(),
+        binary = env!("CARGO_BIN_EXE_dualgrain"),
+        model = original().display(),
+    );
+    let output = Command::new("unshare")
+        .args(["--mount", "--map-root-user", "sh", "-c", &script])
+        .output();
+    let Ok(output) = output else {
+        println!("NOT TESTED: unshare is missing, so no small disk can be made");
+        return;
+    };
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    if message.contains("unshare failed") || message.contains("mount:") {
+        println!("NOT TESTED: no right to mount a small disk: {message}");
+        return;
+    }
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(
+        message.to_lowercase().contains("space") && !message.contains("panicked"),
+        "{message}"
+    );
+    assert!(
+        !message.lines().any(|line| line == "out"),
+        "a half-made folder was left: {message}"
+    );
+}
