@@ -158,9 +158,10 @@ pub struct Quantize {
     /// Activation smoothing.
     #[arg(long, value_enum, default_value_t = Smooth::Percentile)]
     pub smooth: Smooth,
-    /// Percentile of the channel maxima that smoothing brings outliers down to.
-    #[arg(long, default_value_t = 99.5, value_name = "P")]
-    pub percentile: f64,
+    /// Percentile of the channel maxima that smoothing brings outliers down to; without it 99.5, or less for a layer
+    /// that is clearly better off with less.
+    #[arg(long, value_name = "P")]
+    pub percentile: Option<f64>,
     /// SmoothQuant's alpha, with `--smooth alpha`.
     #[arg(long, default_value_t = 0.5)]
     pub alpha: f64,

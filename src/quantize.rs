@@ -138,11 +138,12 @@ fn report_text(report: &Report) -> String {
 }
 
 fn job(arguments: &Quantize) -> Result<QuantJob> {
-    ensure!(
-        (0.0..=100.0).contains(&arguments.percentile),
-        "--percentile is {}, expected a number from 0 to 100",
-        arguments.percentile
-    );
+    if let Some(percentile) = arguments.percentile {
+        ensure!(
+            (0.0..=100.0).contains(&percentile),
+            "--percentile is {percentile}, expected a number from 0 to 100"
+        );
+    }
     ensure!(
         (0.0..=1.0).contains(&arguments.alpha),
         "--alpha is {}, expected a number from 0 to 1",
@@ -172,7 +173,9 @@ fn job(arguments: &Quantize) -> Result<QuantJob> {
             arguments::Search::Rtn => Search::Rtn,
         },
         smoothing: match arguments.smooth {
-            Smooth::Percentile => Smoothing::Percentile(arguments.percentile),
+            Smooth::Percentile => arguments
+                .percentile
+                .map_or(Smoothing::Auto, Smoothing::Percentile),
             Smooth::Alpha => Smoothing::Alpha(arguments.alpha),
             Smooth::Off => Smoothing::Off,
         },

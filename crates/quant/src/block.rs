@@ -18,8 +18,10 @@ use dualgrain_kernels::{Activation, Backend, CacheFormat};
 use crate::activation::static_scale;
 use crate::calibration::f32_bytes;
 use crate::linear::{FloatRows, quantize_linear};
-use crate::report::LinearReport;
-use crate::smooth::{column_maxima, divide, fold_heads, multiply_columns, smooth_gram, spread_heads};
+use crate::report::{LinearReport, Trial, best_percentile};
+use crate::smooth::{
+    Smoothing, column_maxima, divide, fold_heads, multiply_columns, smooth_gram, spread_heads,
+};
 use crate::stream::{InputStats, Stream};
 use crate::{Meter, QuantError, QuantOptions};
 
@@ -220,8 +222,24 @@ impl<'a, B: Backend> BlockRun<'a, B> {
         } = *self.context;
         let (mut weights, bias) = self.load(role)?;
         let k = self.spec().role(role).k;
-        let scales = self.scales(producer, &stats.maxima, &weights);
-        let mut report = LinearReport::of_input(backend, options, &stats, &weights, &scales);
+        let columns = column_maxima(&weights, k);
+        let trial = Trial::new(backend, options, &stats, &weights);
+        let shown = if producer == Producer::None {
+            Producer::Channels
+        } else {
+            producer
+        };
+        let sweep = trial.sweep(|smoothing| self.scales(shown, smoothing, &stats.maxima, &columns));
+        let smoothing = match (options.smoothing, best_percentile(&sweep)) {
+            (Smoothing::Auto, Some(percentile)) => Smoothing::Percentile(percentile),
+            (smoothing, _) => smoothing,
+        };
+        let percentile = match smoothing {
+            Smoothing::Percentile(percentile) if producer != Producer::None => Some(percentile),
+            _ => None,
+        };
+        let scales = self.scales(producer, smoothing, &stats.maxima, &columns);
+        let mut report = trial.report(weights.len() / k, &scales, sweep, percentile);
         multiply_columns(&mut weights, &scales);
         smooth_gram(&mut stats.gram, &scales);
         let layer = FloatRows {
@@ -261,16 +279,15 @@ impl<'a, B: Backend> BlockRun<'a, B> {
         }
     }
 
-    fn scales(&self, producer: Producer, maxima: &[f32], weights: &[f32]) -> Vec<f32> {
-        let smoothing = self.context.options.smoothing;
+    /// Smoothing scales of a linear's input from the maxima of its channels and of the weights' columns.
+    fn scales(&self, producer: Producer, smoothing: Smoothing, maxima: &[f32], columns: &[f32]) -> Vec<f32> {
         let (heads, kv_heads) = (self.spec().num_heads, self.spec().num_kv_heads);
         match producer {
             Producer::None => vec![1.0; maxima.len()],
-            Producer::Channels => smoothing.scales(maxima, &column_maxima(weights, maxima.len())),
+            Producer::Channels => smoothing.scales(maxima, columns),
             Producer::ValueHeads => {
-                let columns = column_maxima(weights, maxima.len());
                 let fold = |statistic: &[f32]| fold_heads(statistic, heads, kv_heads);
-                spread_heads(&smoothing.scales(&fold(maxima), &fold(&columns)), heads, kv_heads)
+                spread_heads(&smoothing.scales(&fold(maxima), &fold(columns)), heads, kv_heads)
             }
         }
     }

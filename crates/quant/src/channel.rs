@@ -3,7 +3,7 @@
 //! Eighty ratios of `max|W[n,:]| / 127` are tried as s1; each turns the float group scales of phase 1 into
 //! `s2 = max(1, round(scale / s1))` and is judged by the squared error of the whole output row, with the full Gram
 //! matrix. That objective is rough in the ratio (every s2 jumps at its own place), so a coarse grid of ratios misses
-//! the best by 2..11 % of the objective. [`Screen`] ranks all eighty by an approximation that costs a few per cent of
+//! the best by 2..11 % of the objective. A screen (screen.rs) ranks all eighty by an approximation that costs a few per cent of
 //! the exact form instead; only the [`SHORTLIST`] best are judged exactly. DGQ, arXiv 2310.04836.
 
 use dualgrain_format::GroupSize;
@@ -43,7 +43,7 @@ pub struct ChannelChoice {
 }
 
 impl<'a> RowGroups<'a> {
-    /// A row [K] with its phase 1 choices [groups].
+    /// A row `[K]` with its phase 1 choices `[groups]`.
     pub fn new(weights: &'a [f32], groups: &'a [GroupChoice], group_size: GroupSize) -> Self {
         Self {
             weights,
@@ -89,7 +89,7 @@ impl<'a> RowGroups<'a> {
         Grid::new(f32::from(s2) * s1, self.zero(group), 127 / s2)
     }
 
-    /// The errors [K] under channel scale `s1`.
+    /// The errors `[K]` under channel scale `s1`.
     pub fn errors(&self, s1: f32, errors: &mut [f32]) {
         for group in 0..self.groups.len() {
             let columns = self.group_size.range(group, self.weights.len());

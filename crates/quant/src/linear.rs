@@ -67,11 +67,11 @@ impl LinearFit {
 /// A float layer as the search sees it.
 #[derive(Debug, Clone, Copy)]
 pub struct FloatRows<'a> {
-    /// Weights [N,K].
+    /// Weights `[N,K]`.
     pub weights: &'a [f32],
     /// K.
     pub k: usize,
-    /// Bias [N].
+    /// Bias `[N]`.
     pub bias: Option<&'a [f32]>,
 }
 

@@ -37,7 +37,7 @@ impl Default for QuantOptions {
         Self {
             group_size: GroupSize::Along(128),
             search: Search::TwoPhase,
-            smoothing: Smoothing::Percentile(99.5),
+            smoothing: Smoothing::Auto,
             pairs: SmoothPairs::default(),
             activations: ActivationScheme::PerToken,
             kv_cache: CacheScheme::Int8,

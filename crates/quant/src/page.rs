@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::report::{LinearReport, QuantReport, SWEEP_PERCENTILES};
+use crate::report::{LinearReport, QuantReport};
+use crate::smooth::CANDIDATE_PERCENTILES;
 
 /// Roles in the order of execution, with the class of their colour.
 const ROLES: [&str; 4] = ["qkv", "out", "up", "down"];
@@ -187,7 +188,7 @@ fn sweep_table(linears: &[LinearReport]) -> String {
         "<div class=\"scroll\"><table><thead><tr><th>percentile</th><th>weight error</th><th>activation error</th>\
          <th>sum</th><th>channels smoothed</th></tr></thead><tbody>",
     );
-    for percentile in SWEEP_PERCENTILES {
+    for percentile in CANDIDATE_PERCENTILES {
         let points = || {
             let all = linears.iter().flat_map(|linear| &linear.sweep);
             all.filter(|point| point.percentile == percentile)
@@ -210,14 +211,14 @@ fn sweep_table(linears: &[LinearReport]) -> String {
 fn linear_table(linears: &[LinearReport]) -> String {
     let mut table = String::from(
         "<div class=\"scroll\"><table><thead><tr><th>block</th><th>linear</th><th>N x K</th><th>weight error</th>\
-         <th>activation error</th><th>outlier channels</th><th>loudest / median</th><th>smoothed</th><th>largest scale</th>\
+         <th>activation error</th><th>outlier channels</th><th>loudest / median</th><th>percentile</th><th>smoothed</th><th>largest scale</th>\
          <th>silent</th><th>s1 ratio</th><th>fits fp16</th></tr></thead><tbody>",
     );
     for l in linears {
         let _ = write!(
             table,
             "<tr><td>{}</td><td class=\"{role}\">{role}</td><td>{} x {}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.1}</td>\
-             <td>{}</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
+             <td>{}</td><td>{}</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             l.layer,
             l.n,
             l.k,
@@ -225,6 +226,8 @@ fn linear_table(linears: &[LinearReport]) -> String {
             rounded(l.activation_nmse),
             l.num_outliers,
             l.outlier_ratio,
+            l.percentile
+                .map_or("off".to_owned(), |percentile| percentile.to_string()),
             l.num_smoothed,
             l.largest_smoothing,
             l.num_dead,
