@@ -26,6 +26,8 @@ const TASK_ROWS: usize = 20 * TILE_ROWS;
 /// W8 lines of a panel that tokens pass over at a time: 16 KB of a pair of panels and 6 KB of codes, both in the
 /// first-level cache.
 const BLOCK_LINES: usize = 128;
+/// Panels whose sums are written together.
+const FINISH_PANELS: usize = 4;
 /// Sums of the largest W4 tile: 12 tokens x 1 panel, 4 x 2, 2 x 4.
 const MAX_W4_SUMS: usize = TILE_ROWS * PANEL;
 /// Panels of a task when there is work enough for all threads.
@@ -308,7 +310,7 @@ impl Task<'_> {
         self.starts(sums);
         let w8 = Aligned::at_least(w8, 0, 2 * BLOCK_LINES * LINE);
         let num_lines = packing.panel_bytes / LINE;
-        self.over_pairs(panels, acc, |pair, acc| {
+        self.over_pairs(panels, acc, |pair, acc, acc_stride| {
             for first in (0..num_lines).step_by(BLOCK_LINES / 2) {
                 let lines = first..(first + BLOCK_LINES / 2).min(num_lines);
                 let block_bytes = 2 * lines.len() * LINE;
@@ -316,14 +318,8 @@ impl Task<'_> {
                     let (q, groups) = packing.panels(panel..panel + 1);
                     widen(self.isa, q, groups, packing.lines_per_group, lines.clone(), w8);
                 }
-                self.over_rows(
-                    w8,
-                    block_bytes,
-                    2 * lines.start..2 * lines.end,
-                    pair.len(),
-                    sums,
-                    acc,
-                );
+                let lines = 2 * lines.start..2 * lines.end;
+                self.over_rows((w8, block_bytes), lines, pair.len(), sums, (acc, acc_stride));
             }
         });
     }
@@ -334,7 +330,7 @@ impl Task<'_> {
         self.starts(sums);
         let panel_bytes = PANEL * self.weights.padded_k();
         let num_lines = panel_bytes / LINE;
-        self.over_pairs(panels, acc, |pair, acc| {
+        self.over_pairs(panels, acc, |pair, acc, acc_stride| {
             // Few rows stream whole panels; a block would only break the stream.
             let block_lines = if self.a.rows <= FEW_ROWS {
                 num_lines
@@ -344,57 +340,60 @@ impl Task<'_> {
             for first in (0..num_lines).step_by(block_lines) {
                 let lines = first..(first + block_lines).min(num_lines);
                 let w8 = &codes[pair.start * panel_bytes + first * LINE..];
-                self.over_rows(w8, panel_bytes, lines, pair.len(), sums, acc);
+                self.over_rows((w8, panel_bytes), lines, pair.len(), sums, (acc, acc_stride));
             }
         });
     }
 
-    /// Runs `f` for each pair of panels (or what the instruction set takes at a time) and writes its sums.
+    /// Runs `f(pair, acc, acc_stride)` for each pair of panels (or what the instruction set takes at a time) and writes
+    /// the sums of four panels at once: a page border and four cache lines per row of D instead of two of each.
     fn over_pairs(
         &self,
         panels: Range<usize>,
         acc: &mut Vec<i32>,
-        mut f: impl FnMut(Range<usize>, &mut [i32]),
+        mut f: impl FnMut(Range<usize>, &mut [i32], usize),
     ) {
         let width = w8_shape(self.isa).1;
-        for first in panels.clone().step_by(width) {
-            let pair = first..(first + width).min(panels.end);
-            acc.resize(self.rows.len() * pair.len() * PANEL, 0);
-            f(pair.clone(), acc);
-            self.finish(self.rows.clone(), pair, acc);
+        for first in panels.clone().step_by(FINISH_PANELS) {
+            let group = first..(first + FINISH_PANELS).min(panels.end);
+            let stride = group.len() * PANEL;
+            acc.resize(self.rows.len() * stride, 0);
+            for start in group.clone().step_by(width) {
+                let pair = start..(start + width).min(group.end);
+                f(pair, &mut acc[(start - first) * PANEL..], stride);
+            }
+            self.finish(self.rows.clone(), group, acc);
         }
     }
 
-    /// All tokens of the task over `lines` of one or two W8 panels; `w8` begins with the first of these lines.
+    /// All tokens of the task over `lines` of one or two W8 panels; `w8` begins with the first of these lines, `acc`
+    /// with their first sum.
     fn over_rows(
         &self,
-        w8_lines: &[u8],
-        panel_bytes: usize,
+        (w8_lines, panel_bytes): (&[u8], usize),
         lines: Range<usize>,
         panels: usize,
         starts: &[i32],
-        acc: &mut [i32],
+        (acc, acc_stride): (&mut [i32], usize),
     ) {
-        assert!(
-            w8_lines.len() >= (panels - 1) * panel_bytes + lines.len() * LINE,
-            "lines of the panels"
-        );
-        let (tile_rows, acc_stride) = (w8_shape(self.isa).0, panels * PANEL);
+        let last_line = (panels - 1) * panel_bytes + lines.len() * LINE;
+        assert!(w8_lines.len() >= last_line, "lines of the panels");
+        let tile_rows = w8_shape(self.isa).0;
         for row in self.rows.clone().step_by(tile_rows) {
             let (rows, row_in_task) = (tile_rows.min(self.rows.end - row), row - self.rows.start);
             let a_tile = &self.a.tile(row)[lines.start * self.a.tile_rows()..];
+            let acc = &mut acc[row_in_task * acc_stride..][..(rows - 1) * acc_stride + panels * PANEL];
             let tile = W8Tile {
                 w: w8_lines.as_ptr(),
                 lines: lines.len(),
                 panel_bytes,
                 a: a_tile.as_ptr().cast(),
                 a_step: 4 * self.a.tile_rows(),
-                start: if lines.start == 0 {
-                    starts[row_in_task..].as_ptr()
-                } else {
-                    std::ptr::null()
+                start: match lines.start {
+                    0 => starts[row_in_task..][..rows].as_ptr(),
+                    _ => std::ptr::null(),
                 },
-                acc: acc[row_in_task * acc_stride..][..rows * acc_stride].as_mut_ptr(),
+                acc: acc.as_mut_ptr(),
                 acc_stride,
             };
             // SAFETY: the panels hold these lines (checked), a tile of A four codes a line (K is padded alike), and
@@ -434,30 +433,59 @@ impl Task<'_> {
             &self.weights.s1[columns.clone()],
             &self.weights.bias[columns.clone()],
         );
-        for (row, acc) in rows.zip(acc.chunks_exact(panels.len() * PANEL)) {
-            let start = row * self.weights.n;
-            let range = start + columns.start..start + columns.end;
-            match self.sink {
-                // SAFETY: this task alone writes these rows and columns.
-                Sink::Output(d) => epilogue(self.isa, acc, self.a.scales[row], s1, bias, unsafe {
-                    d.range(range)
-                }),
-                // SAFETY: as above.
-                Sink::Sums(sums) => unsafe { sums.range(range) }.copy_from_slice(&acc[..columns.len()]),
+        let acc_stride = panels.len() * PANEL;
+        let acc = &acc[..rows.len() * acc_stride];
+        match self.sink {
+            Sink::Output(d) => {
+                let place = (rows.start * self.weights.n + columns.start, self.weights.n);
+                epilogue(
+                    self.isa,
+                    (acc, acc_stride),
+                    &self.a.scales[rows],
+                    (s1, bias),
+                    d,
+                    place,
+                );
+            }
+            Sink::Sums(sums) => {
+                for (row, acc) in rows.zip(acc.chunks_exact(acc_stride)) {
+                    let start = row * self.weights.n;
+                    // SAFETY: this task alone writes these rows and columns.
+                    let sums = unsafe { sums.range(start + columns.start..start + columns.end) };
+                    sums.copy_from_slice(&acc[..columns.len()]);
+                }
             }
         }
     }
 }
 
 per_isa! {
-    /// `(acc as f32 * ta) * s1 + bias`.
-    fn epilogue(acc: &[i32], ta: f32, s1: &[f32], bias: &[f32], d: &mut [f32]) = epilogue_lanes
+    /// `(acc as f32 * ta) * s1 + bias` for some rows; the first starts at `place.0` of D, whose rows are `place.1` long.
+    /// The caller alone touches these rows and columns.
+    fn epilogue(
+        sums: (&[i32], usize),
+        scales: &[f32],
+        channels: (&[f32], &[f32]),
+        d: &Shared<'_, f32>,
+        place: (usize, usize),
+    ) = epilogue_lanes
 }
 
 #[inline(always)]
-fn epilogue_lanes(acc: &[i32], ta: f32, s1: &[f32], bias: &[f32], d: &mut [f32]) {
-    for (((d, acc), s1), bias) in d.iter_mut().zip(acc).zip(s1).zip(bias) {
-        *d = (*acc as f32 * ta) * s1 + bias;
+fn epilogue_lanes(
+    (acc, acc_stride): (&[i32], usize),
+    scales: &[f32],
+    (s1, bias): (&[f32], &[f32]),
+    d: &Shared<'_, f32>,
+    (start, n): (usize, usize),
+) {
+    for (row, (acc, ta)) in acc.chunks_exact(acc_stride).zip(scales).enumerate() {
+        let start = start + row * n;
+        // SAFETY: the calling task alone writes these rows and columns.
+        let d = unsafe { d.range(start..start + s1.len()) };
+        for (((d, acc), s1), bias) in d.iter_mut().zip(acc).zip(s1).zip(bias) {
+            *d = (*acc as f32 * ta) * s1 + bias;
+        }
     }
 }
 
