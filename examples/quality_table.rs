@@ -154,11 +154,7 @@ fn json(command: &mut Command) -> Result<Value> {
 }
 
 fn print(arguments: &Arguments, model: &Path, name: &str, row: &Row) -> Result<()> {
-    let number = |value: &Value, field: &str| value[field].as_f64().unwrap_or(f64::NAN);
-    let (perplexity, reference) = (
-        number(&row.judged, "perplexity"),
-        number(&row.judged, "perplexity_reference"),
-    );
+    let (perplexity, reference) = (number(&row.judged, "perplexity"), row.reference);
     let model = model.file_name().unwrap_or_default().to_string_lossy();
     let cells = [
         model.to_string(),
