@@ -96,7 +96,14 @@ pub(crate) fn attention(
             cache.value_scales.of_layer(layer),
         ),
     };
-    pool.run(x.rows.div_ceil(tokens) * shape.num_kv_heads, |task| {
+    // Every query meets at most as many keys as the largest position has before it.
+    let longest = step
+        .positions
+        .iter()
+        .max()
+        .map_or(0, |&position| position as usize + 1);
+    let operations = x.rows * longest * params.num_heads * shape.head_dim / 8;
+    pool.run_if_worth(operations, x.rows.div_ceil(tokens) * shape.num_kv_heads, |task| {
         // Neighbouring tasks share tokens; the last tokens see most keys and go first.
         let tile = x.rows.div_ceil(tokens) - 1 - task / shape.num_kv_heads;
         let kv_head = task % shape.num_kv_heads;

@@ -291,30 +291,32 @@ impl Place<'_> {
             ScaleSink::new(value_scales, self.layer),
         );
         // A task owns one kv head of every page, so no two write the same block.
-        self.pool.run(self.shape.num_kv_heads, |kv_head| {
-            let mut codes = [E::default(); MAX_HEAD_DIM];
-            let codes = &mut codes[..dim];
-            for token in 0..self.x.rows {
-                let (head_page, slot) = self.slot(token, kv_head);
-                let row = self.x.row(token);
-                let head = |columns: &Columns| &row[columns.start + kv_head * dim..][..dim];
+        let operations = 16 * self.x.rows * width;
+        self.pool
+            .run_if_worth(operations, self.shape.num_kv_heads, |kv_head| {
+                let mut codes = [E::default(); MAX_HEAD_DIM];
+                let codes = &mut codes[..dim];
+                for token in 0..self.x.rows {
+                    let (head_page, slot) = self.slot(token, kv_head);
+                    let row = self.x.row(token);
+                    let head = |columns: &Columns| &row[columns.start + kv_head * dim..][..dim];
 
-                let scale = E::convert(self.isa, head(&self.keys), key_scales.fixed, codes);
-                key_scales.set(head_page * PAGE_TOKENS + slot, scale);
-                let block = head_page * dim * PAGE_TOKENS;
-                // SAFETY: this task alone writes this head.
-                let block = unsafe { keys.range(block..block + dim * PAGE_TOKENS) };
-                for (line, code) in block.chunks_exact_mut(PAGE_TOKENS).zip(&*codes) {
-                    line[slot] = *code;
+                    let scale = E::convert(self.isa, head(&self.keys), key_scales.fixed, codes);
+                    key_scales.set(head_page * PAGE_TOKENS + slot, scale);
+                    let block = head_page * dim * PAGE_TOKENS;
+                    // SAFETY: this task alone writes this head.
+                    let block = unsafe { keys.range(block..block + dim * PAGE_TOKENS) };
+                    for (line, code) in block.chunks_exact_mut(PAGE_TOKENS).zip(&*codes) {
+                        line[slot] = *code;
+                    }
+
+                    let scale = E::convert(self.isa, head(&self.values), value_scales.fixed, codes);
+                    value_scales.set(head_page * PAGE_TOKENS + slot, scale);
+                    let start = (head_page * PAGE_TOKENS + slot) * padded_dim(dim);
+                    // SAFETY: as above.
+                    unsafe { values.range(start..start + dim) }.copy_from_slice(codes);
                 }
-
-                let scale = E::convert(self.isa, head(&self.values), value_scales.fixed, codes);
-                value_scales.set(head_page * PAGE_TOKENS + slot, scale);
-                let start = (head_page * PAGE_TOKENS + slot) * padded_dim(dim);
-                // SAFETY: as above.
-                unsafe { values.range(start..start + dim) }.copy_from_slice(codes);
-            }
-        });
+            });
     }
 
     /// Where a token's head goes: the head's page and the slot in it.

@@ -123,7 +123,9 @@ fn product<E: Element>(isa: Isa, pool: &Pool, a: &[f32], weights: &PackedFloat, 
     let row_blocks = if m <= MAX_UNPACKED_ROWS { 1 } else { m.div_ceil(MC) };
     let task_panels = panels_per_task(isa, pool, m, num_panels, row_blocks);
     let column_blocks = num_panels.div_ceil(task_panels);
-    pool.run(row_blocks * column_blocks, |task| {
+    // Reading a weight costs about three operations, a row's product with it a quarter.
+    let operations = n * k * (12 + m) / 4;
+    pool.run_if_worth(operations, row_blocks * column_blocks, |task| {
         let (row_block, column_block) = (task % row_blocks, task / row_blocks);
         let rows = if row_blocks == 1 {
             0..m

@@ -192,33 +192,39 @@ pub(crate) fn gemm(isa: Isa, pool: &Pool, a: &Quantized, weights: &PackedInt, si
     let num_panels = weights.n.div_ceil(PANEL);
     let row_blocks = a.rows.div_ceil(TASK_ROWS);
     let task_panels = panels_per_task(pool, num_panels * row_blocks);
-    pool.run(row_blocks * num_panels.div_ceil(task_panels), |task| {
-        let (row_block, first) = (task % row_blocks, task / row_blocks * task_panels);
-        let rows = row_block * TASK_ROWS..((row_block + 1) * TASK_ROWS).min(a.rows);
-        let panels = first..(first + task_panels).min(num_panels);
-        let task = Task {
-            isa,
-            a,
-            weights,
-            sink,
-            rows,
-        };
-        SCRATCH.with_borrow_mut(|scratch| match &weights.codes {
-            Codes::W8(codes) => task.w8(codes, panels, scratch),
-            Codes::W4 {
-                q,
-                groups,
-                group_size,
-            } => {
-                let packing = W4Packing::new(weights, q, groups, *group_size);
-                if widens(isa) && a.rows > FEW_ROWS {
-                    task.widened(&packing, panels, scratch);
-                } else {
-                    task.w4(&packing, panels, scratch);
+    // Reading a weight costs about half an operation, a token's product with it a 32nd.
+    let operations = weights.n * weights.k / 2 * (16 + a.rows) / 16;
+    pool.run_if_worth(
+        operations,
+        row_blocks * num_panels.div_ceil(task_panels),
+        |task| {
+            let (row_block, first) = (task % row_blocks, task / row_blocks * task_panels);
+            let rows = row_block * TASK_ROWS..((row_block + 1) * TASK_ROWS).min(a.rows);
+            let panels = first..(first + task_panels).min(num_panels);
+            let task = Task {
+                isa,
+                a,
+                weights,
+                sink,
+                rows,
+            };
+            SCRATCH.with_borrow_mut(|scratch| match &weights.codes {
+                Codes::W8(codes) => task.w8(codes, panels, scratch),
+                Codes::W4 {
+                    q,
+                    groups,
+                    group_size,
+                } => {
+                    let packing = W4Packing::new(weights, q, groups, *group_size);
+                    if widens(isa) && a.rows > FEW_ROWS {
+                        task.widened(&packing, panels, scratch);
+                    } else {
+                        task.w4(&packing, panels, scratch);
+                    }
                 }
-            }
-        });
-    });
+            });
+        },
+    );
 }
 
 /// A multiple of four, so that tiles of several panels have work; four tasks a thread even the load out.

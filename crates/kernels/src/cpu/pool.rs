@@ -17,6 +17,8 @@ use std::thread::{JoinHandle, Thread};
 
 /// Spins before a worker sleeps: about 50 us, several times the gap between two operations of a step.
 const SPINS_BEFORE_SLEEP: usize = 1_000;
+/// About 10 us of one thread.
+const MIN_SHARED_OPERATIONS: usize = 1 << 17;
 /// Spins before a waiting caller offers its core to the workers it waits for.
 const SPINS_BEFORE_YIELD: usize = 200;
 
@@ -96,6 +98,16 @@ impl Pool {
     /// Threads that share a job, the caller included.
     pub(crate) fn num_threads(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// As [`Self::run`], but on the calling thread alone when all chunks together are only `operations` simple
+    /// operations: waking others costs some microseconds.
+    pub(crate) fn run_if_worth(&self, operations: usize, num_chunks: usize, f: impl Fn(usize) + Sync) {
+        if operations < MIN_SHARED_OPERATIONS {
+            (0..num_chunks).for_each(f);
+        } else {
+            self.run(num_chunks, f);
+        }
     }
 
     /// Runs `f(0), ..., f(num_chunks - 1)`, each once, in any order and on any thread; returns when all are done.

@@ -116,6 +116,10 @@ fn blocks_of_tokens_and_panels_meet_without_gaps() {
             Hostility::Random,
         );
     }
+    // Enough work that threads share it.
+    for shape in [(250, 200, 256), (1, 4_099, 130)] {
+        check_w4(&mut r, &backends, shape, GroupSize::Along(128), Hostility::Random);
+    }
 }
 
 #[test]
