@@ -18,7 +18,7 @@ use super::softmax::max;
 use super::tensor::Matrix;
 use super::tile::{Tile, run};
 use crate::naive::{exp, sum_lanes};
-use crate::{AttentionParams, Columns, PAGE_TOKENS, Step};
+use crate::{AttentionParams, CacheShape, Columns, PAGE_TOKENS, Step};
 
 /// Queries a task aims for: two tiles of 12 or four of 6.
 const TASK_QUERIES: usize = 24;
@@ -63,19 +63,7 @@ pub(crate) fn attention(
     step: &Step<'_>,
 ) {
     let shape = cache.shape;
-    assert_eq!(queries.len(), params.num_heads * shape.head_dim, "query columns");
-    assert_eq!(
-        params.num_heads % shape.num_kv_heads,
-        0,
-        "query heads over {} kv heads",
-        shape.num_kv_heads
-    );
-    assert!(layer < shape.num_layers, "layer {layer} of {}", shape.num_layers);
-    assert!(
-        step.positions.len() == x.rows && step.sequences.len() == x.rows,
-        "step of {} rows",
-        x.rows
-    );
+    check_shapes(x, &queries, shape, layer, params, step);
     out.columns = queries.len();
     out.resize(x.rows);
     let group = params.num_heads / shape.num_kv_heads;
@@ -114,6 +102,26 @@ pub(crate) fn attention(
             Store::Int8(planes) => job.tokens(planes, range, kv_head),
         }
     });
+}
+
+/// Mistakes of the caller.
+fn check_shapes(
+    x: &Matrix,
+    queries: &Columns,
+    shape: CacheShape,
+    layer: usize,
+    params: &AttentionParams,
+    step: &Step<'_>,
+) {
+    let (heads, kv_heads) = (params.num_heads, shape.num_kv_heads);
+    assert_eq!(queries.len(), heads * shape.head_dim, "query columns");
+    assert!(
+        heads.is_multiple_of(kv_heads),
+        "{heads} query heads over {kv_heads} kv heads"
+    );
+    assert!(layer < shape.num_layers, "layer {layer} of {}", shape.num_layers);
+    let tokens = (step.positions.len(), step.sequences.len());
+    assert_eq!(tokens, (x.rows, x.rows), "tokens of the step");
 }
 
 struct Job<'a> {

@@ -5,8 +5,11 @@
 //! Weights rotate through copies that pass the caches together, times are the median (and the least) of several
 //! rounds; with one thread they are its time on the processor, so that other programs disturb less. A rate stands beside the machine's own: multiply-adds in registers, bytes read from memory.
 
+mod model;
+mod peak;
+mod table;
+
 use std::hint::black_box;
-use std::io::Write as _;
 
 use dualgrain_format::{
     FloatLinear, FloatValues, GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts,
@@ -17,12 +20,11 @@ use dualgrain_kernels::{
     PAGE_TOKENS, Step, naive,
 };
 use half::bf16;
-use rustix::time::{ClockId, clock_gettime};
+
+use crate::table::{Options, Table};
 
 /// Copies of a layer pass this size together, so that none stays in a cache.
 const ROTATION_BYTES: usize = 1 << 29;
-const ROUNDS: usize = 7;
-const MIN_ROUND_S: f64 = 0.03;
 
 fn main() {
     let options = Options::from_args();
@@ -35,115 +37,17 @@ fn main() {
         }
         let backend = CpuBackend::with_isa(options.threads, isa).expect("available");
         check(&backend);
-        peaks(&backend, &mut table);
+        peak::peaks(&backend, &mut table);
         memory(&backend, &mut table);
         linears(&backend, &mut table);
         attention(&backend, &mut table);
         quantizer(&backend, &mut table);
         rows(&backend, &mut table);
-        model(&backend, &mut table);
+        model::model(&backend, &mut table);
     }
     if let Some(path) = options.csv {
         std::fs::write(&path, table.csv).expect("writable CSV path");
     }
-}
-
-struct Options {
-    threads: usize,
-    isa: Option<String>,
-    op: String,
-    shape: String,
-    csv: Option<String>,
-}
-
-impl Options {
-    fn from_args() -> Self {
-        let args: Vec<String> = std::env::args().skip(1).collect();
-        let value = |name: &str| {
-            let at = args.iter().position(|arg| arg == name)?;
-            args.get(at + 1).cloned()
-        };
-        Self {
-            threads: value("--threads").map_or(1, |v| v.parse().expect("a number of threads")),
-            isa: value("--isa"),
-            op: value("--op").unwrap_or_default(),
-            shape: value("--shape").unwrap_or_default(),
-            csv: value("--csv"),
-        }
-    }
-}
-
-/// Rows printed and collected as CSV.
-struct Table {
-    csv: String,
-    filter: String,
-    shape: String,
-}
-
-impl Table {
-    fn new(filter: String, shape: String) -> Self {
-        println!(
-            "{:<22} {:<11} {:>3} {:<18} {:>11} {:>11} {:>9} unit",
-            "op", "isa", "thr", "shape", "median_us", "least_us", "rate"
-        );
-        Self {
-            csv: "op,isa,threads,shape,median_s,least_s,rate,unit\n".to_owned(),
-            filter,
-            shape,
-        }
-    }
-
-    fn wants(&self, op: &str) -> bool {
-        op.starts_with(&self.filter)
-    }
-
-    /// Times `f` and prints `amount / least time` in units of 1e9.
-    fn row(
-        &mut self,
-        backend: &CpuBackend,
-        op: &str,
-        shape: &str,
-        amount: f64,
-        unit: &str,
-        mut f: impl FnMut(),
-    ) {
-        if !self.wants(op) || !shape.starts_with(&self.shape) {
-            return;
-        }
-        let (median, least) = time(backend.num_threads() == 1, &mut f);
-        let (isa, threads, rate) = (backend.isa().name(), backend.num_threads(), amount / least / 1e9);
-        println!(
-            "{op:<22} {isa:<11} {threads:>3} {shape:<18} {:>11.1} {:>11.1} {rate:>9.1} {unit}",
-            median * 1e6,
-            least * 1e6
-        );
-        self.csv += &format!("{op},{isa},{threads},{shape},{median:.9},{least:.9},{rate:.3},{unit}\n");
-        std::io::stdout().flush().expect("stdout");
-    }
-}
-
-/// Seconds on the wall clock, or of this thread on the processor.
-fn now(on_processor: bool) -> f64 {
-    let clock = if on_processor {
-        ClockId::ThreadCPUTime
-    } else {
-        ClockId::Monotonic
-    };
-    let time = clock_gettime(clock);
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
-}
-
-/// Median and least seconds a call.
-fn time(on_processor: bool, f: &mut impl FnMut()) -> (f64, f64) {
-    let mut round = |calls: usize| {
-        let start = now(on_processor);
-        (0..calls).for_each(|_| f());
-        (now(on_processor) - start) / calls as f64
-    };
-    let calls = (MIN_ROUND_S / round(1).max(1e-7)).ceil().clamp(1.0, 1e6) as usize;
-    let mut rounds: Vec<f64> = (0..ROUNDS).map(|_| round(calls)).collect();
-    rounds.sort_by(f64::total_cmp);
-    (rounds[ROUNDS / 2], rounds[0])
 }
 
 fn random(seed: u64) -> impl FnMut() -> u64 {
@@ -225,66 +129,6 @@ fn check(backend: &CpuBackend) {
     );
 }
 
-/// What the registers alone can do: multiply-adds without a load, on one thread.
-fn peaks(backend: &CpuBackend, table: &mut Table) {
-    #[cfg(target_arch = "x86_64")]
-    if backend.num_threads() == 1 {
-        const STEPS: usize = 100_000;
-        let (lanes, run): (usize, fn(usize)) = match backend.isa() {
-            // SAFETY: the backend exists, so the instruction set does.
-            Isa::Avx512Vnni => (16, |steps| unsafe { peak::fma_avx512(steps) }),
-            // SAFETY: as above.
-            Isa::Avx2 | Isa::AvxVnni => (8, |steps| unsafe { peak::fma_avx2(steps) }),
-            Isa::Naive => return,
-        };
-        let operations = (2 * peak::CHAINS * lanes * STEPS) as f64;
-        table.row(backend, "peak_fma", "registers", operations, "GFLOPS", || {
-            run(STEPS)
-        });
-        if backend.isa() == Isa::Avx512Vnni {
-            // SAFETY: as above.
-            let run = || unsafe { peak::dot_avx512(STEPS) };
-            table.row(backend, "peak_dot", "registers", 4.0 * operations, "GOPS", run);
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod peak {
-    use std::arch::x86_64::*;
-    use std::hint::black_box;
-
-    pub const CHAINS: usize = 12;
-
-    #[target_feature(enable = "avx2,fma")]
-    pub fn fma_avx2(steps: usize) {
-        let (a, mut acc) = (black_box(_mm256_set1_ps(0.5)), [_mm256_setzero_ps(); CHAINS]);
-        for _ in 0..steps {
-            acc.iter_mut().for_each(|acc| *acc = _mm256_fmadd_ps(a, a, *acc));
-        }
-        black_box(acc);
-    }
-
-    #[target_feature(enable = "avx512f")]
-    pub fn fma_avx512(steps: usize) {
-        let (a, mut acc) = (black_box(_mm512_set1_ps(0.5)), [_mm512_setzero_ps(); CHAINS]);
-        for _ in 0..steps {
-            acc.iter_mut().for_each(|acc| *acc = _mm512_fmadd_ps(a, a, *acc));
-        }
-        black_box(acc);
-    }
-
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    pub fn dot_avx512(steps: usize) {
-        let (a, mut acc) = (black_box(_mm512_set1_epi8(3)), [_mm512_setzero_si512(); CHAINS]);
-        for _ in 0..steps {
-            acc.iter_mut()
-                .for_each(|acc| *acc = _mm512_dpbusd_epi32(*acc, a, a));
-        }
-        black_box(acc);
-    }
-}
-
 /// Bytes a second that all threads read together.
 fn memory(backend: &CpuBackend, table: &mut Table) {
     let mut data = vec![
@@ -315,7 +159,7 @@ fn linears(backend: &CpuBackend, table: &mut Table) {
         ("gemm_bf16", |n, k| float(n, k, true)),
     ];
     for (op, make) in makes {
-        if !op.starts_with(&table.filter) && !table.filter.starts_with(op) {
+        if !table.wants(op) {
             continue;
         }
         for (n, k) in LAYERS {
@@ -355,7 +199,7 @@ fn linears(backend: &CpuBackend, table: &mut Table) {
 
 /// Attention of a 1.1B Llama (32 heads over 4 of 64) and of a small one (8 over 8 of 64).
 fn attention(backend: &CpuBackend, table: &mut Table) {
-    if !table.wants("attention") && !table.filter.starts_with("attention") {
+    if !table.wants("attention") && !table.narrows("attention") {
         return;
     }
     for (num_heads, num_kv_heads) in [(32, 4), (8, 8)] {
@@ -518,132 +362,6 @@ fn rows(backend: &CpuBackend, table: &mut Table) {
         });
         table.row(backend, "rows_add", &shape, elements, "Gel/s", || {
             backend.add(&mut out, &x)
-        });
-    }
-}
-
-/// All operations of a step of a 1.1B Llama (22 layers, hidden 2,048, W4 linears, W8 head, INT8 cache), weights distinct.
-struct Model<'a> {
-    backend: &'a CpuBackend,
-    layers: Vec<[Linear; 4]>,
-    head: Linear,
-    cache: dualgrain_kernels::cpu::Cache,
-    norm: Matrix,
-}
-
-const HIDDEN: usize = 2_048;
-const QKV: usize = 2_560;
-const CONTEXT: usize = 1_024;
-
-impl<'a> Model<'a> {
-    fn new(backend: &'a CpuBackend) -> Self {
-        let weights = LAYERS.map(|(n, k)| w4(n, k));
-        let pack = |weights: &LinearWeights| backend.pack(weights.clone()).expect("packs");
-        let layers: Vec<_> = (0..22).map(|_| weights.each_ref().map(pack)).collect();
-        let shape = CacheShape {
-            num_layers: 22,
-            num_kv_heads: 4,
-            head_dim: 64,
-            num_pages: CONTEXT / PAGE_TOKENS,
-        };
-        let cache = backend.cache(shape, &CacheFormat::Int8).expect("fits");
-        let head = backend.pack(w8(32_000, HIDDEN)).expect("packs");
-        Self {
-            backend,
-            layers,
-            head,
-            cache,
-            norm: matrix(backend, 1, HIDDEN),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let linears = self.layers.iter().flatten().chain([&self.head]);
-        linears.map(|linear| self.backend.linear_bytes(linear)).sum()
-    }
-
-    /// Runs tokens at positions `first..`; buffers are made once by the caller, as an engine does.
-    fn step(&mut self, x: &mut Matrix, buffers: &mut Buffers, first: usize) {
-        let (b, tokens) = (self.backend, self.backend.rows(x));
-        let positions: Vec<u32> = (first as u32..(first + tokens) as u32).collect();
-        let sequences = vec![0; tokens];
-        let page_tables = [(0..(CONTEXT / PAGE_TOKENS) as u32).collect()];
-        let step = Step {
-            positions: &positions,
-            sequences: &sequences,
-            page_tables: &page_tables,
-        };
-        let params = AttentionParams {
-            num_heads: 32,
-            scale: 0.125,
-            sliding_window: None,
-            alibi_slopes: None,
-        };
-        let Buffers {
-            y,
-            wide,
-            act,
-            codes,
-            angles,
-            ..
-        } = buffers;
-        b.upload(angles, &vec![0.5; tokens * 64]);
-        for (layer, [qkv, o, gate_up, down]) in self.layers.iter().enumerate() {
-            b.rms_norm(y, x, &self.norm, 1e-5);
-            b.quantize(codes, y, ActivationScale::PerToken);
-            b.gemm(wide, Operand::Int8(codes), qkv);
-            b.rope(wide, 0..2_304, 64, angles);
-            b.cache_write(&mut self.cache, layer, wide, 2_048..2_304, 2_304..QKV, &step);
-            b.attention(y, wide, 0..2_048, &self.cache, layer, &params, &step);
-            b.quantize(codes, y, ActivationScale::PerToken);
-            b.gemm(y, Operand::Int8(codes), o);
-            b.add(x, y);
-            b.rms_norm(y, x, &self.norm, 1e-5);
-            b.quantize(codes, y, ActivationScale::PerToken);
-            b.gemm(wide, Operand::Int8(codes), gate_up);
-            b.gated(act, wide, Activation::Silu);
-            b.quantize(codes, act, ActivationScale::PerToken);
-            b.gemm(y, Operand::Int8(codes), down);
-            b.add(x, y);
-        }
-        b.gather(y, x, &[tokens as u32 - 1]);
-        b.quantize(codes, y, ActivationScale::PerToken);
-        b.gemm(wide, Operand::Int8(codes), &self.head);
-    }
-}
-
-/// Matrices of a step.
-struct Buffers {
-    y: Matrix,
-    wide: Matrix,
-    act: Matrix,
-    codes: Quantized,
-    angles: Matrix,
-}
-
-fn model(backend: &CpuBackend, table: &mut Table) {
-    if !table.wants("model_1b") || backend.isa() == Isa::Naive {
-        return;
-    }
-    let mut model = Model::new(backend);
-    let mut buffers = Buffers {
-        y: backend.matrix(512, HIDDEN),
-        wide: backend.matrix(512, 11_264),
-        act: backend.matrix(512, 5_632),
-        codes: backend.quantized(512, 5_632),
-        angles: backend.matrix(512, 64),
-    };
-    let bytes = model.bytes() as f64;
-    for (tokens, first, op) in [(1, 64, "model_1b_decode"), (512, 0, "model_1b_prefill")] {
-        let mut x = matrix(backend, tokens, HIDDEN);
-        let shape = format!("{tokens}at{first}");
-        // Rates in 1e9: tokens a second would be unreadable, so bytes read, or operations.
-        let (amount, unit) = match tokens {
-            1 => (bytes, "GB/s"),
-            _ => (tokens as f64 * 2.0 * 0.97e9, "GOPS"),
-        };
-        table.row(backend, op, &shape, amount, unit, || {
-            model.step(&mut x, &mut buffers, first)
         });
     }
 }
