@@ -253,6 +253,7 @@ impl Journal {
             partial,
             hasher: crc32fast::Hasher::new(),
             bytes: 0,
+            named: false,
         })
     }
 }
@@ -294,6 +295,16 @@ struct SealedFile {
     target: PathBuf,
     hasher: crc32fast::Hasher,
     bytes: u64,
+    named: bool,
+}
+
+impl Drop for SealedFile {
+    /// A file that could not be finished (a full disk) gives its space back.
+    fn drop(&mut self) {
+        if !self.named {
+            let _ = fs::remove_file(&self.partial);
+        }
+    }
 }
 
 impl SealedFile {
@@ -305,14 +316,15 @@ impl SealedFile {
             .map_err(|e| CheckpointError::io("write", &self.partial)(e).into())
     }
 
-    fn finish(self) -> Result<Seal, QuantError> {
+    fn finish(mut self) -> Result<Seal, QuantError> {
         self.file
             .sync_all()
             .and_then(|()| fs::rename(&self.partial, &self.target))
             .map_err(CheckpointError::io("write", &self.target))?;
+        self.named = true;
         Ok(Seal {
             bytes: self.bytes,
-            crc32: self.hasher.finalize(),
+            crc32: self.hasher.clone().finalize(),
         })
     }
 }
@@ -418,6 +430,22 @@ mod tests {
             .unwrap();
         assert_eq!(rows, [2.0, 0.0, 2.0, 1.0]);
         assert!(!journal.residual_path(0).exists(), "old activations are removed");
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_finished_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = journal_of(dir.path(), 1);
+        let failed = journal.append(1, &block(1), 2, |_| Err(QuantError::NoCalibration));
+        assert!(failed.is_err());
+        let partial = fs::read_dir(journal.dir()).unwrap();
+        let left = partial.filter(|entry| {
+            entry
+                .as_ref()
+                .is_ok_and(|e| e.file_name().to_string_lossy().starts_with('.'))
+        });
+        assert_eq!(left.count(), 0);
+        assert_eq!(journal.finished_blocks(2).len(), 1);
     }
 
     #[test]
