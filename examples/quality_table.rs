@@ -15,12 +15,18 @@ use clap::Parser;
 use serde_json::Value;
 
 /// Name of a variant and the options that make it.
-const VARIANTS: [(&str, &[&str]); 9] = [
+const VARIANTS: [(&str, &[&str]); 12] = [
     ("dual-grained, smoothed, f16 cache", &["--kv", "f16"]),
     ("dual-grained, smoothed, int8 cache", &[]),
     ("  group 32", &["--group-size", "32"]),
     ("  int8 cache with static scales", &["--kv", "int8-static"]),
     ("  static activations", &["--activations", "static"]),
+    ("  smoothing at the paper's 99.5 %", &["--percentile", "99.5"]),
+    (
+        "  smoothing v -> out too",
+        &["--smooth-pairs", "norm-qkv,norm-up,up-down,v-out"],
+    ),
+    ("  smoothing norms only", &["--smooth-pairs", "norm-qkv,norm-up"]),
     ("  no smoothing", &["--smooth", "off"]),
     ("  SmoothQuant's alpha 0.5", &["--smooth", "alpha"]),
     (

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Quantizes, judges and runs language models with 4-bit weights and 8-bit activations.
@@ -28,7 +28,7 @@ pub struct Common {
     #[arg(long, global = true)]
     pub json: bool,
     /// CPU threads; 0 takes all cores.
-    #[arg(long, global = true, default_value_t = 0, value_name = "COUNT")]
+    #[arg(long, global = true, default_value_t = 0, value_name = "COUNT", value_parser = count(0, 1024))]
     pub threads: usize,
     /// Say more.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -100,10 +100,23 @@ pub enum Smooth {
     Off,
 }
 
+/// A producer that can take smoothing scales, and the linear they are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SmoothPair {
+    /// The norm before attention.
+    NormQkv,
+    /// The norm before the feed-forward.
+    NormUp,
+    /// Rows of up_proj (or of fc1 before a ReLU) for the columns of down_proj.
+    UpDown,
+    /// Rows of v_proj for the columns of the attention's output projection.
+    VOut,
+}
+
 /// How scales are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Search {
-    /// Two-phase grid search, channel ratios coarse to fine.
+    /// Two-phase grid search; a low-rank screen picks the channel ratios that the full objective decides between.
     TwoPhase,
     /// Two-phase grid search over all 80 channel ratios.
     Exhaustive,
@@ -160,11 +173,20 @@ pub struct Quantize {
     pub smooth: Smooth,
     /// Percentile of the channel maxima that smoothing brings outliers down to; without it 99.5, or less for a layer
     /// that is clearly better off with less.
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", value_parser = |text: &str| number(text, 0.0, 100.0))]
     pub percentile: Option<f64>,
     /// SmoothQuant's alpha, with `--smooth alpha`.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, value_parser = |text: &str| number(text, 0.0, 1.0))]
     pub alpha: f64,
+    /// Which producers take the smoothing scales of which consumers.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "norm-qkv,norm-up,up-down",
+        value_name = "PAIRS"
+    )]
+    pub smooth_pairs: Vec<SmoothPair>,
     /// How scales are found.
     #[arg(long, value_enum, default_value_t = Search::TwoPhase)]
     pub search: Search,
@@ -178,13 +200,13 @@ pub struct Quantize {
     #[arg(long, value_enum, default_value_t = LmHead::Float)]
     pub lm_head: LmHead,
     /// Calibration windows, evenly spaced over the text.
-    #[arg(long, default_value_t = 32, value_name = "COUNT")]
+    #[arg(long, default_value_t = 32, value_name = "COUNT", value_parser = count(1, 1 << 20))]
     pub windows: usize,
     /// Tokens in a calibration window.
-    #[arg(long, default_value_t = 1024, value_name = "TOKENS")]
+    #[arg(long, default_value_t = 1024, value_name = "TOKENS", value_parser = count(1, 1 << 20))]
     pub context: usize,
     /// Keep at most this much activation memory; more is spilled to disk.
-    #[arg(long, default_value_t = 1.0, value_name = "GB")]
+    #[arg(long, default_value_t = 1.0, value_name = "GB", value_parser = |text: &str| number(text, 0.0, 1e6))]
     pub spill_above: f64,
     /// Say what the work will cost in memory, disk and time, and stop.
     #[arg(long)]
@@ -192,6 +214,9 @@ pub struct Quantize {
     /// Go on where an interrupted run with the same options stopped.
     #[arg(long)]
     pub resume: bool,
+    /// Throw away what an interrupted run left.
+    #[arg(long, conflicts_with = "resume")]
+    pub restart: bool,
     /// Replace the output folder if it holds a model already.
     #[arg(long)]
     pub replace: bool,
@@ -213,16 +238,16 @@ pub struct Eval {
     #[arg(long, value_delimiter = ',', value_name = "FILE.jsonl")]
     pub tasks: Vec<PathBuf>,
     /// Tokens in a window; windows do not overlap.
-    #[arg(long, default_value_t = 1024, value_name = "TOKENS")]
+    #[arg(long, default_value_t = 1024, value_name = "TOKENS", value_parser = count(2, 1 << 20))]
     pub context: usize,
     /// Only the first COUNT windows.
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count(1, 1 << 30))]
     pub windows: Option<usize>,
     /// Windows of the divergence from the original (the first ones; perplexity takes all).
-    #[arg(long, default_value_t = 40, value_name = "COUNT")]
+    #[arg(long, default_value_t = 40, value_name = "COUNT", value_parser = count(1, 1 << 30))]
     pub divergence_windows: usize,
     /// Only the first COUNT items of each task file.
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", value_parser = count(1, 1 << 30))]
     pub limit: Option<usize>,
     /// Cache format to run with instead of the model's own.
     #[arg(long, value_enum)]
@@ -244,25 +269,25 @@ pub enum EvalKv {
 #[derive(Debug, Args)]
 pub struct Sampling {
     /// 0 takes the most likely token every time.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = |text: &str| number(text, 0.0, 1e6).map(|n| n as f32))]
     pub temperature: f32,
     /// Only the K most likely tokens; 0 means all.
     #[arg(long, default_value_t = 0, value_name = "K")]
     pub top_k: usize,
     /// Only the most likely tokens that together reach probability P.
-    #[arg(long, default_value_t = 1.0, value_name = "P")]
+    #[arg(long, default_value_t = 1.0, value_name = "P", value_parser = probability)]
     pub top_p: f32,
     /// Only tokens at least P times as likely as the best.
-    #[arg(long, default_value_t = 0.0, value_name = "P")]
+    #[arg(long, default_value_t = 0.0, value_name = "P", value_parser = probability)]
     pub min_p: f32,
     /// Seed of the random choice; the same seed gives the same text.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Tokens to generate at most.
-    #[arg(long, default_value_t = 256, value_name = "COUNT")]
+    #[arg(long, default_value_t = 256, value_name = "COUNT", value_parser = count(1, 1 << 30))]
     pub max_tokens: usize,
     /// Text that ends the answer (may be given more than once).
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub stop: Vec<String>,
 }
 
@@ -308,18 +333,35 @@ pub struct Bench {
     #[arg(value_name = "DIR")]
     pub model: PathBuf,
     /// Prompt lengths to time, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "512", value_name = "COUNTS")]
+    #[arg(long, value_delimiter = ',', default_value = "512", value_name = "COUNTS", value_parser = count(1, 1 << 20))]
     pub prompt_tokens: Vec<usize>,
     /// Generation lengths to time, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "64", value_name = "COUNTS")]
+    #[arg(long, value_delimiter = ',', default_value = "64", value_name = "COUNTS", value_parser = count(1, 1 << 20))]
     pub generate_tokens: Vec<usize>,
     /// Sequences decoded together, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "1", value_name = "COUNTS")]
+    #[arg(long, value_delimiter = ',', default_value = "1", value_name = "COUNTS", value_parser = count(1, 1 << 20))]
     pub batch: Vec<usize>,
     /// Thread counts to time, separated by commas (default: --threads).
-    #[arg(long, value_delimiter = ',', value_name = "COUNTS")]
+    #[arg(long, value_delimiter = ',', value_name = "COUNTS", value_parser = count(1, 1024))]
     pub thread_counts: Vec<usize>,
     /// Repetitions; medians are shown.
-    #[arg(long, default_value_t = 5, value_name = "COUNT")]
+    #[arg(long, default_value_t = 5, value_name = "COUNT", value_parser = count(1, 1 << 20))]
     pub repeat: usize,
+}
+
+/// Accepts whole numbers from `least` to `most`.
+fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(least..=most)
+}
+
+/// Accepts finite numbers from `least` to `most`.
+fn number(text: &str, least: f64, most: f64) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (least..=most).contains(&number) => Ok(number),
+        _ => Err(format!("expected a number from {least} to {most}")),
+    }
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    number(text, 0.0, 1.0).map(|number| number as f32)
 }

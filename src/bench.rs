@@ -52,13 +52,12 @@ pub struct Case {
 
 /// Times every combination of the counts asked for.
 pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> {
-    ensure!(options.repeat > 0, "--repeat must be at least 1");
     let counts = if options.thread_counts.is_empty() {
         vec![common.threads]
     } else {
         options.thread_counts.clone()
     };
-    let cases = cases(options)?;
+    let cases = cases(options);
     let mut report = None;
     for threads in counts {
         let backend = Arc::new(CpuBackend::new(threads)?);
@@ -86,15 +85,11 @@ fn model_threads(model: &Model<CpuBackend>) -> usize {
     model.backend().num_threads()
 }
 
-fn cases(options: &Bench) -> Result<Vec<Case>> {
+fn cases(options: &Bench) -> Vec<Case> {
     let mut cases = Vec::new();
     for &batch in &options.batch {
         for &prompt_tokens in &options.prompt_tokens {
             for &generate_tokens in &options.generate_tokens {
-                ensure!(
-                    batch > 0 && prompt_tokens > 0 && generate_tokens > 0,
-                    "--batch, --prompt-tokens and --generate-tokens must be at least 1"
-                );
                 cases.push(Case {
                     batch,
                     prompt_tokens,
@@ -103,7 +98,7 @@ fn cases(options: &Bench) -> Result<Vec<Case>> {
             }
         }
     }
-    Ok(cases)
+    cases
 }
 
 /// One warm-up and `repeat` timed rounds; the median and the relative distance of the quartiles.
@@ -113,6 +108,13 @@ pub fn time_case(model: &Arc<Model<CpuBackend>>, case: &Case, repeat: usize) -> 
         context_tokens: case.prompt_tokens + case.generate_tokens,
         step_tokens: STEP_TOKENS.max(case.batch),
     };
+    let positions = model.config().max_positions;
+    ensure!(
+        limits.context_tokens <= positions,
+        "{} prompt and {} generated tokens do not fit the model's {positions} positions",
+        case.prompt_tokens,
+        case.generate_tokens
+    );
     let mut session = Session::new(Arc::clone(model), limits)?;
     let vocab = model.config().vocab_size as u32;
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
@@ -140,8 +142,12 @@ pub fn time_case(model: &Arc<Model<CpuBackend>>, case: &Case, repeat: usize) -> 
 
 /// Seconds for all prompts, and for all generated tokens; logits are computed once a prompt and once a step.
 fn time_round(session: &mut Session<CpuBackend>, case: &Case, vocab: u32) -> Result<(f64, f64)> {
-    let token =
-        |sequence: usize, position: usize| (sequence as u32 * 7919 + position as u32 * 104_729) % vocab;
+    let token = |sequence: usize, position: usize| {
+        (sequence as u32)
+            .wrapping_mul(7919)
+            .wrapping_add((position as u32).wrapping_mul(104_729))
+            % vocab
+    };
     let started = Instant::now();
     for sequence in 0..case.batch {
         session.reset(sequence);

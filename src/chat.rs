@@ -43,7 +43,14 @@ pub fn run(arguments: &Chat, common: &Common, terminal: &Terminal) -> Result<()>
             "" => {}
             "/exit" => return Ok(()),
             "/clear" => conversation.clear(),
-            message => conversation.answer(message, terminal, &interrupted)?,
+            message => {
+                // A Ctrl-C at the prompt was not meant for this answer.
+                interrupted.store(false, Ordering::Relaxed);
+                if let Err(error) = conversation.answer(message, terminal, &interrupted) {
+                    conversation.messages.pop();
+                    terminal.say(&format!("error: {error:#}"));
+                }
+            }
         }
     }
 }
@@ -111,7 +118,6 @@ impl<'a> Conversation<'a> {
         let (generation, timings) =
             generate(&mut self.session, &self.opened.tokenizer, &request, &mut stream)
                 .context("the conversation may be too long for the model; /clear starts anew")?;
-        interrupted.store(false, Ordering::Relaxed);
         write_stdout("\n")?;
         std::io::stdout().flush().context("writing to stdout")?;
         self.cached

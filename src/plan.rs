@@ -1,18 +1,37 @@
 //! `quantize --plan`: what the work and its result will cost, from config.json alone.
 
-use anyhow::Result;
+use std::path::Path;
+
+use anyhow::{Context, Result};
 use dualgrain_engine::ModelConfig;
 use dualgrain_kernels::cpu::CpuBackend;
 use dualgrain_quant::{Plan, QuantJob, plan};
 
 use crate::arguments::Common;
+use crate::folder::SAMPLE_CALIBRATION;
 use crate::terminal::{Terminal, bytes, duration, table};
 
-/// Prints the plan of `job`; nothing is written.
-pub fn run(job: &QuantJob, common: &Common, terminal: &Terminal) -> Result<()> {
+/// Bytes of text that make a token, at least: tokenizers with larger vocabularies need more.
+const BYTES_PER_TOKEN: u64 = 3;
+
+/// Prints the plan of `job`, calibrated on `text`; nothing is written.
+pub fn run(job: &QuantJob, text_file: Option<&Path>, common: &Common, terminal: &Terminal) -> Result<()> {
     let config = ModelConfig::load(&job.model_dir)?;
+    let text_bytes = match text_file {
+        Some(path) => std::fs::metadata(path)
+            .with_context(|| format!("reading {}", path.display()))?
+            .len(),
+        None => SAMPLE_CALIBRATION.len() as u64,
+    };
+    let tokens = text_bytes.div_ceil(BYTES_PER_TOKEN) as usize;
     let backend = CpuBackend::new(common.threads)?;
-    let plan = plan(&backend, &config, &job.options, job.spill_above_bytes, None)?;
+    let plan = plan(
+        &backend,
+        &config,
+        &job.options,
+        job.spill_above_bytes,
+        Some(tokens),
+    )?;
     terminal.result(&plan, &text(&plan))
 }
 

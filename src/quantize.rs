@@ -17,7 +17,7 @@ use dualgrain_quant::{
 };
 use serde::Serialize;
 
-use crate::arguments::{self, Activations, Common, Kv, LmHead, Quantize, Smooth};
+use crate::arguments::{self, Activations, Common, Kv, LmHead, Quantize, Smooth, SmoothPair};
 use crate::terminal::{Terminal, bytes, duration, interrupt_flag};
 use crate::{folder, machine, plan};
 
@@ -43,7 +43,7 @@ pub fn run(arguments: &Quantize, common: &Common, terminal: &Terminal) -> Result
     ensure!(model.is_dir(), "{}: no such model folder", model.display());
     let job = job(arguments)?;
     if arguments.plan {
-        return plan::run(&job, common, terminal);
+        return plan::run(&job, arguments.calib.as_deref(), common, terminal);
     }
     let text = match &arguments.calib {
         Some(path) => fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?,
@@ -138,29 +138,9 @@ fn report_text(report: &Report) -> String {
 }
 
 fn job(arguments: &Quantize) -> Result<QuantJob> {
-    if let Some(percentile) = arguments.percentile {
-        ensure!(
-            (0.0..=100.0).contains(&percentile),
-            "--percentile is {percentile}, expected a number from 0 to 100"
-        );
-    }
-    ensure!(
-        (0.0..=1.0).contains(&arguments.alpha),
-        "--alpha is {}, expected a number from 0 to 1",
-        arguments.alpha
-    );
-    ensure!(
-        arguments.spill_above >= 0.0,
-        "--spill-above is {}, expected 0 or more GB",
-        arguments.spill_above
-    );
     let mut job = QuantJob::new(&arguments.model, &arguments.out);
     job.replace = arguments.replace;
-    job.journal = if arguments.resume {
-        JournalPolicy::Resume
-    } else {
-        JournalPolicy::Refuse
-    };
+    job.journal = journal_policy(arguments);
     job.spill_above_bytes = (arguments.spill_above * 1e9) as u64;
     job.options = QuantOptions {
         group_size: match arguments.group_size.as_str() {
@@ -179,7 +159,7 @@ fn job(arguments: &Quantize) -> Result<QuantJob> {
             Smooth::Alpha => Smoothing::Alpha(arguments.alpha),
             Smooth::Off => Smoothing::Off,
         },
-        pairs: SmoothPairs::default(),
+        pairs: pairs(&arguments.smooth_pairs),
         activations: match arguments.activations {
             Activations::PerToken => ActivationScheme::PerToken,
             Activations::Static => ActivationScheme::Static,
@@ -194,4 +174,21 @@ fn job(arguments: &Quantize) -> Result<QuantJob> {
         window_tokens: arguments.context,
     };
     Ok(job)
+}
+
+fn journal_policy(arguments: &Quantize) -> JournalPolicy {
+    match (arguments.resume, arguments.restart) {
+        (true, _) => JournalPolicy::Resume,
+        (false, true) => JournalPolicy::Restart,
+        (false, false) => JournalPolicy::Refuse,
+    }
+}
+
+fn pairs(chosen: &[SmoothPair]) -> SmoothPairs {
+    SmoothPairs {
+        norm_qkv: chosen.contains(&SmoothPair::NormQkv),
+        norm_up: chosen.contains(&SmoothPair::NormUp),
+        up_down: chosen.contains(&SmoothPair::UpDown),
+        v_out: chosen.contains(&SmoothPair::VOut),
+    }
 }

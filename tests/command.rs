@@ -55,11 +55,19 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("test paths are UTF-8")
 }
 
+/// An empty folder of a test's own.
+fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("command").join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
 /// llama-tiny quantized once for all tests of this file.
 fn quantized() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("quantized-{}", std::process::id()));
+        let folder = scratch("quantized").join("model");
         let out = dualgrain(&[
             "quantize",
             text(&original()),
@@ -76,7 +84,7 @@ fn quantized() -> &'static Path {
 
 /// A copy of llama-tiny that a test may damage.
 fn damaged(name: &str, damage: impl FnOnce(&Path)) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let folder = scratch(name).join("model");
     fs::create_dir_all(&folder).unwrap();
     for file in [
         "config.json",
@@ -260,7 +268,7 @@ fn inspect_shows_schemes_of_original_and_quantized_folders() {
 
 #[test]
 fn plan_states_costs_and_writes_nothing() {
-    let out = Path::new(env!("CARGO_TARGET_TMPDIR")).join("never-written");
+    let out = scratch("plan").join("never-written");
     let plan = json(&[
         "quantize",
         text(&original()),
@@ -341,7 +349,7 @@ fn a_tokenizer_that_does_not_fit_the_vocabulary_is_refused() {
 
 #[test]
 fn empty_calibration_and_too_long_prompts_are_refused() {
-    let empty = Path::new(env!("CARGO_TARGET_TMPDIR")).join("empty.txt");
+    let empty = scratch("empty").join("empty.txt");
     fs::write(&empty, "").unwrap();
     let out = empty.with_extension("out");
     let message = failure(&[

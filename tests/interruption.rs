@@ -15,7 +15,10 @@ fn original() -> PathBuf {
 }
 
 fn scratch(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join("interruption")
+        .join(name);
+    let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
     folder
 }
@@ -47,8 +50,8 @@ fn succeed(mut command: Command) {
 }
 
 /// Starts a run and sends `signal` once the journal holds `blocks` finished blocks.
-fn interrupt(out: &Path, signal: &str, blocks: usize) -> Output {
-    let child: Child = quantize(out, &["--threads", "2"]).spawn().unwrap();
+fn interrupt(out: &Path, signal: &str, blocks: usize, more: &[&str]) -> Output {
+    let child: Child = quantize(out, more).spawn().unwrap();
     let started = Instant::now();
     while finished_blocks(out) < blocks {
         assert!(
@@ -96,7 +99,7 @@ fn a_run_resumed_after_a_kill_or_ctrl_c_ends_with_the_same_bytes() {
     succeed(quantize(&whole, &["--threads", "1"]));
     for (name, signal, blocks) in [("killed", "-KILL", 1), ("stopped", "-INT", 3)] {
         let out = folder.join(name);
-        let output = interrupt(&out, signal, blocks);
+        let output = interrupt(&out, signal, blocks, &["--threads", "2"]);
         assert!(!out.exists(), "{name}: a half-made folder was left");
         if signal == "-INT" {
             assert_eq!(output.status.code(), Some(1));
@@ -117,7 +120,7 @@ fn a_run_resumed_after_a_kill_or_ctrl_c_ends_with_the_same_bytes() {
 #[test]
 fn a_journal_is_not_resumed_with_other_options() {
     let out = scratch("options").join("out");
-    interrupt(&out, "-KILL", 1);
+    interrupt(&out, "-KILL", 1, &[]);
     let output = quantize(&out, &["--resume", "--group-size", "64"])
         .output()
         .unwrap();
@@ -130,15 +133,7 @@ fn replacing_keeps_the_old_model_until_the_new_one_is_whole() {
     let out = scratch("replace").join("out");
     succeed(quantize(&out, &["--search", "rtn"]));
     let before = tensors(&out);
-    let child = quantize(&out, &["--replace"]).spawn().unwrap();
-    while finished_blocks(&out) < 1 {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    Command::new("kill")
-        .args(["-KILL", &child.id().to_string()])
-        .status()
-        .unwrap();
-    child.wait_with_output().unwrap();
+    interrupt(&out, "-KILL", 1, &["--replace"]);
     assert!(tensors(&out) == before, "the old model changed");
 }
 

@@ -39,6 +39,10 @@ fn words(line: &str) -> Vec<String> {
 fn the_commands_of_the_readme_work() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+    assert!(
+        !readme.contains("_TABLE"),
+        "a table of the README was never filled in"
+    );
     let commands = commands(&readme);
     assert!(
         commands.len() >= 5,
@@ -58,7 +62,8 @@ fn the_commands_of_the_readme_work() {
 
 /// An empty folder in which `models/llama-tiny` is the bundled model.
 fn scratch(root: &Path) -> PathBuf {
-    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("readme-{}", std::process::id()));
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
+    let _ = std::fs::remove_dir_all(&scratch);
     let model = scratch.join("models/llama-tiny");
     std::fs::create_dir_all(&model).unwrap();
     for entry in std::fs::read_dir(root.join("models/llama-tiny"))
