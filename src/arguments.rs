@@ -81,10 +81,10 @@ pub enum Verb {
 /// Options of `quickstart`.
 #[derive(Debug, Args)]
 pub struct Quickstart {
-    /// Where the quantized model and report.html go; it is replaced if an earlier quickstart made it.
+    /// Where both models and report.html go; results of an earlier quickstart are replaced, nothing else.
     #[arg(long, default_value = "quickstart", value_name = "DIR")]
     pub out: PathBuf,
-    /// The bundled model, when the command is not run from the source tree.
+    /// Another original model to tell the story of.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
 }
@@ -269,7 +269,7 @@ pub enum EvalKv {
 #[derive(Debug, Args)]
 pub struct Sampling {
     /// 0 takes the most likely token every time.
-    #[arg(long, default_value_t = 0.0, value_parser = |text: &str| number(text, 0.0, 1e6).map(|n| n as f32))]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = |text: &str| number(text, 0.0, 1e6).map(|n| n as f32))]
     pub temperature: f32,
     /// Only the K most likely tokens; 0 means all.
     #[arg(long, default_value_t = 0, value_name = "K")]
@@ -298,6 +298,7 @@ pub struct Generate {
     #[arg(value_name = "DIR")]
     pub model: PathBuf,
     /// Text to continue.
+    #[arg(allow_hyphen_values = true)]
     pub prompt: String,
     /// How the next token is drawn.
     #[command(flatten)]

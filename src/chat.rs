@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use dualgrain_engine::chat::{ChatTemplate, Message};
 use dualgrain_engine::generate::{Request, generate};
 use dualgrain_engine::{Session, SessionLimits};
@@ -21,10 +21,6 @@ const MAX_CONTEXT_TOKENS: usize = 8192;
 
 /// Reads lines from stdin and answers each; Ctrl-C stops an answer, end of input or /exit the conversation.
 pub fn run(arguments: &Chat, common: &Common, terminal: &Terminal) -> Result<()> {
-    ensure!(
-        !common.json,
-        "chat is a conversation and has no JSON form; use generate --json"
-    );
     let backend = Arc::new(CpuBackend::new(common.threads)?);
     let opened = folder::open(&arguments.model, &backend, None)?;
     let template = ChatTemplate::load(&arguments.model)?;
@@ -117,7 +113,7 @@ impl<'a> Conversation<'a> {
         };
         let (generation, timings) =
             generate(&mut self.session, &self.opened.tokenizer, &request, &mut stream)
-                .context("the conversation may be too long for the model; /clear starts anew")?;
+                .context("no answer (/clear starts anew)")?;
         write_stdout("\n")?;
         std::io::stdout().flush().context("writing to stdout")?;
         self.cached

@@ -17,6 +17,7 @@ mod terminal;
 
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use arguments::{Cli, Verb};
@@ -33,10 +34,23 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             terminal.finish();
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", sentence(&error));
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// The causes of an error in one line; a cause that the one before it quotes already is left out.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
 
 fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
@@ -44,14 +58,21 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Bench(options) => bench::run(&options, &cli.common, terminal),
         Verb::Eval(options) => eval::run(&options, &cli.common, terminal),
         Verb::Generate(options) => generate::run(&options, &cli.common, terminal),
+        Verb::Chat(_) if cli.common.json => Cli::command()
+            .error(
+                ErrorKind::ArgumentConflict,
+                "chat is a conversation and has no --json; use generate --json",
+            )
+            .exit(),
         Verb::Chat(options) => chat::run(&options, &cli.common, terminal),
         Verb::Inspect(options) => inspect::run(&options, terminal),
         Verb::Quickstart(options) => quickstart::run(&options, &cli.common, terminal),
         Verb::Quantize(options) => quantize::run(&options, &cli.common, terminal),
         Verb::Doctor => doctor::run(&cli.common, terminal),
         Verb::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "dualgrain", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "dualgrain", &mut script);
+            terminal::write_stdout(&String::from_utf8_lossy(&script))
         }
     }
 }

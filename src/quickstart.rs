@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use dualgrain_engine::generate::{GenerateOptions, Request, generate};
 use dualgrain_engine::{Session, SessionLimits};
 use dualgrain_format::checkpoint::FolderWriter;
@@ -73,8 +73,13 @@ struct Side {
 /// Runs the whole story and prints a short table and a sample.
 pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result<()> {
     let started = Instant::now();
+    let picture = options.out.join("report.html");
+    check_picture(&picture)?;
     let original = match &options.model {
-        Some(dir) => dir.clone(),
+        Some(dir) => {
+            ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
+            dir.clone()
+        }
         None => unpack(&options.out)?,
     };
     let quantized = options.out.join("llama-tiny-w4a8");
@@ -102,7 +107,6 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     terminal.say("3/3 running both");
     let backend = Arc::new(CpuBackend::new(common.threads)?);
     let side = |dir: &Path, perplexity: Option<f64>| side(dir, &backend, perplexity.unwrap_or(f64::NAN));
-    let picture = options.out.join("report.html");
     let report = Report {
         original: side(&original, quality.perplexity_reference)?,
         quantized: side(&quantized, quality.perplexity)?,
@@ -122,16 +126,34 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     terminal.result(&report, &text(&report))
 }
 
-/// Writes the bundled model into `out/llama-tiny`.
+/// Writes the bundled model into `out/llama-tiny`, unless an earlier quickstart did. A folder with other contents is
+/// not touched.
 fn unpack(out: &Path) -> Result<PathBuf> {
     fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
     let dir = out.join("llama-tiny");
-    let mut writer = FolderWriter::create(&dir, true)?;
+    let unchanged =
+        |(name, bytes): &(&str, &[u8])| fs::read(dir.join(name)).is_ok_and(|found| found == *bytes);
+    if MODEL.iter().all(unchanged) {
+        return Ok(dir);
+    }
+    let mut writer = FolderWriter::create(&dir, false)?;
     for (name, bytes) in MODEL {
         writer.write_file(name, bytes)?;
     }
     writer.commit()?;
     Ok(dir)
+}
+
+/// The page may replace one that an earlier quickstart wrote, nothing else.
+fn check_picture(picture: &Path) -> Result<()> {
+    match fs::read_to_string(picture) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(text) if text.contains("<title>Quantization report") => Ok(()),
+        _ => bail!(
+            "{} is not a report of an earlier quickstart: choose another --out",
+            picture.display()
+        ),
+    }
 }
 
 fn side(dir: &Path, backend: &Arc<CpuBackend>, perplexity: f64) -> Result<Side> {

@@ -9,6 +9,9 @@ use crate::KernelError;
 /// Tokens in one page of the KV cache.
 pub const PAGE_TOKENS: usize = 64;
 
+/// Largest head a device must be able to attend over.
+pub const MAX_HEAD_DIM: usize = 512;
+
 /// A contiguous range of a matrix's columns, e.g. the queries inside a joined [q|k|v] projection.
 pub type Columns = Range<usize>;
 

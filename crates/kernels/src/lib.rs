@@ -10,7 +10,7 @@ mod error;
 pub mod naive;
 
 pub use backend::{
-    Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Columns, Gram, Operand,
-    PAGE_TOKENS, Step,
+    Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Columns, Gram,
+    MAX_HEAD_DIM, Operand, PAGE_TOKENS, Step,
 };
 pub use error::KernelError;

@@ -43,6 +43,18 @@ pub enum QuantError {
         /// The folder.
         path: PathBuf,
     },
+    /// Writing the result would replace the original.
+    #[error("{} is or holds the original model: give another folder with --out", .path.display())]
+    TargetHoldsModel {
+        /// The output folder.
+        path: PathBuf,
+    },
+    /// Replacing was asked for, but what is there is no result of an earlier run.
+    #[error("{} holds something else than a model quantized by dualgrain and will not be replaced: choose another folder", .path.display())]
+    TargetNotQuantized {
+        /// The output folder.
+        path: PathBuf,
+    },
     /// Activations that are not numbers came out of a block.
     #[error(
         "block {layer}: the input of {role} holds values that are not finite; the model (or its weights) is broken"

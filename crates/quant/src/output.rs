@@ -49,9 +49,25 @@ const LEADING: [&str; 2] = ["model.", "transformer."];
 /// # Errors
 /// The output exists, or its parent cannot be written.
 pub fn check_target(job: &QuantJob) -> Result<(), QuantError> {
-    FolderWriter::create(&job.out_dir, job.replace)
-        .map(drop)
-        .map_err(QuantError::from)
+    let resolved = |path: &Path| path.canonicalize().ok();
+    if let (Some(out), Some(model)) = (resolved(&job.out_dir), resolved(&job.model_dir))
+        && model.starts_with(&out)
+    {
+        return Err(QuantError::TargetHoldsModel {
+            path: job.out_dir.clone(),
+        });
+    }
+    let writer = FolderWriter::create(&job.out_dir, job.replace)?;
+    drop(writer);
+    // `replace` means: put a new result where an old one is. Anything else is somebody's work.
+    let has_entries = fs::read_dir(&job.out_dir).is_ok_and(|mut entries| entries.next().is_some());
+    let ours = ModelConfig::load(&job.out_dir).is_ok_and(|config| config.quantization.is_some());
+    if has_entries && !ours {
+        return Err(QuantError::TargetNotQuantized {
+            path: job.out_dir.clone(),
+        });
+    }
+    Ok(())
 }
 
 /// Writes the output folder from the journal of all blocks.

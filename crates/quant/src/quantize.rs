@@ -41,14 +41,15 @@ pub fn quantize<B: Backend>(
     let windows = check_job(job, &config, tokens)?;
     output::check_target(job)?;
     let weights = Weights::open(&job.model_dir).map_err(EngineError::from)?;
-    let identity = identity(job, &windows, tokens)?;
-    let journal = Journal::open(Journal::path_for(&job.out_dir), job.journal, &identity)?;
-
     let meter = Meter::new(monitor, total_work(job, &config, &windows));
     meter.start("checking the model".into());
-    let embedding = Embedding::load(backend, &weights, &config)?;
     output::check_tensors(&config, &weights)?;
+    weights.release_pages();
+    let embedding = Embedding::load(backend, &weights, &config)?;
     weights.finish().map_err(EngineError::from)?;
+    // A broken model leaves no journal behind.
+    let identity = identity(job, &windows, tokens)?;
+    let journal = Journal::open(Journal::path_for(&job.out_dir), job.journal, &identity)?;
 
     let mut stream = Stream::new(
         backend,

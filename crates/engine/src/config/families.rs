@@ -1,7 +1,7 @@
 //! From the fields of config.json to a [`ModelConfig`], family by family, with the defaults of transformers.
 
 use dualgrain_format::{K_MAX, QuantizationConfig};
-use dualgrain_kernels::Activation;
+use dualgrain_kernels::{Activation, MAX_HEAD_DIM};
 use serde_json::{Map, Value};
 
 use crate::config::fields::{Fields, field_error, unsupported};
@@ -342,6 +342,9 @@ fn check_heads(config: &ModelConfig) -> Result<(), ConfigError> {
     }
     if matches!(config.position, Position::Rope(_)) && !head_dim.is_multiple_of(2) {
         return field("head_dim", "an even number (rotary embedding)".into(), head_dim);
+    }
+    if head_dim > MAX_HEAD_DIM {
+        return field("head_dim", format!("at most {MAX_HEAD_DIM}"), head_dim);
     }
     match num_heads.checked_mul(head_dim) {
         Some(width) if width <= K_MAX => Ok(()),

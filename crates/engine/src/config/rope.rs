@@ -9,6 +9,13 @@ const SUPPORTED: &str = "default, linear, llama3";
 pub(super) fn read(config: Fields<'_>, max_positions: usize) -> Result<RopeConfig, ConfigError> {
     refuse_partial(config)?;
     let theta = config.positive("rope_theta", Some(10_000.0))?;
+    if let (Some(new), Some(old)) = (config.object("rope_parameters")?, config.object("rope_scaling")?) {
+        let kind = |rope: Fields<'_>| rope.value(rope.spelling(&["rope_type", "type"])).cloned();
+        if kind(new) != kind(old) {
+            let expected = "the same type as in rope_parameters";
+            return Err(unsupported("rope_scaling", "of another type", expected));
+        }
+    }
     let Some(rope) = config.object(config.spelling(&["rope_parameters", "rope_scaling"]))? else {
         return Ok(RopeConfig {
             theta,

@@ -80,6 +80,11 @@ fn unknown_rope_types_are_refused_by_name() {
     assert!(error(llama(differing)).contains("layer type"));
     assert!(error(llama(json!({"partial_rotary_factor": 0.5}))).contains("partial_rotary_factor"));
     assert!(error(llama(json!({"rope_scaling": {"type": "linear"}}))).contains("factor"));
+    let both = json!({"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "yarn"}});
+    assert!(
+        error(llama(both)).contains("rope_scaling"),
+        "two spellings that contradict each other"
+    );
 }
 
 #[test]

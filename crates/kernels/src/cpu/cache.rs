@@ -14,7 +14,7 @@ use super::share::Shared;
 use super::simd::{Element, LANES};
 use super::tensor::Matrix;
 use crate::naive::usable_scale;
-use crate::{CacheFormat, CacheShape, Columns, KernelError, PAGE_TOKENS, Step};
+use crate::{CacheFormat, CacheShape, Columns, KernelError, MAX_HEAD_DIM, PAGE_TOKENS, Step};
 
 /// Paged keys and values of all layers.
 #[derive(Debug)]
@@ -271,9 +271,6 @@ struct Place<'a> {
     values: Columns,
     step: &'a Step<'a>,
 }
-
-/// Heads are converted in a buffer of this many elements.
-const MAX_HEAD_DIM: usize = 512;
 
 impl Place<'_> {
     fn write<E: Stored>(&self, planes: &mut Planes<E>, key_scales: &mut Scales, value_scales: &mut Scales) {
