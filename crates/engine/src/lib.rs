@@ -38,4 +38,4 @@ pub use role::{JoinedLinear, Role, load_role, load_role_float, split_members};
 pub use rope::Angles;
 pub use session::{Session, SessionError, SessionLimits, SessionMemory};
 pub use storage::Storage;
-pub use weights::{Weights, WeightsError};
+pub use weights::{LEADING, Weights, WeightsError};

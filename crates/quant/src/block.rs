@@ -9,14 +9,13 @@ use dualgrain_engine::{
     Block, BlockSpec, FfnKind, JoinedLinear, ModelConfig, Norm, NormKind, NormSpec, Projection, Role, Weights,
 };
 use dualgrain_engine::{load_role_float, split_members};
-use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, linear_tensors};
+use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes, linear_tensors};
 use dualgrain_format::{
     ActivationScheme, CacheScheme, FloatLinear, FloatValues, FormatError, LinearWeights, QuantizedLinear,
 };
 use dualgrain_kernels::{Activation, Backend, CacheFormat};
 
 use crate::activation::static_scale;
-use crate::calibration::f32_bytes;
 use crate::linear::{FloatRows, quantize_linear};
 use crate::report::{LinearReport, Trial, best_percentile};
 use crate::smooth::{

@@ -6,7 +6,7 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use dualgrain_format::checkpoint::CheckpointError;
+use dualgrain_format::checkpoint::{CheckpointError, f32_bytes};
 
 use crate::QuantError;
 
@@ -160,11 +160,6 @@ impl Drop for WindowRows {
             let _ = std::fs::remove_file(path);
         }
     }
-}
-
-/// Little-endian bytes of floats.
-pub fn f32_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 #[cfg(test)]

@@ -14,12 +14,11 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use dualgrain_format::checkpoint::{CheckpointError, TensorBytes};
+use dualgrain_format::checkpoint::{CheckpointError, TensorBytes, f32_bytes};
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
 use crate::block::QuantizedBlock;
-use crate::calibration::f32_bytes;
 use crate::report::LinearReport;
 use crate::{JournalPolicy, QuantError};
 

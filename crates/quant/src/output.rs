@@ -4,17 +4,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use dualgrain_engine::{BlockSpec, EngineError, ModelConfig, Role, Weights, WeightsError};
+use dualgrain_engine::{BlockSpec, EngineError, LEADING, ModelConfig, Role, Weights, WeightsError};
 use dualgrain_format::checkpoint::{
-    CheckpointError, Dtype, FolderWriter, LinearLayout, TensorEntry, TensorSpec, TensorTable,
+    CheckpointError, Dtype, FolderWriter, LinearLayout, TensorEntry, TensorSpec, TensorTable, f32_bytes,
+    widen,
 };
 use dualgrain_format::{
     CacheScheme, Int8Linear, KEY_SCALES_TENSOR, LinearWeights, QuantizationConfig, TensorScheme,
     VALUE_SCALES_TENSOR,
 };
-use half::{bf16, f16};
 
-use crate::calibration::f32_bytes;
 use crate::journal::{FinishedBlock, Journal};
 use crate::report::QuantReport;
 use crate::{QuantError, QuantJob, page};
@@ -40,9 +39,6 @@ const COPIED: [&str; 13] = [
 pub const REPORT_JSON: &str = "quantization_report.json";
 /// The report as a page.
 pub const REPORT_HTML: &str = "quantization_report.html";
-
-/// Leading parts of tensor names that checkpoints of the bare model leave out.
-const LEADING: [&str; 2] = ["model.", "transformer."];
 
 /// Checks that the folder can be made, before hours of work.
 ///
@@ -280,8 +276,9 @@ fn int8_head(config: &ModelConfig, weights: &Weights) -> Result<Int8Linear, Quan
         .map_err(EngineError::from)?;
     let (n, k) = (config.vocab_size, config.hidden_size);
     let (mut w8, mut s1) = (Vec::with_capacity(n * k), Vec::with_capacity(n));
-    for row in bytes.chunks_exact(bytes.len() / n) {
-        let row = widened(dtype, row);
+    let mut row = vec![0.0_f32; k];
+    for stored in bytes.chunks_exact(bytes.len() / n) {
+        widen(dtype, stored, &mut row);
         let scale = row.iter().fold(0.0_f32, |max, w| max.max(w.abs())) / 127.0;
         let inv_scale = if scale > 0.0 { 1.0 / scale } else { 0.0 };
         w8.extend(
@@ -292,24 +289,6 @@ fn int8_head(config: &ModelConfig, weights: &Weights) -> Result<Int8Linear, Quan
     }
     weights.release_pages();
     Ok(Int8Linear::new((n, k), w8, s1, None, None)?)
-}
-
-/// A stored row of floats as f32; the loader has refused every other type before.
-fn widened(dtype: Dtype, row: &[u8]) -> Vec<f32> {
-    match dtype {
-        Dtype::BF16 => row
-            .chunks_exact(2)
-            .map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32())
-            .collect(),
-        Dtype::F16 => row
-            .chunks_exact(2)
-            .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32())
-            .collect(),
-        _ => row
-            .chunks_exact(4)
-            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-            .collect(),
-    }
 }
 
 /// Reads every tensor once before the work starts: shapes, types, values that are not finite, tensors that belong to

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dualgrain_format::FloatValues;
-use dualgrain_format::checkpoint::{Dtype, TensorEntry};
-use half::{bf16, f16};
+use dualgrain_format::checkpoint::{Dtype, TensorEntry, widen};
+use half::bf16;
 
 use crate::mapping::MappedFile;
 
@@ -40,7 +40,8 @@ struct Tensor {
     used: AtomicBool,
 }
 
-const LEADING: [&str; 2] = ["model.", "transformer."];
+/// Leading parts of tensor names that checkpoints of the bare model leave out.
+pub const LEADING: [&str; 2] = ["model.", "transformer."];
 
 /// Endings of tensors that carry no information: old checkpoints store what follows from config.json.
 const IGNORABLE: [&str; 1] = [".rotary_emb.inv_freq"];
@@ -280,28 +281,6 @@ impl Weights {
     fn tensor_bytes(&self, tensor: &Tensor) -> &[u8] {
         // The table was checked against these very bytes when the file was mapped.
         &self.shards[tensor.shard].file.bytes()[tensor.entry.bytes.clone()]
-    }
-}
-
-/// Little-endian floats of a checked float type to f32; every step is exact.
-fn widen(dtype: Dtype, bytes: &[u8], values: &mut [f32]) {
-    match dtype {
-        Dtype::F32 => {
-            let wide = bytes
-                .chunks_exact(4)
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            values.iter_mut().zip(wide).for_each(|(v, wide)| *v = wide);
-        }
-        Dtype::F16 => {
-            let wide = bytes
-                .chunks_exact(2)
-                .map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32());
-            values.iter_mut().zip(wide).for_each(|(v, wide)| *v = wide);
-        }
-        _ => {
-            let wide = bytes.chunks_exact(2).map(|b| bf16_at(b).to_f32());
-            values.iter_mut().zip(wide).for_each(|(v, wide)| *v = wide);
-        }
     }
 }
 

@@ -10,7 +10,7 @@
 
 use half::bf16;
 
-use crate::checkpoint::{Dtype, TensorSpec};
+use crate::checkpoint::{Dtype, TensorSpec, f32_bytes};
 use crate::{FloatValues, GroupSize, LinearWeights, TensorScheme, int4};
 
 /// A tensor and its bytes, little endian.
@@ -132,8 +132,4 @@ fn spec(name: &str, part: &str, dtype: Dtype, shape: &[usize]) -> TensorSpec {
         dtype,
         shape: shape.to_vec(),
     }
-}
-
-fn f32_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().copied().flat_map(f32::to_le_bytes).collect()
 }

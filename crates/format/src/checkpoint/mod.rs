@@ -2,12 +2,14 @@
 //! never be mistaken for a model.
 
 mod error;
+mod floats;
 mod folder;
 mod linear;
 mod table;
 mod writer;
 
 pub use error::{CheckpointError, advice};
+pub use floats::{f32_bytes, widen};
 pub use folder::FolderWriter;
 pub use linear::{LinearLayout, TensorBytes, linear_tensors};
 pub use table::{TensorEntry, TensorTable};

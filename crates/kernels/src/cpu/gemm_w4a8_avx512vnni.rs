@@ -138,13 +138,7 @@ unsafe fn w8_panels<const PANELS: usize>(mut tile: W8Tile, mut rows: usize) {
         ] {
             while rows >= size {
                 run(tile);
-                tile.a = tile.a.add(4 * size);
-                tile.start = if tile.start.is_null() {
-                    tile.start
-                } else {
-                    tile.start.add(size)
-                };
-                tile.acc = tile.acc.add(size * tile.acc_stride);
+                tile = tile.rows_from(size);
                 rows -= size;
             }
         }

@@ -96,13 +96,7 @@ pub(super) unsafe fn w8(mut tile: W8Tile, mut rows: usize) {
         ] {
             while rows >= size {
                 run(tile);
-                tile.a = tile.a.add(4 * size);
-                tile.start = if tile.start.is_null() {
-                    tile.start
-                } else {
-                    tile.start.add(size)
-                };
-                tile.acc = tile.acc.add(size * tile.acc_stride);
+                tile = tile.rows_from(size);
                 rows -= size;
             }
         }

@@ -114,6 +114,25 @@ pub(super) struct W8Tile {
     pub(super) acc_stride: usize,
 }
 
+impl W8Tile {
+    /// The tile without its first `rows` tokens.
+    ///
+    /// # Safety
+    /// The tile has as many.
+    #[inline(always)]
+    pub(super) unsafe fn rows_from(mut self, rows: usize) -> Self {
+        // SAFETY: inside what the tile describes, or one past it.
+        unsafe {
+            self.a = self.a.add(4 * rows);
+            if !self.start.is_null() {
+                self.start = self.start.add(rows);
+            }
+            self.acc = self.acc.add(rows * self.acc_stride);
+        }
+        self
+    }
+}
+
 /// The groups that `lines` touch, each with its lines among them.
 #[inline(always)]
 pub(super) fn groups_of(
