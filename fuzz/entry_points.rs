@@ -7,6 +7,7 @@ use std::path::Path;
 use dualgrain_engine::evaluate::Task;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{ModelConfig, Weights};
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, QuantizationConfig, TensorScheme};
 
 /// Bytes as model.safetensors: the header, then every tensor read as float and as part of a quantized linear.
 pub fn checkpoint(folder: &Path, data: &[u8]) {
@@ -19,8 +20,30 @@ pub fn checkpoint(folder: &Path, data: &[u8]) {
             let shape = shape.to_vec();
             let _ = weights.float(&name, &shape);
         }
+        if let Some(linear) = name.strip_suffix(".q").or(name.strip_suffix(".w8")) {
+            linears(&weights, linear, &name);
+        }
     }
     let _ = weights.finish();
+}
+
+/// Linear `name` in every scheme, with the shapes that its codes `codes` suggest.
+fn linears(weights: &Weights, name: &str, codes: &str) {
+    let Ok((_, &[n, bytes], _)) = weights.raw(codes) else {
+        return;
+    };
+    let even = bytes.saturating_mul(2);
+    for scheme in [TensorScheme::W4, TensorScheme::W8] {
+        for activations in [ActivationScheme::PerToken, ActivationScheme::Static] {
+            let mut config = QuantizationConfig::new(GroupSize::Along(32), activations, CacheScheme::Int8);
+            config.tensors.insert(name.to_owned(), scheme);
+            for k in [bytes, even, even.saturating_sub(1)] {
+                for bias in [false, true] {
+                    let _ = weights.linear(name, (n, k), bias, Some(&config));
+                }
+            }
+        }
+    }
 }
 
 /// Bytes as config.json.

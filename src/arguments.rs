@@ -202,9 +202,9 @@ pub struct Quantize {
     /// Calibration windows, evenly spaced over the text.
     #[arg(long, default_value_t = 32, value_name = "COUNT", value_parser = count(1, 1 << 20))]
     pub windows: usize,
-    /// Tokens in a calibration window.
-    #[arg(long, default_value_t = 1024, value_name = "TOKENS", value_parser = count(1, 1 << 20))]
-    pub context: usize,
+    /// Tokens in a calibration window [default: 1024, or what the model has positions for].
+    #[arg(long, value_name = "TOKENS", value_parser = count(1, 1 << 20))]
+    pub context: Option<usize>,
     /// Keep at most this much activation memory; more is spilled to disk.
     #[arg(long, default_value_t = 1.0, value_name = "GB", value_parser = |text: &str| number(text, 0.0, 1e6))]
     pub spill_above: f64,
@@ -237,9 +237,9 @@ pub struct Eval {
     /// Task files in JSONL form, separated by commas.
     #[arg(long, value_delimiter = ',', value_name = "FILE.jsonl")]
     pub tasks: Vec<PathBuf>,
-    /// Tokens in a window; windows do not overlap.
-    #[arg(long, default_value_t = 1024, value_name = "TOKENS", value_parser = count(2, 1 << 20))]
-    pub context: usize,
+    /// Tokens in a window; windows do not overlap [default: 1024, or what the model has positions for].
+    #[arg(long, value_name = "TOKENS", value_parser = count(2, 1 << 20))]
+    pub context: Option<usize>,
     /// Only the first COUNT windows.
     #[arg(long, value_name = "COUNT", value_parser = count(1, 1 << 30))]
     pub windows: Option<usize>,

@@ -115,6 +115,7 @@ pub fn time_case(model: &Arc<Model<CpuBackend>>, case: &Case, repeat: usize) -> 
         case.prompt_tokens,
         case.generate_tokens
     );
+    check_memory(model, limits)?;
     let mut session = Session::new(Arc::clone(model), limits)?;
     let vocab = model.config().vocab_size as u32;
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
@@ -138,6 +139,22 @@ pub fn time_case(model: &Arc<Model<CpuBackend>>, case: &Case, repeat: usize) -> 
         decode_spread,
         cache_bytes: session.memory().cache_bytes,
     })
+}
+
+/// A case that does not fit should be refused, not killed by the system half-way.
+fn check_memory(model: &Model<CpuBackend>, limits: SessionLimits) -> Result<()> {
+    let needed = Session::required_bytes(model, limits).unwrap_or(u64::MAX);
+    if let Some(memory) = machine::memory() {
+        ensure!(
+            needed <= memory.available_bytes,
+            "batch {} with {} tokens each needs {} beside the model, {} are free: take a smaller --batch",
+            limits.num_sequences,
+            limits.context_tokens,
+            bytes(needed),
+            bytes(memory.available_bytes)
+        );
+    }
+    Ok(())
 }
 
 /// Seconds for all prompts, and for all generated tokens; logits are computed once a prompt and once a step.

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use anyhow::{Context, Result};
 use dualgrain_engine::chat::{ChatTemplate, Message};
 use dualgrain_engine::generate::{Request, generate};
+use dualgrain_engine::sampler::Sampler;
 use dualgrain_engine::{Session, SessionLimits};
 use dualgrain_kernels::cpu::CpuBackend;
 
@@ -21,21 +22,25 @@ const MAX_CONTEXT_TOKENS: usize = 8192;
 
 /// Reads lines from stdin and answers each; Ctrl-C stops an answer, end of input or /exit the conversation.
 pub fn run(arguments: &Chat, common: &Common, terminal: &Terminal) -> Result<()> {
+    Sampler::new(arguments.sampling.options().sampling)?;
     let backend = Arc::new(CpuBackend::new(common.threads)?);
     let opened = folder::open(&arguments.model, &backend, None)?;
     let template = ChatTemplate::load(&arguments.model)?;
     let mut conversation = Conversation::new(arguments, opened, template)?;
     let interrupted = interrupt_flag()?;
     terminal.say("Type a message; /clear forgets, /exit (or Ctrl-D) ends.");
-    let mut lines = std::io::stdin().lock().lines();
+    let mut stdin = std::io::stdin().lock();
+    let mut line = Vec::new();
     loop {
         if terminal.interactive() {
             write_stdout("> ")?;
         }
-        let Some(line) = lines.next().transpose().context("reading from stdin")? else {
+        line.clear();
+        if stdin.read_until(b'\n', &mut line).context("reading from stdin")? == 0 {
             return Ok(());
-        };
-        match line.trim() {
+        }
+        // What a terminal in another encoding sends becomes a replacement character, not the end of the conversation.
+        match String::from_utf8_lossy(&line).trim() {
             "" => {}
             "/exit" => return Ok(()),
             "/clear" => conversation.clear(),

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use dualgrain_engine::evaluate::{
-    DivergenceReport, PerplexityReport, Task, TaskReport, Windows, divergence, perplexity, score_task,
+    DEFAULT_CONTEXT, DivergenceReport, PerplexityReport, Task, TaskReport, Windows, divergence, perplexity,
+    score_task,
 };
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{Storage, Weights};
@@ -78,9 +79,15 @@ pub fn judge(options: &Eval, common: &Common, terminal: &Terminal) -> Result<Rep
         .as_deref()
         .map(|dir| folder::open(dir, &backend, None))
         .transpose()?;
-    let mut report = Report::new(options, &opened)?;
+    if let (Some(original), Some(dir)) = (&original, &options.reference) {
+        check_same_tokens(&opened.tokenizer, &original.tokenizer, dir)?;
+    }
+    let context = options
+        .context
+        .unwrap_or(DEFAULT_CONTEXT.min(opened.model.config().max_positions));
+    let mut report = Report::new(options, &opened, context)?;
     if options.text.is_some() || tasks.is_empty() {
-        let windows = windows(options, &opened.tokenizer)?;
+        let windows = windows(options, &opened.tokenizer, context)?;
         judge_text(
             options,
             &opened,
@@ -98,16 +105,27 @@ pub fn judge(options: &Eval, common: &Common, terminal: &Terminal) -> Result<Rep
     Ok(report)
 }
 
-fn windows(options: &Eval, tokenizer: &Tokenizer) -> Result<Windows> {
+/// Two models can only be compared on the same tokens.
+fn check_same_tokens(tokenizer: &Tokenizer, original: &Tokenizer, reference: &Path) -> Result<()> {
+    let text = folder::SAMPLE_EVALUATION;
+    ensure!(
+        tokenizer.encode(text, true)? == original.encode(text, true)?,
+        "{}: its tokenizer cuts text into other tokens than the model's: give the original that the model was made from",
+        reference.display()
+    );
+    Ok(())
+}
+
+fn windows(options: &Eval, tokenizer: &Tokenizer, context: usize) -> Result<Windows> {
     Ok(match &options.text {
-        Some(path) => Windows::from_file(tokenizer, path, options.context, options.windows)?,
+        Some(path) => Windows::from_file(tokenizer, path, context, options.windows)?,
         None => {
             let text = folder::SAMPLE_EVALUATION;
             Windows::from_text(
                 tokenizer,
                 "the bundled evaluation text",
                 text,
-                options.context,
+                context,
                 options.windows,
             )?
         }
@@ -168,14 +186,13 @@ impl EvalKv {
 }
 
 impl Report {
-    fn new(options: &Eval, opened: &Opened) -> Result<Self> {
+    fn new(options: &Eval, opened: &Opened, context: usize) -> Result<Self> {
         let storage = Storage::measure(&Weights::open(&options.model)?, opened.model.config())?;
         Ok(Self {
             model: options.model.display().to_string(),
             method: format!(
-                "the text is encoded once and cut into windows of {} tokens that do not overlap (the rest is dropped); \
-                 each window predicts all its tokens but the first",
-                options.context
+                "the text is encoded once and cut into windows of {context} tokens that do not overlap (the rest is \
+                 dropped); each window predicts all its tokens but the first"
             ),
             bits_per_weight: storage.bits_per_weight(),
             file_bytes: storage.file_bytes,
@@ -253,6 +270,8 @@ fn tasks_text(report: &Report) -> String {
         return String::new();
     }
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+    let perplexity = |perplexity: f64| format!("{perplexity:.2}");
+    let original = |index: usize| report.tasks_reference.get(index);
     let rows = report.tasks.iter().enumerate().map(|(index, task)| {
         vec![
             task.task.clone(),
@@ -260,11 +279,12 @@ fn tasks_text(report: &Report) -> String {
             percent(task.accuracy),
             percent(task.accuracy_stderr),
             task.accuracy_byte_normalized.map_or("-".into(), percent),
-            task.perplexity.map_or("-".into(), |p| format!("{p:.2}")),
-            report
-                .tasks_reference
-                .get(index)
-                .map_or("-".into(), |original| percent(original.accuracy)),
+            task.perplexity.map_or("-".into(), perplexity),
+            original(index).map_or("-".into(), |original| percent(original.accuracy)),
+            original(index)
+                .and_then(|original| original.perplexity)
+                .map_or("-".into(), perplexity),
+            task.cut_items.to_string(),
         ]
     });
     let header = [
@@ -274,7 +294,9 @@ fn tasks_text(report: &Report) -> String {
         "+-",
         "by bytes",
         "perplexity",
-        "original",
+        "accuracy of original",
+        "perplexity of original",
+        "cut to context",
     ];
     "\n".to_owned() + &table(&header, &rows.collect::<Vec<_>>())
 }
@@ -286,7 +308,7 @@ pub fn bundled(model: &Path, reference: &Path, windows: usize) -> Eval {
         reference: Some(reference.to_owned()),
         text: None,
         tasks: Vec::new(),
-        context: 1024,
+        context: None,
         windows: Some(windows),
         divergence_windows: windows,
         limit: None,

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
 use dualgrain_engine::generate::{FinishReason, GenerateOptions, Generation, Request, Timings, generate};
-use dualgrain_engine::sampler::SamplingParams;
+use dualgrain_engine::sampler::{Sampler, SamplingParams};
 use dualgrain_engine::{Session, SessionLimits};
 use dualgrain_kernels::cpu::CpuBackend;
 use serde::Serialize;
@@ -29,6 +29,8 @@ struct Report {
 
 /// Continues the prompt; text streams to stdout, timings go to stderr with `-v`.
 pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result<()> {
+    // Wrong options should not cost the time of loading a model.
+    Sampler::new(arguments.sampling.options().sampling)?;
     let backend = Arc::new(CpuBackend::new(common.threads)?);
     let opened = folder::open(&arguments.model, &backend, None)?;
     let request = Request {

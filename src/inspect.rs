@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use dualgrain_engine::{ModelConfig, Storage, Weights};
+use dualgrain_format::TensorScheme;
 use serde::Serialize;
 
 use crate::arguments::Inspect;
@@ -21,6 +22,7 @@ struct Report {
     vocab_size: usize,
     max_positions: usize,
     bits_per_weight: f64,
+    lm_head: &'static str,
     #[serde(flatten)]
     storage: Storage,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +58,7 @@ pub fn run(options: &Inspect, terminal: &Terminal) -> Result<()> {
         vocab_size: config.vocab_size,
         max_positions: config.max_positions,
         bits_per_weight: storage.bits_per_weight(),
+        lm_head: lm_head(&config),
         storage,
         quantization: quantization(&config)?,
     };
@@ -76,6 +79,19 @@ fn parameters(weights: &Weights, storage: &Storage) -> Result<u64> {
     } else {
         floats + storage.linear_weights
     })
+}
+
+fn lm_head(config: &ModelConfig) -> &'static str {
+    let scheme = config
+        .quantization
+        .as_ref()
+        .map_or(TensorScheme::Float, |q| q.scheme(config.family.head_name()));
+    match (scheme, config.tie_embeddings) {
+        (TensorScheme::Float, true) => "float, tied to the embedding",
+        (TensorScheme::Float, false) => "float",
+        (TensorScheme::W8, _) => "int8",
+        (TensorScheme::W4, _) => "w4a8",
+    }
 }
 
 fn quantization(config: &ModelConfig) -> Result<Option<Quantization>> {
@@ -103,6 +119,7 @@ fn text(report: &Report) -> String {
          blocks          {} of hidden {}, ffn {}, {} heads of {}, {} kv heads\n\
          vocabulary      {}, {} positions\n\
          block linears   {}: {:.3} bits a weight\n\
+         output layer    {}\n\
          on disk         {}, of which {} outside the block linears\n",
         report.model,
         report.family,
@@ -117,6 +134,7 @@ fn text(report: &Report) -> String {
         report.max_positions,
         schemes.collect::<Vec<_>>().join(", "),
         report.bits_per_weight,
+        report.lm_head,
         bytes(report.storage.file_bytes),
         bytes(report.storage.other_bytes),
     );

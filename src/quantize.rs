@@ -171,9 +171,18 @@ fn job(arguments: &Quantize) -> Result<QuantJob> {
         },
         lm_head_int8: arguments.lm_head == LmHead::Int8,
         num_windows: arguments.windows,
-        window_tokens: arguments.context,
+        window_tokens: match arguments.context {
+            Some(tokens) => tokens,
+            None => default_window_tokens(&arguments.model)?,
+        },
     };
     Ok(job)
+}
+
+/// Tokens of a calibration window unless the user says otherwise.
+pub fn default_window_tokens(model: &Path) -> Result<usize> {
+    let positions = ModelConfig::load(model)?.max_positions;
+    Ok(QuantOptions::default().window_tokens.min(positions))
 }
 
 fn journal_policy(arguments: &Quantize) -> JournalPolicy {

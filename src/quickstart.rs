@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use dualgrain_engine::generate::{GenerateOptions, Request, generate};
 use dualgrain_engine::{Session, SessionLimits};
 use dualgrain_format::checkpoint::FolderWriter;
 use dualgrain_kernels::cpu::CpuBackend;
-use dualgrain_quant::{JournalPolicy, QuantJob, REPORT_HTML};
+use dualgrain_quant::{JournalPolicy, QuantError, QuantJob, REPORT_HTML};
 use serde::Serialize;
 
 use crate::arguments::{Common, Quickstart};
@@ -85,6 +85,7 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     let quantized = options.out.join("llama-tiny-w4a8");
     terminal.say("1/3 quantizing the bundled model, calibrated on its own sample prose");
     let mut job = QuantJob::new(&original, &quantized);
+    job.options.window_tokens = quantize::default_window_tokens(&original)?;
     job.replace = true;
     job.journal = JournalPolicy::Restart;
     let cancel = interrupt_flag()?;
@@ -94,7 +95,12 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
         common.threads,
         &cancel,
         terminal,
-    )?;
+    )
+    // There is no --resume here; a quickstart simply starts anew.
+    .map_err(|error| match error.downcast_ref() {
+        Some(QuantError::Cancelled) => anyhow!("interrupted"),
+        _ => error,
+    })?;
     let quantize_time_s = started.elapsed().as_secs_f64();
 
     terminal.say("2/3 judging it against the original on text neither has seen");

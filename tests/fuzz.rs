@@ -7,6 +7,9 @@ mod entry_points;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dualgrain_format::checkpoint::{FolderWriter, LinearLayout};
+use dualgrain_format::{GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts};
+
 /// Mutations tried for each seed file.
 const ROUNDS: u64 = 400;
 
@@ -89,6 +92,50 @@ fn damaged_checkpoints_are_refused_or_read_but_never_panic() {
             entry_points::checkpoint(folder.path(), data);
         },
     );
+}
+
+/// A checkpoint of quantized linears: 4-bit with and without bias and activation scale, 8-bit.
+fn quantized_checkpoint() -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let group_size = GroupSize::Along(32);
+    let (n, k, groups) = (5, 70, 3);
+    let w4 = |ta: Option<f32>| {
+        let parts = QuantizedParts {
+            q: (0..n * k / 2).map(|i| (i * 37 % 256) as u8).collect(),
+            zero: [0x87, 0x09].repeat(n),
+            s2: vec![9; n * groups],
+            s1: vec![0.01; n],
+            bias: ta.map(|_| vec![0.5; n]),
+            ta,
+        };
+        LinearWeights::W4(QuantizedLinear::new((n, k), group_size, parts).unwrap())
+    };
+    let w8 = Int8Linear::new((n, k), vec![3; n * k], vec![0.1; n], None, None).unwrap();
+    let linears = [
+        ("a", w4(None)),
+        ("b", w4(Some(0.1))),
+        ("c", LinearWeights::W8(w8)),
+    ];
+    let mut writer = FolderWriter::create(&folder.path().join("model"), false).unwrap();
+    let specs = linears
+        .iter()
+        .flat_map(|(name, linear)| LinearLayout::of(linear).specs(name));
+    writer.start_tensors(specs.collect()).unwrap();
+    for (name, linear) in &linears {
+        writer.write_linear(name, linear).unwrap();
+    }
+    writer.commit().unwrap();
+    fs::read(folder.path().join("model/model.safetensors")).unwrap()
+}
+
+#[test]
+fn damaged_quantized_checkpoints_are_refused_or_read_but_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let seed = quantized_checkpoint();
+    entry_points::checkpoint(folder.path(), &seed);
+    for round in 0..20 * ROUNDS {
+        entry_points::checkpoint(folder.path(), &Random(round).damage(&seed));
+    }
 }
 
 #[test]

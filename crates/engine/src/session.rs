@@ -227,6 +227,23 @@ impl<B: Backend> Session<B> {
         self.limits
     }
 
+    /// Bytes that a session of `limits` would hold, to be asked before it is made; `None` beyond 64 bits.
+    pub fn required_bytes(model: &Model<B>, limits: SessionLimits) -> Option<u64> {
+        let config = model.config();
+        let pages = limits.context_tokens.div_ceil(PAGE_TOKENS) as u64;
+        let token = model
+            .cache_format()
+            .bytes_per_token(config.num_kv_heads, config.head_dim);
+        let page = (PAGE_TOKENS * config.num_layers * token) as u64;
+        let sequence = pages
+            .checked_mul(page)?
+            .checked_add(4 * config.vocab_size as u64)?;
+        let step = (Scratch::<B>::size_bytes(config, 1) + 4 * config.hidden_size) as u64;
+        sequence
+            .checked_mul(limits.num_sequences as u64)?
+            .checked_add(step.checked_mul(limits.step_tokens as u64)?)
+    }
+
     /// Bytes held.
     pub fn memory(&self) -> SessionMemory {
         let (

@@ -2,10 +2,13 @@
 
 mod golden;
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use dualgrain_engine::{BlockSpec, LoadOptions, Model, ModelConfig, Role, Weights};
+use dualgrain_engine::{BlockSpec, LoadOptions, Model, ModelConfig, Role, Session, SessionLimits, Weights};
 use dualgrain_engine::{load_role, load_role_float, split_members};
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, LinearLayout, TensorSpec};
 use dualgrain_format::{
@@ -334,7 +337,7 @@ fn the_cache_format_is_the_folders_unless_the_caller_chooses() {
         },
     );
     let load = |cache| {
-        let backend = std::sync::Arc::new(CpuBackend::new(1).unwrap());
+        let backend = Arc::new(CpuBackend::new(1).unwrap());
         let model = Model::load(backend, &target, &LoadOptions { cache }).unwrap();
         model.cache_format().clone()
     };
@@ -368,7 +371,7 @@ fn static_activation_scales_are_required_and_shared_by_joined_members() {
                 Some(bytes.to_vec())
             }
         });
-        let backend = std::sync::Arc::new(CpuBackend::new(1).unwrap());
+        let backend = Arc::new(CpuBackend::new(1).unwrap());
         let weights = Weights::open(&changed).unwrap();
         let result = Model::build(backend, config(), &weights, &LoadOptions::default());
         result.map(|_| ()).unwrap_err().to_string()
@@ -405,7 +408,7 @@ fn contents_that_break_the_number_format_are_refused_with_their_linear() {
             Some(bytes)
         });
         let weights = Weights::open(&changed).unwrap();
-        let backend = std::sync::Arc::new(CpuBackend::new(1).unwrap());
+        let backend = Arc::new(CpuBackend::new(1).unwrap());
         let config = ModelConfig::load(&target).unwrap();
         let error = Model::build(backend, config, &weights, &LoadOptions::default());
         let text = error.map(|_| ()).unwrap_err().to_string();
@@ -423,8 +426,65 @@ fn a_scheme_that_lists_what_is_not_stored_is_refused() {
     let schemes = &mut config.quantization.as_mut().unwrap().tensors;
     schemes.insert(name.into(), TensorScheme::W8);
     let weights = Weights::open(&target).unwrap();
-    let backend = std::sync::Arc::new(CpuBackend::new(1).unwrap());
+    let backend = Arc::new(CpuBackend::new(1).unwrap());
     let error = Model::build(backend, config, &weights, &LoadOptions::default());
     let text = error.map(|_| ()).unwrap_err().to_string();
     assert!(text.contains(&format!("{name}.w8")), "{text}");
+}
+
+/// Counts the allocations of each thread.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every call is handed to the system's allocator as it came; counting touches a thread-local number only.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[test]
+fn the_token_loop_allocates_nothing() {
+    let tmp = tempfile::tempdir().unwrap();
+    for (case, cache) in [("mistral", CacheScheme::Int8), ("opt", CacheScheme::F16)] {
+        let target = tmp.path().join(case);
+        quantize(case, &target, Recipe { cache, ..PLAIN });
+        // One thread: what the kernels do counts as well.
+        let backend = Arc::new(CpuBackend::new(1).unwrap());
+        let model = Arc::new(Model::load(backend, &target, &LoadOptions::default()).unwrap());
+        let limits = SessionLimits {
+            num_sequences: 2,
+            context_tokens: 60,
+            step_tokens: 20,
+        };
+        let mut session = Session::new(model, limits).unwrap();
+        let mut step = |position: u32| {
+            let tokens = [[position], [position + 1]];
+            let batch = [(0, &tokens[0][..]), (1, &tokens[1][..])];
+            session.run(&batch).unwrap();
+            session.logits(&[0, 1]).unwrap();
+        };
+        let before = ALLOCATIONS.get();
+        step(1);
+        assert!(
+            ALLOCATIONS.get() > before,
+            "the first step makes the kernels' buffers: the counter counts"
+        );
+        let before = ALLOCATIONS.get();
+        (2..=40).for_each(&mut step);
+        assert_eq!(ALLOCATIONS.get() - before, 0, "{case}");
+    }
 }

@@ -55,6 +55,19 @@ pub enum CacheFormat {
     },
 }
 
+impl CacheFormat {
+    /// Bytes a token takes in one layer, keys and values with their scales.
+    pub fn bytes_per_token(&self, num_kv_heads: usize, head_dim: usize) -> usize {
+        let (element, scale) = match self {
+            Self::F32 => (4, 0),
+            Self::F16 => (2, 0),
+            Self::Int8 => (1, 4),
+            Self::Int8Static { .. } => (1, 0),
+        };
+        2 * num_kv_heads * (head_dim * element + scale)
+    }
+}
+
 /// Size of a paged KV cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheShape {

@@ -23,6 +23,14 @@ pub enum KernelError {
         /// The size asked for.
         got: usize,
     },
+    /// The system has no room for a buffer.
+    #[error("no memory for the {what}: {size_bytes} bytes are needed")]
+    OutOfMemory {
+        /// Which buffer.
+        what: &'static str,
+        /// Its size.
+        size_bytes: usize,
+    },
     /// The instruction set asked for (by `DUALGRAIN_BACKEND`) is unknown or not on this machine.
     #[error("instruction set `{asked}` is not available here; available: {available}")]
     InstructionSet {

@@ -60,6 +60,13 @@ enum Producer {
     ValueHeads,
 }
 
+/// Where the scales of a linear could go, and where they do under the options of the run.
+#[derive(Debug, Clone, Copy)]
+struct Pair {
+    possible: Producer,
+    producer: Producer,
+}
+
 /// Quantizes block `layer` and moves the stream to its output.
 ///
 /// # Errors
@@ -131,9 +138,9 @@ impl<'a, B: Backend> BlockRun<'a, B> {
         } else {
             pairs.norm_up
         };
-        let producer = self.producer(on, Producer::Channels);
-        let scales = self.quantize(role, stats, producer)?;
-        if producer == Producer::None {
+        let pair = self.pair(on, Producer::Channels);
+        let scales = self.quantize(role, stats, pair)?;
+        if pair.producer == Producer::None {
             return Ok(());
         }
         let spec = if role == Role::Qkv {
@@ -156,7 +163,9 @@ impl<'a, B: Backend> BlockRun<'a, B> {
             CacheScheme::F16 => CacheFormat::F16,
             CacheScheme::Int8 => CacheFormat::Int8,
             CacheScheme::Int8Static => {
-                let [keys, values] = stream.key_value_maxima(&self.block)?.map(|max| max / 127.0);
+                let [keys, values] = stream
+                    .key_value_maxima(&self.block, self.context.meter)?
+                    .map(|max| max / 127.0);
                 self.cache_scales = Some([keys, values]);
                 CacheFormat::Int8Static {
                     key_scales: vec![keys],
@@ -169,9 +178,9 @@ impl<'a, B: Backend> BlockRun<'a, B> {
 
     /// Out: smoothing goes into the rows of v.
     fn quantize_out(&mut self, stream: &mut Stream<'_, B>, stats: InputStats) -> Result<(), QuantError> {
-        let producer = self.producer(self.context.options.pairs.v_out, Producer::ValueHeads);
-        let scales = self.quantize(Role::Out, stats, producer)?;
-        if producer == Producer::None {
+        let pair = self.pair(self.context.options.pairs.v_out, Producer::ValueHeads);
+        let scales = self.quantize(Role::Out, stats, pair)?;
+        if pair.producer == Producer::None {
             return Ok(());
         }
         let spec = self.spec();
@@ -179,7 +188,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
         let value_scales = fold_heads(&scales, spec.num_heads, spec.num_kv_heads);
         self.rescale_rows(Role::Qkv, first_value_row, &value_scales)?;
         self.calibrate_cache(stream)?;
-        stream.repeat_attention(&self.block)
+        stream.repeat_attention(&self.block, self.context.meter)
     }
 
     /// Down: smoothing goes into the rows of up, or of fc1 when only a ReLU lies between (f(c x) = c f(x) for c > 0).
@@ -189,20 +198,20 @@ impl<'a, B: Backend> BlockRun<'a, B> {
             FfnKind::Plain(Activation::Relu) => Some(0),
             FfnKind::Plain(_) => None,
         };
-        let on = self.context.options.pairs.up_down && first_row.is_some();
-        let producer = self.producer(on, Producer::Channels);
-        let scales = self.quantize(Role::Down, stats, producer)?;
-        match (producer, first_row) {
+        let possible = first_row.map_or(Producer::None, |_| Producer::Channels);
+        let pair = self.pair(self.context.options.pairs.up_down, possible);
+        let scales = self.quantize(Role::Down, stats, pair)?;
+        match (pair.producer, first_row) {
             (Producer::Channels, Some(first_row)) => self.rescale_rows(Role::Up, first_row, &scales),
             _ => Ok(()),
         }
     }
 
-    fn producer(&self, on: bool, producer: Producer) -> Producer {
-        if on && self.context.options.smoothing.is_on() {
-            producer
-        } else {
-            Producer::None
+    fn pair(&self, on: bool, possible: Producer) -> Pair {
+        let on = on && self.context.options.smoothing.is_on();
+        Pair {
+            possible,
+            producer: if on { possible } else { Producer::None },
         }
     }
 
@@ -211,7 +220,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
         &mut self,
         role: Role,
         mut stats: InputStats,
-        producer: Producer,
+        Pair { possible, producer }: Pair,
     ) -> Result<Vec<f32>, QuantError> {
         let Context {
             backend,
@@ -223,12 +232,10 @@ impl<'a, B: Backend> BlockRun<'a, B> {
         let k = self.spec().role(role).k;
         let columns = column_maxima(&weights, k);
         let trial = Trial::new(backend, options, &stats, &weights);
-        let shown = if producer == Producer::None {
-            Producer::Channels
-        } else {
-            producer
+        let sweep = match possible {
+            Producer::None => Vec::new(),
+            _ => trial.sweep(|smoothing| self.scales(possible, smoothing, &stats.maxima, &columns)),
         };
-        let sweep = trial.sweep(|smoothing| self.scales(shown, smoothing, &stats.maxima, &columns));
         let smoothing = match (options.smoothing, best_percentile(&sweep)) {
             (Smoothing::Auto, Some(percentile)) => Smoothing::Percentile(percentile),
             (smoothing, _) => smoothing,

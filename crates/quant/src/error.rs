@@ -67,17 +67,25 @@ pub enum QuantError {
     },
     /// An earlier run into the same folder was not finished.
     #[error(
-        "{} holds the finished blocks of an earlier run: continue it with --resume, or delete that folder to start anew",
+        "{} holds the finished blocks of an earlier run: continue it with --resume, or start anew with --restart",
         .path.display()
     )]
     JournalExists {
         /// The journal.
         path: PathBuf,
     },
+    /// Another process is writing the same journal.
+    #[error(
+        "another run is writing {} at this moment: wait for it, or give another folder with --out",
+        .path.display()
+    )]
+    JournalBusy {
+        /// The journal.
+        path: PathBuf,
+    },
     /// The journal belongs to a run with other options, another model or another text.
     #[error(
-        "{} belongs to another run and cannot be resumed ({differences}): use the same options, or delete that folder to \
-         start anew",
+        "{} belongs to another run and cannot be resumed ({differences}): use the same options, or start anew with --restart",
         .path.display()
     )]
     JournalDiffers {

@@ -6,11 +6,12 @@
 //!             block-0003.safetensors    the tensors of block 3
 //!             residual-0003.f32         the calibration stream after block 3 (only the last two are kept)
 //!             block-0003.json           lengths and checksums of the two, the report: written last, it makes the entry
+//!             lock                      held by the run that writes here
 //! ```
 //! Every file is written under another name, synced and renamed. An entry whose files do not match their checksums
 //! counts as not there, and the run goes back to the last block before it that is whole.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,12 @@ use crate::{JournalPolicy, QuantError};
 /// Residual snapshots that are kept: one to go on from, one to go back to.
 const KEPT_RESIDUALS: usize = 2;
 
+/// What the run was asked to do.
+const MANIFEST: &str = "manifest.json";
+
+/// The file that a running process keeps locked.
+const LOCK: &str = "lock";
+
 /// What must be equal for a journal to be continued, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
@@ -36,6 +43,8 @@ pub struct Identity {
 #[derive(Debug)]
 pub struct Journal {
     dir: PathBuf,
+    /// Locked as long as the journal is open; the system unlocks it when the process dies.
+    _lock: File,
 }
 
 /// The commit record of a block.
@@ -75,33 +84,42 @@ impl Journal {
     /// Starts a journal at `dir`, or continues the one that is there.
     ///
     /// # Errors
-    /// [`QuantError::JournalExists`] under [`JournalPolicy::Refuse`]; [`QuantError::JournalDiffers`] when it belongs to
-    /// another run; an I/O error.
+    /// [`QuantError::JournalExists`] under [`JournalPolicy::Refuse`]; [`QuantError::JournalBusy`] while another process
+    /// writes it; [`QuantError::JournalDiffers`] when it belongs to another run; an I/O error.
     pub fn open(dir: PathBuf, policy: JournalPolicy, identity: &Identity) -> Result<Self, QuantError> {
-        let journal = Self { dir };
-        if journal.dir.exists() {
+        if dir.exists() {
+            check_is_journal(&dir)?;
+            let lock = lock(&dir)?;
+            let journal = Self { dir, _lock: lock };
             match policy {
-                JournalPolicy::Refuse => return Err(QuantError::JournalExists { path: journal.dir }),
-                JournalPolicy::Resume => {
-                    if journal.manifest_matches(identity)? {
-                        return Ok(journal);
-                    }
+                JournalPolicy::Refuse if journal.record_path(0).exists() => {
+                    return Err(QuantError::JournalExists { path: journal.dir });
                 }
-                JournalPolicy::Restart => (),
+                JournalPolicy::Resume if journal.manifest_matches(identity)? => return Ok(journal),
+                // Without a finished block there is nothing to lose.
+                JournalPolicy::Refuse | JournalPolicy::Resume | JournalPolicy::Restart => {
+                    journal.remove_entries()?;
+                }
             }
-            journal.clear()?;
+            journal.start(identity)
+        } else {
+            fs::create_dir_all(&dir).map_err(CheckpointError::io("create", &dir))?;
+            let lock = lock(&dir)?;
+            Self { dir, _lock: lock }.start(identity)
         }
-        fs::create_dir_all(&journal.dir).map_err(CheckpointError::io("create", &journal.dir))?;
+    }
+
+    fn start(self, identity: &Identity) -> Result<Self, QuantError> {
         let manifest = serde_json::to_vec_pretty(identity).map_err(std::io::Error::other);
-        let path = journal.dir.join("manifest.json");
+        let path = self.dir.join(MANIFEST);
         let manifest = manifest.map_err(CheckpointError::io("write", &path))?;
-        journal.write_file("manifest.json", [&manifest[..]])?;
-        Ok(journal)
+        self.write_file(MANIFEST, [&manifest[..]])?;
+        Ok(self)
     }
 
     /// Whether the journal belongs to this run; one that was killed before its manifest was whole holds nothing.
     fn manifest_matches(&self, identity: &Identity) -> Result<bool, QuantError> {
-        let Some(theirs) = read_json::<Identity>(&self.dir.join("manifest.json")) else {
+        let Some(theirs) = read_json::<Identity>(&self.dir.join(MANIFEST)) else {
             return Ok(false);
         };
         let differences = theirs.differences(identity);
@@ -137,7 +155,7 @@ impl Journal {
     }
 
     fn whole_record(&self, layer: usize) -> Option<Record> {
-        let record = read_json::<Record>(&self.dir.join(format!("block-{layer:04}.json")))?;
+        let record = read_json::<Record>(&self.record_path(layer))?;
         let seal = Seal::of_file(&self.tensors_path(layer)).ok()?;
         (seal == record.tensors).then_some(record)
     }
@@ -209,27 +227,31 @@ impl Journal {
         self.dir.join(format!("block-{layer:04}.safetensors"))
     }
 
+    fn record_path(&self, layer: usize) -> PathBuf {
+        self.dir.join(format!("block-{layer:04}.json"))
+    }
+
     fn residual_path(&self, layer: usize) -> PathBuf {
         self.dir.join(format!("residual-{layer:04}.f32"))
     }
 
-    /// Removes the journal: the output is in place, or the user starts anew.
+    /// Removes the journal: the output is in place.
     ///
     /// # Errors
     /// An I/O error; a folder that is no journal is left alone.
-    pub fn clear(&self) -> Result<(), QuantError> {
-        let ours = |name: &str| {
-            let known = ["manifest.json", "block-", "residual", "attended", ".partial-"];
-            known.iter().any(|known| name.starts_with(known))
-        };
-        let entries = fs::read_dir(&self.dir).map_err(CheckpointError::io("look into", &self.dir))?;
-        for entry in entries {
-            let entry = entry.map_err(CheckpointError::io("look into", &self.dir))?;
-            if !ours(&entry.file_name().to_string_lossy()) {
-                return Err(QuantError::NotAJournal { path: entry.path() });
+    pub fn clear(self) -> Result<(), QuantError> {
+        check_is_journal(&self.dir)?;
+        fs::remove_dir_all(&self.dir).map_err(|e| CheckpointError::io("remove", &self.dir)(e).into())
+    }
+
+    /// Forgets an earlier run.
+    fn remove_entries(&self) -> Result<(), QuantError> {
+        for path in entries(&self.dir)? {
+            if path.file_name() != Some(LOCK.as_ref()) {
+                fs::remove_file(&path).map_err(CheckpointError::io("remove", &path))?;
             }
         }
-        fs::remove_dir_all(&self.dir).map_err(|e| CheckpointError::io("remove", &self.dir)(e).into())
+        Ok(())
     }
 
     fn write_file<'b>(
@@ -284,6 +306,35 @@ impl Identity {
                 )
             })
             .collect()
+    }
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, QuantError> {
+    let found = fs::read_dir(dir).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    found.map_err(|e| CheckpointError::io("look into", dir)(e).into())
+}
+
+/// Refuses a folder that holds anything a journal would not.
+fn check_is_journal(dir: &Path) -> Result<(), QuantError> {
+    let ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let known = [LOCK, MANIFEST, "block-", "residual", "attended", ".partial-"];
+        known.iter().any(|known| name.starts_with(known))
+    };
+    match entries(dir)?.into_iter().find(|path| !ours(path)) {
+        Some(path) => Err(QuantError::NotAJournal { path }),
+        None => Ok(()),
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, QuantError> {
+    let path = dir.join(LOCK);
+    let file = File::create(&path).map_err(CheckpointError::io("create", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(QuantError::JournalBusy { path: dir.into() }),
+        // Some network file systems cannot lock; the journal serves there as it did before there was a lock.
+        Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
@@ -480,6 +531,21 @@ mod tests {
     }
 
     #[test]
+    fn two_runs_never_write_one_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = journal_of(dir.path(), 1);
+        for policy in [JournalPolicy::Resume, JournalPolicy::Restart] {
+            let second = Journal::open(first.dir().to_path_buf(), policy, &identity("128"));
+            assert!(matches!(second, Err(QuantError::JournalBusy { .. })));
+        }
+        assert_eq!(first.finished_blocks(1).len(), 1);
+        let path = first.dir().to_path_buf();
+        drop(first);
+        let third = Journal::open(path, JournalPolicy::Resume, &identity("128")).unwrap();
+        assert_eq!(third.finished_blocks(1).len(), 1);
+    }
+
+    #[test]
     fn a_folder_that_is_no_journal_is_never_removed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("out.journal");
@@ -487,6 +553,7 @@ mod tests {
         fs::write(path.join("thesis.txt"), "x").unwrap();
         let error = Journal::open(path.clone(), JournalPolicy::Restart, &identity("128"));
         assert!(matches!(error, Err(QuantError::NotAJournal { .. })));
-        assert!(path.join("thesis.txt").exists());
+        let left: Vec<_> = fs::read_dir(&path).unwrap().collect();
+        assert_eq!(left.len(), 1, "nothing removed, nothing added");
     }
 }

@@ -73,6 +73,14 @@ impl<'a> Meter<'a> {
     pub fn advance(&self, work: u64) -> Result<(), QuantError> {
         self.done.set((self.done.get() + work).min(self.total));
         self.report();
+        self.check()
+    }
+
+    /// Ends the run when the caller asked for it.
+    ///
+    /// # Errors
+    /// [`QuantError::Cancelled`].
+    pub fn check(&self) -> Result<(), QuantError> {
         if self.monitor.cancel.load(Ordering::Relaxed) {
             return Err(QuantError::Cancelled);
         }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use dualgrain_engine::{BlockSpec, EngineError, LEADING, ModelConfig, Role, Weights, WeightsError};
+use dualgrain_engine::{
+    BlockSpec, EngineError, LEADING, ModelConfig, NormKind, NormSpec, Role, Weights, load_role,
+};
 use dualgrain_format::checkpoint::{
     CheckpointError, Dtype, FolderWriter, LinearLayout, TensorEntry, TensorSpec, TensorTable, f32_bytes,
     widen,
@@ -16,7 +18,7 @@ use dualgrain_format::{
 
 use crate::journal::{FinishedBlock, Journal};
 use crate::report::QuantReport;
-use crate::{QuantError, QuantJob, page};
+use crate::{Meter, QuantError, QuantJob, page};
 
 /// Files of a model folder besides config.json and weights that belong to the model.
 const COPIED: [&str; 13] = [
@@ -295,27 +297,37 @@ fn int8_head(config: &ModelConfig, weights: &Weights) -> Result<Int8Linear, Quan
 /// nothing. A model that fails should fail in its first seconds.
 ///
 /// # Errors
-/// What the loader would say of the model.
-pub fn check_tensors(config: &ModelConfig, weights: &Weights) -> Result<(), EngineError> {
-    let vector = |name: String, len: usize| weights.f32(&name, &[len]).map(drop);
-    let norm = |spec: &dualgrain_engine::NormSpec| -> Result<(), WeightsError> {
-        vector(format!("{}.weight", spec.name), spec.len)?;
-        match spec.kind {
-            dualgrain_engine::NormKind::Rms => Ok(()),
-            dualgrain_engine::NormKind::Layer => vector(format!("{}.bias", spec.name), spec.len),
-        }
-    };
+/// What the loader would say of the model; cancellation.
+pub fn check_tensors(config: &ModelConfig, weights: &Weights, meter: &Meter<'_>) -> Result<(), QuantError> {
     for layer in 0..config.num_layers {
-        let spec = BlockSpec::new(config, layer);
-        for role in Role::ALL {
-            dualgrain_engine::load_role(weights, &spec, role, None)?;
-            weights.release_pages();
-        }
-        norm(&spec.attn_norm)?;
-        norm(&spec.ffn_norm)?;
-        spec.qk_norm.iter().flatten().try_for_each(norm)?;
+        check_block(&BlockSpec::new(config, layer), weights)?;
+        meter.check()?;
     }
-    norm(&config.final_norm())?;
+    check_outer_tensors(config, weights)?;
+    Ok(())
+}
+
+fn check_block(spec: &BlockSpec, weights: &Weights) -> Result<(), EngineError> {
+    for role in Role::ALL {
+        load_role(weights, spec, role, None)?;
+        weights.release_pages();
+    }
+    let norms = [&spec.attn_norm, &spec.ffn_norm].into_iter();
+    norms
+        .chain(spec.qk_norm.iter().flatten())
+        .try_for_each(|norm| check_norm(norm, weights))
+}
+
+fn check_norm(norm: &NormSpec, weights: &Weights) -> Result<(), EngineError> {
+    weights.f32(&format!("{}.weight", norm.name), &[norm.len])?;
+    if norm.kind == NormKind::Layer {
+        weights.f32(&format!("{}.bias", norm.name), &[norm.len])?;
+    }
+    Ok(())
+}
+
+fn check_outer_tensors(config: &ModelConfig, weights: &Weights) -> Result<(), EngineError> {
+    check_norm(&config.final_norm(), weights)?;
     if !config.tie_embeddings {
         let (n, k) = (config.vocab_size, config.hidden_size);
         weights.linear(config.family.head_name(), (n, k), false, None)?;

@@ -37,14 +37,16 @@ pub fn html(report: &QuantReport) -> String {
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <title>Quantization report</title><style>{STYLE}</style></head><body><h1>Quantization report</h1>"
+         <title>Quantization report: {model}</title><style>{STYLE}</style></head><body>\
+         <h1>Quantization report: {model}</h1>",
+        model = escaped(&report.model)
     );
     page += &summary(report);
     page += "<h2>Weight error of every linear</h2><p class=\"note\">Squared error of the layer's output on the calibration \
              tokens by the squared output, 4-bit weights alone. Lower is better; the axis is logarithmic.</p>";
     page += &chart(&report.linears);
-    page += "<h2>Smoothing percentile</h2><p class=\"note\">Mean over all linears, on a sample of rows rounded to nearest: \
-             what another percentile would have given. 100 is no smoothing.</p>";
+    page += "<h2>Smoothing percentile</h2><p class=\"note\">Mean over the linears whose input can be smoothed, on a sample of rows \
+             rounded to nearest: what another percentile would have given. 100 is no smoothing.</p>";
     page += &sweep_table(&report.linears);
     page += "<h2>All linears</h2>";
     page += &linear_table(&report.linears);
@@ -292,6 +294,7 @@ mod tests {
     #[test]
     fn text_from_outside_cannot_become_markup() {
         let report = QuantReport {
+            model: "a <model>".into(),
             options: vec![("smoothing".into(), "<script>".into())],
             num_windows: 1,
             window_tokens: 2,
@@ -299,6 +302,11 @@ mod tests {
             linears: Vec::new(),
         };
         let page = html(&report);
-        assert!(!page.contains("<script>") && page.contains("&lt;script&gt;") && page.contains("a &amp; b"));
+        assert!(
+            !page.contains("<model>")
+                && !page.contains("<script>")
+                && page.contains("&lt;script&gt;")
+                && page.contains("a &amp; b")
+        );
     }
 }

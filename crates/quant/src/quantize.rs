@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use dualgrain_engine::{BlockSpec, Embedding, EngineError, ModelConfig, Position, Weights};
+use dualgrain_engine::{BlockSpec, Embedding, EngineError, ModelConfig, Weights};
 use dualgrain_format::checkpoint::CheckpointError;
 use dualgrain_kernels::Backend;
 
@@ -43,7 +43,7 @@ pub fn quantize<B: Backend>(
     let weights = Weights::open(&job.model_dir).map_err(EngineError::from)?;
     let meter = Meter::new(monitor, total_work(job, &config, &windows));
     meter.start("checking the model".into());
-    output::check_tensors(&config, &weights)?;
+    output::check_tensors(&config, &weights, &meter)?;
     weights.release_pages();
     let embedding = Embedding::load(backend, &weights, &config)?;
     weights.finish().map_err(EngineError::from)?;
@@ -81,6 +81,7 @@ pub fn quantize<B: Backend>(
     drop(stream);
     meter.start("writing the model".into());
     let report = QuantReport {
+        model: folder_name(&job.model_dir),
         options: job.options.described(),
         num_windows: windows.len(),
         window_tokens: windows.window_len(),
@@ -90,6 +91,13 @@ pub fn quantize<B: Backend>(
     output::assemble(job, &config, &weights, &journal, &finished, &report)?;
     journal.clear()?;
     Ok(QuantSummary { report, num_resumed })
+}
+
+/// The last part of a folder's path, also of `.`.
+fn folder_name(dir: &Path) -> String {
+    let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    let name = whole.file_name().unwrap_or(whole.as_os_str());
+    name.to_string_lossy().into_owned()
 }
 
 fn run_block<B: Backend>(
@@ -122,8 +130,7 @@ fn check_job(job: &QuantJob, config: &ModelConfig, tokens: &[u32]) -> Result<Win
             vocab_size: config.vocab_size,
         });
     }
-    let learned = matches!(config.position, Position::Learned { .. });
-    if learned && windows.window_len() > config.max_positions {
+    if windows.window_len() > config.max_positions {
         return Err(QuantError::WindowTooLong {
             got: windows.window_len(),
             max_positions: config.max_positions,

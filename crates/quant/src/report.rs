@@ -29,6 +29,8 @@ const F16_MAX: f32 = 65_504.0;
 /// The report of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct QuantReport {
+    /// Name of the original model's folder.
+    pub model: String,
     /// The options, by name.
     pub options: Vec<(String, String)>,
     /// Calibration windows used.
@@ -74,7 +76,7 @@ pub struct LinearReport {
     pub num_scales_outside_f16: usize,
     /// Whether the group size divides K, as some importers ask.
     pub group_divides_k: bool,
-    /// What other percentiles would have given.
+    /// What other percentiles would have given; empty when nothing before the linear can take smoothing scales.
     pub sweep: Vec<SweepPoint>,
 }
 

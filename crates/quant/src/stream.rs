@@ -189,7 +189,7 @@ impl<'a, B: Backend> Stream<'a, B> {
     ///
     /// # Errors
     /// As [`Self::attention_input`].
-    pub fn key_value_maxima(&mut self, block: &Block<B>) -> Result<[f32; 2], QuantError> {
+    pub fn key_value_maxima(&mut self, block: &Block<B>, meter: &Meter<'_>) -> Result<[f32; 2], QuantError> {
         let (q, kv) = (self.config.q_size(), self.config.kv_size());
         let mut maxima = [vec![0.0; kv], vec![0.0; kv]];
         for window in 0..self.num_windows {
@@ -200,6 +200,7 @@ impl<'a, B: Backend> Stream<'a, B> {
                 let first = q + part * kv;
                 self.backend.abs_max(&self.scratch.qkv, first..first + kv, maxima);
             }
+            meter.check()?;
         }
         Ok(maxima.map(|maxima| maxima.into_iter().fold(0.0, f32::max)))
     }
@@ -228,8 +229,11 @@ impl<'a, B: Backend> Stream<'a, B> {
     ///
     /// # Errors
     /// As [`Self::attention_input`].
-    pub fn repeat_attention(&mut self, block: &Block<B>) -> Result<(), QuantError> {
-        (0..self.num_windows).try_for_each(|window| self.attend(block, window))
+    pub fn repeat_attention(&mut self, block: &Block<B>, meter: &Meter<'_>) -> Result<(), QuantError> {
+        (0..self.num_windows).try_for_each(|window| {
+            self.attend(block, window)?;
+            meter.check()
+        })
     }
 
     fn attend(&mut self, block: &Block<B>, window: usize) -> Result<(), QuantError> {

@@ -207,8 +207,13 @@ impl Weights {
     }
 
     fn nearest(&self, name: &str) -> Option<String> {
-        let distance = |other: &&String| strsim::levenshtein(name, other);
-        self.tensors.keys().min_by_key(distance).cloned()
+        // A misspelt tensor is one that nothing else has asked for.
+        let distance = |(other, tensor): &(&String, &Tensor)| {
+            let used = tensor.used.load(Ordering::Relaxed);
+            (used, strsim::levenshtein(name, other))
+        };
+        let (nearest, _) = self.tensors.iter().min_by_key(distance)?;
+        Some(nearest.clone())
     }
 
     fn take_shaped(&self, name: &str, shape: &[usize]) -> Result<&Tensor, WeightsError> {

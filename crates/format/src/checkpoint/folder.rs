@@ -124,18 +124,30 @@ impl FolderWriter {
         }
         sync_dir(&self.partial)?;
         check_target(&self.target, self.replace)?;
-        let moved_away = self.replace && self.target.exists();
-        if moved_away {
+        self.put_in_place()?;
+        sync_dir(parent(&self.target))?;
+        [&self.partial, &self.replaced]
+            .into_iter()
+            .try_for_each(|old| remove_if_there(old).map_err(CheckpointError::io("remove", old)))
+    }
+
+    /// At every moment the target is the old folder or the new one where the system can exchange names; elsewhere the
+    /// old one is moved aside first.
+    fn put_in_place(&self) -> Result<(), CheckpointError> {
+        let replaces = self.replace && self.target.exists();
+        if replaces && exchange(&self.partial, &self.target) {
+            return Ok(());
+        }
+        if replaces {
             rename(&self.target, &self.replaced)?;
         }
         if let Err(error) = rename(&self.partial, &self.target) {
-            if moved_away {
+            if replaces {
                 rename(&self.replaced, &self.target)?;
             }
             return Err(error);
         }
-        sync_dir(parent(&self.target))?;
-        remove_if_there(&self.replaced).map_err(CheckpointError::io("remove", &self.replaced))
+        Ok(())
     }
 }
 
@@ -205,6 +217,18 @@ fn parent(target: &Path) -> &Path {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
+}
+
+/// Swaps two folders in one step; false when the system or the file system has no such step.
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+fn exchange(a: &Path, b: &Path) -> bool {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).is_ok()
+}
+
+#[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+fn exchange(_: &Path, _: &Path) -> bool {
+    false
 }
 
 fn rename(from: &Path, to: &Path) -> Result<(), CheckpointError> {

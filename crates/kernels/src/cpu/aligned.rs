@@ -2,6 +2,9 @@
 
 use std::ops::{Deref, DerefMut};
 
+use bytemuck::Zeroable;
+use bytemuck::allocation::try_zeroed_vec;
+
 const LINE_BYTES: usize = 64;
 
 /// A fixed-length buffer whose first element is aligned to 64 bytes.
@@ -19,6 +22,16 @@ impl<T: Copy> Aligned<T> {
         let storage = vec![value; len + slack];
         let start = storage.as_ptr().align_offset(LINE_BYTES).min(slack);
         Self { storage, start, len }
+    }
+}
+
+impl<T: Zeroable> Aligned<T> {
+    /// `len` zeros, straight from the system: memory is taken as it is written. `None` when there is not enough.
+    pub(crate) fn zeroed(len: usize) -> Option<Self> {
+        let slack = LINE_BYTES / size_of::<T>();
+        let storage: Vec<T> = try_zeroed_vec(len.checked_add(slack)?).ok()?;
+        let start = storage.as_ptr().align_offset(LINE_BYTES).min(slack);
+        Some(Self { storage, start, len })
     }
 }
 

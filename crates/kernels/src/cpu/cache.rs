@@ -4,6 +4,7 @@
 //! of one dimension as a vector; values lie `[kv_head][64][head_dim]`, so that an output tile loads 16 dimensions of
 //! one token. Both products then are vertical (see `tile.rs`): no horizontal sums, and one order of additions.
 
+use bytemuck::Zeroable;
 use half::f16;
 
 use super::aligned::Aligned;
@@ -54,16 +55,16 @@ impl Cache {
         let ones = || Scales::PerLayer(vec![1.0; layers]);
         let per_token = || Scales::PerToken(vec![0.0; sizes.scales]);
         let (store, key_scales, value_scales) = match format {
-            CacheFormat::F32 => (Store::F32(sizes.planes(0.0)), ones(), ones()),
-            CacheFormat::F16 => (Store::F16(sizes.planes(f16::ZERO)), ones(), ones()),
-            CacheFormat::Int8 => (Store::Int8(sizes.planes(0)), per_token(), per_token()),
+            CacheFormat::F32 => (Store::F32(sizes.planes()?), ones(), ones()),
+            CacheFormat::F16 => (Store::F16(sizes.planes()?), ones(), ones()),
+            CacheFormat::Int8 => (Store::Int8(sizes.planes()?), per_token(), per_token()),
             CacheFormat::Int8Static {
                 key_scales,
                 value_scales,
             } => {
                 let keys = static_scales("static key scales", key_scales, layers)?;
                 let values = static_scales("static value scales", value_scales, layers)?;
-                (Store::Int8(sizes.planes(0)), keys, values)
+                (Store::Int8(sizes.planes()?), keys, values)
             }
         };
         Ok(Self {
@@ -140,11 +141,18 @@ impl Sizes {
         sizes.ok_or(too_large)
     }
 
-    fn planes<E: Copy>(&self, zero: E) -> Planes<E> {
-        Planes {
-            keys: Aligned::filled(zero, self.keys),
-            values: Aligned::filled(zero, self.values),
-        }
+    /// Planes of zeros; a page takes memory when it is first written.
+    fn planes<E: Zeroable>(&self) -> Result<Planes<E>, KernelError> {
+        let plane = |len: usize| {
+            Aligned::zeroed(len).ok_or(KernelError::OutOfMemory {
+                what: "KV cache",
+                size_bytes: len * size_of::<E>(),
+            })
+        };
+        Ok(Planes {
+            keys: plane(self.keys)?,
+            values: plane(self.values)?,
+        })
     }
 }
 
