@@ -1,0 +1,423 @@
+// D[M,N] = A[M,K] * B[N,K]^T on Hopper: D^T = B * A^T, so that the 4-bit weights are wgmma's register operand.
+//
+// A CTA owns TILE_N = 64 * WARP_GROUPS * SUBTILES rows of B times TILE_M tokens. A producer thread fills a ring of STAGES slots, each
+// 128 k: activations by TMA (multicast to the CLUSTER CTAs that share the tokens), packed weights by one bulk copy a 64-row block.
+// A consumer warp group reads its 16 bytes a lane, spends 2.5 instructions on four weights and issues wgmma straight from the
+// registers; a k step's unpack runs under the products of the two steps before it. Unpacked weights touch no memory.
+//
+// Work: the first sk_tiles tiles are cut into equal K ranges over all CTAs (their int32 parts meet in the workspace by reductions,
+// which are exact in any order; the CTA that completes a tile writes it), the other tiles go whole, round robin.
+#ifndef TILE_M
+#define TILE_M 256
+#endif
+#ifndef WARP_GROUPS
+#define WARP_GROUPS 2
+#endif
+#ifndef SUBTILES
+#define SUBTILES 1
+#endif
+#ifndef STAGES
+#define STAGES 5
+#endif
+#ifndef CLUSTER
+#define CLUSTER 1
+#endif
+#include "wgmma.cuh"
+
+constexpr int TILE_N = BLOCK_ROWS * WARP_GROUPS * SUBTILES;
+constexpr int THREADS = 128 * (WARP_GROUPS + 1);
+constexpr int ACC = TILE_M / 2;
+constexpr int STEPS = BLOCK_K / 32;
+constexpr int A_BYTES = TILE_M * BLOCK_K;
+constexpr int B_BYTES = (WARP_GROUPS * SUBTILES * BLOCK_BYTES + 127) / 128 * 128;
+constexpr int STAGE_BYTES = A_BYTES + WARP_GROUPS * SUBTILES * BLOCK_BYTES;
+// 16-bit outputs of larger tiles leave through shared memory, CHUNK tokens of a warp group at a time.
+constexpr bool STAGED = TILE_M >= 32 && (OUT == OUT_F16 || OUT == OUT_BF16);
+constexpr int CHUNK = TILE_M % 64 == 0 ? 64 : 32;
+constexpr int STAGING_BYTES = STAGED ? WARP_GROUPS * CHUNK * 128 : 0;
+constexpr int PENDING = 2;
+// A CTA's pool is what the launch bounds leave a thread, times its threads: 3 x 168, 4 x 128, 5 x 96 a lane of four warps.
+constexpr int CONSUMER_REGISTERS = WARP_GROUPS <= 2 ? 232 : WARP_GROUPS == 3 ? 152 : 104;
+constexpr int PRODUCER_REGISTERS = WARP_GROUPS <= 2 ? 40 : WARP_GROUPS == 3 ? 56 : 48;
+
+struct Token {
+    float ta;
+    int offset;  // 128 * a_sum
+};
+
+// Offsets from the 1,024-byte aligned start of dynamic shared memory.
+constexpr int B_AT = STAGES * A_BYTES;
+constexpr int STAGING_AT = B_AT + STAGES * B_BYTES;
+constexpr int TOKENS_AT = STAGING_AT + STAGING_BYTES;
+constexpr int FULL_AT = TOKENS_AT + WARP_GROUPS * TILE_M * (int)sizeof(Token);
+constexpr int EMPTY_AT = FULL_AT + 8 * STAGES;
+constexpr int LAST_AT = EMPTY_AT + 8 * STAGES;
+// Dynamic shared memory: LAST_AT + 4 * WARP_GROUPS, and up to 1,023 bytes to align it.
+
+// A tile and the part of its K blocks that this CTA does.
+struct Piece {
+    int tile, k_begin, k_end;
+};
+
+// The pieces of this CTA (all CTAs of a cluster do the same k at neighbouring rows of B).
+struct Schedule {
+    const GemmArgs &args;
+    int m_tiles, tiles, sk_tiles, clusters, cluster, unit, unit_end, next;
+
+    __device__ Schedule(const GemmArgs &args) : args(args) {
+        int n_tiles = (args.n + TILE_N * CLUSTER - 1) / (TILE_N * CLUSTER);
+        m_tiles = (args.m + TILE_M - 1) / TILE_M;
+        tiles = n_tiles * m_tiles;
+        sk_tiles = args.sk_tiles / CLUSTER;
+        clusters = gridDim.x / CLUSTER;
+        cluster = blockIdx.x / CLUSTER;
+        long long units = (long long)sk_tiles * args.k_blocks;
+        unit = (int)(units * cluster / clusters);
+        unit_end = (int)(units * (cluster + 1) / clusters);
+        next = sk_tiles + cluster;
+    }
+
+    __device__ bool step(Piece &piece) {
+        if (unit < unit_end) {
+            piece.tile = unit / args.k_blocks;
+            piece.k_begin = unit - piece.tile * args.k_blocks;
+            piece.k_end = min(args.k_blocks, piece.k_begin + unit_end - unit);
+            unit += piece.k_end - piece.k_begin;
+            return true;
+        }
+        piece.tile = next;
+        piece.k_begin = 0;
+        piece.k_end = args.k_blocks;
+        next += clusters;
+        return piece.tile < tiles;
+    }
+
+    // Token tiles go fastest inside groups of raster_m, so that a wave reads few distinct rows of either operand.
+    __device__ void locate(int tile, int &m, int &n) const {
+        int width = args.raster_m > 0 ? min(args.raster_m, m_tiles) : m_tiles;
+        int n_tiles = tiles / m_tiles;
+        int group = tile / (width * n_tiles);
+        int rest = tile - group * width * n_tiles;
+        width = min(width, m_tiles - group * (args.raster_m > 0 ? args.raster_m : m_tiles));
+        n = (rest / width * CLUSTER + (int)(blockIdx.x % CLUSTER)) * TILE_N;
+        m = (group * args.raster_m + rest % width) * TILE_M;
+    }
+};
+
+struct Ring {
+    u32 stage = 0, phase = 0;
+
+    __device__ void step() {
+        if (++stage == STAGES) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+};
+
+__device__ __forceinline__ void load_stage(const TensorMap *a_map, const GemmArgs &args, u32 base, u32 stage, int m, int n, int k_block,
+                                           u64 a_policy, u64 b_policy) {
+    u32 full = base + FULL_AT + 8 * stage;
+    barrier_expect(full, STAGE_BYTES);
+    u32 b = base + B_AT + stage * B_BYTES;
+    int blocks = (args.n + BLOCK_ROWS - 1) / BLOCK_ROWS;
+#pragma unroll
+    for (int i = 0; i < WARP_GROUPS * SUBTILES; i++) {
+        // Rows beyond N repeat the last block; the epilogue drops them.
+        size_t block = (size_t)min(n / BLOCK_ROWS + i, blocks - 1) * args.k_blocks + k_block;
+        copy_bulk(b + i * BLOCK_BYTES, args.b + block * BLOCK_BYTES, BLOCK_BYTES, full, b_policy);
+    }
+    u32 a = base + stage * A_BYTES;
+#if CLUSTER > 1
+    int part = cluster_rank();
+    copy_box_multicast(a + part * (A_BYTES / CLUSTER), a_map, k_block * BLOCK_K, m + part * (TILE_M / CLUSTER), full, (1 << CLUSTER) - 1, a_policy);
+#else
+    copy_box(a, a_map, k_block * BLOCK_K, m, full, a_policy);
+#endif
+}
+
+__device__ void produce(const TensorMap *a_map, const GemmArgs &args, u32 base) {
+    Schedule schedule(args);
+    Ring ring;
+    Piece piece;
+    u64 a_policy = policy_evict_last();
+    // Weights that one token tile reads are read once.
+    u64 b_policy = args.m <= TILE_M ? policy_evict_first() : policy_evict_normal();
+    while (schedule.step(piece)) {
+        int m, n;
+        schedule.locate(piece.tile, m, n);
+#pragma unroll 1
+        for (int k_block = piece.k_begin; k_block < piece.k_end; k_block++) {
+            barrier_wait(base + EMPTY_AT + 8 * ring.stage, ring.phase ^ 1);
+            load_stage(a_map, args, base, ring.stage, m, n, k_block, a_policy, b_policy);
+            ring.step();
+        }
+    }
+}
+
+__device__ __forceinline__ uint4 load_shared_16(u32 address) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address));
+    return v;
+}
+
+__device__ __forceinline__ u32 load_shared_4(u32 address) {
+    u32 v;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address));
+    return v;
+}
+
+// One 64-row block's part of a lane: nibbles of 16 rows (2 a lane) by 128 k and their groups.
+struct Fragment {
+    u32 words[2 * STEPS];
+    u32 scales[BLOCK_GROUPS];
+
+    __device__ __forceinline__ void load(u32 block, int warp, int lane) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            uint4 v = load_shared_16(block + ((warp * 2 + half) * 32 + lane) * 16);
+            words[4 * half] = v.x;
+            words[4 * half + 1] = v.y;
+            words[4 * half + 2] = v.z;
+            words[4 * half + 3] = v.w;
+        }
+#pragma unroll
+        for (int sub = 0; sub < BLOCK_GROUPS; sub++)
+            scales[sub] = load_shared_4(block + BLOCK_WEIGHT_BYTES + ((warp * BLOCK_GROUPS + sub) * 8 + lane / 4) * 4);
+    }
+
+    __device__ __forceinline__ void unpack(int step, u32 (&a)[4]) const {
+        u32 scale = scales[step * BLOCK_GROUPS / STEPS];
+        Group low = group_of(scale, 0), up = group_of(scale, 1);
+        a[0] = unpack_low(words[2 * step], low);
+        a[1] = unpack_low(words[2 * step + 1], up);
+        a[2] = unpack_high(words[2 * step], low);
+        a[3] = unpack_high(words[2 * step + 1], up);
+    }
+};
+
+__device__ __forceinline__ void release(u32 base, u32 stage, int lane) {
+    u32 empty = base + EMPTY_AT + 8 * stage;
+#if CLUSTER > 1
+    if (lane < CLUSTER) barrier_arrive(empty, lane);
+#else
+    if (lane == 0) barrier_arrive(empty);
+#endif
+}
+
+struct Consumer {
+    const GemmArgs &args;
+    u32 base;
+    int group, warp, lane;
+    Ring ring;
+    int acc[SUBTILES][ACC];
+    u32 a[STEPS][SUBTILES][4];
+
+    __device__ __forceinline__ Consumer(const GemmArgs &args, u32 base)
+        : args(args), base(base), group(threadIdx.x / 128), warp(threadIdx.x / 32 % 4), lane(threadIdx.x % 32) {}
+
+    __device__ __forceinline__ void multiply(int k_count) {
+        u32 previous = 0;
+#pragma unroll 1
+        for (int i = 0; i < k_count; i++) {
+            barrier_wait(base + FULL_AT + 8 * ring.stage, ring.phase);
+            Fragment fragment[SUBTILES];
+#pragma unroll
+            for (int sub = 0; sub < SUBTILES; sub++)
+                fragment[sub].load(base + B_AT + ring.stage * B_BYTES + (group * SUBTILES + sub) * BLOCK_BYTES, warp, lane);
+            u64 tokens = wgmma_descriptor(base + ring.stage * A_BYTES);
+#pragma unroll
+            for (int step = 0; step < STEPS; step++) {
+#pragma unroll
+                for (int sub = 0; sub < SUBTILES; sub++) fragment[sub].unpack(step, a[step][sub]);
+                wgmma_fence();
+#pragma unroll
+                for (int sub = 0; sub < SUBTILES; sub++) wgmma(acc[sub], a[step][sub], tokens + 2 * step, i > 0 || step > 0);
+                wgmma_commit();
+                wgmma_wait<PENDING>();
+                if (step == PENDING - 1 && i > 0) release(base, previous, lane);
+            }
+            previous = ring.stage;
+            ring.step();
+        }
+        wgmma_wait<0>();
+        release(base, previous, lane);
+    }
+
+    __device__ __forceinline__ Token *tokens() const;
+    __device__ __forceinline__ void load_tokens(int m) const;
+    __device__ __forceinline__ bool reduce(int sk_tile, int k_count, int m_valid);
+    __device__ __forceinline__ void write(int sub, int m, int n);
+    __device__ __forceinline__ void write_staged(int sub, int m, int n, const float (&s1)[2], const float (&bias)[2]);
+    __device__ __forceinline__ void write_direct(int sub, int m, int n, const float (&s1)[2], const float (&bias)[2]);
+    __device__ void run();
+};
+
+extern __shared__ u8 shared_bytes[];
+
+__device__ __forceinline__ u8 *shared_at(u32 offset) {
+    u32 start = shared_address(shared_bytes);
+    return shared_bytes + ((start + 1023) / 1024 * 1024 - start) + offset;
+}
+
+__device__ __forceinline__ Token *Consumer::tokens() const {
+    return (Token *)shared_at(TOKENS_AT) + group * TILE_M;
+}
+
+// What the epilogue needs of each token; the main loop hides the loads.
+__device__ __forceinline__ void Consumer::load_tokens(int m) const {
+    for (int i = threadIdx.x % 128; i < TILE_M; i += 128) {
+        int token = min(m + i, args.m - 1);
+        tokens()[i] = Token{args.ta[token], 128 * args.a_sum[token]};
+    }
+}
+
+// Adds this CTA's part of a shared tile to the workspace; true for the warp group that completes the sum, which then holds all of it.
+__device__ __forceinline__ bool Consumer::reduce(int sk_tile, int k_count, int m_valid) {
+    int *sums = (int *)args.workspace + (size_t)sk_tile * (TILE_M * TILE_N) + group * SUBTILES * ACC * 128 + threadIdx.x % 128;
+    int *count = (int *)args.workspace + (size_t)args.sk_tiles * (TILE_M * TILE_N) + sk_tile * WARP_GROUPS + group;
+    int *last = (int *)shared_at(LAST_AT) + group;
+#pragma unroll
+    for (int sub = 0; sub < SUBTILES; sub++)
+#pragma unroll
+        for (int i = 0; i < ACC; i++)
+            if (i / 4 * 8 + lane % 4 * 2 + i % 2 < m_valid)
+                asm volatile("red.relaxed.gpu.global.add.s32 [%0], %1;" ::"l"(sums + (sub * ACC + i) * 128), "r"(acc[sub][i]) : "memory");
+    group_sync(1 + group);
+    if (threadIdx.x % 128 == 0) {
+        // The barrier put the group's reductions before this thread; its fences carry them to the device and back.
+        asm volatile("fence.acq_rel.gpu;" ::: "memory");
+        int before = atomicAdd(count, k_count);
+        *last = before + k_count == args.k_blocks;
+        if (*last) *count = 0;
+        asm volatile("fence.acq_rel.gpu;" ::: "memory");
+    }
+    group_sync(1 + group);
+    if (!*last) return false;
+#pragma unroll
+    for (int sub = 0; sub < SUBTILES; sub++)
+#pragma unroll
+        for (int i = 0; i < ACC; i++)
+            if (i / 4 * 8 + lane % 4 * 2 + i % 2 < m_valid) {
+                int *sum = sums + (sub * ACC + i) * 128;
+                asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(acc[sub][i]) : "l"(sum) : "memory");
+                asm volatile("st.relaxed.gpu.global.s32 [%0], %1;" ::"l"(sum), "r"(0) : "memory");
+            }
+    return true;
+}
+
+__device__ __forceinline__ void Consumer::write(int sub, int m, int n) {
+    float s1[2], bias[2];
+#pragma unroll
+    for (int up = 0; up < 2; up++) {
+        int row = min(n + warp * 16 + up * 8 + lane / 4, args.n - 1);
+        s1[up] = args.s1[row];
+        bias[up] = args.bias ? args.bias[row] : 0.0f;
+    }
+    if (STAGED)
+        write_staged(sub, m, n, s1, bias);
+    else
+        write_direct(sub, m, n, s1, bias);
+}
+
+__device__ __forceinline__ void Consumer::write_direct(int sub, int m, int n, const float (&s1)[2], const float (&bias)[2]) {
+#pragma unroll
+    for (int i = 0; i < ACC; i++) {
+        int at = i / 4 * 8 + lane % 4 * 2 + i % 2, up = i / 2 % 2;
+        int row = n + warp * 16 + up * 8 + lane / 4;
+        Token token = tokens()[at];
+        if (m + at < args.m && row < args.n) store_one(args, m + at, row, acc[sub][i] - token.offset, token.ta, s1[up], bias[up]);
+    }
+}
+
+// The transposing store puts CHUNK tokens by 64 rows of B (128 bytes) into shared memory, swizzled; rows of 128 bytes go out.
+__device__ __forceinline__ void Consumer::write_staged(int sub, int m, int n, const float (&s1)[2], const float (&bias)[2]) {
+    u32 staging = base + STAGING_AT + group * (CHUNK * 128);
+    const bool wide = args.ldd % 8 == 0 && (u64)args.d % 16 == 0;
+#pragma unroll
+    for (int chunk = 0; chunk < TILE_M / CHUNK; chunk++) {
+        if (m + chunk * CHUNK >= args.m) break;
+#pragma unroll
+        for (int j = 0; j < CHUNK / 8; j += 2) {
+            u32 packed[4];
+#pragma unroll
+            for (int q = 0; q < 4; q++) {
+                int up = q % 2, eight = chunk * (CHUNK / 8) + j + q / 2;
+                const Token *token = tokens() + eight * 8 + lane % 4 * 2;
+                const int *pair = &acc[sub][eight * 4 + up * 2];
+                packed[q] = pack_half(scaled(pair[0] - token[0].offset, token[0].ta, s1[up], bias[up]),
+                                      scaled(pair[1] - token[1].offset, token[1].ta, s1[up], bias[up]));
+            }
+            int row = (j + lane / 16) * 8 + lane % 8, column = warp * 2 + lane / 8 % 2;
+            asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                             staging + row * 128 + (column ^ (row % 8)) * 16),
+                         "r"(packed[0]), "r"(packed[1]), "r"(packed[2]), "r"(packed[3])
+                         : "memory");
+        }
+        group_sync(1 + group);
+#pragma unroll
+        for (int i = threadIdx.x % 128; i < CHUNK * 8; i += 128) {
+            int row = i / 8, column = i % 8, token = m + chunk * CHUNK + row, at = n + column * 8;
+            uint4 v = load_shared_16(staging + row * 128 + (column ^ (row % 8)) * 16);
+            if (token >= args.m || at >= args.n) continue;
+            u16 *to = (u16 *)args.d + (size_t)token * args.ldd + at;
+            if (wide && at + 8 <= args.n) {
+                *(uint4 *)to = v;
+            } else {
+                u32 words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+                for (int e = 0; e < 8; e++)
+                    if (at + e < args.n) to[e] = (u16)(words[e / 2] >> (e % 2 * 16));
+            }
+        }
+        group_sync(1 + group);
+    }
+}
+
+__device__ __forceinline__ void Consumer::run() {
+    Schedule schedule(args);
+    Piece piece;
+#pragma unroll
+    for (int sub = 0; sub < SUBTILES; sub++)
+#pragma unroll
+        for (int i = 0; i < ACC; i++) acc[sub][i] = 0;
+    while (schedule.step(piece)) {
+        int m, n, k_count = piece.k_end - piece.k_begin;
+        schedule.locate(piece.tile, m, n);
+        load_tokens(m);
+        group_sync(1 + group);
+        multiply(k_count);
+        int sk_tile = piece.tile * CLUSTER + (int)(blockIdx.x % CLUSTER);
+        if (k_count == args.k_blocks || reduce(sk_tile, k_count, args.m - m))
+#pragma unroll
+            for (int sub = 0; sub < SUBTILES; sub++) write(sub, m, n + (group * SUBTILES + sub) * BLOCK_ROWS);
+        group_sync(1 + group);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+    gemm_w4a8_sm90(const __grid_constant__ TensorMap a_map, const GemmArgs args) {
+    u32 base = shared_address(shared_at(0));
+    if (threadIdx.x == 0) {
+        for (int stage = 0; stage < STAGES; stage++) {
+            barrier_init(base + FULL_AT + 8 * stage, 1);
+            barrier_init(base + EMPTY_AT + 8 * stage, 4 * WARP_GROUPS * CLUSTER);
+        }
+        fence_barrier_init();
+    }
+    __syncthreads();
+#if CLUSTER > 1
+    cluster_sync();
+#endif
+    if (threadIdx.x >= 128 * WARP_GROUPS) {
+        registers_give<PRODUCER_REGISTERS>();
+        if (threadIdx.x == 128 * WARP_GROUPS) produce(&a_map, args, base);
+    } else {
+        registers_take<CONSUMER_REGISTERS>();
+        Consumer consumer(args, base);
+        consumer.run();
+    }
+#if CLUSTER > 1
+    cluster_sync();
+#endif
+}
