@@ -5,7 +5,9 @@
 // A consumer warp group reads its 16 bytes a lane, spends 2.5 instructions on four weights and issues wgmma straight from the
 // registers; a k step's unpack runs under the products of the two steps before it. Unpacked weights touch no memory.
 //
-// Work: the first sk_tiles tiles are cut into equal K ranges over all CTAs (their int32 parts meet in the workspace by reductions,
+// SPLIT_K > 1: as many CTAs of a cluster do a part of K each and pass int32 sums through distributed shared memory; each writes its
+// share of the tokens. One tile a cluster, no workspace.
+// Otherwise: the first sk_tiles tiles are cut into equal K ranges over all CTAs (their int32 parts meet in the workspace by reductions,
 // which are exact in any order; the CTA that completes a tile writes it), the other tiles go whole, round robin.
 #ifndef TILE_M
 #define TILE_M 256
@@ -22,6 +24,9 @@
 #ifndef CLUSTER
 #define CLUSTER 1
 #endif
+#ifndef SPLIT_K
+#define SPLIT_K 1
+#endif
 #include "wgmma.cuh"
 
 constexpr int TILE_N = BLOCK_ROWS * WARP_GROUPS * SUBTILES;
@@ -32,8 +37,9 @@ constexpr int A_BYTES = TILE_M * BLOCK_K;
 constexpr int B_BYTES = (WARP_GROUPS * SUBTILES * BLOCK_BYTES + 127) / 128 * 128;
 constexpr int STAGE_BYTES = A_BYTES + WARP_GROUPS * SUBTILES * BLOCK_BYTES;
 // 16-bit outputs of larger tiles leave through shared memory, CHUNK tokens of a warp group at a time.
-constexpr bool STAGED = TILE_M >= 32 && (OUT == OUT_F16 || OUT == OUT_BF16);
-constexpr int CHUNK = TILE_M % 64 == 0 ? 64 : 32;
+constexpr int OUT_TOKENS = TILE_M / SPLIT_K;
+constexpr bool STAGED = OUT_TOKENS % 16 == 0 && (OUT == OUT_F16 || OUT == OUT_BF16);
+constexpr int CHUNK = OUT_TOKENS % 64 == 0 ? 64 : OUT_TOKENS % 32 == 0 ? 32 : 16;
 constexpr int STAGING_BYTES = STAGED ? WARP_GROUPS * CHUNK * 128 : 0;
 constexpr int PENDING = 2;
 // A CTA's pool is what the launch bounds leave a thread, times its threads: 3 x 168, 4 x 128, 5 x 96 a lane of four warps.
@@ -48,11 +54,26 @@ struct Token {
 // Offsets from the 1,024-byte aligned start of dynamic shared memory.
 constexpr int B_AT = STAGES * A_BYTES;
 constexpr int STAGING_AT = B_AT + STAGES * B_BYTES;
-constexpr int TOKENS_AT = STAGING_AT + STAGING_BYTES;
+// Sums from the SPLIT_K - 1 other parts: [part][warp group][subtile][four sums][thread].
+constexpr int OUT_ACC = ACC / SPLIT_K;
+constexpr int SUMS_BYTES = SUBTILES * OUT_ACC * 128 * 4;
+constexpr int SUMS_AT = STAGING_AT + STAGING_BYTES;
+constexpr int TOKENS_AT = SUMS_AT + (SPLIT_K - 1) * WARP_GROUPS * SUMS_BYTES;
 constexpr int FULL_AT = TOKENS_AT + WARP_GROUPS * TILE_M * (int)sizeof(Token);
 constexpr int EMPTY_AT = FULL_AT + 8 * STAGES;
-constexpr int LAST_AT = EMPTY_AT + 8 * STAGES;
+constexpr int SUMS_FULL_AT = EMPTY_AT + 8 * STAGES;
+constexpr int LAST_AT = SUMS_FULL_AT + 8 * WARP_GROUPS;
+static_assert(OUT_ACC % 4 == 0, "parts of K share tokens by eight");
 // Dynamic shared memory: LAST_AT + 4 * WARP_GROUPS, and up to 1,023 bytes to align it.
+
+// The place of this CTA in its cluster: neighbouring rows of B, then parts of K.
+__device__ __forceinline__ int n_part() {
+    return blockIdx.x % CLUSTER;
+}
+
+__device__ __forceinline__ int k_part() {
+    return blockIdx.x / CLUSTER % SPLIT_K;
+}
 
 // A tile and the part of its K blocks that this CTA does.
 struct Piece {
@@ -69,8 +90,8 @@ struct Schedule {
         m_tiles = (args.m + TILE_M - 1) / TILE_M;
         tiles = n_tiles * m_tiles;
         sk_tiles = args.sk_tiles / CLUSTER;
-        clusters = gridDim.x / CLUSTER;
-        cluster = blockIdx.x / CLUSTER;
+        clusters = gridDim.x / (CLUSTER * SPLIT_K);
+        cluster = blockIdx.x / (CLUSTER * SPLIT_K);
         long long units = (long long)sk_tiles * args.k_blocks;
         unit = (int)(units * cluster / clusters);
         unit_end = (int)(units * (cluster + 1) / clusters);
@@ -86,8 +107,8 @@ struct Schedule {
             return true;
         }
         piece.tile = next;
-        piece.k_begin = 0;
-        piece.k_end = args.k_blocks;
+        piece.k_begin = args.k_blocks * k_part() / SPLIT_K;
+        piece.k_end = args.k_blocks * (k_part() + 1) / SPLIT_K;
         next += clusters;
         return piece.tile < tiles;
     }
@@ -99,7 +120,7 @@ struct Schedule {
         int group = tile / (width * n_tiles);
         int rest = tile - group * width * n_tiles;
         width = min(width, m_tiles - group * (args.raster_m > 0 ? args.raster_m : m_tiles));
-        n = (rest / width * CLUSTER + (int)(blockIdx.x % CLUSTER)) * TILE_N;
+        n = (rest / width * CLUSTER + n_part()) * TILE_N;
         m = (group * args.raster_m + rest % width) * TILE_M;
     }
 };
@@ -129,8 +150,8 @@ __device__ __forceinline__ void load_stage(const TensorMap *a_map, const GemmArg
     }
     u32 a = base + stage * A_BYTES;
 #if CLUSTER > 1
-    int part = cluster_rank();
-    copy_box_multicast(a + part * (A_BYTES / CLUSTER), a_map, k_block * BLOCK_K, m + part * (TILE_M / CLUSTER), full, (1 << CLUSTER) - 1, a_policy);
+    u16 mask = ((1 << CLUSTER) - 1) << (k_part() * CLUSTER);
+    copy_box_multicast(a + n_part() * (A_BYTES / CLUSTER), a_map, k_block * BLOCK_K, m + n_part() * (TILE_M / CLUSTER), full, mask, a_policy);
 #else
     copy_box(a, a_map, k_block * BLOCK_K, m, full, a_policy);
 #endif
@@ -199,7 +220,7 @@ struct Fragment {
 __device__ __forceinline__ void release(u32 base, u32 stage, int lane) {
     u32 empty = base + EMPTY_AT + 8 * stage;
 #if CLUSTER > 1
-    if (lane < CLUSTER) barrier_arrive(empty, lane);
+    if (lane < CLUSTER) barrier_arrive(empty, k_part() * CLUSTER + lane);
 #else
     if (lane == 0) barrier_arrive(empty);
 #endif
@@ -241,12 +262,13 @@ struct Consumer {
             ring.step();
         }
         wgmma_wait<0>();
-        release(base, previous, lane);
+        if (k_count > 0) release(base, previous, lane);
     }
 
     __device__ __forceinline__ Token *tokens() const;
     __device__ __forceinline__ void load_tokens(int m) const;
     __device__ __forceinline__ bool reduce(int sk_tile, int k_count, int m_valid);
+    __device__ __forceinline__ void exchange();
     __device__ __forceinline__ void write(int sub, int m, int n);
     __device__ __forceinline__ void write_staged(int sub, int m, int n, const float (&s1)[2], const float (&bias)[2]);
     __device__ __forceinline__ void write_direct(int sub, int m, int n, const float (&s1)[2], const float (&bias)[2]);
@@ -266,7 +288,7 @@ __device__ __forceinline__ Token *Consumer::tokens() const {
 
 // What the epilogue needs of each token; the main loop hides the loads.
 __device__ __forceinline__ void Consumer::load_tokens(int m) const {
-    for (int i = threadIdx.x % 128; i < TILE_M; i += 128) {
+    for (int i = threadIdx.x % 128; i < OUT_TOKENS; i += 128) {
         int token = min(m + i, args.m - 1);
         tokens()[i] = Token{args.ta[token], 128 * args.a_sum[token]};
     }
@@ -306,6 +328,48 @@ __device__ __forceinline__ bool Consumer::reduce(int sk_tile, int k_count, int m
     return true;
 }
 
+// Sends each part of K its tokens' sums and adds what the other parts send: acc then begins with this CTA's share.
+__device__ __forceinline__ void Consumer::exchange() {
+    const int thread = threadIdx.x % 128;
+    const u32 full = base + SUMS_FULL_AT + 8 * group;
+    if (thread == 0) barrier_expect(full, (SPLIT_K - 1) * SUMS_BYTES);
+    int own[SUBTILES][OUT_ACC];
+#pragma unroll
+    for (int part = 0; part < SPLIT_K; part++) {
+        const int from = (k_part() + SPLIT_K - part - 1) % SPLIT_K;  // our slot at `part`: parts after it come first
+        u32 to = remote_address(base + SUMS_AT + (from * WARP_GROUPS + group) * SUMS_BYTES + thread * 16, part * CLUSTER + n_part());
+        u32 barrier = remote_address(full, part * CLUSTER + n_part());
+#pragma unroll
+        for (int sub = 0; sub < SUBTILES; sub++)
+#pragma unroll
+            for (int i = 0; i < OUT_ACC; i += 4) {
+                const int *v = &acc[sub][part * OUT_ACC + i];
+                if (part == k_part()) {
+#pragma unroll
+                    for (int e = 0; e < 4; e++) own[sub][i + e] = v[e];
+                } else {
+                    store_remote(to + (sub * OUT_ACC + i) * 512, v, barrier);
+                }
+            }
+    }
+    barrier_wait(full, 0);
+#pragma unroll
+    for (int sub = 0; sub < SUBTILES; sub++)
+#pragma unroll
+        for (int i = 0; i < OUT_ACC; i += 4) {
+#pragma unroll
+            for (int slot = 0; slot < SPLIT_K - 1; slot++) {
+                uint4 v = load_shared_16(base + SUMS_AT + (slot * WARP_GROUPS + group) * SUMS_BYTES + (sub * OUT_ACC + i) * 512 + thread * 16);
+                own[sub][i] += (int)v.x;
+                own[sub][i + 1] += (int)v.y;
+                own[sub][i + 2] += (int)v.z;
+                own[sub][i + 3] += (int)v.w;
+            }
+#pragma unroll
+            for (int e = 0; e < 4; e++) acc[sub][i + e] = own[sub][i + e];
+        }
+}
+
 __device__ __forceinline__ void Consumer::write(int sub, int m, int n) {
     float s1[2], bias[2];
 #pragma unroll
@@ -322,7 +386,7 @@ __device__ __forceinline__ void Consumer::write(int sub, int m, int n) {
 
 __device__ __forceinline__ void Consumer::write_direct(int sub, int m, int n, const float (&s1)[2], const float (&bias)[2]) {
 #pragma unroll
-    for (int i = 0; i < ACC; i++) {
+    for (int i = 0; i < OUT_ACC; i++) {
         int at = i / 4 * 8 + lane % 4 * 2 + i % 2, up = i / 2 % 2;
         int row = n + warp * 16 + up * 8 + lane / 4;
         Token token = tokens()[at];
@@ -335,7 +399,7 @@ __device__ __forceinline__ void Consumer::write_staged(int sub, int m, int n, co
     u32 staging = base + STAGING_AT + group * (CHUNK * 128);
     const bool wide = args.ldd % 8 == 0 && (u64)args.d % 16 == 0;
 #pragma unroll
-    for (int chunk = 0; chunk < TILE_M / CHUNK; chunk++) {
+    for (int chunk = 0; chunk < OUT_TOKENS / CHUNK; chunk++) {
         if (m + chunk * CHUNK >= args.m) break;
 #pragma unroll
         for (int j = 0; j < CHUNK / 8; j += 2) {
@@ -384,13 +448,13 @@ __device__ __forceinline__ void Consumer::run() {
     while (schedule.step(piece)) {
         int m, n, k_count = piece.k_end - piece.k_begin;
         schedule.locate(piece.tile, m, n);
-        load_tokens(m);
+        load_tokens(m + k_part() * OUT_TOKENS);
         group_sync(1 + group);
         multiply(k_count);
-        int sk_tile = piece.tile * CLUSTER + (int)(blockIdx.x % CLUSTER);
-        if (k_count == args.k_blocks || reduce(sk_tile, k_count, args.m - m))
+        if (SPLIT_K > 1) exchange();
+        if (SPLIT_K > 1 || k_count == args.k_blocks || reduce(piece.tile * CLUSTER + n_part(), k_count, args.m - m))
 #pragma unroll
-            for (int sub = 0; sub < SUBTILES; sub++) write(sub, m, n + (group * SUBTILES + sub) * BLOCK_ROWS);
+            for (int sub = 0; sub < SUBTILES; sub++) write(sub, m + k_part() * OUT_TOKENS, n + (group * SUBTILES + sub) * BLOCK_ROWS);
         group_sync(1 + group);
     }
 }
@@ -398,17 +462,21 @@ __device__ __forceinline__ void Consumer::run() {
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     gemm_w4a8_sm90(const __grid_constant__ TensorMap a_map, const GemmArgs args) {
     u32 base = shared_address(shared_at(0));
+    let_dependents_start();
     if (threadIdx.x == 0) {
+        asm volatile("prefetch.tensormap [%0];" ::"l"(&a_map) : "memory");
         for (int stage = 0; stage < STAGES; stage++) {
             barrier_init(base + FULL_AT + 8 * stage, 1);
             barrier_init(base + EMPTY_AT + 8 * stage, 4 * WARP_GROUPS * CLUSTER);
         }
+        for (int group = 0; group < WARP_GROUPS; group++) barrier_init(base + SUMS_FULL_AT + 8 * group, 1);
         fence_barrier_init();
     }
     __syncthreads();
-#if CLUSTER > 1
+#if CLUSTER * SPLIT_K > 1
     cluster_sync();
 #endif
+    wait_for_producers();
     if (threadIdx.x >= 128 * WARP_GROUPS) {
         registers_give<PRODUCER_REGISTERS>();
         if (threadIdx.x == 128 * WARP_GROUPS) produce(&a_map, args, base);
@@ -417,7 +485,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
         Consumer consumer(args, base);
         consumer.run();
     }
-#if CLUSTER > 1
+    // Nobody leaves while a neighbour may still write here.
+#if CLUSTER * SPLIT_K > 1
     cluster_sync();
 #endif
 }

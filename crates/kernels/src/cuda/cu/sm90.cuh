@@ -33,6 +33,20 @@ __device__ __forceinline__ void barrier_arrive(u32 barrier) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
+// The address of this CTA's `address` in another CTA of the cluster.
+__device__ __forceinline__ u32 remote_address(u32 address, u32 cta) {
+    u32 remote;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(remote) : "r"(address), "r"(cta));
+    return remote;
+}
+
+// 16 bytes to another CTA's shared memory, counted by its barrier; both addresses are remote.
+__device__ __forceinline__ void store_remote(u32 to, const int *v, u32 barrier) {
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to), "r"(v[0]), "r"(v[1]),
+                 "r"(v[2]), "r"(v[3]), "r"(barrier)
+                 : "memory");
+}
+
 __device__ __forceinline__ void barrier_wait(u32 barrier, u32 phase) {
     asm volatile(
         "{\n.reg .pred done;\n"

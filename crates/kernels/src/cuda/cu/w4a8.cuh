@@ -43,6 +43,20 @@ struct GemmArgs {
     int m, n, k, lda, ldd, k_blocks, sk_tiles, raster_m;
 };
 
+// Programmatic launch: the next kernel of the stream may begin (its weights do not depend on us)...
+__device__ __forceinline__ void let_dependents_start() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// ...and waits here for whatever wrote its activations or still reads its output. Nothing to wait for in a plain launch.
+__device__ __forceinline__ void wait_for_producers() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 struct Group {
     u32 s2;
     u32 offset;  // (128 - s2 * zero) * 0x01010101
