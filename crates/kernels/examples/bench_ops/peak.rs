@@ -12,7 +12,7 @@ pub fn peaks(backend: &CpuBackend, table: &mut Table) {
         const STEPS: usize = 100_000;
         let (lanes, run): (usize, fn(usize)) = match backend.isa() {
             // SAFETY: the backend exists, so the instruction set does.
-            Isa::Avx512Vnni => (16, |steps| unsafe { chains::fma_avx512(steps) }),
+            Isa::Avx512Vnni | Isa::Amx => (16, |steps| unsafe { chains::fma_avx512(steps) }),
             // SAFETY: as above.
             Isa::Avx2 | Isa::AvxVnni => (8, |steps| unsafe { chains::fma_avx2(steps) }),
             Isa::Naive => return,
@@ -21,7 +21,7 @@ pub fn peaks(backend: &CpuBackend, table: &mut Table) {
         table.row(backend, "peak_fma", "registers", operations, "GFLOPS", || {
             run(STEPS)
         });
-        if backend.isa() == Isa::Avx512Vnni {
+        if matches!(backend.isa(), Isa::Avx512Vnni | Isa::Amx) {
             // SAFETY: as above.
             let run = || unsafe { chains::dot_avx512(STEPS) };
             table.row(backend, "peak_dot", "registers", 4.0 * operations, "GOPS", run);

@@ -152,7 +152,7 @@ impl Backend for CpuBackend {
     }
 
     fn quantized(&self, capacity: usize, columns: usize) -> Quantized {
-        Quantized::new(capacity, columns)
+        Quantized::new(self.isa, capacity, columns)
     }
 
     fn pack(&self, weights: LinearWeights) -> Result<Linear, KernelError> {
@@ -263,8 +263,7 @@ impl Backend for CpuBackend {
 
     fn quantize(&self, out: &mut Quantized, x: &Matrix, scale: ActivationScale) {
         out.columns = x.columns;
-        out.resize(x.rows);
-        let (tile_rows, row_quads, blocks) = (out.tile_rows(), out.row_quads(), out.blocks());
+        let (layout, blocks) = (out.resize(x.rows), out.blocks());
         let QuantizedParts {
             quads,
             scales,
@@ -274,13 +273,15 @@ impl Backend for CpuBackend {
         // Whole tiles, since their rows lie side by side.
         let rows_per_chunk = CHUNK_ELEMENTS
             .div_ceil(x.columns.max(1))
-            .next_multiple_of(tile_rows);
+            .next_multiple_of(layout.tile_rows);
         self.pool.run(x.rows.div_ceil(rows_per_chunk), |chunk| {
             let rows = chunk * rows_per_chunk..((chunk + 1) * rows_per_chunk).min(x.rows);
-            let tiles = rows.start * row_quads..rows.end.next_multiple_of(tile_rows) * row_quads;
+            let first_row = rows.start;
+            let tiles =
+                rows.start * layout.row_quads..rows.end.next_multiple_of(layout.tile_rows) * layout.row_quads;
             // SAFETY: each tile belongs to one chunk.
             let quads = unsafe { quads.range(tiles) };
-            for (row, row_in_chunk) in rows.zip(0..) {
+            for row in rows {
                 // SAFETY: each row belongs to one chunk.
                 let (scale_out, sums) = unsafe {
                     (
@@ -288,9 +289,8 @@ impl Backend for CpuBackend {
                         sums.range(row * blocks..(row + 1) * blocks),
                     )
                 };
-                let start = row_in_chunk / tile_rows * tile_rows * row_quads + row_in_chunk % tile_rows;
-                scale_out[0] =
-                    quantize::quantize(self.isa, x.row(row), scale, &mut quads[start..], tile_rows, sums);
+                let quads = &mut quads[layout.row(row - first_row)..];
+                scale_out[0] = quantize::quantize(self.isa, x.row(row), scale, quads, layout, sums);
             }
         });
     }

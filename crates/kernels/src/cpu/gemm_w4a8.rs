@@ -11,6 +11,8 @@ use std::ops::Range;
 use dualgrain_format::{GroupSize, Int8Linear, QuantizedLinear, int4};
 
 use super::aligned::Aligned;
+#[cfg(target_arch = "x86_64")]
+use super::gemm_w4a8_amx::Weights as TiledWeights;
 use super::gemm_w4a8_tile::{
     FEW_ROWS, GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, w4, w4_panels, w8,
     w8_shape, widen, widens,
@@ -23,15 +25,17 @@ use crate::KernelError;
 
 /// Tokens of a task: at K = 4,096 their codes fill half of a 2 MB second-level cache.
 const TASK_ROWS: usize = 20 * TILE_ROWS;
+/// Tokens of a task on AMX: widening a panel costs what the product with 48 tokens does, so there are many.
+pub(super) const TILED_TASK_ROWS: usize = 512;
 /// W8 lines of a panel that tokens pass over at a time: 16 KB of a pair of panels and 6 KB of codes, both in the
 /// first-level cache.
 const BLOCK_LINES: usize = 128;
 /// Panels whose sums are written together.
-const FINISH_PANELS: usize = 4;
+pub(super) const FINISH_PANELS: usize = 4;
 /// Sums of the largest W4 tile: 12 tokens x 1 panel, 4 x 2, 2 x 4.
 const MAX_W4_SUMS: usize = TILE_ROWS * PANEL;
 /// Panels of a task when there is work enough for all threads.
-const MAX_TASK_PANELS: usize = 16;
+pub(super) const MAX_TASK_PANELS: usize = 16;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { w8: None, sums: Vec::new(), acc: Vec::new() }) };
@@ -97,7 +101,8 @@ impl PackedInt {
     pub(crate) fn pack_w8(linear: &Int8Linear) -> Result<Self, KernelError> {
         let (n, k) = (linear.n(), linear.k());
         let (num_panels, padded_k) = checked_panels(n, k)?;
-        let mut w8 = Aligned::filled(128u8, num_panels * PANEL * padded_k);
+        // AMX reads whole tiles of 64 k: half a tile follows the last panel.
+        let mut w8 = Aligned::filled(128u8, num_panels * PANEL * padded_k + PANEL * K_STEP);
         for (row, weights) in linear.w8().chunks_exact(k).enumerate() {
             let panel = &mut w8[row / PANEL * PANEL * padded_k..][..PANEL * padded_k];
             for (line, weights) in panel.chunks_exact_mut(LINE).zip(weights.chunks(W8_LINE_K)) {
@@ -140,8 +145,22 @@ impl PackedInt {
         codes + 4 * (self.s1.len() + self.bias.len())
     }
 
-    fn padded_k(&self) -> usize {
+    pub(super) fn padded_k(&self) -> usize {
         self.k.next_multiple_of(K_STEP)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl PackedInt {
+    fn tiled(&self) -> TiledWeights<'_> {
+        match &self.codes {
+            Codes::W8(codes) => TiledWeights::W8(codes, PANEL * self.padded_k()),
+            Codes::W4 {
+                q,
+                groups,
+                group_size,
+            } => TiledWeights::W4(W4Packing::new(self, q, groups, *group_size)),
+        }
     }
 }
 
@@ -190,7 +209,8 @@ pub(crate) enum Sink<'a> {
 pub(crate) fn gemm(isa: Isa, pool: &Pool, a: &Quantized, weights: &PackedInt, sink: &Sink<'_>) {
     assert_eq!(a.columns, weights.k, "columns of A and K of the weights");
     let num_panels = weights.n.div_ceil(PANEL);
-    let row_blocks = a.rows.div_ceil(TASK_ROWS);
+    let task_rows = if a.is_tiled() { TILED_TASK_ROWS } else { TASK_ROWS };
+    let row_blocks = a.rows.div_ceil(task_rows);
     let task_panels = panels_per_task(pool, num_panels * row_blocks);
     // Reading a weight costs about half an operation, a token's product with it a 32nd.
     let operations = weights.n * weights.k / 2 * (16 + a.rows) / 16;
@@ -199,7 +219,7 @@ pub(crate) fn gemm(isa: Isa, pool: &Pool, a: &Quantized, weights: &PackedInt, si
         row_blocks * num_panels.div_ceil(task_panels),
         |task| {
             let (row_block, first) = (task % row_blocks, task / row_blocks * task_panels);
-            let rows = row_block * TASK_ROWS..((row_block + 1) * TASK_ROWS).min(a.rows);
+            let rows = row_block * task_rows..((row_block + 1) * task_rows).min(a.rows);
             let panels = first..(first + task_panels).min(num_panels);
             let task = Task {
                 isa,
@@ -208,6 +228,10 @@ pub(crate) fn gemm(isa: Isa, pool: &Pool, a: &Quantized, weights: &PackedInt, si
                 sink,
                 rows,
             };
+            #[cfg(target_arch = "x86_64")]
+            if a.is_tiled() {
+                return task.amx(&weights.tiled(), panels);
+            }
             SCRATCH.with_borrow_mut(|scratch| match &weights.codes {
                 Codes::W8(codes) => task.w8(codes, panels, scratch),
                 Codes::W4 {
@@ -235,13 +259,13 @@ fn panels_per_task(pool: &Pool, panels_and_blocks: usize) -> usize {
 }
 
 /// A W4 matrix cut into panels.
-struct W4Packing<'a> {
+pub(super) struct W4Packing<'a> {
     q: &'a [u8],
     groups: &'a [u8],
     panel_bytes: usize,
     panel_group_bytes: usize,
     num_groups: usize,
-    lines_per_group: usize,
+    pub(super) lines_per_group: usize,
     group_size: GroupSize,
 }
 
@@ -261,7 +285,7 @@ impl<'a> W4Packing<'a> {
     }
 
     /// Codes and groups of some panels.
-    fn panels(&self, panels: Range<usize>) -> (&'a [u8], &'a [u8]) {
+    pub(super) fn panels(&self, panels: Range<usize>) -> (&'a [u8], &'a [u8]) {
         let q = &self.q[panels.start * self.panel_bytes..panels.end * self.panel_bytes];
         let groups = panels.start * self.panel_group_bytes..panels.end * self.panel_group_bytes;
         (q, &self.groups[groups])
@@ -269,12 +293,12 @@ impl<'a> W4Packing<'a> {
 }
 
 /// Some tokens and panels of the output.
-struct Task<'a> {
+pub(super) struct Task<'a> {
     isa: Isa,
-    a: &'a Quantized,
-    weights: &'a PackedInt,
+    pub(super) a: &'a Quantized,
+    pub(super) weights: &'a PackedInt,
     sink: &'a Sink<'a>,
-    rows: Range<usize>,
+    pub(super) rows: Range<usize>,
 }
 
 impl Task<'_> {
@@ -425,15 +449,16 @@ impl Task<'_> {
     /// Where each token's W8 sums start: the 128 that every weight is too large by, taken out.
     fn starts(&self, starts: &mut Vec<i32>) {
         starts.clear();
-        starts.extend(
-            self.rows
-                .clone()
-                .map(|row| self.a.block_sums(row).iter().sum::<i32>().wrapping_mul(-128)),
-        );
+        starts.extend(self.rows.clone().map(|row| self.start(row)));
+    }
+
+    /// Where a token's sums start.
+    pub(super) fn start(&self, row: usize) -> i32 {
+        self.a.block_sums(row).iter().sum::<i32>().wrapping_mul(-128)
     }
 
     /// Writes sums [rows, 16 * panels], through the epilogue if outputs are wanted.
-    fn finish(&self, rows: Range<usize>, panels: Range<usize>, acc: &[i32]) {
+    pub(super) fn finish(&self, rows: Range<usize>, panels: Range<usize>, acc: &[i32]) {
         let columns = panels.start * PANEL..(panels.end * PANEL).min(self.weights.n);
         let (s1, bias) = (
             &self.weights.s1[columns.clone()],
@@ -503,7 +528,7 @@ mod tests {
     /// A product written into the middle of a buffer of marks.
     fn between_marks(isa: Isa, (m, n, k): (usize, usize, usize), weights: &PackedInt) -> Vec<f32> {
         let (pool, margin, mark) = (Pool::new(2), 97, -12_345.5);
-        let mut a = Quantized::new(m, k);
+        let mut a = Quantized::new(isa, m, k);
         a.upload(&vec![3; m * k], &vec![0.5; m]);
         let mut buffer = vec![mark; m * n + 2 * margin];
         gemm(

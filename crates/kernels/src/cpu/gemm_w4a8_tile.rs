@@ -156,7 +156,7 @@ pub(super) fn group_lines(group: usize, lines_per_group: usize, lines: usize) ->
 
 /// Whether many tokens are faster with widened weights.
 pub(super) fn widens(isa: Isa) -> bool {
-    matches!(isa, Isa::AvxVnni | Isa::Avx512Vnni)
+    matches!(isa, Isa::AvxVnni | Isa::Avx512Vnni | Isa::Amx)
 }
 
 /// Tokens and panels of the largest W8 tile; the tokens divide [`TILE_ROWS`].
@@ -165,15 +165,15 @@ pub(super) fn w8_shape(isa: Isa) -> (usize, usize) {
         Isa::Naive => (4, 1),
         Isa::Avx2 => (4, 1),
         Isa::AvxVnni => (6, 1),
-        Isa::Avx512Vnni => (12, 2),
+        Isa::Avx512Vnni | Isa::Amx => (12, 2),
     }
 }
 
 /// Panels that `rows` tokens take at a time.
 pub(super) fn w4_panels(isa: Isa, rows: usize) -> usize {
     match (isa, rows) {
-        (Isa::Avx512Vnni, ..=2) => 4,
-        (Isa::Avx512Vnni, ..=4) => 2,
+        (Isa::Avx512Vnni | Isa::Amx, ..=2) => 4,
+        (Isa::Avx512Vnni | Isa::Amx, ..=4) => 2,
         _ => 1,
     }
 }
@@ -188,7 +188,7 @@ pub(super) unsafe fn w4(isa: Isa, tile: W4Tile, rows: usize, panels: usize) {
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => avx512vnni::w4(tile, rows, panels),
+            Isa::Avx512Vnni | Isa::Amx => avx512vnni::w4(tile, rows, panels),
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni => (0..panels).for_each(|panel| avxvnni::w4(tile.panel(panel), rows)),
             #[cfg(target_arch = "x86_64")]
@@ -208,7 +208,7 @@ pub(super) unsafe fn w8(isa: Isa, tile: W8Tile, rows: usize, panels: usize) {
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => avx512vnni::w8(tile, rows, panels),
+            Isa::Avx512Vnni | Isa::Amx => avx512vnni::w8(tile, rows, panels),
             #[cfg(target_arch = "x86_64")]
             Isa::AvxVnni => avxvnni::w8(tile, rows),
             #[cfg(target_arch = "x86_64")]
@@ -231,7 +231,7 @@ pub(super) fn widen(
     match isa {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: the instruction set is available.
-        Isa::Avx512Vnni => unsafe { avx512vnni::widen(q, groups, lines_per_group, lines, w8) },
+        Isa::Avx512Vnni | Isa::Amx => unsafe { avx512vnni::widen(q, groups, lines_per_group, lines, w8) },
         _ => portable::widen_for(isa, q, groups, lines_per_group, lines, w8),
     }
 }

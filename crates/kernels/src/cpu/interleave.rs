@@ -17,7 +17,7 @@ pub(super) fn interleave(isa: Isa, rows: &[f32], k: usize, panel: &mut [f32]) {
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => avx512(rows.as_ptr(), k, whole, panel.as_mut_ptr()),
+            Isa::Avx512Vnni | Isa::Amx => avx512(rows.as_ptr(), k, whole, panel.as_mut_ptr()),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni => avx2(rows.as_ptr(), k, whole, panel.as_mut_ptr()),
             _ => blocks::<Portable>(rows.as_ptr(), k, whole, panel.as_mut_ptr()),

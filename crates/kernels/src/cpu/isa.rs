@@ -16,11 +16,19 @@ pub enum Isa {
     AvxVnni,
     /// AVX-512 (F, BW, DQ, VL) with VNNI.
     Avx512Vnni,
+    /// As [`Self::Avx512Vnni`], with AMX tiles for integer products of many tokens.
+    Amx,
 }
 
 impl Isa {
     /// All instruction sets dualgrain knows, from the plainest to the fastest.
-    pub const ALL: [Self; 4] = [Self::Naive, Self::Avx2, Self::AvxVnni, Self::Avx512Vnni];
+    pub const ALL: [Self; 5] = [
+        Self::Naive,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512Vnni,
+        Self::Amx,
+    ];
 
     /// The name used in `DUALGRAIN_BACKEND`, in tests and in bench tables.
     pub fn name(self) -> &'static str {
@@ -29,6 +37,7 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avxvnni",
             Self::Avx512Vnni => "avx512vnni",
+            Self::Amx => "amx",
         }
     }
 
@@ -53,8 +62,10 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512vnni")
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Self::Avx512Vnni.is_available() && super::gemm_w4a8_amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
-            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni => false,
+            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni | Self::Amx => false,
         }
     }
 
@@ -111,8 +122,10 @@ macro_rules! per_isa {
                     $crate::cpu::Isa::Naive => {}
                     // SAFETY: a backend holds an instruction set only after `is_available` said yes.
                     $crate::cpu::Isa::Avx2 | $crate::cpu::Isa::AvxVnni => return unsafe { avx2($($arg),*) },
-                    // SAFETY: as above.
-                    $crate::cpu::Isa::Avx512Vnni => return unsafe { avx512($($arg),*) },
+                    $crate::cpu::Isa::Avx512Vnni | $crate::cpu::Isa::Amx => {
+                        // SAFETY: as above.
+                        return unsafe { avx512($($arg),*) };
+                    }
                 }
             }
             let _ = isa;

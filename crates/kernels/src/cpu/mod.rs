@@ -12,6 +12,8 @@ mod elementwise;
 mod gemm_float;
 mod gemm_w4a8;
 #[cfg(target_arch = "x86_64")]
+mod gemm_w4a8_amx;
+#[cfg(target_arch = "x86_64")]
 mod gemm_w4a8_avx2;
 #[cfg(target_arch = "x86_64")]
 mod gemm_w4a8_avx512vnni;

@@ -1,21 +1,24 @@
 //! Float rows to INT8, with the sums of every 32 codes on the way.
 
 use super::isa::per_isa;
-use super::tensor::SUM_BLOCK;
+use super::tensor::{Layout, SUM_BLOCK};
 use crate::ActivationScale;
 use crate::naive::LANES;
+
+/// Groups of four codes in a block.
+const BLOCK_QUADS: usize = SUM_BLOCK / 4;
 
 /// 1.5 * 2^23: adding it leaves round-to-nearest-even in the low mantissa bits.
 const ROUND_MAGIC: f32 = 12_582_912.0;
 
 per_isa! {
-    /// Codes, scale and block sums of one row. `quads` begins with the row's first four codes; its next ones follow
-    /// every `stride` elements.
+    /// Codes, scale and block sums of one row. `quads` begins with the row's first four codes; `layout` says where the
+    /// others go.
     pub(super) fn quantize(
         x: &[f32],
         scale: ActivationScale,
         quads: &mut [[i8; 4]],
-        stride: usize,
+        layout: Layout,
         block_sums: &mut [i32],
     ) -> f32 = quantize_row
 }
@@ -25,7 +28,7 @@ fn quantize_row(
     x: &[f32],
     scale: ActivationScale,
     quads: &mut [[i8; 4]],
-    stride: usize,
+    layout: Layout,
     block_sums: &mut [i32],
 ) -> f32 {
     let ta = match scale {
@@ -33,19 +36,31 @@ fn quantize_row(
         ActivationScale::Static(ta) => ta,
     };
     let (ta, inv_scale) = crate::naive::usable_scale(ta);
-    let mut place = 0;
-    for (x, sum) in x.chunks(SUM_BLOCK).zip(block_sums) {
+    let blocks = x.chunks(SUM_BLOCK).zip(block_sums);
+    for ((x, sum), first) in blocks.zip((0..).step_by(BLOCK_QUADS)) {
         let mut codes = [0; SUM_BLOCK];
         *sum = match x.as_array::<SUM_BLOCK>() {
             Some(x) => quantize_values(x, inv_scale, &mut codes),
             None => quantize_values(x, inv_scale, &mut codes),
         };
-        for quad in codes.as_chunks::<4>().0 {
-            quads[place] = *quad;
-            place += stride;
-        }
+        write_block(&codes, &mut quads[layout.quad(first)..], layout);
+    }
+    for quad in x.len().div_ceil(SUM_BLOCK) * BLOCK_QUADS..layout.row_quads {
+        quads[layout.quad(quad)] = [0; 4];
     }
     ta
+}
+
+/// Eight quads; a block never crosses a chunk of the layout.
+#[inline(always)]
+fn write_block(codes: &[i8; SUM_BLOCK], quads: &mut [[i8; 4]], layout: Layout) {
+    let codes = codes.as_chunks::<4>().0;
+    if layout.is_contiguous() {
+        return quads[..BLOCK_QUADS].copy_from_slice(codes);
+    }
+    for (index, quad) in codes.iter().enumerate() {
+        quads[layout.quad(index)] = *quad;
+    }
 }
 
 #[inline(always)]

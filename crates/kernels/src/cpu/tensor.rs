@@ -2,11 +2,18 @@
 
 use dualgrain_format::FloatValues;
 
+use super::gemm_w4a8_tile::FEW_ROWS;
+use super::isa::Isa;
+
 /// Elements whose codes are summed together: the smallest group size, so that any group's sum is a sum of blocks.
 pub(crate) const SUM_BLOCK: usize = 32;
 
 /// Rows of quantized activations that lie side by side: the largest integer tile.
 pub(crate) const TILE_ROWS: usize = 12;
+
+/// Rows and codes of an AMX tile.
+pub(crate) const TILED_ROWS: usize = 16;
+pub(crate) const TILED_CODES: usize = 64;
 
 /// f32 `[rows, columns]`, row-major.
 #[derive(Debug, Clone)]
@@ -47,15 +54,57 @@ impl Matrix {
 /// zero points out with.
 ///
 /// Codes lie as the integer tiles read them: `[rows / 12][K / 4][12][4]`, the 4 codes a dot product takes from each of 12
-/// rows side by side (fewer when there are fewer rows), so that a tile's addresses are one pointer and constants.
-/// K is padded with zeros to a multiple of 32.
+/// rows side by side (fewer when there are fewer rows), so that a tile's addresses are one pointer and constants;
+/// K is padded with zeros to a multiple of 32. For AMX and more than 8 rows: `[rows / 16][K / 64][16][64]`, K padded to 64.
 #[derive(Debug, Clone)]
 pub struct Quantized {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
+    amx: bool,
     quads: Vec<[i8; 4]>,
     pub(crate) scales: Vec<f32>,
     block_sums: Vec<i32>,
+}
+
+/// Where the codes of a row lie, in groups of four (quads).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Layout {
+    /// Rows of a tile.
+    pub(crate) tile_rows: usize,
+    /// Quads of a row, padding included.
+    pub(crate) row_quads: usize,
+    /// From a row's first quad to that of the next row in its tile.
+    row_step: usize,
+    /// From one quad of a row to the next, 16 times; then `chunk_step` from the first of these.
+    quad_step: usize,
+    chunk_step: usize,
+}
+
+impl Layout {
+    /// Quads of a chunk.
+    const CHUNK: usize = TILED_CODES / 4;
+
+    /// The first quad of a row.
+    pub(crate) fn row(self, row: usize) -> usize {
+        row / self.tile_rows * self.tile_quads() + row % self.tile_rows * self.row_step
+    }
+
+    /// From a row's first quad to another.
+    #[inline(always)]
+    pub(crate) fn quad(self, quad: usize) -> usize {
+        quad / Self::CHUNK * self.chunk_step + quad % Self::CHUNK * self.quad_step
+    }
+
+    /// Whether eight quads of a block lie one after the other.
+    #[inline(always)]
+    pub(crate) fn is_contiguous(self) -> bool {
+        self.quad_step == 1
+    }
+
+    /// Quads of a tile.
+    pub(crate) fn tile_quads(self) -> usize {
+        self.tile_rows * self.row_quads
+    }
 }
 
 /// The parts of [`Quantized`] to be written.
@@ -69,29 +118,55 @@ pub(crate) struct QuantizedParts<'a> {
 }
 
 impl Quantized {
-    pub(crate) fn new(capacity: usize, columns: usize) -> Self {
+    pub(crate) fn new(isa: Isa, capacity: usize, columns: usize) -> Self {
         let mut new = Self {
             rows: 0,
             columns,
+            amx: isa == Isa::Amx,
             quads: Vec::new(),
             scales: Vec::new(),
             block_sums: Vec::new(),
         };
-        new.quads
-            .reserve(capacity.next_multiple_of(TILE_ROWS) * new.row_quads());
+        let largest = [capacity, capacity.min(FEW_ROWS)].map(|rows| {
+            let layout = new.layout(rows);
+            rows.next_multiple_of(layout.tile_rows) * layout.row_quads
+        });
+        new.quads.reserve(largest[0].max(largest[1]));
         new.scales.reserve(capacity);
         new.block_sums.reserve(capacity * new.blocks());
         new
     }
 
-    /// Rows whose codes lie side by side.
-    pub(crate) fn tile_rows(&self) -> usize {
-        self.rows.clamp(1, TILE_ROWS)
+    /// Whether codes lie in tiles for AMX.
+    pub(crate) fn is_tiled(&self) -> bool {
+        self.amx && self.rows > FEW_ROWS
     }
 
-    /// Groups of 4 codes in a row, padding included.
-    pub(crate) fn row_quads(&self) -> usize {
-        self.blocks() * SUM_BLOCK / 4
+    /// Rows whose codes lie side by side.
+    pub(crate) fn tile_rows(&self) -> usize {
+        self.layout(self.rows).tile_rows
+    }
+
+    /// Where codes lie when there are `rows` rows.
+    fn layout(&self, rows: usize) -> Layout {
+        let quads = self.blocks() * SUM_BLOCK / 4;
+        if self.amx && rows > FEW_ROWS {
+            return Layout {
+                tile_rows: TILED_ROWS,
+                row_quads: quads.next_multiple_of(Layout::CHUNK),
+                row_step: Layout::CHUNK,
+                quad_step: 1,
+                chunk_step: TILED_ROWS * Layout::CHUNK,
+            };
+        }
+        let tile_rows = rows.clamp(1, TILE_ROWS);
+        Layout {
+            tile_rows,
+            row_quads: quads,
+            row_step: 1,
+            quad_step: tile_rows,
+            chunk_step: tile_rows * Layout::CHUNK,
+        }
     }
 
     /// Blocks of 32 codes in a row.
@@ -99,30 +174,37 @@ impl Quantized {
         self.columns.div_ceil(SUM_BLOCK)
     }
 
-    pub(crate) fn resize(&mut self, rows: usize) {
+    /// Takes another number of rows; says where their codes go.
+    pub(crate) fn resize(&mut self, rows: usize) -> Layout {
+        let layout = self.layout(rows);
         self.rows = rows;
         self.quads
-            .resize(rows.next_multiple_of(self.tile_rows()) * self.row_quads(), [0; 4]);
+            .resize(rows.next_multiple_of(layout.tile_rows) * layout.row_quads, [0; 4]);
         self.scales.resize(rows, 0.0);
         self.block_sums.resize(rows * self.blocks(), 0);
+        layout
     }
 
     /// Codes and scale of a row, copied.
     pub fn row(&self, row: usize) -> (Vec<i8>, f32) {
-        let quads = self
-            .tile(row)
-            .iter()
-            .step_by(self.tile_rows())
-            .take(self.row_quads());
-        let mut codes: Vec<i8> = quads.flatten().copied().collect();
+        let layout = self.layout(self.rows);
+        let quad = |quad: usize| self.quads[layout.row(row) + layout.quad(quad)];
+        let mut codes: Vec<i8> = (0..layout.row_quads).flat_map(quad).collect();
         codes.truncate(self.columns);
         (codes, self.scales[row])
     }
 
     /// Codes from `row`'s first on: its next four, and the other rows of its tile beside them, `tile_rows` on.
     pub(crate) fn tile(&self, row: usize) -> &[[i8; 4]] {
-        let (tile, lane) = (row / self.tile_rows(), row % self.tile_rows());
-        &self.quads[tile * self.tile_rows() * self.row_quads() + lane..]
+        debug_assert!(!self.is_tiled());
+        &self.quads[self.layout(self.rows).row(row)..]
+    }
+
+    /// Codes of the AMX tiles of 16 rows, from the first on.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn tiled(&self, tile: usize) -> &[i8] {
+        debug_assert!(self.is_tiled());
+        self.quads[tile * self.layout(self.rows).tile_quads()..].as_flattened()
     }
 
     /// Sums of every 32 codes of a row.
@@ -131,18 +213,12 @@ impl Quantized {
     }
 
     pub(crate) fn upload(&mut self, codes: &[i8], scales: &[f32]) {
-        self.resize(scales.len());
+        let (layout, blocks) = (self.resize(scales.len()), self.blocks());
         self.scales.copy_from_slice(scales);
-        let (tile_rows, row_quads, blocks) = (self.tile_rows(), self.row_quads(), self.blocks());
         for (row, source) in codes.chunks_exact(self.columns).enumerate() {
-            let start = row / tile_rows * tile_rows * row_quads + row % tile_rows;
-            for (quad_idx, quad) in self.quads[start..]
-                .iter_mut()
-                .step_by(tile_rows)
-                .take(row_quads)
-                .enumerate()
-            {
-                *quad = std::array::from_fn(|b| source.get(4 * quad_idx + b).copied().unwrap_or(0));
+            for quad in 0..layout.row_quads {
+                let place = layout.row(row) + layout.quad(quad);
+                self.quads[place] = std::array::from_fn(|b| source.get(4 * quad + b).copied().unwrap_or(0));
             }
             for (sum, block) in self.block_sums[row * blocks..]
                 .iter_mut()

@@ -38,15 +38,15 @@ pub(super) struct Tile<E> {
 pub(super) fn tile_shape(isa: Isa) -> (usize, usize) {
     match isa {
         Isa::Naive | Isa::Avx2 | Isa::AvxVnni => (6, 1),
-        Isa::Avx512Vnni => (12, 2),
+        Isa::Avx512Vnni | Isa::Amx => (12, 2),
     }
 }
 
 /// Vectors of the tile for `rows` rows: few rows take more, so that there are chains enough to hide the latency.
 pub(super) fn tile_vectors(isa: Isa, rows: usize) -> usize {
     match (isa, rows) {
-        (Isa::Avx512Vnni, ..=6) => 4,
-        (Isa::Avx512Vnni, _) => 2,
+        (Isa::Avx512Vnni | Isa::Amx, ..=6) => 4,
+        (Isa::Avx512Vnni | Isa::Amx, _) => 2,
         (_, ..=1) => 4,
         (_, ..=3) => 2,
         _ => 1,
@@ -62,7 +62,7 @@ pub(super) unsafe fn run<E: Element>(isa: Isa, tile: Tile<E>, rows: usize, vecto
     unsafe {
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Vnni => avx512(tile, rows, vectors),
+            Isa::Avx512Vnni | Isa::Amx => avx512(tile, rows, vectors),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 | Isa::AvxVnni => avx2(tile, rows, vectors),
             _ => region::<Portable, E, 6>(tile, tile_vectors(isa, rows), rows, vectors),
