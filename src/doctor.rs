@@ -6,6 +6,8 @@ use serde::Serialize;
 use dualgrain_kernels::cpu::{self, CpuBackend};
 
 use crate::arguments::Common;
+#[cfg(feature = "cuda")]
+use crate::gpu::Gpu;
 use crate::machine;
 use crate::terminal::{Terminal, bytes};
 
@@ -21,13 +23,21 @@ struct Report {
     instruction_sets: Vec<&'static str>,
     chosen: &'static str,
     forced_by_environment: Option<String>,
-    gpu: &'static str,
+    gpu: String,
+    #[cfg(feature = "cuda")]
+    cuda: Gpu,
 }
 
 /// Looks and reports; fails only when a forced instruction set is not there.
 pub fn run(common: &Common, terminal: &Terminal) -> Result<()> {
     let backend = CpuBackend::new(common.threads)?;
     let memory = machine::memory();
+    #[cfg(feature = "cuda")]
+    let cuda = Gpu::look();
+    #[cfg(feature = "cuda")]
+    let gpu = cuda.text();
+    #[cfg(not(feature = "cuda"))]
+    let gpu = "this program was built without the feature `cuda`; everything runs on the CPU".to_owned();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         os: std::env::consts::OS,
@@ -39,7 +49,9 @@ pub fn run(common: &Common, terminal: &Terminal) -> Result<()> {
         instruction_sets: cpu::available().iter().map(|isa| isa.name()).collect(),
         chosen: backend.isa().name(),
         forced_by_environment: std::env::var("DUALGRAIN_BACKEND").ok(),
-        gpu: "not supported by this version; everything runs on the CPU",
+        gpu,
+        #[cfg(feature = "cuda")]
+        cuda,
     };
     terminal.result(&report, &text(&report))
 }

@@ -8,6 +8,8 @@ mod doctor;
 mod eval;
 mod folder;
 mod generate;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod inspect;
 mod machine;
 mod plan;

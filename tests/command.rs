@@ -161,6 +161,25 @@ fn doctor_names_the_kernels_it_would_use() {
 }
 
 #[test]
+fn doctor_says_in_words_why_there_is_no_gpu() {
+    let output = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
+        .args(["doctor", "--json"])
+        .env("DUALGRAIN_CUDA_DRIVER", "/nowhere/libcuda.so.1")
+        .env("DUALGRAIN_NVRTC", "/nowhere/libnvrtc.so")
+        .output()
+        .expect("starting dualgrain");
+    assert_eq!(output.status.code(), Some(0), "a missing driver is no failure");
+    let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
+    if cfg!(feature = "cuda") {
+        let words = "no NVIDIA driver here: tried /nowhere/libcuda.so.1; everything runs on the CPU";
+        assert_eq!(report["gpu"], words);
+        assert_eq!(report["cuda"]["usable"], false);
+        let compiler = report["cuda"]["compiler"]["problem"].as_str().unwrap();
+        assert!(compiler.contains("/nowhere/libnvrtc.so"), "{compiler}");
+    }
+}
+
+#[test]
 fn eval_gives_the_promised_figures_and_the_same_for_any_thread_count() {
     let run = |threads| {
         let (model, reference) = (text(quantized()).to_owned(), text(&original()).to_owned());

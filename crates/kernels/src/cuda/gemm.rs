@@ -1,0 +1,317 @@
+//! W4A8 products on a card: weights and tokens in its memory, a configuration, a launch.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use bytemuck::Zeroable;
+use dualgrain_format::{GemmShape, QuantizedLinear};
+
+use super::CudaError;
+use super::config::{Cost, GemmConfig, GemmKernel, GemmProblem, Geometry, Output, choose};
+use super::device::{Buffer, Device};
+use super::jit::{Jit, Kernel};
+use super::launch::{byte_matrix_map, launch};
+use super::packing::{GroupLength, pack};
+
+/// Bytes a row of activations is padded to.
+const ROW_BYTES: usize = 16;
+
+/// A W4 layer in a card's memory.
+pub struct PackedLinear {
+    n: usize,
+    k: usize,
+    group: GroupLength,
+    image: Buffer,
+    s1: Arc<Buffer>,
+    bias: Option<Arc<Buffer>>,
+}
+
+impl PackedLinear {
+    /// Packs and uploads a layer.
+    ///
+    /// # Errors
+    /// Sizes the kernels cannot count, or no memory.
+    pub fn new(device: &Device, layer: &QuantizedLinear) -> Result<Self, CudaError> {
+        let bias = layer.bias().map(|bias| device.upload(bias).map(Arc::new));
+        Ok(Self {
+            n: count("N", layer.n())?,
+            k: count("K", layer.k())?,
+            group: GroupLength::of(layer.group_size())?,
+            image: device.upload(&pack(layer)?)?,
+            s1: Arc::new(device.upload(layer.s1())?),
+            bias: bias.transpose()?,
+        })
+    }
+
+    /// The same layer at another place, so that a timing does not find it in a cache.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn copy(&self, device: &Device) -> Result<Self, CudaError> {
+        let image = device.filled(self.image.len_bytes(), 0)?;
+        image.copy_from(&self.image)?;
+        Ok(Self {
+            image,
+            s1: Arc::clone(&self.s1),
+            bias: self.bias.clone(),
+            ..*self
+        })
+    }
+
+    /// Output features and input features.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.n, self.k)
+    }
+
+    /// Columns that share a group scale.
+    pub fn group(&self) -> GroupLength {
+        self.group
+    }
+
+    /// Bytes of the packed weights.
+    pub fn image_bytes(&self) -> usize {
+        self.image.len_bytes()
+    }
+}
+
+/// INT8 activations in a card's memory, with their scales and the sums of their codes.
+pub struct QuantizedTokens {
+    m: usize,
+    k: usize,
+    row_bytes: usize,
+    codes: Buffer,
+    sums: Buffer,
+    scales: Buffer,
+}
+
+impl QuantizedTokens {
+    /// Uploads codes `[M,K]` and scales `[M]`.
+    ///
+    /// # Errors
+    /// Lengths that do not fit, sizes the kernels cannot count, or no memory.
+    pub fn upload(device: &Device, codes: &[i8], scales: &[f32], k: usize) -> Result<Self, CudaError> {
+        let m = count("M", scales.len())?;
+        if codes.len() != m * k {
+            return Err(CudaError::Length {
+                what: "codes of the activations",
+                expected: m * k,
+                got: codes.len(),
+            });
+        }
+        let row_bytes = count("K", k)?.next_multiple_of(ROW_BYTES);
+        let mut padded = vec![0i8; m * row_bytes];
+        for (row, padded) in codes.chunks_exact(k).zip(padded.chunks_exact_mut(row_bytes)) {
+            padded[..k].copy_from_slice(row);
+        }
+        let sum = |row: &[i8]| row.iter().map(|&code| i32::from(code)).sum::<i32>();
+        let sums: Vec<i32> = codes.chunks_exact(k).map(sum).collect();
+        Ok(Self {
+            m,
+            k,
+            row_bytes,
+            codes: device.upload(&padded)?,
+            sums: device.upload(&sums)?,
+            scales: device.upload(scales)?,
+        })
+    }
+
+    /// Tokens and columns.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.m, self.k)
+    }
+}
+
+/// Sizes are 32-bit on the card.
+fn count(what: &'static str, size: usize) -> Result<usize, CudaError> {
+    match i32::try_from(size) {
+        // Rounding up to a tile must not overflow either.
+        Ok(1..=0x7fff_0000) => Ok(size),
+        _ => Err(CudaError::TooLarge { what, got: size }),
+    }
+}
+
+/// Arguments of every product, as `GemmArgs` in cu/w4a8.cuh.
+#[repr(C)]
+#[derive(Clone, Copy, Zeroable)]
+struct GemmArgs {
+    weights: u64,
+    codes: u64,
+    sums: u64,
+    scales: u64,
+    s1: u64,
+    bias: u64,
+    d: u64,
+    workspace: u64,
+    m: i32,
+    n: i32,
+    k: i32,
+    row_bytes: i32,
+    d_row: i32,
+    k_blocks: i32,
+    cut_tiles: i32,
+    raster_m: i32,
+}
+
+/// A product made ready: compiled, laid out, with room for the sums of cut tiles. Launching allocates nothing, so
+/// launches can be recorded.
+pub struct Gemm {
+    problem: GemmProblem,
+    config: GemmConfig,
+    geometry: Geometry,
+    kernel: Arc<Kernel>,
+    /// Zero between launches: the kernels leave it so.
+    workspace: Buffer,
+}
+
+impl Gemm {
+    /// With the configuration the cost function likes best.
+    ///
+    /// # Errors
+    /// No kernel for the product on this card, or it does not compile or fit.
+    pub fn chosen(
+        jit: &Jit,
+        device: &Device,
+        problem: GemmProblem,
+        cost: &impl Cost,
+    ) -> Result<Self, CudaError> {
+        let (major, minor) = device.info().capability;
+        let config = choose(&problem, device.info(), cost).ok_or_else(|| CudaError::NoKernel {
+            what: format!("{} {:?}", problem.shape, problem.group),
+            capability: format!("{major}.{minor}"),
+        })?;
+        Self::new(jit, device, problem, config)
+    }
+
+    /// With a configuration of the caller's.
+    ///
+    /// # Errors
+    /// It does not compile, or does not fit the card.
+    pub fn new(
+        jit: &Jit,
+        device: &Device,
+        problem: GemmProblem,
+        config: GemmConfig,
+    ) -> Result<Self, CudaError> {
+        let GemmShape { m, n, k } = problem.shape;
+        for (what, size) in [("M", m), ("N", n), ("K", k)] {
+            count(what, size)?;
+        }
+        let geometry = config.geometry(&problem, device.info());
+        let kernel = jit.kernel(&config.variant.source(problem.group, problem.output))?;
+        kernel.allow_shared(geometry.launch.shared_bytes)?;
+        Ok(Self {
+            problem,
+            config,
+            geometry,
+            kernel,
+            workspace: device.filled(geometry.workspace_bytes, 0)?,
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> GemmConfig {
+        self.config
+    }
+
+    /// Blocks and work.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Puts the product on the card's stream: `d` [M,N], elements as the problem says.
+    ///
+    /// # Errors
+    /// Operands that do not fit the problem, or a launch the driver refuses.
+    pub fn launch(
+        &self,
+        weights: &PackedLinear,
+        tokens: &QuantizedTokens,
+        d: &Buffer,
+    ) -> Result<(), CudaError> {
+        self.check(weights, tokens, d)?;
+        let mut args = self.args(weights, tokens, d);
+        let args: *mut c_void = (&raw mut args).cast();
+        match self.config.variant.kernel {
+            GemmKernel::GemmW4a8Sm90 => {
+                let variant = self.config.variant;
+                let box_rows = (variant.tile_m / variant.cluster) as u32;
+                let mut map = byte_matrix_map(&tokens.codes, tokens.shape(), tokens.row_bytes, box_rows)?;
+                // SAFETY: the kernel's parameters; the buffers fit the problem (checked), and the driver frees none
+                // of them before the stream has passed the launch.
+                unsafe {
+                    launch(
+                        &self.kernel,
+                        &self.geometry.launch,
+                        &mut [(&raw mut map).cast(), args],
+                    )
+                }
+            }
+        }
+    }
+
+    fn check(&self, weights: &PackedLinear, tokens: &QuantizedTokens, d: &Buffer) -> Result<(), CudaError> {
+        let GemmShape { m, n, k } = self.problem.shape;
+        let length = |what, expected, got| match expected == got {
+            true => Ok(()),
+            false => Err(CudaError::Length { what, expected, got }),
+        };
+        length("N of the weights", n, weights.n)?;
+        length("K of the weights", k, weights.k)?;
+        length(
+            "group of the weights",
+            self.problem.group.code(),
+            weights.group.code(),
+        )?;
+        length("M of the tokens", m, tokens.m)?;
+        length("K of the tokens", k, tokens.k)?;
+        length("D", m * n * self.problem.output.size_bytes(), d.len_bytes())
+    }
+
+    fn args(&self, weights: &PackedLinear, tokens: &QuantizedTokens, d: &Buffer) -> GemmArgs {
+        let GemmShape { m, n, k } = self.problem.shape;
+        GemmArgs {
+            weights: weights.image.address(),
+            codes: tokens.codes.address(),
+            sums: tokens.sums.address(),
+            scales: tokens.scales.address(),
+            s1: weights.s1.address(),
+            bias: weights.bias.as_ref().map_or(0, |bias| bias.address()),
+            d: d.address(),
+            workspace: self.workspace.address(),
+            m: m as i32,
+            n: n as i32,
+            k: k as i32,
+            row_bytes: tokens.row_bytes as i32,
+            d_row: n as i32,
+            k_blocks: self.problem.k_blocks() as i32,
+            cut_tiles: self.geometry.cut_tiles as i32,
+            raster_m: self.geometry.raster_m as i32,
+        }
+    }
+}
+
+/// Outputs for `problem`, every byte poisoned, so that one left unwritten shows.
+///
+/// # Errors
+/// No memory.
+pub fn poisoned_output(device: &Device, problem: &GemmProblem) -> Result<Buffer, CudaError> {
+    let elements = problem.shape.m * problem.shape.n;
+    device.filled(elements * Output::size_bytes(problem.output), 0xff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_have_the_size_of_the_kernels_structure() {
+        assert_eq!(size_of::<GemmArgs>(), 96);
+    }
+
+    #[test]
+    fn sizes_beyond_32_bits_and_none_at_all_are_refused() {
+        assert_eq!(count("N", 7), Ok(7));
+        assert!(count("N", 0).is_err());
+        assert!(count("N", 1 << 31).is_err());
+    }
+}

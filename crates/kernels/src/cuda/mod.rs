@@ -1,0 +1,35 @@
+//! NVIDIA GPUs, without a toolkit: nothing of CUDA is needed to build, everything is opened at run time.
+//!
+//! The path of a product: `config` lists what exists and what could run a shape, `cost` says how long each would take,
+//! `jit` compiles the kernel chosen for the card that is there (`cache` keeps it on disk), `packing` lays the weights
+//! out as the kernels read them, `launch` puts it on the card. The kernels themselves are in `cu/`.
+
+mod cache;
+mod config;
+mod cost;
+mod cubin;
+mod device;
+mod driver;
+mod error;
+mod gemm;
+mod graph;
+mod jit;
+mod launch;
+mod library;
+mod nvrtc;
+mod packing;
+mod source;
+
+pub use cache::{CACHE_VARIABLE, Cache, Key};
+pub use config::{
+    Cost, GemmConfig, GemmKernel, GemmProblem, Geometry, Output, Split, TABLE, Variant, choose, enumerate,
+};
+pub use cost::Analytic;
+pub use cubin::{KernelUse, kernels};
+pub use device::{Buffer, Device, DeviceInfo, devices, driver_version};
+pub use error::CudaError;
+pub use gemm::{Gemm, PackedLinear, QuantizedTokens, poisoned_output};
+pub use graph::Graph;
+pub use jit::{Jit, Kernel, Source, compiler_version};
+pub use launch::Launch;
+pub use packing::{BLOCK_K, BLOCK_N, GroupLength, image_bytes, pack};
