@@ -6,7 +6,7 @@
 // registers; a k step's unpack runs under the products of the two steps before it. Unpacked weights touch no memory.
 //
 // SPLIT_K > 1: as many CTAs of a cluster do a part of K each and pass int32 sums through distributed shared memory; each writes its
-// share of the tokens. One tile a cluster, no workspace.
+// share of the tokens. No workspace.
 // Otherwise: the first sk_tiles tiles are cut into equal K ranges over all CTAs (their int32 parts meet in the workspace by reductions,
 // which are exact in any order; the CTA that completes a tile writes it), the other tiles go whole, round robin.
 #ifndef TILE_M
@@ -42,13 +42,19 @@ constexpr bool STAGED = OUT_TOKENS % 16 == 0 && (OUT == OUT_F16 || OUT == OUT_BF
 constexpr int CHUNK = OUT_TOKENS % 64 == 0 ? 64 : OUT_TOKENS % 32 == 0 ? 32 : 16;
 constexpr int STAGING_BYTES = STAGED ? WARP_GROUPS * CHUNK * 128 : 0;
 constexpr int PENDING = 2;
-// A CTA's pool is what the launch bounds leave a thread, times its threads: 3 x 168, 4 x 128, 5 x 96 a lane of four warps.
-constexpr int CONSUMER_REGISTERS = WARP_GROUPS <= 2 ? 232 : WARP_GROUPS == 3 ? 152 : 104;
-constexpr int PRODUCER_REGISTERS = WARP_GROUPS <= 2 ? 40 : WARP_GROUPS == 3 ? 56 : 48;
+// The launch bounds leave each thread 65,536 / THREADS registers; the groups trade within that pool.
+constexpr int CONSUMER_REGISTERS = WARP_GROUPS <= 2 ? 224 : WARP_GROUPS == 3 ? 152 : WARP_GROUPS == 4 ? 104 : WARP_GROUPS == 5 ? 80 : 64;
+constexpr int PRODUCER_REGISTERS = WARP_GROUPS <= 2 ? 56 : WARP_GROUPS == 3 ? 56 : WARP_GROUPS == 4 ? 64 : WARP_GROUPS == 5 ? 80 : 64;
 
 struct Token {
     float ta;
     int offset;  // 128 * a_sum
+};
+
+// What a thread fetches for the epilogue of a tile before its main loop hides the loads.
+struct Scales {
+    float s1[2], bias[2];  // of one subtile
+    Token tokens[(OUT_TOKENS + 127) / 128];
 };
 
 // Offsets from the 1,024-byte aligned start of dynamic shared memory.
@@ -62,7 +68,8 @@ constexpr int TOKENS_AT = SUMS_AT + (SPLIT_K - 1) * WARP_GROUPS * SUMS_BYTES;
 constexpr int FULL_AT = TOKENS_AT + WARP_GROUPS * TILE_M * (int)sizeof(Token);
 constexpr int EMPTY_AT = FULL_AT + 8 * STAGES;
 constexpr int SUMS_FULL_AT = EMPTY_AT + 8 * STAGES;
-constexpr int LAST_AT = SUMS_FULL_AT + 8 * WARP_GROUPS;
+constexpr int SUMS_EMPTY_AT = SUMS_FULL_AT + 8 * WARP_GROUPS;
+constexpr int LAST_AT = SUMS_EMPTY_AT + 8 * WARP_GROUPS;
 static_assert(OUT_ACC % 4 == 0, "parts of K share tokens by eight");
 // Dynamic shared memory: LAST_AT + 4 * WARP_GROUPS, and up to 1,023 bytes to align it.
 
@@ -239,6 +246,10 @@ struct Consumer {
 
     __device__ __forceinline__ void multiply(int k_count) {
         u32 previous = 0;
+        if (k_count == 0) {
+#pragma unroll
+            for (int i = 0; i < SUBTILES * ACC; i++) acc[i / ACC][i % ACC] = 0;
+        }
 #pragma unroll 1
         for (int i = 0; i < k_count; i++) {
             barrier_wait(base + FULL_AT + 8 * ring.stage, ring.phase);
@@ -266,10 +277,11 @@ struct Consumer {
     }
 
     __device__ __forceinline__ Token *tokens() const;
-    __device__ __forceinline__ void load_tokens(int m) const;
+    __device__ __forceinline__ void load_tokens(Scales &scales, int m) const;
+    __device__ __forceinline__ void load_rows(Scales &scales, int n) const;
+    __device__ __forceinline__ void share_tokens(const Scales &scales) const;
     __device__ __forceinline__ bool reduce(int sk_tile, int k_count, int m_valid);
-    __device__ __forceinline__ void exchange();
-    __device__ __forceinline__ void write(int sub, int m, int n);
+    __device__ __forceinline__ void exchange(int tile_idx);
     __device__ __forceinline__ void write_staged(int sub, int m, int n, const float (&s1)[2], const float (&bias)[2]);
     __device__ __forceinline__ void write_direct(int sub, int m, int n, const float (&s1)[2], const float (&bias)[2]);
     __device__ void run();
@@ -286,12 +298,29 @@ __device__ __forceinline__ Token *Consumer::tokens() const {
     return (Token *)shared_at(TOKENS_AT) + group * TILE_M;
 }
 
-// What the epilogue needs of each token; the main loop hides the loads.
-__device__ __forceinline__ void Consumer::load_tokens(int m) const {
-    for (int i = threadIdx.x % 128; i < OUT_TOKENS; i += 128) {
-        int token = min(m + i, args.m - 1);
-        tokens()[i] = Token{args.ta[token], 128 * args.a_sum[token]};
+__device__ __forceinline__ void Consumer::load_tokens(Scales &scales, int m) const {
+#pragma unroll
+    for (int i = 0; i < (OUT_TOKENS + 127) / 128; i++) {
+        int token = min(m + i * 128 + (int)threadIdx.x % 128, args.m - 1);
+        scales.tokens[i] = Token{args.ta[token], 128 * args.a_sum[token]};
     }
+}
+
+__device__ __forceinline__ void Consumer::load_rows(Scales &scales, int n) const {
+#pragma unroll
+    for (int up = 0; up < 2; up++) {
+        int row = min(n + warp * 16 + up * 8 + lane / 4, args.n - 1);
+        scales.s1[up] = args.s1[row];
+        scales.bias[up] = args.bias ? args.bias[row] : 0.0f;
+    }
+}
+
+// Puts the tokens' scales where the whole warp group reads them.
+__device__ __forceinline__ void Consumer::share_tokens(const Scales &scales) const {
+#pragma unroll
+    for (int i = 0; i < (OUT_TOKENS + 127) / 128; i++)
+        if (i * 128 + threadIdx.x % 128 < OUT_TOKENS) tokens()[i * 128 + threadIdx.x % 128] = scales.tokens[i];
+    group_sync(1 + group);
 }
 
 // Adds this CTA's part of a shared tile to the workspace; true for the warp group that completes the sum, which then holds all of it.
@@ -329,10 +358,11 @@ __device__ __forceinline__ bool Consumer::reduce(int sk_tile, int k_count, int m
 }
 
 // Sends each part of K its tokens' sums and adds what the other parts send: acc then begins with this CTA's share.
-__device__ __forceinline__ void Consumer::exchange() {
+__device__ __forceinline__ void Consumer::exchange(int tile_idx) {
     const int thread = threadIdx.x % 128;
     const u32 full = base + SUMS_FULL_AT + 8 * group;
     if (thread == 0) barrier_expect(full, (SPLIT_K - 1) * SUMS_BYTES);
+    if (tile_idx > 0) barrier_wait(base + SUMS_EMPTY_AT + 8 * group, (tile_idx - 1) % 2);
     int own[SUBTILES][OUT_ACC];
 #pragma unroll
     for (int part = 0; part < SPLIT_K; part++) {
@@ -352,7 +382,7 @@ __device__ __forceinline__ void Consumer::exchange() {
                 }
             }
     }
-    barrier_wait(full, 0);
+    barrier_wait(full, tile_idx % 2);
 #pragma unroll
     for (int sub = 0; sub < SUBTILES; sub++)
 #pragma unroll
@@ -368,20 +398,9 @@ __device__ __forceinline__ void Consumer::exchange() {
 #pragma unroll
             for (int e = 0; e < 4; e++) acc[sub][i + e] = own[sub][i + e];
         }
-}
-
-__device__ __forceinline__ void Consumer::write(int sub, int m, int n) {
-    float s1[2], bias[2];
-#pragma unroll
-    for (int up = 0; up < 2; up++) {
-        int row = min(n + warp * 16 + up * 8 + lane / 4, args.n - 1);
-        s1[up] = args.s1[row];
-        bias[up] = args.bias ? args.bias[row] : 0.0f;
-    }
-    if (STAGED)
-        write_staged(sub, m, n, s1, bias);
-    else
-        write_direct(sub, m, n, s1, bias);
+    // The others may send the next tile's.
+    group_sync(1 + group);
+    if (thread < SPLIT_K && thread != k_part()) barrier_arrive(base + SUMS_EMPTY_AT + 8 * group, thread * CLUSTER + n_part());
 }
 
 __device__ __forceinline__ void Consumer::write_direct(int sub, int m, int n, const float (&s1)[2], const float (&bias)[2]) {
@@ -445,16 +464,27 @@ __device__ __forceinline__ void Consumer::run() {
     for (int sub = 0; sub < SUBTILES; sub++)
 #pragma unroll
         for (int i = 0; i < ACC; i++) acc[sub][i] = 0;
-    while (schedule.step(piece)) {
+    for (int tile_idx = 0; schedule.step(piece); tile_idx++) {
         int m, n, k_count = piece.k_end - piece.k_begin;
         schedule.locate(piece.tile, m, n);
-        load_tokens(m + k_part() * OUT_TOKENS);
-        group_sync(1 + group);
+        const int out_m = m + k_part() * OUT_TOKENS, out_n = n + group * SUBTILES * BLOCK_ROWS;
+        Scales scales;
+        load_tokens(scales, out_m);
+        if (SUBTILES == 1) load_rows(scales, out_n);
         multiply(k_count);
-        if (SPLIT_K > 1) exchange();
-        if (SPLIT_K > 1 || k_count == args.k_blocks || reduce(piece.tile * CLUSTER + n_part(), k_count, args.m - m))
+        if (SPLIT_K > 1) exchange(tile_idx);
+        if (SPLIT_K > 1 || k_count == args.k_blocks || reduce(piece.tile * CLUSTER + n_part(), k_count, args.m - m)) {
+            share_tokens(scales);
 #pragma unroll
-            for (int sub = 0; sub < SUBTILES; sub++) write(sub, m + k_part() * OUT_TOKENS, n + (group * SUBTILES + sub) * BLOCK_ROWS);
+            for (int sub = 0; sub < SUBTILES; sub++) {
+                const int row = out_n + sub * BLOCK_ROWS;
+                if (SUBTILES > 1) load_rows(scales, row);  // no registers to spare earlier
+                if (STAGED)
+                    write_staged(sub, out_m, row, scales.s1, scales.bias);
+                else
+                    write_direct(sub, out_m, row, scales.s1, scales.bias);
+            }
+        }
         group_sync(1 + group);
     }
 }
@@ -469,24 +499,33 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
             barrier_init(base + FULL_AT + 8 * stage, 1);
             barrier_init(base + EMPTY_AT + 8 * stage, 4 * WARP_GROUPS * CLUSTER);
         }
-        for (int group = 0; group < WARP_GROUPS; group++) barrier_init(base + SUMS_FULL_AT + 8 * group, 1);
+        for (int group = 0; group < WARP_GROUPS; group++) {
+            barrier_init(base + SUMS_FULL_AT + 8 * group, 1);
+            barrier_init(base + SUMS_EMPTY_AT + 8 * group, SPLIT_K > 1 ? SPLIT_K - 1 : 1);
+        }
         fence_barrier_init();
     }
     __syncthreads();
 #if CLUSTER * SPLIT_K > 1
-    cluster_sync();
+    cluster_arrive();
 #endif
     wait_for_producers();
     if (threadIdx.x >= 128 * WARP_GROUPS) {
         registers_give<PRODUCER_REGISTERS>();
+        // Multicasts need the neighbours' barriers; parts of K meet in the consumers only.
+        if (CLUSTER > 1) cluster_wait();
         if (threadIdx.x == 128 * WARP_GROUPS) produce(&a_map, args, base);
+        __syncwarp();
+        if (CLUSTER == 1 && SPLIT_K > 1) cluster_wait();
     } else {
         registers_take<CONSUMER_REGISTERS>();
+        if (CLUSTER * SPLIT_K > 1) cluster_wait();
         Consumer consumer(args, base);
         consumer.run();
     }
     // Nobody leaves while a neighbour may still write here.
 #if CLUSTER * SPLIT_K > 1
-    cluster_sync();
+    cluster_arrive();
+    cluster_wait();
 #endif
 }
