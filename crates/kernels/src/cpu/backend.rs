@@ -157,7 +157,7 @@ impl Backend for CpuBackend {
 
     fn pack(&self, weights: LinearWeights) -> Result<Linear, KernelError> {
         Ok(Linear(match weights {
-            LinearWeights::Float(linear) => Packed::Float(PackedFloat::pack(self.isa, &self.pool, linear)),
+            LinearWeights::Float(linear) => Packed::Float(PackedFloat::pack(self.isa, &self.pool, linear)?),
             LinearWeights::W8(linear) => Packed::Int(PackedInt::pack_w8(&linear)?),
             LinearWeights::W4(linear) => Packed::Int(PackedInt::pack_w4(&self.pool, &linear)?),
         }))

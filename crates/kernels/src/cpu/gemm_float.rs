@@ -21,6 +21,7 @@ use super::pool::Pool;
 use super::share::{Shared, for_each_chunk};
 use super::simd::{Element, LANES};
 use super::tile::{Tile, run, tile_shape, tile_vectors};
+use crate::KernelError;
 
 /// Up to this many rows A is used as it lies.
 const MAX_UNPACKED_ROWS: usize = 24;
@@ -51,12 +52,12 @@ enum Panels {
 }
 
 impl PackedFloat {
-    pub(crate) fn pack(isa: Isa, pool: &Pool, linear: FloatLinear) -> Self {
+    pub(crate) fn pack(isa: Isa, pool: &Pool, linear: FloatLinear) -> Result<Self, KernelError> {
         let (n, k) = (linear.n(), linear.k());
         let panel_len = LANES * k;
         let panels = match linear.weight() {
             FloatValues::F32(values) => {
-                let mut panels = Aligned::filled(0.0, n.next_multiple_of(LANES) * k);
+                let mut panels = Aligned::weights(n.next_multiple_of(LANES) * k)?;
                 for_each_chunk(pool, &mut panels, panel_len, |panel, out| {
                     let start = panel * panel_len;
                     interleave(isa, &values[start..(start + panel_len).min(values.len())], k, out);
@@ -64,7 +65,7 @@ impl PackedFloat {
                 Panels::F32(panels)
             }
             FloatValues::Bf16(values) => {
-                let mut panels = Aligned::filled(bf16::ZERO, n.next_multiple_of(LANES) * k);
+                let mut panels = Aligned::weights(n.next_multiple_of(LANES) * k)?;
                 for_each_chunk(pool, &mut panels, panel_len, |panel, out| {
                     let start = panel * panel_len;
                     pack_panel(&values[start..(start + panel_len).min(values.len())], k, out);
@@ -72,12 +73,12 @@ impl PackedFloat {
                 Panels::Bf16(panels)
             }
         };
-        Self {
+        Ok(Self {
             n,
             k,
             panels,
             bias: linear.bias().map(<[f32]>::to_vec),
-        }
+        })
     }
 
     pub(crate) fn n(&self) -> usize {
@@ -333,7 +334,7 @@ mod tests {
                 (130, 47, 20),
             ] {
                 let weights = FloatLinear::new(n, k, FloatValues::F32(vec![1.0; n * k]), None);
-                let packed = PackedFloat::pack(isa, &pool, weights.expect("valid layer"));
+                let packed = PackedFloat::pack(isa, &pool, weights.expect("valid layer")).expect("packs");
                 let mut buffer = vec![mark; m * n + 2 * margin];
                 gemm(
                     isa,

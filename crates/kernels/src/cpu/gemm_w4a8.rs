@@ -76,8 +76,8 @@ impl PackedInt {
     pub(crate) fn pack_w4(pool: &Pool, linear: &QuantizedLinear) -> Result<Self, KernelError> {
         let (n, k, num_groups) = (linear.n(), linear.k(), linear.num_groups());
         let (num_panels, padded_k) = checked_panels(n, k)?;
-        let mut q = Aligned::filled(0u8, num_panels * PANEL * padded_k / 2);
-        let mut groups = Aligned::filled(0u8, num_panels * num_groups * GROUP_BYTES);
+        let mut q = Aligned::weights(num_panels * PANEL * padded_k / 2)?;
+        let mut groups = Aligned::weights(num_panels * num_groups * GROUP_BYTES)?;
         let (panel_bytes, group_bytes) = (PANEL * padded_k / 2, num_groups * GROUP_BYTES);
         {
             let (q, groups) = (Shared::new(&mut q), Shared::new(&mut groups));
@@ -102,7 +102,8 @@ impl PackedInt {
         let (n, k) = (linear.n(), linear.k());
         let (num_panels, padded_k) = checked_panels(n, k)?;
         // AMX reads whole tiles of 64 k: half a tile follows the last panel.
-        let mut w8 = Aligned::filled(128u8, num_panels * PANEL * padded_k + PANEL * K_STEP);
+        let mut w8: Aligned<u8> = Aligned::weights(num_panels * PANEL * padded_k + PANEL * K_STEP)?;
+        w8.fill(128);
         for (row, weights) in linear.w8().chunks_exact(k).enumerate() {
             let panel = &mut w8[row / PANEL * PANEL * padded_k..][..PANEL * padded_k];
             for (line, weights) in panel.chunks_exact_mut(LINE).zip(weights.chunks(W8_LINE_K)) {

@@ -57,11 +57,12 @@ unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: W4Tile) {
         let mut high_dots = [[_mm512_setzero_si512(); PANELS]; ROWS];
         for line in group_lines(group, tile.lines_per_group, tile.lines) {
             let (mut low, mut high) = ([_mm512_setzero_si512(); PANELS], [_mm512_setzero_si512(); PANELS]);
+            let ahead = tile.ahead(line, PANELS);
             for panel in 0..PANELS {
                 // SAFETY: the line is inside its panel; a prefetch may point anywhere.
                 let packed = unsafe {
                     let q = tile.q.add(panel * tile.panel_bytes + line * LINE);
-                    _mm_prefetch::<_MM_HINT_T0>(q.wrapping_add(PREFETCH_BYTES).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(q.wrapping_add(ahead).cast());
                     _mm512_loadu_si512(q.cast())
                 };
                 low[panel] = _mm512_and_si512(packed, nibble);
@@ -87,6 +88,11 @@ unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: W4Tile) {
             // SAFETY: 32 bytes of scales and zero points for each group of a panel.
             let (s2, zero) = unsafe {
                 let scales = tile.groups.add((panel * tile.num_groups + group) * GROUP_BYTES);
+                if group % 2 == 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(
+                        scales.wrapping_add(PANELS * tile.num_groups * GROUP_BYTES).cast(),
+                    );
+                }
                 (
                     _mm_loadu_si128(scales.cast()),
                     _mm_loadu_si128(scales.add(PANEL).cast()),

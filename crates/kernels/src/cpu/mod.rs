@@ -5,6 +5,8 @@
 //! for every instruction set; only the integer products have a hand-written kernel per instruction set.
 
 mod aligned;
+#[cfg(target_os = "linux")]
+mod arena;
 mod attention;
 mod backend;
 mod cache;
