@@ -62,9 +62,9 @@ pub enum Verb {
     /// Show what a model folder holds.
     #[command(after_help = "Example:\n  dualgrain inspect out")]
     Inspect(Inspect),
-    /// Time prefill and decoding.
+    /// Time prefill and decoding, or single products on a GPU.
     #[command(
-        after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json"
+        after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json\n  dualgrain bench gemm --m 1,64 --against cublas-bf16"
     )]
     Bench(Bench),
     /// Show what this machine offers and which kernels run on it.
@@ -329,10 +329,14 @@ pub struct Inspect {
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Bench {
+    /// Something other than a model.
+    #[command(subcommand)]
+    pub product: Option<BenchProduct>,
     /// Folder of the model (quantized or original).
-    #[arg(value_name = "DIR")]
-    pub model: PathBuf,
+    #[arg(value_name = "DIR", required = true)]
+    pub model: Option<PathBuf>,
     /// Prompt lengths to time, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "512", value_name = "COUNTS", value_parser = count(1, 1 << 20))]
     pub prompt_tokens: Vec<usize>,
@@ -348,6 +352,74 @@ pub struct Bench {
     /// Repetitions; medians are shown.
     #[arg(long, default_value_t = 5, value_name = "COUNT", value_parser = count(1, 1 << 20))]
     pub repeat: usize,
+}
+
+/// What `bench` times besides models.
+#[derive(Debug, Subcommand)]
+pub enum BenchProduct {
+    /// W4A8 matrix products on a GPU: correctness first, then times beside NVIDIA's libraries.
+    #[command(
+        after_help = "Example:\n  dualgrain bench gemm --shapes llama-7b,8192x8192 --m 1,16,256 --against cublas-bf16,cublas-int8 --csv gemm.csv"
+    )]
+    Gemm(BenchGemm),
+}
+
+/// A product to compare with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Rival {
+    /// cuBLAS with bf16 weights and activations.
+    CublasBf16,
+    /// cuBLASLt with int8 weights and activations, int32 outputs.
+    CublasInt8,
+}
+
+/// Type of the outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OutputKind {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Brain floats.
+    Bf16,
+}
+
+/// Options of `bench gemm`.
+#[derive(Debug, Args)]
+#[cfg_attr(not(feature = "cuda"), allow(dead_code))]
+pub struct BenchGemm {
+    /// Weights to time: llama-7b, llama-70b, single products of theirs (7B.o), or NxK; separated by commas.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "llama-7b,llama-70b",
+        value_name = "SHAPES"
+    )]
+    pub shapes: Vec<String>,
+    /// Numbers of tokens, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64,256,1024,4096", value_name = "COUNTS", value_parser = count(1, 1 << 20))]
+    pub m: Vec<usize>,
+    /// What to compare with, in the same run.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "RIVALS")]
+    pub against: Vec<Rival>,
+    /// Weights along K that share a group scale; `channel` means one scale a row.
+    #[arg(long, default_value = "128", value_parser = PossibleValuesParser::new(["32", "64", "128", "channel"]))]
+    pub group_size: String,
+    /// Type of the outputs.
+    #[arg(long, value_enum, default_value_t = OutputKind::Bf16)]
+    pub output: OutputKind,
+    /// Time every configuration that is worth a thought, not the chosen one alone.
+    #[arg(long)]
+    pub all_configs: bool,
+    /// Repetitions; the median and the least are recorded.
+    #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = count(1, 1000))]
+    pub repeat: usize,
+    /// Write all rows to this file.
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Which card.
+    #[arg(long, default_value_t = 0, value_name = "INDEX")]
+    pub device: usize,
 }
 
 /// Accepts whole numbers from `least` to `most`.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use dualgrain_engine::{LoadOptions, Model, Session, SessionLimits};
 use dualgrain_kernels::cpu::CpuBackend;
 use serde::Serialize;
 
-use crate::arguments::{Bench, Common};
+use crate::arguments::{Bench, BenchGemm, BenchProduct, Common};
 use crate::machine;
 use crate::terminal::{Terminal, bytes, table};
 
@@ -52,6 +52,10 @@ pub struct Case {
 
 /// Times every combination of the counts asked for.
 pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> {
+    if let Some(BenchProduct::Gemm(options)) = &options.product {
+        return run_gemm(options, terminal);
+    }
+    let model = options.model.as_deref().context("a model folder is needed")?;
     let counts = if options.thread_counts.is_empty() {
         vec![common.threads]
     } else {
@@ -61,23 +65,33 @@ pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> 
     let mut report = None;
     for threads in counts {
         let backend = Arc::new(CpuBackend::new(threads)?);
-        let model = Arc::new(Model::load(backend, &options.model, &LoadOptions::default())?);
+        let loaded = Arc::new(Model::load(backend, model, &LoadOptions::default())?);
         let report = report.get_or_insert_with(|| Report {
-            model: options.model.display().to_string(),
-            kernels: model.backend().isa().name(),
-            linear_bytes: model.linear_bytes(),
+            model: model.display().to_string(),
+            kernels: loaded.backend().isa().name(),
+            linear_bytes: loaded.linear_bytes(),
             peak_resident_bytes: None,
             rows: Vec::new(),
         });
         for (index, case) in cases.iter().enumerate() {
-            let detail = format!("{} threads", model_threads(&model));
+            let detail = format!("{} threads", model_threads(&loaded));
             terminal.progress("timing", &detail, index as u64, cases.len() as u64);
-            report.rows.push(time_case(&model, case, options.repeat)?);
+            report.rows.push(time_case(&loaded, case, options.repeat)?);
         }
     }
     let mut report = report.expect("at least one thread count");
     report.peak_resident_bytes = machine::peak_resident_bytes();
     terminal.result(&report, &text(&report))
+}
+
+#[cfg(feature = "cuda")]
+fn run_gemm(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
+    crate::bench_gemm::run(options, terminal)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn run_gemm(_: &BenchGemm, _: &Terminal) -> Result<()> {
+    anyhow::bail!("this program was built without the feature `cuda`")
 }
 
 fn model_threads(model: &Model<CpuBackend>) -> usize {

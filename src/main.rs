@@ -3,10 +3,14 @@
 
 mod arguments;
 mod bench;
+#[cfg(feature = "cuda")]
+mod bench_gemm;
 mod chat;
 mod doctor;
 mod eval;
 mod folder;
+#[cfg(feature = "cuda")]
+mod gemm_operands;
 mod generate;
 #[cfg(feature = "cuda")]
 mod gpu;

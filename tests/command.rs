@@ -180,6 +180,25 @@ fn doctor_says_in_words_why_there_is_no_gpu() {
 }
 
 #[test]
+fn bench_gemm_stops_in_words_without_a_driver() {
+    for shape in ["7B.o", "300x400"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
+            .args(["bench", "gemm", "--shapes", shape, "--m", "1,16"])
+            .env("DUALGRAIN_CUDA_DRIVER", "/nowhere/libcuda.so.1")
+            .output()
+            .expect("starting dualgrain");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        if cfg!(feature = "cuda") {
+            assert!(message.contains("no NVIDIA driver here"), "{message}");
+        }
+        assert!(!message.contains("panicked"), "{message}");
+    }
+    // Without the word a folder is still asked for.
+    assert_eq!(dualgrain(&["bench"]).status.code(), Some(2));
+}
+
+#[test]
 fn eval_gives_the_promised_figures_and_the_same_for_any_thread_count() {
     let run = |threads| {
         let (model, reference) = (text(quantized()).to_owned(), text(&original()).to_owned());

@@ -3,7 +3,8 @@
 //! Fails on a kernel that does not compile, that does not keep to registers and shared memory (spills, arrays indexed
 //! at run time), or whose registers do not fit its block. Without NVRTC it says SKIPPED, unless
 //! `DUALGRAIN_REQUIRE_NVRTC` is set. Arguments: `--list` prints the table and compiles nothing; a word keeps only the
-//! kernels and configurations whose line holds it.
+//! kernels and configurations whose line holds it. With `DUALGRAIN_CUDA_CACHE` the compiled kernels go to that folder, for
+//! a machine with a card.
 
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -11,7 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use dualgrain_kernels::cuda::{
-    CudaError, GroupLength, KernelUse, Output, Source, TABLE, Variant, compiler_version, kernels,
+    CACHE_VARIABLE, Cache, CudaError, GroupLength, KernelUse, Output, Source, TABLE, Variant,
+    compiler_version, kernels,
 };
 
 /// Compute capabilities and what the compiler calls them.
@@ -54,15 +56,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Every row with every group length for bf16, and with every output for groups of 128.
+/// Every row with every group length for bf16 and sums, and with every output for groups of 128.
 fn jobs() -> Vec<Job> {
-    let groups = GroupLength::ALL.map(|group| (group, Output::Bf16));
-    let outputs = [Output::F32, Output::F16, Output::Sums].map(|output| (GroupLength::G128, output));
+    let outputs = [Output::F32, Output::F16].map(|output| (GroupLength::G128, output));
+    let groups = GroupLength::ALL.map(|group| [(group, Output::Bf16), (group, Output::Sums)]);
     let mut jobs = Vec::new();
     for variant in TABLE {
         for (capability, arch) in ARCHS {
-            if variant.kernel.runs_on(capability) {
-                let pairs = groups.iter().chain(&outputs);
+            if variant.runs_on(capability) {
+                let pairs = groups.iter().flatten().chain(&outputs);
+                let pairs = pairs.filter(|&&(group, output)| variant.exists(group, output));
                 jobs.extend(pairs.map(|&(group, output)| job(variant, arch, group, output)));
             }
         }
@@ -74,10 +77,7 @@ fn job(variant: &Variant, arch: &'static str, group: GroupLength, output: Output
     Job {
         source: variant.source(group, output),
         arch,
-        words: format!(
-            "{} {arch} {variant} group {group:?} {output:?}",
-            variant.kernel.name(),
-        ),
+        words: format!("{} {arch} {variant} group {group:?} {output:?}", variant.kernel(),),
         threads: variant.threads(),
     }
 }
@@ -141,7 +141,13 @@ fn compile_all(jobs: &[Job], version: &str) -> ExitCode {
 
 fn check(job: &Job) -> Result<(), String> {
     let started = Instant::now();
-    let cubin = job.source.compile(job.arch).map_err(|error| error.to_string())?;
+    // Only a cache that was named: a run of tests leaves the user's alone.
+    let cache = match std::env::var_os(CACHE_VARIABLE) {
+        Some(_) => Cache::of_user(),
+        None => Cache::none(),
+    };
+    let cubin = job.source.cubin(job.arch, &cache);
+    let cubin = cubin.map_err(|error| error.to_string())?;
     let found = kernels(&cubin).map_err(|error| error.to_string())?;
     let kernel = found
         .iter()

@@ -8,9 +8,12 @@ use std::fmt;
 use dualgrain_format::GemmShape;
 
 use super::device::DeviceInfo;
+use super::gemv::GemvSm90;
 use super::jit::Source;
 use super::launch::Launch;
-use super::packing::{BLOCK_K, BLOCK_N, GroupLength};
+use super::packing::{BLOCK_K, GroupLength};
+use super::sm80::GemmSm80;
+use super::sm90::GemmSm90;
 use super::source;
 
 /// A product as the kernels see it.
@@ -67,91 +70,86 @@ impl Output {
     }
 }
 
-/// A product's kernel.
+/// A kernel in one of its sizes: a row of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum GemmKernel {
-    /// Hopper: weights as the register operand of wgmma, activations by the bulk copy engine.
-    GemmW4a8Sm90,
+pub enum Variant {
+    /// `gemm_w4a8_sm90`.
+    Gemm(GemmSm90),
+    /// `gemv_w4a8_sm90`.
+    Gemv(GemvSm90),
+    /// `gemm_w4a8_sm80`.
+    Ampere(GemmSm80),
 }
 
-impl GemmKernel {
-    /// Its symbol, file, and key in records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::GemmW4a8Sm90 => "gemm_w4a8_sm90",
-        }
-    }
-
-    /// Whether it runs on a compute capability. wgmma is Hopper's alone.
-    pub fn runs_on(self, capability: (i32, i32)) -> bool {
-        match self {
-            Self::GemmW4a8Sm90 => capability == (9, 0),
-        }
-    }
-}
-
-/// What a kernel is compiled with: a row of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Variant {
-    /// The kernel.
-    pub kernel: GemmKernel,
-    /// Tokens of a tile.
-    pub tile_m: usize,
-    /// Warp groups that multiply.
-    pub warp_groups: usize,
-    /// Blocks of 64 output features each of them takes.
-    pub subtiles: usize,
-    /// Blocks of the grid along N that share activations.
-    pub cluster: usize,
-}
-
-const fn sm90(tile_m: usize, warp_groups: usize, subtiles: usize, cluster: usize) -> Variant {
-    Variant {
-        kernel: GemmKernel::GemmW4a8Sm90,
+const fn gemm(tile_m: usize, groups: [usize; 2], cluster: usize, split_k: usize) -> Variant {
+    Variant::Gemm(GemmSm90 {
         tile_m,
-        warp_groups,
-        subtiles,
+        warp_groups: groups[0],
+        subtiles: groups[1],
         cluster,
-    }
+        split_k,
+    })
 }
 
-/// Everything that exists. The ring takes as many stages as shared memory has room for.
+const fn gemv(tile_m: usize, warps: usize, depth: usize, ctas: usize) -> Variant {
+    Variant::Gemv(GemvSm90 {
+        tile_m,
+        warps,
+        depth,
+        ctas,
+    })
+}
+
+const fn ampere(tile_m: usize, warps_m: usize, stages: usize) -> Variant {
+    Variant::Ampere(GemmSm80 {
+        tile_m,
+        warps_m,
+        stages,
+    })
+}
+
+/// Everything that exists.
 pub const TABLE: &[Variant] = &[
-    sm90(8, 2, 1, 1),
-    sm90(8, 4, 1, 1),
-    sm90(8, 2, 2, 1),
-    sm90(16, 2, 1, 1),
-    sm90(16, 4, 1, 1),
-    sm90(16, 2, 2, 1),
-    sm90(32, 2, 1, 1),
-    sm90(32, 4, 1, 1),
-    sm90(64, 2, 1, 1),
-    sm90(64, 2, 2, 1),
-    sm90(64, 4, 1, 1),
-    sm90(128, 2, 1, 1),
-    sm90(128, 3, 1, 1),
-    sm90(128, 2, 1, 2),
-    sm90(192, 2, 1, 1),
-    sm90(192, 2, 1, 2),
-    sm90(256, 2, 1, 1),
-    sm90(256, 2, 1, 2),
+    gemv(1, 16, 4, 1),
+    gemv(1, 16, 3, 2),
+    gemv(2, 16, 4, 1),
+    gemv(4, 16, 4, 1),
+    gemv(8, 16, 4, 1),
+    gemv(16, 16, 4, 1),
+    gemm(16, [1, 1], 1, 1),
+    gemm(16, [1, 1], 1, 2),
+    gemm(16, [2, 1], 1, 1),
+    gemm(16, [2, 1], 1, 2),
+    gemm(16, [3, 1], 1, 1),
+    gemm(16, [3, 1], 1, 2),
+    gemm(32, [2, 1], 1, 1),
+    gemm(32, [2, 1], 1, 2),
+    gemm(32, [3, 1], 1, 1),
+    gemm(32, [3, 1], 1, 2),
+    gemm(64, [1, 1], 1, 1),
+    gemm(64, [1, 1], 1, 2),
+    gemm(64, [2, 1], 1, 1),
+    gemm(64, [2, 1], 1, 2),
+    gemm(64, [3, 1], 1, 1),
+    gemm(64, [3, 1], 1, 2),
+    gemm(64, [2, 2], 2, 1),
+    gemm(128, [2, 1], 1, 1),
+    gemm(128, [2, 1], 1, 2),
+    gemm(128, [3, 1], 1, 1),
+    gemm(256, [2, 1], 1, 1),
+    gemm(256, [2, 1], 2, 1),
+    gemm(256, [2, 1], 1, 2),
+    gemm(256, [1, 1], 2, 1),
+    ampere(16, 1, 4),
+    ampere(32, 2, 4),
+    ampere(64, 2, 4),
+    ampere(128, 2, 3),
 ];
 
-impl fmt::Display for Variant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (tile_n, groups, subtiles) = (self.tile_n(), self.warp_groups, self.subtiles);
-        write!(
-            f,
-            "m{}n{tile_n}k{BLOCK_K}_w{groups}x{subtiles}_c{}",
-            self.tile_m, self.cluster
-        )
-    }
-}
-
-/// Which tiles are cut along K, so that all multiprocessors share them.
+/// Which tiles are cut along K, so that all multiprocessors share them through memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Split {
-    /// None: every tile is one block's.
+    /// None: every tile is one CTA's, or one cluster's.
     Whole,
     /// Those of the last, incomplete round.
     Tail,
@@ -171,92 +169,137 @@ pub struct GemmConfig {
 impl fmt::Display for GemmConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let split = match self.split {
-            Split::Whole => "whole",
-            Split::Tail => "tail",
-            Split::All => "all",
+            Split::Whole => "",
+            Split::Tail => "_tail",
+            Split::All => "_all",
         };
-        write!(f, "{}_{split}", self.variant)
+        write!(f, "{}{split}", self.variant)
     }
 }
 
-/// Shared memory a block may use on Hopper.
-const SM90_SHARED_BYTES: usize = 232_448;
-/// More stages than this hide nothing more.
-const MOST_STAGES: usize = 24;
-/// Threads of a warp group.
-const WARP_GROUP: usize = 128;
-/// The ring begins at a multiple of this.
-const RING_ALIGNMENT: usize = 1024;
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gemm(gemm) => gemm.fmt(f),
+            Self::Gemv(gemv) => gemv.fmt(f),
+            Self::Ampere(ampere) => ampere.fmt(f),
+        }
+    }
+}
 
 impl Variant {
-    /// Output features of a tile.
-    pub fn tile_n(&self) -> usize {
-        BLOCK_N * self.warp_groups * self.subtiles
-    }
-
-    /// Threads of a block.
-    pub fn threads(&self) -> usize {
-        match self.kernel {
-            GemmKernel::GemmW4a8Sm90 => WARP_GROUP * (self.warp_groups + 1),
+    /// The kernel's symbol, file, and key in records.
+    pub fn kernel(&self) -> &'static str {
+        match self {
+            Self::Gemm(_) => "gemm_w4a8_sm90",
+            Self::Gemv(_) => "gemv_w4a8_sm90",
+            Self::Ampere(_) => "gemm_w4a8_sm80",
         }
     }
 
-    /// Slots of the ring in shared memory: as many as fit.
-    pub fn stages(&self, group: GroupLength, output: Output) -> usize {
-        let (fixed, stage) = (self.fixed_bytes(output), self.stage_bytes(group));
-        (SM90_SHARED_BYTES.saturating_sub(fixed) / stage).min(MOST_STAGES)
+    /// Whether the kernel runs on a compute capability. wgmma is Hopper's alone.
+    pub fn runs_on(&self, capability: (i32, i32)) -> bool {
+        match self {
+            Self::Gemm(_) => capability == (9, 0),
+            Self::Gemv(_) | Self::Ampere(_) => capability >= (8, 0),
+        }
     }
 
-    /// Dynamic shared memory of a block.
-    pub fn shared_bytes(&self, group: GroupLength, output: Output) -> usize {
-        self.fixed_bytes(output) + self.stages(group, output) * self.stage_bytes(group)
+    /// Whether the kernel is compiled with these: its ring fits shared memory.
+    pub fn exists(&self, group: GroupLength, output: Output) -> bool {
+        match self {
+            Self::Gemm(gemm) => gemm.fits(group, output),
+            Self::Gemv(_) | Self::Ampere(_) => true,
+        }
     }
 
-    /// What the ring leaves: its alignment, outputs on their way out, scales of tokens, a word for each warp group.
-    fn fixed_bytes(&self, output: Output) -> usize {
-        let staged = self.tile_m >= 32 && output.size_bytes() == 2;
-        let staged_tokens = if self.tile_m.is_multiple_of(64) { 64 } else { 32 };
-        let staging = if staged { staged_tokens * 128 } else { 0 };
-        RING_ALIGNMENT + self.warp_groups * (staging + 8 * self.tile_m + 4)
+    /// Tokens of a tile.
+    pub fn tile_m(&self) -> usize {
+        match self {
+            Self::Gemm(gemm) => gemm.tile_m,
+            Self::Gemv(gemv) => gemv.tile_m,
+            Self::Ampere(ampere) => ampere.tile_m,
+        }
     }
 
-    /// Bytes of a slot of the ring: activations, packed weights, two barriers.
-    fn stage_bytes(&self, group: GroupLength) -> usize {
-        let weights = self.warp_groups * self.subtiles * group.block_bytes();
-        self.tile_m * BLOCK_K + weights.next_multiple_of(128) + 16
+    /// Output features of a tile.
+    pub fn tile_n(&self) -> usize {
+        match self {
+            Self::Gemm(gemm) => gemm.tile_n(),
+            Self::Gemv(gemv) => gemv.tile_n(),
+            Self::Ampere(ampere) => ampere.tile_n(),
+        }
     }
 
-    /// Bytes of memory a step of 128 columns of K reads.
-    pub fn step_bytes(&self, group: GroupLength) -> usize {
-        self.tile_m * BLOCK_K + self.warp_groups * self.subtiles * group.block_bytes()
+    /// Threads of a CTA.
+    pub fn threads(&self) -> usize {
+        match self {
+            Self::Gemm(gemm) => gemm.threads(),
+            Self::Gemv(gemv) => gemv.threads(),
+            Self::Ampere(ampere) => ampere.threads(),
+        }
     }
 
     /// The text and macros to compile.
     pub fn source(&self, group: GroupLength, output: Output) -> Source {
-        let macros = vec![
-            ("TILE_M", self.tile_m as i64),
-            ("WARP_GROUPS", self.warp_groups as i64),
-            ("SUBTILES", self.subtiles as i64),
-            ("STAGES", self.stages(group, output) as i64),
-            ("CLUSTER", self.cluster as i64),
-            ("GROUP_SIZE", group.code() as i64),
-            ("OUT", output.code()),
-            // The kernel refuses to compile when it needs more.
-            ("SHARED_BYTES", self.shared_bytes(group, output) as i64),
-        ];
+        let mut macros = match self {
+            Self::Gemm(gemm) => gemm.macros(group, output),
+            Self::Gemv(gemv) => gemv.macros(),
+            Self::Ampere(ampere) => ampere.macros(),
+        };
+        macros.extend([("GROUP_SIZE", group.code() as i64), ("OUT", output.code())]);
         Source {
-            name: self.kernel.name(),
-            text: source::kernel(self.kernel),
+            name: self.kernel(),
+            text: source::kernel(self),
             headers: source::HEADERS,
             macros,
         }
     }
+
+    fn splits(&self) -> &'static [Split] {
+        match self {
+            Self::Gemm(gemm) => gemm.splits(),
+            Self::Gemv(_) | Self::Ampere(_) => &[Split::Whole],
+        }
+    }
+
+    /// Whether it can run a product on a card.
+    pub fn can_run(&self, problem: &GemmProblem, device: &DeviceInfo) -> bool {
+        self.runs_on(device.capability)
+            && match self {
+                Self::Gemm(gemm) => {
+                    gemm.fits(problem.group, problem.output)
+                        && gemm.shared_bytes(problem.group, problem.output) <= device.shared_bytes
+                }
+                Self::Gemv(gemv) => gemv.fits(problem, device),
+                Self::Ampere(ampere) => ampere.shared_bytes(problem.group) <= device.shared_bytes,
+            }
+    }
+
+    /// Whether its tiles are not out of proportion to the tokens.
+    fn suits(&self, m: usize) -> bool {
+        match self {
+            Self::Gemm(gemm) => gemm.tile_m <= least_tile_m(m) && 4 * gemm.tile_m >= m.min(256),
+            Self::Gemv(gemv) => gemv.tile_m < 2 * m,
+            // On Hopper it is there to be tested.
+            Self::Ampere(ampere) => ampere.tile_m < 2 * m.max(16) && 8 * ampere.tile_m >= m.min(512),
+        }
+    }
+}
+
+/// The smallest tile of the table's products that holds all tokens; no bound when none does.
+fn least_tile_m(m: usize) -> usize {
+    let tiles = TABLE.iter().filter_map(|variant| match variant {
+        Variant::Gemm(gemm) => Some(gemm.tile_m),
+        Variant::Gemv(_) | Variant::Ampere(_) => None,
+    });
+    tiles.filter(|&tile_m| tile_m >= m).min().unwrap_or(usize::MAX)
 }
 
 /// A configuration laid over a product on a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
-    /// Blocks, threads and shared memory.
+    /// CTAs, threads and shared memory.
     pub launch: Launch,
     /// Tiles, the padding of a cluster among them.
     pub tiles: usize,
@@ -268,83 +311,16 @@ pub struct Geometry {
     pub workspace_bytes: usize,
 }
 
-/// Part of the second-level cache that activations may take while weights stream past them.
-const RASTER_SHARE: f64 = 0.4;
-
 impl GemmConfig {
-    /// Blocks and work of the product on a card.
+    /// CTAs and work of the product on a card.
     pub fn geometry(&self, problem: &GemmProblem, device: &DeviceInfo) -> Geometry {
-        let (variant, shape) = (self.variant, problem.shape);
-        let n_tiles = shape
-            .n
-            .div_ceil(variant.tile_n())
-            .next_multiple_of(variant.cluster);
-        let m_tiles = shape.m.div_ceil(variant.tile_m);
-        let tiles = n_tiles * m_tiles;
-        let places = (device.num_sms / variant.cluster * variant.cluster).max(variant.cluster);
-        let cut_tiles = match self.split {
-            Split::Whole => 0,
-            Split::Tail => tiles % places,
-            Split::All => tiles,
-        };
-        let work = tiles - cut_tiles + cut_tiles * problem.k_blocks();
-        let blocks = places.min(work.next_multiple_of(variant.cluster));
-        let accumulators = variant.tile_m * variant.tile_n() * 4;
-        let counters = 4 * variant.warp_groups;
-        Geometry {
-            launch: Launch {
-                grid: [blocks as u32, 1, 1],
-                threads: variant.threads() as u32,
-                shared_bytes: variant.shared_bytes(problem.group, problem.output),
-                cluster: variant.cluster as u32,
-                programmatic: false,
-            },
-            tiles,
-            cut_tiles,
-            raster_m: raster(shape, variant.tile_m, device),
-            workspace_bytes: cut_tiles * (accumulators + counters).next_multiple_of(256),
+        match self.variant {
+            Variant::Gemm(gemm) => gemm.geometry(self.split, problem, device),
+            Variant::Gemv(gemv) => gemv.geometry(problem, device),
+            Variant::Ampere(ampere) => ampere.geometry(problem, device),
         }
     }
-}
 
-/// Token tiles whose activations stay in the second-level cache together.
-fn raster(shape: GemmShape, tile_m: usize, device: &DeviceInfo) -> usize {
-    let room = device.l2_bytes as f64 * RASTER_SHARE;
-    let tiles = (room / (tile_m * shape.k) as f64).floor() as usize;
-    if tiles >= shape.m.div_ceil(tile_m) {
-        0
-    } else {
-        tiles.max(1)
-    }
-}
-
-/// Everything that could run a product on a card.
-pub fn enumerate(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
-    let usable = TABLE.iter().filter(|variant| {
-        // A tile of tokens that fits all of them or is not far from it; many tokens take large tiles.
-        let m = problem.shape.m;
-        let useful = variant.tile_m <= least_tile_m(m) && 4 * variant.tile_m >= m.min(256);
-        let shared = variant.shared_bytes(problem.group, problem.output);
-        useful && variant.kernel.runs_on(device.capability) && shared <= device.shared_bytes
-    });
-    let with_splits = usable.flat_map(|&variant| {
-        [Split::Whole, Split::Tail, Split::All].map(|split| GemmConfig { variant, split })
-    });
-    with_splits
-        .filter(|config| config.split_is_its_own(problem, device))
-        .collect()
-}
-
-/// The smallest tile of the table that holds all tokens, or none's bound.
-fn least_tile_m(m: usize) -> usize {
-    let holding = TABLE
-        .iter()
-        .map(|variant| variant.tile_m)
-        .filter(|&tile_m| tile_m >= m);
-    holding.min().unwrap_or(usize::MAX)
-}
-
-impl GemmConfig {
     /// Whether no simpler split means the same; two names for one thing would be timed twice.
     fn split_is_its_own(&self, problem: &GemmProblem, device: &DeviceInfo) -> bool {
         let geometry = self.geometry(problem, device);
@@ -354,6 +330,26 @@ impl GemmConfig {
             Split::All => problem.k_blocks() > 1,
         }
     }
+}
+
+/// Everything worth a thought for a product on a card.
+pub fn enumerate(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
+    let runnable = enumerate_all(problem, device).into_iter();
+    runnable
+        .filter(|config| config.variant.suits(problem.shape.m))
+        .collect()
+}
+
+/// Everything that runs a product on a card, sensible or not.
+pub fn enumerate_all(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
+    let runnable = TABLE.iter().filter(|variant| variant.can_run(problem, device));
+    let configs = runnable.flat_map(|&variant| {
+        let splits = variant.splits().iter();
+        splits.map(move |&split| GemmConfig { variant, split })
+    });
+    configs
+        .filter(|config| config.split_is_its_own(problem, device))
+        .collect()
 }
 
 /// Seconds a configuration would take: analytic today, learned from measurements later.
@@ -384,7 +380,7 @@ mod tests {
             num_sms: 132,
             clock_hz: 1.98e9,
             l2_bytes: 60 << 20,
-            shared_bytes: SM90_SHARED_BYTES,
+            shared_bytes: 232_448,
             memory_bytes: 141 << 30,
             memory_bytes_per_s: 4.9e12,
         }
@@ -408,17 +404,39 @@ mod tests {
     }
 
     #[test]
-    fn every_variant_fits_shared_memory_with_a_ring_worth_the_name() {
-        for variant in TABLE {
-            for group in GroupLength::ALL {
-                for output in Output::ALL {
-                    assert!(
-                        variant.shared_bytes(group, output) <= SM90_SHARED_BYTES,
-                        "{variant}"
-                    );
-                    assert!(variant.stages(group, output) >= 4, "{variant}");
-                }
-            }
+    fn shared_memory_is_what_the_kernels_lay_out() {
+        // Read off the kernels' own constants.
+        for (variant, group, output, expected) in [
+            (
+                gemm(64, [2, 1], 1, 1),
+                GroupLength::G128,
+                Output::F16,
+                (12, 218_344),
+            ),
+            (
+                gemm(16, [2, 1], 1, 1),
+                GroupLength::G128,
+                Output::F16,
+                (21, 226_168),
+            ),
+            (
+                gemm(64, [2, 1], 1, 2),
+                GroupLength::G32,
+                Output::Sums,
+                (12, 227_560),
+            ),
+            (
+                gemm(256, [2, 1], 1, 2),
+                GroupLength::G128,
+                Output::Bf16,
+                (3, 210_776),
+            ),
+        ] {
+            let Variant::Gemm(gemm) = variant else {
+                unreachable!()
+            };
+            let got = (gemm.stages(group, output), gemm.shared_bytes(group, output));
+            assert_eq!(got, expected, "{variant}");
         }
     }
 
@@ -436,14 +454,18 @@ mod tests {
             for config in found {
                 let geometry = config.geometry(&problem, &h200());
                 let (variant, what) = (config.variant, format!("{config} on {m}x{n}x{k}"));
-                assert!(
-                    geometry.tiles * variant.tile_m * variant.tile_n() >= m * n,
-                    "{what}"
-                );
+                let covered = geometry.tiles * variant.tile_m() * variant.tile_n();
+                assert!(covered >= m * n, "{what}");
                 assert!(geometry.cut_tiles <= geometry.tiles, "{what}");
-                assert_eq!(geometry.launch.grid[0] as usize % variant.cluster, 0, "{what}");
-                assert_eq!(geometry.cut_tiles % variant.cluster, 0, "{what}");
-                assert!((1..=132).contains(&geometry.launch.grid[0]), "{what}");
+                let Launch {
+                    grid,
+                    cluster,
+                    shared_bytes,
+                    ..
+                } = geometry.launch;
+                assert!(grid[0] > 0 && grid[0].is_multiple_of(cluster), "{what}");
+                assert!(shared_bytes <= h200().shared_bytes, "{what}");
+                assert!(variant.exists(problem.group, problem.output), "{what}");
                 assert_eq!(geometry.workspace_bytes > 0, geometry.cut_tiles > 0, "{what}");
             }
         }
@@ -455,7 +477,7 @@ mod tests {
             capability: (10, 0),
             ..h200()
         };
-        let wrong = |config: &GemmConfig| !config.variant.kernel.runs_on(other.capability);
+        let wrong = |config: &GemmConfig| !config.variant.runs_on(other.capability);
         assert!(!enumerate(&problem(1, 64, 128), &other).iter().any(wrong));
         assert!(choose(&problem(1, 64, 128), &h200(), &First).is_some());
     }
@@ -477,7 +499,13 @@ mod tests {
 
     #[test]
     fn activations_that_outgrow_the_cache_are_visited_in_parts() {
-        let raster = |m, k| raster(GemmShape { m, n: 8_192, k }, 256, &h200());
+        let raster = |m, k| {
+            let config = GemmConfig {
+                variant: gemm(256, [2, 1], 1, 1),
+                split: Split::Whole,
+            };
+            config.geometry(&problem(m, 8_192, k), &h200()).raster_m
+        };
         assert_eq!(raster(256, 8_192), 0);
         assert_eq!(raster(4_096, 4_096), 0);
         let parts = raster(4_096, 28_672);

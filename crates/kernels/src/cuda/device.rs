@@ -223,6 +223,19 @@ impl Device {
         Ok(buffer)
     }
 
+    /// Memory of the card holding `pattern` over and over, `len` elements in all.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub fn upload_repeated<T: Pod>(&self, pattern: &[T], len: usize) -> Result<Buffer, CudaError> {
+        let buffer = self.uninitialized(len * size_of::<T>())?;
+        for start in (0..len).step_by(pattern.len().max(1)) {
+            let part = pattern.len().min(len - start);
+            buffer.write(start * size_of::<T>(), &pattern[..part])?;
+        }
+        Ok(buffer)
+    }
+
     fn uninitialized(&self, len_bytes: usize) -> Result<Buffer, CudaError> {
         let driver = self.current()?;
         let mut address = 0;
@@ -348,18 +361,17 @@ impl Buffer {
         self.device.synchronize()
     }
 
-    /// Copies another buffer of the same length into this one.
+    /// Puts a copy of another buffer, no longer than this one, on the stream.
     ///
     /// # Errors
-    /// Different lengths, or a call that failed.
+    /// A longer buffer, or a call that failed.
     pub fn copy_from(&self, other: &Self) -> Result<(), CudaError> {
         self.check_range("copy", 0, other.len_bytes)?;
         let driver = self.device.current()?;
         let stream = self.device.stream();
         // SAFETY: both are alive and long enough (checked).
         let code = unsafe { (driver.copy_within)(self.address, other.address, other.len_bytes, stream) };
-        driver.check("cuMemcpyDtoDAsync", code)?;
-        self.device.synchronize()
+        driver.check("cuMemcpyDtoDAsync", code)
     }
 
     fn check_range(&self, what: &'static str, offset: usize, len: usize) -> Result<(), CudaError> {

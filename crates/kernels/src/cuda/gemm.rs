@@ -7,11 +7,11 @@ use bytemuck::Zeroable;
 use dualgrain_format::{GemmShape, QuantizedLinear};
 
 use super::CudaError;
-use super::config::{Cost, GemmConfig, GemmKernel, GemmProblem, Geometry, Output, choose};
+use super::config::{Cost, GemmConfig, GemmProblem, Geometry, Variant, choose};
 use super::device::{Buffer, Device};
 use super::jit::{Jit, Kernel};
 use super::launch::{byte_matrix_map, launch};
-use super::packing::{GroupLength, pack};
+use super::packing::{BLOCK_N, GroupLength, image_bytes, pack};
 
 /// Bytes a row of activations is padded to.
 const ROW_BYTES: usize = 16;
@@ -55,6 +55,32 @@ impl PackedLinear {
             s1: Arc::clone(&self.s1),
             bias: self.bias.clone(),
             ..*self
+        })
+    }
+
+    /// A layer of `n` rows: those of `layer`, over and over. Large layers for timing are made quickly so.
+    ///
+    /// # Errors
+    /// A layer whose rows are no multiple of 64, sizes the kernels cannot count, or no memory.
+    pub fn repeated(device: &Device, layer: &QuantizedLinear, n: usize) -> Result<Self, CudaError> {
+        let group = GroupLength::of(layer.group_size())?;
+        if !layer.n().is_multiple_of(BLOCK_N) {
+            return Err(CudaError::Length {
+                what: "rows to repeat, in blocks of 64",
+                expected: layer.n().next_multiple_of(BLOCK_N),
+                got: layer.n(),
+            });
+        }
+        let once = pack(layer)?;
+        let image = device.upload_repeated(&once, image_bytes((count("N", n)?, layer.k()), group)?)?;
+        let cycled = |values: &[f32]| device.upload_repeated(values, n);
+        Ok(Self {
+            n,
+            k: count("K", layer.k())?,
+            group,
+            image,
+            s1: Arc::new(cycled(layer.s1())?),
+            bias: layer.bias().map(|bias| cycled(bias).map(Arc::new)).transpose()?,
         })
     }
 
@@ -208,6 +234,11 @@ impl Gemm {
         })
     }
 
+    /// The product.
+    pub fn problem(&self) -> &GemmProblem {
+        &self.problem
+    }
+
     /// The configuration.
     pub fn config(&self) -> GemmConfig {
         self.config
@@ -228,13 +259,26 @@ impl Gemm {
         tokens: &QuantizedTokens,
         d: &Buffer,
     ) -> Result<(), CudaError> {
-        self.check(weights, tokens, d)?;
-        let mut args = self.args(weights, tokens, d);
+        self.launch_at(weights, tokens, d, 0)
+    }
+
+    /// As [`Gemm::launch`], with D beginning at `offset_bytes` of a buffer (a multiple of an element).
+    ///
+    /// # Errors
+    /// As [`Gemm::launch`].
+    pub fn launch_at(
+        &self,
+        weights: &PackedLinear,
+        tokens: &QuantizedTokens,
+        d: &Buffer,
+        offset_bytes: usize,
+    ) -> Result<(), CudaError> {
+        self.check(weights, tokens, d, offset_bytes)?;
+        let mut args = self.args(weights, tokens, d, offset_bytes);
         let args: *mut c_void = (&raw mut args).cast();
-        match self.config.variant.kernel {
-            GemmKernel::GemmW4a8Sm90 => {
-                let variant = self.config.variant;
-                let box_rows = (variant.tile_m / variant.cluster) as u32;
+        match self.config.variant {
+            Variant::Gemm(gemm) => {
+                let box_rows = (gemm.tile_m / gemm.cluster) as u32;
                 let mut map = byte_matrix_map(&tokens.codes, tokens.shape(), tokens.row_bytes, box_rows)?;
                 // SAFETY: the kernel's parameters; the buffers fit the problem (checked), and the driver frees none
                 // of them before the stream has passed the launch.
@@ -246,10 +290,20 @@ impl Gemm {
                     )
                 }
             }
+            // SAFETY: as above.
+            Variant::Gemv(_) | Variant::Ampere(_) => unsafe {
+                launch(&self.kernel, &self.geometry.launch, &mut [args])
+            },
         }
     }
 
-    fn check(&self, weights: &PackedLinear, tokens: &QuantizedTokens, d: &Buffer) -> Result<(), CudaError> {
+    fn check(
+        &self,
+        weights: &PackedLinear,
+        tokens: &QuantizedTokens,
+        d: &Buffer,
+        offset_bytes: usize,
+    ) -> Result<(), CudaError> {
         let GemmShape { m, n, k } = self.problem.shape;
         let length = |what, expected, got| match expected == got {
             true => Ok(()),
@@ -264,10 +318,13 @@ impl Gemm {
         )?;
         length("M of the tokens", m, tokens.m)?;
         length("K of the tokens", k, tokens.k)?;
-        length("D", m * n * self.problem.output.size_bytes(), d.len_bytes())
+        let element = self.problem.output.size_bytes();
+        length("offset of D inside an element", 0, offset_bytes % element)?;
+        let end = offset_bytes.saturating_add(m * n * element);
+        length("D", end.max(d.len_bytes()), d.len_bytes())
     }
 
-    fn args(&self, weights: &PackedLinear, tokens: &QuantizedTokens, d: &Buffer) -> GemmArgs {
+    fn args(&self, weights: &PackedLinear, tokens: &QuantizedTokens, d: &Buffer, offset: usize) -> GemmArgs {
         let GemmShape { m, n, k } = self.problem.shape;
         GemmArgs {
             weights: weights.image.address(),
@@ -276,7 +333,7 @@ impl Gemm {
             scales: tokens.scales.address(),
             s1: weights.s1.address(),
             bias: weights.bias.as_ref().map_or(0, |bias| bias.address()),
-            d: d.address(),
+            d: d.address() + offset as u64,
             workspace: self.workspace.address(),
             m: m as i32,
             n: n as i32,
@@ -288,15 +345,6 @@ impl Gemm {
             raster_m: self.geometry.raster_m as i32,
         }
     }
-}
-
-/// Outputs for `problem`, every byte poisoned, so that one left unwritten shows.
-///
-/// # Errors
-/// No memory.
-pub fn poisoned_output(device: &Device, problem: &GemmProblem) -> Result<Buffer, CudaError> {
-    let elements = problem.shape.m * problem.shape.n;
-    device.filled(elements * Output::size_bytes(problem.output), 0xff)
 }
 
 #[cfg(test)]

@@ -74,6 +74,23 @@ impl Source {
     }
 }
 
+impl Source {
+    /// The cubin for an architecture, from the cache or compiled now and stored; needs no card.
+    ///
+    /// # Errors
+    /// As [`Source::compile`].
+    pub fn cubin(&self, arch: &str, cache: &Cache) -> Result<Vec<u8>, CudaError> {
+        let key = self.key(arch, Nvrtc::open()?.version());
+        if let Some(cubin) = cache.load(key) {
+            return Ok(cubin);
+        }
+        let cubin = self.compile(arch)?;
+        // A folder that can not be written costs the next start some time and nothing else; `doctor` names the folder.
+        let _ = cache.store(key, &cubin);
+        Ok(cubin)
+    }
+}
+
 /// Version and file of the compiler, e.g. `13.0`.
 ///
 /// # Errors

@@ -121,6 +121,7 @@ macro_rules! functions {
         pub(super) struct $name {
             $( pub $field: unsafe extern "C" fn($($argument),*) -> i32, )*
             /// Kept open for the pointers above.
+            #[allow(dead_code, reason = "it lives for the pointers' sake; not every table is asked for its name")]
             library: $crate::cuda::library::Library,
         }
 

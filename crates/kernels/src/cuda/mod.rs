@@ -8,28 +8,38 @@ mod cache;
 mod config;
 mod cost;
 mod cubin;
+mod cublas;
 mod device;
 mod driver;
 mod error;
 mod gemm;
+mod gemv;
 mod graph;
 mod jit;
 mod launch;
 mod library;
 mod nvrtc;
 mod packing;
+mod sm80;
+mod sm90;
 mod source;
+mod timing;
 
 pub use cache::{CACHE_VARIABLE, Cache, Key};
 pub use config::{
-    Cost, GemmConfig, GemmKernel, GemmProblem, Geometry, Output, Split, TABLE, Variant, choose, enumerate,
+    Cost, GemmConfig, GemmProblem, Geometry, Output, Split, TABLE, Variant, choose, enumerate, enumerate_all,
 };
 pub use cost::Analytic;
 pub use cubin::{KernelUse, kernels};
+pub use cublas::{CublasBf16, CublasLtInt8, Int8Product};
 pub use device::{Buffer, Device, DeviceInfo, devices, driver_version};
 pub use error::CudaError;
-pub use gemm::{Gemm, PackedLinear, QuantizedTokens, poisoned_output};
+pub use gemm::{Gemm, PackedLinear, QuantizedTokens};
+pub use gemv::GemvSm90;
 pub use graph::Graph;
 pub use jit::{Jit, Kernel, Source, compiler_version};
 pub use launch::Launch;
 pub use packing::{BLOCK_K, BLOCK_N, GroupLength, image_bytes, pack};
+pub use sm80::GemmSm80;
+pub use sm90::GemmSm90;
+pub use timing::{rotation_copies, times_s};

@@ -1,6 +1,6 @@
 //! The kernels' texts, inside the program.
 
-use super::config::GemmKernel;
+use super::config::Variant;
 
 /// Files the kernels include.
 pub(super) const HEADERS: &[(&str, &str)] = &[
@@ -10,8 +10,10 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
 ];
 
 /// A kernel's own file.
-pub(super) fn kernel(kernel: GemmKernel) -> &'static str {
-    match kernel {
-        GemmKernel::GemmW4a8Sm90 => include_str!("cu/gemm_w4a8_sm90.cu"),
+pub(super) fn kernel(variant: &Variant) -> &'static str {
+    match variant {
+        Variant::Gemm(_) => include_str!("cu/gemm_w4a8_sm90.cu"),
+        Variant::Gemv(_) => include_str!("cu/gemv_w4a8_sm90.cu"),
+        Variant::Ampere(_) => include_str!("cu/gemm_w4a8_sm80.cu"),
     }
 }

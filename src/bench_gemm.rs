@@ -1,0 +1,519 @@
+//! `bench gemm`: W4A8 products on a GPU, correctness first, then times beside NVIDIA's own libraries.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context, Result, bail};
+use dualgrain_format::GemmShape;
+use dualgrain_kernels::cuda::{
+    Analytic, Buffer, CublasBf16, CublasLtInt8, CudaError, Device, Gemm, GemmConfig, GemmProblem,
+    GroupLength, Jit, Output, choose, driver_version, enumerate, rotation_copies, times_s,
+};
+use serde::Serialize;
+
+use crate::arguments::{BenchGemm, OutputKind, Rival};
+use crate::gemm_operands::{Operands, group_size, random, random_bf16};
+use crate::terminal::{Terminal, table};
+
+/// Side of the square int8 product that stands for the arithmetic ceiling.
+const CEILING_SIDE: usize = 8_192;
+/// Bytes of the copy that stands for the memory's ceiling.
+const CEILING_BYTES: usize = 1 << 30;
+
+/// One timed configuration of one cell.
+#[derive(Serialize, Clone)]
+struct Row {
+    shape: String,
+    kernel: &'static str,
+    config: String,
+    m: usize,
+    n: usize,
+    k: usize,
+    group_size: String,
+    chosen: bool,
+    time_s: f64,
+    tops: f64,
+    read_bytes_per_s: f64,
+    cublas_bf16_time_s: Option<f64>,
+    cublaslt_int8_time_s: Option<f64>,
+    least_time_s: f64,
+    predicted_s: f64,
+    ceiling_fraction: Option<f64>,
+}
+
+/// What the card does at best, measured in this run.
+#[derive(Serialize, Default)]
+struct Ceilings {
+    copy_bytes_per_s: f64,
+    int8_tops: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    device: String,
+    driver: String,
+    output: &'static str,
+    repeats: usize,
+    ceilings: Ceilings,
+    rows: Vec<Row>,
+}
+
+/// NVIDIA's libraries, as far as they were asked for.
+struct Rivals {
+    bf16: Option<CublasBf16>,
+    int8: Option<CublasLtInt8>,
+}
+
+/// A card with what a cell needs.
+struct Bench<'a> {
+    device: &'a Device,
+    jit: Jit,
+    rivals: Rivals,
+    options: &'a BenchGemm,
+    output: Output,
+    ceilings: Ceilings,
+}
+
+/// Times every shape and number of tokens.
+pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
+    let device = Device::open(options.device)?;
+    let mut bench = Bench {
+        jit: Jit::new(&device)?,
+        rivals: Rivals::open(&device, &options.against)?,
+        device: &device,
+        options,
+        output: output(options.output),
+        ceilings: Ceilings::default(),
+    };
+    bench.ceilings = bench.measure_ceilings()?;
+    let mut rows = Vec::new();
+    let shapes = shapes(&options.shapes)?;
+    for (index, shape) in shapes.iter().enumerate() {
+        terminal.progress("timing", &shape.name, index as u64, shapes.len() as u64);
+        rows.extend(bench.time_shape(shape)?);
+    }
+    let report = Report {
+        device: device.info().name.clone(),
+        driver: driver_version()?.0,
+        output: output_name(options.output),
+        repeats: options.repeat,
+        ceilings: bench.ceilings,
+        rows,
+    };
+    if let Some(path) = &options.csv {
+        std::fs::write(path, csv(&report)).with_context(|| format!("writing {}", path.display()))?;
+    }
+    terminal.result(&report, &text(&report))
+}
+
+fn output(kind: OutputKind) -> Output {
+    match kind {
+        OutputKind::F32 => Output::F32,
+        OutputKind::F16 => Output::F16,
+        OutputKind::Bf16 => Output::Bf16,
+    }
+}
+
+fn output_name(kind: OutputKind) -> &'static str {
+    match kind {
+        OutputKind::F32 => "f32",
+        OutputKind::F16 => "f16",
+        OutputKind::Bf16 => "bf16",
+    }
+}
+
+/// A named matrix of weights.
+struct Shape {
+    name: String,
+    n: usize,
+    k: usize,
+}
+
+/// Name, N and K.
+type Product = (&'static str, usize, usize);
+
+/// Products of the models the peers were timed on.
+const MODELS: [(&str, [Product; 4]); 2] = [
+    (
+        "llama-7b",
+        [
+            ("7B.qkv", 12_288, 4_096),
+            ("7B.o", 4_096, 4_096),
+            ("7B.gate_up", 22_016, 4_096),
+            ("7B.down", 4_096, 11_008),
+        ],
+    ),
+    (
+        "llama-70b",
+        [
+            ("70B.qkv", 10_240, 8_192),
+            ("70B.o", 8_192, 8_192),
+            ("70B.gate_up", 57_344, 8_192),
+            ("70B.down", 8_192, 28_672),
+        ],
+    ),
+];
+
+/// Models, single products of theirs, or NxK.
+fn shapes(names: &[String]) -> Result<Vec<Shape>> {
+    let mut shapes = Vec::new();
+    for name in names {
+        let of_models = MODELS.iter().flat_map(|(model, products)| {
+            products
+                .iter()
+                .filter(move |product| name == model || name == product.0)
+        });
+        let before = shapes.len();
+        shapes.extend(of_models.map(|&(name, n, k)| Shape {
+            name: name.to_owned(),
+            n,
+            k,
+        }));
+        if shapes.len() == before {
+            shapes.push(own_shape(name)?);
+        }
+    }
+    Ok(shapes)
+}
+
+fn own_shape(name: &str) -> Result<Shape> {
+    let sizes = name.split_once('x');
+    let parsed = sizes.and_then(|(n, k)| Some((n.parse().ok()?, k.parse().ok()?)));
+    match parsed {
+        Some((n @ 1..=1_000_000, k @ 1..=131_071)) => Ok(Shape {
+            name: name.to_owned(),
+            n,
+            k,
+        }),
+        _ => bail!("--shapes {name}: expected llama-7b, llama-70b, one of their products (7B.o) or NxK"),
+    }
+}
+
+impl Rivals {
+    fn open(device: &Device, asked: &[Rival]) -> Result<Self, CudaError> {
+        let wants = |rival| asked.contains(&rival);
+        Ok(Self {
+            bf16: wants(Rival::CublasBf16)
+                .then(|| CublasBf16::new(device))
+                .transpose()?,
+            int8: wants(Rival::CublasInt8)
+                .then(|| CublasLtInt8::new(device))
+                .transpose()?,
+        })
+    }
+}
+
+impl Bench<'_> {
+    fn measure_ceilings(&self) -> Result<Ceilings> {
+        let (from, to) = (
+            self.device.filled(CEILING_BYTES, 0x5a)?,
+            self.device.filled(CEILING_BYTES, 0)?,
+        );
+        let copy = self.median_s(1, |_| to.copy_from(&from))?;
+        drop((from, to));
+        let int8_tops = match &self.rivals.int8 {
+            Some(_) => {
+                let side = CEILING_SIDE;
+                let w8 = self
+                    .device
+                    .upload_repeated(&random_bytes(side * 64), side * side)?;
+                let time_s = self.time_int8((side, side, side), std::slice::from_ref(&w8))?;
+                time_s.map(|time_s| tops(side, side, side, time_s))
+            }
+            None => None,
+        };
+        Ok(Ceilings {
+            copy_bytes_per_s: 2.0 * CEILING_BYTES as f64 / copy,
+            int8_tops,
+        })
+    }
+
+    fn median_s(&self, copies: usize, launch: impl Fn(usize) -> Result<(), CudaError>) -> Result<f64> {
+        let times = times_s(self.device, self.options.repeat, copies, launch)?;
+        Ok(times[times.len() / 2])
+    }
+
+    fn time_shape(&self, shape: &Shape) -> Result<Vec<Row>> {
+        let group = group(&self.options.group_size)?;
+        let operands = Operands::new(self.device, (shape.n, shape.k), &self.options.group_size)?;
+        let bf16 = self.time_bf16(&operands)?;
+        let int8 = self.time_w8(&operands)?;
+        let rivals = bf16.into_iter().zip(int8);
+        let mut rows = Vec::new();
+        for (&m, rivals) in self.options.m.iter().zip(rivals) {
+            let problem = GemmProblem {
+                shape: GemmShape {
+                    m,
+                    n: shape.n,
+                    k: shape.k,
+                },
+                group,
+                output: self.output,
+            };
+            rows.extend(self.time_cell(shape, &problem, &operands, rivals)?);
+        }
+        Ok(rows)
+    }
+
+    /// What the cost function chooses, and with `--all-configs` everything else that was enumerated.
+    fn time_cell(
+        &self,
+        shape: &Shape,
+        problem: &GemmProblem,
+        operands: &Operands,
+        rivals: (Option<f64>, Option<f64>),
+    ) -> Result<Vec<Row>> {
+        let info = self.device.info();
+        let chosen = choose(problem, info, &Analytic)
+            .with_context(|| format!("no kernel for {} on {}", problem.shape, info.name))?;
+        let configs = match self.options.all_configs {
+            true => enumerate(problem, info),
+            false => vec![chosen],
+        };
+        let tokens = operands.tokens(self.device, problem.shape.m)?;
+        // Sums first: the same configuration, compiled to write them.
+        let sums = GemmProblem {
+            output: Output::Sums,
+            ..*problem
+        };
+        if enumerate(&sums, info).contains(&chosen) {
+            operands.check(
+                self.device,
+                &Gemm::new(&self.jit, self.device, sums, chosen)?,
+                &tokens,
+            )?;
+        }
+        let mut rows = Vec::new();
+        for config in configs {
+            let gemm = Gemm::new(&self.jit, self.device, *problem, config)?;
+            operands.check(self.device, &gemm, &tokens)?;
+            let d = operands.output(self.device, problem)?;
+            let times = times_s(self.device, self.options.repeat, operands.copies(), |i| {
+                gemm.launch(operands.weights(i), &tokens.device, &d)
+            })?;
+            rows.push(self.row(
+                shape,
+                problem,
+                (config, config == chosen),
+                &times,
+                operands,
+                rivals,
+            ));
+        }
+        Ok(rows)
+    }
+
+    fn row(
+        &self,
+        shape: &Shape,
+        problem: &GemmProblem,
+        (config, chosen): (GemmConfig, bool),
+        times: &[f64],
+        operands: &Operands,
+        rivals: (Option<f64>, Option<f64>),
+    ) -> Row {
+        use dualgrain_kernels::cuda::Cost as _;
+        let GemmShape { m, n, k } = problem.shape;
+        let time_s = times[times.len() / 2];
+        let tops = tops(m, n, k, time_s);
+        let read_bytes_per_s = (operands.weights(0).image_bytes() + m * k) as f64 / time_s;
+        let written_bytes_per_s = (m * n * problem.output.size_bytes()) as f64 / time_s;
+        let memory_fraction = (read_bytes_per_s + written_bytes_per_s) / self.ceilings.copy_bytes_per_s;
+        Row {
+            shape: shape.name.clone(),
+            kernel: config.variant.kernel(),
+            config: config.to_string(),
+            m,
+            n,
+            k,
+            group_size: self.options.group_size.clone(),
+            chosen,
+            time_s,
+            tops,
+            read_bytes_per_s,
+            cublas_bf16_time_s: rivals.0,
+            cublaslt_int8_time_s: rivals.1,
+            least_time_s: times[0],
+            predicted_s: Analytic.time_s(problem, &config, self.device.info()),
+            ceiling_fraction: self
+                .ceilings
+                .int8_tops
+                .map(|most| memory_fraction.max(tops / most)),
+        }
+    }
+
+    /// Seconds for each number of tokens.
+    fn time_bf16(&self, operands: &Operands) -> Result<Vec<Option<f64>>> {
+        let Some(blas) = &self.rivals.bf16 else {
+            return Ok(vec![None; self.options.m.len()]);
+        };
+        let (n, k) = operands.shape();
+        let weights = copies_of(self.device, || operands.bf16(self.device))?;
+        let time = |m: usize| -> Result<Option<f64>> {
+            let a = self.device.upload_repeated(&random_bf16(m.min(64) * k), m * k)?;
+            let d = self.device.filled(2 * m * n, 0)?;
+            let launch = |i: usize| blas.launch((m, n, k), &a, &weights[i], &d);
+            Ok(Some(self.median_s(weights.len(), launch)?))
+        };
+        self.options.m.iter().map(|&m| time(m)).collect()
+    }
+
+    /// Seconds for each number of tokens; none where the library has no algorithm.
+    fn time_w8(&self, operands: &Operands) -> Result<Vec<Option<f64>>> {
+        if self.rivals.int8.is_none() {
+            return Ok(vec![None; self.options.m.len()]);
+        }
+        let (n, k) = operands.shape();
+        let weights = copies_of(self.device, || operands.w8(self.device))?;
+        let times = self
+            .options
+            .m
+            .iter()
+            .map(|&m| self.time_int8((m, n, k), &weights));
+        times.collect()
+    }
+
+    /// Some tokens too few for the library are made 16.
+    fn time_int8(&self, (m, n, k): (usize, usize, usize), weights: &[Buffer]) -> Result<Option<f64>> {
+        let Some(blas) = &self.rivals.int8 else {
+            return Ok(None);
+        };
+        let (m, product) = match blas.product((m, n, k)) {
+            Ok(product) => (m, product),
+            Err(_) => {
+                let padded = m.next_multiple_of(16);
+                match blas.product((padded, n, k)) {
+                    Ok(product) => (padded, product),
+                    Err(_) => return Ok(None),
+                }
+            }
+        };
+        let a = self.device.upload_repeated(&random_bytes(m.min(64) * k), m * k)?;
+        let d = self.device.filled(4 * m * n, 0)?;
+        let timed = self.median_s(weights.len(), |i| product.launch(&a, &weights[i], &d));
+        Ok(timed.ok())
+    }
+}
+
+/// A buffer and copies of it that pass the second-level cache together.
+fn copies_of(
+    device: &Device,
+    first: impl FnOnce() -> Result<Buffer, CudaError>,
+) -> Result<Vec<Buffer>, CudaError> {
+    let mut all = vec![first()?];
+    for _ in 1..rotation_copies(device, all[0].len_bytes()) {
+        let copy = device.filled(all[0].len_bytes(), 0)?;
+        copy.copy_from(&all[0])?;
+        all.push(copy);
+    }
+    Ok(all)
+}
+
+fn random_bytes(len: usize) -> Vec<u8> {
+    let mut next = random(len as u64);
+    (0..len)
+        .map(|_| ((next() % 255) as i32 - 127) as i8 as u8)
+        .collect()
+}
+
+fn group(size: &str) -> Result<GroupLength> {
+    Ok(GroupLength::of(group_size(size)?)?)
+}
+
+/// 2 M N K operations over the time.
+fn tops(m: usize, n: usize, k: usize, time_s: f64) -> f64 {
+    2.0 * m as f64 * n as f64 * k as f64 / time_s / 1e12
+}
+
+const HEADER: &str = "shape,kernel,config,m,n,k,group_size,chosen,time_s,tops,read_bytes_per_s,cublas_bf16_time_s,\
+                      cublaslt_int8_time_s,least_time_s,predicted_s,ceiling_fraction";
+
+fn csv(report: &Report) -> String {
+    let ceilings = &report.ceilings;
+    let mut text = format!(
+        "# {}, driver CUDA {}; dualgrain {}; output {}; median and least of {} repetitions\n\
+         # copy {:.0} B/s (read and written), cuBLASLt int8 {} TOPS at {CEILING_SIDE} cubed\n{HEADER}\n",
+        report.device,
+        report.driver,
+        env!("CARGO_PKG_VERSION"),
+        report.output,
+        report.repeats,
+        ceilings.copy_bytes_per_s,
+        ceilings
+            .int8_tops
+            .map_or("not measured:".to_owned(), |tops| format!("{tops:.0}"))
+    );
+    let seconds = |time: Option<f64>| time.map_or(String::new(), |time| format!("{time:.9}"));
+    for row in &report.rows {
+        let _ = writeln!(
+            text,
+            "{},{},{},{},{},{},{},{},{:.9},{:.3},{:.0},{},{},{:.9},{:.9},{}",
+            row.shape,
+            row.kernel,
+            row.config,
+            row.m,
+            row.n,
+            row.k,
+            row.group_size,
+            row.chosen,
+            row.time_s,
+            row.tops,
+            row.read_bytes_per_s,
+            seconds(row.cublas_bf16_time_s),
+            seconds(row.cublaslt_int8_time_s),
+            row.least_time_s,
+            row.predicted_s,
+            row.ceiling_fraction
+                .map_or(String::new(), |share| format!("{share:.3}"))
+        );
+    }
+    text
+}
+
+fn text(report: &Report) -> String {
+    let header = [
+        "shape",
+        "m",
+        "config",
+        "us",
+        "TOPS",
+        "GB/s",
+        "of ceiling",
+        "x bf16",
+        "x int8",
+        "best us",
+        "regret",
+    ];
+    let ratio = |rival: Option<f64>, time_s: f64| {
+        rival.map_or("-".to_owned(), |rival| format!("{:.2}", rival / time_s))
+    };
+    let chosen = report.rows.iter().filter(|row| row.chosen);
+    let rows = chosen.map(|row| {
+        let same_cell = report
+            .rows
+            .iter()
+            .filter(|other| (&other.shape, other.m) == (&row.shape, row.m));
+        let best_s = same_cell.map(|other| other.time_s).fold(f64::INFINITY, f64::min);
+        vec![
+            row.shape.clone(),
+            row.m.to_string(),
+            row.config.clone(),
+            format!("{:.2}", row.time_s * 1e6),
+            format!("{:.0}", row.tops),
+            format!("{:.0}", row.read_bytes_per_s / 1e9),
+            row.ceiling_fraction
+                .map_or("-".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
+            ratio(row.cublas_bf16_time_s, row.time_s),
+            ratio(row.cublaslt_int8_time_s, row.time_s),
+            format!("{:.2}", best_s * 1e6),
+            format!("{:.0} %", 100.0 * (row.time_s / best_s - 1.0)),
+        ]
+    });
+    format!(
+        "{}, driver CUDA {}, {} outputs; every product equals the specification; copy {:.0} GB/s\n{}",
+        report.device,
+        report.driver,
+        report.output,
+        report.ceilings.copy_bytes_per_s / 1e9,
+        table(&header, &rows.collect::<Vec<_>>())
+    )
+}
