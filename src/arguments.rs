@@ -68,7 +68,9 @@ pub enum Verb {
     )]
     Bench(Bench),
     /// Show what this machine offers and which kernels run on it.
-    #[command(after_help = "Example:\n  dualgrain doctor")]
+    #[command(
+        after_help = "Example:\n  dualgrain doctor\n\nDUALGRAIN_BACKEND=NAME in the environment makes every verb use one of the kernels listed."
+    )]
     Doctor,
     /// Print a completion script for a shell.
     #[command(after_help = "Example:\n  dualgrain completions bash > /etc/bash_completion.d/dualgrain")]
@@ -159,7 +161,7 @@ pub struct Quantize {
     /// Folder of the original model (config.json, tokenizer, safetensors).
     #[arg(value_name = "MODEL_DIR")]
     pub model: PathBuf,
-    /// Folder to write; must not exist yet.
+    /// Folder to write; must not exist, or be empty, unless --replace is given.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Calibration text (UTF-8). Without it the project's sample prose is used.
@@ -175,9 +177,9 @@ pub struct Quantize {
     /// that is clearly better off with less.
     #[arg(long, value_name = "P", value_parser = |text: &str| number(text, 0.0, 100.0))]
     pub percentile: Option<f64>,
-    /// SmoothQuant's alpha, with `--smooth alpha`.
-    #[arg(long, default_value_t = 0.5, value_parser = |text: &str| number(text, 0.0, 1.0))]
-    pub alpha: f64,
+    /// SmoothQuant's alpha, with `--smooth alpha` [default: 0.5].
+    #[arg(long, value_parser = |text: &str| number(text, 0.0, 1.0))]
+    pub alpha: Option<f64>,
     /// Which producers take the smoothing scales of which consumers.
     #[arg(
         long,
@@ -275,7 +277,7 @@ pub struct Sampling {
     #[arg(long, default_value_t = 0, value_name = "K")]
     pub top_k: usize,
     /// Only the most likely tokens that together reach probability P.
-    #[arg(long, default_value_t = 1.0, value_name = "P", value_parser = probability)]
+    #[arg(long, default_value_t = 1.0, value_name = "P", value_parser = positive_probability)]
     pub top_p: f32,
     /// Only tokens at least P times as likely as the best.
     #[arg(long, default_value_t = 0.0, value_name = "P", value_parser = probability)]
@@ -432,6 +434,13 @@ fn number(text: &str, least: f64, most: f64) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
         _ => Err(format!("expected a number from {least} to {most}")),
+    }
+}
+
+fn positive_probability(text: &str) -> Result<f32, String> {
+    match probability(text) {
+        Ok(number) if number > 0.0 => Ok(number),
+        _ => Err("expected a number above 0 and at most 1".into()),
     }
 }
 

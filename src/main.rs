@@ -60,6 +60,9 @@ fn sentence(error: &anyhow::Error) -> String {
 }
 
 fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
+    if let Verb::Bench(_) | Verb::Eval(_) | Verb::Inspect(_) | Verb::Doctor = cli.verb {
+        terminal::exit_on_interrupt()?;
+    }
     match cli.verb {
         Verb::Bench(options) => bench::run(&options, &cli.common, terminal),
         Verb::Eval(options) => eval::run(&options, &cli.common, terminal),

@@ -21,6 +21,9 @@ use crate::arguments::{self, Activations, Common, Kv, LmHead, Quantize, Smooth, 
 use crate::terminal::{Terminal, bytes, duration, interrupt_flag};
 use crate::{folder, machine, plan};
 
+/// SmoothQuant's own choice.
+const DEFAULT_ALPHA: f64 = 0.5;
+
 /// What a finished run says.
 #[derive(Serialize)]
 struct Report {
@@ -138,6 +141,7 @@ fn report_text(report: &Report) -> String {
 }
 
 fn job(arguments: &Quantize) -> Result<QuantJob> {
+    check_options(arguments)?;
     let mut job = QuantJob::new(&arguments.model, &arguments.out);
     job.replace = arguments.replace;
     job.journal = journal_policy(arguments);
@@ -156,7 +160,7 @@ fn job(arguments: &Quantize) -> Result<QuantJob> {
             Smooth::Percentile => arguments
                 .percentile
                 .map_or(Smoothing::Auto, Smoothing::Percentile),
-            Smooth::Alpha => Smoothing::Alpha(arguments.alpha),
+            Smooth::Alpha => Smoothing::Alpha(arguments.alpha.unwrap_or(DEFAULT_ALPHA)),
             Smooth::Off => Smoothing::Off,
         },
         pairs: pairs(&arguments.smooth_pairs),
@@ -177,6 +181,20 @@ fn job(arguments: &Quantize) -> Result<QuantJob> {
         },
     };
     Ok(job)
+}
+
+/// Options that would do nothing are mistakes.
+fn check_options(arguments: &Quantize) -> Result<()> {
+    let smooths = arguments.smooth == Smooth::Percentile;
+    ensure!(
+        smooths || arguments.percentile.is_none(),
+        "--percentile belongs to --smooth percentile"
+    );
+    ensure!(
+        arguments.alpha.is_none() || arguments.smooth == Smooth::Alpha,
+        "--alpha belongs to --smooth alpha"
+    );
+    Ok(())
 }
 
 /// Tokens of a calibration window unless the user says otherwise.

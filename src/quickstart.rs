@@ -74,6 +74,11 @@ struct Side {
 pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result<()> {
     let started = Instant::now();
     let picture = options.out.join("report.html");
+    ensure!(
+        !options.out.join("config.json").exists(),
+        "{} is a model folder: choose another --out",
+        options.out.display()
+    );
     check_picture(&picture)?;
     let original = match &options.model {
         Some(dir) => {

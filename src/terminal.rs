@@ -234,10 +234,19 @@ pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
         if raised.swap(true, Ordering::SeqCst) {
             std::process::exit(1);
         }
-        eprintln!("stopping (press Ctrl-C again to stop at once)");
+        eprintln!("\nstopping (press Ctrl-C again to stop at once)");
     })
     .context("installing the Ctrl-C handler")?;
     Ok(flag)
+}
+
+/// Ends the process with a message on Ctrl-C (or a termination signal): for verbs that only read.
+pub fn exit_on_interrupt() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        eprintln!("\nerror: interrupted");
+        std::process::exit(1);
+    })
+    .context("installing the Ctrl-C handler")
 }
 
 #[cfg(test)]

@@ -424,3 +424,56 @@ fn a_full_disk_is_an_error_that_says_so() {
         .unwrap();
     assert_eq!(status.code(), Some(1));
 }
+
+/// The search and the kernels are deterministic, so this catches a change that costs quality, however small.
+#[test]
+fn the_bundled_model_keeps_its_quality() {
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().join("quickstart");
+    let report = json(&["quickstart", "--json", "--out", folder.to_str().unwrap()]);
+    let figure = |name: &str| report[name].as_f64().unwrap();
+    assert!(
+        figure("perplexity_change") < 0.0405,
+        "measured 0.0399, now {}",
+        figure("perplexity_change")
+    );
+    assert!(
+        figure("kl_divergence") < 0.0655,
+        "measured 0.0648, now {}",
+        figure("kl_divergence")
+    );
+    assert!(
+        figure("bits_per_weight") < 4.2,
+        "{} bits a weight",
+        figure("bits_per_weight")
+    );
+}
+
+#[test]
+fn replacing_never_takes_a_users_file_with_it() {
+    let out = tempfile::tempdir().unwrap();
+    let folder = out.path().join("q");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/llama-tiny");
+    let quantize = |more: &[&str]| {
+        let common = [
+            "quantize",
+            model,
+            "--out",
+            folder.to_str().unwrap(),
+            "--windows",
+            "1",
+            "--context",
+            "64",
+            "--search",
+            "rtn",
+        ];
+        dualgrain(&[&common[..], more].concat())
+    };
+    assert_eq!(quantize(&[]).status.code(), Some(0));
+    assert_eq!(quantize(&["--replace"]).status.code(), Some(0));
+    std::fs::write(folder.join("notes.txt"), "mine").unwrap();
+    let refused = quantize(&["--replace"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("notes.txt"));
+    assert_eq!(std::fs::read(folder.join("notes.txt")).unwrap(), b"mine");
+}

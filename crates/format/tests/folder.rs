@@ -183,7 +183,7 @@ fn what_is_no_model_is_never_replaced() {
     let file = target.join("diary.txt");
     assert!(matches!(
         write_model(&file, true, b""),
-        Err(CheckpointError::TargetExists { .. })
+        Err(CheckpointError::TargetNoFolder { .. })
     ));
     assert!(matches!(
         write_model(Path::new("/"), true, b""),

@@ -12,7 +12,9 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 pub enum QuantError {
     /// The caller's cancellation flag was raised.
-    #[error("cancelled; nothing existing was changed, and --resume continues from the last finished block")]
+    #[error(
+        "cancelled; nothing existing was changed, and finished blocks, if there are any, wait for --resume"
+    )]
     Cancelled,
     /// The model could not be read or run.
     #[error(transparent)]
@@ -53,6 +55,12 @@ pub enum QuantError {
     #[error("{} holds something else than a model quantized by dualgrain and will not be replaced: choose another folder", .path.display())]
     TargetNotQuantized {
         /// The output folder.
+        path: PathBuf,
+    },
+    /// Replacing would take a file with it that no run of dualgrain has written.
+    #[error("{} is not part of a quantized model and would be lost: move it away or choose another folder", .path.display())]
+    TargetHoldsOthers {
+        /// The file.
         path: PathBuf,
     },
     /// Activations that are not numbers came out of a block.

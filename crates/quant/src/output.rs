@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dualgrain_engine::{
     BlockSpec, EngineError, LEADING, ModelConfig, NormKind, NormSpec, Role, Weights, load_role,
@@ -65,7 +65,25 @@ pub fn check_target(job: &QuantJob) -> Result<(), QuantError> {
             path: job.out_dir.clone(),
         });
     }
-    Ok(())
+    match foreign_entry(&job.out_dir) {
+        Some(path) => Err(QuantError::TargetHoldsOthers { path }),
+        None => Ok(()),
+    }
+}
+
+/// Something in an output folder that [`assemble`] does not write.
+fn foreign_entry(dir: &Path) -> Option<PathBuf> {
+    let written = |name: &str| {
+        let fixed = ["config.json", REPORT_JSON, REPORT_HTML];
+        fixed.contains(&name)
+            || COPIED.contains(&name)
+            || name.ends_with(".safetensors")
+            || name == "model.safetensors.index.json"
+    };
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .find(|path| !path.is_file() || !written(&path.file_name().unwrap_or_default().to_string_lossy()))
 }
 
 /// Writes the output folder from the journal of all blocks.

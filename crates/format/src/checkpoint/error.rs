@@ -32,6 +32,12 @@ pub enum CheckpointError {
         /// The folder.
         path: PathBuf,
     },
+    /// A file stands where the output folder, or a folder on the way to it, should be.
+    #[error("{} can not be a folder: it, or something on the way to it, is a file; choose another folder", .path.display())]
+    TargetNoFolder {
+        /// The folder asked for.
+        path: PathBuf,
+    },
     /// Replacing was asked for, but what is there is no model.
     #[error("{} holds no config.json, so it is no model folder and will not be replaced: choose another folder", .path.display())]
     TargetNoModel {

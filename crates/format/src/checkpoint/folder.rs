@@ -166,7 +166,7 @@ fn check_target(target: &Path, replace: bool) -> Result<(), CheckpointError> {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(CheckpointError::TargetExists { path });
+            return Err(CheckpointError::TargetNoFolder { path });
         }
         Err(error) => return Err(CheckpointError::io("look into", target)(error)),
     };
