@@ -153,6 +153,8 @@ pub enum LmHead {
     Float,
     /// 8-bit integers, a scale per vocabulary entry.
     Int8,
+    /// 4-bit weights, searched for as those of the blocks.
+    W4a8,
 }
 
 /// Options of `quantize`.

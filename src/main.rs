@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             terminal.finish();
-            eprintln!("error: {}", sentence(&error));
+            terminal::tell(&format!("error: {}", sentence(&error)));
             ExitCode::from(FAILED)
         }
     }

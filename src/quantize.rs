@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{ModelConfig, Storage, Weights};
-use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize};
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
 use dualgrain_kernels::cpu::CpuBackend;
 use dualgrain_quant::smooth::{SmoothPairs, Smoothing};
 use dualgrain_quant::{
@@ -173,7 +173,11 @@ fn job(arguments: &Quantize) -> Result<QuantJob> {
             Kv::Int8Static => CacheScheme::Int8Static,
             Kv::F16 => CacheScheme::F16,
         },
-        lm_head_int8: arguments.lm_head == LmHead::Int8,
+        lm_head: match arguments.lm_head {
+            LmHead::Float => TensorScheme::Float,
+            LmHead::Int8 => TensorScheme::W8,
+            LmHead::W4a8 => TensorScheme::W4,
+        },
         num_windows: arguments.windows,
         window_tokens: match arguments.context {
             Some(tokens) => tokens,

@@ -75,8 +75,8 @@ impl Terminal {
             .as_ref()
             .and_then(|running| running.bar.as_ref())
         {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bar) => bar.suspend(|| tell(line)),
+            None => tell(line),
         }
     }
 
@@ -129,11 +129,11 @@ impl Running {
             self.last_line = Instant::now();
             let left = self.started.elapsed().as_secs_f64() * total.saturating_sub(done) as f64 / done as f64;
             let percent = 100.0 * done as f64 / total.max(1) as f64;
-            eprintln!(
+            tell(&format!(
                 "{}: {percent:.0} %, about {} left",
                 label(&self.task, detail),
                 duration(left)
-            );
+            ));
         }
     }
 
@@ -141,15 +141,17 @@ impl Running {
         match self.bar {
             Some(bar) => bar.finish_and_clear(),
             None if self.started.elapsed() >= LOG_INTERVAL => {
-                eprintln!(
-                    "{}: done in {}",
-                    self.task,
-                    duration(self.started.elapsed().as_secs_f64())
-                );
+                let time_s = self.started.elapsed().as_secs_f64();
+                tell(&format!("{}: done in {}", self.task, duration(time_s)));
             }
             None => {}
         }
     }
+}
+
+/// A line on stderr. When nobody listens any more (`2>&1 | head`) the work goes on.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn label(task: &str, detail: &str) -> String {
@@ -234,7 +236,7 @@ pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
         if raised.swap(true, Ordering::SeqCst) {
             std::process::exit(1);
         }
-        eprintln!("\nstopping (press Ctrl-C again to stop at once)");
+        tell("\nstopping (press Ctrl-C again to stop at once)");
     })
     .context("installing the Ctrl-C handler")?;
     Ok(flag)
@@ -243,7 +245,7 @@ pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
 /// Ends the process with a message on Ctrl-C (or a termination signal): for verbs that only read.
 pub fn exit_on_interrupt() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
-        eprintln!("\nerror: interrupted");
+        tell("\nerror: interrupted");
         std::process::exit(1);
     })
     .context("installing the Ctrl-C handler")

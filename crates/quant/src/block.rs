@@ -265,7 +265,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
             ActivationScheme::PerToken => linear,
             ActivationScheme::Static => with_static_scale(&linear, static_scale(&stats.maxima, &scales))?,
         };
-        report.finish(self.spec().layer, role, &linear, &fit);
+        report.finish(self.spec().layer, role.name(), &linear, &fit);
         self.reports.push(report);
         self.place(role, linear)?;
         Ok(scales)

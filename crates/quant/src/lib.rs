@@ -12,6 +12,7 @@ pub mod channel;
 mod error;
 mod grid;
 pub mod group;
+mod head;
 mod journal;
 mod linear;
 mod monitor;

@@ -43,7 +43,7 @@ impl std::fmt::Display for Search {
 }
 
 /// How well a layer was met.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LinearFit {
     /// Squared error of the layer's output over the calibration tokens, weights only.
     pub error: f64,
@@ -54,6 +54,17 @@ pub struct LinearFit {
 }
 
 impl LinearFit {
+    /// Adds the fit of further rows of the same layer.
+    pub fn add(&mut self, rows: &Self) {
+        self.error += rows.error;
+        self.energy += rows.energy;
+        let len = self.ratio_histogram.len().max(rows.ratio_histogram.len());
+        self.ratio_histogram.resize(len, 0);
+        for (sum, count) in self.ratio_histogram.iter_mut().zip(&rows.ratio_histogram) {
+            *sum += count;
+        }
+    }
+
     /// Normalized mean squared error; 0 for a layer that puts nothing out.
     pub fn nmse(&self) -> f64 {
         if self.energy > 0.0 {

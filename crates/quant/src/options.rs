@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize};
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
 use serde::{Deserialize, Serialize};
 
 use crate::linear::Search;
@@ -24,8 +24,8 @@ pub struct QuantOptions {
     pub activations: ActivationScheme,
     /// How keys and values are kept while running (and during calibration).
     pub kv_cache: CacheScheme,
-    /// Also quantize the head to INT8.
-    pub lm_head_int8: bool,
+    /// What the head becomes.
+    pub lm_head: TensorScheme,
     /// Calibration windows.
     pub num_windows: usize,
     /// Tokens in a window.
@@ -41,7 +41,7 @@ impl Default for QuantOptions {
             pairs: SmoothPairs::default(),
             activations: ActivationScheme::PerToken,
             kv_cache: CacheScheme::Int8,
-            lm_head_int8: false,
+            lm_head: TensorScheme::Float,
             num_windows: 32,
             window_tokens: 1024,
         }
@@ -69,7 +69,7 @@ impl QuantOptions {
             ("smoothed pairs", pairs.join(" ")),
             ("activations", activations_name(self.activations).to_owned()),
             ("kv cache", cache_name(self.kv_cache).to_owned()),
-            ("lm_head int8", self.lm_head_int8.to_string()),
+            ("lm_head", head_name(self.lm_head).to_owned()),
             ("calibration windows", self.num_windows.to_string()),
             ("tokens per window", self.window_tokens.to_string()),
         ]
@@ -82,6 +82,14 @@ fn activations_name(scheme: ActivationScheme) -> &'static str {
     match scheme {
         ActivationScheme::PerToken => "per-token",
         ActivationScheme::Static => "static",
+    }
+}
+
+fn head_name(scheme: TensorScheme) -> &'static str {
+    match scheme {
+        TensorScheme::Float => "as it was",
+        TensorScheme::W8 => "int8",
+        TensorScheme::W4 => "w4a8",
     }
 }
 

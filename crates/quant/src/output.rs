@@ -9,11 +9,9 @@ use dualgrain_engine::{
 };
 use dualgrain_format::checkpoint::{
     CheckpointError, Dtype, FolderWriter, LinearLayout, TensorEntry, TensorSpec, TensorTable, f32_bytes,
-    widen,
 };
 use dualgrain_format::{
-    CacheScheme, Int8Linear, KEY_SCALES_TENSOR, LinearWeights, QuantizationConfig, TensorScheme,
-    VALUE_SCALES_TENSOR,
+    CacheScheme, KEY_SCALES_TENSOR, LinearWeights, QuantizationConfig, TensorScheme, VALUE_SCALES_TENSOR,
 };
 
 use crate::journal::{FinishedBlock, Journal};
@@ -95,26 +93,21 @@ pub fn assemble(
     config: &ModelConfig,
     weights: &Weights,
     journal: &Journal,
-    finished: &[FinishedBlock],
+    (finished, head): (&[FinishedBlock], Option<&LinearWeights>),
     report: &QuantReport,
 ) -> Result<(), QuantError> {
     let blocks = (0..config.num_layers).map(|layer| BlockFile::open(&journal.tensors_path(layer)));
     let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
-    let head = job
-        .options
-        .lm_head_int8
-        .then(|| int8_head(config, weights))
-        .transpose()?;
     let copied = copied_tensors(config, weights, &blocks, head.is_some());
     let mut writer = FolderWriter::create(&job.out_dir, job.replace)?;
-    writer.start_tensors(specs(config, weights, &blocks, &copied, head.as_ref(), job)?)?;
+    writer.start_tensors(specs(config, weights, &blocks, &copied, head, job)?)?;
     for name in &copied {
         let (_, _, bytes) = weights.raw(name).map_err(EngineError::from)?;
         writer.write_tensor(name, bytes)?;
         weights.release_pages();
     }
     if let Some(head) = head {
-        writer.write_linear(config.family.head_name(), &LinearWeights::W8(head))?;
+        writer.write_linear(config.family.head_name(), head)?;
     }
     for block in &blocks {
         block.copy_to(&mut writer)?;
@@ -154,7 +147,7 @@ fn specs(
     weights: &Weights,
     blocks: &[BlockFile],
     copied: &[String],
-    head: Option<&Int8Linear>,
+    head: Option<&LinearWeights>,
     job: &QuantJob,
 ) -> Result<Vec<TensorSpec>, QuantError> {
     let spec = |name: &str, dtype, shape: &[usize]| TensorSpec {
@@ -168,7 +161,7 @@ fn specs(
         specs.push(spec(name, dtype, shape));
     }
     if let Some(head) = head {
-        let layout = LinearLayout::of(&LinearWeights::W8(head.clone()));
+        let layout = LinearLayout::of(head);
         specs.extend(layout.specs(config.family.head_name()));
     }
     let tensors = blocks.iter().flat_map(|block| &block.table.tensors);
@@ -186,7 +179,7 @@ fn copied_tensors(
     config: &ModelConfig,
     weights: &Weights,
     blocks: &[BlockFile],
-    int8_head: bool,
+    new_head: bool,
 ) -> Vec<String> {
     let mut replaced: BTreeSet<String> = linear_names(config)
         .into_iter()
@@ -197,7 +190,7 @@ fn copied_tensors(
             .iter()
             .flat_map(|block| block.table.tensors.keys().cloned()),
     );
-    if int8_head {
+    if new_head {
         replaced.insert(format!("{}.weight", config.family.head_name()));
     }
     let is_replaced = |stored: &str| {
@@ -279,36 +272,12 @@ fn quantization_config(job: &QuantJob, config: &ModelConfig) -> QuantizationConf
         .into_iter()
         .map(|name| (name, TensorScheme::W4))
         .collect();
-    if options.lm_head_int8 {
+    if options.lm_head != TensorScheme::Float {
         described
             .tensors
-            .insert(config.family.head_name().into(), TensorScheme::W8);
+            .insert(config.family.head_name().into(), options.lm_head);
     }
     described
-}
-
-/// The head in INT8, each row by its abs-max / 127. A tied head leaves the embedding as it is.
-fn int8_head(config: &ModelConfig, weights: &Weights) -> Result<Int8Linear, QuantError> {
-    let (head, embedding) = (config.family.head_name(), config.family.embedding_name());
-    let name = if config.tie_embeddings { embedding } else { head };
-    let (dtype, _, bytes) = weights
-        .raw(&format!("{name}.weight"))
-        .map_err(EngineError::from)?;
-    let (n, k) = (config.vocab_size, config.hidden_size);
-    let (mut w8, mut s1) = (Vec::with_capacity(n * k), Vec::with_capacity(n));
-    let mut row = vec![0.0_f32; k];
-    for stored in bytes.chunks_exact(bytes.len() / n) {
-        widen(dtype, stored, &mut row);
-        let scale = row.iter().fold(0.0_f32, |max, w| max.max(w.abs())) / 127.0;
-        let inv_scale = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-        w8.extend(
-            row.iter()
-                .map(|w| (w * inv_scale).round_ties_even().clamp(-127.0, 127.0) as i8),
-        );
-        s1.push(scale);
-    }
-    weights.release_pages();
-    Ok(Int8Linear::new((n, k), w8, s1, None, None)?)
 }
 
 /// Reads every tensor once before the work starts: shapes, types, values that are not finite, tensors that belong to

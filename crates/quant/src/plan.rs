@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use dualgrain_engine::{BlockSpec, FloatType, ModelConfig, NormKind, Position, Role, Scratch};
-use dualgrain_format::{CacheScheme, GroupSize, int4};
+use dualgrain_format::{CacheScheme, GroupSize, TensorScheme, int4};
 use dualgrain_kernels::{Backend, Gram};
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use crate::calibration::Windows;
 use crate::linear::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
 use crate::quantize::stream_bytes;
 use crate::screen::RANK;
-use crate::work::block_work;
+use crate::work::model_work;
 use crate::{QuantError, QuantOptions};
 
 /// Program, thread stacks, packed blocks that kernels keep, allocator slack (64 MB measured on small models).
@@ -94,13 +94,6 @@ pub fn plan<B: Backend>(
     let spills = stream_bytes(config, &windows) > spill_above_bytes;
     let memory_parts = sizes.peak_parts(spills);
     let layers = config.num_layers as u64;
-    let work = block_work(
-        &BlockSpec::new(config, 0),
-        options.group_size,
-        options.search,
-        windows.len(),
-        windows.window_len(),
-    );
     Ok(Plan {
         peak_memory_bytes: memory_parts.iter().map(|part| part.size_bytes).sum(),
         memory_parts,
@@ -109,7 +102,7 @@ pub fn plan<B: Backend>(
             + 3 * sizes.residual
             + if spills { sizes.stream } else { 0 },
         spills,
-        time_s: (layers * work) as f64 / multiply_adds_per_s(backend) * TIME_OVERHEAD,
+        time_s: model_work(config, options, &windows) as f64 / multiply_adds_per_s(backend) * TIME_OVERHEAD,
         inference: [1, 32]
             .map(|batch| sizes.inference(config, options, batch))
             .to_vec(),
@@ -152,10 +145,12 @@ impl Sizes {
             _ => 0,
         };
         let embedding = (config.vocab_size + positions) as u64 * hidden * stored;
-        let head = if config.tie_embeddings && !options.lm_head_int8 {
-            0
-        } else {
-            config.vocab_size as u64 * hidden * if options.lm_head_int8 { 1 } else { stored }
+        let shape = (config.vocab_size, config.hidden_size);
+        let head = match options.lm_head {
+            TensorScheme::Float if config.tie_embeddings => 0,
+            TensorScheme::Float => config.vocab_size as u64 * hidden * stored,
+            TensorScheme::W8 => config.vocab_size as u64 * (hidden + 4),
+            TensorScheme::W4 => w4_bytes(shape, options.group_size),
         };
         let shapes = Role::ALL.map(|role| (spec.role(role).n, spec.role(role).k));
         let (gram, weights) = shapes

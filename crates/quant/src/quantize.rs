@@ -5,17 +5,18 @@ use std::io::Read;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use dualgrain_engine::{BlockSpec, Embedding, EngineError, ModelConfig, Weights};
+use dualgrain_engine::{Embedding, EngineError, ModelConfig, Weights};
 use dualgrain_format::checkpoint::CheckpointError;
 use dualgrain_kernels::Backend;
 
 use crate::block::{Context, quantize_block};
 use crate::calibration::Windows;
+use crate::head::quantize_head;
 use crate::journal::{FinishedBlock, Identity, Journal};
 use crate::output;
 use crate::report::QuantReport;
 use crate::stream::Stream;
-use crate::work::block_work;
+use crate::work::model_work;
 use crate::{Meter, Monitor, QuantError, QuantJob};
 
 /// What a run has done.
@@ -41,7 +42,7 @@ pub fn quantize<B: Backend>(
     let windows = check_job(job, &config, tokens)?;
     output::check_target(job)?;
     let weights = Weights::open(&job.model_dir).map_err(EngineError::from)?;
-    let meter = Meter::new(monitor, total_work(job, &config, &windows));
+    let meter = Meter::new(monitor, model_work(&config, &job.options, &windows));
     meter.start("checking the model".into());
     output::check_tensors(&config, &weights, &meter)?;
     weights.release_pages();
@@ -66,7 +67,9 @@ pub fn quantize<B: Backend>(
         journal.read_residual(last, floats, count, |window, rows| {
             stream.restore_residual(window, rows)
         })?;
-        meter.advance(total_work(job, &config, &windows) / config.num_layers as u64 * num_resumed as u64)?;
+        meter.advance(
+            model_work(&config, &job.options, &windows) / config.num_layers as u64 * num_resumed as u64,
+        )?;
     }
     let context = Context {
         backend,
@@ -78,17 +81,21 @@ pub fn quantize<B: Backend>(
     for layer in num_resumed..config.num_layers {
         finished.push(run_block(&context, &mut stream, &journal, layer)?);
     }
+    let head = quantize_head(&context, &mut stream)?;
     drop(stream);
     meter.start("writing the model".into());
+    let (head, head_report) = head.unzip();
+    let linears = finished.iter().flat_map(|block| block.reports.clone());
     let report = QuantReport {
         model: folder_name(&job.model_dir),
         options: job.options.described(),
         num_windows: windows.len(),
         window_tokens: windows.window_len(),
         notice: windows.notice.clone(),
-        linears: finished.iter().flat_map(|block| block.reports.clone()).collect(),
+        linears: linears.chain(head_report.flatten()).collect(),
     };
-    output::assemble(job, &config, &weights, &journal, &finished, &report)?;
+    let parts = (&finished[..], head.as_ref());
+    output::assemble(job, &config, &weights, &journal, parts, &report)?;
     journal.clear()?;
     Ok(QuantSummary { report, num_resumed })
 }
@@ -137,13 +144,6 @@ fn check_job(job: &QuantJob, config: &ModelConfig, tokens: &[u32]) -> Result<Win
         });
     }
     Ok(windows)
-}
-
-fn total_work(job: &QuantJob, config: &ModelConfig, windows: &Windows) -> u64 {
-    let spec = BlockSpec::new(config, 0);
-    let (group_size, search) = (job.options.group_size, job.options.search);
-    let block = block_work(&spec, group_size, search, windows.len(), windows.window_len());
-    block * config.num_layers as u64
 }
 
 /// Where the calibration stream goes when it is too large for memory.

@@ -1,6 +1,5 @@
 //! What happened to every linear: errors, outliers, scales. JSON beside the model; `page.rs` makes the picture.
 
-use dualgrain_engine::Role;
 use dualgrain_format::{GroupSize, QuantizedLinear};
 use dualgrain_kernels::Backend;
 use serde::{Deserialize, Serialize};
@@ -44,11 +43,11 @@ pub struct QuantReport {
 }
 
 /// The report of one linear.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LinearReport {
-    /// The block.
+    /// The block; the number of blocks for the head.
     pub layer: usize,
-    /// `qkv`, `out`, `up` or `down`.
+    /// `qkv`, `out`, `up`, `down` or `head`.
     pub role: String,
     /// Output features.
     pub n: usize,
@@ -200,9 +199,9 @@ impl SweepPoint {
 
 impl LinearReport {
     /// Adds what the search found.
-    pub fn finish(&mut self, layer: usize, role: Role, linear: &QuantizedLinear, fit: &LinearFit) {
+    pub fn finish(&mut self, layer: usize, role: &str, linear: &QuantizedLinear, fit: &LinearFit) {
         self.layer = layer;
-        role.name().clone_into(&mut self.role);
+        role.clone_into(&mut self.role);
         self.weight_nmse = fit.nmse();
         self.ratio_histogram.clone_from(&fit.ratio_histogram);
         self.num_scales_outside_f16 = scales_outside_f16(linear);

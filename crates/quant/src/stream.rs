@@ -6,11 +6,11 @@
 
 use std::path::Path;
 
-use dualgrain_engine::{Block, Embedding, ModelConfig, Role, Scratch};
+use dualgrain_engine::{Block, Embedding, ModelConfig, Norm, Role, Scratch};
 use dualgrain_kernels::{Backend, CacheFormat, CacheShape, Gram, PAGE_TOKENS, Step};
 
 use crate::calibration::{WindowRows, Windows};
-use crate::work::PassWork;
+use crate::work::{PassWork, gram_work};
 use crate::{Meter, QuantError};
 
 /// Tokens whose input rows are kept as they are, to judge the quantization of activations.
@@ -182,7 +182,7 @@ impl<'a, B: Backend> Stream<'a, B> {
             stats.observe(self.backend, &self.scratch.h, window, self.num_windows);
             meter.advance(work)?;
         }
-        finished(stats, block, Role::Qkv)
+        finished(stats, block.spec().layer, Role::Qkv.name())
     }
 
     /// Largest magnitude of the keys (after rope) and of the values.
@@ -222,7 +222,7 @@ impl<'a, B: Backend> Stream<'a, B> {
             stats.observe(self.backend, &self.scratch.c, window, self.num_windows);
             meter.advance(work)?;
         }
-        finished(stats, block, Role::Out)
+        finished(stats, block.spec().layer, Role::Out.name())
     }
 
     /// Runs attention again after the values were rescaled.
@@ -268,7 +268,7 @@ impl<'a, B: Backend> Stream<'a, B> {
             stats.observe(self.backend, &self.scratch.h, window, self.num_windows);
             meter.advance(work)?;
         }
-        finished(stats, block, Role::Up)
+        finished(stats, block.spec().layer, Role::Up.name())
     }
 
     /// The input of Down.
@@ -286,7 +286,7 @@ impl<'a, B: Backend> Stream<'a, B> {
             stats.observe(self.backend, &self.scratch.f, window, self.num_windows);
             meter.advance(work)?;
         }
-        finished(stats, block, Role::Down)
+        finished(stats, block.spec().layer, Role::Down.name())
     }
 
     /// Adds the feed-forward to the stream: the input of the next block.
@@ -305,6 +305,22 @@ impl<'a, B: Backend> Stream<'a, B> {
             meter.advance(work)?;
         }
         Ok(())
+    }
+
+    /// The input of the head, after the last block and the norm behind it.
+    ///
+    /// # Errors
+    /// As [`Self::attention_input`].
+    pub fn head_input(&mut self, norm: &Norm<B>, meter: &Meter<'_>) -> Result<InputStats, QuantError> {
+        let work = gram_work(self.window_len, self.config.hidden_size);
+        let mut stats = InputStats::new(self.config.hidden_size);
+        for window in 0..self.num_windows {
+            self.load_residual(window)?;
+            norm.apply(self.backend, &mut self.scratch.h, &self.x);
+            stats.observe(self.backend, &self.scratch.h, window, self.num_windows);
+            meter.advance(work)?;
+        }
+        finished(stats, self.config.num_layers, "head")
     }
 
     /// The rows of a window between two blocks.
@@ -365,16 +381,9 @@ fn download<B: Backend>(backend: &B, x: &B::Matrix, host: &mut Vec<f32>) {
     backend.download(x, 0..rows, host);
 }
 
-fn finished<B: Backend>(
-    mut stats: InputStats,
-    block: &Block<B>,
-    role: Role,
-) -> Result<InputStats, QuantError> {
+fn finished(mut stats: InputStats, layer: usize, role: &'static str) -> Result<InputStats, QuantError> {
     if !stats.is_finite() {
-        return Err(QuantError::NotFinite {
-            layer: block.spec().layer,
-            role: role.name(),
-        });
+        return Err(QuantError::NotFinite { layer, role });
     }
     stats.lift_dead_channels();
     Ok(stats)

@@ -1,8 +1,10 @@
 //! How much work each step is, in multiply-adds of the float kind: for the progress bar and the plan.
 
-use dualgrain_engine::{BlockSpec, Role};
-use dualgrain_format::GroupSize;
+use dualgrain_engine::{BlockSpec, ModelConfig, Role};
+use dualgrain_format::{GroupSize, TensorScheme};
 
+use crate::QuantOptions;
+use crate::calibration::Windows;
 use crate::channel::{NUM_CHANNEL_RATIOS, SHORTLIST};
 use crate::group::NUM_GROUP_RATIOS;
 use crate::linear::Search;
@@ -80,7 +82,7 @@ impl PassWork {
         let shape = Role::ALL.map(|role| (spec.role(role).n as u64, spec.role(role).k as u64));
         Self {
             linear: shape.map(|(n, k)| tokens * n * k / INT8_SPEEDUP),
-            gram: shape.map(|(_, k)| tokens * k * k / 2),
+            gram: shape.map(|(_, k)| gram_work(tokens as usize, k as usize)),
             attention: tokens * tokens * (spec.num_heads * spec.head_dim) as u64,
         }
     }
@@ -92,17 +94,28 @@ impl PassWork {
     }
 }
 
-/// Work of a block: passes over all windows and the search of its linears.
-pub fn block_work(
-    spec: &BlockSpec,
-    group_size: GroupSize,
-    search: Search,
-    windows: usize,
-    tokens: usize,
-) -> u64 {
-    let searched = Role::ALL.map(|role| {
-        let role = spec.role(role);
-        role.n as u64 * RowWork::new(role.k, group_size, search).total()
-    });
-    windows as u64 * PassWork::new(spec, tokens).total() + searched.iter().sum::<u64>()
+/// Work of accumulating a Gram matrix.
+pub fn gram_work(tokens: usize, k: usize) -> u64 {
+    (tokens * k) as u64 * k as u64 / 2
+}
+
+/// All work of a run: passes over the windows and the searches.
+pub fn model_work(config: &ModelConfig, options: &QuantOptions, windows: &Windows) -> u64 {
+    let (size, search) = (options.group_size, options.search);
+    let (count, tokens) = (windows.len(), windows.window_len());
+    let spec = BlockSpec::new(config, 0);
+    let searched = Role::ALL.map(|role| search_work(spec.role(role).n, spec.role(role).k, size, search));
+    let block = count as u64 * PassWork::new(&spec, tokens).total() + searched.iter().sum::<u64>();
+    let head = match options.lm_head {
+        TensorScheme::W4 => {
+            let k = config.hidden_size;
+            count as u64 * gram_work(tokens, k) + search_work(config.vocab_size, k, size, search)
+        }
+        TensorScheme::Float | TensorScheme::W8 => 0,
+    };
+    config.num_layers as u64 * block + head
+}
+
+fn search_work(n: usize, k: usize, group_size: GroupSize, search: Search) -> u64 {
+    n as u64 * RowWork::new(k, group_size, search).total()
 }

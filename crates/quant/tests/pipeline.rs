@@ -11,7 +11,7 @@ use std::time::Duration;
 use dualgrain_engine::evaluate::{Windows, perplexity};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig};
-use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize};
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
 use dualgrain_kernels::cpu::CpuBackend;
 use dualgrain_quant::smooth::{SmoothPairs, Smoothing};
 use dualgrain_quant::{JournalPolicy, Monitor, Progress, QuantError, QuantJob, Search, plan, quantize};
@@ -70,7 +70,7 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
         ..SmoothPairs::default()
     };
     type Change = fn(&mut QuantJob);
-    let changes: [(&str, f64, Change); 8] = [
+    let changes: [(&str, f64, Change); 9] = [
         ("default", 0.12, |_| ()),
         ("rtn without smoothing", 0.3, |job| {
             job.options.search = Search::Rtn;
@@ -88,8 +88,12 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
             job.options.kv_cache = CacheScheme::Int8Static;
         }),
         ("int8 head, f16 cache", 0.12, |job| {
-            job.options.lm_head_int8 = true;
+            job.options.lm_head = TensorScheme::W8;
             job.options.kv_cache = CacheScheme::F16;
+        }),
+        ("dual-grained head, static activations", 0.35, |job| {
+            job.options.lm_head = TensorScheme::W4;
+            job.options.activations = ActivationScheme::Static;
         }),
         ("spilled", 0.12, |job| job.spill_above_bytes = 0),
         ("exhaustive", 0.12, |job| job.options.search = Search::Exhaustive),
@@ -98,7 +102,8 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
         let mut job = job(&dir.path().join(name));
         change(&mut job);
         let summary = quantize(&job, &*backend(2), &calibration, Monitor::silent()).unwrap();
-        assert_eq!(summary.report.linears.len(), 24, "{name}");
+        let heads = usize::from(job.options.lm_head == TensorScheme::W4);
+        assert_eq!(summary.report.linears.len(), 24 + heads, "{name}");
         let worse = loss(&job.out_dir) - original;
         assert!(worse < tolerance, "{name}: {worse} nats worse");
         assert!(
