@@ -415,6 +415,9 @@ pub struct BenchGemm {
     /// Time every configuration that is worth a thought, not the chosen one alone.
     #[arg(long)]
     pub all_configs: bool,
+    /// Launch plainly: no kernel begins before the one before it has ended.
+    #[arg(long)]
+    pub no_overlap: bool,
     /// Repetitions; the median and the least are recorded.
     #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = count(1, 1000))]
     pub repeat: usize,

@@ -53,6 +53,7 @@ struct Report {
     driver: String,
     output: &'static str,
     repeats: usize,
+    overlap: bool,
     ceilings: Ceilings,
     rows: Vec<Row>,
 }
@@ -96,6 +97,7 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
         driver: driver_version()?.0,
         output: output_name(options.output),
         repeats: options.repeat,
+        overlap: !options.no_overlap,
         ceilings: bench.ceilings,
         rows,
     };
@@ -284,7 +286,8 @@ impl Bench<'_> {
         }
         let mut rows = Vec::new();
         for config in configs {
-            let gemm = Gemm::new(&self.jit, self.device, *problem, config)?;
+            let mut gemm = Gemm::new(&self.jit, self.device, *problem, config)?;
+            gemm.set_overlap(!self.options.no_overlap);
             operands.check(self.device, &gemm, &tokens)?;
             let d = operands.output(self.device, problem)?;
             let times = times_s(self.device, self.options.repeat, operands.copies(), |i| {
@@ -430,13 +433,18 @@ const HEADER: &str = "shape,kernel,config,m,n,k,group_size,chosen,time_s,tops,re
 fn csv(report: &Report) -> String {
     let ceilings = &report.ceilings;
     let mut text = format!(
-        "# {}, driver CUDA {}; dualgrain {}; output {}; median and least of {} repetitions\n\
+        "# {}, driver CUDA {}; dualgrain {}; output {}; median and least of {} repetitions; launches {}\n\
          # copy {:.0} B/s (read and written), cuBLASLt int8 {} TOPS at {CEILING_SIDE} cubed\n{HEADER}\n",
         report.device,
         report.driver,
         env!("CARGO_PKG_VERSION"),
         report.output,
         report.repeats,
+        if report.overlap {
+            "overlap"
+        } else {
+            "one after another"
+        },
         ceilings.copy_bytes_per_s,
         ceilings
             .int8_tops

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use dualgrain_kernels::cuda::{
-    CACHE_VARIABLE, Cache, CudaError, GroupLength, KernelUse, Output, Source, TABLE, Variant,
-    compiler_version, kernels,
+    Before, CACHE_VARIABLE, Cache, CudaError, GroupLength, Input, KernelUse, Output, Source, TABLE, Variant,
+    compiler_version, kernels, quantize_source,
 };
 
 /// Compute capabilities and what the compiler calls them.
@@ -68,6 +68,18 @@ fn jobs() -> Vec<Job> {
                 let pairs = pairs.filter(|&&(group, output)| variant.exists(group, output));
                 jobs.extend(pairs.map(|&(group, output)| job(variant, arch, group, output)));
             }
+        }
+    }
+    for (_, arch) in ARCHS {
+        for (before, input) in Before::ALL.iter().flat_map(|b| Input::ALL.map(|i| (*b, i))) {
+            let source = quantize_source(before, input);
+            let words = format!("{} {arch} {before:?} {input:?}", source.name);
+            jobs.push(Job {
+                source,
+                arch,
+                words,
+                threads: 256,
+            });
         }
     }
     jobs

@@ -110,12 +110,13 @@ const fn ampere(tile_m: usize, warps_m: usize, stages: usize) -> Variant {
 
 /// Everything that exists.
 pub const TABLE: &[Variant] = &[
-    gemv(1, 16, 4, 1),
     gemv(1, 16, 3, 2),
+    gemv(1, 16, 4, 1),
     gemv(2, 16, 4, 1),
     gemv(4, 16, 4, 1),
     gemv(8, 16, 4, 1),
     gemv(16, 16, 4, 1),
+    gemm(8, [2, 1], 1, 1),
     gemm(16, [1, 1], 1, 1),
     gemm(16, [1, 1], 1, 2),
     gemm(16, [2, 1], 1, 1),
@@ -133,13 +134,15 @@ pub const TABLE: &[Variant] = &[
     gemm(64, [3, 1], 1, 1),
     gemm(64, [3, 1], 1, 2),
     gemm(64, [2, 2], 2, 1),
+    gemm(128, [1, 1], 2, 1),
     gemm(128, [2, 1], 1, 1),
     gemm(128, [2, 1], 1, 2),
+    gemm(128, [2, 2], 2, 1),
     gemm(128, [3, 1], 1, 1),
+    gemm(128, [3, 1], 2, 1),
     gemm(256, [2, 1], 1, 1),
     gemm(256, [2, 1], 2, 1),
     gemm(256, [2, 1], 1, 2),
-    gemm(256, [1, 1], 2, 1),
     ampere(16, 1, 4),
     ampere(32, 2, 4),
     ampere(64, 2, 4),
@@ -205,11 +208,12 @@ impl Variant {
         }
     }
 
-    /// Whether the kernel is compiled with these: its ring fits shared memory.
+    /// Whether the kernel is compiled with these: its ring fits shared memory, its numbers fit registers.
     pub fn exists(&self, group: GroupLength, output: Output) -> bool {
         match self {
-            Self::Gemm(gemm) => gemm.fits(group, output),
-            Self::Gemv(_) | Self::Ampere(_) => true,
+            Self::Gemm(gemm) => gemm.exists(group, output),
+            Self::Gemv(gemv) => gemv.exists(group),
+            Self::Ampere(_) => true,
         }
     }
 
@@ -266,11 +270,9 @@ impl Variant {
     /// Whether it can run a product on a card.
     pub fn can_run(&self, problem: &GemmProblem, device: &DeviceInfo) -> bool {
         self.runs_on(device.capability)
+            && self.exists(problem.group, problem.output)
             && match self {
-                Self::Gemm(gemm) => {
-                    gemm.fits(problem.group, problem.output)
-                        && gemm.shared_bytes(problem.group, problem.output) <= device.shared_bytes
-                }
+                Self::Gemm(gemm) => gemm.shared_bytes(problem.group, problem.output) <= device.shared_bytes,
                 Self::Gemv(gemv) => gemv.fits(problem, device),
                 Self::Ampere(ampere) => ampere.shared_bytes(problem.group) <= device.shared_bytes,
             }
@@ -311,6 +313,9 @@ pub struct Geometry {
     pub workspace_bytes: usize,
 }
 
+/// With fewer rounds of tiles than these the last one counts.
+const FEW_ROUNDS: usize = 4;
+
 impl GemmConfig {
     /// CTAs and work of the product on a card.
     pub fn geometry(&self, problem: &GemmProblem, device: &DeviceInfo) -> Geometry {
@@ -335,9 +340,15 @@ impl GemmConfig {
 /// Everything worth a thought for a product on a card.
 pub fn enumerate(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
     let runnable = enumerate_all(problem, device).into_iter();
-    runnable
-        .filter(|config| config.variant.suits(problem.shape.m))
-        .collect()
+    // Of many rounds the last, incomplete one is not worth cutting tiles for.
+    let rounds = |config: &GemmConfig| {
+        let geometry = config.geometry(problem, device);
+        geometry.tiles / geometry.launch.grid[0] as usize
+    };
+    let sensible = |config: &GemmConfig| {
+        config.variant.suits(problem.shape.m) && (config.split == Split::Whole || rounds(config) < FEW_ROUNDS)
+    };
+    runnable.filter(sensible).collect()
 }
 
 /// Everything that runs a product on a card, sensible or not.
@@ -400,6 +411,13 @@ mod tests {
     impl Cost for First {
         fn time_s(&self, _: &GemmProblem, _: &GemmConfig, _: &DeviceInfo) -> f64 {
             1.0
+        }
+    }
+
+    #[test]
+    fn no_row_of_the_table_is_there_twice() {
+        for (i, variant) in TABLE.iter().enumerate() {
+            assert!(!TABLE[..i].contains(variant), "{variant}");
         }
     }
 

@@ -100,6 +100,17 @@ impl PackedLinear {
     }
 }
 
+/// INT8 activations on the host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenCodes {
+    /// Codes `[M,K]`.
+    pub codes: Vec<i8>,
+    /// Sum of each token's codes `[M]`.
+    pub sums: Vec<i32>,
+    /// Scales `[M]`.
+    pub scales: Vec<f32>,
+}
+
 /// INT8 activations in a card's memory, with their scales and the sums of their codes.
 pub struct QuantizedTokens {
     m: usize,
@@ -139,6 +150,50 @@ impl QuantizedTokens {
             sums: device.upload(&sums)?,
             scales: device.upload(scales)?,
         })
+    }
+
+    /// Room for `m` tokens of `k` codes that a kernel is to write.
+    ///
+    /// # Errors
+    /// Sizes the kernels cannot count, or no memory.
+    pub fn empty(device: &Device, m: usize, k: usize) -> Result<Self, CudaError> {
+        let row_bytes = count("K", k)?.next_multiple_of(ROW_BYTES);
+        Ok(Self {
+            m: count("M", m)?,
+            k,
+            row_bytes,
+            codes: device.filled(m * row_bytes, 0)?,
+            sums: device.filled(4 * m, 0)?,
+            scales: device.filled(4 * m, 0)?,
+        })
+    }
+
+    /// Copies them to the host.
+    ///
+    /// # Errors
+    /// A call, or an earlier kernel, that failed.
+    pub fn download(&self) -> Result<TokenCodes, CudaError> {
+        let mut padded = vec![0i8; self.m * self.row_bytes];
+        let (mut sums, mut scales) = (vec![0; self.m], vec![0.0; self.m]);
+        self.codes.read(0, &mut padded)?;
+        self.sums.read(0, &mut sums)?;
+        self.scales.read(0, &mut scales)?;
+        let rows = padded.chunks_exact(self.row_bytes);
+        Ok(TokenCodes {
+            codes: rows.flat_map(|row| row[..self.k].iter().copied()).collect(),
+            sums,
+            scales,
+        })
+    }
+
+    /// Where codes, sums and scales lie.
+    pub(super) fn addresses(&self) -> (u64, u64, u64) {
+        (self.codes.address(), self.sums.address(), self.scales.address())
+    }
+
+    /// Bytes between rows of codes.
+    pub(super) fn row_bytes(&self) -> usize {
+        self.row_bytes
     }
 
     /// Tokens and columns.
@@ -232,6 +287,11 @@ impl Gemm {
             kernel,
             workspace: device.filled(geometry.workspace_bytes, 0)?,
         })
+    }
+
+    /// Whether a launch may begin while the one before it ends (the kernels wait where they must). On by default.
+    pub fn set_overlap(&mut self, overlap: bool) {
+        self.geometry.launch.programmatic &= overlap;
     }
 
     /// The product.

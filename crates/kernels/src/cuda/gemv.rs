@@ -5,7 +5,7 @@ use std::fmt;
 use super::config::{GemmProblem, Geometry};
 use super::device::DeviceInfo;
 use super::launch::Launch;
-use super::packing::BLOCK_K;
+use super::packing::{BLOCK_K, GroupLength};
 
 /// Rows of N a CTA takes at a time.
 const STRIP_ROWS: usize = 16;
@@ -36,6 +36,11 @@ impl GemvSm90 {
     /// Threads of a CTA.
     pub fn threads(&self) -> usize {
         32 * self.warps
+    }
+
+    /// Whether its numbers fit registers: two CTAs leave a thread 32, too few for four scales a block.
+    pub(super) fn exists(&self, group: GroupLength) -> bool {
+        self.ctas == 1 || group != GroupLength::G32
     }
 
     /// Whether tokens and their activations fit.
@@ -69,7 +74,8 @@ impl GemvSm90 {
                 threads: self.threads() as u32,
                 shared_bytes: self.shared_bytes(problem.k_blocks()),
                 cluster: 1,
-                programmatic: false,
+                // Older cards have no such launch.
+                programmatic: device.capability >= (9, 0),
             },
             tiles: strips,
             cut_tiles: 0,

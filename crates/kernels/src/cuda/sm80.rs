@@ -49,7 +49,7 @@ impl GemmSm80 {
     }
 
     /// CTAs and work of a product: one CTA a tile.
-    pub(super) fn geometry(&self, problem: &GemmProblem, _device: &DeviceInfo) -> Geometry {
+    pub(super) fn geometry(&self, problem: &GemmProblem, device: &DeviceInfo) -> Geometry {
         let shape = problem.shape;
         let tiles = shape.m.div_ceil(self.tile_m) * shape.n.div_ceil(self.tile_n());
         Geometry {
@@ -58,7 +58,7 @@ impl GemmSm80 {
                 threads: self.threads() as u32,
                 shared_bytes: self.shared_bytes(problem.group),
                 cluster: 1,
-                programmatic: false,
+                programmatic: device.capability >= (9, 0),
             },
             tiles,
             cut_tiles: 0,

@@ -51,9 +51,11 @@ impl GemmSm90 {
         self.cluster * self.split_k
     }
 
-    /// Whether its ring fits.
-    pub fn fits(&self, group: GroupLength, output: Output) -> bool {
-        self.stages(group, output) >= LEAST_STAGES
+    /// Whether its ring fits shared memory and its numbers fit registers: two subtiles of 128 tokens leave none to
+    /// address 32-bit outputs with.
+    pub fn exists(&self, group: GroupLength, output: Output) -> bool {
+        let crowded = self.tile_m * self.subtiles > 128 && self.subtiles > 1 && output.size_bytes() == 4;
+        self.stages(group, output) >= LEAST_STAGES && !crowded
     }
 
     /// Slots of the ring in shared memory: as many as fit.
@@ -129,7 +131,7 @@ impl GemmSm90 {
                 threads: self.threads() as u32,
                 shared_bytes: self.shared_bytes(problem.group, problem.output),
                 cluster: self.cluster_ctas() as u32,
-                programmatic: false,
+                programmatic: true,
             },
             tiles,
             cut_tiles,

@@ -9,7 +9,10 @@ pub(super) const HEADERS: &[(&str, &str)] = &[
     ("wgmma.cuh", include_str!("cu/wgmma.cuh")),
 ];
 
-/// A kernel's own file.
+/// The quantization's own file.
+pub(super) const QUANTIZE: &str = include_str!("cu/quantize_per_token.cu");
+
+/// A product's own file.
 pub(super) fn kernel(variant: &Variant) -> &'static str {
     match variant {
         Variant::Gemm(_) => include_str!("cu/gemm_w4a8_sm90.cu"),
