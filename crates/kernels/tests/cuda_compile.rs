@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use dualgrain_kernels::cuda::{
     Before, CACHE_VARIABLE, Cache, CudaError, GroupLength, Input, KernelUse, Output, Source, TABLE, Variant,
-    compiler_version, kernels, quantize_source,
+    compiler_version, kernels, quantize_source, read_memory_source,
 };
 
 /// Compute capabilities and what the compiler calls them.
@@ -71,6 +71,12 @@ fn jobs() -> Vec<Job> {
         }
     }
     for (_, arch) in ARCHS {
+        jobs.push(Job {
+            source: read_memory_source(),
+            arch,
+            words: format!("read_memory {arch}"),
+            threads: 512,
+        });
         for (before, input) in Before::ALL.iter().flat_map(|b| Input::ALL.map(|i| (*b, i))) {
             let source = quantize_source(before, input);
             let words = format!("{} {arch} {before:?} {input:?}", source.name);

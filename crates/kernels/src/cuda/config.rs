@@ -281,7 +281,8 @@ impl Variant {
     /// Whether its tiles are not out of proportion to the tokens.
     fn suits(&self, m: usize) -> bool {
         match self {
-            Self::Gemm(gemm) => gemm.tile_m <= least_tile_m(m) && 4 * gemm.tile_m >= m.min(256),
+            // Below 16 tokens the tile costs next to nothing.
+            Self::Gemm(gemm) => gemm.tile_m <= least_tile_m(m.max(16)) && 4 * gemm.tile_m >= m.min(256),
             Self::Gemv(gemv) => gemv.tile_m < 2 * m,
             // On Hopper it is there to be tested.
             Self::Ampere(ampere) => ampere.tile_m < 2 * m.max(16) && 8 * ampere.tile_m >= m.min(512),

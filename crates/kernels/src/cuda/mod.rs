@@ -5,6 +5,7 @@
 //! out as the kernels read them, `launch` puts it on the card. The kernels themselves are in `cu/`.
 
 mod cache;
+mod ceiling;
 mod config;
 mod cost;
 mod cubin;
@@ -27,6 +28,7 @@ mod source;
 mod timing;
 
 pub use cache::{CACHE_VARIABLE, Cache, Key};
+pub use ceiling::{read_bytes_per_s, read_memory_source};
 pub use config::{
     Cost, GemmConfig, GemmProblem, Geometry, Output, Split, TABLE, Variant, choose, enumerate, enumerate_all,
 };

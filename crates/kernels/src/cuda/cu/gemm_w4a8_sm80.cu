@@ -127,7 +127,7 @@ __device__ __forceinline__ void Warp::write_strip(const GemmArgs &args, int stri
         s1[up] = args.s1[at];
         bias[up] = args.bias ? args.bias[at] : 0.0f;
     }
-    const bool wide = (OUT == OUT_F16 || OUT == OUT_BF16) && args.ldd % 2 == 0 && row + 16 <= args.n;
+    const bool wide = (OUT == OUT_F16 || OUT == OUT_BF16) && args.ldd % 2 == 0 && (u64)args.d % 4 == 0 && row + 16 <= args.n;
 #pragma unroll
     for (int column = 0; column < COLUMNS; column++) {
         int token = m + column * 8 + lane % 4 * 2;
