@@ -77,8 +77,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>, CudaError> {
     let mut count = 0;
     // SAFETY: writes one integer.
     let code = unsafe { (driver.device_count)(&raw mut count) };
-    // CUDA_ERROR_NO_DEVICE is an answer of its own.
-    if code == 100 || (code == 0 && count == 0) {
+    if code == driver::NO_DEVICE || (code == 0 && count == 0) {
         return Err(CudaError::NoDevice);
     }
     driver.check("cuDeviceGetCount", code)?;

@@ -118,6 +118,9 @@ const PLACES: Places = Places {
     remedy: "everything runs on the CPU",
 };
 
+/// `CUDA_ERROR_NO_DEVICE`.
+pub(super) const NO_DEVICE: i32 = 100;
+
 /// Oldest driver with every function above (cuTensorMapEncodeTiled came last).
 const LEAST_VERSION: i32 = 12_000;
 
@@ -135,8 +138,10 @@ fn open() -> Result<Driver, CudaError> {
     check_version(version_of(&library)?)?;
     let driver = Driver::from_library(library)?;
     // SAFETY: the first call, as the driver wants it; 0 is the only flag there is.
-    driver.check("cuInit", unsafe { (driver.init)(0) })?;
-    Ok(driver)
+    match unsafe { (driver.init)(0) } {
+        NO_DEVICE => Err(CudaError::NoDevice),
+        code => driver.check("cuInit", code).map(|()| driver),
+    }
 }
 
 /// Asked before the other functions are looked up: an old driver should be called old, not incomplete.

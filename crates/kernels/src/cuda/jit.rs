@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::CudaError;
 use super::cache::{Cache, Key};
@@ -139,10 +139,10 @@ impl Jit {
     pub fn kernel(&self, source: &Source) -> Result<Arc<Kernel>, CudaError> {
         let arch = self.device.info().arch();
         let key = source.key(&arch, Nvrtc::open()?.version());
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kernel) = modules.get(&key) {
+        if let Some(kernel) = self.modules().get(&key) {
             return Ok(Arc::clone(kernel));
         }
+        // Not under the lock: other threads may want other kernels. Two that want the same one both compile it.
         let stored = self.cache.load(key);
         // What the driver refuses is as good as damaged.
         let loaded = stored.and_then(|cubin| Kernel::load(&self.device, source.name, &cubin).ok());
@@ -151,8 +151,12 @@ impl Jit {
             None => self.compile(source, &arch, key)?,
         };
         let kernel = Arc::new(kernel);
-        modules.insert(key, Arc::clone(&kernel));
+        self.modules().insert(key, Arc::clone(&kernel));
         Ok(kernel)
+    }
+
+    fn modules(&self) -> MutexGuard<'_, HashMap<Key, Arc<Kernel>>> {
+        self.modules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn compile(&self, source: &Source, arch: &str, key: Key) -> Result<Kernel, CudaError> {
