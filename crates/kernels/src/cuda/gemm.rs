@@ -309,7 +309,7 @@ impl Gemm {
         &self.geometry
     }
 
-    /// Puts the product on the card's stream: `d` [M,N], elements as the problem says.
+    /// Puts the product on the card's stream: `d` `[M,N]`, elements as the problem says.
     ///
     /// # Errors
     /// Operands that do not fit the problem, or a launch the driver refuses.
