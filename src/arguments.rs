@@ -424,6 +424,9 @@ pub struct BenchGemm {
     /// Write all rows to this file.
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    /// Compare with kernels timed elsewhere: a CSV with columns shape, m, bf16_us and others in _us; needs cublas-bf16.
+    #[arg(long, value_name = "FILE")]
+    pub peers: Option<PathBuf>,
     /// Which card.
     #[arg(long, default_value_t = 0, value_name = "INDEX")]
     pub device: usize,

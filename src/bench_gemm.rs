@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use dualgrain_format::GemmShape;
 use dualgrain_kernels::cuda::{
     Analytic, Buffer, CublasBf16, CublasLtInt8, CudaError, Device, Gemm, GemmConfig, GemmProblem,
@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::arguments::{BenchGemm, OutputKind, Rival};
 use crate::gemm_operands::{Operands, group_size, random, random_bf16};
+use crate::gemm_peers::{Ours, Peers};
 use crate::terminal::{Terminal, table};
 
 /// Side of the square int8 product that stands for the arithmetic ceiling.
@@ -74,6 +75,10 @@ struct Bench<'a> {
 
 /// Times every shape and number of tokens.
 pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
+    ensure!(
+        options.peers.is_none() || options.against.contains(&Rival::CublasBf16),
+        "--peers compares through cuBLAS: add --against cublas-bf16"
+    );
     let device = Device::open(options.device)?;
     let mut bench = Bench {
         jit: Jit::new(&device)?,
@@ -85,6 +90,7 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
     };
     bench.ceilings = bench.measure_ceilings()?;
     let shapes = shapes(&options.shapes)?;
+    let peers = options.peers.as_deref().map(Peers::read).transpose()?;
     let mut report = Report {
         device: device.info().name.clone(),
         driver: driver_version()?.0,
@@ -102,7 +108,26 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
             std::fs::write(path, csv(&report)).with_context(|| format!("writing {}", path.display()))?;
         }
     }
-    terminal.result(&report, &text(&report))
+    let mut words = text(&report);
+    if let Some(peers) = &peers {
+        words += "\n";
+        words += &peers.text(&ours(&report.rows));
+    }
+    terminal.result(&report, &words)
+}
+
+/// What the peers are compared with: chosen configurations that were timed beside cuBLAS.
+fn ours(rows: &[Row]) -> Vec<Ours<'_>> {
+    let timed = rows.iter().filter(|row| row.chosen);
+    let ours = timed.filter_map(|row| {
+        Some(Ours {
+            shape: &row.shape,
+            m: row.m,
+            time_s: row.time_s,
+            bf16_s: row.cublas_bf16_time_s?,
+        })
+    });
+    ours.collect()
 }
 
 fn output(kind: OutputKind) -> Output {

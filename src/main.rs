@@ -11,6 +11,8 @@ mod eval;
 mod folder;
 #[cfg(feature = "cuda")]
 mod gemm_operands;
+#[cfg(feature = "cuda")]
+mod gemm_peers;
 mod generate;
 #[cfg(feature = "cuda")]
 mod gpu;
