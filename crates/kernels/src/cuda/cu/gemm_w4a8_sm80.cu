@@ -125,7 +125,7 @@ __device__ __forceinline__ void Warp::write_strip(const GemmArgs &args, int stri
     for (int up = 0; up < 2; up++) {
         int at = min(row + up * 8 + lane / 4, args.n - 1);
         s1[up] = args.s1[at];
-        bias[up] = args.bias ? args.bias[at] : 0.0f;
+        bias[up] = args.bias ? args.bias[at] : -0.0f;
     }
     const bool wide = (OUT == OUT_F16 || OUT == OUT_BF16) && args.ldd % 2 == 0 && (u64)args.d % 4 == 0 && row + 16 <= args.n;
 #pragma unroll

@@ -311,7 +311,7 @@ __device__ __forceinline__ void Consumer::load_rows(Scales &scales, int n) const
     for (int up = 0; up < 2; up++) {
         int row = min(n + warp * 16 + up * 8 + lane / 4, args.n - 1);
         scales.s1[up] = args.s1[row];
-        scales.bias[up] = args.bias ? args.bias[row] : 0.0f;
+        scales.bias[up] = args.bias ? args.bias[row] : -0.0f;
     }
 }
 

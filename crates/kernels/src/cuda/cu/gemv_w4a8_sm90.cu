@@ -134,7 +134,7 @@ __device__ __forceinline__ void write(const GemmArgs &args, const int *from, int
         int acc = -128 * args.a_sum[token];
 #pragma unroll
         for (int warp = 0; warp < WARPS; warp++) acc += from[warp * SUMS + i];
-        store_one(args, token, row, acc, args.ta[token], args.s1[row], args.bias ? args.bias[row] : 0.0f);
+        store_one(args, token, row, acc, args.ta[token], args.s1[row], args.bias ? args.bias[row] : -0.0f);
     }
 }
 
