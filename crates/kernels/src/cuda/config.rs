@@ -110,11 +110,14 @@ const fn ampere(tile_m: usize, warps_m: usize, stages: usize) -> Variant {
 
 /// Everything that exists.
 pub const TABLE: &[Variant] = &[
-    gemv(1, 16, 3, 2),
+    gemv(1, 16, 2, 2),
     gemv(1, 16, 4, 1),
     gemv(2, 16, 4, 1),
+    gemv(2, 16, 2, 2),
     gemv(4, 16, 4, 1),
+    gemv(4, 16, 2, 2),
     gemv(8, 16, 4, 1),
+    gemv(8, 16, 2, 2),
     gemv(16, 16, 4, 1),
     gemm(8, [2, 1], 1, 1),
     gemm(16, [1, 1], 1, 1),
@@ -123,6 +126,8 @@ pub const TABLE: &[Variant] = &[
     gemm(16, [2, 1], 1, 2),
     gemm(16, [3, 1], 1, 1),
     gemm(16, [3, 1], 1, 2),
+    gemm(16, [3, 1], 2, 2),
+    gemm(16, [7, 1], 1, 1),
     gemm(32, [2, 1], 1, 1),
     gemm(32, [2, 1], 1, 2),
     gemm(32, [3, 1], 1, 1),

@@ -13,7 +13,7 @@ use super::launch::{Launch, launch};
 use super::source;
 
 /// Threads of a CTA; one CTA takes a token.
-const THREADS: u32 = 256;
+const THREADS: u32 = 512;
 
 /// What happens to a row before it is quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -152,7 +152,7 @@ impl Quantize {
         let norm_bytes = norm.map_or(0, |(weight, _)| weight.len_bytes());
         let expected = if self.before == Before::RmsNorm { 4 * k } else { 0 };
         length("weight of RMSNorm", expected, norm_bytes)?;
-        let shared_bytes = 4 * k.next_multiple_of(4);
+        let shared_bytes = 4 * k.next_multiple_of(8);
         if shared_bytes + 1024 > self.device.info().shared_bytes {
             return Err(CudaError::TooLarge {
                 what: "row to quantize",

@@ -51,11 +51,11 @@ impl GemmSm90 {
         self.cluster * self.split_k
     }
 
-    /// Whether its ring fits shared memory and its numbers fit registers: two subtiles of 128 tokens leave none to
-    /// address 32-bit outputs with.
+    /// Whether its ring fits shared memory and its numbers fit registers: two subtiles of 128 tokens, or seven warp
+    /// groups, leave none to address 32-bit outputs with.
     pub fn exists(&self, group: GroupLength, output: Output) -> bool {
-        let crowded = self.tile_m * self.subtiles > 128 && self.subtiles > 1 && output.size_bytes() == 4;
-        self.stages(group, output) >= LEAST_STAGES && !crowded
+        let crowded = self.tile_m * self.subtiles > 128 && self.subtiles > 1 || self.warp_groups > 5;
+        self.stages(group, output) >= LEAST_STAGES && !(crowded && output.size_bytes() == 4)
     }
 
     /// Slots of the ring in shared memory: as many as fit.

@@ -4,6 +4,9 @@ use super::config::Variant;
 
 /// Files the kernels include.
 pub(super) const HEADERS: &[(&str, &str)] = &[
+    ("gemm_consumer.cuh", include_str!("cu/gemm_consumer.cuh")),
+    ("gemm_output.cuh", include_str!("cu/gemm_output.cuh")),
+    ("gemm_tile.cuh", include_str!("cu/gemm_tile.cuh")),
     ("sm90.cuh", include_str!("cu/sm90.cuh")),
     ("w4a8.cuh", include_str!("cu/w4a8.cuh")),
     ("wgmma.cuh", include_str!("cu/wgmma.cuh")),

@@ -14,10 +14,10 @@
 #define WARPS 16
 #endif
 #ifndef DEPTH
-#define DEPTH 4
+#define DEPTH 2
 #endif
 #ifndef CTAS
-#define CTAS 1  // CTAs that should fit a multiprocessor
+#define CTAS 2  // CTAs that should fit a multiprocessor
 #endif
 
 constexpr int STRIP_ROWS = 16;

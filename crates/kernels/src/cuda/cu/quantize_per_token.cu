@@ -28,7 +28,7 @@ struct QuantizeArgs {
 
 constexpr int WARPS = THREADS / 32;
 constexpr int LANES = 16;
-extern __shared__ __align__(16) float row[];  // [k rounded up to 4]
+extern __shared__ __align__(16) float row[];  // [k rounded up to 8]
 
 __device__ __forceinline__ float float_of(u16 bits) {
 #if IN == 2
@@ -40,29 +40,35 @@ __device__ __forceinline__ float float_of(u16 bits) {
 #endif
 }
 
-struct Quad {
-    float v[4];
+// Elements a thread takes at a time: 16 bytes of 16-bit floats.
+constexpr int EACH = 8;
+
+struct Eight {
+    float v[EACH];
 };
 
-// Four elements from `at`, those past `end` as 0.
-__device__ __forceinline__ Quad load_quad(const QuantizeArgs &args, size_t at, int count) {
-    Quad quad = {};
+// Eight elements from `at`, those past the end (`count` left) as 0. Read-only loads: several may be on their way.
+__device__ __forceinline__ Eight load_eight(const QuantizeArgs &args, size_t at, int count) {
+    Eight eight = {};
 #if IN == 0
     const float *from = (const float *)args.x + at;
-    if (count >= 4 && (u64)from % 16 == 0) {
-        float4 v = *(const float4 *)from;
-        return Quad{v.x, v.y, v.z, v.w};
+    if (count >= EACH && (u64)from % 16 == 0) {
+        float4 v = __ldg((const float4 *)from), w = __ldg((const float4 *)from + 1);
+        return Eight{v.x, v.y, v.z, v.w, w.x, w.y, w.z, w.w};
     }
-    for (int i = 0; i < 4 && i < count; i++) quad.v[i] = from[i];
+    for (int i = 0; i < EACH && i < count; i++) eight.v[i] = from[i];
 #else
     const u16 *from = (const u16 *)args.x + at;
-    if (count >= 4 && (u64)from % 8 == 0) {
-        uint2 v = *(const uint2 *)from;
-        return Quad{float_of((u16)v.x), float_of((u16)(v.x >> 16)), float_of((u16)v.y), float_of((u16)(v.y >> 16))};
+    if (count >= EACH && (u64)from % 16 == 0) {
+        uint4 v = __ldg((const uint4 *)from);
+        const u32 words[4] = {v.x, v.y, v.z, v.w};
+#pragma unroll
+        for (int i = 0; i < EACH; i++) eight.v[i] = float_of((u16)(words[i / 2] >> (i % 2 * 16)));
+        return eight;
     }
-    for (int i = 0; i < 4 && i < count; i++) quad.v[i] = float_of(from[i]);
+    for (int i = 0; i < EACH && i < count; i++) eight.v[i] = float_of(from[i]);
 #endif
-    return quad;
+    return eight;
 }
 
 // e^x of the specification.
@@ -84,22 +90,32 @@ __device__ __forceinline__ float exponential(float x) {
 }
 
 __device__ __forceinline__ float silu(float x) {
-    return __fmul_rn(x, __fdiv_rn(1.0f, __fadd_rn(1.0f, exponential(-x))));
+    return __fmul_rn(x, __frcp_rn(__fadd_rn(1.0f, exponential(-x))));
 }
 
-// The row as f32 (SwiGLU applied) in shared memory.
-__device__ __forceinline__ void load_row(const QuantizeArgs &args) {
-    size_t start = (size_t)blockIdx.x * args.ldx;
-    for (int i = threadIdx.x * 4; i < args.k; i += THREADS * 4) {
-        Quad quad = load_quad(args, start + i, args.k - i);
+// The row as f32 (SwiGLU applied) in shared memory; the largest magnitude this thread saw.
+__device__ __forceinline__ float load_row(const QuantizeArgs &args) {
+    const size_t start = (size_t)blockIdx.x * args.ldx;
+    float max = 0.0f;
+#pragma unroll 2
+    for (int i = threadIdx.x * EACH; i < args.k; i += THREADS * EACH) {
+        Eight eight = load_eight(args, start + i, args.k - i);
 #if BEFORE == 2
-        Quad up = load_quad(args, start + args.k + i, args.k - i);
+        Eight up = load_eight(args, start + args.k + i, args.k - i);
 #pragma unroll
-        for (int e = 0; e < 4; e++) quad.v[e] = __fmul_rn(silu(quad.v[e]), up.v[e]);
+        for (int e = 0; e < EACH; e++) eight.v[e] = __fmul_rn(silu(eight.v[e]), up.v[e]);
 #endif
-        *(float4 *)(row + i) = make_float4(quad.v[0], quad.v[1], quad.v[2], quad.v[3]);
+#pragma unroll
+        for (int e = 0; e < EACH; e++) max = fmaxf(max, fabsf(eight.v[e]));
+        // Lanes of eight take turns with the halves: all banks at once.
+        const bool swap = threadIdx.x / 4 % 2;
+        float4 low = make_float4(eight.v[0], eight.v[1], eight.v[2], eight.v[3]);
+        float4 high = make_float4(eight.v[4], eight.v[5], eight.v[6], eight.v[7]);
+        *(float4 *)(row + i + (swap ? 4 : 0)) = swap ? high : low;
+        *(float4 *)(row + i + (swap ? 0 : 4)) = swap ? low : high;
     }
     __syncthreads();
+    return max;
 }
 
 // One chain: count elements, LANES apart. The next ones are on their way while the chain, which cannot be broken, runs.
@@ -136,6 +152,15 @@ __device__ __forceinline__ float inverse_rms(const QuantizeArgs &args) {
     return shared_rms;
 }
 
+// Four weights of RMSNorm from `at`, those past k as 0.
+__device__ __forceinline__ float4 load_weights(const QuantizeArgs &args, int at) {
+    const float *from = args.weight + at;
+    if (at + 4 <= args.k && (u64)from % 16 == 0) return __ldg((const float4 *)from);
+    float v[4] = {};
+    for (int e = 0; e < 4 && at + e < args.k; e++) v[e] = __ldg(from + e);
+    return make_float4(v[0], v[1], v[2], v[3]);
+}
+
 // The largest magnitude of the row; NaN counts as nothing.
 __device__ __forceinline__ float row_maximum(float max) {
     __shared__ float warps[WARPS];
@@ -148,10 +173,16 @@ __device__ __forceinline__ float row_maximum(float max) {
     return max;
 }
 
+// Rounds half to even, saturates; NaN gives 0.
 __device__ __forceinline__ int code_of(float v, float inv_scale) {
-    float rounded = rintf(__fmul_rn(v, inv_scale));
-    rounded = rounded < -127.0f ? -127.0f : rounded > 127.0f ? 127.0f : rounded;
-    return rounded == rounded ? (int)rounded : 0;
+    return max(-127, min(127, __float2int_rn(__fmul_rn(v, inv_scale))));
+}
+
+// Four codes as bytes, the first lowest.
+__device__ __forceinline__ u32 codes_of(float4 v, float inv_scale) {
+    u32 low = __byte_perm(code_of(v.x, inv_scale), code_of(v.y, inv_scale), 0x0040);
+    u32 high = __byte_perm(code_of(v.z, inv_scale), code_of(v.w, inv_scale), 0x0040);
+    return __byte_perm(low, high, 0x5410);
 }
 
 __device__ __forceinline__ void write_sum(const QuantizeArgs &args, int sum) {
@@ -169,17 +200,20 @@ __device__ __forceinline__ void write_sum(const QuantizeArgs &args, int sum) {
 extern "C" __global__ void __launch_bounds__(THREADS) quantize_per_token(const QuantizeArgs args) {
     let_dependents_start();
     wait_for_producers();
-    load_row(args);
-    float max = 0.0f;
+    float max = load_row(args);
 #if BEFORE == 1
     const float inv_rms = inverse_rms(args);
-#endif
-    for (int i = threadIdx.x; i < args.k; i += THREADS) {
-#if BEFORE == 1
-        row[i] = __fmul_rn(__fmul_rn(row[i], inv_rms), args.weight[i]);
-#endif
-        max = fmaxf(max, fabsf(row[i]));
+    max = 0.0f;
+    for (int i = threadIdx.x * 4; i < args.k; i += THREADS * 4) {
+        float4 v = *(const float4 *)(row + i), w = load_weights(args, i);
+        v.x = __fmul_rn(__fmul_rn(v.x, inv_rms), w.x);
+        v.y = __fmul_rn(__fmul_rn(v.y, inv_rms), w.y);
+        v.z = __fmul_rn(__fmul_rn(v.z, inv_rms), w.z);
+        v.w = __fmul_rn(__fmul_rn(v.w, inv_rms), w.w);
+        max = fmaxf(fmaxf(max, fmaxf(fabsf(v.x), fabsf(v.y))), fmaxf(fabsf(v.z), fabsf(v.w)));
+        *(float4 *)(row + i) = v;
     }
+#endif
     float ta = args.static_ta > 0.0f ? args.static_ta : __fdiv_rn(row_maximum(max), 127.0f);
     float inv_scale = __fdiv_rn(1.0f, ta);
     // So small a maximum that its inverse is infinite counts as zero (and so does NaN).
@@ -188,14 +222,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) quantize_per_token(const Q
     if (threadIdx.x == 0) args.ta[blockIdx.x] = ta;
     __syncthreads();
     int sum = 0;
+    // (Shared memory holds zeros from k to the next multiple of eight; past that it holds nothing.)
     for (int i = threadIdx.x * 4; i < args.lda; i += THREADS * 4) {
-        u32 codes = 0;
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-            int code = i + e < args.k ? code_of(row[i + e], inv_scale) : 0;
-            sum += code;
-            codes |= (u32)(code & 0xff) << (8 * e);
-        }
+        u32 codes = i < args.k ? codes_of(*(const float4 *)(row + i), inv_scale) : 0;
+        sum = __dp4a((int)codes, 0x01010101, sum);
         *(u32 *)(args.a + (size_t)blockIdx.x * args.lda + i) = codes;
     }
     write_sum(args, sum);

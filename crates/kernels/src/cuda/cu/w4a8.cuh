@@ -57,6 +57,18 @@ __device__ __forceinline__ void wait_for_producers() {
 #endif
 }
 
+__device__ __forceinline__ uint4 load_shared_16(u32 address) {
+    uint4 v;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(address));
+    return v;
+}
+
+__device__ __forceinline__ u32 load_shared_4(u32 address) {
+    u32 v;
+    asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address));
+    return v;
+}
+
 struct Group {
     u32 s2;
     u32 offset;  // (128 - s2 * zero) * 0x01010101
@@ -79,7 +91,7 @@ __device__ __forceinline__ u32 unpack_high(u32 nibbles, Group group) {
     return ((nibbles >> 4) & 0x0f0f0f0fu) * group.s2 + group.offset;
 }
 
-// d = (acc * ta) * s1 + bias, each step rounded: the same on every backend.
+// d = (acc * ta) * s1 + bias, each step rounded: the same on every backend. No bias is -0.0, which leaves every value as it is.
 __device__ __forceinline__ float scaled(int acc, float ta, float s1, float bias) {
     return __fadd_rn(__fmul_rn(__fmul_rn(__int2float_rn(acc), ta), s1), bias);
 }
