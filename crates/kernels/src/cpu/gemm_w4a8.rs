@@ -311,6 +311,7 @@ impl Task<'_> {
         for first in panels.clone().step_by(width) {
             let panels = first..(first + width).min(panels.end);
             let (q, groups) = packing.panels(panels.clone());
+            self.prefetch_channels(panels.clone());
             for row in self.rows.clone().step_by(TILE_ROWS) {
                 let rows = row..(row + TILE_ROWS).min(self.rows.end);
                 let sums = &scratch.sums[(row - self.rows.start) * packing.num_groups..];
@@ -458,6 +459,17 @@ impl Task<'_> {
         self.a.block_sums(row).iter().sum::<i32>().wrapping_mul(-128)
     }
 
+    /// The epilogue of few tokens would wait for each line of scales and biases: 2 % of decoding.
+    fn prefetch_channels(&self, panels: Range<usize>) {
+        let columns = panels.start * PANEL..panels.end * PANEL;
+        for channels in [
+            &self.weights.s1[columns.clone()],
+            &self.weights.bias[columns.clone()],
+        ] {
+            channels.chunks(LINE / size_of::<f32>()).for_each(prefetch);
+        }
+    }
+
     /// Writes sums [rows, 16 * panels], through the epilogue if outputs are wanted.
     pub(super) fn finish(&self, rows: Range<usize>, panels: Range<usize>, acc: &[i32]) {
         let columns = panels.start * PANEL..(panels.end * PANEL).min(self.weights.n);
@@ -489,6 +501,18 @@ impl Task<'_> {
             }
         }
     }
+}
+
+/// Asks for the line that a slice begins in.
+fn prefetch<T>(slice: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch may point anywhere, and every x86-64 processor has it.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(slice.as_ptr().cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = slice;
 }
 
 per_isa! {
