@@ -66,20 +66,22 @@ impl QuantizedLinear {
                     got: group_scale,
                 });
             }
-            let zero = int4::at(zeros, group);
-            for column in self.group_size.range(group, self.k) {
+            let (zero, columns) = (int4::at(zeros, group), self.group_size.range(group, self.k));
+            let (least, most) = int4::extremes(q, columns.clone());
+            let weight = |code: u8| i32::from(group_scale) * (i32::from(code) - i32::from(zero));
+            let outside = |code: u8| !(-127..=127).contains(&weight(code));
+            if (outside(least) || outside(most))
+                && let Some(column) = columns.into_iter().find(|&column| outside(int4::at(q, column)))
+            {
                 let code = int4::at(q, column);
-                let got = i32::from(group_scale) * (i32::from(code) - i32::from(zero));
-                if !(-127..=127).contains(&got) {
-                    return Err(FormatError::Int8Guard {
-                        row,
-                        column,
-                        got,
-                        group_scale,
-                        q: code,
-                        zero,
-                    });
-                }
+                return Err(FormatError::Int8Guard {
+                    row,
+                    column,
+                    got: weight(code),
+                    group_scale,
+                    q: code,
+                    zero,
+                });
             }
         }
         let last_zero = int4::at(zeros, scales.len() - 1);
@@ -205,7 +207,7 @@ impl QuantizedLinear {
             check_same("group sizes", first.group_size, layer.group_size)?;
             check_same("static activation scales", first.parts.ta, layer.parts.ta)?;
         }
-        let gather = |f: &dyn Fn(&Self) -> &[u8]| layers.iter().flat_map(|l| f(l).to_vec()).collect();
+        let gather = |f: &dyn Fn(&Self) -> &[u8]| layers.iter().map(f).collect::<Vec<_>>().concat();
         let parts = QuantizedParts {
             q: gather(&|l| &l.parts.q),
             zero: gather(&|l| &l.parts.zero),
