@@ -17,6 +17,8 @@ const LEAST_STAGES: usize = 3;
 const WARP_GROUP: usize = 128;
 /// The ring begins at a multiple of this.
 const RING_ALIGNMENT: usize = 1024;
+/// Up to here a launch may begin while the one before it ends: 3 to 20 % at M <= 64 on an H200; long products gain nothing.
+const MOST_OVERLAPPED_TOKENS: usize = 512;
 /// Part of the second-level cache that activations may take while weights stream past them.
 const RASTER_SHARE: f64 = 0.3;
 
@@ -131,7 +133,7 @@ impl GemmSm90 {
                 threads: self.threads() as u32,
                 shared_bytes: self.shared_bytes(problem.group, problem.output),
                 cluster: self.cluster_ctas() as u32,
-                programmatic: true,
+                programmatic: shape.m <= MOST_OVERLAPPED_TOKENS,
             },
             tiles,
             cut_tiles,
