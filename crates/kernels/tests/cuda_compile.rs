@@ -84,7 +84,7 @@ fn jobs() -> Vec<Job> {
                 source,
                 arch,
                 words,
-                threads: 256,
+                threads: 512,
             });
         }
     }

@@ -4,8 +4,8 @@ use super::CudaError;
 use super::device::Device;
 use super::graph::Graph;
 
-/// A repetition runs about this long: past the clocks' hesitation, short enough for many cells.
-const REPEAT_S: f64 = 0.02;
+/// A repetition runs about this long, and so does the warm-up before it: right after another library a product runs up to 20 % slow.
+const REPEAT_S: f64 = 0.05;
 /// Launches of a graph, at most.
 const MOST_LAUNCHES: usize = 2_000;
 /// Copies of an operand pass the second-level cache this many times.
