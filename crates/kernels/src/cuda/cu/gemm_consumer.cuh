@@ -63,7 +63,7 @@ struct Consumer {
 
     __device__ __forceinline__ Consumer(const GemmArgs &args, u32 base)
         : args(args), base(base), group(warp_uniform(threadIdx.x / 128)), warp(threadIdx.x / 32 % 4), lane(threadIdx.x % 32) {
-        u32 block = base + B_AT + group * SUBTILES * BLOCK_BYTES;
+        u32 block = base + B_AT + group * SUBTILES * K_BLOCKS * BLOCK_BYTES;
         nibbles_at = block + warp * 1024 + lane * 16;
         groups_at = block + BLOCK_WEIGHT_BYTES + (warp * BLOCK_GROUPS * 8 + lane / 4) * 4;
     }
@@ -75,24 +75,31 @@ struct Consumer {
         u32 previous = 0;
 #pragma unroll 1
         for (int i = 0; i < k_count; i++) {
-            barrier_wait(base + FULL_AT + 8 * ring.stage, ring.phase);
+            barrier_wait(base + FULL_AT + 8 * ring.slot, ring.phase);
+            const u64 tokens = wgmma_descriptor(base + ring.slot * A_BYTES);
             Fragment fragments[SUBTILES];
 #pragma unroll
-            for (int sub = 0; sub < SUBTILES; sub++)
-                fragments[sub].load(nibbles_at + ring.stage * B_BYTES + sub * BLOCK_BYTES, groups_at + ring.stage * B_BYTES + sub * BLOCK_BYTES);
-            const u64 tokens = wgmma_descriptor(base + ring.stage * A_BYTES);
+            for (int step = 0; step < K_BLOCKS * STEPS; step++) {
+                const u32 block = step / STEPS;
+                if (step % STEPS == 0) {
 #pragma unroll
-            for (int step = 0; step < STEPS; step++) {
+                    for (int sub = 0; sub < SUBTILES; sub++) {
+                        u32 at = ring.slot * B_BYTES + (sub * K_BLOCKS + block) * BLOCK_BYTES;
+                        fragments[sub].load(nibbles_at + at, groups_at + at);
+                    }
+                }
+                u32 (&weights)[SUBTILES][4] = a[step % STEPS];
 #pragma unroll
-                for (int sub = 0; sub < SUBTILES; sub++) fragments[sub].unpack(step, a[step][sub]);
+                for (int sub = 0; sub < SUBTILES; sub++) fragments[sub].unpack(step % STEPS, weights[sub]);
                 wgmma_fence();
 #pragma unroll
-                for (int sub = 0; sub < SUBTILES; sub++) wgmma(acc[sub], a[step][sub], tokens + 2 * step, i > 0 || step > 0);
+                for (int sub = 0; sub < SUBTILES; sub++)
+                    wgmma(acc[sub], weights[sub], tokens + block * (A_BLOCK_BYTES / 16) + 2 * (step % STEPS), i > 0 || step > 0);
                 wgmma_commit();
                 wgmma_wait<PENDING>();
                 if (step == PENDING - 1 && i > 0) release(base, previous, lane);
             }
-            previous = ring.stage;
+            previous = ring.slot;
             ring.step();
         }
         wgmma_wait<0>();

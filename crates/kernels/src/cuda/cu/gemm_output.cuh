@@ -47,7 +47,7 @@ __device__ __forceinline__ bool Consumer::reduce(int sk_tile, int k_count, int m
         // The barrier put the group's reductions before this thread; its fences carry them to the device and back.
         asm volatile("fence.acq_rel.gpu;" ::: "memory");
         int before = atomicAdd(count, k_count);
-        *last = before + k_count == args.k_blocks;
+        *last = before + k_count == slots_of(args);
         if (*last) *count = 0;
         asm volatile("fence.acq_rel.gpu;" ::: "memory");
     }

@@ -24,9 +24,15 @@ constexpr int TILE_N = BLOCK_ROWS * WARP_GROUPS * SUBTILES;
 constexpr int THREADS = 128 * (WARP_GROUPS + 1);
 constexpr int ACC = TILE_M / 2;
 constexpr int STEPS = BLOCK_K / 32;
-constexpr int A_BYTES = TILE_M * BLOCK_K;
-constexpr int B_BYTES = (WARP_GROUPS * SUBTILES * BLOCK_BYTES + 127) / 128 * 128;
-constexpr int STAGE_BYTES = A_BYTES + WARP_GROUPS * SUBTILES * BLOCK_BYTES;
+// A slot of the ring holds K_BLOCKS blocks of k: two where products are short, to wait and count half as often (5 % at 64 tokens, 13 % for
+// one warp group at 16). Below 64 tokens more groups keep up with one, and start sooner.
+#ifndef K_BLOCKS
+#define K_BLOCKS (STAGES >= 6 && WARP_GROUPS <= 3 && (TILE_M == 64 || TILE_M < 64 && (WARP_GROUPS == 1 || CLUSTER > 1)) ? 2 : 1)
+#endif
+constexpr int SLOTS = STAGES / K_BLOCKS;
+constexpr int A_BLOCK_BYTES = TILE_M * BLOCK_K;
+constexpr int A_BYTES = K_BLOCKS * A_BLOCK_BYTES;
+constexpr int B_BYTES = K_BLOCKS * ((WARP_GROUPS * SUBTILES * BLOCK_BYTES + 127) / 128 * 128);
 // 16-bit outputs of larger tiles leave through shared memory, CHUNK tokens of a warp group at a time.
 constexpr int OUT_TOKENS = TILE_M / SPLIT_K;
 constexpr bool STAGED = OUT_TOKENS % 16 == 0 && (OUT == OUT_F16 || OUT == OUT_BF16);
@@ -49,16 +55,16 @@ struct Scales {
 };
 
 // Offsets from the 1,024-byte aligned start of dynamic shared memory.
-constexpr int B_AT = STAGES * A_BYTES;
-constexpr int STAGING_AT = B_AT + STAGES * B_BYTES;
+constexpr int B_AT = SLOTS * A_BYTES;
+constexpr int STAGING_AT = B_AT + SLOTS * B_BYTES;
 // Sums from the other parts: [part][warp group][subtile][four sums][thread].
 constexpr int OUT_ACC = ACC / SPLIT_K;
 constexpr int SUMS_BYTES = SUBTILES * OUT_ACC * 128 * 4;
 constexpr int SUMS_AT = STAGING_AT + STAGING_BYTES;
 constexpr int TOKENS_AT = SUMS_AT + (SPLIT_K - 1) * WARP_GROUPS * SUMS_BYTES;
 constexpr int FULL_AT = TOKENS_AT + WARP_GROUPS * OUT_TOKENS * (int)sizeof(Token);
-constexpr int EMPTY_AT = FULL_AT + 8 * STAGES;
-constexpr int SUMS_FULL_AT = EMPTY_AT + 8 * STAGES;
+constexpr int EMPTY_AT = FULL_AT + 8 * SLOTS;
+constexpr int SUMS_FULL_AT = EMPTY_AT + 8 * SLOTS;
 constexpr int SUMS_EMPTY_AT = SUMS_FULL_AT + 8 * WARP_GROUPS;
 constexpr int LAST_AT = SUMS_EMPTY_AT + 8 * WARP_GROUPS;
 static_assert(OUT_ACC % 4 == 0, "parts of K share tokens by eight");
@@ -76,7 +82,12 @@ __device__ __forceinline__ int k_part() {
     return blockIdx.x / CLUSTER % SPLIT_K;
 }
 
-// A tile and the part of its K blocks that this CTA does.
+// Slots that all of K fills; the last may lack a block, whose activations are zeros.
+__device__ __forceinline__ int slots_of(const GemmArgs &args) {
+    return (args.k_blocks + K_BLOCKS - 1) / K_BLOCKS;
+}
+
+// A tile and the part of its K, in slots, that this CTA does.
 struct Piece {
     int tile, k_begin, k_end;
 };
@@ -84,16 +95,17 @@ struct Piece {
 // The pieces of this CTA (all CTAs of a cluster do the same k at neighbouring rows of B).
 struct Schedule {
     const GemmArgs &args;
-    int m_tiles, tiles, sk_tiles, clusters, cluster, unit, unit_end, next;
+    int m_tiles, tiles, k_slots, sk_tiles, clusters, cluster, unit, unit_end, next;
 
     __device__ Schedule(const GemmArgs &args) : args(args) {
         int n_tiles = (args.n + TILE_N * CLUSTER - 1) / (TILE_N * CLUSTER);
         m_tiles = (args.m + TILE_M - 1) / TILE_M;
         tiles = n_tiles * m_tiles;
+        k_slots = slots_of(args);
         sk_tiles = args.sk_tiles / CLUSTER;
         clusters = gridDim.x / (CLUSTER * SPLIT_K);
         cluster = blockIdx.x / (CLUSTER * SPLIT_K);
-        long long units = (long long)sk_tiles * args.k_blocks;
+        long long units = (long long)sk_tiles * k_slots;
         unit = (int)(units * cluster / clusters);
         unit_end = (int)(units * (cluster + 1) / clusters);
         next = sk_tiles + cluster;
@@ -101,15 +113,15 @@ struct Schedule {
 
     __device__ bool step(Piece &piece) {
         if (unit < unit_end) {
-            piece.tile = unit / args.k_blocks;
-            piece.k_begin = unit - piece.tile * args.k_blocks;
-            piece.k_end = min(args.k_blocks, piece.k_begin + unit_end - unit);
+            piece.tile = unit / k_slots;
+            piece.k_begin = unit - piece.tile * k_slots;
+            piece.k_end = min(k_slots, piece.k_begin + unit_end - unit);
             unit += piece.k_end - piece.k_begin;
             return true;
         }
         piece.tile = next;
-        piece.k_begin = args.k_blocks * k_part() / SPLIT_K;
-        piece.k_end = args.k_blocks * (k_part() + 1) / SPLIT_K;
+        piece.k_begin = k_slots * k_part() / SPLIT_K;
+        piece.k_end = k_slots * (k_part() + 1) / SPLIT_K;
         next += clusters;
         return piece.tile < tiles;
     }
@@ -127,35 +139,40 @@ struct Schedule {
 };
 
 struct Ring {
-    u32 stage = 0, phase = 0;
+    u32 slot = 0, phase = 0;
 
     __device__ __forceinline__ void step() {
-        if (++stage == STAGES) {
-            stage = 0;
+        if (++slot == SLOTS) {
+            slot = 0;
             phase ^= 1;
         }
     }
 };
 
-__device__ __forceinline__ void load_stage(const TensorMap *a_map, const GemmArgs &args, u32 base, u32 stage, int m, int n, int k_block,
-                                           u64 a_policy, u64 b_policy) {
-    u32 full = base + FULL_AT + 8 * stage;
-    barrier_expect(full, STAGE_BYTES);
-    u32 b = base + B_AT + stage * B_BYTES;
+__device__ __forceinline__ void load_slot(const TensorMap *a_map, const GemmArgs &args, u32 base, u32 slot, int m, int n, int k_slot, u64 a_policy,
+                                          u64 b_policy) {
+    const u32 full = base + FULL_AT + 8 * slot;
+    const u32 k_bytes = min(K_BLOCKS, args.k_blocks - k_slot * K_BLOCKS) * BLOCK_BYTES;
+    barrier_expect(full, A_BYTES + WARP_GROUPS * SUBTILES * k_bytes);
+    u32 b = base + B_AT + slot * B_BYTES;
     int blocks = (args.n + BLOCK_ROWS - 1) / BLOCK_ROWS;
 #pragma unroll
     for (int i = 0; i < WARP_GROUPS * SUBTILES; i++) {
         // Rows beyond N repeat the last block; the epilogue drops them.
-        size_t block = (size_t)min(n / BLOCK_ROWS + i, blocks - 1) * args.k_blocks + k_block;
-        copy_bulk(b + i * BLOCK_BYTES, args.b + block * BLOCK_BYTES, BLOCK_BYTES, full, b_policy);
+        size_t block = (size_t)min(n / BLOCK_ROWS + i, blocks - 1) * args.k_blocks + k_slot * K_BLOCKS;
+        copy_bulk(b + i * K_BLOCKS * BLOCK_BYTES, args.b + block * BLOCK_BYTES, k_bytes, full, b_policy);
     }
-    u32 a = base + stage * A_BYTES;
+#pragma unroll
+    for (int i = 0; i < K_BLOCKS; i++) {
+        u32 a = base + slot * A_BYTES + i * A_BLOCK_BYTES;
+        int k = (k_slot * K_BLOCKS + i) * BLOCK_K;
 #if CLUSTER > 1
-    u16 mask = ((1 << CLUSTER) - 1) << (k_part() * CLUSTER);
-    copy_box_multicast(a + n_part() * (A_BYTES / CLUSTER), a_map, k_block * BLOCK_K, m + n_part() * (TILE_M / CLUSTER), full, mask, a_policy);
+        u16 mask = ((1 << CLUSTER) - 1) << (k_part() * CLUSTER);
+        copy_box_multicast(a + n_part() * (A_BLOCK_BYTES / CLUSTER), a_map, k, m + n_part() * (TILE_M / CLUSTER), full, mask, a_policy);
 #else
-    copy_box(a, a_map, k_block * BLOCK_K, m, full, a_policy);
+        copy_box(a, a_map, k, m, full, a_policy);
 #endif
+    }
 }
 
 __device__ void produce(const TensorMap *a_map, const GemmArgs &args, u32 base) {
@@ -169,9 +186,9 @@ __device__ void produce(const TensorMap *a_map, const GemmArgs &args, u32 base) 
         int m, n;
         schedule.locate(piece.tile, m, n);
 #pragma unroll 1
-        for (int k_block = piece.k_begin; k_block < piece.k_end; k_block++) {
-            barrier_wait(base + EMPTY_AT + 8 * ring.stage, ring.phase ^ 1);
-            load_stage(a_map, args, base, ring.stage, m, n, k_block, a_policy, b_policy);
+        for (int k_slot = piece.k_begin; k_slot < piece.k_end; k_slot++) {
+            barrier_wait(base + EMPTY_AT + 8 * ring.slot, ring.phase ^ 1);
+            load_slot(a_map, args, base, ring.slot, m, n, k_slot, a_policy, b_policy);
             ring.step();
         }
     }

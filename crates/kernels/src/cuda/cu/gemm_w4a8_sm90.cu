@@ -1,6 +1,6 @@
 // D[M,N] = A[M,K] * B[N,K]^T on Hopper: D^T = B * A^T, so that the 4-bit weights are wgmma's register operand.
 //
-// A CTA owns TILE_N = 64 * WARP_GROUPS * SUBTILES rows of B times TILE_M tokens. A producer thread fills a ring of STAGES slots, each
+// A CTA owns TILE_N = 64 * WARP_GROUPS * SUBTILES rows of B times TILE_M tokens. A producer thread fills a ring of STAGES blocks of
 // 128 k: activations by TMA (multicast to the CLUSTER CTAs that share the tokens), packed weights by one bulk copy a 64-row block.
 // A consumer warp group reads its 16 bytes a lane, spends 2.5 instructions on four weights and issues wgmma straight from the
 // registers; a k step's unpack runs under the products of the two steps before it. Unpacked weights touch no memory.
@@ -24,7 +24,7 @@ __device__ __forceinline__ void Consumer::run() {
         if (SUBTILES == 1) load_rows(scales, out_n);
         multiply(k_count);
         if (SPLIT_K > 1) exchange(tile_idx);
-        if (SPLIT_K > 1 || k_count == args.k_blocks || reduce(piece.tile * CLUSTER + n_part(), k_count, args.m - m)) {
+        if (SPLIT_K > 1 || k_count == schedule.k_slots || reduce(piece.tile * CLUSTER + n_part(), k_count, args.m - m)) {
             share_tokens(scales);
 #pragma unroll
             for (int sub = 0; sub < SUBTILES; sub++) {
@@ -41,7 +41,7 @@ __device__ __forceinline__ void Consumer::run() {
 }
 
 __device__ __forceinline__ void init_barriers(u32 base) {
-    for (int stage = 0; stage < STAGES; stage++) {
+    for (int stage = 0; stage < SLOTS; stage++) {
         barrier_init(base + FULL_AT + 8 * stage, 1);
         barrier_init(base + EMPTY_AT + 8 * stage, 4 * WARP_GROUPS * CLUSTER);
     }
