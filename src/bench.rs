@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain_engine::{LoadOptions, Model, Session, SessionLimits};
+use dualgrain_engine::{LoadOptions, Model, Product, Session, SessionLimits, products};
+use dualgrain_kernels::Backend;
 use dualgrain_kernels::cpu::CpuBackend;
 use serde::Serialize;
 
@@ -19,9 +20,21 @@ const STEP_TOKENS: usize = 512;
 struct Report {
     model: String,
     kernels: &'static str,
+    #[serde(skip)]
+    is_quantized: bool,
     linear_bytes: usize,
+    machine: Vec<Machine>,
     peak_resident_bytes: Option<u64>,
     rows: Vec<Row>,
+}
+
+/// What the machine can do at best.
+#[derive(Clone, Copy, Serialize)]
+struct Machine {
+    threads: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    int8_ops_per_s: Option<f64>,
+    read_bytes_per_s: f64,
 }
 
 /// Measured speeds of one combination.
@@ -37,6 +50,16 @@ pub struct Row {
     /// Generated tokens per second, all sequences together.
     pub decode_tokens_per_s: f64,
     decode_spread: f64,
+    /// Operations of the linears' products a second while prompts run; a multiply-add is two.
+    prefill_ops_per_s: f64,
+    /// These by what the registers alone can do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefill_share_of_peak: Option<f64>,
+    /// Bytes of packed linears read a second while tokens are generated.
+    decode_read_bytes_per_s: f64,
+    /// These by what reading alone can do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decode_share_of_read: Option<f64>,
     cache_bytes: usize,
 }
 
@@ -63,13 +86,15 @@ pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> 
     };
     let cases = cases(options);
     let mut report = None;
-    for threads in counts {
+    for &threads in &counts {
         let backend = Arc::new(CpuBackend::new(threads)?);
         let loaded = Arc::new(Model::load(backend, model, &LoadOptions::default())?);
         let report = report.get_or_insert_with(|| Report {
             model: model.display().to_string(),
             kernels: loaded.backend().isa().name(),
+            is_quantized: loaded.config().quantization.is_some(),
             linear_bytes: loaded.linear_bytes(),
+            machine: Vec::new(),
             peak_resident_bytes: None,
             rows: Vec::new(),
         });
@@ -80,7 +105,12 @@ pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> 
         }
     }
     let mut report = report.expect("at least one thread count");
+    // The probe reads a buffer of its own, which is no memory of the model's.
     report.peak_resident_bytes = machine::peak_resident_bytes();
+    for &threads in &counts {
+        terminal.progress("measuring the machine", "", 0, 1);
+        report.compare(Machine::measure(threads)?);
+    }
     terminal.result(&report, &text(&report))
 }
 
@@ -94,8 +124,33 @@ fn run_gemm(_: &BenchGemm, _: &Terminal) -> Result<()> {
     anyhow::bail!("this program was built without the feature `cuda`")
 }
 
+impl Machine {
+    fn measure(threads: usize) -> Result<Self> {
+        let backend = CpuBackend::new(threads)?;
+        let peak = backend.measure_peak()?;
+        Ok(Self {
+            threads: backend.num_threads(),
+            int8_ops_per_s: peak.int8_ops_per_s,
+            read_bytes_per_s: peak.read_bytes_per_s,
+        })
+    }
+}
+
+impl Report {
+    /// Sets the rows of as many threads beside what the machine can do with them.
+    fn compare(&mut self, machine: Machine) {
+        for row in self.rows.iter_mut().filter(|row| row.threads == machine.threads) {
+            row.prefill_share_of_peak = machine
+                .int8_ops_per_s
+                .filter(|_| self.is_quantized)
+                .map(|peak| row.prefill_ops_per_s / peak);
+            row.decode_share_of_read = Some(row.decode_read_bytes_per_s / machine.read_bytes_per_s);
+        }
+        self.machine.push(machine);
+    }
+}
+
 fn model_threads(model: &Model<CpuBackend>) -> usize {
-    use dualgrain_kernels::Backend;
     model.backend().num_threads()
 }
 
@@ -151,8 +206,25 @@ pub fn time_case(model: &Arc<Model<CpuBackend>>, case: &Case, repeat: usize) -> 
         prefill_spread,
         decode_tokens_per_s,
         decode_spread,
+        prefill_ops_per_s: prefill_tokens_per_s * ops_per_token(model, case.prompt_tokens),
+        prefill_share_of_peak: None,
+        // A step reads every linear once, whatever the batch.
+        decode_read_bytes_per_s: decode_tokens_per_s / case.batch as f64 * model.linear_bytes() as f64,
+        decode_share_of_read: None,
         cache_bytes: session.memory().cache_bytes,
     })
+}
+
+/// Operations of the linears' products for each token of a prompt; the head runs on its last token only.
+fn ops_per_token(model: &Model<CpuBackend>, prompt_tokens: usize) -> f64 {
+    let weights = |product: &Product| {
+        let weights = (product.count * product.shape.n * product.shape.k) as f64;
+        match product.name {
+            "head" => weights / prompt_tokens as f64,
+            _ => weights,
+        }
+    };
+    2.0 * products(model.config(), 1).iter().map(weights).sum::<f64>()
 }
 
 /// A case that does not fit should be refused, not killed by the system half-way.
@@ -219,8 +291,13 @@ fn text(report: &Report) -> String {
         "+-",
         "decode tok/s",
         "+-",
+        "prefill GOPS",
+        "of peak",
+        "decode GB/s",
+        "of read",
         "cache",
     ];
+    let share = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.0} %", 100.0 * share));
     let rows = report.rows.iter().map(|row| {
         vec![
             row.threads.to_string(),
@@ -231,17 +308,33 @@ fn text(report: &Report) -> String {
             format!("{:.0} %", 50.0 * row.prefill_spread),
             format!("{:.1}", row.decode_tokens_per_s),
             format!("{:.0} %", 50.0 * row.decode_spread),
+            format!("{:.0}", row.prefill_ops_per_s / 1e9),
+            share(row.prefill_share_of_peak),
+            format!("{:.1}", row.decode_read_bytes_per_s / 1e9),
+            share(row.decode_share_of_read),
             bytes(row.cache_bytes as u64),
         ]
     });
     let peak = report
         .peak_resident_bytes
         .map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
+    let machine = report.machine.iter().map(machine_text).collect::<String>();
     format!(
-        "{} with {} kernels, linears {}{peak}\n{}",
+        "{} with {} kernels, linears {}{peak}\n{machine}{}",
         report.model,
         report.kernels,
         bytes(report.linear_bytes as u64),
         table(&header, &rows.collect::<Vec<_>>())
+    )
+}
+
+fn machine_text(machine: &Machine) -> String {
+    let peak = machine.int8_ops_per_s.map_or(String::new(), |ops| {
+        format!("{:.0} GOPS in registers, ", ops / 1e9)
+    });
+    format!(
+        "this machine with {} threads: {peak}{:.1} GB/s read from memory\n",
+        machine.threads,
+        machine.read_bytes_per_s / 1e9
     )
 }

@@ -74,6 +74,10 @@ impl CpuBackend {
         self.isa
     }
 
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// The i32 sums `[M,N]` of an integer product before the epilogue, for tests that compare instruction sets.
     ///
     /// # Panics

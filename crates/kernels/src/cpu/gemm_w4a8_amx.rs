@@ -120,6 +120,28 @@ impl Drop for Configured {
     }
 }
 
+/// `steps` times four independent tile products in registers, for `probe.rs`; AMX is there.
+pub(super) fn dot_chains(steps: usize) {
+    // SAFETY: the caller has a backend with AMX, so `is_available` said yes; no memory is touched.
+    unsafe {
+        let configured = Configured::new();
+        asm!(
+            "tilezero tmm4",
+            "tilezero tmm5",
+            "2:",
+            "tdpbsud tmm0, tmm4, tmm5",
+            "tdpbsud tmm1, tmm4, tmm5",
+            "tdpbsud tmm2, tmm4, tmm5",
+            "tdpbsud tmm3, tmm4, tmm5",
+            "dec {steps}",
+            "jnz 2b",
+            steps = inout(reg) steps.max(1) => _,
+            options(nostack, nomem),
+        );
+        drop(configured);
+    }
+}
+
 impl Task<'_> {
     /// All tokens of the task times `panels`.
     pub(super) fn amx(&self, weights: &Weights<'_>, panels: Range<usize>) {
