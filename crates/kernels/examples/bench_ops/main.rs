@@ -69,7 +69,11 @@ fn floats(len: usize) -> Vec<f32> {
 
 /// A layer with zero point 8 and group scales that keep the int8 guard.
 fn w4(n: usize, k: usize) -> LinearWeights {
-    let (mut next, groups) = (random(7), k.div_ceil(128));
+    grouped_w4(n, k, GroupSize::Along(128))
+}
+
+fn grouped_w4(n: usize, k: usize, group_size: GroupSize) -> LinearWeights {
+    let (mut next, groups) = (random(7), group_size.num_groups(k));
     let parts = QuantizedParts {
         q: (0..n * k / 2).map(|_| next() as u8).collect(),
         zero: vec![0x88; n * groups.div_ceil(2)],
@@ -78,7 +82,7 @@ fn w4(n: usize, k: usize) -> LinearWeights {
         bias: None,
         ta: None,
     };
-    LinearWeights::W4(QuantizedLinear::new((n, k), GroupSize::Along(128), parts).expect("valid layer"))
+    LinearWeights::W4(QuantizedLinear::new((n, k), group_size, parts).expect("valid layer"))
 }
 
 fn w8(n: usize, k: usize) -> LinearWeights {
@@ -149,11 +153,15 @@ fn memory(backend: &CpuBackend, table: &mut Table) {
 
 /// Shapes of a 1.1B Llama: qkv, o, gate_up, down.
 const LAYERS: [(usize, usize); 4] = [(2_560, 2_048), (2_048, 2_048), (11_264, 2_048), (2_048, 5_632)];
+/// A square layer beside them.
+const SQUARE: (usize, usize) = (4_096, 4_096);
 
 fn linears(backend: &CpuBackend, table: &mut Table) {
     type Make = fn(usize, usize) -> LinearWeights;
-    let makes: [(&str, Make); 4] = [
+    let makes: [(&str, Make); 5] = [
         ("gemm_w4a8", w4),
+        // What the fine grain costs: the same kernel with one scale a row.
+        ("gemm_w4a8_channel", |n, k| grouped_w4(n, k, GroupSize::WholeRow)),
         ("gemm_w8a8", w8),
         ("gemm_f32", |n, k| float(n, k, false)),
         ("gemm_bf16", |n, k| float(n, k, true)),
@@ -162,12 +170,12 @@ fn linears(backend: &CpuBackend, table: &mut Table) {
         if !table.wants(op) {
             continue;
         }
-        for (n, k) in LAYERS {
+        for (n, k) in LAYERS.into_iter().chain([SQUARE]) {
             let mut layers = vec![backend.pack(make(n, k)).expect("packs")];
             let bytes = backend.linear_bytes(&layers[0]);
             // Decode reads each copy once; prefill stays with one.
             let copies = ROTATION_BYTES.div_ceil(bytes).min(24);
-            for m in [1, 4, 16, 128, 1024] {
+            for m in [1, 4, 16, 128, 512, 1024] {
                 if m == 1 {
                     layers.extend((1..copies).map(|_| backend.pack(make(n, k)).expect("packs")));
                 }
@@ -177,7 +185,7 @@ fn linears(backend: &CpuBackend, table: &mut Table) {
                 let mut turn = 0;
                 let mut call = |layers: &[Linear]| {
                     turn = (turn + 1) % layers.len();
-                    let operand = if op.ends_with("a8") {
+                    let operand = if op.contains("a8") {
                         Operand::Int8(&a)
                     } else {
                         Operand::Float(&x)
@@ -187,7 +195,7 @@ fn linears(backend: &CpuBackend, table: &mut Table) {
                 let operations = 2.0 * (m * n * k) as f64;
                 let (amount, unit) = match m {
                     1 | 4 => (bytes as f64, "GB/s"),
-                    _ => (operations, if op.ends_with("a8") { "GOPS" } else { "GFLOPS" }),
+                    _ => (operations, if op.contains("a8") { "GOPS" } else { "GFLOPS" }),
                 };
                 table.row(backend, op, &format!("{m}x{n}x{k}"), amount, unit, || {
                     call(&layers)
