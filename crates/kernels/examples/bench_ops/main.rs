@@ -76,7 +76,10 @@ fn grouped_w4(n: usize, k: usize, group_size: GroupSize) -> LinearWeights {
     let (mut next, groups) = (random(7), group_size.num_groups(k));
     let parts = QuantizedParts {
         q: (0..n * k / 2).map(|_| next() as u8).collect(),
-        zero: vec![0x88; n * groups.div_ceil(2)],
+        // An odd number of groups ends with a nibble of padding.
+        zero: [vec![0x88; groups / 2], vec![0x08; groups % 2]]
+            .concat()
+            .repeat(n),
         s2: (0..n * groups).map(|_| 1 + (next() % 15) as u8).collect(),
         s1: vec![0.01; n],
         bias: None,
