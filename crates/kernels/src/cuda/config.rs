@@ -388,21 +388,6 @@ pub fn choose(problem: &GemmProblem, device: &DeviceInfo, cost: &impl Cost) -> O
 mod tests {
     use super::*;
 
-    /// What the driver says of an H200.
-    fn h200() -> DeviceInfo {
-        DeviceInfo {
-            index: 0,
-            name: "NVIDIA H200".to_owned(),
-            capability: (9, 0),
-            num_sms: 132,
-            clock_hz: 1.98e9,
-            l2_bytes: 60 << 20,
-            shared_bytes: 232_448,
-            memory_bytes: 141 << 30,
-            memory_bytes_per_s: 4.9e12,
-        }
-    }
-
     fn problem(m: usize, n: usize, k: usize) -> GemmProblem {
         GemmProblem {
             shape: GemmShape { m, n, k },
@@ -473,10 +458,10 @@ mod tests {
             (4_096, 57_344, 8_192),
         ] {
             let problem = problem(m, n, k);
-            let found = enumerate(&problem, &h200());
+            let found = enumerate(&problem, &DeviceInfo::h200());
             assert!(!found.is_empty(), "{m}x{n}x{k}");
             for config in found {
-                let geometry = config.geometry(&problem, &h200());
+                let geometry = config.geometry(&problem, &DeviceInfo::h200());
                 let (variant, what) = (config.variant, format!("{config} on {m}x{n}x{k}"));
                 let covered = geometry.tiles * variant.tile_m() * variant.tile_n();
                 assert!(covered >= m * n, "{what}");
@@ -488,7 +473,7 @@ mod tests {
                     ..
                 } = geometry.launch;
                 assert!(grid[0] > 0 && grid[0].is_multiple_of(cluster), "{what}");
-                assert!(shared_bytes <= h200().shared_bytes, "{what}");
+                assert!(shared_bytes <= DeviceInfo::h200().shared_bytes, "{what}");
                 assert!(variant.exists(problem.group, problem.output), "{what}");
                 assert_eq!(geometry.workspace_bytes > 0, geometry.cut_tiles > 0, "{what}");
             }
@@ -499,11 +484,11 @@ mod tests {
     fn hopper_kernels_are_offered_to_hopper_only() {
         let other = DeviceInfo {
             capability: (10, 0),
-            ..h200()
+            ..DeviceInfo::h200()
         };
         let wrong = |config: &GemmConfig| !config.variant.runs_on(other.capability);
         assert!(!enumerate(&problem(1, 64, 128), &other).iter().any(wrong));
-        assert!(choose(&problem(1, 64, 128), &h200(), &First).is_some());
+        assert!(choose(&problem(1, 64, 128), &DeviceInfo::h200(), &First).is_some());
     }
 
     #[test]
@@ -516,8 +501,11 @@ mod tests {
             }
         }
         let problem = problem(64, 4_096, 4_096);
-        for config in enumerate(&problem, &h200()) {
-            assert_eq!(choose(&problem, &h200(), &Likes(config)), Some(config));
+        for config in enumerate(&problem, &DeviceInfo::h200()) {
+            assert_eq!(
+                choose(&problem, &DeviceInfo::h200(), &Likes(config)),
+                Some(config)
+            );
         }
     }
 
@@ -528,7 +516,9 @@ mod tests {
                 variant: gemm(256, [2, 1], 1, 1),
                 split: Split::Whole,
             };
-            config.geometry(&problem(m, 8_192, k), &h200()).raster_m
+            config
+                .geometry(&problem(m, 8_192, k), &DeviceInfo::h200())
+                .raster_m
         };
         assert_eq!(raster(256, 8_192), 0);
         assert_eq!(raster(4_096, 4_096), 0);

@@ -138,6 +138,24 @@ fn device_handle(driver: &Driver, index: usize) -> Result<i32, CudaError> {
 #[derive(Clone)]
 pub struct Device(Arc<Inner>);
 
+#[cfg(test)]
+impl DeviceInfo {
+    /// What the driver says of an H200.
+    pub(super) fn h200() -> Self {
+        Self {
+            index: 0,
+            name: "NVIDIA H200".to_owned(),
+            capability: (9, 0),
+            num_sms: 132,
+            clock_hz: 1.98e9,
+            l2_bytes: 60 << 20,
+            shared_bytes: 232_448,
+            memory_bytes: 141 << 30,
+            memory_bytes_per_s: 4.9e12,
+        }
+    }
+}
+
 struct Inner {
     driver: &'static Driver,
     info: DeviceInfo,
