@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The only dependencies between the project's crates (DESIGN.md, "Layout").
-const ARROWS: [(&str, &[&str]); 4] = [
+const ARROWS: [(&str, &[&str]); 5] = [
     ("format", &[]),
     ("kernels", &["format"]),
     ("engine", &["format", "kernels"]),
     ("quant", &["engine", "format", "kernels"]),
+    ("perf", &["format", "kernels"]),
 ];
 
 /// Longest source file, in lines.

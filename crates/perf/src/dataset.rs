@@ -1,0 +1,305 @@
+//! Rows on disk: `rows.csv` (or `rows.csv.gz`, as committed) and `manifest.json` in one folder.
+//!
+//! Rows are appended one by one, each flushed whole before the next is measured, so that a killed sweep loses nothing but
+//! the row it was measuring: a torn last line is cut off when the file is opened again.
+
+use std::collections::HashSet;
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::read::GzDecoder;
+
+use crate::{Manifest, PROTOCOL, PerfError, Row};
+
+const ROWS: &str = "rows.csv";
+const ROWS_COMPRESSED: &str = "rows.csv.gz";
+const MANIFEST: &str = "manifest.json";
+
+/// A machine's measurements, in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    /// How and where they were made.
+    pub manifest: Manifest,
+    /// In the order they were measured.
+    pub rows: Vec<Row>,
+}
+
+impl Dataset {
+    /// Reads a folder that a profile wrote, compressed or not.
+    ///
+    /// # Errors
+    /// A file that is missing or unreadable, a manifest of another protocol, a corrupt row (its line is named).
+    pub fn read(folder: &Path) -> Result<Self, PerfError> {
+        let manifest = read_manifest(folder)?;
+        let (path, reader) = open_rows(folder)?;
+        let mut csv = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(reader);
+        let rows = csv
+            .deserialize()
+            .map(|row| row.map_err(|error| corrupt(&path, &error)));
+        Ok(Self {
+            manifest,
+            rows: rows.collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn open_rows(folder: &Path) -> Result<(PathBuf, Box<dyn Read>), PerfError> {
+    let compressed = folder.join(ROWS_COMPRESSED);
+    if compressed.is_file() {
+        let file = File::open(&compressed).map_err(PerfError::io(&compressed))?;
+        return Ok((compressed, Box::new(GzDecoder::new(BufReader::new(file)))));
+    }
+    let plain = folder.join(ROWS);
+    let file = File::open(&plain).map_err(PerfError::io(&plain))?;
+    Ok((plain, Box::new(BufReader::new(file))))
+}
+
+fn read_manifest(folder: &Path) -> Result<Manifest, PerfError> {
+    let path = folder.join(MANIFEST);
+    let text = std::fs::read_to_string(&path).map_err(PerfError::io(&path))?;
+    let malformed = |what: String| PerfError::Malformed {
+        path: path.clone(),
+        what,
+    };
+    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
+    if manifest.protocol != PROTOCOL {
+        let what = format!(
+            "measured by protocol {}, this program reads {PROTOCOL}; measure again",
+            manifest.protocol
+        );
+        return Err(malformed(what));
+    }
+    Ok(manifest)
+}
+
+fn corrupt(path: &Path, error: &csv::Error) -> PerfError {
+    PerfError::CorruptRow {
+        path: path.to_owned(),
+        line: error.position().map_or(0, csv::Position::line),
+        what: error.to_string(),
+    }
+}
+
+/// Appends rows to a folder, and knows which configurations it holds already.
+#[derive(Debug)]
+pub struct RowWriter {
+    path: PathBuf,
+    file: File,
+    keys: HashSet<String>,
+}
+
+impl RowWriter {
+    /// Begins a folder, or goes on with one that was measured on the same machine by the same protocol.
+    ///
+    /// # Errors
+    /// A folder of another machine or protocol, a corrupt row, or files that cannot be read or written.
+    pub fn open(folder: &Path, manifest: &Manifest) -> Result<Self, PerfError> {
+        std::fs::create_dir_all(folder).map_err(PerfError::io(folder))?;
+        let path = folder.join(ROWS);
+        let keys = if path.is_file() {
+            cut_torn_line(&path)?;
+            let earlier = Dataset::read(folder)?;
+            check_same_machine(folder, &earlier.manifest, manifest)?;
+            earlier.rows.iter().map(Row::key).collect()
+        } else {
+            write_manifest(folder, manifest)?;
+            HashSet::new()
+        };
+        let mut options = OpenOptions::new();
+        let file = options
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(PerfError::io(&path))?;
+        Ok(Self { path, file, keys })
+    }
+
+    /// Whether the configuration was measured already.
+    pub fn holds(&self, key: &str) -> bool {
+        self.keys.contains(key)
+    }
+
+    /// Rows in the folder.
+    pub fn num_rows(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Appends a row; a configuration that is there already is left as it is.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn append(&mut self, row: &Row) -> Result<(), PerfError> {
+        if !self.keys.insert(row.key()) {
+            return Ok(());
+        }
+        let empty = self.file.metadata().map_err(PerfError::io(&self.path))?.len() == 0;
+        let mut csv = csv::WriterBuilder::new()
+            .has_headers(empty)
+            .from_writer(Vec::new());
+        csv.serialize(row).expect("a row has scalar fields only");
+        let line = csv.into_inner().expect("writing to memory");
+        // One write a row: a kill leaves whole lines and at most one torn one.
+        self.file.write_all(&line).map_err(PerfError::io(&self.path))
+    }
+}
+
+fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), PerfError> {
+    let (path, aside) = (folder.join(MANIFEST), folder.join(".manifest.json"));
+    let text = serde_json::to_string_pretty(manifest).expect("a manifest is plain data");
+    std::fs::write(&aside, text + "\n").map_err(PerfError::io(&aside))?;
+    std::fs::rename(&aside, &path).map_err(PerfError::io(&path))
+}
+
+fn check_same_machine(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
+    let (was, is) = (&earlier.machine, &now.machine);
+    if (&was.name, was.kind, was.num_units) == (&is.name, is.kind, is.num_units) {
+        return Ok(());
+    }
+    Err(PerfError::Malformed {
+        path: folder.join(MANIFEST),
+        what: format!(
+            "measured on {} with {} units, this is {} with {}; choose another --out",
+            was.name, was.num_units, is.name, is.num_units
+        ),
+    })
+}
+
+/// Cuts what follows the last newline: the line a kill interrupted.
+fn cut_torn_line(path: &Path) -> Result<(), PerfError> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(PerfError::io(path))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(PerfError::io(path))?;
+    let whole = text
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1);
+    file.set_len(whole as u64).map_err(PerfError::io(path))?;
+    file.seek(SeekFrom::End(0)).map_err(PerfError::io(path))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Cut, Layout, Machine, MachineKind};
+
+    fn manifest(name: &str) -> Manifest {
+        Manifest {
+            protocol: PROTOCOL,
+            machine: Machine {
+                name: name.to_owned(),
+                kind: MachineKind::Gpu,
+                num_units: 132,
+                clock_hz: 1.98e9,
+                read_bytes_per_s: 4.2e12,
+                cache_bytes: 60 << 20,
+                memory_bytes: 143 << 30,
+                shared_bytes: 232_448,
+                capability: 90,
+                int8_ops_per_s: 1.3e15,
+                half_ops_per_s: 7e14,
+                float_ops_per_s: 5e13,
+                idle_power_w: Some(78.0),
+                power_limit_w: Some(700.0),
+            },
+            driver: String::new(),
+            version: String::new(),
+            date: "2026-11-22".to_owned(),
+            method: String::new(),
+            operands: String::new(),
+        }
+    }
+
+    fn row(m: usize) -> Row {
+        Row {
+            kernel: "gemm_w4a8_sm90".to_owned(),
+            config: "m64n128".to_owned(),
+            m,
+            n: 4096,
+            k: 4096,
+            group_size: 128,
+            layout: Layout::Nt,
+            alpha: 1.0,
+            beta: 0.0,
+            output: "bf16".to_owned(),
+            tile_m: 64,
+            tile_n: 128,
+            tile_k: 128,
+            stages: 12,
+            threads: 384,
+            cluster: 1,
+            split_k: 1,
+            cut: Cut::Tail,
+            ctas: 132,
+            ctas_per_sm: 1,
+            occupancy: 0.1875,
+            registers: 168,
+            shared_bytes: 218_344,
+            waves: 1.0,
+            verified: "freivalds".to_owned(),
+            mark: None,
+            time_s: Some(1.25e-5),
+            time_q1_s: Some(1.2e-5),
+            time_q3_s: Some(1.3e-5),
+            runs: 9,
+            power_w: None,
+            energy_j: None,
+            energy_window_s: None,
+            energy_runs: 0,
+            sm_clock_hz: Some(1.98e9),
+            memory_clock_hz: None,
+            temperature_c: None,
+            throttle_reasons: Some(4),
+        }
+    }
+
+    #[test]
+    fn what_is_appended_is_read_back_to_the_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
+        let rows = [row(1), row(2)];
+        rows.iter().for_each(|row| writer.append(row).unwrap());
+        writer.append(&row(2)).unwrap();
+        let read = Dataset::read(folder.path()).unwrap();
+        assert_eq!(read.rows, rows);
+        assert_eq!(read.manifest, manifest("NVIDIA H200"));
+    }
+
+    #[test]
+    fn sweep_that_was_killed_inside_a_row_goes_on_without_losing_or_doubling_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
+        [row(1), row(2)]
+            .iter()
+            .for_each(|row| writer.append(row).unwrap());
+        let path = folder.path().join(ROWS);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 17]).unwrap();
+        let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
+        assert!(writer.holds(&row(1).key()) && !writer.holds(&row(2).key()));
+        writer.append(&row(2)).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn another_machine_and_a_corrupt_row_are_refused_in_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
+        writer.append(&row(1)).unwrap();
+        let error = RowWriter::open(folder.path(), &manifest("NVIDIA L4")).unwrap_err();
+        assert!(error.to_string().contains("choose another --out"), "{error}");
+        let path = folder.path().join(ROWS);
+        let text = std::fs::read_to_string(&path)
+            .unwrap()
+            .replace("4096,4096", "4096,many");
+        std::fs::write(&path, text).unwrap();
+        let error = Dataset::read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+    }
+}

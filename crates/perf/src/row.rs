@@ -1,0 +1,168 @@
+//! One measured configuration: a kernel in one size on one product, what it was and what it took.
+
+use serde::{Deserialize, Serialize};
+
+/// Which operands are stored transposed. The first letter is A's, the second B's; the project's own products are `NT`:
+/// `A[M,K]` row by row times `B[N,K]` row by row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Layout {
+    /// `A[M,K]`, `B[K,N]`.
+    Nn,
+    /// `A[M,K]`, `B[N,K]`.
+    Nt,
+    /// `A[K,M]`, `B[K,N]`.
+    Tn,
+    /// `A[K,M]`, `B[N,K]`.
+    Tt,
+}
+
+impl Layout {
+    /// All four.
+    pub const ALL: [Self; 4] = [Self::Nn, Self::Nt, Self::Tn, Self::Tt];
+}
+
+/// Which tiles of a GPU kernel are cut along K, so that all multiprocessors share them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cut {
+    /// None.
+    Whole,
+    /// Those of the last, incomplete round.
+    Tail,
+    /// All.
+    All,
+}
+
+/// Why a row must not be learned from; most rows have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    /// The product was wrong. Its time says nothing.
+    Wrong,
+    /// Too short for the clock that measured it.
+    BelowResolution,
+    /// Repetitions differ by more than the protocol allows.
+    Unsteady,
+    /// It does not fit the machine's memory, or the time left.
+    NotRun,
+}
+
+/// One measured configuration. Units end the names; an empty field means that nothing was measured.
+///
+/// Numbers of a configuration that a kernel does not have are 0 (a library's tile, a CPU kernel's registers).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// `op_types_arch`, as everywhere: `gemm_w4a8_sm90`, `cublas_bf16`, `sgemm_tiled`, `gemm_w4a8_avx2`.
+    pub kernel: String,
+    /// The kernel's size, as its own `Display` writes it; empty for a library's.
+    pub config: String,
+    /// Tokens.
+    pub m: usize,
+    /// Output features.
+    pub n: usize,
+    /// Reduction.
+    pub k: usize,
+    /// Columns that share a group scale; 0 where there are no group scales (or one a row).
+    pub group_size: usize,
+    /// Storage of the operands.
+    pub layout: Layout,
+    /// Factor of the product.
+    pub alpha: f64,
+    /// Factor of what was in D.
+    pub beta: f64,
+    /// Type of D: `f32`, `f16`, `bf16`, `i32`.
+    pub output: String,
+    /// Tokens of a tile.
+    pub tile_m: usize,
+    /// Output features of a tile.
+    pub tile_n: usize,
+    /// Columns of K of a step.
+    pub tile_k: usize,
+    /// Slots of the shared-memory ring.
+    pub stages: usize,
+    /// Threads of a CTA; worker threads on a CPU.
+    pub threads: usize,
+    /// CTAs of a cluster.
+    pub cluster: usize,
+    /// CTAs (or warp groups) that share a tile's K by design.
+    pub split_k: usize,
+    /// Which tiles are cut along K besides.
+    pub cut: Cut,
+    /// CTAs launched.
+    pub ctas: usize,
+    /// CTAs a multiprocessor holds at once, as the driver counts it.
+    pub ctas_per_sm: usize,
+    /// Share of a multiprocessor's threads in use.
+    pub occupancy: f64,
+    /// Registers of a thread.
+    pub registers: usize,
+    /// Shared memory of a CTA.
+    pub shared_bytes: usize,
+    /// Rounds of CTAs: `ctas / (ctas_per_sm * multiprocessors)`.
+    pub waves: f64,
+
+    /// How the product was checked before it was timed: `freivalds` or `naive`; empty when it was not.
+    pub verified: String,
+    /// Why the row must not be learned from.
+    pub mark: Option<Mark>,
+    /// Median seconds a product.
+    pub time_s: Option<f64>,
+    /// Lower quartile.
+    pub time_q1_s: Option<f64>,
+    /// Upper quartile.
+    pub time_q3_s: Option<f64>,
+    /// Timed repetitions.
+    pub runs: usize,
+    /// Mean power of the machine while the product ran over and over, idle power included.
+    pub power_w: Option<f64>,
+    /// Energy of one product: `power_w` times the seconds of one product inside the energy region.
+    pub energy_j: Option<f64>,
+    /// Length of the region whose energy was read.
+    pub energy_window_s: Option<f64>,
+    /// Products in that region.
+    pub energy_runs: usize,
+    /// Clock of the multiprocessors at the end of the region (of energy, else of time).
+    pub sm_clock_hz: Option<f64>,
+    /// Clock of the memory.
+    pub memory_clock_hz: Option<f64>,
+    /// Temperature of the chip.
+    pub temperature_c: Option<f64>,
+    /// The driver's throttle bits at the end of the region.
+    pub throttle_reasons: Option<u64>,
+}
+
+impl Row {
+    /// Operations of the product, multiply and add counted apart.
+    pub fn ops(&self) -> f64 {
+        2.0 * self.m as f64 * self.n as f64 * self.k as f64
+    }
+
+    /// Whether two rows measured the same thing: every field that was chosen, none that was measured.
+    pub fn same_configuration(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+
+    /// What identifies the configuration inside one machine's set.
+    pub fn key(&self) -> String {
+        format!(
+            "{}|{}|{}x{}x{}|g{}|{:?}|{}|{}|{}|t{}",
+            self.kernel,
+            self.config,
+            self.m,
+            self.n,
+            self.k,
+            self.group_size,
+            self.layout,
+            self.alpha,
+            self.beta,
+            self.output,
+            self.threads
+        )
+    }
+
+    /// Whether a model may learn the row's time.
+    pub fn is_sound(&self) -> bool {
+        self.mark.is_none() && !self.verified.is_empty() && self.time_s.is_some_and(|time| time > 0.0)
+    }
+}
