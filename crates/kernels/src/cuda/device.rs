@@ -1,6 +1,6 @@
 //! A card: what it is, its memory, its stream, and times on it.
 
-use std::ffi::c_char;
+use std::ffi::{CString, c_char};
 use std::sync::Arc;
 
 use bytemuck::Pod;
@@ -124,6 +124,44 @@ fn name(driver: &Driver, handle: i32) -> Result<String, CudaError> {
     driver.check("cuDeviceGetName", code)?;
     let len = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
     Ok(String::from_utf8_lossy(&bytes[..len]).into_owned())
+}
+
+/// Where card `index` sits on the bus, e.g. `0000:4b:00.0`.
+pub(super) fn pci_bus_id(index: usize) -> Result<CString, CudaError> {
+    let driver = driver()?;
+    let handle = device_handle(driver, index)?;
+    let mut bytes = [0u8; 32];
+    // SAFETY: writes at most 31 bytes and a 0.
+    let code = unsafe { (driver.device_pci_bus_id)(bytes.as_mut_ptr().cast(), 31, handle) };
+    driver.check("cuDeviceGetPCIBusId", code)?;
+    let words: Vec<u8> = bytes.into_iter().take_while(|&byte| byte != 0).collect();
+    Ok(CString::new(words).unwrap_or_default())
+}
+
+/// Unique id of card `index`, e.g. `GPU-8d1b5f1e-...`.
+pub(super) fn uuid(index: usize) -> Result<CString, CudaError> {
+    let driver = driver()?;
+    let handle = device_handle(driver, index)?;
+    let mut bytes = [0u8; 16];
+    // SAFETY: writes 16 bytes.
+    let code = unsafe { (driver.device_uuid)(&raw mut bytes, handle) };
+    driver.check("cuDeviceGetUuid", code)?;
+    Ok(CString::new(uuid_words(bytes)).unwrap_or_default())
+}
+
+/// Lengths of a UUID's parts, bytes.
+const UUID_PARTS: [usize; 5] = [4, 2, 2, 2, 6];
+
+fn uuid_words(bytes: [u8; 16]) -> String {
+    let mut rest = bytes.iter();
+    let part = |len: usize| -> String {
+        rest.by_ref()
+            .take(len)
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    };
+    let parts: Vec<String> = UUID_PARTS.into_iter().map(part).collect();
+    format!("GPU-{}", parts.join("-"))
 }
 
 fn device_handle(driver: &Driver, index: usize) -> Result<i32, CudaError> {
@@ -435,6 +473,12 @@ mod tests {
         assert_eq!(card((9, 0)).arch(), "sm_90a");
         assert_eq!(card((8, 9)).arch(), "sm_89");
         assert_eq!(card((12, 0)).arch(), "sm_120");
+    }
+
+    #[test]
+    fn ids_are_written_as_the_management_library_reads_them() {
+        let bytes = std::array::from_fn(|i| 17 * i as u8);
+        assert_eq!(uuid_words(bytes), "GPU-00112233-4455-6677-8899-aabbccddeeff");
     }
 
     #[test]

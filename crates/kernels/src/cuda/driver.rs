@@ -67,6 +67,8 @@ functions! {
         error_string = "cuGetErrorString" (i32, *mut *const c_char);
         device_count = "cuDeviceGetCount" (*mut i32);
         device = "cuDeviceGet" (*mut i32, i32);
+        device_pci_bus_id = "cuDeviceGetPCIBusId" (*mut c_char, i32, i32);
+        device_uuid = "cuDeviceGetUuid" (*mut [u8; 16], i32);
         device_name = "cuDeviceGetName" (*mut c_char, i32, i32);
         device_attribute = "cuDeviceGetAttribute" (*mut i32, i32, i32);
         device_memory = "cuDeviceTotalMem_v2" (*mut usize, i32);
