@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::arguments_perf::Predict;
+
 /// Quantizes, judges and runs language models with 4-bit weights and 8-bit activations.
 #[derive(Debug, Parser)]
 #[command(
@@ -67,6 +69,11 @@ pub enum Verb {
         after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json\n  dualgrain bench gemm --m 1,64 --against cublas-bf16"
     )]
     Bench(Bench),
+    /// Say what a product costs in time, power and energy, with an error bar; no GPU is needed.
+    #[command(
+        after_help = "Example:\n  dualgrain predict --m 16 --n 4096 --k 4096\n  dualgrain predict --m 4096 --n 57344 --k 8192 --kernel bf16 --group-size 0 --json"
+    )]
+    Predict(Predict),
     /// Show what this machine offers and which kernels run on it.
     #[command(
         after_help = "Example:\n  dualgrain doctor\n\nDUALGRAIN_BACKEND=NAME in the environment makes every verb use one of the kernels listed."
@@ -433,12 +440,12 @@ pub struct BenchGemm {
 }
 
 /// Accepts whole numbers from `least` to `most`.
-fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {
+pub(crate) fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(least..=most)
 }
 
 /// Accepts finite numbers from `least` to `most`.
-fn number(text: &str, least: f64, most: f64) -> Result<f64, String> {
+pub(crate) fn number(text: &str, least: f64, most: f64) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
         _ => Err(format!("expected a number from {least} to {most}")),

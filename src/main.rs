@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod arguments_perf;
 mod bench;
 #[cfg(feature = "cuda")]
 mod bench_gemm;
@@ -19,6 +20,7 @@ mod gpu;
 mod inspect;
 mod machine;
 mod plan;
+mod predict;
 mod quantize;
 mod quickstart;
 mod terminal;
@@ -79,6 +81,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Inspect(options) => inspect::run(&options, terminal),
         Verb::Quickstart(options) => quickstart::run(&options, &cli.common, terminal),
         Verb::Quantize(options) => quantize::run(&options, &cli.common, terminal),
+        Verb::Predict(options) => predict::run(&options, terminal),
         Verb::Doctor => doctor::run(&cli.common, terminal),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

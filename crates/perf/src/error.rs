@@ -44,6 +44,52 @@ pub enum PerfError {
         /// In what they differ.
         what: String,
     },
+    /// A product no machine runs.
+    #[error("{what} is {got}, expected {expected}")]
+    Shape {
+        /// Which number of it.
+        what: &'static str,
+        /// What it may be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// A kernel nobody has heard of.
+    #[error("unknown kernel {got}: {hint}")]
+    UnknownKernel {
+        /// Its name.
+        got: String,
+        /// What was meant, perhaps.
+        hint: String,
+    },
+    /// A kernel has no such configuration, or was never measured in it.
+    #[error("{kernel} has no configuration {got}: {hint}")]
+    UnknownConfig {
+        /// The kernel.
+        kernel: String,
+        /// What was asked for.
+        got: String,
+        /// What was meant, perhaps.
+        hint: String,
+    },
+    /// There is no fitted model for a machine.
+    #[error("no fitted model for {machine}: {hint}")]
+    NoModel {
+        /// What was asked for.
+        machine: String,
+        /// What there is, and what to do.
+        hint: String,
+    },
+    /// Measurements nothing can be learned from.
+    #[error("{what}: {got}, expected {expected}")]
+    TooLittle {
+        /// What there is too little of.
+        what: String,
+        /// The least.
+        expected: String,
+        /// What there is.
+        got: String,
+    },
 }
 
 impl PerfError {

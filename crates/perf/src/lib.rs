@@ -12,9 +12,17 @@
 mod dataset;
 mod error;
 mod machine;
+mod model;
+mod prediction;
+mod query;
 mod row;
+mod work;
 
 pub use dataset::{Dataset, RowWriter};
 pub use error::PerfError;
 pub use machine::{Machine, MachineKind, Manifest, PROTOCOL};
+pub use model::Model;
+pub use prediction::{By, COVERAGE, Interval, Prediction};
+pub use query::{ConfigFacts, Operands, Product, Query, Unit};
 pub use row::{Cut, Layout, Mark, Row};
+pub use work::Work;

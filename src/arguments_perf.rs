@@ -1,0 +1,60 @@
+//! Arguments of the verbs about cost: what is measured, fitted, predicted and chosen.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+
+use crate::arguments::{count, number};
+
+/// Longest side of a product: sizes are 32-bit on a card.
+const LONGEST_SIDE: u64 = 0x7fff_0000;
+
+/// How a product is run, and where.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// A kernel (gemm_w4a8_sm90), or all that multiply a type (w4a8, bf16, int8).
+    #[arg(long, default_value = "w4a8", value_name = "NAME")]
+    pub kernel: String,
+    /// Machine whose fitted model comes with the program.
+    #[arg(long, default_value = "h200", value_name = "MACHINE")]
+    pub device: String,
+    /// Another fitted model.
+    #[arg(long, value_name = "MODEL", conflicts_with = "device")]
+    pub model: Option<PathBuf>,
+    /// Weights along K that share a group scale; 0 means none, or one a row.
+    #[arg(long, default_value = "128", value_parser = PossibleValuesParser::new(["0", "32", "64", "128"]))]
+    pub group_size: String,
+    /// Which operands are stored transposed; the first letter is A's.
+    #[arg(long, default_value = "nt", value_parser = PossibleValuesParser::new(["nn", "nt", "tn", "tt"]))]
+    pub layout: String,
+    /// Factor of the product.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_parser = |text: &str| number(text, -1e30, 1e30))]
+    pub alpha: f64,
+    /// Factor of what was in D.
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = |text: &str| number(text, -1e30, 1e30))]
+    pub beta: f64,
+    /// Type of D [default: what the kernel was mostly measured with].
+    #[arg(long, value_parser = PossibleValuesParser::new(["f32", "f16", "bf16", "i32"]))]
+    pub output: Option<String>,
+}
+
+/// Options of `predict`.
+#[derive(Debug, Args)]
+pub struct Predict {
+    /// Tokens.
+    #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
+    pub m: usize,
+    /// Output features.
+    #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
+    pub n: usize,
+    /// Reduction.
+    #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
+    pub k: usize,
+    /// How it is run, and where.
+    #[command(flatten)]
+    pub run: Run,
+    /// The kernel's size, as `profile` and `bench gemm` write it [default: every one that was measured].
+    #[arg(long, value_name = "CONFIG")]
+    pub config: Option<String>,
+}

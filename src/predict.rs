@@ -1,0 +1,152 @@
+//! `predict`: what a product costs in every configuration of a kernel, or in one.
+
+use anyhow::{Result, bail};
+use dualgrain_perf::{By, Interval, Layout, Model, Prediction, Product, Query};
+use serde::Serialize;
+
+use crate::arguments_perf::{Predict, Run};
+use crate::terminal::{Terminal, table};
+
+/// Configurations a text shows.
+const SHOWN: usize = 12;
+
+#[derive(Serialize)]
+struct Report<'a> {
+    machine: &'a str,
+    m: usize,
+    n: usize,
+    k: usize,
+    group_size: usize,
+    predictions: Vec<Row<'a>>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    kernel: &'a str,
+    config: &'a str,
+    output: &'a str,
+    #[serde(flatten)]
+    prediction: Prediction,
+}
+
+/// Predicts and prints.
+pub fn run(options: &Predict, terminal: &Terminal) -> Result<()> {
+    let model = model(&options.run)?;
+    let product = product(&options.run, (options.m, options.n, options.k))?;
+    let predictions = match &options.config {
+        Some(config) => vec![one(&model, &options.run.kernel, config, product)?],
+        None => {
+            let ranked = model.ranked(&options.run.kernel, &product, By::Time)?;
+            let rows = ranked.into_iter().map(|(facts, prediction)| Row {
+                kernel: &facts.kernel,
+                config: &facts.config,
+                output: &facts.output,
+                prediction,
+            });
+            rows.collect()
+        }
+    };
+    let report = Report {
+        machine: &model.machine().name,
+        m: product.m,
+        n: product.n,
+        k: product.k,
+        group_size: product.group_size,
+        predictions,
+    };
+    terminal.result(&report, &text(&report))
+}
+
+/// The model that was asked for.
+pub fn model(run: &Run) -> Result<Model> {
+    Ok(match &run.model {
+        Some(path) => Model::read(path)?,
+        None => Model::shipped(&run.device)?,
+    })
+}
+
+/// The product that was asked for.
+pub fn product(run: &Run, (m, n, k): (usize, usize, usize)) -> Result<Product<'_>> {
+    let layout = match run.layout.as_str() {
+        "nn" => Layout::Nn,
+        "nt" => Layout::Nt,
+        "tn" => Layout::Tn,
+        "tt" => Layout::Tt,
+        other => bail!("--layout {other}: expected nn, nt, tn or tt"),
+    };
+    Ok(Product {
+        group_size: run.group_size.parse()?,
+        layout,
+        alpha: run.alpha,
+        beta: run.beta,
+        output: run.output.as_deref().unwrap_or(""),
+        ..Product::new(m, n, k)
+    })
+}
+
+fn one<'a>(model: &'a Model, kernel: &'a str, config: &'a str, product: Product<'a>) -> Result<Row<'a>> {
+    let prediction = model.predict(&Query {
+        kernel,
+        config,
+        product,
+    })?;
+    Ok(Row {
+        kernel,
+        config,
+        output: product.output,
+        prediction,
+    })
+}
+
+fn text(report: &Report<'_>) -> String {
+    let header = [
+        "kernel",
+        "config",
+        "us",
+        "90 % within",
+        "W",
+        "mJ",
+        "TOPS",
+        "GOP/J",
+        "",
+    ];
+    let scaled = |interval: Option<Interval>, scale: f64| {
+        interval.map_or("-".to_owned(), |i| format!("{:.3}", i.value * scale))
+    };
+    let rows = report.predictions.iter().take(SHOWN).map(|row| {
+        let Prediction {
+            time_s,
+            power_w,
+            energy_j,
+            ops_per_s,
+            ops_per_j,
+            extrapolated,
+        } = row.prediction;
+        vec![
+            row.kernel.to_owned(),
+            row.config.to_owned(),
+            format!("{:.2}", time_s.value * 1e6),
+            format!("{:.2}..{:.2}", time_s.low * 1e6, time_s.high * 1e6),
+            power_w.map_or("-".to_owned(), |power| format!("{:.0}", power.value)),
+            scaled(energy_j, 1e3),
+            scaled(Some(ops_per_s), 1e-12),
+            scaled(ops_per_j, 1e-9),
+            if extrapolated { "extrapolated" } else { "" }.to_owned(),
+        ]
+    });
+    let mut text = format!(
+        "{}x{}x{} on {}\n{}",
+        report.m,
+        report.n,
+        report.k,
+        report.machine,
+        table(&header, &rows.collect::<Vec<_>>())
+    );
+    if report.predictions.len() > SHOWN {
+        text += &format!(
+            "and {} slower ones (--json has all)\n",
+            report.predictions.len() - SHOWN
+        );
+    }
+    text
+}
