@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::arguments_perf::Predict;
+use crate::arguments_perf::{Cost, Predict};
 
 /// Quantizes, judges and runs language models with 4-bit weights and 8-bit activations.
 #[derive(Debug, Parser)]
@@ -74,6 +74,11 @@ pub enum Verb {
         after_help = "Example:\n  dualgrain predict --m 16 --n 4096 --k 4096\n  dualgrain predict --m 4096 --n 57344 --k 8192 --kernel bf16 --group-size 0 --json"
     )]
     Predict(Predict),
+    /// Say what a whole language model will cost on a machine: time to first token, tokens a second, joules a token, memory.
+    #[command(
+        after_help = "Example:\n  dualgrain cost Llama-3.2-1B --device h200 --batch 1,8,32 --prompt 512 --generate 64 --html cost.html\n  dualgrain cost config.json --device cpu --scheme bf16 --json"
+    )]
+    Cost(Cost),
     /// Show what this machine offers and which kernels run on it.
     #[command(
         after_help = "Example:\n  dualgrain doctor\n\nDUALGRAIN_BACKEND=NAME in the environment makes every verb use one of the kernels listed."

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
 
-use crate::arguments::{count, number};
+use crate::arguments::{Kv, LmHead, count, number};
 
 /// Longest side of a product: sizes are 32-bit on a card.
 const LONGEST_SIDE: u64 = 0x7fff_0000;
@@ -57,4 +57,53 @@ pub struct Predict {
     /// The kernel's size, as `profile` and `bench gemm` write it [default: every one that was measured].
     #[arg(long, value_name = "CONFIG")]
     pub config: Option<String>,
+}
+
+/// How a model's linears are stored and multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CostScheme {
+    /// 4-bit weights, 8-bit activations.
+    W4a8,
+    /// 8-bit weights and activations.
+    W8a8,
+    /// 16-bit floats.
+    Bf16,
+}
+
+/// Options of `cost`.
+#[derive(Debug, Args)]
+pub struct Cost {
+    /// A model folder, or a config.json; weights are not needed.
+    #[arg(value_name = "MODEL_DIR|CONFIG")]
+    pub model: PathBuf,
+    /// Machine whose fitted model comes with the program; `cpu` is the kind of CPU the project was measured on.
+    #[arg(long, default_value = "h200", value_name = "MACHINE")]
+    pub device: String,
+    /// Another fitted model.
+    #[arg(long = "model", value_name = "MODEL", conflicts_with = "device")]
+    pub fitted: Option<PathBuf>,
+    /// Sequences at once, separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32", value_name = "COUNTS", value_parser = count(1, 1 << 16))]
+    pub batch: Vec<usize>,
+    /// Tokens of each prompt.
+    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = count(1, 1 << 24))]
+    pub prompt: usize,
+    /// Tokens to generate for each sequence.
+    #[arg(long, default_value_t = 64, value_name = "TOKENS", value_parser = count(1, 1 << 24))]
+    pub generate: usize,
+    /// Tokens a step of the prompts runs at most.
+    #[arg(long, default_value_t = 4096, value_name = "TOKENS", value_parser = count(1, 1 << 20))]
+    pub step_tokens: usize,
+    /// How the linears of the blocks are stored and multiplied.
+    #[arg(long, value_enum, default_value_t = CostScheme::W4a8)]
+    pub scheme: CostScheme,
+    /// Precision of the output layer [default: as the folder says, else float].
+    #[arg(long, value_enum)]
+    pub lm_head: Option<LmHead>,
+    /// How keys and values are cached [default: as the folder says, else int8, and f16 with bf16 linears].
+    #[arg(long, value_enum)]
+    pub kv: Option<Kv>,
+    /// Write a page with pictures.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }

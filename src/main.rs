@@ -7,6 +7,7 @@ mod bench;
 #[cfg(feature = "cuda")]
 mod bench_gemm;
 mod chat;
+mod cost;
 mod doctor;
 mod eval;
 mod folder;
@@ -82,6 +83,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Quickstart(options) => quickstart::run(&options, &cli.common, terminal),
         Verb::Quantize(options) => quantize::run(&options, &cli.common, terminal),
         Verb::Predict(options) => predict::run(&options, terminal),
+        Verb::Cost(options) => cost::run(&options, terminal),
         Verb::Doctor => doctor::run(&cli.common, terminal),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

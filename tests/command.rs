@@ -125,6 +125,7 @@ fn every_verb_shows_an_example_in_its_help() {
         "inspect",
         "bench",
         "predict",
+        "cost",
         "doctor",
         "completions",
     ] {

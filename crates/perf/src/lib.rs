@@ -9,10 +9,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cost;
 mod dataset;
 mod error;
 mod machine;
 mod model;
+pub mod plot;
 mod prediction;
 mod query;
 mod row;

@@ -1,0 +1,98 @@
+//! Memory that a model holds while it runs.
+
+use dualgrain_format::int4;
+use dualgrain_kernels::PAGE_TOKENS;
+use serde::Serialize;
+
+use super::{Linear, Network, Request, Scheme};
+use crate::{Machine, MachineKind};
+
+/// A GPU's driver, libraries and compiled kernels, roughly.
+const CONTEXT_BYTES: u64 = 600_000_000;
+/// A process on the CPU: program, thread stacks, tokenizer.
+const PROGRAM_BYTES: u64 = 60_000_000;
+
+/// Memory of one batch size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Linears, embeddings, norms.
+    pub weights_bytes: u64,
+    /// Keys and values of all sequences at their full length, in whole pages.
+    pub cache_bytes: u64,
+    /// Activations of the largest step, logits, and what program and driver take.
+    pub workspace_bytes: u64,
+    /// All of it.
+    pub total_bytes: u64,
+    /// What the machine has.
+    pub machine_bytes: u64,
+    /// Whether it is enough.
+    pub fits: bool,
+}
+
+impl Memory {
+    pub(super) fn new(network: &Network, machine: &Machine, request: &Request, batch: usize) -> Self {
+        let weights_bytes = weights(network, request);
+        let cache_bytes = cache(network, request, batch);
+        let workspace_bytes = workspace(network, machine, request, batch);
+        let total_bytes = weights_bytes + cache_bytes + workspace_bytes;
+        let machine_bytes = machine.memory_bytes as u64;
+        Self {
+            weights_bytes,
+            cache_bytes,
+            workspace_bytes,
+            total_bytes,
+            machine_bytes,
+            fits: total_bytes <= machine_bytes,
+        }
+    }
+}
+
+fn weights(network: &Network, request: &Request) -> u64 {
+    let linears = network.linears.iter().map(|linear| match linear.head {
+        // A tied float head is the embedding.
+        true if network.tie_embeddings && request.head_scheme == Scheme::Bf16 => 0,
+        true => linear_bytes(linear, request.head_scheme, request.group_size),
+        false => linear_bytes(linear, request.scheme, request.group_size),
+    });
+    let embeddings = 2 * network.num_embeddings * network.hidden_size;
+    let norms = 4 * network.hidden_size * (2 * network.num_layers + 1);
+    linears.sum::<u64>() + (embeddings + norms) as u64
+}
+
+fn linear_bytes(linear: &Linear, scheme: Scheme, group_size: usize) -> u64 {
+    let groups = match group_size {
+        0 => 1,
+        size => linear.k.div_ceil(size),
+    };
+    let row = match scheme {
+        // Codes, zero points, integer scales, the channel's scale.
+        Scheme::W4a8 => int4::row_bytes(linear.k) + int4::row_bytes(groups) + groups + 4,
+        Scheme::W8a8 => linear.k + 4,
+        Scheme::Bf16 => 2 * linear.k,
+    };
+    (linear.count * linear.n * row) as u64
+}
+
+fn cache(network: &Network, request: &Request, batch: usize) -> u64 {
+    let pages = (request.prompt_tokens + request.generate_tokens).div_ceil(PAGE_TOKENS);
+    let token = request
+        .cache
+        .bytes_per_token(network.num_kv_heads, network.head_dim);
+    (batch * network.num_layers) as u64 * (pages * PAGE_TOKENS * token) as u64
+}
+
+fn workspace(network: &Network, machine: &Machine, request: &Request, batch: usize) -> u64 {
+    let tokens = batch
+        .saturating_mul(request.prompt_tokens)
+        .min(request.step_tokens)
+        .max(batch);
+    let (float_bytes, process) = match machine.kind {
+        MachineKind::Gpu => (2, CONTEXT_BYTES),
+        MachineKind::Cpu => (4, PROGRAM_BYTES),
+    };
+    let qkv = network.q_size() + 2 * network.kv_size();
+    let floats = 3 * network.hidden_size + qkv + network.q_size() + 3 * network.ffn_size;
+    let integers = network.hidden_size + network.q_size() + network.ffn_size;
+    let token = float_bytes * floats + integers;
+    process + tokens as u64 * token as u64 + (batch * network.vocab_size * 4) as u64
+}

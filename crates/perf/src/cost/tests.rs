@@ -1,0 +1,247 @@
+//! Whole answers, with prices that are a roofline: what must add up whatever products cost.
+
+use dualgrain_kernels::CacheFormat;
+
+use super::*;
+use crate::Prediction;
+
+fn machine(kind: MachineKind) -> Machine {
+    Machine {
+        name: "a machine".to_owned(),
+        kind,
+        num_units: 132,
+        clock_hz: 1.98e9,
+        read_bytes_per_s: 4e12,
+        cache_bytes: 60 << 20,
+        memory_bytes: 140_000_000_000,
+        shared_bytes: 232_448,
+        capability: 90,
+        int8_ops_per_s: 1.4e15,
+        half_ops_per_s: 7e14,
+        float_ops_per_s: 5e13,
+        idle_power_w: Some(80.0),
+        power_limit_w: Some(700.0),
+    }
+}
+
+/// Llama-3-70B's sizes.
+fn network() -> Network {
+    let linear = |name: &str, n: usize, k: usize, count: usize| Linear {
+        name: name.to_owned(),
+        n,
+        k,
+        count,
+        head: name == "head",
+    };
+    Network {
+        name: "llama-3-70b".to_owned(),
+        linears: vec![
+            linear("qkv", 10_240, 8_192, 80),
+            linear("out", 8_192, 8_192, 80),
+            linear("up", 57_344, 8_192, 80),
+            linear("down", 8_192, 28_672, 80),
+            linear("head", 128_256, 8_192, 1),
+        ],
+        num_layers: 80,
+        hidden_size: 8_192,
+        ffn_size: 28_672,
+        gated: true,
+        num_heads: 64,
+        num_kv_heads: 8,
+        head_dim: 128,
+        vocab_size: 128_256,
+        num_embeddings: 128_256,
+        tie_embeddings: false,
+        max_positions: 8_192,
+        sliding_windows: vec![None; 80],
+    }
+}
+
+fn request(batches: &[usize]) -> Request {
+    Request {
+        batches: batches.to_vec(),
+        prompt_tokens: 512,
+        generate_tokens: 64,
+        step_tokens: 4_096,
+        scheme: Scheme::W4a8,
+        head_scheme: Scheme::Bf16,
+        group_size: 128,
+        cache: CacheFormat::Int8,
+    }
+}
+
+/// Bytes at 4 TB/s or operations at 1,000 TOPS, 10 % either way, 500 W.
+fn roofline(with_energy: bool) -> Prices<'static> {
+    Prices::new(move |scheme, [m, n, k]| {
+        let (m, n, k) = (m as f64, n as f64, k as f64);
+        let weight_bytes = if scheme == Scheme::W4a8 { 0.52 } else { 2.0 };
+        let time = (n * k * weight_bytes / 4e12).max(2.0 * m * n * k / 1e15);
+        let time_s = Interval {
+            value: time,
+            low: 0.9 * time,
+            high: 1.1 * time,
+        };
+        let energy_j = with_energy.then(|| scaled(time_s, 500.0));
+        Ok(Price {
+            kernel: format!("gemm_{scheme}"),
+            config: "m64".to_owned(),
+            prediction: Prediction {
+                time_s,
+                power_w: energy_j.map(|_| scaled(time_s, 500.0 / time)),
+                energy_j,
+                ops_per_s: time_s.rate(2.0 * m * n * k),
+                ops_per_j: None,
+                extrapolated: false,
+            },
+        })
+    })
+}
+
+fn answer(request: &Request) -> Cost {
+    cost(
+        &network(),
+        &machine(MachineKind::Gpu),
+        request,
+        &mut roofline(true),
+    )
+    .unwrap()
+}
+
+#[test]
+fn shares_of_all_lines_are_the_whole_time() {
+    for batch in answer(&request(&[1, 8, 32])).batches {
+        // At most ten kinds of product here, so none is cut off.
+        let lines = || batch.products.iter().chain(&batch.estimates);
+        let shares: f64 = lines().map(|line| line.share).sum();
+        let time_s: f64 = lines().map(|line| line.time_s.value).sum();
+        assert!((shares - 1.0).abs() < 1e-9, "{shares}");
+        assert!((time_s / batch.total_time_s.value - 1.0).abs() < 1e-9);
+        let phases = batch.time_to_first_token_s.value
+            + (batch.batch * 63) as f64 / batch.decode_tokens_per_s.unwrap().value;
+        assert!((phases / batch.total_time_s.value - 1.0).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn every_token_of_the_prompts_is_multiplied_once() {
+    // 5 prompts of 512 tokens in steps of 1,000: two whole ones and a rest of 560.
+    let mut request = request(&[5]);
+    request.step_tokens = 1_000;
+    let lines = |phase| product_lines(&network(), &request, 5, phase, &mut roofline(true)).unwrap();
+    let rows = |name: &str, phase: Phase| -> usize {
+        let lines = lines(phase);
+        let wanted = lines.iter().filter(|line| line.name == name);
+        wanted.map(|line| line.count * line.shape.unwrap()[0]).sum()
+    };
+    assert_eq!(rows("up", Phase::Prompt), 80 * 5 * 512);
+    assert_eq!(rows("head", Phase::Prompt), 5);
+    assert_eq!(rows("up", Phase::Decode), 80 * 5 * 63);
+    assert_eq!(rows("head", Phase::Decode), 5 * 63);
+}
+
+#[test]
+fn steps_of_equal_size_are_counted_together() {
+    // One prompt token for each of three sequences: the prompt's step looks like a step of decoding, in its own phase.
+    let mut request = request(&[3]);
+    (request.prompt_tokens, request.generate_tokens) = (1, 1);
+    let cost = answer(&request);
+    let batch = &cost.batches[0];
+    assert_eq!(batch.products.len(), 5);
+    assert_eq!(
+        (batch.decode_tokens_per_s, batch.decode_joules_per_token),
+        (None, None)
+    );
+    assert!(batch.joules_per_token.is_some());
+}
+
+#[test]
+fn larger_batches_share_the_weights() {
+    let cost = answer(&request(&[1, 32]));
+    let [one, many] = &cost.batches[..] else {
+        panic!("two batch sizes")
+    };
+    let speed = |batch: &BatchCost| batch.decode_tokens_per_s.unwrap().value;
+    assert!(speed(many) > 10.0 * speed(one));
+    assert!(many.joules_per_token.unwrap().value < one.joules_per_token.unwrap().value);
+    assert_eq!(many.memory.weights_bytes, one.memory.weights_bytes);
+    assert_eq!(many.memory.cache_bytes, 32 * one.memory.cache_bytes);
+}
+
+#[test]
+fn memory_says_what_fits() {
+    let (small, large) = (request(&[1]), request(&[512]));
+    let memory = |request: &Request| answer(request).batches[0].memory;
+    // 68.45 G weights of the blocks at 4.1 bits, a 16-bit head and embedding of 1.05 G each.
+    let expected = 68.45e9 * 4.1 / 8.0 + 2.0 * 2.1e9;
+    assert!((memory(&small).weights_bytes as f64 / expected - 1.0).abs() < 0.01);
+    assert!(memory(&small).fits && memory(&large).cache_bytes > memory(&small).cache_bytes);
+    let floats = Request {
+        scheme: Scheme::Bf16,
+        ..request(&[1])
+    };
+    assert!(!memory(&floats).fits, "141 GB of weights do not fit 140 GB");
+}
+
+#[test]
+fn intervals_hold_their_values_and_energy_needs_every_line() {
+    let cost_of = |with_energy| {
+        let prices = &mut roofline(with_energy);
+        cost(&network(), &machine(MachineKind::Cpu), &request(&[4]), prices).unwrap()
+    };
+    let batch = &cost_of(true).batches[0];
+    let energy = [batch.joules_per_token, batch.prompt_joules_per_token];
+    let times = [Some(batch.time_to_first_token_s), batch.decode_tokens_per_s];
+    for interval in energy.into_iter().chain(times).flatten() {
+        assert!(interval.low < interval.value && interval.value < interval.high);
+    }
+    assert_eq!(cost_of(false).batches[0].joules_per_token, None);
+}
+
+#[test]
+fn requests_that_cannot_be_are_refused_in_words() {
+    let refused = |change: &dyn Fn(&mut Request)| {
+        let mut request = request(&[1]);
+        change(&mut request);
+        let prices = &mut roofline(true);
+        cost(&network(), &machine(MachineKind::Gpu), &request, prices)
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(refused(&|r| r.batches = vec![1, 0]).contains("--batch is 0"));
+    assert!(refused(&|r| r.batches = Vec::new()).contains("--batch"));
+    assert!(refused(&|r| r.generate_tokens = 0).contains("--generate is 0"));
+    let message = refused(&|r| r.prompt_tokens = 8_190);
+    assert!(message.contains("8254") && message.contains("8192"), "{message}");
+    assert!(refused(&|r| r.prompt_tokens = usize::MAX).contains("positions"));
+}
+
+#[test]
+fn kernels_of_a_scheme_are_told_by_their_names() {
+    let gpu = [
+        "cublas_bf16",
+        "cublas_f16",
+        "cublaslt_int8",
+        "gemm_w4a8_sm90",
+        "gemv_w4a8_sm90",
+        "sgemm_tiled",
+    ];
+    assert_eq!(Scheme::W4a8.kernels(&gpu), ["gemm_w4a8_sm90", "gemv_w4a8_sm90"]);
+    assert_eq!(Scheme::W8a8.kernels(&gpu), ["cublaslt_int8"]);
+    assert_eq!(Scheme::Bf16.kernels(&gpu), ["cublas_bf16"]);
+    assert_eq!(
+        Scheme::Bf16.kernels(&["gemm_f32_avx2", "other"]),
+        ["gemm_f32_avx2"]
+    );
+}
+
+#[test]
+fn page_shows_the_figures_of_the_answer() {
+    let cost = answer(&request(&[1, 8, 32]));
+    let html = page(&cost);
+    for batch in &cost.batches {
+        let figure = crate::plot::quantity(batch.decode_tokens_per_s.unwrap().value, "tok/s");
+        assert!(html.contains(&figure), "{figure}");
+    }
+    assert!(html.contains("estimate") && html.contains("runs models on CPUs so far"));
+    assert!(!html.contains("<script") && !html.contains("http"));
+}
