@@ -12,8 +12,12 @@ use super::jit::{Jit, Kernel, Source};
 use super::launch::{Launch, launch};
 use super::source;
 
-/// Threads of a CTA; one CTA takes a token.
-const THREADS: u32 = 512;
+/// Threads of a CTA, at most; one CTA takes a token.
+const THREADS: usize = 512;
+/// Half as many where rows are short enough for this many CTAs a multiprocessor: then some load while others compute.
+const MANY_CTAS: usize = 4;
+/// Shared memory that the system takes of each CTA, and the kernel beside the row.
+const CTA_SHARED_BYTES: usize = 1_024 + 512;
 
 /// What happens to a row before it is quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,7 +91,9 @@ pub fn quantize_source(before: Before, input: Input) -> Source {
         macros: vec![
             ("BEFORE", before.code()),
             ("IN", input.code()),
-            ("THREADS", i64::from(THREADS)),
+            ("THREADS", THREADS as i64),
+            // Registers for this many CTAs of `THREADS`: SwiGLU's loads and polynomials want 64, the others do with 32.
+            ("MIN_CTAS", if before == Before::SwiGlu { 2 } else { 4 }),
         ],
     }
 }
@@ -152,8 +158,8 @@ impl Quantize {
         let norm_bytes = norm.map_or(0, |(weight, _)| weight.len_bytes());
         let expected = if self.before == Before::RmsNorm { 4 * k } else { 0 };
         length("weight of RMSNorm", expected, norm_bytes)?;
-        let shared_bytes = 4 * k.next_multiple_of(8);
-        if shared_bytes + 1024 > self.device.info().shared_bytes {
+        let shared_bytes = self.held_bytes() * k.next_multiple_of(8);
+        if shared_bytes + CTA_SHARED_BYTES > self.device.info().shared_bytes {
             return Err(CudaError::TooLarge {
                 what: "row to quantize",
                 got: k,
@@ -180,7 +186,7 @@ impl Quantize {
         let args: *mut c_void = (&raw mut args).cast();
         let grid = Launch {
             grid: [m as u32, 1, 1],
-            threads: THREADS,
+            threads: self.threads(m, shared_bytes) as u32,
             shared_bytes,
             cluster: 1,
             programmatic: self.device.info().capability >= (9, 0),
@@ -188,6 +194,23 @@ impl Quantize {
         // SAFETY: the kernel's one parameter; all buffers are as long as its sizes say (checked, or by construction of
         // the tokens), and the driver frees none of them before the stream has passed the launch.
         unsafe { launch(&self.kernel, &grid, &mut [args]) }
+    }
+
+    /// Bytes of an element in shared memory: as it came, or f32 behind SwiGLU.
+    fn held_bytes(&self) -> usize {
+        match self.before {
+            Before::SwiGlu => 4,
+            Before::Nothing | Before::RmsNorm => self.input.size_bytes(),
+        }
+    }
+
+    fn threads(&self, m: usize, shared_bytes: usize) -> usize {
+        let info = self.device.info();
+        let resident = info.shared_bytes / (shared_bytes + CTA_SHARED_BYTES);
+        match m > info.num_sms && resident >= MANY_CTAS {
+            true => THREADS / 2,
+            false => THREADS,
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 // Float rows to INT8 codes, their scale and their sum (the products need both), with the operation before it fused in.
 //
-// One CTA a token: the row is read once, held as f32 in shared memory, reduced, and written as codes. Every value equals the naive
-// one bit for bit: divisions and roots are correctly rounded, the exponential is the project's polynomial, and RMSNorm's sum of
-// squares runs in the specification's 16 chains (16 lanes of one warp; half a microsecond at k = 4,096).
+// One CTA a token: the row is read once, held in shared memory (as it came, or as f32 behind SwiGLU), reduced, and written as codes. Many
+// small CTAs, so that some load while others compute. Every value equals the naive one bit for bit: divisions and roots are correctly
+// rounded, the exponential is the project's polynomial, and RMSNorm's sum of squares runs in the specification's 16 chains (16 lanes of
+// one warp; half a microsecond at k = 4,096).
 #include "w4a8.cuh"
 
 #ifndef BEFORE
@@ -12,7 +13,10 @@
 #define IN 1  // 0: f32, 1: f16, 2: bf16
 #endif
 #ifndef THREADS
-#define THREADS 256
+#define THREADS 512  // at most; the launch may have fewer
+#endif
+#ifndef MIN_CTAS
+#define MIN_CTAS 1
 #endif
 
 // Mirrors `QuantizeArgs` of the host, by value.
@@ -26,9 +30,27 @@ struct QuantizeArgs {
     int m, k, ldx, lda;
 };
 
-constexpr int WARPS = THREADS / 32;
+#if IN == 0
+typedef float In;
+#else
+typedef u16 In;
+#endif
+#if BEFORE == 2
+typedef float Held;
+#else
+typedef In Held;
+#endif
+
 constexpr int LANES = 16;
-extern __shared__ __align__(16) float row[];  // [k rounded up to 8]
+constexpr int MOST_WARPS = THREADS / 32;
+constexpr int EACH = 16 / sizeof(In);         // elements of a 16-byte load
+constexpr int HELD_EACH = 16 / sizeof(Held);  // elements a thread turns into codes at a time
+constexpr int AHEAD = BEFORE == 2 ? 2 : 4;    // loads of a thread on their way
+extern __shared__ __align__(16) u8 row_bytes[];  // Held[k rounded up to 8], zeros behind k
+
+__device__ __forceinline__ float float_of(float v) {
+    return v;
+}
 
 __device__ __forceinline__ float float_of(u16 bits) {
 #if IN == 2
@@ -40,39 +62,21 @@ __device__ __forceinline__ float float_of(u16 bits) {
 #endif
 }
 
-// Elements a thread takes at a time: 16 bytes of 16-bit floats.
-constexpr int EACH = 8;
-
-struct Eight {
-    float v[EACH];
-};
-
-// Eight elements from `at`, those past the end (`count` left) as 0. Read-only loads: several may be on their way.
-__device__ __forceinline__ Eight load_eight(const QuantizeArgs &args, size_t at, int count) {
-    Eight eight = {};
-#if IN == 0
-    const float *from = (const float *)args.x + at;
-    if (count >= EACH && (u64)from % 16 == 0) {
-        float4 v = __ldg((const float4 *)from), w = __ldg((const float4 *)from + 1);
-        return Eight{v.x, v.y, v.z, v.w, w.x, w.y, w.z, w.w};
-    }
-    for (int i = 0; i < EACH && i < count; i++) eight.v[i] = from[i];
-#else
-    const u16 *from = (const u16 *)args.x + at;
-    if (count >= EACH && (u64)from % 16 == 0) {
-        uint4 v = __ldg((const uint4 *)from);
-        const u32 words[4] = {v.x, v.y, v.z, v.w};
+// 16 bytes as floats: four of them, or eight 16-bit ones.
+template <typename T, int COUNT>
+__device__ __forceinline__ void floats_of(uint4 v, float (&to)[COUNT]) {
+    const u32 words[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
-        for (int i = 0; i < EACH; i++) eight.v[i] = float_of((u16)(words[i / 2] >> (i % 2 * 16)));
-        return eight;
+    for (int i = 0; i < COUNT; i++) {
+        if (sizeof(T) == 4)
+            to[i] = __uint_as_float(words[i * 4 / COUNT]);
+        else
+            to[i] = float_of((u16)(words[i * 4 / COUNT] >> (i % 2 * 16)));
     }
-    for (int i = 0; i < EACH && i < count; i++) eight.v[i] = float_of(from[i]);
-#endif
-    return eight;
 }
 
-// e^x of the specification.
-__device__ __forceinline__ float exponential(float x) {
+// e^x of the specification for |x| <= 80, where neither end of the range shows.
+__device__ __forceinline__ float exponential_inside(float x) {
     const float magic = 12582912.0f;
     float rounded = __fmaf_rn(x, 1.44269504f, magic);
     float power = rounded - magic;
@@ -83,58 +87,128 @@ __device__ __forceinline__ float exponential(float x) {
     p = __fmaf_rn(p, r, 0.16666521f);
     p = __fmaf_rn(p, r, 0.49999994f);
     float mantissa = __fmaf_rn(p, __fmul_rn(r, r), r) + 1.0f;
-    float scaled = __uint_as_float(__float_as_uint(mantissa) + (__float_as_uint(rounded) << 23));
+    return __uint_as_float(__float_as_uint(mantissa) + (__float_as_uint(rounded) << 23));
+}
+
+__device__ __forceinline__ float exponential(float x) {
     if (x > 88.72283f) return __uint_as_float(0x7f800000);
     if (x < -87.3f) return 0.0f;
-    return x != x ? x : scaled;
+    return x != x ? x : exponential_inside(x);
+}
+
+// Divides exactly: one Newton step rounds correctly where neither x nor 1 / x is near the ends of the range (what __frcp_rn does
+// behind a branch an element).
+__device__ __forceinline__ float reciprocal_inside(float x) {
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+    return __fmaf_rn(r, -__fmaf_rn(x, r, -1.0f), r);
 }
 
 __device__ __forceinline__ float silu(float x) {
     return __fmul_rn(x, __frcp_rn(__fadd_rn(1.0f, exponential(-x))));
 }
 
-// The row as f32 (SwiGLU applied) in shared memory; the largest magnitude this thread saw.
+__device__ __forceinline__ float silu_inside(float x) {
+    return __fmul_rn(x, reciprocal_inside(__fadd_rn(1.0f, exponential_inside(-x))));
+}
+
+// gate = silu(gate) * up. One branch for all elements instead of four for each.
+template <int COUNT>
+__device__ __forceinline__ void gated(float (&gate)[COUNT], const float (&up)[COUNT]) {
+    bool inside = true;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) inside = inside && fabsf(gate[i]) <= 80.0f;
+    if (inside) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) gate[i] = __fmul_rn(silu_inside(gate[i]), up[i]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) gate[i] = __fmul_rn(silu(gate[i]), up[i]);
+    }
+}
+
+// Eight f32 of a thread to shared memory; lanes take turns with the halves, so that all banks are busy.
+__device__ __forceinline__ void hold(float *to, const float (&v)[8]) {
+    const bool swap = threadIdx.x / 4 % 2;
+    float4 low = make_float4(v[0], v[1], v[2], v[3]), high = make_float4(v[4], v[5], v[6], v[7]);
+    *(float4 *)(to + (swap ? 4 : 0)) = swap ? high : low;
+    *(float4 *)(to + (swap ? 0 : 4)) = swap ? low : high;
+}
+
+__device__ __forceinline__ void hold(float *to, const float (&v)[4]) {
+    *(float4 *)to = make_float4(v[0], v[1], v[2], v[3]);
+}
+
+// The row in shared memory, SwiGLU applied, zeros behind it; the largest magnitude this thread saw (of what is held).
 __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
-    const size_t start = (size_t)blockIdx.x * args.ldx;
+    const In *x = (const In *)args.x + (size_t)blockIdx.x * args.ldx;
+    Held *row = (Held *)row_bytes;
+    const bool aligned = (u64)x % 16 == 0 && (BEFORE != 2 || args.k % EACH == 0);
+    const int whole = aligned ? args.k / EACH : 0, threads = blockDim.x;
     float max = 0.0f;
-#pragma unroll 2
-    for (int i = threadIdx.x * EACH; i < args.k; i += THREADS * EACH) {
-        Eight eight = load_eight(args, start + i, args.k - i);
+    for (int i = threadIdx.x; i < whole; i += AHEAD * threads) {
+        uint4 v[AHEAD], up[AHEAD];
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++) {
+            const int at = i + a * threads;
+            if (at >= whole) break;
+            v[a] = __ldg((const uint4 *)x + at);
+            if (BEFORE == 2) up[a] = __ldg((const uint4 *)(x + args.k) + at);
+        }
+#pragma unroll
+        for (int a = 0; a < AHEAD; a++) {
+            const int at = i + a * threads;
+            if (at >= whole) break;
+            float f[EACH];
+            floats_of<In>(v[a], f);
 #if BEFORE == 2
-        Eight up = load_eight(args, start + args.k + i, args.k - i);
-#pragma unroll
-        for (int e = 0; e < EACH; e++) eight.v[e] = __fmul_rn(silu(eight.v[e]), up.v[e]);
+            float g[EACH];
+            floats_of<In>(up[a], g);
+            gated(f, g);
+            hold(row + at * EACH, f);
+#else
+            ((uint4 *)row)[at] = v[a];
 #endif
+            if (BEFORE != 1) {
 #pragma unroll
-        for (int e = 0; e < EACH; e++) max = fmaxf(max, fabsf(eight.v[e]));
-        // Lanes of eight take turns with the halves: all banks at once.
-        const bool swap = threadIdx.x / 4 % 2;
-        float4 low = make_float4(eight.v[0], eight.v[1], eight.v[2], eight.v[3]);
-        float4 high = make_float4(eight.v[4], eight.v[5], eight.v[6], eight.v[7]);
-        *(float4 *)(row + i + (swap ? 4 : 0)) = swap ? high : low;
-        *(float4 *)(row + i + (swap ? 0 : 4)) = swap ? low : high;
+                for (int e = 0; e < EACH; e++) max = fmaxf(max, fabsf(f[e]));
+            }
+        }
+    }
+    for (int i = whole * EACH + threadIdx.x; i < (args.k + 7) / 8 * 8; i += threads) {
+        if (i >= args.k) {
+            row[i] = Held(0);
+            continue;
+        }
+#if BEFORE == 2
+        row[i] = __fmul_rn(silu(float_of(x[i])), float_of(x[args.k + i]));
+#else
+        row[i] = x[i];
+#endif
+        max = fmaxf(max, fabsf(float_of(row[i])));
     }
     __syncthreads();
     return max;
 }
 
 // One chain: count elements, LANES apart. The next ones are on their way while the chain, which cannot be broken, runs.
-__device__ __forceinline__ float sum_of_squares(const float *x, int count) {
-    constexpr int AHEAD = 16;
-    float sum = 0.0f, v[AHEAD];
+__device__ __forceinline__ float sum_of_squares(const Held *x, int count) {
+    constexpr int NEXT = 16;
+    float sum = 0.0f;
+    Held v[NEXT];
     int i = 0;
 #pragma unroll
-    for (int e = 0; e < AHEAD; e++) v[e] = e < count ? x[e * LANES] : 0.0f;
-    for (; i + 2 * AHEAD <= count; i += AHEAD) {
-        float next[AHEAD];
+    for (int e = 0; e < NEXT; e++) v[e] = e < count ? x[e * LANES] : Held(0);
+    for (; i + 2 * NEXT <= count; i += NEXT) {
+        Held next[NEXT];
 #pragma unroll
-        for (int e = 0; e < AHEAD; e++) next[e] = x[(i + AHEAD + e) * LANES];
+        for (int e = 0; e < NEXT; e++) next[e] = x[(i + NEXT + e) * LANES];
 #pragma unroll
-        for (int e = 0; e < AHEAD; e++) sum = __fmaf_rn(v[e], v[e], sum);
+        for (int e = 0; e < NEXT; e++) sum = __fmaf_rn(float_of(v[e]), float_of(v[e]), sum);
 #pragma unroll
-        for (int e = 0; e < AHEAD; e++) v[e] = next[e];
+        for (int e = 0; e < NEXT; e++) v[e] = next[e];
     }
-    for (; i < count; i++) sum = __fmaf_rn(x[i * LANES], x[i * LANES], sum);
+    for (; i < count; i++) sum = __fmaf_rn(float_of(x[i * LANES]), float_of(x[i * LANES]), sum);
     return sum;
 }
 
@@ -142,8 +216,9 @@ __device__ __forceinline__ float sum_of_squares(const float *x, int count) {
 __device__ __forceinline__ float inverse_rms(const QuantizeArgs &args) {
     __shared__ float shared_rms;
     if (threadIdx.x < 32) {
+        const Held *chain = (const Held *)row_bytes + threadIdx.x;
         float sum = 0.0f;
-        if (threadIdx.x < LANES) sum = sum_of_squares(row + threadIdx.x, (args.k - (int)threadIdx.x + LANES - 1) / LANES);
+        if (threadIdx.x < LANES) sum = sum_of_squares(chain, (args.k - (int)threadIdx.x + LANES - 1) / LANES);
 #pragma unroll
         for (int half = LANES / 2; half > 0; half /= 2) sum = __fadd_rn(sum, __shfl_down_sync(0xffffffffu, sum, half));
         if (threadIdx.x == 0) shared_rms = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float)args.k), args.eps)));
@@ -152,81 +227,112 @@ __device__ __forceinline__ float inverse_rms(const QuantizeArgs &args) {
     return shared_rms;
 }
 
-// Four weights of RMSNorm from `at`, those past k as 0.
-__device__ __forceinline__ float4 load_weights(const QuantizeArgs &args, int at) {
-    const float *from = args.weight + at;
-    if (at + 4 <= args.k && (u64)from % 16 == 0) return __ldg((const float4 *)from);
-    float v[4] = {};
-    for (int e = 0; e < 4 && at + e < args.k; e++) v[e] = __ldg(from + e);
-    return make_float4(v[0], v[1], v[2], v[3]);
+// What becomes codes: HELD_EACH values of the row from `at`, a multiple of it; behind RMSNorm scaled (zeros stay where no weight is).
+__device__ __forceinline__ void values_at(const QuantizeArgs &args, int at, float inv_rms, float (&v)[HELD_EACH]) {
+    floats_of<Held>(*(const uint4 *)((const Held *)row_bytes + at), v);
+#if BEFORE == 1
+    float w[HELD_EACH];
+    if (at + HELD_EACH <= args.k && (u64)args.weight % 16 == 0) {
+#pragma unroll
+        for (int e = 0; e < HELD_EACH; e += 4) {
+            float4 four = __ldg((const float4 *)(args.weight + at + e));
+            w[e] = four.x, w[e + 1] = four.y, w[e + 2] = four.z, w[e + 3] = four.w;
+        }
+    } else {
+#pragma unroll
+        for (int e = 0; e < HELD_EACH; e++) w[e] = at + e < args.k ? __ldg(args.weight + at + e) : 0.0f;
+    }
+#pragma unroll
+    for (int e = 0; e < HELD_EACH; e++) v[e] = __fmul_rn(__fmul_rn(v[e], inv_rms), w[e]);
+#endif
 }
 
 // The largest magnitude of the row; NaN counts as nothing.
 __device__ __forceinline__ float row_maximum(float max) {
-    __shared__ float warps[WARPS];
+    __shared__ float warps[MOST_WARPS];
 #pragma unroll
     for (int lane = 16; lane > 0; lane /= 2) max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, lane));
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = max;
     __syncthreads();
-#pragma unroll
-    for (int warp = 0; warp < WARPS; warp++) max = fmaxf(max, warps[warp]);
+    for (int warp = 0; warp < (int)blockDim.x / 32; warp++) max = fmaxf(max, warps[warp]);
     return max;
 }
 
-// Rounds half to even, saturates; NaN gives 0.
+// Rounds half to even; NaN gives 0. A scale that is the row's own maximum over 127 keeps codes inside by itself.
+template <bool CLAMP>
 __device__ __forceinline__ int code_of(float v, float inv_scale) {
-    return max(-127, min(127, __float2int_rn(__fmul_rn(v, inv_scale))));
+    int code = __float2int_rn(__fmul_rn(v, inv_scale));
+    return CLAMP ? max(-127, min(127, code)) : code;
 }
 
 // Four codes as bytes, the first lowest.
-__device__ __forceinline__ u32 codes_of(float4 v, float inv_scale) {
-    u32 low = __byte_perm(code_of(v.x, inv_scale), code_of(v.y, inv_scale), 0x0040);
-    u32 high = __byte_perm(code_of(v.z, inv_scale), code_of(v.w, inv_scale), 0x0040);
-    return __byte_perm(low, high, 0x5410);
+template <bool CLAMP>
+__device__ __forceinline__ u32 codes_of(const float *v, float inv_scale) {
+    u32 codes = 0;
+#pragma unroll
+    for (int pair = 2; pair >= 0; pair -= 2) {
+        int low = code_of<CLAMP>(v[pair], inv_scale), high = code_of<CLAMP>(v[pair + 1], inv_scale);
+        asm("cvt.pack.sat.s8.s32.b32 %0, %1, %2, %3;" : "=r"(codes) : "r"(high), "r"(low), "r"(codes));
+    }
+    return codes;
+}
+
+// Writes the codes, zeros up to lda; their sum.
+template <bool CLAMP>
+__device__ __forceinline__ int write_codes(const QuantizeArgs &args, float inv_rms, float inv_scale) {
+    signed char *a = args.a + (size_t)blockIdx.x * args.lda;
+    const int held = (args.k + 7) / 8 * 8;
+    int sum = 0;
+    for (int i = threadIdx.x * HELD_EACH; i < args.lda; i += blockDim.x * HELD_EACH) {
+        float v[HELD_EACH] = {};
+        if (i < held) values_at(args, i, inv_rms, v);
+        u32 codes[HELD_EACH / 4];
+#pragma unroll
+        for (int four = 0; four < HELD_EACH / 4; four++) {
+            codes[four] = codes_of<CLAMP>(v + 4 * four, inv_scale);
+            sum = __dp4a((int)codes[four], 0x01010101, sum);
+        }
+        if (HELD_EACH == 8)
+            *(uint2 *)(a + i) = make_uint2(codes[0], codes[HELD_EACH / 4 - 1]);
+        else
+            *(u32 *)(a + i) = codes[0];
+    }
+    return sum;
 }
 
 __device__ __forceinline__ void write_sum(const QuantizeArgs &args, int sum) {
-    __shared__ int warps[WARPS];
+    __shared__ int warps[MOST_WARPS];
     sum = __reduce_add_sync(0xffffffffu, sum);
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = sum;
     __syncthreads();
     if (threadIdx.x != 0) return;
     sum = 0;
-#pragma unroll
-    for (int warp = 0; warp < WARPS; warp++) sum += warps[warp];
+    for (int warp = 0; warp < (int)blockDim.x / 32; warp++) sum += warps[warp];
     args.a_sum[blockIdx.x] = sum;
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) quantize_per_token(const QuantizeArgs args) {
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS) quantize_per_token(const QuantizeArgs args) {
     let_dependents_start();
     wait_for_producers();
     float max = load_row(args);
+    float inv_rms = 1.0f;
 #if BEFORE == 1
-    const float inv_rms = inverse_rms(args);
+    inv_rms = inverse_rms(args);
     max = 0.0f;
-    for (int i = threadIdx.x * 4; i < args.k; i += THREADS * 4) {
-        float4 v = *(const float4 *)(row + i), w = load_weights(args, i);
-        v.x = __fmul_rn(__fmul_rn(v.x, inv_rms), w.x);
-        v.y = __fmul_rn(__fmul_rn(v.y, inv_rms), w.y);
-        v.z = __fmul_rn(__fmul_rn(v.z, inv_rms), w.z);
-        v.w = __fmul_rn(__fmul_rn(v.w, inv_rms), w.w);
-        max = fmaxf(fmaxf(max, fmaxf(fabsf(v.x), fabsf(v.y))), fmaxf(fabsf(v.z), fabsf(v.w)));
-        *(float4 *)(row + i) = v;
-    }
+    if (!(args.static_ta > 0.0f))
+        for (int i = threadIdx.x * HELD_EACH; i < args.k; i += blockDim.x * HELD_EACH) {
+            float v[HELD_EACH];
+            values_at(args, i, inv_rms, v);
+#pragma unroll
+            for (int e = 0; e < HELD_EACH; e++) max = fmaxf(max, fabsf(v[e]));
+        }
 #endif
-    float ta = args.static_ta > 0.0f ? args.static_ta : __fdiv_rn(row_maximum(max), 127.0f);
+    const bool given = args.static_ta > 0.0f;
+    float ta = given ? args.static_ta : __fdiv_rn(row_maximum(max), 127.0f);
     float inv_scale = __fdiv_rn(1.0f, ta);
     // So small a maximum that its inverse is infinite counts as zero (and so does NaN).
     const bool usable = ta > 0.0f && inv_scale <= 3.4028234e38f;
     if (!usable) ta = inv_scale = 0.0f;
     if (threadIdx.x == 0) args.ta[blockIdx.x] = ta;
-    __syncthreads();
-    int sum = 0;
-    // (Shared memory holds zeros from k to the next multiple of eight; past that it holds nothing.)
-    for (int i = threadIdx.x * 4; i < args.lda; i += THREADS * 4) {
-        u32 codes = i < args.k ? codes_of(*(const float4 *)(row + i), inv_scale) : 0;
-        sum = __dp4a((int)codes, 0x01010101, sum);
-        *(u32 *)(args.a + (size_t)blockIdx.x * args.lda + i) = codes;
-    }
-    write_sum(args, sum);
+    write_sum(args, given ? write_codes<true>(args, inv_rms, inv_scale) : write_codes<false>(args, inv_rms, inv_scale));
 }
