@@ -427,6 +427,9 @@ pub struct BenchGemm {
     /// Time every configuration that is worth a thought, not the chosen one alone.
     #[arg(long)]
     pub all_configs: bool,
+    /// Time groups of 128 beside one scale a channel and beside float group scales, in turn, instead.
+    #[arg(long, conflicts_with_all = ["against", "peers", "all_configs", "group_size"])]
+    pub grains: bool,
     /// Launch plainly: no kernel begins before the one before it has ended.
     #[arg(long)]
     pub no_overlap: bool,

@@ -1,61 +1,19 @@
 //! `bench gemm`: W4A8 products on a GPU, correctness first, then times beside NVIDIA's own libraries.
 
-use std::fmt::Write as _;
-
+use crate::arguments::{BenchGemm, OutputKind, Rival};
+use crate::card_reading::CardReading;
+use crate::gemm_grains;
+use crate::gemm_operands::{Operands, group_size, random, random_bf16};
+use crate::gemm_peers::{Ours, Peers};
+use crate::gemm_record::{CEILING_SIDE, Ceilings, Report, Row, csv, text};
+use crate::revision::REVISION;
+use crate::terminal::Terminal;
 use anyhow::{Context, Result, bail, ensure};
 use dualgrain_format::GemmShape;
 use dualgrain_kernels::cuda::{
     Analytic, Buffer, CublasBf16, CublasLtInt8, CudaError, Device, Gemm, GemmConfig, GemmProblem,
     GroupLength, Jit, Output, choose, driver_version, enumerate, read_bytes_per_s, rotation_copies, times_s,
 };
-use serde::Serialize;
-
-use crate::arguments::{BenchGemm, OutputKind, Rival};
-use crate::gemm_operands::{Operands, group_size, random, random_bf16};
-use crate::gemm_peers::{Ours, Peers};
-use crate::terminal::{Terminal, table};
-
-/// Side of the square int8 product that stands for the arithmetic ceiling.
-const CEILING_SIDE: usize = 8_192;
-
-/// One timed configuration of one cell.
-#[derive(Serialize, Clone)]
-struct Row {
-    shape: String,
-    kernel: &'static str,
-    config: String,
-    m: usize,
-    n: usize,
-    k: usize,
-    group_size: String,
-    chosen: bool,
-    time_s: f64,
-    tops: f64,
-    read_bytes_per_s: f64,
-    cublas_bf16_time_s: Option<f64>,
-    cublaslt_int8_time_s: Option<f64>,
-    least_time_s: f64,
-    predicted_s: f64,
-    ceiling_fraction: Option<f64>,
-}
-
-/// What the card does at best, measured in this run.
-#[derive(Serialize, Default, Clone, Copy)]
-struct Ceilings {
-    read_bytes_per_s: f64,
-    int8_tops: Option<f64>,
-}
-
-#[derive(Serialize)]
-struct Report {
-    device: String,
-    driver: String,
-    output: &'static str,
-    repeats: usize,
-    overlap: bool,
-    ceilings: Ceilings,
-    rows: Vec<Row>,
-}
 
 /// NVIDIA's libraries, as far as they were asked for.
 struct Rivals {
@@ -64,12 +22,12 @@ struct Rivals {
 }
 
 /// A card with what a cell needs.
-struct Bench<'a> {
-    device: &'a Device,
-    jit: Jit,
+pub struct Bench<'a> {
+    pub device: &'a Device,
+    pub jit: Jit,
     rivals: Rivals,
-    options: &'a BenchGemm,
-    output: Output,
+    pub options: &'a BenchGemm,
+    pub output: Output,
     ceilings: Ceilings,
 }
 
@@ -94,6 +52,9 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
     let mut report = Report {
         device: device.info().name.clone(),
         driver: driver_version()?.0,
+        revision: REVISION,
+        before: CardReading::of(device.info()),
+        after: CardReading::of(device.info()),
         output: output_name(options.output),
         repeats: options.repeat,
         overlap: !options.no_overlap,
@@ -102,13 +63,20 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
     };
     for (index, shape) in shapes.iter().enumerate() {
         terminal.progress("timing", &shape.name, index as u64, shapes.len() as u64);
-        report.rows.extend(bench.time_shape(shape)?);
+        report.rows.extend(match options.grains {
+            true => bench.time_grains(shape)?,
+            false => bench.time_shape(shape)?,
+        });
+        report.after = CardReading::of(device.info());
         // Time on a card is dear: what an interrupted run has measured is kept.
         if let Some(path) = &options.csv {
             std::fs::write(path, csv(&report)).with_context(|| format!("writing {}", path.display()))?;
         }
     }
-    let mut words = text(&report);
+    let mut words = match options.grains {
+        true => gemm_grains::text(&report.rows),
+        false => text(&report),
+    };
     if let Some(peers) = &peers {
         words += "\n";
         words += &peers.text(&ours(&report.rows));
@@ -147,10 +115,10 @@ fn output_name(kind: OutputKind) -> &'static str {
 }
 
 /// A named matrix of weights.
-struct Shape {
-    name: String,
-    n: usize,
-    k: usize,
+pub struct Shape {
+    pub name: String,
+    pub n: usize,
+    pub k: usize,
 }
 
 /// Name, N and K.
@@ -322,7 +290,7 @@ impl Bench<'_> {
         Ok(rows)
     }
 
-    fn row(
+    pub fn row(
         &self,
         shape: &Shape,
         problem: &GemmProblem,
@@ -442,103 +410,4 @@ fn group(size: &str) -> Result<GroupLength> {
 /// 2 M N K operations over the time.
 fn tops(m: usize, n: usize, k: usize, time_s: f64) -> f64 {
     2.0 * m as f64 * n as f64 * k as f64 / time_s / 1e12
-}
-
-const HEADER: &str = "shape,kernel,config,m,n,k,group_size,chosen,time_s,tops,read_bytes_per_s,cublas_bf16_time_s,\
-                      cublaslt_int8_time_s,least_time_s,predicted_s,ceiling_fraction";
-
-fn csv(report: &Report) -> String {
-    let ceilings = &report.ceilings;
-    let mut text = format!(
-        "# {}, driver CUDA {}; dualgrain {}; output {}; median and least of {} repetitions; launches {}\n\
-         # memory read at {:.0} B/s, cuBLASLt int8 {} TOPS at {CEILING_SIDE} cubed\n{HEADER}\n",
-        report.device,
-        report.driver,
-        env!("CARGO_PKG_VERSION"),
-        report.output,
-        report.repeats,
-        if report.overlap {
-            "overlap"
-        } else {
-            "one after another"
-        },
-        ceilings.read_bytes_per_s,
-        ceilings
-            .int8_tops
-            .map_or("not measured:".to_owned(), |tops| format!("{tops:.0}"))
-    );
-    let seconds = |time: Option<f64>| time.map_or(String::new(), |time| format!("{time:.9}"));
-    for row in &report.rows {
-        let _ = writeln!(
-            text,
-            "{},{},{},{},{},{},{},{},{:.9},{:.3},{:.0},{},{},{:.9},{:.9},{}",
-            row.shape,
-            row.kernel,
-            row.config,
-            row.m,
-            row.n,
-            row.k,
-            row.group_size,
-            row.chosen,
-            row.time_s,
-            row.tops,
-            row.read_bytes_per_s,
-            seconds(row.cublas_bf16_time_s),
-            seconds(row.cublaslt_int8_time_s),
-            row.least_time_s,
-            row.predicted_s,
-            row.ceiling_fraction
-                .map_or(String::new(), |share| format!("{share:.3}"))
-        );
-    }
-    text
-}
-
-fn text(report: &Report) -> String {
-    let header = [
-        "shape",
-        "m",
-        "config",
-        "us",
-        "TOPS",
-        "GB/s",
-        "of ceiling",
-        "x bf16",
-        "x int8",
-        "best us",
-        "regret",
-    ];
-    let ratio = |rival: Option<f64>, time_s: f64| {
-        rival.map_or("-".to_owned(), |rival| format!("{:.2}", rival / time_s))
-    };
-    let chosen = report.rows.iter().filter(|row| row.chosen);
-    let rows = chosen.map(|row| {
-        let same_cell = report
-            .rows
-            .iter()
-            .filter(|other| (&other.shape, other.m) == (&row.shape, row.m));
-        let best_s = same_cell.map(|other| other.time_s).fold(f64::INFINITY, f64::min);
-        vec![
-            row.shape.clone(),
-            row.m.to_string(),
-            row.config.clone(),
-            format!("{:.2}", row.time_s * 1e6),
-            format!("{:.0}", row.tops),
-            format!("{:.0}", row.read_bytes_per_s / 1e9),
-            row.ceiling_fraction
-                .map_or("-".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
-            ratio(row.cublas_bf16_time_s, row.time_s),
-            ratio(row.cublaslt_int8_time_s, row.time_s),
-            format!("{:.2}", best_s * 1e6),
-            format!("{:.0} %", 100.0 * (row.time_s / best_s - 1.0)),
-        ]
-    });
-    format!(
-        "{}, driver CUDA {}, {} outputs; every product equals the specification; memory reads at {:.0} GB/s\n{}",
-        report.device,
-        report.driver,
-        report.output,
-        report.ceilings.read_bytes_per_s / 1e9,
-        table(&header, &rows.collect::<Vec<_>>())
-    )
 }

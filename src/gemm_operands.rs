@@ -1,10 +1,10 @@
 //! Operands of `bench gemm`: random layers large enough for any cache, and the specification's word on some outputs.
 
 use anyhow::{Result, ensure};
-use dualgrain_format::{GroupSize, QuantizedLinear, QuantizedParts, int4};
+use dualgrain_format::{GemmShape, GroupSize, QuantizedLinear, QuantizedParts, int4};
 use dualgrain_kernels::cuda::{
     BLOCK_N, Buffer, CudaError, Device, Gemm, GemmProblem, Output, PackedLinear, QuantizedTokens,
-    rotation_copies,
+    float_scales_cut, rotation_copies,
 };
 use dualgrain_kernels::naive;
 use half::{bf16, f16};
@@ -169,11 +169,110 @@ impl Operands {
         let d = naive::epilogue(acc, tokens.scales[token], self.layer.s1()[row], bias);
         match output {
             Output::Sums => acc.to_le_bytes().to_vec(),
-            Output::F32 => d.to_le_bytes().to_vec(),
-            Output::F16 => f16::from_f32(d).to_le_bytes().to_vec(),
-            Output::Bf16 => bf16::from_f32(d).to_le_bytes().to_vec(),
+            output => bytes_of(output, d),
         }
     }
+}
+
+/// The codes of [`Operands`] with float group scales, in copies that pass the caches.
+pub struct FloatWeights {
+    checked: QuantizedLinear,
+    checked_scales: Vec<f32>,
+    features: Vec<usize>,
+    copies: Vec<PackedLinear>,
+}
+
+impl FloatWeights {
+    /// Scales of the size that the integer ones have with their channels'.
+    pub fn new(device: &Device, of: &Operands) -> Result<Self> {
+        let (layer, n) = (&of.layer, of.n);
+        let s2 = (0..layer.n()).flat_map(|row| layer.s2_row(row));
+        let scales: Vec<f16> = s2.map(|&s2| f16::from_f32(f32::from(s2) * 1e-3)).collect();
+        let mut copies = vec![PackedLinear::with_float_scales(device, layer, &scales, n)?];
+        for _ in 1..rotation_copies(device, copies[0].image_bytes()) {
+            copies.push(copies[0].copy(device)?);
+        }
+        let features = spread(n, CHECKED_FEATURES);
+        let rows: Vec<usize> = features.iter().map(|feature| feature % layer.n()).collect();
+        let groups = scales.len() / layer.n();
+        let scales_of = |&row: &usize| {
+            scales[row * groups..(row + 1) * groups]
+                .iter()
+                .map(|s| s.to_f32())
+        };
+        Ok(Self {
+            checked: rows_of(layer, &rows)?,
+            checked_scales: rows.iter().flat_map(scales_of).collect(),
+            features,
+            copies,
+        })
+    }
+
+    /// How many copies there are.
+    pub fn copies(&self) -> usize {
+        self.copies.len()
+    }
+
+    /// Copy `i` of the weights.
+    pub fn weights(&self, i: usize) -> &PackedLinear {
+        &self.copies[i]
+    }
+
+    /// As [`Operands::check`], with the specification of float group scales.
+    pub fn check(&self, device: &Device, gemm: &Gemm, tokens: &Tokens) -> Result<()> {
+        let problem = gemm.problem();
+        let (GemmShape { m, n, k }, size) = (problem.shape, problem.output.size_bytes());
+        let d = device.filled(m * n * size, 0xff)?;
+        gemm.launch(self.weights(0), &tokens.device, &d)?;
+        let cut = float_scales_cut(&gemm.config().variant, k);
+        let mut row = vec![0u8; n * size];
+        let mut expected = vec![0.0; self.features.len()];
+        for token in spread(m, CHECKED_TOKENS) {
+            d.read(token * n * size, &mut row)?;
+            let a = &tokens.codes[token * k..(token + 1) * k];
+            let of_token = (a, &tokens.scales[token..=token]);
+            naive::gemm_w4f(of_token, &self.checked, &self.checked_scales, cut, &mut expected);
+            for (&feature, &expected) in self.features.iter().zip(&expected) {
+                let got = &row[feature * size..(feature + 1) * size];
+                ensure!(
+                    got == bytes_of(problem.output, expected),
+                    "{} {} on {}: token {token}, feature {feature} is {got:02x?}, not {expected}",
+                    gemm.config().variant.kernel(),
+                    gemm.config(),
+                    problem.shape
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn bytes_of(output: Output, d: f32) -> Vec<u8> {
+    match output {
+        Output::F32 | Output::Sums => d.to_le_bytes().to_vec(),
+        Output::F16 => f16::from_f32(d).to_le_bytes().to_vec(),
+        Output::Bf16 => bf16::from_f32(d).to_le_bytes().to_vec(),
+    }
+}
+
+/// A layer of some rows of another.
+fn rows_of(layer: &QuantizedLinear, rows: &[usize]) -> Result<QuantizedLinear> {
+    let bytes = |row: fn(&QuantizedLinear, usize) -> &[u8]| -> Vec<u8> {
+        rows.iter().flat_map(|&i| row(layer, i).iter().copied()).collect()
+    };
+    let parts = QuantizedParts {
+        q: bytes(QuantizedLinear::q_row),
+        zero: bytes(QuantizedLinear::zero_row),
+        s2: bytes(QuantizedLinear::s2_row),
+        s1: rows.iter().map(|&row| layer.s1()[row]).collect(),
+        bias: None,
+        ta: None,
+    };
+    Ok(QuantizedLinear::new(
+        (rows.len(), layer.k()),
+        layer.group_size(),
+        parts,
+    )?)
 }
 
 /// At most `count` indices below `len`, the first and the last among them, with odd steps between.

@@ -3,6 +3,7 @@
 use dualgrain_kernels::cuda::{self, Cache, CudaError, DeviceInfo};
 use serde::Serialize;
 
+use crate::card_reading::CardReading;
 use crate::terminal::bytes;
 
 /// What was found; where something was not, the reason.
@@ -32,6 +33,7 @@ struct Card {
     num_sms: usize,
     memory_bytes: usize,
     l2_bytes: usize,
+    reading: CardReading,
     problem: Option<String>,
 }
 
@@ -109,6 +111,7 @@ impl Card {
             num_sms: info.num_sms,
             memory_bytes: info.memory_bytes,
             l2_bytes: info.l2_bytes,
+            reading: CardReading::of(info),
             problem: info.check_supported().err().map(|error| error.to_string()),
         }
     }
@@ -118,13 +121,14 @@ impl Card {
             return format!("{}: {problem}", self.index);
         }
         format!(
-            "{}: {} ({}), {} multiprocessors, {} memory, {} second-level cache",
+            "{}: {} ({}), {} multiprocessors, {} memory, {} second-level cache\n                  {}",
             self.index,
             self.name,
             self.architecture,
             self.num_sms,
             bytes(self.memory_bytes as u64),
-            bytes(self.l2_bytes as u64)
+            bytes(self.l2_bytes as u64),
+            self.reading
         )
     }
 }

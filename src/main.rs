@@ -6,15 +6,21 @@ mod arguments_perf;
 mod bench;
 #[cfg(feature = "cuda")]
 mod bench_gemm;
+#[cfg(feature = "cuda")]
+mod card_reading;
 mod chat;
 mod cost;
 mod doctor;
 mod eval;
 mod folder;
 #[cfg(feature = "cuda")]
+mod gemm_grains;
+#[cfg(feature = "cuda")]
 mod gemm_operands;
 #[cfg(feature = "cuda")]
 mod gemm_peers;
+#[cfg(feature = "cuda")]
+mod gemm_record;
 mod generate;
 #[cfg(feature = "cuda")]
 mod gpu;
@@ -24,6 +30,8 @@ mod plan;
 mod predict;
 mod quantize;
 mod quickstart;
+#[cfg(feature = "cuda")]
+mod revision;
 mod terminal;
 
 use std::process::ExitCode;

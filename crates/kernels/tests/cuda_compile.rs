@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use dualgrain_kernels::cuda::{
-    Before, CACHE_VARIABLE, Cache, CudaError, GroupLength, Input, KernelUse, Output, Source, TABLE, Variant,
-    compiler_version, kernels, quantize_source, read_memory_source,
+    Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, GroupLength, Input, KernelUse, Output,
+    Source, TABLE, Variant, compiler_version, kernels, quantize_source, read_memory_source,
 };
 
 /// Compute capabilities and what the compiler calls them.
@@ -69,6 +69,13 @@ fn jobs() -> Vec<Job> {
                 jobs.extend(pairs.map(|&(group, output)| job(variant, arch, group, output)));
             }
         }
+    }
+    for variant in FLOAT_SCALES_TABLE {
+        let outputs = [Output::Bf16, Output::F16, Output::F32];
+        let outputs = outputs
+            .into_iter()
+            .filter(|&output| variant.exists(GroupLength::G128, output));
+        jobs.extend(outputs.map(|output| job(variant, "sm_90a", GroupLength::G128, output)));
     }
     for (_, arch) in ARCHS {
         jobs.push(Job {

@@ -8,6 +8,7 @@ use std::fmt;
 use dualgrain_format::GemmShape;
 
 use super::device::DeviceInfo;
+use super::float_scales;
 use super::gemv::GemvSm90;
 use super::jit::Source;
 use super::launch::Launch;
@@ -79,6 +80,8 @@ pub enum Variant {
     Gemv(GemvSm90),
     /// `gemm_w4a8_sm80`.
     Ampere(GemmSm80),
+    /// `gemm_w4f_sm90`, the product with float group scales: never enumerated, for comparison only (`float_scales`).
+    FloatScales(GemmSm90),
 }
 
 const fn gemm(tile_m: usize, groups: [usize; 2], cluster: usize, split_k: usize) -> Variant {
@@ -100,11 +103,12 @@ const fn gemv(tile_m: usize, warps: usize, depth: usize, ctas: usize) -> Variant
     })
 }
 
-const fn ampere(tile_m: usize, warps_m: usize, stages: usize) -> Variant {
+const fn ampere(tile_m: usize, warps_m: usize, stages: usize, strips: usize) -> Variant {
     Variant::Ampere(GemmSm80 {
         tile_m,
         warps_m,
         stages,
+        strips,
     })
 }
 
@@ -148,10 +152,12 @@ pub const TABLE: &[Variant] = &[
     gemm(256, [2, 1], 1, 1),
     gemm(256, [2, 1], 2, 1),
     gemm(256, [2, 1], 1, 2),
-    ampere(16, 1, 4),
-    ampere(32, 2, 4),
-    ampere(64, 2, 4),
-    ampere(128, 2, 3),
+    ampere(16, 1, 8, 2),
+    ampere(32, 2, 7, 2),
+    ampere(64, 2, 4, 2),
+    ampere(64, 1, 4, 4),
+    ampere(128, 2, 3, 2),
+    ampere(128, 2, 4, 4),
 ];
 
 /// Which tiles are cut along K, so that all multiprocessors share them through memory.
@@ -191,6 +197,7 @@ impl fmt::Display for Variant {
             Self::Gemm(gemm) => gemm.fmt(f),
             Self::Gemv(gemv) => gemv.fmt(f),
             Self::Ampere(ampere) => ampere.fmt(f),
+            Self::FloatScales(gemm) => gemm.fmt(f),
         }
     }
 }
@@ -202,13 +209,14 @@ impl Variant {
             Self::Gemm(_) => "gemm_w4a8_sm90",
             Self::Gemv(_) => "gemv_w4a8_sm90",
             Self::Ampere(_) => "gemm_w4a8_sm80",
+            Self::FloatScales(_) => "gemm_w4f_sm90",
         }
     }
 
     /// Whether the kernel runs on a compute capability. wgmma is Hopper's alone.
     pub fn runs_on(&self, capability: (i32, i32)) -> bool {
         match self {
-            Self::Gemm(_) => capability == (9, 0),
+            Self::Gemm(_) | Self::FloatScales(_) => capability == (9, 0),
             Self::Gemv(_) | Self::Ampere(_) => capability >= (8, 0),
         }
     }
@@ -218,14 +226,15 @@ impl Variant {
         match self {
             Self::Gemm(gemm) => gemm.exists(group, output),
             Self::Gemv(gemv) => gemv.exists(group),
-            Self::Ampere(_) => true,
+            Self::Ampere(ampere) => ampere.exists(output),
+            Self::FloatScales(gemm) => float_scales::exists(gemm, group, output),
         }
     }
 
     /// Tokens of a tile.
     pub fn tile_m(&self) -> usize {
         match self {
-            Self::Gemm(gemm) => gemm.tile_m,
+            Self::Gemm(gemm) | Self::FloatScales(gemm) => gemm.tile_m,
             Self::Gemv(gemv) => gemv.tile_m,
             Self::Ampere(ampere) => ampere.tile_m,
         }
@@ -234,7 +243,7 @@ impl Variant {
     /// Output features of a tile.
     pub fn tile_n(&self) -> usize {
         match self {
-            Self::Gemm(gemm) => gemm.tile_n(),
+            Self::Gemm(gemm) | Self::FloatScales(gemm) => gemm.tile_n(),
             Self::Gemv(gemv) => gemv.tile_n(),
             Self::Ampere(ampere) => ampere.tile_n(),
         }
@@ -243,7 +252,7 @@ impl Variant {
     /// Threads of a CTA.
     pub fn threads(&self) -> usize {
         match self {
-            Self::Gemm(gemm) => gemm.threads(),
+            Self::Gemm(gemm) | Self::FloatScales(gemm) => gemm.threads(),
             Self::Gemv(gemv) => gemv.threads(),
             Self::Ampere(ampere) => ampere.threads(),
         }
@@ -252,7 +261,7 @@ impl Variant {
     /// The text and macros to compile.
     pub fn source(&self, group: GroupLength, output: Output) -> Source {
         let mut macros = match self {
-            Self::Gemm(gemm) => gemm.macros(group, output),
+            Self::Gemm(gemm) | Self::FloatScales(gemm) => gemm.macros(group, output),
             Self::Gemv(gemv) => gemv.macros(),
             Self::Ampere(ampere) => ampere.macros(),
         };
@@ -268,7 +277,7 @@ impl Variant {
     fn splits(&self) -> &'static [Split] {
         match self {
             Self::Gemm(gemm) => gemm.splits(),
-            Self::Gemv(_) | Self::Ampere(_) => &[Split::Whole],
+            Self::Gemv(_) | Self::Ampere(_) | Self::FloatScales(_) => &[Split::Whole],
         }
     }
 
@@ -277,7 +286,9 @@ impl Variant {
         self.runs_on(device.capability)
             && self.exists(problem.group, problem.output)
             && match self {
-                Self::Gemm(gemm) => gemm.shared_bytes(problem.group, problem.output) <= device.shared_bytes,
+                Self::Gemm(gemm) | Self::FloatScales(gemm) => {
+                    gemm.shared_bytes(problem.group, problem.output) <= device.shared_bytes
+                }
                 Self::Gemv(gemv) => gemv.fits(problem, device),
                 Self::Ampere(ampere) => ampere.shared_bytes(problem.group) <= device.shared_bytes,
             }
@@ -287,7 +298,9 @@ impl Variant {
     fn suits(&self, m: usize) -> bool {
         match self {
             // Below 16 tokens the tile costs next to nothing.
-            Self::Gemm(gemm) => gemm.tile_m <= least_tile_m(m.max(16)) && 4 * gemm.tile_m >= m.min(256),
+            Self::Gemm(gemm) | Self::FloatScales(gemm) => {
+                gemm.tile_m <= least_tile_m(m.max(16)) && 4 * gemm.tile_m >= m.min(256)
+            }
             Self::Gemv(gemv) => gemv.tile_m < 2 * m,
             // On Hopper it is there to be tested.
             Self::Ampere(ampere) => ampere.tile_m < 2 * m.max(16) && 8 * ampere.tile_m >= m.min(512),
@@ -299,7 +312,7 @@ impl Variant {
 fn least_tile_m(m: usize) -> usize {
     let tiles = TABLE.iter().filter_map(|variant| match variant {
         Variant::Gemm(gemm) => Some(gemm.tile_m),
-        Variant::Gemv(_) | Variant::Ampere(_) => None,
+        Variant::Gemv(_) | Variant::Ampere(_) | Variant::FloatScales(_) => None,
     });
     tiles.filter(|&tile_m| tile_m >= m).min().unwrap_or(usize::MAX)
 }
@@ -326,7 +339,7 @@ impl GemmConfig {
     /// CTAs and work of the product on a card.
     pub fn geometry(&self, problem: &GemmProblem, device: &DeviceInfo) -> Geometry {
         match self.variant {
-            Variant::Gemm(gemm) => gemm.geometry(self.split, problem, device),
+            Variant::Gemm(gemm) | Variant::FloatScales(gemm) => gemm.geometry(self.split, problem, device),
             Variant::Gemv(gemv) => gemv.geometry(problem, device),
             Variant::Ampere(ampere) => ampere.geometry(problem, device),
         }

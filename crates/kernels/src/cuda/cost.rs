@@ -47,7 +47,7 @@ const STRIP_TOKEN_BYTES_PER_CYCLE: f64 = 64.0;
 impl Cost for Analytic {
     fn time_s(&self, problem: &GemmProblem, config: &GemmConfig, device: &DeviceInfo) -> f64 {
         let work_s = match &config.variant {
-            Variant::Gemm(gemm) => tiles_s(problem, config, gemm, device),
+            Variant::Gemm(gemm) | Variant::FloatScales(gemm) => tiles_s(problem, config, gemm, device),
             Variant::Gemv(gemv) => strips_s(problem, gemv, device),
             Variant::Ampere(ampere) => ampere_s(problem, ampere, device),
         };

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use bytemuck::Zeroable;
 use dualgrain_format::{GemmShape, QuantizedLinear};
+use half::f16;
 
 use super::CudaError;
 use super::config::{Cost, GemmConfig, GemmProblem, Geometry, Variant, choose};
 use super::device::{Buffer, Device};
+use super::float_scales::pack_float_scales;
 use super::jit::{Jit, Kernel};
 use super::launch::{byte_matrix_map, launch};
 use super::packing::{BLOCK_N, GroupLength, image_bytes, pack};
@@ -21,6 +23,8 @@ pub struct PackedLinear {
     n: usize,
     k: usize,
     group: GroupLength,
+    /// Whether the image holds float group scales, which only `gemm_w4f_sm90` reads.
+    float_scales: bool,
     image: Buffer,
     s1: Arc<Buffer>,
     bias: Option<Arc<Buffer>>,
@@ -37,9 +41,29 @@ impl PackedLinear {
             n: count("N", layer.n())?,
             k: count("K", layer.k())?,
             group: GroupLength::of(layer.group_size())?,
+            float_scales: false,
             image: device.upload(&pack(layer)?)?,
             s1: Arc::new(device.upload(layer.s1())?),
             bias: bias.transpose()?,
+        })
+    }
+
+    /// The codes and bias of a layer in groups of 128, with `scales` `[N, groups]` as float group scales and 8 as every
+    /// zero point, for `gemm_w4f_sm90`; rows are repeated up to `n`, as [`PackedLinear::repeated`] does.
+    ///
+    /// # Errors
+    /// Scales or rows that do not fit, sizes the kernels cannot count, or no memory.
+    pub fn with_float_scales(
+        device: &Device,
+        layer: &QuantizedLinear,
+        scales: &[f16],
+        n: usize,
+    ) -> Result<Self, CudaError> {
+        let once = pack_float_scales(layer, scales)?;
+        let packed = Self::of_image(device, layer, &once, n)?;
+        Ok(Self {
+            float_scales: true,
+            ..packed
         })
     }
 
@@ -63,21 +87,25 @@ impl PackedLinear {
     /// # Errors
     /// A layer whose rows are no multiple of 64, sizes the kernels cannot count, or no memory.
     pub fn repeated(device: &Device, layer: &QuantizedLinear, n: usize) -> Result<Self, CudaError> {
+        Self::of_image(device, layer, &pack(layer)?, n)
+    }
+
+    fn of_image(device: &Device, layer: &QuantizedLinear, once: &[u8], n: usize) -> Result<Self, CudaError> {
         let group = GroupLength::of(layer.group_size())?;
-        if !layer.n().is_multiple_of(BLOCK_N) {
+        if n != layer.n() && !layer.n().is_multiple_of(BLOCK_N) {
             return Err(CudaError::Length {
                 what: "rows to repeat, in blocks of 64",
                 expected: layer.n().next_multiple_of(BLOCK_N),
                 got: layer.n(),
             });
         }
-        let once = pack(layer)?;
-        let image = device.upload_repeated(&once, image_bytes((count("N", n)?, layer.k()), group)?)?;
+        let image = device.upload_repeated(once, image_bytes((count("N", n)?, layer.k()), group)?)?;
         let cycled = |values: &[f32]| device.upload_repeated(values, n);
         Ok(Self {
             n,
             k: count("K", layer.k())?,
             group,
+            float_scales: false,
             image,
             s1: Arc::new(cycled(layer.s1())?),
             bias: layer.bias().map(|bias| cycled(bias).map(Arc::new)).transpose()?,
@@ -337,7 +365,7 @@ impl Gemm {
         let mut args = self.args(weights, tokens, d, offset_bytes);
         let args: *mut c_void = (&raw mut args).cast();
         match self.config.variant {
-            Variant::Gemm(gemm) => {
+            Variant::Gemm(gemm) | Variant::FloatScales(gemm) => {
                 let box_rows = (gemm.tile_m / gemm.cluster) as u32;
                 let mut map = byte_matrix_map(&tokens.codes, tokens.shape(), tokens.row_bytes, box_rows)?;
                 // SAFETY: the kernel's parameters; the buffers fit the problem (checked), and the driver frees none
@@ -375,6 +403,12 @@ impl Gemm {
             "group of the weights",
             self.problem.group.code(),
             weights.group.code(),
+        )?;
+        let float_scales = matches!(self.config.variant, Variant::FloatScales(_));
+        length(
+            "float group scales of the weights",
+            usize::from(float_scales),
+            usize::from(weights.float_scales),
         )?;
         length("M of the tokens", m, tokens.m)?;
         length("K of the tokens", k, tokens.k)?;

@@ -208,6 +208,14 @@ fn code_place(row: usize, k: usize) -> (usize, usize) {
     (4 * word + byte, 4 * half)
 }
 
+/// Puts two bytes where the scale and zero point of (row, group) of groups of 128 lie.
+pub(super) fn replace_scale(image: &mut [u8], k_blocks: usize, (row, group): (usize, usize), bytes: [u8; 2]) {
+    let length = GroupLength::G128;
+    let block = (row / BLOCK_N * k_blocks + group) * length.block_bytes();
+    let place = block + group_place(length, row % BLOCK_N, 0);
+    image[place..place + 2].copy_from_slice(&bytes);
+}
+
 /// Byte of a block where the scale of (row, group inside the block) lies; the zero point follows.
 fn group_place(group: GroupLength, row: usize, sub: usize) -> usize {
     let (warp, lane_row, upper) = (row / 16, row % 8, row % 16 / 8);

@@ -2,15 +2,13 @@
 
 use std::fmt;
 
-use super::config::{GemmProblem, Geometry};
+use super::config::{GemmProblem, Geometry, Output};
 use super::device::DeviceInfo;
 use super::launch::Launch;
 use super::packing::{BLOCK_K, BLOCK_N, GroupLength};
 
-/// Warps along N, 32 features each.
+/// Warps along N.
 const WARPS_N: usize = 4;
-/// Blocks of 64 features of a tile.
-const BLOCKS: usize = 2;
 
 /// A size of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -21,12 +19,14 @@ pub struct GemmSm80 {
     pub warps_m: usize,
     /// Slots of the ring in shared memory.
     pub stages: usize,
+    /// Strips of 16 features a warp takes; a tile has 64 features for each.
+    pub strips: usize,
 }
 
 impl GemmSm80 {
     /// Output features of a tile.
     pub fn tile_n(&self) -> usize {
-        BLOCKS * BLOCK_N
+        self.strips * BLOCK_N
     }
 
     /// Threads of a CTA.
@@ -34,9 +34,14 @@ impl GemmSm80 {
         32 * WARPS_N * self.warps_m
     }
 
+    /// Whether its numbers fit registers: four strips copied by four warps leave none to address 32-bit outputs with.
+    pub(super) fn exists(&self, output: Output) -> bool {
+        !(self.strips > 2 && self.warps_m == 1 && output.size_bytes() == 4)
+    }
+
     /// Dynamic shared memory of a CTA.
     pub fn shared_bytes(&self, group: GroupLength) -> usize {
-        self.stages * (self.tile_m * BLOCK_K + BLOCKS * group.block_bytes())
+        self.stages * (self.tile_m * BLOCK_K + self.strips * group.block_bytes())
     }
 
     /// Macros beside those of every product.
@@ -45,6 +50,7 @@ impl GemmSm80 {
             ("TILE_M", self.tile_m as i64),
             ("WARPS_M", self.warps_m as i64),
             ("STAGES", self.stages as i64),
+            ("STRIPS", self.strips as i64),
         ]
     }
 

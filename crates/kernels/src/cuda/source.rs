@@ -5,8 +5,11 @@ use super::config::Variant;
 /// Files the kernels include.
 pub(super) const HEADERS: &[(&str, &str)] = &[
     ("gemm_consumer.cuh", include_str!("cu/gemm_consumer.cuh")),
+    ("gemm_float.cuh", include_str!("cu/gemm_float.cuh")),
     ("gemm_output.cuh", include_str!("cu/gemm_output.cuh")),
     ("gemm_tile.cuh", include_str!("cu/gemm_tile.cuh")),
+    // gemm_w4f_sm90 is this text with a macro.
+    ("gemm_w4a8_sm90.cu", include_str!("cu/gemm_w4a8_sm90.cu")),
     ("sm90.cuh", include_str!("cu/sm90.cuh")),
     ("w4a8.cuh", include_str!("cu/w4a8.cuh")),
     ("wgmma.cuh", include_str!("cu/wgmma.cuh")),
@@ -21,5 +24,6 @@ pub(super) fn kernel(variant: &Variant) -> &'static str {
         Variant::Gemm(_) => include_str!("cu/gemm_w4a8_sm90.cu"),
         Variant::Gemv(_) => include_str!("cu/gemv_w4a8_sm90.cu"),
         Variant::Ampere(_) => include_str!("cu/gemm_w4a8_sm80.cu"),
+        Variant::FloatScales(_) => include_str!("cu/gemm_w4f_sm90.cu"),
     }
 }

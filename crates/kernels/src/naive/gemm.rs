@@ -1,6 +1,6 @@
 //! Matrix products `D[M,N] = A[M,K] * B[N,K]^T`: float, W8A8 and W4A8.
 
-use dualgrain_format::{FloatLinear, Int8Linear, QuantizedLinear};
+use dualgrain_format::{FloatLinear, Int8Linear, QuantizedLinear, int4};
 
 /// Float product: each output accumulates k = 0, 1, 2, ... with fused multiply-adds from 0, then the bias is added.
 pub fn gemm_float(a: &[f32], linear: &FloatLinear, d: &mut [f32]) {
@@ -38,6 +38,45 @@ pub fn gemm_w8a8(a8: &[i8], ta: &[f32], linear: &Int8Linear, acc: &mut [i32], d:
         column_of_product(a8, ta, w8, (column, linear.n()), scale, acc, d);
     }
 }
+
+/// What a 4-bit format with float group scales computes from a layer's codes in groups of 128: the sum of each group of
+/// `a8 * (q - 8)` is exact and joins the others in order, `sum = fma(group, scale[n,g], sum)` from 0; with a `cut` (a group's
+/// first column) the groups from there on are added up apart and then added. `d = sum * ta + bias`, both steps rounded.
+pub fn gemm_w4f(
+    (a8, ta): (&[i8], &[f32]),
+    linear: &QuantizedLinear,
+    scales: &[f32],
+    cut: Option<usize>,
+    d: &mut [f32],
+) {
+    let (n, k) = (linear.n(), linear.k());
+    let groups = k.div_ceil(FLOAT_GROUP);
+    let mut codes = vec![0; k];
+    for column in 0..n {
+        int4::unpack_row(linear.q_row(column), &mut codes);
+        let scales = &scales[column * groups..(column + 1) * groups];
+        for (row, a_row) in a8.chunks_exact(k).enumerate() {
+            let group = |g: usize| {
+                let end = k.min((g + 1) * FLOAT_GROUP);
+                let products =
+                    (g * FLOAT_GROUP..end).map(|i| i32::from(a_row[i]) * (i32::from(codes[i]) - 8));
+                products.sum::<i32>() as f32
+            };
+            let part =
+                |part: std::ops::Range<usize>| part.fold(0.0, |sum, g| group(g).mul_add(scales[g], sum));
+            let first_groups = cut.map_or(groups, |cut| cut / FLOAT_GROUP);
+            let sum = match cut {
+                Some(_) => part(0..first_groups) + part(first_groups..groups),
+                None => part(0..groups),
+            };
+            let scaled = sum * ta[row];
+            d[row * n + column] = linear.bias().map_or(scaled, |bias| scaled + bias[column]);
+        }
+    }
+}
+
+/// Columns that share a scale in `gemm_w4f`.
+const FLOAT_GROUP: usize = 128;
 
 fn column_of_product(
     a8: &[i8],

@@ -16,7 +16,7 @@ mod softmax;
 pub use attention::{CachedHead, attention, to_f16, to_int8};
 pub use elementwise::{abs_max, activate, add, embed, gated, gather};
 pub use exp::{activation, erf, exp, sigmoid, tanh};
-pub use gemm::{epilogue, gemm_float, gemm_w4a8, gemm_w8a8};
+pub use gemm::{epilogue, gemm_float, gemm_w4a8, gemm_w4f, gemm_w8a8};
 pub use gram::{GRAM_BLOCK_TOKENS, gram_accumulate, quadratic_row};
 pub use norm::{layer_norm, rms_norm};
 pub use quantize::quantize_row;

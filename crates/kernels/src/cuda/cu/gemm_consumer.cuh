@@ -58,7 +58,7 @@ struct Consumer {
     int group, warp, lane;
     u32 nibbles_at, groups_at;  // the lane's places in the ring's first slot
     Ring ring;
-    int acc[SUBTILES][ACC];
+    Sum acc[SUBTILES][ACC];
     u32 a[STEPS][SUBTILES][4];
 
     __device__ __forceinline__ Consumer(const GemmArgs &args, u32 base)
@@ -68,43 +68,8 @@ struct Consumer {
         groups_at = block + BLOCK_WEIGHT_BYTES + (warp * BLOCK_GROUPS * 8 + lane / 4) * 4;
     }
 
-    // acc = the products of k_count slots of the ring. (No branch may stand between the steps of a block, or the compiler serializes
-    // the products.)
-    __device__ __forceinline__ void multiply(int k_count) {
-        if (k_count == 0) clear();
-        u32 previous = 0;
-#pragma unroll 1
-        for (int i = 0; i < k_count; i++) {
-            barrier_wait(base + FULL_AT + 8 * ring.slot, ring.phase);
-            const u64 tokens = wgmma_descriptor(base + ring.slot * A_BYTES);
-            Fragment fragments[SUBTILES];
-#pragma unroll
-            for (int step = 0; step < K_BLOCKS * STEPS; step++) {
-                const u32 block = step / STEPS;
-                if (step % STEPS == 0) {
-#pragma unroll
-                    for (int sub = 0; sub < SUBTILES; sub++) {
-                        u32 at = ring.slot * B_BYTES + (sub * K_BLOCKS + block) * BLOCK_BYTES;
-                        fragments[sub].load(nibbles_at + at, groups_at + at);
-                    }
-                }
-                u32 (&weights)[SUBTILES][4] = a[step % STEPS];
-#pragma unroll
-                for (int sub = 0; sub < SUBTILES; sub++) fragments[sub].unpack(step % STEPS, weights[sub]);
-                wgmma_fence();
-#pragma unroll
-                for (int sub = 0; sub < SUBTILES; sub++)
-                    wgmma(acc[sub], weights[sub], tokens + block * (A_BLOCK_BYTES / 16) + 2 * (step % STEPS), i > 0 || step > 0);
-                wgmma_commit();
-                wgmma_wait<PENDING>();
-                if (step == PENDING - 1 && i > 0) release(base, previous, lane);
-            }
-            previous = ring.slot;
-            ring.step();
-        }
-        wgmma_wait<0>();
-        if (k_count > 0) release(base, previous, lane);
-    }
+    // acc = the products of k_count slots of the ring from slot k_begin of K.
+    __device__ __forceinline__ void multiply(int k_begin, int k_count);
 
     __device__ __forceinline__ void clear() {
 #pragma unroll
@@ -121,3 +86,44 @@ struct Consumer {
     __device__ __forceinline__ void write_direct(int sub, int m, int n, const float (&s1)[2], const float (&bias)[2]);
     __device__ void run();
 };
+
+#if FLOAT_SCALES
+#include "gemm_float.cuh"
+#else
+// (No branch may stand between the steps of a block, or the compiler serializes the products.)
+__device__ __forceinline__ void Consumer::multiply(int, int k_count) {
+    if (k_count == 0) clear();
+    u32 previous = 0;
+#pragma unroll 1
+    for (int i = 0; i < k_count; i++) {
+        barrier_wait(base + FULL_AT + 8 * ring.slot, ring.phase);
+        const u64 tokens = wgmma_descriptor(base + ring.slot * A_BYTES);
+        Fragment fragments[SUBTILES];
+#pragma unroll
+        for (int step = 0; step < K_BLOCKS * STEPS; step++) {
+            const u32 block = step / STEPS;
+            if (step % STEPS == 0) {
+#pragma unroll
+                for (int sub = 0; sub < SUBTILES; sub++) {
+                    u32 at = ring.slot * B_BYTES + (sub * K_BLOCKS + block) * BLOCK_BYTES;
+                    fragments[sub].load(nibbles_at + at, groups_at + at);
+                }
+            }
+            u32 (&weights)[SUBTILES][4] = a[step % STEPS];
+#pragma unroll
+            for (int sub = 0; sub < SUBTILES; sub++) fragments[sub].unpack(step % STEPS, weights[sub]);
+            wgmma_fence();
+#pragma unroll
+            for (int sub = 0; sub < SUBTILES; sub++)
+                wgmma(acc[sub], weights[sub], tokens + block * (A_BLOCK_BYTES / 16) + 2 * (step % STEPS), i > 0 || step > 0);
+            wgmma_commit();
+            wgmma_wait<PENDING>();
+            if (step == PENDING - 1 && i > 0) release(base, previous, lane);
+        }
+        previous = ring.slot;
+        ring.step();
+    }
+    wgmma_wait<0>();
+    if (k_count > 0) release(base, previous, lane);
+}
+#endif

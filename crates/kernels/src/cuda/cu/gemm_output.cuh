@@ -2,6 +2,24 @@
 #pragma once
 #include "gemm_consumer.cuh"
 
+// An output from its sum: 128 * a_sum leaves, or the sum is scaled already.
+__device__ __forceinline__ float finished(int sum, Token token, float s1, float bias) {
+    return scaled(sum - token.offset, token.ta, s1, bias);
+}
+
+__device__ __forceinline__ float finished(float sum, Token token, float, float bias) {
+    return __fadd_rn(__fmul_rn(sum, token.ta), bias);
+}
+
+// Sums pass through shared memory as words.
+__device__ __forceinline__ void add_word(int &sum, u32 word) {
+    sum += (int)word;
+}
+
+__device__ __forceinline__ void add_word(float &sum, u32 word) {
+    sum = __fadd_rn(sum, __uint_as_float(word));
+}
+
 __device__ __forceinline__ Token *Consumer::tokens() const {
     return (Token *)shared_at(TOKENS_AT) + group * OUT_TOKENS;
 }
@@ -33,6 +51,9 @@ __device__ __forceinline__ void Consumer::share_tokens(const Scales &scales) con
 
 // Adds this CTA's part of a shared tile to the workspace; true for the warp group that completes the sum, which then holds all of it.
 __device__ __forceinline__ bool Consumer::reduce(int sk_tile, int k_count, int m_valid) {
+#if FLOAT_SCALES
+    return false;  // float sums would depend on who comes first
+#else
     int *sums = (int *)args.workspace + (size_t)sk_tile * (TILE_M * TILE_N) + group * SUBTILES * ACC * 128 + threadIdx.x % 128;
     int *count = (int *)args.workspace + (size_t)args.sk_tiles * (TILE_M * TILE_N) + sk_tile * WARP_GROUPS + group;
     int *last = (int *)shared_at(LAST_AT) + group;
@@ -63,6 +84,7 @@ __device__ __forceinline__ bool Consumer::reduce(int sk_tile, int k_count, int m
                 asm volatile("st.relaxed.gpu.global.s32 [%0], %1;" ::"l"(sum), "r"(0) : "memory");
             }
     return true;
+#endif
 }
 
 // Sends each part of K its tokens' sums and adds what the other parts send: acc then begins with this CTA's share.
@@ -71,7 +93,7 @@ __device__ __forceinline__ void Consumer::exchange(int tile_idx) {
     const u32 full = base + SUMS_FULL_AT + 8 * group;
     if (thread == 0) barrier_expect(full, (SPLIT_K - 1) * SUMS_BYTES);
     if (tile_idx > 0) barrier_wait(base + SUMS_EMPTY_AT + 8 * group, (tile_idx - 1) % 2);
-    int own[SUBTILES][OUT_ACC];
+    Sum own[SUBTILES][OUT_ACC];
 #pragma unroll
     for (int to_part = 0; to_part < SPLIT_K; to_part++) {
         const int slot = (k_part() + SPLIT_K - to_part - 1) % SPLIT_K;  // ours there: parts after it come first
@@ -82,7 +104,7 @@ __device__ __forceinline__ void Consumer::exchange(int tile_idx) {
         for (int sub = 0; sub < SUBTILES; sub++)
 #pragma unroll
             for (int i = 0; i < OUT_ACC; i += 4) {
-                const int *v = &acc[sub][to_part * OUT_ACC + i];
+                const Sum *v = &acc[sub][to_part * OUT_ACC + i];
                 if (to_part == k_part()) {
 #pragma unroll
                     for (int e = 0; e < 4; e++) own[sub][i + e] = v[e];
@@ -99,10 +121,10 @@ __device__ __forceinline__ void Consumer::exchange(int tile_idx) {
 #pragma unroll
             for (int slot = 0; slot < SPLIT_K - 1; slot++) {
                 uint4 v = load_shared_16(base + SUMS_AT + (slot * WARP_GROUPS + group) * SUMS_BYTES + (sub * OUT_ACC + i) * 512 + thread * 16);
-                own[sub][i] += (int)v.x;
-                own[sub][i + 1] += (int)v.y;
-                own[sub][i + 2] += (int)v.z;
-                own[sub][i + 3] += (int)v.w;
+                add_word(own[sub][i], v.x);
+                add_word(own[sub][i + 1], v.y);
+                add_word(own[sub][i + 2], v.z);
+                add_word(own[sub][i + 3], v.w);
             }
 #pragma unroll
             for (int e = 0; e < 4; e++) acc[sub][i + e] = own[sub][i + e];
@@ -118,7 +140,12 @@ __device__ __forceinline__ void Consumer::write_direct(int sub, int m, int n, co
         int at = i / 4 * 8 + lane % 4 * 2 + i % 2, up = i / 2 % 2;
         int row = n + warp * 16 + up * 8 + lane / 4;
         Token token = tokens()[at];
-        if (m + at < args.m && row < args.n) store_one(args, m + at, row, acc[sub][i] - token.offset, token.ta, s1[up], bias[up]);
+        if (m + at >= args.m || row >= args.n) continue;
+#if FLOAT_SCALES
+        store_value(args, m + at, row, finished(acc[sub][i], token, s1[up], bias[up]));
+#else
+        store_one(args, m + at, row, acc[sub][i] - token.offset, token.ta, s1[up], bias[up]);
+#endif
     }
 }
 
@@ -136,9 +163,8 @@ __device__ __forceinline__ void Consumer::write_staged(int sub, int m, int n, co
             for (int q = 0; q < 4; q++) {
                 int up = q % 2, eight = chunk * (CHUNK / 8) + j + q / 2;
                 const Token *token = tokens() + eight * 8 + lane % 4 * 2;
-                const int *pair = &acc[sub][eight * 4 + up * 2];
-                packed[q] = pack_half(scaled(pair[0] - token[0].offset, token[0].ta, s1[up], bias[up]),
-                                      scaled(pair[1] - token[1].offset, token[1].ta, s1[up], bias[up]));
+                const Sum *pair = &acc[sub][eight * 4 + up * 2];
+                packed[q] = pack_half(finished(pair[0], token[0], s1[up], bias[up]), finished(pair[1], token[1], s1[up], bias[up]));
             }
             int row = (j + lane / 16) * 8 + lane % 8, column = warp * 2 + lane / 8 % 2;
             asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(

@@ -18,6 +18,9 @@
 #ifndef SPLIT_K
 #define SPLIT_K 1
 #endif
+#ifndef FLOAT_SCALES
+#define FLOAT_SCALES 0  // 1: gemm_w4f_sm90
+#endif
 #include "wgmma.cuh"
 
 constexpr int TILE_N = BLOCK_ROWS * WARP_GROUPS * SUBTILES;
@@ -27,7 +30,7 @@ constexpr int STEPS = BLOCK_K / 32;
 // A slot of the ring holds K_BLOCKS blocks of k: two where products are short, to wait and count half as often (5 % at 64 tokens, 13 % for
 // one warp group at 16). Below 64 tokens more groups keep up with one, and start sooner.
 #ifndef K_BLOCKS
-#define K_BLOCKS (STAGES >= 6 && WARP_GROUPS <= 3 && (TILE_M == 64 || TILE_M < 64 && (WARP_GROUPS == 1 || CLUSTER > 1)) ? 2 : 1)
+#define K_BLOCKS (FLOAT_SCALES || STAGES >= 6 && WARP_GROUPS <= 3 && (TILE_M == 64 || TILE_M < 64 && (WARP_GROUPS == 1 || CLUSTER > 1)) ? 2 : 1)
 #endif
 constexpr int SLOTS = STAGES / K_BLOCKS;
 constexpr int A_BLOCK_BYTES = TILE_M * BLOCK_K;
@@ -40,8 +43,15 @@ constexpr int CHUNK = OUT_TOKENS % 64 == 0 ? 64 : OUT_TOKENS % 32 == 0 ? 32 : 16
 constexpr int STAGING_BYTES = STAGED ? WARP_GROUPS * CHUNK * 128 : 0;
 constexpr int PENDING = 2;  // k steps in flight
 // The launch bounds leave each thread 65,536 / THREADS registers; the groups trade within that pool.
-constexpr int CONSUMER_REGISTERS = WARP_GROUPS <= 2 ? (TILE_M == 256 ? 232 : 224) : WARP_GROUPS == 3 ? 152 : WARP_GROUPS == 4 ? 104 : WARP_GROUPS == 5 ? 80 : WARP_GROUPS == 6 ? 72 : 64;
-constexpr int PRODUCER_REGISTERS = WARP_GROUPS <= 2 ? (TILE_M == 256 ? 40 : 56) : WARP_GROUPS == 3 ? 56 : WARP_GROUPS == 4 ? 64 : WARP_GROUPS == 5 ? 80 : WARP_GROUPS == 6 ? 72 : 64;
+constexpr int CONSUMER_REGISTERS = WARP_GROUPS <= 2 ? (TILE_M >= 192 ? 232 : 224) : WARP_GROUPS == 3 ? 152 : WARP_GROUPS == 4 ? 104 : WARP_GROUPS == 5 ? 80 : WARP_GROUPS == 6 ? 72 : 64;
+constexpr int PRODUCER_REGISTERS = WARP_GROUPS <= 2 ? (TILE_M >= 192 ? 40 : 56) : WARP_GROUPS == 3 ? 56 : WARP_GROUPS == 4 ? 64 : WARP_GROUPS == 5 ? 80 : WARP_GROUPS == 6 ? 72 : 64;
+
+// What a lane adds up over K.
+#if FLOAT_SCALES
+typedef float Sum;
+#else
+typedef int Sum;
+#endif
 
 struct Token {
     float ta;

@@ -1,8 +1,10 @@
 // D[M,N] = A[M,K] * B[N,K]^T for every card from Ampere on: cp.async into a ring of STAGES slots, mma.sync m16n8k32 with the unpacked
 // weights (u8 = w8 + 128) as its row operand and tokens as its columns.
 //
-// A CTA does 128 rows of B times TILE_M tokens with 4 warps along B (32 rows each) and WARPS_M along the tokens. A warp's unpack of
-// 16 rows by 32 k serves its TILE_M / WARPS_M / 8 products. Activations lie in rows of 128 bytes whose 16-byte chunks are swizzled.
+// A CTA does 64 * STRIPS rows of B times TILE_M tokens with 4 warps along B (16 * STRIPS rows each) and WARPS_M along the tokens. A
+// warp's unpack of 16 rows by 32 k serves its TILE_M / WARPS_M / 8 products, and what ldmatrix brings of 16 tokens serves STRIPS strips: with
+// two, shared memory takes 640 of 820 cycles a block of 128 k, with four 770 of 1,640. Activations lie in rows of 128 bytes whose
+// 16-byte chunks are swizzled.
 #include "w4a8.cuh"
 
 #ifndef TILE_M
@@ -11,45 +13,76 @@
 #ifndef WARPS_M
 #define WARPS_M 2
 #endif
+#ifndef STRIPS
+#define STRIPS 2
+#endif
 #ifndef STAGES
 #define STAGES 3
 #endif
 
 constexpr int WARPS_N = 4;
-constexpr int TILE_N = 2 * BLOCK_ROWS;
+constexpr int BLOCKS = STRIPS;  // of 64 rows a CTA
+constexpr int TILE_N = BLOCKS * BLOCK_ROWS;
 constexpr int THREADS = 32 * WARPS_N * WARPS_M;
-constexpr int STRIPS = 2;                          // of 16 rows a warp
 constexpr int COLUMNS = TILE_M / WARPS_M / 8;      // of 8 tokens a warp
 constexpr int STEPS = BLOCK_K / 32;
 constexpr int A_BYTES = TILE_M * BLOCK_K;
-constexpr int B_BYTES = 2 * BLOCK_BYTES;
+constexpr int B_BYTES = BLOCKS * BLOCK_BYTES;
 // Dynamic shared memory: STAGES * STAGE_BYTES.
 constexpr int STAGE_BYTES = A_BYTES + B_BYTES;
-static_assert(COLUMNS % 2 == 0, "ldmatrix takes 8 tokens by 64 k; the epilogue pairs columns");
+static_assert(COLUMNS % 2 == 0, "ldmatrix takes 16 tokens by 32 k; the epilogue pairs columns");
 extern __shared__ __align__(128) u8 ring[];
 
 __device__ __forceinline__ void copy_16(u32 to, const void *from, bool inside) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(inside ? 16 : 0) : "memory");
 }
 
-__device__ __forceinline__ void copy_stage(const GemmArgs &args, u32 stage, int m, int n, int k_block) {
-    for (int i = threadIdx.x; i < TILE_M * 8; i += THREADS) {
-        int row = i / 8, chunk = i % 8, k = k_block * BLOCK_K + chunk * 16;
-        bool inside = m + row < args.m && k < args.lda;
-        copy_16(stage + row * BLOCK_K + (chunk ^ (row % 8)) * 16, args.a + (inside ? (size_t)(m + row) * args.lda + k : 0), inside);
-    }
-    const int last = (args.n - 1) / BLOCK_ROWS;
-    for (int i = threadIdx.x; i < B_BYTES / 16; i += THREADS) {
-        int half = i / (BLOCK_BYTES / 16), chunk = i % (BLOCK_BYTES / 16);
+// What a thread copies of every slot: some rows of one 16-byte column of activations, and chunks of the blocks of weights.
+struct Copies {
+    static constexpr int ROWS = THREADS / 8, ROW_COPIES = (TILE_M + ROWS - 1) / ROWS;
+    static constexpr int CHUNKS = BLOCK_BYTES / 16, B_COPIES = (BLOCKS * CHUNKS + THREADS - 1) / THREADS;
+    const GemmArgs &args;
+    const signed char *a;
+    const u8 *b;
+    int first_row, rows_left, column, last_block;
+    u32 a_to;
+
+    __device__ __forceinline__ Copies(const GemmArgs &args, int m, int n) : args(args) {
+        first_row = threadIdx.x / 8;
+        column = threadIdx.x % 8 * 16;
+        rows_left = args.m - m - first_row;
+        a = args.a + (size_t)(m + first_row) * args.lda + column;
+        a_to = first_row * BLOCK_K + (threadIdx.x % 8 ^ first_row % 8) * 16;  // rows go by multiples of eight
         // Rows beyond N repeat the last block; the epilogue drops them.
-        size_t block = (size_t)min(n / BLOCK_ROWS + half, last) * args.k_blocks + k_block;
-        copy_16(stage + A_BYTES + i * 16, args.b + block * BLOCK_BYTES + chunk * 16, true);
+        last_block = (args.n - 1) / BLOCK_ROWS - n / BLOCK_ROWS;
+        b = args.b + (size_t)(n / BLOCK_ROWS) * args.k_blocks * BLOCK_BYTES;
     }
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
+
+    __device__ __forceinline__ void start(u32 slot, int k_block) const {
+        const bool k_inside = k_block * BLOCK_K + column < args.lda;
+#pragma unroll
+        for (int i = 0; i < ROW_COPIES; i++) {
+            bool inside = k_inside && i * ROWS < rows_left;
+            if (TILE_M % ROWS == 0 || first_row + i * ROWS < TILE_M)
+                copy_16(slot + a_to + i * ROWS * BLOCK_K, inside ? a + (size_t)i * ROWS * args.lda + k_block * BLOCK_K : args.a, inside);
+        }
+        const u8 *from = b + (size_t)k_block * BLOCK_BYTES;
+#pragma unroll
+        for (int i = 0; i < B_COPIES; i++) {
+            int at = threadIdx.x + i * THREADS, block = at / CHUNKS, chunk = at % CHUNKS;
+            if (at < BLOCKS * CHUNKS)
+                copy_16(slot + A_BYTES + at * 16, from + (size_t)min(block, last_block) * args.k_blocks * BLOCK_BYTES + chunk * 16, true);
+        }
+        commit();
+    }
+
+    __device__ __forceinline__ static void commit() {
+        asm volatile("cp.async.commit_group;" ::: "memory");
+    }
+};
 
 struct Warp {
-    int lane, rows, tokens;  // the warp's first row in the 128 and first token in the tile
+    int lane, rows, tokens;  // the warp's first row in the tile and first token in the tile
     int sums[STRIPS][COLUMNS][4];
 
     __device__ __forceinline__ void multiply(u32 stage);
@@ -63,39 +96,45 @@ __device__ __forceinline__ void multiply_16x8(int (&sum)[4], const u32 (&a)[4], 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// One slot: 128 k.
 __device__ __forceinline__ void Warp::multiply(u32 stage) {
+    const u32 block = stage + A_BYTES + rows / BLOCK_ROWS * BLOCK_BYTES;
+    const int first_strip = rows % BLOCK_ROWS / 16;
+    const u32 token_row = stage + (tokens + lane / 16 * 8 + lane % 8) * BLOCK_K;
+    Group low[STRIPS], up[STRIPS];
+    u32 words[STRIPS][4];
 #pragma unroll
-    for (int half = 0; half < 2; half++) {
-        u32 a[2][STRIPS][4];
+    for (int step = 0; step < STEPS; step++) {
+        u32 a[STRIPS][4];
 #pragma unroll
         for (int strip = 0; strip < STRIPS; strip++) {
-            u32 block = stage + A_BYTES + rows / BLOCK_ROWS * BLOCK_BYTES;
-            int in_block = rows % BLOCK_ROWS / 16 + strip;
-            uint4 v = load_shared_16(block + ((in_block * 2 + half) * 32 + lane) * 16);
-            const u32 words[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-            for (int step = 0; step < 2; step++) {
-                int sub = (2 * half + step) * BLOCK_GROUPS / STEPS;
+            const int in_block = first_strip + strip;
+            if (step % (STEPS / BLOCK_GROUPS) == 0) {
+                int sub = step * BLOCK_GROUPS / STEPS;
                 u32 scale = load_shared_4(block + BLOCK_WEIGHT_BYTES + ((in_block * BLOCK_GROUPS + sub) * 8 + lane / 4) * 4);
-                Group low = group_of(scale, 0), up = group_of(scale, 1);
-                a[step][strip][0] = unpack_low(words[2 * step], low);
-                a[step][strip][1] = unpack_low(words[2 * step + 1], up);
-                a[step][strip][2] = unpack_high(words[2 * step], low);
-                a[step][strip][3] = unpack_high(words[2 * step + 1], up);
+                low[strip] = group_of(scale, 0), up[strip] = group_of(scale, 1);
             }
+            if (step % 2 == 0) {
+                uint4 v = load_shared_16(block + ((in_block * 2 + step / 2) * 32 + lane) * 16);
+                words[strip][0] = v.x, words[strip][1] = v.y, words[strip][2] = v.z, words[strip][3] = v.w;
+            }
+            const u32 first = words[strip][2 * (step % 2)], second = words[strip][2 * (step % 2) + 1];
+            a[strip][0] = unpack_low(first, low[strip]);
+            a[strip][1] = unpack_low(second, up[strip]);
+            a[strip][2] = unpack_high(first, low[strip]);
+            a[strip][3] = unpack_high(second, up[strip]);
         }
 #pragma unroll
-        for (int column = 0; column < COLUMNS; column++) {
-            int row = tokens + column * 8 + lane % 8, chunk = half * 4 + lane / 8;
+        for (int pair = 0; pair < COLUMNS / 2; pair++) {
             u32 b[4];
             asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                          : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
-                         : "r"(stage + row * BLOCK_K + (chunk ^ (row % 8)) * 16));
+                         : "r"(token_row + pair * 16 * BLOCK_K + ((step * 2 + lane / 8 % 2) ^ (lane % 8)) * 16));
 #pragma unroll
-            for (int step = 0; step < 2; step++)
-#pragma unroll
-                for (int strip = 0; strip < STRIPS; strip++)
-                    multiply_16x8(sums[strip][column], a[step][strip], b[2 * step], b[2 * step + 1]);
+            for (int strip = 0; strip < STRIPS; strip++) {
+                multiply_16x8(sums[strip][2 * pair], a[strip], b[0], b[1]);
+                multiply_16x8(sums[strip][2 * pair + 1], a[strip], b[2], b[3]);
+            }
         }
     }
 }
@@ -152,15 +191,16 @@ __device__ __forceinline__ void Warp::write(const GemmArgs &args, int m, int n) 
     for (int strip = 0; strip < STRIPS; strip++) write_strip(args, strip, m + tokens, n + rows + strip * 16);
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS) gemm_w4a8_sm80(const GemmArgs args) {
+extern "C" __global__ void __launch_bounds__(THREADS, STRIPS == 2 && COLUMNS < 8 ? 2 : 1) gemm_w4a8_sm80(const GemmArgs args) {
     const int m_tiles = (args.m + TILE_M - 1) / TILE_M;
     const int m = blockIdx.x % m_tiles * TILE_M, n = blockIdx.x / m_tiles * TILE_N;
     const u32 start = (u32)__cvta_generic_to_shared(ring);
     let_dependents_start();
     wait_for_producers();
+    const Copies copies(args, m, n);
     Warp warp;
     warp.lane = threadIdx.x % 32;
-    warp.rows = threadIdx.x / 32 % WARPS_N * 32;
+    warp.rows = threadIdx.x / 32 % WARPS_N * (16 * STRIPS);
     warp.tokens = threadIdx.x / 32 / WARPS_N * (TILE_M / WARPS_M);
 #pragma unroll
     for (int i = 0; i < STRIPS * COLUMNS * 4; i++) warp.sums[i / (COLUMNS * 4)][i / 4 % COLUMNS][i % 4] = 0;
@@ -168,19 +208,23 @@ extern "C" __global__ void __launch_bounds__(THREADS) gemm_w4a8_sm80(const GemmA
     // Every step commits a group, empty past the end, so that the count of pending groups stays put.
     for (int stage = 0; stage < STAGES - 1; stage++) {
         if (stage < args.k_blocks)
-            copy_stage(args, start + stage * STAGE_BYTES, m, n, stage);
+            copies.start(start + stage * STAGE_BYTES, stage);
         else
-            asm volatile("cp.async.commit_group;" ::: "memory");
+            Copies::commit();
     }
+    u32 slot = start, ahead_slot = start + (STAGES - 1) * STAGE_BYTES;
+#pragma unroll 1
     for (int k_block = 0; k_block < args.k_blocks; k_block++) {
         asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
         __syncthreads();
         int ahead = k_block + STAGES - 1;
         if (ahead < args.k_blocks)
-            copy_stage(args, start + ahead % STAGES * STAGE_BYTES, m, n, ahead);
+            copies.start(ahead_slot, ahead);
         else
-            asm volatile("cp.async.commit_group;" ::: "memory");
-        warp.multiply(start + k_block % STAGES * STAGE_BYTES);
+            Copies::commit();
+        warp.multiply(slot);
+        ahead_slot = slot;
+        slot = slot == start + (STAGES - 1) * STAGE_BYTES ? start : slot + STAGE_BYTES;
     }
     warp.write(args, m, n);
 }

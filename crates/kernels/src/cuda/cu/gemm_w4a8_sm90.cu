@@ -9,6 +9,9 @@
 // of the tokens. No workspace.
 // Otherwise: the first sk_tiles tiles are cut into equal K ranges over all CTAs (their int32 parts meet in the workspace by reductions,
 // which are exact in any order; the CTA that completes a tile writes it), the other tiles go whole, round robin.
+#ifndef KERNEL
+#define KERNEL gemm_w4a8_sm90
+#endif
 #include "gemm_output.cuh"
 
 __device__ __forceinline__ void Consumer::run() {
@@ -22,7 +25,7 @@ __device__ __forceinline__ void Consumer::run() {
         Scales scales;
         load_tokens(scales, out_m);
         if (SUBTILES == 1) load_rows(scales, out_n);
-        multiply(k_count);
+        multiply(piece.k_begin, k_count);
         if (SPLIT_K > 1) exchange(tile_idx);
         if (SPLIT_K > 1 || k_count == schedule.k_slots || reduce(piece.tile * CLUSTER + n_part(), k_count, args.m - m)) {
             share_tokens(scales);
@@ -53,7 +56,7 @@ __device__ __forceinline__ void init_barriers(u32 base) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    gemm_w4a8_sm90(const __grid_constant__ TensorMap a_map, const GemmArgs args) {
+    KERNEL(const __grid_constant__ TensorMap a_map, const GemmArgs args) {
     const u32 base = shared_address(shared_at(0));
     let_dependents_start();
     if (threadIdx.x >= 128 * WARP_GROUPS) {

@@ -41,9 +41,11 @@ __device__ __forceinline__ u32 remote_address(u32 address, u32 cta) {
 }
 
 // 16 bytes to another CTA's shared memory, counted by its barrier; both addresses are remote.
-__device__ __forceinline__ void store_remote(u32 to, const int *v, u32 barrier) {
-    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to), "r"(v[0]), "r"(v[1]),
-                 "r"(v[2]), "r"(v[3]), "r"(barrier)
+template <typename T>
+__device__ __forceinline__ void store_remote(u32 to, const T *v, u32 barrier) {
+    const u32 *words = (const u32 *)v;
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, [%5];" ::"r"(to), "r"(words[0]),
+                 "r"(words[1]), "r"(words[2]), "r"(words[3]), "r"(barrier)
                  : "memory");
 }
 

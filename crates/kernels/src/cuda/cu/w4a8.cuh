@@ -107,14 +107,21 @@ __device__ __forceinline__ u32 pack_half(float low, float high) {
     return packed;
 }
 
+// One float output in the type OUT.
+__device__ __forceinline__ void store_value(const GemmArgs &args, int m, int n, float v) {
+    size_t at = (size_t)m * args.ldd + n;
+#if OUT == OUT_F32
+    ((float *)args.d)[at] = v;
+#else
+    ((u16 *)args.d)[at] = (u16)pack_half(v, 0.0f);
+#endif
+}
+
 // One output in the type OUT; `acc` has lost its 128 * a_sum.
 __device__ __forceinline__ void store_one(const GemmArgs &args, int m, int n, int acc, float ta, float s1, float bias) {
-    size_t at = (size_t)m * args.ldd + n;
 #if OUT == OUT_I32
-    ((int *)args.d)[at] = acc;
-#elif OUT == OUT_F32
-    ((float *)args.d)[at] = scaled(acc, ta, s1, bias);
+    ((int *)args.d)[(size_t)m * args.ldd + n] = acc;
 #else
-    ((u16 *)args.d)[at] = (u16)pack_half(scaled(acc, ta, s1, bias), 0.0f);
+    store_value(args, m, n, scaled(acc, ta, s1, bias));
 #endif
 }
