@@ -11,13 +11,14 @@ use std::ops::Range;
 use dualgrain_format::{GroupSize, Int8Linear, QuantizedLinear, int4};
 
 use super::aligned::Aligned;
+use super::epilogue::epilogue;
 #[cfg(target_arch = "x86_64")]
 use super::gemm_w4a8_amx::Weights as TiledWeights;
 use super::gemm_w4a8_tile::{
     FEW_ROWS, GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, w4, w4_panels, w8,
     w8_shape, widen, widens,
 };
-use super::isa::{Isa, per_isa};
+use super::isa::Isa;
 use super::pool::Pool;
 use super::share::Shared;
 use super::tensor::{Quantized, SUM_BLOCK, TILE_ROWS};
@@ -513,36 +514,6 @@ fn prefetch<T>(slice: &[T]) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = slice;
-}
-
-per_isa! {
-    /// `(acc as f32 * ta) * s1 + bias` for some rows; the first starts at `place.0` of D, whose rows are `place.1` long.
-    /// The caller alone touches these rows and columns.
-    fn epilogue(
-        sums: (&[i32], usize),
-        scales: &[f32],
-        channels: (&[f32], &[f32]),
-        d: &Shared<'_, f32>,
-        place: (usize, usize),
-    ) = epilogue_lanes
-}
-
-#[inline(always)]
-fn epilogue_lanes(
-    (acc, acc_stride): (&[i32], usize),
-    scales: &[f32],
-    (s1, bias): (&[f32], &[f32]),
-    d: &Shared<'_, f32>,
-    (start, n): (usize, usize),
-) {
-    for (row, (acc, ta)) in acc.chunks_exact(acc_stride).zip(scales).enumerate() {
-        let start = start + row * n;
-        // SAFETY: the calling task alone writes these rows and columns.
-        let d = unsafe { d.range(start..start + s1.len()) };
-        for (((d, acc), s1), bias) in d.iter_mut().zip(acc).zip(s1).zip(bias) {
-            *d = (*acc as f32 * ta) * s1 + bias;
-        }
-    }
 }
 
 #[cfg(test)]

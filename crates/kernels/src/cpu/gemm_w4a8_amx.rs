@@ -154,34 +154,38 @@ impl Task<'_> {
         let starts = Aligned::at_least(&mut scratch.starts, 0, TILED_TASK_ROWS * PANEL);
         let acc = Aligned::at_least(&mut scratch.acc, 0, TILED_TASK_ROWS * MAX_TASK_PANELS * PANEL);
         self.start_tiles(starts);
-        let groups = || panels.clone().step_by(FINISH_PANELS).zip(0..);
-        let group_of = |first: usize| first..(first + FINISH_PANELS).min(panels.end);
-        let sums_of = |index: usize| index * rows * FINISH_PANELS * PANEL;
+        // Sums of a token lie side by side for all panels, so that its outputs are written in one run.
+        let stride = panels.len() * PANEL;
         // SAFETY: a backend holds `Isa::Amx` only after `is_available` said yes.
         let configured = unsafe { Configured::new() };
         let num_lines = self.weights.padded_k() / 4;
         for first in (0..num_lines).step_by(BLOCK_LINES) {
             let lines = first..(first + BLOCK_LINES).min(num_lines);
-            for (panel, index) in groups() {
-                let group = group_of(panel);
-                let acc = &mut acc[sums_of(index)..][..rows * group.len() * PANEL];
+            for first in panels.clone().step_by(FINISH_PANELS) {
+                let group = first..(first + FINISH_PANELS).min(panels.end);
+                let acc = &mut acc[(first - panels.start) * PANEL..rows * stride];
                 let block = weights.block(group, lines.clone(), w8);
-                self.over_token_tiles(&block, lines.clone(), starts, acc);
+                self.over_token_tiles(&block, lines.clone(), starts, (acc, stride));
             }
         }
         drop(configured);
-        for (panel, index) in groups() {
-            self.finish(self.rows.clone(), group_of(panel), &acc[sums_of(index)..]);
-        }
+        self.finish(self.rows.clone(), panels, acc);
     }
 
     /// Every token tile of the task over a block of some panels.
-    fn over_token_tiles(&self, block: &Block<'_>, lines: Range<usize>, starts: &[i32], acc: &mut [i32]) {
-        let row_bytes = block.panels * LINE;
-        for (tile, acc) in acc
-            .chunks_exact_mut(TILED_ROWS * block.panels * PANEL)
-            .enumerate()
-        {
+    fn over_token_tiles(
+        &self,
+        block: &Block<'_>,
+        lines: Range<usize>,
+        starts: &[i32],
+        (acc, stride): (&mut [i32], usize),
+    ) {
+        let row_bytes = stride * size_of::<i32>();
+        for (tile, acc) in acc.chunks_mut(TILED_ROWS * stride).enumerate() {
+            assert!(
+                acc.len() >= (TILED_ROWS - 1) * stride + block.panels * PANEL,
+                "sums of the tile"
+            );
             let codes = self.a.tiled(self.rows.start / TILED_ROWS + tile);
             let codes = &codes[lines.start / TILE_LINES * TILE_BYTES..];
             let num_tiles = lines.len().div_ceil(TILE_LINES);

@@ -11,6 +11,7 @@ mod attention;
 mod backend;
 mod cache;
 mod elementwise;
+mod epilogue;
 mod gemm_float;
 mod gemm_w4a8;
 #[cfg(target_arch = "x86_64")]

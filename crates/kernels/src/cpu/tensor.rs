@@ -2,6 +2,8 @@
 
 use dualgrain_format::FloatValues;
 
+#[cfg(target_os = "linux")]
+use super::arena::advise_huge_pages;
 use super::gemm_w4a8_tile::FEW_ROWS;
 use super::isa::Isa;
 
@@ -28,7 +30,7 @@ impl Matrix {
         Self {
             rows: 0,
             columns,
-            values: Vec::with_capacity(capacity * columns),
+            values: in_huge_pages(capacity * columns),
         }
     }
 
@@ -107,6 +109,14 @@ impl Layout {
     }
 }
 
+/// An empty vector with room for `capacity` elements, in huge pages where the system has them.
+fn in_huge_pages<T>(capacity: usize) -> Vec<T> {
+    let mut new = Vec::with_capacity(capacity);
+    #[cfg(target_os = "linux")]
+    advise_huge_pages(new.spare_capacity_mut());
+    new
+}
+
 /// The parts of [`Quantized`] to be written.
 pub(crate) struct QuantizedParts<'a> {
     /// Codes, tile by tile.
@@ -131,7 +141,7 @@ impl Quantized {
             let layout = new.layout(rows);
             rows.next_multiple_of(layout.tile_rows) * layout.row_quads
         });
-        new.quads.reserve(largest[0].max(largest[1]));
+        new.quads = in_huge_pages(largest[0].max(largest[1]));
         new.scales.reserve(capacity);
         new.block_sums.reserve(capacity * new.blocks());
         new
