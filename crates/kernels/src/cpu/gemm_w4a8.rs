@@ -331,9 +331,10 @@ impl Task<'_> {
                     a_step: 4 * self.a.tile_rows(),
                     group_sums: sums.as_ptr(),
                     num_groups: packing.num_groups,
-                    pair_sums: pair_sums
-                        .get(pairs_at..)
-                        .map_or(std::ptr::null(), <[i32]>::as_ptr),
+                    pair_sums: match pair_sums.is_empty() {
+                        true => std::ptr::null(),
+                        false => pair_sums[pairs_at..].as_ptr(),
+                    },
                     acc: acc[..rows.len() * panels.len() * PANEL].as_mut_ptr(),
                     acc_stride: panels.len() * PANEL,
                 };
