@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::arguments_perf::{Cost, Predict};
+use crate::arguments_perf::{Cost, Fit, Predict};
 
 /// Quantizes, judges and runs language models with 4-bit weights and 8-bit activations.
 #[derive(Debug, Parser)]
@@ -69,6 +69,11 @@ pub enum Verb {
         after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json\n  dualgrain bench gemm --m 1,64 --against cublas-bf16"
     )]
     Bench(Bench),
+    /// Learn from measurements what products cost.
+    #[command(
+        after_help = "Example:\n  dualgrain fit bench/data/h200 --out h200.dgm\n  dualgrain fit --paper-log gpperf.csv --json"
+    )]
+    Fit(Fit),
     /// Say what a product costs in time, power and energy, with an error bar; no GPU is needed.
     #[command(
         after_help = "Example:\n  dualgrain predict --m 16 --n 4096 --k 4096\n  dualgrain predict --m 4096 --n 57344 --k 8192 --kernel bf16 --group-size 0 --json"

@@ -12,6 +12,8 @@ mod chat;
 mod cost;
 mod doctor;
 mod eval;
+mod fit;
+mod fit_peers;
 mod folder;
 #[cfg(feature = "cuda")]
 mod gemm_grains;
@@ -73,7 +75,7 @@ fn sentence(error: &anyhow::Error) -> String {
 }
 
 fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
-    if let Verb::Bench(_) | Verb::Eval(_) | Verb::Inspect(_) | Verb::Doctor = cli.verb {
+    if let Verb::Bench(_) | Verb::Eval(_) | Verb::Inspect(_) | Verb::Doctor | Verb::Fit(_) = cli.verb {
         terminal::exit_on_interrupt()?;
     }
     match cli.verb {
@@ -90,6 +92,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Inspect(options) => inspect::run(&options, terminal),
         Verb::Quickstart(options) => quickstart::run(&options, &cli.common, terminal),
         Verb::Quantize(options) => quantize::run(&options, &cli.common, terminal),
+        Verb::Fit(options) => fit::run(&options, &cli.common, terminal),
         Verb::Predict(options) => predict::run(&options, terminal),
         Verb::Cost(options) => cost::run(&options, terminal),
         Verb::Doctor => doctor::run(&cli.common, terminal),

@@ -124,6 +124,7 @@ fn every_verb_shows_an_example_in_its_help() {
         "chat",
         "inspect",
         "bench",
+        "fit",
         "predict",
         "cost",
         "doctor",

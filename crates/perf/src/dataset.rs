@@ -44,6 +44,42 @@ impl Dataset {
     }
 }
 
+impl Dataset {
+    /// Reads folders of one machine as one set; a configuration that several hold is taken from the first.
+    ///
+    /// # Errors
+    /// As [`Dataset::read`]; folders of different machines.
+    pub fn read_all(folders: &[PathBuf]) -> Result<Self, PerfError> {
+        let mut sets = folders.iter().map(|folder| Ok((folder, Self::read(folder)?)));
+        let Some(first) = sets.next() else {
+            return Err(PerfError::TooLittle {
+                what: "folders of measurements".to_owned(),
+                expected: "at least 1".to_owned(),
+                got: "none".to_owned(),
+            });
+        };
+        let (first, mut all) = first?;
+        let mut keys: HashSet<String> = all.rows.iter().map(Row::key).collect();
+        for set in sets {
+            let (folder, set): (&PathBuf, Self) = set?;
+            let (was, is) = (&all.manifest.machine, &set.manifest.machine);
+            if (&was.name, was.kind, was.num_units) != (&is.name, is.kind, is.num_units) {
+                return Err(PerfError::Mismatch {
+                    left: first.clone(),
+                    right: folder.clone(),
+                    what: format!(
+                        "they are of different machines, {} with {} units and {} with {}; fit each apart",
+                        was.name, was.num_units, is.name, is.num_units
+                    ),
+                });
+            }
+            all.rows
+                .extend(set.rows.into_iter().filter(|row| keys.insert(row.key())));
+        }
+        Ok(all)
+    }
+}
+
 fn open_rows(folder: &Path) -> Result<(PathBuf, Box<dyn Read>), PerfError> {
     let compressed = folder.join(ROWS_COMPRESSED);
     if compressed.is_file() {

@@ -9,20 +9,34 @@
 
 #![forbid(unsafe_code)]
 
+mod base;
+mod catalogue;
 pub mod cost;
 mod dataset;
 mod error;
+mod estimator;
+mod features;
+mod fit;
+mod importance;
+mod learn;
 mod machine;
+mod metric;
 mod model;
+mod model_file;
+pub mod paper;
 pub mod plot;
 mod prediction;
 mod query;
 mod row;
+mod spread;
 mod work;
 
 pub use dataset::{Dataset, RowWriter};
 pub use error::PerfError;
+pub use estimator::{FitOptions, Learner};
+pub use fit::{FitReport, HeldOut, Importance, Scores, feature_names, held_out, score};
 pub use machine::{Machine, MachineKind, Manifest, PROTOCOL};
+pub use metric::Score;
 pub use model::Model;
 pub use prediction::{By, COVERAGE, Interval, Prediction};
 pub use query::{ConfigFacts, Operands, Product, Query, Unit};

@@ -2,140 +2,155 @@
 
 use std::path::Path;
 
+use crate::catalogue::{Catalogue, meant};
+use crate::estimator::Estimator;
+use crate::features::Physics;
+use crate::fit::FitReport;
+use crate::model_file;
 use crate::prediction::Interval;
-use crate::work::{Work, check_machine};
-use crate::{By, ConfigFacts, Dataset, Machine, Operands, PerfError, Prediction, Product, Query, Row};
+use crate::spread::Spread;
+use crate::{By, ConfigFacts, Machine, PerfError, Prediction, Product, Query};
 
 /// A fitted model of one machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
-    machine: Machine,
-    /// Sorted by [`ConfigFacts::key`].
-    catalogue: Vec<ConfigFacts>,
-    efficiencies: Vec<Efficiency>,
+    parts: Parts,
 }
 
-/// Logarithms of measured over roofline time, and of power, in one configuration.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Efficiency {
-    time: f64,
-    spread: f64,
-    power: Option<(f64, f64)>,
+/// What a model consists of.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Parts {
+    pub machine: Machine,
+    pub catalogue: Catalogue,
+    pub estimator: Estimator,
+    pub time_spread: Spread,
+    /// Of power, and the scale of energy's intervals.
+    pub power_spread: Option<(Spread, f64)>,
+    pub report: FitReport,
 }
+
+/// Fitted files that come with the program.
+const FILES: [(&str, &[u8]); 0] = [];
 
 impl Model {
-    /// Reads a fitted file.
-    ///
-    /// # Errors
-    /// A file that is missing or is not a model.
-    pub fn read(path: &Path) -> Result<Self, PerfError> {
-        std::fs::read(path).map_err(PerfError::io(path))?;
-        Err(PerfError::Malformed {
-            path: path.to_owned(),
-            what: "not a fitted model".to_owned(),
-        })
+    /// Machines whose fitted models come with the program.
+    pub fn shipped_machines() -> impl Iterator<Item = &'static str> {
+        FILES.iter().map(|(machine, _)| *machine)
     }
 
-    /// The model that comes with the program: `h200`, `xeon-amx`.
+    /// The model that comes with the program for a machine: `h200`, `xeon-amx`.
     ///
     /// # Errors
     /// There is none for the machine.
     pub fn shipped(machine: &str) -> Result<Self, PerfError> {
-        Err(PerfError::NoModel {
-            machine: machine.to_owned(),
-            hint: "none comes with the program yet; measure with `profile`, then `fit`".to_owned(),
-        })
+        match FILES.iter().find(|(name, _)| *name == machine) {
+            Some((name, bytes)) => model_file::read(bytes, Path::new(name)).map(Self::from_parts),
+            None => Err(PerfError::NoModel {
+                machine: machine.to_owned(),
+                hint: match FILES.is_empty() {
+                    true => "none comes with the program; measure with `profile`, then `fit`".to_owned(),
+                    false => meant(machine, Self::shipped_machines()),
+                },
+            }),
+        }
     }
 
-    /// Learns from measurements.
+    /// Reads a fitted file.
     ///
     /// # Errors
-    /// Rows nothing can be learned from.
-    pub fn fit(data: &Dataset) -> Result<Self, PerfError> {
-        check_machine(&data.manifest.machine)?;
-        let mut groups: Vec<(ConfigFacts, Vec<&Row>)> = Vec::new();
-        for row in data.rows.iter().filter(|row| row.is_sound()) {
-            let facts = ConfigFacts::of_row(row);
-            match groups.binary_search_by(|(known, _)| known.key().cmp(&facts.key())) {
-                Ok(at) => groups[at].1.push(row),
-                Err(at) => groups.insert(at, (facts, vec![row])),
-            }
-        }
-        if groups.is_empty() {
-            return Err(PerfError::TooLittle {
-                what: "sound rows".to_owned(),
-                expected: "at least 1".to_owned(),
-                got: format!("{} rows, none verified, timed and unmarked", data.rows.len()),
-            });
-        }
-        let mut model = Self {
-            machine: data.manifest.machine.clone(),
-            catalogue: Vec::new(),
-            efficiencies: Vec::new(),
-        };
-        for (mut facts, rows) in groups {
-            facts.num_rows = rows.len();
-            model
-                .efficiencies
-                .push(efficiency(&facts, &rows, &model.machine)?);
-            model.catalogue.push(facts);
-        }
-        Ok(model)
+    /// A file that is missing, damaged, of another version, or no model.
+    pub fn read(path: &Path) -> Result<Self, PerfError> {
+        let bytes = std::fs::read(path).map_err(PerfError::io(path))?;
+        model_file::read(&bytes, path).map(Self::from_parts)
+    }
+
+    /// Writes a fitted file; what was there is replaced only when all is written.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, path: &Path) -> Result<(), PerfError> {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".part");
+        std::fs::write(&aside, model_file::write(&self.parts)).map_err(PerfError::io(&aside))?;
+        std::fs::rename(&aside, path).map_err(PerfError::io(path))
+    }
+
+    pub(crate) fn from_parts(parts: Parts) -> Self {
+        Self { parts }
     }
 
     /// The machine it was fitted to.
     pub fn machine(&self) -> &Machine {
-        &self.machine
+        &self.parts.machine
+    }
+
+    /// How it was fitted, how good it is, what matters.
+    pub fn report(&self) -> &FitReport {
+        &self.parts.report
     }
 
     /// Kernels it knows, in alphabetical order.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
-        let names = self.catalogue.iter().map(|facts| facts.kernel.as_str());
-        let mut last = None;
-        names.filter(move |&name| last.replace(name) != Some(name))
+        self.parts
+            .catalogue
+            .kernels
+            .iter()
+            .map(|kernel| kernel.name.as_str())
     }
 
     /// Configurations of a kernel, each in the group lengths and output types that were measured.
     pub fn configs(&self, kernel: &str) -> &[ConfigFacts] {
-        let begin = self
-            .catalogue
-            .partition_point(|facts| facts.kernel.as_str() < kernel);
-        let end = self
-            .catalogue
-            .partition_point(|facts| facts.kernel.as_str() <= kernel);
-        &self.catalogue[begin..end]
+        &self.parts.catalogue.configs[self.parts.catalogue.range_of(kernel)]
     }
 
-    /// What a product costs in one configuration.
+    /// What a product costs in one configuration. Allocates nothing.
     ///
     /// # Errors
-    /// A product no machine runs, a kernel or configuration that was not measured.
+    /// A product no machine, or not this kernel, runs; a kernel or configuration that was not measured.
     pub fn predict(&self, query: &Query<'_>) -> Result<Prediction, PerfError> {
         query.product.check()?;
-        let (at, exact) = self.find(query)?;
-        Ok(self.predict_at(at, exact, &query.product))
+        let (config, exact) = self.parts.catalogue.find(query)?;
+        let facts = &self.parts.catalogue.configs[config];
+        if !facts.can_run(&query.product) {
+            return Err(PerfError::Shape {
+                what: "M",
+                expected: format!("at most {} for {} {}", facts.tile_m, facts.kernel, facts.config),
+                got: query.product.m.to_string(),
+            });
+        }
+        Ok(self.predict_at(config, exact, &query.product))
     }
 
-    fn predict_at(&self, at: usize, exact: bool, product: &Product<'_>) -> Prediction {
-        let (facts, efficiency) = (&self.catalogue[at], &self.efficiencies[at]);
-        let operands = Operands::of_kernel(&facts.kernel).expect("checked in fitting");
-        let work = Work::new(&operands, product, &facts.output, &self.machine);
-        let time_s = Interval::around(work.roofline_s() * efficiency.time.exp(), efficiency.spread);
-        let power_w = efficiency
-            .power
-            .map(|(power, spread)| Interval::around(power.exp(), spread));
-        let energy_j = power_w.map(|power| Interval {
-            value: power.value * time_s.value,
-            low: power.low * time_s.low,
-            high: power.high * time_s.high,
+    fn predict_at(&self, config: usize, exact: bool, product: &Product<'_>) -> Prediction {
+        let Parts {
+            machine,
+            catalogue,
+            estimator,
+            time_spread,
+            power_spread,
+            ..
+        } = &self.parts;
+        let operands = &catalogue.operands[catalogue.kernel_of[config]];
+        let physics = Physics::new(&catalogue.configs[config], operands, product, machine);
+        let estimate = estimator.estimate(catalogue, config, product, &physics, machine);
+        let time_width = time_spread.of(&estimate.features);
+        let time_s = Interval::around(estimate.log_time.exp(), time_width);
+        let power = estimate.log_power.zip(power_spread.as_ref());
+        let energy = power.map(|(log_power, (spread, energy_scale))| {
+            let width = spread.of(&estimate.features);
+            let value = (estimate.log_time + log_power).exp();
+            (
+                Interval::around(log_power.exp(), width),
+                Interval::around(value, energy_scale * time_width.hypot(width)),
+            )
         });
         Prediction {
             time_s,
-            power_w,
-            energy_j,
-            ops_per_s: time_s.rate(work.ops),
-            ops_per_j: energy_j.map(|energy| energy.rate(work.ops)),
-            extrapolated: !exact,
+            power_w: energy.map(|(power_w, _)| power_w),
+            energy_j: energy.map(|(_, energy_j)| energy_j),
+            ops_per_s: time_s.rate(physics.work.ops),
+            ops_per_j: energy.map(|(_, energy_j)| energy_j.rate(physics.work.ops)),
+            extrapolated: !(exact && catalogue.covers(config, product)),
         }
     }
 
@@ -150,11 +165,18 @@ impl Model {
         product: &Product<'_>,
         by: By,
     ) -> Result<(&ConfigFacts, Prediction), PerfError> {
-        let ranked = self.ranked(kernel, product, by)?;
-        Ok(ranked[0])
+        let candidates = self.candidates(kernel, product)?;
+        let costs = candidates.filter_map(|(facts, prediction)| {
+            let cost = prediction.cost(by)?;
+            Some(((prediction.extrapolated, cost), (facts, prediction)))
+        });
+        let best =
+            costs.min_by(|(left, _), (right, _)| left.0.cmp(&right.0).then(left.1.total_cmp(&right.1)));
+        best.map(|(_, found)| found)
+            .ok_or_else(|| self.nothing_to_rank(kernel, product))
     }
 
-    /// All configurations that can run a product, the best first.
+    /// All configurations that can run a product, the best first; those outside what they were measured with come last.
     ///
     /// # Errors
     /// As [`Model::best`].
@@ -164,23 +186,16 @@ impl Model {
         product: &Product<'_>,
         by: By,
     ) -> Result<Vec<(&ConfigFacts, Prediction)>, PerfError> {
-        product.check()?;
-        let mut ranked = Vec::new();
-        for (at, facts) in self.catalogue.iter().enumerate() {
-            if !answers_to(&facts.kernel, kernel) {
-                continue;
-            }
-            let same_output = product.output.is_empty() || facts.output == product.output;
-            if facts.group_size == product.group_size && same_output {
-                let prediction = self.predict_at(at, true, product);
-                if let Some(cost) = prediction.cost(by) {
-                    ranked.push((cost, facts, prediction));
-                }
-            }
-        }
-        ranked.sort_by(|(left, ..), (right, ..)| left.total_cmp(right));
+        let candidates = self.candidates(kernel, product)?;
+        let mut ranked: Vec<_> = candidates
+            .filter_map(|(facts, prediction)| Some((prediction.cost(by)?, facts, prediction)))
+            .collect();
+        ranked.sort_by(|left, right| {
+            let late = left.2.extrapolated.cmp(&right.2.extrapolated);
+            late.then(left.0.total_cmp(&right.0))
+        });
         if ranked.is_empty() {
-            return Err(self.unknown_kernel(kernel));
+            return Err(self.nothing_to_rank(kernel, product));
         }
         Ok(ranked
             .into_iter()
@@ -188,72 +203,63 @@ impl Model {
             .collect())
     }
 
-    /// The place in the catalogue, and whether it is exactly what was asked for.
-    fn find(&self, query: &Query<'_>) -> Result<(usize, bool), PerfError> {
-        let product = &query.product;
-        let key = (query.kernel, query.config, product.group_size, product.output);
-        if let Ok(at) = self.catalogue.binary_search_by(|facts| facts.key().cmp(&key)) {
-            return Ok((at, true));
+    fn candidates<'a, 'q>(
+        &'a self,
+        kernel: &'q str,
+        product: &'q Product<'q>,
+    ) -> Result<impl Iterator<Item = (&'a ConfigFacts, Prediction)> + use<'a, 'q>, PerfError> {
+        product.check()?;
+        if !self.kernels().any(|known| answers_to(known, kernel)) {
+            return Err(self.parts.catalogue.unknown_kernel(kernel));
         }
-        let alike = |facts: &&ConfigFacts| facts.config == query.config && facts.kernel == query.kernel;
-        let nearest = self
-            .catalogue
-            .iter()
-            .filter(alike)
-            .max_by_key(|facts| (facts.group_size == product.group_size, facts.num_rows));
-        let Some(nearest) = nearest else {
-            return Err(match self.configs(query.kernel) {
-                [] => self.unknown_kernel(query.kernel),
-                _ => PerfError::UnknownConfig {
-                    kernel: query.kernel.to_owned(),
-                    got: query.config.to_owned(),
-                    hint: "it was not measured".to_owned(),
-                },
-            });
+        let configs = self.parts.catalogue.configs.iter().enumerate();
+        let of_kernel = configs.filter(move |(_, facts)| answers_to(&facts.kernel, kernel));
+        // Kernels without groups take any product.
+        let fits = |facts: &ConfigFacts, product: &Product<'_>| {
+            let same_group = facts.group_size == product.group_size || !facts.kernel.contains("w4");
+            let same_output = product.output.is_empty() || facts.output == product.output;
+            same_group && same_output && facts.can_run(product)
         };
-        let at = self
-            .catalogue
-            .partition_point(|facts| facts.key() < nearest.key());
-        Ok((
-            at,
-            product.output.is_empty() && nearest.group_size == product.group_size,
-        ))
+        Ok(of_kernel
+            .filter(move |(_, facts)| fits(facts, product))
+            .map(move |(at, facts)| {
+                let asked = Product {
+                    group_size: facts.group_size,
+                    ..*product
+                };
+                (facts, self.predict_at(at, true, &asked))
+            }))
     }
 
-    fn unknown_kernel(&self, got: &str) -> PerfError {
-        PerfError::UnknownKernel {
-            got: got.to_owned(),
-            hint: format!("measured were {}", self.kernels().collect::<Vec<_>>().join(", ")),
+    fn nothing_to_rank(&self, kernel: &str, product: &Product<'_>) -> PerfError {
+        let of_kernel = self
+            .parts
+            .catalogue
+            .configs
+            .iter()
+            .filter(|facts| answers_to(&facts.kernel, kernel));
+        let mut measured: Vec<String> = of_kernel
+            .map(|facts| format!("group {} to {}", facts.group_size, facts.output))
+            .collect();
+        measured.sort();
+        measured.dedup();
+        let power = if self.parts.power_spread.is_none() {
+            "without power"
+        } else {
+            "with power"
+        };
+        PerfError::UnknownConfig {
+            kernel: kernel.to_owned(),
+            got: format!(
+                "for groups of {} and output {:?}",
+                product.group_size, product.output
+            ),
+            hint: format!("measured were, {power}: {}", measured.join(", ")),
         }
     }
 }
 
 /// Whether a kernel is the one asked for, or multiplies the types asked for.
-fn answers_to(kernel: &str, asked: &str) -> bool {
+pub(crate) fn answers_to(kernel: &str, asked: &str) -> bool {
     kernel == asked || kernel.split('_').any(|part| part == asked)
-}
-
-fn efficiency(facts: &ConfigFacts, rows: &[&Row], machine: &Machine) -> Result<Efficiency, PerfError> {
-    let operands = Operands::of_kernel(&facts.kernel)?;
-    let ratio = |row: &&Row| {
-        let work = Work::new(&operands, &Product::of_row(row), &facts.output, machine);
-        Some((row.time_s? / work.roofline_s()).ln())
-    };
-    let times: Vec<f64> = rows.iter().filter_map(ratio).collect();
-    let powers: Vec<f64> = rows.iter().filter_map(|row| Some(row.power_w?.ln())).collect();
-    let (time, spread) = centre(times);
-    Ok(Efficiency {
-        time,
-        spread,
-        power: (!powers.is_empty()).then(|| centre(powers)),
-    })
-}
-
-/// Median, and the distance that nine of ten keep from it.
-fn centre(mut values: Vec<f64>) -> (f64, f64) {
-    values.sort_by(f64::total_cmp);
-    let median = values[values.len() / 2];
-    let mut distances: Vec<f64> = values.iter().map(|value| (value - median).abs()).collect();
-    distances.sort_by(f64::total_cmp);
-    (median, distances[(distances.len() - 1) * 9 / 10].max(0.02))
 }

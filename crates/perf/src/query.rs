@@ -1,5 +1,7 @@
 //! What is asked of a model: a product, and the kernel and size that would run it.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Cut, Layout, PerfError, Row};
 
 /// A product and the way it is run.
@@ -110,7 +112,7 @@ impl<'a> Query<'a> {
 }
 
 /// Facts of a kernel in one size that do not depend on the product. Numbers a kernel does not have are 0.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ConfigFacts {
     /// `op_types_arch`.
     pub kernel: String,
@@ -146,6 +148,10 @@ pub struct ConfigFacts {
     pub shared_bytes: usize,
     /// Rows the model learned this configuration from.
     pub num_rows: usize,
+    /// Fewest tokens it was measured with.
+    pub least_m: usize,
+    /// Most tokens it was measured with.
+    pub most_m: usize,
 }
 
 impl ConfigFacts {
@@ -169,7 +175,14 @@ impl ConfigFacts {
             registers: row.registers,
             shared_bytes: row.shared_bytes,
             num_rows: 1,
+            least_m: row.m,
+            most_m: row.m,
         }
+    }
+
+    /// Whether the kernel can run a product at all: strips hold no more tokens than their tile.
+    pub fn can_run(&self, product: &Product<'_>) -> bool {
+        !self.kernel.starts_with("gemv") || product.m <= self.tile_m
     }
 
     /// What identifies it in a catalogue, which is sorted by it.

@@ -1,0 +1,331 @@
+//! What is learned: factors of the rough time, trees for what it leaves, trees for the power.
+
+use std::collections::BTreeMap;
+
+use crate::base::{Factors, base_s, fit as fit_factors};
+use crate::catalogue::{Catalogue, Sample};
+use crate::features::{self, FeatureRow, NAMES, NUM_TERMS, Physics, add_time, is_of_time};
+use crate::learn::{Boost, Forest, Table, Trees, boost, forest};
+use crate::{Machine, Product};
+
+/// What learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Learner {
+    /// A random forest.
+    Forest,
+    /// Gradient boosting.
+    Boost,
+}
+
+/// How to fit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FitOptions {
+    /// What learns.
+    pub learner: Learner,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Threads.
+    pub threads: usize,
+}
+
+impl Default for FitOptions {
+    fn default() -> Self {
+        Self {
+            learner: Learner::Boost,
+            seed: 7,
+            threads: std::thread::available_parallelism().map_or(1, |count| count.get()),
+        }
+    }
+}
+
+/// Kernels with fewer rows share trees.
+const OWN_TREES_ROWS: usize = 200;
+/// Fewer rows with power than this teach nothing.
+pub(crate) const LEAST_POWER_ROWS: usize = 40;
+/// The prior of the factors: a start of 2 us, all else as the ceilings say.
+const PRIOR: Factors = [2.0, 1.1, 1.1, 0.1, 0.2, 1.0];
+
+/// What was learned of one machine.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Estimator {
+    /// Of each configuration.
+    pub factors: Vec<Factors>,
+    /// Trees for `ln(time / rough time)`, each of some kernels.
+    pub time: Vec<Trees>,
+    /// Of each kernel: which of them.
+    pub trees_of: Vec<usize>,
+    /// Trees for `ln(power)`.
+    pub power: Option<Trees>,
+    /// Gains of time's and of power's features.
+    pub gains: [Vec<f64>; 2],
+    /// Of forests: sum and number of time's errors (of the logarithm) where no tree had seen the shape.
+    pub out_of_bag: (f64, usize),
+}
+
+/// A time with what led to it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Estimate {
+    /// Logarithm of the seconds.
+    pub log_time: f64,
+    /// Logarithm of the watts.
+    pub log_power: Option<f64>,
+    /// Features, those of the time among them.
+    pub features: FeatureRow,
+}
+
+impl Estimator {
+    /// Learns from the samples named.
+    pub fn fit(
+        samples: &[Sample<'_>],
+        train: &[usize],
+        catalogue: &Catalogue,
+        machine: &Machine,
+        options: &FitOptions,
+    ) -> Self {
+        let trees_of = trees_of(samples, train, catalogue);
+        let num_groups = trees_of.iter().max().map_or(0, |last| last + 1);
+        let mut estimator = Self {
+            factors: factors(samples, train, catalogue),
+            time: Vec::new(),
+            trees_of,
+            power: None,
+            gains: [vec![0.0; NAMES.len()], vec![0.0; NAMES.len()]],
+            out_of_bag: (0.0, 0),
+        };
+        for group in 0..num_groups {
+            let of_group = |&&at: &&usize| estimator.group(catalogue, samples[at].config) == group;
+            let rows: Vec<usize> = train.iter().filter(of_group).copied().collect();
+            let trees = estimator.fit_time(samples, &rows, catalogue, machine, options);
+            estimator.time.push(trees);
+        }
+        estimator.fit_power(samples, train, catalogue, machine, options);
+        estimator
+    }
+
+    fn group(&self, catalogue: &Catalogue, config: usize) -> usize {
+        self.trees_of[catalogue.kernel_of[config]]
+    }
+
+    fn fit_time(
+        &mut self,
+        samples: &[Sample<'_>],
+        rows: &[usize],
+        catalogue: &Catalogue,
+        machine: &Machine,
+        options: &FitOptions,
+    ) -> Trees {
+        let mut learning = Learning::default();
+        for &at in rows {
+            let sample = &samples[at];
+            let product = Product::of_row(sample.row);
+            let (row, base) = self.features(catalogue, sample.config, &product, &sample.physics, machine);
+            learning.push(&row, (sample.time_s / base).ln(), sample.shape);
+        }
+        let Learned {
+            trees,
+            gains,
+            out_of_bag,
+        } = learning.learn(options);
+        for (sum, gain) in self.gains[0].iter_mut().zip(gains) {
+            *sum += gain;
+        }
+        self.out_of_bag.0 += out_of_bag.0;
+        self.out_of_bag.1 += out_of_bag.1;
+        trees
+    }
+
+    /// Power follows from how busy the machine is: it is learned with the measured time, and predicted with the predicted.
+    fn fit_power(
+        &mut self,
+        samples: &[Sample<'_>],
+        train: &[usize],
+        catalogue: &Catalogue,
+        machine: &Machine,
+        options: &FitOptions,
+    ) {
+        let mut learning = Learning::default();
+        for sample in train.iter().map(|&at| &samples[at]) {
+            let Some(power) = sample.row.power_w.filter(|&power| power > 0.0) else {
+                continue;
+            };
+            let product = Product::of_row(sample.row);
+            let (mut row, _) = self.features(catalogue, sample.config, &product, &sample.physics, machine);
+            add_time(&mut row, &sample.physics.work, sample.time_s);
+            learning.push(&row, power.ln(), sample.shape);
+        }
+        if learning.targets.len() >= LEAST_POWER_ROWS {
+            let learned = learning.learn(options);
+            self.gains[1] = learned.gains;
+            self.power = Some(learned.trees);
+        }
+    }
+
+    fn features(
+        &self,
+        catalogue: &Catalogue,
+        config: usize,
+        product: &Product<'_>,
+        physics: &Physics,
+        machine: &Machine,
+    ) -> (FeatureRow, f64) {
+        let base = base_s(&self.factors[config], &physics.terms);
+        let facts = &catalogue.configs[config];
+        let kernel = catalogue.kernel_of[config];
+        let row = features::of_product(facts, product, physics, machine, (kernel, base));
+        (row, base)
+    }
+
+    /// What a product takes in a configuration.
+    pub fn estimate(
+        &self,
+        catalogue: &Catalogue,
+        config: usize,
+        product: &Product<'_>,
+        physics: &Physics,
+        machine: &Machine,
+    ) -> Estimate {
+        let (mut row, base) = self.features(catalogue, config, product, physics, machine);
+        let trees = &self.time[self.group(catalogue, config)];
+        let log_time = base.ln() + f64::from(trees.sum(&row));
+        add_time(&mut row, &physics.work, log_time.exp());
+        Estimate {
+            log_time,
+            log_power: self.power.as_ref().map(|trees| f64::from(trees.sum(&row))),
+            features: row,
+        }
+    }
+}
+
+/// Rows and targets of one ensemble.
+struct Learning {
+    table: Table,
+    targets: Vec<f32>,
+    shapes: Vec<u32>,
+}
+
+impl Default for Learning {
+    fn default() -> Self {
+        Self {
+            table: Table::new(NAMES.len()),
+            targets: Vec::new(),
+            shapes: Vec::new(),
+        }
+    }
+}
+
+impl Learning {
+    fn push(&mut self, row: &FeatureRow, target: f64, shape: u32) {
+        self.table.push(&row[..NAMES.len()]);
+        self.targets.push(target as f32);
+        self.shapes.push(shape);
+    }
+
+    fn learn(mut self, options: &FitOptions) -> Learned {
+        if options.learner == Learner::Boost {
+            let how = Boost {
+                seed: options.seed,
+                ..Boost::default()
+            };
+            let (trees, gains) = boost(&self.table, &self.targets, &how);
+            return Learned {
+                trees,
+                gains,
+                out_of_bag: (0.0, 0),
+            };
+        }
+        number(&mut self.shapes);
+        let how = Forest {
+            seed: options.seed,
+            ..Forest::default()
+        };
+        let grown = forest(&self.table, &self.targets, 1, &self.shapes, &how);
+        let unseen = grown.out_of_bag.iter().zip(&self.targets);
+        let errors = unseen
+            .filter(|(said, _)| said.is_finite())
+            .map(|(said, target)| f64::from((said - target).abs()));
+        Learned {
+            out_of_bag: errors.fold((0.0, 0), |(sum, count), error| (sum + error, count + 1)),
+            trees: grown.trees,
+            gains: grown.gains,
+        }
+    }
+}
+
+/// Trees with what became known beside them.
+struct Learned {
+    trees: Trees,
+    gains: Vec<f64>,
+    out_of_bag: (f64, usize),
+}
+
+/// Numbers without gaps for numbers with.
+fn number(kinds: &mut [u32]) {
+    let mut numbers = BTreeMap::new();
+    for kind in kinds {
+        let next = numbers.len() as u32;
+        *kind = *numbers.entry(*kind).or_insert(next);
+    }
+}
+
+/// Which trees each kernel has: its own, or those of all that have few rows.
+fn trees_of(samples: &[Sample<'_>], train: &[usize], catalogue: &Catalogue) -> Vec<usize> {
+    let mut counts = vec![0; catalogue.kernels.len()];
+    for &at in train {
+        counts[catalogue.kernel_of[samples[at].config]] += 1;
+    }
+    let mut shared = None;
+    let mut next = 0;
+    let mut new = || {
+        next += 1;
+        next - 1
+    };
+    let group = counts.into_iter().map(|count| match count >= OWN_TREES_ROWS {
+        true => new(),
+        false => *shared.get_or_insert_with(&mut new),
+    });
+    group.collect()
+}
+
+/// Factors of each configuration, pulled towards those of the same size in other groups and outputs, these towards those
+/// of the kernel.
+fn factors(samples: &[Sample<'_>], train: &[usize], catalogue: &Catalogue) -> Vec<Factors> {
+    let mut of_kernel: BTreeMap<&str, Terms> = BTreeMap::new();
+    let mut of_size: BTreeMap<(&str, &str), Terms> = BTreeMap::new();
+    let mut of_config: BTreeMap<usize, Terms> = BTreeMap::new();
+    for sample in train.iter().map(|&at| &samples[at]) {
+        let row = (sample.physics.terms, sample.time_s);
+        let facts = &catalogue.configs[sample.config];
+        of_kernel.entry(&facts.kernel).or_default().push(row);
+        of_size
+            .entry((&facts.kernel, &facts.config))
+            .or_default()
+            .push(row);
+        of_config.entry(sample.config).or_default().push(row);
+    }
+    let kernels: BTreeMap<&str, Factors> = of_kernel
+        .into_iter()
+        .map(|(kernel, rows)| (kernel, fit_factors(&rows, &PRIOR)))
+        .collect();
+    let kernel = |name: &str| kernels.get(name).unwrap_or(&PRIOR);
+    let sizes: BTreeMap<(&str, &str), Factors> = of_size
+        .into_iter()
+        .map(|(size, rows)| (size, fit_factors(&rows, kernel(size.0))))
+        .collect();
+    let of = |(at, facts): (usize, &crate::ConfigFacts)| {
+        let size = sizes.get(&(facts.kernel.as_str(), facts.config.as_str()));
+        let prior = size.unwrap_or_else(|| kernel(&facts.kernel));
+        match of_config.get(&at) {
+            Some(rows) => fit_factors(rows, prior),
+            None => *prior,
+        }
+    };
+    catalogue.configs.iter().enumerate().map(of).collect()
+}
+
+/// Terms and seconds of rows.
+type Terms = Vec<([f64; NUM_TERMS], f64)>;
+
+/// Names of the features that targets are learned from: time's, then power's.
+pub(crate) fn used(power: bool) -> impl Iterator<Item = usize> {
+    (0..NAMES.len()).filter(move |&feature| power || !is_of_time(feature))
+}

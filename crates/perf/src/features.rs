@@ -1,0 +1,302 @@
+//! What a model is told of a product in a configuration: physical quantities, each a pure function of the query and the
+//! machine's ceilings. Nothing is allocated here, a prediction goes through it every time.
+
+use crate::work::{Work, element_bytes};
+use crate::{ConfigFacts, Cut, Layout, Machine, MachineKind, Operands, Product, Unit};
+
+/// Places of a row of features; a power of two, so that a walk through trees needs no check.
+pub(crate) const WIDTH: usize = 64;
+
+/// Terms a time is roughly a sum of.
+pub(crate) const NUM_TERMS: usize = 6;
+
+/// A row of features.
+pub(crate) type FeatureRow = [f32; WIDTH];
+
+/// A tile that stands for a library's, which does not say what it takes.
+const LIBRARY_TILE: [usize; 3] = [128, 128, 64];
+/// Seconds by the unit of the terms that count rather than weigh: a kernel's start, a round of tiles, a step along K.
+const COUNTED_S: [f64; 2] = [1e-6, 1e-8];
+
+/// The tiles of a product: how many, how they fill the machine, how long the busiest unit works.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Tiling {
+    tiles: f64,
+    /// Rounds of tiles as a real number.
+    waves: f64,
+    /// Rounds that the busiest unit works.
+    rounds: f64,
+    /// Steps along K of a tile, for one CTA.
+    steps: f64,
+    /// Share of the tiles' area, and of their steps along K, that is the product's.
+    efficiency: [f64; 3],
+    /// Seconds of the busiest unit at the machine's peak.
+    busiest_s: f64,
+    /// Bytes that tiles read from the shared cache.
+    cache_bytes: f64,
+}
+
+impl Tiling {
+    fn new(
+        tile: [usize; 3],
+        facts: &ConfigFacts,
+        operands: &Operands,
+        product: &Product<'_>,
+        machine: &Machine,
+    ) -> Self {
+        let [tile_m, tile_n, tile_k] = tile.map(|side| side.max(1) as f64);
+        let (m, n, k) = (product.m as f64, product.n as f64, product.k as f64);
+        let (tiles_m, tiles_n) = ((m / tile_m).ceil(), (n / tile_n).ceil());
+        let parts = facts.split_k.max(1) as f64;
+        let tiles = tiles_m * tiles_n;
+        let resident = facts.ctas_per_sm.max(1) as f64;
+        let slots = machine.num_units as f64 * resident;
+        let waves = tiles * parts / slots;
+        let rounds = match facts.cut {
+            Cut::Whole => waves.ceil(),
+            // The cut tiles are shared by all, step by step.
+            Cut::Tail | Cut::All => waves.max(1.0 / (k / tile_k).ceil()),
+        };
+        let steps = ((k / tile_k).ceil() / parts).ceil();
+        let peak = peak(operands.unit, machine) / machine.num_units as f64;
+        let tile_ops = 2.0 * tile_m * tile_n * tile_k * steps;
+        let tile_bytes = (tile_m * operands.a_bits + tile_n * operands.b_bits) / 8.0 * k;
+        Self {
+            tiles,
+            waves,
+            rounds,
+            steps,
+            efficiency: [
+                m / (tiles_m * tile_m),
+                n / (tiles_n * tile_n),
+                k / ((k / tile_k).ceil() * tile_k),
+            ],
+            busiest_s: rounds * resident * tile_ops / peak,
+            cache_bytes: tiles * tile_bytes,
+        }
+    }
+}
+
+fn peak(unit: Unit, machine: &Machine) -> f64 {
+    match unit {
+        Unit::Int8 => machine.int8_ops_per_s,
+        Unit::Half => machine.half_ops_per_s,
+        Unit::Float => machine.float_ops_per_s,
+    }
+}
+
+/// All that is known of a product in a configuration before anything was learned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Physics {
+    /// Bytes, operations, ceilings.
+    pub work: Work,
+    tiling: Tiling,
+    /// What the time is roughly a sum of, in seconds.
+    pub terms: [f64; NUM_TERMS],
+}
+
+impl Physics {
+    /// Of a product in a configuration.
+    pub fn new(facts: &ConfigFacts, operands: &Operands, product: &Product<'_>, machine: &Machine) -> Self {
+        let work = Work::new(operands, product, &facts.output, machine);
+        let tile = match facts.tile_m {
+            0 => LIBRARY_TILE,
+            _ => [facts.tile_m, facts.tile_n, facts.tile_k],
+        };
+        let tiling = Tiling::new(tile, facts, operands, product, machine);
+        let terms = [
+            COUNTED_S[0],
+            work.memory_s,
+            tiling.busiest_s,
+            tiling.cache_bytes / machine.read_bytes_per_s,
+            tiling.rounds * COUNTED_S[0],
+            tiling.rounds * tiling.steps * COUNTED_S[1],
+        ];
+        Self { work, tiling, terms }
+    }
+}
+
+/// What the features are called, in their order.
+pub(crate) const NAMES: [&str; 54] = [
+    "log_m",
+    "log_n",
+    "log_k",
+    "log_ops",
+    "log_bytes",
+    "log_intensity",
+    "log_roofline_s",
+    "log_memory_over_compute",
+    "log_weight_bytes",
+    "log_token_bytes",
+    "log_output_bytes",
+    "log_tokens_over_cache",
+    "log_bytes_over_cache",
+    "tile_m",
+    "tile_n",
+    "tile_k",
+    "stages",
+    "threads",
+    "cluster",
+    "split_k",
+    "cut",
+    "group_size",
+    "a_transposed",
+    "b_transposed",
+    "scaled",
+    "accumulated",
+    "output_bytes",
+    "occupancy",
+    "ctas_per_sm",
+    "registers",
+    "shared_bytes",
+    "log_tiles",
+    "log_waves",
+    "rounds",
+    "tail_fraction",
+    "efficiency_m",
+    "efficiency_n",
+    "efficiency_k",
+    "tile_efficiency",
+    "steps",
+    "log_steps_of_busiest",
+    "log_busiest_over_roofline",
+    "log_cache_over_memory_bytes",
+    "tail_of_wide_tiles",
+    "tail_of_long_tiles",
+    "m_alignment",
+    "n_alignment",
+    "k_alignment",
+    "kernel",
+    "log_base_over_roofline",
+    "busiest_share_of_base",
+    "log_time_over_roofline",
+    "log_share_of_peak",
+    "log_share_of_bandwidth",
+];
+
+/// Features that only exist once a time was predicted; power is learned from them.
+const OF_TIME: usize = 51;
+
+/// The features that time is learned from. `base_s` is the rough time that the terms give; `kernel` its number.
+pub(crate) fn of_product(
+    facts: &ConfigFacts,
+    product: &Product<'_>,
+    physics: &Physics,
+    machine: &Machine,
+    (kernel, base_s): (usize, f64),
+) -> FeatureRow {
+    let Physics { work, tiling, terms } = physics;
+    let log = |value: f64| (value as f32).log2();
+    let (m, n, k) = (product.m, product.n, product.k);
+    let roofline_s = work.roofline_s();
+    let cache = machine.cache_bytes.max(1) as f64;
+    let wide = tail(m, n, [128, 256], machine);
+    let long = tail(m, n, [256, 128], machine);
+    let flag = |set: bool| if set { 1.0 } else { 0.0 };
+    let known = [
+        log(m as f64),
+        log(n as f64),
+        log(k as f64),
+        log(work.ops),
+        log(work.bytes()),
+        log(work.ops / work.bytes()),
+        log(roofline_s),
+        log(work.memory_s / work.compute_s),
+        log(work.weight_bytes),
+        log(work.token_bytes),
+        log(work.output_bytes),
+        log(work.token_bytes / cache),
+        log(work.bytes() / cache),
+        facts.tile_m as f32,
+        facts.tile_n as f32,
+        facts.tile_k as f32,
+        facts.stages as f32,
+        facts.threads as f32,
+        facts.cluster as f32,
+        facts.split_k as f32,
+        match facts.cut {
+            Cut::Whole => 0.0,
+            Cut::Tail => 1.0,
+            Cut::All => 2.0,
+        },
+        facts.group_size as f32,
+        flag(matches!(product.layout, Layout::Tn | Layout::Tt)),
+        flag(matches!(product.layout, Layout::Nt | Layout::Tt)),
+        flag(product.alpha != 1.0),
+        flag(product.beta != 0.0),
+        element_bytes(&facts.output) as f32,
+        facts.occupancy as f32,
+        facts.ctas_per_sm as f32,
+        facts.registers as f32,
+        facts.shared_bytes as f32,
+        log(tiling.tiles),
+        log(tiling.waves),
+        tiling.rounds as f32,
+        (tiling.waves / tiling.waves.ceil()) as f32,
+        tiling.efficiency[0] as f32,
+        tiling.efficiency[1] as f32,
+        tiling.efficiency[2] as f32,
+        (tiling.efficiency[0] * tiling.efficiency[1] * tiling.efficiency[2]) as f32,
+        tiling.steps as f32,
+        log(tiling.rounds * tiling.steps),
+        log(tiling.busiest_s / roofline_s),
+        log(tiling.cache_bytes / work.bytes()),
+        wide,
+        long,
+        alignment(m),
+        alignment(n),
+        alignment(k),
+        kernel as f32,
+        log(base_s / roofline_s),
+        (terms[2] / base_s) as f32,
+    ];
+    let mut row = [0.0; WIDTH];
+    row[..known.len()].copy_from_slice(&known);
+    row
+}
+
+/// Adds what a predicted time says: how much of the machine is busy.
+pub(crate) fn add_time(row: &mut FeatureRow, work: &Work, time_s: f64) {
+    row[OF_TIME] = (time_s / work.roofline_s()).log2() as f32;
+    row[OF_TIME + 1] = (work.compute_s / time_s).log2() as f32;
+    row[OF_TIME + 2] = (work.memory_s / time_s).log2() as f32;
+}
+
+/// Whether a feature only exists once a time was predicted.
+pub(crate) fn is_of_time(feature: usize) -> bool {
+    (OF_TIME..OF_TIME + 3).contains(&feature)
+}
+
+/// How full the last round is with tiles of a size, one on a unit: what a library might have chosen.
+fn tail(m: usize, n: usize, [tile_m, tile_n]: [usize; 2], machine: &Machine) -> f32 {
+    if machine.kind == MachineKind::Cpu {
+        return 0.0;
+    }
+    let waves = (m.div_ceil(tile_m) * n.div_ceil(tile_n)) as f64 / machine.num_units as f64;
+    (waves / waves.ceil()) as f32
+}
+
+/// The largest power of two that divides a size, as its logarithm, up to 2^12.
+fn alignment(size: usize) -> f32 {
+    size.trailing_zeros().min(12) as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_feature_has_a_name_and_those_of_the_time_come_last() {
+        assert!(NAMES.len() <= WIDTH);
+        assert_eq!(NAMES[OF_TIME], "log_time_over_roofline");
+        assert_eq!(OF_TIME + 3, NAMES.len());
+    }
+
+    #[test]
+    fn sizes_that_divide_by_powers_of_two_are_told_from_odd_ones() {
+        assert_eq!(
+            [1, 2, 24, 4096, 1 << 20].map(alignment),
+            [0.0, 1.0, 3.0, 12.0, 12.0]
+        );
+    }
+}

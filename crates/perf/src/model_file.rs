@@ -1,0 +1,274 @@
+//! A fitted model as bytes.
+//!
+//! ```text
+//! 8 bytes   "DUALGRNM"
+//! u32       version
+//! u32       CRC-32 of what follows
+//! u64       length of the contents before compression
+//! the rest  contents, deflated: u32 length of the header, the header (JSON: machine, catalogue, factors, report, sizes of the
+//!           ensembles), then each ensemble's nodes (threshold f32, feature u16, left u16) and values (f32)
+//! ```
+//!
+//! All numbers are little-endian.
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::Crc;
+use flate2::read::DeflateDecoder;
+use flate2::write::DeflateEncoder;
+use serde::{Deserialize, Serialize};
+
+use crate::base::Factors;
+use crate::catalogue::Catalogue;
+use crate::estimator::Estimator;
+use crate::features::NAMES;
+use crate::fit::FitReport;
+use crate::learn::{Node, Trees};
+use crate::model::Parts;
+use crate::spread::Spread;
+use crate::work::check_machine;
+use crate::{Machine, PerfError};
+
+const MAGIC: &[u8; 8] = b"DUALGRNM";
+/// Raised when features, trees or intervals change their meaning.
+const VERSION: u32 = 1;
+/// No model is larger; a damaged length must not take all memory.
+const MOST_BYTES: u64 = 1 << 28;
+/// Bytes before the contents.
+const PREFIX: usize = 24;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    /// Names of the features, in order: a program that computes others must not read the trees.
+    features: Vec<String>,
+    machine: Machine,
+    catalogue: Catalogue,
+    factors: Vec<Factors>,
+    trees_of: Vec<usize>,
+    gains: [Vec<f64>; 2],
+    /// Time's ensembles come first, then its spread, then power and its spread where there are any.
+    num_time: usize,
+    has_power: bool,
+    time_scale: f64,
+    power_scale: f64,
+    energy_scale: f64,
+    report: FitReport,
+    ensembles: Vec<Ensemble>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Ensemble {
+    start: f32,
+    /// Nodes of each tree.
+    sizes: Vec<u16>,
+}
+
+/// The bytes of a model.
+pub(crate) fn write(parts: &Parts) -> Vec<u8> {
+    let ensembles = ensembles(parts);
+    let (power, energy_scale) = match &parts.power_spread {
+        Some((spread, scale)) => (spread.scale, *scale),
+        None => (1.0, 1.0),
+    };
+    let header = Header {
+        features: NAMES.map(str::to_owned).to_vec(),
+        machine: parts.machine.clone(),
+        catalogue: parts.catalogue.clone(),
+        factors: parts.estimator.factors.clone(),
+        trees_of: parts.estimator.trees_of.clone(),
+        gains: parts.estimator.gains.clone(),
+        num_time: parts.estimator.time.len(),
+        has_power: ensembles.len() > parts.estimator.time.len() + 1,
+        time_scale: parts.time_spread.scale,
+        power_scale: power,
+        energy_scale,
+        report: parts.report.clone(),
+        ensembles: ensembles
+            .iter()
+            .map(|trees| Ensemble {
+                start: trees.start()[0],
+                sizes: trees.sizes(),
+            })
+            .collect(),
+    };
+    let json = serde_json::to_vec(&header).expect("a header is plain data");
+    let mut contents = (json.len() as u32).to_le_bytes().to_vec();
+    contents.extend(json);
+    ensembles
+        .iter()
+        .for_each(|trees| write_trees(trees, &mut contents));
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(&contents).expect("writing to memory");
+    let packed = encoder.finish().expect("writing to memory");
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(checksum(&packed, contents.len() as u64).to_le_bytes());
+    bytes.extend((contents.len() as u64).to_le_bytes());
+    bytes.extend(packed);
+    bytes
+}
+
+fn ensembles(parts: &Parts) -> Vec<&Trees> {
+    let mut all: Vec<&Trees> = parts.estimator.time.iter().collect();
+    all.push(&parts.time_spread.trees);
+    if let (Some(power), Some((spread, _))) = (&parts.estimator.power, &parts.power_spread) {
+        all.extend([power, &spread.trees]);
+    }
+    all
+}
+
+fn checksum(packed: &[u8], length: u64) -> u32 {
+    let mut crc = Crc::new();
+    crc.update(&length.to_le_bytes());
+    crc.update(packed);
+    crc.sum()
+}
+
+/// Columns apart compress better than nodes one by one.
+fn write_trees(trees: &Trees, bytes: &mut Vec<u8>) {
+    trees
+        .nodes()
+        .iter()
+        .for_each(|node| bytes.extend(node.threshold.to_le_bytes()));
+    trees
+        .nodes()
+        .iter()
+        .for_each(|node| bytes.extend(node.feature.to_le_bytes()));
+    trees
+        .nodes()
+        .iter()
+        .for_each(|node| bytes.extend(node.left.to_le_bytes()));
+    trees
+        .values()
+        .iter()
+        .for_each(|value| bytes.extend(value.to_le_bytes()));
+}
+
+/// Reads a model; `path` is for errors.
+pub(crate) fn read(bytes: &[u8], path: &Path) -> Result<Parts, PerfError> {
+    let malformed = |what: String| PerfError::Malformed {
+        path: path.to_owned(),
+        what,
+    };
+    let contents = unpack(bytes).map_err(malformed)?;
+    let (header, rest) = header(&contents).map_err(malformed)?;
+    parts(header, rest)?.map_err(malformed)
+}
+
+fn unpack(bytes: &[u8]) -> Result<Vec<u8>, String> {
+    if bytes.len() < PREFIX || &bytes[..8] != MAGIC {
+        return Err("not a fitted model (`fit --out` writes one)".to_owned());
+    }
+    let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    if word(8) != VERSION {
+        return Err(format!(
+            "a fitted model of version {}, this program reads {VERSION}; fit again",
+            word(8)
+        ));
+    }
+    let length = u64::from(word(16)) | u64::from(word(20)) << 32;
+    let packed = &bytes[PREFIX..];
+    if length > MOST_BYTES || checksum(packed, length) != word(12) {
+        return Err("damaged or cut short: its check sum is wrong; fit or copy it again".to_owned());
+    }
+    let mut contents = Vec::new();
+    let read = DeflateDecoder::new(packed)
+        .take(MOST_BYTES)
+        .read_to_end(&mut contents);
+    match read {
+        Ok(got) if got as u64 == length => Ok(contents),
+        Ok(got) => Err(format!("{got} bytes of contents, expected {length}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn header(contents: &[u8]) -> Result<(Header, &[u8]), String> {
+    let (length, rest) = contents.split_first_chunk::<4>().ok_or("no header")?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let json = rest.get(..length).ok_or("its header is cut short")?;
+    let header: Header = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    if header.features != NAMES {
+        return Err("fitted with other features than this program computes; fit again".to_owned());
+    }
+    Ok((header, &rest[length..]))
+}
+
+fn parts(mut header: Header, mut rest: &[u8]) -> Result<Result<Parts, String>, PerfError> {
+    check_machine(&header.machine)?;
+    header.catalogue.link()?;
+    let mut trees = Vec::new();
+    for ensemble in &header.ensembles {
+        match read_trees(ensemble, rest) {
+            Some((read, left)) => {
+                trees.push(read);
+                rest = left;
+            }
+            None => return Ok(Err("its trees contradict themselves".to_owned())),
+        }
+    }
+    let num_power = if header.has_power { 2 } else { 0 };
+    let consistent = rest.is_empty()
+        && trees.len() == header.num_time.saturating_add(1 + num_power)
+        && header.factors.len() == header.catalogue.configs.len()
+        && header.trees_of.len() == header.catalogue.kernels.len()
+        && header.trees_of.iter().all(|&at| at < header.num_time)
+        && header.factors.iter().flatten().all(|factor| factor.is_finite())
+        && [header.time_scale, header.power_scale, header.energy_scale]
+            .iter()
+            .all(|scale| scale.is_finite() && *scale > 0.0);
+    if !consistent {
+        return Ok(Err("its parts do not fit together".to_owned()));
+    }
+    let mut trees = trees.into_iter();
+    let time: Vec<Trees> = trees.by_ref().take(header.num_time).collect();
+    let mut spread = |scale: f64| trees.next().map(|trees| Spread { trees, scale });
+    let Some(time_spread) = spread(header.time_scale) else {
+        return Ok(Err("its intervals are missing".to_owned()));
+    };
+    let power = spread(1.0).map(|spread| spread.trees);
+    let power_spread = spread(header.power_scale).map(|spread| (spread, header.energy_scale));
+    Ok(Ok(Parts {
+        machine: header.machine,
+        catalogue: header.catalogue,
+        estimator: Estimator {
+            factors: header.factors,
+            time,
+            trees_of: header.trees_of,
+            power,
+            gains: header.gains,
+            out_of_bag: (0.0, 0),
+        },
+        time_spread,
+        power_spread,
+        report: header.report,
+    }))
+}
+
+fn read_trees<'a>(ensemble: &Ensemble, bytes: &'a [u8]) -> Option<(Trees, &'a [u8])> {
+    let count: usize = ensemble.sizes.iter().map(|&size| usize::from(size)).sum();
+    let (thresholds, rest) = bytes.split_at_checked(4 * count)?;
+    let (features, rest) = rest.split_at_checked(2 * count)?;
+    let (lefts, rest) = rest.split_at_checked(2 * count)?;
+    let (values, rest) = rest.split_at_checked(4 * count)?;
+    let float = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    let short = |bytes: &[u8]| u16::from_le_bytes([bytes[0], bytes[1]]);
+    let nodes = thresholds
+        .chunks_exact(4)
+        .zip(features.chunks_exact(2).zip(lefts.chunks_exact(2)))
+        .map(|(threshold, (feature, left))| Node {
+            threshold: float(threshold),
+            feature: short(feature),
+            left: short(left),
+        });
+    let values = values.chunks_exact(4).map(float).collect();
+    let trees = Trees::from_parts(
+        vec![ensemble.start],
+        &ensemble.sizes,
+        nodes.collect(),
+        values,
+        NAMES.len(),
+    )?;
+    Some((trees, rest))
+}

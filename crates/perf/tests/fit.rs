@@ -1,0 +1,26 @@
+//! Fitting, predicting, and the file: on rows of a machine that is a formula.
+
+mod synthetic;
+
+use dualgrain_perf::{Model, held_out, score};
+use synthetic::set;
+
+#[test]
+fn unseen_shapes_are_predicted_well_and_intervals_hold_what_they_promise() {
+    let model = Model::fit(&set(250)).unwrap();
+    let honest = &model.report().scores["shape"];
+    println!("{honest:#?}");
+    assert!(honest["runtime"].r2_log > 0.99 && honest["runtime"].mean_percent_error < 6.0);
+    assert!(honest["power"].r2 > 0.9 && honest["energy"].mean_percent_error < 8.0);
+    for target in ["runtime", "power", "energy", "throughput"] {
+        let coverage = honest[target].coverage.unwrap();
+        assert!((0.86..=0.94).contains(&coverage), "{target}: {coverage}");
+    }
+    let held = held_out(&set(250), &Default::default()).unwrap();
+    let data = set(250);
+    let again = score(
+        held.iter()
+            .map(|held| (&data.rows[held.row_idx], &held.prediction)),
+    );
+    assert_eq!(&again, honest, "one honest split, whoever asks");
+}
