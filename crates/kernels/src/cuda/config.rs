@@ -131,7 +131,6 @@ pub const TABLE: &[Variant] = &[
     gemm(16, [3, 1], 1, 1),
     gemm(16, [3, 1], 1, 2),
     gemm(16, [3, 1], 2, 2),
-    gemm(16, [7, 1], 1, 1),
     gemm(32, [2, 1], 1, 1),
     gemm(32, [2, 1], 1, 2),
     gemm(32, [3, 1], 1, 1),
@@ -155,7 +154,6 @@ pub const TABLE: &[Variant] = &[
     ampere(16, 1, 8, 2),
     ampere(32, 2, 7, 2),
     ampere(64, 2, 4, 2),
-    ampere(64, 1, 4, 4),
     ampere(128, 2, 3, 2),
     ampere(128, 2, 4, 4),
 ];
@@ -226,7 +224,7 @@ impl Variant {
         match self {
             Self::Gemm(gemm) => gemm.exists(group, output),
             Self::Gemv(gemv) => gemv.exists(group),
-            Self::Ampere(ampere) => ampere.exists(output),
+            Self::Ampere(_) => true,
             Self::FloatScales(gemm) => float_scales::exists(gemm, group, output),
         }
     }
@@ -277,7 +275,8 @@ impl Variant {
     fn splits(&self) -> &'static [Split] {
         match self {
             Self::Gemm(gemm) => gemm.splits(),
-            Self::Gemv(_) | Self::Ampere(_) | Self::FloatScales(_) => &[Split::Whole],
+            Self::Ampere(_) => &[Split::Whole, Split::All],
+            Self::Gemv(_) | Self::FloatScales(_) => &[Split::Whole],
         }
     }
 
@@ -341,7 +340,7 @@ impl GemmConfig {
         match self.variant {
             Variant::Gemm(gemm) | Variant::FloatScales(gemm) => gemm.geometry(self.split, problem, device),
             Variant::Gemv(gemv) => gemv.geometry(problem, device),
-            Variant::Ampere(ampere) => ampere.geometry(problem, device),
+            Variant::Ampere(ampere) => ampere.geometry(self.split, problem, device),
         }
     }
 
@@ -351,7 +350,7 @@ impl GemmConfig {
         match self.split {
             Split::Whole => true,
             Split::Tail => 0 < geometry.cut_tiles && geometry.cut_tiles < geometry.tiles,
-            Split::All => problem.k_blocks() > 1,
+            Split::All => problem.k_blocks() > 1 && geometry.cut_tiles > 0,
         }
     }
 }

@@ -49,7 +49,7 @@ impl Cost for Analytic {
         let work_s = match &config.variant {
             Variant::Gemm(gemm) | Variant::FloatScales(gemm) => tiles_s(problem, config, gemm, device),
             Variant::Gemv(gemv) => strips_s(problem, gemv, device),
-            Variant::Ampere(ampere) => ampere_s(problem, ampere, device),
+            Variant::Ampere(ampere) => ampere_s(problem, config, ampere, device),
         };
         LAUNCH_S + memory_s(problem, device).max(work_s)
     }
@@ -139,16 +139,22 @@ fn strips_s(problem: &GemmProblem, gemv: &GemvSm90, device: &DeviceInfo) -> f64 
 }
 
 /// Rounds of tiles at the rate of mma.sync, half of wgmma's.
-fn ampere_s(problem: &GemmProblem, ampere: &GemmSm80, device: &DeviceInfo) -> f64 {
-    let shape = problem.shape;
-    let tiles = shape.m.div_ceil(ampere.tile_m) * shape.n.div_ceil(ampere.tile_n());
-    let resident = (device.shared_bytes / ampere.shared_bytes(problem.group)).clamp(1, 4);
-    let rounds = tiles.div_ceil(device.num_sms * resident) * resident;
+fn ampere_s(problem: &GemmProblem, config: &GemmConfig, ampere: &GemmSm80, device: &DeviceInfo) -> f64 {
+    let geometry = config.geometry(problem, device);
+    let ctas = geometry.launch.grid[0] as usize;
+    let resident = ampere.resident(problem.group, device);
+    let rounds = ctas.div_ceil(device.num_sms * resident) * resident.min(ctas.div_ceil(device.num_sms));
     let tensor = (ampere.tile_m * ampere.tile_n() * BLOCK_K) as f64 / (MACS_PER_CYCLE / 2.0);
     let unpack = (ampere.tile_n() / BLOCK_N * ampere.warps_m) as f64 * UNPACK_CYCLES;
     let step_s = (tensor + unpack + STEP_CYCLES) / device.clock_hz;
     let latency_s = LATENCY_S / (resident * (ampere.stages - 1)) as f64;
-    (rounds * problem.k_blocks()) as f64 * step_s.max(latency_s)
+    let blocks = (problem.k_blocks() * geometry.tiles).div_ceil(ctas);
+    let sum_bytes = (4 * ctas * ampere.tile_m * ampere.tile_n()) as f64;
+    let meeting_s = match geometry.cut_tiles {
+        0 => 0.0,
+        _ => MEETING_S + sum_bytes * MEETING_S_PER_BYTE,
+    };
+    (rounds * blocks) as f64 * step_s.max(latency_s) + meeting_s
 }
 
 #[cfg(test)]

@@ -2,11 +2,17 @@
 
 use std::fmt;
 
-use super::config::{GemmProblem, Geometry, Output};
+use super::config::{GemmProblem, Geometry, Split};
 use super::device::DeviceInfo;
 use super::launch::Launch;
 use super::packing::{BLOCK_K, BLOCK_N, GroupLength};
 
+/// CTAs of a multiprocessor that its registers allow.
+const MOST_RESIDENT: usize = 2;
+/// Tiles of more strips are not cut along K: they leave no registers to meet with.
+const CUT_STRIPS: usize = 2;
+/// Blocks of K that a part of a tile has at least.
+const LEAST_BLOCKS: usize = 4;
 /// Warps along N.
 const WARPS_N: usize = 4;
 
@@ -34,11 +40,6 @@ impl GemmSm80 {
         32 * WARPS_N * self.warps_m
     }
 
-    /// Whether its numbers fit registers: four strips copied by four warps leave none to address 32-bit outputs with.
-    pub(super) fn exists(&self, output: Output) -> bool {
-        !(self.strips > 2 && self.warps_m == 1 && output.size_bytes() == 4)
-    }
-
     /// Dynamic shared memory of a CTA.
     pub fn shared_bytes(&self, group: GroupLength) -> usize {
         self.stages * (self.tile_m * BLOCK_K + self.strips * group.block_bytes())
@@ -54,22 +55,40 @@ impl GemmSm80 {
         ]
     }
 
-    /// CTAs and work of a product: one CTA a tile.
-    pub(super) fn geometry(&self, problem: &GemmProblem, device: &DeviceInfo) -> Geometry {
+    /// CTAs that fit a multiprocessor, by shared memory.
+    pub(super) fn resident(&self, group: GroupLength, device: &DeviceInfo) -> usize {
+        (device.shared_bytes / self.shared_bytes(group)).clamp(1, MOST_RESIDENT)
+    }
+
+    /// CTAs of a tile: as many as all multiprocessors hold at a time, with `LEAST_BLOCKS` of K each.
+    fn parts(&self, split: Split, tiles: usize, problem: &GemmProblem, device: &DeviceInfo) -> usize {
+        let places = device.num_sms * self.resident(problem.group, device);
+        let most = (problem.k_blocks() / LEAST_BLOCKS).max(1);
+        match split {
+            Split::All if self.strips <= CUT_STRIPS => (places / tiles).clamp(1, most),
+            Split::Whole | Split::Tail | Split::All => 1,
+        }
+    }
+
+    /// CTAs and work of a product: one CTA a tile, or several with a part of K each.
+    pub(super) fn geometry(&self, split: Split, problem: &GemmProblem, device: &DeviceInfo) -> Geometry {
         let shape = problem.shape;
         let tiles = shape.m.div_ceil(self.tile_m) * shape.n.div_ceil(self.tile_n());
+        let parts = self.parts(split, tiles, problem, device);
+        let cut_tiles = if parts > 1 { tiles } else { 0 };
         Geometry {
             launch: Launch {
-                grid: [tiles as u32, 1, 1],
+                grid: [(tiles * parts) as u32, 1, 1],
                 threads: self.threads() as u32,
                 shared_bytes: self.shared_bytes(problem.group),
                 cluster: 1,
                 programmatic: device.capability >= (9, 0),
             },
             tiles,
-            cut_tiles: 0,
+            cut_tiles,
             raster_m: 0,
-            workspace_bytes: 0,
+            // Sums and a counter.
+            workspace_bytes: cut_tiles * 4 * (self.tile_m * self.tile_n() + 1),
         }
     }
 }

@@ -5,6 +5,9 @@
 // warp's unpack of 16 rows by 32 k serves its TILE_M / WARPS_M / 8 products, and what ldmatrix brings of 16 tokens serves STRIPS strips: with
 // two, shared memory takes 640 of 820 cycles a block of 128 k, with four 770 of 1,640. Activations lie in rows of 128 bytes whose
 // 16-byte chunks are swizzled.
+//
+// Where tiles are too few for the multiprocessors, several CTAs do a part of K each for every tile: their int32 sums meet in the
+// workspace by reductions, exact in any order, and the CTA that comes last writes the tile.
 #include "w4a8.cuh"
 
 #ifndef TILE_M
@@ -26,6 +29,7 @@ constexpr int TILE_N = BLOCKS * BLOCK_ROWS;
 constexpr int THREADS = 32 * WARPS_N * WARPS_M;
 constexpr int COLUMNS = TILE_M / WARPS_M / 8;      // of 8 tokens a warp
 constexpr int STEPS = BLOCK_K / 32;
+constexpr bool CUTS = STRIPS == 2;  // with four strips there are no registers left to meet with
 constexpr int A_BYTES = TILE_M * BLOCK_K;
 constexpr int B_BYTES = BLOCKS * BLOCK_BYTES;
 // Dynamic shared memory: STAGES * STAGE_BYTES.
@@ -191,9 +195,38 @@ __device__ __forceinline__ void Warp::write(const GemmArgs &args, int m, int n) 
     for (int strip = 0; strip < STRIPS; strip++) write_strip(args, strip, m + tokens, n + rows + strip * 16);
 }
 
+// Adds this CTA's sums to the tile's in the workspace; true for the last of `parts`, which then holds all of them. The workspace is zero
+// again afterwards.
+__device__ __forceinline__ bool meet(const GemmArgs &args, Warp &warp, int tile, int tiles, int parts) {
+    __shared__ int last;
+    int *sums = (int *)args.workspace + (size_t)tile * (TILE_M * TILE_N) + threadIdx.x;
+    int *count = (int *)args.workspace + (size_t)tiles * (TILE_M * TILE_N) + tile;
+    constexpr int OWN = STRIPS * COLUMNS * 4;
+#pragma unroll
+    for (int i = 0; i < OWN; i++) atomicAdd(sums + i * THREADS, warp.sums[i / (COLUMNS * 4)][i / 4 % COLUMNS][i % 4]);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        last = atomicAdd(count, 1) == parts - 1;
+        if (last) *count = 0;
+        __threadfence();
+    }
+    __syncthreads();
+    if (!last) return false;
+#pragma unroll
+    for (int i = 0; i < OWN; i++) {
+        warp.sums[i / (COLUMNS * 4)][i / 4 % COLUMNS][i % 4] = __ldcg(sums + i * THREADS);
+        sums[i * THREADS] = 0;
+    }
+    return true;
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS, STRIPS == 2 && COLUMNS < 8 ? 2 : 1) gemm_w4a8_sm80(const GemmArgs args) {
     const int m_tiles = (args.m + TILE_M - 1) / TILE_M;
-    const int m = blockIdx.x % m_tiles * TILE_M, n = blockIdx.x / m_tiles * TILE_N;
+    const int tiles = m_tiles * ((args.n + TILE_N - 1) / TILE_N), tile = blockIdx.x % tiles;
+    const int parts = CUTS ? gridDim.x / tiles : 1, part = blockIdx.x / tiles;
+    const int k_begin = (int)((long long)args.k_blocks * part / parts), k_end = (int)((long long)args.k_blocks * (part + 1) / parts);
+    const int m = tile % m_tiles * TILE_M, n = tile / m_tiles * TILE_N;
     const u32 start = (u32)__cvta_generic_to_shared(ring);
     let_dependents_start();
     wait_for_producers();
@@ -207,18 +240,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, STRIPS == 2 && COLUMNS < 8
 
     // Every step commits a group, empty past the end, so that the count of pending groups stays put.
     for (int stage = 0; stage < STAGES - 1; stage++) {
-        if (stage < args.k_blocks)
-            copies.start(start + stage * STAGE_BYTES, stage);
+        if (k_begin + stage < k_end)
+            copies.start(start + stage * STAGE_BYTES, k_begin + stage);
         else
             Copies::commit();
     }
     u32 slot = start, ahead_slot = start + (STAGES - 1) * STAGE_BYTES;
 #pragma unroll 1
-    for (int k_block = 0; k_block < args.k_blocks; k_block++) {
+    for (int k_block = k_begin; k_block < k_end; k_block++) {
         asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
         __syncthreads();
         int ahead = k_block + STAGES - 1;
-        if (ahead < args.k_blocks)
+        if (ahead < k_end)
             copies.start(ahead_slot, ahead);
         else
             Copies::commit();
@@ -226,5 +259,5 @@ extern "C" __global__ void __launch_bounds__(THREADS, STRIPS == 2 && COLUMNS < 8
         ahead_slot = slot;
         slot = slot == start + (STAGES - 1) * STAGE_BYTES ? start : slot + STAGE_BYTES;
     }
-    warp.write(args, m, n);
+    if (!CUTS || parts == 1 || meet(args, warp, tile, tiles, parts)) warp.write(args, m, n);
 }

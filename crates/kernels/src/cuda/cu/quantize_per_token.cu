@@ -193,18 +193,17 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
 
 // One chain: count elements, LANES apart. The next ones are on their way while the chain, which cannot be broken, runs.
 __device__ __forceinline__ float sum_of_squares(const Held *x, int count) {
-    constexpr int NEXT = 16;
-    float sum = 0.0f;
-    Held v[NEXT];
+    constexpr int NEXT = 8;
+    float sum = 0.0f, v[NEXT];
     int i = 0;
 #pragma unroll
-    for (int e = 0; e < NEXT; e++) v[e] = e < count ? x[e * LANES] : Held(0);
+    for (int e = 0; e < NEXT; e++) v[e] = e < count ? float_of(x[e * LANES]) : 0.0f;
     for (; i + 2 * NEXT <= count; i += NEXT) {
-        Held next[NEXT];
+        float next[NEXT];
 #pragma unroll
-        for (int e = 0; e < NEXT; e++) next[e] = x[(i + NEXT + e) * LANES];
+        for (int e = 0; e < NEXT; e++) next[e] = float_of(x[(i + NEXT + e) * LANES]);
 #pragma unroll
-        for (int e = 0; e < NEXT; e++) sum = __fmaf_rn(float_of(v[e]), float_of(v[e]), sum);
+        for (int e = 0; e < NEXT; e++) sum = __fmaf_rn(v[e], v[e], sum);
 #pragma unroll
         for (int e = 0; e < NEXT; e++) v[e] = next[e];
     }
@@ -212,16 +211,19 @@ __device__ __forceinline__ float sum_of_squares(const Held *x, int count) {
     return sum;
 }
 
-// 1 / sqrt(mean(x^2) + eps), known to every thread.
+// 1 / sqrt(mean(x^2) + eps), known to every thread. A warp of its number modulo four has the same scheduler in every CTA, so which warp
+// runs the chains changes from token to token; were it always the first, one scheduler of four would do all of them.
 __device__ __forceinline__ float inverse_rms(const QuantizeArgs &args) {
     __shared__ float shared_rms;
-    if (threadIdx.x < 32) {
-        const Held *chain = (const Held *)row_bytes + threadIdx.x;
+    const u32 chain_warp = blockIdx.x * 0x9e3779b1u >> 30;
+    if (threadIdx.x / 32 == chain_warp) {
+        const int lane = threadIdx.x % 32;
+        const Held *chain = (const Held *)row_bytes + lane;
         float sum = 0.0f;
-        if (threadIdx.x < LANES) sum = sum_of_squares(chain, (args.k - (int)threadIdx.x + LANES - 1) / LANES);
+        if (lane < LANES) sum = sum_of_squares(chain, (args.k - lane + LANES - 1) / LANES);
 #pragma unroll
         for (int half = LANES / 2; half > 0; half /= 2) sum = __fadd_rn(sum, __shfl_down_sync(0xffffffffu, sum, half));
-        if (threadIdx.x == 0) shared_rms = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float)args.k), args.eps)));
+        if (lane == 0) shared_rms = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float)args.k), args.eps)));
     }
     __syncthreads();
     return shared_rms;
