@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::arguments_perf::{Cost, Fit, Predict};
+use crate::arguments_perf::{Cost, Fit, Predict, Select};
 
 /// Quantizes, judges and runs language models with 4-bit weights and 8-bit activations.
 #[derive(Debug, Parser)]
@@ -69,6 +69,11 @@ pub enum Verb {
         after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json\n  dualgrain bench gemm --m 1,64 --against cublas-bf16"
     )]
     Bench(Bench),
+    /// Choose the configuration of a product by predicted time, energy or both; judge such choices.
+    #[command(
+        after_help = "Example:\n  dualgrain select --m 16 --n 4096 --k 4096 --by energy\n  dualgrain select --regret bench/data/h200 --json"
+    )]
+    Select(Select),
     /// Learn from measurements what products cost.
     #[command(
         after_help = "Example:\n  dualgrain fit bench/data/h200 --out h200.dgm\n  dualgrain fit --paper-log gpperf.csv --json"

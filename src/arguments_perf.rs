@@ -141,3 +141,40 @@ pub struct Cost {
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
 }
+
+/// Options of `select`.
+#[derive(Debug, Args)]
+pub struct Select {
+    /// Tokens.
+    #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
+    pub m: Option<usize>,
+    /// Output features.
+    #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
+    pub n: Option<usize>,
+    /// Reduction.
+    #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
+    pub k: Option<usize>,
+    /// How it is run, and where.
+    #[command(flatten)]
+    pub run: Run,
+    /// What is to be least.
+    #[arg(long, value_enum, default_value_t = Aim::Time)]
+    pub by: Aim,
+    /// Judge the choice on held-out shapes of measurements against the best of what was measured.
+    #[arg(long, value_name = "DATA", conflicts_with = "table")]
+    pub regret: Vec<PathBuf>,
+    /// Write the table that the kernels read at load.
+    #[arg(long, value_name = "FILE")]
+    pub table: Option<PathBuf>,
+}
+
+/// What is to be least.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Aim {
+    /// Seconds.
+    Time,
+    /// Joules.
+    Energy,
+    /// Joules times seconds.
+    Edp,
+}

@@ -34,6 +34,7 @@ mod quantize;
 mod quickstart;
 #[cfg(feature = "cuda")]
 mod revision;
+mod select;
 mod terminal;
 
 use std::process::ExitCode;
@@ -75,7 +76,9 @@ fn sentence(error: &anyhow::Error) -> String {
 }
 
 fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
-    if let Verb::Bench(_) | Verb::Eval(_) | Verb::Inspect(_) | Verb::Doctor | Verb::Fit(_) = cli.verb {
+    if let Verb::Bench(_) | Verb::Eval(_) | Verb::Inspect(_) | Verb::Doctor | Verb::Fit(_) | Verb::Select(_) =
+        cli.verb
+    {
         terminal::exit_on_interrupt()?;
     }
     match cli.verb {
@@ -93,6 +96,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Quickstart(options) => quickstart::run(&options, &cli.common, terminal),
         Verb::Quantize(options) => quantize::run(&options, &cli.common, terminal),
         Verb::Fit(options) => fit::run(&options, &cli.common, terminal),
+        Verb::Select(options) => select::run(&options, &cli.common, terminal),
         Verb::Predict(options) => predict::run(&options, terminal),
         Verb::Cost(options) => cost::run(&options, terminal),
         Verb::Doctor => doctor::run(&cli.common, terminal),

@@ -126,6 +126,7 @@ fn every_verb_shows_an_example_in_its_help() {
         "bench",
         "fit",
         "predict",
+        "select",
         "cost",
         "doctor",
         "completions",

@@ -28,6 +28,9 @@ pub mod plot;
 mod prediction;
 mod query;
 mod row;
+pub mod select;
+#[cfg(feature = "cuda")]
+pub mod selection;
 mod spread;
 mod work;
 

@@ -355,6 +355,11 @@ impl GemmConfig {
     }
 }
 
+/// Splits that a variant has.
+pub(super) fn splits_of(variant: &Variant) -> &'static [Split] {
+    variant.splits()
+}
+
 /// Everything worth a thought for a product on a card.
 pub fn enumerate(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
     let runnable = enumerate_all(problem, device).into_iter();

@@ -1,6 +1,7 @@
 //! NVIDIA GPUs, without a toolkit: nothing of CUDA is needed to build, everything is opened at run time.
 //!
-//! The path of a product: `config` lists what exists and what could run a shape, `cost` says how long each would take,
+//! The path of a product: `config` lists what exists and what could run a shape, `cost` says how long each would take (and
+//! `selection` what a learned table of the card says instead),
 //! `jit` compiles the kernel chosen for the card that is there (`cache` keeps it on disk), `packing` lays the weights
 //! out as the kernels read them, `launch` puts it on the card. The kernels themselves are in `cu/`.
 
@@ -24,6 +25,7 @@ mod nvml;
 mod nvrtc;
 mod packing;
 mod quantize;
+mod selection;
 mod sm80;
 mod sm90;
 mod source;
@@ -48,6 +50,7 @@ pub use launch::Launch;
 pub use nvml::{Card, Nvml, Utilization, throttle_words};
 pub use packing::{BLOCK_K, BLOCK_N, GroupLength, image_bytes, pack};
 pub use quantize::{Before, Input, Quantize, quantize_source};
+pub use selection::{SELECTION_VARIABLE, SelectionError, SelectionTable, has_selection, select};
 pub use sm80::GemmSm80;
 pub use sm90::GemmSm90;
 pub use timing::{rotation_copies, times_s};

@@ -1,0 +1,212 @@
+//! The learned choice as the GPU kernels take it: a cost function, the table they read at load, and the hand-written cost
+//! function beside them.
+
+use std::fmt::Write as _;
+
+use dualgrain_format::GemmShape;
+use dualgrain_kernels::cuda::{
+    Analytic, Cost, DeviceInfo, GemmConfig, GemmProblem, GroupLength, Output, SelectionTable, enumerate,
+    enumerate_all,
+};
+
+use crate::select::{Regret, regrets_of};
+use crate::{By, Dataset, Machine, Model, PerfError, Product, Query, Row};
+
+/// A model as a cost function of the kernels: seconds, joules or both. What the model cannot say is never chosen.
+#[derive(Debug, Clone, Copy)]
+pub struct Learned<'a> {
+    /// The model.
+    pub model: &'a Model,
+    /// What is to be least.
+    pub by: By,
+}
+
+impl Learned<'_> {
+    /// What the model says of a configuration.
+    pub fn prediction(&self, problem: &GemmProblem, config: &GemmConfig) -> Option<crate::Prediction> {
+        let GemmShape { m, n, k } = problem.shape;
+        let product = Product {
+            group_size: problem.group.code(),
+            output: output_name(problem.output),
+            ..Product::new(m, n, k)
+        };
+        // The one allocation of choosing: a configuration's name.
+        let name = config.to_string();
+        let query = Query {
+            kernel: config.variant.kernel(),
+            config: &name,
+            product,
+        };
+        self.model.predict(&query).ok()
+    }
+}
+
+impl Cost for Learned<'_> {
+    fn time_s(&self, problem: &GemmProblem, config: &GemmConfig, _: &DeviceInfo) -> f64 {
+        let cost = self
+            .prediction(problem, config)
+            .and_then(|prediction| prediction.cost(self.by));
+        cost.unwrap_or(f64::INFINITY)
+    }
+}
+
+/// As rows name it.
+pub fn output_name(output: Output) -> &'static str {
+    match output {
+        Output::F32 => "f32",
+        Output::F16 => "f16",
+        Output::Bf16 => "bf16",
+        Output::Sums => "i32",
+    }
+}
+
+/// The card a machine is.
+pub fn device(machine: &Machine) -> DeviceInfo {
+    DeviceInfo {
+        index: 0,
+        name: machine.name.clone(),
+        capability: ((machine.capability / 10) as i32, (machine.capability % 10) as i32),
+        num_sms: machine.num_units,
+        clock_hz: machine.clock_hz,
+        l2_bytes: machine.cache_bytes,
+        shared_bytes: machine.shared_bytes,
+        memory_bytes: machine.memory_bytes,
+        // Reading reaches about nine tenths of it.
+        memory_bytes_per_s: machine.read_bytes_per_s / 0.9,
+    }
+}
+
+/// The problem and configuration of a row; `None` where the kernels have no such.
+fn of_row(row: &Row, device: &DeviceInfo) -> Option<(GemmProblem, GemmConfig)> {
+    let problem = GemmProblem {
+        shape: GemmShape {
+            m: row.m,
+            n: row.n,
+            k: row.k,
+        },
+        group: GroupLength::ALL
+            .into_iter()
+            .find(|group| group.code() == row.group_size)?,
+        output: Output::ALL
+            .into_iter()
+            .find(|&output| output_name(output) == row.output)?,
+    };
+    let config = enumerate_all(&problem, device)
+        .into_iter()
+        .find(|config| config.variant.kernel() == row.kernel && config.to_string() == row.config)?;
+    Some((problem, config))
+}
+
+/// What the hand-written cost function loses on the products that [`crate::select::regrets`] judges.
+///
+/// # Errors
+/// No product was searched.
+pub fn analytic_regrets(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>, PerfError> {
+    let device = device(&data.manifest.machine);
+    regrets_of(data, kernel, by, |_, row| {
+        let (problem, config) = of_row(row, &device)?;
+        Some(Analytic.time_s(&problem, &config, &device))
+    })
+}
+
+/// What a table's choice loses, where it was measured, on the products that [`crate::select::regrets`] judges; a product
+/// whose choice was not measured is left out.
+///
+/// # Errors
+/// No product was searched.
+pub fn table_regrets(data: &Dataset, table: &SelectionTable, by: By) -> Result<Vec<Regret>, PerfError> {
+    let device = device(&data.manifest.machine);
+    let regrets = regrets_of(data, "w4a8", by, |_, row| {
+        let (problem, config) = of_row(row, &device)?;
+        let chosen = table.choose(&problem, &device);
+        Some(if chosen == Some(config) {
+            0.0
+        } else {
+            1.0 + Analytic.time_s(&problem, &config, &device)
+        })
+    })?;
+    Ok(regrets)
+}
+
+/// Steps of the table's regions.
+const TOKENS: [usize; 26] = [
+    1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096,
+    6144, 8192,
+];
+const FEATURES: [usize; 25] = [
+    256, 384, 512, 768, 1024, 1536, 2048, 2560, 3072, 4096, 5120, 6144, 8192, 10_240, 11_008, 12_288, 13_824,
+    14_336, 16_384, 20_480, 22_016, 24_576, 28_672, 40_960, 57_344,
+];
+
+/// The text of a selection table: for every region and group length that was measured, the configuration predicted best.
+///
+/// # Errors
+/// A model of a machine that is no card, or without W4A8 kernels.
+pub fn table(model: &Model, by: By, output: Output) -> Result<String, PerfError> {
+    let machine = model.machine();
+    let device = device(machine);
+    let groups = GroupLength::ALL
+        .into_iter()
+        .filter(|group| measured(model, group.code(), output_name(output)));
+    let groups: Vec<GroupLength> = groups.collect();
+    if groups.is_empty() {
+        return Err(PerfError::UnknownConfig {
+            kernel: "w4a8".to_owned(),
+            got: format!("with output {}", output_name(output)),
+            hint: format!("the model of {} has none that could be chosen", machine.name),
+        });
+    }
+    let mut names: Vec<String> = Vec::new();
+    let mut cells = String::new();
+    for group in groups {
+        for m in TOKENS {
+            for n in FEATURES {
+                let _ = write!(cells, "cell {} {m} {n}", group.code());
+                for k in FEATURES {
+                    let shape = GemmShape { m, n, k };
+                    let problem = GemmProblem { shape, group, output };
+                    let name = best(model, by, &problem, &device);
+                    let number = names.iter().position(|known| *known == name).unwrap_or_else(|| {
+                        names.push(name);
+                        names.len() - 1
+                    });
+                    let _ = write!(cells, " {number}");
+                }
+                cells.push('\n');
+            }
+        }
+    }
+    let list = |sizes: &[usize]| sizes.iter().map(usize::to_string).collect::<Vec<_>>().join(" ");
+    let configs: String = names.iter().map(|name| format!("config {name}\n")).collect();
+    Ok(format!(
+        "dualgrain-selection 1\ncard {} {}\nm {}\nn {}\nk {}\n{configs}{cells}",
+        machine.num_units,
+        machine.name,
+        list(&TOKENS),
+        list(&FEATURES),
+        list(&FEATURES)
+    ))
+}
+
+fn measured(model: &Model, group_size: usize, output: &str) -> bool {
+    let kernels = model.kernels().filter(|kernel| kernel.contains("w4a8"));
+    let mut configs = kernels.flat_map(|kernel| model.configs(kernel));
+    configs.any(|facts| facts.group_size == group_size && facts.output == output)
+}
+
+/// Among what is worth a thought, so that a wild prediction cannot put a tile of 256 tokens on one; what the model was not
+/// fitted on comes last.
+fn best(model: &Model, by: By, problem: &GemmProblem, device: &DeviceInfo) -> String {
+    let learned = Learned { model, by };
+    let costs = enumerate(problem, device).into_iter().filter_map(|config| {
+        let prediction = learned.prediction(problem, &config)?;
+        Some((prediction.extrapolated, prediction.cost(by)?, config))
+    });
+    let best = costs.min_by(|left, right| left.0.cmp(&right.0).then(left.1.total_cmp(&right.1)));
+    match best {
+        Some((_, _, config)) => config.to_string(),
+        // Nothing of this group was measured in what can run: the formula decides.
+        None => dualgrain_kernels::cuda::choose(problem, device, &Analytic)
+            .map_or(String::new(), |config| config.to_string()),
+    }
+}

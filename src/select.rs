@@ -1,0 +1,212 @@
+//! `select`: the configuration that is best for a product by time, energy or both; what choosing so loses; the table that
+//! the kernels read.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use dualgrain_perf::{By, ConfigFacts, Dataset, FitOptions, Model, Prediction, held_out, select as choosing};
+use serde::Serialize;
+
+use crate::arguments::Common;
+use crate::arguments_perf::{Aim, Select};
+use crate::predict::{model, product};
+use crate::terminal::{Terminal, table};
+
+/// Products a text shows.
+const SHOWN: usize = 10;
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    machine: &'a str,
+    by: &'static str,
+    m: usize,
+    n: usize,
+    k: usize,
+    group_size: usize,
+    best: Row<'a>,
+    pareto: Vec<Row<'a>>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    kernel: &'a str,
+    config: &'a str,
+    output: &'a str,
+    #[serde(flatten)]
+    prediction: Prediction,
+}
+
+/// Chooses, judges choices, or writes the table.
+pub fn run(options: &Select, common: &Common, terminal: &Terminal) -> Result<()> {
+    if !options.regret.is_empty() {
+        return regret(options, common, terminal);
+    }
+    let model = model(&options.run)?;
+    if let Some(path) = &options.table {
+        return write_table(&model, options, path, terminal);
+    }
+    let (Some(m), Some(n), Some(k)) = (options.m, options.n, options.k) else {
+        bail!("--m, --n and --k are needed, or --regret DATA, or --table FILE");
+    };
+    let product = product(&options.run, (m, n, k))?;
+    let ranked = model.ranked(&options.run.kernel, &product, by(options.by))?;
+    let choice = Choice {
+        machine: &model.machine().name,
+        by: name(options.by),
+        m,
+        n,
+        k,
+        group_size: product.group_size,
+        best: row(ranked.first().context("nothing to choose from")?),
+        pareto: choosing::pareto(&ranked).iter().map(row).collect(),
+    };
+    terminal.result(&choice, &text(&choice))
+}
+
+fn by(aim: Aim) -> By {
+    match aim {
+        Aim::Time => By::Time,
+        Aim::Energy => By::Energy,
+        Aim::Edp => By::Edp,
+    }
+}
+
+fn name(aim: Aim) -> &'static str {
+    match aim {
+        Aim::Time => "time",
+        Aim::Energy => "energy",
+        Aim::Edp => "energy times time",
+    }
+}
+
+fn row<'a>((facts, prediction): &(&'a ConfigFacts, Prediction)) -> Row<'a> {
+    Row {
+        kernel: &facts.kernel,
+        config: &facts.config,
+        output: &facts.output,
+        prediction: *prediction,
+    }
+}
+
+fn text(choice: &Choice<'_>) -> String {
+    let header = ["kernel", "config", "us", "W", "mJ", "nJ s", ""];
+    let line = |row: &Row<'_>| {
+        let Prediction {
+            time_s,
+            power_w,
+            energy_j,
+            ..
+        } = row.prediction;
+        let edp = energy_j.map(|energy| energy.value * time_s.value);
+        let shown = |value: Option<f64>, scale: f64| {
+            value.map_or("-".to_owned(), |value| format!("{:.3}", value * scale))
+        };
+        vec![
+            row.kernel.to_owned(),
+            row.config.to_owned(),
+            shown(Some(time_s.value), 1e6),
+            shown(power_w.map(|power| power.value), 1.0),
+            shown(energy_j.map(|energy| energy.value), 1e3),
+            shown(edp, 1e9),
+            if row.prediction.extrapolated {
+                "extrapolated"
+            } else {
+                ""
+            }
+            .to_owned(),
+        ]
+    };
+    format!(
+        "{}x{}x{} on {}, best by {}:\n{}\nnone is better in both time and energy than these:\n{}",
+        choice.m,
+        choice.n,
+        choice.k,
+        choice.machine,
+        choice.by,
+        table(&header, &[line(&choice.best)]),
+        table(&header, &choice.pareto.iter().map(line).collect::<Vec<_>>())
+    )
+}
+
+/// What choosing by held-out predictions loses, beside the hand-written cost function where there is one.
+fn regret(options: &Select, common: &Common, terminal: &Terminal) -> Result<()> {
+    let data = Dataset::read_all(&options.regret)?;
+    let mut how = FitOptions::default();
+    if common.threads > 0 {
+        how.threads = common.threads;
+    }
+    let (kernel, by) = (&options.run.kernel, by(options.by));
+    let held = held_out(&data, &how)?;
+    let mut regrets = choosing::regrets(&data, &held, kernel, by)?;
+    let summary = choosing::summary(&regrets).context("no product was searched")?;
+    let mut words = format!(
+        "choosing {kernel} by predicted {}, each product kept out of the fit that chose:\n  learned   {}",
+        name(options.by),
+        words(&summary)
+    );
+    words += &analytic(&data, kernel, by)?;
+    regrets.sort_by(|left, right| right.regret.total_cmp(&left.regret));
+    let rows: Vec<Vec<String>> = regrets
+        .iter()
+        .take(SHOWN)
+        .map(|r| {
+            vec![
+                format!("{}x{}x{} g{}", r.m, r.n, r.k, r.group_size),
+                r.candidates.to_string(),
+                r.chosen.clone(),
+                r.best.clone(),
+                format!("{:.1} %", 100.0 * r.regret),
+            ]
+        })
+        .collect();
+    words += &format!(
+        "\n{}",
+        table(&["product", "measured", "chosen", "best", "regret"], &rows)
+    );
+    terminal.result(&summary, &words)
+}
+
+fn words(summary: &choosing::RegretSummary) -> String {
+    format!(
+        "mean {:.2} %, worst {:.1} %, {} products\n",
+        100.0 * summary.mean_regret,
+        100.0 * summary.worst_regret,
+        summary.shapes
+    )
+}
+
+#[cfg(feature = "cuda")]
+fn analytic(data: &Dataset, kernel: &str, by: By) -> Result<String> {
+    if data.manifest.machine.kind == dualgrain_perf::MachineKind::Cpu || !kernel.contains("w4a8") {
+        return Ok(String::new());
+    }
+    let regrets = dualgrain_perf::selection::analytic_regrets(data, kernel, by)?;
+    let summary = choosing::summary(&regrets).context("no product was searched")?;
+    Ok(format!("  by formula {}", words(&summary)))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn analytic(_: &Dataset, _: &str, _: By) -> Result<String> {
+    Ok(String::new())
+}
+
+#[cfg(feature = "cuda")]
+fn write_table(model: &Model, options: &Select, path: &Path, terminal: &Terminal) -> Result<()> {
+    use dualgrain_kernels::cuda::{Output, SelectionTable};
+    let text = dualgrain_perf::selection::table(model, by(options.by), Output::Bf16)?;
+    SelectionTable::parse(&text).context("the table that was made")?;
+    std::fs::write(path, &text).with_context(|| format!("writing {}", path.display()))?;
+    let lines = text.lines().count();
+    let words = format!(
+        "{}: {} lines for {}\n",
+        path.display(),
+        lines,
+        model.machine().name
+    );
+    terminal.result(&serde_json::json!({ "file": path, "lines": lines }), &words)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn write_table(_: &Model, _: &Select, _: &Path, _: &Terminal) -> Result<()> {
+    bail!("--table: this program was built without the feature `cuda`, whose kernels read the table")
+}
