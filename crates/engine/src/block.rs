@@ -11,7 +11,7 @@
 //! ```
 
 use dualgrain_format::LinearWeights;
-use dualgrain_kernels::{ActivationScale, Backend, Columns, Operand, Step};
+use dualgrain_kernels::{Activation, ActivationScale, Backend, Columns, Operand, Step};
 
 use crate::{
     Angles, BlockSpec, EngineError, FfnKind, ModelConfig, NormKind, NormSpec, Position, Role, Weights,
@@ -212,8 +212,7 @@ impl<B: Backend> Block<B> {
         let Scratch { h, up, f, h8, .. } = scratch;
         match *kind {
             FfnKind::Gated(activation) => {
-                linear.apply(backend, up, h, h8);
-                backend.gated(f, up, activation);
+                linear.apply_gated(backend, (f, up), h, h8, activation);
             }
             FfnKind::Plain(activation) => {
                 linear.apply(backend, f, h, h8);
@@ -296,11 +295,28 @@ impl<B: Backend> Projection<B> {
 
     /// `out = linear(x)`, through `a8` when the weights are integers.
     pub fn apply(&self, backend: &B, out: &mut B::Matrix, x: &B::Matrix, a8: &mut B::Quantized) {
+        backend.gemm(out, self.operand(backend, x, a8), &self.linear);
+    }
+
+    /// `out = f(gate) * up` where [gate | up] = linear(x), perhaps through `wide`.
+    pub fn apply_gated(
+        &self,
+        backend: &B,
+        (out, wide): (&mut B::Matrix, &mut B::Matrix),
+        x: &B::Matrix,
+        a8: &mut B::Quantized,
+        f: Activation,
+    ) {
+        backend.gemm_gated(out, wide, self.operand(backend, x, a8), &self.linear, f);
+    }
+
+    /// What the linear takes: `x`, quantized into `a8` when the weights are integers.
+    fn operand<'x>(&self, backend: &B, x: &'x B::Matrix, a8: &'x mut B::Quantized) -> Operand<'x, B> {
         match self.activations {
-            None => backend.gemm(out, Operand::Float(x), &self.linear),
+            None => Operand::Float(x),
             Some(scale) => {
                 backend.quantize(a8, x, scale);
-                backend.gemm(out, Operand::Int8(a8), &self.linear);
+                Operand::Int8(a8)
             }
         }
     }

@@ -280,6 +280,19 @@ pub trait Backend: Sized + Send + Sync + 'static {
     );
     /// `out[M, C] = f(x[M, 0..C]) * x[M, C..2C]` (gate first).
     fn gated(&self, out: &mut Self::Matrix, x: &Self::Matrix, f: Activation);
+    /// `out[M, N/2] = f(gate) * up` of the product whose columns are [gate | up], `wide` may be used on
+    /// the way, and holds nothing that counts afterwards. The same bits as [`Self::gemm`] and [`Self::gated`].
+    fn gemm_gated(
+        &self,
+        out: &mut Self::Matrix,
+        wide: &mut Self::Matrix,
+        a: Operand<'_, Self>,
+        weights: &Self::Linear,
+        f: Activation,
+    ) {
+        self.gemm(wide, a, weights);
+        self.gated(out, wide, f);
+    }
     /// `x = f(x)`.
     fn activate(&self, x: &mut Self::Matrix, f: Activation);
     /// `x += y`.

@@ -7,8 +7,9 @@ use dualgrain_format::{FloatValues, LinearWeights};
 
 use super::attention;
 use super::cache::{self, Cache};
+use super::epilogue::Sink;
 use super::gemm_float::{self, PackedFloat};
-use super::gemm_w4a8::{self, PackedInt, Sink};
+use super::gemm_w4a8::{self, PackedInt};
 use super::isa::{Isa, not_available};
 use super::pool::Pool;
 use super::share::{Shared, for_each_chunk};
@@ -379,6 +380,28 @@ impl Backend for CpuBackend {
         self.fill(out, x.rows, x.columns / 2, |row, out| {
             elementwise::gated(self.isa, x.row(row), f, out)
         });
+    }
+
+    fn gemm_gated(
+        &self,
+        out: &mut Matrix,
+        wide: &mut Matrix,
+        a: Operand<'_, Self>,
+        weights: &Linear,
+        f: Activation,
+    ) {
+        match (a, &weights.0) {
+            (Operand::Int8(a), Packed::Int(packed)) if packed.can_gate(self.isa, a) => {
+                out.columns = packed.n() / 2;
+                out.resize(a.rows);
+                let sink = Sink::Gated(Shared::new(out.values_mut()), f);
+                gemm_w4a8::gemm(self.isa, &self.pool, a, packed, &sink);
+            }
+            (a, _) => {
+                self.gemm(wide, a, weights);
+                self.gated(out, wide, f);
+            }
+        }
     }
 
     fn activate(&self, x: &mut Matrix, f: Activation) {

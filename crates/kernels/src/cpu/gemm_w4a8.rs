@@ -11,7 +11,7 @@ use std::ops::Range;
 use dualgrain_format::{GroupSize, Int8Linear, QuantizedLinear, int4};
 
 use super::aligned::Aligned;
-use super::epilogue::epilogue;
+use super::epilogue::Sink;
 #[cfg(target_arch = "x86_64")]
 use super::gemm_w4a8_amx::Weights as TiledWeights;
 use super::gemm_w4a8_tile::{
@@ -149,6 +149,16 @@ impl PackedInt {
         codes + 4 * (self.s1.len() + self.bias.len())
     }
 
+    /// Scales and biases of some output features.
+    pub(super) fn channels(&self, columns: Range<usize>) -> (&[f32], &[f32]) {
+        (&self.s1[columns.clone()], &self.bias[columns])
+    }
+
+    /// Whether many tokens of `a` can be gated on the way out: weights are widened panel by panel, in any order.
+    pub(crate) fn can_gate(&self, isa: Isa, a: &Quantized) -> bool {
+        matches!(self.codes, Codes::W4 { .. }) && widens(isa) && a.rows > FEW_ROWS && Sink::can_gate(self.n)
+    }
+
     pub(super) fn padded_k(&self) -> usize {
         self.k.next_multiple_of(K_STEP)
     }
@@ -201,12 +211,6 @@ fn checked_panels(n: usize, k: usize) -> Result<(usize, usize), KernelError> {
             got: n,
         }),
     }
-}
-
-/// Where sums go: through the epilogue to D, or as they are (tests compare them).
-pub(crate) enum Sink<'a> {
-    Output(Shared<'a, f32>),
-    Sums(Shared<'a, i32>),
 }
 
 /// `d[M,N]` (or the sums) of `a[M,K]` and the weights.
@@ -298,14 +302,19 @@ impl<'a> W4Packing<'a> {
 
 /// Some tokens and panels of the output.
 pub(super) struct Task<'a> {
-    isa: Isa,
+    pub(super) isa: Isa,
     pub(super) a: &'a Quantized,
     pub(super) weights: &'a PackedInt,
-    sink: &'a Sink<'a>,
+    pub(super) sink: &'a Sink<'a>,
     pub(super) rows: Range<usize>,
 }
 
 impl Task<'_> {
+    /// The panel at a place of the task.
+    pub(super) fn panel(&self, place: usize) -> usize {
+        self.sink.panel(place, self.weights.n.div_ceil(PANEL))
+    }
+
     /// Nibbles straight from the packing.
     fn w4(&self, packing: &W4Packing<'_>, panels: Range<usize>, scratch: &mut Scratch) {
         let Scratch { sums, pair_sums, .. } = scratch;
@@ -356,7 +365,8 @@ impl Task<'_> {
             for first in (0..num_lines).step_by(BLOCK_LINES / 2) {
                 let lines = first..(first + BLOCK_LINES / 2).min(num_lines);
                 let block_bytes = 2 * lines.len() * LINE;
-                for (panel, w8) in pair.clone().zip(w8.chunks_exact_mut(block_bytes)) {
+                for (place, w8) in pair.clone().zip(w8.chunks_exact_mut(block_bytes)) {
+                    let panel = self.panel(place);
                     let (q, groups) = packing.panels(panel..panel + 1);
                     widen(self.isa, q, groups, packing.lines_per_group, lines.clone(), w8);
                 }
@@ -490,38 +500,6 @@ impl Task<'_> {
             &self.weights.bias[columns.clone()],
         ] {
             channels.chunks(LINE / size_of::<f32>()).for_each(prefetch);
-        }
-    }
-
-    /// Writes sums [rows, 16 * panels], through the epilogue if outputs are wanted.
-    pub(super) fn finish(&self, rows: Range<usize>, panels: Range<usize>, acc: &[i32]) {
-        let columns = panels.start * PANEL..(panels.end * PANEL).min(self.weights.n);
-        let (s1, bias) = (
-            &self.weights.s1[columns.clone()],
-            &self.weights.bias[columns.clone()],
-        );
-        let acc_stride = panels.len() * PANEL;
-        let acc = &acc[..rows.len() * acc_stride];
-        match self.sink {
-            Sink::Output(d) => {
-                let place = (rows.start * self.weights.n + columns.start, self.weights.n);
-                epilogue(
-                    self.isa,
-                    (acc, acc_stride),
-                    &self.a.scales[rows],
-                    (s1, bias),
-                    d,
-                    place,
-                );
-            }
-            Sink::Sums(sums) => {
-                for (row, acc) in rows.zip(acc.chunks_exact(acc_stride)) {
-                    let start = row * self.weights.n;
-                    // SAFETY: this task alone writes these rows and columns.
-                    let sums = unsafe { sums.range(start + columns.start..start + columns.end) };
-                    sums.copy_from_slice(&acc[..columns.len()]);
-                }
-            }
         }
     }
 }

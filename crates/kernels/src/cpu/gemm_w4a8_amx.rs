@@ -164,7 +164,8 @@ impl Task<'_> {
             for first in panels.clone().step_by(FINISH_PANELS) {
                 let group = first..(first + FINISH_PANELS).min(panels.end);
                 let acc = &mut acc[(first - panels.start) * PANEL..rows * stride];
-                let block = weights.block(group, lines.clone(), w8);
+                let panels = group.map(|place| self.panel(place));
+                let block = weights.block(panels, lines.clone(), w8);
                 self.over_token_tiles(&block, lines.clone(), starts, (acc, stride));
             }
         }
@@ -234,7 +235,12 @@ struct Block<'a> {
 
 impl Weights<'_> {
     /// `lines` of `panels`, widened into `w8` if need be; whole tiles can be read from each panel.
-    fn block<'b>(&'b self, panels: Range<usize>, lines: Range<usize>, w8: &'b mut [u8]) -> Block<'b> {
+    fn block<'b>(
+        &'b self,
+        panels: impl ExactSizeIterator<Item = usize> + Clone,
+        lines: Range<usize>,
+        w8: &'b mut [u8],
+    ) -> Block<'b> {
         let tile_lines = lines.len().next_multiple_of(TILE_LINES);
         let (bytes, panel_bytes) = match self {
             Self::W4(packing) => {
@@ -248,7 +254,9 @@ impl Weights<'_> {
                 (&w8[..], panel_bytes)
             }
             Self::W8(codes, panel_bytes) => {
-                let start = panels.start * panel_bytes + lines.start * LINE;
+                // Panels of int8 weights are taken as they come.
+                let first = panels.clone().next().unwrap_or(0);
+                let start = first * panel_bytes + lines.start * LINE;
                 (&codes[start..], *panel_bytes)
             }
         };

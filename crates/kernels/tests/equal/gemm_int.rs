@@ -1,8 +1,8 @@
 //! Integer products: equal sums and equal outputs everywhere.
 
 use dualgrain_format::{GroupSize, LinearWeights, QuantizedLinear};
-use dualgrain_kernels::cpu::CpuBackend;
-use dualgrain_kernels::{Backend, Operand, naive};
+use dualgrain_kernels::cpu::{CpuBackend, Matrix};
+use dualgrain_kernels::{Activation, Backend, Operand, naive};
 
 use super::cases::{
     HOSTILITIES, Hostility, Random, activations, assert_same, backends, name, w4_layer, w8_layer, weights,
@@ -161,5 +161,48 @@ fn token_of_zeros_gives_the_bias() {
         let (acc, d) = run(&backend, weights(&layer), &[0; 70], &[0.0]);
         assert!(acc.iter().all(|&sum| sum == 0));
         assert_eq!(d, expected, "{}", name(&backend));
+    }
+}
+
+#[test]
+fn gated_product_equals_the_product_and_then_the_gate() {
+    let (backends, mut r) = (backends(), Random(8));
+    // Whole runs of panels (64 features), several tasks, and features that fit neither.
+    for (m, n, k) in [
+        (1, 64, 40),
+        (9, 64, 130),
+        (33, 128, 96),
+        (50, 640, 257),
+        (530, 192, 64),
+        (20, 96, 64),
+        (20, 34, 64),
+    ] {
+        for f in [
+            Activation::Silu,
+            Activation::Gelu,
+            Activation::GeluTanh,
+            Activation::Relu,
+        ] {
+            let how = Hostility::Random;
+            let layer = w4_layer(&mut r, (n, k), GroupSize::Along(64), how);
+            let (codes, ta) = activations(&mut r, (m, k), how);
+            for backend in &backends {
+                let packed = backend.pack(weights(&layer)).unwrap();
+                let mut a = backend.quantized(m, k);
+                backend.upload_int8(&mut a, &codes, &ta);
+                let (mut wide, mut expected) = (backend.matrix(m, n), backend.matrix(m, n / 2));
+                backend.gemm(&mut wide, Operand::Int8(&a), &packed);
+                backend.gated(&mut expected, &wide, f);
+                let mut got = backend.matrix(m, n / 2);
+                backend.gemm_gated(&mut got, &mut wide, Operand::Int8(&a), &packed, f);
+                let download = |x: &Matrix| {
+                    let mut values = vec![0.0; m * n / 2];
+                    backend.download(x, 0..m, &mut values);
+                    values
+                };
+                let what = format!("{} {m}x{n}x{k} {f:?}", name(backend));
+                assert_same(&download(&got), &download(&expected), &what);
+            }
+        }
     }
 }
