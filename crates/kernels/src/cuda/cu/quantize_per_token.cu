@@ -62,6 +62,13 @@ __device__ __forceinline__ float float_of(u16 bits) {
 #endif
 }
 
+// Read once: the first-level cache is for RMSNorm's weights, which every token reads.
+__device__ __forceinline__ uint4 load_once(const uint4 *from) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
+    return v;
+}
+
 // 16 bytes as floats: four of them, or eight 16-bit ones.
 template <typename T, int COUNT>
 __device__ __forceinline__ void floats_of(uint4 v, float (&to)[COUNT]) {
@@ -152,8 +159,8 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
         for (int a = 0; a < AHEAD; a++) {
             const int at = i + a * threads;
             if (at >= whole) break;
-            v[a] = __ldg((const uint4 *)x + at);
-            if (BEFORE == 2) up[a] = __ldg((const uint4 *)(x + args.k) + at);
+            v[a] = load_once((const uint4 *)x + at);
+            if (BEFORE == 2) up[a] = load_once((const uint4 *)(x + args.k) + at);
         }
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
@@ -193,17 +200,18 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
 
 // One chain: count elements, LANES apart. The next ones are on their way while the chain, which cannot be broken, runs.
 __device__ __forceinline__ float sum_of_squares(const Held *x, int count) {
-    constexpr int NEXT = 8;
-    float sum = 0.0f, v[NEXT];
+    constexpr int NEXT = 16;
+    float sum = 0.0f;
+    Held v[NEXT];
     int i = 0;
 #pragma unroll
-    for (int e = 0; e < NEXT; e++) v[e] = e < count ? float_of(x[e * LANES]) : 0.0f;
+    for (int e = 0; e < NEXT; e++) v[e] = e < count ? x[e * LANES] : Held(0);
     for (; i + 2 * NEXT <= count; i += NEXT) {
-        float next[NEXT];
+        Held next[NEXT];
 #pragma unroll
-        for (int e = 0; e < NEXT; e++) next[e] = float_of(x[(i + NEXT + e) * LANES]);
+        for (int e = 0; e < NEXT; e++) next[e] = x[(i + NEXT + e) * LANES];
 #pragma unroll
-        for (int e = 0; e < NEXT; e++) sum = __fmaf_rn(v[e], v[e], sum);
+        for (int e = 0; e < NEXT; e++) sum = __fmaf_rn(float_of(v[e]), float_of(v[e]), sum);
 #pragma unroll
         for (int e = 0; e < NEXT; e++) v[e] = next[e];
     }
@@ -211,13 +219,11 @@ __device__ __forceinline__ float sum_of_squares(const Held *x, int count) {
     return sum;
 }
 
-// 1 / sqrt(mean(x^2) + eps), known to every thread. A warp of its number modulo four has the same scheduler in every CTA, so which warp
-// runs the chains changes from token to token; were it always the first, one scheduler of four would do all of them.
+// 1 / sqrt(mean(x^2) + eps), known to every thread.
 __device__ __forceinline__ float inverse_rms(const QuantizeArgs &args) {
     __shared__ float shared_rms;
-    const u32 chain_warp = blockIdx.x * 0x9e3779b1u >> 30;
-    if (threadIdx.x / 32 == chain_warp) {
-        const int lane = threadIdx.x % 32;
+    if (threadIdx.x < 32) {
+        const int lane = threadIdx.x;
         const Held *chain = (const Held *)row_bytes + lane;
         float sum = 0.0f;
         if (lane < LANES) sum = sum_of_squares(chain, (args.k - lane + LANES - 1) / LANES);
