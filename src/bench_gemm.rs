@@ -12,8 +12,10 @@ use anyhow::{Context, Result, bail, ensure};
 use dualgrain_format::GemmShape;
 use dualgrain_kernels::cuda::{
     Analytic, Buffer, CublasBf16, CublasLtInt8, CudaError, Device, Gemm, GemmConfig, GemmProblem,
-    GroupLength, Jit, Output, choose, driver_version, enumerate, read_bytes_per_s, rotation_copies, times_s,
+    GroupLength, Jit, Output, driver_version, enumerate, read_bytes_per_s, rotation_copies, select, times_s,
 };
+use dualgrain_perf::selection::Learned;
+use dualgrain_perf::{By, Model};
 
 /// NVIDIA's libraries, as far as they were asked for.
 struct Rivals {
@@ -29,6 +31,8 @@ pub struct Bench<'a> {
     pub options: &'a BenchGemm,
     pub output: Output,
     ceilings: Ceilings,
+    /// The fitted model of this card, if one comes with the program.
+    model: Option<Model>,
 }
 
 /// Times every shape and number of tokens.
@@ -45,6 +49,7 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
         options,
         output: output(options.output),
         ceilings: Ceilings::default(),
+        model: Model::shipped_for(&device.info().name, device.info().num_sms),
     };
     bench.ceilings = bench.measure_ceilings()?;
     let shapes = shapes(&options.shapes)?;
@@ -241,7 +246,7 @@ impl Bench<'_> {
         Ok(rows)
     }
 
-    /// What the cost function chooses, and with `--all-configs` everything else that was enumerated.
+    /// What the card's table, or else the cost function, chooses, and with `--all-configs` everything else that was enumerated.
     fn time_cell(
         &self,
         shape: &Shape,
@@ -250,7 +255,7 @@ impl Bench<'_> {
         rivals: (Option<f64>, Option<f64>),
     ) -> Result<Vec<Row>> {
         let info = self.device.info();
-        let chosen = choose(problem, info, &Analytic)
+        let chosen = select(problem, info)
             .with_context(|| format!("no kernel for {} on {}", problem.shape, info.name))?;
         let configs = match self.options.all_configs {
             true => enumerate(problem, info),
@@ -326,7 +331,17 @@ impl Bench<'_> {
                 .ceilings
                 .int8_tops
                 .map(|most| memory_fraction.max(tops / most)),
+            learned_s: self.learned_s(problem, &config),
         }
+    }
+
+    fn learned_s(&self, problem: &GemmProblem, config: &GemmConfig) -> Option<f64> {
+        let by = By::Time;
+        let learned = Learned {
+            model: self.model.as_ref()?,
+            by,
+        };
+        Some(learned.prediction(problem, config)?.time_s.value)
     }
 
     /// Seconds for each number of tokens.

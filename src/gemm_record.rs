@@ -29,6 +29,8 @@ pub struct Row {
     pub least_time_s: f64,
     pub predicted_s: f64,
     pub ceiling_fraction: Option<f64>,
+    /// What the card's fitted model predicts.
+    pub learned_s: Option<f64>,
 }
 
 /// What the card does at best, measured in this run.
@@ -58,7 +60,7 @@ pub struct Report {
 }
 
 const HEADER: &str = "shape,kernel,config,m,n,k,group_size,chosen,time_s,tops,read_bytes_per_s,cublas_bf16_time_s,\
-                      cublaslt_int8_time_s,least_time_s,predicted_s,ceiling_fraction";
+                      cublaslt_int8_time_s,least_time_s,predicted_s,ceiling_fraction,learned_s";
 
 /// The file of a record.
 pub fn csv(report: &Report) -> String {
@@ -90,7 +92,7 @@ pub fn csv(report: &Report) -> String {
     for row in &report.rows {
         let _ = writeln!(
             text,
-            "{},{},{},{},{},{},{},{},{:.9},{:.3},{:.0},{},{},{:.9},{:.9},{}",
+            "{},{},{},{},{},{},{},{},{:.9},{:.3},{:.0},{},{},{:.9},{:.9},{},{}",
             row.shape,
             row.kernel,
             row.config,
@@ -107,7 +109,8 @@ pub fn csv(report: &Report) -> String {
             row.least_time_s,
             row.predicted_s,
             row.ceiling_fraction
-                .map_or(String::new(), |share| format!("{share:.3}"))
+                .map_or(String::new(), |share| format!("{share:.3}")),
+            seconds(row.learned_s)
         );
     }
     text
@@ -125,6 +128,7 @@ pub fn text(report: &Report) -> String {
         "of ceiling",
         "x bf16",
         "x int8",
+        "learned us",
         "best us",
         "regret",
     ];
@@ -149,6 +153,8 @@ pub fn text(report: &Report) -> String {
                 .map_or("-".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
             ratio(row.cublas_bf16_time_s, row.time_s),
             ratio(row.cublaslt_int8_time_s, row.time_s),
+            row.learned_s
+                .map_or("-".to_owned(), |learned_s| format!("{:.2}", learned_s * 1e6)),
             format!("{:.2}", best_s * 1e6),
             format!("{:.0} %", 100.0 * (row.time_s / best_s - 1.0)),
         ]

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::features::Physics;
+use crate::query::config_of;
 use crate::{ConfigFacts, Dataset, Machine, Operands, PerfError, Product, Query, Row};
 
 /// Configurations and kernels, each list sorted.
@@ -234,7 +235,11 @@ pub(crate) fn samples<'a>(
     let mut shapes = std::collections::HashMap::new();
     let mut samples = Vec::new();
     for (row_idx, row) in data.rows.iter().enumerate().filter(|(_, row)| row.is_sound()) {
-        let query = Query::of_row(row);
+        let name = config_of(row);
+        let query = Query {
+            config: &name,
+            ..Query::of_row(row)
+        };
         query.product.check()?;
         let (config, _) = catalogue.find(&query)?;
         let operands = &catalogue.operands[catalogue.kernel_of[config]];

@@ -55,6 +55,17 @@ impl Model {
         }
     }
 
+    /// The model that comes with the program for a machine that names itself so.
+    pub fn shipped_for(name: &str, num_units: usize) -> Option<Self> {
+        let models = FILES
+            .iter()
+            .filter_map(|(key, bytes)| model_file::read(bytes, Path::new(key)).ok());
+        let of_machine = |parts: &Parts| parts.machine.name == name && parts.machine.num_units == num_units;
+        models
+            .map(Self::from_parts)
+            .find(|model| of_machine(&model.parts))
+    }
+
     /// Reads a fitted file.
     ///
     /// # Errors

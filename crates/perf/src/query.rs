@@ -1,5 +1,7 @@
 //! What is asked of a model: a product, and the kernel and size that would run it.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Cut, Layout, PerfError, Row};
@@ -101,7 +103,8 @@ impl<'a> Product<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// What a row measured.
+    /// What a row measured. An empty configuration of a CPU kernel means that with the most rows; [`ConfigFacts::of_row`]
+    /// knows its threads.
     pub fn of_row(row: &'a Row) -> Self {
         Self {
             kernel: &row.kernel,
@@ -159,7 +162,7 @@ impl ConfigFacts {
     pub fn of_row(row: &Row) -> Self {
         Self {
             kernel: row.kernel.clone(),
-            config: row.config.clone(),
+            config: config_of(row).into_owned(),
             group_size: row.group_size,
             output: row.output.clone(),
             tile_m: row.tile_m,
@@ -188,6 +191,15 @@ impl ConfigFacts {
     /// What identifies it in a catalogue, which is sorted by it.
     pub fn key(&self) -> (&str, &str, usize, &str) {
         (&self.kernel, &self.config, self.group_size, &self.output)
+    }
+}
+
+/// The name of a row's configuration. A CPU kernel has no sizes to choose but the number of its threads: `t2`.
+pub(crate) fn config_of(row: &Row) -> Cow<'_, str> {
+    let threads_alone = row.config.is_empty() && row.threads > 0 && row.tile_m == 0;
+    match threads_alone {
+        true => Cow::Owned(format!("t{}", row.threads)),
+        false => Cow::Borrowed(&row.config),
     }
 }
 

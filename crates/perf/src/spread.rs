@@ -41,10 +41,10 @@ impl Spread {
             targets.push(residual.value.abs().max(LEAST_RESIDUAL).ln() as f32);
         }
         let how = Boost {
-            trees: 40,
-            rate: 0.1,
+            trees: 24,
+            rate: 0.15,
             leaves: 16,
-            depth: 6,
+            depth: 5,
             leaf_rows: 30,
             shrinkage: 20.0,
             bins: 64,

@@ -34,7 +34,7 @@ impl Default for Boost {
             trees: 240,
             rate: 0.08,
             leaves: 32,
-            depth: 8,
+            depth: 6,
             leaf_rows: 5,
             row_share: 0.7,
             column_share: 0.6,

@@ -1,0 +1,58 @@
+//! Times predictions, features and intervals included: `bench_predict MODEL [PREDICTIONS]`. Prints loading in milliseconds,
+//! the median and the 99th percentile of single predictions in nanoseconds.
+
+use std::path::Path;
+use std::time::Instant;
+
+use dualgrain_perf::{Model, Product, Query};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let path = arguments
+        .next()
+        .ok_or("usage: bench_predict MODEL [PREDICTIONS]")?;
+    let count: usize = arguments.next().map_or(Ok(200_000), |text| text.parse())?;
+    let begun = Instant::now();
+    let model = Model::read(Path::new(&path))?;
+    println!("loaded in {:.2} ms", begun.elapsed().as_secs_f64() * 1e3);
+    let queries = queries(&model, count);
+    let mut sum = 0.0;
+    let mut nanos = Vec::with_capacity(count);
+    for query in queries.iter().cycle().take(count) {
+        let begun = Instant::now();
+        sum += model.predict(query)?.time_s.high;
+        nanos.push(begun.elapsed().as_nanos());
+    }
+    nanos.sort_unstable();
+    println!(
+        "{count} predictions over {} queries: median {} ns, 99 % within {} ns (sum {sum:.3} s)",
+        queries.len(),
+        nanos[count / 2],
+        nanos[count * 99 / 100]
+    );
+    Ok(())
+}
+
+/// Every configuration with some products, spread over the sizes.
+fn queries(model: &Model, count: usize) -> Vec<Query<'_>> {
+    let configs: Vec<_> = model.kernels().flat_map(|kernel| model.configs(kernel)).collect();
+    let mut queries = Vec::new();
+    for at in 0..count.min(20_000) {
+        let facts = configs[at % configs.len()];
+        let product = Product {
+            group_size: facts.group_size,
+            output: &facts.output,
+            ..Product::new(
+                facts.least_m.max(at * 7 % facts.most_m.max(1)),
+                64 * (1 + at * 13 % 400),
+                64 * (1 + at * 29 % 200),
+            )
+        };
+        queries.push(Query {
+            kernel: &facts.kernel,
+            config: &facts.config,
+            product,
+        });
+    }
+    queries
+}

@@ -1,0 +1,54 @@
+//! Choosing by prediction on the made-up machine: what it loses on unseen products, and what it shows.
+
+mod synthetic;
+
+use dualgrain_perf::{By, FitOptions, Model, Product, held_out, select};
+use synthetic::set;
+
+#[test]
+fn choosing_by_prediction_loses_little_on_unseen_products() {
+    let data = set(250);
+    let held = held_out(&data, &FitOptions::default()).unwrap();
+    let regrets = select::regrets(&data, &held, "w4a8", By::Time).unwrap();
+    let learned = select::summary(&regrets).unwrap();
+    println!("{learned:?}");
+    assert_eq!(learned.shapes, 250);
+    assert!(
+        learned.mean_regret < 0.02 && learned.worst_regret < 0.25,
+        "{learned:?}"
+    );
+    // Always the same tile is far worse: there is something to choose.
+    let fixed = select::regrets_of(&data, "w4a8", By::Time, |_, row| {
+        Some(if row.config == "m64n128_k2" { 0.0 } else { 1.0 })
+    });
+    let fixed = select::summary(&fixed.unwrap()).unwrap();
+    assert!(fixed.mean_regret > 10.0 * learned.mean_regret, "{fixed:?}");
+    assert!(
+        regrets
+            .iter()
+            .all(|regret| regret.regret >= 0.0 && regret.candidates == 8)
+    );
+}
+
+#[test]
+fn pareto_view_holds_the_fastest_and_the_leanest_and_nothing_that_another_beats() {
+    let model = Model::fit(&set(120)).unwrap();
+    for m in [1, 30, 300, 3000] {
+        let product = Product::new(m, 4096, 4096);
+        let ranked = model.ranked("w4a8", &product, By::Time).unwrap();
+        let front = select::pareto(&ranked);
+        let energy = |p: &dualgrain_perf::Prediction| p.energy_j.unwrap().value;
+        assert_eq!(front[0].0, ranked[0].0);
+        let leanest = ranked
+            .iter()
+            .map(|(_, p)| energy(p))
+            .fold(f64::INFINITY, f64::min);
+        assert!(front.iter().any(|(_, p)| energy(p) == leanest));
+        for (_, one) in &front {
+            let beaten = |other: &dualgrain_perf::Prediction| {
+                other.time_s.value < one.time_s.value && energy(other) < energy(one)
+            };
+            assert!(!ranked.iter().any(|(_, other)| beaten(other)));
+        }
+    }
+}
