@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::arguments_perf::{Cost, Fit, Predict, Select};
+use crate::arguments_perf::{Cost, Fit, Predict, Report, Select};
 
 /// Quantizes, judges and runs language models with 4-bit weights and 8-bit activations.
 #[derive(Debug, Parser)]
@@ -89,6 +89,11 @@ pub enum Verb {
         after_help = "Example:\n  dualgrain cost Llama-3.2-1B --device h200 --batch 1,8,32 --prompt 512 --generate 64 --html cost.html\n  dualgrain cost config.json --device cpu --scheme bf16 --json"
     )]
     Cost(Cost),
+    /// Draw what was measured and how well it is predicted, on one page that opens offline.
+    #[command(
+        after_help = "Example:\n  dualgrain report bench/data/h200 --out report.html\n  dualgrain report h200 --out model.html"
+    )]
+    Report(Report),
     /// Show what this machine offers and which kernels run on it.
     #[command(
         after_help = "Example:\n  dualgrain doctor\n\nDUALGRAIN_BACKEND=NAME in the environment makes every verb use one of the kernels listed."

@@ -178,3 +178,14 @@ pub enum Aim {
     /// Joules times seconds.
     Edp,
 }
+
+/// Options of `report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// A measured set (the folder `profile` wrote), a fitted model (a file, or a machine's name), or one of each.
+    #[arg(value_name = "DATA|MODEL", required = true, num_args = 1..=2)]
+    pub sources: Vec<PathBuf>,
+    /// The page to write; it opens without a network.
+    #[arg(long, default_value = "report.html", value_name = "FILE")]
+    pub out: PathBuf,
+}

@@ -128,6 +128,7 @@ fn every_verb_shows_an_example_in_its_help() {
         "predict",
         "select",
         "cost",
+        "report",
         "doctor",
         "completions",
     ] {

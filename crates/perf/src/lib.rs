@@ -27,6 +27,7 @@ pub mod paper;
 pub mod plot;
 mod prediction;
 mod query;
+pub mod report;
 mod row;
 pub mod select;
 #[cfg(feature = "cuda")]

@@ -56,6 +56,17 @@ impl Axis {
         })
     }
 
+    /// A linear axis from `low` to `high` exactly.
+    pub fn between(title: impl Into<String>, unit: &'static str, low: f64, high: f64) -> Self {
+        Self {
+            title: title.into(),
+            unit,
+            logarithmic: false,
+            low,
+            high: high.max(low + f64::MIN_POSITIVE),
+        }
+    }
+
     /// Title and unit.
     pub fn title(&self) -> &str {
         &self.title

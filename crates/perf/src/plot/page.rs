@@ -107,6 +107,11 @@ pub fn note(text: &str) -> String {
     }
 }
 
+/// Says why a picture is not there.
+pub fn absent(reason: &str) -> String {
+    format!("<p class=\"absent\">{}</p>", escaped(reason))
+}
+
 /// Figures side by side where there is room.
 pub fn grid(figures: &[String]) -> String {
     format!("<div class=\"grid\">{}</div>", figures.concat())

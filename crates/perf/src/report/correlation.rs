@@ -1,0 +1,123 @@
+//! What goes with what: rank correlations of the measured rows, and what the fitted model leans on.
+
+use super::Section;
+use super::statistics::rank_correlation;
+use crate::plot::{Bar, Series, bars, figure, grid, heat_map, wide};
+use crate::{Machine, Operands, Product, Row, Work};
+
+/// Features of a target that are shown.
+const SHOWN: usize = 10;
+/// Rows that a correlation needs.
+const LEAST_ROWS: usize = 10;
+
+type Quantity = fn(&Row, Option<&Work>) -> Option<f64>;
+
+/// What is correlated: inputs, the configuration, then what was measured.
+const QUANTITIES: [(&str, Quantity); 20] = [
+    ("M", |row, _| Some(row.m as f64)),
+    ("N", |row, _| Some(row.n as f64)),
+    ("K", |row, _| Some(row.k as f64)),
+    ("operations", |row, _| Some(row.ops())),
+    ("bytes", |_, work| Some(work?.bytes())),
+    ("intensity", |row, work| Some(row.ops() / work?.bytes())),
+    ("roofline time", |_, work| Some(work?.roofline_s())),
+    ("tile M", |row, _| had(row.tile_m)),
+    ("tile N", |row, _| had(row.tile_n)),
+    ("stages", |row, _| had(row.stages)),
+    ("threads", |row, _| had(row.threads)),
+    ("registers", |row, _| had(row.registers)),
+    ("shared memory", |row, _| had(row.shared_bytes)),
+    ("occupancy", |row, _| {
+        (row.occupancy > 0.0).then_some(row.occupancy)
+    }),
+    ("waves", |row, _| (row.waves > 0.0).then_some(row.waves)),
+    ("time", |row, _| row.time_s),
+    ("power", |row, _| row.power_w),
+    ("energy", |row, _| row.energy_j),
+    ("throughput", |row, _| Some(row.ops() / row.time_s?)),
+    ("throughput / W", |row, _| Some(row.ops() / row.energy_j?)),
+];
+
+/// A number that a kernel has; 0 means it has none.
+fn had(number: usize) -> Option<f64> {
+    (number > 0).then_some(number as f64)
+}
+
+/// The heat map.
+pub(super) fn heat(rows: &[&Row], machine: Option<&Machine>) -> Section {
+    Section {
+        anchor: "correlation",
+        heading: "Correlation",
+        explanation: "Spearman's rank correlation over all sound rows that have both quantities: 1 rises together, -1 falls as the \
+                      other rises, a dash means that one of them does not vary. No unit."
+            .to_owned(),
+        body: drawn(rows, machine),
+    }
+}
+
+fn drawn(rows: &[&Row], machine: Option<&Machine>) -> Result<String, String> {
+    if rows.len() < LEAST_ROWS {
+        return Err(format!("{} sound rows are too few to correlate.", rows.len()));
+    }
+    let works: Vec<Option<Work>> = rows.iter().map(|row| work(row, machine)).collect();
+    let columns: Vec<(&str, Vec<Option<f64>>)> = QUANTITIES
+        .iter()
+        .map(|(name, of)| {
+            let values = rows.iter().zip(&works).map(|(row, work)| of(row, work.as_ref()));
+            (*name, values.collect::<Vec<_>>())
+        })
+        .filter(|(_, values)| values.iter().flatten().count() >= LEAST_ROWS)
+        .collect();
+    let mut values = vec![vec![1.0; columns.len()]; columns.len()];
+    for (row, (_, left)) in columns.iter().enumerate() {
+        for (column, (_, right)) in columns.iter().enumerate().skip(row + 1) {
+            let correlation = rank_correlation(left, right);
+            (values[row][column], values[column][row]) = (correlation, correlation);
+        }
+    }
+    let names: Vec<&str> = columns.iter().map(|(name, _)| *name).collect();
+    let svg = heat_map("rank correlations", &names, &values);
+    Ok(wide(
+        "Rank correlation of what was chosen and what was measured",
+        "",
+        &svg,
+    ))
+}
+
+/// Bytes and operations of a row; `None` for a kernel whose types its name does not tell.
+pub(super) fn work(row: &Row, machine: Option<&Machine>) -> Option<Work> {
+    let operands = Operands::of_kernel(&row.kernel).ok()?;
+    Some(Work::new(&operands, &Product::of_row(row), &row.output, machine?))
+}
+
+/// Bars of what the model leans on.
+pub(super) fn importances(importances: &[(String, Vec<(String, f64)>)]) -> Section {
+    let pictures: Vec<_> = importances
+        .iter()
+        .map(|(target, features)| {
+            let mut features: Vec<_> = features.iter().filter(|(_, share)| *share > 0.0).collect();
+            features.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let bar = |(name, share): &&(String, f64)| Bar {
+                name: name.replace('_', " "),
+                value: 100.0 * share,
+                interval: None,
+                title: format!("{name}: {:.2} % of the gain", 100.0 * share),
+            };
+            let shown: Vec<_> = features.iter().take(SHOWN).map(bar).collect();
+            let svg = bars(&format!("importances for {target}"), Series(0), "%", &shown);
+            figure(&format!("For {target}"), "", &svg)
+        })
+        .collect();
+    Section {
+        anchor: "importances",
+        heading: "What the model leans on",
+        explanation: format!(
+            "Share of the error that splits on a feature took away while fitting, the {SHOWN} largest. Features that go together share \
+             their importance by chance."
+        ),
+        body: match pictures.is_empty() {
+            false => Ok(grid(&pictures)),
+            true => Err("No fitted model: name one, or a set to fit.".to_owned()),
+        },
+    }
+}

@@ -1,0 +1,70 @@
+//! The roofline: every row under the ceilings of the machine.
+
+use super::correlation::work;
+use super::{Section, kernel_series};
+use crate::plot::{Axis, Chart, legend, wide};
+use crate::{Machine, Row};
+
+const SIZE: (f64, f64) = (860.0, 460.0);
+
+/// Every row by what it computes for a byte and what it reaches.
+pub(super) fn roofline(rows: &[&Row], machine: Option<&Machine>) -> Section {
+    Section {
+        anchor: "roofline",
+        heading: "Roofline",
+        explanation: "Every sound row: operations for each byte that has to be moved once (weights with their scales, activations, output), \
+                      and operations a second. Dashed: the machine's own ceilings, measured. Rows above the slope were served by a cache."
+            .to_owned(),
+        body: machine
+            .and_then(|machine| drawn(rows, machine))
+            .ok_or_else(|| "No rows, or no kernel whose types its name tells.".to_owned()),
+    }
+}
+
+fn drawn(rows: &[&Row], machine: &Machine) -> Option<String> {
+    let point = |row: &&Row| {
+        let work = work(row, Some(machine))?;
+        Some((work.ops / work.bytes(), work.ops / row.time_s?))
+    };
+    let points: Vec<_> = rows.iter().filter_map(point).collect();
+    let ceilings = [
+        ("8-bit integers", machine.int8_ops_per_s),
+        ("16-bit floats", machine.half_ops_per_s),
+        ("32-bit floats", machine.float_ops_per_s),
+    ];
+    let highest = ceilings.map(|ceiling| ceiling.1).into_iter().fold(0.0, f64::max);
+    let x = Axis::log("operations a byte", "OP/B", points.iter().map(|point| point.0))?;
+    let y = Axis::log(
+        "operations a second",
+        "OPS",
+        points.iter().map(|point| point.1).chain([highest]),
+    )?;
+    let (left, right, bottom) = (x.least(), x.most(), y.least());
+    let bandwidth = machine.read_bytes_per_s;
+    let mut chart = Chart::new("operations a second over operations a byte", SIZE, x, y);
+    let kernels = kernel_series(rows);
+    for (series, kernel) in &kernels {
+        let those = rows.iter().filter(|row| row.kernel == *kernel).filter_map(point);
+        chart = chart.dots(*series, those);
+    }
+    let from = left.max(bottom / bandwidth);
+    let to = (highest / bandwidth).min(right);
+    chart = chart.rule((from, from * bandwidth), (to, to * bandwidth));
+    for (name, ceiling) in ceilings.into_iter().filter(|ceiling| ceiling.1 > 0.0) {
+        let text = format!("{name}: {}", crate::plot::quantity(ceiling, "OPS"));
+        chart = chart
+            .rule(
+                ((ceiling / bandwidth).clamp(left, right), ceiling),
+                (right, ceiling),
+            )
+            .words((right, ceiling), "end", &text);
+    }
+    let slope = format!("memory: {}", crate::plot::quantity(bandwidth, "B/s"));
+    let at = (from * to).sqrt();
+    chart = chart.words((at, at * bandwidth), "end", &format!("{slope}  "));
+    Some(wide(
+        "All rows under the machine's ceilings",
+        &legend(&kernels),
+        &chart.svg(),
+    ))
+}

@@ -1,0 +1,303 @@
+//! The paper's study of the naive tiled kernel: what the tile does to time and power.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::Section;
+use super::statistics::{quantile, sorted};
+use crate::Row;
+use crate::plot::{Axis, Chart, Series, figure, grid};
+
+const SIZE: (f64, f64) = (420.0, 300.0);
+/// The kernel with a tile of 1 to 32 elements a side, one thread an element.
+const KERNEL: &str = "sgemm_tiled";
+/// Tiles that get a number at the axis.
+const NUMBERED: [usize; 9] = [1, 4, 8, 12, 16, 20, 24, 28, 32];
+/// The paper's large products have no side below this.
+const LARGE: usize = 8192;
+/// Sides of products that count as large where none is.
+const LESS_LARGE: [usize; 3] = [4096, 2048, 1024];
+
+/// Answers to the paper's questions, for this machine.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TileStudy {
+    /// Products (with their layout and factors) measured in more than one tile.
+    pub products: usize,
+    /// Least side of those that count as large.
+    pub large_side: usize,
+    /// How many those are.
+    pub large_products: usize,
+    /// Tile 16 against 8 on large products: mean and most of time over time.
+    pub speedup_16_over_8: Option<[f64; 2]>,
+    /// Best against worst tile of 4 and more on large products: mean and most.
+    pub speedup_best_over_worst: Option<[f64; 2]>,
+    /// Tile 32 against 8 on large products: percent of the power less; mean and most.
+    pub power_saved_32_over_8_percent: Option<[f64; 2]>,
+    /// Which tile was the fastest of how many products.
+    pub fastest: BTreeMap<usize, usize>,
+    /// Which tile took the least energy of how many products.
+    pub most_frugal: BTreeMap<usize, usize>,
+}
+
+/// Rows of one product by tile.
+type Product<'a> = BTreeMap<usize, &'a Row>;
+
+fn products<'a>(rows: &[&'a Row]) -> Vec<Product<'a>> {
+    let mut products = BTreeMap::<String, Product<'a>>::new();
+    for row in rows.iter().filter(|row| row.kernel == KERNEL && row.tile_n > 0) {
+        let key = format!(
+            "{} {} {} {:?} {} {} {}",
+            row.m, row.n, row.k, row.layout, row.alpha, row.beta, row.output
+        );
+        products.entry(key).or_default().insert(row.tile_n, row);
+    }
+    products.into_values().filter(|tiles| tiles.len() > 1).collect()
+}
+
+fn least_side(product: &Product<'_>) -> usize {
+    product
+        .values()
+        .next()
+        .map_or(0, |row| row.m.min(row.n).min(row.k))
+}
+
+/// The answers; `None` where no product was measured in two tiles.
+pub(super) fn study(rows: &[&Row]) -> Option<TileStudy> {
+    let products = products(rows);
+    let of_side = |side: usize| products.iter().filter(move |product| least_side(product) >= side);
+    let large_side = std::iter::once(LARGE)
+        .chain(LESS_LARGE)
+        .find(|side| of_side(*side).count() > 0)
+        .unwrap_or(1);
+    let large: Vec<_> = of_side(large_side).collect();
+    let mean_and_most = |values: Vec<f64>| {
+        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        (!values.is_empty()).then(|| [values.iter().sum::<f64>() / values.len() as f64, most])
+    };
+    let each = |of: &dyn Fn(&Product<'_>) -> Option<f64>| {
+        mean_and_most(large.iter().filter_map(|product| of(product)).collect())
+    };
+    (!products.is_empty()).then(|| TileStudy {
+        products: products.len(),
+        large_side,
+        large_products: large.len(),
+        speedup_16_over_8: each(&|p| Some(p.get(&8)?.time_s? / p.get(&16)?.time_s?)),
+        speedup_best_over_worst: each(&best_over_worst),
+        power_saved_32_over_8_percent: each(&|p| {
+            Some(100.0 * (1.0 - p.get(&32)?.power_w? / p.get(&8)?.power_w?))
+        }),
+        fastest: winners(&products, |row| row.time_s),
+        most_frugal: winners(&products, |row| row.energy_j),
+    })
+}
+
+fn best_over_worst(product: &Product<'_>) -> Option<f64> {
+    let times = sorted(product.range(4..).filter_map(|(_, row)| row.time_s));
+    Some(times.last()? / times.first()?)
+}
+
+/// How often each tile is least, over products where two tiles were measured.
+fn winners(products: &[Product<'_>], of: fn(&Row) -> Option<f64>) -> BTreeMap<usize, usize> {
+    let mut winners = BTreeMap::new();
+    for product in products {
+        let measured: Vec<_> = product
+            .iter()
+            .filter_map(|(tile, row)| Some((*tile, of(row)?)))
+            .collect();
+        let least = measured.iter().min_by(|a, b| a.1.total_cmp(&b.1));
+        if let (Some((tile, _)), true) = (least, measured.len() > 1) {
+            *winners.entry(*tile).or_default() += 1;
+        }
+    }
+    winners
+}
+
+/// Time and power over the tile, and the answers in words.
+pub(super) fn section(rows: &[&Row], study: Option<&TileStudy>) -> Section {
+    Section {
+        anchor: "tiles",
+        heading: "The tile of the naive kernel",
+        explanation: format!(
+            "{KERNEL} computes one 32-bit float a thread in square tiles of 1 to 32: the paper's kernel. Each product is compared with \
+             itself at tile 16; line: the median over products, band: nine of ten."
+        ),
+        body: match study {
+            Some(study) => Ok(answers(study) + &pictures(&products(rows))),
+            None => Err(format!(
+                "No product was measured with {KERNEL} in more than one tile."
+            )),
+        },
+    }
+}
+
+fn answers(study: &TileStudy) -> String {
+    let on = format!(
+        "the {} products with no side below {}",
+        study.large_products, study.large_side
+    );
+    let mut sentences = Vec::new();
+    sentences.push(match study.speedup_16_over_8 {
+        Some([mean, most]) => format!(
+            "Is tile 16 up to 3.2 times as fast as tile 8 (the paper: 1.83 times on average, 3.29 at most)? Here, over {on}: {mean:.2} times on \
+             average, {most:.2} at most."
+        ),
+        None => "Tiles 8 and 16 were not both measured on large products.".to_owned(),
+    });
+    if let Some([mean, most]) = study.speedup_best_over_worst {
+        sentences.push(format!(
+            "The best tile of 4 and more against the worst: {mean:.2} times as fast on average, {most:.2} at most."
+        ));
+    }
+    sentences.push(match study.power_saved_32_over_8_percent {
+        Some([mean, most]) => format!(
+            "Does tile 32 take 22 % less power than tile 8? Here it takes {} on average ({} at the most favourable).",
+            less(mean),
+            less(most)
+        ),
+        None => "Power of tiles 8 and 32 was not both measured on large products.".to_owned(),
+    });
+    sentences.push(format!(
+        "Fastest tile by number of products: {}.",
+        counted(&study.fastest)
+    ));
+    if !study.most_frugal.is_empty() {
+        sentences.push(format!("Least energy: {}.", counted(&study.most_frugal)));
+    }
+    format!(
+        "<p class=\"answer\">{}</p>",
+        crate::plot::escaped(&sentences.join(" "))
+    )
+}
+
+fn less(percent: f64) -> String {
+    match percent {
+        p if p < 0.0 => format!("{:.1} % more", -p),
+        p => format!("{p:.1} % less"),
+    }
+}
+
+fn counted(winners: &BTreeMap<usize, usize>) -> String {
+    let mut winners: Vec<_> = winners.iter().collect();
+    winners.sort_by(|a, b| b.1.cmp(a.1));
+    let words = winners
+        .iter()
+        .map(|(tile, count)| format!("tile {tile} of {count}"));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn pictures(products: &[Product<'_>]) -> String {
+    let largest = products.iter().max_by(|a, b| {
+        let ops = |p: &Product<'_>| p.values().next().map_or(0.0, |row| row.ops());
+        (least_side(a), a.len())
+            .cmp(&(least_side(b), b.len()))
+            .then(ops(a).total_cmp(&ops(b)))
+    });
+    let pictures: Vec<_> = [
+        over_tile(
+            "Time against tile 16",
+            "time by that of tile 16",
+            "x",
+            products,
+            |row, at_16| Some(row.time_s? / at_16.time_s?),
+        ),
+        over_tile(
+            "Power against tile 16",
+            "power by that of tile 16",
+            "x",
+            products,
+            |row, at_16| Some(row.power_w? / at_16.power_w?),
+        ),
+        largest.and_then(|product| of_one("time", "s", product, |row| row.time_s)),
+        largest_with_power(products).and_then(|product| of_one("power", "W", product, |row| row.power_w)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    grid(&pictures)
+}
+
+/// The largest product whose power was measured in two tiles.
+fn largest_with_power<'p, 'a>(products: &'p [Product<'a>]) -> Option<&'p Product<'a>> {
+    let powered = |product: &Product<'_>| product.values().filter(|row| row.power_w.is_some()).count();
+    let largest = products
+        .iter()
+        .max_by_key(|product| (powered(product).min(6), least_side(product)))?;
+    (powered(largest) > 1).then_some(largest)
+}
+
+fn over_tile(
+    caption: &str,
+    title: &str,
+    unit: &'static str,
+    products: &[Product<'_>],
+    of: fn(&Row, &Row) -> Option<f64>,
+) -> Option<String> {
+    let mut by_tile = BTreeMap::<usize, Vec<f64>>::new();
+    for product in products {
+        let Some(at_16) = product.get(&16) else { continue };
+        for (tile, row) in product {
+            by_tile.entry(*tile).or_default().extend(of(row, at_16));
+        }
+    }
+    let bands: Vec<_> = by_tile
+        .into_iter()
+        .map(|(tile, values)| (tile as f64, sorted(values)))
+        .filter(|(_, values)| !values.is_empty())
+        .map(|(tile, values)| {
+            let [low, middle, high] = [0.05, 0.5, 0.95].map(|share| quantile(&values, share));
+            (tile, low, middle, high, values.len())
+        })
+        .collect();
+    let y = Axis::log(title, unit, bands.iter().flat_map(|band| [band.1, band.3]))?;
+    let band: Vec<_> = bands.iter().map(|&(x, low, _, high, _)| (x, low, high)).collect();
+    let mut chart = Chart::new(caption, SIZE, tile_axis(), y)
+        .rule((0.0, 1.0), (33.0, 1.0))
+        .band(Series(0), &band)
+        .line(Series(0), bands.iter().map(|band| (band.0, band.2)));
+    for (tile, low, middle, high, count) in &bands {
+        let title =
+            format!("tile {tile}: {middle:.2} times, nine of ten {low:.2} to {high:.2}; {count} products");
+        chart = chart.mark(Series(0), (*tile, *middle), &title);
+    }
+    Some(figure(caption, "", &chart.svg_named(&tile_numbers())))
+}
+
+fn of_one(
+    name: &str,
+    unit: &'static str,
+    product: &Product<'_>,
+    of: fn(&Row) -> Option<f64>,
+) -> Option<String> {
+    let points: Vec<_> = product
+        .iter()
+        .filter_map(|(tile, row)| Some((*tile as f64, of(row)?)))
+        .collect();
+    let row = product.values().next()?;
+    let y = match unit {
+        "W" => Axis::linear(name, unit, points.iter().map(|point| point.1).chain([0.0]))?,
+        _ => Axis::log(name, unit, points.iter().map(|point| point.1))?,
+    };
+    let caption = format!(
+        "{} of {} x {} x {} ({})",
+        if unit == "W" { "Power" } else { "Time" },
+        row.m,
+        row.n,
+        row.k,
+        format!("{:?}", row.layout).to_uppercase()
+    );
+    let mut chart = Chart::new(caption.clone(), SIZE, tile_axis(), y).line(Series(1), points.iter().copied());
+    for (tile, value) in points {
+        let title = format!("tile {tile}: {}", crate::plot::quantity(value, unit));
+        chart = chart.mark(Series(1), (tile, value), &title);
+    }
+    Some(figure(&caption, "", &chart.svg_named(&tile_numbers())))
+}
+
+fn tile_axis() -> Axis {
+    Axis::between("tile, elements a side", "", 0.0, 33.0)
+}
+
+fn tile_numbers() -> Vec<(f64, String)> {
+    NUMBERED.map(|tile| (tile as f64, tile.to_string())).to_vec()
+}

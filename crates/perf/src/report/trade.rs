@@ -1,0 +1,110 @@
+//! Time against energy: which configurations are on the front, where neither can be had for less of both.
+
+use std::collections::BTreeMap;
+
+use super::{Section, called, kernel_series};
+use crate::Row;
+use crate::plot::{Axis, Chart, NUM_SERIES, Series, figure, grid, legend, quantity};
+
+const SIZE: (f64, f64) = (420.0, 300.0);
+/// Products that are drawn.
+const SHOWN: usize = 6;
+/// Configurations with energy that a product needs.
+const LEAST_CONFIGS: usize = 3;
+
+/// The products with the most configurations.
+pub(super) fn section(rows: &[&Row]) -> Section {
+    let mut products = BTreeMap::<(usize, usize, usize), Vec<&Row>>::new();
+    for row in rows
+        .iter()
+        .filter(|row| row.energy_j.is_some_and(|energy| energy > 0.0))
+    {
+        products.entry((row.m, row.n, row.k)).or_default().push(row);
+    }
+    let mut products: Vec<_> = products
+        .into_iter()
+        .filter(|(_, rows)| rows.len() >= LEAST_CONFIGS)
+        .collect();
+    products.sort_by_key(|(shape, rows)| (std::cmp::Reverse(rows.len()), *shape));
+    products.truncate(SHOWN);
+    products.sort_by(|a, b| a.1[0].ops().total_cmp(&b.1[0].ops()));
+    let drawn: Vec<&Row> = products
+        .iter()
+        .flat_map(|(_, rows)| rows.iter().copied())
+        .collect();
+    let kernels = kernel_series(&drawn);
+    let pictures: Vec<_> = products
+        .iter()
+        .filter_map(|(shape, rows)| picture(*shape, rows, &kernels))
+        .collect();
+    Section {
+        anchor: "trade",
+        heading: "Time against energy",
+        explanation: format!(
+            "The {SHOWN} products with the most configurations whose energy was measured. A mark is a configuration; the line joins those that no other \
+             beats in both."
+        ),
+        body: match pictures.is_empty() {
+            false => Ok(legend(&kernels[..kernels.len().min(NUM_SERIES)]) + &grid(&pictures)),
+            true => Err(format!(
+                "No product has energy measured in {LEAST_CONFIGS} configurations or more (a machine that hides its counter has none)."
+            )),
+        },
+    }
+}
+
+fn picture((m, n, k): (usize, usize, usize), rows: &[&Row], kernels: &[(Series, String)]) -> Option<String> {
+    let points: Vec<_> = rows
+        .iter()
+        .filter_map(|row| Some((row.time_s?, row.energy_j?, *row)))
+        .collect();
+    let x = Axis::log("time of a product", "s", points.iter().map(|point| point.0))?;
+    let y = Axis::log("energy of a product", "J", points.iter().map(|point| point.1))?;
+    let mut chart = Chart::new(format!("energy over time of {m} x {n} x {k}"), SIZE, x, y).line(
+        Series(5),
+        front(points.iter().map(|point| (point.0, point.1)).collect()),
+    );
+    for (time, energy, row) in &points {
+        let series = kernels.iter().find(|(_, name)| *name == row.kernel)?.0;
+        let title = format!(
+            "{}: {}, {}, {}",
+            called(row),
+            quantity(*time, "s"),
+            quantity(*energy, "J"),
+            quantity(row.power_w.unwrap_or(f64::NAN), "W")
+        );
+        chart = chart.mark(series, (*time, *energy), &title);
+    }
+    let caption = format!("{m} x {n} x {k}: {} configurations", points.len());
+    Some(figure(&caption, "", &chart.svg()))
+}
+
+/// Points that no other beats in both coordinates, from the fastest on.
+fn front(mut points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
+    points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let mut least = f64::INFINITY;
+    points.retain(|point| {
+        let better = point.1 < least;
+        least = least.min(point.1);
+        better
+    });
+    points
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn front_holds_what_nothing_beats_in_both() {
+        let points = vec![
+            (2.0, 5.0),
+            (1.0, 9.0),
+            (3.0, 5.0),
+            (4.0, 1.0),
+            (1.0, 10.0),
+            (5.0, 2.0),
+        ];
+        assert_eq!(front(points), [(1.0, 9.0), (2.0, 5.0), (4.0, 1.0)]);
+    }
+}
