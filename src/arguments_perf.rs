@@ -182,8 +182,8 @@ pub enum Aim {
 /// Options of `report`.
 #[derive(Debug, Args)]
 pub struct Report {
-    /// A measured set (the folder `profile` wrote), a fitted model (a file, or a machine's name), or one of each.
-    #[arg(value_name = "DATA|MODEL", required = true, num_args = 1..=2)]
+    /// Measured sets (folders that `profile` wrote on one machine), a fitted model (a file, or a machine's name), or both.
+    #[arg(value_name = "DATA|MODEL", required = true)]
     pub sources: Vec<PathBuf>,
     /// The page to write; it opens without a network.
     #[arg(long, default_value = "report.html", value_name = "FILE")]

@@ -100,7 +100,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Select(options) => select::run(&options, &cli.common, terminal),
         Verb::Predict(options) => predict::run(&options, terminal),
         Verb::Cost(options) => cost::run(&options, terminal),
-        Verb::Report(options) => report::run(&options, terminal),
+        Verb::Report(options) => report::run(&options, &cli.common, terminal),
         Verb::Doctor => doctor::run(&cli.common, terminal),
         Verb::Completions { shell } => {
             let mut script = Vec::new();

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dualgrain_perf::report::{Findings, Summary, page};
-use dualgrain_perf::{Dataset, Model};
+use dualgrain_perf::report::{Findings, Regret, Summary, page, regrets};
+use dualgrain_perf::{By, Dataset, FitOptions, HeldOut, Model, held_out};
 use serde::Serialize;
 
+use crate::arguments::Common;
 use crate::arguments_perf::Report as Options;
 use crate::terminal::{Terminal, bytes};
 
@@ -19,28 +20,19 @@ struct Report {
 }
 
 /// Reads what was named, draws, writes.
-pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
-    let (mut data, mut model) = (None, None);
-    for source in &options.sources {
-        match read(source)? {
-            Source::Data(set) if data.is_none() => data = Some(set),
-            Source::Model(fitted) if model.is_none() => model = Some(fitted),
-            _ => bail!(
-                "{}: one measured set and one fitted model at most",
-                source.display()
-            ),
-        }
-    }
-    if let (Some(data), Some(model)) = (&data, &model) {
-        let (measured, fitted) = (&data.manifest.machine.name, &model.machine().name);
-        if measured != fitted {
-            bail!("the set was measured on {measured}, the model fitted on {fitted}");
-        }
-    }
+pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()> {
+    let (data, model) = read(&options.sources)?;
+    let learned = data
+        .as_ref()
+        .map(|data| learn(data, model.is_none(), common, terminal));
+    let learned = learned.unwrap_or_default();
+    let model = model.or(learned.model);
     let findings = Findings {
-        data: data.as_deref(),
-        machine: model.as_ref().map(|model| model.machine()),
-        ..Findings::default()
+        data: data.as_ref(),
+        machine: model.as_ref().map(Model::machine),
+        held_out: &learned.held_out,
+        fit: model.as_ref().map(Model::report),
+        regrets: &learned.regrets,
     };
     let (html, summary) = page(&findings);
     let out = &options.out;
@@ -53,27 +45,74 @@ pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
     terminal.result(&report, &text(&report))
 }
 
-/// What a path (or the name of a machine) stands for.
-enum Source {
-    Data(Box<Dataset>),
-    Model(Box<Model>),
+/// The measured sets that were named, together, and the fitted model.
+fn read(sources: &[PathBuf]) -> Result<(Option<Dataset>, Option<Model>)> {
+    let (folders, others): (Vec<_>, Vec<_>) = sources.iter().cloned().partition(|source| source.is_dir());
+    let model = match &others[..] {
+        [] => None,
+        [source] => Some(read_model(source)?),
+        [_, second, ..] => bail!("{}: only one fitted model can be reported on", second.display()),
+    };
+    let data = match folders.is_empty() {
+        true => None,
+        false => Some(Dataset::read_all(&folders)?),
+    };
+    if let (Some(data), Some(model)) = (&data, &model) {
+        let (measured, fitted) = (&data.manifest.machine.name, &model.machine().name);
+        if measured != fitted {
+            bail!("the set was measured on {measured}, the model fitted on {fitted}");
+        }
+    }
+    Ok((data, model))
 }
 
-fn read(source: &Path) -> Result<Source> {
-    if source.is_dir() {
-        return Ok(Source::Data(Box::new(Dataset::read(source)?)));
-    }
-    if source.is_file() {
-        return Ok(Source::Model(Box::new(Model::read(source)?)));
-    }
-    match source.to_str().filter(|name| !name.contains(['/', '\\', '.'])) {
-        Some(machine) => Ok(Source::Model(Box::new(Model::shipped(machine).with_context(
-            || format!("{machine}: neither a folder with a measured set nor a fitted model"),
-        )?))),
-        None => bail!(
+/// A file, or the name of a machine whose model comes with the program.
+fn read_model(source: &Path) -> Result<Model> {
+    let neither = || {
+        format!(
             "{}: neither a folder with a measured set nor a fitted model",
             source.display()
-        ),
+        )
+    };
+    if source.is_file() {
+        return Ok(Model::read(source)?);
+    }
+    match source.to_str().filter(|name| !name.contains(['/', '\\', '.'])) {
+        Some(machine) => Model::shipped(machine).with_context(neither),
+        None => bail!(neither()),
+    }
+}
+
+/// What fitting the set says.
+#[derive(Default)]
+struct Learned {
+    model: Option<Model>,
+    held_out: Vec<HeldOut>,
+    regrets: Vec<Regret>,
+}
+
+/// Fits the set for what the page shows of predictions. A set that teaches nothing is still drawn.
+fn learn(data: &Dataset, fit: bool, common: &Common, terminal: &Terminal) -> Learned {
+    let mut how = FitOptions::default();
+    if common.threads > 0 {
+        how.threads = common.threads;
+    }
+    terminal.say(&format!("learning from {} rows", data.rows.len()));
+    let held_out = match held_out(data, &how) {
+        Ok(held_out) => held_out,
+        Err(error) => {
+            terminal.say(&format!("nothing can be learned from this set: {error}"));
+            return Learned::default();
+        }
+    };
+    let goals = [By::Time, By::Energy];
+    Learned {
+        model: fit.then(|| Model::fit_with(data, &how).ok()).flatten(),
+        regrets: goals
+            .iter()
+            .flat_map(|by| regrets(data, &held_out, *by))
+            .collect(),
+        held_out,
     }
 }
 
@@ -90,10 +129,10 @@ fn text(report: &Report) -> String {
     );
     for (target, errors) in &summary.held_out {
         text += &format!(
-            "{target}: mean error {:.1} %, median {:.1} %, {:.1} % inside their interval, on shapes never seen\n",
+            "{target}: mean error {:.1} %, median {:.1} %, {:.1} % inside their 90 % interval, on shapes never seen\n",
             errors.mean_percent_error,
             errors.median_percent_error,
-            100.0 * errors.coverage
+            100.0 * errors.coverage.unwrap_or(f64::NAN)
         );
     }
     for (section, reason) in &summary.absent {

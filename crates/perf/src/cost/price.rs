@@ -62,12 +62,16 @@ impl<'a> Prices<'a> {
 
 fn least(model: &Model, scheme: Scheme, product: &Product<'_>, by: By) -> Result<Price, PerfError> {
     let measured: Vec<&str> = model.kernels().collect();
-    let mut best: Option<(f64, Price)> = None;
+    // What was measured near goes before what was not.
+    let mut best: Option<((bool, f64), Price)> = None;
     let mut refusal = None;
     for kernel in scheme.kernels(&measured) {
         match model.best(kernel, product, by) {
             Ok((facts, prediction)) => {
-                let cost = prediction.cost(by).unwrap_or(f64::INFINITY);
+                let cost = (
+                    prediction.extrapolated,
+                    prediction.cost(by).unwrap_or(f64::INFINITY),
+                );
                 if best.as_ref().is_none_or(|(least, _)| cost < *least) {
                     let price = Price {
                         kernel: facts.kernel.clone(),

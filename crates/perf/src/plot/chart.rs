@@ -10,7 +10,7 @@ use super::page::escaped;
 pub const NUM_SERIES: usize = 6;
 
 /// Room right of and above the plot, and below it for numbers and the title.
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 18.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 46.0;
 /// Width of a digit of the numbers at the axes.

@@ -14,7 +14,8 @@ pub fn heat_map(label: &str, names: &[&str], values: &[Vec<f64>]) -> String {
     let side = NAMES + CELL * names.len() as f64;
     let mut svg = format!(
         "<svg viewBox=\"0 0 {:.0} {side:.0}\" role=\"img\" aria-label=\"{}\">",
-        side + 34.0,
+        // The last name leans over the edge.
+        side + 72.0,
         escaped(label)
     );
     for (index, name) in names.iter().enumerate() {

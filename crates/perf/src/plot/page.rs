@@ -13,13 +13,13 @@ body{background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif;
 h1{font-size:1.6rem;line-height:1.2;margin-bottom:.4rem}h2{font-size:1.25rem;margin:2.6rem 0 .4rem}
 p{max-width:46rem;margin:.5rem 0}p.note{color:var(--soft)}p.answer{border-left:3px solid var(--s0);padding-left:.8rem}
 p.absent{color:var(--soft);border:1px dashed var(--line);border-radius:6px;padding:.6rem .9rem}
-.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem 1.6rem;align-items:end}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr));gap:1rem 1.6rem;align-items:end}
 figure{margin:.8rem 0;min-width:0}figcaption{font-weight:600;font-size:.95rem}
 .wide{overflow-x:auto}.wide svg{min-width:40rem}
 .legend{display:flex;flex-wrap:wrap;gap:.1rem 1.1rem;margin:.2rem 0;font-size:.85rem;color:var(--soft)}
 .legend svg{display:inline-block;width:14px;height:14px;vertical-align:-2px;margin-right:.35rem}
-svg{width:100%;height:auto;display:block}svg text{fill:var(--ink);font-size:12px;font-variant-numeric:tabular-nums}
-svg text.title{fill:var(--soft)}svg text.words{fill:var(--soft)}svg text.over{fill:var(--over)}
+svg{width:100%;height:auto;display:block;overflow:visible}svg text{fill:var(--ink);font-size:12px;font-variant-numeric:tabular-nums}
+svg text.title{fill:var(--soft)}svg text.words{fill:var(--ink);paint-order:stroke;stroke:var(--page);stroke-width:4px;stroke-linejoin:round}svg text.over{fill:var(--over)}
 .s0{color:var(--s0)}.s1{color:var(--s1)}.s2{color:var(--s2)}.s3{color:var(--s3)}.s4{color:var(--s4)}.s5{color:var(--s5)}
 .grid line,svg .grid{stroke:var(--line);stroke-width:1}svg .axis{stroke:var(--soft);fill:none}
 svg .rule{stroke:var(--ink);stroke-width:1.2;stroke-dasharray:5 4;fill:none}

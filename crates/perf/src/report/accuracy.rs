@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
-use super::statistics::{median, quantile, sorted};
+use super::statistics::{quantile, sorted};
 use super::{Findings, Section};
-use crate::plot::{Axis, Chart, Series, figure, grid};
-use crate::{Interval, Prediction, Row};
+use crate::plot::{Axis, Chart, Series, figure, grid, note, quantity, table};
+use crate::{FitReport, Interval, Prediction, Row, Score, score};
 
 const SIZE: (f64, f64) = (420.0, 330.0);
 const SIZE_FLAT: (f64, f64) = (420.0, 240.0);
@@ -28,7 +26,7 @@ struct Target {
 
 const TARGETS: [Target; 5] = [
     Target {
-        key: "time",
+        key: "runtime",
         name: "time",
         unit: "s",
         measured: |row| row.time_s,
@@ -64,23 +62,6 @@ const TARGETS: [Target; 5] = [
     },
 ];
 
-/// Agreement of predictions and measurements of one target.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Errors {
-    /// Rows.
-    pub rows: usize,
-    /// Share of the variance explained.
-    pub r2: f64,
-    /// The same of the logarithms.
-    pub r2_log: f64,
-    /// Mean of |predicted / measured - 1|, percent.
-    pub mean_percent_error: f64,
-    /// Median of the same.
-    pub median_percent_error: f64,
-    /// Share of measurements inside their 90 % interval.
-    pub coverage: f64,
-}
-
 /// One row of one target.
 struct Pair {
     measured: f64,
@@ -105,38 +86,13 @@ fn pairs(findings: &Findings<'_>, target: &Target) -> Vec<Pair> {
     findings.held_out.iter().filter_map(pair).collect()
 }
 
-/// Errors of every target that was measured.
-pub(super) fn errors(findings: &Findings<'_>) -> BTreeMap<&'static str, Errors> {
-    let errors = TARGETS
-        .iter()
-        .filter_map(|target| Some((target.key, errors_of(&pairs(findings, target))?)));
-    errors.collect()
-}
-
-fn errors_of(pairs: &[Pair]) -> Option<Errors> {
-    if pairs.is_empty() {
-        return None;
-    }
-    let count = pairs.len() as f64;
-    let percent = || pairs.iter().map(|pair| relative(pair).abs());
-    let explained = |scale: fn(f64) -> f64| {
-        let mean = pairs.iter().map(|pair| scale(pair.measured)).sum::<f64>() / count;
-        let square = |value: f64| value * value;
-        let total: f64 = pairs.iter().map(|pair| square(scale(pair.measured) - mean)).sum();
-        let rest = pairs
-            .iter()
-            .map(|pair| square(scale(pair.measured) - scale(pair.predicted.value)));
-        1.0 - rest.sum::<f64>() / total.max(f64::MIN_POSITIVE)
+/// Agreement by target.
+pub(super) fn scores(findings: &Findings<'_>) -> BTreeMap<String, Score> {
+    let pair = |held_out: &'_ super::HeldOut| {
+        Some((findings.data?.rows.get(held_out.row_idx)?, held_out.prediction))
     };
-    let inside = pairs.iter().filter(|pair| pair.predicted.holds(pair.measured));
-    Some(Errors {
-        rows: pairs.len(),
-        r2: explained(|value| value),
-        r2_log: explained(f64::ln),
-        mean_percent_error: percent().sum::<f64>() / count,
-        median_percent_error: median(percent()),
-        coverage: inside.count() as f64 / count,
-    })
+    let pairs: Vec<_> = findings.held_out.iter().filter_map(pair).collect();
+    score(pairs.iter().map(|(row, prediction)| (*row, prediction)))
 }
 
 /// Percent that a prediction is too high.
@@ -148,9 +104,10 @@ const UNSEEN: &str = "Every row is predicted by a model that never saw a row of 
 
 /// One picture a target: predicted over measured.
 pub(super) fn agreement(findings: &Findings<'_>) -> Section {
+    let scores = scores(findings);
     let pictures: Vec<_> = TARGETS
         .iter()
-        .filter_map(|target| agreement_of(target, &pairs(findings, target)))
+        .filter_map(|target| agreement_of(target, scores.get(target.key)?, &pairs(findings, target)))
         .collect();
     Section {
         anchor: "agreement",
@@ -160,8 +117,7 @@ pub(super) fn agreement(findings: &Findings<'_>) -> Section {
     }
 }
 
-fn agreement_of(target: &Target, pairs: &[Pair]) -> Option<String> {
-    let errors = errors_of(pairs)?;
+fn agreement_of(target: &Target, score: &Score, pairs: &[Pair]) -> Option<String> {
     let both = || {
         pairs
             .iter()
@@ -172,14 +128,10 @@ fn agreement_of(target: &Target, pairs: &[Pair]) -> Option<String> {
     let (low, high) = (x.least(), x.most());
     let points = pairs.iter().map(|pair| (pair.measured, pair.predicted.value));
     let caption = format!(
-        "{}: mean error {:.1} %, median {:.1} %, R² {:.4} ({:.4} of logarithms), {:.1} % inside their 90 % interval; {} rows",
+        "{} ({} rows): {}",
         capital(target.name),
-        errors.mean_percent_error,
-        errors.median_percent_error,
-        errors.r2,
-        errors.r2_log,
-        100.0 * errors.coverage,
-        errors.rows
+        pairs.len(),
+        words(score)
     );
     let svg = Chart::new(format!("predicted over measured {}", target.name), SIZE, x, y)
         .density(Series(0), points)
@@ -249,6 +201,73 @@ fn by_size_of(target: &Target, pairs: &[Pair]) -> Option<String> {
         chart = chart.mark(Series(0), (*x, *middle), &title);
     }
     Some(figure(&capital(target.name), "", &chart.svg()))
+}
+
+fn words(score: &Score) -> String {
+    let inside = score.coverage.map_or_else(String::new, |coverage| {
+        format!(", {:.1} % inside their 90 % interval", 100.0 * coverage)
+    });
+    format!(
+        "mean error {:.1} %, median {:.1} %, R² {:.4} ({:.4} of logarithms){inside}",
+        score.mean_percent_error, score.median_percent_error, score.r2, score.r2_log
+    )
+}
+
+/// The table of both splits, as it is kept with the model.
+pub(super) fn fitted(fit: Option<&FitReport>) -> Section {
+    Section {
+        anchor: "scores",
+        heading: "How good the fitted model is",
+        explanation: "Split by shape: judged on shapes of which it had seen no row. Split at random, the paper's protocol: judged on rows whose neighbours \
+                      it had seen, which flatters."
+            .to_owned(),
+        body: fit.map(scores_table).ok_or_else(|| NO_MODEL.to_owned()),
+    }
+}
+
+/// Why what comes from a model is not there.
+pub(super) const NO_MODEL: &str = "No model could be fitted to this set, and none was named.";
+
+fn scores_table(fit: &FitReport) -> String {
+    let mut rows = Vec::new();
+    for (split, scores) in &fit.scores {
+        for target in &TARGETS {
+            let Some(score) = scores.get(target.key) else {
+                continue;
+            };
+            let squared = match target.unit {
+                "s" | "J" => format!("{:.3e} {}²", score.mse, target.unit),
+                unit => format!("{:.3e} ({unit})²", score.mse),
+            };
+            rows.push(vec![
+                format!("{}, by {split}", target.name),
+                format!("{:.4}", score.r2),
+                format!("{:.4}", score.r2_log),
+                squared,
+                quantity(score.mae, target.unit),
+                format!("{:.2} %", score.mean_percent_error),
+                format!("{:.2} %", score.median_percent_error),
+                score
+                    .coverage
+                    .map_or("-".to_owned(), |coverage| format!("{:.1} %", 100.0 * coverage)),
+            ]);
+        }
+    }
+    let header = [
+        "target and split",
+        "R²",
+        "R² of logarithms",
+        "mean squared error",
+        "mean absolute error",
+        "mean error",
+        "median error",
+        "inside 90 % interval",
+    ];
+    let learned = format!(
+        "{} rows ({} with power) of {} shapes, learned by {}, seed {}.",
+        fit.num_rows, fit.num_power_rows, fit.num_shapes, fit.learner, fit.seed
+    );
+    note(&learned) + &table(&header, &rows)
 }
 
 fn drawn(findings: &Findings<'_>, pictures: &[String]) -> Result<String, String> {

@@ -1,12 +1,10 @@
-//! What goes with what: rank correlations of the measured rows, and what the fitted model leans on.
+//! What goes with what: rank correlations of the measured rows.
 
 use super::Section;
 use super::statistics::rank_correlation;
-use crate::plot::{Bar, Series, bars, figure, grid, heat_map, wide};
+use crate::plot::{heat_map, wide};
 use crate::{Machine, Operands, Product, Row, Work};
 
-/// Features of a target that are shown.
-const SHOWN: usize = 10;
 /// Rows that a correlation needs.
 const LEAST_ROWS: usize = 10;
 
@@ -88,36 +86,4 @@ fn drawn(rows: &[&Row], machine: Option<&Machine>) -> Result<String, String> {
 pub(super) fn work(row: &Row, machine: Option<&Machine>) -> Option<Work> {
     let operands = Operands::of_kernel(&row.kernel).ok()?;
     Some(Work::new(&operands, &Product::of_row(row), &row.output, machine?))
-}
-
-/// Bars of what the model leans on.
-pub(super) fn importances(importances: &[(String, Vec<(String, f64)>)]) -> Section {
-    let pictures: Vec<_> = importances
-        .iter()
-        .map(|(target, features)| {
-            let mut features: Vec<_> = features.iter().filter(|(_, share)| *share > 0.0).collect();
-            features.sort_by(|a, b| b.1.total_cmp(&a.1));
-            let bar = |(name, share): &&(String, f64)| Bar {
-                name: name.replace('_', " "),
-                value: 100.0 * share,
-                interval: None,
-                title: format!("{name}: {:.2} % of the gain", 100.0 * share),
-            };
-            let shown: Vec<_> = features.iter().take(SHOWN).map(bar).collect();
-            let svg = bars(&format!("importances for {target}"), Series(0), "%", &shown);
-            figure(&format!("For {target}"), "", &svg)
-        })
-        .collect();
-    Section {
-        anchor: "importances",
-        heading: "What the model leans on",
-        explanation: format!(
-            "Share of the error that splits on a feature took away while fitting, the {SHOWN} largest. Features that go together share \
-             their importance by chance."
-        ),
-        body: match pictures.is_empty() {
-            false => Ok(grid(&pictures)),
-            true => Err("No fitted model: name one, or a set to fit.".to_owned()),
-        },
-    }
 }

@@ -4,6 +4,7 @@
 
 mod accuracy;
 mod correlation;
+mod importance;
 mod machine;
 mod regret;
 mod resources;
@@ -16,9 +17,9 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::plot::{Page, quantity};
-use crate::{Dataset, Machine, Manifest, Prediction, Row};
+use crate::{Dataset, FitReport, HeldOut, Machine, Manifest, Row, Score};
 
-pub use regret::{Regret, RegretSummary};
+pub use regret::{Regret, RegretSummary, regrets};
 pub use tiles::TileStudy;
 
 /// What a page is made of; what is absent is said to be.
@@ -30,19 +31,10 @@ pub struct Findings<'a> {
     pub machine: Option<&'a Machine>,
     /// Predictions of rows of `data`, each by a model that never saw the row's shape.
     pub held_out: &'a [HeldOut],
-    /// What the fitted model leans on, for each target: feature and share.
-    pub importances: &'a [(String, Vec<(String, f64)>)],
+    /// How the fitted model came about and what it leans on.
+    pub fit: Option<&'a FitReport>,
     /// What was lost by choosing by prediction, on shapes the model never saw.
     pub regrets: &'a [Regret],
-}
-
-/// A row and what a model that never saw its shape says of it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct HeldOut {
-    /// Index of the row in its set.
-    pub row_idx: usize,
-    /// What was predicted.
-    pub prediction: Prediction,
 }
 
 /// The page in figures.
@@ -60,8 +52,8 @@ pub struct Summary {
     pub marks: BTreeMap<String, usize>,
     /// Sound rows by kernel.
     pub kernels: BTreeMap<String, usize>,
-    /// Errors on shapes the model never saw, by target.
-    pub held_out: BTreeMap<&'static str, accuracy::Errors>,
+    /// Agreement on shapes the model never saw, by target.
+    pub held_out: BTreeMap<String, Score>,
     /// The paper's questions about tiles, answered.
     pub tiles: Option<TileStudy>,
     /// What was lost by choosing by prediction.
@@ -89,11 +81,12 @@ pub fn page(findings: &Findings<'_>) -> (String, Summary) {
         .map(|data| &data.manifest.machine)
         .or(findings.machine);
     let study = tiles::study(&rows);
-    let sections = [
+    let sections = vec![
         accuracy::agreement(findings),
         accuracy::by_size(findings),
+        accuracy::fitted(findings.fit),
         regret::section(findings.regrets),
-        correlation::importances(findings.importances),
+        importance::section(findings.fit),
         correlation::heat(&rows, machine),
         tiles::section(&rows, study.as_ref()),
         resources::section(&rows),
@@ -137,7 +130,7 @@ fn summary(
         energy_rows: rows.iter().filter(|row| row.energy_j.is_some()).count(),
         marks,
         kernels,
-        held_out: accuracy::errors(findings),
+        held_out: accuracy::scores(findings),
         tiles,
         regret: RegretSummary::new(findings.regrets),
         absent: absent.collect(),

@@ -1,10 +1,13 @@
 //! What is lost by choosing by prediction.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::Section;
 use super::statistics::{quantile, sorted};
 use crate::plot::{Axis, Chart, Series, legend, wide};
+use crate::{By, Dataset, HeldOut, Operands, Row, Unit};
 
 const SIZE: (f64, f64) = (860.0, 320.0);
 
@@ -21,6 +24,85 @@ pub struct Regret {
     pub configs: usize,
     /// The chosen configuration's measured cost over the best measured one's, less 1.
     pub regret: f64,
+}
+
+/// What choosing by `held_out` would have lost on each product that was measured in two configurations or more of kernels that
+/// multiply the same types, for the same output. Rows without energy do not compete where energy counts.
+pub fn regrets(data: &Dataset, held_out: &[HeldOut], by: By) -> Vec<Regret> {
+    let mut products = BTreeMap::<(String, String), Vec<Candidate>>::new();
+    for held_out in held_out {
+        let Some(row) = data.rows.get(held_out.row_idx) else {
+            continue;
+        };
+        if let (Some(kind), Some(measured), Some(predicted)) =
+            (kind(row), measured(row, by), held_out.prediction.cost(by))
+        {
+            let product = format!(
+                "{} {} {} {} {:?} {} {} {}",
+                row.m, row.n, row.k, row.group_size, row.layout, row.alpha, row.beta, row.output
+            );
+            let shape = [row.m, row.n, row.k];
+            let candidate = Candidate {
+                shape,
+                measured,
+                predicted,
+            };
+            products.entry((kind, product)).or_default().push(candidate);
+        }
+    }
+    let compared = products.iter().filter(|(_, candidates)| candidates.len() > 1);
+    compared
+        .filter_map(|((kind, _), candidates)| lost(kind, by, candidates))
+        .collect()
+}
+
+/// One configuration of a product.
+struct Candidate {
+    shape: [usize; 3],
+    measured: f64,
+    predicted: f64,
+}
+
+fn lost(kind: &str, by: By, candidates: &[Candidate]) -> Option<Regret> {
+    let chosen = candidates
+        .iter()
+        .min_by(|a, b| a.predicted.total_cmp(&b.predicted))?;
+    let best = candidates
+        .iter()
+        .min_by(|a, b| a.measured.total_cmp(&b.measured))?;
+    Some(Regret {
+        by: match by {
+            By::Time => "time",
+            By::Energy => "energy",
+            By::Edp => "energy x time",
+        }
+        .to_owned(),
+        kernel: kind.to_owned(),
+        shape: chosen.shape,
+        configs: candidates.len(),
+        regret: chosen.measured / best.measured - 1.0,
+    })
+}
+
+fn measured(row: &Row, by: By) -> Option<f64> {
+    match by {
+        By::Time => row.time_s,
+        By::Energy => row.energy_j,
+        By::Edp => Some(row.energy_j? * row.time_s?),
+    }
+}
+
+/// What a kernel multiplies: kernels of a kind compete.
+fn kind(row: &Row) -> Option<String> {
+    let operands = Operands::of_kernel(&row.kernel).ok()?;
+    let letter = match operands.unit {
+        Unit::Int8 => "int",
+        Unit::Half | Unit::Float => "float",
+    };
+    Some(match operands.a_bits == operands.b_bits {
+        true => format!("{letter}{}", operands.a_bits),
+        false => format!("w{}a{}", operands.b_bits, operands.a_bits),
+    })
 }
 
 /// All of them.

@@ -1,7 +1,7 @@
 //! Whole pages from little: what is there is drawn, what is not is said.
 
 use super::*;
-use crate::{Cut, Interval, Layout, MachineKind, Manifest, Mark, PROTOCOL};
+use crate::{By, Cut, Interval, Layout, MachineKind, Manifest, Mark, PROTOCOL, Prediction};
 
 fn manifest() -> Manifest {
     Manifest {
@@ -92,8 +92,8 @@ fn drawn(data: &Dataset, held_out: &[HeldOut]) -> (String, Summary) {
 #[test]
 fn page_of_nothing_says_of_every_section_why_it_is_empty() {
     let (html, summary) = page(&Findings::default());
-    assert_eq!(summary.absent.len(), 10);
-    assert_eq!(html.matches("class=\"absent\"").count(), 10);
+    assert_eq!(summary.absent.len(), 11);
+    assert_eq!(html.matches("class=\"absent\"").count(), 11);
     assert!(!html.contains("<svg"));
 }
 
@@ -166,15 +166,14 @@ fn errors_are_those_of_a_small_case_by_hand() {
     };
     // 10 % too high, outside its interval; 2 % too low, inside. An index beyond the set is left out.
     let (html, summary) = drawn(&data, &[held_out(0, 1.1), held_out(1, 1.96), held_out(9, 1.0)]);
-    let time = &summary.held_out["time"];
-    assert_eq!(time.rows, 2);
+    let time = &summary.held_out["runtime"];
     assert!((time.mean_percent_error - 6.0).abs() < 1e-9);
-    assert!((time.coverage - 0.5).abs() < 1e-12);
+    assert!((time.coverage.unwrap() - 0.5).abs() < 1e-12);
     // Measured 1 and 2: variance 0.5; errors 0.1 and 0.04.
     assert!((time.r2 - (1.0 - 0.0116 / 0.5)).abs() < 1e-9);
     assert!((summary.held_out["power"].median_percent_error - 50.0).abs() < 1e-9);
     assert!(!summary.held_out.contains_key("energy"));
-    assert!(html.contains("Time: mean error 6.0 %"));
+    assert!(html.contains("Time (2 rows): mean error 6.0 %"));
 }
 
 #[test]
@@ -195,4 +194,43 @@ fn regret_is_told_for_each_goal_and_sorted() {
     assert_eq!((regret.products, regret.worst_percent), (3, 10.0));
     assert!((regret.mean_percent - 14.0 / 3.0).abs() < 1e-9);
     assert!(html.contains("w4a8 by time: mean 2.00 %, worst 4.0 %, 2 products"));
+}
+
+#[test]
+fn choice_is_regretted_by_what_was_measured() {
+    let data = dataset(vec![
+        tiled(512, 8, 1.0, Some(100.0)),
+        tiled(512, 16, 2.0, Some(10.0)),
+        tiled(512, 32, 4.0, None),
+        tiled(64, 8, 1.0, None),
+    ]);
+    let around = |value: f64| Interval {
+        value,
+        low: value,
+        high: value,
+    };
+    // Time is predicted the wrong way round for the first two, energy rightly.
+    let held_out: Vec<HeldOut> = [(0, 2.0, 100.0), (1, 1.0, 20.0), (2, 3.0, 5.0), (3, 1.0, 1.0)]
+        .map(|(row_idx, time, energy)| HeldOut {
+            row_idx,
+            prediction: Prediction {
+                time_s: around(time),
+                power_w: None,
+                energy_j: Some(around(energy)),
+                ops_per_s: around(1.0),
+                ops_per_j: None,
+                extrapolated: false,
+            },
+        })
+        .to_vec();
+    let by_time = regrets(&data, &held_out, By::Time);
+    assert_eq!(by_time.len(), 1, "a lone configuration is no choice");
+    assert_eq!((by_time[0].regret, by_time[0].configs), (1.0, 3));
+    assert_eq!(
+        (by_time[0].kernel.as_str(), by_time[0].shape),
+        ("float32", [512; 3])
+    );
+    let by_energy = regrets(&data, &held_out, By::Energy);
+    // The third has no energy and does not compete.
+    assert_eq!((by_energy[0].regret, by_energy[0].configs), (0.0, 2));
 }
