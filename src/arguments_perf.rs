@@ -137,6 +137,9 @@ pub struct Cost {
     /// How keys and values are cached [default: as the folder says, else int8, and f16 with bf16 linears].
     #[arg(long, value_enum)]
     pub kv: Option<Kv>,
+    /// What each product's kernel and size make least.
+    #[arg(long, value_enum, default_value_t = Aim::Time)]
+    pub by: Aim,
     /// Write a page with pictures.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,

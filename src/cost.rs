@@ -8,10 +8,11 @@ use dualgrain_format::{CacheScheme, GroupField, TensorScheme};
 use dualgrain_kernels::CacheFormat;
 use dualgrain_perf::cost::{self, BatchCost, Cost, Linear, Network, Prices, Request, Scheme};
 use dualgrain_perf::plot::quantity;
-use dualgrain_perf::{By, Interval, Model};
+use dualgrain_perf::{Interval, Model};
 
 use crate::arguments::{Kv, LmHead};
 use crate::arguments_perf::{Cost as Options, CostScheme};
+use crate::select::by;
 use crate::terminal::{Terminal, table};
 
 /// The kind of CPU that `--device cpu` means.
@@ -26,7 +27,7 @@ pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
     let (config, name) = read_config(&options.model)?;
     let network = network(&config, name);
     let request = request(options, &config);
-    let prices = &mut Prices::of_model(&model, request.group_size, By::Time);
+    let prices = &mut Prices::of_model(&model, request.group_size, by(options.by));
     let cost = cost::cost(&network, model.machine(), &request, prices)?;
     if let Some(path) = &options.html {
         std::fs::write(path, cost::page(&cost)).with_context(|| format!("writing {}", path.display()))?;

@@ -3,13 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dualgrain_perf::report::{Findings, Regret, Summary, page, regrets};
+use dualgrain_perf::report::{Choice, Findings, Summary, page};
+use dualgrain_perf::select::regrets;
 use dualgrain_perf::{By, Dataset, FitOptions, HeldOut, Model, held_out};
 use serde::Serialize;
 
 use crate::arguments::Common;
 use crate::arguments_perf::Report as Options;
 use crate::terminal::{Terminal, bytes};
+
+/// Kernels, or types, that come in several configurations.
+const CHOSEN_FROM: [&str; 2] = ["w4a8", "sgemm_tiled"];
 
 #[derive(Serialize)]
 struct Report {
@@ -32,7 +36,7 @@ pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()
         machine: model.as_ref().map(Model::machine),
         held_out: &learned.held_out,
         fit: model.as_ref().map(Model::report),
-        regrets: &learned.regrets,
+        choices: &learned.choices,
     };
     let (html, summary) = page(&findings);
     let out = &options.out;
@@ -88,7 +92,7 @@ fn read_model(source: &Path) -> Result<Model> {
 struct Learned {
     model: Option<Model>,
     held_out: Vec<HeldOut>,
-    regrets: Vec<Regret>,
+    choices: Vec<Choice>,
 }
 
 /// Fits the set for what the page shows of predictions. A set that teaches nothing is still drawn.
@@ -105,15 +109,29 @@ fn learn(data: &Dataset, fit: bool, common: &Common, terminal: &Terminal) -> Lea
             return Learned::default();
         }
     };
-    let goals = [By::Time, By::Energy];
     Learned {
         model: fit.then(|| Model::fit_with(data, &how).ok()).flatten(),
-        regrets: goals
-            .iter()
-            .flat_map(|by| regrets(data, &held_out, *by))
-            .collect(),
+        choices: choices(data, &held_out),
         held_out,
     }
+}
+
+/// Among which kernels there is something to choose, and what choosing by prediction loses there.
+fn choices(data: &Dataset, held_out: &[HeldOut]) -> Vec<Choice> {
+    let mut choices = Vec::new();
+    for kernel in CHOSEN_FROM {
+        for (name, by) in [("time", By::Time), ("energy", By::Energy)] {
+            // Too few products in too few configurations: the page does without.
+            if let Ok(regrets) = regrets(data, held_out, kernel, by) {
+                choices.push(Choice {
+                    by: name,
+                    kernel: kernel.to_owned(),
+                    regrets,
+                });
+            }
+        }
+    }
+    choices
 }
 
 fn text(report: &Report) -> String {

@@ -63,7 +63,7 @@ pub fn run(options: &Select, common: &Common, terminal: &Terminal) -> Result<()>
     terminal.result(&choice, &text(&choice))
 }
 
-fn by(aim: Aim) -> By {
+pub fn by(aim: Aim) -> By {
     match aim {
         Aim::Time => By::Time,
         Aim::Energy => By::Energy,

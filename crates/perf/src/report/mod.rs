@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::plot::{Page, quantity};
 use crate::{Dataset, FitReport, HeldOut, Machine, Manifest, Row, Score};
 
-pub use regret::{Regret, RegretSummary, regrets};
+pub use regret::{Choice, ChoiceSummary};
 pub use tiles::TileStudy;
 
 /// What a page is made of; what is absent is said to be.
@@ -34,7 +34,7 @@ pub struct Findings<'a> {
     /// How the fitted model came about and what it leans on.
     pub fit: Option<&'a FitReport>,
     /// What was lost by choosing by prediction, on shapes the model never saw.
-    pub regrets: &'a [Regret],
+    pub choices: &'a [Choice],
 }
 
 /// The page in figures.
@@ -57,7 +57,7 @@ pub struct Summary {
     /// The paper's questions about tiles, answered.
     pub tiles: Option<TileStudy>,
     /// What was lost by choosing by prediction.
-    pub regret: Option<RegretSummary>,
+    pub regret: Vec<ChoiceSummary>,
     /// Sections that could not be drawn, and why.
     pub absent: BTreeMap<&'static str, String>,
 }
@@ -85,7 +85,7 @@ pub fn page(findings: &Findings<'_>) -> (String, Summary) {
         accuracy::agreement(findings),
         accuracy::by_size(findings),
         accuracy::fitted(findings.fit),
-        regret::section(findings.regrets),
+        regret::section(findings.choices),
         importance::section(findings.fit),
         correlation::heat(&rows, machine),
         tiles::section(&rows, study.as_ref()),
@@ -132,7 +132,7 @@ fn summary(
         kernels,
         held_out: accuracy::scores(findings),
         tiles,
-        regret: RegretSummary::new(findings.regrets),
+        regret: regret::summaries(findings.choices),
         absent: absent.collect(),
     }
 }

@@ -1,7 +1,8 @@
 //! Whole pages from little: what is there is drawn, what is not is said.
 
 use super::*;
-use crate::{By, Cut, Interval, Layout, MachineKind, Manifest, Mark, PROTOCOL, Prediction};
+use crate::select::Regret;
+use crate::{Cut, Interval, Layout, MachineKind, Manifest, Mark, PROTOCOL, Prediction};
 
 fn manifest() -> Manifest {
     Manifest {
@@ -177,60 +178,31 @@ fn errors_are_those_of_a_small_case_by_hand() {
 }
 
 #[test]
-fn regret_is_told_for_each_goal_and_sorted() {
-    let regret = |by: &str, regret: f64| Regret {
-        by: by.to_owned(),
-        kernel: "w4a8".to_owned(),
-        shape: [16, 4096, 4096],
-        configs: 12,
+fn regret_is_told_for_each_goal() {
+    let regret = |regret: f64| Regret {
+        m: 16,
+        n: 4096,
+        k: 4096,
+        group_size: 128,
+        candidates: 12,
+        chosen: "m<16>".to_owned(),
+        best: "m64".to_owned(),
         regret,
     };
-    let regrets = [regret("time", 0.04), regret("time", 0.0), regret("energy", 0.1)];
+    let choice = |by, regrets: &[f64]| Choice {
+        by,
+        kernel: "w4a8".to_owned(),
+        regrets: regrets.iter().copied().map(regret).collect(),
+    };
+    let choices = [choice("time", &[0.04, 0.0]), choice("energy", &[0.1])];
     let (html, summary) = page(&Findings {
-        regrets: &regrets,
+        choices: &choices,
         ..Findings::default()
     });
-    let regret = summary.regret.unwrap();
-    assert_eq!((regret.products, regret.worst_percent), (3, 10.0));
-    assert!((regret.mean_percent - 14.0 / 3.0).abs() < 1e-9);
-    assert!(html.contains("w4a8 by time: mean 2.00 %, worst 4.0 %, 2 products"));
-}
-
-#[test]
-fn choice_is_regretted_by_what_was_measured() {
-    let data = dataset(vec![
-        tiled(512, 8, 1.0, Some(100.0)),
-        tiled(512, 16, 2.0, Some(10.0)),
-        tiled(512, 32, 4.0, None),
-        tiled(64, 8, 1.0, None),
-    ]);
-    let around = |value: f64| Interval {
-        value,
-        low: value,
-        high: value,
-    };
-    // Time is predicted the wrong way round for the first two, energy rightly.
-    let held_out: Vec<HeldOut> = [(0, 2.0, 100.0), (1, 1.0, 20.0), (2, 3.0, 5.0), (3, 1.0, 1.0)]
-        .map(|(row_idx, time, energy)| HeldOut {
-            row_idx,
-            prediction: Prediction {
-                time_s: around(time),
-                power_w: None,
-                energy_j: Some(around(energy)),
-                ops_per_s: around(1.0),
-                ops_per_j: None,
-                extrapolated: false,
-            },
-        })
-        .to_vec();
-    let by_time = regrets(&data, &held_out, By::Time);
-    assert_eq!(by_time.len(), 1, "a lone configuration is no choice");
-    assert_eq!((by_time[0].regret, by_time[0].configs), (1.0, 3));
     assert_eq!(
-        (by_time[0].kernel.as_str(), by_time[0].shape),
-        ("float32", [512; 3])
+        (summary.regret.len(), summary.regret[1].regret.worst_regret),
+        (2, 0.1)
     );
-    let by_energy = regrets(&data, &held_out, By::Energy);
-    // The third has no energy and does not compete.
-    assert_eq!((by_energy[0].regret, by_energy[0].configs), (0.0, 2));
+    assert!(html.contains("w4a8 by time: mean 2.00 %, worst 4.0 %, 2 products"));
+    assert!(html.contains("m&lt;16&gt; was chosen, 10.0 % more than m64"));
 }
