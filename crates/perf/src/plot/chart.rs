@@ -230,19 +230,31 @@ impl Chart {
     pub fn svg(self) -> String {
         let mut svg = self.frame();
         svg += &self.y_numbers();
-        let mut free_from = 0.0;
-        for tick in self.x.ticks() {
-            let text = self.x.text(tick);
-            let half = DIGIT * text.chars().count() as f64 / 2.0;
-            let (x, _) = self.at((tick, 0.0));
-            // A number that would touch its neighbour is left out, its line stays.
-            let fits = x - half >= free_from && x + half <= self.size.0 + 4.0;
-            svg += &self.x_number(tick, if fits { &text } else { "" }, true);
-            if fits {
-                free_from = x + half + DIGIT;
-            }
+        let ticks = self.x.ticks();
+        let every = self.readable_stride(&ticks);
+        for (index, tick) in ticks.iter().enumerate() {
+            // What has no room for its number keeps its line.
+            let text = match index % every {
+                0 => self.x.text(*tick),
+                _ => String::new(),
+            };
+            svg += &self.x_number(*tick, &text, true);
         }
         self.closed(svg)
+    }
+
+    /// Every how many ticks of the x axis get a number, so that none touches its neighbour.
+    fn readable_stride(&self, ticks: &[f64]) -> usize {
+        let ends = |tick: &f64| {
+            let half = DIGIT * (self.x.text(*tick).chars().count() as f64 + 1.0) / 2.0;
+            let (x, _) = self.at((*tick, 0.0));
+            (x - half, x + half)
+        };
+        let readable = |every: &usize| {
+            let shown: Vec<_> = ticks.iter().step_by(*every).map(ends).collect();
+            shown.windows(2).all(|pair| pair[0].1 <= pair[1].0)
+        };
+        (1..=ticks.len()).find(readable).unwrap_or(1)
     }
 
     fn frame(&self) -> String {

@@ -13,4 +13,4 @@ pub use axis::{Axis, quantity};
 pub use bars::{Bar, bars};
 pub use chart::{Chart, NUM_SERIES, Series};
 pub use heat::heat_map;
-pub use page::{Page, absent, escaped, figure, grid, legend, note, table, wide};
+pub use page::{Page, absent, escaped, figure, grid, legend, note, table, under, wide};

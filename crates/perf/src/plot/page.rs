@@ -25,7 +25,7 @@ svg text.title{fill:var(--soft)}svg text.words{fill:var(--ink);paint-order:strok
 svg .rule{stroke:var(--ink);stroke-width:1.2;stroke-dasharray:5 4;fill:none}
 svg polyline{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}
 svg .dots{stroke:currentColor;stroke-width:2.2;stroke-linecap:round;stroke-opacity:.55;fill:none}
-svg .d0,svg .d1,svg .d2,svg .d3{fill:currentColor}svg .d0{fill-opacity:.3}svg .d1{fill-opacity:.5}svg .d2{fill-opacity:.75}
+svg .d0,svg .d1,svg .d2,svg .d3{fill:currentColor}svg .d0{fill-opacity:.4}svg .d1{fill-opacity:.6}svg .d2{fill-opacity:.8}
 svg .band{fill:currentColor;fill-opacity:.18;stroke:none}svg circle,svg rect,svg .mark{fill:currentColor}
 svg .cross{stroke:currentColor;stroke-width:2;fill:none}svg .span{fill-opacity:.35}svg .bar{fill-opacity:.8}
 svg .whisker{stroke:var(--ink);stroke-width:1.6;fill:none}
@@ -128,6 +128,11 @@ pub fn figure(caption: &str, legend: &str, svg: &str) -> String {
 /// The same for a picture that needs the whole width; narrow screens scroll it.
 pub fn wide(caption: &str, legend: &str, svg: &str) -> String {
     figure(caption, legend, &format!("<div class=\"wide\">{svg}</div>"))
+}
+
+/// A line under a caption.
+pub fn under(text: &str) -> String {
+    format!("<p class=\"legend\">{}</p>", escaped(text))
 }
 
 /// Marks and names of series.

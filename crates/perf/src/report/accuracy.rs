@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::statistics::{quantile, sorted};
 use super::{Findings, Section};
-use crate::plot::{Axis, Chart, Series, figure, grid, note, quantity, table};
+use crate::plot::{Axis, Chart, Series, figure, grid, note, quantity, table, under};
 use crate::{FitReport, Interval, Prediction, Row, Score, score};
 
 const SIZE: (f64, f64) = (420.0, 330.0);
@@ -127,17 +127,12 @@ fn agreement_of(target: &Target, score: &Score, pairs: &[Pair]) -> Option<String
     let y = Axis::log(format!("predicted {}", target.name), target.unit, both())?;
     let (low, high) = (x.least(), x.most());
     let points = pairs.iter().map(|pair| (pair.measured, pair.predicted.value));
-    let caption = format!(
-        "{} ({} rows): {}",
-        capital(target.name),
-        pairs.len(),
-        words(score)
-    );
+    let caption = format!("{}, {} rows", capital(target.name), pairs.len());
     let svg = Chart::new(format!("predicted over measured {}", target.name), SIZE, x, y)
         .density(Series(0), points)
         .rule((low, low), (high, high))
         .svg();
-    Some(figure(&caption, "", &svg))
+    Some(figure(&caption, &under(&words(score)), &svg))
 }
 
 /// One picture a target: error over the size of the product.
@@ -218,7 +213,7 @@ pub(super) fn fitted(fit: Option<&FitReport>) -> Section {
     Section {
         anchor: "scores",
         heading: "How good the fitted model is",
-        explanation: "Split by shape: judged on shapes of which it had seen no row. Split at random, the paper's protocol: judged on rows whose neighbours \
+        explanation: "Unseen shapes: judged on rows of shapes of which it had seen none. Random rows, the paper's protocol: judged on rows whose neighbours \
                       it had seen, which flatters."
             .to_owned(),
         body: fit.map(scores_table).ok_or_else(|| NO_MODEL.to_owned()),
@@ -230,17 +225,13 @@ pub(super) const NO_MODEL: &str = "No model could be fitted to this set, and non
 
 fn scores_table(fit: &FitReport) -> String {
     let mut rows = Vec::new();
-    for (split, scores) in &fit.scores {
+    for (split, name) in [("shape", "unseen shapes"), ("random", "random rows")] {
         for target in &TARGETS {
-            let Some(score) = scores.get(target.key) else {
-                continue;
-            };
-            let squared = match target.unit {
-                "s" | "J" => format!("{:.3e} {}²", score.mse, target.unit),
-                unit => format!("{:.3e} ({unit})²", score.mse),
-            };
+            let score = fit.scores.get(split).and_then(|scores| scores.get(target.key));
+            let Some(score) = score else { continue };
+            let squared = format!("{:.3e} {}²", score.mse, target.unit.replace('/', "²/"));
             rows.push(vec![
-                format!("{}, by {split}", target.name),
+                format!("{}, {name}", target.name),
                 format!("{:.4}", score.r2),
                 format!("{:.4}", score.r2_log),
                 squared,
@@ -254,7 +245,7 @@ fn scores_table(fit: &FitReport) -> String {
         }
     }
     let header = [
-        "target and split",
+        "target",
         "R²",
         "R² of logarithms",
         "mean squared error",

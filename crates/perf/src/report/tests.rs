@@ -174,7 +174,8 @@ fn errors_are_those_of_a_small_case_by_hand() {
     assert!((time.r2 - (1.0 - 0.0116 / 0.5)).abs() < 1e-9);
     assert!((summary.held_out["power"].median_percent_error - 50.0).abs() < 1e-9);
     assert!(!summary.held_out.contains_key("energy"));
-    assert!(html.contains("Time (2 rows): mean error 6.0 %"));
+    assert!(html.contains("Time, 2 rows"), "{html}");
+    assert!(html.contains("mean error 6.0 %"));
 }
 
 #[test]
