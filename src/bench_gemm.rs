@@ -12,7 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use dualgrain_format::GemmShape;
 use dualgrain_kernels::cuda::{
     Analytic, Buffer, CublasBf16, CublasLtInt8, CudaError, Device, Gemm, GemmConfig, GemmProblem,
-    GroupLength, Jit, Output, driver_version, enumerate, read_bytes_per_s, rotation_copies, select, times_s,
+    GroupLength, Jit, Output, driver_version, enumerate, read_bytes_per_s, rotation_copies, select,
+    stand_ins, times_s,
 };
 use dualgrain_perf::selection::Learned;
 use dualgrain_perf::{By, Model};
@@ -258,7 +259,7 @@ impl Bench<'_> {
         let chosen = select(problem, info)
             .with_context(|| format!("no kernel for {} on {}", problem.shape, info.name))?;
         let configs = match self.options.all_configs {
-            true => enumerate(problem, info),
+            true => [enumerate(problem, info), stand_ins(problem, info)].concat(),
             false => vec![chosen],
         };
         let tokens = operands.tokens(self.device, problem.shape.m)?;

@@ -293,6 +293,11 @@ impl Variant {
             }
     }
 
+    /// Whether the card has kernels of its own that are always faster: 1.25 to 2.5 times on an H200.
+    fn stands_in(&self, device: &DeviceInfo) -> bool {
+        matches!(self, Self::Ampere(_)) && device.capability == (9, 0)
+    }
+
     /// Whether its tiles are not out of proportion to the tokens.
     fn suits(&self, m: usize) -> bool {
         match self {
@@ -301,7 +306,6 @@ impl Variant {
                 gemm.tile_m <= least_tile_m(m.max(16)) && 4 * gemm.tile_m >= m.min(256)
             }
             Self::Gemv(gemv) => gemv.tile_m < 2 * m,
-            // On Hopper it is there to be tested.
             Self::Ampere(ampere) => ampere.tile_m < 2 * m.max(16) && 8 * ampere.tile_m >= m.min(512),
         }
     }
@@ -362,6 +366,19 @@ pub(super) fn splits_of(variant: &Variant) -> &'static [Split] {
 
 /// Everything worth a thought for a product on a card.
 pub fn enumerate(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
+    let mut configs = sensible(problem, device);
+    configs.retain(|config| !config.variant.stands_in(device));
+    configs
+}
+
+/// Kernels for other cards that could run a product on this one, for timing them where no such card is.
+pub fn stand_ins(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
+    let mut configs = sensible(problem, device);
+    configs.retain(|config| config.variant.stands_in(device));
+    configs
+}
+
+fn sensible(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
     let runnable = enumerate_all(problem, device).into_iter();
     // Of many rounds the last, incomplete one is not worth cutting tiles for.
     let rounds = |config: &GemmConfig| {

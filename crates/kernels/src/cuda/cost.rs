@@ -44,6 +44,16 @@ const STRIP_START_S: f64 = 0.3e-6;
 /// Bytes of activations it copies in a cycle beforehand.
 const STRIP_TOKEN_BYTES_PER_CYCLE: f64 = 64.0;
 
+/// Share of wgmma's rate that `gemm_w4a8_sm80` reaches with mma.sync on an H200, its only measured card: two strips a warp, and four.
+const MMA_SHARE: [f64; 2] = [0.30, 0.35];
+/// A warp's part of a block's copies and barriers, seconds, where products are short.
+const AMPERE_WARP_STEP_S: f64 = 9e-8;
+/// From its start to a CTA's first slot, seconds.
+const AMPERE_FILL_S: f64 = 2e-6;
+/// Meeting in the workspace: seconds, and seconds for each byte of sums.
+const AMPERE_MEETING_S: f64 = 0.3e-6;
+const AMPERE_MEETING_S_PER_BYTE: f64 = 3.5e-13;
+
 impl Cost for Analytic {
     fn time_s(&self, problem: &GemmProblem, config: &GemmConfig, device: &DeviceInfo) -> f64 {
         let work_s = match &config.variant {
@@ -138,23 +148,24 @@ fn strips_s(problem: &GemmProblem, gemv: &GemvSm90, device: &DeviceInfo) -> f64 
     STRIP_START_S + bytes / rate + tokens
 }
 
-/// Rounds of tiles at the rate of mma.sync, half of wgmma's.
+/// Rounds of tiles at the rate of mma.sync; CTAs that share a multiprocessor share it, but each waits for its own copies.
 fn ampere_s(problem: &GemmProblem, config: &GemmConfig, ampere: &GemmSm80, device: &DeviceInfo) -> f64 {
     let geometry = config.geometry(problem, device);
     let ctas = geometry.launch.grid[0] as usize;
     let resident = ampere.resident(problem.group, device);
-    let rounds = ctas.div_ceil(device.num_sms * resident) * resident.min(ctas.div_ceil(device.num_sms));
-    let tensor = (ampere.tile_m * ampere.tile_n() * BLOCK_K) as f64 / (MACS_PER_CYCLE / 2.0);
-    let unpack = (ampere.tile_n() / BLOCK_N * ampere.warps_m) as f64 * UNPACK_CYCLES;
-    let step_s = (tensor + unpack + STEP_CYCLES) / device.clock_hz;
-    let latency_s = LATENCY_S / (resident * (ampere.stages - 1)) as f64;
+    let rounds = ctas.div_ceil(device.num_sms * resident);
+    let beside = resident.min(ctas.div_ceil(device.num_sms));
+    let macs = (beside * ampere.tile_m * ampere.tile_n() * BLOCK_K) as f64;
+    let share = MMA_SHARE[usize::from(ampere.strips > 2)];
+    let tensor_s = macs / (MACS_PER_CYCLE * share * device.clock_hz);
+    let step_s = tensor_s.max((ampere.threads() / 32) as f64 * AMPERE_WARP_STEP_S);
     let blocks = (problem.k_blocks() * geometry.tiles).div_ceil(ctas);
     let sum_bytes = (4 * ctas * ampere.tile_m * ampere.tile_n()) as f64;
     let meeting_s = match geometry.cut_tiles {
         0 => 0.0,
-        _ => MEETING_S + sum_bytes * MEETING_S_PER_BYTE,
+        _ => AMPERE_MEETING_S + sum_bytes * AMPERE_MEETING_S_PER_BYTE,
     };
-    (rounds * blocks) as f64 * step_s.max(latency_s) + meeting_s
+    AMPERE_FILL_S + (rounds * blocks) as f64 * step_s + meeting_s
 }
 
 #[cfg(test)]
@@ -198,6 +209,26 @@ mod tests {
         ] {
             let chosen = choose(&problem(m, n, k), &h200(), &Analytic).unwrap();
             assert_eq!(chosen.to_string(), winner, "{m}x{n}x{k}");
+        }
+    }
+
+    #[test]
+    fn ampere_cuts_k_where_tiles_are_few_and_takes_large_tiles_where_they_are_many() {
+        let ampere = DeviceInfo {
+            capability: (8, 0),
+            ..h200()
+        };
+        for (m, splits, tile_n) in [
+            (64, Split::All, 128),
+            (256, Split::All, 128),
+            (4_096, Split::Whole, 256),
+        ] {
+            let chosen = choose(&problem(m, 4_096, 11_008), &ampere, &Analytic).unwrap();
+            assert_eq!(
+                (chosen.split, chosen.variant.tile_n()),
+                (splits, tile_n),
+                "M = {m}: {chosen}"
+            );
         }
     }
 

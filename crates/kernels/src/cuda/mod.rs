@@ -35,6 +35,7 @@ pub use cache::{CACHE_VARIABLE, Cache, Key};
 pub use ceiling::{read_bytes_per_s, read_memory_source};
 pub use config::{
     Cost, GemmConfig, GemmProblem, Geometry, Output, Split, TABLE, Variant, choose, enumerate, enumerate_all,
+    stand_ins,
 };
 pub use cost::Analytic;
 pub use cubin::{KernelUse, kernels};

@@ -7,8 +7,8 @@ use super::device::DeviceInfo;
 use super::launch::Launch;
 use super::packing::{BLOCK_K, BLOCK_N, GroupLength};
 
-/// CTAs of a multiprocessor that its registers allow.
-const MOST_RESIDENT: usize = 2;
+/// Tokens of a warp up to which two strips leave registers for a second CTA on a multiprocessor.
+const SHARED_WARP_TOKENS: usize = 32;
 /// Tiles of more strips are not cut along K: they leave no registers to meet with.
 const CUT_STRIPS: usize = 2;
 /// Blocks of K that a part of a tile has at least.
@@ -55,9 +55,11 @@ impl GemmSm80 {
         ]
     }
 
-    /// CTAs that fit a multiprocessor, by shared memory.
+    /// CTAs that fit a multiprocessor, by registers and shared memory.
     pub(super) fn resident(&self, group: GroupLength, device: &DeviceInfo) -> usize {
-        (device.shared_bytes / self.shared_bytes(group)).clamp(1, MOST_RESIDENT)
+        let few_registers = self.strips <= CUT_STRIPS && self.tile_m / self.warps_m <= SHARED_WARP_TOKENS;
+        let most = if few_registers { 2 } else { 1 };
+        (device.shared_bytes / self.shared_bytes(group)).clamp(1, most)
     }
 
     /// CTAs of a tile: as many as all multiprocessors hold at a time, with `LEAST_BLOCKS` of K each.
