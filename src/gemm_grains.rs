@@ -7,7 +7,7 @@
 use anyhow::{Context, Result};
 use dualgrain_format::GemmShape;
 use dualgrain_kernels::cuda::{
-    Analytic, FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GroupLength, Split, choose, times_s,
+    FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GroupLength, Split, select, times_s,
 };
 
 use crate::bench_gemm::{Bench, Shape};
@@ -97,7 +97,7 @@ impl Bench<'_> {
 
     fn chosen(&self, problem: GemmProblem) -> Result<Gemm> {
         let info = self.device.info();
-        let config = choose(&problem, info, &Analytic)
+        let config = select(&problem, info)
             .with_context(|| format!("no kernel for {} on {}", problem.shape, info.name))?;
         self.ready(problem, config)
     }
