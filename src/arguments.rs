@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::arguments_perf::{Cost, Fit, Predict, Report, Select};
+use crate::arguments_perf::{Cost, Fit, Predict, Profile, Report, Select};
 
 /// Quantizes, judges and runs language models with 4-bit weights and 8-bit activations.
 #[derive(Debug, Parser)]
@@ -79,6 +79,11 @@ pub enum Verb {
         after_help = "Example:\n  dualgrain fit bench/data/h200 --out h200.dgm\n  dualgrain fit --paper-log gpperf.csv --json"
     )]
     Fit(Fit),
+    /// Measure what matrix products cost in time, power and energy, correctness first.
+    #[command(
+        after_help = "Example:\n  dualgrain profile --device cuda:0 --out h200 --budget 20m --resume\n  dualgrain profile --device cpu --kernels gemm_w4a8 --out cpu\n  dualgrain profile merge shard0 shard1 --out h200"
+    )]
+    Profile(Profile),
     /// Say what a product costs in time, power and energy, with an error bar; no GPU is needed.
     #[command(
         after_help = "Example:\n  dualgrain predict --m 16 --n 4096 --k 4096\n  dualgrain predict --m 4096 --n 57344 --k 8192 --kernel bf16 --group-size 0 --json"

@@ -30,6 +30,7 @@ mod inspect;
 mod machine;
 mod plan;
 mod predict;
+mod profile;
 mod quantize;
 mod quickstart;
 mod report;
@@ -98,6 +99,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Quantize(options) => quantize::run(&options, &cli.common, terminal),
         Verb::Fit(options) => fit::run(&options, &cli.common, terminal),
         Verb::Select(options) => select::run(&options, &cli.common, terminal),
+        Verb::Profile(options) => profile::run(&options, &cli.common, terminal),
         Verb::Predict(options) => predict::run(&options, terminal),
         Verb::Cost(options) => cost::run(&options, terminal),
         Verb::Report(options) => report::run(&options, &cli.common, terminal),

@@ -13,7 +13,8 @@ use std::time::Instant;
 
 use dualgrain_kernels::cuda::{
     Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, GroupLength, Input, KernelUse, Output,
-    Source, TABLE, Variant, compiler_version, kernels, quantize_source, read_memory_source,
+    SGEMM_TILES, Source, TABLE, Variant, compiler_version, freivalds_sources, kernels, operand_sources,
+    quantize_source, read_memory_source, sgemm_source,
 };
 
 /// Compute capabilities and what the compiler calls them.
@@ -84,6 +85,19 @@ fn jobs() -> Vec<Job> {
             words: format!("read_memory {arch}"),
             threads: 512,
         });
+        let checks = operand_sources().into_iter().chain(freivalds_sources());
+        jobs.extend(checks.map(|source| Job {
+            words: format!("{} {arch} {:?}", source.name, source.macros),
+            source,
+            arch,
+            threads: 256,
+        }));
+        jobs.extend(SGEMM_TILES.map(|tile| Job {
+            source: sgemm_source(tile),
+            arch,
+            words: format!("sgemm_tiled {arch} tile {tile}"),
+            threads: tile * tile,
+        }));
         for (before, input) in Before::ALL.iter().flat_map(|b| Input::ALL.map(|i| (*b, i))) {
             let source = quantize_source(before, input);
             let words = format!("{} {arch} {before:?} {input:?}", source.name);

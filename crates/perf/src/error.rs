@@ -34,6 +34,22 @@ pub enum PerfError {
         /// What is wrong with it, what was expected, and what to do.
         what: String,
     },
+    /// A GPU.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] dualgrain_kernels::cuda::CudaError),
+    /// A kernel of the CPU.
+    #[error(transparent)]
+    Kernel(#[from] dualgrain_kernels::KernelError),
+    /// Operands that were drawn do not make a layer.
+    #[error("operands of a sweep: {what}")]
+    Operands {
+        /// The layer's own words.
+        what: String,
+    },
+    /// Energy was asked for and cannot be had.
+    #[error("the card shows no energy counter that moves")]
+    NoCounter,
     /// Sets that were not measured alike must not be mixed.
     #[error("{left} and {right} cannot be merged: {what}")]
     Mismatch {
@@ -93,6 +109,12 @@ pub enum PerfError {
 }
 
 impl PerfError {
+    pub(crate) fn operands(error: &impl std::fmt::Display) -> Self {
+        Self::Operands {
+            what: error.to_string(),
+        }
+    }
+
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }

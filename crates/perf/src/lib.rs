@@ -26,6 +26,7 @@ mod model_file;
 pub mod paper;
 pub mod plot;
 mod prediction;
+mod profile;
 mod query;
 pub mod report;
 mod row;
@@ -43,6 +44,9 @@ pub use machine::{Machine, MachineKind, Manifest, PROTOCOL};
 pub use metric::Score;
 pub use model::Model;
 pub use prediction::{By, COVERAGE, Interval, Prediction};
+#[cfg(feature = "cuda")]
+pub use profile::{EnergyTruth, check_energy, profile_gpu};
+pub use profile::{Merged, ProfileOptions, ProfileSummary, Space, Watch, merge, profile_cpu};
 pub use query::{ConfigFacts, Operands, Product, Query, Unit};
 pub use row::{Cut, Layout, Mark, Row};
 pub use work::Work;

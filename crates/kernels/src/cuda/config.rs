@@ -61,7 +61,7 @@ impl Output {
     }
 
     /// The number the kernels are compiled with.
-    fn code(self) -> i64 {
+    pub(super) fn code(self) -> i64 {
         match self {
             Self::F32 => 0,
             Self::F16 => 1,

@@ -55,7 +55,7 @@ pub(super) struct Algorithm {
     reserved: [i32; 4],
 }
 
-const BLAS: Places = Places {
+pub(super) const BLAS: Places = Places {
     what: "cuBLAS",
     variable: "DUALGRAIN_CUBLAS",
     names: &["libcublas.so.13", "libcublas.so.12", "libcublas.so"],
@@ -71,22 +71,22 @@ const BLAS_LT: Places = Places {
     remedy: "leave cublas-int8 out of the comparison",
 };
 
-const TYPE_BF16: i32 = 14;
+pub(super) const TYPE_BF16: i32 = 14;
 const TYPE_I8: i32 = 3;
 const TYPE_I32: i32 = 10;
-static TRANSPOSED: i32 = 1;
-const AS_IS: i32 = 0;
-const COMPUTE_F32: i32 = 68;
+pub(super) static TRANSPOSED: i32 = 1;
+pub(super) const AS_IS: i32 = 0;
+pub(super) const COMPUTE_F32: i32 = 68;
 const COMPUTE_I32: i32 = 72;
-const DEFAULT_ALGORITHM: i32 = -1;
+pub(super) const DEFAULT_ALGORITHM: i32 = -1;
 /// `CUBLASLT_MATMUL_DESC_TRANSA`, `CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES`.
 const PRODUCT_TRANSPOSE_A: i32 = 3;
 const WISH_WORKSPACE: i32 = 1;
 
 /// What NVIDIA advises for Hopper, and twice that.
-static WORKSPACE_BYTES: usize = 64 << 20;
+pub(super) static WORKSPACE_BYTES: usize = 64 << 20;
 
-fn check(call: &'static str, code: i32) -> Result<(), CudaError> {
+pub(super) fn check(call: &'static str, code: i32) -> Result<(), CudaError> {
     let words = match code {
         0 => return Ok(()),
         7 => "invalid value",

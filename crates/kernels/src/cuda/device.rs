@@ -291,7 +291,11 @@ impl Device {
         Ok(buffer)
     }
 
-    fn uninitialized(&self, len_bytes: usize) -> Result<Buffer, CudaError> {
+    /// Memory of the card with whatever is in it.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub(super) fn uninitialized(&self, len_bytes: usize) -> Result<Buffer, CudaError> {
         let driver = self.current()?;
         let mut address = 0;
         // SAFETY: writes one address. The driver refuses a length of 0; one byte is owned and never looked at then.
@@ -301,6 +305,7 @@ impl Device {
             device: self.clone(),
             address,
             len_bytes,
+            whole: None,
         })
     }
 
@@ -350,12 +355,28 @@ pub struct Buffer {
     device: Device,
     address: Address,
     len_bytes: usize,
+    /// The memory it is a part of, which frees it.
+    whole: Option<Arc<Buffer>>,
 }
 
 impl Buffer {
     /// Length in bytes.
     pub fn len_bytes(&self) -> usize {
         self.len_bytes
+    }
+
+    /// A part of a buffer, which lives as long as its parts. Parts may overlap; the stream's order is the caller's care.
+    ///
+    /// # Errors
+    /// A part that reaches beyond the end.
+    pub fn part(self: &Arc<Self>, offset_bytes: usize, len_bytes: usize) -> Result<Self, CudaError> {
+        self.check_range("part of a buffer", offset_bytes, len_bytes)?;
+        Ok(Self {
+            device: self.device.clone(),
+            address: self.address + offset_bytes as u64,
+            len_bytes,
+            whole: Some(Arc::clone(self)),
+        })
     }
 
     /// Its address on the card.
@@ -443,6 +464,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if self.whole.is_some() {
+            return;
+        }
         if let Ok(driver) = self.device.current() {
             // SAFETY: allocated once, freed once; the driver waits for work that uses it.
             unsafe { (driver.memory_free)(self.address) };

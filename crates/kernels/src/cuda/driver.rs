@@ -94,6 +94,7 @@ functions! {
         event_create = "cuEventCreate" (*mut Handle, u32);
         event_record = "cuEventRecord" (Handle, Handle);
         event_synchronize = "cuEventSynchronize" (Handle);
+        event_query = "cuEventQuery" (Handle);
         event_elapsed = "cuEventElapsedTime" (*mut f32, Handle, Handle);
         event_destroy = "cuEventDestroy_v2" (Handle);
         module_load = "cuModuleLoadData" (*mut Handle, *const c_void);
@@ -101,6 +102,7 @@ functions! {
         module_function = "cuModuleGetFunction" (*mut Handle, Handle, *const c_char);
         function_attribute = "cuFuncGetAttribute" (*mut i32, i32, Handle);
         set_function_attribute = "cuFuncSetAttribute" (Handle, i32, i32);
+        max_active_blocks = "cuOccupancyMaxActiveBlocksPerMultiprocessor" (*mut i32, Handle, i32, usize);
         launch = "cuLaunchKernelEx" (*const LaunchConfig, Handle, *mut *mut c_void, *mut *mut c_void);
         tensor_map = "cuTensorMapEncodeTiled" (
             *mut TensorMap, u32, u32, Address, *const u64, *const u64, *const u32, *const u32, u32, u32, u32, u32
@@ -120,6 +122,8 @@ const PLACES: Places = Places {
     remedy: "everything runs on the CPU",
 };
 
+/// `CUDA_ERROR_NOT_READY`.
+pub(super) const NOT_READY: i32 = 600;
 /// `CUDA_ERROR_NO_DEVICE`.
 pub(super) const NO_DEVICE: i32 = 100;
 

@@ -112,6 +112,44 @@ impl PackedLinear {
         })
     }
 
+    /// A layer whose image (as [`pack`] lays it out) and channel scales are on the card already.
+    ///
+    /// # Errors
+    /// Sizes the kernels cannot count, or buffers of other lengths.
+    pub fn from_parts(
+        (n, k): (usize, usize),
+        group: GroupLength,
+        image: Buffer,
+        s1: Arc<Buffer>,
+    ) -> Result<Self, CudaError> {
+        let expected = image_bytes((count("N", n)?, count("K", k)?), group)?;
+        let lengths = [
+            ("image", expected, image.len_bytes()),
+            ("s1", 4 * n, s1.len_bytes()),
+        ];
+        if let Some(&(what, expected, got)) = lengths.iter().find(|(_, expected, got)| expected != got) {
+            return Err(CudaError::Length { what, expected, got });
+        }
+        Ok(Self {
+            n,
+            k,
+            group,
+            image,
+            s1,
+            bias: None,
+        })
+    }
+
+    /// The packed image.
+    pub fn image(&self) -> &Buffer {
+        &self.image
+    }
+
+    /// The channel scales.
+    pub fn s1(&self) -> &Buffer {
+        &self.s1
+    }
+
     /// Output features and input features.
     pub fn shape(&self) -> (usize, usize) {
         (self.n, self.k)
@@ -220,8 +258,13 @@ impl QuantizedTokens {
     }
 
     /// Bytes between rows of codes.
-    pub(super) fn row_bytes(&self) -> usize {
+    pub fn row_bytes(&self) -> usize {
         self.row_bytes
+    }
+
+    /// The codes, rows padded to multiples of 16 bytes.
+    pub fn codes(&self) -> &Buffer {
+        &self.codes
     }
 
     /// Tokens and columns.
@@ -325,6 +368,11 @@ impl Gemm {
     /// The product.
     pub fn problem(&self) -> &GemmProblem {
         &self.problem
+    }
+
+    /// The compiled kernel.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
     }
 
     /// The configuration.

@@ -81,13 +81,13 @@ impl Drop for Graph<'_> {
 }
 
 /// A point in the stream's time.
-struct Event {
+pub(super) struct Event {
     device: Device,
     handle: Handle,
 }
 
 impl Event {
-    fn new(device: &Device) -> Result<Self, CudaError> {
+    pub fn new(device: &Device) -> Result<Self, CudaError> {
         let driver = device.current()?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes one handle.
@@ -99,15 +99,25 @@ impl Event {
         })
     }
 
-    fn record(&self) -> Result<(), CudaError> {
+    pub fn record(&self) -> Result<(), CudaError> {
         let driver = self.device.current()?;
         // SAFETY: both handles are alive.
         let code = unsafe { (driver.event_record)(self.handle, self.device.stream()) };
         driver.check("cuEventRecord", code)
     }
 
+    /// Whether everything before it has run.
+    pub fn has_passed(&self) -> Result<bool, CudaError> {
+        let driver = self.device.current()?;
+        // SAFETY: a recorded event.
+        match unsafe { (driver.event_query)(self.handle) } {
+            driver::NOT_READY => Ok(false),
+            code => driver.check("cuEventQuery", code).map(|()| true),
+        }
+    }
+
     /// Waits for this event and tells the time since an earlier one.
-    fn since_s(&self, earlier: &Self) -> Result<f64, CudaError> {
+    pub fn since_s(&self, earlier: &Self) -> Result<f64, CudaError> {
         let driver = self.device.current()?;
         // SAFETY: a recorded event.
         let code = unsafe { (driver.event_synchronize)(self.handle) };

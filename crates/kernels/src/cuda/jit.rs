@@ -264,6 +264,20 @@ impl Kernel {
         driver.check("cuFuncSetAttribute", code)
     }
 
+    /// Blocks of so many threads with so much dynamic shared memory that a multiprocessor holds at once.
+    ///
+    /// # Errors
+    /// A call that failed.
+    pub fn blocks_per_sm(&self, threads: usize, shared_bytes: usize) -> Result<usize, CudaError> {
+        let driver = self.device.current()?;
+        let (mut blocks, threads) = (0, i32::try_from(threads).unwrap_or(i32::MAX));
+        // SAFETY: a live function; writes one integer.
+        let code =
+            unsafe { (driver.max_active_blocks)(&raw mut blocks, self.function, threads, shared_bytes) };
+        driver.check("cuOccupancyMaxActiveBlocksPerMultiprocessor", code)?;
+        Ok(usize::try_from(blocks).unwrap_or(0))
+    }
+
     /// Registers a thread.
     pub fn num_registers(&self) -> i32 {
         self.num_registers

@@ -126,7 +126,7 @@ macro_rules! functions {
         }
 
         impl $name {
-            fn from_library(library: $crate::cuda::library::Library) -> Result<Self, $crate::cuda::CudaError> {
+            pub(super) fn from_library(library: $crate::cuda::library::Library) -> Result<Self, $crate::cuda::CudaError> {
                 Ok(Self {
                     $(
                         // SAFETY: the type is the one of NVIDIA's documentation; the library lives as long as the table.

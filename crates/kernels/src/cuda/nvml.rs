@@ -33,8 +33,25 @@ functions! {
         max_clock = "nvmlDeviceGetMaxClockInfo" (Handle, u32, *mut u32);
         temperature = "nvmlDeviceGetTemperature" (Handle, u32, *mut u32);
         throttle_reasons = "nvmlDeviceGetCurrentClocksThrottleReasons" (Handle, *mut u64);
+        field_values = "nvmlDeviceGetFieldValues" (Handle, i32, *mut FieldValue);
         utilization = "nvmlDeviceGetUtilizationRates" (Handle, *mut Utilization);
     }
+}
+
+/// `NVML_FI_DEV_POWER_INSTANT`.
+const POWER_INSTANT: u32 = 186;
+
+/// `nvmlFieldValue_t`; the value is a union whose low half holds 32-bit ones.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct FieldValue {
+    id: u32,
+    scope: u32,
+    timestamp_us: i64,
+    latency_us: i64,
+    kind: u32,
+    code: i32,
+    value: u64,
 }
 
 /// `nvmlErrorString`, the one function that returns no status.
@@ -205,6 +222,22 @@ impl Card {
     pub fn power_w(&self) -> Result<f64, CudaError> {
         let milliwatts: u32 = self.ask("nvmlDeviceGetPowerUsage", self.functions().power)?;
         Ok(f64::from(milliwatts) * 1e-3)
+    }
+
+    /// Power at this moment, watts; not averaged.
+    ///
+    /// # Errors
+    /// As [`Card::energy_j`]; older drivers have no such field.
+    pub fn power_instant_w(&self) -> Result<f64, CudaError> {
+        let mut field = FieldValue {
+            id: POWER_INSTANT,
+            ..FieldValue::default()
+        };
+        // SAFETY: a handle of the library, which fills one field.
+        let code = unsafe { (self.functions().field_values)(self.handle, 1, &raw mut field) };
+        self.nvml.0.check("nvmlDeviceGetFieldValues", code)?;
+        self.nvml.0.check("nvmlDeviceGetFieldValues", field.code)?;
+        Ok(f64::from(field.value as u32) * 1e-3)
     }
 
     /// Power the card keeps below, watts.

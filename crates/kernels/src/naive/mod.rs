@@ -11,6 +11,7 @@ mod gram;
 mod norm;
 mod quantize;
 mod rope;
+mod sgemm;
 mod softmax;
 
 pub use attention::{CachedHead, attention, to_f16, to_int8};
@@ -22,6 +23,7 @@ pub use norm::{layer_norm, rms_norm};
 pub use quantize::quantize_row;
 pub(crate) use quantize::usable_scale;
 pub use rope::rope_head;
+pub use sgemm::{Transposes, sgemm};
 pub(crate) use softmax::log_sum_exp;
 pub use softmax::{log_softmax, softmax_numerators};
 

@@ -1,0 +1,272 @@
+//! A sweep on the CPU: every instruction set of the machine, every number of threads.
+
+use dualgrain_format::GroupSize;
+use dualgrain_kernels::Backend;
+use dualgrain_kernels::cpu::{CpuBackend, Isa, available};
+
+use super::cpu_bench::{CpuOp, CpuOperands};
+use super::rapl::Rapl;
+use super::space::{Task, ops};
+use super::{ProfileOptions, ProfileSummary, Space, Sweep, Watch, blank_row, today};
+use crate::{Machine, MachineKind, Manifest, Mark, PROTOCOL, PerfError, Row, RowWriter};
+
+/// Beyond these operations the portable kernels take too long.
+const MOST_NAIVE_OPS: f64 = 5e7;
+/// Tokens up to which weights rotate: more hide where the weights are.
+const ROTATED_TOKENS: usize = 16;
+/// Weights a product on a CPU may have here: no more than an int8 copy of so many bytes is kept.
+const MOST_WEIGHTS: usize = 1 << 28;
+/// Side of the product whose speed stands for the ceiling of floats.
+const CEILING_SIDE: usize = 1_024;
+
+impl Space {
+    /// What is measured on a CPU when nothing else is said: products a hundredth of a card's.
+    pub fn of_cpu() -> Self {
+        Self {
+            model_weights: vec![[2_560, 2_048], [2_048, 2_048], [11_264, 2_048], [2_048, 5_632]],
+            model_tokens: vec![1, 4, 16, 64, 256],
+            num_exhaustive: 0,
+            num_sampled: 120,
+            m: [1, 1_024],
+            n: [64, 12_288],
+            k: [64, 8_192],
+            most_weights: 24_000_000,
+            most_ops: 3e9,
+            tile_shapes: Vec::new(),
+            large_tile_shapes: Vec::new(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Measures products on the CPU with 1, 2, ... up to `max_threads` threads.
+///
+/// # Errors
+/// A folder of another machine, a file that cannot be written. Rows measured until then are on disk.
+pub fn profile_cpu(
+    name: &str,
+    max_threads: usize,
+    options: &ProfileOptions,
+    watch: &dyn Watch,
+) -> Result<ProfileSummary, PerfError> {
+    let rapl = Rapl::open();
+    if rapl.is_none() {
+        watch.say("rows get no energy: the kernel shows no RAPL counter (/sys/class/powercap) to this user");
+    }
+    let manifest = manifest(name, max_threads, options, rapl.is_some())?;
+    let writer = RowWriter::open(&options.out, &manifest)?;
+    let bench = CpuBench {
+        backends: backends(max_threads)?,
+        rapl,
+        sweep: Sweep::new(options, watch, writer),
+    };
+    bench.run()
+}
+
+fn backends(max_threads: usize) -> Result<Vec<CpuBackend>, PerfError> {
+    let mut all = Vec::new();
+    for isa in available() {
+        for threads in 1..=max_threads.max(1) {
+            all.push(CpuBackend::with_isa(threads, isa)?);
+        }
+    }
+    Ok(all)
+}
+
+struct CpuBench<'a> {
+    backends: Vec<CpuBackend>,
+    rapl: Option<Rapl>,
+    sweep: Sweep<'a>,
+}
+
+impl CpuBench<'_> {
+    fn run(mut self) -> Result<ProfileSummary, PerfError> {
+        let (shard, shards) = self.sweep.options.shard;
+        let tasks = self.sweep.options.space.tasks();
+        let mine: Vec<&Task> = tasks.iter().skip(shard).step_by(shards.max(1)).collect();
+        for (place, task) in mine.iter().enumerate() {
+            let (m, n, k) = task.shape;
+            self.sweep
+                .watch
+                .progress(&format!("{m} x {n} x {k}"), place, mine.len());
+            for op in CpuOp::ALL {
+                if self.sweep.is_over() {
+                    return Ok(self.sweep.ended(false));
+                }
+                self.products(task, op)?;
+            }
+        }
+        Ok(self.sweep.ended(true))
+    }
+
+    /// All instruction sets and threads on one type of a shape.
+    fn products(&mut self, task: &Task, op: CpuOp) -> Result<(), PerfError> {
+        let mut rows = Vec::new();
+        for backend in &self.backends {
+            let row = cpu_row(task, op, backend);
+            if is_sensible(op, backend, &row) && self.sweep.wants(&row.kernel) && self.sweep.lacks(&row) {
+                rows.push((backend.clone(), row));
+            }
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        if task.shape.1 * task.shape.2 > MOST_WEIGHTS {
+            for (_, mut row) in rows {
+                row.mark = Some(Mark::NotRun);
+                self.sweep.keep(&row)?;
+            }
+            return Ok(());
+        }
+        let group_size = match task.group_size {
+            0 => GroupSize::WholeRow,
+            size => GroupSize::Along(size),
+        };
+        let operands = CpuOperands::new(op, task.shape, group_size)?;
+        let mut packed: Option<(Isa, Vec<_>)> = None;
+        for (backend, mut row) in rows {
+            // Integer weights are packed alike for all instruction sets.
+            let fits = |(isa, _): &(Isa, Vec<_>)| op.is_integer() || *isa == backend.isa();
+            let (isa, linears) = match packed.take().filter(fits) {
+                Some(packed) => packed,
+                None => (
+                    backend.isa(),
+                    operands.pack(&backend, task.shape.0 <= ROTATED_TOKENS)?,
+                ),
+            };
+            let (a, x) = operands.upload(&backend);
+            if operands.is_right(&backend, &linears[0], (&a, &x)) {
+                row.verified = operands.verified_by();
+                operands.measure(&mut row, &backend, &linears, (&a, &x), self.rapl.as_ref());
+            } else {
+                row.mark = Some(Mark::Wrong);
+            }
+            packed = Some((isa, linears));
+            self.sweep.keep(&row)?;
+            if self.sweep.is_over() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Float kernels are the same code with and without integer instructions, and the portable ones are slow.
+fn is_sensible(op: CpuOp, backend: &CpuBackend, row: &Row) -> bool {
+    match backend.isa() {
+        Isa::Naive => row.ops() <= MOST_NAIVE_OPS,
+        Isa::AvxVnni | Isa::Amx => op.is_integer(),
+        Isa::Avx2 | Isa::Avx512Vnni => true,
+    }
+}
+
+fn cpu_row(task: &Task, op: CpuOp, backend: &CpuBackend) -> Row {
+    let isa = backend.isa().name();
+    let mut row = blank_row(&format!("{}_{isa}", op.name()), task.shape);
+    row.group_size = if op == CpuOp::W4a8 { task.group_size } else { 0 };
+    row.output = "f32".to_owned();
+    row.threads = backend.num_threads();
+    row.ctas = row.threads;
+    row
+}
+
+fn manifest(
+    name: &str,
+    max_threads: usize,
+    options: &ProfileOptions,
+    has_energy: bool,
+) -> Result<Manifest, PerfError> {
+    let isa = available().into_iter().next_back().unwrap_or(Isa::Naive);
+    let backend = CpuBackend::with_isa(max_threads, isa)?;
+    let peak = backend.measure_peak()?;
+    let float_ops_per_s = float_ceiling(&backend)?;
+    let instruction_sets: Vec<&str> = available().into_iter().map(Isa::name).collect();
+    let machine = Machine {
+        name: name.to_owned(),
+        kind: MachineKind::Cpu,
+        num_units: max_threads,
+        clock_hz: clock_hz().unwrap_or(0.0),
+        read_bytes_per_s: peak.read_bytes_per_s,
+        cache_bytes: cache_bytes().unwrap_or(0),
+        memory_bytes: memory_bytes().unwrap_or(0),
+        shared_bytes: 0,
+        capability: 0,
+        int8_ops_per_s: peak.int8_ops_per_s.unwrap_or(0.0),
+        half_ops_per_s: float_ops_per_s,
+        float_ops_per_s,
+        idle_power_w: None,
+        power_limit_w: None,
+    };
+    let energy = match has_energy {
+        true => "energy of all packages by RAPL over 0.3 s",
+        false => "no energy: no RAPL counter that may be read",
+    };
+    Ok(Manifest {
+        protocol: PROTOCOL,
+        machine,
+        driver: format!("instruction sets {}", instruction_sets.join(" ")),
+        version: options.version.clone(),
+        date: today(),
+        method: format!(
+            "checked at full size (Freivalds; integers modulo 2^32, outputs bit by bit from the sums; small ones against the \
+             specification), then wall time: median and quartiles of 5 repetitions of 2.5 ms, up to {ROTATED_TOKENS} tokens \
+             weights rotate through copies of 64 MB together; {energy}"
+        ),
+        operands: "4-bit codes uniform, group scales 4..14, zero points 6..9; int8 codes uniform in -127..127; floats nearly \
+                   normal (three uniform ones added), mean 0, variance 1"
+            .to_owned(),
+    })
+}
+
+fn float_ceiling(backend: &CpuBackend) -> Result<f64, PerfError> {
+    let side = CEILING_SIDE;
+    let operands = CpuOperands::new(CpuOp::F32, (side, side, side), GroupSize::Along(128))?;
+    let linears = operands.pack(backend, false)?;
+    let (a, x) = operands.upload(backend);
+    let mut row = blank_row("", (side, side, side));
+    operands.measure(&mut row, backend, &linears, (&a, &x), None);
+    Ok(row
+        .time_q1_s
+        .map_or(0.0, |time_s| ops((side, side, side)) / time_s))
+}
+
+/// The highest clock Linux tells of.
+fn clock_hz() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let clocks = text
+        .lines()
+        .filter(|line| line.starts_with("cpu MHz"))
+        .filter_map(|line| line.split_once(':')?.1.trim().parse::<f64>().ok());
+    clocks.fold(None, |most: Option<f64>, clock| {
+        Some(most.unwrap_or(0.0).max(clock * 1e6))
+    })
+}
+
+/// The largest cache of the first core.
+fn cache_bytes() -> Option<usize> {
+    let folder = "/sys/devices/system/cpu/cpu0/cache";
+    let sizes = (0..8).filter_map(|index| {
+        let text = std::fs::read_to_string(format!("{folder}/index{index}/size")).ok()?;
+        let text = text.trim();
+        let kilobytes = text
+            .strip_suffix('K')
+            .and_then(|number| number.parse::<usize>().ok());
+        let megabytes = text
+            .strip_suffix('M')
+            .and_then(|number| number.parse::<usize>().ok());
+        kilobytes
+            .map(|size| size << 10)
+            .or(megabytes.map(|size| size << 20))
+    });
+    sizes.max()
+}
+
+fn memory_bytes() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<usize>()
+        .ok()?
+        .checked_mul(1_024)
+}

@@ -1,0 +1,591 @@
+//! A sweep on a card: shape after shape, operands made once for all that is measured on it.
+
+use std::time::Duration;
+
+use dualgrain_format::{GemmShape, GroupSize};
+use dualgrain_kernels::cuda::{
+    Analytic, Arena, Blend, Cost as _, CublasType, CudaError, Device, DeviceInfo, Freivalds, Gemm,
+    GemmConfig, GemmProblem, GroupLength, Jit, Nvml, Output, PackedLinear, RandomOperands, SgemmTiled,
+    Variant, enumerate, enumerate_all, rotation_copies,
+};
+use dualgrain_kernels::naive::Transposes;
+
+use super::gpu_check::{Checker, FloatBuffers, IntegerTruth, verified_by};
+use super::gpu_machine::{Libraries, libraries, manifest};
+use super::gpu_meter::{Meter, Region, Subject};
+use super::space::{Configs, FloatCase, FloatKernel, Task, hash};
+use super::{ProfileOptions, ProfileSummary, Sweep, Watch, blank_row};
+use crate::{Cut, Layout, Mark, PerfError, Row, RowWriter};
+
+/// Memory for operands: enough for every product of the default space.
+const ARENA_BYTES: usize = 20 << 30;
+/// Configurations that would take longer are not worth their time.
+const MOST_TIME_S: f64 = 0.02;
+/// Of those that are out of proportion, only such as take no more than so many times the best.
+const MOST_TIMES_BEST: f64 = 6.0;
+/// Copies that rotate, at most.
+const MOST_COPIES: usize = 1_000;
+/// Threads a multiprocessor holds.
+const SM_THREADS: f64 = 2_048.0;
+/// Energy is measured oftener where the choice of a kernel is close, and less often elsewhere.
+const CLOSE: f64 = 1.25;
+const CLOSE_WEIGHT: f64 = 2.0;
+const FAR_WEIGHT: f64 = 0.7;
+
+/// Measures products on card `index`.
+///
+/// # Errors
+/// No card or compiler, a folder of another machine, a call that failed. Rows measured until then are on disk.
+pub fn profile_gpu(
+    index: usize,
+    options: &ProfileOptions,
+    watch: &dyn Watch,
+) -> Result<ProfileSummary, PerfError> {
+    let device = Device::open(index)?;
+    let jit = Jit::new(&device)?;
+    let mut meter = open_meter(&device, options.ticks, watch);
+    let libraries = libraries(&device, &|line| watch.say(line));
+    let mut arena = Arena::new(&device, ARENA_BYTES.min(device.free_bytes()? / 2))?;
+    let manifest = manifest(options, &jit, &mut meter, &libraries, &mut arena)?;
+    let writer = RowWriter::open(&options.out, &manifest)?;
+    let (operands, freivalds) = (RandomOperands::new(&jit, &device), Freivalds::new(&jit, &device)?);
+    let checker = Checker {
+        jit: &jit,
+        device: &device,
+        operands: &operands,
+        freivalds: &freivalds,
+    };
+    let sweep = Sweep::new(options, watch, writer);
+    let bench = Bench {
+        checker,
+        meter,
+        libraries,
+        arena,
+        sweep,
+        pending: Vec::new(),
+    };
+    bench.run()
+}
+
+/// A card's meter; why there is no energy is told.
+pub(super) fn open_meter<'a>(device: &'a Device, ticks: usize, watch: &dyn Watch) -> Meter<'a> {
+    let card = Nvml::open().and_then(|nvml| nvml.card(device.info()));
+    match &card {
+        Err(error) => watch.say(&format!("no power, energy or clocks: {error}")),
+        Ok(card) => {
+            if let Err(error) = card.energy_j() {
+                watch.say(&format!("rows get no energy: {error}"));
+            }
+        }
+    }
+    Meter::new(device, card.ok(), ticks)
+}
+
+struct Bench<'a> {
+    checker: Checker<'a>,
+    meter: Meter<'a>,
+    libraries: Libraries,
+    arena: Arena,
+    sweep: Sweep<'a>,
+    /// Rows whose energy the counter has not reached yet.
+    pending: Vec<(Row, Region)>,
+}
+
+impl Bench<'_> {
+    fn run(mut self) -> Result<ProfileSummary, PerfError> {
+        let measured = self.measure_all();
+        // Also after an error: what was measured until then is kept.
+        while !self.pending.is_empty() {
+            self.settle()?;
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(self.sweep.ended(measured?))
+    }
+
+    /// Whether everything was measured.
+    fn measure_all(&mut self) -> Result<bool, PerfError> {
+        let (shard, shards) = self.sweep.options.shard;
+        let tasks = self.sweep.options.space.tasks();
+        let mine: Vec<&Task> = tasks.iter().skip(shard).step_by(shards.max(1)).collect();
+        for (place, task) in mine.iter().enumerate() {
+            let (m, n, k) = task.shape;
+            let detail = format!("{m} x {n} x {k}");
+            self.sweep.watch.progress(&detail, place, mine.len());
+            self.integers(task)?;
+            self.floats(task)?;
+            if self.sweep.is_over() {
+                return Ok(place + 1 == mine.len());
+            }
+        }
+        Ok(true)
+    }
+
+    /// Keeps a row, or waits with it for the counter.
+    fn keep(&mut self, row: Row, region: Option<Region>) -> Result<(), PerfError> {
+        match region {
+            Some(region) => self.pending.push((row, region)),
+            None => self.sweep.keep(&row)?,
+        }
+        self.settle()
+    }
+
+    /// Keeps the rows whose energy the counter shows by now.
+    fn settle(&mut self) -> Result<(), PerfError> {
+        let mut left = Vec::new();
+        for (mut row, region) in std::mem::take(&mut self.pending) {
+            if self.meter.settle(&mut row, &region) {
+                self.sweep.keep(&row)?;
+            } else {
+                left.push((row, region));
+            }
+        }
+        self.pending = left;
+        Ok(())
+    }
+
+    fn draws_energy(&self, row: &Row, share: f64) -> bool {
+        draws_energy(self.sweep.options.space.seed, row, share)
+    }
+
+    fn copies(&self, size_bytes: usize) -> usize {
+        rotation_copies(self.checker.device, size_bytes).min(MOST_COPIES)
+    }
+
+    /// Rows that do not fit the memory that is there.
+    fn not_run(&mut self, rows: impl IntoIterator<Item = Row>) -> Result<(), PerfError> {
+        for mut row in rows {
+            row.mark = Some(Mark::NotRun);
+            self.sweep.keep(&row)?;
+        }
+        Ok(())
+    }
+
+    /// The W4A8 kernels and the int8 library.
+    fn integers(&mut self, task: &Task) -> Result<(), PerfError> {
+        let problem = problem(task)?;
+        let (m, n, k) = task.shape;
+        let mut rows: Vec<(GemmConfig, Row, f64)> = Vec::new();
+        for (config, share) in configs(task, &problem, self.checker.device.info()) {
+            let row = w4a8_row(task, &problem, config, self.checker.device.info());
+            if self.sweep.wants(&row.kernel) && self.sweep.lacks(&row) {
+                rows.push((config, row, share));
+            }
+        }
+        let int8 = int8_row(task);
+        // The library wants whole words.
+        let has_int8 = task.int8 && k % 16 == 0 && n % 16 == 0 && self.libraries.int8.is_some();
+        let int8 = (has_int8 && self.sweep.wants(&int8.kernel) && self.sweep.lacks(&int8)).then_some(int8);
+        if rows.is_empty() && int8.is_none() {
+            return Ok(());
+        }
+        let copies = self.copies(dualgrain_kernels::cuda::image_bytes((n, k), problem.group)?);
+        let image = n.next_multiple_of(64) * k.next_multiple_of(128);
+        let needed = copies * image + n * k * (1 + self.copies(n * k)) + 12 * m * n + 8 * (n + 1_024);
+        self.arena.reset();
+        if needed > self.arena.left_bytes() {
+            return self.not_run(rows.into_iter().map(|(_, row, _)| row).chain(int8));
+        }
+        let seed = hash(1, &format!("{:?}", task.shape)) >> 32;
+        let layers = self
+            .checker
+            .operands
+            .w4(&mut self.arena, (n, k), problem.group, copies, seed)?;
+        let truth = self
+            .checker
+            .integers(&mut self.arena, &layers[0], &problem, seed)?;
+        let Some(truth) = truth else {
+            for mut row in rows.into_iter().map(|(_, row, _)| row) {
+                row.mark = Some(Mark::Wrong);
+                self.sweep.keep(&row)?;
+            }
+            return Ok(());
+        };
+        for (config, row, share) in rows {
+            self.w4a8(row, config, &problem, (&layers, &truth), share)?;
+            if self.sweep.is_over() {
+                return Ok(());
+            }
+        }
+        match int8 {
+            Some(row) => self.int8(row, &truth, 2.0 * task.energy_share),
+            None => Ok(()),
+        }
+    }
+
+    fn w4a8(
+        &mut self,
+        mut row: Row,
+        config: GemmConfig,
+        problem: &GemmProblem,
+        (layers, truth): (&[PackedLinear], &IntegerTruth),
+        share: f64,
+    ) -> Result<(), PerfError> {
+        let checker = &self.checker;
+        let gemm = Gemm::new(checker.jit, checker.device, *problem, config)?;
+        let kernel = gemm.kernel();
+        let launch = gemm.geometry().launch;
+        row.registers = kernel.num_registers() as usize;
+        row.ctas_per_sm = kernel.blocks_per_sm(row.threads, launch.shared_bytes)?;
+        set_occupancy(&mut row, checker.device);
+        if !checker.w4a8_is_right(truth, &layers[0], &gemm)? {
+            row.mark = Some(Mark::Wrong);
+            return self.sweep.keep(&row);
+        }
+        row.verified = verified_by((row.m, row.n, row.k));
+        let energy = self.draws_energy(&row, share);
+        let subject = Subject {
+            launch: &|i| gemm.launch(&layers[i], &truth.tokens, &truth.d),
+            copies: layers.len(),
+        };
+        let region = self.meter.measure(&mut row, &subject, energy)?;
+        self.keep(row, region)
+    }
+
+    fn int8(&mut self, mut row: Row, truth: &IntegerTruth, share: f64) -> Result<(), PerfError> {
+        let Some(library) = &self.libraries.int8 else {
+            return Ok(());
+        };
+        let shape = (row.m, row.n, row.k);
+        // Products it has no algorithm for are no rows.
+        let Ok(product) = library.product(shape) else {
+            return Ok(());
+        };
+        let size_bytes = truth.w8.len_bytes();
+        let mut copies = Vec::new();
+        for _ in 1..self.copies(size_bytes) {
+            let copy = self.arena.take(size_bytes)?;
+            copy.copy_from(&truth.w8)?;
+            copies.push(copy);
+        }
+        let weights = |i: usize| i.checked_sub(1).map_or(&truth.w8, |i| &copies[i]);
+        let launch = |i: usize| product.launch(truth.tokens.codes(), weights(i), &truth.d);
+        truth.d.fill(0xff)?;
+        // Some shapes are refused only now.
+        if launch(0).is_err() {
+            return Ok(());
+        }
+        if !self.checker.right_sums(truth, &truth.d, (shape.0, shape.1))? {
+            row.mark = Some(Mark::Wrong);
+            return self.sweep.keep(&row);
+        }
+        row.verified = verified_by(shape);
+        let energy = self.draws_energy(&row, share);
+        let subject = Subject {
+            launch: &launch,
+            copies: copies.len() + 1,
+        };
+        let region = self.meter.measure(&mut row, &subject, energy)?;
+        drop(product);
+        self.keep(row, region)
+    }
+
+    /// Float products, type by type.
+    fn floats(&mut self, task: &Task) -> Result<(), PerfError> {
+        for kind in [CublasType::Bf16, CublasType::F16, CublasType::F32] {
+            let mut rows: Vec<(FloatCase, Row)> = Vec::new();
+            for case in task.floats.iter().filter(|case| kind_of(case.kernel) == kind) {
+                let row = float_row(task.shape, case);
+                let is_here = self.libraries.cublas.is_some() || matches!(case.kernel, FloatKernel::Tiled(_));
+                if is_here && self.sweep.wants(&row.kernel) && self.sweep.lacks(&row) {
+                    rows.push((*case, row));
+                }
+            }
+            if !rows.is_empty() && !self.sweep.is_over() {
+                self.floats_of(task, kind, rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn floats_of(
+        &mut self,
+        task: &Task,
+        kind: CublasType,
+        rows: Vec<(FloatCase, Row)>,
+    ) -> Result<(), PerfError> {
+        let (m, n, k) = task.shape;
+        let size = kind.size_bytes();
+        let copies = self.copies(n * k * size);
+        self.arena.reset();
+        let needed = size * (m * k + 2 * m * n + copies * n * k) + (copies + 4) * 512;
+        if needed > self.arena.left_bytes() {
+            return self.not_run(rows.into_iter().map(|(_, row)| row));
+        }
+        let [a, c, d, b] = [m * k, m * n, m * n, n * k].map(|elements| self.arena.take(size * elements));
+        let (a, c, d, b) = (a?, c?, d?, b?);
+        let output = output_of(kind);
+        for (seed, buffer) in [(11, &a), (12, &b), (13, &c)] {
+            self.checker.operands.floats(buffer, output, seed)?;
+        }
+        let mut weights = vec![b];
+        for _ in 1..copies {
+            let copy = self.arena.take(size * n * k)?;
+            copy.copy_from(&weights[0])?;
+            weights.push(copy);
+        }
+        let buffers = FloatBuffers {
+            kind,
+            a: &a,
+            b: &weights[0],
+            c: &c,
+            d: &d,
+        };
+        for layout in Layout::ALL {
+            let of_layout: Vec<_> = rows.iter().filter(|(case, _)| case.layout == layout).collect();
+            if of_layout.is_empty() {
+                continue;
+            }
+            let transposes = transposes(layout);
+            let truth = self.checker.floats(&buffers, transposes, task.shape, 21)?;
+            for (case, row) in of_layout {
+                let tiled = match case.kernel {
+                    FloatKernel::Tiled(tile) => Some(SgemmTiled::new(self.checker.jit, tile)?),
+                    _ => None,
+                };
+                let launch = |i: usize| match (&tiled, &self.libraries.cublas) {
+                    (Some(tiled), _) => {
+                        tiled.launch(transposes, task.shape, case.blend, [&a, &weights[i], &d])
+                    }
+                    (None, Some(cublas)) => {
+                        cublas.launch(kind, transposes, task.shape, case.blend, [&a, &weights[i], &d])
+                    }
+                    (None, None) => Ok(()),
+                };
+                let mut row = row.clone();
+                if let Some(tiled) = &tiled {
+                    set_tiled(&mut row, tiled, self.checker.device)?;
+                }
+                let blend = Blend {
+                    alpha: case.blend.0,
+                    beta: case.blend.1,
+                };
+                let mut region = None;
+                let right = self
+                    .checker
+                    .floats_are_right(&truth, &buffers, task.shape, blend, &launch)?;
+                if right {
+                    row.verified = verified_by(task.shape);
+                    let energy = self.draws_energy(&row, float_share(task, case));
+                    let subject = Subject {
+                        launch: &launch,
+                        copies: weights.len(),
+                    };
+                    region = self.meter.measure(&mut row, &subject, energy)?;
+                } else {
+                    row.mark = Some(Mark::Wrong);
+                }
+                self.keep(row, region)?;
+                if self.sweep.is_over() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Configurations and the share of their rows that get energy.
+fn configs(task: &Task, problem: &GemmProblem, info: &DeviceInfo) -> Vec<(GemmConfig, f64)> {
+    let time_s = |config: &GemmConfig| Analytic.time_s(problem, config, info);
+    let mut sensible = enumerate(problem, info);
+    sensible.sort_by(|a, b| time_s(a).total_cmp(&time_s(b)));
+    let best_s = sensible.first().map_or(0.0, time_s);
+    let others = enumerate_all(problem, info).into_iter();
+    let others = others.filter(|config| !sensible.contains(config) && time_s(config) < MOST_TIME_S);
+    let chosen = match task.configs {
+        Configs::Sensible => sensible.clone(),
+        Configs::All => sensible.iter().copied().chain(others).collect(),
+        Configs::Some(0) => Vec::new(),
+        Configs::Some(count) => {
+            let order = |config: &GemmConfig| hash(3, &format!("{:?} {config}", task.shape));
+            // The likeliest first, then a draw of the rest, then some that are out of proportion.
+            let (head, tail) = sensible.split_at(sensible.len().min(count / 3));
+            let mut tail = tail.to_vec();
+            tail.sort_by_key(order);
+            tail.truncate((count - count / 6).saturating_sub(head.len()));
+            let mut odd: Vec<_> = others
+                .filter(|config| time_s(config) < MOST_TIMES_BEST * best_s)
+                .collect();
+            odd.sort_by_key(order);
+            odd.truncate(count - head.len() - tail.len());
+            head.iter().copied().chain(tail).chain(odd).collect()
+        }
+    };
+    let share = |config: &GemmConfig| {
+        let weight = if time_s(config) < CLOSE * best_s {
+            CLOSE_WEIGHT
+        } else {
+            FAR_WEIGHT
+        };
+        weight * task.energy_share
+    };
+    chosen
+        .into_iter()
+        .map(|config| (config, share(&config)))
+        .collect()
+}
+
+/// Whether the row's energy is measured too: drawn by its key, so that every run draws alike.
+fn draws_energy(seed: u64, row: &Row, share: f64) -> bool {
+    let draw = hash(seed, &row.key()) as f64 / u64::MAX as f64;
+    draw < share
+}
+
+/// Share of a float product's rows with energy: more of those like the project's own.
+fn float_share(task: &Task, case: &FloatCase) -> f64 {
+    let plain = case.layout == Layout::Nt && case.blend == (1.0, 0.0);
+    task.energy_share * if plain { CLOSE_WEIGHT } else { FAR_WEIGHT }
+}
+
+fn problem(task: &Task) -> Result<GemmProblem, CudaError> {
+    let (m, n, k) = task.shape;
+    let group = match task.group_size {
+        0 => GroupLength::Channel,
+        size => GroupLength::of(GroupSize::Along(size))?,
+    };
+    let output = match task.output {
+        "f32" => Output::F32,
+        "f16" => Output::F16,
+        _ => Output::Bf16,
+    };
+    Ok(GemmProblem {
+        shape: GemmShape { m, n, k },
+        group,
+        output,
+    })
+}
+
+fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, info: &DeviceInfo) -> Row {
+    let geometry = config.geometry(problem, info);
+    let variant = config.variant;
+    let mut row = blank_row(variant.kernel(), task.shape);
+    row.config = config.to_string();
+    row.group_size = task.group_size;
+    row.output = task.output.to_owned();
+    (row.tile_m, row.tile_n, row.tile_k) = (variant.tile_m(), variant.tile_n(), 128);
+    (row.stages, row.split_k) = match variant {
+        Variant::Gemm(gemm) => (gemm.stages(problem.group, problem.output), gemm.split_k),
+        Variant::Gemv(gemv) => (gemv.depth, gemv.warps),
+        Variant::Ampere(ampere) => (ampere.stages, 1),
+    };
+    row.threads = variant.threads();
+    row.cluster = geometry.launch.cluster as usize;
+    row.cut = match config.split {
+        dualgrain_kernels::cuda::Split::Whole => Cut::Whole,
+        dualgrain_kernels::cuda::Split::Tail => Cut::Tail,
+        dualgrain_kernels::cuda::Split::All => Cut::All,
+    };
+    row.ctas = geometry.launch.grid[0] as usize;
+    row.shared_bytes = geometry.launch.shared_bytes;
+    row
+}
+
+fn int8_row(task: &Task) -> Row {
+    let mut row = blank_row("cublaslt_int8", task.shape);
+    row.output = "i32".to_owned();
+    row
+}
+
+fn kind_of(kernel: FloatKernel) -> CublasType {
+    match kernel {
+        FloatKernel::CublasBf16 => CublasType::Bf16,
+        FloatKernel::CublasF16 => CublasType::F16,
+        FloatKernel::CublasF32 | FloatKernel::Tiled(_) => CublasType::F32,
+    }
+}
+
+fn output_of(kind: CublasType) -> Output {
+    match kind {
+        CublasType::F32 => Output::F32,
+        CublasType::F16 => Output::F16,
+        CublasType::Bf16 => Output::Bf16,
+    }
+}
+
+fn float_row(shape: (usize, usize, usize), case: &FloatCase) -> Row {
+    let (kernel, output) = match case.kernel {
+        FloatKernel::CublasBf16 => ("cublas_bf16", "bf16"),
+        FloatKernel::CublasF16 => ("cublas_f16", "f16"),
+        FloatKernel::CublasF32 => ("cublas_f32", "f32"),
+        FloatKernel::Tiled(_) => ("sgemm_tiled", "f32"),
+    };
+    let mut row = blank_row(kernel, shape);
+    row.layout = case.layout;
+    (row.alpha, row.beta) = (f64::from(case.blend.0), f64::from(case.blend.1));
+    row.output = output.to_owned();
+    if let FloatKernel::Tiled(tile) = case.kernel {
+        row.config = format!("tile{tile}");
+        (row.tile_m, row.tile_n, row.tile_k) = (tile, tile, tile);
+        (row.stages, row.cluster, row.split_k) = (1, 1, 1);
+        row.threads = tile * tile;
+    }
+    row
+}
+
+fn set_tiled(row: &mut Row, tiled: &SgemmTiled, device: &Device) -> Result<(), CudaError> {
+    let kernel = tiled.kernel();
+    row.ctas = tiled.geometry((row.m, row.n))?.grid[0] as usize;
+    row.shared_bytes = tiled.shared_bytes();
+    row.registers = kernel.num_registers() as usize;
+    row.ctas_per_sm = kernel.blocks_per_sm(row.threads, 0)?;
+    set_occupancy(row, device);
+    Ok(())
+}
+
+/// Occupancy and waves of a row whose CTAs are known.
+fn set_occupancy(row: &mut Row, device: &Device) {
+    // A CTA's threads count in whole warps.
+    row.occupancy = (row.ctas_per_sm * row.threads.next_multiple_of(32)) as f64 / SM_THREADS;
+    let resident = row.ctas_per_sm * device.info().num_sms;
+    row.waves = row.ctas as f64 / resident.max(1) as f64;
+}
+
+fn transposes(layout: Layout) -> Transposes {
+    match layout {
+        Layout::Nn => Transposes { a: false, b: false },
+        Layout::Nt => Transposes { a: false, b: true },
+        Layout::Tn => Transposes { a: true, b: false },
+        Layout::Tt => Transposes { a: true, b: true },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Space;
+    use std::collections::HashSet;
+
+    fn h200() -> DeviceInfo {
+        DeviceInfo {
+            index: 0,
+            name: "NVIDIA H200".to_owned(),
+            capability: (9, 0),
+            num_sms: 132,
+            clock_hz: 1.98e9,
+            l2_bytes: 60 << 20,
+            shared_bytes: 232_448,
+            memory_bytes: 141 << 30,
+            memory_bytes_per_s: 4.9e12,
+        }
+    }
+
+    #[test]
+    fn default_space_has_the_rows_that_are_wanted_on_a_hopper_card_each_once() {
+        let (space, info) = (Space::default(), h200());
+        let (mut keys, mut with_energy, mut doubled) = (HashSet::new(), 0, 0);
+        for task in space.tasks() {
+            let problem = problem(&task).unwrap();
+            let integers = configs(&task, &problem, &info).into_iter();
+            let integers = integers.map(|(config, share)| (w4a8_row(&task, &problem, config, &info), share));
+            let floats = task.floats.iter();
+            let floats = floats.map(|case| (float_row(task.shape, case), float_share(&task, case)));
+            for (row, share) in integers.chain(floats) {
+                with_energy += usize::from(draws_energy(space.seed, &row, share));
+                doubled += usize::from(!keys.insert(row.key()));
+            }
+        }
+        assert!(keys.len() > 17_000, "{} rows", keys.len());
+        assert!((2_900..3_600).contains(&with_energy), "{with_energy} with energy");
+        assert!(doubled < 5, "{doubled} rows twice");
+    }
+}

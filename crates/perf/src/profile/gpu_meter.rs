@@ -1,0 +1,340 @@
+//! The clock and the power meter of a card.
+//!
+//! Time: launches are recorded as a graph of some milliseconds, weights rotate through copies that pass the second-level cache
+//! together, and after a warm-up each replay is a repetition, by events on the card. A product that draws much power is
+//! warmed up longer, unless the one before it drew as much: the card's clocks follow its power limit within some 20 ms.
+//!
+//! Energy: the product runs over and over, first until the power has settled, then for whole ticks of the driver's counter. The
+//! counter is behind, so what it showed for that span is read off its log a lag later (`gpu_counter`); power is the counter's
+//! difference over the span, and the energy of one product is that power times the mean time of a product inside.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use dualgrain_kernels::cuda::{Card, CudaError, Device, Graph, Steady, time_once_s};
+
+use super::gpu_counter::{CounterLog, Grid, lag_s, power_between};
+use super::{MOST_SPREAD, set_times};
+use crate::{Mark, PerfError, Row};
+
+/// A repetition takes about this long; longer where power has to settle, and where energy is measured anyway.
+const REPLAY_S: f64 = 1.3e-3;
+const HEAVY_REPLAY_S: f64 = 2.5e-3;
+const ENERGY_REPLAY_S: f64 = 5e-3;
+/// Repetitions, and those of products that take longer than `SLOW_S`.
+const REPEATS: usize = 5;
+const SLOW_REPEATS: usize = 2;
+const SLOW_S: f64 = 0.05;
+/// Warm-up of products above `HEAVY_OPS_PER_S`, after light ones and after others of their kind.
+const HEAVY_WARM_S: f64 = 0.04;
+const WARM_S: f64 = 4e-3;
+const HEAVY_OPS_PER_S: f64 = 3e14;
+/// Another product counts as before when it ended so recently.
+const RECENT: Duration = Duration::from_millis(25);
+/// Launches of a graph, at most.
+const MOST_LAUNCHES: usize = 1_500;
+/// Least warm-up before an energy region may begin.
+const ENERGY_WARM: Duration = Duration::from_millis(60);
+/// The product runs on for so long after the region, so that an error of the lag does no harm.
+const ENERGY_TAIL: Duration = Duration::from_millis(15);
+/// Repetitions inside an energy region may lie so far apart: at the power limit the clocks go up and down all the time.
+const MOST_SPREAD_AT_LIMIT: f64 = 0.4;
+/// A counter that does not move for so long is none.
+const NO_TICK: Duration = Duration::from_secs(3);
+/// The step of load that shows the lag.
+const STEP: Duration = Duration::from_millis(1_500);
+/// Pause between two looks at the queue.
+const LOOK: Duration = Duration::from_micros(200);
+/// Repetitions shorter than this are below what events resolve.
+const RESOLUTION_S: f64 = 5e-5;
+
+/// What is measured: launch `i` takes copy `i` of the weights.
+pub(super) struct Subject<'a> {
+    pub launch: &'a dyn Fn(usize) -> Result<(), CudaError>,
+    pub copies: usize,
+}
+
+/// A card that is measured.
+pub(super) struct Meter<'a> {
+    pub device: &'a Device,
+    pub card: Option<Card>,
+    /// The energy counter, if the card shows one.
+    pub counter: Option<CounterLog>,
+    /// How far it is behind.
+    pub lag: Duration,
+    /// Ticks of an energy region.
+    pub ticks: usize,
+    last_heavy: Cell<Option<Instant>>,
+}
+
+/// A span in which one product ran steadily, whose energy the counter will show a lag later.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Region {
+    start: Instant,
+    end: Instant,
+    /// Mean seconds of a product.
+    mean_s: f64,
+}
+
+impl<'a> Meter<'a> {
+    pub fn new(device: &'a Device, card: Option<Card>, ticks: usize) -> Self {
+        let counter = card.as_ref().and_then(CounterLog::start);
+        Self {
+            device,
+            card,
+            counter,
+            lag: Duration::ZERO,
+            ticks,
+            last_heavy: Cell::new(None),
+        }
+    }
+
+    /// Fills in the time; where energy is asked for and can be had, says which region [`Meter::settle`] is to look at.
+    pub fn measure(
+        &self,
+        row: &mut Row,
+        subject: &Subject<'_>,
+        energy: bool,
+    ) -> Result<Option<Region>, PerfError> {
+        let grid = self
+            .counter
+            .as_ref()
+            .and_then(CounterLog::grid)
+            .filter(|_| energy);
+        let energy = grid.is_some();
+        let one_s = self.estimate_s(subject)?;
+        let heavy = row.ops() / one_s > HEAVY_OPS_PER_S;
+        let replay_s = match (energy, heavy) {
+            (true, _) => ENERGY_REPLAY_S,
+            (false, true) => HEAVY_REPLAY_S,
+            (false, false) => REPLAY_S,
+        };
+        let fitting = |seconds: f64| (seconds / one_s) as usize;
+        // All copies once, unless that takes far too long.
+        let count = fitting(replay_s).max(subject.copies.min(fitting(3.0 * replay_s)));
+        let count = count.clamp(1, MOST_LAUNCHES);
+        let graph = record(self.device, subject, count)?;
+        let mut region = None;
+        if let Some(grid) = grid {
+            region = self.region(row, &graph, (count, one_s), &grid)?;
+        } else {
+            self.times(row, &graph, (count, one_s), heavy)?;
+            if row.mark == Some(Mark::Unsteady) {
+                // Once more, longer: a neighbour's last milliseconds may have been in it.
+                row.mark = None;
+                self.last_heavy.set(None);
+                self.times(row, &graph, (count, one_s), true)?;
+            }
+        }
+        if row
+            .time_s
+            .is_some_and(|time_s| time_s * (count as f64) < RESOLUTION_S)
+        {
+            row.mark = Some(Mark::BelowResolution);
+        }
+        self.last_heavy.set(heavy.then(Instant::now));
+        Ok(region)
+    }
+
+    fn estimate_s(&self, subject: &Subject<'_>) -> Result<f64, CudaError> {
+        let once = |count: usize| {
+            time_once_s(self.device, || {
+                (0..count).try_for_each(|i| (subject.launch)(i % subject.copies))
+            })
+        };
+        let first = once(1)?;
+        let estimate = if first < 1e-3 { once(4)? / 4.0 } else { first };
+        Ok(estimate.max(1e-6))
+    }
+
+    fn times(
+        &self,
+        row: &mut Row,
+        graph: &Graph<'_>,
+        (count, one_s): (usize, f64),
+        heavy: bool,
+    ) -> Result<(), PerfError> {
+        let replay_s = one_s * count as f64;
+        let after_heavy = self.last_heavy.get().is_some_and(|end| end.elapsed() < RECENT);
+        let warm_s = if heavy && !after_heavy {
+            HEAVY_WARM_S
+        } else {
+            WARM_S
+        };
+        let slow = replay_s > SLOW_S;
+        let warm = if slow {
+            0
+        } else {
+            (warm_s / replay_s).ceil() as usize
+        };
+        let repeats = if slow { SLOW_REPEATS } else { REPEATS };
+        let mut steady = Steady::new(self.device, graph)?;
+        for _ in 0..warm + repeats {
+            steady.launch()?;
+        }
+        // Still running: what the card says now is what it did.
+        self.set_state(row);
+        let times = steady.finish()?.into_iter().skip(warm);
+        set_times(row, times.map(|time| time / count as f64).collect());
+        Ok(())
+    }
+
+    fn region(
+        &self,
+        row: &mut Row,
+        graph: &Graph<'_>,
+        (count, one_s): (usize, f64),
+        grid: &Grid,
+    ) -> Result<Option<Region>, PerfError> {
+        // Two of a very long product would have to be waited for.
+        let ahead = if one_s * count as f64 > SLOW_S { 1 } else { 2 };
+        let mut steady = Steady::new(self.device, graph)?;
+        // The counter's ticks show moments that are a lag ago: the region begins and ends at such.
+        let start = grid.after(Instant::now() + ENERGY_WARM + self.lag) - self.lag;
+        let end = start + Duration::from_secs_f64(self.ticks as f64 * grid.tick_s);
+        let (mut first, mut last) = (None, None);
+        while Instant::now() < end + ENERGY_TAIL || steady.num_passed() < 2 {
+            steady.keep(ahead)?;
+            let (now, passed) = (Instant::now(), steady.num_passed());
+            if now >= start {
+                first.get_or_insert(passed);
+            }
+            if now <= end {
+                last = Some(passed);
+            }
+            std::thread::sleep(LOOK);
+        }
+        self.set_state(row);
+        let times: Vec<f64> = steady
+            .finish()?
+            .into_iter()
+            .map(|time| time / count as f64)
+            .collect();
+        let inside = inside(&times, (first.unwrap_or(0), last.unwrap_or(0)));
+        let mean_s = inside.iter().sum::<f64>() / inside.len().max(1) as f64;
+        set_times(row, inside.to_vec());
+        if let (Some(q1), Some(time_s), Some(q3)) = (row.time_q1_s, row.time_s, row.time_q3_s) {
+            let limit = if q3 - q1 > MOST_SPREAD * time_s {
+                MOST_SPREAD_AT_LIMIT
+            } else {
+                MOST_SPREAD
+            };
+            row.mark = (q3 - q1 > limit * time_s).then_some(Mark::Unsteady);
+        }
+        Ok((mean_s > 0.0).then_some(Region { start, end, mean_s }))
+    }
+
+    /// Fills in the energy of a region when the counter has reached it; `false` until then. A counter that stopped
+    /// leaves a row without energy.
+    pub fn settle(&self, row: &mut Row, region: &Region) -> bool {
+        let Some((counter, grid)) = self
+            .counter
+            .as_ref()
+            .and_then(|counter| Some((counter, counter.grid()?)))
+        else {
+            return true;
+        };
+        let span = (region.start + self.lag, region.end + self.lag);
+        let Some((power_w, window_s)) = power_between(&counter.last(200), &grid, span) else {
+            return Instant::now() > span.1 + NO_TICK;
+        };
+        row.power_w = Some(power_w);
+        row.energy_j = Some(power_w * region.mean_s);
+        row.energy_window_s = Some(window_s);
+        row.energy_runs = ((window_s / region.mean_s) as usize).max(1);
+        true
+    }
+
+    /// Measures how far the counter is behind, by a step of load after the idle time that came before.
+    pub fn find_lag(&mut self, subject: &Subject<'_>) -> Result<Option<Duration>, PerfError> {
+        let Some(counter) = &self.counter else {
+            return Ok(None);
+        };
+        let one_s = self.estimate_s(subject)?;
+        let idle_since = Instant::now();
+        let graph = record(
+            self.device,
+            subject,
+            ((ENERGY_REPLAY_S / one_s) as usize).clamp(1, MOST_LAUNCHES),
+        )?;
+        // Long enough for the counter to forget the estimate.
+        std::thread::sleep(STEP);
+        let mut steady = Steady::new(self.device, &graph)?;
+        let start = Instant::now();
+        while start.elapsed() < STEP {
+            steady.keep(2)?;
+            std::thread::sleep(LOOK);
+        }
+        let end = Instant::now();
+        steady.finish()?;
+        let settled = idle_since + STEP / 2;
+        let ticks: Vec<_> = counter
+            .ticks()
+            .into_iter()
+            .filter(|tick| tick.at >= settled)
+            .collect();
+        let lag = lag_s(&ticks, (start, end)).map(|lag_s| Duration::from_secs_f64(lag_s.clamp(0.0, 1.0)));
+        self.lag = lag.unwrap_or_default();
+        Ok(lag)
+    }
+
+    /// Clocks, temperature and throttle reasons now; empty where they are hidden.
+    fn set_state(&self, row: &mut Row) {
+        let Some(card) = &self.card else {
+            return;
+        };
+        row.sm_clock_hz = card.sm_clock_hz().ok();
+        row.memory_clock_hz = card.memory_clock_hz().ok();
+        row.temperature_c = card.temperature_c().ok();
+        row.throttle_reasons = card.throttle_reasons().ok();
+    }
+
+    /// Seconds between two movements of the counter; `None` without one that moves.
+    pub fn tick_s(&self) -> Option<f64> {
+        Some(self.counter.as_ref()?.grid()?.tick_s)
+    }
+
+    /// Mean power over some seconds in which the caller runs nothing, after a pause for the counter to get there.
+    pub fn idle_power_w(&self, seconds: f64) -> Option<f64> {
+        let counter = self.counter.as_ref()?;
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        let ticks = counter.ticks();
+        let from = Instant::now().checked_sub(Duration::from_secs_f64(0.6 * seconds))?;
+        let first = ticks.iter().find(|tick| tick.at >= from)?;
+        let last = ticks.last()?;
+        let time_s = (last.at - first.at).as_secs_f64();
+        (time_s > 0.0).then(|| (last.energy_j - first.energy_j) / time_s)
+    }
+}
+
+/// Records `count` launches.
+pub(super) fn record<'a>(
+    device: &Device,
+    subject: &'a Subject<'a>,
+    count: usize,
+) -> Result<Graph<'a>, CudaError> {
+    let launches = move || (0..count).try_for_each(|i| (subject.launch)(i % subject.copies));
+    Graph::record(device, launches)
+}
+
+/// Times between two counts of replays; of products longer than the region all but the first.
+fn inside(times: &[f64], (first, last): (usize, usize)) -> &[f64] {
+    match times.get(first..last) {
+        Some(inside) if inside.len() > 1 => inside,
+        _ => times.get(1..).filter(|rest| !rest.is_empty()).unwrap_or(times),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replays_inside_a_region_count_and_of_long_ones_all_but_the_first() {
+        let times = [9.0, 9.0, 1.0, 2.0, 3.0, 7.0];
+        assert_eq!(inside(&times, (2, 5)), [1.0, 2.0, 3.0]);
+        assert_eq!(inside(&[9.0, 1.0], (0, 0)), [1.0]);
+        assert_eq!(inside(&[9.0], (0, 1)), [9.0]);
+        assert!(inside(&[], (3, 9)).is_empty());
+    }
+}

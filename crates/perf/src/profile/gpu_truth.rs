@@ -1,0 +1,340 @@
+//! Whether the energy counter tells the truth: against power samples integrated over the same region, and against itself when
+//! one configuration is measured again and again.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use dualgrain_kernels::cuda::{
+    Arena, Card, CublasType, Device, GroupLength, Jit, Output, RandomOperands, SgemmTiled, Steady,
+    rotation_copies, time_once_s,
+};
+use dualgrain_kernels::naive::Transposes;
+use serde::Serialize;
+
+use super::Watch;
+use super::gpu::open_meter;
+use super::gpu_counter::power_between;
+use super::gpu_machine::{lag, libraries};
+use super::gpu_meter::{Meter, Subject, record};
+use crate::{PerfError, Row};
+
+/// Length of the region whose power samples are added up.
+const REGION: Duration = Duration::from_millis(2_000);
+/// Before it begins: the averaged reading takes a second to follow.
+const SETTLE: Duration = Duration::from_millis(1_200);
+/// Repetitions of a row's own, short region.
+const REPEATS: usize = 5;
+/// Launches of the graph that is replayed, and how many are under way: asking for power takes milliseconds.
+const REPLAY_S: f64 = 2e-2;
+const AHEAD: usize = 3;
+/// Between two samples.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// One load's figures.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EnergyTruth {
+    /// What ran.
+    pub load: String,
+    /// Length of the long region.
+    pub region_s: f64,
+    /// By the counter.
+    pub counter_j: f64,
+    /// By samples of the momentary power, if the driver has it.
+    pub instant_j: Option<f64>,
+    /// By samples of the averaged power.
+    pub average_j: f64,
+    /// Samples.
+    pub samples: usize,
+    /// Power of each short region, as rows have it.
+    pub repeated_w: Vec<f64>,
+    /// Energy of a product in each of them.
+    pub repeated_j: Vec<f64>,
+    /// Length of a short region.
+    pub window_s: f64,
+}
+
+impl EnergyTruth {
+    /// Counter over samples, less 1.
+    pub fn deviation(&self) -> f64 {
+        self.counter_j / self.instant_j.unwrap_or(self.average_j) - 1.0
+    }
+
+    /// Largest over least energy of the repetitions, less 1.
+    pub fn spread(&self) -> f64 {
+        let most = self.repeated_j.iter().copied().fold(0.0, f64::max);
+        let least = self.repeated_j.iter().copied().fold(f64::INFINITY, f64::min);
+        most / least - 1.0
+    }
+}
+
+/// Checks the counter of card `index` under several loads and writes the figures to a CSV file.
+///
+/// # Errors
+/// No card, no counter, or a call that failed.
+pub fn check_energy(
+    index: usize,
+    ticks: usize,
+    csv: &Path,
+    watch: &dyn Watch,
+) -> Result<Vec<EnergyTruth>, PerfError> {
+    let device = Device::open(index)?;
+    let jit = Jit::new(&device)?;
+    let mut meter = open_meter(&device, ticks, watch);
+    let Some(card) = meter.card.clone() else {
+        return Err(PerfError::NoCounter);
+    };
+    card.energy_j()?;
+    meter.idle_power_w(1.5);
+    let mut arena = Arena::new(&device, 4 << 30)?;
+    let libraries = libraries(&device, &|line| watch.say(line));
+    let operands = RandomOperands::new(&jit, &device);
+    let Some(lag_s) = lag(&jit, &mut meter, &mut arena)?.map(|lag| lag.as_secs_f64()) else {
+        return Err(PerfError::NoCounter);
+    };
+    let tick_s = meter.tick_s();
+    let (meter, mut samples) = (meter, Vec::new());
+    let mut found = Vec::new();
+
+    let (side, kind) = (4_096, CublasType::Bf16);
+    if let Some(cublas) = &libraries.cublas {
+        arena.reset();
+        let [a, b, d] = [
+            arena.take(2 * side * side)?,
+            arena.take(2 * side * side)?,
+            arena.take(2 * side * side)?,
+        ];
+        operands.floats(&a, Output::Bf16, 1)?;
+        operands.floats(&b, Output::Bf16, 2)?;
+        let nt = Transposes { a: false, b: true };
+        let launch = |_| cublas.launch(kind, nt, (side, side, side), (1.0, 0.0), [&a, &b, &d]);
+        let subject = Subject {
+            launch: &launch,
+            copies: 1,
+        };
+        found.push(one(
+            &meter,
+            &card,
+            "cublas_bf16 4096x4096x4096",
+            (side, side, side),
+            &subject,
+            &mut samples,
+        )?);
+        watch.progress("cublas_bf16", 1, 4);
+    }
+    for (place, shape) in [(16, 8_192, 8_192), (1_024, 8_192, 8_192)]
+        .into_iter()
+        .enumerate()
+    {
+        arena.reset();
+        let (m, n, k) = shape;
+        let copies = rotation_copies(&device, n * k / 2);
+        let layers = operands.w4(&mut arena, (n, k), GroupLength::G128, copies, 3)?;
+        let tokens = operands.tokens((m, k), 4)?;
+        let d = arena.take(2 * m * n)?;
+        let problem = dualgrain_kernels::cuda::GemmProblem {
+            shape: dualgrain_format::GemmShape { m, n, k },
+            group: GroupLength::G128,
+            output: Output::Bf16,
+        };
+        let gemm = dualgrain_kernels::cuda::Gemm::chosen(
+            &jit,
+            &device,
+            problem,
+            &dualgrain_kernels::cuda::Analytic,
+        )?;
+        let launch = |i: usize| gemm.launch(&layers[i], &tokens, &d);
+        let load = format!("gemm_w4a8 {m}x{n}x{k}");
+        let subject = Subject {
+            launch: &launch,
+            copies,
+        };
+        found.push(one(&meter, &card, &load, shape, &subject, &mut samples)?);
+        watch.progress(&load, place + 2, 4);
+    }
+    let shape = (2_048, 2_048, 2_048);
+    arena.reset();
+    let [a, b, d] = [
+        arena.take(16 << 20)?,
+        arena.take(16 << 20)?,
+        arena.take(16 << 20)?,
+    ];
+    operands.floats(&a, Output::F32, 5)?;
+    operands.floats(&b, Output::F32, 6)?;
+    let tiled = SgemmTiled::new(&jit, 16)?;
+    let launch = |_| tiled.launch(Transposes::ALL[0], shape, (1.0, 0.0), [&a, &b, &d]);
+    let subject = Subject {
+        launch: &launch,
+        copies: 1,
+    };
+    found.push(one(
+        &meter,
+        &card,
+        "sgemm_tiled tile16 2048x2048x2048",
+        shape,
+        &subject,
+        &mut samples,
+    )?);
+    write(csv, &device, (tick_s, lag_s), &found)?;
+    write_samples(&csv.with_extension("samples.csv"), &meter, &samples)?;
+    Ok(found)
+}
+
+/// What a card said of its power at a moment.
+struct Sample {
+    at: Instant,
+    instant_w: Option<f64>,
+    average_w: f64,
+}
+
+fn one(
+    meter: &Meter<'_>,
+    card: &Card,
+    load: &str,
+    shape: (usize, usize, usize),
+    subject: &Subject<'_>,
+    samples: &mut Vec<Sample>,
+) -> Result<EnergyTruth, PerfError> {
+    let mut truth = long_region(meter, card, subject, samples)?;
+    truth.load = load.to_owned();
+    for _ in 0..REPEATS {
+        let mut row: Row = super::blank_row(load, shape);
+        if let Some(region) = meter.measure(&mut row, subject, true)? {
+            while !meter.settle(&mut row, &region) {
+                std::thread::sleep(PAUSE);
+            }
+        }
+        truth.repeated_w.extend(row.power_w);
+        truth.repeated_j.extend(row.energy_j);
+        truth.window_s = row.energy_window_s.unwrap_or(0.0);
+    }
+    Ok(truth)
+}
+
+/// The counter and both power readings over one region of a steady load.
+fn long_region(
+    meter: &Meter<'_>,
+    card: &Card,
+    subject: &Subject<'_>,
+    samples: &mut Vec<Sample>,
+) -> Result<EnergyTruth, PerfError> {
+    let device = meter.device;
+    // A library's first call loads its kernels.
+    (subject.launch)(0)?;
+    device.synchronize()?;
+    let one_s = time_once_s(device, || {
+        (0..4).try_for_each(|i| (subject.launch)(i % subject.copies))
+    })? / 4.0;
+    let graph = record(device, subject, ((REPLAY_S / one_s) as usize).clamp(1, 4_000))?;
+    let mut steady = Steady::new(device, &graph)?;
+    let begun = Instant::now();
+    let first = samples.len();
+    while begun.elapsed() < SETTLE + REGION + meter.lag {
+        steady.keep(AHEAD)?;
+        let instant_w = card.power_instant_w().ok();
+        samples.push(Sample {
+            at: Instant::now(),
+            instant_w,
+            average_w: card.power_w()?,
+        });
+        std::thread::sleep(PAUSE);
+    }
+    steady.finish()?;
+    let (start, end) = (begun + SETTLE, begun + SETTLE + REGION);
+    let inside: Vec<&Sample> = samples[first..]
+        .iter()
+        .filter(|sample| start <= sample.at && sample.at <= end)
+        .collect();
+    let counter = loop {
+        let Some((log, grid)) = meter.counter.as_ref().and_then(|log| Some((log, log.grid()?))) else {
+            return Err(PerfError::NoCounter);
+        };
+        if let Some(found) = power_between(&log.ticks(), &grid, (start + meter.lag, end + meter.lag)) {
+            break found;
+        }
+        if begun.elapsed() > 3 * (SETTLE + REGION) {
+            return Err(PerfError::NoCounter);
+        }
+        std::thread::sleep(PAUSE);
+    };
+    let (power_w, region_s) = counter;
+    let sum = |value: &dyn Fn(&Sample) -> Option<f64>| -> Option<f64> {
+        let values: Option<Vec<f64>> = inside.iter().map(|sample| value(sample)).collect();
+        // Samples lie evenly: their mean is the mean of the time.
+        values.map(|values| values.iter().sum::<f64>() / values.len().max(1) as f64 * region_s)
+    };
+    Ok(EnergyTruth {
+        load: String::new(),
+        region_s,
+        counter_j: power_w * region_s,
+        instant_j: sum(&|sample| sample.instant_w),
+        average_j: sum(&|sample| Some(sample.average_w)).unwrap_or(0.0),
+        samples: inside.len(),
+        repeated_w: Vec::new(),
+        repeated_j: Vec::new(),
+        window_s: 0.0,
+    })
+}
+
+/// Every movement of the counter and every sample of power, by seconds from the first.
+fn write_samples(path: &Path, meter: &Meter<'_>, samples: &[Sample]) -> Result<(), PerfError> {
+    let ticks = meter
+        .counter
+        .as_ref()
+        .map_or_else(Vec::new, |counter| counter.ticks());
+    let Some(first) = ticks.first().map(|tick| tick.at) else {
+        return Ok(());
+    };
+    let mut text = "at_s,counter_j,instant_w,average_w\n".to_owned();
+    for tick in &ticks {
+        text += &format!("{:.4},{:.3},,\n", (tick.at - first).as_secs_f64(), tick.energy_j);
+    }
+    for sample in samples {
+        let at_s = sample.at.saturating_duration_since(first).as_secs_f64();
+        let instant = sample
+            .instant_w
+            .map_or(String::new(), |power| format!("{power:.1}"));
+        text += &format!("{at_s:.4},,{instant},{:.1}\n", sample.average_w);
+    }
+    std::fs::write(path, text).map_err(PerfError::io(path))
+}
+
+fn write(
+    path: &Path,
+    device: &Device,
+    (tick_s, lag_s): (Option<f64>, f64),
+    found: &[EnergyTruth],
+) -> Result<(), PerfError> {
+    let mut text = format!(
+        "# {}, energy counter moves every {:.4} s and is {lag_s:.3} s behind; long regions of the counter against samples of power, then {REPEATS} short regions \
+         as rows have them\n\
+         load,region_s,counter_j,instant_samples_j,average_samples_j,samples,counter_over_samples,short_window_s,short_power_w,\
+         short_energy_spread\n",
+        device.info().name,
+        tick_s.unwrap_or(f64::NAN)
+    );
+    for truth in found {
+        let powers: Vec<String> = truth
+            .repeated_w
+            .iter()
+            .map(|power| format!("{power:.1}"))
+            .collect();
+        text += &format!(
+            "{},{:.4},{:.2},{},{:.2},{},{:.4},{:.4},{},{:.4}\n",
+            truth.load,
+            truth.region_s,
+            truth.counter_j,
+            truth
+                .instant_j
+                .map_or(String::new(), |energy| format!("{energy:.2}")),
+            truth.average_j,
+            truth.samples,
+            1.0 + truth.deviation(),
+            truth.window_s,
+            powers.join(" "),
+            truth.spread()
+        );
+    }
+    let mut file = std::fs::File::create(path).map_err(PerfError::io(path))?;
+    file.write_all(text.as_bytes()).map_err(PerfError::io(path))
+}
