@@ -50,7 +50,9 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::read`]; folders of different machines.
     pub fn read_all(folders: &[PathBuf]) -> Result<Self, PerfError> {
-        let mut sets = folders.iter().map(|folder| Ok((folder, Self::read(folder)?)));
+        let mut sets = folders
+            .iter()
+            .map(|folder| Ok::<_, PerfError>((folder, Self::read(folder)?)));
         let Some(first) = sets.next() else {
             return Err(PerfError::TooLittle {
                 what: "folders of measurements".to_owned(),

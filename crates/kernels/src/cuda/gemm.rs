@@ -134,6 +134,7 @@ impl PackedLinear {
             n,
             k,
             group,
+            float_scales: false,
             image,
             s1,
             bias: None,

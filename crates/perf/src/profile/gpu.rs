@@ -464,7 +464,9 @@ fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, info: &Devic
     row.output = task.output.to_owned();
     (row.tile_m, row.tile_n, row.tile_k) = (variant.tile_m(), variant.tile_n(), 128);
     (row.stages, row.split_k) = match variant {
-        Variant::Gemm(gemm) => (gemm.stages(problem.group, problem.output), gemm.split_k),
+        Variant::Gemm(gemm) | Variant::FloatScales(gemm) => {
+            (gemm.stages(problem.group, problem.output), gemm.split_k)
+        }
         Variant::Gemv(gemv) => (gemv.depth, gemv.warps),
         Variant::Ampere(ampere) => (ampere.stages, 1),
     };

@@ -298,8 +298,10 @@ fn naive_floats_are_right(
         .zip(product.iter().zip(&c))
         .all(|(&got, (&sum, &before))| {
             let should = alpha * sum + if beta == 0.0 { 0.0 } else { beta * before };
-            // A library may round the product before it adds, so the parts count, not their sum.
-            let parts = (alpha * sum).abs() + (should - alpha * sum).abs();
+            // A library may cut K and add the parts up in the type of the output, and round the product before it adds:
+            // parts count, not their sum, and a part of the sum has a standard deviation of sqrt(K) at most.
+            let product = alpha.abs() * sum.abs().max(k.sqrt());
+            let parts = product + (should - alpha * sum).abs();
             (got - should).abs() <= 4.0 * unit * parts + of_sum
         }))
 }
