@@ -5,6 +5,7 @@
 //! Weights rotate through copies that pass the caches together, times are the median (and the least) of several
 //! rounds; with one thread they are its time on the processor, so that other programs disturb less. A rate stands beside the machine's own: multiply-adds in registers, bytes read from memory.
 
+mod float_groups;
 mod model;
 mod peak;
 mod table;
@@ -40,6 +41,7 @@ fn main() {
         peak::peaks(&backend, &mut table);
         memory(&backend, &mut table);
         linears(&backend, &mut table);
+        float_groups::float_groups(&backend, &mut table);
         attention(&backend, &mut table);
         quantizer(&backend, &mut table);
         rows(&backend, &mut table);

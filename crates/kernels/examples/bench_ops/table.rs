@@ -59,6 +59,10 @@ impl Table {
         op.starts_with(&self.filter)
     }
 
+    pub fn wants_shape(&self, shape: &str) -> bool {
+        shape.starts_with(&self.shape)
+    }
+
     /// Whether the filter names some of the operations that begin with `prefix`.
     pub fn narrows(&self, prefix: &str) -> bool {
         self.filter.starts_with(prefix)
@@ -74,7 +78,7 @@ impl Table {
         unit: &str,
         mut f: impl FnMut(),
     ) {
-        if !self.wants(op) || !shape.starts_with(&self.shape) {
+        if !self.wants(op) || !self.wants_shape(shape) {
             return;
         }
         let (median, least) = time(backend.num_threads() == 1, &mut f);
