@@ -19,8 +19,9 @@ use std::ops::Range;
 use dualgrain_kernels::Backend;
 use dualgrain_kernels::cpu::{CpuBackend, Isa};
 
+use crate::operands::{matrix, quantized, random};
 use crate::table::Table;
-use crate::{LAYERS, ROTATION_BYTES, SQUARE, matrix, quantized, random};
+use crate::{LAYERS, ROTATION_BYTES, SQUARE};
 
 /// Columns of B that share a scale and a zero point.
 const GROUP: usize = 128;

@@ -7,21 +7,21 @@
 
 mod float_groups;
 mod model;
+mod operands;
 mod peak;
 mod table;
 
 use std::hint::black_box;
 
-use dualgrain_format::{
-    FloatLinear, FloatValues, GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts,
-};
-use dualgrain_kernels::cpu::{CpuBackend, Isa, Linear, Matrix, Quantized, available};
+use dualgrain_format::{FloatLinear, FloatValues, GroupSize, LinearWeights};
+use dualgrain_kernels::cpu::{CpuBackend, Isa, Linear, available};
 use dualgrain_kernels::{
     Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Gram, Operand,
     PAGE_TOKENS, Step, naive,
 };
 use half::bf16;
 
+use crate::operands::{floats, grouped_w4, matrix, quantized, w4, w8};
 use crate::table::{Options, Table};
 
 /// Copies of a layer pass this size together, so that none stays in a cache.
@@ -52,50 +52,6 @@ fn main() {
     }
 }
 
-fn random(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
-    }
-}
-
-fn floats(len: usize) -> Vec<f32> {
-    let mut next = random(len as u64);
-    (0..len)
-        .map(|_| (next() & 0xffff) as f32 / 32_768.0 - 1.0)
-        .collect()
-}
-
-/// A layer with zero point 8 and group scales that keep the int8 guard.
-fn w4(n: usize, k: usize) -> LinearWeights {
-    grouped_w4(n, k, GroupSize::Along(128))
-}
-
-fn grouped_w4(n: usize, k: usize, group_size: GroupSize) -> LinearWeights {
-    let (mut next, groups) = (random(7), group_size.num_groups(k));
-    let parts = QuantizedParts {
-        q: (0..n * k / 2).map(|_| next() as u8).collect(),
-        // An odd number of groups ends with a nibble of padding.
-        zero: [vec![0x88; groups / 2], vec![0x08; groups % 2]]
-            .concat()
-            .repeat(n),
-        s2: (0..n * groups).map(|_| 1 + (next() % 15) as u8).collect(),
-        s1: vec![0.01; n],
-        bias: None,
-        ta: None,
-    };
-    LinearWeights::W4(QuantizedLinear::new((n, k), group_size, parts).expect("valid layer"))
-}
-
-fn w8(n: usize, k: usize) -> LinearWeights {
-    let mut next = random(9);
-    let w8 = (0..n * k).map(|_| next() as i8).map(|w| w.max(-127)).collect();
-    LinearWeights::W8(Int8Linear::new((n, k), w8, vec![0.01; n], None, None).expect("valid layer"))
-}
-
 fn float(n: usize, k: usize, halves: bool) -> LinearWeights {
     let values = floats(n * k);
     let values = match halves {
@@ -103,18 +59,6 @@ fn float(n: usize, k: usize, halves: bool) -> LinearWeights {
         false => FloatValues::F32(values),
     };
     LinearWeights::Float(FloatLinear::new(n, k, values, None).expect("valid layer"))
-}
-
-fn matrix(backend: &CpuBackend, rows: usize, columns: usize) -> Matrix {
-    let mut x = backend.matrix(rows, columns);
-    backend.upload(&mut x, &floats(rows * columns));
-    x
-}
-
-fn quantized(backend: &CpuBackend, x: &Matrix) -> Quantized {
-    let mut a = backend.quantized(backend.rows(x), backend.columns(x));
-    backend.quantize(&mut a, x, ActivationScale::PerToken);
-    a
 }
 
 /// No timing of wrong results: a product against the specification first.

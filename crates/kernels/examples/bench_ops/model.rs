@@ -7,8 +7,9 @@ use dualgrain_kernels::{
     Step,
 };
 
+use crate::LAYERS;
+use crate::operands::{matrix, w4, w8};
 use crate::table::Table;
-use crate::{LAYERS, matrix, w4, w8};
 
 /// All operations of a step of a 1.1B Llama (22 layers, hidden 2,048, W4 linears, W8 head, INT8 cache), weights distinct.
 struct Model<'a> {
