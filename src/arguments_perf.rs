@@ -224,7 +224,7 @@ pub struct Profile {
     #[arg(long, default_value = "0/1", value_name = "PART/PARTS", value_parser = crate::profile::shard)]
     pub shard: (usize, usize),
     /// Movements of the energy counter that a region of energy lasts.
-    #[arg(long, default_value_t = 3, value_name = "COUNT", value_parser = count(1, 1000))]
+    #[arg(long, default_value_t = 2, value_name = "COUNT", value_parser = count(1, 1000))]
     pub ticks: usize,
     /// Measure nothing but how true the energy counter is, and write that to a CSV file.
     #[arg(long, value_name = "FILE")]

@@ -165,7 +165,7 @@ fn check_energy(on: &On, ticks: usize, csv: &Path, watch: &Watched<'_>) -> Resul
     let On::Card(index) = on else {
         bail!("--check-energy is about a card's counter: add --device cuda:0");
     };
-    let found = dualgrain_perf::check_energy(*index, ticks, csv, watch)?;
+    let found = dualgrain_perf::check_energy(*index, ticks, csv, VERSION, watch)?;
     let lines = found.iter().map(|truth| {
         format!(
             "{}: counter / samples {:.3}, {} repetitions within {:.1} %",

@@ -1,6 +1,6 @@
 //! The energy counter of a card as a log: when it moved and what it showed then.
 //!
-//! NVML's counter moves in ticks (every 100 ms on an H200) and shows the energy up to some time ago (30 to 40 ms there). So the lag is measured with a step of load, a thread watches the counter all the time,
+//! NVML's counter moves in ticks (every 100 ms on an H200) and shows the energy up to some time ago (20 to 40 ms there). So the lag is measured with a step of load, a thread watches the counter all the time,
 //! and the energy of a span of time is read off the log a lag later, when the card does something else already.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -72,7 +72,7 @@ pub(super) fn manifest(
 const OPERANDS: &str = "made on the card, every value a hash of its place: 4-bit codes uniform, group scales 4..14, zero \
      points 6..9; int8 codes uniform in -127..127; floats nearly normal (three uniform ones added), mean 0, variance 1";
 
-fn driver_words() -> String {
+pub(super) fn driver_words() -> String {
     let nvml = dualgrain_kernels::cuda::Nvml::open().and_then(|nvml| nvml.driver_version());
     let cuda = driver_version().map_or_else(|error| error.to_string(), |(version, _)| version);
     let compiler = compiler_version().map_or_else(|error| error.to_string(), |(version, _)| version);
@@ -87,7 +87,7 @@ fn method(counter: Option<(f64, Duration)>, ticks: usize) -> String {
         // Rounded: the same words on every card of a kind.
         Some((tick_s, _)) => format!(
             "energy by NVML's counter, which moves every {:.0} ms and is behind by a lag that each run measures with a step of \
-             load (30 to 40 ms on an H200): from a movement that shows a moment at least 60 ms after the product began to run over and over, {ticks} movements \
+             load (20 to 40 ms on an H200): from a movement that shows a moment at least 60 ms after the product began to run over and over, {ticks} movements \
              long; energy of a product = power * its mean time inside",
             (tick_s * 100.0).round() * 10.0
         ),

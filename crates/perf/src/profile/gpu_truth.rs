@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::Watch;
 use super::gpu::open_meter;
 use super::gpu_counter::power_between;
-use super::gpu_machine::{lag, libraries};
+use super::gpu_machine::{driver_words, lag, libraries};
 use super::gpu_meter::{Meter, Subject, record};
 use crate::{PerfError, Row};
 
@@ -76,6 +76,7 @@ pub fn check_energy(
     index: usize,
     ticks: usize,
     csv: &Path,
+    version: &str,
     watch: &dyn Watch,
 ) -> Result<Vec<EnergyTruth>, PerfError> {
     let device = Device::open(index)?;
@@ -175,7 +176,7 @@ pub fn check_energy(
         &subject,
         &mut samples,
     )?);
-    write(csv, &device, (tick_s, lag_s), &found)?;
+    write(csv, &device, version, (tick_s, lag_s), &found)?;
     write_samples(&csv.with_extension("samples.csv"), &meter, &samples)?;
     Ok(found)
 }
@@ -302,15 +303,18 @@ fn write_samples(path: &Path, meter: &Meter<'_>, samples: &[Sample]) -> Result<(
 fn write(
     path: &Path,
     device: &Device,
+    version: &str,
     (tick_s, lag_s): (Option<f64>, f64),
     found: &[EnergyTruth],
 ) -> Result<(), PerfError> {
     let mut text = format!(
-        "# {}, energy counter moves every {:.4} s and is {lag_s:.3} s behind; long regions of the counter against samples of power, then {REPEATS} short regions \
+        "# {}, {}; dualgrain {version}\n\
+         # energy counter moves every {:.4} s and is {lag_s:.3} s behind; long regions of the counter against samples of power, then {REPEATS} short regions \
          as rows have them\n\
          load,region_s,counter_j,instant_samples_j,average_samples_j,samples,counter_over_samples,short_window_s,short_power_w,\
          short_energy_spread\n",
         device.info().name,
+        driver_words(),
         tick_s.unwrap_or(f64::NAN)
     );
     for truth in found {

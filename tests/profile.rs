@@ -1,0 +1,212 @@
+//! `profile` on the CPU as a user meets it: rows survive kill -9, resuming doubles none, shards share none, merging checks what it
+//! merges, and what cannot be measured is said in words.
+#![cfg(unix)]
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Small products, some thousand rows of them: more than a test will wait for.
+const SPACE: &str = r#"{"model_weights": [], "num_exhaustive": 0, "num_sampled": 400, "m": [1, 8], "n": [64, 300],
+    "k": [64, 300], "tile_shapes": [], "large_tile_shapes": []}"#;
+
+fn scratch(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("profile").join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("space.json"), SPACE).unwrap();
+    folder
+}
+
+fn profile(folder: &Path, out: &str, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dualgrain"));
+    command
+        .args([
+            "profile",
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+            "--json",
+            "--space",
+        ])
+        .arg(folder.join("space.json"))
+        .arg("--out")
+        .arg(folder.join(out))
+        .args(more)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// What a run says on stdout, after it succeeded.
+fn summary(mut command: Command) -> serde_json::Value {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", errors(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn errors(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Whole lines of a folder's rows, without the header.
+fn rows(folder: &Path, out: &str) -> Vec<String> {
+    let text = fs::read_to_string(folder.join(out).join("rows.csv")).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().skip(1).map(str::to_owned).collect()
+}
+
+/// What was measured, as far as a line says: kernel, config, m, n, k, group size and, further on, threads.
+fn configurations(rows: &[String]) -> HashSet<String> {
+    let of = |row: &String| {
+        let fields: Vec<&str> = row.split(',').collect();
+        format!("{} {}", fields[..6].join(","), fields[14])
+    };
+    rows.iter().map(of).collect()
+}
+
+/// Starts a run and sends `signal` when it has written some rows.
+fn interrupt(folder: &Path, signal: &str, more: &[&str]) -> Output {
+    let child = profile(folder, "out", more).spawn().unwrap();
+    let (started, before) = (Instant::now(), rows(folder, "out").len());
+    while rows(folder, "out").len() < before + 5 {
+        assert!(started.elapsed() < Duration::from_secs(120), "no rows");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let sent = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn killed_sweep_keeps_every_row_and_goes_on_without_doubling_one() {
+    let folder = scratch("killed");
+    assert!(!interrupt(&folder, "-KILL", &[]).status.success());
+    let first = rows(&folder, "out");
+    assert!(!interrupt(&folder, "-KILL", &["--resume"]).status.success());
+    let second = rows(&folder, "out");
+    assert!(second.len() > first.len());
+    assert_eq!(second[..first.len()], first[..], "rows that were there are gone");
+    let done = summary(profile(&folder, "out", &["--resume", "--budget", "1s"]));
+    let all = rows(&folder, "out");
+    assert_eq!(done["rows"], all.len());
+    assert_eq!(configurations(&all).len(), all.len(), "a row is there twice");
+    assert_eq!(done["wrong_rows"], 0);
+    // Every row was checked, and has a time or says why not.
+    for row in &all {
+        let fields: Vec<&str> = row.split(',').collect();
+        assert!(matches!(fields[24], "naive" | "freivalds"), "{row}");
+        assert!(!fields[26].is_empty(), "{row}");
+    }
+}
+
+#[test]
+fn interrupt_ends_between_two_rows_and_says_where() {
+    let folder = scratch("interrupted");
+    let output = interrupt(&folder, "-INT", &[]);
+    assert!(output.status.success(), "{}", errors(&output));
+    let done: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(done["finished"], false);
+    assert_eq!(done["rows"], rows(&folder, "out").len());
+}
+
+#[test]
+fn shards_share_nothing_and_merge_to_one_set() {
+    let folder = scratch("shards");
+    for (out, shard) in [("a", "0/2"), ("b", "1/2")] {
+        summary(profile(&folder, out, &["--shard", shard, "--budget", "1s"]));
+    }
+    let (a, b) = (rows(&folder, "a"), rows(&folder, "b"));
+    assert!(configurations(&a).is_disjoint(&configurations(&b)));
+    let merge = |out: &str, second: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dualgrain"));
+        command
+            .args(["profile", "merge", "--json"])
+            .args([folder.join("a"), folder.join(second)])
+            .arg("--out")
+            .arg(folder.join(out));
+        command.output().unwrap()
+    };
+    let merged = merge("all", "b");
+    assert!(merged.status.success(), "{}", errors(&merged));
+    assert_eq!(rows(&folder, "all").len(), a.len() + b.len());
+    // The same from another machine is refused.
+    let manifest = folder.join("b/manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    let other: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let name = other["machine"]["name"].as_str().unwrap().to_owned();
+    fs::write(&manifest, text.replace(&name, "Another Processor")).unwrap();
+    let refused = merge("mixed", "b");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        errors(&refused).contains("cannot be merged: devices"),
+        "{}",
+        errors(&refused)
+    );
+    // So is a row that is none.
+    fs::write(&manifest, text).unwrap();
+    let path = folder.join("b/rows.csv");
+    let broken = fs::read_to_string(&path).unwrap().replacen(",NT,", ",NX,", 1);
+    fs::write(&path, broken).unwrap();
+    let refused = merge("broken", "b");
+    assert!(errors(&refused).contains("line 2"), "{}", errors(&refused));
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_in_words() {
+    let folder = scratch("refused");
+    let refused = |more: &[&str]| {
+        let output = profile(&folder, "out", more).output().unwrap();
+        assert!(!output.status.success());
+        errors(&output)
+    };
+    fs::write(folder.join("space.json"), r#"{"k": [0, 64]}"#).unwrap();
+    assert!(refused(&[]).contains("k from 0 to 64"));
+    fs::write(folder.join("space.json"), r#"{"m": [1, 200000]}"#).unwrap();
+    assert!(refused(&[]).contains("expected a range"));
+    fs::write(folder.join("space.json"), r#"{"tokens": 5}"#).unwrap();
+    assert!(refused(&[]).contains("unknown field"));
+    fs::write(folder.join("space.json"), SPACE).unwrap();
+    assert!(refused(&["--shard", "2/2"]).contains("--shard"));
+    summary(profile(&folder, "out", &["--budget", "0.2s"]));
+    assert!(refused(&[]).contains("--resume"));
+}
+
+#[test]
+fn machine_without_a_driver_gets_words_and_writes_nothing() {
+    let folder = scratch("driver");
+    let output = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
+        .args(["profile", "--device", "cuda:0", "--out"])
+        .arg(folder.join("out"))
+        .env("DUALGRAIN_CUDA_DRIVER", folder.join("libmissing.so"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let words = errors(&output);
+    assert!(
+        words.contains("no NVIDIA driver here") || words.contains("without GPUs"),
+        "{words}"
+    );
+    assert!(!folder.join("out").exists());
+}
+
+#[test]
+fn product_beyond_memory_is_a_marked_row_and_no_time() {
+    let folder = scratch("memory");
+    let space = r#"{"model_weights": [[131071, 2049]], "model_tokens": [1], "num_exhaustive": 0, "num_sampled": 0,
+        "tile_shapes": [], "large_tile_shapes": []}"#;
+    fs::write(folder.join("space.json"), space).unwrap();
+    summary(profile(&folder, "out", &["--kernels", "gemm_w8a8"]));
+    let all = rows(&folder, "out");
+    assert!(!all.is_empty());
+    for row in all {
+        let fields: Vec<&str> = row.split(',').collect();
+        assert_eq!((fields[25], fields[26]), ("not-run", ""), "{row}");
+    }
+}
