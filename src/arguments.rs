@@ -6,6 +6,7 @@ use clap::builder::{PossibleValuesParser, RangedU64ValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::arguments_perf::{Cost, Fit, Predict, Profile, Report, Select};
+use crate::gemm_shapes::{Shapes, shapes};
 
 /// Quantizes, judges and runs language models with 4-bit weights and 8-bit activations.
 #[derive(Debug, Parser)]
@@ -405,7 +406,7 @@ pub enum BenchProduct {
 pub enum Rival {
     /// cuBLAS with bf16 weights and activations.
     CublasBf16,
-    /// cuBLASLt with int8 weights and activations, int32 outputs.
+    /// cuBLASLt with int8 weights and activations, int32 outputs; where it has no algorithm, for tokens rounded up to 16.
     CublasInt8,
 }
 
@@ -429,9 +430,10 @@ pub struct BenchGemm {
         long,
         value_delimiter = ',',
         default_value = "llama-7b,llama-70b",
-        value_name = "SHAPES"
+        value_name = "SHAPES",
+        value_parser = shapes
     )]
-    pub shapes: Vec<String>,
+    pub shapes: Vec<Shapes>,
     /// Numbers of tokens, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1,16,64,256,1024,4096", value_name = "COUNTS", value_parser = count(1, 1 << 20))]
     pub m: Vec<usize>,

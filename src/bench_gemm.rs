@@ -1,14 +1,18 @@
 //! `bench gemm`: W4A8 products on a GPU, correctness first, then times beside NVIDIA's own libraries.
 
+use std::fs::OpenOptions;
+use std::path::Path;
+
 use crate::arguments::{BenchGemm, OutputKind, Rival};
 use crate::card_reading::CardReading;
 use crate::gemm_grains;
 use crate::gemm_operands::{Operands, group_size, random, random_bf16};
 use crate::gemm_peers::{Ours, Peers};
 use crate::gemm_record::{CEILING_SIDE, Ceilings, Report, Row, csv, text};
+use crate::gemm_shapes::Shape;
 use crate::revision::REVISION;
 use crate::terminal::Terminal;
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use dualgrain_format::GemmShape;
 use dualgrain_kernels::cuda::{
     Analytic, Buffer, CublasBf16, CublasLtInt8, CudaError, Device, Gemm, GemmConfig, GemmProblem,
@@ -42,6 +46,10 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
         options.peers.is_none() || options.against.contains(&Rival::CublasBf16),
         "--peers compares through cuBLAS: add --against cublas-bf16"
     );
+    // What can be wrong is found before the card's time is spent.
+    let shapes: Vec<&Shape> = options.shapes.iter().flat_map(|shapes| &shapes.0).collect();
+    let peers = options.peers.as_deref().map(Peers::read).transpose()?;
+    options.csv.as_deref().map(can_write).transpose()?;
     let device = Device::open(options.device)?;
     let mut bench = Bench {
         jit: Jit::new(&device)?,
@@ -53,8 +61,6 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
         model: Model::shipped_for(&device.info().name, device.info().num_sms),
     };
     bench.ceilings = bench.measure_ceilings()?;
-    let shapes = shapes(&options.shapes)?;
-    let peers = options.peers.as_deref().map(Peers::read).transpose()?;
     let mut report = Report {
         device: device.info().name.clone(),
         driver: driver_version()?.0,
@@ -90,6 +96,17 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
     terminal.result(&report, &words)
 }
 
+/// Fails where a file could not be written later. One that is there stays as it is, one that is not is not made.
+fn can_write(path: &Path) -> Result<()> {
+    let existed = path.symlink_metadata().is_ok();
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.with_context(|| format!("writing {}", path.display()))?;
+    if !existed {
+        std::fs::remove_file(path).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
 /// What the peers are compared with: chosen configurations that were timed beside cuBLAS.
 fn ours(rows: &[Row]) -> Vec<Ours<'_>> {
     let timed = rows.iter().filter(|row| row.chosen);
@@ -117,73 +134,6 @@ fn output_name(kind: OutputKind) -> &'static str {
         OutputKind::F32 => "f32",
         OutputKind::F16 => "f16",
         OutputKind::Bf16 => "bf16",
-    }
-}
-
-/// A named matrix of weights.
-pub struct Shape {
-    pub name: String,
-    pub n: usize,
-    pub k: usize,
-}
-
-/// Name, N and K.
-type Product = (&'static str, usize, usize);
-
-/// Products of the models the peers were timed on.
-const MODELS: [(&str, [Product; 4]); 2] = [
-    (
-        "llama-7b",
-        [
-            ("7B.qkv", 12_288, 4_096),
-            ("7B.o", 4_096, 4_096),
-            ("7B.gate_up", 22_016, 4_096),
-            ("7B.down", 4_096, 11_008),
-        ],
-    ),
-    (
-        "llama-70b",
-        [
-            ("70B.qkv", 10_240, 8_192),
-            ("70B.o", 8_192, 8_192),
-            ("70B.gate_up", 57_344, 8_192),
-            ("70B.down", 8_192, 28_672),
-        ],
-    ),
-];
-
-/// Models, single products of theirs, or NxK.
-fn shapes(names: &[String]) -> Result<Vec<Shape>> {
-    let mut shapes = Vec::new();
-    for name in names {
-        let of_models = MODELS.iter().flat_map(|(model, products)| {
-            products
-                .iter()
-                .filter(move |product| name == model || name == product.0)
-        });
-        let before = shapes.len();
-        shapes.extend(of_models.map(|&(name, n, k)| Shape {
-            name: name.to_owned(),
-            n,
-            k,
-        }));
-        if shapes.len() == before {
-            shapes.push(own_shape(name)?);
-        }
-    }
-    Ok(shapes)
-}
-
-fn own_shape(name: &str) -> Result<Shape> {
-    let sizes = name.split_once('x');
-    let parsed = sizes.and_then(|(n, k)| Some((n.parse().ok()?, k.parse().ok()?)));
-    match parsed {
-        Some((n @ 1..=1_000_000, k @ 1..=131_071)) => Ok(Shape {
-            name: name.to_owned(),
-            n,
-            k,
-        }),
-        _ => bail!("--shapes {name}: expected llama-7b, llama-70b, one of their products (7B.o) or NxK"),
     }
 }
 
@@ -376,7 +326,7 @@ impl Bench<'_> {
         times.collect()
     }
 
-    /// Some tokens too few for the library are made 16.
+    /// Where the library has no algorithm for so many tokens, those of the next multiple of 16.
     fn time_int8(&self, (m, n, k): (usize, usize, usize), weights: &[Buffer]) -> Result<Option<f64>> {
         let Some(blas) = &self.rivals.int8 else {
             return Ok(None);
@@ -426,4 +376,24 @@ fn group(size: &str) -> Result<GroupLength> {
 /// 2 M N K operations over the time.
 fn tops(m: usize, n: usize, k: usize, time_s: f64) -> f64 {
     2.0 * m as f64 * n as f64 * k as f64 / time_s / 1e12
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_that_cannot_be_written_is_found_before_anything_is_timed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new.csv"), folder.path().join("old.csv"));
+        can_write(&new).unwrap();
+        assert!(!new.exists(), "nothing is left behind");
+        std::fs::write(&old, "rows").unwrap();
+        can_write(&old).unwrap();
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "rows");
+        for path in [folder.path().to_owned(), folder.path().join("no/such.csv")] {
+            let error = can_write(&path).unwrap_err();
+            assert!(error.to_string().contains("writing"), "{error}");
+        }
+    }
 }

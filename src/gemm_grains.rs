@@ -10,9 +10,10 @@ use dualgrain_kernels::cuda::{
     FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GroupLength, Split, select, times_s,
 };
 
-use crate::bench_gemm::{Bench, Shape};
+use crate::bench_gemm::Bench;
 use crate::gemm_operands::{FloatWeights, Operands, Tokens};
 use crate::gemm_record::Row;
+use crate::gemm_shapes::Shape;
 use crate::terminal::table;
 
 /// Times taken in turn.

@@ -69,7 +69,7 @@ pub fn csv(report: &Report) -> String {
         "# {}, driver CUDA {}; dualgrain {} ({}); output {}; median and least of {} repetitions; launches {}\n\
          # before: {}\n\
          # after: {}\n\
-         # memory read at {:.0} B/s, cuBLASLt int8 {} TOPS at {CEILING_SIDE} cubed\n{HEADER}\n",
+         # memory read at {:.0} B/s, cuBLASLt int8 at {CEILING_SIDE} cubed: {}\n{HEADER}\n",
         report.device,
         report.driver,
         env!("CARGO_PKG_VERSION"),
@@ -86,7 +86,7 @@ pub fn csv(report: &Report) -> String {
         ceilings.read_bytes_per_s,
         ceilings
             .int8_tops
-            .map_or("not measured:".to_owned(), |tops| format!("{tops:.0}"))
+            .map_or("not measured".to_owned(), |tops| format!("{tops:.0} TOPS"))
     );
     let seconds = |time: Option<f64>| time.map_or(String::new(), |time| format!("{time:.9}"));
     for row in &report.rows {

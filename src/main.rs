@@ -23,6 +23,7 @@ mod gemm_operands;
 mod gemm_peers;
 #[cfg(feature = "cuda")]
 mod gemm_record;
+mod gemm_shapes;
 mod generate;
 #[cfg(feature = "cuda")]
 mod gpu;

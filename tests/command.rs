@@ -204,6 +204,35 @@ fn bench_gemm_stops_in_words_without_a_driver() {
 }
 
 #[test]
+fn bench_gemm_finds_wrong_words_and_files_before_it_looks_for_a_card() {
+    for wrong in [
+        ["--shapes", "nonsense"],
+        ["--shapes", "7B.o,0x5"],
+        ["--m", "0"],
+        ["--m", "1,many"],
+        ["--group-size", "17"],
+    ] {
+        let output = dualgrain(&["bench", "gemm", wrong[0], wrong[1]]);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}: {}", stderr(&output));
+    }
+    let peers = [
+        "bench",
+        "gemm",
+        "--against",
+        "cublas-bf16",
+        "--peers",
+        "/nowhere/peers.csv",
+    ];
+    for arguments in [&peers[..], &["bench", "gemm", "--csv", "/nowhere/rows.csv"]] {
+        let output = dualgrain(arguments);
+        assert_eq!(output.status.code(), Some(1));
+        if cfg!(feature = "cuda") {
+            assert!(stderr(&output).contains("/nowhere/"), "{}", stderr(&output));
+        }
+    }
+}
+
+#[test]
 fn eval_gives_the_promised_figures_and_the_same_for_any_thread_count() {
     let run = |threads| {
         let (model, reference) = (text(quantized()).to_owned(), text(&original()).to_owned());
