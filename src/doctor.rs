@@ -48,7 +48,9 @@ pub fn run(common: &Common, terminal: &Terminal) -> Result<()> {
         memory_available_bytes: memory.map(|m| m.available_bytes),
         instruction_sets: cpu::available().iter().map(|isa| isa.name()).collect(),
         chosen: backend.isa().name(),
-        forced_by_environment: std::env::var("DUALGRAIN_BACKEND").ok(),
+        forced_by_environment: std::env::var("DUALGRAIN_BACKEND")
+            .ok()
+            .filter(|name| !name.is_empty()),
         gpu,
         #[cfg(feature = "cuda")]
         cuda,
