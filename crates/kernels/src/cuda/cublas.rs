@@ -3,9 +3,11 @@
 use std::ffi::c_void;
 
 use super::CudaError;
+use super::cublas_layouts::{Cublas, CublasType};
 use super::device::{Buffer, Device};
 use super::driver::Handle;
 use super::library::{Library, Places, functions};
+use crate::naive::Transposes;
 
 functions! {
     /// cuBLAS.
@@ -103,12 +105,7 @@ pub(super) fn check(call: &'static str, code: i32) -> Result<(), CudaError> {
 }
 
 /// bf16 products by cuBLAS, with f32 accumulation.
-pub struct CublasBf16 {
-    functions: Blas,
-    handle: Handle,
-    /// Kept for the library.
-    workspace: Buffer,
-}
+pub struct CublasBf16(Cublas);
 
 impl CublasBf16 {
     /// Opens the library for a card.
@@ -116,25 +113,7 @@ impl CublasBf16 {
     /// # Errors
     /// It is not here, or does not start.
     pub fn new(device: &Device) -> Result<Self, CudaError> {
-        let functions = Blas::from_library(Library::open(&BLAS)?)?;
-        device.current()?;
-        let workspace = device.filled(WORKSPACE_BYTES, 0)?;
-        let mut handle = std::ptr::null_mut();
-        // SAFETY: writes one handle, in the context made current above.
-        check("cublasCreate", unsafe { (functions.create)(&raw mut handle) })?;
-        let blas = Self {
-            functions,
-            handle,
-            workspace,
-        };
-        // SAFETY: live handles; the workspace lives as long as the handle.
-        unsafe {
-            let functions = &blas.functions;
-            check("cublasSetStream", (functions.set_stream)(handle, device.stream()))?;
-            let code = (functions.set_workspace)(handle, blas.workspace.address(), WORKSPACE_BYTES);
-            check("cublasSetWorkspace", code)?;
-        }
-        Ok(blas)
+        Cublas::new(device).map(Self)
     }
 
     /// Puts `d[M,N] = a[M,K] * b[N,K]^T` on the card's stream, all bf16.
@@ -143,47 +122,14 @@ impl CublasBf16 {
     /// Buffers that are too short, or a refusal.
     pub fn launch(
         &self,
-        (m, n, k): (usize, usize, usize),
+        shape: (usize, usize, usize),
         a: &Buffer,
         b: &Buffer,
         d: &Buffer,
     ) -> Result<(), CudaError> {
-        check_lengths([(a, 2 * m * k), (b, 2 * n * k), (d, 2 * m * n)])?;
-        let (one, zero) = (1.0f32, 0.0f32);
-        let (m, n, k) = (m as i32, n as i32, k as i32);
-        // cuBLAS counts columns first: D^T [N,M] = B [N,K] * A^T, with B stored as its transpose.
-        // SAFETY: the buffers hold the matrices (checked); the scalars are read before the call returns.
-        let code = unsafe {
-            (self.functions.gemm)(
-                self.handle,
-                TRANSPOSED,
-                AS_IS,
-                n,
-                m,
-                k,
-                (&raw const one).cast(),
-                b.address(),
-                TYPE_BF16,
-                k,
-                a.address(),
-                TYPE_BF16,
-                k,
-                (&raw const zero).cast(),
-                d.address(),
-                TYPE_BF16,
-                n,
-                COMPUTE_F32,
-                DEFAULT_ALGORITHM,
-            )
-        };
-        check("cublasGemmEx", code)
-    }
-}
-
-impl Drop for CublasBf16 {
-    fn drop(&mut self) {
-        // SAFETY: created once, destroyed once.
-        unsafe { (self.functions.destroy)(self.handle) };
+        let transposes = Transposes { a: false, b: true };
+        self.0
+            .launch(CublasType::Bf16, transposes, shape, (1.0, 0.0), [a, b, d])
     }
 }
 
