@@ -213,6 +213,34 @@ mod tests {
     }
 
     #[test]
+    fn recorded_choices_are_those_of_today() {
+        let record = include_str!("../../../../bench/record/2026-11-22_h200_gemm.csv");
+        let mut lines = record.lines().filter(|line| !line.starts_with('#'));
+        let header: Vec<&str> = lines.next().unwrap().split(',').collect();
+        let column = |name: &str| header.iter().position(|&column| column == name).unwrap();
+        let [m, n, k] = ["m", "n", "k"].map(column);
+        let (config, chosen) = (column("config"), column("chosen"));
+        let mut compared = 0;
+        for line in lines {
+            let fields: Vec<&str> = line.split(',').collect();
+            let size = |at: usize| fields[at].parse().unwrap();
+            let problem = GemmProblem {
+                output: Output::Bf16,
+                ..problem(size(m), size(n), size(k))
+            };
+            let today = choose(&problem, &h200(), &Analytic).unwrap().to_string();
+            assert_eq!(
+                fields[chosen] == "true",
+                fields[config] == today,
+                "{line}: {today}"
+            );
+            compared += 1;
+        }
+        // Eight shapes, six numbers of tokens.
+        assert_eq!(compared, 48);
+    }
+
+    #[test]
     fn ampere_cuts_k_where_tiles_are_few_and_takes_large_tiles_where_they_are_many() {
         let ampere = DeviceInfo {
             capability: (8, 0),
