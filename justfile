@@ -17,3 +17,20 @@ count-ops:
 # The bars that take minutes: perplexities of the trained models in ../shared over the whole WikiText-2 test set.
 bars:
     cargo test --release -p dualgrain-engine --test evaluate -- --ignored --nocapture
+
+# On a machine with an NVIDIA card: every kernel compiled, hostile cases compared with the specification, products timed.
+gpu csv="h200_gemm.csv":
+    DUALGRAIN_REQUIRE_NVRTC=1 cargo test --release -p dualgrain-kernels --test cuda_compile
+    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-kernels --test cuda_gemm -- --cases 12000
+    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-kernels --test cuda_float_scales
+    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-kernels --test cuda_quantize -- --times
+    cargo run --release -- bench gemm --against cublas-bf16,cublas-int8 --csv {{csv}}
+
+# There too: some of the same cases under NVIDIA's compute-sanitizer, which takes minutes for each tool.
+sanitize:
+    just sanitize-with memcheck 27
+    just sanitize-with racecheck 7
+
+sanitize-with tool cases:
+    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-kernels --test cuda_gemm \
+        --config 'target."cfg(all())".runner = "compute-sanitizer --tool {{tool}} --error-exitcode 1"' -- --cases {{cases}}
