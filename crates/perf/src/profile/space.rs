@@ -287,7 +287,8 @@ impl Space {
                 Layout::ALL.to_vec()
             };
             let kernels = tiles.iter().map(|&tile| FloatKernel::Tiled(tile)).collect();
-            ((m, n, k), kernels, layouts, if huge { 1.0 } else { 0.4 })
+            // Few and telling: all of the huge ones get energy, whatever weight their layout has.
+            ((m, n, k), kernels, layouts, if huge { 1.5 } else { 0.4 })
         });
         let tasks = large.chain(all).map(|(shape, kernels, layouts, energy_share)| {
             let mut floats = Vec::new();
