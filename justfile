@@ -18,7 +18,7 @@ count-ops:
 bars:
     cargo test --release -p dualgrain-engine --test evaluate -- --ignored --nocapture
 
-# On a machine with an NVIDIA card: every kernel compiled, hostile cases compared with the specification, products timed.
+# On a machine with a Hopper card: every kernel compiled, hostile cases compared with the specification, products timed.
 gpu csv="h200_gemm.csv":
     DUALGRAIN_REQUIRE_NVRTC=1 cargo test --release -p dualgrain-kernels --test cuda_compile
     DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-kernels --test cuda_gemm -- --cases 12000
@@ -32,5 +32,5 @@ sanitize:
     just sanitize-with racecheck 7
 
 sanitize-with tool cases:
-    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-kernels --test cuda_gemm \
+    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-kernels --test cuda_gemm --test cuda_float_scales --test cuda_quantize \
         --config 'target."cfg(all())".runner = "compute-sanitizer --tool {{tool}} --error-exitcode 1"' -- --cases {{cases}}
