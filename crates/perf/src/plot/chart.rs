@@ -7,7 +7,7 @@ use super::Axis;
 use super::page::escaped;
 
 /// Colours (and marks) that the style knows.
-pub const NUM_SERIES: usize = 6;
+pub const NUM_SERIES: usize = 8;
 
 /// Room right of and above the plot, and below it for numbers and the title.
 const RIGHT: f64 = 18.0;
@@ -19,6 +19,8 @@ const DIGIT: f64 = 7.0;
 const CELL: f64 = 3.0;
 /// Counts from which on a cell is drawn darker.
 const SHADES: [usize; 4] = [1, 3, 8, 20];
+/// Fewer dots than this are drawn larger.
+const FEW_DOTS: usize = 600;
 /// Dots nearer than this are drawn once.
 const DOT_GRID: f64 = 0.8;
 
@@ -53,8 +55,17 @@ impl Series {
                 "<path class=\"mark\" d=\"M{x:.1} {:.1}l4.2 -7.4h-8.4z\"/>",
                 y + 4.6
             ),
-            _ => format!(
+            5 => format!(
                 "<path class=\"cross\" d=\"M{:.1} {:.1}l6.4 6.4m0 -6.4l-6.4 6.4\"/>",
+                x - 3.2,
+                y - 3.2
+            ),
+            6 => format!(
+                "<path class=\"cross\" d=\"M{:.1} {y:.1}h8.4m-4.2 -4.2v8.4\"/>",
+                x - 4.2
+            ),
+            _ => format!(
+                "<path class=\"cross\" d=\"M{:.1} {:.1}h6.4v6.4h-6.4z\"/>",
                 x - 3.2,
                 y - 3.2
             ),
@@ -110,11 +121,9 @@ impl Chart {
                 let _ = write!(path, "M{x:.1} {y:.1}h0");
             }
         }
-        let _ = write!(
-            self.layers,
-            "<path class=\"dots {}\" d=\"{path}\"/>",
-            series.class()
-        );
+        let size = if seen.len() < FEW_DOTS { "few" } else { "dots" };
+        let class = series.class();
+        let _ = write!(self.layers, "<path class=\"{size} {class}\" d=\"{path}\"/>");
         self
     }
 

@@ -6,9 +6,9 @@ use super::Series;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--page:#fff;--ink:#1d2127;--soft:#5c6570;--line:#d9dde2;--over:#fff;\
---s0:#0b63ce;--s1:#b3541e;--s2:#1b7f4d;--s3:#8a3fb0;--s4:#a8790a;--s5:#c02d62}
+--s0:#0b63ce;--s1:#b3541e;--s2:#1b7f4d;--s3:#8a3fb0;--s4:#a8790a;--s5:#c02d62;--s6:#0d7f8a;--s7:#6b5f55}
 @media(prefers-color-scheme:dark){:root{--page:#14171b;--ink:#e6e9ed;--soft:#9aa4b0;--line:#343b44;--over:#14171b;\
---s0:#6fb1ff;--s1:#ffa36b;--s2:#5fd39a;--s3:#d59bf2;--s4:#e8c25a;--s5:#ff8bb0}}
+--s0:#6fb1ff;--s1:#ffa36b;--s2:#5fd39a;--s3:#d59bf2;--s4:#e8c25a;--s5:#ff8bb0;--s6:#59cfda;--s7:#c4b5a5}}
 body{background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;line-height:1.2;margin-bottom:.4rem}h2{font-size:1.25rem;margin:2.6rem 0 .4rem}
 p{max-width:46rem;margin:.5rem 0}p.note{color:var(--soft)}p.answer{border-left:3px solid var(--s0);padding-left:.8rem}
@@ -20,11 +20,12 @@ figure{margin:.8rem 0;min-width:0}figcaption{font-weight:600;font-size:.95rem}
 .legend svg{display:inline-block;width:14px;height:14px;vertical-align:-2px;margin-right:.35rem}
 svg{width:100%;height:auto;display:block;overflow:visible}svg text{fill:var(--ink);font-size:12px;font-variant-numeric:tabular-nums}
 svg text.title{fill:var(--soft)}svg text.words{fill:var(--ink);paint-order:stroke;stroke:var(--page);stroke-width:4px;stroke-linejoin:round}svg text.over{fill:var(--over)}
-.s0{color:var(--s0)}.s1{color:var(--s1)}.s2{color:var(--s2)}.s3{color:var(--s3)}.s4{color:var(--s4)}.s5{color:var(--s5)}
+.s0{color:var(--s0)}.s1{color:var(--s1)}.s2{color:var(--s2)}.s3{color:var(--s3)}.s4{color:var(--s4)}.s5{color:var(--s5)}.s6{color:var(--s6)}.s7{color:var(--s7)}
 .grid line,svg .grid{stroke:var(--line);stroke-width:1}svg .axis{stroke:var(--soft);fill:none}
 svg .rule{stroke:var(--ink);stroke-width:1.2;stroke-dasharray:5 4;fill:none}
 svg polyline{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}
 svg .dots{stroke:currentColor;stroke-width:2.2;stroke-linecap:round;stroke-opacity:.55;fill:none}
+svg .few{stroke:currentColor;stroke-width:3.6;stroke-linecap:round;stroke-opacity:.7;fill:none}
 svg .d0,svg .d1,svg .d2,svg .d3{fill:currentColor}svg .d0{fill-opacity:.4}svg .d1{fill-opacity:.6}svg .d2{fill-opacity:.8}
 svg .band{fill:currentColor;fill-opacity:.18;stroke:none}svg circle,svg rect,svg .mark{fill:currentColor}
 svg .cross{stroke:currentColor;stroke-width:2;fill:none}svg .span{fill-opacity:.35}svg .bar{fill-opacity:.8}

@@ -12,6 +12,8 @@ use crate::plot::{Axis, Chart, Series, figure, grid};
 const SIZE: (f64, f64) = (420.0, 300.0);
 /// The kernel with a tile of 1 to 32 elements a side, one thread an element.
 const KERNEL: &str = "sgemm_tiled";
+/// Tiles that are named as the best of most products.
+const NAMED: usize = 4;
 /// Tiles that get a number at the axis.
 const NUMBERED: [usize; 9] = [1, 4, 8, 12, 16, 20, 24, 28, 32];
 /// The paper's large products have no side below this.
@@ -182,6 +184,7 @@ fn counted(winners: &BTreeMap<usize, usize>) -> String {
     winners.sort_by(|a, b| b.1.cmp(a.1));
     let words = winners
         .iter()
+        .take(NAMED)
         .map(|(tile, count)| format!("tile {tile} of {count}"));
     words.collect::<Vec<_>>().join(", ")
 }
