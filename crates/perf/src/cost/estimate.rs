@@ -4,6 +4,7 @@
 //! a share of them at the upper.
 
 use super::{Line, Network, Phase, Request, Scheme};
+use crate::plot::quantity;
 use crate::{Interval, Machine, MachineKind};
 
 /// Shares of a ceiling that such kernels reach: at best, as a rule, at worst.
@@ -62,11 +63,13 @@ fn bounds([low, value, high]: [f64; 3]) -> Interval {
 
 /// The sentence that says what the lines stand on.
 pub(super) fn assumption(machine: &Machine) -> String {
-    let [least, rule, most] = Ceilings::new(machine).launch_s.map(|seconds| seconds * 1e6);
+    let [least, rule, most] = Ceilings::new(machine)
+        .launch_s
+        .map(|seconds| quantity(seconds, "s"));
     let [_, reached, worst] = REACHED.map(|share| share * 100.0);
     format!(
         "Lines called estimates are not measured: bytes and operations at {reached:.0} % of the machine's measured ceilings, between \
-         100 % and {worst:.0} %, and {rule} (between {least} and {most}) microseconds to start each of {SMALL_KERNELS} small kernels a block. \
+         100 % and {worst:.0} %, and {rule} (between {least} and {most}) to start each of {SMALL_KERNELS} small kernels a block. \
          They draw the mean power of the phase's products, between idle and the limit of the machine."
     )
 }

@@ -53,8 +53,9 @@ pub fn page(cost: &Cost) -> String {
     );
     page = page.section("table", "All figures", "", &figures_table(cost));
     for batch in first_and_last(&cost.batches) {
-        let heading = format!("What {} of them spend their time on", sequences(batch.batch));
-        let explanation = "Products as predicted by the fitted model with 90 % intervals; estimates below them are not measured.";
+        let heading = format!("Where the time of {} goes", sequences(batch.batch));
+        let explanation = "Products as predicted by the fitted model, lines: 90 % intervals. Everything else is an estimate; its lines are bounds. A star marks products outside of what was \
+                           measured: their intervals promise nothing.";
         page = page.section(
             &format!("batch{}", batch.batch),
             &heading,
@@ -142,33 +143,35 @@ fn memory(cost: &Cost) -> String {
     let batches = &cost.batches;
     let machine = batches.first().map_or(0, |b| b.memory.machine_bytes) as f64;
     let tops = batches.iter().map(|b| b.memory.total_bytes as f64);
-    let x = Axis::log("sequences at once", "", batches.iter().map(|b| b.batch as f64));
-    let y = Axis::linear("memory", "B", tops.chain([0.0, machine]));
-    let (Some(x), Some(y)) = (x, y) else {
+    let Some(y) = Axis::linear("memory", "B", tops.chain([0.0, machine])) else {
         return String::new();
     };
     let names = ["weights", "cache", "workspace"];
-    let (first, last) = (x.least(), x.most());
+    let (first, last) = (0.0, batches.len() as f64);
+    let x = Axis::between("sequences at once", "", first, last);
     let mut chart = Chart::new(caption, SIZE, x, y)
         .rule((first, machine), (last, machine))
         .words(
-            (first, machine),
-            "start",
-            &format!("  the machine: {}", quantity(machine, "B")),
+            (last, machine),
+            "end",
+            &format!("the machine: {}", quantity(machine, "B")),
         );
-    for batch in batches {
+    let mut places = Vec::new();
+    for (index, batch) in batches.iter().enumerate() {
+        let place = index as f64 + 0.5;
+        places.push((place, batch.batch.to_string()));
         let memory = &batch.memory;
         let parts = [memory.weights_bytes, memory.cache_bytes, memory.workspace_bytes];
         let mut low = 0.0;
-        for (index, part) in parts.into_iter().enumerate() {
+        for (part_idx, part) in parts.into_iter().enumerate() {
             let high = low + part as f64;
             let title = format!(
                 "{}, {}: {}",
                 sequences(batch.batch),
-                names[index],
+                names[part_idx],
                 quantity(part as f64, "B")
             );
-            chart = chart.span(Series(index), batch.batch as f64, (low, high), 26.0, &title);
+            chart = chart.span(Series(part_idx), place, (low, high), 26.0, &title);
             low = high;
         }
     }
@@ -177,7 +180,7 @@ fn memory(cost: &Cost) -> String {
         .enumerate()
         .map(|(index, name)| (Series(index), *name))
         .collect();
-    figure(caption, &legend(&names), &chart.svg_named(&batch_names(cost)))
+    figure(caption, &legend(&names), &chart.svg_named(&places))
 }
 
 /// Bars of products, bars of estimates, and the products' table.
@@ -226,31 +229,27 @@ const HEADER: [&str; 9] = [
     "phase",
     "M x N x K",
     "times",
-    "kernel",
-    "size",
     "time in all",
     "90 % interval",
     "share",
+    "kernel",
+    "size",
 ];
 
 fn product_rows(batch: &BatchCost) -> Vec<Vec<String>> {
     let rows = batch.products.iter().map(|line| {
         let [m, n, k] = line.shape.unwrap_or_default();
+        let star = if line.extrapolated { " *" } else { "" };
         vec![
-            line.name.clone(),
+            line.name.clone() + star,
             line.phase.name().to_owned(),
             format!("{m} x {n} x {k}"),
             line.count.to_string(),
+            quantity(line.time_s.value, "s"),
+            ends(&line.time_s, "s"),
+            format!("{:.1} %", 100.0 * line.share),
             line.kernel.clone(),
             line.config.clone(),
-            quantity(line.time_s.value, "s"),
-            ends(&line.time_s, "s")
-                + if line.extrapolated {
-                    " (not measured near)"
-                } else {
-                    ""
-                },
-            format!("{:.1} %", 100.0 * line.share),
         ]
     });
     rows.collect()
@@ -289,10 +288,11 @@ fn with_interval(interval: &Interval, unit: &str) -> String {
     format!("{} ({})", quantity(interval.value, unit), ends(interval, unit))
 }
 
+/// Both ends; the unit once where it is the same.
 fn ends(interval: &Interval, unit: &str) -> String {
-    format!(
-        "{} to {}",
-        quantity(interval.low, unit),
-        quantity(interval.high, unit)
-    )
+    let [low, high] = [interval.low, interval.high].map(|end| quantity(end, unit));
+    match (low.split_once(' '), high.split_once(' ')) {
+        (Some((number, left)), Some((_, right))) if left == right => format!("{number} to {high}"),
+        _ => format!("{low} to {high}"),
+    }
 }

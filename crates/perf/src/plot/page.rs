@@ -13,7 +13,7 @@ body{background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif;
 h1{font-size:1.6rem;line-height:1.2;margin-bottom:.4rem}h2{font-size:1.25rem;margin:2.6rem 0 .4rem}
 p{max-width:46rem;margin:.5rem 0}p.note{color:var(--soft)}p.answer{border-left:3px solid var(--s0);padding-left:.8rem}
 p.absent{color:var(--soft);border:1px dashed var(--line);border-radius:6px;padding:.6rem .9rem}
-.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr));gap:1rem 1.6rem;align-items:end}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,24rem),1fr));gap:1rem 1.6rem;align-items:start}
 figure{margin:.8rem 0;min-width:0}figcaption{font-weight:600;font-size:.95rem}
 .wide{overflow-x:auto}.wide svg{min-width:40rem}
 .legend{display:flex;flex-wrap:wrap;gap:.1rem 1.1rem;margin:.2rem 0;font-size:.85rem;color:var(--soft)}
@@ -28,11 +28,11 @@ svg .dots{stroke:currentColor;stroke-width:2.2;stroke-linecap:round;stroke-opaci
 svg .few{stroke:currentColor;stroke-width:3.6;stroke-linecap:round;stroke-opacity:.7;fill:none}
 svg .d0,svg .d1,svg .d2,svg .d3{fill:currentColor}svg .d0{fill-opacity:.4}svg .d1{fill-opacity:.6}svg .d2{fill-opacity:.8}
 svg .band{fill:currentColor;fill-opacity:.18;stroke:none}svg circle,svg rect,svg .mark{fill:currentColor}
-svg .cross{stroke:currentColor;stroke-width:2;fill:none}svg .span{fill-opacity:.35}svg .bar{fill-opacity:.8}
+svg .cross{stroke:currentColor;stroke-width:2;fill:none}svg .span{fill-opacity:.4}svg .bar{fill-opacity:.8}
 svg .whisker{stroke:var(--ink);stroke-width:1.6;fill:none}
 .plus{color:var(--s0)}.minus{color:var(--s1)}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem;width:100%}
-th,td{text-align:right;padding:.25rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem;width:100%}
+th,td{text-align:right;padding:.25rem .45rem;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--soft);font-weight:600;white-space:normal;vertical-align:bottom}th:first-child,td:first-child{text-align:left}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1.2rem}dt{color:var(--soft)}dd{margin:0;min-width:0;overflow-wrap:anywhere}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.9rem}a{color:var(--s0)}

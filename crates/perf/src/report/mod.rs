@@ -20,7 +20,7 @@ use crate::plot::{Page, quantity};
 use crate::{Dataset, FitReport, HeldOut, Machine, Manifest, Row, Score};
 
 pub use regret::{Choice, ChoiceSummary};
-pub use tiles::TileStudy;
+pub use tiles::{Answer, TileStudy};
 
 /// What a page is made of; what is absent is said to be.
 #[derive(Debug, Clone, Copy, Default)]

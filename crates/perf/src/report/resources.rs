@@ -68,8 +68,10 @@ pub(super) fn section(rows: &[&Row]) -> Section {
         .iter()
         .filter_map(|resource| over(rows, resource, &kernels));
     let shares = shares_of_best(rows);
+    // Waves follow from the product, not from the choice alone.
     let relative = RESOURCES
         .iter()
+        .filter(|resource| resource.name != "Waves")
         .filter_map(|resource| relative_over(&shares, resource, &kernels));
     let pictures: Vec<_> = absolute.chain(relative).collect();
     Section {

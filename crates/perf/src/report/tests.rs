@@ -133,17 +133,19 @@ fn tiles_are_compared_on_the_same_product_and_large_ones_only() {
     ]);
     let (html, summary) = drawn(&data, &[]);
     let study = summary.tiles.unwrap();
+    let speedup = study.speedup_16_over_8.unwrap();
     assert_eq!(
-        (study.products, study.large_side, study.large_products),
-        (3, 8192, 2)
+        (study.products, speedup.products, speedup.least_side),
+        (3, 3, 1),
+        "two large ones are too few"
     );
-    assert_eq!(study.speedup_16_over_8, Some([2.5, 3.0]));
-    let [mean, most] = study.speedup_best_over_worst.unwrap();
-    assert!((mean - (3.0 + 20.0 / 9.0) / 2.0).abs() < 1e-12 && most == 3.0);
-    let [mean, most] = study.power_saved_32_over_8_percent.unwrap();
-    assert!((mean - 22.5).abs() < 1e-9 && (most - 25.0).abs() < 1e-9);
+    assert!((speedup.mean - (3.0 + 2.0 + 0.2) / 3.0).abs() < 1e-12 && speedup.most == 3.0);
+    // With energy there are only two products in all, both large.
+    let saved = study.power_saved_32_over_8_percent.unwrap();
+    assert_eq!((saved.products, saved.least_side), (2, 8192));
+    assert!((saved.mean - 22.5).abs() < 1e-9 && (saved.most - 25.0).abs() < 1e-9);
     assert_eq!(study.fastest, [(8, 1), (16, 1), (32, 1)].into());
-    assert!(html.contains("2.50 times on average, 3.00 at most") && html.contains("22.5 % less"));
+    assert!(html.contains("1.73 times on average, 3.00 at most") && html.contains("22.5 % less"));
 }
 
 #[test]

@@ -12,34 +12,76 @@ use crate::plot::{Axis, Chart, Series, figure, grid};
 const SIZE: (f64, f64) = (420.0, 300.0);
 /// The kernel with a tile of 1 to 32 elements a side, one thread an element.
 const KERNEL: &str = "sgemm_tiled";
+/// Products that a point over the tile needs.
+const LEAST_BAND: usize = 2;
 /// Tiles that are named as the best of most products.
 const NAMED: usize = 4;
 /// Tiles that get a number at the axis.
 const NUMBERED: [usize; 9] = [1, 4, 8, 12, 16, 20, 24, 28, 32];
-/// The paper's large products have no side below this.
-const LARGE: usize = 8192;
-/// Sides of products that count as large where none is.
-const LESS_LARGE: [usize; 3] = [4096, 2048, 1024];
+/// The paper's large products have no side below the first; where too few of those were measured the next counts as large.
+const LARGE: [usize; 6] = [8192, 4096, 2048, 1024, 512, 1];
+/// Products that a mean is taken over at least, where there are so many.
+const LEAST_PRODUCTS: usize = 3;
 
 /// Answers to the paper's questions, for this machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TileStudy {
     /// Products (with their layout and factors) measured in more than one tile.
     pub products: usize,
-    /// Least side of those that count as large.
-    pub large_side: usize,
-    /// How many those are.
-    pub large_products: usize,
-    /// Tile 16 against 8 on large products: mean and most of time over time.
-    pub speedup_16_over_8: Option<[f64; 2]>,
-    /// Best against worst tile of 4 and more on large products: mean and most.
-    pub speedup_best_over_worst: Option<[f64; 2]>,
-    /// Tile 32 against 8 on large products: percent of the power less; mean and most.
-    pub power_saved_32_over_8_percent: Option<[f64; 2]>,
+    /// Tile 16 against 8: time over time.
+    pub speedup_16_over_8: Option<Answer>,
+    /// Best against worst tile of 8 and more: time over time.
+    pub speedup_best_over_worst: Option<Answer>,
+    /// Tile 32 against 8: percent of the power less.
+    pub power_saved_32_over_8_percent: Option<Answer>,
     /// Which tile was the fastest of how many products.
     pub fastest: BTreeMap<usize, usize>,
     /// Which tile took the least energy of how many products.
     pub most_frugal: BTreeMap<usize, usize>,
+}
+
+/// A figure over the large products, and over all.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Answer {
+    /// Mean over large products.
+    pub mean: f64,
+    /// The most of large products.
+    pub most: f64,
+    /// Large products it was measured on.
+    pub products: usize,
+    /// No side of theirs is below this.
+    pub least_side: usize,
+    /// The most of all products, whatever their size.
+    pub most_of_all: f64,
+}
+
+impl Answer {
+    /// Of (least side, figure) pairs.
+    fn new(figures: &[(usize, f64)]) -> Option<Self> {
+        let wanted = figures.len().min(LEAST_PRODUCTS).max(1);
+        let of_side = |side: usize| figures.iter().filter(move |(least, _)| *least >= side);
+        let least_side = LARGE.into_iter().find(|side| of_side(*side).count() >= wanted)?;
+        let most = |figures: &mut dyn Iterator<Item = &(usize, f64)>| {
+            figures
+                .map(|(_, figure)| *figure)
+                .fold(f64::NEG_INFINITY, f64::max)
+        };
+        let products = of_side(least_side).count();
+        Some(Self {
+            mean: of_side(least_side).map(|(_, figure)| figure).sum::<f64>() / products as f64,
+            most: most(&mut of_side(least_side)),
+            products,
+            least_side,
+            most_of_all: most(&mut figures.iter()),
+        })
+    }
+
+    fn on(&self) -> String {
+        format!(
+            "{} products with no side below {}",
+            self.products, self.least_side
+        )
+    }
 }
 
 /// Rows of one product by tile.
@@ -67,26 +109,17 @@ fn least_side(product: &Product<'_>) -> usize {
 /// The answers; `None` where no product was measured in two tiles.
 pub(super) fn study(rows: &[&Row]) -> Option<TileStudy> {
     let products = products(rows);
-    let of_side = |side: usize| products.iter().filter(move |product| least_side(product) >= side);
-    let large_side = std::iter::once(LARGE)
-        .chain(LESS_LARGE)
-        .find(|side| of_side(*side).count() > 0)
-        .unwrap_or(1);
-    let large: Vec<_> = of_side(large_side).collect();
-    let mean_and_most = |values: Vec<f64>| {
-        let most = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        (!values.is_empty()).then(|| [values.iter().sum::<f64>() / values.len() as f64, most])
-    };
-    let each = |of: &dyn Fn(&Product<'_>) -> Option<f64>| {
-        mean_and_most(large.iter().filter_map(|product| of(product)).collect())
+    let answer = |of: &dyn Fn(&Product<'_>) -> Option<f64>| {
+        let figures = products
+            .iter()
+            .filter_map(|product| Some((least_side(product), of(product)?)));
+        Answer::new(&figures.collect::<Vec<_>>())
     };
     (!products.is_empty()).then(|| TileStudy {
         products: products.len(),
-        large_side,
-        large_products: large.len(),
-        speedup_16_over_8: each(&|p| Some(p.get(&8)?.time_s? / p.get(&16)?.time_s?)),
-        speedup_best_over_worst: each(&best_over_worst),
-        power_saved_32_over_8_percent: each(&|p| {
+        speedup_16_over_8: answer(&|p| Some(p.get(&8)?.time_s? / p.get(&16)?.time_s?)),
+        speedup_best_over_worst: answer(&best_over_worst),
+        power_saved_32_over_8_percent: answer(&|p| {
             Some(100.0 * (1.0 - p.get(&32)?.power_w? / p.get(&8)?.power_w?))
         }),
         fastest: winners(&products, |row| row.time_s),
@@ -95,8 +128,8 @@ pub(super) fn study(rows: &[&Row]) -> Option<TileStudy> {
 }
 
 fn best_over_worst(product: &Product<'_>) -> Option<f64> {
-    let times = sorted(product.range(4..).filter_map(|(_, row)| row.time_s));
-    Some(times.last()? / times.first()?)
+    let times = sorted(product.range(8..).filter_map(|(_, row)| row.time_s));
+    (times.len() > 1).then(|| times[times.len() - 1] / times[0])
 }
 
 /// How often each tile is least, over products where two tiles were measured.
@@ -134,30 +167,35 @@ pub(super) fn section(rows: &[&Row], study: Option<&TileStudy>) -> Section {
 }
 
 fn answers(study: &TileStudy) -> String {
-    let on = format!(
-        "the {} products with no side below {}",
-        study.large_products, study.large_side
-    );
     let mut sentences = Vec::new();
     sentences.push(match study.speedup_16_over_8 {
-        Some([mean, most]) => format!(
-            "Is tile 16 up to 3.2 times as fast as tile 8 (the paper: 1.83 times on average, 3.29 at most)? Here, over {on}: {mean:.2} times on \
-             average, {most:.2} at most."
+        Some(answer) => format!(
+            "Is tile 16 up to 3.2 times as fast as tile 8 (the paper: 1.83 times on average over large products, 3.29 at most)? Here, over {}: {:.2} times \
+             on average, {:.2} at most; over all sizes {:.2} at most.",
+            answer.on(),
+            answer.mean,
+            answer.most,
+            answer.most_of_all
         ),
-        None => "Tiles 8 and 16 were not both measured on large products.".to_owned(),
+        None => "Tiles 8 and 16 were not both measured on a product.".to_owned(),
     });
-    if let Some([mean, most]) = study.speedup_best_over_worst {
-        sentences.push(format!(
-            "The best tile of 4 and more against the worst: {mean:.2} times as fast on average, {most:.2} at most."
-        ));
-    }
+    sentences.extend(study.speedup_best_over_worst.map(|answer| {
+        format!(
+            "The best tile of 8 and more against the worst, over {}: {:.2} times as fast on average, {:.2} at most; over all sizes {:.2} at most.",
+            answer.on(),
+            answer.mean,
+            answer.most,
+            answer.most_of_all
+        )
+    }));
     sentences.push(match study.power_saved_32_over_8_percent {
-        Some([mean, most]) => format!(
-            "Does tile 32 take 22 % less power than tile 8? Here it takes {} on average ({} at the most favourable).",
-            less(mean),
-            less(most)
+        Some(answer) => format!(
+            "Does tile 32 take 22 % less power than tile 8? Here, over {}, it takes {} on average ({} at the most favourable).",
+            answer.on(),
+            less(answer.mean),
+            less(answer.most)
         ),
-        None => "Power of tiles 8 and 32 was not both measured on large products.".to_owned(),
+        None => "Power of tiles 8 and 32 was not both measured on a product.".to_owned(),
     });
     sentences.push(format!(
         "Fastest tile by number of products: {}.",
@@ -246,7 +284,7 @@ fn over_tile(
     let bands: Vec<_> = by_tile
         .into_iter()
         .map(|(tile, values)| (tile as f64, sorted(values)))
-        .filter(|(_, values)| !values.is_empty())
+        .filter(|(_, values)| values.len() >= LEAST_BAND)
         .map(|(tile, values)| {
             let [low, middle, high] = [0.05, 0.5, 0.95].map(|share| quantile(&values, share));
             (tile, low, middle, high, values.len())
