@@ -222,41 +222,50 @@ pub(crate) fn gemm(isa: Isa, pool: &Pool, a: &Quantized, weights: &PackedInt, si
     let task_panels = panels_per_task(pool, num_panels * row_blocks);
     // Reading a weight costs about half an operation, a token's product with it a 32nd.
     let operations = weights.n * weights.k / 2 * (16 + a.rows) / 16;
-    pool.run_if_worth(
-        operations,
-        row_blocks * num_panels.div_ceil(task_panels),
-        |task| {
-            let (row_block, first) = (task % row_blocks, task / row_blocks * task_panels);
-            let rows = row_block * task_rows..((row_block + 1) * task_rows).min(a.rows);
-            let panels = first..(first + task_panels).min(num_panels);
-            let task = Task {
-                isa,
-                a,
-                weights,
-                sink,
-                rows,
-            };
-            #[cfg(target_arch = "x86_64")]
-            if a.is_tiled() {
-                return task.amx(&weights.tiled(), panels);
-            }
-            SCRATCH.with_borrow_mut(|scratch| match &weights.codes {
-                Codes::W8(codes) => task.w8(codes, panels, scratch),
-                Codes::W4 {
-                    q,
-                    groups,
-                    group_size,
-                } => {
-                    let packing = W4Packing::new(weights, q, groups, *group_size);
-                    if widens(isa) && a.rows > FEW_ROWS {
-                        task.widened(&packing, panels, scratch);
-                    } else {
-                        task.w4(&packing, panels, scratch);
-                    }
+    let num_tasks = row_blocks * num_panels.div_ceil(task_panels);
+    pool.run_if_worth(operations, num_tasks, |task| {
+        let task = in_runs(task, num_tasks, pool.num_threads());
+        let (row_block, first) = (task % row_blocks, task / row_blocks * task_panels);
+        let rows = row_block * task_rows..((row_block + 1) * task_rows).min(a.rows);
+        let panels = first..(first + task_panels).min(num_panels);
+        let task = Task {
+            isa,
+            a,
+            weights,
+            sink,
+            rows,
+        };
+        #[cfg(target_arch = "x86_64")]
+        if a.is_tiled() {
+            return task.amx(&weights.tiled(), panels);
+        }
+        SCRATCH.with_borrow_mut(|scratch| match &weights.codes {
+            Codes::W8(codes) => task.w8(codes, panels, scratch),
+            Codes::W4 {
+                q,
+                groups,
+                group_size,
+            } => {
+                let packing = W4Packing::new(weights, q, groups, *group_size);
+                if widens(isa) && a.rows > FEW_ROWS {
+                    task.widened(&packing, panels, scratch);
+                } else {
+                    task.w4(&packing, panels, scratch);
                 }
-            });
-        },
-    );
+            }
+        });
+    });
+}
+
+/// The task to take `claim`-th: threads that claim in turn each get a run of neighbours, whose weights follow on from
+/// those prefetched last (decode 3 % faster on two threads).
+fn in_runs(claim: usize, num_tasks: usize, num_threads: usize) -> usize {
+    let run = num_tasks / num_threads;
+    if claim < run * num_threads {
+        claim % num_threads * run + claim / num_threads
+    } else {
+        claim
+    }
 }
 
 /// A multiple of four, so that tiles of several panels have work; four tasks a thread even the load out.
