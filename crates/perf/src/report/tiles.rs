@@ -58,7 +58,7 @@ pub struct Answer {
 impl Answer {
     /// Of (least side, figure) pairs.
     fn new(figures: &[(usize, f64)]) -> Option<Self> {
-        let wanted = figures.len().min(LEAST_PRODUCTS).max(1);
+        let wanted = figures.len().clamp(1, LEAST_PRODUCTS);
         let of_side = |side: usize| figures.iter().filter(move |(least, _)| *least >= side);
         let least_side = LARGE.into_iter().find(|side| of_side(*side).count() >= wanted)?;
         let most = |figures: &mut dyn Iterator<Item = &(usize, f64)>| {
