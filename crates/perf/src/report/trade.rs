@@ -3,31 +3,21 @@
 use std::collections::BTreeMap;
 
 use super::{Section, called, kernel_series};
-use crate::Row;
 use crate::plot::{Axis, Chart, NUM_SERIES, Series, figure, grid, legend, quantity};
+use crate::{Operands, Row};
 
 const SIZE: (f64, f64) = (420.0, 300.0);
-/// Products that are drawn.
-const SHOWN: usize = 6;
+/// Products that are drawn of a pair of operand types.
+const SHOWN: usize = 4;
 /// Configurations with energy that a product needs.
 const LEAST_CONFIGS: usize = 3;
 
-/// The products with the most configurations.
+/// What competes: bits of the operands, and the product.
+type Contest = ([u32; 2], (usize, usize, usize));
+
+/// The products with the most configurations, of each pair of operand types.
 pub(super) fn section(rows: &[&Row]) -> Section {
-    let mut products = BTreeMap::<(usize, usize, usize), Vec<&Row>>::new();
-    for row in rows
-        .iter()
-        .filter(|row| row.energy_j.is_some_and(|energy| energy > 0.0))
-    {
-        products.entry((row.m, row.n, row.k)).or_default().push(row);
-    }
-    let mut products: Vec<_> = products
-        .into_iter()
-        .filter(|(_, rows)| rows.len() >= LEAST_CONFIGS)
-        .collect();
-    products.sort_by_key(|(shape, rows)| (std::cmp::Reverse(rows.len()), *shape));
-    products.truncate(SHOWN);
-    products.sort_by(|a, b| a.1[0].ops().total_cmp(&b.1[0].ops()));
+    let products = contests(rows);
     let drawn: Vec<&Row> = products
         .iter()
         .flat_map(|(_, rows)| rows.iter().copied())
@@ -35,14 +25,14 @@ pub(super) fn section(rows: &[&Row]) -> Section {
     let kernels = kernel_series(&drawn);
     let pictures: Vec<_> = products
         .iter()
-        .filter_map(|(shape, rows)| picture(*shape, rows, &kernels))
+        .filter_map(|((_, shape), rows)| picture(*shape, rows, &kernels))
         .collect();
     Section {
         anchor: "trade",
         heading: "Time against energy",
         explanation: format!(
-            "The {SHOWN} products with the most configurations whose energy was measured. A mark is a configuration; the line joins those that no other \
-             beats in both."
+            "For each pair of operand types the {SHOWN} products with the most configurations whose energy was measured. A mark is a configuration; the \
+             line joins those that no other beats in both."
         ),
         body: match pictures.is_empty() {
             false => Ok(legend(&kernels[..kernels.len().min(NUM_SERIES)]) + &grid(&pictures)),
@@ -51,6 +41,37 @@ pub(super) fn section(rows: &[&Row]) -> Section {
             )),
         },
     }
+}
+
+/// The products that are drawn: small ones first, 4-bit weights before others.
+fn contests<'a>(rows: &[&'a Row]) -> Vec<(Contest, Vec<&'a Row>)> {
+    let mut products = BTreeMap::<Contest, Vec<&'a Row>>::new();
+    for row in rows
+        .iter()
+        .filter(|row| row.energy_j.is_some_and(|energy| energy > 0.0))
+    {
+        if let Ok(operands) = Operands::of_kernel(&row.kernel) {
+            let bits = [operands.b_bits as u32, operands.a_bits as u32];
+            products
+                .entry((bits, (row.m, row.n, row.k)))
+                .or_default()
+                .push(row);
+        }
+    }
+    let mut products: Vec<_> = products
+        .into_iter()
+        .filter(|(_, rows)| rows.len() >= LEAST_CONFIGS)
+        .collect();
+    products.sort_by_key(|((bits, shape), rows)| (*bits, std::cmp::Reverse(rows.len()), *shape));
+    let mut kept: Vec<(Contest, Vec<&'a Row>)> = Vec::new();
+    for product in products {
+        let alike = kept.iter().filter(|(known, _)| known.0 == product.0.0).count();
+        if alike < SHOWN {
+            kept.push(product);
+        }
+    }
+    kept.sort_by(|a, b| a.0.0.cmp(&b.0.0).then(a.1[0].ops().total_cmp(&b.1[0].ops())));
+    kept
 }
 
 fn picture((m, n, k): (usize, usize, usize), rows: &[&Row], kernels: &[(Series, String)]) -> Option<String> {
