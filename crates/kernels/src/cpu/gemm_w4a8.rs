@@ -39,7 +39,7 @@ const MAX_W4_SUMS: usize = TILE_ROWS * PANEL;
 pub(super) const MAX_TASK_PANELS: usize = 16;
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { w8: None, sums: Vec::new(), pair_sums: Vec::new(), acc: Vec::new() }) };
+    static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch { w8: None, sums: Vec::new(), acc: Vec::new() }) };
 }
 
 /// A thread's buffers, grown to the longest K once.
@@ -48,8 +48,6 @@ struct Scratch {
     w8: Option<Aligned<u8>>,
     /// Sums of codes: `[tokens, groups]`, or what each token's sums start at.
     sums: Vec<i32>,
-    /// Sums of codes as i16, of two groups together: `[tokens, pairs of groups]`.
-    pair_sums: Vec<i32>,
     /// Sums [tokens, 16 * panels] of a pair of panels.
     acc: Vec<i32>,
 }
@@ -326,19 +324,18 @@ impl Task<'_> {
 
     /// Nibbles straight from the packing.
     fn w4(&self, packing: &W4Packing<'_>, panels: Range<usize>, scratch: &mut Scratch) {
-        let Scratch { sums, pair_sums, .. } = scratch;
+        let Scratch { sums, .. } = scratch;
         self.sum_groups(packing.group_size, sums);
-        self.pair_sums(packing, sums, pair_sums);
         let width = w4_panels(self.isa, self.a.rows);
         let mut acc = [0; MAX_W4_SUMS];
         for first in panels.clone().step_by(width) {
             let panels = first..(first + width).min(panels.end);
             let (q, groups) = packing.panels(panels.clone());
             self.prefetch_channels(panels.clone());
-            for row in self.rows.clone().step_by(TILE_ROWS) {
-                let rows = row..(row + TILE_ROWS).min(self.rows.end);
+            let tile_rows = self.a.most_tile_rows();
+            for row in self.rows.clone().step_by(tile_rows) {
+                let rows = row..(row + tile_rows).min(self.rows.end);
                 let sums = &sums[(row - self.rows.start) * packing.num_groups..];
-                let pairs_at = (row - self.rows.start) * packing.num_groups.div_ceil(2);
                 let tile = W4Tile {
                     q: q.as_ptr(),
                     lines: packing.panel_bytes / LINE,
@@ -349,10 +346,6 @@ impl Task<'_> {
                     a_step: 4 * self.a.tile_rows(),
                     group_sums: sums.as_ptr(),
                     num_groups: packing.num_groups,
-                    pair_sums: match pair_sums.is_empty() {
-                        true => std::ptr::null(),
-                        false => pair_sums[pairs_at..].as_ptr(),
-                    },
                     acc: acc[..rows.len() * panels.len() * PANEL].as_mut_ptr(),
                     acc_stride: panels.len() * PANEL,
                 };
@@ -474,19 +467,6 @@ impl Task<'_> {
                     .chunks(blocks_per_group)
                     .map(|blocks| blocks.iter().sum::<i32>()),
             );
-        }
-    }
-
-    /// `sums` two by two where the instruction set has a use for them; nothing where a sum may pass i16.
-    fn pair_sums(&self, packing: &W4Packing<'_>, sums: &[i32], pairs: &mut Vec<i32>) {
-        pairs.clear();
-        let group_len = packing.group_size.len(self.a.columns);
-        if self.isa != Isa::Avx2 || group_len * 127 > i16::MAX as usize {
-            return;
-        }
-        for sums in sums.chunks_exact(packing.num_groups) {
-            let pair = |pair: &[i32]| pair[0] & 0xffff | pair.get(1).map_or(0, |second| second << 16);
-            pairs.extend(sums.chunks(2).map(pair));
         }
     }
 

@@ -61,9 +61,6 @@ pub(super) struct W4Tile {
     /// Sums of token m's codes in each group, at `group_sums + m * num_groups`.
     pub(super) group_sums: *const i32,
     pub(super) num_groups: usize,
-    /// The same sums as i16, two groups a place (the second in the upper half), at `pair_sums + m * pairs`; null where
-    /// they do not fit or nobody reads them.
-    pub(super) pair_sums: *const i32,
     /// Sums `[tokens, acc_stride]` to write, 16 for each panel.
     pub(super) acc: *mut i32,
     pub(super) acc_stride: usize,
@@ -106,9 +103,6 @@ impl W4Tile {
         unsafe {
             self.a = self.a.add(4 * rows);
             self.group_sums = self.group_sums.add(rows * self.num_groups);
-            if !self.pair_sums.is_null() {
-                self.pair_sums = self.pair_sums.add(rows * self.num_groups.div_ceil(2));
-            }
             self.acc = self.acc.add(rows * self.acc_stride);
         }
         self

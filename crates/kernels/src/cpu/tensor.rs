@@ -10,8 +10,10 @@ use super::isa::Isa;
 /// Elements whose codes are summed together: the smallest group size, so that any group's sum is a sum of blocks.
 pub(crate) const SUM_BLOCK: usize = 32;
 
-/// Rows of quantized activations that lie side by side: the largest integer tile.
+/// The most rows of quantized activations that lie side by side.
 pub(crate) const TILE_ROWS: usize = 12;
+/// The same on AVX2, whose tile has four: at K = 4,096 twelve and a panel of weights would pass the first-level cache.
+pub(crate) const AVX2_TILE_ROWS: usize = 4;
 
 /// Rows and codes of an AMX tile.
 pub(crate) const TILED_ROWS: usize = 16;
@@ -62,7 +64,7 @@ impl Matrix {
 pub struct Quantized {
     pub(crate) rows: usize,
     pub(crate) columns: usize,
-    amx: bool,
+    isa: Isa,
     quads: Vec<[i8; 4]>,
     pub(crate) scales: Vec<f32>,
     block_sums: Vec<i32>,
@@ -132,7 +134,7 @@ impl Quantized {
         let mut new = Self {
             rows: 0,
             columns,
-            amx: isa == Isa::Amx,
+            isa,
             quads: Vec::new(),
             scales: Vec::new(),
             block_sums: Vec::new(),
@@ -149,7 +151,7 @@ impl Quantized {
 
     /// Whether codes lie in tiles for AMX.
     pub(crate) fn is_tiled(&self) -> bool {
-        self.amx && self.rows > FEW_ROWS
+        self.isa == Isa::Amx && self.rows > FEW_ROWS
     }
 
     /// Rows whose codes lie side by side.
@@ -157,10 +159,19 @@ impl Quantized {
         self.layout(self.rows).tile_rows
     }
 
+    /// Rows that lie side by side when there are enough of them (and no tiles of AMX).
+    pub(crate) fn most_tile_rows(&self) -> usize {
+        if self.isa == Isa::Avx2 {
+            AVX2_TILE_ROWS
+        } else {
+            TILE_ROWS
+        }
+    }
+
     /// Where codes lie when there are `rows` rows.
     fn layout(&self, rows: usize) -> Layout {
         let quads = self.blocks() * SUM_BLOCK / 4;
-        if self.amx && rows > FEW_ROWS {
+        if self.isa == Isa::Amx && rows > FEW_ROWS {
             return Layout {
                 tile_rows: TILED_ROWS,
                 row_quads: quads.next_multiple_of(Layout::CHUNK),
@@ -169,7 +180,7 @@ impl Quantized {
                 chunk_step: TILED_ROWS * Layout::CHUNK,
             };
         }
-        let tile_rows = rows.clamp(1, TILE_ROWS);
+        let tile_rows = rows.clamp(1, self.most_tile_rows());
         Layout {
             tile_rows,
             row_quads: quads,
