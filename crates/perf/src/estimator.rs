@@ -46,7 +46,7 @@ pub(crate) const LEAST_POWER_ROWS: usize = 40;
 const TIME_TREES: usize = 240;
 const POWER_TREES: usize = 120;
 /// The prior of the factors: a start of 2 us, all else as the ceilings say.
-const PRIOR: Factors = [2.0, 1.1, 1.1, 0.1, 0.2, 1.0];
+const PRIOR: Factors = [2.0, 0.2, 0.2, 0.1, 0.2, 1.0, 1.0];
 
 /// What was learned of one machine.
 #[derive(Debug, Clone, PartialEq)]

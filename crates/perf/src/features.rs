@@ -8,7 +8,7 @@ use crate::{ConfigFacts, Cut, Layout, Machine, MachineKind, Operands, Product, U
 pub(crate) const WIDTH: usize = 64;
 
 /// Terms a time is roughly a sum of.
-pub(crate) const NUM_TERMS: usize = 6;
+pub(crate) const NUM_TERMS: usize = 7;
 
 /// A row of features.
 pub(crate) type FeatureRow = [f32; WIDTH];
@@ -17,6 +17,9 @@ pub(crate) type FeatureRow = [f32; WIDTH];
 const LIBRARY_TILE: [usize; 3] = [128, 128, 64];
 /// Seconds by the unit of the terms that count rather than weigh: a kernel's start, a round of tiles, a step along K.
 const COUNTED_S: [f64; 2] = [1e-6, 1e-8];
+
+/// Share of the peak that kernels reach inside a tile, roughly.
+const REACHED: f64 = 0.8;
 
 /// The tiles of a product: how many, how they fill the machine, how long the busiest unit works.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,18 +49,23 @@ impl Tiling {
     ) -> Self {
         let [tile_m, tile_n, tile_k] = tile.map(|side| side.max(1) as f64);
         let (m, n, k) = (product.m as f64, product.n as f64, product.k as f64);
-        let (tiles_m, tiles_n) = ((m / tile_m).ceil(), (n / tile_n).ceil());
         let parts = facts.split_k.max(1) as f64;
+        // A row's cluster counts the CTAs that share K too; those that share tokens take neighbouring tiles of N.
+        let abreast = (facts.cluster.max(1) as f64 / parts).max(1.0);
+        let tiles_m = (m / tile_m).ceil();
+        let tiles_n = ((n / tile_n).ceil() / abreast).ceil() * abreast;
         let tiles = tiles_m * tiles_n;
         let resident = facts.ctas_per_sm.max(1) as f64;
-        let slots = machine.num_units as f64 * resident;
+        let slots = slots(machine.num_units, facts.cluster.max(1)) * resident;
         let waves = tiles * parts / slots;
+        let blocks = (k / tile_k).ceil();
         let rounds = match facts.cut {
             Cut::Whole => waves.ceil(),
-            // The cut tiles are shared by all, step by step.
-            Cut::Tail | Cut::All => waves.max(1.0 / (k / tile_k).ceil()),
+            // The cut tiles are shared by all, block by block.
+            Cut::Tail => waves.floor() + (waves.fract() * blocks).ceil() / blocks,
+            Cut::All => (waves * blocks).ceil() / blocks,
         };
-        let steps = ((k / tile_k).ceil() / parts).ceil();
+        let steps = (blocks / parts).ceil();
         let peak = peak(operands.unit, machine) / machine.num_units as f64;
         let tile_ops = 2.0 * tile_m * tile_n * tile_k * steps;
         let tile_bytes = (tile_m * operands.a_bits + tile_n * operands.b_bits) / 8.0 * k;
@@ -69,12 +77,23 @@ impl Tiling {
             efficiency: [
                 m / (tiles_m * tile_m),
                 n / (tiles_n * tile_n),
-                k / ((k / tile_k).ceil() * tile_k),
+                k / (blocks * tile_k),
             ],
             busiest_s: rounds * resident * tile_ops / peak,
             cache_bytes: tiles * tile_bytes,
         }
     }
+}
+
+/// CTAs that run at a time with one on a unit. Clusters of more than two do not reach all units (seen on an H200: four reach
+/// 120 of 132).
+fn slots(num_units: usize, cluster: usize) -> f64 {
+    let reached = if cluster > 2 {
+        num_units * 10 / 11
+    } else {
+        num_units
+    };
+    (reached / cluster * cluster).max(cluster) as f64
 }
 
 fn peak(unit: Unit, machine: &Machine) -> f64 {
@@ -111,6 +130,7 @@ impl Physics {
             tiling.cache_bytes / machine.read_bytes_per_s,
             tiling.rounds * COUNTED_S[0],
             tiling.rounds * tiling.steps * COUNTED_S[1],
+            work.memory_s.max(tiling.busiest_s / REACHED),
         ];
         Self { work, tiling, terms }
     }
