@@ -10,7 +10,7 @@ pub(crate) type Factors = [f64; NUM_TERMS];
 /// Passes over the factors; each solves for one at a time, and they settle long before.
 const PASSES: usize = 400;
 /// Pull of each factor towards `prior`, in rows.
-const PULL: f64 = 2.0;
+const PULL: f64 = 8.0;
 
 /// The terms weighed.
 pub(crate) fn base_s(factors: &Factors, terms: &[f64; NUM_TERMS]) -> f64 {
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn factors_that_made_the_times_are_found_again() {
-        let truth: Factors = [2.0, 1.2, 1.5, 0.0, 0.5, 3.0, 0.0];
+        let truth: Factors = [2.0, 1.2, 1.5, 0.0, 0.5, 3.0, 0.0, 0.7, 0.0];
         let mut rows = Vec::new();
         for i in 1..400u32 {
             let x = f64::from(i);
@@ -69,6 +69,8 @@ mod tests {
                 (x / 9.0).ceil() * 1e-6,
                 1e-8 * (x % 7.0),
                 (x * 13.0 % 31.0) * 1e-7,
+                (x * 17.0 % 41.0) * 1e-7,
+                (x * 19.0 % 23.0) * 1e-7,
             ];
             rows.push((terms, base_s(&truth, &terms)));
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::base::{Factors, base_s, fit as fit_factors};
 use crate::catalogue::{Catalogue, Sample};
 use crate::features::{self, FeatureRow, NAMES, NUM_TERMS, Physics, add_time, is_of_time};
-use crate::learn::{Boost, Forest, Table, Trees, boost, forest};
+use crate::learn::{Boost, Forest, Random, Table, Trees, boost, forest};
 use crate::{Machine, Product};
 
 /// What learns.
@@ -44,9 +44,14 @@ const OWN_TREES_ROWS: usize = 200;
 pub(crate) const LEAST_POWER_ROWS: usize = 40;
 /// Trees of boosting. More would lessen the error by a hundredth of itself and make predictions slower.
 const TIME_TREES: usize = 240;
-const POWER_TREES: usize = 120;
+const POWER_TREES: usize = 160;
+/// Rows of a leaf at least.
+const LEAF_ROWS: usize = 5;
+/// Copies of a row that power is learned from, and the standard deviation of their times' errors.
+const JITTERED: usize = 3;
+const JITTER: f64 = 0.06;
 /// The prior of the factors: a start of 2 us, all else as the ceilings say.
-const PRIOR: Factors = [2.0, 0.2, 0.2, 0.1, 0.2, 1.0, 1.0];
+const PRIOR: Factors = [2.0, 0.2, 0.2, 0.1, 0.2, 1.0, 1.0, 0.1, 0.1];
 
 /// What was learned of one machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,7 +133,7 @@ impl Estimator {
             trees,
             gains,
             out_of_bag,
-        } = learning.learn(options, TIME_TREES);
+        } = learning.learn(options, (TIME_TREES, LEAF_ROWS));
         for (sum, gain) in self.gains[0].iter_mut().zip(gains) {
             *sum += gain;
         }
@@ -137,7 +142,8 @@ impl Estimator {
         trees
     }
 
-    /// Power follows from how busy the machine is: it is learned with the measured time, and predicted with the predicted.
+    /// Power follows from how busy the machine is. It is predicted with a predicted time, so it is learned with times that
+    /// are off as predictions are: each row a few times with another error.
     fn fit_power(
         &mut self,
         samples: &[Sample<'_>],
@@ -147,17 +153,27 @@ impl Estimator {
         options: &FitOptions,
     ) {
         let mut learning = Learning::default();
+        let mut random = Random::new(options.seed, 7 << 32);
         for sample in train.iter().map(|&at| &samples[at]) {
             let Some(power) = sample.row.power_w.filter(|&power| power > 0.0) else {
                 continue;
             };
             let product = Product::of_row(sample.row);
             let (mut row, _) = self.features(catalogue, sample.config, &product, &sample.physics, machine);
-            add_time(&mut row, &sample.physics.work, sample.time_s);
-            learning.push(&row, power.ln(), sample.shape);
+            for _ in 0..JITTERED {
+                let jitter = (0..3)
+                    .map(|_| random.below(1 << 20) as f64 / f64::from(1 << 20) - 0.5)
+                    .sum::<f64>();
+                add_time(
+                    &mut row,
+                    &sample.physics,
+                    sample.time_s * (2.0 * JITTER * jitter).exp(),
+                );
+                learning.push(&row, power.ln(), sample.shape);
+            }
         }
-        if learning.targets.len() >= LEAST_POWER_ROWS {
-            let learned = learning.learn(options, POWER_TREES);
+        if learning.targets.len() >= LEAST_POWER_ROWS * JITTERED {
+            let learned = learning.learn(options, (POWER_TREES, LEAF_ROWS * JITTERED));
             self.gains[1] = learned.gains;
             self.power = Some(learned.trees);
         }
@@ -174,7 +190,8 @@ impl Estimator {
         let base = base_s(&self.factors[config], &physics.terms);
         let facts = &catalogue.configs[config];
         let kernel = catalogue.kernel_of[config];
-        let row = features::of_product(facts, product, physics, machine, (kernel, base));
+        let operands = &catalogue.operands[kernel];
+        let row = features::of_product(facts, (product, operands), physics, machine, (kernel, base));
         (row, base)
     }
 
@@ -190,7 +207,7 @@ impl Estimator {
         let (mut row, base) = self.features(catalogue, config, product, physics, machine);
         let trees = &self.time[self.group(catalogue, config)];
         let log_time = base.ln() + f64::from(trees.sum(&row));
-        add_time(&mut row, &physics.work, log_time.exp());
+        add_time(&mut row, physics, log_time.exp());
         Estimate {
             log_time,
             log_power: self.power.as_ref().map(|trees| f64::from(trees.sum(&row))),
@@ -223,10 +240,11 @@ impl Learning {
         self.shapes.push(shape);
     }
 
-    fn learn(mut self, options: &FitOptions, trees: usize) -> Learned {
+    fn learn(mut self, options: &FitOptions, (trees, leaf_rows): (usize, usize)) -> Learned {
         if options.learner == Learner::Boost {
             let how = Boost {
                 trees,
+                leaf_rows,
                 seed: options.seed,
                 ..Boost::default()
             };
@@ -271,31 +289,31 @@ fn number(kinds: &mut [u32]) {
     }
 }
 
-/// Which trees each kernel has: its own, or those of all that have few rows.
+/// Which trees each kernel has: its own, or those of all that have few rows. A library's types share theirs:
+/// it chooses alike for them.
 fn trees_of(samples: &[Sample<'_>], train: &[usize], catalogue: &Catalogue) -> Vec<usize> {
+    let library = |kernel: usize| catalogue.kernels[kernel].name.starts_with("cublas");
     let mut counts = vec![0; catalogue.kernels.len()];
     for &at in train {
         counts[catalogue.kernel_of[samples[at].config]] += 1;
     }
-    let mut shared = None;
-    let mut next = 0;
+    let (mut few, mut libraries, mut next) = (None, None, 0);
     let mut new = || {
         next += 1;
         next - 1
     };
-    let group = counts.into_iter().map(|count| match count >= OWN_TREES_ROWS {
-        true => new(),
-        false => *shared.get_or_insert_with(&mut new),
+    let group = counts.into_iter().enumerate().map(|(kernel, count)| match () {
+        () if library(kernel) => *libraries.get_or_insert_with(&mut new),
+        () if count >= OWN_TREES_ROWS => new(),
+        () => *few.get_or_insert_with(&mut new),
     });
     group.collect()
 }
 
-/// Factors of each configuration, pulled towards those of the same size in other groups and outputs, these towards those
-/// of the kernel.
+/// Factors of each size of a kernel, in whatever groups and outputs, pulled towards those of the kernel.
 fn factors(samples: &[Sample<'_>], train: &[usize], catalogue: &Catalogue) -> Vec<Factors> {
     let mut of_kernel: BTreeMap<&str, Terms> = BTreeMap::new();
     let mut of_size: BTreeMap<(&str, &str), Terms> = BTreeMap::new();
-    let mut of_config: BTreeMap<usize, Terms> = BTreeMap::new();
     for sample in train.iter().map(|&at| &samples[at]) {
         let row = (sample.physics.terms, sample.time_s);
         let facts = &catalogue.configs[sample.config];
@@ -304,7 +322,6 @@ fn factors(samples: &[Sample<'_>], train: &[usize], catalogue: &Catalogue) -> Ve
             .entry((&facts.kernel, &facts.config))
             .or_default()
             .push(row);
-        of_config.entry(sample.config).or_default().push(row);
     }
     let kernels: BTreeMap<&str, Factors> = of_kernel
         .into_iter()
@@ -315,15 +332,11 @@ fn factors(samples: &[Sample<'_>], train: &[usize], catalogue: &Catalogue) -> Ve
         .into_iter()
         .map(|(size, rows)| (size, fit_factors(&rows, kernel(size.0))))
         .collect();
-    let of = |(at, facts): (usize, &crate::ConfigFacts)| {
+    let of = |facts: &crate::ConfigFacts| {
         let size = sizes.get(&(facts.kernel.as_str(), facts.config.as_str()));
-        let prior = size.unwrap_or_else(|| kernel(&facts.kernel));
-        match of_config.get(&at) {
-            Some(rows) => fit_factors(rows, prior),
-            None => *prior,
-        }
+        *size.unwrap_or_else(|| kernel(&facts.kernel))
     };
-    catalogue.configs.iter().enumerate().map(of).collect()
+    catalogue.configs.iter().map(of).collect()
 }
 
 /// Terms and seconds of rows.

@@ -8,7 +8,7 @@ use crate::{ConfigFacts, Cut, Layout, Machine, MachineKind, Operands, Product, U
 pub(crate) const WIDTH: usize = 64;
 
 /// Terms a time is roughly a sum of.
-pub(crate) const NUM_TERMS: usize = 7;
+pub(crate) const NUM_TERMS: usize = 9;
 
 /// A row of features.
 pub(crate) type FeatureRow = [f32; WIDTH];
@@ -18,6 +18,8 @@ const LIBRARY_TILE: [usize; 3] = [128, 128, 64];
 /// Seconds by the unit of the terms that count rather than weigh: a kernel's start, a round of tiles, a step along K.
 const COUNTED_S: [f64; 2] = [1e-6, 1e-8];
 
+/// Bytes that are written at a time where rows of D allow it.
+const VECTOR_BYTES: f64 = 16.0;
 /// Share of the peak that kernels reach inside a tile, roughly.
 const REACHED: f64 = 0.8;
 
@@ -37,6 +39,8 @@ pub(crate) struct Tiling {
     busiest_s: f64,
     /// Bytes that tiles read from the shared cache.
     cache_bytes: f64,
+    /// Seconds of the busiest unit to write its tiles out, an element a cycle.
+    written_s: f64,
 }
 
 impl Tiling {
@@ -81,6 +85,7 @@ impl Tiling {
             ],
             busiest_s: rounds * resident * tile_ops / peak,
             cache_bytes: tiles * tile_bytes,
+            written_s: rounds * resident * tile_m * tile_n / machine.clock_hz,
         }
     }
 }
@@ -123,6 +128,12 @@ impl Physics {
             _ => [facts.tile_m, facts.tile_n, facts.tile_k],
         };
         let tiling = Tiling::new(tile, facts, operands, product, machine);
+        // The 4-bit kernels hand their tiles out through shared memory in vectors; others have shown no such cost.
+        let staged = facts.tile_m > 0 && operands.unit == Unit::Int8;
+        let written_s = if staged { tiling.written_s } else { 0.0 };
+        let row_bytes = (product.n as f64 * element_bytes(&facts.output)) as u64;
+        let piece_bytes =
+            f64::from(1u32 << row_bytes.trailing_zeros().min(4)).max(element_bytes(&facts.output));
         let terms = [
             COUNTED_S[0],
             work.memory_s,
@@ -131,13 +142,16 @@ impl Physics {
             tiling.rounds * COUNTED_S[0],
             tiling.rounds * tiling.steps * COUNTED_S[1],
             work.memory_s.max(tiling.busiest_s / REACHED),
+            written_s,
+            // Rows of D that begin at odd places are written in pieces, at worst element by element.
+            written_s * (VECTOR_BYTES / piece_bytes - 1.0),
         ];
         Self { work, tiling, terms }
     }
 }
 
 /// What the features are called, in their order.
-pub(crate) const NAMES: [&str; 54] = [
+pub(crate) const NAMES: [&str; 59] = [
     "log_m",
     "log_n",
     "log_k",
@@ -189,18 +203,23 @@ pub(crate) const NAMES: [&str; 54] = [
     "kernel",
     "log_base_over_roofline",
     "busiest_share_of_base",
+    "a_row_alignment",
+    "b_row_alignment",
+    "least_row_alignment",
+    "log_busy_units",
     "log_time_over_roofline",
     "log_share_of_peak",
     "log_share_of_bandwidth",
+    "log_cache_traffic",
 ];
 
 /// Features that only exist once a time was predicted; power is learned from them.
-const OF_TIME: usize = 51;
+const OF_TIME: usize = 55;
 
 /// The features that time is learned from. `base_s` is the rough time that the terms give; `kernel` its number.
 pub(crate) fn of_product(
     facts: &ConfigFacts,
-    product: &Product<'_>,
+    (product, operands): (&Product<'_>, &Operands),
     physics: &Physics,
     machine: &Machine,
     (kernel, base_s): (usize, f64),
@@ -212,6 +231,7 @@ pub(crate) fn of_product(
     let cache = machine.cache_bytes.max(1) as f64;
     let wide = tail(m, n, [128, 256], machine);
     let long = tail(m, n, [256, 128], machine);
+    let rows = row_alignments(product, operands, &facts.output);
     let flag = |set: bool| if set { 1.0 } else { 0.0 };
     let known = [
         log(m as f64),
@@ -269,6 +289,10 @@ pub(crate) fn of_product(
         kernel as f32,
         log(base_s / roofline_s),
         (terms[2] / base_s) as f32,
+        rows[0],
+        rows[1],
+        rows[0].min(rows[1]).min(rows[2]),
+        log(tiling.waves.min(1.0)),
     ];
     let mut row = [0.0; WIDTH];
     row[..known.len()].copy_from_slice(&known);
@@ -276,15 +300,17 @@ pub(crate) fn of_product(
 }
 
 /// Adds what a predicted time says: how much of the machine is busy.
-pub(crate) fn add_time(row: &mut FeatureRow, work: &Work, time_s: f64) {
+pub(crate) fn add_time(row: &mut FeatureRow, physics: &Physics, time_s: f64) {
+    let work = &physics.work;
     row[OF_TIME] = (time_s / work.roofline_s()).log2() as f32;
     row[OF_TIME + 1] = (work.compute_s / time_s).log2() as f32;
     row[OF_TIME + 2] = (work.memory_s / time_s).log2() as f32;
+    row[OF_TIME + 3] = (physics.terms[3] / time_s).log2() as f32;
 }
 
 /// Whether a feature only exists once a time was predicted.
 pub(crate) fn is_of_time(feature: usize) -> bool {
-    (OF_TIME..OF_TIME + 3).contains(&feature)
+    (OF_TIME..OF_TIME + 4).contains(&feature)
 }
 
 /// How full the last round is with tiles of a size, one on a unit: what a library might have chosen.
@@ -294,6 +320,25 @@ fn tail(m: usize, n: usize, [tile_m, tile_n]: [usize; 2], machine: &Machine) -> 
     }
     let waves = (m.div_ceil(tile_m) * n.div_ceil(tile_n)) as f64 / machine.num_units as f64;
     (waves / waves.ceil()) as f32
+}
+
+/// The largest powers of two, up to 128, that divide the bytes of a stored row of A, B and D: what vector loads can take.
+fn row_alignments(product: &Product<'_>, operands: &Operands, output: &str) -> [f32; 3] {
+    let a_row = match product.layout {
+        Layout::Nn | Layout::Nt => product.k,
+        Layout::Tn | Layout::Tt => product.m,
+    };
+    let b_row = match product.layout {
+        Layout::Nt | Layout::Tt => product.k,
+        Layout::Nn | Layout::Tn => product.n,
+    };
+    let bits = |elements: usize, bits: f64| (elements as f64 * bits) as u64;
+    [
+        bits(a_row, operands.a_bits),
+        bits(b_row, operands.b_bits),
+        bits(product.n, 8.0 * element_bytes(output)),
+    ]
+    .map(|bits| bits.trailing_zeros().clamp(3, 10) as f32 - 3.0)
 }
 
 /// The largest power of two that divides a size, as its logarithm, up to 2^12.
@@ -309,7 +354,7 @@ mod tests {
     fn every_feature_has_a_name_and_those_of_the_time_come_last() {
         assert!(NAMES.len() <= WIDTH);
         assert_eq!(NAMES[OF_TIME], "log_time_over_roofline");
-        assert_eq!(OF_TIME + 3, NAMES.len());
+        assert_eq!(OF_TIME + 4, NAMES.len());
     }
 
     #[test]
