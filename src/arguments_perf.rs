@@ -21,7 +21,7 @@ pub struct Fit {
     #[arg(long, value_name = "MODEL", required_unless_present = "paper_log")]
     pub out: Option<PathBuf>,
     /// What learns.
-    #[arg(long, value_enum, default_value_t = Learner::Best)]
+    #[arg(long, value_enum, default_value_t = Learner::Boost)]
     pub learner: Learner,
     /// Seed of everything random; the same seed gives the same file.
     #[arg(long, default_value_t = 7)]

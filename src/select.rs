@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use dualgrain_perf::select::Regret;
 use dualgrain_perf::{By, ConfigFacts, Dataset, FitOptions, Model, Prediction, held_out, select as choosing};
 use serde::Serialize;
 
@@ -137,14 +138,22 @@ fn regret(options: &Select, common: &Common, terminal: &Terminal) -> Result<()> 
     }
     let (kernel, by) = (&options.run.kernel, by(options.by));
     let held = held_out(&data, &how)?;
-    let mut regrets = choosing::regrets(&data, &held, kernel, by)?;
+    let all = choosing::regrets(&data, &held, kernel, by)?;
+    let mut regrets = choosing::exhaustive(&all);
     let summary = choosing::summary(&regrets).context("no product was searched")?;
     let mut words = format!(
-        "choosing {kernel} by predicted {}, each product kept out of the fit that chose:\n  learned   {}",
+        "choosing {kernel} by predicted {}, each product kept out of the fit that chose; against exhaustive search:\n  learned    {}",
         name(options.by),
         words(&summary)
     );
-    words += &analytic(&data, kernel, by)?;
+    let formula = analytic(&data, kernel, by)?;
+    words += &both("by formula", &choosing::exhaustive(&formula));
+    words += &format!(
+        "against {} configurations and more:\n",
+        choosing::LEAST_CANDIDATES
+    );
+    words += &both("learned   ", &all);
+    words += &both("by formula", &formula);
     regrets.sort_by(|left, right| right.regret.total_cmp(&left.regret));
     let rows: Vec<Vec<String>> = regrets
         .iter()
@@ -175,19 +184,24 @@ fn words(summary: &choosing::RegretSummary) -> String {
     )
 }
 
+fn both(who: &str, regrets: &[Regret]) -> String {
+    let summary = choosing::summary(regrets);
+    summary.map_or(String::new(), |summary| format!("  {who} {}", words(&summary)))
+}
+
+/// None where there is no hand-written cost function.
 #[cfg(feature = "cuda")]
-fn analytic(data: &Dataset, kernel: &str, by: By) -> Result<String> {
-    if data.manifest.machine.kind == dualgrain_perf::MachineKind::Cpu || !kernel.contains("w4a8") {
-        return Ok(String::new());
-    }
-    let regrets = dualgrain_perf::selection::analytic_regrets(data, kernel, by)?;
-    let summary = choosing::summary(&regrets).context("no product was searched")?;
-    Ok(format!("  by formula {}", words(&summary)))
+fn analytic(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
+    let none = data.manifest.machine.kind == dualgrain_perf::MachineKind::Cpu || !kernel.contains("w4a8");
+    Ok(match none {
+        true => Vec::new(),
+        false => dualgrain_perf::selection::analytic_regrets(data, kernel, by)?,
+    })
 }
 
 #[cfg(not(feature = "cuda"))]
-fn analytic(_: &Dataset, _: &str, _: By) -> Result<String> {
-    Ok(String::new())
+fn analytic(_: &Dataset, _: &str, _: By) -> Result<Vec<Regret>> {
+    Ok(Vec::new())
 }
 
 #[cfg(feature = "cuda")]

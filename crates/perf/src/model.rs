@@ -30,7 +30,10 @@ pub(crate) struct Parts {
 }
 
 /// Fitted files that come with the program.
-const FILES: [(&str, &[u8]); 0] = [];
+const FILES: [(&str, &[u8]); 2] = [
+    ("h200", include_bytes!("../models/h200.dgm")),
+    ("xeon-amx", include_bytes!("../models/xeon-amx.dgm")),
+];
 
 impl Model {
     /// Machines whose fitted models come with the program.

@@ -11,6 +11,9 @@ use crate::{By, ConfigFacts, Dataset, HeldOut, PerfError, Prediction, Row};
 /// A product with fewer measured configurations was not searched.
 pub const LEAST_CANDIDATES: usize = 8;
 
+/// With so many, nearly all that make sense on a product were measured: its best is the best of an exhaustive search.
+pub const EXHAUSTIVE_CANDIDATES: usize = 20;
+
 /// What a choice loses on one product.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Regret {
@@ -41,6 +44,19 @@ pub struct RegretSummary {
     pub worst_regret: f64,
     /// Products.
     pub shapes: usize,
+}
+
+/// The regrets of products that were searched exhaustively; all where none was.
+pub fn exhaustive(regrets: &[Regret]) -> Vec<Regret> {
+    let searched = regrets
+        .iter()
+        .filter(|regret| regret.candidates >= EXHAUSTIVE_CANDIDATES);
+    let searched: Vec<Regret> = searched.cloned().collect();
+    if searched.is_empty() {
+        regrets.to_vec()
+    } else {
+        searched
+    }
 }
 
 /// Mean and worst; `None` without any.

@@ -212,3 +212,24 @@ fn sets_nothing_can_be_learned_from_are_refused_with_what_they_lack() {
     zero.rows[3].k = 0;
     assert!(refused(zero).contains("K is 0"));
 }
+
+#[test]
+fn shipped_models_are_whole_and_answer() {
+    for machine in Model::shipped_machines() {
+        let model = Model::shipped(machine).unwrap();
+        let best = model.best(
+            "w4a8",
+            &Product {
+                output: "",
+                ..Product::new(16, 4096, 4096)
+            },
+            By::Time,
+        );
+        let (facts, prediction) = best.unwrap();
+        assert!(!prediction.extrapolated, "{machine}: {}", facts.config);
+        assert!(
+            (1e-7..1e-1).contains(&prediction.time_s.value),
+            "{machine}: {prediction:?}"
+        );
+    }
+}

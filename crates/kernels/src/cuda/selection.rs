@@ -31,7 +31,7 @@ const TITLE: &str = "dualgrain-selection 1";
 const MOST_CENTRES: usize = 64;
 
 /// Tables that come with the program.
-const SHIPPED: [&str; 0] = [];
+const SHIPPED: [&str; 1] = [include_str!("../../selection/h200.txt")];
 
 /// A text that is no table.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
