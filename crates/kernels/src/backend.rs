@@ -44,7 +44,7 @@ pub enum CacheFormat {
     F32,
     /// 16-bit floats.
     F16,
-    /// INT8 with a scale per token and head, `absmax / 127`.
+    /// INT8 with a scale per token and head, `absmax / 127`; attention multiplies integers.
     Int8,
     /// INT8 with one calibrated scale per layer for keys and one for values (the paper's option).
     Int8Static {
@@ -179,7 +179,15 @@ pub enum Operand<'a, B: Backend> {
 /// - a float product accumulates over k = 0, 1, 2, ... with fused multiply-adds from 0, then adds the bias;
 /// - a sum over a row (norms, softmax) runs in 16 lanes, lane j taking elements j, j+16, ..., then adds the lanes
 ///   pairwise: (0+8, 1+9, ...), (0+4, ...), (0+2, ...), (0+1);
-/// - scores accumulate over head_dim like a product; attention outputs accumulate over key positions in order;
+/// - over a float cache, scores accumulate over head_dim like a product and are multiplied by `scale`; attention outputs
+///   accumulate over key positions in order;
+/// - over an INT8 cache both products are integer. A query head becomes INT8 as an activation row does
+///   (`tq = absmax / 127`), and a score is `((acc as f32 * tq) * key_scale) * scale`, nothing fused. The softmax
+///   numerators times the value scales become weights 0..=127 for each page of [`PAGE_TOKENS`] positions, counted from
+///   position 0 (`weight_scale = max / 127`, times its inverse, ties to even; an inverse that is not finite makes all of
+///   them 0), and an output is `fma(acc as f32, weight_scale, output)` from 0, one for each page in order of positions;
+/// - ALiBi adds `slope * key_position` to the scaled score, and attention outputs are multiplied by `1 / sum` of the
+///   numerators (before they became weights) at the end;
 /// - exp, tanh, erf are the polynomials of `naive`, the same operations on every path;
 /// - the integer epilogue is `(acc as f32 * ta) * s1 + bias` without fusing.
 ///

@@ -161,7 +161,7 @@ fn attention(backend: &CpuBackend, table: &mut Table) {
     }
     for (num_heads, num_kv_heads) in [(32, 4), (8, 8)] {
         for format in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Int8] {
-            for (tokens, context) in [(1_024, 1_024), (1, 2_048)] {
+            for (tokens, context) in [(512, 512), (1_024, 1_024), (1, 512), (1, 2_048), (1, 4_096)] {
                 one_attention(
                     backend,
                     table,

@@ -1,22 +1,23 @@
-//! Causal attention over the paged cache, exact softmax.
+//! Causal attention over the paged cache, exact softmax: who computes what.
 //!
 //! A task is one kv head and a few neighbouring tokens; its rows are all queries that read that head (the whole
-//! group of each token), so every key and value loaded serves up to 24 queries. Per page: scores = Q * K^T by the
-//! float tile, then scale (and ALiBi); per row: masked softmax over all its keys; per page: output += P * V by the
-//! same tile. Scores of all keys are kept (24 rows x context in the second-level cache), so the result does not
-//! depend on how a prompt was cut into steps: each output is one chain over key positions in order, and a masked key
-//! adds an exact zero.
+//! group of each token), so every key and value loaded serves up to 24 queries. Per page: scores; per row: masked
+//! softmax over all its keys; per page: output += weights * values. Scores of all keys are kept (24 rows x context in
+//! the second-level cache), so the result does not depend on how a prompt was cut into steps: each output is one chain
+//! over key positions (or pages of them) in order, and a masked key adds an exact zero.
+//!
+//! The two products of a page are float (`attention_float.rs`) or integer (`attention_int8.rs`).
 
 use std::cell::RefCell;
 
-use super::cache::{Cache, Planes, Scales, Store, padded_dim};
+use super::attention_int8::Codes;
+use super::cache::{Cache, Scales, Store, padded_dim};
 use super::isa::{Isa, per_isa};
 use super::pool::Pool;
 use super::share::Shared;
-use super::simd::{Element, LANES};
+use super::simd::LANES;
 use super::softmax::max;
 use super::tensor::Matrix;
-use super::tile::{Tile, run};
 use crate::naive::{exp, sum_lanes};
 use crate::{AttentionParams, CacheShape, Columns, PAGE_TOKENS, Step};
 
@@ -28,15 +29,19 @@ thread_local! {
 }
 
 /// A thread's buffers; they grow to the longest context once.
-struct Scratch {
+pub(super) struct Scratch {
     /// `[queries, head_dim]`
-    queries: Vec<f32>,
+    pub(super) queries: Vec<f32>,
     /// `[queries, keys]`: scores, then softmax numerators.
-    scores: Vec<f32>,
+    pub(super) scores: Vec<f32>,
+    /// Elements of a row of `scores`.
+    pub(super) stride: usize,
     /// `[queries, padded head_dim]`
-    outputs: Vec<f32>,
+    pub(super) outputs: Vec<f32>,
     /// `[queries]`
-    inv_sums: Vec<f32>,
+    pub(super) inv_sums: Vec<f32>,
+    /// What integer products multiply.
+    pub(super) codes: Codes,
 }
 
 impl Scratch {
@@ -44,10 +49,35 @@ impl Scratch {
         Self {
             queries: Vec::new(),
             scores: Vec::new(),
+            stride: 0,
             outputs: Vec::new(),
             inv_sums: Vec::new(),
+            codes: Codes::new(),
         }
     }
+}
+
+/// The two products of attention over the pages of one element type.
+pub(super) trait Products: Sync {
+    /// What the rows of `scratch.queries` need before they meet keys.
+    fn prepare(&self, job: &Job<'_>, scratch: &mut Scratch);
+    /// Scores of all rows and the keys of a page, scaled.
+    fn score(&self, job: &Job<'_>, page: &Page, scratch: &mut Scratch);
+    /// Adds the page's values, weighted by numerators, to the outputs.
+    fn add_values(&self, job: &Job<'_>, page: &Page, scratch: &mut Scratch);
+}
+
+/// A head's page in a run.
+pub(super) struct Page {
+    pub(super) kv_head: usize,
+    /// Where it lies in the cache, in units of one head's page.
+    pub(super) head_page: usize,
+    /// Its first position.
+    pub(super) start: usize,
+    /// The same from the first score on.
+    pub(super) offset: usize,
+    /// Positions that any row sees.
+    pub(super) keys: usize,
 }
 
 /// `out[M, num_heads * head_dim]` = attention of `x[:, queries]` over `layer` of the cache.
@@ -124,18 +154,18 @@ fn check_shapes(
     assert_eq!(tokens, (x.rows, x.rows), "tokens of the step");
 }
 
-struct Job<'a> {
-    isa: Isa,
+pub(super) struct Job<'a> {
+    pub(super) isa: Isa,
     out: &'a Shared<'a, f32>,
     x: &'a Matrix,
     queries: Columns,
-    cache: &'a Cache,
+    pub(super) cache: &'a Cache,
     layer: usize,
-    params: &'a AttentionParams,
+    pub(super) params: &'a AttentionParams,
     step: &'a Step<'a>,
-    group: usize,
+    pub(super) group: usize,
     /// Key and value scale of the layer, for caches that have no others.
-    fixed_scales: ([f32; PAGE_TOKENS], [f32; PAGE_TOKENS]),
+    pub(super) fixed_scales: ([f32; PAGE_TOKENS], [f32; PAGE_TOKENS]),
 }
 
 /// Tokens of one sequence in a task and the keys they see.
@@ -150,7 +180,7 @@ struct Run {
 
 impl Job<'_> {
     /// Splits a task's tokens where the sequence changes.
-    fn tokens<E: Element>(&self, planes: &Planes<E>, tokens: std::ops::Range<usize>, kv_head: usize) {
+    fn tokens(&self, products: &impl Products, tokens: std::ops::Range<usize>, kv_head: usize) {
         let sequences = &self.step.sequences[tokens.clone()];
         let mut start = tokens.start;
         for same in sequences.chunk_by(|a, b| a == b) {
@@ -166,7 +196,7 @@ impl Job<'_> {
                 base: first / PAGE_TOKENS * PAGE_TOKENS,
                 end: last + 1,
             };
-            SCRATCH.with_borrow_mut(|scratch| self.run(planes, &run, scratch));
+            SCRATCH.with_borrow_mut(|scratch| self.run(products, &run, scratch));
         }
     }
 
@@ -180,27 +210,29 @@ impl Job<'_> {
         (first, last)
     }
 
-    fn run<E: Element>(&self, planes: &Planes<E>, run_: &Run, scratch: &mut Scratch) {
+    fn run(&self, products: &impl Products, run: &Run, scratch: &mut Scratch) {
         let dim = self.cache.shape.head_dim;
-        let rows = run_.tokens.len() * self.group;
-        let stride = (run_.end - run_.base).next_multiple_of(PAGE_TOKENS) + LANES;
+        let rows = run.tokens.len() * self.group;
+        let stride = (run.end - run.base).next_multiple_of(PAGE_TOKENS) + LANES;
+        scratch.stride = stride;
         scratch.queries.resize(rows * dim, 0.0);
         scratch.scores.resize(rows * stride, 0.0);
         scratch.outputs.resize(rows * padded_dim(dim), 0.0);
         scratch.inv_sums.resize(rows, 0.0);
-        self.collect_queries(run_, &mut scratch.queries);
-        for start in (run_.base..run_.end).step_by(PAGE_TOKENS) {
-            self.score_page(planes, run_, start, stride, scratch);
+        self.collect_queries(run, &mut scratch.queries);
+        products.prepare(self, scratch);
+        for start in (run.base..run.end).step_by(PAGE_TOKENS) {
+            products.score(self, &self.page(run, start), scratch);
         }
         for row in 0..rows {
-            let (first, last) = self.keys_of(run_.tokens.start + row / self.group);
-            let scores = &mut scratch.scores[row * stride..][..run_.end - run_.base];
-            scratch.inv_sums[row] = 1.0 / softmax(self.isa, scores, first - run_.base, last - run_.base);
+            let (first, last) = self.keys_of(run.tokens.start + row / self.group);
+            let scores = &mut scratch.scores[row * stride..][..run.end - run.base];
+            scratch.inv_sums[row] = 1.0 / softmax(self.isa, scores, first - run.base, last - run.base);
         }
-        for start in (run_.base..run_.end).step_by(PAGE_TOKENS) {
-            self.add_values(planes, run_, start, stride, scratch);
+        for start in (run.base..run.end).step_by(PAGE_TOKENS) {
+            products.add_values(self, &self.page(run, start), scratch);
         }
-        self.write_outputs(run_, scratch);
+        self.write_outputs(run, scratch);
     }
 
     /// Query rows in the order token, head of the group.
@@ -213,7 +245,7 @@ impl Job<'_> {
     }
 
     /// The head's page that holds position `start`.
-    fn head_page(&self, run: &Run, start: usize) -> usize {
+    fn page(&self, run: &Run, start: usize) -> Page {
         let table = &self.step.page_tables[self.step.sequences[run.tokens.start] as usize];
         let page = table[start / PAGE_TOKENS] as usize;
         assert!(
@@ -221,99 +253,32 @@ impl Job<'_> {
             "page {page} of {}",
             self.cache.shape.num_pages
         );
-        self.cache.head_page(self.layer, page, run.kv_head)
-    }
-
-    fn score_page<E: Element>(
-        &self,
-        planes: &Planes<E>,
-        run_: &Run,
-        start: usize,
-        stride: usize,
-        scratch: &mut Scratch,
-    ) {
-        let dim = self.cache.shape.head_dim;
-        let head_page = self.head_page(run_, start);
-        let vectors = (run_.end - start).min(PAGE_TOKENS).div_ceil(LANES);
-        let rows = scratch.inv_sums.len();
-        let block = head_page * dim * PAGE_TOKENS;
-        let tile = Tile {
-            a: scratch.queries.as_ptr(),
-            a_row: dim,
-            a_k: 1,
-            b: planes.keys[block..block + dim * PAGE_TOKENS].as_ptr(),
-            b_vector: LANES,
-            b_k: PAGE_TOKENS,
-            k: dim,
-            c: scratch.scores[start - run_.base..].as_mut_ptr(),
-            c_row: stride,
-            c_vector: LANES,
-            from_zero: true,
-        };
-        // SAFETY: `rows` queries of `dim`; the page has 4 vectors for each dimension; a row of scores has room for
-        // whole pages (stride).
-        unsafe { run(self.isa, tile, rows, vectors) };
-        let scales = self.page_scales(&self.cache.key_scales, &self.fixed_scales.0, head_page);
-        for row in 0..rows {
-            let head = run_.kv_head * self.group + row % self.group;
-            let slope = self.params.alibi_slopes.as_ref().map(|slopes| slopes[head]);
-            let scores = &mut scratch.scores[row * stride + start - run_.base..][..vectors * LANES];
-            scale_scores(self.isa, scores, scales, self.params.scale, slope, start);
+        Page {
+            kv_head: run.kv_head,
+            head_page: self.cache.head_page(self.layer, page, run.kv_head),
+            start,
+            offset: start - run.base,
+            keys: (run.end - start).min(PAGE_TOKENS),
         }
     }
 
+    /// The ALiBi slope of a row.
+    pub(super) fn slope(&self, kv_head: usize, row: usize) -> Option<f32> {
+        let slopes = self.params.alibi_slopes.as_ref()?;
+        Some(slopes[kv_head * self.group + row % self.group])
+    }
+
     /// Scales of a head's page; those of the layer stand in `fixed`.
-    fn page_scales<'s>(
+    pub(super) fn page_scales<'s>(
         &self,
         scales: &'s Scales,
         fixed: &'s [f32; PAGE_TOKENS],
         head_page: usize,
-    ) -> &'s [f32] {
+    ) -> &'s [f32; PAGE_TOKENS] {
         match scales {
             Scales::PerLayer(_) => fixed,
-            Scales::PerToken(scales) => &scales[head_page * PAGE_TOKENS..][..PAGE_TOKENS],
+            Scales::PerToken(scales) => &scales.as_chunks().0[head_page],
         }
-    }
-
-    fn add_values<E: Element>(
-        &self,
-        planes: &Planes<E>,
-        run_: &Run,
-        start: usize,
-        stride: usize,
-        scratch: &mut Scratch,
-    ) {
-        let dim = padded_dim(self.cache.shape.head_dim);
-        let head_page = self.head_page(run_, start);
-        let keys = (run_.end - start).min(PAGE_TOKENS);
-        let rows = scratch.inv_sums.len();
-        let scales = self.page_scales(&self.cache.value_scales, &self.fixed_scales.1, head_page);
-        // Float caches have the scale 1, which changes nothing.
-        let scaled_rows = if scales[0] == 1.0 && scales == self.fixed_scales.1 {
-            0
-        } else {
-            rows
-        };
-        for row in 0..scaled_rows {
-            let weights = &mut scratch.scores[row * stride + start - run_.base..][..keys];
-            multiply(self.isa, weights, scales);
-        }
-        let block = head_page * PAGE_TOKENS * dim;
-        let tile = Tile {
-            a: scratch.scores[start - run_.base..].as_ptr(),
-            a_row: stride,
-            a_k: 1,
-            b: planes.values[block..block + PAGE_TOKENS * dim].as_ptr(),
-            b_vector: LANES,
-            b_k: dim,
-            k: keys,
-            c: scratch.outputs.as_mut_ptr(),
-            c_row: dim,
-            c_vector: LANES,
-            from_zero: start == run_.base,
-        };
-        // SAFETY: `rows` rows of at least `keys` weights, a page of values, `rows` outputs of `dim`.
-        unsafe { run(self.isa, tile, rows, dim / LANES) };
     }
 
     fn write_outputs(&self, run: &Run, scratch: &Scratch) {
@@ -333,33 +298,6 @@ impl Job<'_> {
                 *out = v * inv_sum;
             }
         }
-    }
-}
-
-per_isa! {
-    fn scale_scores(scores: &mut [f32], key_scales: &[f32], scale: f32, slope: Option<f32>, start: usize)
-        = scale_scores_lanes
-}
-
-#[inline(always)]
-fn scale_scores_lanes(scores: &mut [f32], key_scales: &[f32], scale: f32, slope: Option<f32>, start: usize) {
-    for (score, key_scale) in scores.iter_mut().zip(key_scales) {
-        *score = *score * key_scale * scale;
-    }
-    let Some(slope) = slope else { return };
-    for (offset, score) in scores.iter_mut().enumerate() {
-        *score += slope * (start + offset) as u32 as f32;
-    }
-}
-
-per_isa! {
-    fn multiply(weights: &mut [f32], scales: &[f32]) = multiply_lanes
-}
-
-#[inline(always)]
-fn multiply_lanes(weights: &mut [f32], scales: &[f32]) {
-    for (weight, scale) in weights.iter_mut().zip(scales) {
-        *weight *= scale;
     }
 }
 

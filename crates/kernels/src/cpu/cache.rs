@@ -1,10 +1,12 @@
 //! Paged keys and values.
 //!
-//! A page holds 64 tokens of one layer. Keys lie transposed, `[kv_head][head_dim][64]`, so that a score tile loads 16 keys
-//! of one dimension as a vector; values lie `[kv_head][64][head_dim]`, so that an output tile loads 16 dimensions of
-//! one token. Both products then are vertical (see `tile.rs`): no horizontal sums, and one order of additions.
+//! A page holds 64 tokens of one layer. Float keys lie transposed, `[kv_head][head_dim][64]`, so that a score tile loads 16
+//! keys of one dimension as a vector; values lie `[kv_head][64][head_dim]`, so that an output tile loads 16 dimensions of
+//! one token. INT8 keys lie `[kv_head][head_dim / 4][64][4]`, each byte code + 128, and values `[kv_head][16][head_dim][4]`,
+//! four tokens side by side: the operands of dot products of four (`attention_int8_tile.rs`). All products then are
+//! vertical: no horizontal sums, and one order of additions.
 
-use bytemuck::Zeroable;
+use bytemuck::{Zeroable, cast};
 use half::f16;
 
 use super::aligned::Aligned;
@@ -12,7 +14,7 @@ use super::isa::{Isa, per_isa};
 use super::pool::Pool;
 use super::quantize::{abs_max, round_to_int8};
 use super::share::Shared;
-use super::simd::{Element, LANES};
+use super::simd::LANES;
 use super::tensor::Matrix;
 use crate::naive::usable_scale;
 use crate::{CacheFormat, CacheShape, Columns, KernelError, MAX_HEAD_DIM, PAGE_TOKENS, Step};
@@ -26,7 +28,8 @@ pub struct Cache {
     pub(super) value_scales: Scales,
 }
 
-/// Keys `[layer][page][kv_head][head_dim][64]` and values `[layer][page][kv_head][64][padded head_dim]`.
+/// Keys and values `[layer][page][kv_head]`, each head's page as above; head_dim is padded to a multiple of 16 in values and
+/// of 4 in INT8 keys.
 #[derive(Debug)]
 pub(super) enum Store {
     F32(Planes<f32>),
@@ -106,13 +109,16 @@ impl Scales {
     }
 }
 
+/// Codes that a lane of an integer product multiplies at once.
+pub(super) const QUAD: usize = 4;
+
 /// Elements of a head's row of values: whole vectors.
 pub(super) fn padded_dim(head_dim: usize) -> usize {
     head_dim.next_multiple_of(LANES)
 }
 
 struct Sizes {
-    keys: usize,
+    head_dim: usize,
     values: usize,
     scales: usize,
 }
@@ -133,7 +139,7 @@ impl Sizes {
                 .checked_mul(8)
                 .filter(|&bytes| isize::try_from(bytes).is_ok())?;
             Some(Self {
-                keys: scales * shape.head_dim,
+                head_dim: shape.head_dim,
                 values,
                 scales,
             })
@@ -142,7 +148,7 @@ impl Sizes {
     }
 
     /// Planes of zeros; a page takes memory when it is first written.
-    fn planes<E: Zeroable>(&self) -> Result<Planes<E>, KernelError> {
+    fn planes<E: Stored + Zeroable>(&self) -> Result<Planes<E>, KernelError> {
         let plane = |len: usize| {
             Aligned::zeroed(len).ok_or(KernelError::OutOfMemory {
                 what: "KV cache",
@@ -150,7 +156,7 @@ impl Sizes {
             })
         };
         Ok(Planes {
-            keys: plane(self.keys)?,
+            keys: plane(self.scales * E::key_dim(self.head_dim))?,
             values: plane(self.values)?,
         })
     }
@@ -168,9 +174,26 @@ fn static_scales(what: &'static str, scales: &[f32], num_layers: usize) -> Resul
 }
 
 /// An element type a cache row can be written as.
-pub(super) trait Stored: Element + Default {
+pub(super) trait Stored: Copy + Default + Send + Sync + 'static {
     /// Converts one head; returns its scale.
     fn convert(isa: Isa, head: &[f32], static_scale: Option<f32>, out: &mut [Self]) -> f32;
+
+    /// Elements of a key in a head's page.
+    fn key_dim(head_dim: usize) -> usize {
+        head_dim
+    }
+
+    /// Writes a key into slot `slot` of a head's page.
+    fn put_key(_: Isa, page: &mut [Self], slot: usize, key: &[Self]) {
+        for (line, v) in page.chunks_exact_mut(PAGE_TOKENS).zip(key) {
+            line[slot] = *v;
+        }
+    }
+
+    /// Writes a value into slot `slot` of a head's page.
+    fn put_value(_: Isa, page: &mut [Self], slot: usize, value: &[Self]) {
+        page[slot * padded_dim(value.len())..][..value.len()].copy_from_slice(value);
+    }
 }
 
 impl Stored for f32 {
@@ -190,6 +213,46 @@ impl Stored for f16 {
 impl Stored for i8 {
     fn convert(isa: Isa, head: &[f32], static_scale: Option<f32>, out: &mut [Self]) -> f32 {
         to_int8(isa, head, static_scale, out)
+    }
+
+    fn key_dim(head_dim: usize) -> usize {
+        head_dim.next_multiple_of(QUAD)
+    }
+
+    fn put_key(_: Isa, page: &mut [Self], slot: usize, key: &[Self]) {
+        let mut lines = page.as_chunks_mut::<QUAD>().0.chunks_exact_mut(PAGE_TOKENS);
+        let (quads, rest) = key.as_chunks::<QUAD>();
+        // Code + 128 as an unsigned byte, four at once.
+        let stored = |quad: [i8; QUAD]| cast(cast::<_, u32>(quad) ^ 0x8080_8080);
+        for (quad, line) in quads.iter().zip(lines.by_ref()) {
+            line[slot] = stored(*quad);
+        }
+        if let Some(line) = lines.next() {
+            let mut last = [0; QUAD];
+            last[..rest.len()].copy_from_slice(rest);
+            line[slot] = stored(last);
+        }
+    }
+
+    fn put_value(isa: Isa, page: &mut [Self], slot: usize, value: &[Self]) {
+        let line = page.as_chunks_mut::<QUAD>().0;
+        let start = slot / QUAD * padded_dim(value.len());
+        set_bytes(isa, &mut line[start..][..value.len()], slot % QUAD, value);
+    }
+}
+
+per_isa! {
+    /// Sets byte `place` of every four, whole words at a time: a store for each byte fills the store buffer.
+    fn set_bytes(quads: &mut [[i8; QUAD]], place: usize, values: &[i8]) = set_bytes_lanes
+}
+
+#[inline(always)]
+fn set_bytes_lanes(quads: &mut [[i8; QUAD]], place: usize, values: &[i8]) {
+    let shift = 8 * place as u32;
+    let others = !(0xff << shift);
+    for (quad, value) in quads.iter_mut().zip(values) {
+        let word = u32::from_le(cast(*quad));
+        *quad = cast((word & others | u32::from(*value as u8) << shift).to_le());
     }
 }
 
@@ -225,7 +288,8 @@ fn f16_bits(v: f32) -> u16 {
 }
 
 per_isa! {
-    fn to_int8(head: &[f32], static_scale: Option<f32>, codes: &mut [i8]) -> f32 = to_int8_lanes
+    /// INT8 codes of one head; returns their scale.
+    pub(super) fn to_int8(head: &[f32], static_scale: Option<f32>, codes: &mut [i8]) -> f32 = to_int8_lanes
 }
 
 #[inline(always)]
@@ -308,18 +372,17 @@ impl Place<'_> {
 
                     let scale = E::convert(self.isa, head(&self.keys), key_scales.fixed, codes);
                     key_scales.set(head_page * PAGE_TOKENS + slot, scale);
-                    let block = head_page * dim * PAGE_TOKENS;
+                    let len = E::key_dim(dim) * PAGE_TOKENS;
                     // SAFETY: this task alone writes this head.
-                    let block = unsafe { keys.range(block..block + dim * PAGE_TOKENS) };
-                    for (line, code) in block.chunks_exact_mut(PAGE_TOKENS).zip(&*codes) {
-                        line[slot] = *code;
-                    }
+                    let page = unsafe { keys.range(head_page * len..(head_page + 1) * len) };
+                    E::put_key(self.isa, page, slot, codes);
 
                     let scale = E::convert(self.isa, head(&self.values), value_scales.fixed, codes);
                     value_scales.set(head_page * PAGE_TOKENS + slot, scale);
-                    let start = (head_page * PAGE_TOKENS + slot) * padded_dim(dim);
+                    let len = padded_dim(dim) * PAGE_TOKENS;
                     // SAFETY: as above.
-                    unsafe { values.range(start..start + dim) }.copy_from_slice(codes);
+                    let page = unsafe { values.range(head_page * len..(head_page + 1) * len) };
+                    E::put_value(self.isa, page, slot, codes);
                 }
             });
     }

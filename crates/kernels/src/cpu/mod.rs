@@ -8,6 +8,11 @@ mod aligned;
 #[cfg(target_os = "linux")]
 mod arena;
 mod attention;
+mod attention_float;
+mod attention_int8;
+mod attention_int8_tile;
+#[cfg(target_arch = "x86_64")]
+mod attention_int8_x86;
 mod backend;
 mod cache;
 mod elementwise;

@@ -9,7 +9,7 @@ use crate::naive::LANES;
 const BLOCK_QUADS: usize = SUM_BLOCK / 4;
 
 /// 1.5 * 2^23: adding it leaves round-to-nearest-even in the low mantissa bits.
-const ROUND_MAGIC: f32 = 12_582_912.0;
+pub(super) const ROUND_MAGIC: f32 = 12_582_912.0;
 
 per_isa! {
     /// Codes, scale and block sums of one row. `quads` begins with the row's first four codes; `layout` says where the

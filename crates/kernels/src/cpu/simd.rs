@@ -18,8 +18,8 @@ pub(crate) trait F32x16: Copy {
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn load_bf16(from: *const bf16) -> Self;
     unsafe fn load_f16(from: *const f16) -> Self;
-    unsafe fn load_i8(from: *const i8) -> Self;
     unsafe fn store(self, to: *mut f32);
+    unsafe fn mul(self, by: Self) -> Self;
     /// `a * b + self`, fused.
     unsafe fn fma(self, a: Self, b: Self) -> Self;
     /// Lane i of vector j becomes lane j of vector i.
@@ -59,17 +59,9 @@ impl Element for f16 {
     }
 }
 
-impl Element for i8 {
-    #[inline(always)]
-    unsafe fn load<S: F32x16>(from: *const Self) -> S {
-        // SAFETY: passed on to the caller.
-        unsafe { S::load_i8(from) }
-    }
-}
-
 /// Lanes in an array.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable([f32; LANES]);
+pub(crate) struct Portable(pub(super) [f32; LANES]);
 
 // SAFETY (of the blocks below): the caller vouches for 16 readable or writable elements.
 impl F32x16 for Portable {
@@ -97,15 +89,14 @@ impl F32x16 for Portable {
     }
 
     #[inline(always)]
-    unsafe fn load_i8(from: *const i8) -> Self {
-        // SAFETY: 16 readable elements.
-        Self(unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from))
-    }
-
-    #[inline(always)]
     unsafe fn store(self, to: *mut f32) {
         // SAFETY: 16 writable elements.
         unsafe { to.cast::<[f32; LANES]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul(self, by: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] * by.0[lane]))
     }
 
     #[inline(always)]
@@ -134,11 +125,11 @@ mod x86 {
 
     /// Two 256-bit registers.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx2(__m256, __m256);
+    pub(crate) struct Avx2(pub(in crate::cpu) __m256, pub(in crate::cpu) __m256);
 
     /// One 512-bit register.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512(__m512);
+    pub(crate) struct Avx512(pub(in crate::cpu) __m512);
 
     // SAFETY (of the blocks below): the trait's contract gives the instruction set and 16 elements behind pointers.
     impl F32x16 for Avx2 {
@@ -176,22 +167,18 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn load_i8(from: *const i8) -> Self {
-            // SAFETY: 16 readable elements.
-            unsafe {
-                let widen =
-                    |half: *const i8| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(half.cast())));
-                Self(widen(from), widen(from.add(8)))
-            }
-        }
-
-        #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: 16 writable elements.
             unsafe {
                 _mm256_storeu_ps(to, self.0);
                 _mm256_storeu_ps(to.add(8), self.1);
             }
+        }
+
+        #[inline(always)]
+        unsafe fn mul(self, by: Self) -> Self {
+            // SAFETY: the instruction set is there.
+            unsafe { Self(_mm256_mul_ps(self.0, by.0), _mm256_mul_ps(self.1, by.1)) }
         }
 
         #[inline(always)]
@@ -285,19 +272,15 @@ mod x86 {
         }
 
         #[inline(always)]
-        unsafe fn load_i8(from: *const i8) -> Self {
-            // SAFETY: 16 readable elements.
-            unsafe {
-                Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(
-                    from.cast(),
-                ))))
-            }
-        }
-
-        #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
             // SAFETY: 16 writable elements.
             unsafe { _mm512_storeu_ps(to, self.0) }
+        }
+
+        #[inline(always)]
+        unsafe fn mul(self, by: Self) -> Self {
+            // SAFETY: the instruction set is there.
+            unsafe { Self(_mm512_mul_ps(self.0, by.0)) }
         }
 
         #[inline(always)]

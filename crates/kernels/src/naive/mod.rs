@@ -14,7 +14,7 @@ mod rope;
 mod sgemm;
 mod softmax;
 
-pub use attention::{CachedHead, attention, to_f16, to_int8};
+pub use attention::{CachedHead, CachedHeadInt8, attention, attention_int8, to_f16, to_int8};
 pub use elementwise::{abs_max, activate, add, embed, gated, gather};
 pub use exp::{activation, erf, exp, sigmoid, tanh};
 pub use gemm::{epilogue, gemm_float, gemm_w4a8, gemm_w4f, gemm_w8a8};
