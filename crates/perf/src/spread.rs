@@ -41,8 +41,8 @@ impl Spread {
             targets.push(residual.value.abs().max(LEAST_RESIDUAL).ln() as f32);
         }
         let how = Boost {
-            trees: 24,
-            rate: 0.15,
+            trees: 16,
+            rate: 0.2,
             leaves: 16,
             depth: 5,
             leaf_rows: 30,

@@ -31,8 +31,8 @@ pub struct Boost {
 impl Default for Boost {
     fn default() -> Self {
         Self {
-            trees: 240,
-            rate: 0.08,
+            trees: 160,
+            rate: 0.11,
             leaves: 32,
             depth: 6,
             leaf_rows: 5,
