@@ -1,7 +1,7 @@
 //! `predict`: what a product costs in every configuration of a kernel, or in one.
 
 use anyhow::{Result, bail};
-use dualgrain_perf::{By, Interval, Layout, Model, Prediction, Product, Query};
+use dualgrain_perf::{By, ConfigFacts, Interval, Layout, Model, Prediction, Product, Query};
 use serde::Serialize;
 
 use crate::arguments_perf::{Predict, Run};
@@ -20,13 +20,25 @@ struct Report<'a> {
     predictions: Vec<Row<'a>>,
 }
 
+/// A configuration and what it is predicted to cost.
 #[derive(Serialize)]
-struct Row<'a> {
-    kernel: &'a str,
-    config: &'a str,
+pub struct Row<'a> {
+    pub kernel: &'a str,
+    pub config: &'a str,
     output: &'a str,
     #[serde(flatten)]
-    prediction: Prediction,
+    pub prediction: Prediction,
+}
+
+impl<'a> Row<'a> {
+    pub fn new((facts, prediction): &(&'a ConfigFacts, Prediction)) -> Self {
+        Self {
+            kernel: &facts.kernel,
+            config: &facts.config,
+            output: &facts.output,
+            prediction: *prediction,
+        }
+    }
 }
 
 /// Predicts and prints.
@@ -37,13 +49,7 @@ pub fn run(options: &Predict, terminal: &Terminal) -> Result<()> {
         Some(config) => vec![one(&model, &options.run.kernel, config, product)?],
         None => {
             let ranked = model.ranked(&options.run.kernel, &product, By::Time)?;
-            let rows = ranked.into_iter().map(|(facts, prediction)| Row {
-                kernel: &facts.kernel,
-                config: &facts.config,
-                output: &facts.output,
-                prediction,
-            });
-            rows.collect()
+            ranked.iter().map(Row::new).collect()
         }
     };
     let report = Report {

@@ -5,12 +5,12 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use dualgrain_perf::select::Regret;
-use dualgrain_perf::{By, ConfigFacts, Dataset, FitOptions, Model, Prediction, held_out, select as choosing};
+use dualgrain_perf::{By, Dataset, FitOptions, Model, Prediction, held_out, select as choosing};
 use serde::Serialize;
 
 use crate::arguments::Common;
 use crate::arguments_perf::{Aim, Select};
-use crate::predict::{model, product};
+use crate::predict::{Row, model, product};
 use crate::terminal::{Terminal, table};
 
 /// Products a text shows.
@@ -26,15 +26,6 @@ struct Choice<'a> {
     group_size: usize,
     best: Row<'a>,
     pareto: Vec<Row<'a>>,
-}
-
-#[derive(Serialize)]
-struct Row<'a> {
-    kernel: &'a str,
-    config: &'a str,
-    output: &'a str,
-    #[serde(flatten)]
-    prediction: Prediction,
 }
 
 /// Chooses, judges choices, or writes the table.
@@ -58,8 +49,8 @@ pub fn run(options: &Select, common: &Common, terminal: &Terminal) -> Result<()>
         n,
         k,
         group_size: product.group_size,
-        best: row(ranked.first().context("nothing to choose from")?),
-        pareto: choosing::pareto(&ranked).iter().map(row).collect(),
+        best: Row::new(ranked.first().context("nothing to choose from")?),
+        pareto: choosing::pareto(&ranked).iter().map(Row::new).collect(),
     };
     terminal.result(&choice, &text(&choice))
 }
@@ -77,15 +68,6 @@ fn name(aim: Aim) -> &'static str {
         Aim::Time => "time",
         Aim::Energy => "energy",
         Aim::Edp => "energy times time",
-    }
-}
-
-fn row<'a>((facts, prediction): &(&'a ConfigFacts, Prediction)) -> Row<'a> {
-    Row {
-        kernel: &facts.kernel,
-        config: &facts.config,
-        output: &facts.output,
-        prediction: *prediction,
     }
 }
 

@@ -99,19 +99,13 @@ impl Dot for AvxVnni {
     #[inline(always)]
     unsafe fn keys(from: *const i8) -> Self::Line {
         // SAFETY: 64 readable bytes.
-        unsafe {
-            let half = |at: *const i8| _mm256_loadu_si256(at.cast());
-            (half(from), half(from.add(32)))
-        }
+        unsafe { halves(from) }
     }
 
     #[inline(always)]
     unsafe fn values(from: *const i8) -> Self::Line {
         // SAFETY: 64 readable bytes.
-        unsafe {
-            let half = |at: *const i8| _mm256_loadu_si256(at.cast());
-            (half(from), half(from.add(32)))
-        }
+        unsafe { halves(from) }
     }
 
     #[inline(always)]
@@ -181,19 +175,15 @@ impl Dot for Avx2 {
     unsafe fn keys(from: *const i8) -> Self::Line {
         // SAFETY: 64 readable bytes.
         unsafe {
-            let bit = _mm256_set1_epi8(i8::MIN);
-            let half = |at: *const i8| _mm256_xor_si256(_mm256_loadu_si256(at.cast()), bit);
-            (half(from), half(from.add(32)))
+            let (keys, bit) = (halves(from), _mm256_set1_epi8(i8::MIN));
+            (_mm256_xor_si256(keys.0, bit), _mm256_xor_si256(keys.1, bit))
         }
     }
 
     #[inline(always)]
     unsafe fn values(from: *const i8) -> Self::Line {
         // SAFETY: 64 readable bytes.
-        unsafe {
-            let half = |at: *const i8| _mm256_loadu_si256(at.cast());
-            (half(from), half(from.add(32)))
-        }
+        unsafe { halves(from) }
     }
 
     #[inline(always)]
@@ -238,6 +228,18 @@ impl Dot for Avx2 {
     unsafe fn floats(sums: Self::Sums) -> Self::Floats {
         // SAFETY: the instruction set is there.
         unsafe { simd::Avx2(_mm256_cvtepi32_ps(sums.0), _mm256_cvtepi32_ps(sums.1)) }
+    }
+}
+
+/// A line of 64 bytes.
+#[inline(always)]
+unsafe fn halves(from: *const i8) -> (__m256i, __m256i) {
+    // SAFETY: the instruction set is there, and 64 readable bytes.
+    unsafe {
+        (
+            _mm256_loadu_si256(from.cast()),
+            _mm256_loadu_si256(from.add(32).cast()),
+        )
     }
 }
 

@@ -4,7 +4,6 @@ use dualgrain_format::FloatValues;
 
 use super::isa::per_isa;
 use crate::Activation;
-use crate::naive::activation;
 
 per_isa! {
     /// `out[c] = f(gate[c]) * up[c]`.
@@ -31,15 +30,35 @@ per_isa! {
     pub(super) fn abs_max(x: &[f32], maxima: &mut [f32]) = abs_max_row
 }
 
-/// A loop per activation: chosen outside, so that each body vectorizes.
+/// Evaluates `$body`, where `$f` is the function of an activation: chosen outside of loops, so that each body vectorizes.
+macro_rules! with_activation {
+    ($activation:expr, |$f:ident| $body:expr) => {{
+        use $crate::{Activation, naive::activation};
+        match $activation {
+            Activation::Relu => {
+                let $f = |v| activation(Activation::Relu, v);
+                $body
+            }
+            Activation::Silu => {
+                let $f = |v| activation(Activation::Silu, v);
+                $body
+            }
+            Activation::Gelu => {
+                let $f = |v| activation(Activation::Gelu, v);
+                $body
+            }
+            Activation::GeluTanh => {
+                let $f = |v| activation(Activation::GeluTanh, v);
+                $body
+            }
+        }
+    }};
+}
+pub(super) use with_activation;
+
 #[inline(always)]
 fn gated_row(x: &[f32], f: Activation, out: &mut [f32]) {
-    match f {
-        Activation::Relu => gated_with(x, |v| activation(Activation::Relu, v), out),
-        Activation::Silu => gated_with(x, |v| activation(Activation::Silu, v), out),
-        Activation::Gelu => gated_with(x, |v| activation(Activation::Gelu, v), out),
-        Activation::GeluTanh => gated_with(x, |v| activation(Activation::GeluTanh, v), out),
-    }
+    with_activation!(f, |f| gated_with(x, f, out));
 }
 
 #[inline(always)]
@@ -52,12 +71,7 @@ fn gated_with(x: &[f32], f: impl Fn(f32) -> f32, out: &mut [f32]) {
 
 #[inline(always)]
 fn activate_all(x: &mut [f32], f: Activation) {
-    match f {
-        Activation::Relu => activate_with(x, |v| activation(Activation::Relu, v)),
-        Activation::Silu => activate_with(x, |v| activation(Activation::Silu, v)),
-        Activation::Gelu => activate_with(x, |v| activation(Activation::Gelu, v)),
-        Activation::GeluTanh => activate_with(x, |v| activation(Activation::GeluTanh, v)),
-    }
+    with_activation!(f, |f| activate_with(x, f));
 }
 
 #[inline(always)]

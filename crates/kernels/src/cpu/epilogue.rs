@@ -5,12 +5,12 @@
 
 use std::ops::Range;
 
+use super::elementwise::with_activation;
 use super::gemm_w4a8::Task;
 use super::gemm_w4a8_tile::PANEL;
 use super::isa::per_isa;
 use super::share::Shared;
 use crate::Activation;
-use crate::naive::activation;
 
 /// Floats of a cache line.
 const LINE_FLOATS: usize = 16;
@@ -122,7 +122,6 @@ per_isa! {
     ) = gated_epilogue_lanes
 }
 
-/// A loop per activation: chosen outside, so that each body vectorizes.
 #[inline(always)]
 fn gated_epilogue_lanes(
     sums: (&[i32], usize),
@@ -132,40 +131,7 @@ fn gated_epilogue_lanes(
     d: &Shared<'_, f32>,
     place: (usize, usize),
 ) {
-    match f {
-        Activation::Relu => gated_with(
-            sums,
-            scales,
-            channels,
-            |v| activation(Activation::Relu, v),
-            d,
-            place,
-        ),
-        Activation::Silu => gated_with(
-            sums,
-            scales,
-            channels,
-            |v| activation(Activation::Silu, v),
-            d,
-            place,
-        ),
-        Activation::Gelu => gated_with(
-            sums,
-            scales,
-            channels,
-            |v| activation(Activation::Gelu, v),
-            d,
-            place,
-        ),
-        Activation::GeluTanh => gated_with(
-            sums,
-            scales,
-            channels,
-            |v| activation(Activation::GeluTanh, v),
-            d,
-            place,
-        ),
-    }
+    with_activation!(f, |f| gated_with(sums, scales, channels, f, d, place));
 }
 
 #[inline(always)]

@@ -59,7 +59,7 @@ pub use nvml::{Card, Nvml, Utilization, throttle_words};
 pub use operands::{Arena, RandomOperands, operand_sources};
 pub use packing::{BLOCK_K, BLOCK_N, GroupLength, image_bytes, pack};
 pub use quantize::{Before, Input, Quantize, quantize_source};
-pub use selection::{SELECTION_VARIABLE, SelectionError, SelectionTable, has_selection, select};
+pub use selection::{SELECTION_VARIABLE, SelectionError, SelectionTable, select};
 pub use sgemm::{SGEMM_TILES, SgemmTiled, sgemm_source};
 pub use sm80::GemmSm80;
 pub use sm90::GemmSm90;

@@ -234,11 +234,6 @@ pub fn select(problem: &GemmProblem, device: &DeviceInfo) -> Option<GemmConfig> 
     selected.or_else(|| choose(problem, device, &Analytic))
 }
 
-/// Whether a card has a table.
-pub fn has_selection(device: &DeviceInfo) -> bool {
-    tables().iter().any(|table| table.is_for(device))
-}
-
 #[cfg(test)]
 mod tests {
     use dualgrain_format::GemmShape;
