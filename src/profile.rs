@@ -69,8 +69,9 @@ pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()
     );
     let wanted = ProfileOptions {
         kernels: options.kernels.clone(),
-        space: space(options.space.as_deref(), &on)?,
+        space: space(options, &on)?,
         out: options.out.clone(),
+        known: options.known.clone(),
         budget: options.budget,
         shard: options.shard,
         ticks: options.ticks,
@@ -127,7 +128,13 @@ fn on(device: &str) -> Result<On> {
     }
 }
 
-fn space(file: Option<&Path>, on: &On) -> Result<Space> {
+fn space(options: &Profile, on: &On) -> Result<Space> {
+    let mut space = space_of(options.space.as_deref(), on)?;
+    space.energy_share = options.energy_share.unwrap_or(space.energy_share);
+    Ok(space)
+}
+
+fn space_of(file: Option<&Path>, on: &On) -> Result<Space> {
     let Some(path) = file else {
         return Ok(match on {
             On::Cpu => Space::of_cpu(),
@@ -140,12 +147,13 @@ fn space(file: Option<&Path>, on: &On) -> Result<Space> {
 }
 
 fn run_merge(options: &ProfileMerge, terminal: &Terminal) -> Result<()> {
-    let merged = merge(&options.folders, &options.out)?;
+    let merged = merge(&options.folders, &options.without, &options.out)?;
     let text = format!(
-        "{} rows in {}; {} configurations were in several folders",
+        "{} rows in {}; {} more were of configurations that had one; {} left out",
         merged.rows,
         options.out.display(),
-        merged.repeated
+        merged.repeated,
+        merged.left_out
     );
     terminal.result(&merged, &text)
 }

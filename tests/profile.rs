@@ -158,6 +158,127 @@ fn shards_share_nothing_and_merge_to_one_set() {
     assert!(errors(&refused).contains("line 2"), "{}", errors(&refused));
 }
 
+/// Writes a folder's rows and manifest changed into another folder.
+fn copy(folder: &Path, from: &str, to: &str, row: impl Fn(usize, &str) -> Option<String>, protocol: u32) {
+    let text = fs::read_to_string(folder.join(from).join("rows.csv")).unwrap();
+    let lines = text.lines().enumerate();
+    let kept = lines.filter_map(|(place, line)| match place {
+        0 => Some(line.to_owned()),
+        _ => row(place, line),
+    });
+    fs::create_dir_all(folder.join(to)).unwrap();
+    fs::write(
+        folder.join(to).join("rows.csv"),
+        kept.collect::<Vec<_>>().join("\n") + "\n",
+    )
+    .unwrap();
+    let manifest = fs::read_to_string(folder.join(from).join("manifest.json")).unwrap();
+    let now = format!("\"protocol\": {}", dualgrain_perf::PROTOCOL);
+    assert!(manifest.contains(&now));
+    let changed = manifest.replace(&now, &format!("\"protocol\": {protocol}"));
+    fs::write(folder.join(to).join("manifest.json"), changed).unwrap();
+}
+
+#[test]
+fn merging_takes_the_row_that_tells_most_and_leaves_out_what_is_named() {
+    let folder = scratch("better");
+    summary(profile(&folder, "all", &["--budget", "0.5s"]));
+    let all = rows(&folder, "all");
+    assert!(all.len() > 3);
+    let with_energy = |line: &str, window: &str| {
+        let mut fields: Vec<&str> = line.split(',').collect();
+        (fields[25], fields[30], fields[31], fields[32]) = ("", "50.0", "0.1", window);
+        fields.join(",")
+    };
+    // Energy of a short region by the older protocol; of a longer one by the newer, for the second row alone.
+    copy(
+        &folder,
+        "all",
+        "old",
+        |place, line| {
+            Some(if place <= 3 {
+                with_energy(line, "8.0")
+            } else {
+                line.to_owned()
+            })
+        },
+        1,
+    );
+    copy(
+        &folder,
+        "all",
+        "new",
+        |place, line| (place == 2).then(|| with_energy(line, "40.0")),
+        2,
+    );
+    let merge = |out: &str, from: [&str; 2], more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dualgrain"));
+        command
+            .args(["profile", "merge", "--json"])
+            .args(from.map(|name| folder.join(name)));
+        command.arg("--out").arg(folder.join(out)).args(more);
+        summary(command)
+    };
+    for (out, from) in [("forth", ["old", "new"]), ("back", ["new", "old"])] {
+        let merged = merge(out, from, &[]);
+        assert_eq!(
+            (&merged["rows"], &merged["repeated"]),
+            (&all.len().into(), &1.into())
+        );
+        let mut windows: Vec<String> = rows(&folder, out)
+            .iter()
+            .map(|row| row.split(',').nth(32).unwrap().to_owned())
+            .collect();
+        windows.retain(|window| window.parse::<f64>().is_ok_and(|window| window > 5.0));
+        windows.sort();
+        assert_eq!(windows, ["40.0", "8.0", "8.0"]);
+        let manifest = fs::read_to_string(folder.join(out).join("manifest.json")).unwrap();
+        assert!(
+            manifest.contains("\"protocol\": 2") && manifest.contains("rows of protocol 1"),
+            "{manifest}"
+        );
+    }
+    // What a merge made can be merged again, and says it once.
+    merge("again", ["forth", "new"], &[]);
+    let manifest = fs::read_to_string(folder.join("again/manifest.json")).unwrap();
+    assert_eq!(manifest.matches("rows of protocol 1").count(), 1);
+    let kernel = all[0].split(',').next().unwrap();
+    let merged = merge("without", ["old", "new"], &["--without", kernel]);
+    assert!(merged["left_out"].as_u64().unwrap() > 0);
+    assert!(
+        rows(&folder, "without")
+            .iter()
+            .all(|row| !row.starts_with(kernel))
+    );
+}
+
+#[test]
+fn what_another_folder_knows_is_not_measured_again() {
+    let folder = scratch("known");
+    summary(profile(&folder, "first", &["--budget", "0.5s"]));
+    let known = folder.join("first");
+    let done = summary(profile(
+        &folder,
+        "second",
+        &["--budget", "0.5s", "--known", known.to_str().unwrap()],
+    ));
+    let (first, second) = (rows(&folder, "first"), rows(&folder, "second"));
+    assert!(!second.is_empty());
+    assert_eq!(done["rows"], second.len());
+    assert!(configurations(&first).is_disjoint(&configurations(&second)));
+    // A folder of the older protocol is known too, but not gone on with.
+    copy(&folder, "first", "older", |_, line| Some(line.to_owned()), 1);
+    let output = profile(&folder, "older", &["--resume"]).output().unwrap();
+    assert!(errors(&output).contains("--known"), "{}", errors(&output));
+    let older = folder.join("older");
+    summary(profile(
+        &folder,
+        "third",
+        &["--budget", "0.2s", "--known", older.to_str().unwrap()],
+    ));
+    assert!(configurations(&first).is_disjoint(&configurations(&rows(&folder, "third"))));
+}
+
 #[test]
 fn what_cannot_be_measured_is_refused_in_words() {
     let folder = scratch("refused");

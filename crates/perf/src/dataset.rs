@@ -1,16 +1,18 @@
 //! Rows on disk: `rows.csv` (or `rows.csv.gz`, as committed) and `manifest.json` in one folder.
 //!
 //! Rows are appended one by one, each flushed whole before the next is measured, so that a killed sweep loses nothing but
-//! the row it was measuring: a torn last line is cut off when the file is opened again.
+//! the row it was measuring: a torn last line is cut off when the file is opened again. A configuration that is measured again
+//! (because its energy was wanted later) is appended too; who reads the file sees the better of both rows, once.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
-use crate::{Manifest, PROTOCOL, PerfError, Row};
+use crate::{Manifest, OLDEST_PROTOCOL, PROTOCOL, PerfError, Row};
 
 const ROWS: &str = "rows.csv";
 const ROWS_COMPRESSED: &str = "rows.csv.gz";
@@ -37,15 +39,19 @@ impl Dataset {
         let rows = csv
             .deserialize()
             .map(|row| row.map_err(|error| corrupt(&path, &error)));
+        let mut all = Configurations::default();
+        for row in rows {
+            all.take(row?);
+        }
         Ok(Self {
             manifest,
-            rows: rows.collect::<Result<_, _>>()?,
+            rows: all.rows,
         })
     }
 }
 
 impl Dataset {
-    /// Reads folders of one machine as one set; a configuration that several hold is taken from the first.
+    /// Reads folders of one machine as one set; of a configuration that several hold the better row is taken, or the first.
     ///
     /// # Errors
     /// As [`Dataset::read`]; folders of different machines.
@@ -61,7 +67,10 @@ impl Dataset {
             });
         };
         let (first, mut all) = first?;
-        let mut keys: HashSet<String> = all.rows.iter().map(Row::key).collect();
+        let mut rows = Configurations::default();
+        std::mem::take(&mut all.rows)
+            .into_iter()
+            .for_each(|row| rows.take(row));
         for set in sets {
             let (folder, set): (&PathBuf, Self) = set?;
             let (was, is) = (&all.manifest.machine, &set.manifest.machine);
@@ -75,10 +84,40 @@ impl Dataset {
                     ),
                 });
             }
-            all.rows
-                .extend(set.rows.into_iter().filter(|row| keys.insert(row.key())));
+            set.rows.into_iter().for_each(|row| rows.take(row));
         }
+        all.rows = rows.rows;
         Ok(all)
+    }
+}
+
+/// Rows in the order their configurations were first met, of each configuration the best.
+#[derive(Debug, Default)]
+pub(crate) struct Configurations {
+    pub rows: Vec<Row>,
+    places: HashMap<String, usize>,
+}
+
+impl Configurations {
+    /// Takes a row of a new configuration, or one that is better than what is there.
+    pub fn take(&mut self, row: Row) {
+        match self.places.entry(row.key()) {
+            Entry::Vacant(place) => {
+                place.insert(self.rows.len());
+                self.rows.push(row);
+            }
+            Entry::Occupied(place) => {
+                let held = &mut self.rows[*place.get()];
+                if row.is_better_than(held) {
+                    *held = row;
+                }
+            }
+        }
+    }
+
+    /// The row of a configuration.
+    pub fn get(&self, key: &str) -> Option<&Row> {
+        self.rows.get(*self.places.get(key)?)
     }
 }
 
@@ -101,9 +140,9 @@ fn read_manifest(folder: &Path) -> Result<Manifest, PerfError> {
         what,
     };
     let manifest: Manifest = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
-    if manifest.protocol != PROTOCOL {
+    if !(OLDEST_PROTOCOL..=PROTOCOL).contains(&manifest.protocol) {
         let what = format!(
-            "measured by protocol {}, this program reads {PROTOCOL}; measure again",
+            "measured by protocol {}, this program reads {OLDEST_PROTOCOL} to {PROTOCOL}; measure again",
             manifest.protocol
         );
         return Err(malformed(what));
@@ -124,7 +163,7 @@ fn corrupt(path: &Path, error: &csv::Error) -> PerfError {
 pub struct RowWriter {
     path: PathBuf,
     file: File,
-    keys: HashSet<String>,
+    held: Configurations,
 }
 
 impl RowWriter {
@@ -135,41 +174,45 @@ impl RowWriter {
     pub fn open(folder: &Path, manifest: &Manifest) -> Result<Self, PerfError> {
         std::fs::create_dir_all(folder).map_err(PerfError::io(folder))?;
         let path = folder.join(ROWS);
-        let keys = if path.is_file() {
+        let mut held = Configurations::default();
+        if path.is_file() {
             cut_torn_line(&path)?;
             let earlier = Dataset::read(folder)?;
             check_same_machine(folder, &earlier.manifest, manifest)?;
-            earlier.rows.iter().map(Row::key).collect()
+            check_same_protocol(folder, &earlier.manifest, manifest)?;
+            earlier.rows.into_iter().for_each(|row| held.take(row));
         } else {
             write_manifest(folder, manifest)?;
-            HashSet::new()
-        };
+        }
         let mut options = OpenOptions::new();
         let file = options
             .create(true)
             .append(true)
             .open(&path)
             .map_err(PerfError::io(&path))?;
-        Ok(Self { path, file, keys })
+        Ok(Self { path, file, held })
     }
 
-    /// Whether the configuration was measured already.
-    pub fn holds(&self, key: &str) -> bool {
-        self.keys.contains(key)
+    /// The best row of a configuration that was measured already.
+    pub fn held(&self, key: &str) -> Option<&Row> {
+        self.held.get(key)
     }
 
-    /// Rows in the folder.
+    /// Configurations in the folder.
     pub fn num_rows(&self) -> usize {
-        self.keys.len()
+        self.held.rows.len()
     }
 
-    /// Appends a row; a configuration that is there already is left as it is.
+    /// Appends a row and says so; one of a configuration that is there already only if it is better.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub fn append(&mut self, row: &Row) -> Result<(), PerfError> {
-        if !self.keys.insert(row.key()) {
-            return Ok(());
+    pub fn append(&mut self, row: &Row) -> Result<bool, PerfError> {
+        if self
+            .held(&row.key())
+            .is_some_and(|held| !row.is_better_than(held))
+        {
+            return Ok(false);
         }
         let empty = self.file.metadata().map_err(PerfError::io(&self.path))?.len() == 0;
         let mut csv = csv::WriterBuilder::new()
@@ -178,7 +221,9 @@ impl RowWriter {
         csv.serialize(row).expect("a row has scalar fields only");
         let line = csv.into_inner().expect("writing to memory");
         // One write a row: a kill leaves whole lines and at most one torn one.
-        self.file.write_all(&line).map_err(PerfError::io(&self.path))
+        self.file.write_all(&line).map_err(PerfError::io(&self.path))?;
+        self.held.take(row.clone());
+        Ok(true)
     }
 }
 
@@ -189,7 +234,7 @@ fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), PerfError> {
     std::fs::rename(&aside, &path).map_err(PerfError::io(&path))
 }
 
-fn check_same_machine(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
+pub(crate) fn check_same_machine(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
     let (was, is) = (&earlier.machine, &now.machine);
     if (&was.name, was.kind, was.num_units) == (&is.name, is.kind, is.num_units) {
         return Ok(());
@@ -199,6 +244,20 @@ fn check_same_machine(folder: &Path, earlier: &Manifest, now: &Manifest) -> Resu
         what: format!(
             "measured on {} with {} units, this is {} with {}; choose another --out",
             was.name, was.num_units, is.name, is.num_units
+        ),
+    })
+}
+
+fn check_same_protocol(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
+    if earlier.protocol == now.protocol {
+        return Ok(());
+    }
+    Err(PerfError::Malformed {
+        path: folder.join(MANIFEST),
+        what: format!(
+            "measured by protocol {}, this program measures by {}; choose another --out, name this folder with --known, and \
+             merge both",
+            earlier.protocol, now.protocol
         ),
     })
 }
@@ -302,8 +361,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
         let rows = [row(1), row(2)];
-        rows.iter().for_each(|row| writer.append(row).unwrap());
-        writer.append(&row(2)).unwrap();
+        for row in &rows {
+            assert!(writer.append(row).unwrap());
+        }
+        assert!(!writer.append(&row(2)).unwrap());
         let read = Dataset::read(folder.path()).unwrap();
         assert_eq!(read.rows, rows);
         assert_eq!(read.manifest, manifest("NVIDIA H200"));
@@ -313,16 +374,76 @@ mod tests {
     fn sweep_that_was_killed_inside_a_row_goes_on_without_losing_or_doubling_one() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
-        [row(1), row(2)]
-            .iter()
-            .for_each(|row| writer.append(row).unwrap());
+        for row in [row(1), row(2)] {
+            writer.append(&row).unwrap();
+        }
         let path = folder.path().join(ROWS);
         let whole = std::fs::read(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 17]).unwrap();
         let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
-        assert!(writer.holds(&row(1).key()) && !writer.holds(&row(2).key()));
+        assert!(writer.held(&row(1).key()).is_some() && writer.held(&row(2).key()).is_none());
         writer.append(&row(2)).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn energy_that_comes_later_takes_the_place_of_the_row_without_and_is_never_lost_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let with_energy = |window_s: f64| Row {
+            power_w: Some(690.0),
+            energy_j: Some(690.0 * 1.25e-5),
+            energy_window_s: Some(window_s),
+            ..row(2)
+        };
+        let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
+        let appended = [
+            row(1),
+            row(2),
+            with_energy(0.2),
+            row(2),
+            with_energy(0.2002),
+            with_energy(1.0),
+        ]
+        .map(|row| writer.append(&row).unwrap());
+        assert_eq!(appended, [true, true, true, false, false, true]);
+        assert_eq!(writer.num_rows(), 2);
+        assert_eq!(
+            Dataset::read(folder.path()).unwrap().rows,
+            [row(1), with_energy(1.0)]
+        );
+        // Also when a sweep goes on with the folder, and when a kill tore the line.
+        let path = folder.path().join(ROWS);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 9]).unwrap();
+        let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
+        assert_eq!(writer.held(&row(2).key()), Some(&with_energy(0.2)));
+        assert!(writer.append(&with_energy(1.0)).unwrap());
+        let marked = Row {
+            mark: Some(crate::Mark::Unsteady),
+            ..with_energy(9.0)
+        };
+        assert!(
+            !writer.append(&marked).unwrap(),
+            "a marked row took a sound one's place"
+        );
+    }
+
+    #[test]
+    fn folder_of_another_protocol_is_read_but_not_gone_on_with() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |protocol| Manifest {
+            protocol,
+            ..manifest("NVIDIA H200")
+        };
+        let mut writer = RowWriter::open(folder.path(), &of(OLDEST_PROTOCOL)).unwrap();
+        writer.append(&row(1)).unwrap();
+        assert_eq!(Dataset::read(folder.path()).unwrap().rows.len(), 1);
+        let error = RowWriter::open(folder.path(), &of(PROTOCOL)).unwrap_err();
+        assert!(error.to_string().contains("--known"), "{error}");
+        let newer = tempfile::tempdir().unwrap();
+        write_manifest(newer.path(), &of(PROTOCOL + 1)).unwrap();
+        let error = Dataset::read(newer.path()).unwrap_err();
+        assert!(error.to_string().contains("this program reads 1 to 2"), "{error}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ pub use dataset::{Dataset, RowWriter};
 pub use error::PerfError;
 pub use estimator::{FitOptions, Learner};
 pub use fit::{FitReport, HeldOut, Importance, Scores, feature_names, held_out, score};
-pub use machine::{Machine, MachineKind, Manifest, PROTOCOL};
+pub use machine::{Machine, MachineKind, Manifest, OLDEST_PROTOCOL, PROTOCOL};
 pub use metric::Score;
 pub use model::Model;
 pub use prediction::{By, COVERAGE, Interval, Prediction};

@@ -48,6 +48,9 @@ pub enum Mark {
     NotRun,
 }
 
+/// Regions are whole ticks of a counter; those of one length differ by its jitter.
+const LONGER: f64 = 1.2;
+
 /// One measured configuration. Units end the names; an empty field means that nothing was measured.
 ///
 /// Numbers of a configuration that a kernel does not have are 0 (a library's tile, a CPU kernel's registers).
@@ -159,6 +162,17 @@ impl Row {
             self.output,
             self.threads
         )
+    }
+
+    /// Whether the row tells more than another of its configuration: a sound time before a marked one, then energy, then
+    /// energy over a clearly longer region.
+    pub fn is_better_than(&self, other: &Self) -> bool {
+        match (self.is_sound(), other.is_sound()) {
+            (true, true) | (false, false) => {
+                self.energy_window_s.unwrap_or(0.0) > LONGER * other.energy_window_s.unwrap_or(0.0)
+            }
+            (is_sound, _) => is_sound,
+        }
     }
 
     /// Whether a model may learn the row's time.

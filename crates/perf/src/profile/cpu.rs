@@ -8,7 +8,7 @@ use super::cpu_bench::{CpuOp, CpuOperands};
 use super::rapl::Rapl;
 use super::space::{Task, ops};
 use super::{ProfileOptions, ProfileSummary, Space, Sweep, Watch, blank_row, today};
-use crate::{Machine, MachineKind, Manifest, Mark, PROTOCOL, PerfError, Row, RowWriter};
+use crate::{Machine, MachineKind, Manifest, Mark, PROTOCOL, PerfError, Row};
 
 /// Beyond these operations the portable kernels take too long.
 const MOST_NAIVE_OPS: f64 = 5e7;
@@ -54,11 +54,10 @@ pub fn profile_cpu(
         watch.say("rows get no energy: the kernel shows no RAPL counter (/sys/class/powercap) to this user");
     }
     let manifest = manifest(name, max_threads, options, rapl.is_some())?;
-    let writer = RowWriter::open(&options.out, &manifest)?;
     let bench = CpuBench {
         backends: backends(max_threads)?,
         rapl,
-        sweep: Sweep::new(options, watch, writer),
+        sweep: Sweep::open(options, watch, &manifest)?,
     };
     bench.run()
 }
@@ -104,7 +103,8 @@ impl CpuBench<'_> {
         let mut rows = Vec::new();
         for backend in &self.backends {
             let row = cpu_row(task, op, backend);
-            if is_sensible(op, backend, &row) && self.sweep.wants(&row.kernel) && self.sweep.lacks(&row) {
+            let is_wanted = is_sensible(op, backend, &row) && self.sweep.wants(&row.kernel);
+            if is_wanted && self.sweep.lacks(&row, |_| false) {
                 rows.push((backend.clone(), row));
             }
         }

@@ -15,7 +15,7 @@ use super::gpu_machine::{Libraries, libraries, manifest};
 use super::gpu_meter::{Meter, Region, Subject};
 use super::space::{Configs, FloatCase, FloatKernel, Task, hash};
 use super::{ProfileOptions, ProfileSummary, Sweep, Watch, blank_row};
-use crate::{Cut, Layout, Mark, PerfError, Row, RowWriter};
+use crate::{Cut, Layout, Mark, PerfError, Row};
 
 /// Memory for operands: enough for every product of the default space.
 const ARENA_BYTES: usize = 20 << 30;
@@ -47,7 +47,6 @@ pub fn profile_gpu(
     let libraries = libraries(&device, &|line| watch.say(line));
     let mut arena = Arena::new(&device, ARENA_BYTES.min(device.free_bytes()? / 2))?;
     let manifest = manifest(options, &jit, &mut meter, &libraries, &mut arena)?;
-    let writer = RowWriter::open(&options.out, &manifest)?;
     let (operands, freivalds) = (RandomOperands::new(&jit, &device), Freivalds::new(&jit, &device)?);
     let checker = Checker {
         jit: &jit,
@@ -55,7 +54,7 @@ pub fn profile_gpu(
         operands: &operands,
         freivalds: &freivalds,
     };
-    let sweep = Sweep::new(options, watch, writer);
+    let sweep = Sweep::open(options, watch, &manifest)?;
     let bench = Bench {
         checker,
         meter,
@@ -147,6 +146,13 @@ impl Bench<'_> {
         draws_energy(self.sweep.options.space.seed, row, share)
     }
 
+    /// Whether the row is wanted and still to be measured: its energy too, if its share draws it.
+    fn is_missing(&mut self, row: &Row, share: f64) -> bool {
+        let energy = self.draws_energy(row, share);
+        let meter = &self.meter;
+        self.sweep.wants(&row.kernel) && self.sweep.lacks(row, |held| energy && meter.lacks_energy(held))
+    }
+
     fn copies(&self, size_bytes: usize) -> usize {
         rotation_copies(self.checker.device, size_bytes).min(MOST_COPIES)
     }
@@ -167,14 +173,15 @@ impl Bench<'_> {
         let mut rows: Vec<(GemmConfig, Row, f64)> = Vec::new();
         for (config, share) in configs(task, &problem, self.checker.device.info()) {
             let row = w4a8_row(task, &problem, config, self.checker.device.info());
-            if self.sweep.wants(&row.kernel) && self.sweep.lacks(&row) {
+            if self.is_missing(&row, share) {
                 rows.push((config, row, share));
             }
         }
         let int8 = int8_row(task);
         // The library wants whole words.
         let has_int8 = task.int8 && k % 16 == 0 && n % 16 == 0 && self.libraries.int8.is_some();
-        let int8 = (has_int8 && self.sweep.wants(&int8.kernel) && self.sweep.lacks(&int8)).then_some(int8);
+        let int8_share = 2.0 * task.energy_share;
+        let int8 = (has_int8 && self.is_missing(&int8, int8_share)).then_some(int8);
         if rows.is_empty() && int8.is_none() {
             return Ok(());
         }
@@ -207,7 +214,7 @@ impl Bench<'_> {
             }
         }
         match int8 {
-            Some(row) => self.int8(row, &truth, 2.0 * task.energy_share),
+            Some(row) => self.int8(row, &truth, int8_share),
             None => Ok(()),
         }
     }
@@ -286,7 +293,7 @@ impl Bench<'_> {
             for case in task.floats.iter().filter(|case| kind_of(case.kernel) == kind) {
                 let row = float_row(task.shape, case);
                 let is_here = self.libraries.cublas.is_some() || matches!(case.kernel, FloatKernel::Tiled(_));
-                if is_here && self.sweep.wants(&row.kernel) && self.sweep.lacks(&row) {
+                if is_here && self.is_missing(&row, float_share(task, case)) {
                     rows.push((*case, row));
                 }
             }

@@ -88,7 +88,7 @@ fn method(counter: Option<(f64, Duration)>, ticks: usize) -> String {
         Some((tick_s, _)) => format!(
             "energy by NVML's counter, which moves every {:.0} ms and is behind by a lag that each run measures with a step of \
              load (20 to 40 ms on an H200): from a movement that shows a moment at least 60 ms after the product began to run over and over, {ticks} movements \
-             long; energy of a product = power * its mean time inside",
+             long, 10 where the card is at its power limit; energy of a product = power * its mean time inside",
             (tick_s * 100.0).round() * 10.0
         ),
         None => "no energy: the driver shows no counter that moves".to_owned(),

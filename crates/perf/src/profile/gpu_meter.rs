@@ -39,10 +39,19 @@ const ENERGY_WARM: Duration = Duration::from_millis(60);
 const ENERGY_TAIL: Duration = Duration::from_millis(15);
 /// Repetitions inside an energy region may lie so far apart: at the power limit the clocks go up and down all the time.
 const MOST_SPREAD_AT_LIMIT: f64 = 0.4;
+/// From this share of the power limit on the limiter holds a card back, and swings about once a second: the mean of this many
+/// ticks of 0.1 s moves by 0.3 %, of two by 5 %.
+const AT_LIMIT: f64 = 0.93;
+const LIMIT_TICKS: usize = 10;
+/// With the driver's word that power holds the clocks back, from this share on: inside a swing power is low, too.
+const HELD_BACK: f64 = 0.75;
+const POWER_CAP: u64 = 4;
 /// A counter that does not move for so long is none.
 const NO_TICK: Duration = Duration::from_secs(3);
 /// The step of load that shows the lag.
 const STEP: Duration = Duration::from_millis(1_500);
+/// Ticks among which those of a region are looked for.
+const RECENT_TICKS: usize = 200;
 /// Pause between two looks at the queue.
 const LOOK: Duration = Duration::from_micros(200);
 /// Repetitions shorter than this are below what events resolve.
@@ -191,9 +200,13 @@ impl<'a> Meter<'a> {
         let mut steady = Steady::new(self.device, graph)?;
         // The counter's ticks show moments that are a lag ago: the region begins and ends at such.
         let start = grid.after(Instant::now() + ENERGY_WARM + self.lag) - self.lag;
-        let end = start + Duration::from_secs_f64(self.ticks as f64 * grid.tick_s);
+        let ticks = |count: usize| Duration::from_secs_f64(count as f64 * grid.tick_s);
+        let mut end = start + ticks(self.ticks);
+        let mut is_decided = self.ticks >= LIMIT_TICKS;
         let (mut first, mut last) = (None, None);
-        while Instant::now() < end + ENERGY_TAIL || steady.num_passed() < 2 {
+        // Its first tick is known by then.
+        let least = start + self.lag + ticks(3) / 2;
+        while Instant::now() < end.max(least) + ENERGY_TAIL || steady.num_passed() < 2 {
             steady.keep(ahead)?;
             let (now, passed) = (Instant::now(), steady.num_passed());
             if now >= start {
@@ -201,6 +214,12 @@ impl<'a> Meter<'a> {
             }
             if now <= end {
                 last = Some(passed);
+            }
+            if !is_decided && let Some(power_w) = self.power_of(grid, (start, start + ticks(1))) {
+                is_decided = true;
+                if self.is_held_back(power_w) {
+                    end = start + ticks(LIMIT_TICKS);
+                }
             }
             std::thread::sleep(LOOK);
         }
@@ -224,6 +243,37 @@ impl<'a> Meter<'a> {
         Ok((mean_s > 0.0).then_some(Region { start, end, mean_s }))
     }
 
+    /// Power between two ticks of the grid, once the counter has reached them.
+    fn power_of(&self, grid: &Grid, (from, to): (Instant, Instant)) -> Option<f64> {
+        // The counter is not asked before it can know.
+        let counter = self.counter.as_ref().filter(|_| Instant::now() > to + self.lag)?;
+        let span = (from + self.lag, to + self.lag);
+        Some(power_between(&counter.last(RECENT_TICKS), grid, span)?.0)
+    }
+
+    /// Whether the card draws what it may.
+    fn is_held_back(&self, power_w: f64) -> bool {
+        let Some(limit_w) = self.limit_w() else {
+            return false;
+        };
+        let says_so = || {
+            let reasons = self.card.as_ref().and_then(|card| card.throttle_reasons().ok());
+            reasons.is_some_and(|reasons| reasons & POWER_CAP != 0)
+        };
+        power_w > AT_LIMIT * limit_w || (power_w > HELD_BACK * limit_w && says_so())
+    }
+
+    fn limit_w(&self) -> Option<f64> {
+        self.card.as_ref()?.power_limit_w().ok()
+    }
+
+    /// Whether a row that is there already has no energy, or one of a region that was too short for its power, and this card
+    /// can do better.
+    pub fn lacks_energy(&self, row: &Row) -> bool {
+        let can = self.counter.as_ref().and_then(CounterLog::grid);
+        can.is_some_and(|grid| lacks_energy(row, self.limit_w(), grid.tick_s))
+    }
+
     /// Fills in the energy of a region when the counter has reached it; `false` until then. A counter that stopped
     /// leaves a row without energy.
     pub fn settle(&self, row: &mut Row, region: &Region) -> bool {
@@ -235,7 +285,7 @@ impl<'a> Meter<'a> {
             return true;
         };
         let span = (region.start + self.lag, region.end + self.lag);
-        let Some((power_w, window_s)) = power_between(&counter.last(200), &grid, span) else {
+        let Some((power_w, window_s)) = power_between(&counter.last(RECENT_TICKS), &grid, span) else {
             return Instant::now() > span.1 + NO_TICK;
         };
         row.power_w = Some(power_w);
@@ -307,6 +357,20 @@ impl<'a> Meter<'a> {
     }
 }
 
+/// A sound row without energy, or with that of a short region at the power limit.
+fn lacks_energy(row: &Row, limit_w: Option<f64>, tick_s: f64) -> bool {
+    let (Some(window_s), Some(power_w)) = (row.energy_window_s, row.power_w) else {
+        return row.is_sound();
+    };
+    let at_limit = limit_w.is_some_and(|limit_w| {
+        let says_so = row
+            .throttle_reasons
+            .is_some_and(|reasons| reasons & POWER_CAP != 0);
+        power_w > AT_LIMIT * limit_w || (power_w > HELD_BACK * limit_w && says_so)
+    });
+    at_limit && window_s < 0.8 * LIMIT_TICKS as f64 * tick_s
+}
+
 /// Records `count` launches.
 pub(super) fn record<'a>(
     device: &Device,
@@ -328,6 +392,32 @@ fn inside(times: &[f64], (first, last): (usize, usize)) -> &[f64] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_lack_energy_when_they_have_none_or_a_short_region_at_the_limit() {
+        let row = |power_w: Option<f64>, window_s: f64, throttled: bool| Row {
+            verified: "naive".to_owned(),
+            time_s: Some(1e-5),
+            power_w,
+            energy_window_s: power_w.map(|_| window_s),
+            throttle_reasons: Some(u64::from(throttled) * POWER_CAP),
+            ..super::super::blank_row("cublas_bf16", (1, 1, 1))
+        };
+        let lacks = |row: &Row| lacks_energy(row, Some(700.0), 0.1);
+        assert!(lacks(&row(None, 0.0, false)));
+        assert!(lacks(&row(Some(690.0), 0.2, false)) && lacks(&row(Some(575.0), 0.2, true)));
+        assert!(!lacks(&row(Some(690.0), 1.0, true)) && !lacks(&row(Some(575.0), 0.2, false)));
+        assert!(
+            !lacks(&row(Some(300.0), 0.2, true)),
+            "the word was of the product before"
+        );
+        let wrong = Row {
+            mark: Some(Mark::Wrong),
+            ..row(None, 0.0, false)
+        };
+        assert!(!lacks(&wrong), "measured again without end");
+        assert!(!lacks_energy(&row(Some(690.0), 0.2, true), None, 0.1));
+    }
 
     #[test]
     fn replays_inside_a_region_count_and_of_long_ones_all_but_the_first() {

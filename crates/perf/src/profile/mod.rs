@@ -26,7 +26,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::{Layout, Mark, PerfError, Row, RowWriter};
+use crate::dataset::{Configurations, check_same_machine};
+use crate::{Dataset, Layout, Manifest, Mark, PerfError, Row, RowWriter};
 
 pub use cpu::profile_cpu;
 #[cfg(feature = "cuda")]
@@ -45,6 +46,8 @@ pub struct ProfileOptions {
     pub space: Space,
     /// Folder of the rows.
     pub out: PathBuf,
+    /// Folders of the same machine: only what they lack is measured.
+    pub known: Vec<PathBuf>,
     /// Ends the sweep between two rows.
     pub budget: Option<Duration>,
     /// This part (from 0) of so many; the parts share no row.
@@ -91,19 +94,33 @@ struct Sweep<'a> {
     options: &'a ProfileOptions,
     watch: &'a dyn Watch,
     writer: RowWriter,
+    /// Rows of other folders.
+    known: Configurations,
     started: Instant,
     summary: ProfileSummary,
 }
 
 impl<'a> Sweep<'a> {
-    fn new(options: &'a ProfileOptions, watch: &'a dyn Watch, writer: RowWriter) -> Self {
-        Self {
+    /// Begins or goes on with a folder.
+    fn open(
+        options: &'a ProfileOptions,
+        watch: &'a dyn Watch,
+        manifest: &Manifest,
+    ) -> Result<Self, PerfError> {
+        let mut known = Configurations::default();
+        for folder in &options.known {
+            let set = Dataset::read(folder)?;
+            check_same_machine(folder, &set.manifest, manifest)?;
+            set.rows.into_iter().for_each(|row| known.take(row));
+        }
+        Ok(Self {
             options,
             watch,
-            writer,
+            writer: RowWriter::open(&options.out, manifest)?,
+            known,
             started: Instant::now(),
             summary: ProfileSummary::default(),
-        }
+        })
     }
 
     /// Whether the budget is spent or somebody wants an end.
@@ -117,16 +134,18 @@ impl<'a> Sweep<'a> {
         kernels.is_empty() || kernels.iter().any(|start| kernel.starts_with(start.as_str()))
     }
 
-    /// Whether the row is still to be measured.
-    fn lacks(&mut self, row: &Row) -> bool {
-        let held = self.writer.holds(&row.key());
-        self.summary.skipped_rows += usize::from(held);
-        !held
+    /// Whether the row is still to be measured: nobody has it, or it `lacks` something.
+    fn lacks(&mut self, row: &Row, lacks: impl Fn(&Row) -> bool) -> bool {
+        let key = row.key();
+        let held = [self.writer.held(&key), self.known.get(&key)];
+        let is_enough = held.iter().flatten().any(|held| !lacks(held));
+        self.summary.skipped_rows += usize::from(is_enough);
+        !is_enough
     }
 
     fn keep(&mut self, row: &Row) -> Result<(), PerfError> {
-        self.writer.append(row)?;
-        self.summary.new_rows += 1;
+        let is_new = self.writer.append(row)?;
+        self.summary.new_rows += usize::from(is_new);
         self.summary.new_energy_rows += usize::from(row.energy_j.is_some());
         self.summary.marked_rows += usize::from(row.mark.is_some());
         if row.mark == Some(Mark::Wrong) {
