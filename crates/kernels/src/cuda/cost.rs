@@ -175,6 +175,7 @@ mod tests {
     use super::*;
     use crate::cuda::config::{Output, choose, enumerate};
     use crate::cuda::packing::GroupLength;
+    use crate::cuda::selection::select;
 
     /// With the read rate that the constants were fitted at.
     fn h200() -> DeviceInfo {
@@ -228,7 +229,7 @@ mod tests {
                 output: Output::Bf16,
                 ..problem(size(m), size(n), size(k))
             };
-            let today = choose(&problem, &h200(), &Analytic).unwrap().to_string();
+            let today = select(&problem, &h200()).unwrap().to_string();
             assert_eq!(
                 fields[chosen] == "true",
                 fields[config] == today,
