@@ -168,9 +168,17 @@ unsafe fn w8_tile<const ROWS: usize, const PANELS: usize>(tile: W8Tile) {
     }
     for line in 0..tile.lines {
         let mut w = [_mm512_setzero_si512(); PANELS];
+        let ahead = tile.ahead(line, PANELS);
         for (panel, w) in w.iter_mut().enumerate() {
-            // SAFETY: the line is inside its panel.
-            *w = unsafe { _mm512_loadu_si512(tile.w.add(panel * tile.panel_bytes + line * LINE).cast()) };
+            // SAFETY: the line is inside its panel; a prefetch may point anywhere.
+            *w = unsafe {
+                let w = tile.w.add(panel * tile.panel_bytes + line * LINE);
+                // Few tokens come straight from memory.
+                if ROWS <= 4 {
+                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(ahead).cast());
+                }
+                _mm512_loadu_si512(w.cast())
+            };
         }
         for (m, acc) in acc.iter_mut().enumerate() {
             // SAFETY: 4 codes of token m at this line.

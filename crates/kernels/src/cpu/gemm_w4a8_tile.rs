@@ -67,15 +67,10 @@ pub(super) struct W4Tile {
 }
 
 impl W4Tile {
-    /// How far ahead of `line` of a panel to prefetch: what follows the last lines is not the next panel, which is being
-    /// read beside this one, but the one after all `panels` of the tile.
+    /// See [`ahead`].
     #[inline(always)]
     pub(super) fn ahead(&self, line: usize, panels: usize) -> usize {
-        if line + PREFETCH_BYTES / LINE < self.lines {
-            PREFETCH_BYTES
-        } else {
-            PREFETCH_BYTES + (panels - 1) * self.panel_bytes
-        }
+        ahead((line, self.lines), panels, self.panel_bytes)
     }
 
     /// The tile of panel `panel` alone.
@@ -126,6 +121,12 @@ pub(super) struct W8Tile {
 }
 
 impl W8Tile {
+    /// See [`ahead`].
+    #[inline(always)]
+    pub(super) fn ahead(&self, line: usize, panels: usize) -> usize {
+        ahead((line, self.lines), panels, self.panel_bytes)
+    }
+
     /// The tile without its first `rows` tokens.
     ///
     /// # Safety
@@ -141,6 +142,17 @@ impl W8Tile {
             self.acc = self.acc.add(rows * self.acc_stride);
         }
         self
+    }
+}
+
+/// How far ahead of a line of some panels to prefetch: what follows the last lines is not the next panel, which is being
+/// read beside this one, but the one after all `panels` of the tile.
+#[inline(always)]
+fn ahead((line, lines): (usize, usize), panels: usize, panel_bytes: usize) -> usize {
+    if line + PREFETCH_BYTES / LINE < lines {
+        PREFETCH_BYTES
+    } else {
+        PREFETCH_BYTES + (panels - 1) * panel_bytes
     }
 }
 
