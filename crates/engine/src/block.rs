@@ -140,6 +140,7 @@ impl<B: Backend> Block<B> {
 
     /// The whole block: `x` [M, hidden] is updated, keys and values of the step go to `cache_layer` of the cache. `next`
     /// is the linear that follows the block's own.
+    #[allow(clippy::too_many_arguments, reason = "what a step needs")]
     pub fn forward(
         &self,
         backend: &B,

@@ -103,7 +103,7 @@ fn epilogue_lanes(
 ) {
     for (row, (acc, ta)) in acc.chunks_exact(acc_stride).zip(scales).enumerate() {
         // SAFETY: the calling task alone writes these rows and columns.
-        let d = unsafe { row_of(d, start + row * n, s1.len(), n, row + 2 < scales.len()) };
+        let d = unsafe { row_of(d, start + row * n, s1.len(), n) };
         for (((d, acc), s1), bias) in d.iter_mut().zip(acc).zip(s1).zip(bias) {
             *d = (*acc as f32 * ta) * s1 + bias;
         }
@@ -148,7 +148,7 @@ fn gated_with(
     let (up_s1, up_bias) = (columns(up_s1), columns(up_bias));
     for (row, (acc, ta)) in acc.chunks_exact(acc_stride).zip(scales).enumerate() {
         // SAFETY: the calling task alone writes these rows and columns.
-        let d = unsafe { row_of(d, start + row * n, acc_stride / 2, n, row + 2 < scales.len()) };
+        let d = unsafe { row_of(d, start + row * n, acc_stride / 2, n) };
         let (d, acc) = (
             d.as_chunks_mut::<GATED_COLUMNS>().0,
             acc.as_chunks::<{ 2 * GATED_COLUMNS }>().0,
@@ -170,17 +170,14 @@ fn gated_with(
 /// As for [`Shared::range`].
 #[inline(always)]
 #[allow(clippy::mut_from_ref, reason = "disjoint parts of one exclusive borrow")]
-unsafe fn row_of<'d>(
-    d: &'d Shared<'_, f32>,
-    start: usize,
-    len: usize,
-    row_len: usize,
-    asks: bool,
-) -> &'d mut [f32] {
+unsafe fn row_of<'d>(d: &'d Shared<'_, f32>, start: usize, len: usize, row_len: usize) -> &'d mut [f32] {
+    let is_there = start + 2 * row_len < d.len();
     // SAFETY: passed on.
     let d = unsafe { d.range(start..start + len) };
-    for ahead in (0..if asks { len } else { 0 }).step_by(LINE_FLOATS) {
-        prefetch_to_write(d.as_ptr().wrapping_add(2 * row_len + ahead));
+    if is_there {
+        for ahead in (0..len).step_by(LINE_FLOATS) {
+            prefetch_to_write(d.as_ptr().wrapping_add(2 * row_len + ahead));
+        }
     }
     d
 }
