@@ -228,6 +228,9 @@ fn checked_panels(n: usize, k: usize) -> Result<(usize, usize), KernelError> {
 }
 
 /// `d[M,N]` (or the sums) of `a[M,K]` and the weights. Threads that wait during and after it read ahead in `next`.
+///
+/// # Panics
+/// When the shapes do not fit, or `a` was made for an instruction set that lays codes out in another way.
 pub(crate) fn gemm(
     isa: Isa,
     pool: &Pool,
@@ -237,6 +240,12 @@ pub(crate) fn gemm(
     sink: &Sink<'_>,
 ) {
     assert_eq!(a.columns, weights.k, "columns of A and K of the weights");
+    assert!(
+        a.is_laid_out_for(isa),
+        "activations are laid out for {}, the product is one of {}",
+        a.isa().name(),
+        isa.name()
+    );
     let num_panels = weights.n.div_ceil(PANEL);
     let task_rows = if a.is_tiled() { TILED_TASK_ROWS } else { TASK_ROWS };
     let row_blocks = a.rows.div_ceil(task_rows);
@@ -550,6 +559,33 @@ mod tests {
             isa.name()
         );
         d.to_vec()
+    }
+
+    #[test]
+    fn activations_of_another_instruction_set_are_refused_or_give_the_same_sums() {
+        let (m, n, k) = (12, 33, 96);
+        let layer = Int8Linear::new((n, k), vec![2; n * k], vec![1.0; n], None, None);
+        let packed = PackedInt::pack_w8(&layer.expect("valid layer")).expect("packs");
+        let codes: Vec<i8> = (0..m * k).map(|i| (i % 23) as i8 - 11).collect();
+        let sums_of = |from: Isa, to: Isa| {
+            let mut a = Quantized::new(from, m, k);
+            a.upload(&codes, &vec![1.0; m]);
+            let mut sums = vec![0; m * n];
+            let product = || {
+                let sink = Sink::Sums(Shared::new(&mut sums));
+                gemm(to, &Pool::new(1), &a, &packed, None, &sink);
+            };
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(product)).map(|()| sums)
+        };
+        for from in available() {
+            for to in available() {
+                let own = sums_of(to, to).expect("a product of one instruction set");
+                if let Ok(sums) = sums_of(from, to) {
+                    assert_eq!(sums, own, "{} -> {}", from.name(), to.name());
+                }
+                assert!(sums_of(from, from).is_ok());
+            }
+        }
     }
 
     #[test]

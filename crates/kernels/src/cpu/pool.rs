@@ -17,7 +17,7 @@ use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::{JoinHandle, Thread};
 
 use super::ahead::{Ahead, Cursor, Stream};
@@ -158,8 +158,11 @@ impl Pool {
         if num_chunks <= 1 || self.workers.is_empty() {
             return (0..num_chunks).for_each(f);
         }
-        let Ok(_submitting) = self.submit.try_lock() else {
-            return (0..num_chunks).for_each(f);
+        let _submitting = match self.submit.try_lock() {
+            Ok(submitting) => submitting,
+            // A chunk of an earlier job panicked; the lock guards no data, and that job is closed.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return (0..num_chunks).for_each(f),
         };
         let run: &(dyn Fn(usize) + Sync) = &f;
         // SAFETY: only the lifetime changes. `close` below returns when no worker is inside and none can enter, so the
@@ -446,10 +449,17 @@ mod tests {
                 .contains("chunk 33 fails")
         );
         assert_eq!(ran.load(Ordering::Relaxed), 64);
-        pool.run(64, |_| {
-            ran.fetch_add(1, Ordering::Relaxed);
+        // It survives with all its threads: each waits here until all four have come.
+        let (arrived, gave_up) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let started = std::time::Instant::now();
+        pool.run(4, |_| {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            while arrived.load(Ordering::SeqCst) < 4 && !gave_up.load(Ordering::SeqCst) {
+                gave_up.fetch_or(started.elapsed().as_secs() >= 20, Ordering::SeqCst);
+                std::thread::yield_now();
+            }
         });
-        assert_eq!(ran.into_inner(), 128);
+        assert!(!gave_up.into_inner(), "four chunks did not run side by side");
     }
 
     #[test]
