@@ -117,7 +117,7 @@ struct Buffers {
 
 /// Times a decode step and the prefill of a prompt.
 pub fn model(backend: &CpuBackend, table: &mut Table) {
-    if !table.wants("model_1b") || backend.isa() == Isa::Naive {
+    if !table.wants("model_1b_decode") && !table.wants("model_1b_prefill") || backend.isa() == Isa::Naive {
         return;
     }
     let mut model = Model::new(backend);

@@ -373,7 +373,7 @@ impl Task<'_> {
                 };
                 // SAFETY: each panel has `lines` lines and `num_groups` groups, a tile of A eight codes a line (K is
                 // padded alike), `sums` and `acc` a place for each of its rows.
-                unsafe { w4(self.isa, tile, rows.len(), panels.len()) };
+                unsafe { w4(self.isa, &tile, rows.len(), panels.len()) };
                 self.finish(rows, panels.clone(), &acc);
             }
         }
@@ -474,7 +474,7 @@ impl Task<'_> {
             };
             // SAFETY: the panels hold these lines (checked), a tile of A four codes a line (K is padded alike), and
             // there is a start and a row of sums for each row; rows of a tile lie in one tile of A.
-            unsafe { w8(self.isa, tile, rows, panels) };
+            unsafe { w8(self.isa, &tile, rows, panels) };
         }
     }
 
