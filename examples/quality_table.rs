@@ -15,9 +15,11 @@ use clap::Parser;
 use serde_json::Value;
 
 /// Name of a variant and the options that make it.
-const VARIANTS: [(&str, &[&str]); 12] = [
+const VARIANTS: [(&str, &[&str]); 14] = [
     ("dual-grained, smoothed, f16 cache", &["--kv", "f16"]),
     ("dual-grained, smoothed, int8 cache", &[]),
+    ("  head as it was", &["--lm-head", "float"]),
+    ("  W4A8 head", &["--lm-head", "w4a8"]),
     ("  group 32", &["--group-size", "32"]),
     ("  int8 cache with static scales", &["--kv", "int8-static"]),
     ("  static activations", &["--activations", "static"]),

@@ -234,7 +234,7 @@ pub struct Quantize {
     #[arg(long, value_enum, default_value_t = Kv::Int8)]
     pub kv: Kv,
     /// Precision of the output layer.
-    #[arg(long, value_enum, default_value_t = LmHead::Float)]
+    #[arg(long, value_enum, default_value_t = LmHead::Int8)]
     pub lm_head: LmHead,
     /// Calibration windows, evenly spaced over the text.
     #[arg(long, default_value_t = 32, value_name = "COUNT", value_parser = count(1, 1 << 20))]

@@ -132,7 +132,7 @@ pub struct Cost {
     /// How the linears of the blocks are stored and multiplied.
     #[arg(long, value_enum, default_value_t = CostScheme::W4a8)]
     pub scheme: CostScheme,
-    /// Precision of the output layer [default: as the folder says, else float].
+    /// Precision of the output layer [default: as the folder says, else int8, and float with bf16 linears].
     #[arg(long, value_enum)]
     pub lm_head: Option<LmHead>,
     /// How keys and values are cached [default: as the folder says, else int8, and f16 with bf16 linears].

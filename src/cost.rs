@@ -130,7 +130,10 @@ fn request(options: &Options, config: &ModelConfig) -> Request {
         generate_tokens: options.generate,
         step_tokens: options.step_tokens,
         scheme,
-        head_scheme: head.or(stored_head).unwrap_or(Scheme::Bf16),
+        head_scheme: head.or(stored_head).unwrap_or(match scheme {
+            Scheme::Bf16 => Scheme::Bf16,
+            Scheme::W4a8 | Scheme::W8a8 => Scheme::W8a8,
+        }),
         group_size,
         cache: cache(options.kv, quantization.map(|q| q.kv_cache), scheme),
     }

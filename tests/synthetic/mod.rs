@@ -50,6 +50,7 @@ pub fn manifest() -> Manifest {
             float_ops_per_s: 5e13,
             idle_power_w: Some(80.0),
             power_limit_w: Some(700.0),
+            small_ops: None,
         },
         driver: "none".to_owned(),
         version: "test".to_owned(),

@@ -138,7 +138,9 @@ impl<B: Backend> Block<B> {
         })
     }
 
-    /// The whole block: `x` [M, hidden] is updated, keys and values of the step go to `cache_layer` of the cache.
+    /// The whole block: `x` [M, hidden] is updated, keys and values of the step go to `cache_layer` of the cache. `next`
+    /// is the linear that follows the block's own.
+    #[allow(clippy::too_many_arguments, reason = "what a step needs")]
     pub fn forward(
         &self,
         backend: &B,
@@ -147,13 +149,19 @@ impl<B: Backend> Block<B> {
         cache: &mut B::Cache,
         cache_layer: usize,
         step: &Step<'_>,
+        next: &B::Linear,
     ) {
+        let FeedForward::Dense { up, down, .. } = &self.feed_forward;
         self.attn_norm(backend, x, scratch);
+        backend.will_read(&self.out.linear);
         self.qkv(backend, scratch);
         self.attention(backend, scratch, cache, cache_layer, step);
+        backend.will_read(&up.linear);
         self.add_out(backend, x, scratch);
         self.ffn_norm(backend, x, scratch);
+        backend.will_read(&down.linear);
         self.ffn_inner(backend, scratch);
+        backend.will_read(next);
         self.add_down(backend, x, scratch);
     }
 

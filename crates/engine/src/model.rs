@@ -182,6 +182,11 @@ impl<B: Backend> Head<B> {
         })
     }
 
+    /// The projection's weights.
+    pub(crate) fn linear(&self) -> &B::Linear {
+        &self.projection.linear
+    }
+
     /// `logits` [M, vocab] of `x` [M, hidden]; `h` and `a8` are buffers of that shape.
     pub fn apply(
         &self,

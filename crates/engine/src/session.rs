@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dualgrain_kernels::{Backend, CacheShape, PAGE_TOKENS, Step};
 use thiserror::Error;
 
-use crate::{EngineError, Model, Position, Scratch};
+use crate::{EngineError, Model, Position, Role, Scratch};
 
 /// How much a session can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,9 +159,13 @@ impl<B: Backend> Session<B> {
         self.scratch.prepare(backend, &self.positions);
         let (embedding, y) = (self.model.embedding(), &mut self.scratch.y);
         embedding.apply(backend, &mut self.x, y, &self.tokens, &self.positions);
-        for (layer, block) in self.model.blocks().iter().enumerate() {
+        let blocks = self.model.blocks();
+        for (layer, block) in blocks.iter().enumerate() {
             let (x, scratch, cache) = (&mut self.x, &mut self.scratch, &mut self.cache);
-            block.forward(backend, x, scratch, cache, layer, &step);
+            let next = blocks.get(layer + 1).map_or(self.model.head().linear(), |next| {
+                &next.projection(Role::Qkv).linear
+            });
+            block.forward(backend, x, scratch, cache, layer, &step, next);
         }
         Ok(())
     }
@@ -193,6 +197,10 @@ impl<B: Backend> Session<B> {
         let backend = self.model.backend();
         let Scratch { h, y, h8, .. } = &mut self.scratch;
         backend.gather(y, &self.x, rows);
+        // The next token begins there.
+        if let Some(first) = self.model.blocks().first() {
+            backend.will_read(&first.projection(Role::Qkv).linear);
+        }
         self.model.head().apply(backend, &mut self.logits, y, h, h8);
         Ok(&mut self.logits)
     }

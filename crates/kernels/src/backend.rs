@@ -257,6 +257,8 @@ pub trait Backend: Sized + Send + Sync + 'static {
     );
     /// `a8 = clamp(round_ties_even(x / ta), -127, 127)` (computed as `x * (1 / ta)`), 0 where ta = 0.
     fn quantize(&self, out: &mut Self::Quantized, x: &Self::Matrix, scale: ActivationScale);
+    /// Says which weights the product after the next one takes, so that a device may fetch them ahead; changes no result.
+    fn will_read(&self, _next: &Self::Linear) {}
     /// `out[M,N] = a[M,K] * weights[N,K]^T` with the epilogue of the weights' scheme. The operand's kind must fit:
     /// float weights take floats, integer weights take INT8.
     fn gemm(&self, out: &mut Self::Matrix, a: Operand<'_, Self>, weights: &Self::Linear);

@@ -304,6 +304,7 @@ mod tests {
                 float_ops_per_s: 5e13,
                 idle_power_w: Some(78.0),
                 power_limit_w: Some(700.0),
+                small_ops: None,
             },
             driver: String::new(),
             version: String::new(),

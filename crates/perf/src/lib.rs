@@ -33,6 +33,7 @@ mod row;
 pub mod select;
 #[cfg(feature = "cuda")]
 pub mod selection;
+mod small_ops;
 mod spread;
 mod work;
 
@@ -49,4 +50,5 @@ pub use profile::{EnergyTruth, check_energy, profile_gpu};
 pub use profile::{Merged, ProfileOptions, ProfileSummary, Space, Watch, merge, profile_cpu};
 pub use query::{ConfigFacts, Operands, Product, Query, Unit};
 pub use row::{Cut, Layout, Mark, Row};
+pub use small_ops::SmallOpRates;
 pub use work::Work;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::SmallOpRates;
+
 /// How rows are measured; a change of method raises it. Folders of different protocols are merged only as `merge` says.
 ///
 /// 2: where a card is at its power limit, energy is measured over 10 movements of the counter instead of 2 (or what was asked
@@ -51,6 +53,9 @@ pub struct Machine {
     pub idle_power_w: Option<f64>,
     /// What the machine may draw.
     pub power_limit_w: Option<f64>,
+    /// What a language model's operations between products reach, where `profile` measures them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub small_ops: Option<SmallOpRates>,
 }
 
 /// What stands in `manifest.json` beside the rows: how, where and with what they were measured.

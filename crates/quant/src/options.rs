@@ -41,7 +41,7 @@ impl Default for QuantOptions {
             pairs: SmoothPairs::default(),
             activations: ActivationScheme::PerToken,
             kv_cache: CacheScheme::Int8,
-            lm_head: TensorScheme::Float,
+            lm_head: TensorScheme::W8,
             num_windows: 32,
             window_tokens: 1024,
         }

@@ -87,8 +87,8 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
             job.options.activations = ActivationScheme::Static;
             job.options.kv_cache = CacheScheme::Int8Static;
         }),
-        ("int8 head, f16 cache", 0.12, |job| {
-            job.options.lm_head = TensorScheme::W8;
+        ("float head, f16 cache", 0.12, |job| {
+            job.options.lm_head = TensorScheme::Float;
             job.options.kv_cache = CacheScheme::F16;
         }),
         ("dual-grained head, static activations", 0.35, |job| {

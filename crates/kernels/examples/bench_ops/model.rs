@@ -80,23 +80,28 @@ impl<'a> Model<'a> {
         for (layer, [qkv, o, gate_up, down]) in self.layers.iter().enumerate() {
             b.rms_norm(y, x, &self.norm, 1e-5);
             b.quantize(codes, y, ActivationScale::PerToken);
+            b.will_read(o);
             b.gemm(wide, Operand::Int8(codes), qkv);
             b.rope(wide, 0..2_304, 64, angles);
             b.cache_write(&mut self.cache, layer, wide, 2_048..2_304, 2_304..QKV, &step);
             b.attention(y, wide, 0..2_048, &self.cache, layer, &params, &step);
             b.quantize(codes, y, ActivationScale::PerToken);
+            b.will_read(gate_up);
             b.gemm(y, Operand::Int8(codes), o);
             b.add(x, y);
             b.rms_norm(y, x, &self.norm, 1e-5);
             b.quantize(codes, y, ActivationScale::PerToken);
+            b.will_read(down);
             b.gemm(wide, Operand::Int8(codes), gate_up);
             b.gated(act, wide, Activation::Silu);
             b.quantize(codes, act, ActivationScale::PerToken);
+            b.will_read(self.layers.get(layer + 1).map_or(&self.head, |next| &next[0]));
             b.gemm(y, Operand::Int8(codes), down);
             b.add(x, y);
         }
         b.gather(y, x, &[tokens as u32 - 1]);
         b.quantize(codes, y, ActivationScale::PerToken);
+        b.will_read(&self.layers[0][0]);
         b.gemm(wide, Operand::Int8(codes), &self.head);
     }
 }
@@ -112,7 +117,7 @@ struct Buffers {
 
 /// Times a decode step and the prefill of a prompt.
 pub fn model(backend: &CpuBackend, table: &mut Table) {
-    if !table.wants("model_1b") || backend.isa() == Isa::Naive {
+    if !table.wants("model_1b_decode") && !table.wants("model_1b_prefill") || backend.isa() == Isa::Naive {
         return;
     }
     let mut model = Model::new(backend);

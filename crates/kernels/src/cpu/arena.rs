@@ -93,7 +93,8 @@ impl Piece {
 impl Current {
     /// Where the next piece lies, if it fits.
     fn take(&mut self, size_bytes: usize) -> Option<usize> {
-        if self.used > 0 && Arc::strong_count(&self.chunk) == 1 {
+        // `get_mut`, unlike a look at the count, also waits for what the thread that dropped the last piece did with it.
+        if self.used > 0 && Arc::get_mut(&mut self.chunk).is_some() {
             // All pieces are gone: begin again, with zeros.
             // SAFETY: nobody else holds a part of the chunk, and `CURRENT` is locked.
             unsafe { self.chunk.start.write_bytes(0, self.used) };

@@ -1,10 +1,11 @@
 //! `Backend` for the CPU: shapes are checked and rows handed to the pool here, the work is in the other files.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dualgrain_format::{FloatValues, LinearWeights};
 
+use super::ahead::Stream;
 use super::attention;
 use super::cache::{self, Cache};
 use super::epilogue::Sink;
@@ -28,6 +29,8 @@ const CHUNK_ELEMENTS: usize = 16 * 1024;
 pub struct CpuBackend {
     isa: Isa,
     pool: Arc<Pool>,
+    /// What the product after the next one reads.
+    next: Arc<Mutex<Option<Stream>>>,
 }
 
 /// Weights packed for the CPU.
@@ -67,6 +70,7 @@ impl CpuBackend {
         Ok(Self {
             isa,
             pool: Arc::new(Pool::new(num_threads)),
+            next: Arc::default(),
         })
     }
 
@@ -93,6 +97,7 @@ impl CpuBackend {
             &self.pool,
             a,
             packed,
+            None,
             &Sink::Sums(Shared::new(&mut sums)),
         );
         sums
@@ -124,6 +129,10 @@ impl CpuBackend {
                 f(chunk_idx * rows + row, values);
             }
         });
+    }
+
+    fn take_next(&self) -> Option<Stream> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Resizes `out` to `rows` x `columns` and runs `f(row_idx, row)`.
@@ -300,6 +309,14 @@ impl Backend for CpuBackend {
         });
     }
 
+    fn will_read(&self, next: &Linear) {
+        let stream = match &next.0 {
+            Packed::Int(packed) if self.pool.num_threads() > 1 => Some(packed.stream(&self.pool)),
+            _ => None,
+        };
+        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = stream;
+    }
+
     fn gemm(&self, out: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) {
         out.columns = self.linear_n(weights);
         match (a, &weights.0) {
@@ -311,7 +328,7 @@ impl Backend for CpuBackend {
             (Operand::Int8(a), Packed::Int(packed)) => {
                 out.resize(a.rows);
                 let sink = Sink::Output(Shared::new(out.values_mut()));
-                gemm_w4a8::gemm(self.isa, &self.pool, a, packed, &sink);
+                gemm_w4a8::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
             }
             (Operand::Float(_), Packed::Int(_)) => {
                 panic!("integer weights take INT8 activations, got floats")
@@ -395,7 +412,7 @@ impl Backend for CpuBackend {
                 out.columns = packed.n() / 2;
                 out.resize(a.rows);
                 let sink = Sink::Gated(Shared::new(out.values_mut()), f);
-                gemm_w4a8::gemm(self.isa, &self.pool, a, packed, &sink);
+                gemm_w4a8::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
             }
             (a, _) => {
                 self.gemm(wide, a, weights);

@@ -163,18 +163,21 @@ fn gated_with(
     }
 }
 
-/// Columns of a row of D. The same columns two rows on are asked for: rows lie far apart, and each store would wait
-/// for its own line.
+/// Columns of a row of D. The same columns two rows on are asked for if there are such: rows lie far apart, and each
+/// store would wait for its own line.
 ///
 /// # Safety
 /// As for [`Shared::range`].
 #[inline(always)]
 #[allow(clippy::mut_from_ref, reason = "disjoint parts of one exclusive borrow")]
 unsafe fn row_of<'d>(d: &'d Shared<'_, f32>, start: usize, len: usize, row_len: usize) -> &'d mut [f32] {
+    let is_there = start + 2 * row_len < d.len();
     // SAFETY: passed on.
     let d = unsafe { d.range(start..start + len) };
-    for ahead in (0..len).step_by(LINE_FLOATS) {
-        prefetch_to_write(d.as_ptr().wrapping_add(2 * row_len + ahead));
+    if is_there {
+        for ahead in (0..len).step_by(LINE_FLOATS) {
+            prefetch_to_write(d.as_ptr().wrapping_add(2 * row_len + ahead));
+        }
     }
     d
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use dualgrain_format::{GroupSize, Int8Linear, QuantizedLinear, int4};
 
+use super::ahead::Stream;
 use super::aligned::Aligned;
 use super::epilogue::Sink;
 #[cfg(target_arch = "x86_64")]
@@ -147,6 +148,21 @@ impl PackedInt {
         codes + 4 * (self.s1.len() + self.bias.len())
     }
 
+    /// The codes as a product of few tokens reads them, a task at a time.
+    pub(crate) fn stream(&self, pool: &Pool) -> Stream {
+        let num_panels = self.n.div_ceil(PANEL);
+        let task_panels = panels_per_task(pool, num_panels);
+        let (codes, panel_bytes) = match &self.codes {
+            Codes::W4 { q, .. } => (q, PANEL * self.padded_k() / 2),
+            Codes::W8(w8) => (w8, PANEL * self.padded_k()),
+        };
+        Stream {
+            start: codes.as_ptr().addr(),
+            chunk_bytes: task_panels * panel_bytes,
+            num_chunks: num_panels.div_ceil(task_panels),
+        }
+    }
+
     /// Scales and biases of some output features.
     pub(super) fn channels(&self, columns: Range<usize>) -> (&[f32], &[f32]) {
         (&self.s1[columns.clone()], &self.bias[columns])
@@ -211,9 +227,25 @@ fn checked_panels(n: usize, k: usize) -> Result<(usize, usize), KernelError> {
     }
 }
 
-/// `d[M,N]` (or the sums) of `a[M,K]` and the weights.
-pub(crate) fn gemm(isa: Isa, pool: &Pool, a: &Quantized, weights: &PackedInt, sink: &Sink<'_>) {
+/// `d[M,N]` (or the sums) of `a[M,K]` and the weights. Threads that wait during and after it read ahead in `next`.
+///
+/// # Panics
+/// When the shapes do not fit, or `a` was made for an instruction set that lays codes out in another way.
+pub(crate) fn gemm(
+    isa: Isa,
+    pool: &Pool,
+    a: &Quantized,
+    weights: &PackedInt,
+    next: Option<Stream>,
+    sink: &Sink<'_>,
+) {
     assert_eq!(a.columns, weights.k, "columns of A and K of the weights");
+    assert!(
+        a.is_laid_out_for(isa),
+        "activations are laid out for {}, the product is one of {}",
+        a.isa().name(),
+        isa.name()
+    );
     let num_panels = weights.n.div_ceil(PANEL);
     let task_rows = if a.is_tiled() { TILED_TASK_ROWS } else { TASK_ROWS };
     let row_blocks = a.rows.div_ceil(task_rows);
@@ -221,8 +253,9 @@ pub(crate) fn gemm(isa: Isa, pool: &Pool, a: &Quantized, weights: &PackedInt, si
     // Reading a weight costs about half an operation, a token's product with it a 32nd.
     let operations = weights.n * weights.k / 2 * (16 + a.rows) / 16;
     let num_tasks = row_blocks * num_panels.div_ceil(task_panels);
-    pool.run_if_worth(operations, num_tasks, |task| {
-        let task = in_runs(task, num_tasks, pool.num_threads());
+    // Many tokens multiply much longer than they read.
+    let next = next.filter(|_| a.rows <= FEW_ROWS).unwrap_or_default();
+    pool.run_in_runs(operations, num_tasks, next, |task| {
         let (row_block, first) = (task % row_blocks, task / row_blocks * task_panels);
         let rows = row_block * task_rows..((row_block + 1) * task_rows).min(a.rows);
         let panels = first..(first + task_panels).min(num_panels);
@@ -253,17 +286,6 @@ pub(crate) fn gemm(isa: Isa, pool: &Pool, a: &Quantized, weights: &PackedInt, si
             }
         });
     });
-}
-
-/// The task to take `claim`-th: threads that claim in turn each get a run of neighbours, whose weights follow on from
-/// those prefetched last (decode 3 % faster on two threads).
-fn in_runs(claim: usize, num_tasks: usize, num_threads: usize) -> usize {
-    let run = num_tasks / num_threads;
-    if claim < run * num_threads {
-        claim % num_threads * run + claim / num_threads
-    } else {
-        claim
-    }
 }
 
 /// A multiple of four, so that tiles of several panels have work; four tasks a thread even the load out.
@@ -351,7 +373,7 @@ impl Task<'_> {
                 };
                 // SAFETY: each panel has `lines` lines and `num_groups` groups, a tile of A eight codes a line (K is
                 // padded alike), `sums` and `acc` a place for each of its rows.
-                unsafe { w4(self.isa, tile, rows.len(), panels.len()) };
+                unsafe { w4(self.isa, &tile, rows.len(), panels.len()) };
                 self.finish(rows, panels.clone(), &acc);
             }
         }
@@ -452,7 +474,7 @@ impl Task<'_> {
             };
             // SAFETY: the panels hold these lines (checked), a tile of A four codes a line (K is padded alike), and
             // there is a start and a row of sums for each row; rows of a tile lie in one tile of A.
-            unsafe { w8(self.isa, tile, rows, panels) };
+            unsafe { w8(self.isa, &tile, rows, panels) };
         }
     }
 
@@ -521,6 +543,7 @@ mod tests {
             &pool,
             &a,
             weights,
+            None,
             &Sink::Output(Shared::new(&mut buffer[margin..margin + m * n])),
         );
         let (before, rest) = buffer.split_at(margin);
@@ -539,6 +562,33 @@ mod tests {
     }
 
     #[test]
+    fn activations_of_another_instruction_set_are_refused_or_give_the_same_sums() {
+        let (m, n, k) = (12, 33, 96);
+        let layer = Int8Linear::new((n, k), vec![2; n * k], vec![1.0; n], None, None);
+        let packed = PackedInt::pack_w8(&layer.expect("valid layer")).expect("packs");
+        let codes: Vec<i8> = (0..m * k).map(|i| (i % 23) as i8 - 11).collect();
+        let sums_of = |from: Isa, to: Isa| {
+            let mut a = Quantized::new(from, m, k);
+            a.upload(&codes, &vec![1.0; m]);
+            let mut sums = vec![0; m * n];
+            let product = || {
+                let sink = Sink::Sums(Shared::new(&mut sums));
+                gemm(to, &Pool::new(1), &a, &packed, None, &sink);
+            };
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(product)).map(|()| sums)
+        };
+        for from in available() {
+            for to in available() {
+                let own = sums_of(to, to).expect("a product of one instruction set");
+                if let Ok(sums) = sums_of(from, to) {
+                    assert_eq!(sums, own, "{} -> {}", from.name(), to.name());
+                }
+                assert!(sums_of(from, from).is_ok());
+            }
+        }
+    }
+
+    #[test]
     fn outputs_are_written_completely_and_nothing_beside_them() {
         for isa in available() {
             for (m, n, k) in [(1, 1, 1), (5, 17, 40), (9, 33, 33), (13, 47, 600), (25, 16, 31)] {
@@ -551,6 +601,38 @@ mod tests {
                     isa.name()
                 );
             }
+        }
+    }
+
+    #[test]
+    fn reading_ahead_changes_no_result_even_in_weights_that_are_gone() {
+        let (n, k, pool) = (512, 512, Pool::new(3));
+        let pack = |w: usize| {
+            let w8 = (0..n * k)
+                .map(|i| ((i * w) % 255) as i8)
+                .map(|w| w.max(-127))
+                .collect();
+            let layer = Int8Linear::new((n, k), w8, vec![0.5; n], None, None);
+            PackedInt::pack_w8(&layer.expect("valid layer")).expect("packs")
+        };
+        let weights = pack(7);
+        let gone = pack(11).stream(&pool);
+        for isa in available() {
+            let mut a = Quantized::new(isa, 2, k);
+            a.upload(&vec![5; 2 * k], &[1.0, 2.0]);
+            let product = |next| {
+                let mut sums = vec![0; 2 * n];
+                gemm(
+                    isa,
+                    &pool,
+                    &a,
+                    &weights,
+                    next,
+                    &Sink::Sums(Shared::new(&mut sums)),
+                );
+                sums
+            };
+            assert_eq!(product(Some(gone)), product(None), "{}", isa.name());
         }
     }
 }

@@ -93,6 +93,17 @@ fn ask_for_tiles() -> bool {
     false
 }
 
+/// `asm!` with instructions that change tile registers, which all blocks therefore give away.
+macro_rules! tile_asm {
+    ($($argument:tt)*) => {
+        asm!(
+            $($argument)*
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+        )
+    };
+}
+
 /// Tiles of 16 rows of 64 bytes, while it lives.
 struct Configured;
 
@@ -107,7 +118,7 @@ impl Configured {
             config[48 + tile] = TILED_ROWS as u8;
         }
         // SAFETY: 64 bytes of a valid configuration.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) config.as_ptr(), options(nostack, readonly)) };
+        unsafe { tile_asm!("ldtilecfg [{}]", in(reg) config.as_ptr(), options(nostack, readonly),) };
         Self
     }
 }
@@ -116,7 +127,7 @@ impl Drop for Configured {
     /// Lets the processor and the system forget 8 KB of registers.
     fn drop(&mut self) {
         // SAFETY: AMX is there, or there would be no value.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+        unsafe { tile_asm!("tilerelease", options(nostack, nomem),) };
     }
 }
 
@@ -125,7 +136,7 @@ pub(super) fn dot_chains(steps: usize) {
     // SAFETY: the caller has a backend with AMX, so `is_available` said yes; no memory is touched.
     unsafe {
         let configured = Configured::new();
-        asm!(
+        tile_asm!(
             "tilezero tmm4",
             "tilezero tmm5",
             "2:",
@@ -296,7 +307,7 @@ struct Product {
 macro_rules! tile_product {
     ($product:expr; $($panel:literal $weights:ident $acc:literal $tile:literal),*) => {{
         let Product { codes, weights, panel_bytes, num_tiles, start, acc, row_bytes } = $product;
-        asm!(
+        tile_asm!(
             $(concat!("tileloadd ", $acc, ", [{start} + {start_row}*1]"), "add {start}, {start_panel}",)*
             "2:",
             "tileloadd tmm4, [{codes} + {row}*1]",

@@ -18,7 +18,7 @@ const LINES_PER_WIDENING: usize = K_STEP / W4_LINE_K;
 /// # Safety
 /// As for `gemm_w4a8_tile::w4`, one panel; at most [`AVX2_TILE_ROWS`] tokens, which lie side by side.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn w4(tile: W4Tile, rows: usize) {
+pub(super) unsafe fn w4(tile: &W4Tile, rows: usize) {
     let short_sums = tile.lines_per_group * W4_LINE_K * 127 <= i16::MAX as usize;
     // SAFETY: passed on.
     unsafe {
@@ -43,7 +43,8 @@ pub(super) unsafe fn w4(tile: W4Tile, rows: usize) {
 /// fit i16, and one `madd` takes a zero point out instead of a `mullo` of twice the cost.
 #[inline(never)] // Its registers are all it needs.
 #[target_feature(enable = "avx2,fma")]
-unsafe fn w4_tile<const ROWS: usize, const HALVES: usize, const SHORT: bool>(tile: W4Tile, from: usize) {
+unsafe fn w4_tile<const ROWS: usize, const HALVES: usize, const SHORT: bool>(tile: &W4Tile, from: usize) {
+    let tile = *tile;
     let mut acc = [[_mm256_setzero_si256(); HALVES]; ROWS];
     for group in 0..tile.num_groups {
         let mut s2_pairs = [_mm256_setzero_si256(); HALVES];
@@ -137,25 +138,27 @@ unsafe fn four_lines<const ROWS: usize, const HALVES: usize>(
 /// # Safety
 /// As for `gemm_w4a8_tile::w8`, one panel.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn w8(mut tile: W8Tile, mut rows: usize) {
-    // SAFETY: passed on; each step leaves the tile at the rows that remain.
+pub(super) unsafe fn w8(tile: &W8Tile, rows: usize) {
+    let mut done = 0;
+    // SAFETY: passed on; each step takes rows that remain.
     unsafe {
         for (size, run) in [
-            (4, w8_tile::<4> as unsafe fn(W8Tile)),
+            (4, w8_tile::<4> as unsafe fn(&W8Tile, usize)),
             (2, w8_tile::<2>),
             (1, w8_tile::<1>),
         ] {
-            while rows >= size {
-                run(tile);
-                tile = tile.rows_from(size);
-                rows -= size;
+            while rows - done >= size {
+                run(tile, done);
+                done += size;
             }
         }
     }
 }
 
 #[target_feature(enable = "avx2,fma")]
-unsafe fn w8_tile<const ROWS: usize>(tile: W8Tile) {
+unsafe fn w8_tile<const ROWS: usize>(tile: &W8Tile, row: usize) {
+    // SAFETY: the tile has the rows.
+    let tile = unsafe { tile.rows_from(row) };
     let (offset, ones) = (_mm256_set1_epi8(-128), _mm256_set1_epi16(1));
     let mut acc = [[_mm256_setzero_si256(); 2]; ROWS];
     // These products are of w8 itself, so sums start at zero.

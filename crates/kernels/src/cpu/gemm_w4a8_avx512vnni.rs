@@ -14,42 +14,44 @@ use super::gemm_w4a8_tile::{
 /// # Safety
 /// As for `gemm_w4a8_tile::w4`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-pub(super) unsafe fn w4(tile: W4Tile, rows: usize, panels: usize) {
+pub(super) unsafe fn w4(tile: &W4Tile, rows: usize, panels: usize) {
     // SAFETY: passed on.
     unsafe {
         match (rows, panels) {
-            (1, 4) => w4_tile::<1, 4>(tile),
-            (2, 4) => w4_tile::<2, 4>(tile),
-            (3, 2) => w4_tile::<3, 2>(tile),
-            (4, 2) => w4_tile::<4, 2>(tile),
-            _ => (0..panels).for_each(|panel| w4_panel(tile.panel(panel), rows)),
+            (1, 4) => w4_tile::<1, 4>(tile, 0, 0),
+            (2, 4) => w4_tile::<2, 4>(tile, 0, 0),
+            (3, 2) => w4_tile::<3, 2>(tile, 0, 0),
+            (4, 2) => w4_tile::<4, 2>(tile, 0, 0),
+            _ => (0..panels).for_each(|panel| w4_panel(tile, panel, rows)),
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn w4_panel(mut tile: W4Tile, mut rows: usize) {
-    // SAFETY: passed on; each step leaves the tile at the rows that remain.
+unsafe fn w4_panel(tile: &W4Tile, panel: usize, rows: usize) {
+    let mut done = 0;
+    // SAFETY: passed on; each step takes rows that remain.
     unsafe {
         for (size, run) in [
-            (8, w4_tile::<8, 1> as unsafe fn(W4Tile)),
+            (8, w4_tile::<8, 1> as unsafe fn(&W4Tile, usize, usize)),
             (6, w4_tile::<6, 1>),
             (4, w4_tile::<4, 1>),
             (2, w4_tile::<2, 1>),
             (1, w4_tile::<1, 1>),
         ] {
-            while rows >= size {
-                run(tile);
-                tile = tile.rows_from(size);
-                rows -= size;
+            while rows - done >= size {
+                run(tile, panel, done);
+                done += size;
             }
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: W4Tile) {
+unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: &W4Tile, panel: usize, row: usize) {
+    // SAFETY: the tile has the panels and rows.
+    let tile = unsafe { tile.panel(panel).rows_from(row) };
     let nibble = _mm512_set1_epi8(15);
     let mut acc = [[_mm512_setzero_si512(); PANELS]; ROWS];
     for group in 0..tile.num_groups {
@@ -119,7 +121,7 @@ unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: W4Tile) {
 /// # Safety
 /// As for `gemm_w4a8_tile::w8`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-pub(super) unsafe fn w8(tile: W8Tile, rows: usize, panels: usize) {
+pub(super) unsafe fn w8(tile: &W8Tile, rows: usize, panels: usize) {
     // SAFETY: passed on.
     unsafe {
         if panels == 2 {
@@ -132,27 +134,29 @@ pub(super) unsafe fn w8(tile: W8Tile, rows: usize, panels: usize) {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn w8_panels<const PANELS: usize>(mut tile: W8Tile, mut rows: usize) {
-    // SAFETY: passed on; each step leaves the tile at the rows that remain.
+unsafe fn w8_panels<const PANELS: usize>(tile: &W8Tile, rows: usize) {
+    let mut done = 0;
+    // SAFETY: passed on; each step takes rows that remain.
     unsafe {
         for (size, run) in [
-            (12, w8_tile::<12, PANELS> as unsafe fn(W8Tile)),
+            (12, w8_tile::<12, PANELS> as unsafe fn(&W8Tile, usize)),
             (8, w8_tile::<8, PANELS>),
             (4, w8_tile::<4, PANELS>),
             (2, w8_tile::<2, PANELS>),
             (1, w8_tile::<1, PANELS>),
         ] {
-            while rows >= size {
-                run(tile);
-                tile = tile.rows_from(size);
-                rows -= size;
+            while rows - done >= size {
+                run(tile, done);
+                done += size;
             }
         }
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
-unsafe fn w8_tile<const ROWS: usize, const PANELS: usize>(tile: W8Tile) {
+unsafe fn w8_tile<const ROWS: usize, const PANELS: usize>(tile: &W8Tile, row: usize) {
+    // SAFETY: the tile has the rows.
+    let tile = unsafe { tile.rows_from(row) };
     let mut acc = [[_mm512_setzero_si512(); PANELS]; ROWS];
     for (m, acc) in acc.iter_mut().enumerate() {
         for (panel, acc) in acc.iter_mut().enumerate() {
@@ -168,9 +172,17 @@ unsafe fn w8_tile<const ROWS: usize, const PANELS: usize>(tile: W8Tile) {
     }
     for line in 0..tile.lines {
         let mut w = [_mm512_setzero_si512(); PANELS];
+        let ahead = tile.ahead(line, PANELS);
         for (panel, w) in w.iter_mut().enumerate() {
-            // SAFETY: the line is inside its panel.
-            *w = unsafe { _mm512_loadu_si512(tile.w.add(panel * tile.panel_bytes + line * LINE).cast()) };
+            // SAFETY: the line is inside its panel; a prefetch may point anywhere.
+            *w = unsafe {
+                let w = tile.w.add(panel * tile.panel_bytes + line * LINE);
+                // Few tokens come straight from memory.
+                if ROWS <= 4 {
+                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(ahead).cast());
+                }
+                _mm512_loadu_si512(w.cast())
+            };
         }
         for (m, acc) in acc.iter_mut().enumerate() {
             // SAFETY: 4 codes of token m at this line.

@@ -9,25 +9,27 @@ use super::gemm_w4a8_tile::{GROUP_BYTES, LINE, PANEL, PREFETCH_BYTES, W4Tile, W8
 /// # Safety
 /// As for `gemm_w4a8_tile::w4`.
 #[target_feature(enable = "avx2,fma,avxvnni")]
-pub(super) unsafe fn w4(mut tile: W4Tile, mut rows: usize) {
-    // SAFETY: passed on; each step leaves the tile at the rows that remain.
+pub(super) unsafe fn w4(tile: &W4Tile, rows: usize) {
+    let mut done = 0;
+    // SAFETY: passed on; each step takes rows that remain.
     unsafe {
         for (size, run) in [
-            (4, w4_rows::<4> as unsafe fn(W4Tile)),
+            (4, w4_rows::<4> as unsafe fn(&W4Tile, usize)),
             (2, w4_rows::<2>),
             (1, w4_rows::<1>),
         ] {
-            while rows >= size {
-                run(tile);
-                tile = tile.rows_from(size);
-                rows -= size;
+            while rows - done >= size {
+                run(tile, done);
+                done += size;
             }
         }
     }
 }
 
 #[target_feature(enable = "avx2,fma,avxvnni")]
-unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
+unsafe fn w4_rows<const ROWS: usize>(tile: &W4Tile, row: usize) {
+    // SAFETY: the tile has the rows.
+    let tile = unsafe { tile.rows_from(row) };
     let nibble = _mm256_set1_epi8(15);
     let mut acc = [[_mm256_setzero_si256(); 2]; ROWS];
     for group in 0..tile.num_groups {
@@ -86,25 +88,27 @@ unsafe fn w4_rows<const ROWS: usize>(tile: W4Tile) {
 /// # Safety
 /// As for `gemm_w4a8_tile::w8`, one panel.
 #[target_feature(enable = "avx2,fma,avxvnni")]
-pub(super) unsafe fn w8(mut tile: W8Tile, mut rows: usize) {
-    // SAFETY: passed on; each step leaves the tile at the rows that remain.
+pub(super) unsafe fn w8(tile: &W8Tile, rows: usize) {
+    let mut done = 0;
+    // SAFETY: passed on; each step takes rows that remain.
     unsafe {
         for (size, run) in [
-            (6, w8_tile::<6> as unsafe fn(W8Tile)),
+            (6, w8_tile::<6> as unsafe fn(&W8Tile, usize)),
             (3, w8_tile::<3>),
             (1, w8_tile::<1>),
         ] {
-            while rows >= size {
-                run(tile);
-                tile = tile.rows_from(size);
-                rows -= size;
+            while rows - done >= size {
+                run(tile, done);
+                done += size;
             }
         }
     }
 }
 
 #[target_feature(enable = "avx2,fma,avxvnni")]
-unsafe fn w8_tile<const ROWS: usize>(tile: W8Tile) {
+unsafe fn w8_tile<const ROWS: usize>(tile: &W8Tile, row: usize) {
+    // SAFETY: the tile has the rows.
+    let tile = unsafe { tile.rows_from(row) };
     let mut acc = [[_mm256_setzero_si256(); 2]; ROWS];
     for (m, acc) in acc.iter_mut().enumerate() {
         for (half, acc) in acc.iter_mut().enumerate() {

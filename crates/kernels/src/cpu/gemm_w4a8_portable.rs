@@ -7,7 +7,7 @@ use super::isa::per_isa;
 
 /// # Safety
 /// As for `gemm_w4a8_tile::w4`.
-pub(super) unsafe fn w4(tile: W4Tile, rows: usize) {
+pub(super) unsafe fn w4(tile: &W4Tile, rows: usize) {
     // SAFETY: the caller vouches for these lengths.
     let (q, groups) = unsafe {
         let q = std::slice::from_raw_parts(tile.q, tile.lines * LINE);
@@ -65,7 +65,7 @@ fn add_line(line: &[u8], first: [i8; 4], second: [i8; 4], dots: &mut [i32; PANEL
 
 /// # Safety
 /// As for `gemm_w4a8_tile::w8`, one panel.
-pub(super) unsafe fn w8(tile: W8Tile, rows: usize) {
+pub(super) unsafe fn w8(tile: &W8Tile, rows: usize) {
     // SAFETY: the caller vouches for these lengths.
     let w = unsafe { std::slice::from_raw_parts(tile.w, tile.lines * LINE) };
     for row in 0..rows {

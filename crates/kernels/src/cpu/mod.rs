@@ -4,6 +4,7 @@
 //! each operation has a file that begins with its idea. Float operations are written once over 16 lanes and compiled
 //! for every instruction set; only the integer products have a hand-written kernel per instruction set.
 
+mod ahead;
 mod aligned;
 #[cfg(target_os = "linux")]
 mod arena;

@@ -5,15 +5,22 @@
 //! allocated, and the caller works too. A job is open while chunks remain; only workers that enter while it is open are
 //! waited for, so a worker that wakes up late never delays anyone.
 //!
+//! Jobs that stream memory are claimed in runs: each thread has neighbouring chunks of its own and takes others' only when
+//! they are done. So it is known which thread will read what, and one that waits fetches the beginning of its run of the
+//! job that comes next (`ahead.rs`).
+//!
 //! `state` holds everything that must change together: the job number, whether it is open, and how many workers are
 //! inside. The job itself lies in a cell that is written only when the job is closed and nobody is inside.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::{JoinHandle, Thread};
+
+use super::ahead::{Ahead, Cursor, Stream};
 
 /// Spins before a worker sleeps: about 250 us, so that it is awake for the next token (50 us: decode 2 % slower, unsteady).
 const SPINS_BEFORE_SLEEP: usize = 5_000;
@@ -38,6 +45,10 @@ pub(crate) struct Pool {
 struct Shared {
     state: AtomicU64,
     next_chunk: AtomicUsize,
+    /// Chunks left of each thread's run; the caller's is the first.
+    runs: Box<[Run]>,
+    /// What the job after this one will read.
+    ahead: Ahead,
     job: UnsafeCell<Job>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     sleepers: Vec<Sleeper>,
@@ -53,7 +64,12 @@ struct Sleeper {
 struct Job {
     run: *const (dyn Fn(usize) + Sync),
     num_chunks: usize,
+    in_runs: bool,
 }
+
+/// Chunks that are left: the first in the low half, the end in the high one. A cache line of its own.
+#[repr(align(128))]
+struct Run(AtomicU64);
 
 // SAFETY: `job` is written by the one caller that holds `submit` while the job is closed and nobody is inside, and read
 // by workers only between entering an open job and leaving it; `state` orders the two. The closure behind `run` is Sync.
@@ -72,7 +88,10 @@ impl Pool {
             job: UnsafeCell::new(Job {
                 run: idle,
                 num_chunks: 0,
+                in_runs: false,
             }),
+            runs: (0..=num_workers).map(|_| Run(AtomicU64::new(0))).collect(),
+            ahead: Ahead::default(),
             panic: Mutex::new(None),
             sleepers: (0..num_workers).map(|_| Sleeper::new()).collect(),
             quit: AtomicBool::new(false),
@@ -110,24 +129,52 @@ impl Pool {
         }
     }
 
+    /// As [`Self::run_if_worth`], each thread a run of neighbouring chunks. Threads that wait, now or after the job, fetch
+    /// the beginning of `next`.
+    pub(crate) fn run_in_runs(
+        &self,
+        operations: usize,
+        num_chunks: usize,
+        next: Stream,
+        f: impl Fn(usize) + Sync,
+    ) {
+        self.shared.ahead.set(next);
+        if operations < MIN_SHARED_OPERATIONS {
+            (0..num_chunks).for_each(f);
+        } else {
+            self.share(num_chunks, true, f);
+        }
+    }
+
     /// Runs `f(0), ..., f(num_chunks - 1)`, each once, in any order and on any thread; returns when all are done.
     ///
     /// # Panics
     /// When a chunk panics, with its payload, after the others are done.
     pub(crate) fn run(&self, num_chunks: usize, f: impl Fn(usize) + Sync) {
+        self.share(num_chunks, false, f);
+    }
+
+    fn share(&self, num_chunks: usize, in_runs: bool, f: impl Fn(usize) + Sync) {
         if num_chunks <= 1 || self.workers.is_empty() {
             return (0..num_chunks).for_each(f);
         }
-        let Ok(_submitting) = self.submit.try_lock() else {
-            return (0..num_chunks).for_each(f);
+        let _submitting = match self.submit.try_lock() {
+            Ok(submitting) => submitting,
+            // A chunk of an earlier job panicked; the lock guards no data, and that job is closed.
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return (0..num_chunks).for_each(f),
         };
         let run: &(dyn Fn(usize) + Sync) = &f;
         // SAFETY: only the lifetime changes. `close` below returns when no worker is inside and none can enter, so the
         // pointer is not used after `f` is gone; nothing between here and there unwinds.
         let run: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(run) };
-        self.shared.open(Job { run, num_chunks });
+        self.shared.open(Job {
+            run,
+            num_chunks,
+            in_runs,
+        });
         self.shared.wake(num_chunks - 1);
-        self.shared.claim_chunks();
+        self.shared.claim_chunks(0);
         self.shared.close();
         if let Some(payload) = self.shared.take_panic() {
             resume_unwind(payload);
@@ -146,6 +193,34 @@ impl Drop for Pool {
     }
 }
 
+impl Run {
+    fn set(&self, chunks: Range<usize>) {
+        self.0
+            .store(chunks.start as u64 | (chunks.end as u64) << 32, Ordering::Relaxed);
+    }
+
+    /// Takes the first chunk that is left, or the last.
+    fn take(&self, last: bool) -> Option<usize> {
+        let step = |left: u64| {
+            let (start, end) = (left & u64::from(u32::MAX), left >> 32);
+            let rest = if last {
+                start | end.saturating_sub(1) << 32
+            } else {
+                left + 1
+            };
+            (start < end).then_some(rest)
+        };
+        let left = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
+            .ok()?;
+        Some(match last {
+            true => (left >> 32) as usize - 1,
+            false => (left & u64::from(u32::MAX)) as usize,
+        })
+    }
+}
+
 impl Sleeper {
     fn new() -> Self {
         Self {
@@ -158,9 +233,12 @@ impl Sleeper {
 impl Shared {
     /// Publishes a job. The caller holds `submit`, so the last job is closed and left.
     fn open(&self, job: Job) {
+        self.next_chunk.store(0, Ordering::Relaxed);
+        for (thread, run) in self.runs.iter().enumerate().filter(|_| job.in_runs) {
+            run.set(run_of(thread, self.runs.len(), job.num_chunks));
+        }
         // SAFETY: the job is closed and nobody is inside (see `close`), so nobody reads the cell.
         unsafe { *self.job.get() = job };
-        self.next_chunk.store(0, Ordering::Relaxed);
         let number = (self.state.load(Ordering::Relaxed) & !(JOB - 1)).wrapping_add(JOB);
         self.state.store(number | OPEN, Ordering::SeqCst);
     }
@@ -168,8 +246,11 @@ impl Shared {
     /// Lets nobody enter any more and waits until all who did have left.
     fn close(&self) {
         self.state.fetch_and(!OPEN, Ordering::AcqRel);
-        let mut spins = 0;
+        let (mut spins, mut cursor) = (0, Cursor::default());
         while self.state.load(Ordering::Acquire) & INSIDE != 0 {
+            if self.ahead.fetch(0, self.runs.len(), &mut cursor) {
+                continue;
+            }
             spins += 1;
             if spins > SPINS_BEFORE_YIELD {
                 std::thread::yield_now();
@@ -179,14 +260,10 @@ impl Shared {
         }
     }
 
-    fn claim_chunks(&self) {
+    fn claim_chunks(&self, thread: usize) {
         // SAFETY: the caller of this function is the submitter or inside the open job, so the cell is not written.
         let job = unsafe { *self.job.get() };
-        loop {
-            let chunk = self.next_chunk.fetch_add(1, Ordering::Relaxed);
-            if chunk >= job.num_chunks {
-                return;
-            }
+        while let Some(chunk) = self.claim(&job, thread) {
             // SAFETY: the submitter keeps the closure alive until everyone inside has left.
             let run = AssertUnwindSafe(|| unsafe { (*job.run)(chunk) });
             if let Err(payload) = catch_unwind(run) {
@@ -196,6 +273,16 @@ impl Shared {
                     .get_or_insert(payload);
             }
         }
+    }
+
+    fn claim(&self, job: &Job, thread: usize) -> Option<usize> {
+        if !job.in_runs {
+            let chunk = self.next_chunk.fetch_add(1, Ordering::Relaxed);
+            return (chunk < job.num_chunks).then_some(chunk);
+        }
+        let others = (1..self.runs.len()).map(|step| (thread + step) % self.runs.len());
+        let own = self.runs[thread].take(false);
+        own.or_else(|| others.into_iter().find_map(|other| self.runs[other].take(true)))
     }
 
     fn take_panic(&self) -> Option<Box<dyn Any + Send>> {
@@ -221,23 +308,27 @@ impl Shared {
     fn work(&self, worker_idx: usize) {
         let sleeper = &self.sleepers[worker_idx];
         sleeper.thread.get_or_init(std::thread::current);
-        let mut done = 0;
-        while let Some(number) = self.next_job(done, sleeper) {
+        let (mut done, thread) = (0, worker_idx + 1);
+        let mut cursor = Cursor::default();
+        while let Some(number) = self.next_job(done, thread, &mut cursor) {
             done = number;
-            self.claim_chunks();
+            self.claim_chunks(thread);
             self.state.fetch_sub(1, Ordering::Release);
         }
     }
 
     /// Waits for an open job other than `done`, enters it and returns its number; `None` when the pool ends.
-    fn next_job(&self, done: u64, sleeper: &Sleeper) -> Option<u64> {
-        let mut spins = 0;
+    fn next_job(&self, done: u64, thread: usize, cursor: &mut Cursor) -> Option<u64> {
+        let (mut spins, sleeper) = (0, &self.sleepers[thread - 1]);
         loop {
             if let Some(number) = self.try_enter(done) {
                 return Some(number);
             }
             if self.quit.load(Ordering::SeqCst) {
                 return None;
+            }
+            if self.ahead.fetch(thread, self.runs.len(), cursor) {
+                continue;
             }
             spins += 1;
             if spins < SPINS_BEFORE_SLEEP {
@@ -273,6 +364,12 @@ impl Shared {
     }
 }
 
+/// The chunks of a thread's run.
+pub(super) fn run_of(thread: usize, num_threads: usize, num_chunks: usize) -> Range<usize> {
+    let start = |thread| thread * num_chunks / num_threads;
+    start(thread)..start(thread + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,6 +387,34 @@ mod tests {
         for (chunk, count) in counts.iter().enumerate() {
             let expected = (0..3_000).filter(|round| round % 98 > chunk).count();
             assert_eq!(count.load(Ordering::Relaxed), expected, "chunk {chunk}");
+        }
+    }
+
+    #[test]
+    fn every_chunk_of_a_run_is_taken_once_by_its_thread_or_another() {
+        let pool = Pool::new(3);
+        for round in 0..2_000 {
+            let num_chunks = round % 41;
+            let counts: Vec<AtomicUsize> = (0..num_chunks).map(|_| AtomicUsize::new(0)).collect();
+            pool.run_in_runs(usize::MAX, num_chunks, Stream::default(), |chunk| {
+                // One run takes longer than the others, so that threads take from each other.
+                (0..if chunk < num_chunks / 3 { 300 } else { 0 }).for_each(|_| std::hint::spin_loop());
+                counts[chunk].fetch_add(1, Ordering::Relaxed);
+            });
+            assert!(
+                counts.into_iter().all(|count| count.into_inner() == 1),
+                "{num_chunks} chunks"
+            );
+        }
+    }
+
+    #[test]
+    fn runs_cover_all_chunks_in_order() {
+        for (num_threads, num_chunks) in [(1, 0), (1, 7), (2, 1), (3, 2), (3, 100), (7, 5)] {
+            let chunks: Vec<usize> = (0..num_threads)
+                .flat_map(|thread| run_of(thread, num_threads, num_chunks))
+                .collect();
+            assert_eq!(chunks, (0..num_chunks).collect::<Vec<_>>());
         }
     }
 
@@ -324,10 +449,17 @@ mod tests {
                 .contains("chunk 33 fails")
         );
         assert_eq!(ran.load(Ordering::Relaxed), 64);
-        pool.run(64, |_| {
-            ran.fetch_add(1, Ordering::Relaxed);
+        // It survives with all its threads: each waits here until all four have come.
+        let (arrived, gave_up) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let started = std::time::Instant::now();
+        pool.run(4, |_| {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            while arrived.load(Ordering::SeqCst) < 4 && !gave_up.load(Ordering::SeqCst) {
+                gave_up.fetch_or(started.elapsed().as_secs() >= 20, Ordering::SeqCst);
+                std::thread::yield_now();
+            }
         });
-        assert_eq!(ran.into_inner(), 128);
+        assert!(!gave_up.into_inner(), "four chunks did not run side by side");
     }
 
     #[test]

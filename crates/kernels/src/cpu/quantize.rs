@@ -1,5 +1,7 @@
 //! Float rows to INT8, with the sums of every 32 codes on the way.
 
+use std::sync::atomic::{Ordering, compiler_fence};
+
 use super::isa::per_isa;
 use super::tensor::{Layout, SUM_BLOCK};
 use crate::ActivationScale;
@@ -54,10 +56,14 @@ fn quantize_row(
 /// Eight quads; a block never crosses a chunk of the layout.
 #[inline(always)]
 fn write_block(codes: &[i8; SUM_BLOCK], quads: &mut [[i8; 4]], layout: Layout) {
-    let codes = codes.as_chunks::<4>().0;
     if layout.is_contiguous() {
-        return quads[..BLOCK_QUADS].copy_from_slice(codes);
+        let quads = quads[..BLOCK_QUADS].as_flattened_mut();
+        quads[..LANES].copy_from_slice(&codes[..LANES]);
+        // One copy of both halves would wait for the two stores that made them: with AVX-512 a row took 1.3 times as long.
+        compiler_fence(Ordering::SeqCst);
+        return quads[LANES..].copy_from_slice(&codes[LANES..]);
     }
+    let codes = codes.as_chunks::<4>().0;
     for (index, quad) in codes.iter().enumerate() {
         quads[layout.quad(index)] = *quad;
     }

@@ -24,6 +24,11 @@ impl<'a, T> Shared<'a, T> {
         }
     }
 
+    /// Elements of the buffer.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// The elements of `range`.
     ///
     /// # Safety

@@ -149,6 +149,17 @@ impl Quantized {
         new
     }
 
+    /// Whether a product of `isa` reads codes where this buffer puts them.
+    pub(crate) fn is_laid_out_for(&self, isa: Isa) -> bool {
+        let layout = |isa| (isa == Isa::Amx, most_tile_rows(isa));
+        layout(self.isa) == layout(isa)
+    }
+
+    /// The instruction set whose backend made this buffer.
+    pub(crate) fn isa(&self) -> Isa {
+        self.isa
+    }
+
     /// Whether codes lie in tiles for AMX.
     pub(crate) fn is_tiled(&self) -> bool {
         self.isa == Isa::Amx && self.rows > FEW_ROWS
@@ -161,11 +172,7 @@ impl Quantized {
 
     /// Rows that lie side by side when there are enough of them (and no tiles of AMX).
     pub(crate) fn most_tile_rows(&self) -> usize {
-        if self.isa == Isa::Avx2 {
-            AVX2_TILE_ROWS
-        } else {
-            TILE_ROWS
-        }
+        most_tile_rows(self.isa)
     }
 
     /// Where codes lie when there are `rows` rows.
@@ -256,6 +263,13 @@ impl Quantized {
             scales: &mut self.scales,
             block_sums: &mut self.block_sums,
         }
+    }
+}
+
+fn most_tile_rows(isa: Isa) -> usize {
+    match isa {
+        Isa::Avx2 => AVX2_TILE_ROWS,
+        _ => TILE_ROWS,
     }
 }
 

@@ -83,6 +83,8 @@ pub enum Hostility {
     LargestScale,
     /// s2 = 1, all-zero tokens between others.
     ZeroTokens,
+    /// q = 15, zero = 0, s2 = 8, and a token's codes all 127 or all -127: no sum of products can be larger.
+    OneSign,
 }
 
 pub const HOSTILITIES: [Hostility; 4] = [
@@ -109,6 +111,7 @@ pub fn w4_layer(
                 Hostility::Extreme => (8, 15 * r.below(2)),
                 Hostility::LargestScale => (127, r.below(16)),
                 Hostility::ZeroTokens => (1, r.below(16)),
+                Hostility::OneSign => (8, 0),
             };
             let reach = 127 / scale;
             let (low, high) = (z.saturating_sub(reach), (z + reach).min(15));
@@ -117,6 +120,7 @@ pub fn w4_layer(
             for column in group_size.range(group, k) {
                 codes[column] = match how {
                     Hostility::Extreme => [low, high][r.below(8).min(1)],
+                    Hostility::OneSign => high,
                     _ => low + r.below(high - low + 1),
                 } as u8;
             }
@@ -164,6 +168,7 @@ pub fn activations(r: &mut Random, (m, k): (usize, usize), how: Hostility) -> (V
         codes.extend((0..k).map(|_| match how {
             _ if zero_token => 0,
             Hostility::Extreme | Hostility::LargestScale => [127, -127, 127][r.below(3)],
+            Hostility::OneSign => [127, -127][row % 2],
             _ => (r.below(255) as i32 - 127) as i8,
         }));
     }

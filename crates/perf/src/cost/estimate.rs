@@ -1,18 +1,20 @@
 //! What a step does besides its products, estimated: bytes and operations by the machine's measured ceilings.
 //!
-//! None of this is measured, so every line carries bounds in place of an interval: the ceilings themselves at the lower end,
-//! a share of them at the upper.
+//! Where `profile` has measured such operations on a block (CPUs), their rates take the place of the ceilings. Either way the
+//! model itself was not measured, so every line carries bounds in place of an interval: what is reached at best, and at worst.
+
+use dualgrain_kernels::CacheFormat;
 
 use super::{Line, Network, Phase, Request, Scheme};
 use crate::plot::quantity;
+use crate::small_ops::{BlockSizes, SMALL_OPS};
 use crate::{Interval, Machine, MachineKind};
 
 /// Shares of a ceiling that such kernels reach: at best, as a rule, at worst.
 const REACHED: [f64; 3] = [1.0, 0.7, 0.4];
 
-/// Kernels of a block that are no products: two norms that quantize, rotation with the write to the cache, attention,
-/// quantization before `out`, activation before `down`.
-const SMALL_KERNELS: usize = 6;
+/// The same of rates that were measured on a block of other sizes.
+const REACHED_OF_MEASURED: [f64; 3] = [1.4, 1.0, 0.7];
 
 /// Seconds that starting a kernel (a GPU, from a recorded graph) or waking the threads (a CPU) takes: least, as a rule, most.
 const LAUNCH_S: [f64; 3] = [0.8e-6, 1.5e-6, 3e-6];
@@ -24,36 +26,51 @@ const QUERY_BLOCK: f64 = 128.0;
 /// A machine's ceilings and element sizes, as far as estimates need them.
 struct Ceilings {
     bytes_per_s: f64,
-    ops_per_s: f64,
+    /// Operations of attention, while a prompt is read and while tokens are generated.
+    attention_ops_per_s: [f64; 2],
     float_bytes: f64,
     launch_s: [f64; 3],
+    reached: [f64; 3],
+    /// Bytes a second out of the cache of keys and values; 0 where the operations' rate includes them.
+    cache_bytes_per_s: f64,
 }
 
 impl Ceilings {
-    fn new(machine: &Machine) -> Self {
-        let bytes_per_s = machine.read_bytes_per_s;
-        match machine.kind {
-            MachineKind::Gpu => Self {
-                bytes_per_s,
-                ops_per_s: machine.half_ops_per_s,
-                float_bytes: 2.0,
-                launch_s: LAUNCH_S,
-            },
-            MachineKind::Cpu => Self {
-                bytes_per_s,
-                ops_per_s: machine.float_ops_per_s,
-                float_bytes: 4.0,
-                launch_s: WAKE_S,
-            },
+    fn new(machine: &Machine, request: &Request) -> Self {
+        let (ops_per_s, float_bytes, launch_s) = match machine.kind {
+            MachineKind::Gpu => (machine.half_ops_per_s, 2.0, LAUNCH_S),
+            MachineKind::Cpu => (machine.float_ops_per_s, 4.0, WAKE_S),
+        };
+        let ceilings = Self {
+            bytes_per_s: machine.read_bytes_per_s,
+            attention_ops_per_s: [ops_per_s; 2],
+            float_bytes,
+            launch_s,
+            reached: REACHED,
+            cache_bytes_per_s: machine.read_bytes_per_s,
+        };
+        // They were measured over an INT8 cache.
+        match machine.small_ops {
+            Some(rates) if matches!(request.cache, CacheFormat::Int8 | CacheFormat::Int8Static { .. }) => {
+                Self {
+                    bytes_per_s: rates.bytes_per_s,
+                    attention_ops_per_s: [rates.prompt_attention_ops_per_s, rates.decode_attention_ops_per_s],
+                    launch_s: REACHED_OF_MEASURED.map(|share| rates.start_s / share),
+                    reached: REACHED_OF_MEASURED,
+                    cache_bytes_per_s: 0.0,
+                    ..ceilings
+                }
+            }
+            _ => ceilings,
         }
     }
 
-    /// Bounds and estimate of the time for `bytes` and `operations`, whichever takes longer. A ceiling that was not
-    /// measured (0) bounds nothing.
-    fn time_s(&self, bytes: f64, operations: f64) -> Interval {
-        let ideal = |amount: f64, rate: f64| if rate > 0.0 { amount / rate } else { 0.0 };
-        let ideal_s = ideal(bytes, self.bytes_per_s).max(ideal(operations, self.ops_per_s));
-        bounds(REACHED.map(|share| ideal_s / share))
+    /// Bounds and estimate of the time for amounts at their rates, whichever takes longer. A rate that was not measured (0)
+    /// bounds nothing.
+    fn time_s(&self, amounts: &[(f64, f64)]) -> Interval {
+        let at_rate = |&(amount, rate): &(f64, f64)| if rate > 0.0 { amount / rate } else { 0.0 };
+        let ideal_s = amounts.iter().map(at_rate).fold(0.0, f64::max);
+        bounds(self.reached.map(|share| ideal_s / share))
     }
 }
 
@@ -62,14 +79,17 @@ fn bounds([low, value, high]: [f64; 3]) -> Interval {
 }
 
 /// The sentence that says what the lines stand on.
-pub(super) fn assumption(machine: &Machine) -> String {
-    let [least, rule, most] = Ceilings::new(machine)
-        .launch_s
-        .map(|seconds| quantity(seconds, "s"));
-    let [_, reached, worst] = REACHED.map(|share| share * 100.0);
+pub(super) fn assumption(machine: &Machine, request: &Request) -> String {
+    let ceilings = Ceilings::new(machine, request);
+    let [least, rule, most] = ceilings.launch_s.map(|seconds| quantity(seconds, "s"));
+    let [best, reached, worst] = ceilings.reached.map(|share| share * 100.0);
+    let of_what = match ceilings.cache_bytes_per_s > 0.0 {
+        true => "of the machine's measured ceilings",
+        false => "of what the operations of one block reach on the machine",
+    };
     format!(
-        "Lines called estimates are not measured: bytes and operations at {reached:.0} % of the machine's measured ceilings, between \
-         100 % and {worst:.0} %, and {rule} (between {least} and {most}) to start each of {SMALL_KERNELS} small kernels a block. \
+        "Lines called estimates are not measured on this model: bytes and operations at {reached:.0} % {of_what}, between \
+         {best:.0} % and {worst:.0} %, and {rule} (between {least} and {most}) to start each of {SMALL_OPS} small operations a block. \
          They draw the mean power of the phase's products, between idle and the limit of the machine."
     )
 }
@@ -83,7 +103,7 @@ pub(super) fn lines(
     phase: Phase,
     products: &[Line],
 ) -> Vec<Line> {
-    let ceilings = Ceilings::new(machine);
+    let ceilings = Ceilings::new(machine, request);
     let (first, last) = match phase {
         Phase::Prompt => (0, request.prompt_tokens),
         // The first token generated comes from the prompt's last position.
@@ -105,22 +125,25 @@ pub(super) fn lines(
         ),
         (
             "norms, activations, quantization",
-            ceilings.time_s(tokens * elementwise_bytes(network, request, &ceilings), 0.0),
+            ceilings.time_s(&[(
+                tokens * small_op_bytes(network, request, &ceilings),
+                ceilings.bytes_per_s,
+            )]),
         ),
         // Logits are read twice: the largest, then the chances.
         (
             "embedding and sampling",
-            ceilings.time_s(
+            ceilings.time_s(&[(
                 tokens * 2.0 * network.hidden_size as f64 * 2.0 + logits * 8.0,
-                0.0,
-            ),
+                machine.read_bytes_per_s,
+            )]),
         ),
         (
             "starting small kernels",
             bounds(
                 ceilings
                     .launch_s
-                    .map(|seconds| seconds * (num_steps * (SMALL_KERNELS * network.num_layers + 3)) as f64),
+                    .map(|seconds| seconds * (num_steps * (SMALL_OPS * network.num_layers + 3)) as f64),
             ),
         ),
     ];
@@ -147,8 +170,7 @@ pub(super) fn lines(
         .collect()
 }
 
-/// Scores and sums: four operations for each query, key and element of a head; keys and values are read once for all queries
-/// of a block.
+/// Scores and sums; keys and values are read once for all queries of a block.
 fn attention(
     network: &Network,
     ceilings: &Ceilings,
@@ -158,36 +180,38 @@ fn attention(
     positions: std::ops::Range<usize>,
 ) -> Interval {
     let seen = batch as f64 * network.seen_positions(positions.start, positions.end);
-    let operations = 4.0 * seen * network.q_size() as f64;
     let token = request
         .cache
         .bytes_per_token(network.num_kv_heads, network.head_dim) as f64;
-    let shared_by = match phase {
-        Phase::Prompt => QUERY_BLOCK.min(positions.len() as f64),
-        Phase::Decode => 1.0,
+    let [of_prompt, of_decode] = ceilings.attention_ops_per_s;
+    let (shared_by, ops_per_s) = match phase {
+        Phase::Prompt => (QUERY_BLOCK.min(positions.len() as f64), of_prompt),
+        Phase::Decode => (1.0, of_decode),
     };
-    ceilings.time_s(seen * token / shared_by, operations)
+    ceilings.time_s(&[
+        (seen * token / shared_by, ceilings.cache_bytes_per_s),
+        (sizes(network).attention_ops(seen), ops_per_s),
+    ])
 }
 
-/// Bytes a token moves in all blocks between products: each small kernel reads its input and writes its output once.
-fn elementwise_bytes(network: &Network, request: &Request, ceilings: &Ceilings) -> f64 {
-    let float = ceilings.float_bytes;
+/// Bytes a token moves in all blocks between products.
+fn small_op_bytes(network: &Network, request: &Request, ceilings: &Ceilings) -> f64 {
     // What a product reads: integers, or floats again.
     let operand = match request.scheme {
         Scheme::W4a8 | Scheme::W8a8 => 1.0,
-        Scheme::Bf16 => float,
+        Scheme::Bf16 => ceilings.float_bytes,
     };
-    let (hidden, q, qkv, ffn) = (
-        network.hidden_size as f64,
-        network.q_size() as f64,
-        (network.q_size() + 2 * network.kv_size()) as f64,
-        network.ffn_size as f64,
-    );
-    let norms = 2.0 * hidden * (3.0 * float + operand);
-    let rotation = qkv * 2.0 * float;
-    let out = q * (float + operand);
-    let inner = ffn * (if network.gated { 2.0 } else { 1.0 } * float + operand);
-    network.num_layers as f64 * (norms + rotation + out + inner)
+    network.num_layers as f64 * sizes(network).small_op_bytes(ceilings.float_bytes, operand)
+}
+
+fn sizes(network: &Network) -> BlockSizes {
+    BlockSizes {
+        hidden: network.hidden_size,
+        q: network.q_size(),
+        kv: network.kv_size(),
+        ffn: network.ffn_size,
+        gated: network.gated,
+    }
 }
 
 /// Mean power of products, between what the machine draws idle and at most; `None` where energy is not known.

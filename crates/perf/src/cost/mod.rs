@@ -276,7 +276,7 @@ fn assumptions(machine: &Machine, request: &Request) -> Vec<String> {
         "Intervals of products are the fitted model's 90 % intervals. In sums the errors of one kernel are taken as fully \
          correlated (they add up), those of different kernels as independent (root of the sum of squares)."
             .to_owned(),
-        estimate::assumption(machine),
+        estimate::assumption(machine, request),
     ]
 }
 

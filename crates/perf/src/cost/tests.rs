@@ -21,6 +21,7 @@ fn machine(kind: MachineKind) -> Machine {
         float_ops_per_s: 5e13,
         idle_power_w: Some(80.0),
         power_limit_w: Some(700.0),
+        small_ops: None,
     }
 }
 

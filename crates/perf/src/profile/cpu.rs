@@ -5,15 +5,15 @@ use dualgrain_kernels::Backend;
 use dualgrain_kernels::cpu::{CpuBackend, Isa, available};
 
 use super::cpu_bench::{CpuOp, CpuOperands};
+use super::cpu_small_ops;
 use super::rapl::Rapl;
 use super::space::{Task, ops};
 use super::{ProfileOptions, ProfileSummary, Space, Sweep, Watch, blank_row, today};
 use crate::{Machine, MachineKind, Manifest, Mark, PROTOCOL, PerfError, Row};
 
-/// Beyond these operations the portable kernels take too long.
+/// Beyond these operations the portable kernels, and those of floats, take too long.
 const MOST_NAIVE_OPS: f64 = 5e7;
-/// Tokens up to which weights rotate: more hide where the weights are.
-const ROTATED_TOKENS: usize = 16;
+const MOST_FLOAT_OPS: f64 = 6e9;
 /// Weights a product on a CPU may have here: no more than an int8 copy of so many bytes is kept.
 const MOST_WEIGHTS: usize = 1 << 28;
 /// Side of the product whose speed stands for the ceiling of floats.
@@ -23,8 +23,16 @@ impl Space {
     /// What is measured on a CPU when nothing else is said: products a hundredth of a card's.
     pub fn of_cpu() -> Self {
         Self {
-            model_weights: vec![[2_560, 2_048], [2_048, 2_048], [11_264, 2_048], [2_048, 5_632]],
-            model_tokens: vec![1, 4, 16, 64, 256],
+            model_weights: vec![
+                [2_560, 2_048],
+                [2_048, 2_048],
+                [11_264, 2_048],
+                [2_048, 5_632],
+                [32_000, 2_048],
+                [12_288, 4_096],
+                [4_096, 11_008],
+            ],
+            model_tokens: vec![1, 4, 16, 64, 256, 512],
             num_exhaustive: 0,
             num_sampled: 120,
             m: [1, 1_024],
@@ -98,6 +106,12 @@ impl CpuBench<'_> {
         Ok(self.sweep.ended(true))
     }
 
+    /// The backend of the same instruction set that has the most threads: it packs fastest.
+    fn fellow<'b>(&'b self, backend: &'b CpuBackend) -> &'b CpuBackend {
+        let mut alike = self.backends.iter().filter(|other| other.isa() == backend.isa());
+        alike.next_back().unwrap_or(backend)
+    }
+
     /// All instruction sets and threads on one type of a shape.
     fn products(&mut self, task: &Task, op: CpuOp) -> Result<(), PerfError> {
         let mut rows = Vec::new();
@@ -129,10 +143,7 @@ impl CpuBench<'_> {
             let fits = |(isa, _): &(Isa, Vec<_>)| op.is_integer() || *isa == backend.isa();
             let (isa, linears) = match packed.take().filter(fits) {
                 Some(packed) => packed,
-                None => (
-                    backend.isa(),
-                    operands.pack(&backend, task.shape.0 <= ROTATED_TOKENS)?,
-                ),
+                None => (backend.isa(), operands.pack_copies(self.fellow(&backend))?),
             };
             let (a, x) = operands.upload(&backend);
             if operands.is_right(&backend, &linears[0], (&a, &x)) {
@@ -156,7 +167,7 @@ fn is_sensible(op: CpuOp, backend: &CpuBackend, row: &Row) -> bool {
     match backend.isa() {
         Isa::Naive => row.ops() <= MOST_NAIVE_OPS,
         Isa::AvxVnni | Isa::Amx => op.is_integer(),
-        Isa::Avx2 | Isa::Avx512Vnni => true,
+        Isa::Avx2 | Isa::Avx512Vnni => op.is_integer() || row.ops() <= MOST_FLOAT_OPS,
     }
 }
 
@@ -196,6 +207,7 @@ fn manifest(
         float_ops_per_s,
         idle_power_w: None,
         power_limit_w: None,
+        small_ops: Some(cpu_small_ops::measure(&backend)?),
     };
     let energy = match has_energy {
         true => "energy of all packages by RAPL over 0.3 s",
@@ -209,8 +221,8 @@ fn manifest(
         date: today(),
         method: format!(
             "checked at full size (Freivalds; integers modulo 2^32, outputs bit by bit from the sums; small ones against the \
-             specification), then wall time: median and quartiles of 5 repetitions of 2.5 ms, up to {ROTATED_TOKENS} tokens \
-             weights rotate through copies of 64 MB together; {energy}"
+             specification), then wall time: median and quartiles of 5 repetitions of 2.5 ms, weights \
+             rotate through copies of 320 MB together (128 at most); {energy}"
         ),
         operands: "4-bit codes uniform, group scales 4..14, zero points 6..9; int8 codes uniform in -127..127; floats nearly \
                    normal (three uniform ones added), mean 0, variance 1"
@@ -221,7 +233,7 @@ fn manifest(
 fn float_ceiling(backend: &CpuBackend) -> Result<f64, PerfError> {
     let side = CEILING_SIDE;
     let operands = CpuOperands::new(CpuOp::F32, (side, side, side), GroupSize::Along(128))?;
-    let linears = operands.pack(backend, false)?;
+    let linears = [operands.pack(backend)?];
     let (a, x) = operands.upload(backend);
     let mut row = blank_row("", (side, side, side));
     operands.measure(&mut row, backend, &linears, (&a, &x), None);

@@ -57,6 +57,7 @@ pub(super) fn manifest(
         float_ops_per_s: float_ceiling(jit, meter, libraries, arena, (CublasType::F32, F32_CEILING_SIDE))?,
         idle_power_w,
         power_limit_w: card.and_then(|card| card.power_limit_w().ok()),
+        small_ops: None,
     };
     Ok(Manifest {
         protocol: PROTOCOL,

@@ -5,6 +5,7 @@
 
 mod cpu;
 mod cpu_bench;
+mod cpu_small_ops;
 #[cfg(feature = "cuda")]
 mod gpu;
 #[cfg(feature = "cuda")]

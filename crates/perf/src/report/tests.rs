@@ -22,6 +22,7 @@ fn manifest() -> Manifest {
             float_ops_per_s: 5e13,
             idle_power_w: None,
             power_limit_w: None,
+            small_ops: None,
         },
         driver: "a & b".to_owned(),
         version: String::new(),

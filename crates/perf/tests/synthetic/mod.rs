@@ -22,6 +22,7 @@ pub fn manifest() -> Manifest {
             float_ops_per_s: 2e13,
             idle_power_w: Some(60.0),
             power_limit_w: Some(400.0),
+            small_ops: None,
         },
         driver: "none".to_owned(),
         version: "test".to_owned(),

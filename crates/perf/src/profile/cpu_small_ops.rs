@@ -1,0 +1,199 @@
+//! What a CPU reaches between products: the small operations of one block, timed in the order a model runs them.
+
+use std::time::Instant;
+
+use dualgrain_kernels::cpu::{CpuBackend, Matrix, Quantized};
+use dualgrain_kernels::{
+    ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, PAGE_TOKENS, Step,
+};
+
+use super::cpu_bench::floats;
+use super::quartiles;
+use crate::PerfError;
+use crate::small_ops::{BlockSizes, SMALL_OPS, SmallOpRates};
+
+/// A block of a 1.1 B Llama.
+const SIZES: BlockSizes = BlockSizes {
+    hidden: 2_048,
+    q: 2_048,
+    kv: 256,
+    ffn: 5_632,
+    gated: true,
+};
+const HEAD_DIM: usize = 64;
+/// Layers of its cache: together they are as far from the cores as those of a model.
+const NUM_LAYERS: usize = 22;
+/// Tokens of a prompt, sequences that are decoded together, positions each of them sees.
+const PROMPT: usize = 512;
+const SEQUENCES: usize = 4;
+const CONTEXT: usize = 1_024;
+/// Repetitions, each through all layers.
+const REPEATS: usize = 5;
+
+/// Measures with all threads of `backend`.
+///
+/// # Errors
+/// Memory that cannot be had.
+pub(super) fn measure(backend: &CpuBackend) -> Result<SmallOpRates, PerfError> {
+    let prompt_bytes = PROMPT as f64 * SIZES.small_op_bytes(4.0, 1.0);
+    let prompt_pairs = (PROMPT * (PROMPT + 1)) as f64 / 2.0;
+    let decode_pairs = (SEQUENCES * CONTEXT) as f64;
+    let mut attention = Attention::new(backend)?;
+    Ok(SmallOpRates {
+        prompt_attention_ops_per_s: SIZES.attention_ops(prompt_pairs) / attention.prompt_s(),
+        decode_attention_ops_per_s: SIZES.attention_ops(decode_pairs) / attention.decode_s(),
+        bytes_per_s: prompt_bytes / RowOps::new(backend, PROMPT).block_s(),
+        start_s: RowOps::new(backend, 1).block_s() / SMALL_OPS as f64,
+    })
+}
+
+/// Median seconds of one layer's share of `pass`, which goes through all layers.
+fn layer_s(mut pass: impl FnMut()) -> f64 {
+    pass();
+    let times = (0..REPEATS).map(|_| {
+        let start = Instant::now();
+        pass();
+        start.elapsed().as_secs_f64() / NUM_LAYERS as f64
+    });
+    quartiles(times.collect()).map_or(0.0, |[_, median, _]| median)
+}
+
+/// Everything but attention.
+struct RowOps<'a> {
+    backend: &'a CpuBackend,
+    x: Matrix,
+    h: Matrix,
+    y: Matrix,
+    qkv: Matrix,
+    f: Matrix,
+    norm: Matrix,
+    angles: Matrix,
+    h8: Quantized,
+    f8: Quantized,
+}
+
+impl<'a> RowOps<'a> {
+    fn new(backend: &'a CpuBackend, tokens: usize) -> Self {
+        let BlockSizes {
+            hidden, q, kv, ffn, ..
+        } = SIZES;
+        let filled = |rows: usize, columns: usize| {
+            let mut matrix = backend.matrix(rows, columns);
+            backend.upload(&mut matrix, &floats(rows * columns, 17));
+            matrix
+        };
+        Self {
+            backend,
+            x: filled(tokens, hidden),
+            h: filled(tokens, hidden),
+            y: filled(tokens, hidden),
+            qkv: filled(tokens, q + 2 * kv),
+            f: filled(tokens, ffn),
+            norm: filled(1, hidden),
+            angles: filled(tokens, HEAD_DIM),
+            h8: backend.quantized(tokens, hidden),
+            f8: backend.quantized(tokens, ffn),
+        }
+    }
+
+    fn block_s(mut self) -> f64 {
+        layer_s(|| (0..NUM_LAYERS).for_each(|_| self.block()))
+    }
+
+    /// What a block runs; the gate is part of the product before it.
+    fn block(&mut self) {
+        let backend = self.backend;
+        for _ in 0..2 {
+            backend.rms_norm(&mut self.h, &self.x, &self.norm, 1e-5);
+            backend.quantize(&mut self.h8, &self.h, ActivationScale::PerToken);
+            backend.add(&mut self.x, &self.y);
+        }
+        backend.rope(&mut self.qkv, 0..SIZES.q + SIZES.kv, HEAD_DIM, &self.angles);
+        // The output of attention is as wide as what a norm puts out.
+        backend.quantize(&mut self.h8, &self.y, ActivationScale::PerToken);
+        backend.quantize(&mut self.f8, &self.f, ActivationScale::PerToken);
+    }
+}
+
+/// Attention over an INT8 cache, with the writes to it.
+struct Attention<'a> {
+    backend: &'a CpuBackend,
+    cache: <CpuBackend as Backend>::Cache,
+    page_tables: Vec<Vec<u32>>,
+    params: AttentionParams,
+}
+
+impl<'a> Attention<'a> {
+    fn new(backend: &'a CpuBackend) -> Result<Self, PerfError> {
+        let pages = CONTEXT / PAGE_TOKENS;
+        let shape = CacheShape {
+            num_layers: NUM_LAYERS,
+            num_kv_heads: SIZES.kv / HEAD_DIM,
+            head_dim: HEAD_DIM,
+            num_pages: SEQUENCES * pages,
+        };
+        let table = |sequence: usize| (sequence * pages..(sequence + 1) * pages).map(|page| page as u32);
+        Ok(Self {
+            backend,
+            cache: backend.cache(shape, &CacheFormat::Int8)?,
+            page_tables: (0..SEQUENCES).map(|sequence| table(sequence).collect()).collect(),
+            params: AttentionParams {
+                num_heads: SIZES.q / HEAD_DIM,
+                scale: 1.0 / (HEAD_DIM as f32).sqrt(),
+                sliding_window: None,
+                alibi_slopes: None,
+            },
+        })
+    }
+
+    fn prompt_s(&mut self) -> f64 {
+        let positions: Vec<u32> = (0..PROMPT as u32).collect();
+        self.step_s(&positions, &[0; PROMPT])
+    }
+
+    fn decode_s(&mut self) -> f64 {
+        let sequences: Vec<u32> = (0..SEQUENCES as u32).collect();
+        self.step_s(&[CONTEXT as u32 - 1; SEQUENCES], &sequences)
+    }
+
+    fn step_s(&mut self, positions: &[u32], sequences: &[u32]) -> f64 {
+        let (backend, BlockSizes { q, kv, .. }) = (self.backend, SIZES);
+        let step = Step {
+            positions,
+            sequences,
+            page_tables: &self.page_tables,
+        };
+        let mut x = backend.matrix(positions.len(), q + 2 * kv);
+        backend.upload(&mut x, &floats(positions.len() * (q + 2 * kv), 19));
+        let mut out = backend.matrix(positions.len(), q);
+        layer_s(|| {
+            for layer in 0..NUM_LAYERS {
+                backend.cache_write(&mut self.cache, layer, &x, q..q + kv, q + kv..q + 2 * kv, &step);
+                backend.attention(&mut out, &x, 0..q, &self.cache, layer, &self.params, &step);
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dualgrain_kernels::cpu::{Isa, available};
+
+    #[test]
+    fn every_rate_is_measured() {
+        let isa = available().into_iter().next_back().unwrap_or(Isa::Naive);
+        let backend = CpuBackend::with_isa(1, isa).unwrap();
+        let rates = measure(&backend).unwrap();
+        let all = [
+            rates.prompt_attention_ops_per_s,
+            rates.decode_attention_ops_per_s,
+            rates.bytes_per_s,
+            rates.start_s,
+        ];
+        assert!(
+            all.iter().all(|rate| rate.is_finite() && *rate > 0.0),
+            "{rates:?}"
+        );
+    }
+}

@@ -1,0 +1,54 @@
+//! What a language model does between its products: norms, rotations, sums, quantization, attention. How much of it there
+//! is follows from the model's sizes; how fast a machine does it can be measured.
+
+use serde::{Deserialize, Serialize};
+
+/// Small operations of a block that are started one by one: two norms that quantize, rotation with the write to the cache,
+/// attention, quantization before `out`, activation before `down`.
+pub(crate) const SMALL_OPS: usize = 6;
+
+/// What a machine reaches between products, measured on the operations of one block.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SmallOpRates {
+    /// Operations a second of attention over an INT8 cache, many queries of one sequence (a prompt).
+    pub prompt_attention_ops_per_s: f64,
+    /// The same, one query of each sequence (decode).
+    pub decode_attention_ops_per_s: f64,
+    /// Bytes a second that everything else moves when many tokens pass, counted by [`BlockSizes::small_op_bytes`].
+    pub bytes_per_s: f64,
+    /// Seconds that one of [`SMALL_OPS`] takes when a single token passes.
+    pub start_s: f64,
+}
+
+/// Sizes of a block, as far as its small operations depend on them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct BlockSizes {
+    /// Elements of a token between blocks.
+    pub hidden: usize,
+    /// Queries of a token: heads times head_dim.
+    pub q: usize,
+    /// Keys of a token, and as many values.
+    pub kv: usize,
+    /// Elements inside the feed-forward.
+    pub ffn: usize,
+    /// Whether a gate is multiplied there.
+    pub gated: bool,
+}
+
+impl BlockSizes {
+    /// Bytes a token moves between the products of a block: each small operation reads its input and writes its output
+    /// once. `float` bytes an element of activations, `operand` bytes of what a product reads.
+    pub fn small_op_bytes(&self, float: f64, operand: f64) -> f64 {
+        let size = |elements: usize| elements as f64;
+        let norms = 2.0 * size(self.hidden) * (3.0 * float + operand);
+        let rotation = size(self.q + 2 * self.kv) * 2.0 * float;
+        let out = size(self.q) * (float + operand);
+        let inner = size(self.ffn) * (if self.gated { 2.0 } else { 1.0 } * float + operand);
+        norms + rotation + out + inner
+    }
+
+    /// Operations of attention: scores and sums, two each for every query, key seen and element of a head.
+    pub fn attention_ops(&self, pairs: f64) -> f64 {
+        4.0 * pairs * self.q as f64
+    }
+}
