@@ -8,8 +8,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use crate::arguments::{Kv, LmHead, count, number};
 
-/// Longest side of a product: sizes are 32-bit on a card.
-const LONGEST_SIDE: u64 = 0x7fff_0000;
+const LONGEST_SIDE: u64 = dualgrain_perf::LONGEST_SIDE as u64;
 
 /// Options of `fit`.
 #[derive(Debug, Args)]

@@ -62,15 +62,11 @@ pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()
     if let Some(csv) = &options.check_energy {
         return check_energy(&on, options.ticks, csv, &watch);
     }
-    ensure!(
-        options.resume || !options.out.join("rows.csv").exists(),
-        "{} holds rows already; add --resume to go on with it, or choose another --out",
-        options.out.display()
-    );
     let wanted = ProfileOptions {
         kernels: options.kernels.clone(),
         space: space(options, &on)?,
         out: options.out.clone(),
+        resume: options.resume,
         known: options.known.clone(),
         budget: options.budget,
         shard: options.shard,

@@ -187,7 +187,8 @@ fn merging_takes_the_row_that_tells_most_and_leaves_out_what_is_named() {
     assert!(all.len() > 3);
     let with_energy = |line: &str, window: &str| {
         let mut fields: Vec<&str> = line.split(',').collect();
-        (fields[25], fields[30], fields[31], fields[32]) = ("", "50.0", "0.1", window);
+        let energy_j = (50.0 * fields[26].parse::<f64>().unwrap()).to_string();
+        (fields[25], fields[30], fields[31], fields[32]) = ("", "50.0", &energy_j, window);
         fields.join(",")
     };
     // Energy of a short region by the older protocol; of a longer one by the newer, for the second row alone.
@@ -295,8 +296,91 @@ fn what_cannot_be_measured_is_refused_in_words() {
     assert!(refused(&[]).contains("unknown field"));
     fs::write(folder.join("space.json"), SPACE).unwrap();
     assert!(refused(&["--shard", "2/2"]).contains("--shard"));
+    let words = refused(&["--kernels", "gemm_w4b8"]);
+    assert!(words.contains("did you mean gemm_w4a8_"), "{words}");
+    assert!(!folder.join("out").exists());
     summary(profile(&folder, "out", &["--budget", "0.2s"]));
     assert!(refused(&[]).contains("--resume"));
+}
+
+#[test]
+fn committed_set_is_not_overwritten_by_a_sweep_or_a_merge() {
+    let folder = scratch("committed");
+    summary(profile(&folder, "first", &["--budget", "0.2s"]));
+    let set = folder.join("set");
+    fs::create_dir(&set).unwrap();
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/data/h200");
+    for name in ["rows.csv.gz", "manifest.json"] {
+        fs::copy(shipped.join(name), set.join(name)).unwrap();
+    }
+    let is_as_shipped = || {
+        let same = |name| fs::read(shipped.join(name)).unwrap() == fs::read(set.join(name)).unwrap();
+        same("rows.csv.gz") && same("manifest.json") && !set.join("rows.csv").exists()
+    };
+    for (more, words) in [(&[][..], "--resume"), (&["--resume"], "NVIDIA H200")] {
+        let output = profile(&folder, "set", more).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(errors(&output).contains(words), "{}", errors(&output));
+        assert!(is_as_shipped());
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
+        .args(["profile", "merge"])
+        .arg(folder.join("first"))
+        .arg("--out")
+        .arg(&set)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(is_as_shipped());
+}
+
+/// One small product, by one kernel.
+const ONE: &str = r#"{"model_weights": [[96, 80]], "model_tokens": [3, 5], "num_exhaustive": 0, "num_sampled": 0,
+    "tile_shapes": [], "large_tile_shapes": []}"#;
+
+#[test]
+fn rows_that_were_unsteady_are_tried_again_on_resuming() {
+    let folder = scratch("unsteady");
+    fs::write(folder.join("space.json"), ONE).unwrap();
+    let first = summary(profile(&folder, "out", &[]));
+    assert_eq!(first["finished"], true);
+    let path = folder.join("out/rows.csv");
+    let text = fs::read_to_string(&path).unwrap();
+    let marked = text.replace(",naive,,", ",naive,unsteady,");
+    assert_ne!(marked, text);
+    fs::write(&path, &marked).unwrap();
+    let second = summary(profile(&folder, "out", &["--resume"]));
+    assert_eq!(second["rows"], first["rows"]);
+    assert_eq!(second["skipped_rows"], first["rows"]);
+    assert!(
+        second["new_rows"].as_u64().unwrap() > 0,
+        "none was steady: {second}"
+    );
+    // What was there stays.
+    assert!(fs::read_to_string(&path).unwrap().starts_with(&marked));
+}
+
+#[test]
+fn sweep_is_finished_when_and_only_when_nothing_is_left() {
+    let folder = scratch("finished");
+    fs::write(folder.join("space.json"), ONE).unwrap();
+    let run = |out: &str, budget: &str| {
+        let done = summary(profile(
+            &folder,
+            out,
+            &["--kernels", "gemm_bf16", "--budget", budget],
+        ));
+        (
+            done["rows"].as_u64().unwrap(),
+            done["finished"].as_bool().unwrap(),
+        )
+    };
+    let (all, finished) = run("all", "600s");
+    assert!(all > 2 && finished);
+    for (place, budget) in ["0.0001s", "0.001s", "0.05s", "0.1s", "0.2s"].iter().enumerate() {
+        let (rows, finished) = run(&format!("out{place}"), budget);
+        assert_eq!(finished, rows == all, "{rows} of {all} rows in {budget}");
+    }
 }
 
 #[test]
@@ -320,10 +404,15 @@ fn machine_without_a_driver_gets_words_and_writes_nothing() {
 #[test]
 fn product_beyond_memory_is_a_marked_row_and_no_time() {
     let folder = scratch("memory");
-    let space = r#"{"model_weights": [[131071, 2049]], "model_tokens": [1], "num_exhaustive": 0, "num_sampled": 0,
-        "tile_shapes": [], "large_tile_shapes": []}"#;
-    fs::write(folder.join("space.json"), space).unwrap();
-    summary(profile(&folder, "out", &["--kernels", "gemm_w8a8"]));
+    // Too many weights; few weights, but outputs of 68 GB.
+    for weights in ["[131071, 131071]", "[131071, 16]"] {
+        let space = format!(
+            r#"{{"model_weights": [{weights}], "model_tokens": [131071], "num_exhaustive": 0, "num_sampled": 0,
+            "tile_shapes": [], "large_tile_shapes": []}}"#
+        );
+        fs::write(folder.join("space.json"), space).unwrap();
+        summary(profile(&folder, "out", &["--kernels", "gemm_w8a8", "--resume"]));
+    }
     let all = rows(&folder, "out");
     assert!(!all.is_empty());
     for row in all {

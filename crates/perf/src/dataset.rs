@@ -1,22 +1,25 @@
-//! Rows on disk: `rows.csv` (or `rows.csv.gz`, as committed) and `manifest.json` in one folder.
+//! Rows on disk: `rows.csv.gz` (as committed) or `rows.csv` (as measured), or both, and `manifest.json` in one folder.
 //!
 //! Rows are appended one by one, each flushed whole before the next is measured, so that a killed sweep loses nothing but
 //! the row it was measuring: a torn last line is cut off when the file is opened again. A configuration that is measured again
-//! (because its energy was wanted later) is appended too; who reads the file sees the better of both rows, once.
+//! (because its energy was wanted later) is appended too; who reads the file sees the better of both rows, once. What is
+//! appended to a committed set stands in `rows.csv` beside its `rows.csv.gz`.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
-use crate::{Manifest, OLDEST_PROTOCOL, PROTOCOL, PerfError, Row};
+use crate::{Manifest, OLDEST_PROTOCOL, PROTOCOL, PerfError, Row, alike};
 
 const ROWS: &str = "rows.csv";
 const ROWS_COMPRESSED: &str = "rows.csv.gz";
 const MANIFEST: &str = "manifest.json";
+/// Columns without which a file is none of rows.
+const FIRST_COLUMNS: [&str; 2] = ["kernel", "time_s"];
 
 /// A machine's measurements, in memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,63 +34,52 @@ impl Dataset {
     /// Reads a folder that a profile wrote, compressed or not.
     ///
     /// # Errors
-    /// A file that is missing or unreadable, a manifest of another protocol, a corrupt row (its line is named).
+    /// A file that is missing or unreadable, a manifest of another protocol, a corrupt row (its line and column are named).
     pub fn read(folder: &Path) -> Result<Self, PerfError> {
         let manifest = read_manifest(folder)?;
-        let (path, reader) = open_rows(folder)?;
-        let mut csv = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(reader);
-        let rows = csv
-            .deserialize()
-            .map(|row| row.map_err(|error| corrupt(&path, &error)));
-        let mut all = Configurations::default();
-        for row in rows {
-            all.take(row?);
+        let files = files_of_rows(folder);
+        if files.is_empty() {
+            let absent =
+                std::io::Error::new(std::io::ErrorKind::NotFound, "no rows.csv or rows.csv.gz in it");
+            return Err(PerfError::io(folder)(absent));
         }
-        Ok(Self {
-            manifest,
-            rows: all.rows,
-        })
+        let rows = read_rows(&files)?.rows;
+        Ok(Self { manifest, rows })
     }
-}
 
-impl Dataset {
     /// Reads folders of one machine as one set; of a configuration that several hold the better row is taken, or the first.
     ///
     /// # Errors
-    /// As [`Dataset::read`]; folders of different machines.
+    /// As [`Dataset::read`]; folders that were not measured alike.
     pub fn read_all(folders: &[PathBuf]) -> Result<Self, PerfError> {
-        let mut sets = folders
-            .iter()
-            .map(|folder| Ok::<_, PerfError>((folder, Self::read(folder)?)));
-        let Some(first) = sets.next() else {
-            return Err(PerfError::TooLittle {
-                what: "folders of measurements".to_owned(),
-                expected: "at least 1".to_owned(),
-                got: "none".to_owned(),
-            });
+        let sets = Self::read_alike(folders)?;
+        let mut sets = sets.into_iter();
+        let Some(mut all) = sets.next() else {
+            return Err(PerfError::no_folders());
         };
-        let (first, mut all) = first?;
         let mut rows = Configurations::default();
         std::mem::take(&mut all.rows)
             .into_iter()
+            .chain(sets.flat_map(|set| set.rows))
             .for_each(|row| rows.take(row));
-        for set in sets {
-            let (folder, set): (&PathBuf, Self) = set?;
-            let (was, is) = (&all.manifest.machine, &set.manifest.machine);
-            if (&was.name, was.kind, was.num_units) != (&is.name, is.kind, is.num_units) {
-                return Err(PerfError::Mismatch {
-                    left: first.clone(),
-                    right: folder.clone(),
-                    what: format!(
-                        "they are of different machines, {} with {} units and {} with {}; fit each apart",
-                        was.name, was.num_units, is.name, is.num_units
-                    ),
-                });
-            }
-            set.rows.into_iter().for_each(|row| rows.take(row));
-        }
         all.rows = rows.rows;
         Ok(all)
+    }
+
+    /// Reads folders that were measured alike.
+    ///
+    /// # Errors
+    /// As [`Dataset::read_all`].
+    pub(crate) fn read_alike(folders: &[PathBuf]) -> Result<Vec<Self>, PerfError> {
+        let mut sets: Vec<Self> = Vec::new();
+        for folder in folders {
+            let set = Self::read(folder)?;
+            if let Some(first) = sets.first() {
+                alike::check((&folders[0], &first.manifest), (folder, &set.manifest))?;
+            }
+            sets.push(set);
+        }
+        Ok(sets)
     }
 }
 
@@ -121,15 +113,60 @@ impl Configurations {
     }
 }
 
-fn open_rows(folder: &Path) -> Result<(PathBuf, Box<dyn Read>), PerfError> {
-    let compressed = folder.join(ROWS_COMPRESSED);
-    if compressed.is_file() {
-        let file = File::open(&compressed).map_err(PerfError::io(&compressed))?;
-        return Ok((compressed, Box::new(GzDecoder::new(BufReader::new(file)))));
+/// Those that are there, in the order they are read.
+fn files_of_rows(folder: &Path) -> Vec<PathBuf> {
+    let paths = [ROWS_COMPRESSED, ROWS].map(|name| folder.join(name));
+    paths.into_iter().filter(|path| path.is_file()).collect()
+}
+
+/// Whether a folder holds measurements, or the beginning of some.
+fn holds_measurements(folder: &Path) -> bool {
+    !files_of_rows(folder).is_empty() || folder.join(MANIFEST).is_file()
+}
+
+fn read_rows(files: &[PathBuf]) -> Result<Configurations, PerfError> {
+    let mut all = Configurations::default();
+    for path in files {
+        let file = BufReader::new(File::open(path).map_err(PerfError::io(path))?);
+        match path.ends_with(ROWS_COMPRESSED) {
+            true => read_file(path, GzDecoder::new(file), &mut all)?,
+            false => read_file(path, file, &mut all)?,
+        }
     }
-    let plain = folder.join(ROWS);
-    let file = File::open(&plain).map_err(PerfError::io(&plain))?;
-    Ok((plain, Box::new(BufReader::new(file))))
+    Ok(all)
+}
+
+fn read_file(path: &Path, text: impl Read, all: &mut Configurations) -> Result<(), PerfError> {
+    let mut csv = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(text);
+    let columns = csv.headers().map_err(|error| corrupt(path, &error))?.clone();
+    check_columns(path, &columns)?;
+    for record in csv.records() {
+        let record = record.map_err(|error| corrupt(path, &error))?;
+        let row: Row = record
+            .deserialize(Some(&columns))
+            .map_err(|error| corrupt(path, &error))?;
+        row.check().map_err(|what| PerfError::CorruptRow {
+            path: path.to_owned(),
+            line: record.position().map_or(0, csv::Position::line),
+            what,
+        })?;
+        all.take(row);
+    }
+    Ok(())
+}
+
+/// Refuses a file of something else; an empty one has no columns yet.
+fn check_columns(path: &Path, columns: &csv::StringRecord) -> Result<(), PerfError> {
+    let absent = FIRST_COLUMNS
+        .iter()
+        .find(|name| !columns.iter().any(|column| column == **name));
+    match absent {
+        Some(name) if !columns.is_empty() => Err(PerfError::Malformed {
+            path: path.to_owned(),
+            what: format!("its columns are no row's: expected one called {name}"),
+        }),
+        _ => Ok(()),
+    }
 }
 
 fn read_manifest(folder: &Path) -> Result<Manifest, PerfError> {
@@ -167,23 +204,37 @@ pub struct RowWriter {
 }
 
 impl RowWriter {
-    /// Begins a folder, or goes on with one that was measured on the same machine by the same protocol.
+    /// Begins a folder that holds nothing yet.
     ///
     /// # Errors
-    /// A folder of another machine or protocol, a corrupt row, or files that cannot be read or written.
-    pub fn open(folder: &Path, manifest: &Manifest) -> Result<Self, PerfError> {
+    /// A folder that holds rows or a manifest; files that cannot be written.
+    pub fn create(folder: &Path, manifest: &Manifest) -> Result<Self, PerfError> {
+        check_vacant(folder, "choose another --out")?;
         std::fs::create_dir_all(folder).map_err(PerfError::io(folder))?;
+        write_manifest(folder, manifest)?;
+        Self::append_to(folder, Configurations::default())
+    }
+
+    /// Goes on with a folder that was measured alike, also one whose rows are compressed; or begins one.
+    ///
+    /// # Errors
+    /// A folder of another machine, protocol or method, a corrupt row, or files that cannot be read or written.
+    pub fn open(folder: &Path, manifest: &Manifest) -> Result<Self, PerfError> {
+        if !holds_measurements(folder) {
+            return Self::create(folder, manifest);
+        }
+        let earlier = read_manifest(folder)?;
+        check_same_protocol(folder, &earlier, manifest)?;
+        check_goes_on(folder, &earlier, manifest)?;
         let path = folder.join(ROWS);
-        let mut held = Configurations::default();
         if path.is_file() {
             cut_torn_line(&path)?;
-            let earlier = Dataset::read(folder)?;
-            check_same_machine(folder, &earlier.manifest, manifest)?;
-            check_same_protocol(folder, &earlier.manifest, manifest)?;
-            earlier.rows.into_iter().for_each(|row| held.take(row));
-        } else {
-            write_manifest(folder, manifest)?;
         }
+        Self::append_to(folder, read_rows(&files_of_rows(folder))?)
+    }
+
+    fn append_to(folder: &Path, held: Configurations) -> Result<Self, PerfError> {
+        let path = folder.join(ROWS);
         let mut options = OpenOptions::new();
         let file = options
             .create(true)
@@ -191,6 +242,11 @@ impl RowWriter {
             .open(&path)
             .map_err(PerfError::io(&path))?;
         Ok(Self { path, file, held })
+    }
+
+    /// Every configuration's best row.
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.held.rows
     }
 
     /// The best row of a configuration that was measured already.
@@ -214,16 +270,36 @@ impl RowWriter {
         {
             return Ok(false);
         }
-        let empty = self.file.metadata().map_err(PerfError::io(&self.path))?.len() == 0;
-        let mut csv = csv::WriterBuilder::new()
-            .has_headers(empty)
-            .from_writer(Vec::new());
-        csv.serialize(row).expect("a row has scalar fields only");
-        let line = csv.into_inner().expect("writing to memory");
+        let line = self.line_of(row)?;
         // One write a row: a kill leaves whole lines and at most one torn one.
         self.file.write_all(&line).map_err(PerfError::io(&self.path))?;
         self.held.take(row.clone());
         Ok(true)
+    }
+
+    /// A row as the file takes it: below the header if it is the first.
+    fn line_of(&self, row: &Row) -> Result<Vec<u8>, PerfError> {
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        csv.serialize(row).expect("a row has scalar fields only");
+        let lines = csv.into_inner().expect("writing to memory");
+        let header_len = lines
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map_or(0, |at| at + 1);
+        let (header, line) = lines.split_at(header_len);
+        let there = first_line(&self.path)?;
+        match there.is_empty() {
+            true => Ok(lines),
+            false if there == header => Ok(line.to_owned()),
+            false => Err(PerfError::Malformed {
+                path: self.path.clone(),
+                what: format!(
+                    "its columns are {}, this program writes {}; choose another --out",
+                    String::from_utf8_lossy(&there).trim_end(),
+                    String::from_utf8_lossy(header).trim_end()
+                ),
+            }),
+        }
     }
 }
 
@@ -234,18 +310,42 @@ fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), PerfError> {
     std::fs::rename(&aside, &path).map_err(PerfError::io(&path))
 }
 
-pub(crate) fn check_same_machine(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
-    let (was, is) = (&earlier.machine, &now.machine);
-    if (&was.name, was.kind, was.num_units) == (&is.name, is.kind, is.num_units) {
-        return Ok(());
+/// The first line of a file that is no comment, with its end; empty where there is none.
+fn first_line(path: &Path) -> Result<Vec<u8>, PerfError> {
+    let mut file = BufReader::new(File::open(path).map_err(PerfError::io(path))?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        file.read_until(b'\n', &mut line).map_err(PerfError::io(path))?;
+        if !line.starts_with(b"#") {
+            return Ok(line);
+        }
     }
-    Err(PerfError::Malformed {
-        path: folder.join(MANIFEST),
-        what: format!(
-            "measured on {} with {} units, this is {} with {}; choose another --out",
-            was.name, was.num_units, is.name, is.num_units
-        ),
-    })
+}
+
+/// Refuses a folder that holds rows, compressed or not, or a manifest; `advice` says what to do instead.
+///
+/// # Errors
+/// Which file is there.
+pub(crate) fn check_vacant(folder: &Path, advice: &str) -> Result<(), PerfError> {
+    let names = [ROWS, ROWS_COMPRESSED, MANIFEST];
+    match names.into_iter().find(|name| folder.join(name).exists()) {
+        None => Ok(()),
+        Some(name) => Err(PerfError::Malformed {
+            path: folder.to_owned(),
+            what: format!("holds rows already ({name}); {advice}"),
+        }),
+    }
+}
+
+fn check_goes_on(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
+    match alike::difference(earlier, now) {
+        None => Ok(()),
+        Some(what) => Err(PerfError::Malformed {
+            path: folder.join(MANIFEST),
+            what: format!("it and this run are not measured alike: {what}; choose another --out"),
+        }),
+    }
 }
 
 fn check_same_protocol(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
@@ -445,6 +545,118 @@ mod tests {
         write_manifest(newer.path(), &of(PROTOCOL + 1)).unwrap();
         let error = Dataset::read(newer.path()).unwrap_err();
         assert!(error.to_string().contains("this program reads 1 to 2"), "{error}");
+    }
+
+    fn compress(folder: &Path) {
+        let text = std::fs::read(folder.join(ROWS)).unwrap();
+        let file = File::create(folder.join(ROWS_COMPRESSED)).unwrap();
+        let mut gz = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        gz.write_all(&text).unwrap();
+        gz.finish().unwrap();
+        std::fs::remove_file(folder.join(ROWS)).unwrap();
+    }
+
+    #[test]
+    fn committed_set_is_added_to_and_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = RowWriter::create(folder.path(), &manifest("NVIDIA H200")).unwrap();
+        writer.append(&row(1)).unwrap();
+        compress(folder.path());
+        let of_before = std::fs::read(folder.path().join(MANIFEST)).unwrap();
+        for name in ["NVIDIA H200", "NVIDIA L4"] {
+            let error = RowWriter::create(folder.path(), &manifest(name)).unwrap_err();
+            assert!(error.to_string().contains("rows.csv.gz"), "{error}");
+        }
+        RowWriter::open(folder.path(), &manifest("NVIDIA L4")).unwrap_err();
+        let mut later = manifest("NVIDIA H200");
+        later.date = "2026-12-24".to_owned();
+        let mut writer = RowWriter::open(folder.path(), &later).unwrap();
+        assert_eq!(writer.num_rows(), 1);
+        assert!(!writer.append(&row(1)).unwrap() && writer.append(&row(2)).unwrap());
+        assert_eq!(std::fs::read(folder.path().join(MANIFEST)).unwrap(), of_before);
+        assert_eq!(Dataset::read(folder.path()).unwrap().rows, [row(1), row(2)]);
+        let writer = RowWriter::open(folder.path(), &later).unwrap();
+        assert_eq!(writer.num_rows(), 2);
+    }
+
+    #[test]
+    fn manifest_alone_is_gone_on_with_and_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        write_manifest(folder.path(), &manifest("NVIDIA H200")).unwrap();
+        RowWriter::create(folder.path(), &manifest("NVIDIA H200")).unwrap_err();
+        let error = Dataset::read(folder.path()).unwrap_err();
+        assert!(error.to_string().contains("rows.csv"), "{error}");
+        let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
+        assert!(writer.append(&row(1)).unwrap());
+        assert_eq!(Dataset::read(folder.path()).unwrap().rows, [row(1)]);
+    }
+
+    #[test]
+    fn sets_that_were_not_measured_alike_are_neither_gone_on_with_nor_read_as_one() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let folders = [first.path().to_owned(), second.path().to_owned()];
+        let mut writer = RowWriter::open(first.path(), &manifest("NVIDIA H200")).unwrap();
+        writer.append(&row(1)).unwrap();
+        let changes: [(&str, fn(&mut Manifest)); 5] = [
+            ("drivers", |set| set.driver = "another".to_owned()),
+            ("methods", |set| set.method = "10 movements long".to_owned()),
+            ("operands", |set| set.operands = "zeros".to_owned()),
+            ("power limits", |set| set.machine.power_limit_w = Some(500.0)),
+            ("units", |set| set.machine.num_units = 114),
+        ];
+        for (name, change) in changes {
+            let mut other = manifest("NVIDIA H200");
+            change(&mut other);
+            let error = RowWriter::open(first.path(), &other).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("another --out"), "{error}");
+            write_manifest(second.path(), &other).unwrap();
+            std::fs::copy(first.path().join(ROWS), second.path().join(ROWS)).unwrap();
+            let error = Dataset::read_all(&folders).unwrap_err().to_string();
+            assert!(
+                error.contains(name) && error.contains("cannot be merged"),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn file_with_other_columns_is_neither_read_nor_appended_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
+        let path = folder.path().join(ROWS);
+        std::fs::write(&path, "name,seconds\n").unwrap();
+        let error = Dataset::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("kernel"), "{error}");
+        let error = writer.append(&row(1)).unwrap_err().to_string();
+        assert!(error.contains("name,seconds"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "name,seconds\n");
+    }
+
+    #[test]
+    fn row_with_an_impossible_number_is_told_by_line_and_column() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
+        for row in [row(1), row(2)] {
+            writer.append(&row).unwrap();
+        }
+        let path = folder.path().join(ROWS);
+        let text = std::fs::read_to_string(&path).unwrap();
+        for corrupt in ["NaN", "inf", "-1e-5", "1e30"] {
+            let at = text.rfind("0.0000125").unwrap();
+            let (before, after) = text.split_at(at);
+            std::fs::write(&path, format!("{before}{corrupt}{}", &after["0.0000125".len()..])).unwrap();
+            let error = Dataset::read(folder.path()).unwrap_err().to_string();
+            assert!(error.contains("line 3") && error.contains("time_s is"), "{error}");
+        }
+    }
+
+    #[test]
+    fn committed_sets_are_read_whole() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench/data");
+        for (machine, least) in [("h200", 16_128), ("xeon-amx", 2_000)] {
+            let set = Dataset::read(&data.join(machine)).unwrap();
+            assert!(set.rows.len() >= least, "{machine}");
+        }
     }
 
     #[test]

@@ -115,6 +115,14 @@ impl PerfError {
         }
     }
 
+    pub(crate) fn no_folders() -> Self {
+        Self::TooLittle {
+            what: "folders of measurements".to_owned(),
+            expected: "at least 1".to_owned(),
+            got: "none".to_owned(),
+        }
+    }
+
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { path, source }

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod alike;
 mod base;
 mod catalogue;
 pub mod cost;
@@ -48,7 +49,7 @@ pub use prediction::{By, COVERAGE, Interval, Prediction};
 #[cfg(feature = "cuda")]
 pub use profile::{EnergyTruth, check_energy, profile_gpu};
 pub use profile::{Merged, ProfileOptions, ProfileSummary, Space, Watch, merge, profile_cpu};
-pub use query::{ConfigFacts, Operands, Product, Query, Unit};
+pub use query::{ConfigFacts, LONGEST_SIDE, Operands, Product, Query, Unit};
 pub use row::{Cut, Layout, Mark, Row};
 pub use small_ops::SmallOpRates;
 pub use work::Work;

@@ -38,8 +38,8 @@ pub struct Product<'a> {
     pub output: &'a str,
 }
 
-/// Longest side of a product that a model answers for: what 32-bit sizes on a card hold.
-const LONGEST_SIDE: usize = 0x7fff_0000;
+/// Longest side of a product that is measured or predicted: what 32-bit sizes on a card hold.
+pub const LONGEST_SIDE: usize = 0x7fff_0000;
 
 impl<'a> Product<'a> {
     /// `D = A[M,K] * B[N,K]^T` in groups of 128, as the project's own linears run.

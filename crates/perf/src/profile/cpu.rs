@@ -14,8 +14,12 @@ use crate::{Machine, MachineKind, Manifest, Mark, PROTOCOL, PerfError, Row};
 /// Beyond these operations the portable kernels, and those of floats, take too long.
 const MOST_NAIVE_OPS: f64 = 5e7;
 const MOST_FLOAT_OPS: f64 = 6e9;
-/// Weights a product on a CPU may have here: no more than an int8 copy of so many bytes is kept.
+/// Weights a product on a CPU may have here: making more takes longer than anything they could tell.
 const MOST_WEIGHTS: usize = 1 << 28;
+/// Share of the free memory that operands and outputs may take.
+const SHARE_OF_FREE: f64 = 0.8;
+/// Memory that a sweep takes of a machine that does not say what is free.
+const USUAL_BYTES: usize = 4 << 30;
 /// Side of the product whose speed stands for the ceiling of floats.
 const CEILING_SIDE: usize = 1_024;
 
@@ -57,17 +61,32 @@ pub fn profile_cpu(
     options: &ProfileOptions,
     watch: &dyn Watch,
 ) -> Result<ProfileSummary, PerfError> {
+    options.check(&kernels().iter().map(String::as_str).collect::<Vec<_>>())?;
     let rapl = Rapl::open();
     if rapl.is_none() {
         watch.say("rows get no energy: the kernel shows no RAPL counter (/sys/class/powercap) to this user");
     }
     let manifest = manifest(name, max_threads, options, rapl.is_some())?;
     let bench = CpuBench {
+        free_bytes: meminfo_bytes("MemAvailable:").unwrap_or(USUAL_BYTES),
         backends: backends(max_threads)?,
         rapl,
         sweep: Sweep::open(options, watch, &manifest)?,
     };
     bench.run()
+}
+
+/// Kernels of this processor.
+fn kernels() -> Vec<String> {
+    let isas = || available().into_iter();
+    CpuOp::ALL
+        .iter()
+        .flat_map(|op| isas().map(|isa| kernel(*op, isa)))
+        .collect()
+}
+
+fn kernel(op: CpuOp, isa: Isa) -> String {
+    format!("{}_{}", op.name(), isa.name())
 }
 
 fn backends(max_threads: usize) -> Result<Vec<CpuBackend>, PerfError> {
@@ -81,6 +100,8 @@ fn backends(max_threads: usize) -> Result<Vec<CpuBackend>, PerfError> {
 }
 
 struct CpuBench<'a> {
+    /// Memory that operands may take.
+    free_bytes: usize,
     backends: Vec<CpuBackend>,
     rapl: Option<Rapl>,
     sweep: Sweep<'a>,
@@ -91,19 +112,31 @@ impl CpuBench<'_> {
         let (shard, shards) = self.sweep.options.shard;
         let tasks = self.sweep.options.space.tasks();
         let mine: Vec<&Task> = tasks.iter().skip(shard).step_by(shards.max(1)).collect();
-        for (place, task) in mine.iter().enumerate() {
+        self.pass(&mine)?;
+        // What was unsteady in an earlier run is tried again when all that is new is measured.
+        if !self.sweep.is_cut && !self.sweep.retries.is_empty() {
+            let skipped = self.sweep.summary.skipped_rows;
+            self.sweep.is_retrying = true;
+            self.pass(&mine)?;
+            self.sweep.summary.skipped_rows = skipped;
+        }
+        Ok(self.sweep.ended())
+    }
+
+    fn pass(&mut self, tasks: &[&Task]) -> Result<(), PerfError> {
+        for (place, task) in tasks.iter().enumerate() {
             let (m, n, k) = task.shape;
             self.sweep
                 .watch
-                .progress(&format!("{m} x {n} x {k}"), place, mine.len());
+                .progress(&format!("{m} x {n} x {k}"), place, tasks.len());
             for op in CpuOp::ALL {
-                if self.sweep.is_over() {
-                    return Ok(self.sweep.ended(false));
-                }
                 self.products(task, op)?;
+                if self.sweep.is_cut {
+                    return Ok(());
+                }
             }
         }
-        Ok(self.sweep.ended(true))
+        Ok(())
     }
 
     /// The backend of the same instruction set that has the most threads: it packs fastest.
@@ -122,10 +155,11 @@ impl CpuBench<'_> {
                 rows.push((backend.clone(), row));
             }
         }
-        if rows.is_empty() {
+        if rows.is_empty() || !self.sweep.begins() {
             return Ok(());
         }
-        if task.shape.1 * task.shape.2 > MOST_WEIGHTS {
+        let (_, n, k) = task.shape;
+        if n * k > MOST_WEIGHTS || op.bytes(task.shape) > SHARE_OF_FREE * self.free_bytes as f64 {
             for (_, mut row) in rows {
                 row.mark = Some(Mark::NotRun);
                 self.sweep.keep(&row)?;
@@ -139,6 +173,9 @@ impl CpuBench<'_> {
         let operands = CpuOperands::new(op, task.shape, group_size)?;
         let mut packed: Option<(Isa, Vec<_>)> = None;
         for (backend, mut row) in rows {
+            if !self.sweep.begins() {
+                break;
+            }
             // Integer weights are packed alike for all instruction sets.
             let fits = |(isa, _): &(Isa, Vec<_>)| op.is_integer() || *isa == backend.isa();
             let (isa, linears) = match packed.take().filter(fits) {
@@ -154,9 +191,6 @@ impl CpuBench<'_> {
             }
             packed = Some((isa, linears));
             self.sweep.keep(&row)?;
-            if self.sweep.is_over() {
-                break;
-            }
         }
         Ok(())
     }
@@ -172,8 +206,7 @@ fn is_sensible(op: CpuOp, backend: &CpuBackend, row: &Row) -> bool {
 }
 
 fn cpu_row(task: &Task, op: CpuOp, backend: &CpuBackend) -> Row {
-    let isa = backend.isa().name();
-    let mut row = blank_row(&format!("{}_{isa}", op.name()), task.shape);
+    let mut row = blank_row(&kernel(op, backend.isa()), task.shape);
     row.group_size = if op == CpuOp::W4a8 { task.group_size } else { 0 };
     row.output = "f32".to_owned();
     row.threads = backend.num_threads();
@@ -199,7 +232,7 @@ fn manifest(
         clock_hz: clock_hz().unwrap_or(0.0),
         read_bytes_per_s: peak.read_bytes_per_s,
         cache_bytes: cache_bytes().unwrap_or(0),
-        memory_bytes: memory_bytes().unwrap_or(0),
+        memory_bytes: meminfo_bytes("MemTotal:").unwrap_or(0),
         shared_bytes: 0,
         capability: 0,
         int8_ops_per_s: peak.int8_ops_per_s.unwrap_or(0.0),
@@ -273,9 +306,10 @@ fn cache_bytes() -> Option<usize> {
     sizes.max()
 }
 
-fn memory_bytes() -> Option<usize> {
+/// What Linux says of its memory under a name.
+fn meminfo_bytes(name: &str) -> Option<usize> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_whitespace()
         .nth(1)?
         .parse::<usize>()

@@ -53,6 +53,19 @@ impl CpuOp {
     pub fn is_integer(self) -> bool {
         matches!(self, Self::W4a8 | Self::W8a8)
     }
+
+    /// Memory that operands with their copies and outputs take together, at most.
+    pub fn bytes(self, (m, n, k): (usize, usize, usize)) -> f64 {
+        let (m, n, k) = (m as f64, n as f64, k as f64);
+        let element = if self.is_integer() { 1.0 } else { 4.0 };
+        // Drawn, in a layer, a copy of that, packed twice; small ones are packed oftener.
+        let weights = 5.0 * element * n * k + ROTATION_BYTES as f64;
+        // Codes and floats, here and on the backend.
+        let tokens = 2.0 * (1.0 + 4.0) * m * k;
+        // On the backend, read back, sums, those of the plain loop.
+        let outputs = 4.0 * 4.0 * m * n;
+        weights + tokens + outputs
+    }
 }
 
 fn random(seed: u64) -> impl FnMut() -> u64 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dualgrain_format::{GemmShape, GroupSize};
 use dualgrain_kernels::cuda::{
     Analytic, Arena, Blend, Cost as _, CublasType, CudaError, Device, DeviceInfo, Freivalds, Gemm,
-    GemmConfig, GemmProblem, GroupLength, Jit, Nvml, Output, PackedLinear, RandomOperands, SgemmTiled,
+    GemmConfig, GemmProblem, GroupLength, Jit, Nvml, Output, PackedLinear, RandomOperands, SgemmTiled, TABLE,
     Variant, enumerate, enumerate_all, rotation_copies,
 };
 use dualgrain_kernels::naive::Transposes;
@@ -42,6 +42,7 @@ pub fn profile_gpu(
     watch: &dyn Watch,
 ) -> Result<ProfileSummary, PerfError> {
     let device = Device::open(index)?;
+    options.check(&kernels())?;
     let jit = Jit::new(&device)?;
     let mut meter = open_meter(&device, options.ticks, watch);
     let libraries = libraries(&device, &|line| watch.say(line));
@@ -80,6 +81,15 @@ pub(super) fn open_meter<'a>(device: &'a Device, ticks: usize, watch: &dyn Watch
     Meter::new(device, card.ok(), ticks)
 }
 
+/// What is measured besides the project's 4-bit products.
+const OTHER_KERNELS: [&str; 5] = [
+    "cublaslt_int8",
+    "cublas_bf16",
+    "cublas_f16",
+    "cublas_f32",
+    "sgemm_tiled",
+];
+
 struct Bench<'a> {
     checker: Checker<'a>,
     meter: Meter<'a>,
@@ -98,11 +108,13 @@ impl Bench<'_> {
             self.settle()?;
             std::thread::sleep(Duration::from_millis(20));
         }
-        Ok(self.sweep.ended(measured?))
+        measured?;
+        Ok(self.sweep.ended())
     }
 
-    /// Whether everything was measured.
-    fn measure_all(&mut self) -> Result<bool, PerfError> {
+    fn measure_all(&mut self) -> Result<(), PerfError> {
+        // Few are unsteady on a card; those of an earlier run have their turn among the others.
+        self.sweep.is_retrying = true;
         let (shard, shards) = self.sweep.options.shard;
         let tasks = self.sweep.options.space.tasks();
         let mine: Vec<&Task> = tasks.iter().skip(shard).step_by(shards.max(1)).collect();
@@ -112,11 +124,11 @@ impl Bench<'_> {
             self.sweep.watch.progress(&detail, place, mine.len());
             self.integers(task)?;
             self.floats(task)?;
-            if self.sweep.is_over() {
-                return Ok(place + 1 == mine.len());
+            if self.sweep.is_cut {
+                break;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Keeps a row, or waits with it for the counter.
@@ -182,7 +194,7 @@ impl Bench<'_> {
         let has_int8 = task.int8 && k % 16 == 0 && n % 16 == 0 && self.libraries.int8.is_some();
         let int8_share = 2.0 * task.energy_share;
         let int8 = (has_int8 && self.is_missing(&int8, int8_share)).then_some(int8);
-        if rows.is_empty() && int8.is_none() {
+        if (rows.is_empty() && int8.is_none()) || !self.sweep.begins() {
             return Ok(());
         }
         let copies = self.copies(dualgrain_kernels::cuda::image_bytes((n, k), problem.group)?);
@@ -208,12 +220,12 @@ impl Bench<'_> {
             return Ok(());
         };
         for (config, row, share) in rows {
-            self.w4a8(row, config, &problem, (&layers, &truth), share)?;
-            if self.sweep.is_over() {
+            if !self.sweep.begins() {
                 return Ok(());
             }
+            self.w4a8(row, config, &problem, (&layers, &truth), share)?;
         }
-        match int8 {
+        match int8.filter(|_| self.sweep.begins()) {
             Some(row) => self.int8(row, &truth, int8_share),
             None => Ok(()),
         }
@@ -297,7 +309,7 @@ impl Bench<'_> {
                     rows.push((*case, row));
                 }
             }
-            if !rows.is_empty() && !self.sweep.is_over() {
+            if !rows.is_empty() && self.sweep.begins() {
                 self.floats_of(task, kind, rows)?;
             }
         }
@@ -345,6 +357,9 @@ impl Bench<'_> {
             let transposes = transposes(layout);
             let truth = self.checker.floats(&buffers, transposes, task.shape, 21)?;
             for (case, row) in of_layout {
+                if !self.sweep.begins() {
+                    return Ok(());
+                }
                 let tiled = match case.kernel {
                     FloatKernel::Tiled(tile) => Some(SgemmTiled::new(self.checker.jit, tile)?),
                     _ => None,
@@ -382,13 +397,19 @@ impl Bench<'_> {
                     row.mark = Some(Mark::Wrong);
                 }
                 self.keep(row, region)?;
-                if self.sweep.is_over() {
-                    return Ok(());
-                }
             }
         }
         Ok(())
     }
+}
+
+/// Kernels and libraries of a card.
+fn kernels() -> Vec<&'static str> {
+    let own = TABLE.iter().map(|variant| variant.kernel());
+    let mut all: Vec<&str> = own.chain(OTHER_KERNELS).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// Configurations and the share of their rows that get energy.

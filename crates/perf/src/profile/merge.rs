@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::dataset::Configurations;
+use crate::alike::OLDER_ROWS;
+use crate::dataset::{Configurations, check_vacant};
 use crate::{Dataset, Manifest, PerfError, Row, RowWriter};
 
 /// What was put together.
@@ -28,26 +29,11 @@ pub struct Merged {
 /// # Errors
 /// A folder that cannot be read, devices, drivers or protocols that differ, or a target that holds rows already.
 pub fn merge(folders: &[PathBuf], without: &[String], out: &Path) -> Result<Merged, PerfError> {
-    let sets: Vec<Dataset> = folders
-        .iter()
-        .map(|folder| Dataset::read(folder))
-        .collect::<Result<_, _>>()?;
+    check_vacant(out, "choose another --out")?;
+    let sets = Dataset::read_alike(folders)?;
     let Some(first) = sets.first() else {
-        return Ok(Merged {
-            rows: 0,
-            repeated: 0,
-            left_out: 0,
-        });
+        return Err(PerfError::no_folders());
     };
-    for (folder, set) in folders.iter().zip(&sets).skip(1) {
-        check_alike(&folders[0], first, folder, set)?;
-    }
-    if out.join("rows.csv").exists() {
-        return Err(PerfError::Malformed {
-            path: out.to_owned(),
-            what: "holds rows already; choose another --out".to_owned(),
-        });
-    }
     let manifest = manifest(&sets, first);
     let num_rows: usize = sets.iter().map(|set| set.rows.len()).sum();
     let is_kept = |row: &Row| {
@@ -59,7 +45,7 @@ pub fn merge(folders: &[PathBuf], without: &[String], out: &Path) -> Result<Merg
         kept += 1;
         all.take(row);
     }
-    let mut writer = RowWriter::open(out, &manifest)?;
+    let mut writer = RowWriter::create(out, &manifest)?;
     for row in &all.rows {
         writer.append(row)?;
     }
@@ -87,66 +73,8 @@ fn manifest(sets: &[Dataset], first: &Dataset) -> Manifest {
     let oldest = sets.iter().map(|set| set.manifest.protocol).min();
     if let Some(oldest) = oldest.filter(|&oldest| oldest < manifest.protocol) {
         manifest.method += &format!(
-            "; among them rows of protocol {oldest}, whose regions of energy are as short at the power limit as elsewhere \
-             (energy_window_s)"
+            "{OLDER_ROWS} {oldest}, whose regions of energy are as short at the power limit as elsewhere (energy_window_s)"
         );
     }
     manifest
-}
-
-/// The words of a method without what an earlier merge added.
-fn method(manifest: &Manifest) -> String {
-    let words = manifest.method.split("; among them rows of protocol").next();
-    words.unwrap_or_default().to_owned()
-}
-
-fn check_alike(left: &Path, first: &Dataset, right: &Path, other: &Dataset) -> Result<(), PerfError> {
-    let (a, b) = (&first.manifest, &other.manifest);
-    let differ = |name: &str, one: String, two: String| match one == two {
-        true => None,
-        false => Some(format!("{name} {one} and {two}")),
-    };
-    let memory = |bytes: usize| format!("{} GiB", bytes >> 30);
-    let what = differ("devices", a.machine.name.clone(), b.machine.name.clone())
-        .or_else(|| {
-            differ(
-                "kinds",
-                format!("{:?}", a.machine.kind),
-                format!("{:?}", b.machine.kind),
-            )
-        })
-        .or_else(|| {
-            differ(
-                "units",
-                a.machine.num_units.to_string(),
-                b.machine.num_units.to_string(),
-            )
-        })
-        .or_else(|| {
-            differ(
-                "memory",
-                memory(a.machine.memory_bytes),
-                memory(b.machine.memory_bytes),
-            )
-        })
-        .or_else(|| {
-            differ(
-                "power limits",
-                format!("{:?}", a.machine.power_limit_w),
-                format!("{:?}", b.machine.power_limit_w),
-            )
-        })
-        .or_else(|| differ("drivers", a.driver.clone(), b.driver.clone()))
-        .or_else(|| match a.protocol == b.protocol {
-            true => differ("methods", method(a), method(b)),
-            false => None,
-        })
-        .or_else(|| differ("operands", a.operands.clone(), b.operands.clone()));
-    what.map_or(Ok(()), |what| {
-        Err(PerfError::Mismatch {
-            left: left.to_owned(),
-            right: right.to_owned(),
-            what,
-        })
-    })
 }

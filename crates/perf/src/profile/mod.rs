@@ -22,13 +22,14 @@ mod merge;
 mod rapl;
 mod space;
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::dataset::{Configurations, check_same_machine};
-use crate::{Dataset, Layout, Manifest, Mark, PerfError, Row, RowWriter};
+use crate::dataset::{Configurations, check_vacant};
+use crate::{Dataset, Layout, Manifest, Mark, PerfError, Row, RowWriter, alike};
 
 pub use cpu::profile_cpu;
 #[cfg(feature = "cuda")]
@@ -47,6 +48,8 @@ pub struct ProfileOptions {
     pub space: Space,
     /// Folder of the rows.
     pub out: PathBuf,
+    /// Go on with that folder, and measure its unsteady rows again; otherwise it must not hold anything.
+    pub resume: bool,
     /// Folders of the same machine: only what they lack is measured.
     pub known: Vec<PathBuf>,
     /// Ends the sweep between two rows.
@@ -57,6 +60,31 @@ pub struct ProfileOptions {
     pub ticks: usize,
     /// `git describe` of the program.
     pub version: String,
+}
+
+impl ProfileOptions {
+    /// Refuses, before anything is measured, what would overwrite rows or measure nothing; `kernels` are those of the device.
+    fn check(&self, kernels: &[&str]) -> Result<(), PerfError> {
+        if !self.resume {
+            let advice = "add --resume to go on with it, or choose another --out";
+            check_vacant(&self.out, advice)?;
+        }
+        let begins_none = |start: &&String| !kernels.iter().any(|kernel| kernel.starts_with(start.as_str()));
+        match self.kernels.iter().find(begins_none) {
+            None => Ok(()),
+            Some(got) => Err(PerfError::UnknownKernel {
+                got: got.clone(),
+                hint: meant(got, kernels),
+            }),
+        }
+    }
+}
+
+/// "did you mean ...", with the kernels of the device.
+fn meant(got: &str, kernels: &[&str]) -> String {
+    let nearest = kernels.iter().min_by_key(|name| strsim::levenshtein(name, got));
+    let question = nearest.map_or(String::new(), |name| format!("did you mean {name}? "));
+    format!("{question}this device has {}", kernels.join(", "))
 }
 
 /// Who watches a sweep.
@@ -97,6 +125,12 @@ struct Sweep<'a> {
     writer: RowWriter,
     /// Rows of other folders.
     known: Configurations,
+    /// Configurations that an earlier run left without a sound time.
+    retries: HashSet<String>,
+    /// Whether those are measured again now.
+    is_retrying: bool,
+    /// Whether something was left out because the sweep had to end.
+    is_cut: bool,
     started: Instant,
     summary: ProfileSummary,
 }
@@ -111,14 +145,23 @@ impl<'a> Sweep<'a> {
         let mut known = Configurations::default();
         for folder in &options.known {
             let set = Dataset::read(folder)?;
-            check_same_machine(folder, &set.manifest, manifest)?;
+            alike::check((folder, &set.manifest), (&options.out, manifest))?;
             set.rows.into_iter().for_each(|row| known.take(row));
         }
+        let writer = match options.resume {
+            true => RowWriter::open(&options.out, manifest)?,
+            false => RowWriter::create(&options.out, manifest)?,
+        };
+        let rows = writer.rows().iter().chain(&known.rows);
+        let unsound = rows.filter(|row| matches!(row.mark, Some(Mark::Unsteady | Mark::NotRun)));
         Ok(Self {
             options,
             watch,
-            writer: RowWriter::open(&options.out, manifest)?,
+            retries: unsound.map(Row::key).collect(),
+            writer,
             known,
+            is_retrying: false,
+            is_cut: false,
             started: Instant::now(),
             summary: ProfileSummary::default(),
         })
@@ -130,21 +173,29 @@ impl<'a> Sweep<'a> {
         self.watch.stops() || self.options.budget.is_some_and(spent)
     }
 
+    /// Asked before each row: whether it may still be measured.
+    fn begins(&mut self) -> bool {
+        self.is_cut |= self.is_over();
+        !self.is_cut
+    }
+
     fn wants(&self, kernel: &str) -> bool {
         let kernels = &self.options.kernels;
         kernels.is_empty() || kernels.iter().any(|start| kernel.starts_with(start.as_str()))
     }
 
-    /// Whether the row is still to be measured: nobody has it, or it `lacks` something.
+    /// Whether the row is still to be measured: nobody has it, or it `lacks` something, or its turn to be tried again has come.
     fn lacks(&mut self, row: &Row, lacks: impl Fn(&Row) -> bool) -> bool {
         let key = row.key();
+        let is_retried = self.is_retrying && self.retries.contains(&key);
         let held = [self.writer.held(&key), self.known.get(&key)];
-        let is_enough = held.iter().flatten().any(|held| !lacks(held));
+        let is_enough = !is_retried && held.iter().flatten().any(|held| !lacks(held));
         self.summary.skipped_rows += usize::from(is_enough);
         !is_enough
     }
 
     fn keep(&mut self, row: &Row) -> Result<(), PerfError> {
+        let row = &possible(row.clone());
         let is_new = self.writer.append(row)?;
         self.summary.new_rows += usize::from(is_new);
         self.summary.new_energy_rows += usize::from(row.energy_j.is_some());
@@ -156,12 +207,24 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    fn ended(mut self, finished: bool) -> ProfileSummary {
-        self.summary.finished = finished;
+    fn ended(mut self) -> ProfileSummary {
+        self.summary.finished = !self.is_cut;
         self.summary.rows = self.writer.num_rows();
         self.summary.time_s = self.started.elapsed().as_secs_f64();
         self.summary
     }
+}
+
+/// What a row may keep: a counter that stood still or began again has shown no energy, and a clock that did shows no time.
+fn possible(mut row: Row) -> Row {
+    if row.check().is_err() {
+        (row.power_w, row.energy_j, row.energy_window_s, row.energy_runs) = (None, None, None, 0);
+    }
+    if row.check().is_err() {
+        (row.time_q1_s, row.time_s, row.time_q3_s) = (None, None, None);
+        row.mark = row.mark.or(Some(Mark::BelowResolution));
+    }
+    row
 }
 
 /// A row of which nothing is known but the product.
@@ -270,6 +333,20 @@ mod tests {
         assert_eq!(date(0), "1970-01-01");
         assert_eq!(date(19_782), "2024-02-29");
         assert_eq!(date(20_779), "2026-11-22");
+    }
+
+    #[test]
+    fn energy_of_a_counter_that_stood_still_and_a_time_of_nothing_are_not_kept() {
+        let mut row = blank_row("sgemm_tiled", (1, 1, 1));
+        row.verified = "naive".to_owned();
+        set_times(&mut row, vec![1e-3; 3]);
+        (row.power_w, row.energy_j) = (Some(0.0), Some(0.0));
+        let kept = possible(row.clone());
+        assert_eq!((kept.energy_j, kept.time_s, kept.mark), (None, Some(1e-3), None));
+        row.time_s = Some(0.0);
+        let kept = possible(row);
+        assert_eq!((kept.time_s, kept.mark), (None, Some(Mark::BelowResolution)));
+        assert_eq!(kept.check(), Ok(()));
     }
 
     #[test]
