@@ -377,7 +377,7 @@ fn sweep_is_finished_when_and_only_when_nothing_is_left() {
     };
     let (all, finished) = run("all", "600s");
     assert!(all > 2 && finished);
-    for (place, budget) in ["0.0001s", "0.001s", "0.05s", "0.1s", "0.2s"].iter().enumerate() {
+    for (place, budget) in ["0.0001s", "0.05s"].iter().enumerate() {
         let (rows, finished) = run(&format!("out{place}"), budget);
         assert_eq!(finished, rows == all, "{rows} of {all} rows in {budget}");
     }

@@ -12,6 +12,7 @@ use half::bf16;
 
 use super::rapl::Rapl;
 use super::set_times;
+use crate::learn::Random;
 use crate::{Mark, PerfError, Row};
 
 /// Copies of the weights pass this size together, so that they come from memory as a model's do: on a Xeon whose cores share
@@ -69,13 +70,8 @@ impl CpuOp {
 }
 
 fn random(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed;
-    move || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+    let mut random = Random::new(seed, 0);
+    move || random.next()
 }
 
 /// Floats of mean 0 and variance 1, nearly normal.

@@ -2,35 +2,26 @@
 
 use std::time::Duration;
 
-use dualgrain_format::{GemmShape, GroupSize};
 use dualgrain_kernels::cuda::{
-    Analytic, Arena, Blend, Cost as _, CublasType, CudaError, Device, DeviceInfo, Freivalds, Gemm,
-    GemmConfig, GemmProblem, GroupLength, Jit, Nvml, Output, PackedLinear, RandomOperands, SgemmTiled, TABLE,
-    Variant, enumerate, enumerate_all, rotation_copies,
+    Arena, Blend, Buffer, CublasType, Device, Freivalds, Gemm, GemmConfig, GemmProblem, Jit, Nvml,
+    PackedLinear, RandomOperands, SgemmTiled, rotation_copies,
 };
-use dualgrain_kernels::naive::Transposes;
 
-use super::gpu_check::{Checker, FloatBuffers, IntegerTruth, verified_by};
+use super::gpu_check::{Checker, FloatBuffers, FloatTruth, IntegerTruth, verified_by};
 use super::gpu_machine::{Libraries, libraries, manifest};
 use super::gpu_meter::{Meter, Region, Subject};
-use super::space::{Configs, FloatCase, FloatKernel, Task, hash};
-use super::{ProfileOptions, ProfileSummary, Sweep, Watch, blank_row};
-use crate::{Cut, Layout, Mark, PerfError, Row};
+use super::gpu_rows::{
+    configs, draws_energy, float_row, float_share, int8_row, kernels, kind_of, output_of, problem,
+    set_occupancy, set_tiled, transposes, w4a8_row,
+};
+use super::space::{FloatCase, FloatKernel, Task, hash};
+use super::{ProfileOptions, ProfileSummary, Sweep, Watch};
+use crate::{Layout, Mark, PerfError, Row};
 
 /// Memory for operands: enough for every product of the default space.
 const ARENA_BYTES: usize = 20 << 30;
-/// Configurations that would take longer are not worth their time.
-const MOST_TIME_S: f64 = 0.02;
-/// Of those that are out of proportion, only such as take no more than so many times the best.
-const MOST_TIMES_BEST: f64 = 6.0;
 /// Copies that rotate, at most.
 const MOST_COPIES: usize = 1_000;
-/// Threads a multiprocessor holds.
-const SM_THREADS: f64 = 2_048.0;
-/// Energy is measured oftener where the choice of a kernel is close, and less often elsewhere.
-const CLOSE: f64 = 1.25;
-const CLOSE_WEIGHT: f64 = 2.0;
-const FAR_WEIGHT: f64 = 0.7;
 
 /// Measures products on card `index`.
 ///
@@ -80,15 +71,6 @@ pub(super) fn open_meter<'a>(device: &'a Device, ticks: usize, watch: &dyn Watch
     }
     Meter::new(device, card.ok(), ticks)
 }
-
-/// What is measured besides the project's 4-bit products.
-const OTHER_KERNELS: [&str; 5] = [
-    "cublaslt_int8",
-    "cublas_bf16",
-    "cublas_f16",
-    "cublas_f32",
-    "sgemm_tiled",
-];
 
 struct Bench<'a> {
     checker: Checker<'a>,
@@ -360,222 +342,53 @@ impl Bench<'_> {
                 if !self.sweep.begins() {
                     return Ok(());
                 }
-                let tiled = match case.kernel {
-                    FloatKernel::Tiled(tile) => Some(SgemmTiled::new(self.checker.jit, tile)?),
-                    _ => None,
-                };
-                let launch = |i: usize| match (&tiled, &self.libraries.cublas) {
-                    (Some(tiled), _) => {
-                        tiled.launch(transposes, task.shape, case.blend, [&a, &weights[i], &d])
-                    }
-                    (None, Some(cublas)) => {
-                        cublas.launch(kind, transposes, task.shape, case.blend, [&a, &weights[i], &d])
-                    }
-                    (None, None) => Ok(()),
-                };
-                let mut row = row.clone();
-                if let Some(tiled) = &tiled {
-                    set_tiled(&mut row, tiled, self.checker.device)?;
-                }
-                let blend = Blend {
-                    alpha: case.blend.0,
-                    beta: case.blend.1,
-                };
-                let mut region = None;
-                let right = self
-                    .checker
-                    .floats_are_right(&truth, &buffers, task.shape, blend, &launch)?;
-                if right {
-                    row.verified = verified_by(task.shape);
-                    let energy = self.draws_energy(&row, float_share(task, case));
-                    let subject = Subject {
-                        launch: &launch,
-                        copies: weights.len(),
-                    };
-                    region = self.meter.measure(&mut row, &subject, energy)?;
-                } else {
-                    row.mark = Some(Mark::Wrong);
-                }
-                self.keep(row, region)?;
+                self.float(task, (case, row.clone()), &truth, (&buffers, &weights))?;
             }
         }
         Ok(())
     }
-}
 
-/// Kernels and libraries of a card.
-fn kernels() -> Vec<&'static str> {
-    let own = TABLE.iter().map(|variant| variant.kernel());
-    let mut all: Vec<&str> = own.chain(OTHER_KERNELS).collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-/// Configurations and the share of their rows that get energy.
-fn configs(task: &Task, problem: &GemmProblem, info: &DeviceInfo) -> Vec<(GemmConfig, f64)> {
-    let time_s = |config: &GemmConfig| Analytic.time_s(problem, config, info);
-    let mut sensible = enumerate(problem, info);
-    sensible.sort_by(|a, b| time_s(a).total_cmp(&time_s(b)));
-    let best_s = sensible.first().map_or(0.0, time_s);
-    let others = enumerate_all(problem, info).into_iter();
-    let others = others.filter(|config| !sensible.contains(config) && time_s(config) < MOST_TIME_S);
-    let chosen = match task.configs {
-        Configs::Sensible => sensible.clone(),
-        Configs::All => sensible.iter().copied().chain(others).collect(),
-        Configs::Some(0) => Vec::new(),
-        Configs::Some(count) => {
-            let order = |config: &GemmConfig| hash(3, &format!("{:?} {config}", task.shape));
-            // The likeliest first, then a draw of the rest, then some that are out of proportion.
-            let (head, tail) = sensible.split_at(sensible.len().min(count / 3));
-            let mut tail = tail.to_vec();
-            tail.sort_by_key(order);
-            tail.truncate((count - count / 6).saturating_sub(head.len()));
-            let mut odd: Vec<_> = others
-                .filter(|config| time_s(config) < MOST_TIMES_BEST * best_s)
-                .collect();
-            odd.sort_by_key(order);
-            odd.truncate(count - head.len() - tail.len());
-            head.iter().copied().chain(tail).chain(odd).collect()
-        }
-    };
-    let share = |config: &GemmConfig| {
-        let weight = if time_s(config) < CLOSE * best_s {
-            CLOSE_WEIGHT
-        } else {
-            FAR_WEIGHT
+    /// One kernel on operands whose product is known.
+    fn float(
+        &mut self,
+        task: &Task,
+        (case, mut row): (&FloatCase, Row),
+        truth: &FloatTruth,
+        (buffers, weights): (&FloatBuffers<'_>, &[Buffer]),
+    ) -> Result<(), PerfError> {
+        let (shape, transposes) = (task.shape, transposes(case.layout));
+        let tiled = match case.kernel {
+            FloatKernel::Tiled(tile) => Some(SgemmTiled::new(self.checker.jit, tile)?),
+            _ => None,
         };
-        weight * task.energy_share
-    };
-    chosen
-        .into_iter()
-        .map(|config| (config, share(&config)))
-        .collect()
-}
-
-/// Whether the row's energy is measured too: drawn by its key, so that every run draws alike.
-fn draws_energy(seed: u64, row: &Row, share: f64) -> bool {
-    let draw = hash(seed, &row.key()) as f64 / u64::MAX as f64;
-    draw < share
-}
-
-/// Share of a float product's rows with energy: more of those like the project's own.
-fn float_share(task: &Task, case: &FloatCase) -> f64 {
-    let plain = case.layout == Layout::Nt && case.blend == (1.0, 0.0);
-    task.energy_share * if plain { CLOSE_WEIGHT } else { FAR_WEIGHT }
-}
-
-fn problem(task: &Task) -> Result<GemmProblem, CudaError> {
-    let (m, n, k) = task.shape;
-    let group = match task.group_size {
-        0 => GroupLength::Channel,
-        size => GroupLength::of(GroupSize::Along(size))?,
-    };
-    let output = match task.output {
-        "f32" => Output::F32,
-        "f16" => Output::F16,
-        _ => Output::Bf16,
-    };
-    Ok(GemmProblem {
-        shape: GemmShape { m, n, k },
-        group,
-        output,
-    })
-}
-
-fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, info: &DeviceInfo) -> Row {
-    let geometry = config.geometry(problem, info);
-    let variant = config.variant;
-    let mut row = blank_row(variant.kernel(), task.shape);
-    row.config = config.to_string();
-    row.group_size = task.group_size;
-    row.output = task.output.to_owned();
-    (row.tile_m, row.tile_n, row.tile_k) = (variant.tile_m(), variant.tile_n(), 128);
-    (row.stages, row.split_k) = match variant {
-        Variant::Gemm(gemm) | Variant::FloatScales(gemm) => {
-            (gemm.stages(problem.group, problem.output), gemm.split_k)
+        let launch = |i: usize| {
+            let operands = [buffers.a, &weights[i], buffers.d];
+            match (&tiled, &self.libraries.cublas) {
+                (Some(tiled), _) => tiled.launch(transposes, shape, case.blend, operands),
+                (None, Some(cublas)) => cublas.launch(buffers.kind, transposes, shape, case.blend, operands),
+                (None, None) => Ok(()),
+            }
+        };
+        if let Some(tiled) = &tiled {
+            set_tiled(&mut row, tiled, self.checker.device)?;
         }
-        Variant::Gemv(gemv) => (gemv.depth, gemv.warps),
-        Variant::Ampere(ampere) => (ampere.stages, 1),
-    };
-    row.threads = variant.threads();
-    row.cluster = geometry.launch.cluster as usize;
-    row.cut = match config.split {
-        dualgrain_kernels::cuda::Split::Whole => Cut::Whole,
-        dualgrain_kernels::cuda::Split::Tail => Cut::Tail,
-        dualgrain_kernels::cuda::Split::All => Cut::All,
-    };
-    row.ctas = geometry.launch.grid[0] as usize;
-    row.shared_bytes = geometry.launch.shared_bytes;
-    row
-}
-
-fn int8_row(task: &Task) -> Row {
-    let mut row = blank_row("cublaslt_int8", task.shape);
-    row.output = "i32".to_owned();
-    row
-}
-
-fn kind_of(kernel: FloatKernel) -> CublasType {
-    match kernel {
-        FloatKernel::CublasBf16 => CublasType::Bf16,
-        FloatKernel::CublasF16 => CublasType::F16,
-        FloatKernel::CublasF32 | FloatKernel::Tiled(_) => CublasType::F32,
-    }
-}
-
-fn output_of(kind: CublasType) -> Output {
-    match kind {
-        CublasType::F32 => Output::F32,
-        CublasType::F16 => Output::F16,
-        CublasType::Bf16 => Output::Bf16,
-    }
-}
-
-fn float_row(shape: (usize, usize, usize), case: &FloatCase) -> Row {
-    let (kernel, output) = match case.kernel {
-        FloatKernel::CublasBf16 => ("cublas_bf16", "bf16"),
-        FloatKernel::CublasF16 => ("cublas_f16", "f16"),
-        FloatKernel::CublasF32 => ("cublas_f32", "f32"),
-        FloatKernel::Tiled(_) => ("sgemm_tiled", "f32"),
-    };
-    let mut row = blank_row(kernel, shape);
-    row.layout = case.layout;
-    (row.alpha, row.beta) = (f64::from(case.blend.0), f64::from(case.blend.1));
-    row.output = output.to_owned();
-    if let FloatKernel::Tiled(tile) = case.kernel {
-        row.config = format!("tile{tile}");
-        (row.tile_m, row.tile_n, row.tile_k) = (tile, tile, tile);
-        (row.stages, row.cluster, row.split_k) = (1, 1, 1);
-        row.threads = tile * tile;
-    }
-    row
-}
-
-fn set_tiled(row: &mut Row, tiled: &SgemmTiled, device: &Device) -> Result<(), CudaError> {
-    let kernel = tiled.kernel();
-    row.ctas = tiled.geometry((row.m, row.n))?.grid[0] as usize;
-    row.shared_bytes = tiled.shared_bytes();
-    row.registers = kernel.num_registers() as usize;
-    row.ctas_per_sm = kernel.blocks_per_sm(row.threads, 0)?;
-    set_occupancy(row, device);
-    Ok(())
-}
-
-/// Occupancy and waves of a row whose CTAs are known.
-fn set_occupancy(row: &mut Row, device: &Device) {
-    // A CTA's threads count in whole warps.
-    row.occupancy = (row.ctas_per_sm * row.threads.next_multiple_of(32)) as f64 / SM_THREADS;
-    let resident = row.ctas_per_sm * device.info().num_sms;
-    row.waves = row.ctas as f64 / resident.max(1) as f64;
-}
-
-fn transposes(layout: Layout) -> Transposes {
-    match layout {
-        Layout::Nn => Transposes { a: false, b: false },
-        Layout::Nt => Transposes { a: false, b: true },
-        Layout::Tn => Transposes { a: true, b: false },
-        Layout::Tt => Transposes { a: true, b: true },
+        let blend = Blend {
+            alpha: case.blend.0,
+            beta: case.blend.1,
+        };
+        let checker = &self.checker;
+        if !checker.floats_are_right(truth, buffers, shape, blend, &launch)? {
+            row.mark = Some(Mark::Wrong);
+            return self.keep(row, None);
+        }
+        row.verified = verified_by(shape);
+        let energy = self.draws_energy(&row, float_share(task, case));
+        let subject = Subject {
+            launch: &launch,
+            copies: weights.len(),
+        };
+        let region = self.meter.measure(&mut row, &subject, energy)?;
+        self.keep(row, region)
     }
 }
 
@@ -583,6 +396,7 @@ fn transposes(layout: Layout) -> Transposes {
 mod tests {
     use super::*;
     use crate::Space;
+    use dualgrain_kernels::cuda::DeviceInfo;
     use std::collections::HashSet;
 
     fn h200() -> DeviceInfo {

@@ -17,6 +17,8 @@ mod gpu_machine;
 #[cfg(feature = "cuda")]
 mod gpu_meter;
 #[cfg(feature = "cuda")]
+mod gpu_rows;
+#[cfg(feature = "cuda")]
 mod gpu_truth;
 mod merge;
 mod rapl;
