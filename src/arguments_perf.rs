@@ -16,8 +16,8 @@ pub struct Fit {
     /// Folders that `profile` wrote, all of one machine.
     #[arg(value_name = "DATA", required_unless_present = "paper_log")]
     pub data: Vec<PathBuf>,
-    /// The model file to write.
-    #[arg(long, value_name = "MODEL", required_unless_present = "paper_log")]
+    /// The model file to write; without it the fit is only judged.
+    #[arg(long, value_name = "MODEL")]
     pub out: Option<PathBuf>,
     /// What learns.
     #[arg(long, value_enum, default_value_t = Learner::Boost)]
@@ -50,7 +50,7 @@ pub struct Run {
     /// A kernel (gemm_w4a8_sm90), or all that multiply a type (w4a8, bf16, int8).
     #[arg(long, default_value = "w4a8", value_name = "NAME")]
     pub kernel: String,
-    /// Machine whose fitted model comes with the program.
+    /// Machine whose fitted model comes with the program; `cpu` is the kind of CPU the project was measured on.
     #[arg(long, default_value = "h200", value_name = "MACHINE")]
     pub device: String,
     /// Another fitted model.

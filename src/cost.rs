@@ -10,24 +10,23 @@ use dualgrain_perf::cost::{self, BatchCost, Cost, Linear, Network, Prices, Reque
 use dualgrain_perf::plot::quantity;
 use dualgrain_perf::{Interval, Model};
 
-use crate::arguments::{Kv, LmHead};
+use crate::arguments::{Common, Kv, LmHead};
 use crate::arguments_perf::{Cost as Options, CostScheme};
+use crate::predict::shipped;
 use crate::select::by;
 use crate::terminal::{Terminal, table};
-
-/// The kind of CPU that `--device cpu` means.
-const CPU: &str = "xeon-amx";
 
 /// Weights that share a group scale where the folder does not say.
 const GROUP_SIZE: usize = 128;
 
 /// Prices the model and prints the answer.
-pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
+pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()> {
     let model = fitted(options)?;
     let (config, name) = read_config(&options.model)?;
     let network = network(&config, name);
     let request = request(options, &config);
-    let prices = &mut Prices::of_model(&model, request.group_size, by(options.by));
+    let threads = (common.threads > 0).then_some(common.threads);
+    let prices = &mut Prices::of_model(&model, request.group_size, by(options.by), threads)?;
     let cost = cost::cost(&network, model.machine(), &request, prices)?;
     if let Some(path) = &options.html {
         std::fs::write(path, cost::page(&cost)).with_context(|| format!("writing {}", path.display()))?;
@@ -37,10 +36,9 @@ pub fn run(options: &Options, terminal: &Terminal) -> Result<()> {
 }
 
 fn fitted(options: &Options) -> Result<Model> {
-    Ok(match (&options.fitted, options.device.as_str()) {
-        (Some(path), _) => Model::read(path)?,
-        (None, "cpu") => Model::shipped(CPU)?,
-        (None, machine) => Model::shipped(machine)?,
+    Ok(match &options.fitted {
+        Some(path) => Model::read(path)?,
+        None => shipped(&options.device)?,
     })
 }
 
@@ -163,7 +161,12 @@ fn cache(asked: Option<Kv>, stored: Option<CacheScheme>, scheme: Scheme) -> Cach
 fn text(cost: &Cost) -> String {
     let mut text = format!(
         "{} on {}: {} linears, {} output layer, prompts of {} tokens, {} generated\n\n",
-        cost.model, cost.machine, cost.scheme, cost.head_scheme, cost.prompt_tokens, cost.generate_tokens
+        cost.model,
+        cost.machine_words(),
+        cost.scheme,
+        cost.head_scheme,
+        cost.prompt_tokens,
+        cost.generate_tokens
     );
     let rows: Vec<_> = cost.batches.iter().map(figures).collect();
     let header = [
@@ -174,9 +177,11 @@ fn text(cost: &Cost) -> String {
         "90 %",
         "J/token",
         "90 %",
+        "J/prompt token",
         "memory",
         "fits",
         "estimated",
+        "extrapolated",
     ];
     text += &table(&header, &rows);
     for batch in &cost.batches {
@@ -187,6 +192,9 @@ fn text(cost: &Cost) -> String {
             100.0 * batch.estimated_share,
             estimates(batch)
         );
+    }
+    if cost.batches.iter().any(|batch| batch.extrapolated_share > 0.0) {
+        text += "\nExtrapolated products lie outside what was measured: as far as they reach, the intervals of the totals promise nothing.\n";
     }
     text += "\n";
     for assumption in &cost.assumptions {
@@ -209,10 +217,13 @@ fn figures(batch: &BatchCost) -> Vec<String> {
     row.extend(pair(Some(batch.time_to_first_token_s), "s"));
     row.extend(pair(batch.decode_tokens_per_s, ""));
     row.extend(pair(batch.joules_per_token, "J"));
+    let prompt = batch.prompt_joules_per_token;
     row.extend([
+        prompt.map_or("-".to_owned(), |energy| quantity(energy.value, "J")),
         quantity(memory.total_bytes as f64, "B"),
         fits.to_owned(),
         format!("{:.0} %", 100.0 * batch.estimated_share),
+        format!("{:.0} %", 100.0 * batch.extrapolated_share),
     ]);
     row
 }

@@ -101,8 +101,8 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Fit(options) => fit::run(&options, &cli.common, terminal),
         Verb::Select(options) => select::run(&options, &cli.common, terminal),
         Verb::Profile(options) => profile::run(&options, &cli.common, terminal),
-        Verb::Predict(options) => predict::run(&options, terminal),
-        Verb::Cost(options) => cost::run(&options, terminal),
+        Verb::Predict(options) => predict::run(&options, &cli.common, terminal),
+        Verb::Cost(options) => cost::run(&options, &cli.common, terminal),
         Verb::Report(options) => report::run(&options, &cli.common, terminal),
         Verb::Doctor => doctor::run(&cli.common, terminal),
         Verb::Completions { shell } => {

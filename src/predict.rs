@@ -1,9 +1,10 @@
 //! `predict`: what a product costs in every configuration of a kernel, or in one.
 
-use anyhow::{Result, bail};
-use dualgrain_perf::{By, ConfigFacts, Interval, Layout, Model, Prediction, Product, Query};
+use anyhow::{Result, bail, ensure};
+use dualgrain_perf::{By, ConfigFacts, Interval, Layout, MachineKind, Model, Prediction, Product, Query};
 use serde::Serialize;
 
+use crate::arguments::Common;
 use crate::arguments_perf::{Predict, Run};
 use crate::terminal::{Terminal, table};
 
@@ -42,13 +43,14 @@ impl<'a> Row<'a> {
 }
 
 /// Predicts and prints.
-pub fn run(options: &Predict, terminal: &Terminal) -> Result<()> {
+pub fn run(options: &Predict, common: &Common, terminal: &Terminal) -> Result<()> {
     let model = model(&options.run)?;
     let product = product(&options.run, (options.m, options.n, options.k))?;
     let predictions = match &options.config {
         Some(config) => vec![one(&model, &options.run.kernel, config, product)?],
         None => {
             let ranked = model.ranked(&options.run.kernel, &product, By::Time)?;
+            let ranked = of_threads(&model, ranked, common.threads)?;
             ranked.iter().map(Row::new).collect()
         }
     };
@@ -67,8 +69,34 @@ pub fn run(options: &Predict, terminal: &Terminal) -> Result<()> {
 pub fn model(run: &Run) -> Result<Model> {
     Ok(match &run.model {
         Some(path) => Model::read(path)?,
-        None => Model::shipped(&run.device)?,
+        None => shipped(&run.device)?,
     })
+}
+
+/// The kind of CPU that `--device cpu` means.
+const CPU: &str = "xeon-amx";
+
+/// The model that comes with the program for a machine.
+pub fn shipped(device: &str) -> Result<Model> {
+    let machine = if device == "cpu" { CPU } else { device };
+    Ok(Model::shipped(machine)?)
+}
+
+/// Those of a CPU's configurations that run on as many threads as `--threads` says; all where it says nothing.
+pub fn of_threads<'a>(
+    model: &Model,
+    mut ranked: Vec<(&'a ConfigFacts, Prediction)>,
+    threads: usize,
+) -> Result<Vec<(&'a ConfigFacts, Prediction)>> {
+    if threads > 0 && model.machine().kind == MachineKind::Cpu {
+        ranked.retain(|(facts, _)| facts.threads == threads);
+        ensure!(
+            !ranked.is_empty(),
+            "--threads {threads}: nothing was measured with so many threads on {}",
+            model.machine().name
+        );
+    }
+    Ok(ranked)
 }
 
 /// The product that was asked for.

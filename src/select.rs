@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::arguments::Common;
 use crate::arguments_perf::{Aim, Select};
-use crate::predict::{Row, model, product};
+use crate::predict::{Row, model, of_threads, product};
 use crate::terminal::{Terminal, table};
 
 /// Products a text shows.
@@ -42,6 +42,7 @@ pub fn run(options: &Select, common: &Common, terminal: &Terminal) -> Result<()>
     };
     let product = product(&options.run, (m, n, k))?;
     let ranked = model.ranked(&options.run.kernel, &product, by(options.by))?;
+    let ranked = of_threads(&model, ranked, common.threads)?;
     let choice = Choice {
         machine: &model.machine().name,
         by: name(options.by),

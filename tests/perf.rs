@@ -233,6 +233,46 @@ fn cost_in_other_schemes_takes_other_kernels_and_more_memory() {
 }
 
 #[test]
+fn cost_on_a_cpu_is_that_of_the_threads_it_names() {
+    let folder = config("threads", LLAMA_3_70B);
+    let of = |threads: &[&str]| {
+        let arguments = [
+            &["cost", text(&folder), "--device", "cpu", "--batch", "1", "--json"][..],
+            threads,
+        ];
+        json(&arguments.concat())
+    };
+    let speed = |cost: &Value| {
+        cost["batches"][0]["decode_tokens_per_s"]["value"]
+            .as_f64()
+            .unwrap()
+    };
+    let (one, two, usual) = (of(&["--threads", "1"]), of(&["--threads", "2"]), of(&[]));
+    assert_eq!(
+        (&one["threads"], &two["threads"], &usual["threads"]),
+        (&1.into(), &2.into(), &2.into())
+    );
+    assert!(speed(&two) > 1.2 * speed(&one) && speed(&usual) == speed(&two));
+    for line in one["batches"][0]["products"].as_array().unwrap() {
+        assert_eq!(line["config"], "t1");
+    }
+    let words = dualgrain(&["cost", text(&folder), "--device", "cpu", "--batch", "1"]);
+    assert!(String::from_utf8_lossy(&words.stdout).contains("(2 threads)"));
+    let three = failure(&["cost", text(&folder), "--device", "cpu", "--threads", "3"]);
+    assert!(
+        three.contains("--threads is 3") && three.contains("1, 2"),
+        "{three}"
+    );
+    let product = ["--m", "1", "--n", "2048", "--k", "2048", "--device", "cpu"];
+    for verb in ["predict", "select"] {
+        let arguments = [&[verb][..], &product, &["--threads", "1"]].concat();
+        let output = dualgrain(&arguments);
+        let words = String::from_utf8_lossy(&output.stdout);
+        assert!(words.contains(" t1 ") && !words.contains(" t2 "), "{words}");
+    }
+}
+
+#[test]
 fn what_cannot_be_priced_is_refused_in_words() {
     let folder = config("unpriced", LLAMA_3_70B);
     let model = text(fitted());

@@ -10,6 +10,7 @@ mod picture;
 mod price;
 mod request;
 mod sum;
+mod threads;
 
 use serde::Serialize;
 
@@ -32,6 +33,8 @@ pub struct Cost {
     pub model: String,
     /// The machine, as it names itself.
     pub machine: String,
+    /// Threads of a CPU; absent for a GPU.
+    pub threads: Option<usize>,
     /// How linears are stored and multiplied.
     pub scheme: Scheme,
     /// The same for the output layer.
@@ -48,6 +51,17 @@ pub struct Cost {
     pub assumptions: Vec<String>,
 }
 
+impl Cost {
+    /// The machine, and how many of its threads.
+    pub fn machine_words(&self) -> String {
+        match self.threads {
+            None => self.machine.clone(),
+            Some(1) => format!("{} (1 thread)", self.machine),
+            Some(threads) => format!("{} ({threads} threads)", self.machine),
+        }
+    }
+}
+
 /// The answer for one batch size.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BatchCost {
@@ -59,12 +73,13 @@ pub struct BatchCost {
     pub decode_tokens_per_s: Option<Interval>,
     /// From the prompts to the last token.
     pub total_time_s: Interval,
-    /// Joules from the prompts to the last token by all tokens generated; absent where the machine shows no energy.
+    /// Joules of a token while generating, the prompts left out as they are in `decode_tokens_per_s`; absent where the machine
+    /// shows no energy, or only the first token is asked for.
     pub joules_per_token: Option<Interval>,
-    /// The same without the prompts.
-    pub decode_joules_per_token: Option<Interval>,
     /// Joules of the prompts by their tokens.
     pub prompt_joules_per_token: Option<Interval>,
+    /// Joules from the prompts to the last token by all tokens generated.
+    pub total_joules_per_token: Option<Interval>,
     /// Memory that is held.
     pub memory: Memory,
     /// The most expensive products of the whole run, first the worst.
@@ -73,6 +88,8 @@ pub struct BatchCost {
     pub estimates: Vec<Line>,
     /// Share of the whole time that estimates stand for.
     pub estimated_share: f64,
+    /// Share of the whole time of products outside what was measured: that far, the intervals of the sums promise nothing.
+    pub extrapolated_share: f64,
 }
 
 /// Something that costs time.
@@ -133,20 +150,24 @@ pub fn cost(
     prices: &mut Prices<'_>,
 ) -> Result<Cost, PerfError> {
     request.check(network)?;
+    let threads = prices.threads();
+    let limited = threads.map(|threads| threads::limited(machine, threads));
+    let limited = limited.as_ref().unwrap_or(machine);
     let batches = request
         .batches
         .iter()
-        .map(|&batch| batch_cost(network, machine, request, batch, prices));
+        .map(|&batch| batch_cost(network, limited, request, batch, prices));
     Ok(Cost {
         model: network.name.clone(),
         machine: machine.name.clone(),
+        threads,
         scheme: request.scheme,
         head_scheme: request.head_scheme,
         prompt_tokens: request.prompt_tokens,
         generate_tokens: request.generate_tokens,
         step_tokens: request.step_tokens,
         batches: batches.collect::<Result<_, _>>()?,
-        assumptions: assumptions(machine, request),
+        assumptions: assumptions(machine, limited, request, threads),
     })
 }
 
@@ -183,11 +204,16 @@ fn batch_cost(
         time_to_first_token_s: time(&lines, Some(Phase::Prompt)),
         decode_tokens_per_s,
         total_time_s: total,
-        joules_per_token: each(energy(&lines, None), generated),
-        decode_joules_per_token: each(energy(&lines, Some(Phase::Decode)), decoded),
+        joules_per_token: each(energy(&lines, Some(Phase::Decode)), decoded),
         prompt_joules_per_token: each(energy(&lines, Some(Phase::Prompt)), batch * request.prompt_tokens),
+        total_joules_per_token: each(energy(&lines, None), generated),
         memory: Memory::new(network, machine, request, batch),
         estimated_share: estimates.iter().map(|line| line.share).sum(),
+        extrapolated_share: products
+            .iter()
+            .filter(|line| line.extrapolated)
+            .map(|line| line.share)
+            .sum(),
         products: products.into_iter().take(MOST_EXPENSIVE).collect(),
         estimates,
     })
@@ -258,7 +284,12 @@ fn energy(lines: &[Line], phase: Option<Phase>) -> Option<Interval> {
     Some(sum.interval())
 }
 
-fn assumptions(machine: &Machine, request: &Request) -> Vec<String> {
+fn assumptions(
+    machine: &Machine,
+    limited: &Machine,
+    request: &Request,
+    threads: Option<usize>,
+) -> Vec<String> {
     let runs = match machine.kind {
         MachineKind::Gpu => {
             "Costs on a GPU are those of the products as they were measured on that card, put together; this project's engine runs \
@@ -266,7 +297,7 @@ fn assumptions(machine: &Machine, request: &Request) -> Vec<String> {
         }
         MachineKind::Cpu => "Costs are those of the products as measured on that machine, put together.",
     };
-    vec![
+    let mut all = vec![
         runs.to_owned(),
         format!(
             "All prompts start together and are read in steps of at most {} tokens; logits are computed for the last token of each \
@@ -276,8 +307,10 @@ fn assumptions(machine: &Machine, request: &Request) -> Vec<String> {
         "Intervals of products are the fitted model's 90 % intervals. In sums the errors of one kernel are taken as fully \
          correlated (they add up), those of different kernels as independent (root of the sum of squares)."
             .to_owned(),
-        estimate::assumption(machine, request),
-    ]
+        estimate::assumption(limited, request),
+    ];
+    all.extend(threads.and_then(|threads| threads::assumption(machine, threads)));
+    all
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ const SIZE: (f64, f64) = (420.0, 260.0);
 /// The page's HTML: figures over batch sizes, the most expensive products of the first and the last batch size, all numbers.
 pub fn page(cost: &Cost) -> String {
     let facts = [
-        ("machine", cost.machine.clone()),
+        ("machine", cost.machine_words()),
         (
             "scheme",
             format!("{}, output layer {}", cost.scheme, cost.head_scheme),
@@ -39,7 +39,7 @@ pub fn page(cost: &Cost) -> String {
         over_batches(
             cost,
             "Energy of a generated token",
-            "energy a token, prompt included",
+            "energy a token, without the prompts",
             "J",
             &|b| b.joules_per_token,
         ),
@@ -48,7 +48,8 @@ pub fn page(cost: &Cost) -> String {
     page = page.section(
         "batches",
         "Over batch sizes",
-        "Lines are predictions, bands their 90 % intervals (sums as said at the end).",
+        "Lines are predictions, bands their 90 % intervals (sums as said at the end). They promise nothing for the share of the time that the \
+         table says lies outside what was measured.",
         &grid(&pictures),
     );
     page = page.section("table", "All figures", "", &figures_table(cost));
@@ -267,9 +268,12 @@ fn figures_table(cost: &Cost) -> String {
             with_interval(&b.time_to_first_token_s, "s"),
             optional(&b.decode_tokens_per_s, "tok/s"),
             optional(&b.joules_per_token, "J"),
+            optional(&b.prompt_joules_per_token, "J"),
+            optional(&b.total_joules_per_token, "J"),
             quantity(b.memory.total_bytes as f64, "B"),
             if b.memory.fits { "yes" } else { "no" }.to_owned(),
             format!("{:.0} %", 100.0 * b.estimated_share),
+            format!("{:.0} %", 100.0 * b.extrapolated_share),
         ]
     });
     let header = [
@@ -277,9 +281,12 @@ fn figures_table(cost: &Cost) -> String {
         "time to first token",
         "generation",
         "energy a token",
+        "a token of the prompts",
+        "a token, prompts included",
         "memory",
         "fits",
-        "of it estimated",
+        "time estimated",
+        "time outside what was measured",
     ];
     table(&header, &rows.collect::<Vec<_>>())
 }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Scheme;
-use crate::{By, Model, PerfError, Prediction, Product};
+use super::{Scheme, threads};
+use crate::{By, ConfigFacts, Model, PerfError, Prediction, Product};
 
 /// The way to run a product, and what it costs.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +22,7 @@ type Ask<'a> = dyn FnMut(Scheme, [usize; 3]) -> Result<Price, PerfError> + 'a;
 /// Prices of products, remembered: batch sizes and steps share many.
 pub struct Prices<'a> {
     ask: Box<Ask<'a>>,
+    threads: Option<usize>,
     known: HashMap<(Scheme, [usize; 3]), Price>,
 }
 
@@ -30,20 +31,39 @@ impl<'a> Prices<'a> {
     pub fn new(ask: impl FnMut(Scheme, [usize; 3]) -> Result<Price, PerfError> + 'a) -> Self {
         Self {
             ask: Box::new(ask),
+            threads: None,
             known: HashMap::new(),
         }
     }
 
     /// Prices of a fitted model: of all kernels that multiply in the scheme, each in its best size, the least. 4-bit weights
-    /// come in groups of `group_size`.
-    pub fn of_model(model: &'a Model, group_size: usize, by: By) -> Self {
-        Self::new(move |scheme, [m, n, k]| {
+    /// come in groups of `group_size`. On a CPU all run on as many `threads`, by default the most that were measured.
+    ///
+    /// # Errors
+    /// A number of threads that was not measured.
+    pub fn of_model(
+        model: &'a Model,
+        group_size: usize,
+        by: By,
+        threads: Option<usize>,
+    ) -> Result<Self, PerfError> {
+        let threads = threads::of_model(model, threads)?;
+        let ask = move |scheme, [m, n, k]: [usize; 3]| {
             let product = Product {
                 group_size: if scheme == Scheme::W4a8 { group_size } else { 0 },
                 ..Product::new(m, n, k)
             };
-            least(model, scheme, &product, by)
+            least(model, scheme, &product, by, threads)
+        };
+        Ok(Self {
+            threads,
+            ..Self::new(ask)
         })
+    }
+
+    /// Threads of a CPU that all products run on.
+    pub fn threads(&self) -> Option<usize> {
+        self.threads
     }
 
     /// The price of a product.
@@ -60,14 +80,36 @@ impl<'a> Prices<'a> {
     }
 }
 
-fn least(model: &Model, scheme: Scheme, product: &Product<'_>, by: By) -> Result<Price, PerfError> {
+/// The best configuration of a kernel, of those with as many threads.
+fn best_of<'a>(
+    model: &'a Model,
+    kernel: &str,
+    product: &Product<'_>,
+    by: By,
+    threads: Option<usize>,
+) -> Result<Option<(&'a ConfigFacts, Prediction)>, PerfError> {
+    let Some(threads) = threads else {
+        return model.best(kernel, product, by).map(Some);
+    };
+    let ranked = model.ranked(kernel, product, by)?;
+    Ok(ranked.into_iter().find(|(facts, _)| facts.threads == threads))
+}
+
+fn least(
+    model: &Model,
+    scheme: Scheme,
+    product: &Product<'_>,
+    by: By,
+    threads: Option<usize>,
+) -> Result<Price, PerfError> {
     let measured: Vec<&str> = model.kernels().collect();
     // What was measured near goes before what was not.
     let mut best: Option<((bool, f64), Price)> = None;
     let mut refusal = None;
     for kernel in scheme.kernels(&measured) {
-        match model.best(kernel, product, by) {
-            Ok((facts, prediction)) => {
+        match best_of(model, kernel, product, by, threads) {
+            Ok(None) => {}
+            Ok(Some((facts, prediction))) => {
                 let cost = (
                     prediction.extrapolated,
                     prediction.cost(by).unwrap_or(f64::INFINITY),

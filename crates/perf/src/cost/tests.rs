@@ -148,11 +148,8 @@ fn steps_of_equal_size_are_counted_together() {
     let cost = answer(&request);
     let batch = &cost.batches[0];
     assert_eq!(batch.products.len(), 5);
-    assert_eq!(
-        (batch.decode_tokens_per_s, batch.decode_joules_per_token),
-        (None, None)
-    );
-    assert!(batch.joules_per_token.is_some());
+    assert_eq!((batch.decode_tokens_per_s, batch.joules_per_token), (None, None));
+    assert!(batch.total_joules_per_token.is_some());
 }
 
 #[test]
@@ -166,6 +163,64 @@ fn larger_batches_share_the_weights() {
     assert!(many.joules_per_token.unwrap().value < one.joules_per_token.unwrap().value);
     assert_eq!(many.memory.weights_bytes, one.memory.weights_bytes);
     assert_eq!(many.memory.cache_bytes, 32 * one.memory.cache_bytes);
+}
+
+#[test]
+fn energy_of_a_token_leaves_the_prompts_out_as_its_speed_does() {
+    let cost = answer(&request(&[4]));
+    let batch = &cost.batches[0];
+    let [token, prompt, total] = [
+        batch.joules_per_token,
+        batch.prompt_joules_per_token,
+        batch.total_joules_per_token,
+    ]
+    .map(|energy| energy.unwrap().value);
+    let (decoded, prompts, generated) = (4.0 * 63.0, 4.0 * 512.0, 4.0 * 64.0);
+    let sum = token * decoded + prompt * prompts;
+    assert!((total * generated / sum - 1.0).abs() < 1e-9);
+    // Products draw 500 W, and everything else what they do.
+    let power_w = token * batch.decode_tokens_per_s.unwrap().value;
+    assert!((power_w / 500.0 - 1.0).abs() < 0.01, "{power_w} W");
+}
+
+#[test]
+fn products_outside_what_was_measured_are_told_in_the_totals() {
+    let mut known = roofline(true);
+    let mut prices = Prices::new(move |scheme, shape| {
+        let mut price = known.of(scheme, shape)?;
+        price.prediction.extrapolated = shape[1] > 100_000;
+        Ok(price)
+    });
+    let cost = cost(
+        &network(),
+        &machine(MachineKind::Gpu),
+        &request(&[1]),
+        &mut prices,
+    )
+    .unwrap();
+    let batch = &cost.batches[0];
+    let heads = batch.products.iter().filter(|line| line.name == "head");
+    let share: f64 = heads.map(|line| line.share).sum();
+    assert!(share > 0.0 && (batch.extrapolated_share - share).abs() < 1e-12);
+    assert_eq!(answer(&request(&[1])).batches[0].extrapolated_share, 0.0);
+    assert!(page(&cost).contains(&format!("{:.0} %", 100.0 * share)));
+}
+
+#[test]
+fn fewer_threads_reach_less_and_say_so() {
+    let machine = Machine {
+        num_units: 4,
+        ..machine(MachineKind::Cpu)
+    };
+    let one = threads::limited(&machine, 1);
+    assert_eq!(one.read_bytes_per_s, machine.read_bytes_per_s / 4.0);
+    assert!(
+        threads::assumption(&machine, 1)
+            .unwrap()
+            .contains("1 of 4 threads")
+    );
+    assert_eq!(threads::limited(&machine, 4), machine);
+    assert_eq!(threads::assumption(&machine, 4), None);
 }
 
 #[test]
