@@ -6,8 +6,9 @@ use std::fmt::Write;
 use super::Axis;
 use super::page::escaped;
 
-/// Colours (and marks) that the style knows.
-pub const NUM_SERIES: usize = 8;
+/// Colours that the style knows, and shapes of marks.
+pub const NUM_SERIES: usize = 16;
+const NUM_MARKS: usize = 8;
 
 /// Room right of and above the plot, and below it for numbers and the title.
 const RIGHT: f64 = 18.0;
@@ -24,7 +25,7 @@ const FEW_DOTS: usize = 600;
 /// Dots nearer than this are drawn once.
 const DOT_GRID: f64 = 0.8;
 
-/// A colour and its mark, by index; indices beyond [`NUM_SERIES`] begin again.
+/// A colour and its mark, by index; colours beyond [`NUM_SERIES`] begin again, with other marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Series(pub usize);
 
@@ -34,9 +35,9 @@ impl Series {
         format!("s{}", self.0 % NUM_SERIES)
     }
 
-    /// The mark of a point that can be pointed at: a shape of its own for every series.
+    /// The mark of a point that can be pointed at; each shape serves several colours.
     pub fn mark(self, x: f64, y: f64) -> String {
-        match self.0 % NUM_SERIES {
+        match (self.0 + self.0 / NUM_MARKS) % NUM_MARKS {
             0 => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.6\"/>"),
             1 => format!(
                 "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"6.6\" height=\"6.6\"/>",
@@ -347,6 +348,16 @@ mod tests {
         assert!(dots.len() < 300_000, "{} bytes", dots.len());
         assert!(density.len() < 300_000, "{} bytes", density.len());
         assert_eq!(density.matches("class=\"d").count(), 3, "shades in use");
+    }
+
+    #[test]
+    fn series_differ_in_colour_and_those_of_equal_colour_in_their_marks() {
+        let looks: Vec<_> = (0..4 * NUM_SERIES)
+            .map(|index| (Series(index).class(), Series(index).mark(0.0, 0.0)))
+            .collect();
+        let colours: HashSet<_> = looks[..NUM_SERIES].iter().map(|look| &look.0).collect();
+        assert_eq!(colours.len(), NUM_SERIES);
+        assert_eq!(looks.iter().collect::<HashSet<_>>().len(), looks.len());
     }
 
     #[test]

@@ -6,9 +6,11 @@ use super::Series;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--page:#fff;--ink:#1d2127;--soft:#5c6570;--line:#d9dde2;--over:#fff;\
---s0:#0b63ce;--s1:#b3541e;--s2:#1b7f4d;--s3:#8a3fb0;--s4:#a8790a;--s5:#c02d62;--s6:#0d7f8a;--s7:#6b5f55}
+--s0:#0b63ce;--s1:#b3541e;--s2:#1b7f4d;--s3:#8a3fb0;--s4:#a8790a;--s5:#c02d62;--s6:#0d7f8a;--s7:#6b5f55;\
+--s8:#3f4fd6;--s9:#8c6239;--s10:#5c8f00;--s11:#d0489e;--s12:#e0662b;--s13:#7a1f3d;--s14:#00a3c4;--s15:#3c3c3c}
 @media(prefers-color-scheme:dark){:root{--page:#14171b;--ink:#e6e9ed;--soft:#9aa4b0;--line:#343b44;--over:#14171b;\
---s0:#6fb1ff;--s1:#ffa36b;--s2:#5fd39a;--s3:#d59bf2;--s4:#e8c25a;--s5:#ff8bb0;--s6:#59cfda;--s7:#c4b5a5}}
+--s0:#6fb1ff;--s1:#ffa36b;--s2:#5fd39a;--s3:#d59bf2;--s4:#e8c25a;--s5:#ff8bb0;--s6:#59cfda;--s7:#c4b5a5;\
+--s8:#9aa6ff;--s9:#d9b38c;--s10:#b5e05a;--s11:#ff9ae0;--s12:#ffb380;--s13:#e88aa6;--s14:#7fe3ff;--s15:#e6e6e6}}
 body{background:var(--page);color:var(--ink);font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;line-height:1.2;margin-bottom:.4rem}h2{font-size:1.25rem;margin:2.6rem 0 .4rem}
 p{max-width:46rem;margin:.5rem 0}p.note{color:var(--soft)}p.answer{border-left:3px solid var(--s0);padding-left:.8rem}
@@ -21,6 +23,7 @@ figure{margin:.8rem 0;min-width:0}figcaption{font-weight:600;font-size:.95rem}
 svg{width:100%;height:auto;display:block;overflow:visible}svg text{fill:var(--ink);font-size:12px;font-variant-numeric:tabular-nums}
 svg text.title{fill:var(--soft)}svg text.words{fill:var(--ink);paint-order:stroke;stroke:var(--page);stroke-width:4px;stroke-linejoin:round}svg text.over{fill:var(--over)}
 .s0{color:var(--s0)}.s1{color:var(--s1)}.s2{color:var(--s2)}.s3{color:var(--s3)}.s4{color:var(--s4)}.s5{color:var(--s5)}.s6{color:var(--s6)}.s7{color:var(--s7)}
+.s8{color:var(--s8)}.s9{color:var(--s9)}.s10{color:var(--s10)}.s11{color:var(--s11)}.s12{color:var(--s12)}.s13{color:var(--s13)}.s14{color:var(--s14)}.s15{color:var(--s15)}
 .grid line,svg .grid{stroke:var(--line);stroke-width:1}svg .axis{stroke:var(--soft);fill:none}
 svg .rule{stroke:var(--ink);stroke-width:1.2;stroke-dasharray:5 4;fill:none}
 svg polyline{fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round}

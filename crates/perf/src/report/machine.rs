@@ -1,9 +1,9 @@
-//! The roofline: every row under the ceilings of the machine.
+//! The roofline: every row and the ceilings of the machine.
 
 use super::correlation::work;
 use super::{Section, kernel_series};
 use crate::plot::{Axis, Chart, legend, wide};
-use crate::{Machine, Row};
+use crate::{Machine, Row, Work};
 
 const SIZE: (f64, f64) = (860.0, 460.0);
 
@@ -12,13 +12,37 @@ pub(super) fn roofline(rows: &[&Row], machine: Option<&Machine>) -> Section {
     Section {
         anchor: "roofline",
         heading: "Roofline",
-        explanation: "Every sound row: operations for each byte that has to be moved once (weights with their scales, activations, output), \
-                      and operations a second. Dashed: the machine's own ceilings, measured. Rows above the slope were served by a cache."
-            .to_owned(),
+        explanation: format!(
+            "Every sound row: operations for each byte that has to be moved once (weights with their scales, activations, output), \
+             and operations a second. Dashed: the machine's ceilings, each measured on one large product or one long read before the \
+             sweep. {}",
+            machine.map_or_else(String::new, |machine| above(rows, machine))
+        ),
         body: machine
             .and_then(|machine| drawn(rows, machine))
             .ok_or_else(|| "No rows, or no kernel whose types its name tells.".to_owned()),
     }
+}
+
+/// How many rows lie above the ceilings, and what that says.
+fn above(rows: &[&Row], machine: &Machine) -> String {
+    let times = |of: fn(&Work) -> f64| -> Vec<f64> {
+        let times = rows
+            .iter()
+            .filter_map(|row| Some(of(&work(row, Some(machine))?) / row.time_s?));
+        times.filter(|times| times.is_finite() && *times > 1.0).collect()
+    };
+    let (computing, reading) = (times(|work| work.compute_s), times(|work| work.memory_s));
+    let most = |times: &[f64]| times.iter().copied().fold(1.0, f64::max);
+    format!(
+        "{} of {} rows lie above the ceiling of their type, the farthest at {:.2} times it: so far is that ceiling from what the machine \
+         reaches at best, as clocks and other programs were. {} lie above the slope, the farthest at {:.1} times it: a cache served them.",
+        computing.len(),
+        rows.len(),
+        most(&computing),
+        reading.len(),
+        most(&reading)
+    )
 }
 
 fn drawn(rows: &[&Row], machine: &Machine) -> Option<String> {
@@ -63,7 +87,7 @@ fn drawn(rows: &[&Row], machine: &Machine) -> Option<String> {
     let at = (from * to).sqrt();
     chart = chart.words((at, at * bandwidth), "end", &format!("{slope}  "));
     Some(wide(
-        "All rows under the machine's ceilings",
+        "All rows and the machine's measured ceilings",
         &legend(&kernels),
         &chart.svg(),
     ))

@@ -78,7 +78,7 @@ pub(super) fn section(rows: &[&Row]) -> Section {
         anchor: "resources",
         heading: "Occupancy and shared memory against throughput",
         explanation: "Rows of kernels that say what they take of a multiprocessor. First every row (dots spread sideways a little so that they do not cover one \
-                      another; dashed: the median over all). Then, for products that were measured in several sizes of a kernel, each size against the best of its \
+                      another; lines: each kernel's own median). Then, for products that were measured in several sizes of a kernel, each size against the best of its \
                       product: box half of the rows, thin nine of ten, mark the median."
             .to_owned(),
         body: match pictures.is_empty() {
@@ -102,8 +102,14 @@ fn over(rows: &[&Row], resource: &Resource, kernels: &[(Series, String)]) -> Opt
     let points: Vec<_> = rows.iter().filter_map(point).collect();
     let x = resource.axis(rows)?;
     let y = Axis::log("throughput", "OPS", points.iter().map(|point| point.1))?;
-    let steps = medians(&x, &points);
     let label = format!("throughput over {}", resource.title);
+    let lines: Vec<_> = kernels
+        .iter()
+        .map(|(series, kernel)| {
+            let those = rows.iter().filter(|row| row.kernel == *kernel);
+            (*series, medians(&x, &those.filter_map(point).collect::<Vec<_>>()))
+        })
+        .collect();
     let mut chart = Chart::new(label, SIZE, x, y);
     for (series, kernel) in kernels {
         let those = rows.iter().filter(|row| row.kernel == *kernel);
@@ -119,9 +125,9 @@ fn over(rows: &[&Row], resource: &Resource, kernels: &[(Series, String)]) -> Opt
         };
         chart = chart.dots(*series, those.enumerate().filter_map(spread));
     }
-    chart = steps
-        .windows(2)
-        .fold(chart, |chart, pair| chart.rule(pair[0], pair[1]));
+    for (series, steps) in lines.into_iter().filter(|(_, steps)| steps.len() > 1) {
+        chart = chart.line(series, steps);
+    }
     Some(figure(resource.name, "", &chart.svg()))
 }
 
