@@ -209,11 +209,11 @@ fn batch_cost(
         total_joules_per_token: each(energy(&lines, None), generated),
         memory: Memory::new(network, machine, request, batch),
         estimated_share: estimates.iter().map(|line| line.share).sum(),
+        // A sum of nothing would be -0.
         extrapolated_share: products
             .iter()
             .filter(|line| line.extrapolated)
-            .map(|line| line.share)
-            .sum(),
+            .fold(0.0, |sum, line| sum + line.share),
         products: products.into_iter().take(MOST_EXPENSIVE).collect(),
         estimates,
     })

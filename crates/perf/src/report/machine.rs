@@ -35,8 +35,8 @@ fn above(rows: &[&Row], machine: &Machine) -> String {
     let (computing, reading) = (times(|work| work.compute_s), times(|work| work.memory_s));
     let most = |times: &[f64]| times.iter().copied().fold(1.0, f64::max);
     format!(
-        "{} of {} rows lie above the ceiling of their type, the farthest at {:.2} times it: so far is that ceiling from what the machine \
-         reaches at best, as clocks and other programs were. {} lie above the slope, the farthest at {:.1} times it: a cache served them.",
+        "{} of {} rows lie above the ceiling of their type, at most {:.2} times as high: a ceiling is one measurement too, and clocks and \
+         other programs differ from row to row. {} lie above the slope, at most {:.2} times as high: a cache served them.",
         computing.len(),
         rows.len(),
         most(&computing),
