@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use dualgrain_perf::select::Regret;
-use dualgrain_perf::{By, Dataset, FitOptions, Model, Prediction, held_out, select as choosing};
+use dualgrain_perf::{By, Dataset, FitOptions, HeldOut, Model, Prediction, held_out, select as choosing};
 use serde::Serialize;
 
 use crate::arguments::Common;
@@ -121,7 +121,7 @@ fn regret(options: &Select, common: &Common, terminal: &Terminal) -> Result<()> 
     }
     let (kernel, by) = (&options.run.kernel, by(options.by));
     let held = held_out(&data, &how)?;
-    let all = choosing::regrets(&data, &held, kernel, by)?;
+    let all = learned(&data, &held, kernel, by)?;
     let mut regrets = choosing::exhaustive(&all);
     let summary = choosing::summary(&regrets).context("no product was searched")?;
     let mut words = format!(
@@ -130,13 +130,16 @@ fn regret(options: &Select, common: &Common, terminal: &Terminal) -> Result<()> 
         words(&summary)
     );
     let formula = analytic(&data, kernel, by)?;
+    let table_choices = by_table(&data, kernel, by)?;
     words += &both("by formula", &choosing::exhaustive(&formula));
+    words += &both("by table  ", &choosing::exhaustive(&table_choices));
     words += &format!(
         "against {} configurations and more:\n",
         choosing::LEAST_CANDIDATES
     );
     words += &both("learned   ", &all);
     words += &both("by formula", &formula);
+    words += &both("by table  ", &table_choices);
     regrets.sort_by(|left, right| right.regret.total_cmp(&left.regret));
     let rows: Vec<Vec<String>> = regrets
         .iter()
@@ -172,14 +175,50 @@ fn both(who: &str, regrets: &[Regret]) -> String {
     summary.map_or(String::new(), |summary| format!("  {who} {}", words(&summary)))
 }
 
+/// Whether sizes are chosen for these kernels, and not by a library: the project's own on a card.
+#[cfg(feature = "cuda")]
+fn chosen_here(data: &Dataset, kernel: &str) -> bool {
+    data.manifest.machine.kind == dualgrain_perf::MachineKind::Gpu && kernel.contains("w4a8")
+}
+
+#[cfg(feature = "cuda")]
+fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: By) -> Result<Vec<Regret>> {
+    Ok(match chosen_here(data, kernel) {
+        true => dualgrain_perf::selection::learned_regrets(data, held, kernel, by)?,
+        false => choosing::regrets(data, held, kernel, by)?,
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: By) -> Result<Vec<Regret>> {
+    Ok(choosing::regrets(data, held, kernel, by)?)
+}
+
 /// None where there is no hand-written cost function.
 #[cfg(feature = "cuda")]
 fn analytic(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
-    let none = data.manifest.machine.kind == dualgrain_perf::MachineKind::Cpu || !kernel.contains("w4a8");
-    Ok(match none {
-        true => Vec::new(),
-        false => dualgrain_perf::selection::analytic_regrets(data, kernel, by)?,
+    Ok(match chosen_here(data, kernel) {
+        true => dualgrain_perf::selection::analytic_regrets(data, kernel, by)?,
+        false => Vec::new(),
     })
+}
+
+/// What the table that the kernels read loses (its model has seen these products); none where there is none.
+#[cfg(feature = "cuda")]
+fn by_table(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
+    use dualgrain_kernels::cuda::SelectionTable;
+    let device = dualgrain_perf::selection::device(&data.manifest.machine);
+    Ok(match SelectionTable::of(&device) {
+        Some(table) if chosen_here(data, kernel) => {
+            dualgrain_perf::selection::table_regrets(data, table, by)?
+        }
+        _ => Vec::new(),
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn by_table(_: &Dataset, _: &str, _: By) -> Result<Vec<Regret>> {
+    Ok(Vec::new())
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -14,21 +14,26 @@ const PULL: f64 = 8.0;
 
 /// The terms weighed.
 pub(crate) fn base_s(factors: &Factors, terms: &[f64; NUM_TERMS]) -> f64 {
-    let sum: f64 = factors
+    // A configuration whose factors vanish (all its terms did in fitting) still takes time.
+    weigh(factors, terms).max(1e-9)
+}
+
+/// The sum of terms by their factors.
+pub(crate) fn weigh<const N: usize>(factors: &[f64; N], terms: &[f64; N]) -> f64 {
+    factors
         .iter()
         .zip(terms)
         .map(|(factor, term)| factor * term)
-        .sum();
-    // A configuration whose factors vanish (all its terms did in fitting) still takes time.
-    sum.max(1e-9)
+        .sum()
 }
 
-/// Least squares of the relative error over rows of terms and seconds, factors not below 0 and pulled towards `prior`.
-pub(crate) fn fit(rows: &[([f64; NUM_TERMS], f64)], prior: &Factors) -> Factors {
-    let mut gram = [[0.0; NUM_TERMS]; NUM_TERMS];
-    let mut right = [0.0; NUM_TERMS];
-    for (terms, time_s) in rows {
-        let relative = terms.map(|term| term / time_s);
+/// Least squares of the relative error over rows of terms and what they sum up to, factors not below 0 and pulled towards
+/// `prior`.
+pub(crate) fn fit<const N: usize>(rows: &[([f64; N], f64)], prior: &[f64; N]) -> [f64; N] {
+    let mut gram = [[0.0; N]; N];
+    let mut right = [0.0; N];
+    for (terms, sum) in rows {
+        let relative = terms.map(|term| term / sum);
         for (i, left) in relative.iter().enumerate() {
             right[i] += left;
             for (j, other) in relative.iter().enumerate() {
@@ -36,15 +41,11 @@ pub(crate) fn fit(rows: &[([f64; NUM_TERMS], f64)], prior: &Factors) -> Factors 
             }
         }
     }
-    let pull: [f64; NUM_TERMS] =
-        std::array::from_fn(|i| PULL * gram[i][i] / rows.len().max(1) as f64 + 1e-12);
+    let pull: [f64; N] = std::array::from_fn(|i| PULL * gram[i][i] / rows.len().max(1) as f64 + 1e-12);
     let mut factors = *prior;
     for _ in 0..PASSES {
-        for i in 0..NUM_TERMS {
-            let others: f64 = (0..NUM_TERMS)
-                .filter(|&j| j != i)
-                .map(|j| gram[i][j] * factors[j])
-                .sum();
+        for i in 0..N {
+            let others: f64 = (0..N).filter(|&j| j != i).map(|j| gram[i][j] * factors[j]).sum();
             factors[i] = ((right[i] - others + pull[i] * prior[i]) / (gram[i][i] + pull[i])).max(0.0);
         }
     }

@@ -20,6 +20,9 @@ pub(crate) struct Catalogue {
     /// Of each kernel: what it multiplies. Not stored, it follows.
     #[serde(skip)]
     pub operands: Vec<Operands>,
+    /// Hashes of the configurations' keys, sorted, with their places. Not stored, they follow.
+    #[serde(skip)]
+    by_hash: Vec<(u64, usize)>,
 }
 
 /// A kernel and the ranges it was measured in, both ends held.
@@ -104,6 +107,7 @@ impl Catalogue {
             kernels,
             kernel_of: Vec::new(),
             operands: Vec::new(),
+            by_hash: Vec::new(),
         };
         catalogue.link()?;
         Ok(catalogue)
@@ -116,6 +120,9 @@ impl Catalogue {
             .iter()
             .map(|kernel| Operands::of_kernel(&kernel.name))
             .collect::<Result<_, _>>()?;
+        let hashes = self.configs.iter().enumerate();
+        self.by_hash = hashes.map(|(at, facts)| (hash(facts.key()), at)).collect();
+        self.by_hash.sort_unstable();
         let number = |facts: &ConfigFacts| {
             let found = self
                 .kernels
@@ -133,7 +140,7 @@ impl Catalogue {
     pub fn find(&self, query: &Query<'_>) -> Result<(usize, bool), PerfError> {
         let product = &query.product;
         let key = (query.kernel, query.config, product.group_size, product.output);
-        if let Ok(at) = self.configs.binary_search_by(|facts| facts.key().cmp(&key)) {
+        if let Some(at) = self.exactly(key) {
             return Ok((at, true));
         }
         let of_kernel = self.range_of(query.kernel);
@@ -151,6 +158,18 @@ impl Catalogue {
         let facts = &self.configs[at];
         let exact = product.output.is_empty() || facts.output == product.output;
         Ok((at, exact && facts.group_size == product.group_size))
+    }
+
+    /// Looked up by hash: comparing the names of a kernel's configurations, which begin alike, takes longer than a walk
+    /// through a hundred trees.
+    fn exactly(&self, key: (&str, &str, usize, &str)) -> Option<usize> {
+        let hash = hash(key);
+        let first = self.by_hash.partition_point(|&(known, _)| known < hash);
+        let alike = self.by_hash[first..]
+            .iter()
+            .take_while(|&&(known, _)| known == hash);
+        let mut places = alike.map(|&(_, at)| at);
+        places.find(|&at| self.configs[at].key() == key)
     }
 
     /// Places of a kernel's configurations.
@@ -190,6 +209,22 @@ impl Catalogue {
             hint: meant(got, self.kernels.iter().map(|kernel| kernel.name.as_str())),
         }
     }
+}
+
+/// Of a configuration's key, eight bytes at a time.
+fn hash((kernel, config, group_size, output): (&str, &str, usize, &str)) -> u64 {
+    let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let text = |hash: u64, text: &str| {
+        let (words, rest) = text.as_bytes().as_chunks::<8>();
+        let hash = words
+            .iter()
+            .fold(hash, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+        let last = rest
+            .iter()
+            .fold(text.len() as u64, |last, &byte| last << 8 | u64::from(byte));
+        mix(hash, last)
+    };
+    text(text(text(mix(0, group_size as u64), kernel), config), output)
 }
 
 fn widen(facts: &mut ConfigFacts, row: &Row) {

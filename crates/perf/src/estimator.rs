@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use crate::base::{Factors, base_s, fit as fit_factors};
 use crate::catalogue::{Catalogue, Sample};
 use crate::features::{self, FeatureRow, NAMES, NUM_TERMS, Physics, add_time, is_of_time};
-use crate::learn::{Boost, Forest, Random, Table, Trees, boost, forest};
+use crate::learn::{Boost, Ensemble, Forest, Random, Table, boost, forest};
+use crate::power::{PowerFactors, base_w, fit_power, rates};
 use crate::{Machine, Product};
 
 /// What learns.
@@ -42,11 +43,18 @@ impl Default for FitOptions {
 const OWN_TREES_ROWS: usize = 200;
 /// Fewer rows with power than this teach nothing.
 pub(crate) const LEAST_POWER_ROWS: usize = 40;
-/// Trees of boosting. More would lessen the error by little; a prediction takes about 6 ns a tree, and is to take 2 us.
-const TIME_TREES: usize = 160;
-const POWER_TREES: usize = 96;
-/// Rows of a leaf at least.
-const LEAF_ROWS: usize = 5;
+/// Boosting of time and of power. More trees would lessen the errors by little; a prediction takes about 2 ns a tree, and is
+/// to take 2 us.
+const TIME_BOOST: Boost = Boost {
+    trees: 320,
+    ..Boost::USUAL
+};
+const POWER_BOOST: Boost = Boost {
+    trees: 192,
+    rate: 0.1,
+    bins: 128,
+    ..Boost::USUAL
+};
 /// Copies of a row that power is learned from, and the standard deviation of their times' errors.
 const JITTERED: usize = 3;
 const JITTER: f64 = 0.06;
@@ -59,11 +67,13 @@ pub(crate) struct Estimator {
     /// Of each configuration.
     pub factors: Vec<Factors>,
     /// Trees for `ln(time / rough time)`, each of some kernels.
-    pub time: Vec<Trees>,
+    pub time: Vec<Ensemble>,
     /// Of each kernel: which of them.
     pub trees_of: Vec<usize>,
-    /// Trees for `ln(power)`.
-    pub power: Option<Trees>,
+    /// Of each kernel, where there is power: factors of the rough power.
+    pub power_factors: Vec<PowerFactors>,
+    /// Trees for `ln(power / rough power)`.
+    pub power: Option<Ensemble>,
     /// Gains of time's and of power's features.
     pub gains: [Vec<f64>; 2],
     /// Of forests: sum and number of time's errors (of the logarithm) where no tree had seen the shape.
@@ -96,6 +106,7 @@ impl Estimator {
             factors: factors(samples, train, catalogue),
             time: Vec::new(),
             trees_of,
+            power_factors: Vec::new(),
             power: None,
             gains: [vec![0.0; NAMES.len()], vec![0.0; NAMES.len()]],
             out_of_bag: (0.0, 0),
@@ -121,7 +132,7 @@ impl Estimator {
         catalogue: &Catalogue,
         machine: &Machine,
         options: &FitOptions,
-    ) -> Trees {
+    ) -> Ensemble {
         let mut learning = Learning::default();
         for &at in rows {
             let sample = &samples[at];
@@ -133,7 +144,7 @@ impl Estimator {
             trees,
             gains,
             out_of_bag,
-        } = learning.learn(options, (TIME_TREES, LEAF_ROWS));
+        } = learning.learn(options, TIME_BOOST);
         for (sum, gain) in self.gains[0].iter_mut().zip(gains) {
             *sum += gain;
         }
@@ -152,31 +163,38 @@ impl Estimator {
         machine: &Machine,
         options: &FitOptions,
     ) {
+        let measured = train.iter().filter_map(|&at| {
+            let sample = &samples[at];
+            let power_w = sample.row.power_w.filter(|&power_w| power_w > 0.0)?;
+            Some((sample, power_w, catalogue.kernel_of[sample.config]))
+        });
+        let measured: Vec<(&Sample<'_>, f64, usize)> = measured.collect();
+        if measured.len() < LEAST_POWER_ROWS {
+            return;
+        }
+        let rows = measured
+            .iter()
+            .map(|&(sample, power_w, kernel)| (rates(&sample.physics, sample.time_s), power_w, kernel));
+        self.power_factors = fit_power(&rows.collect::<Vec<_>>(), catalogue.kernels.len());
         let mut learning = Learning::default();
         let mut random = Random::new(options.seed, 7 << 32);
-        for sample in train.iter().map(|&at| &samples[at]) {
-            let Some(power) = sample.row.power_w.filter(|&power| power > 0.0) else {
-                continue;
-            };
+        for (sample, power_w, kernel) in measured {
             let product = Product::of_row(sample.row);
             let (mut row, _) = self.features(catalogue, sample.config, &product, &sample.physics, machine);
             for _ in 0..JITTERED {
-                let jitter = (0..3)
-                    .map(|_| random.below(1 << 20) as f64 / f64::from(1 << 20) - 0.5)
-                    .sum::<f64>();
-                add_time(
-                    &mut row,
-                    &sample.physics,
-                    sample.time_s * (2.0 * JITTER * jitter).exp(),
+                let time_s = sample.time_s * (2.0 * JITTER * jitter(&mut random)).exp();
+                let base = base_w(
+                    &self.power_factors[kernel],
+                    &rates(&sample.physics, time_s),
+                    machine,
                 );
-                learning.push(&row, power.ln(), sample.shape);
+                add_time(&mut row, &sample.physics, time_s, base);
+                learning.push(&row, (power_w / base).ln(), sample.shape);
             }
         }
-        if learning.targets.len() >= LEAST_POWER_ROWS * JITTERED {
-            let learned = learning.learn(options, (POWER_TREES, LEAF_ROWS * JITTERED));
-            self.gains[1] = learned.gains;
-            self.power = Some(learned.trees);
-        }
+        let learned = learning.learn(options, POWER_BOOST);
+        self.gains[1] = learned.gains;
+        self.power = Some(learned.trees);
     }
 
     fn features(
@@ -207,13 +225,26 @@ impl Estimator {
         let (mut row, base) = self.features(catalogue, config, product, physics, machine);
         let trees = &self.time[self.group(catalogue, config)];
         let log_time = base.ln() + f64::from(trees.sum(&row));
-        add_time(&mut row, physics, log_time.exp());
+        let power = self.power.as_ref().map(|trees| {
+            let time_s = log_time.exp();
+            let factors = &self.power_factors[catalogue.kernel_of[config]];
+            let base = base_w(factors, &rates(physics, time_s), machine);
+            add_time(&mut row, physics, time_s, base);
+            base.ln() + f64::from(trees.sum(&row))
+        });
         Estimate {
             log_time,
-            log_power: self.power.as_ref().map(|trees| f64::from(trees.sum(&row))),
+            log_power: power,
             features: row,
         }
     }
+}
+
+/// Between -1.5 and 1.5, half a unit off on average.
+fn jitter(random: &mut Random) -> f64 {
+    (0..3)
+        .map(|_| random.below(1 << 20) as f64 / f64::from(1 << 20) - 0.5)
+        .sum()
 }
 
 /// Rows and targets of one ensemble.
@@ -240,17 +271,15 @@ impl Learning {
         self.shapes.push(shape);
     }
 
-    fn learn(mut self, options: &FitOptions, (trees, leaf_rows): (usize, usize)) -> Learned {
+    fn learn(mut self, options: &FitOptions, how: Boost) -> Learned {
         if options.learner == Learner::Boost {
             let how = Boost {
-                trees,
-                leaf_rows,
                 seed: options.seed,
-                ..Boost::default()
+                ..how
             };
             let (trees, gains) = boost(&self.table, &self.targets, &how);
             return Learned {
-                trees,
+                trees: Ensemble::Boost(trees),
                 gains,
                 out_of_bag: (0.0, 0),
             };
@@ -267,7 +296,7 @@ impl Learning {
             .map(|(said, target)| f64::from((said - target).abs()));
         Learned {
             out_of_bag: errors.fold((0.0, 0), |(sum, count), error| (sum + error, count + 1)),
-            trees: grown.trees,
+            trees: Ensemble::Forest(grown.trees),
             gains: grown.gains,
         }
     }
@@ -275,7 +304,7 @@ impl Learning {
 
 /// Trees with what became known beside them.
 struct Learned {
-    trees: Trees,
+    trees: Ensemble,
     gains: Vec<f64>,
     out_of_bag: (f64, usize),
 }

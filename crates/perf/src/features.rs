@@ -13,8 +13,24 @@ pub(crate) const NUM_TERMS: usize = 9;
 /// A row of features.
 pub(crate) type FeatureRow = [f32; WIDTH];
 
-/// A tile that stands for a library's, which does not say what it takes.
-const LIBRARY_TILE: [usize; 3] = [128, 128, 64];
+/// Tiles that a library may take, which does not say which it took.
+const LIBRARY_TILES: [[usize; 2]; 7] = [
+    [256, 128],
+    [128, 256],
+    [128, 128],
+    [128, 64],
+    [64, 128],
+    [64, 64],
+    [32, 64],
+];
+/// Tokens of a matrix unit's tile, weight rows of a packed panel, bytes of a step: what CPU kernels work by, one thread a
+/// panel.
+const CPU_TILE: [usize; 3] = [16, 32, 64];
+/// Columns of K of its steps, and the most parts it cuts K into.
+const LIBRARY_STEP: usize = 64;
+const LIBRARY_PARTS: usize = 8;
+/// Elements of a side at which half of the time goes into reading the tile's operands.
+const LIBRARY_HALF: f64 = 20.0;
 /// Seconds by the unit of the terms that count rather than weigh: a kernel's start, a round of tiles, a step along K.
 const COUNTED_S: [f64; 2] = [1e-6, 1e-8];
 
@@ -26,6 +42,7 @@ const REACHED: f64 = 0.8;
 /// The tiles of a product: how many, how they fill the machine, how long the busiest unit works.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Tiling {
+    tile: Tile,
     tiles: f64,
     /// Rounds of tiles as a real number.
     waves: f64,
@@ -41,26 +58,79 @@ pub(crate) struct Tiling {
     cache_bytes: f64,
     /// Seconds of the busiest unit to write its tiles out, an element a cycle.
     written_s: f64,
+    /// Seconds of all units to make the weights ready for the matrix units, an element a cycle and unit, once for every tile of tokens.
+    pub made_ready_s: f64,
+}
+
+/// How a product is cut.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Tile {
+    /// Of M, N, K.
+    sides: [usize; 3],
+    /// CTAs that share a tile's K.
+    parts: usize,
+}
+
+impl Tile {
+    fn of(facts: &ConfigFacts, product: &Product<'_>, machine: &Machine) -> Self {
+        match facts.tile_m {
+            0 if machine.kind == MachineKind::Cpu => Self {
+                sides: CPU_TILE,
+                parts: 1,
+            },
+            0 => Self::of_library(product, machine),
+            _ => Self {
+                sides: [facts.tile_m, facts.tile_n, facts.tile_k],
+                parts: facts.split_k.max(1),
+            },
+        }
+    }
+
+    /// What a library would do well to take: the tile whose rounds work least, cut along K where units would idle.
+    fn of_library(product: &Product<'_>, machine: &Machine) -> Self {
+        let mut best = (f64::INFINITY, [0, 0], 1);
+        for [tile_m, tile_n] in LIBRARY_TILES {
+            let tiles = product.m.div_ceil(tile_m) * product.n.div_ceil(tile_n);
+            let parts = (machine.num_units / tiles.max(1)).clamp(1, LIBRARY_PARTS);
+            let rounds = (tiles * parts).div_ceil(machine.num_units);
+            let area = (tile_m * tile_n) as f64;
+            // Small tiles read more for what they compute.
+            let slowness = 1.0 + LIBRARY_HALF * (tile_m + tile_n) as f64 / area;
+            let work = rounds as f64 * area * slowness / parts as f64;
+            if work < best.0 {
+                best = (work, [tile_m, tile_n], parts);
+            }
+        }
+        let (_, [tile_m, tile_n], parts) = best;
+        Self {
+            sides: [tile_m, tile_n, LIBRARY_STEP],
+            parts,
+        }
+    }
 }
 
 impl Tiling {
     fn new(
-        tile: [usize; 3],
+        tile: Tile,
         facts: &ConfigFacts,
         operands: &Operands,
         product: &Product<'_>,
         machine: &Machine,
     ) -> Self {
-        let [tile_m, tile_n, tile_k] = tile.map(|side| side.max(1) as f64);
+        let [tile_m, tile_n, tile_k] = tile.sides.map(|side| side.max(1) as f64);
         let (m, n, k) = (product.m as f64, product.n as f64, product.k as f64);
-        let parts = facts.split_k.max(1) as f64;
+        let parts = tile.parts as f64;
         // A row's cluster counts the CTAs that share K too; those that share tokens take neighbouring tiles of N.
-        let abreast = (facts.cluster.max(1) as f64 / parts).max(1.0);
+        let abreast = (facts.cluster.max(1) as f64 / facts.split_k.max(1) as f64).max(1.0);
         let tiles_m = (m / tile_m).ceil();
         let tiles_n = ((n / tile_n).ceil() / abreast).ceil() * abreast;
         let tiles = tiles_m * tiles_n;
         let resident = facts.ctas_per_sm.max(1) as f64;
-        let slots = slots(machine.num_units, facts.cluster.max(1)) * resident;
+        let units = match machine.kind {
+            MachineKind::Cpu => facts.threads.clamp(1, machine.num_units),
+            MachineKind::Gpu => machine.num_units,
+        };
+        let slots = slots(units, facts.cluster.max(1)) * resident;
         let waves = tiles * parts / slots;
         let blocks = (k / tile_k).ceil();
         let rounds = match facts.cut {
@@ -70,10 +140,18 @@ impl Tiling {
             Cut::All => (waves * blocks).ceil() / blocks,
         };
         let steps = (blocks / parts).ceil();
+        // A share of the work that begins inside a tile touches one more, and hands a part of it on.
+        let touched = match facts.cut {
+            Cut::Whole => rounds,
+            Cut::Tail => rounds.ceil(),
+            Cut::All => rounds.ceil() + 1.0,
+        };
         let peak = peak(operands.unit, machine) / machine.num_units as f64;
         let tile_ops = 2.0 * tile_m * tile_n * tile_k * steps;
-        let tile_bytes = (tile_m * operands.a_bits + tile_n * operands.b_bits) / 8.0 * k;
+        // CTAs abreast read their tokens once for all.
+        let tile_bytes = (tile_m * operands.a_bits / abreast + tile_n * operands.b_bits) / 8.0 * k;
         Self {
+            tile,
             tiles,
             waves,
             rounds,
@@ -85,8 +163,19 @@ impl Tiling {
             ],
             busiest_s: rounds * resident * tile_ops / peak,
             cache_bytes: tiles * tile_bytes,
-            written_s: rounds * resident * tile_m * tile_n / machine.clock_hz,
+            written_s: touched * resident * tile_m * tile_n / machine.clock_hz,
+            made_ready_s: tiles_m * n * k / (machine.num_units as f64 * machine.clock_hz),
         }
+    }
+
+    /// Share of the units that have work in the first round.
+    pub fn busy_units(&self) -> f64 {
+        self.waves.min(1.0)
+    }
+
+    /// Share of the tiles' work that is the product's.
+    pub fn efficiency(&self) -> f64 {
+        self.efficiency.iter().product()
     }
 }
 
@@ -114,7 +203,7 @@ fn peak(unit: Unit, machine: &Machine) -> f64 {
 pub(crate) struct Physics {
     /// Bytes, operations, ceilings.
     pub work: Work,
-    tiling: Tiling,
+    pub tiling: Tiling,
     /// What the time is roughly a sum of, in seconds.
     pub terms: [f64; NUM_TERMS],
 }
@@ -123,10 +212,7 @@ impl Physics {
     /// Of a product in a configuration.
     pub fn new(facts: &ConfigFacts, operands: &Operands, product: &Product<'_>, machine: &Machine) -> Self {
         let work = Work::new(operands, product, &facts.output, machine);
-        let tile = match facts.tile_m {
-            0 => LIBRARY_TILE,
-            _ => [facts.tile_m, facts.tile_n, facts.tile_k],
-        };
+        let tile = Tile::of(facts, product, machine);
         let tiling = Tiling::new(tile, facts, operands, product, machine);
         // The 4-bit kernels hand their tiles out through shared memory in vectors; others have shown no such cost.
         let staged = facts.tile_m > 0 && operands.unit == Unit::Int8;
@@ -134,6 +220,10 @@ impl Physics {
         let row_bytes = (product.n as f64 * element_bytes(&facts.output)) as u64;
         let piece_bytes =
             f64::from(1u32 << row_bytes.trailing_zeros().min(4)).max(element_bytes(&facts.output));
+        // Pieces beyond those of whole vectors.
+        let pieces = VECTOR_BYTES / piece_bytes - 1.0;
+        let elements = product.m as f64 * product.n as f64;
+        let pieces_s = elements * pieces / (machine.num_units as f64 * machine.clock_hz);
         let terms = [
             COUNTED_S[0],
             work.memory_s,
@@ -143,15 +233,16 @@ impl Physics {
             tiling.rounds * tiling.steps * COUNTED_S[1],
             work.memory_s.max(tiling.busiest_s / REACHED),
             written_s,
-            // Rows of D that begin at odd places are written in pieces, at worst element by element.
-            written_s * (VECTOR_BYTES / piece_bytes - 1.0),
+            // Rows of D that begin at odd places are written in pieces, at worst element by element; memory takes so
+            // many pieces a second, however the tiles lie.
+            if staged { pieces_s } else { 0.0 },
         ];
         Self { work, tiling, terms }
     }
 }
 
 /// What the features are called, in their order.
-pub(crate) const NAMES: [&str; 59] = [
+pub(crate) const NAMES: [&str; 61] = [
     "log_m",
     "log_n",
     "log_k",
@@ -207,14 +298,18 @@ pub(crate) const NAMES: [&str; 59] = [
     "b_row_alignment",
     "least_row_alignment",
     "log_busy_units",
+    "log_cache_over_busiest",
     "log_time_over_roofline",
     "log_share_of_peak",
     "log_share_of_bandwidth",
     "log_cache_traffic",
+    "log_base_power",
 ];
 
 /// Features that only exist once a time was predicted; power is learned from them.
-const OF_TIME: usize = 55;
+const OF_TIME: usize = 56;
+/// How many they are.
+const NUM_OF_TIME: usize = 5;
 
 /// The features that time is learned from. `base_s` is the rough time that the terms give; `kernel` its number.
 pub(crate) fn of_product(
@@ -247,13 +342,13 @@ pub(crate) fn of_product(
         log(work.output_bytes),
         log(work.token_bytes / cache),
         log(work.bytes() / cache),
-        facts.tile_m as f32,
-        facts.tile_n as f32,
-        facts.tile_k as f32,
+        tiling.tile.sides[0] as f32,
+        tiling.tile.sides[1] as f32,
+        tiling.tile.sides[2] as f32,
         facts.stages as f32,
         facts.threads as f32,
         facts.cluster as f32,
-        facts.split_k as f32,
+        tiling.tile.parts as f32,
         match facts.cut {
             Cut::Whole => 0.0,
             Cut::Tail => 1.0,
@@ -276,7 +371,7 @@ pub(crate) fn of_product(
         tiling.efficiency[0] as f32,
         tiling.efficiency[1] as f32,
         tiling.efficiency[2] as f32,
-        (tiling.efficiency[0] * tiling.efficiency[1] * tiling.efficiency[2]) as f32,
+        tiling.efficiency() as f32,
         tiling.steps as f32,
         log(tiling.rounds * tiling.steps),
         log(tiling.busiest_s / roofline_s),
@@ -292,25 +387,27 @@ pub(crate) fn of_product(
         rows[0],
         rows[1],
         rows[0].min(rows[1]).min(rows[2]),
-        log(tiling.waves.min(1.0)),
+        log(tiling.busy_units()),
+        log(terms[3] / tiling.busiest_s),
     ];
     let mut row = [0.0; WIDTH];
     row[..known.len()].copy_from_slice(&known);
     row
 }
 
-/// Adds what a predicted time says: how much of the machine is busy.
-pub(crate) fn add_time(row: &mut FeatureRow, physics: &Physics, time_s: f64) {
+/// Adds what a predicted time says: how much of the machine is busy, and the rough power that follows.
+pub(crate) fn add_time(row: &mut FeatureRow, physics: &Physics, time_s: f64, base_w: f64) {
     let work = &physics.work;
     row[OF_TIME] = (time_s / work.roofline_s()).log2() as f32;
     row[OF_TIME + 1] = (work.compute_s / time_s).log2() as f32;
     row[OF_TIME + 2] = (work.memory_s / time_s).log2() as f32;
     row[OF_TIME + 3] = (physics.terms[3] / time_s).log2() as f32;
+    row[OF_TIME + 4] = base_w.log2() as f32;
 }
 
 /// Whether a feature only exists once a time was predicted.
 pub(crate) fn is_of_time(feature: usize) -> bool {
-    (OF_TIME..OF_TIME + 4).contains(&feature)
+    (OF_TIME..OF_TIME + NUM_OF_TIME).contains(&feature)
 }
 
 /// How full the last round is with tiles of a size, one on a unit: what a library might have chosen.
@@ -354,7 +451,7 @@ mod tests {
     fn every_feature_has_a_name_and_those_of_the_time_come_last() {
         assert!(NAMES.len() <= WIDTH);
         assert_eq!(NAMES[OF_TIME], "log_time_over_roofline");
-        assert_eq!(OF_TIME + 4, NAMES.len());
+        assert_eq!(OF_TIME + NUM_OF_TIME, NAMES.len());
     }
 
     #[test]

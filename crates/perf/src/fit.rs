@@ -11,7 +11,7 @@ use crate::features::NAMES;
 use crate::learn::{Random, parallel};
 use crate::model::{Model, Parts};
 use crate::prediction::Interval;
-use crate::spread::{Residual, Spread, calibrate, scale, widths};
+use crate::spread::{Residual, Spread, Spreading, calibrate, scales, widths};
 use crate::work::check_machine;
 use crate::{Dataset, Machine, PerfError, Prediction, Product, Score, importance};
 
@@ -157,7 +157,7 @@ struct Judged {
     /// Of samples with power, by their place: half widths of power and of energy.
     power_widths: BTreeMap<usize, (f64, f64)>,
     time: Spread,
-    power: Option<(Spread, f64)>,
+    power: Option<(Spread, Vec<f64>)>,
 }
 
 impl Model {
@@ -268,7 +268,9 @@ fn judge(ground: &Ground<'_>, folds: &[Estimator], options: &FitOptions) -> Judg
         features: estimates[at].features,
         value,
         fold: ground.folds[at],
+        kernel: ground.catalogue.kernel_of[ground.samples[at].config],
     };
+    let num_kernels = ground.catalogue.kernels.len();
     let log_time = |at: usize| ground.samples[at].time_s.ln() - estimates[at].log_time;
     let times: Vec<Residual> = indices.clone().map(|at| residual(at, log_time(at))).collect();
     let with_power: Vec<(usize, f64)> = indices
@@ -284,8 +286,8 @@ fn judge(ground: &Ground<'_>, folds: &[Estimator], options: &FitOptions) -> Judg
         .map(|&(at, value)| residual(at, value))
         .collect();
     let mut calibrated = parallel(options.threads, 2, |which| match which {
-        0 => Some(calibrate(&times, FOLDS, options.seed)),
-        _ => (powers.len() >= LEAST_POWER_ROWS).then(|| calibrate(&powers, FOLDS, options.seed)),
+        0 => Some(calibrate(&times, FOLDS, num_kernels, options.seed)),
+        _ => (powers.len() >= LEAST_POWER_ROWS).then(|| calibrate(&powers, FOLDS, num_kernels, options.seed)),
     });
     let power = calibrated.pop().flatten();
     let Some((time, time_widths)) = calibrated.pop().flatten() else {
@@ -307,30 +309,30 @@ fn judge(ground: &Ground<'_>, folds: &[Estimator], options: &FitOptions) -> Judg
 impl Judged {
     /// Power's half widths, and energy's: time's and power's together, scaled to the coverage of energy.
     fn add_power(&mut self, ground: &Ground<'_>, with_power: &[(usize, f64)], spread: Spread, power: &[f64]) {
-        let energies: Vec<(usize, f64, f64)> = with_power
+        let energies: Vec<(usize, Spreading)> = with_power
             .iter()
             .zip(power)
             .filter_map(|(&(at, _), power)| {
                 let estimate = &self.estimates[at];
                 let predicted = estimate.log_time + estimate.log_power?;
-                let residual = ground.samples[at].row.energy_j?.ln() - predicted;
-                Some((at, residual, self.time_widths[at].hypot(*power)))
+                let spreading = Spreading {
+                    value: ground.samples[at].row.energy_j?.ln() - predicted,
+                    local: self.time_widths[at].hypot(*power),
+                    fold: ground.folds[at],
+                    kernel: ground.catalogue.kernel_of[ground.samples[at].config],
+                };
+                Some((at, spreading))
             })
             .collect();
-        let values: Vec<f64> = energies.iter().map(|(_, value, _)| *value).collect();
-        let local: Vec<f64> = energies.iter().map(|(.., local)| *local).collect();
-        let folds: Vec<usize> = energies.iter().map(|&(at, ..)| ground.folds[at]).collect();
-        let energy = widths(&values, &local, &folds, FOLDS);
-        let energy: BTreeMap<usize, f64> = energies
-            .iter()
-            .zip(energy)
-            .map(|((at, ..), width)| (*at, width))
-            .collect();
+        let spreading: Vec<Spreading> = energies.iter().map(|(_, one)| *one).collect();
+        let num_kernels = ground.catalogue.kernels.len();
+        let widths = widths(&spreading, FOLDS, num_kernels);
+        let energy: BTreeMap<usize, f64> = energies.iter().map(|(at, _)| *at).zip(widths).collect();
         for (&(at, _), &power) in with_power.iter().zip(power) {
             let energy = energy.get(&at).copied().unwrap_or(power + self.time_widths[at]);
             self.power_widths.insert(at, (power, energy));
         }
-        self.power = Some((spread, scale(values.iter().zip(&local))));
+        self.power = Some((spread, scales(spreading.iter(), num_kernels)));
     }
 }
 

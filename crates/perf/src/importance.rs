@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use crate::estimator::{Estimator, FitOptions, used};
 use crate::features::{FeatureRow, NAMES};
 use crate::fit::{Ground, Importance};
-use crate::learn::{Random, Trees, parallel};
+use crate::learn::{Ensemble, Random, parallel};
 
 /// Rows that values are swapped between.
 const ROWS: usize = 1_500;
 
 /// A prediction that is asked again with a swapped feature.
 struct Case<'a> {
-    trees: &'a Trees,
+    trees: &'a Ensemble,
     features: FeatureRow,
     /// What the trees should say.
     truth: f64,
@@ -65,10 +65,13 @@ fn time_case<'a>(ground: &Ground<'_>, estimator: &'a Estimator, at: usize) -> Ca
 }
 
 fn power_case<'a>(ground: &Ground<'_>, estimator: &'a Estimator, at: usize) -> Option<Case<'a>> {
+    let estimate = ground.estimate(estimator, at);
+    let trees = estimator.power.as_ref()?;
+    let said = f64::from(trees.sum(&estimate.features));
     Some(Case {
-        trees: estimator.power.as_ref()?,
-        features: ground.estimate(estimator, at).features,
-        truth: ground.samples[at].row.power_w?.ln(),
+        trees,
+        features: estimate.features,
+        truth: said + ground.samples[at].row.power_w?.ln() - estimate.log_power?,
     })
 }
 

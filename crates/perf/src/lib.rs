@@ -26,6 +26,7 @@ mod model;
 mod model_file;
 pub mod paper;
 pub mod plot;
+mod power;
 mod prediction;
 mod profile;
 mod query;

@@ -24,8 +24,8 @@ pub(crate) struct Parts {
     pub catalogue: Catalogue,
     pub estimator: Estimator,
     pub time_spread: Spread,
-    /// Of power, and the scale of energy's intervals.
-    pub power_spread: Option<(Spread, f64)>,
+    /// Of power, and of each kernel the scale of energy's intervals.
+    pub power_spread: Option<(Spread, Vec<f64>)>,
     pub report: FitReport,
 }
 
@@ -132,10 +132,18 @@ impl Model {
                 got: query.product.m.to_string(),
             });
         }
-        Ok(self.predict_at(config, exact, &query.product))
+        let physics = self.physics(config, &query.product);
+        physics.work.check_fits(&query.product, &self.parts.machine)?;
+        Ok(self.predict_at(config, exact, &query.product, &physics))
     }
 
-    fn predict_at(&self, config: usize, exact: bool, product: &Product<'_>) -> Prediction {
+    fn physics(&self, config: usize, product: &Product<'_>) -> Physics {
+        let catalogue = &self.parts.catalogue;
+        let operands = &catalogue.operands[catalogue.kernel_of[config]];
+        Physics::new(&catalogue.configs[config], operands, product, &self.parts.machine)
+    }
+
+    fn predict_at(&self, config: usize, exact: bool, product: &Product<'_>, physics: &Physics) -> Prediction {
         let Parts {
             machine,
             catalogue,
@@ -144,18 +152,17 @@ impl Model {
             power_spread,
             ..
         } = &self.parts;
-        let operands = &catalogue.operands[catalogue.kernel_of[config]];
-        let physics = Physics::new(&catalogue.configs[config], operands, product, machine);
-        let estimate = estimator.estimate(catalogue, config, product, &physics, machine);
-        let time_width = time_spread.of(&estimate.features);
+        let kernel = catalogue.kernel_of[config];
+        let estimate = estimator.estimate(catalogue, config, product, physics, machine);
+        let time_width = time_spread.of(&estimate.features, kernel);
         let time_s = Interval::around(estimate.log_time.exp(), time_width);
         let power = estimate.log_power.zip(power_spread.as_ref());
-        let energy = power.map(|(log_power, (spread, energy_scale))| {
-            let width = spread.of(&estimate.features);
+        let energy = power.map(|(log_power, (spread, energy_scales))| {
+            let width = spread.of(&estimate.features, kernel);
             let value = (estimate.log_time + log_power).exp();
             (
                 Interval::around(log_power.exp(), width),
-                Interval::around(value, energy_scale * time_width.hypot(width)),
+                Interval::around(value, energy_scales[kernel] * time_width.hypot(width)),
             )
         });
         Prediction {
@@ -228,6 +235,11 @@ impl Model {
         }
         let configs = self.parts.catalogue.configs.iter().enumerate();
         let of_kernel = configs.filter(move |(_, facts)| answers_to(&facts.kernel, kernel));
+        if let Some((at, _)) = of_kernel.clone().next() {
+            // Kernels that answer to one word hold operands of one size.
+            let work = self.physics(at, product).work;
+            work.check_fits(product, &self.parts.machine)?;
+        }
         // Kernels without groups take any product.
         let fits = |facts: &ConfigFacts, product: &Product<'_>| {
             let same_group = facts.group_size == product.group_size || !facts.kernel.contains("w4");
@@ -241,7 +253,8 @@ impl Model {
                     group_size: facts.group_size,
                     ..*product
                 };
-                (facts, self.predict_at(at, true, &asked))
+                let physics = self.physics(at, &asked);
+                (facts, self.predict_at(at, true, &asked, &physics))
             }))
     }
 

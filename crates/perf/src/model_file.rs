@@ -6,7 +6,8 @@
 //! u32       CRC-32 of what follows
 //! u64       length of the contents before compression
 //! the rest  contents, deflated: u32 length of the header, the header (JSON: machine, catalogue, factors, report, sizes of the
-//!           ensembles), then each ensemble's nodes (threshold f32, feature u16, left u16) and values (f32)
+//!           ensembles), then each ensemble: a forest's nodes (threshold f32, feature u16, left u16) and values (f32);
+//!           boosting's thresholds (f32), features (u8) and values (f32), tree after tree
 //! ```
 //!
 //! All numbers are little-endian.
@@ -25,15 +26,16 @@ use crate::catalogue::Catalogue;
 use crate::estimator::Estimator;
 use crate::features::NAMES;
 use crate::fit::FitReport;
-use crate::learn::{Node, Trees};
+use crate::learn::{DEPTH, Ensemble, LEAVES, Node, Question, Symmetric, SymmetricTree, Trees};
 use crate::model::Parts;
+use crate::power::PowerFactors;
 use crate::spread::Spread;
 use crate::work::check_machine;
 use crate::{Machine, PerfError};
 
 const MAGIC: &[u8; 8] = b"DUALGRNM";
 /// Raised when features, trees or intervals change their meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// No model is larger; a damaged length must not take all memory.
 const MOST_BYTES: u64 = 1 << 28;
 /// Bytes before the contents.
@@ -47,30 +49,75 @@ struct Header {
     catalogue: Catalogue,
     factors: Vec<Factors>,
     trees_of: Vec<usize>,
+    power_factors: Vec<PowerFactors>,
     gains: [Vec<f64>; 2],
     /// Time's ensembles come first, then its spread, then power and its spread where there are any.
     num_time: usize,
     has_power: bool,
-    time_scale: f64,
-    power_scale: f64,
-    energy_scale: f64,
+    /// Of intervals, for each kernel.
+    time_scales: Vec<f64>,
+    power_scales: Vec<f64>,
+    energy_scales: Vec<f64>,
     report: FitReport,
-    ensembles: Vec<Ensemble>,
+    ensembles: Vec<Shape>,
 }
 
+/// What is to be known of an ensemble before its bytes are read.
 #[derive(Serialize, Deserialize)]
-struct Ensemble {
-    start: f32,
-    /// Nodes of each tree.
-    sizes: Vec<u16>,
+#[serde(rename_all = "lowercase")]
+enum Shape {
+    Forest {
+        start: f32,
+        /// Nodes of each tree.
+        sizes: Vec<u16>,
+    },
+    Boost {
+        start: f32,
+        trees: usize,
+    },
+}
+
+/// An ensemble to be written.
+enum Written<'a> {
+    Forest(&'a Trees),
+    Boost(&'a Symmetric),
+}
+
+impl<'a> Written<'a> {
+    fn of(ensemble: &'a Ensemble) -> Self {
+        match ensemble {
+            Ensemble::Forest(trees) => Self::Forest(trees),
+            Ensemble::Boost(trees) => Self::Boost(trees),
+        }
+    }
+
+    fn shape(&self) -> Shape {
+        match self {
+            Self::Forest(trees) => Shape::Forest {
+                start: trees.start()[0],
+                sizes: trees.sizes(),
+            },
+            Self::Boost(trees) => Shape::Boost {
+                start: trees.start(),
+                trees: trees.len(),
+            },
+        }
+    }
+
+    fn append_to(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Forest(trees) => write_trees(trees, bytes),
+            Self::Boost(trees) => write_symmetric(trees, bytes),
+        }
+    }
 }
 
 /// The bytes of a model.
 pub(crate) fn write(parts: &Parts) -> Vec<u8> {
     let ensembles = ensembles(parts);
-    let (power, energy_scale) = match &parts.power_spread {
-        Some((spread, scale)) => (spread.scale, *scale),
-        None => (1.0, 1.0),
+    let (power_scales, energy_scales) = match &parts.power_spread {
+        Some((spread, scales)) => (spread.scales.clone(), scales.clone()),
+        None => (Vec::new(), Vec::new()),
     };
     let header = Header {
         features: NAMES.map(str::to_owned).to_vec(),
@@ -78,27 +125,20 @@ pub(crate) fn write(parts: &Parts) -> Vec<u8> {
         catalogue: parts.catalogue.clone(),
         factors: parts.estimator.factors.clone(),
         trees_of: parts.estimator.trees_of.clone(),
+        power_factors: parts.estimator.power_factors.clone(),
         gains: parts.estimator.gains.clone(),
         num_time: parts.estimator.time.len(),
         has_power: ensembles.len() > parts.estimator.time.len() + 1,
-        time_scale: parts.time_spread.scale,
-        power_scale: power,
-        energy_scale,
+        time_scales: parts.time_spread.scales.clone(),
+        power_scales,
+        energy_scales,
         report: parts.report.clone(),
-        ensembles: ensembles
-            .iter()
-            .map(|trees| Ensemble {
-                start: trees.start()[0],
-                sizes: trees.sizes(),
-            })
-            .collect(),
+        ensembles: ensembles.iter().map(Written::shape).collect(),
     };
     let json = serde_json::to_vec(&header).expect("a header is plain data");
     let mut contents = (json.len() as u32).to_le_bytes().to_vec();
     contents.extend(json);
-    ensembles
-        .iter()
-        .for_each(|trees| write_trees(trees, &mut contents));
+    ensembles.iter().for_each(|trees| trees.append_to(&mut contents));
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(&contents).expect("writing to memory");
     let packed = encoder.finish().expect("writing to memory");
@@ -110,11 +150,11 @@ pub(crate) fn write(parts: &Parts) -> Vec<u8> {
     bytes
 }
 
-fn ensembles(parts: &Parts) -> Vec<&Trees> {
-    let mut all: Vec<&Trees> = parts.estimator.time.iter().collect();
-    all.push(&parts.time_spread.trees);
+fn ensembles(parts: &Parts) -> Vec<Written<'_>> {
+    let mut all: Vec<Written<'_>> = parts.estimator.time.iter().map(Written::of).collect();
+    all.push(Written::Boost(&parts.time_spread.trees));
     if let (Some(power), Some((spread, _))) = (&parts.estimator.power, &parts.power_spread) {
-        all.extend([power, &spread.trees]);
+        all.extend([Written::of(power), Written::Boost(&spread.trees)]);
     }
     all
 }
@@ -144,6 +184,17 @@ fn write_trees(trees: &Trees, bytes: &mut Vec<u8>) {
         .values()
         .iter()
         .for_each(|value| bytes.extend(value.to_le_bytes()));
+}
+
+fn write_symmetric(trees: &Symmetric, bytes: &mut Vec<u8>) {
+    for tree in trees.trees() {
+        let thresholds = tree.questions.iter().map(|question| question.threshold);
+        thresholds.for_each(|threshold| bytes.extend(threshold.to_le_bytes()));
+        bytes.extend(tree.questions.iter().map(|question| question.feature));
+        tree.values
+            .iter()
+            .for_each(|value| bytes.extend(value.to_le_bytes()));
+    }
 }
 
 /// Reads a model; `path` is for errors.
@@ -200,7 +251,7 @@ fn parts(mut header: Header, mut rest: &[u8]) -> Result<Result<Parts, String>, P
     header.catalogue.link()?;
     let mut trees = Vec::new();
     for ensemble in &header.ensembles {
-        match read_trees(ensemble, rest) {
+        match read_ensemble(ensemble, rest) {
             Some((read, left)) => {
                 trees.push(read);
                 rest = left;
@@ -209,26 +260,50 @@ fn parts(mut header: Header, mut rest: &[u8]) -> Result<Result<Parts, String>, P
         }
     }
     let num_power = if header.has_power { 2 } else { 0 };
+    let num_kernels = header.catalogue.kernels.len();
+    let num_with_power = if header.has_power { num_kernels } else { 0 };
+    let scales = |scales: &[f64], count: usize| {
+        scales.len() == count && scales.iter().all(|scale| scale.is_finite() && *scale > 0.0)
+    };
     let consistent = rest.is_empty()
         && trees.len() == header.num_time.saturating_add(1 + num_power)
         && header.factors.len() == header.catalogue.configs.len()
-        && header.trees_of.len() == header.catalogue.kernels.len()
+        && header.trees_of.len() == num_kernels
         && header.trees_of.iter().all(|&at| at < header.num_time)
         && header.factors.iter().flatten().all(|factor| factor.is_finite())
-        && [header.time_scale, header.power_scale, header.energy_scale]
+        && header.power_factors.len() == num_with_power
+        && header
+            .power_factors
             .iter()
-            .all(|scale| scale.is_finite() && *scale > 0.0);
+            .flatten()
+            .all(|factor| factor.is_finite())
+        && scales(&header.time_scales, num_kernels)
+        && scales(&header.power_scales, num_with_power)
+        && scales(&header.energy_scales, num_with_power);
     if !consistent {
         return Ok(Err("its parts do not fit together".to_owned()));
     }
     let mut trees = trees.into_iter();
-    let time: Vec<Trees> = trees.by_ref().take(header.num_time).collect();
-    let mut spread = |scale: f64| trees.next().map(|trees| Spread { trees, scale });
-    let Some(time_spread) = spread(header.time_scale) else {
+    let time: Vec<Ensemble> = trees.by_ref().take(header.num_time).collect();
+    let (of_time, power, of_power) = (trees.next(), trees.next(), trees.next());
+    let Some(Ensemble::Boost(of_time)) = of_time else {
         return Ok(Err("its intervals are missing".to_owned()));
     };
-    let power = spread(1.0).map(|spread| spread.trees);
-    let power_spread = spread(header.power_scale).map(|spread| (spread, header.energy_scale));
+    let time_spread = Spread {
+        trees: of_time,
+        scales: header.time_scales,
+    };
+    let power_spread = match of_power {
+        Some(Ensemble::Boost(trees)) => Some((
+            Spread {
+                trees,
+                scales: header.power_scales,
+            },
+            header.energy_scales,
+        )),
+        Some(Ensemble::Forest(_)) => return Ok(Err("its intervals of power are missing".to_owned())),
+        None => None,
+    };
     Ok(Ok(Parts {
         machine: header.machine,
         catalogue: header.catalogue,
@@ -236,6 +311,7 @@ fn parts(mut header: Header, mut rest: &[u8]) -> Result<Result<Parts, String>, P
             factors: header.factors,
             time,
             trees_of: header.trees_of,
+            power_factors: header.power_factors,
             power,
             gains: header.gains,
             out_of_bag: (0.0, 0),
@@ -246,13 +322,46 @@ fn parts(mut header: Header, mut rest: &[u8]) -> Result<Result<Parts, String>, P
     }))
 }
 
-fn read_trees<'a>(ensemble: &Ensemble, bytes: &'a [u8]) -> Option<(Trees, &'a [u8])> {
-    let count: usize = ensemble.sizes.iter().map(|&size| usize::from(size)).sum();
+fn read_ensemble<'a>(shape: &Shape, bytes: &'a [u8]) -> Option<(Ensemble, &'a [u8])> {
+    match shape {
+        Shape::Forest { start, sizes } => {
+            let (trees, rest) = read_trees(*start, sizes, bytes)?;
+            Some((Ensemble::Forest(trees), rest))
+        }
+        Shape::Boost { start, trees } => {
+            let (trees, rest) = read_symmetric(*start, *trees, bytes)?;
+            Some((Ensemble::Boost(trees), rest))
+        }
+    }
+}
+
+fn float(bytes: &[u8]) -> f32 {
+    f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+fn read_symmetric(start: f32, count: usize, bytes: &[u8]) -> Option<(Symmetric, &[u8])> {
+    const TREE: usize = 5 * DEPTH + 4 * LEAVES;
+    let (trees, rest) = bytes.split_at_checked(count.checked_mul(TREE)?)?;
+    let trees = trees.chunks_exact(TREE).map(|tree| {
+        let (thresholds, tree) = tree.split_at(4 * DEPTH);
+        let (features, values) = tree.split_at(DEPTH);
+        SymmetricTree {
+            questions: std::array::from_fn(|level| Question {
+                feature: features[level],
+                threshold: float(&thresholds[4 * level..]),
+            }),
+            values: std::array::from_fn(|leaf| float(&values[4 * leaf..])),
+        }
+    });
+    Some((Symmetric::from_parts(start, trees, NAMES.len())?, rest))
+}
+
+fn read_trees<'a>(start: f32, sizes: &[u16], bytes: &'a [u8]) -> Option<(Trees, &'a [u8])> {
+    let count: usize = sizes.iter().map(|&size| usize::from(size)).sum();
     let (thresholds, rest) = bytes.split_at_checked(4 * count)?;
     let (features, rest) = rest.split_at_checked(2 * count)?;
     let (lefts, rest) = rest.split_at_checked(2 * count)?;
     let (values, rest) = rest.split_at_checked(4 * count)?;
-    let float = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     let short = |bytes: &[u8]| u16::from_le_bytes([bytes[0], bytes[1]]);
     let nodes = thresholds
         .chunks_exact(4)
@@ -263,12 +372,6 @@ fn read_trees<'a>(ensemble: &Ensemble, bytes: &'a [u8]) -> Option<(Trees, &'a [u
             left: short(left),
         });
     let values = values.chunks_exact(4).map(float).collect();
-    let trees = Trees::from_parts(
-        vec![ensemble.start],
-        &ensemble.sizes,
-        nodes.collect(),
-        values,
-        NAMES.len(),
-    )?;
+    let trees = Trees::from_parts(vec![start], sizes, nodes.collect(), values, NAMES.len())?;
     Some((trees, rest))
 }

@@ -1,6 +1,7 @@
 //! The learned choice as the GPU kernels take it: a cost function, the table they read at load, and the hand-written cost
 //! function beside them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use dualgrain_format::GemmShape;
@@ -10,7 +11,7 @@ use dualgrain_kernels::cuda::{
 };
 
 use crate::select::{Regret, regrets_of};
-use crate::{By, Dataset, Machine, Model, PerfError, Product, Query, Row};
+use crate::{By, Dataset, HeldOut, Machine, Model, PerfError, Product, Query, Row};
 
 /// A model as a cost function of the kernels: seconds, joules or both. What the model cannot say is never chosen.
 #[derive(Debug, Clone, Copy)]
@@ -109,23 +110,45 @@ pub fn analytic_regrets(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regr
     })
 }
 
+/// What choosing by held-out predictions loses among the sizes that the kernels have: one that was measured and has been
+/// taken out since can no longer be chosen.
+///
+/// # Errors
+/// No product was searched.
+pub fn learned_regrets(
+    data: &Dataset,
+    held: &[HeldOut],
+    kernel: &str,
+    by: By,
+) -> Result<Vec<Regret>, PerfError> {
+    let device = device(&data.manifest.machine);
+    let predicted: BTreeMap<usize, &HeldOut> = held.iter().map(|held| (held.row_idx, held)).collect();
+    regrets_of(data, kernel, by, |row_idx, row| {
+        of_row(row, &device)?;
+        predicted.get(&row_idx)?.prediction.cost(by)
+    })
+}
+
 /// What a table's choice loses, where it was measured, on the products that [`crate::select::regrets`] judges; a product
-/// whose choice was not measured is left out.
+/// whose choice was not measured is left out. The table was made of a model that has seen these products: this says what
+/// its regions cost, not what choosing by prediction does.
 ///
 /// # Errors
 /// No product was searched.
 pub fn table_regrets(data: &Dataset, table: &SelectionTable, by: By) -> Result<Vec<Regret>, PerfError> {
     let device = device(&data.manifest.machine);
-    let regrets = regrets_of(data, "w4a8", by, |_, row| {
+    let key = |row: &Row, config: &str| {
+        let sides = (row.m, row.n, row.k, row.group_size);
+        (sides, row.output.clone(), config.to_owned())
+    };
+    let sound = data.rows.iter().filter(|row| row.is_sound());
+    let measured: BTreeSet<_> = sound.map(|row| key(row, &row.config)).collect();
+    regrets_of(data, "w4a8", by, |_, row| {
         let (problem, config) = of_row(row, &device)?;
-        let chosen = table.choose(&problem, &device);
-        Some(if chosen == Some(config) {
-            0.0
-        } else {
-            1.0 + Analytic.time_s(&problem, &config, &device)
-        })
-    })?;
-    Ok(regrets)
+        let chosen = table.choose(&problem, &device)?;
+        let is_known = measured.contains(&key(row, &chosen.to_string()));
+        is_known.then_some(if chosen == config { 0.0 } else { 1.0 })
+    })
 }
 
 /// Steps of the table's regions.

@@ -2,12 +2,14 @@
 //! spread, and scaled so that the promised share lies within (split-conformal, over folds of shapes).
 
 use crate::features::{FeatureRow, NAMES};
-use crate::learn::{Boost, Table, Trees, boost};
+use crate::learn::{Boost, Symmetric, Table, boost};
 use crate::metric::quantile;
 use crate::prediction::COVERAGE;
 
 /// Residuals below this say nothing: measurements repeat no better.
 const LEAST_RESIDUAL: f64 = 0.003;
+/// Fewer residuals of a kernel than this are scaled as all are.
+const OWN_SCALE_ROWS: usize = 100;
 /// Spreads stay within these whatever the trees say: 0.2 % and a factor of e.
 const SPREADS: [f64; 2] = [0.002, 1.0];
 
@@ -15,9 +17,9 @@ const SPREADS: [f64; 2] = [0.002, 1.0];
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Spread {
     /// Trees for `ln |residual|`.
-    pub trees: Trees,
-    /// What its answer is multiplied by so that [`COVERAGE`] of residuals lie within.
-    pub scale: f64,
+    pub trees: Symmetric,
+    /// Of each kernel: what its answer is multiplied by so that [`COVERAGE`] of residuals lie within.
+    pub scales: Vec<f64>,
 }
 
 /// A residual on a shape that was not learned from: `ln(measured / predicted)`.
@@ -29,10 +31,12 @@ pub(crate) struct Residual {
     pub value: f64,
     /// Fold of its shape.
     pub fold: usize,
+    /// Number of its kernel.
+    pub kernel: usize,
 }
 
 impl Spread {
-    /// Learns the local size of residuals; the scale is set apart.
+    /// Learns the local size of residuals; the scales are set apart.
     pub fn fit(residuals: &[Residual], seed: u64) -> Self {
         let mut table = Table::new(NAMES.len());
         let mut targets = Vec::new();
@@ -43,23 +47,21 @@ impl Spread {
         let how = Boost {
             trees: 16,
             rate: 0.2,
-            leaves: 16,
             depth: 5,
-            leaf_rows: 30,
             shrinkage: 20.0,
-            bins: 64,
+            bins: 32,
             seed,
-            ..Boost::default()
+            ..Boost::USUAL
         };
         Self {
             trees: boost(&table, &targets, &how).0,
-            scale: 1.0,
+            scales: Vec::new(),
         }
     }
 
     /// Half the width of an interval, in logarithms.
-    pub fn of(&self, features: &FeatureRow) -> f64 {
-        self.scale * self.unscaled(features)
+    pub fn of(&self, features: &FeatureRow, kernel: usize) -> f64 {
+        self.scales[kernel] * self.unscaled(features)
     }
 
     fn unscaled(&self, features: &FeatureRow) -> f64 {
@@ -69,45 +71,79 @@ impl Spread {
     }
 }
 
+/// A residual with the local spread that those of other folds gave it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spreading {
+    /// Logarithm of measured over predicted.
+    pub value: f64,
+    /// The local spread.
+    pub local: f64,
+    /// Fold of its shape.
+    pub fold: usize,
+    /// Number of its kernel.
+    pub kernel: usize,
+}
+
 /// A spread for predictions to come, and for each residual the half width that those of the other folds give it.
-pub(crate) fn calibrate(residuals: &[Residual], num_folds: usize, seed: u64) -> (Spread, Vec<f64>) {
-    let mut local = vec![0.0; residuals.len()];
+pub(crate) fn calibrate(
+    residuals: &[Residual],
+    num_folds: usize,
+    num_kernels: usize,
+    seed: u64,
+) -> (Spread, Vec<f64>) {
+    let mut spreading: Vec<Spreading> = residuals
+        .iter()
+        .map(|residual| Spreading {
+            value: residual.value,
+            local: 0.0,
+            fold: residual.fold,
+            kernel: residual.kernel,
+        })
+        .collect();
     for fold in 0..num_folds {
         let others: Vec<Residual> = residuals.iter().filter(|r| r.fold != fold).copied().collect();
         let spread = Spread::fit(&others, seed);
-        for (residual, local) in residuals.iter().zip(&mut local) {
+        for (residual, spreading) in residuals.iter().zip(&mut spreading) {
             if residual.fold == fold {
-                *local = spread.unscaled(&residual.features);
+                spreading.local = spread.unscaled(&residual.features);
             }
         }
     }
-    let values: Vec<f64> = residuals.iter().map(|residual| residual.value).collect();
-    let folds: Vec<usize> = residuals.iter().map(|residual| residual.fold).collect();
-    let widths = widths(&values, &local, &folds, num_folds);
     let mut spread = Spread::fit(residuals, seed);
-    spread.scale = scale(values.iter().zip(&local));
-    (spread, widths)
+    spread.scales = scales(spreading.iter(), num_kernels);
+    (spread, widths(&spreading, num_folds, num_kernels))
 }
 
 /// Half widths: local spreads by the scale that the other folds need.
-pub(crate) fn widths(values: &[f64], local: &[f64], folds: &[usize], num_folds: usize) -> Vec<f64> {
-    let scales: Vec<f64> = (0..num_folds)
-        .map(|fold| {
-            let others = values.iter().zip(local).zip(folds).filter(|(_, of)| **of != fold);
-            scale(others.map(|(pair, _)| pair))
-        })
+pub(crate) fn widths(spreading: &[Spreading], num_folds: usize, num_kernels: usize) -> Vec<f64> {
+    let scales: Vec<Vec<f64>> = (0..num_folds)
+        .map(|fold| scales(spreading.iter().filter(|other| other.fold != fold), num_kernels))
         .collect();
-    local
+    spreading
         .iter()
-        .zip(folds)
-        .map(|(local, &fold)| local * scales[fold])
+        .map(|one| one.local * scales[one.fold][one.kernel])
         .collect()
 }
 
-/// The factor of local spreads that [`COVERAGE`] of residuals lie within.
-pub(crate) fn scale<'a>(pairs: impl Iterator<Item = (&'a f64, &'a f64)>) -> f64 {
-    let ratios = pairs.map(|(value, local)| value.abs() / local).collect();
-    quantile(ratios, COVERAGE).unwrap_or(1.0)
+/// Of each kernel, the factor of local spreads that [`COVERAGE`] of its residuals lie within; of all residuals where it has
+/// few.
+pub(crate) fn scales<'a>(
+    spreading: impl Iterator<Item = &'a Spreading> + Clone,
+    num_kernels: usize,
+) -> Vec<f64> {
+    let of = |wanted: &dyn Fn(usize) -> bool| -> Vec<f64> {
+        let wanted = spreading.clone().filter(|one| wanted(one.kernel));
+        wanted.map(|one| one.value.abs() / one.local).collect()
+    };
+    let all = quantile(of(&|_| true), COVERAGE).unwrap_or(1.0);
+    let of_kernel = |number: usize| {
+        let own = of(&|kernel| kernel == number);
+        match own.len() {
+            ..OWN_SCALE_ROWS => all,
+            _ => quantile(own, COVERAGE).unwrap_or(all),
+        }
+    };
+    (0..num_kernels).map(of_kernel).collect()
 }
 
 #[cfg(test)]
@@ -127,22 +163,24 @@ mod tests {
             let noise = (0..6)
                 .map(|_| random.below(1000) as f64 / 500.0 - 1.0)
                 .sum::<f64>();
-            let size = if at % 2 == 0 { 0.01 } else { 0.1 };
+            // What no feature tells: the second kernel's residuals are three times as large.
+            let of_kernel = if at / 16 % 2 == 0 { 1.0 } else { 3.0 };
+            let size = of_kernel * if at % 2 == 0 { 0.01 } else { 0.1 };
             residuals.push(Residual {
                 features,
                 value: noise * size,
                 fold: at / 2 % 5,
+                kernel: at / 16 % 2,
             });
         }
-        let (spread, widths) = calibrate(&residuals, 5, 7);
-        let within = residuals
-            .iter()
-            .zip(&widths)
-            .filter(|(r, width)| r.value.abs() <= **width)
-            .count();
-        let coverage = within as f64 / 4_000.0;
-        assert!((0.88..0.92).contains(&coverage), "{coverage}");
-        let width = |at: usize| spread.of(&residuals[at].features);
+        let (spread, widths) = calibrate(&residuals, 5, 3, 7);
+        for kernel in 0..2 {
+            let own = || residuals.iter().zip(&widths).filter(|(r, _)| r.kernel == kernel);
+            let within = own().filter(|(r, width)| r.value.abs() <= **width).count();
+            let coverage = within as f64 / own().count() as f64;
+            assert!((0.88..0.92).contains(&coverage), "kernel {kernel}: {coverage}");
+        }
+        let width = |at: usize| spread.of(&residuals[at].features, 0);
         assert!(width(1) > 5.0 * width(0), "{} and {}", width(0), width(1));
     }
 }

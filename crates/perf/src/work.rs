@@ -22,6 +22,8 @@ pub struct Work {
     pub memory_s: f64,
     /// Seconds to compute.
     pub compute_s: f64,
+    /// Seconds by byte of memory.
+    byte_s: f64,
 }
 
 impl Work {
@@ -53,12 +55,32 @@ impl Work {
             output_bytes,
             memory_s: (weight_bytes + token_bytes + output_bytes) / machine.read_bytes_per_s,
             compute_s: product.ops() / peak,
+            byte_s: machine.read_bytes_per_s.recip(),
         }
     }
 
     /// All bytes, each once.
     pub fn bytes(&self) -> f64 {
         self.weight_bytes + self.token_bytes + self.output_bytes
+    }
+
+    /// Refuses a product whose operands and output a machine cannot hold.
+    pub(crate) fn check_fits(&self, product: &Product<'_>, machine: &Machine) -> Result<(), PerfError> {
+        let passes = if product.beta == 0.0 { 1.0 } else { 2.0 };
+        let held_bytes = self.weight_bytes + self.token_bytes + self.output_bytes / passes;
+        if held_bytes <= machine.memory_bytes as f64 {
+            return Ok(());
+        }
+        Err(PerfError::Shape {
+            what: "the memory of operands and output",
+            expected: format!("at most the {} bytes of {}", machine.memory_bytes, machine.name),
+            got: format!("{held_bytes:.0} bytes"),
+        })
+    }
+
+    /// Seconds to move D.
+    pub(crate) fn output_s(&self) -> f64 {
+        self.output_bytes * self.byte_s
     }
 
     /// The least time the ceilings allow.

@@ -71,7 +71,7 @@ fn damaged_files_are_refused_wherever_the_damage_is() {
     other[8] += 1;
     let error = read(&other).unwrap_err().to_string();
     assert!(
-        error.contains("version 2") && error.contains("fit again"),
+        error.contains("version 3") && error.contains("fit again"),
         "{error}"
     );
     let error = Model::read(Path::new("/nowhere/model.dgm"))

@@ -11,14 +11,15 @@
 //! cell 128 1 256 0 0 4 ...         group (0 is one a row), m, n, then a configuration for each k
 //! ```
 //!
-//! A product belongs to the region whose centre is nearest in ratio; every group that occurs has all its cells.
+//! Tokens are rounded up to a centre: those just above a tile's height want another tile than those just below. Where N or K
+//! lie between two centres, the formula ranks what their cells name (four at most). Every group that occurs has all its cells.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use thiserror::Error;
 
-use super::config::{GemmConfig, GemmProblem, TABLE, choose, enumerate_all, splits_of};
+use super::config::{Cost as _, GemmConfig, GemmProblem, TABLE, choose, enumerate_all, splits_of};
 use super::cost::Analytic;
 use super::device::DeviceInfo;
 
@@ -100,6 +101,9 @@ impl SelectionTable {
             "m" | "n" | "k" => {
                 let centres = rest.split(' ').map(number).collect::<Result<Vec<_>, _>>()?;
                 let increasing = centres.windows(2).all(|pair| pair[0] < pair[1]);
+                if !self.cells.is_empty() {
+                    return Err(format!("centres of {word} behind cells"));
+                }
                 if !increasing || centres[0] == 0 || centres.len() > MOST_CENTRES {
                     return Err(format!(
                         "centres of {word}: expected at most {MOST_CENTRES}, above 0, increasing"
@@ -151,25 +155,49 @@ impl SelectionTable {
         }
     }
 
+    /// The table in use for a card: that of the environment, else one that comes with the program.
+    pub fn of(device: &DeviceInfo) -> Option<&'static Self> {
+        tables().iter().find(|table| table.is_for(device))
+    }
+
     /// Whether it was made for a card.
     pub fn is_for(&self, device: &DeviceInfo) -> bool {
         self.card == device.name && self.num_sms == device.num_sms
     }
 
-    /// The configuration of a product's region; `None` for a group the table has not.
-    pub fn lookup(&self, problem: &GemmProblem) -> Option<GemmConfig> {
-        let shape = problem.shape;
-        let [m, n, k] = [shape.m, shape.n, shape.k];
-        let at = [(0, m), (1, n), (2, k)].map(|(side, size)| nearest(&self.centres[side], size));
-        let place = (at[0] * self.centres[1].len() + at[1]) * self.centres[2].len() + at[2];
-        let number = *self.cells.get(&problem.group.code())?.get(place)?;
-        self.configs.get(usize::from(number)).copied()
+    /// The configurations of the regions around a product, one to four; none for a group the table has not.
+    pub fn candidates(&self, problem: &GemmProblem) -> Vec<GemmConfig> {
+        let [ms, ns, ks] = &self.centres;
+        let mut found = Vec::new();
+        let Some(cells) = self.cells.get(&problem.group.code()) else {
+            return found;
+        };
+        let (_, m) = around(ms, problem.shape.m);
+        let ((below_n, above_n), (below_k, above_k)) =
+            (around(ns, problem.shape.n), around(ks, problem.shape.k));
+        for n in [below_n, above_n] {
+            for k in [below_k, above_k] {
+                let number = cells.get((m * ns.len() + n) * ks.len() + k);
+                let config = number.and_then(|&number| self.configs.get(usize::from(number)));
+                found.extend(config.filter(|config| !found.contains(*config)).copied());
+            }
+        }
+        found
     }
 
-    /// The configuration of a product's region, if it runs the product on the card.
+    /// The best by formula of a product's [`SelectionTable::candidates`] that run it on the card.
     pub fn choose(&self, problem: &GemmProblem, device: &DeviceInfo) -> Option<GemmConfig> {
-        let config = self.lookup(problem).filter(|_| self.is_for(device))?;
-        enumerate_all(problem, device).contains(&config).then_some(config)
+        if !self.is_for(device) {
+            return None;
+        }
+        let runnable = enumerate_all(problem, device);
+        let candidates = self.candidates(problem).into_iter();
+        let ranked = candidates
+            .filter(|config| runnable.contains(config))
+            .map(|config| (Analytic.time_s(problem, &config, device), config));
+        ranked
+            .min_by(|left, right| left.0.total_cmp(&right.0))
+            .map(|(_, config)| config)
     }
 }
 
@@ -189,15 +217,13 @@ fn named(name: &str) -> Result<GemmConfig, String> {
         .ok_or_else(|| format!("this program has no configuration {name}; make the table again"))
 }
 
-/// The place of the centre nearest in ratio.
-fn nearest(centres: &[usize], size: usize) -> usize {
+/// The places of the centres at both sides of a size; twice the same where it is one of them, or beyond all.
+fn around(centres: &[usize], size: usize) -> (usize, usize) {
     let above = centres.partition_point(|&centre| centre < size);
-    match above {
-        0 => 0,
-        _ if above == centres.len() => above - 1,
-        // size / below < above / size
-        _ if (size as u128).pow(2) < centres[above - 1] as u128 * centres[above] as u128 => above - 1,
-        _ => above,
+    let last = centres.len().saturating_sub(1);
+    match centres.get(above) {
+        Some(&centre) if centre > size => (above.saturating_sub(1), above),
+        _ => (above.min(last), above.min(last)),
     }
 }
 
@@ -229,8 +255,7 @@ fn tables() -> &'static [SelectionTable] {
 /// The configuration a product is run with: that of the card's table, else the cheapest by formula. `None` when no kernel
 /// runs the product on the card.
 pub fn select(problem: &GemmProblem, device: &DeviceInfo) -> Option<GemmConfig> {
-    let table = tables().iter().find(|table| table.is_for(device));
-    let selected = table.and_then(|table| table.choose(problem, device));
+    let selected = SelectionTable::of(device).and_then(|table| table.choose(problem, device));
     selected.or_else(|| choose(problem, device, &Analytic))
 }
 
@@ -255,24 +280,34 @@ mod tests {
     }
 
     #[test]
-    fn nearest_region_in_ratio_decides_and_what_cannot_run_is_not_taken() {
+    fn tokens_round_up_and_the_formula_ranks_what_stands_around_a_product() {
         let table = SelectionTable::parse(TEXT).unwrap();
-        let chosen = |m, n| {
-            table
-                .choose(&problem(m, n, 4096), &DeviceInfo::h200())
-                .map(|c| c.to_string())
+        let names = |m, n| -> Vec<String> {
+            let candidates = table.candidates(&problem(m, n, 4096));
+            candidates.iter().map(GemmConfig::to_string).collect()
         };
-        assert_eq!(chosen(1, 4096).as_deref(), Some("m1n16k128_v16_d2_x2"));
-        assert_eq!(chosen(9, 9000).as_deref(), Some("m64n128k128_w2x1_c1_k2"));
-        assert_eq!(chosen(64, 2000).as_deref(), Some("m64n64k128_w1x1_c1_k1_all"));
-        // A strip of one token cannot hold three.
-        assert_eq!(chosen(3, 4096), None);
+        assert_eq!(names(1, 4096), ["m1n16k128_v16_d2_x2"]);
+        // A strip of one token cannot hold three: they take what 64 take.
+        assert_eq!(names(3, 9000), ["m64n128k128_w2x1_c1_k2"]);
+        assert_eq!(names(64, 1024), ["m64n64k128_w1x1_c1_k1_all"]);
+        let between = ["m64n64k128_w1x1_c1_k1_all", "m64n128k128_w2x1_c1_k2"];
+        assert_eq!(names(64, 2000), between);
+        let device = DeviceInfo::h200();
+        let among = problem(64, 2000, 4096);
+        let cost = |config: &GemmConfig| Analytic.time_s(&among, config, &device);
+        let chosen = table.choose(&among, &device).unwrap();
+        assert!(
+            table
+                .candidates(&among)
+                .iter()
+                .all(|other| cost(&chosen) <= cost(other))
+        );
         let other = DeviceInfo {
             num_sms: 114,
             ..DeviceInfo::h200()
         };
         assert_eq!(table.choose(&problem(1, 4096, 4096), &other), None);
-        assert!(select(&problem(3, 4096, 4096), &DeviceInfo::h200()).is_some());
+        assert!(select(&problem(3, 4096, 4096), &device).is_some());
     }
 
     #[test]
@@ -287,6 +322,12 @@ mod tests {
             ("1024 2\n", "1024 2 2\n", 11, "2 configurations, expected 1"),
             ("cell 128 1 1024 0", "cell 128 5 1024 0", 9, "no centre"),
             ("card 132", "card many", 2, "whole number"),
+            (
+                "cell 128 64 1024 2",
+                "m 1\ncell 128 64 1024 2",
+                11,
+                "behind cells",
+            ),
         ] {
             let error = SelectionTable::parse(&TEXT.replacen(from, to, 1)).unwrap_err();
             assert!(error.what.contains(words), "{from} -> {to}: {error}");

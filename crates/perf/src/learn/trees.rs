@@ -26,38 +26,6 @@ pub struct Trees {
     nodes: Vec<Node>,
     /// `[nodes][outputs]`; 0 for inner nodes.
     values: Vec<f32>,
-    /// The trees once more, each in a block of one size, while all fit: places inside a block need no checks.
-    blocks: Vec<Block>,
-}
-
-/// Nodes of a block; a tree of 32 leaves has 63.
-const BLOCK: usize = 64;
-
-/// A small tree with one output.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Block {
-    nodes: [Node; BLOCK],
-    values: [f32; BLOCK],
-}
-
-impl Block {
-    fn new(nodes: &[Node], values: &[f32]) -> Self {
-        let mut block = Self {
-            nodes: [Node::leaf(0); BLOCK],
-            values: [0.0; BLOCK],
-        };
-        block.nodes[..nodes.len()].copy_from_slice(nodes);
-        block.values[..values.len()].copy_from_slice(values);
-        block
-    }
-
-    /// The node behind a node.
-    #[inline(always)]
-    fn step<const N: usize>(&self, at: usize, row: &[f32; N]) -> usize {
-        let node = self.nodes[at & (BLOCK - 1)];
-        let above = row[usize::from(node.feature) & (N - 1)] > node.threshold;
-        usize::from(node.left) + usize::from(above)
-    }
 }
 
 /// Trees walked side by side: their loads wait for memory together.
@@ -72,7 +40,6 @@ impl Trees {
             roots: Vec::new(),
             nodes: Vec::new(),
             values: Vec::new(),
-            blocks: Vec::new(),
         }
     }
 
@@ -113,11 +80,6 @@ impl Trees {
     pub fn push(&mut self, nodes: &[Node], values: &[f32]) {
         assert_eq!(values.len(), nodes.len() * self.outputs, "values of a tree");
         let depth = depth_of(nodes, usize::from(u16::MAX)).expect("nodes of a tree");
-        if nodes.len() <= BLOCK && self.outputs == 1 && self.blocks.len() == self.roots.len() {
-            self.blocks.push(Block::new(nodes, values));
-        } else {
-            self.blocks.clear();
-        }
         self.roots.push((self.nodes.len() as u32, depth));
         self.nodes.extend_from_slice(nodes);
         self.values.extend_from_slice(values);
@@ -162,9 +124,6 @@ impl Trees {
     /// The first output's sum for a row of features. `N` is a power of two not below the number of columns.
     pub fn sum<const N: usize>(&self, row: &[f32; N]) -> f32 {
         const { assert!(N.is_power_of_two()) };
-        if self.blocks.len() == self.roots.len() {
-            return self.sum_of_blocks(row);
-        }
         let mut sum = self.start[0];
         for trees in self.roots.chunks(LANES) {
             let mut at = [0u32; LANES];
@@ -184,30 +143,6 @@ impl Trees {
             for &leaf in &at[..trees.len()] {
                 sum += self.values[leaf as usize * self.outputs];
             }
-        }
-        sum
-    }
-
-    /// The same over blocks.
-    fn sum_of_blocks<const N: usize>(&self, row: &[f32; N]) -> f32 {
-        let mut sum = self.start[0];
-        let (eights, rest) = self.blocks.as_chunks::<LANES>();
-        let (depths, last) = self.roots.as_chunks::<LANES>();
-        for (trees, depths) in eights.iter().zip(depths) {
-            let depth = depths.iter().map(|(_, depth)| *depth).max().unwrap_or(0);
-            let mut at = [0usize; LANES];
-            for _ in 0..depth {
-                for (at, tree) in at.iter_mut().zip(trees) {
-                    *at = tree.step(*at, row);
-                }
-            }
-            for (at, tree) in at.iter().zip(trees) {
-                sum += tree.values[at & (BLOCK - 1)];
-            }
-        }
-        for (tree, (_, depth)) in rest.iter().zip(last) {
-            let leaf = (0..*depth).fold(0, |at, _| tree.step(at, row));
-            sum += tree.values[leaf & (BLOCK - 1)];
         }
         sum
     }
