@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use dualgrain_perf::report::{Choice, Findings, Summary, page};
 use dualgrain_perf::select::regrets;
-use dualgrain_perf::{By, Dataset, FitOptions, HeldOut, Model, held_out};
+use dualgrain_perf::{By, Dataset, FitOptions, HeldOut, Machine, Model, held_out};
 use serde::Serialize;
 
 use crate::arguments::Common;
@@ -62,9 +62,17 @@ fn read(sources: &[PathBuf]) -> Result<(Option<Dataset>, Option<Model>)> {
         false => Some(Dataset::read_all(&folders)?),
     };
     if let (Some(data), Some(model)) = (&data, &model) {
-        let (measured, fitted) = (&data.manifest.machine.name, &model.machine().name);
-        if measured != fitted {
-            bail!("the set was measured on {measured}, the model fitted on {fitted}");
+        let (measured, fitted) = (&data.manifest.machine, model.machine());
+        let alike = |one: &Machine, two: &Machine| {
+            (&one.name, one.kind, one.num_units) == (&two.name, two.kind, two.num_units)
+        };
+        if !alike(measured, fitted) {
+            let words = |machine: &Machine| format!("{} with {} units", machine.name, machine.num_units);
+            bail!(
+                "the set was measured on {}, the model fitted on {}",
+                words(measured),
+                words(fitted)
+            );
         }
     }
     Ok((data, model))

@@ -112,6 +112,19 @@ fn what_cannot_be_reported_on_is_refused_in_words() {
     assert!(two.contains("xeon-amx"), "{two}");
     let data = folder.join("data");
     synthetic::write(&data, 1);
+    // A card of the same name with fewer units.
+    let manifest = data.join("manifest.json");
+    let mut smaller: Value = serde_json::from_str(&fs::read_to_string(&manifest).unwrap()).unwrap();
+    let whole = smaller.to_string();
+    smaller["machine"]["name"] = "NVIDIA H200".into();
+    smaller["machine"]["num_units"] = 114.into();
+    fs::write(&manifest, smaller.to_string()).unwrap();
+    let mixed = failure(&["report", text(&data), "h200", "--out", text(&out)]);
+    assert!(
+        mixed.contains("114 units") && mixed.contains("132 units"),
+        "{mixed}"
+    );
+    fs::write(&manifest, whole).unwrap();
     let rows = data.join("rows.csv");
     let torn = fs::read_to_string(&rows)
         .unwrap()

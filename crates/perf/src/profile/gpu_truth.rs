@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use dualgrain_format::GemmShape;
 use dualgrain_kernels::cuda::{
-    Arena, Card, CublasType, Device, GroupLength, Jit, Output, RandomOperands, SgemmTiled, Steady,
-    rotation_copies, time_once_s,
+    Analytic, Arena, Buffer, Card, Cublas, CublasType, Device, Gemm, GemmProblem, GroupLength, Jit, Output,
+    RandomOperands, SgemmTiled, Steady, rotation_copies, time_once_s,
 };
 use dualgrain_kernels::naive::Transposes;
 use serde::Serialize;
@@ -94,91 +95,110 @@ pub fn check_energy(
         return Err(PerfError::NoCounter);
     };
     let tick_s = meter.tick_s();
-    let (meter, mut samples) = (meter, Vec::new());
+    let mut loads = Loads {
+        device: &device,
+        jit: &jit,
+        operands: &operands,
+        meter: &meter,
+        card: &card,
+        arena,
+        samples: Vec::new(),
+    };
     let mut found = Vec::new();
-
-    let (side, kind) = (4_096, CublasType::Bf16);
     if let Some(cublas) = &libraries.cublas {
-        arena.reset();
-        let [a, b, d] = [
-            arena.take(2 * side * side)?,
-            arena.take(2 * side * side)?,
-            arena.take(2 * side * side)?,
-        ];
-        operands.floats(&a, Output::Bf16, 1)?;
-        operands.floats(&b, Output::Bf16, 2)?;
+        found.push(loads.cublas(cublas)?);
+        watch.progress("cublas_bf16", 1, 4);
+    }
+    for (place, m) in [16, 1_024].into_iter().enumerate() {
+        found.push(loads.w4a8((m, 8_192, 8_192))?);
+        watch.progress("gemm_w4a8", place + 2, 4);
+    }
+    found.push(loads.tiled()?);
+    write(csv, &device, version, (tick_s, lag_s), &found)?;
+    write_samples(&csv.with_extension("samples.csv"), &meter, &loads.samples)?;
+    Ok(found)
+}
+
+/// What runs while energy is read in both ways.
+struct Loads<'a> {
+    device: &'a Device,
+    jit: &'a Jit,
+    operands: &'a RandomOperands<'a>,
+    meter: &'a Meter<'a>,
+    card: &'a Card,
+    arena: Arena,
+    samples: Vec<Sample>,
+}
+
+impl Loads<'_> {
+    fn cublas(&mut self, cublas: &Cublas) -> Result<EnergyTruth, PerfError> {
+        let shape = (4_096, 4_096, 4_096);
+        let [a, b, d] = self.squares(4_096 * 4_096 * 2)?;
+        self.operands.floats(&a, Output::Bf16, 1)?;
+        self.operands.floats(&b, Output::Bf16, 2)?;
         let nt = Transposes { a: false, b: true };
-        let launch = |_| cublas.launch(kind, nt, (side, side, side), (1.0, 0.0), [&a, &b, &d]);
+        let launch = |_| cublas.launch(CublasType::Bf16, nt, shape, (1.0, 0.0), [&a, &b, &d]);
         let subject = Subject {
             launch: &launch,
             copies: 1,
         };
-        found.push(one(
-            &meter,
-            &card,
-            "cublas_bf16 4096x4096x4096",
-            (side, side, side),
-            &subject,
-            &mut samples,
-        )?);
-        watch.progress("cublas_bf16", 1, 4);
+        self.one("cublas_bf16 4096x4096x4096", shape, &subject)
     }
-    for (place, shape) in [(16, 8_192, 8_192), (1_024, 8_192, 8_192)]
-        .into_iter()
-        .enumerate()
-    {
-        arena.reset();
-        let (m, n, k) = shape;
-        let copies = rotation_copies(&device, n * k / 2);
-        let layers = operands.w4(&mut arena, (n, k), GroupLength::G128, copies, 3)?;
-        let tokens = operands.tokens((m, k), 4)?;
-        let d = arena.take(2 * m * n)?;
-        let problem = dualgrain_kernels::cuda::GemmProblem {
-            shape: dualgrain_format::GemmShape { m, n, k },
+
+    fn w4a8(&mut self, (m, n, k): (usize, usize, usize)) -> Result<EnergyTruth, PerfError> {
+        self.arena.reset();
+        let copies = rotation_copies(self.device, n * k / 2);
+        let layers = self
+            .operands
+            .w4(&mut self.arena, (n, k), GroupLength::G128, copies, 3)?;
+        let tokens = self.operands.tokens((m, k), 4)?;
+        let d = self.arena.take(2 * m * n)?;
+        let problem = GemmProblem {
+            shape: GemmShape { m, n, k },
             group: GroupLength::G128,
             output: Output::Bf16,
         };
-        let gemm = dualgrain_kernels::cuda::Gemm::chosen(
-            &jit,
-            &device,
-            problem,
-            &dualgrain_kernels::cuda::Analytic,
-        )?;
+        let gemm = Gemm::chosen(self.jit, self.device, problem, &Analytic)?;
         let launch = |i: usize| gemm.launch(&layers[i], &tokens, &d);
-        let load = format!("gemm_w4a8 {m}x{n}x{k}");
         let subject = Subject {
             launch: &launch,
             copies,
         };
-        found.push(one(&meter, &card, &load, shape, &subject, &mut samples)?);
-        watch.progress(&load, place + 2, 4);
+        self.one(&format!("gemm_w4a8 {m}x{n}x{k}"), (m, n, k), &subject)
     }
-    let shape = (2_048, 2_048, 2_048);
-    arena.reset();
-    let [a, b, d] = [
-        arena.take(16 << 20)?,
-        arena.take(16 << 20)?,
-        arena.take(16 << 20)?,
-    ];
-    operands.floats(&a, Output::F32, 5)?;
-    operands.floats(&b, Output::F32, 6)?;
-    let tiled = SgemmTiled::new(&jit, 16)?;
-    let launch = |_| tiled.launch(Transposes::ALL[0], shape, (1.0, 0.0), [&a, &b, &d]);
-    let subject = Subject {
-        launch: &launch,
-        copies: 1,
-    };
-    found.push(one(
-        &meter,
-        &card,
-        "sgemm_tiled tile16 2048x2048x2048",
-        shape,
-        &subject,
-        &mut samples,
-    )?);
-    write(csv, &device, version, (tick_s, lag_s), &found)?;
-    write_samples(&csv.with_extension("samples.csv"), &meter, &samples)?;
-    Ok(found)
+
+    fn tiled(&mut self) -> Result<EnergyTruth, PerfError> {
+        let shape = (2_048, 2_048, 2_048);
+        let [a, b, d] = self.squares(2_048 * 2_048 * 4)?;
+        self.operands.floats(&a, Output::F32, 5)?;
+        self.operands.floats(&b, Output::F32, 6)?;
+        let tiled = SgemmTiled::new(self.jit, 16)?;
+        let launch = |_| tiled.launch(Transposes::ALL[0], shape, (1.0, 0.0), [&a, &b, &d]);
+        let subject = Subject {
+            launch: &launch,
+            copies: 1,
+        };
+        self.one("sgemm_tiled tile16 2048x2048x2048", shape, &subject)
+    }
+
+    /// Both operands and the output of a square product.
+    fn squares(&mut self, size_bytes: usize) -> Result<[Buffer; 3], PerfError> {
+        self.arena.reset();
+        Ok([
+            self.arena.take(size_bytes)?,
+            self.arena.take(size_bytes)?,
+            self.arena.take(size_bytes)?,
+        ])
+    }
+
+    fn one(
+        &mut self,
+        load: &str,
+        shape: (usize, usize, usize),
+        subject: &Subject<'_>,
+    ) -> Result<EnergyTruth, PerfError> {
+        one(self.meter, self.card, load, shape, subject, &mut self.samples)
+    }
 }
 
 /// What a card said of its power at a moment.
