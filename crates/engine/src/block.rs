@@ -287,16 +287,30 @@ impl<B: Backend> Projection<B> {
     /// # Errors
     /// A shape the device cannot hold.
     pub fn new(backend: &B, weights: LinearWeights) -> Result<Self, EngineError> {
-        let activations = match &weights {
-            LinearWeights::Float(_) => None,
-            integer => Some(
-                integer
+        Self::from_slices(backend, (weights.n(), weights.k()), std::iter::once(Ok(weights)))
+    }
+
+    /// As [`Self::new`], from slices of the rows of a linear `[n,k]` (see [`Backend::pack_slices`]).
+    ///
+    /// # Errors
+    /// A shape the device cannot hold; the first error of `slices`.
+    pub fn from_slices(
+        backend: &B,
+        shape: (usize, usize),
+        slices: impl Iterator<Item = Result<LinearWeights, EngineError>>,
+    ) -> Result<Self, EngineError> {
+        let mut activations = None;
+        let slices = slices.inspect(|slice| match slice {
+            Ok(LinearWeights::Float(_)) | Err(_) => {}
+            Ok(integer) => {
+                let scale = integer
                     .ta()
-                    .map_or(ActivationScale::PerToken, ActivationScale::Static),
-            ),
-        };
+                    .map_or(ActivationScale::PerToken, ActivationScale::Static);
+                activations = Some(scale);
+            }
+        });
         Ok(Self {
-            linear: backend.pack(weights)?,
+            linear: backend.pack_slices(shape, slices)?,
             activations,
         })
     }

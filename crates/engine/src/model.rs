@@ -3,11 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dualgrain_format::{
-    CacheScheme, FloatLinear, FloatValues, KEY_SCALES_TENSOR, LinearWeights, TensorScheme,
-    VALUE_SCALES_TENSOR,
-};
-use dualgrain_kernels::{Backend, CacheFormat};
+use dualgrain_format::{CacheScheme, FloatValues, KEY_SCALES_TENSOR, TensorScheme, VALUE_SCALES_TENSOR};
+use dualgrain_kernels::{Backend, CacheFormat, SLICE_ROWS};
 
 use crate::{Block, EngineError, ModelConfig, Norm, Position, Projection, Role, Weights};
 
@@ -34,6 +31,7 @@ pub struct Embedding<B: Backend> {
     /// Entry p is that of position p: entries before the offset are left out.
     positions: Option<B::Table>,
     norm: Option<Norm<B>>,
+    bytes: usize,
 }
 
 /// Final norm and the projection to logits.
@@ -64,6 +62,7 @@ impl<B: Backend> Model<B> {
         options: &LoadOptions,
     ) -> Result<Self, EngineError> {
         let embedding = Embedding::load(&*backend, weights, &config)?;
+        weights.release_pages();
         let mut blocks = Vec::with_capacity(config.num_layers);
         for layer in 0..config.num_layers {
             blocks.push(Block::load(&*backend, weights, &config, layer)?);
@@ -81,6 +80,21 @@ impl<B: Backend> Model<B> {
             head,
             cache_format: options.cache.clone().unwrap_or(stored),
         })
+    }
+
+    /// Bytes that the weights of a folder take once they are packed, about; `None` beyond what can be counted.
+    pub fn required_bytes(weights: &Weights, config: &ModelConfig) -> Option<u64> {
+        let head = config.family.head_name();
+        let scheme = config.quantization.as_ref().map(|q| q.scheme(head));
+        let is_copied = config.tie_embeddings && scheme.is_none_or(|scheme| scheme == TensorScheme::Float);
+        // Two bytes a weight at least.
+        let head = config
+            .vocab_size
+            .checked_mul(config.hidden_size)?
+            .checked_mul(2)? as u64;
+        weights
+            .loaded_bytes()
+            .checked_add(if is_copied { head } else { 0 })
     }
 
     /// The device.
@@ -124,6 +138,13 @@ impl<B: Backend> Model<B> {
     }
 }
 
+impl<B: Backend> Model<B> {
+    /// Bytes of all weights in memory: linears and embeddings (norms and biases are left out).
+    pub fn weight_bytes(&self) -> usize {
+        self.linear_bytes() + self.embedding.bytes
+    }
+}
+
 impl<B: Backend> Embedding<B> {
     /// Loads the embedding's tensors.
     ///
@@ -133,11 +154,14 @@ impl<B: Backend> Embedding<B> {
         let hidden = config.hidden_size;
         let name = format!("{}.weight", config.family.embedding_name());
         let tokens = weights.float(&name, &[config.vocab_size, hidden])?;
+        let mut bytes = table_bytes(&tokens);
         let positions = match config.position {
             Position::Learned { offset } => {
                 let name = format!("{}.weight", config.family.positions_name());
                 let values = weights.float(&name, &[config.max_positions + offset, hidden])?;
-                Some(backend.table(without_first(values, offset * hidden), hidden)?)
+                let values = without_first(values, offset * hidden);
+                bytes += table_bytes(&values);
+                Some(backend.table(values, hidden)?)
             }
             _ => None,
         };
@@ -146,6 +170,7 @@ impl<B: Backend> Embedding<B> {
             tokens: backend.table(tokens, hidden)?,
             positions,
             norm: norm.map(|spec| Norm::load(backend, weights, &spec)).transpose()?,
+            bytes,
         })
     }
 
@@ -178,7 +203,7 @@ impl<B: Backend> Head<B> {
     pub fn load(backend: &B, weights: &Weights, config: &ModelConfig) -> Result<Self, EngineError> {
         Ok(Self {
             norm: Norm::load(backend, weights, &config.final_norm())?,
-            projection: Projection::new(backend, load_head(weights, config)?)?,
+            projection: load_head(backend, weights, config)?,
         })
     }
 
@@ -201,20 +226,38 @@ impl<B: Backend> Head<B> {
     }
 }
 
+/// Weights of a slice of the head: some megabytes in any scheme.
+const SLICE_WEIGHTS: usize = 4 << 20;
+
 /// The head in the scheme the folder lists for it; a tied float head is the embedding's matrix.
-fn load_head(weights: &Weights, config: &ModelConfig) -> Result<LinearWeights, EngineError> {
+///
+/// It is the largest tensor of many models and comes last, so it passes through memory in slices: mapped, copied and packed
+/// at once, the head of a vocabulary of 128,000 would be a gigabyte more than the model.
+fn load_head<B: Backend>(
+    backend: &B,
+    weights: &Weights,
+    config: &ModelConfig,
+) -> Result<Projection<B>, EngineError> {
     let (head, embedding) = (config.family.head_name(), config.family.embedding_name());
-    let shape = (config.vocab_size, config.hidden_size);
+    let (n, k) = (config.vocab_size, config.hidden_size);
     let quantization = config.quantization.as_ref();
     let scheme = quantization.map_or(TensorScheme::Float, |q| q.scheme(head));
-    if !config.tie_embeddings || scheme != TensorScheme::Float {
-        return Ok(weights.linear(head, shape, false, quantization)?);
+    let (name, quantization) = match config.tie_embeddings && scheme == TensorScheme::Float {
+        true => (embedding, None),
+        false => (head, quantization),
+    };
+    if name == embedding {
+        weights.check_tied_head(head, embedding)?;
     }
-    weights.check_tied_head(head, embedding)?;
-    let values = weights.float(&format!("{embedding}.weight"), &[shape.0, shape.1])?;
-    Ok(LinearWeights::Float(FloatLinear::new(
-        shape.0, shape.1, values, None,
-    )?))
+    let rows = (SLICE_WEIGHTS / k.max(1))
+        .next_multiple_of(SLICE_ROWS)
+        .max(SLICE_ROWS);
+    let slices = (0..n).step_by(rows).map(|first| {
+        let slice = weights.linear_rows(name, ((n, k), first..(first + rows).min(n)), false, quantization)?;
+        weights.release_pages();
+        Ok(slice)
+    });
+    Projection::from_slices(backend, (n, k), slices)
 }
 
 fn stored_cache_format(weights: &Weights, config: &ModelConfig) -> Result<CacheFormat, EngineError> {
@@ -228,6 +271,14 @@ fn stored_cache_format(weights: &Weights, config: &ModelConfig) -> Result<CacheF
             value_scales: scales(VALUE_SCALES_TENSOR)?,
         },
     })
+}
+
+fn table_bytes(values: &FloatValues) -> usize {
+    let element = match values {
+        FloatValues::F32(_) => 4,
+        FloatValues::Bf16(_) => 2,
+    };
+    element * values.len()
 }
 
 fn without_first(values: FloatValues, count: usize) -> FloatValues {

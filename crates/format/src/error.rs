@@ -88,3 +88,22 @@ pub enum FormatError {
         right: String,
     },
 }
+
+impl FormatError {
+    /// The same of a layer whose rows from `first` on were checked: places count from the layer's beginning.
+    #[must_use]
+    pub fn with_rows_from(mut self, first: usize) -> Self {
+        match &mut self {
+            Self::Int8Guard { row, .. } | Self::GroupScale { row, .. } | Self::Padding { row, .. } => {
+                *row += first;
+            }
+            Self::NotFinite {
+                what: "s1" | "bias",
+                index,
+                ..
+            } => *index += first,
+            _ => {}
+        }
+        self
+    }
+}

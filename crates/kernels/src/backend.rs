@@ -170,6 +170,9 @@ pub enum Operand<'a, B: Backend> {
     Int8(&'a B::Quantized),
 }
 
+/// Slices of a layer begin at a multiple of so many rows.
+pub const SLICE_ROWS: usize = 64;
+
 /// A device that can run a model.
 ///
 /// Buffers are opaque; rows are tokens. Outputs are resized to the rows they receive and keep their allocation,
@@ -213,7 +216,22 @@ pub trait Backend: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// A shape this device cannot hold.
-    fn pack(&self, weights: LinearWeights) -> Result<Self::Linear, KernelError>;
+    fn pack(&self, weights: LinearWeights) -> Result<Self::Linear, KernelError> {
+        self.pack_slices((weights.n(), weights.k()), std::iter::once(Ok(weights)))
+    }
+    /// Packs a layer `[n,k]` that comes in slices of its rows, one after the other and in one scheme, so that it need not
+    /// be in memory a second time. All slices but the last have a multiple of [`SLICE_ROWS`] rows.
+    ///
+    /// # Errors
+    /// As [`Self::pack`]; the first error of `slices`.
+    ///
+    /// # Panics
+    /// When the slices are no whole layer of that shape.
+    fn pack_slices<E: From<KernelError>>(
+        &self,
+        shape: (usize, usize),
+        slices: impl Iterator<Item = Result<LinearWeights, E>>,
+    ) -> Result<Self::Linear, E>;
     /// Takes an embedding table `[entries, columns]`.
     ///
     /// # Errors

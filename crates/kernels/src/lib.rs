@@ -13,6 +13,6 @@ pub mod naive;
 
 pub use backend::{
     Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Columns, Gram,
-    MAX_HEAD_DIM, Operand, PAGE_TOKENS, Step,
+    MAX_HEAD_DIM, Operand, PAGE_TOKENS, SLICE_ROWS, Step,
 };
 pub use error::KernelError;

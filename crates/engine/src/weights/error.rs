@@ -74,6 +74,16 @@ pub enum WeightsError {
         /// The value.
         got: f32,
     },
+    /// The system has no room for a tensor.
+    #[error("{}: no memory for tensor `{name}`: {size_bytes} bytes are needed", .path.display())]
+    OutOfMemory {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Bytes of the part that was read.
+        size_bytes: usize,
+    },
     /// The tensors of a linear break the number format.
     #[error("{}: linear `{name}`: {source}", .dir.display())]
     Linear {

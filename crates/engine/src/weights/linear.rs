@@ -1,4 +1,6 @@
-//! Linears in the scheme their folder stores.
+//! Linears in the scheme their folder stores, whole or some rows of them.
+
+use std::ops::Range;
 
 use dualgrain_format::checkpoint::Dtype;
 use dualgrain_format::{
@@ -7,6 +9,16 @@ use dualgrain_format::{
 };
 
 use crate::{Weights, WeightsError};
+
+/// Rows of a linear `[n,k]` in the file.
+struct Rows<'a> {
+    name: &'a str,
+    n: usize,
+    k: usize,
+    rows: Range<usize>,
+    bias: Option<Vec<f32>>,
+    ta: Option<f32>,
+}
 
 impl Weights {
     /// Takes linear `name` `[n,k]` in the scheme `quantization` lists for it (float without one).
@@ -20,77 +32,106 @@ impl Weights {
         bias: bool,
         quantization: Option<&QuantizationConfig>,
     ) -> Result<LinearWeights, WeightsError> {
+        self.linear_rows(name, ((n, k), 0..n), bias, quantization)
+    }
+
+    /// As [`Self::linear`], only some rows: a linear can pass through memory in slices.
+    ///
+    /// # Errors
+    /// As [`Self::linear`].
+    ///
+    /// # Panics
+    /// When the rows do not lie in `0..n`.
+    pub fn linear_rows(
+        &self,
+        name: &str,
+        ((n, k), rows): ((usize, usize), Range<usize>),
+        bias: bool,
+        quantization: Option<&QuantizationConfig>,
+    ) -> Result<LinearWeights, WeightsError> {
+        let first = rows.start;
         let wrong = |source: FormatError| WeightsError::Linear {
             dir: self.dir.clone(),
             name: name.to_owned(),
-            source,
+            source: source.with_rows_from(first),
         };
-        let bias = bias
-            .then(|| self.f32(&format!("{name}.bias"), &[n]))
-            .transpose()?;
-        let Some(quantization) = quantization else {
-            return self.float_linear(name, (n, k), bias)?.map_err(wrong);
-        };
-        let linear = match quantization.scheme(name) {
-            TensorScheme::Float => self.float_linear(name, (n, k), bias)?,
-            TensorScheme::W8 => {
-                let ta = self.static_scale(name, quantization, false)?;
-                self.int8_linear(name, (n, k), bias, ta)?
+        let scheme = quantization.map_or(TensorScheme::Float, |q| q.scheme(name));
+        let ta = match (quantization, scheme) {
+            (None, _) | (_, TensorScheme::Float) => None,
+            (Some(quantization), scheme) => {
+                self.static_scale(name, quantization, scheme == TensorScheme::W4)?
             }
-            TensorScheme::W4 => {
+        };
+        let bias = bias.then(|| self.f32_rows(&format!("{name}.bias"), n, rows.clone()));
+        let rows = Rows {
+            name,
+            n,
+            k,
+            rows,
+            bias: bias.transpose()?,
+            ta,
+        };
+        let linear = match (scheme, quantization) {
+            (TensorScheme::W8, _) => self.int8_linear(rows)?,
+            (TensorScheme::W4, Some(quantization)) => {
                 let group_size = quantization.group_size.group_size().map_err(wrong)?;
-                let ta = self.static_scale(name, quantization, true)?;
-                self.quantized_linear(name, (n, k), group_size, bias, ta)?
+                self.quantized_linear(rows, group_size)?
             }
+            _ => self.float_linear(rows)?,
         };
         linear.map_err(wrong)
     }
 
-    fn float_linear(
-        &self,
-        name: &str,
-        (n, k): (usize, usize),
-        bias: Option<Vec<f32>>,
-    ) -> Result<Result<LinearWeights, FormatError>, WeightsError> {
-        let weight = self.float(&format!("{name}.weight"), &[n, k])?;
-        Ok(FloatLinear::new(n, k, weight, bias).map(LinearWeights::Float))
+    fn float_linear(&self, of: Rows<'_>) -> Result<Result<LinearWeights, FormatError>, WeightsError> {
+        let len = of.rows.len();
+        let weight = self.float_rows(&format!("{}.weight", of.name), &[of.n, of.k], of.rows)?;
+        Ok(FloatLinear::new(len, of.k, weight, of.bias).map(LinearWeights::Float))
     }
 
-    fn int8_linear(
-        &self,
-        name: &str,
-        (n, k): (usize, usize),
-        bias: Option<Vec<f32>>,
-        ta: Option<f32>,
-    ) -> Result<Result<LinearWeights, FormatError>, WeightsError> {
-        let w8 = self.bytes(&format!("{name}.w8"), Dtype::I8, "I8", &[n, k])?;
-        let w8 = w8.iter().map(|byte| byte.cast_signed()).collect();
-        let s1 = self.f32(&format!("{name}.s1"), &[n])?;
-        Ok(Int8Linear::new((n, k), w8, s1, bias, ta).map(LinearWeights::W8))
+    fn int8_linear(&self, of: Rows<'_>) -> Result<Result<LinearWeights, FormatError>, WeightsError> {
+        let Rows { name, n, k, rows, .. } = of;
+        let bytes = self.rows_of_bytes(&format!("{name}.w8"), (Dtype::I8, "I8"), (n, k), rows.clone())?;
+        let mut w8 = self.room(&format!("{name}.w8"), bytes.len())?;
+        w8.extend(bytes.iter().map(|byte| byte.cast_signed()));
+        let s1 = self.f32_rows(&format!("{name}.s1"), n, rows.clone())?;
+        Ok(Int8Linear::new((rows.len(), k), w8, s1, of.bias, of.ta).map(LinearWeights::W8))
     }
 
     fn quantized_linear(
         &self,
-        name: &str,
-        (n, k): (usize, usize),
+        of: Rows<'_>,
         group_size: GroupSize,
-        bias: Option<Vec<f32>>,
-        ta: Option<f32>,
     ) -> Result<Result<LinearWeights, FormatError>, WeightsError> {
+        let Rows { name, n, k, rows, .. } = of;
         let groups = group_size.num_groups(k);
         let bytes = |part: &str, columns: usize| {
-            self.bytes(&format!("{name}.{part}"), Dtype::U8, "U8", &[n, columns])
-                .map(<[u8]>::to_vec)
+            let name = format!("{name}.{part}");
+            let source = self.rows_of_bytes(&name, (Dtype::U8, "U8"), (n, columns), rows.clone())?;
+            let mut bytes = self.room(&name, source.len())?;
+            bytes.extend_from_slice(source);
+            Ok::<_, WeightsError>(bytes)
         };
         let parts = QuantizedParts {
             q: bytes("q", int4::row_bytes(k))?,
             zero: bytes("zero", int4::row_bytes(groups))?,
             s2: bytes("s2", groups)?,
-            s1: self.f32(&format!("{name}.s1"), &[n])?,
-            bias,
-            ta,
+            s1: self.f32_rows(&format!("{name}.s1"), n, rows.clone())?,
+            bias: of.bias,
+            ta: of.ta,
         };
-        Ok(QuantizedLinear::new((n, k), group_size, parts).map(LinearWeights::W4))
+        Ok(QuantizedLinear::new((rows.len(), k), group_size, parts).map(LinearWeights::W4))
+    }
+
+    /// Some rows of a tensor `[n, columns]` of bytes.
+    fn rows_of_bytes(
+        &self,
+        name: &str,
+        (dtype, expected): (Dtype, &'static str),
+        (n, columns): (usize, usize),
+        rows: Range<usize>,
+    ) -> Result<&[u8], WeightsError> {
+        let bytes = self.bytes(name, dtype, expected, &[n, columns])?;
+        Ok(&bytes[rows.start * columns..rows.end * columns])
     }
 
     /// `name.ta` of a model with static activations; a head may do without.

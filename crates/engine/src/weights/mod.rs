@@ -5,6 +5,7 @@ mod linear;
 mod open;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -73,6 +74,15 @@ impl Weights {
         self.tensors.values().map(|tensor| tensor.entry.bytes.len()).sum()
     }
 
+    /// Bytes that all tensors take when they are loaded: f16 becomes f32.
+    pub fn loaded_bytes(&self) -> u64 {
+        let bytes = |tensor: &Tensor| {
+            let factor = if tensor.entry.dtype == Dtype::F16 { 2 } else { 1 };
+            factor * tensor.entry.bytes.len() as u64
+        };
+        self.tensors.values().map(bytes).sum()
+    }
+
     /// Whether tensor `name` is there.
     pub fn contains(&self, name: &str) -> bool {
         self.find(name).is_some()
@@ -93,16 +103,24 @@ impl Weights {
     /// # Errors
     /// Missing (with the nearest name), another shape or a type that is no float, a value that is not finite.
     pub fn float(&self, name: &str, shape: &[usize]) -> Result<FloatValues, WeightsError> {
+        self.float_rows(name, shape, 0..shape.first().copied().unwrap_or(1))
+    }
+
+    /// As [`Self::float`], only some entries of the first dimension.
+    fn float_rows(
+        &self,
+        name: &str,
+        shape: &[usize],
+        rows: Range<usize>,
+    ) -> Result<FloatValues, WeightsError> {
         let tensor = self.take_float(name, shape)?;
         if tensor.entry.dtype != Dtype::BF16 {
-            return self.f32(name, shape).map(FloatValues::F32);
+            return self.widened(name, tensor, rows).map(FloatValues::F32);
         }
-        let values = self
-            .tensor_bytes(tensor)
-            .chunks_exact(2)
-            .map(bf16_at)
-            .collect::<Vec<_>>();
-        self.check_finite((name, tensor), 0, &values[..], |v: &bf16| v.to_f32())?;
+        let (first, bytes) = self.rows_of(tensor, rows);
+        let mut values = self.room(name, bytes.len() / 2)?;
+        values.extend(bytes.chunks_exact(2).map(bf16_at));
+        self.check_finite((name, tensor), first, &values[..], |v: &bf16| v.to_f32())?;
         Ok(FloatValues::Bf16(values))
     }
 
@@ -112,10 +130,49 @@ impl Weights {
     /// As [`Self::float`].
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, WeightsError> {
         let tensor = self.take_float(name, shape)?;
-        let mut values = vec![0.0; shape.iter().product()];
-        widen(tensor.entry.dtype, self.tensor_bytes(tensor), &mut values);
-        self.check_finite((name, tensor), 0, &values, |v| *v)?;
+        self.widened(name, tensor, 0..shape.first().copied().unwrap_or(1))
+    }
+
+    /// As [`Self::f32`] of a vector, only some of it.
+    fn f32_rows(&self, name: &str, len: usize, rows: Range<usize>) -> Result<Vec<f32>, WeightsError> {
+        let tensor = self.take_float(name, &[len])?;
+        self.widened(name, tensor, rows)
+    }
+
+    fn widened(&self, name: &str, tensor: &Tensor, rows: Range<usize>) -> Result<Vec<f32>, WeightsError> {
+        let (first, bytes) = self.rows_of(tensor, rows);
+        let len = 8 * bytes.len() / tensor.entry.dtype.bitsize();
+        let mut values = self.room(name, len)?;
+        values.resize(len, 0.0);
+        widen(tensor.entry.dtype, bytes, &mut values);
+        self.check_finite((name, tensor), first, &values, |v| *v)?;
         Ok(values)
+    }
+
+    /// Bytes of some entries of the first dimension, and the index of their first element.
+    fn rows_of(&self, tensor: &Tensor, rows: Range<usize>) -> (usize, &[u8]) {
+        let row = tensor.entry.shape.iter().skip(1).product::<usize>();
+        let row_bytes = row * tensor.entry.dtype.bitsize() / 8;
+        let bytes = self.tensor_bytes(tensor);
+        (
+            rows.start * row,
+            &bytes[rows.start * row_bytes..rows.end * row_bytes],
+        )
+    }
+
+    /// An empty vector for `len` elements of a tensor: sizes come from files, and a machine may be too small for them.
+    fn room<T>(&self, name: &str, len: usize) -> Result<Vec<T>, WeightsError> {
+        let mut room = Vec::new();
+        match room.try_reserve_exact(len) {
+            Ok(()) => Ok(room),
+            Err(_) => Err(WeightsError::OutOfMemory {
+                path: self
+                    .find(name)
+                    .map_or_else(|| self.dir.clone(), |tensor| self.path(tensor)),
+                name: name.into(),
+                size_bytes: len.saturating_mul(size_of::<T>()),
+            }),
+        }
     }
 
     /// Takes a float matrix [rows.len(), columns] and puts its row i at row `rows[i]` of `out`, so that joining

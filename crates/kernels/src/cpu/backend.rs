@@ -18,7 +18,7 @@ use super::tensor::{Matrix, Quantized, QuantizedParts, Table};
 use super::{elementwise, gram, norm, quadratic, quantize, rope, softmax};
 use crate::{
     Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Columns, Gram,
-    KernelError, Operand, Step,
+    KernelError, Operand, SLICE_ROWS, Step,
 };
 
 /// Elements of a row operation that are worth a chunk of their own (a few microseconds).
@@ -41,6 +41,28 @@ pub struct Linear(Packed);
 enum Packed {
     Float(PackedFloat),
     Int(PackedInt),
+}
+
+impl Packed {
+    /// Room for a layer `[n,k]` in the scheme of `slice`.
+    fn empty_for(shape: (usize, usize), slice: &LinearWeights) -> Result<Self, KernelError> {
+        Ok(match slice {
+            LinearWeights::Float(linear) => Self::Float(PackedFloat::empty_for(shape, linear)?),
+            LinearWeights::W8(_) => Self::Int(PackedInt::empty_w8(shape)?),
+            LinearWeights::W4(linear) => Self::Int(PackedInt::empty_w4(shape, linear)?),
+        })
+    }
+
+    /// Packs rows from `first` on, the first of a panel.
+    fn put(&mut self, backend: &CpuBackend, first: usize, slice: &LinearWeights) {
+        let (isa, pool) = (backend.isa, &*backend.pool);
+        match (self, slice) {
+            (Self::Float(packed), LinearWeights::Float(linear)) => packed.put(isa, pool, first, linear),
+            (Self::Int(packed), LinearWeights::W8(linear)) => packed.put_w8(pool, first, linear),
+            (Self::Int(packed), LinearWeights::W4(linear)) => packed.put_w4(pool, first, linear),
+            _ => panic!("slices of a layer in different schemes"),
+        }
+    }
 }
 
 impl CpuBackend {
@@ -169,12 +191,35 @@ impl Backend for CpuBackend {
         Quantized::new(self.isa, capacity, columns)
     }
 
-    fn pack(&self, weights: LinearWeights) -> Result<Linear, KernelError> {
-        Ok(Linear(match weights {
-            LinearWeights::Float(linear) => Packed::Float(PackedFloat::pack(self.isa, &self.pool, linear)?),
-            LinearWeights::W8(linear) => Packed::Int(PackedInt::pack_w8(&linear)?),
-            LinearWeights::W4(linear) => Packed::Int(PackedInt::pack_w4(&self.pool, &linear)?),
-        }))
+    fn pack_slices<E: From<KernelError>>(
+        &self,
+        shape: (usize, usize),
+        slices: impl Iterator<Item = Result<LinearWeights, E>>,
+    ) -> Result<Linear, E> {
+        let (mut packed, mut rows) = (None, 0);
+        for slice in slices {
+            let slice = slice?;
+            assert_eq!(slice.k(), shape.1, "K of a slice");
+            assert!(
+                rows % SLICE_ROWS == 0 && rows + slice.n() <= shape.0,
+                "a slice of {} rows at row {rows} of {}",
+                slice.n(),
+                shape.0
+            );
+            let packed = match &mut packed {
+                Some(packed) => packed,
+                none => none.insert(Packed::empty_for(shape, &slice)?),
+            };
+            packed.put(self, rows, &slice);
+            rows += slice.n();
+        }
+        assert_eq!(rows, shape.0, "rows of all slices");
+        let none = KernelError::Length {
+            what: "rows of a layer",
+            expected: 1,
+            got: 0,
+        };
+        Ok(Linear(packed.ok_or(none)?))
     }
 
     fn table(&self, values: FloatValues, columns: usize) -> Result<Table, KernelError> {

@@ -52,33 +52,44 @@ enum Panels {
 }
 
 impl PackedFloat {
-    pub(crate) fn pack(isa: Isa, pool: &Pool, linear: FloatLinear) -> Result<Self, KernelError> {
-        let (n, k) = (linear.n(), linear.k());
-        let panel_len = LANES * k;
-        let panels = match linear.weight() {
-            FloatValues::F32(values) => {
-                let mut panels = Aligned::weights(n.next_multiple_of(LANES) * k)?;
-                for_each_chunk(pool, &mut panels, panel_len, |panel, out| {
-                    let start = panel * panel_len;
-                    interleave(isa, &values[start..(start + panel_len).min(values.len())], k, out);
-                });
-                Panels::F32(panels)
-            }
-            FloatValues::Bf16(values) => {
-                let mut panels = Aligned::weights(n.next_multiple_of(LANES) * k)?;
-                for_each_chunk(pool, &mut panels, panel_len, |panel, out| {
-                    let start = panel * panel_len;
-                    pack_panel(&values[start..(start + panel_len).min(values.len())], k, out);
-                });
-                Panels::Bf16(panels)
-            }
+    /// Room for a layer `[n,k]` in the precision of `like`.
+    pub(crate) fn empty_for((n, k): (usize, usize), like: &FloatLinear) -> Result<Self, KernelError> {
+        let len = n.div_ceil(LANES).checked_mul(LANES * k);
+        let len = len.ok_or(KernelError::TooLarge {
+            what: "N * K",
+            got: n,
+        })?;
+        let panels = match like.weight() {
+            FloatValues::F32(_) => Panels::F32(Aligned::weights(len)?),
+            FloatValues::Bf16(_) => Panels::Bf16(Aligned::weights(len)?),
         };
-        Ok(Self {
-            n,
-            k,
-            panels,
-            bias: linear.bias().map(<[f32]>::to_vec),
-        })
+        let bias = like.bias().map(|_| vec![0.0; n]);
+        Ok(Self { n, k, panels, bias })
+    }
+
+    /// Packs rows from `first` on, the first of a panel.
+    pub(crate) fn put(&mut self, isa: Isa, pool: &Pool, first: usize, linear: &FloatLinear) {
+        let k = self.k;
+        let panel_len = LANES * k;
+        let start = first / LANES * panel_len;
+        let len = linear.n().div_ceil(LANES) * panel_len;
+        let rows_of = |panel: usize| panel * LANES * k..((panel + 1) * LANES).min(linear.n()) * k;
+        match (&mut self.panels, linear.weight()) {
+            (Panels::F32(panels), FloatValues::F32(values)) => {
+                for_each_chunk(pool, &mut panels[start..start + len], panel_len, |panel, out| {
+                    interleave(isa, &values[rows_of(panel)], k, out);
+                });
+            }
+            (Panels::Bf16(panels), FloatValues::Bf16(values)) => {
+                for_each_chunk(pool, &mut panels[start..start + len], panel_len, |panel, out| {
+                    pack_panel(&values[rows_of(panel)], k, out);
+                });
+            }
+            _ => panic!("slices of a layer in different precisions"),
+        }
+        if let (Some(bias), Some(of_slice)) = (&mut self.bias, linear.bias()) {
+            bias[first..first + of_slice.len()].copy_from_slice(of_slice);
+        }
     }
 
     pub(crate) fn n(&self) -> usize {
@@ -334,7 +345,9 @@ mod tests {
                 (130, 47, 20),
             ] {
                 let weights = FloatLinear::new(n, k, FloatValues::F32(vec![1.0; n * k]), None);
-                let packed = PackedFloat::pack(isa, &pool, weights.expect("valid layer")).expect("packs");
+                let layer = weights.expect("valid layer");
+                let mut packed = PackedFloat::empty_for((n, k), &layer).expect("fits");
+                packed.put(isa, &pool, 0, &layer);
                 let mut buffer = vec![mark; m * n + 2 * margin];
                 gemm(
                     isa,

@@ -75,64 +75,84 @@ enum Codes {
 }
 
 impl PackedInt {
-    pub(crate) fn pack_w4(pool: &Pool, linear: &QuantizedLinear) -> Result<Self, KernelError> {
-        let (n, k, num_groups) = (linear.n(), linear.k(), linear.num_groups());
+    /// Room for a layer `[n,k]` in the groups of `like`.
+    pub(crate) fn empty_w4((n, k): (usize, usize), like: &QuantizedLinear) -> Result<Self, KernelError> {
         let (num_panels, padded_k) = checked_panels(n, k)?;
-        let mut q = Aligned::weights(num_panels * PANEL * padded_k / 2)?;
-        let mut groups = Aligned::weights(num_panels * num_groups * GROUP_BYTES)?;
-        let (panel_bytes, group_bytes) = (PANEL * padded_k / 2, num_groups * GROUP_BYTES);
-        {
-            let (q, groups) = (Shared::new(&mut q), Shared::new(&mut groups));
-            pool.run(num_panels, |panel| {
-                // SAFETY: each panel is written by one task.
-                let (q, groups) = unsafe {
-                    let q = q.range(panel * panel_bytes..(panel + 1) * panel_bytes);
-                    (q, groups.range(panel * group_bytes..(panel + 1) * group_bytes))
-                };
-                pack_w4_panel(linear, panel * PANEL..((panel + 1) * PANEL).min(n), q, groups);
-            });
-        }
         let codes = Codes::W4 {
+            q: Aligned::weights(num_panels * PANEL * padded_k / 2)?,
+            groups: Aligned::weights(num_panels * like.num_groups() * GROUP_BYTES)?,
+            group_size: like.group_size(),
+        };
+        Ok(Self::with_codes((n, k), codes))
+    }
+
+    /// Packs rows from `first` on, the first of a panel.
+    pub(crate) fn put_w4(&mut self, pool: &Pool, first: usize, linear: &QuantizedLinear) {
+        let (num_groups, padded_k) = (linear.num_groups(), self.padded_k());
+        let Codes::W4 {
             q,
             groups,
-            group_size: linear.group_size(),
+            group_size,
+        } = &mut self.codes
+        else {
+            panic!("slices of a layer in different schemes")
         };
-        Ok(Self::with_channels((n, k), codes, linear.s1(), linear.bias()))
+        assert_eq!(*group_size, linear.group_size(), "group sizes of slices");
+        let (panel_bytes, group_bytes) = (PANEL * padded_k / 2, num_groups * GROUP_BYTES);
+        let (q, groups) = (Shared::new(q), Shared::new(groups));
+        pool.run(linear.n().div_ceil(PANEL), |panel| {
+            let rows = panel * PANEL..((panel + 1) * PANEL).min(linear.n());
+            let panel = first / PANEL + panel;
+            // SAFETY: each panel is written by one task.
+            let (q, groups) = unsafe {
+                let q = q.range(panel * panel_bytes..(panel + 1) * panel_bytes);
+                (q, groups.range(panel * group_bytes..(panel + 1) * group_bytes))
+            };
+            pack_w4_panel(linear, rows, q, groups);
+        });
+        self.put_channels(first, linear.s1(), linear.bias());
     }
 
-    pub(crate) fn pack_w8(linear: &Int8Linear) -> Result<Self, KernelError> {
-        let (n, k) = (linear.n(), linear.k());
+    /// Room for an int8 layer `[n,k]`.
+    pub(crate) fn empty_w8((n, k): (usize, usize)) -> Result<Self, KernelError> {
         let (num_panels, padded_k) = checked_panels(n, k)?;
         // AMX reads whole tiles of 64 k: half a tile follows the last panel.
-        let mut w8: Aligned<u8> = Aligned::weights(num_panels * PANEL * padded_k + PANEL * K_STEP)?;
-        w8.fill(128);
-        for (row, weights) in linear.w8().chunks_exact(k).enumerate() {
-            let panel = &mut w8[row / PANEL * PANEL * padded_k..][..PANEL * padded_k];
-            for (line, weights) in panel.chunks_exact_mut(LINE).zip(weights.chunks(W8_LINE_K)) {
-                for (byte, w) in line[row % PANEL * 4..].iter_mut().zip(weights) {
-                    *byte = (*w as u8) ^ 0x80;
-                }
-            }
-        }
-        Ok(Self::with_channels(
-            (n, k),
-            Codes::W8(w8),
-            linear.s1(),
-            linear.bias(),
-        ))
+        let w8 = Aligned::weights(num_panels * PANEL * padded_k + PANEL * K_STEP)?;
+        Ok(Self::with_codes((n, k), Codes::W8(w8)))
     }
 
-    fn with_channels((n, k): (usize, usize), codes: Codes, s1: &[f32], bias: Option<&[f32]>) -> Self {
+    /// Packs rows from `first` on, the first of a panel.
+    pub(crate) fn put_w8(&mut self, pool: &Pool, first: usize, linear: &Int8Linear) {
+        let panel_bytes = PANEL * self.padded_k();
+        let Codes::W8(w8) = &mut self.codes else {
+            panic!("slices of a layer in different schemes")
+        };
+        let w8 = Shared::new(w8);
+        pool.run(linear.n().div_ceil(PANEL), |panel| {
+            let rows = panel * PANEL..((panel + 1) * PANEL).min(linear.n());
+            let panel = first / PANEL + panel;
+            // SAFETY: each panel is written by one task.
+            let w8 = unsafe { w8.range(panel * panel_bytes..(panel + 1) * panel_bytes) };
+            pack_w8_panel(linear, rows, w8);
+        });
+        self.put_channels(first, linear.s1(), linear.bias());
+    }
+
+    fn with_codes((n, k): (usize, usize), codes: Codes) -> Self {
         let padded = n.next_multiple_of(PANEL);
-        let (mut s1, mut bias) = (s1.to_vec(), bias.map_or_else(Vec::new, <[f32]>::to_vec));
-        s1.resize(padded, 0.0);
-        bias.resize(padded, -0.0);
         Self {
             n,
             k,
             codes,
-            s1,
-            bias,
+            s1: vec![0.0; padded],
+            bias: vec![-0.0; padded],
+        }
+    }
+
+    fn put_channels(&mut self, first: usize, s1: &[f32], bias: Option<&[f32]>) {
+        self.s1[first..first + s1.len()].copy_from_slice(s1);
+        if let Some(bias) = bias {
+            self.bias[first..first + bias.len()].copy_from_slice(bias);
         }
     }
 
@@ -188,6 +208,19 @@ impl PackedInt {
                 groups,
                 group_size,
             } => TiledWeights::W4(W4Packing::new(self, q, groups, *group_size)),
+        }
+    }
+}
+
+/// One panel of W8 codes from `rows` of a layer; padding has the weight zero.
+fn pack_w8_panel(linear: &Int8Linear, rows: Range<usize>, w8: &mut [u8]) {
+    w8.fill(128);
+    let weights = &linear.w8()[rows.start * linear.k()..rows.end * linear.k()];
+    for (lane, weights) in weights.chunks_exact(linear.k()).enumerate() {
+        for (line, weights) in w8.chunks_exact_mut(LINE).zip(weights.chunks(W8_LINE_K)) {
+            for (byte, w) in line[lane * 4..].iter_mut().zip(weights) {
+                *byte = (*w as u8) ^ 0x80;
+            }
         }
     }
 }
@@ -532,6 +565,12 @@ mod tests {
     use super::*;
     use crate::cpu::available;
 
+    fn packed_w8(layer: &Int8Linear) -> PackedInt {
+        let mut packed = PackedInt::empty_w8((layer.n(), layer.k())).expect("fits");
+        packed.put_w8(&Pool::new(1), 0, layer);
+        packed
+    }
+
     /// A product written into the middle of a buffer of marks.
     fn between_marks(isa: Isa, (m, n, k): (usize, usize, usize), weights: &PackedInt) -> Vec<f32> {
         let (pool, margin, mark) = (Pool::new(2), 97, -12_345.5);
@@ -565,7 +604,7 @@ mod tests {
     fn activations_of_another_instruction_set_are_refused_or_give_the_same_sums() {
         let (m, n, k) = (12, 33, 96);
         let layer = Int8Linear::new((n, k), vec![2; n * k], vec![1.0; n], None, None);
-        let packed = PackedInt::pack_w8(&layer.expect("valid layer")).expect("packs");
+        let packed = packed_w8(&layer.expect("valid layer"));
         let codes: Vec<i8> = (0..m * k).map(|i| (i % 23) as i8 - 11).collect();
         let sums_of = |from: Isa, to: Isa| {
             let mut a = Quantized::new(from, m, k);
@@ -593,7 +632,7 @@ mod tests {
         for isa in available() {
             for (m, n, k) in [(1, 1, 1), (5, 17, 40), (9, 33, 33), (13, 47, 600), (25, 16, 31)] {
                 let layer = Int8Linear::new((n, k), vec![2; n * k], vec![1.0; n], None, None);
-                let packed = PackedInt::pack_w8(&layer.expect("valid layer")).expect("packs");
+                let packed = packed_w8(&layer.expect("valid layer"));
                 let d = between_marks(isa, (m, n, k), &packed);
                 assert!(
                     d.iter().all(|v| *v == 3.0 * k as f32),
@@ -613,7 +652,7 @@ mod tests {
                 .map(|w| w.max(-127))
                 .collect();
             let layer = Int8Linear::new((n, k), w8, vec![0.5; n], None, None);
-            PackedInt::pack_w8(&layer.expect("valid layer")).expect("packs")
+            packed_w8(&layer.expect("valid layer"))
         };
         let weights = pack(7);
         let gone = pack(11).stream(&pool);

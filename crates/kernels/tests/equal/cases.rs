@@ -1,7 +1,8 @@
 //! Instruction sets to test, random numbers, hostile layers.
 
 use dualgrain_format::{GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts, int4};
-use dualgrain_kernels::cpu::{CpuBackend, Isa};
+use dualgrain_kernels::cpu::{CpuBackend, Isa, Linear};
+use dualgrain_kernels::{Backend, KernelError, SLICE_ROWS};
 
 /// A backend for every instruction set and for one and three threads. Missing instruction sets are printed; those
 /// named in `DUALGRAIN_REQUIRE_ISA` (comma-separated) must be there.
@@ -26,7 +27,6 @@ pub fn backends() -> Vec<CpuBackend> {
 
 /// Words that name a backend in a failed assertion.
 pub fn name(backend: &CpuBackend) -> String {
-    use dualgrain_kernels::Backend as _;
     format!("{} on {} threads", backend.isa().name(), backend.num_threads())
 }
 
@@ -178,4 +178,18 @@ pub fn activations(r: &mut Random, (m, k): (usize, usize), how: Hostility) -> (V
 /// The layer as `LinearWeights`.
 pub fn weights(layer: &QuantizedLinear) -> LinearWeights {
     LinearWeights::W4(layer.clone())
+}
+
+/// A layer of more than four slices' rows, packed in slices of different lengths.
+pub fn pack_in_slices(backend: &CpuBackend, layer: &LinearWeights) -> Linear {
+    let cuts = [
+        0..SLICE_ROWS,
+        SLICE_ROWS..3 * SLICE_ROWS,
+        3 * SLICE_ROWS..layer.n(),
+    ];
+    let slices = cuts.into_iter().map(|rows| {
+        let slice = layer.select_rows(&rows.collect::<Vec<_>>());
+        Ok::<_, KernelError>(slice.unwrap())
+    });
+    backend.pack_slices((layer.n(), layer.k()), slices).unwrap()
 }

@@ -1,10 +1,10 @@
 //! Float products: equal bits whatever the tile, the blocking and the number of threads.
 
 use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
-use dualgrain_kernels::{Backend, Operand, naive};
+use dualgrain_kernels::{Backend, Operand, SLICE_ROWS, naive};
 use half::bf16;
 
-use super::cases::{Random, assert_same, backends, name};
+use super::cases::{Random, assert_same, backends, name, pack_in_slices};
 
 #[test]
 fn float_products_equal_the_specification_on_every_instruction_set() {
@@ -29,6 +29,8 @@ fn float_products_equal_the_specification_on_every_instruction_set() {
         (120, 64, 258),
         (121, 50, 512),
         (245, 100, 19),
+        (3, 4 * SLICE_ROWS + 5, 40),
+        (4, 4 * SLICE_ROWS + 21, 30),
     ];
     for (case, (m, n, k)) in shapes.into_iter().enumerate() {
         let values = r.floats(n * k);
@@ -42,7 +44,11 @@ fn float_products_equal_the_specification_on_every_instruction_set() {
         let mut expected = vec![0.0; m * n];
         naive::gemm_float(&a, &layer, &mut expected);
         for backend in &backends {
-            let packed = backend.pack(LinearWeights::Float(layer.clone())).unwrap();
+            let weights = LinearWeights::Float(layer.clone());
+            let packed = match n > 4 * SLICE_ROWS {
+                true => pack_in_slices(backend, &weights),
+                false => backend.pack(weights).unwrap(),
+            };
             let (mut x, mut out) = (backend.matrix(m, k), backend.matrix(m, n));
             backend.upload(&mut x, &a);
             backend.gemm(&mut out, Operand::Float(&x), &packed);

@@ -1,11 +1,12 @@
 //! Integer products: equal sums and equal outputs everywhere.
 
 use dualgrain_format::{GroupSize, LinearWeights, QuantizedLinear};
-use dualgrain_kernels::cpu::CpuBackend;
-use dualgrain_kernels::{Activation, Backend, Operand, naive};
+use dualgrain_kernels::cpu::{CpuBackend, Linear};
+use dualgrain_kernels::{Activation, Backend, Operand, SLICE_ROWS, naive};
 
 use super::cases::{
-    HOSTILITIES, Hostility, Random, activations, assert_same, backends, name, w4_layer, w8_layer, weights,
+    HOSTILITIES, Hostility, Random, activations, assert_same, backends, name, pack_in_slices, w4_layer,
+    w8_layer, weights,
 };
 
 /// Sums and outputs of one product.
@@ -18,15 +19,19 @@ pub fn naive_w4(layer: &QuantizedLinear, codes: &[i8], ta: &[f32]) -> Product {
 }
 
 pub fn run(backend: &CpuBackend, layer: LinearWeights, codes: &[i8], ta: &[f32]) -> Product {
-    let (n, k) = (layer.n(), layer.k());
-    let packed = backend.pack(layer).unwrap();
+    let k = layer.k();
+    product(backend, (&backend.pack(layer).unwrap(), k), codes, ta)
+}
+
+fn product(backend: &CpuBackend, (packed, k): (&Linear, usize), codes: &[i8], ta: &[f32]) -> Product {
+    let n = backend.linear_n(packed);
     let mut a = backend.quantized(ta.len(), k);
     backend.upload_int8(&mut a, codes, ta);
     let mut out = backend.matrix(ta.len(), n);
-    backend.gemm(&mut out, Operand::Int8(&a), &packed);
+    backend.gemm(&mut out, Operand::Int8(&a), packed);
     let mut d = vec![0.0; ta.len() * n];
     backend.download(&out, 0..ta.len(), &mut d);
-    (backend.gemm_acc(&a, &packed), d)
+    (backend.gemm_acc(&a, packed), d)
 }
 
 fn check_w4(
@@ -233,6 +238,26 @@ fn gated_product_equals_the_specification() {
                 backend.download(&out, 0..m, &mut got);
                 assert_same(&got, &expected, &format!("{} {m}x{n}x{k} {f:?}", name(backend)));
             }
+        }
+    }
+}
+
+/// The head of a large vocabulary is packed slice by slice; products must not see where it was cut.
+#[test]
+fn layer_packed_in_slices_equals_the_specification() {
+    let (backends, mut r) = (backends(), Random(10));
+    let (m, n, k) = (13, 4 * SLICE_ROWS + 21, 200);
+    let w4 = w4_layer(&mut r, (n, k), GroupSize::Along(64), Hostility::Random);
+    let w8 = w8_layer(&mut r, (n, k));
+    let (codes, ta) = activations(&mut r, (m, k), Hostility::Random);
+    let expected_w4 = naive_w4(&w4, &codes, &ta);
+    let (mut acc, mut d) = (vec![0; m * n], vec![0.0; m * n]);
+    naive::gemm_w8a8(&codes, &ta, &w8, &mut acc, &mut d);
+    for (layer, expected) in [(weights(&w4), expected_w4), (LinearWeights::W8(w8), (acc, d))] {
+        for backend in &backends {
+            let got = product(backend, (&pack_in_slices(backend, &layer), k), &codes, &ta);
+            assert_eq!(got.0, expected.0, "sums of {}", name(backend));
+            assert_same(&got.1, &expected.1, &name(backend));
         }
     }
 }
