@@ -340,7 +340,10 @@ impl Pages {
             });
         };
         Ok(Self {
-            tables: vec![Vec::with_capacity(per_sequence); limits.num_sequences],
+            // Not `vec![...]`: clones of a vector have no room.
+            tables: (0..limits.num_sequences)
+                .map(|_| Vec::with_capacity(per_sequence))
+                .collect(),
             lens: vec![0; limits.num_sequences],
             free: (0..num_pages).rev().collect(),
         })

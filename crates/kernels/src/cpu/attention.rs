@@ -55,6 +55,18 @@ impl Scratch {
             codes: Codes::new(),
         }
     }
+
+    /// Room for `rows` of the present stride, and for as many over a whole context, so that a sequence which grows from
+    /// page to page allocates once.
+    fn resize_scores(&mut self, rows: usize, context: usize) {
+        let len = rows * self.stride;
+        let longest = rows.saturating_mul(context.saturating_add(LANES)).max(len);
+        if self.scores.capacity() < len {
+            // What was there means nothing, and one allocation suffices.
+            self.scores = Vec::with_capacity(longest);
+        }
+        self.scores.resize(len, 0.0);
+    }
 }
 
 /// The two products of attention over the pages of one element type.
@@ -216,7 +228,7 @@ impl Job<'_> {
         let stride = (run.end - run.base).next_multiple_of(PAGE_TOKENS) + LANES;
         scratch.stride = stride;
         scratch.queries.resize(rows * dim, 0.0);
-        scratch.scores.resize(rows * stride, 0.0);
+        scratch.resize_scores(rows, self.context_of(run));
         scratch.outputs.resize(rows * padded_dim(dim), 0.0);
         scratch.inv_sums.resize(rows, 0.0);
         self.collect_queries(run, &mut scratch.queries);
@@ -233,6 +245,12 @@ impl Job<'_> {
             products.add_values(self, &self.page(run, start), scratch);
         }
         self.write_outputs(run, scratch);
+    }
+
+    /// Positions that the pages of a run's sequence have room for: its engine gave the table room for all of them.
+    fn context_of(&self, run: &Run) -> usize {
+        let table = &self.step.page_tables[self.step.sequences[run.tokens.start] as usize];
+        table.capacity().saturating_mul(PAGE_TOKENS)
     }
 
     /// Query rows in the order token, head of the group.
