@@ -5,8 +5,10 @@
 //!
 //! The program runs itself under callgrind, one operation at a time on one thread, once with one call and once with two: the
 //! difference is a call without start-up, operands and first-time buffers. `--check` compares with a recorded file and fails
-//! where an operation needs over 3 % more. Valgrind knows AVX2 but no AVX-512, so the portable path and AVX2 are counted.
-//! Counts belong to a compiler: a new one wants a new record.
+//! where an operation needs over 3 % more (20 % on the portable path). Valgrind knows AVX2 but no AVX-512, so the portable path and AVX2 are counted.
+//! Counts belong to a compiler and to the features of the build, which the record names: a new compiler wants a new record,
+//! and a build with other features is not compared (its inlining moves a count by up to 15 %). AVX-VNNI, AVX-512 and AMX
+//! kernels have no counts.
 
 #[path = "bench_ops/operands.rs"]
 mod operands;
@@ -24,8 +26,17 @@ use dualgrain_kernels::{
 
 use crate::operands::{grouped_w4, matrix, quantized, w4, w8};
 
-/// More instructions than recorded, times this, are a regression.
-const LIMIT: f64 = 1.03;
+/// More instructions than recorded, times this, are a regression; as many fewer are worth a new record.
+fn limit(isa: &str) -> f64 {
+    match isa {
+        // What the compiler inlines into the portable loops changes with sources far from them: 15 % for the same loop.
+        "naive" => 1.2,
+        _ => 1.03,
+    }
+}
+
+/// What the build has besides the kernels of the CPU.
+const FEATURES: &str = if cfg!(feature = "cuda") { "cuda" } else { "none" };
 /// Instruction sets that valgrind can run.
 const COUNTED: [Isa; 2] = [Isa::Naive, Isa::Avx2];
 
@@ -42,6 +53,12 @@ fn main() -> ExitCode {
     if cfg!(debug_assertions) {
         println!("counts of a debug build mean nothing; add --release");
         return ExitCode::FAILURE;
+    }
+    if let Some(path) = &options.check
+        && let Some(problem) = other_build(&read(path))
+    {
+        println!("{problem}");
+        return ExitCode::SUCCESS;
     }
     let counts = count_all(&options);
     if let Some(path) = &options.csv {
@@ -193,7 +210,7 @@ fn csv(valgrind: &str, counts: &[Count]) -> String {
     let revision = output(Command::new("git").args(["describe", "--always", "--dirty"]));
     let compiler = output(Command::new("rustc").arg("--version"));
     let mut csv = format!(
-        "# callgrind of {valgrind}; instructions of one call on one thread; {}; git {}\n\
+        "# callgrind of {valgrind}; instructions of one call on one thread; {}; git {}; features {FEATURES}\n\
          op,isa,shape,instructions,per_unit,unit\n",
         compiler.unwrap_or_else(unknown),
         revision.unwrap_or_else(unknown),
@@ -213,8 +230,7 @@ fn csv(valgrind: &str, counts: &[Count]) -> String {
 
 /// Compares with a recorded file; fails for regressions, and when there was nothing to compare.
 fn check(path: &str, counts: &[Count]) -> ExitCode {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let recorded = recorded(&text);
+    let recorded = recorded(&read(path));
     let (mut compared, mut regressions) = (0, 0);
     for count in counts {
         let Some(&before) = recorded.get(&count.key()) else {
@@ -223,7 +239,7 @@ fn check(path: &str, counts: &[Count]) -> ExitCode {
         };
         compared += 1;
         let ratio = count.instructions as f64 / before as f64;
-        if ratio > LIMIT {
+        if ratio > limit(count.isa) {
             regressions += 1;
             println!(
                 "REGRESSION: {} needs {} instructions, {:.1} % more than the {before} recorded",
@@ -231,7 +247,7 @@ fn check(path: &str, counts: &[Count]) -> ExitCode {
                 count.instructions,
                 100.0 * (ratio - 1.0)
             );
-        } else if ratio < 2.0 - LIMIT {
+        } else if ratio < 2.0 - limit(count.isa) {
             println!(
                 "{} needs {:.1} % fewer: record it",
                 count.key(),
@@ -239,11 +255,33 @@ fn check(path: &str, counts: &[Count]) -> ExitCode {
             );
         }
     }
-    println!("{compared} operations compared with {path}, {regressions} need over 3 % more instructions");
+    println!(
+        "{compared} operations compared with {path}, {regressions} need more instructions than they may"
+    );
     if compared == 0 || regressions > 0 {
         return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Why counts of this build say nothing beside those recorded: another compiler, other features.
+fn other_build(text: &str) -> Option<String> {
+    let head: Vec<&str> = text.lines().next()?.split("; ").collect();
+    let recorded = |start: &str| head.iter().find(|part| part.starts_with(start)).copied();
+    let compiler = output(Command::new("rustc").arg("--version")).unwrap_or_default();
+    let here = [
+        ("rustc ", compiler),
+        ("features ", format!("features {FEATURES}")),
+    ];
+    let (other, this) = here
+        .into_iter()
+        .filter_map(|(start, this)| Some((recorded(start)?, this)))
+        .find(|(other, this)| *other != this.as_str())?;
+    Some(format!("SKIPPED: recorded with {other}, this is {this}"))
 }
 
 /// Instructions by `op,isa,shape`.
