@@ -13,7 +13,7 @@ use crate::gemm_shapes::{Shapes, shapes};
 #[command(
     version,
     propagate_version = true,
-    after_help = "Example:\n  dualgrain quickstart\n\nExit codes: 0 done, 1 the work failed, 2 wrong usage."
+    after_help = "Example:\n  dualgrain quickstart\n\nExit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted."
 )]
 pub struct Cli {
     /// Options of every verb.
@@ -67,7 +67,7 @@ pub enum Verb {
     Inspect(Inspect),
     /// Time prefill and decoding, or single products on a GPU.
     #[command(
-        after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json\n  dualgrain bench gemm --m 1,64 --against cublas-bf16"
+        after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json\n  dualgrain bench gemm --m 1,64 --against cublas-bf16\n\nDUALGRAIN_BACKEND=NAME in the environment (naive, avx2, avxvnni, avx512vnni, amx) times other kernels than the fastest."
     )]
     Bench(Bench),
     /// Choose the configuration of a product by predicted time, energy or both; judge such choices.
@@ -374,21 +374,24 @@ pub struct Bench {
     /// Folder of the model (quantized or original).
     #[arg(value_name = "DIR", required = true)]
     pub model: Option<PathBuf>,
-    /// Prompt lengths to time, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "512", value_name = "COUNTS", value_parser = count(1, 1 << 20))]
+    /// Prompt lengths to time, separated by commas; 0 times decoding alone.
+    #[arg(short = 'p', long, value_delimiter = ',', default_value = "512", value_name = "COUNTS", value_parser = count(0, 1 << 20))]
     pub prompt_tokens: Vec<usize>,
-    /// Generation lengths to time, separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "64", value_name = "COUNTS", value_parser = count(1, 1 << 20))]
+    /// Generation lengths to time, separated by commas; 0 times prompts alone.
+    #[arg(short = 'n', long, value_delimiter = ',', default_value = "64", value_name = "COUNTS", value_parser = count(0, 1 << 20))]
     pub generate_tokens: Vec<usize>,
     /// Sequences decoded together, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1", value_name = "COUNTS", value_parser = count(1, 1 << 20))]
     pub batch: Vec<usize>,
     /// Thread counts to time, separated by commas (default: --threads).
-    #[arg(long, value_delimiter = ',', value_name = "COUNTS", value_parser = count(1, 1024))]
+    #[arg(short = 't', long, value_delimiter = ',', value_name = "COUNTS", value_parser = count(1, 1024))]
     pub thread_counts: Vec<usize>,
-    /// Repetitions; medians are shown.
-    #[arg(long, default_value_t = 5, value_name = "COUNT", value_parser = count(1, 1 << 20))]
+    /// Timed rounds after one to warm up; medians are shown.
+    #[arg(short = 'r', long, default_value_t = 5, value_name = "COUNT", value_parser = count(1, 1 << 20))]
     pub repeat: usize,
+    /// Write the rows to this file as well, each as soon as it is measured.
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
 }
 
 /// What `bench` times besides models.

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use dualgrain_engine::tokenizer::Tokenizer;
-use dualgrain_engine::{LoadOptions, Model};
+use dualgrain_engine::{LoadOptions, Model, ModelConfig, Weights};
 use dualgrain_kernels::CacheFormat;
 use dualgrain_kernels::cpu::CpuBackend;
+
+use crate::machine;
+use crate::terminal::bytes;
 
 /// Public-domain prose for calibration, used when the user names no text.
 pub const SAMPLE_CALIBRATION: &str = include_str!("../models/llama-tiny/sample_calib.txt");
@@ -25,12 +28,40 @@ pub struct Opened {
 /// Loads the folder `dir` on `backend`; `cache` overrides the folder's cache format.
 pub fn open(dir: &Path, backend: &Arc<CpuBackend>, cache: Option<CacheFormat>) -> Result<Opened> {
     ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
-    let options = LoadOptions { cache };
-    let model = Model::load(Arc::clone(backend), dir, &options)
-        .with_context(|| format!("loading the model in {}", dir.display()))?;
+    let model = load(dir, backend, cache)?;
     let tokenizer = Tokenizer::load(dir, model.config().vocab_size)?;
     Ok(Opened {
         model: Arc::new(model),
         tokenizer,
     })
+}
+
+/// The model alone; one that memory cannot hold is refused before anything is read.
+pub fn load(dir: &Path, backend: &Arc<CpuBackend>, cache: Option<CacheFormat>) -> Result<Model<CpuBackend>> {
+    let load = || -> Result<_> {
+        let config = ModelConfig::load(dir)?;
+        let weights = Weights::open(dir)?;
+        check_memory(&weights, &config)?;
+        Ok(Model::build(
+            Arc::clone(backend),
+            config,
+            &weights,
+            &LoadOptions { cache },
+        )?)
+    };
+    load().with_context(|| format!("loading the model in {}", dir.display()))
+}
+
+fn check_memory(weights: &Weights, config: &ModelConfig) -> Result<()> {
+    let needed = Model::<CpuBackend>::required_bytes(weights, config).unwrap_or(u64::MAX);
+    if let Some(memory) = machine::memory() {
+        let free = memory.available_bytes.saturating_add(memory.swap_bytes);
+        ensure!(
+            needed <= free,
+            "its weights need {} of memory, {} are free",
+            bytes(needed),
+            bytes(free)
+        );
+    }
+    Ok(())
 }

@@ -6,6 +6,8 @@ mod arguments_perf;
 mod bench;
 #[cfg(feature = "cuda")]
 mod bench_gemm;
+mod bench_report;
+mod bench_row;
 #[cfg(feature = "cuda")]
 mod card_reading;
 mod chat;
@@ -35,7 +37,6 @@ mod profile;
 mod quantize;
 mod quickstart;
 mod report;
-#[cfg(feature = "cuda")]
 mod revision;
 mod select;
 mod terminal;
@@ -50,6 +51,8 @@ use terminal::Terminal;
 
 /// The work failed.
 const FAILED: u8 = 1;
+/// Ctrl-C or a termination signal ended it: 128 + SIGINT, as shells expect.
+const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and exits with 2.
@@ -60,7 +63,10 @@ fn main() -> ExitCode {
         Err(error) => {
             terminal.finish();
             terminal::tell(&format!("error: {}", sentence(&error)));
-            ExitCode::from(FAILED)
+            match terminal::was_interrupted() {
+                true => ExitCode::from(INTERRUPTED),
+                false => ExitCode::from(FAILED),
+            }
         }
     }
 }
@@ -79,10 +85,11 @@ fn sentence(error: &anyhow::Error) -> String {
 }
 
 fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
-    if let Verb::Bench(_) | Verb::Eval(_) | Verb::Inspect(_) | Verb::Doctor | Verb::Fit(_) | Verb::Select(_) =
-        cli.verb
-    {
+    if let Verb::Eval(_) | Verb::Inspect(_) | Verb::Doctor | Verb::Fit(_) | Verb::Select(_) = cli.verb {
         terminal::exit_on_interrupt()?;
+    }
+    if !matches!(cli.verb, Verb::Bench(_)) {
+        machine::warn_of_too_many_threads(cli.common.threads, terminal);
     }
     match cli.verb {
         Verb::Bench(options) => bench::run(&options, &cli.common, terminal),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -14,7 +15,7 @@ use dualgrain_quant::{JournalPolicy, QuantError, QuantJob, REPORT_HTML};
 use serde::Serialize;
 
 use crate::arguments::{Common, Quickstart};
-use crate::bench::{self, Case};
+use crate::bench_row::{Case, Rate, time_case};
 use crate::folder::{self, Opened};
 use crate::terminal::{Terminal, bytes, duration, interrupt_flag, table};
 use crate::{eval, quantize};
@@ -117,7 +118,8 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
 
     terminal.say("3/3 running both");
     let backend = Arc::new(CpuBackend::new(common.threads)?);
-    let side = |dir: &Path, perplexity: Option<f64>| side(dir, &backend, perplexity.unwrap_or(f64::NAN));
+    let side =
+        |dir: &Path, perplexity: Option<f64>| side(dir, &backend, perplexity.unwrap_or(f64::NAN), &cancel);
     let report = Report {
         original: side(&original, quality.perplexity_reference)?,
         quantized: side(&quantized, quality.perplexity)?,
@@ -167,9 +169,9 @@ fn check_picture(picture: &Path) -> Result<()> {
     }
 }
 
-fn side(dir: &Path, backend: &Arc<CpuBackend>, perplexity: f64) -> Result<Side> {
+fn side(dir: &Path, backend: &Arc<CpuBackend>, perplexity: f64, interrupted: &AtomicBool) -> Result<Side> {
     let opened = folder::open(dir, backend, None)?;
-    let row = bench::time_case(
+    let row = time_case(
         &opened.model,
         &Case {
             batch: 1,
@@ -177,13 +179,16 @@ fn side(dir: &Path, backend: &Arc<CpuBackend>, perplexity: f64) -> Result<Side> 
             generate_tokens: 64,
         },
         3,
+        interrupted,
     )?;
+    let row = row.ok_or_else(|| anyhow!("interrupted"))?;
+    let rate = |rate: Option<Rate>| rate.map_or(f64::NAN, |rate| rate.median);
     Ok(Side {
         model: dir.to_owned(),
         file_bytes: quantize::storage(dir)?.file_bytes,
         perplexity,
-        prefill_tokens_per_s: row.prefill_tokens_per_s,
-        decode_tokens_per_s: row.decode_tokens_per_s,
+        prefill_tokens_per_s: rate(row.prefill),
+        decode_tokens_per_s: rate(row.decode),
         sample: sample(&opened)?,
     })
 }

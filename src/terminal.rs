@@ -4,8 +4,8 @@
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -228,13 +228,16 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
+/// The flag of [`interrupt_flag`].
+static RAISED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
 /// A flag that Ctrl-C (or a termination signal) raises; a second one ends the process at once.
 pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(RAISED.get_or_init(Arc::default));
     let raised = Arc::clone(&flag);
     ctrlc::set_handler(move || {
         if raised.swap(true, Ordering::SeqCst) {
-            std::process::exit(1);
+            std::process::exit(crate::INTERRUPTED.into());
         }
         tell("\nstopping (press Ctrl-C again to stop at once)");
     })
@@ -242,11 +245,16 @@ pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
     Ok(flag)
 }
 
+/// Whether the flag is up.
+pub fn was_interrupted() -> bool {
+    RAISED.get().is_some_and(|flag| flag.load(Ordering::SeqCst))
+}
+
 /// Ends the process with a message on Ctrl-C (or a termination signal): for verbs that only read.
 pub fn exit_on_interrupt() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         tell("\nerror: interrupted");
-        std::process::exit(1);
+        std::process::exit(crate::INTERRUPTED.into());
     })
     .context("installing the Ctrl-C handler")
 }

@@ -102,7 +102,7 @@ fn a_run_resumed_after_a_kill_or_ctrl_c_ends_with_the_same_bytes() {
         let output = interrupt(&out, signal, blocks, &["--threads", "2"]);
         assert!(!out.exists(), "{name}: a half-made folder was left");
         if signal == "-INT" {
-            assert_eq!(output.status.code(), Some(1));
+            assert_eq!(output.status.code(), Some(130));
             assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"));
         }
         succeed(quantize(&out, &["--resume", "--threads", "1"]));

@@ -69,12 +69,14 @@ impl Isa {
         }
     }
 
-    /// The instruction set `name` if this machine has it.
+    /// The instruction set `name` (capital letters or small) if this machine has it.
     ///
     /// # Errors
     /// [`KernelError::InstructionSet`], listing the names that would work.
     pub fn by_name(name: &str) -> Result<Self, KernelError> {
-        let found = available().into_iter().find(|isa| isa.name() == name);
+        let found = available()
+            .into_iter()
+            .find(|isa| isa.name().eq_ignore_ascii_case(name));
         found.ok_or_else(|| not_available(name))
     }
 
@@ -143,6 +145,7 @@ mod tests {
     fn names_find_their_instruction_set_and_a_wrong_one_lists_what_would_work() {
         for isa in available() {
             assert_eq!(Isa::by_name(isa.name()), Ok(isa));
+            assert_eq!(Isa::by_name(&isa.name().to_uppercase()), Ok(isa));
         }
         let error = Isa::by_name("sse9").unwrap_err();
         let KernelError::InstructionSet { asked, available } = error else {

@@ -48,5 +48,5 @@ mod tile;
 pub use backend::{CpuBackend, Linear};
 pub use cache::Cache;
 pub use isa::{Isa, available};
-pub use probe::MachinePeak;
+pub use probe::{MachinePeak, last_level_cache_bytes};
 pub use tensor::{Matrix, Quantized, Table};

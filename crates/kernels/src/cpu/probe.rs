@@ -9,8 +9,10 @@ use super::backend::CpuBackend;
 use super::isa::{Isa, per_isa};
 use crate::KernelError;
 
-/// Read at once by all threads.
+/// Read at once by all threads, where twice the last-level cache is not more.
 const READ_BYTES: usize = 512 << 20;
+/// More would take memory that others need.
+const MOST_READ_BYTES: usize = 1 << 30;
 /// Bytes of a task of reading.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Places a task reads from side by side, as the product of one token reads panels.
@@ -41,7 +43,12 @@ impl CpuBackend {
             let time_s = best_of(|| pool.run(threads, |_| run(STEPS)));
             (threads * STEPS * operations) as f64 / time_s
         });
-        let mut buffer: Aligned<u64> = Aligned::weights(READ_BYTES / size_of::<u64>())?;
+        let read_bytes = read_bytes();
+        let buffer = Aligned::weights(read_bytes / size_of::<u64>());
+        let mut buffer: Aligned<u64> = buffer.map_err(|_| KernelError::OutOfMemory {
+            what: "buffer to read",
+            size_bytes: read_bytes,
+        })?;
         // Pages that were never written may all be one.
         buffer.fill(1);
         let words = CHUNK_BYTES / size_of::<u64>();
@@ -52,9 +59,33 @@ impl CpuBackend {
         });
         Ok(MachinePeak {
             int8_ops_per_s,
-            read_bytes_per_s: READ_BYTES as f64 / read_s,
+            read_bytes_per_s: read_bytes as f64 / read_s,
         })
     }
+}
+
+/// Whole tasks, and more than the cache keeps from one round to the next.
+fn read_bytes() -> usize {
+    let twice = last_level_cache_bytes().map_or(0, |cache| cache.saturating_mul(2));
+    twice
+        .clamp(READ_BYTES, MOST_READ_BYTES)
+        .next_multiple_of(CHUNK_BYTES)
+}
+
+/// Bytes of the largest cache of the first core, as Linux tells; `None` elsewhere.
+pub fn last_level_cache_bytes() -> Option<usize> {
+    let sizes = (0..8).filter_map(|index| {
+        let path = format!("/sys/devices/system/cpu/cpu0/cache/index{index}/size");
+        let text = std::fs::read_to_string(path).ok()?;
+        let (digits, unit) = text.trim().split_at(text.trim().len().checked_sub(1)?);
+        let unit = match unit {
+            "K" => 1 << 10,
+            "M" => 1 << 20,
+            _ => return None,
+        };
+        digits.parse::<usize>().ok()?.checked_mul(unit)
+    });
+    sizes.max()
 }
 
 /// Seconds of the fastest round, after one to warm up.
