@@ -14,9 +14,9 @@ pub struct SmallOpRates {
     pub prompt_attention_ops_per_s: f64,
     /// The same, one query of each sequence (decode).
     pub decode_attention_ops_per_s: f64,
-    /// Bytes a second that everything else moves when many tokens pass, counted by [`BlockSizes::small_op_bytes`].
+    /// Bytes a second that everything else moves when many tokens pass, each small operation reading its input and writing its output once.
     pub bytes_per_s: f64,
-    /// Seconds that one of [`SMALL_OPS`] takes when a single token passes.
+    /// Seconds that one small operation takes when a single token passes.
     pub start_s: f64,
 }
 
