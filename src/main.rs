@@ -88,7 +88,11 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
     if let Verb::Eval(_) | Verb::Inspect(_) | Verb::Doctor | Verb::Fit(_) | Verb::Select(_) = cli.verb {
         terminal::exit_on_interrupt()?;
     }
-    if !matches!(cli.verb, Verb::Bench(_)) {
+    // `bench` has numbers of threads of its own; the others tell what so many threads would take, here or elsewhere.
+    if !matches!(
+        cli.verb,
+        Verb::Bench(_) | Verb::Predict(_) | Verb::Select(_) | Verb::Cost(_)
+    ) {
         machine::warn_of_too_many_threads(cli.common.threads, terminal);
     }
     match cli.verb {
