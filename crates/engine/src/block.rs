@@ -1,17 +1,17 @@
 //! One block of any family, in steps that a quantizer can run one by one.
 //!
 //! ```text
-//! attn_norm   scratch.h   = norm(x)                       input of Qkv
-//! qkv         scratch.qkv = rope(qk_norm(Qkv(h)))         [q|k|v]
+//! qkv         scratch.qkv = rope(qk_norm(Qkv(norm(x))))   [q|k|v]
 //! attention   scratch.c   = attention over the cache      input of Out
 //! add_out     x += Out(c)
-//! ffn_norm    scratch.h   = norm(x)                       input of Up
-//! ffn_inner   scratch.f   = f(Up(h))                      input of Down
+//! ffn_inner   scratch.f   = f(Up(norm(x)))                input of Down
 //! add_down    x += Down(f)
 //! ```
+//!
+//! What Qkv and Up take is quantized by the norm itself; `attn_norm` and `ffn_norm` give it as floats, for statistics.
 
 use dualgrain_format::LinearWeights;
-use dualgrain_kernels::{Activation, ActivationScale, Backend, Columns, Operand, Step};
+use dualgrain_kernels::{ActivationScale, Backend, Columns, Operand, Step};
 
 use crate::{
     Angles, BlockSpec, EngineError, FfnKind, ModelConfig, NormKind, NormSpec, Position, Role, Weights,
@@ -60,7 +60,7 @@ pub struct Block<B: Backend> {
 
 /// Buffers of a step, shared by all blocks; nothing is allocated while steps fit `capacity`.
 pub struct Scratch<B: Backend> {
-    /// Output of a norm [M, hidden].
+    /// Output of a norm [M, hidden] where floats are wanted.
     pub h: B::Matrix,
     /// Queries, keys, values [M, q + k + v].
     pub qkv: B::Matrix,
@@ -72,7 +72,7 @@ pub struct Scratch<B: Backend> {
     pub f: B::Matrix,
     /// Output of Out and Down [M, hidden].
     pub y: B::Matrix,
-    /// `h` as INT8.
+    /// Output of a norm as INT8.
     pub h8: B::Quantized,
     c8: B::Quantized,
     f8: B::Quantized,
@@ -152,30 +152,28 @@ impl<B: Backend> Block<B> {
         next: &B::Linear,
     ) {
         let FeedForward::Dense { up, down, .. } = &self.feed_forward;
-        self.attn_norm(backend, x, scratch);
         backend.will_read(&self.out.linear);
-        self.qkv(backend, scratch);
+        self.qkv(backend, x, scratch);
         self.attention(backend, scratch, cache, cache_layer, step);
         backend.will_read(&up.linear);
         self.add_out(backend, x, scratch);
-        self.ffn_norm(backend, x, scratch);
         backend.will_read(&down.linear);
-        self.ffn_inner(backend, scratch);
+        self.ffn_inner(backend, x, scratch);
         backend.will_read(next);
         self.add_down(backend, x, scratch);
     }
 
-    /// `scratch.h = norm(x)`: the input of [`Role::Qkv`].
+    /// `scratch.h = norm(x)`: the input of [`Role::Qkv`], as floats.
     pub fn attn_norm(&self, backend: &B, x: &B::Matrix, scratch: &mut Scratch<B>) {
         self.attn_norm.apply(backend, &mut scratch.h, x);
     }
 
-    /// `scratch.qkv` from `scratch.h`, with q/k norm and rope applied.
-    pub fn qkv(&self, backend: &B, scratch: &mut Scratch<B>) {
+    /// `scratch.qkv` from `x`, with q/k norm and rope applied.
+    pub fn qkv(&self, backend: &B, x: &B::Matrix, scratch: &mut Scratch<B>) {
         let Scratch {
             h, qkv, h8, angles, ..
         } = scratch;
-        self.qkv.apply(backend, qkv, h, h8);
+        self.qkv.apply_normed(backend, qkv, (&self.attn_norm, x), h, h8);
         let [queries, keys, _] = self.columns();
         if let Some([q_norm, k_norm]) = &self.qk_norm {
             q_norm.apply_heads(backend, qkv, queries.clone());
@@ -209,21 +207,22 @@ impl<B: Backend> Block<B> {
         backend.add(x, y);
     }
 
-    /// `scratch.h = norm(x)`: the input of [`Role::Up`].
+    /// `scratch.h = norm(x)`: the input of [`Role::Up`], as floats.
     pub fn ffn_norm(&self, backend: &B, x: &B::Matrix, scratch: &mut Scratch<B>) {
         self.ffn_norm.apply(backend, &mut scratch.h, x);
     }
 
-    /// `scratch.f` from `scratch.h`, activation applied: the input of [`Role::Down`].
-    pub fn ffn_inner(&self, backend: &B, scratch: &mut Scratch<B>) {
+    /// `scratch.f` from `x`, activation applied: the input of [`Role::Down`].
+    pub fn ffn_inner(&self, backend: &B, x: &B::Matrix, scratch: &mut Scratch<B>) {
         let FeedForward::Dense { up: linear, kind, .. } = &self.feed_forward;
         let Scratch { h, up, f, h8, .. } = scratch;
+        let input = linear.normed(backend, (&self.ffn_norm, x), h, h8);
         match *kind {
             FfnKind::Gated(activation) => {
-                linear.apply_gated(backend, (f, up), h, h8, activation);
+                backend.gemm_gated(f, up, input, &linear.linear, activation);
             }
             FfnKind::Plain(activation) => {
-                linear.apply(backend, f, h, h8);
+                backend.gemm(f, input, &linear.linear);
                 backend.activate(f, activation);
             }
         }
@@ -317,27 +316,43 @@ impl<B: Backend> Projection<B> {
 
     /// `out = linear(x)`, through `a8` when the weights are integers.
     pub fn apply(&self, backend: &B, out: &mut B::Matrix, x: &B::Matrix, a8: &mut B::Quantized) {
-        backend.gemm(out, self.operand(backend, x, a8), &self.linear);
-    }
-
-    /// `out = f(gate) * up` where [gate | up] = linear(x), perhaps through `wide`.
-    pub fn apply_gated(
-        &self,
-        backend: &B,
-        (out, wide): (&mut B::Matrix, &mut B::Matrix),
-        x: &B::Matrix,
-        a8: &mut B::Quantized,
-        f: Activation,
-    ) {
-        backend.gemm_gated(out, wide, self.operand(backend, x, a8), &self.linear, f);
-    }
-
-    /// What the linear takes: `x`, quantized into `a8` when the weights are integers.
-    fn operand<'x>(&self, backend: &B, x: &'x B::Matrix, a8: &'x mut B::Quantized) -> Operand<'x, B> {
-        match self.activations {
+        let input = match self.activations {
             None => Operand::Float(x),
             Some(scale) => {
                 backend.quantize(a8, x, scale);
+                Operand::Int8(a8)
+            }
+        };
+        backend.gemm(out, input, &self.linear);
+    }
+
+    /// `out = linear(norm(x))`, through `h` or `a8`.
+    pub fn apply_normed(
+        &self,
+        backend: &B,
+        out: &mut B::Matrix,
+        x: (&Norm<B>, &B::Matrix),
+        h: &mut B::Matrix,
+        a8: &mut B::Quantized,
+    ) {
+        backend.gemm(out, self.normed(backend, x, h, a8), &self.linear);
+    }
+
+    /// What the linear takes of `norm(x)`: `h`, or `a8` when the weights are integers.
+    fn normed<'h>(
+        &self,
+        backend: &B,
+        (norm, x): (&Norm<B>, &B::Matrix),
+        h: &'h mut B::Matrix,
+        a8: &'h mut B::Quantized,
+    ) -> Operand<'h, B> {
+        match self.activations {
+            None => {
+                norm.apply(backend, h, x);
+                Operand::Float(h)
+            }
+            Some(scale) => {
+                norm.apply_quantized(backend, a8, h, x, scale);
                 Operand::Int8(a8)
             }
         }
@@ -381,6 +396,22 @@ impl<B: Backend> Norm<B> {
         match &self.bias {
             None => backend.rms_norm(out, x, &self.weight, self.spec.eps),
             Some(bias) => backend.layer_norm(out, x, &self.weight, bias, self.spec.eps),
+        }
+    }
+
+    /// `out` = `norm(x)` as INT8, perhaps through `h`.
+    fn apply_quantized(
+        &self,
+        backend: &B,
+        out: &mut B::Quantized,
+        h: &mut B::Matrix,
+        x: &B::Matrix,
+        scale: ActivationScale,
+    ) {
+        let (weight, eps) = (&self.weight, self.spec.eps);
+        match &self.bias {
+            None => backend.rms_norm_quantize(out, h, x, weight, eps, scale),
+            Some(bias) => backend.layer_norm_quantize(out, h, x, (weight, bias), eps, scale),
         }
     }
 

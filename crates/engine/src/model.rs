@@ -221,8 +221,8 @@ impl<B: Backend> Head<B> {
         h: &mut B::Matrix,
         a8: &mut B::Quantized,
     ) {
-        self.norm.apply(backend, h, x);
-        self.projection.apply(backend, logits, h, a8);
+        self.projection
+            .apply_normed(backend, logits, (&self.norm, x), h, a8);
     }
 }
 

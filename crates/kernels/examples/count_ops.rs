@@ -383,7 +383,7 @@ fn gated_product((m, n, k): (usize, usize, usize)) -> Operation {
 }
 
 /// Operations on rows of `x[m,k]`.
-fn rows((m, k): (usize, usize)) -> [Operation; 5] {
+fn rows((m, k): (usize, usize)) -> [Operation; 6] {
     let of_rows = |name, units, prepare| Operation {
         name,
         shape: format!("{m}x{k}"),
@@ -406,6 +406,16 @@ fn rows((m, k): (usize, usize)) -> [Operation; 5] {
             Box::new(move |b| {
                 let (x, weight, mut out) = (matrix(&b, m, k), matrix(&b, 1, k), b.matrix(m, k));
                 Box::new(move || b.rms_norm(&mut out, &x, &weight, 1e-5))
+            }),
+        ),
+        of_rows(
+            "rows_rms_norm_quantize",
+            m * k,
+            Box::new(move |b| {
+                let (x, weight) = (matrix(&b, m, k), matrix(&b, 1, k));
+                let (mut out, mut h) = (b.quantized(m, k), b.matrix(m, k));
+                let scale = ActivationScale::PerToken;
+                Box::new(move || b.rms_norm_quantize(&mut out, &mut h, &x, &weight, 1e-5, scale))
             }),
         ),
         of_rows(

@@ -275,6 +275,33 @@ pub trait Backend: Sized + Send + Sync + 'static {
     );
     /// `a8 = clamp(round_ties_even(x / ta), -127, 127)` (computed as `x * (1 / ta)`), 0 where ta = 0.
     fn quantize(&self, out: &mut Self::Quantized, x: &Self::Matrix, scale: ActivationScale);
+    /// [`Self::rms_norm`], quantized, with the same bits. `h` may be used on the way, and holds nothing that counts
+    /// afterwards.
+    fn rms_norm_quantize(
+        &self,
+        out: &mut Self::Quantized,
+        h: &mut Self::Matrix,
+        x: &Self::Matrix,
+        weight: &Self::Matrix,
+        eps: f32,
+        scale: ActivationScale,
+    ) {
+        self.rms_norm(h, x, weight, eps);
+        self.quantize(out, h, scale);
+    }
+    /// [`Self::layer_norm`] with (weight, bias), quantized; `h` as in [`Self::rms_norm_quantize`].
+    fn layer_norm_quantize(
+        &self,
+        out: &mut Self::Quantized,
+        h: &mut Self::Matrix,
+        x: &Self::Matrix,
+        (weight, bias): (&Self::Matrix, &Self::Matrix),
+        eps: f32,
+        scale: ActivationScale,
+    ) {
+        self.layer_norm(h, x, weight, bias, eps);
+        self.quantize(out, h, scale);
+    }
     /// Says which weights the product after the next one takes, so that a device may fetch them ahead; changes no result.
     fn will_read(&self, _next: &Self::Linear) {}
     /// `out[M,N] = a[M,K] * weights[N,K]^T` with the epilogue of the weights' scheme. The operand's kind must fit:

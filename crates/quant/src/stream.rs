@@ -194,8 +194,7 @@ impl<'a, B: Backend> Stream<'a, B> {
         let mut maxima = [vec![0.0; kv], vec![0.0; kv]];
         for window in 0..self.num_windows {
             self.load_residual(window)?;
-            block.attn_norm(self.backend, &self.x, &mut self.scratch);
-            block.qkv(self.backend, &mut self.scratch);
+            block.qkv(self.backend, &self.x, &mut self.scratch);
             for (part, maxima) in maxima.iter_mut().enumerate() {
                 let first = q + part * kv;
                 self.backend.abs_max(&self.scratch.qkv, first..first + kv, maxima);
@@ -243,8 +242,7 @@ impl<'a, B: Backend> Stream<'a, B> {
             sequences: &self.sequences,
             page_tables: &self.page_tables,
         };
-        block.attn_norm(self.backend, &self.x, &mut self.scratch);
-        block.qkv(self.backend, &mut self.scratch);
+        block.qkv(self.backend, &self.x, &mut self.scratch);
         block.attention(self.backend, &mut self.scratch, &mut self.cache, 0, &step);
         download(self.backend, &self.scratch.c, &mut self.host);
         self.attended.write(window, &self.host)
@@ -281,8 +279,7 @@ impl<'a, B: Backend> Stream<'a, B> {
         let mut stats = InputStats::new(self.config.ffn_size);
         for window in 0..self.num_windows {
             self.load_residual(window)?;
-            block.ffn_norm(self.backend, &self.x, &mut self.scratch);
-            block.ffn_inner(self.backend, &mut self.scratch);
+            block.ffn_inner(self.backend, &self.x, &mut self.scratch);
             stats.observe(self.backend, &self.scratch.f, window, self.num_windows);
             meter.advance(work)?;
         }
@@ -298,8 +295,7 @@ impl<'a, B: Backend> Stream<'a, B> {
         let work = work.linear[Role::Up as usize] + work.linear[Role::Down as usize];
         for window in 0..self.num_windows {
             self.load_residual(window)?;
-            block.ffn_norm(self.backend, &self.x, &mut self.scratch);
-            block.ffn_inner(self.backend, &mut self.scratch);
+            block.ffn_inner(self.backend, &self.x, &mut self.scratch);
             block.add_down(self.backend, &mut self.x, &mut self.scratch);
             self.store_residual(window)?;
             meter.advance(work)?;

@@ -51,13 +51,13 @@ fn observe(
     };
     block.attn_norm(backend, x, scratch);
     let qkv = gram(&scratch.h);
-    block.qkv(backend, scratch);
+    block.qkv(backend, x, scratch);
     block.attention(backend, scratch, &mut cache, 0, &step);
     let out = gram(&scratch.c);
     block.add_out(backend, x, scratch);
     block.ffn_norm(backend, x, scratch);
     let up = gram(&scratch.h);
-    block.ffn_inner(backend, scratch);
+    block.ffn_inner(backend, x, scratch);
     let down = gram(&scratch.f);
     block.add_down(backend, x, scratch);
     [qkv, out, up, down]

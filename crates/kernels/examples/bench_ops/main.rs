@@ -302,6 +302,28 @@ fn rows(backend: &CpuBackend, table: &mut Table) {
         table.row(backend, "rows_quantize", &shape, elements, "Gel/s", || {
             backend.quantize(&mut a, &x, ActivationScale::PerToken);
         });
+        table.row(
+            backend,
+            "rows_rms_norm_quantize",
+            &shape,
+            elements,
+            "Gel/s",
+            || {
+                backend.rms_norm_quantize(&mut a, &mut out, &x, &weight, 1e-5, ActivationScale::PerToken);
+            },
+        );
+        // What it replaces: through a matrix of floats.
+        table.row(
+            backend,
+            "rows_rms_norm_then_quantize",
+            &shape,
+            elements,
+            "Gel/s",
+            || {
+                backend.rms_norm(&mut out, &x, &weight, 1e-5);
+                backend.quantize(&mut a, &out, ActivationScale::PerToken);
+            },
+        );
         let mut half = backend.matrix(m, k / 2);
         table.row(
             backend,

@@ -78,8 +78,7 @@ impl<'a> Model<'a> {
         } = buffers;
         b.upload(angles, &vec![0.5; tokens * 64]);
         for (layer, [qkv, o, gate_up, down]) in self.layers.iter().enumerate() {
-            b.rms_norm(y, x, &self.norm, 1e-5);
-            b.quantize(codes, y, ActivationScale::PerToken);
+            b.rms_norm_quantize(codes, y, x, &self.norm, 1e-5, ActivationScale::PerToken);
             b.will_read(o);
             b.gemm(wide, Operand::Int8(codes), qkv);
             b.rope(wide, 0..2_304, 64, angles);
@@ -89,8 +88,7 @@ impl<'a> Model<'a> {
             b.will_read(gate_up);
             b.gemm(y, Operand::Int8(codes), o);
             b.add(x, y);
-            b.rms_norm(y, x, &self.norm, 1e-5);
-            b.quantize(codes, y, ActivationScale::PerToken);
+            b.rms_norm_quantize(codes, y, x, &self.norm, 1e-5, ActivationScale::PerToken);
             b.will_read(down);
             b.gemm(wide, Operand::Int8(codes), gate_up);
             b.gated(act, wide, Activation::Silu);

@@ -13,9 +13,10 @@ use super::gemm_float::{self, PackedFloat};
 use super::gemm_w4a8::{self, PackedInt};
 use super::isa::{Isa, not_available};
 use super::pool::Pool;
+use super::quantize::Place;
 use super::share::{Shared, for_each_chunk};
 use super::tensor::{Matrix, Quantized, QuantizedParts, Table};
-use super::{elementwise, gram, norm, quadratic, quantize, rope, softmax};
+use super::{elementwise, gram, norm, norm_quantize, quadratic, quantize, rope, softmax};
 use crate::{
     Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Columns, Gram,
     KernelError, Operand, SLICE_ROWS, Step,
@@ -162,6 +163,53 @@ impl CpuBackend {
         out.columns = columns;
         out.resize(rows);
         self.for_rows(out.values_mut(), columns, f);
+    }
+
+    /// Resizes `out` to `shape` and runs `f(row_idx, place)`, which gives the row's scale.
+    fn fill_quantized(
+        &self,
+        out: &mut Quantized,
+        (rows, columns): (usize, usize),
+        f: impl Fn(usize, Place<'_>) -> f32 + Sync,
+    ) {
+        out.columns = columns;
+        let (layout, blocks) = (out.resize(rows), out.blocks());
+        let QuantizedParts {
+            quads,
+            scales,
+            block_sums,
+        } = out.parts_mut();
+        let (quads, scales, sums) = (Shared::new(quads), Shared::new(scales), Shared::new(block_sums));
+        // Whole tiles, since their rows lie side by side.
+        let rows_per_chunk = CHUNK_ELEMENTS
+            .div_ceil(columns.max(1))
+            .next_multiple_of(layout.tile_rows);
+        self.pool.run(rows.div_ceil(rows_per_chunk), |chunk| {
+            let rows = chunk * rows_per_chunk..((chunk + 1) * rows_per_chunk).min(rows);
+            let first_row = rows.start;
+            let tiles =
+                rows.start * layout.row_quads..rows.end.next_multiple_of(layout.tile_rows) * layout.row_quads;
+            // SAFETY: each tile belongs to one chunk.
+            let quads = unsafe { quads.range(tiles) };
+            for row in rows {
+                // SAFETY: each row belongs to one chunk.
+                let (scale, block_sums) = unsafe {
+                    (
+                        scales.range(row..row + 1),
+                        sums.range(row * blocks..(row + 1) * blocks),
+                    )
+                };
+                let quads = &mut quads[layout.row(row - first_row)..];
+                scale[0] = f(
+                    row,
+                    Place {
+                        quads,
+                        layout,
+                        block_sums,
+                    },
+                );
+            }
+        });
     }
 }
 
@@ -321,36 +369,39 @@ impl Backend for CpuBackend {
     }
 
     fn quantize(&self, out: &mut Quantized, x: &Matrix, scale: ActivationScale) {
-        out.columns = x.columns;
-        let (layout, blocks) = (out.resize(x.rows), out.blocks());
-        let QuantizedParts {
-            quads,
-            scales,
-            block_sums,
-        } = out.parts_mut();
-        let (quads, scales, sums) = (Shared::new(quads), Shared::new(scales), Shared::new(block_sums));
-        // Whole tiles, since their rows lie side by side.
-        let rows_per_chunk = CHUNK_ELEMENTS
-            .div_ceil(x.columns.max(1))
-            .next_multiple_of(layout.tile_rows);
-        self.pool.run(x.rows.div_ceil(rows_per_chunk), |chunk| {
-            let rows = chunk * rows_per_chunk..((chunk + 1) * rows_per_chunk).min(x.rows);
-            let first_row = rows.start;
-            let tiles =
-                rows.start * layout.row_quads..rows.end.next_multiple_of(layout.tile_rows) * layout.row_quads;
-            // SAFETY: each tile belongs to one chunk.
-            let quads = unsafe { quads.range(tiles) };
-            for row in rows {
-                // SAFETY: each row belongs to one chunk.
-                let (scale_out, sums) = unsafe {
-                    (
-                        scales.range(row..row + 1),
-                        sums.range(row * blocks..(row + 1) * blocks),
-                    )
-                };
-                let quads = &mut quads[layout.row(row - first_row)..];
-                scale_out[0] = quantize::quantize(self.isa, x.row(row), scale, quads, layout, sums);
-            }
+        self.fill_quantized(out, (x.rows, x.columns), |row, place| {
+            quantize::quantize(self.isa, x.row(row), scale, place)
+        });
+    }
+
+    fn rms_norm_quantize(
+        &self,
+        out: &mut Quantized,
+        _: &mut Matrix,
+        x: &Matrix,
+        weight: &Matrix,
+        eps: f32,
+        scale: ActivationScale,
+    ) {
+        let weight = one_row("weight", weight, x.columns);
+        self.fill_quantized(out, (x.rows, x.columns), |row, place| {
+            norm_quantize::rms_norm_quantize(self.isa, x.row(row), weight, eps, scale, place)
+        });
+    }
+
+    fn layer_norm_quantize(
+        &self,
+        out: &mut Quantized,
+        _: &mut Matrix,
+        x: &Matrix,
+        (weight, bias): (&Matrix, &Matrix),
+        eps: f32,
+        scale: ActivationScale,
+    ) {
+        let weight = one_row("weight", weight, x.columns);
+        let bias = one_row("bias", bias, x.columns);
+        self.fill_quantized(out, (x.rows, x.columns), |row, place| {
+            norm_quantize::layer_norm_quantize(self.isa, x.row(row), weight, bias, eps, scale, place)
         });
     }
 

@@ -34,6 +34,7 @@ mod gram;
 mod interleave;
 mod isa;
 mod norm;
+mod norm_quantize;
 mod pool;
 mod probe;
 mod quadratic;

@@ -37,19 +37,24 @@ fn rms_norm_heads_lanes(x: &mut [f32], weight: &[f32], eps: f32) {
 }
 
 #[inline(always)]
-fn inv_rms(x: &[f32], eps: f32) -> f32 {
+pub(super) fn inv_rms(x: &[f32], eps: f32) -> f32 {
     let squares = fold_lanes(x, |v, acc| v.mul_add(v, acc));
     1.0 / (squares / x.len() as f32 + eps).sqrt()
 }
 
 #[inline(always)]
 fn layer_norm_lanes(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [f32]) {
-    let mean = fold_lanes(x, |v, acc| v + acc) / x.len() as f32;
-    let squares = fold_lanes(x, |v, acc| (v - mean).mul_add(v - mean, acc));
-    let inv_std = 1.0 / (squares / x.len() as f32 + eps).sqrt();
+    let (mean, inv_std) = mean_and_inv_std(x, eps);
     for (((o, v), w), b) in out.iter_mut().zip(x).zip(weight).zip(bias) {
         *o = ((v - mean) * inv_std).mul_add(*w, *b);
     }
+}
+
+#[inline(always)]
+pub(super) fn mean_and_inv_std(x: &[f32], eps: f32) -> (f32, f32) {
+    let mean = fold_lanes(x, |v, acc| v + acc) / x.len() as f32;
+    let squares = fold_lanes(x, |v, acc| (v - mean).mul_add(v - mean, acc));
+    (mean, 1.0 / (squares / x.len() as f32 + eps).sqrt())
 }
 
 /// Lane j folds elements j, j + 16, ...; then the lanes are added pairwise.

@@ -1,5 +1,6 @@
 //! Float rows to INT8, with the sums of every 32 codes on the way.
 
+use std::ops::Range;
 use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::isa::per_isa;
@@ -14,40 +15,66 @@ const BLOCK_QUADS: usize = SUM_BLOCK / 4;
 pub(super) const ROUND_MAGIC: f32 = 12_582_912.0;
 
 per_isa! {
-    /// Codes, scale and block sums of one row. `quads` begins with the row's first four codes; `layout` says where the
-    /// others go.
-    pub(super) fn quantize(
-        x: &[f32],
-        scale: ActivationScale,
-        quads: &mut [[i8; 4]],
-        layout: Layout,
-        block_sums: &mut [i32],
-    ) -> f32 = quantize_row
+    /// Codes and block sums of one row to `place`; the scale.
+    pub(super) fn quantize(x: &[f32], scale: ActivationScale, place: Place<'_>) -> f32 = quantize_row
+}
+
+/// Where the codes of a row go, and their sums.
+pub(super) struct Place<'a> {
+    /// Begins with the row's first four codes; `layout` says where the others go.
+    pub(super) quads: &'a mut [[i8; 4]],
+    pub(super) layout: Layout,
+    pub(super) block_sums: &'a mut [i32],
+}
+
+/// A row that is read twice: of floats that lie there, or computed from what the first-level cache holds.
+pub(super) trait Row: Copy {
+    fn len(self) -> usize;
+    fn slice(self, range: Range<usize>) -> Self;
+    fn at(self, index: usize) -> f32;
+}
+
+impl Row for &[f32] {
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn slice(self, range: Range<usize>) -> Self {
+        &self[range]
+    }
+
+    #[inline(always)]
+    fn at(self, index: usize) -> f32 {
+        self[index]
+    }
 }
 
 #[inline(always)]
-fn quantize_row(
-    x: &[f32],
-    scale: ActivationScale,
-    quads: &mut [[i8; 4]],
-    layout: Layout,
-    block_sums: &mut [i32],
-) -> f32 {
+pub(super) fn quantize_row(row: impl Row, scale: ActivationScale, place: Place<'_>) -> f32 {
     let ta = match scale {
-        ActivationScale::PerToken => abs_max(x) / 127.0,
+        ActivationScale::PerToken => abs_max(row) / 127.0,
         ActivationScale::Static(ta) => ta,
     };
     let (ta, inv_scale) = crate::naive::usable_scale(ta);
-    let blocks = x.chunks(SUM_BLOCK).zip(block_sums);
-    for ((x, sum), first) in blocks.zip((0..).step_by(BLOCK_QUADS)) {
+    let Place {
+        quads,
+        layout,
+        block_sums,
+    } = place;
+    let len = row.len();
+    for (block, sum) in block_sums.iter_mut().enumerate() {
         let mut codes = [0; SUM_BLOCK];
-        *sum = match x.as_array::<SUM_BLOCK>() {
-            Some(x) => quantize_values(x, inv_scale, &mut codes),
-            None => quantize_values(x, inv_scale, &mut codes),
+        let first = block * SUM_BLOCK;
+        *sum = match first + SUM_BLOCK <= len {
+            // The compiler counts to 32 here.
+            true => quantize_values(row.slice(first..first + SUM_BLOCK), inv_scale, &mut codes),
+            false => quantize_values(row.slice(first..len), inv_scale, &mut codes),
         };
-        write_block(&codes, &mut quads[layout.quad(first)..], layout);
+        write_block(&codes, &mut quads[layout.quad(block * BLOCK_QUADS)..], layout);
     }
-    for quad in x.len().div_ceil(SUM_BLOCK) * BLOCK_QUADS..layout.row_quads {
+    for quad in len.div_ceil(SUM_BLOCK) * BLOCK_QUADS..layout.row_quads {
         quads[layout.quad(quad)] = [0; 4];
     }
     ta
@@ -70,10 +97,10 @@ fn write_block(codes: &[i8; SUM_BLOCK], quads: &mut [[i8; 4]], layout: Layout) {
 }
 
 #[inline(always)]
-fn quantize_values(x: &[f32], inv_scale: f32, codes: &mut [i8; SUM_BLOCK]) -> i32 {
+fn quantize_values(row: impl Row, inv_scale: f32, codes: &mut [i8; SUM_BLOCK]) -> i32 {
     let mut sum = 0;
-    for (code, v) in codes.iter_mut().zip(x) {
-        let value = round_to_int8(*v * inv_scale);
+    for (index, code) in codes.iter_mut().enumerate().take(row.len()) {
+        let value = round_to_int8(row.at(index) * inv_scale);
         *code = value as i8;
         sum += value;
     }
@@ -94,20 +121,30 @@ pub(super) fn round_to_int8(v: f32) -> i32 {
     ((v + ROUND_MAGIC).to_bits() as i32) - (ROUND_MAGIC.to_bits() as i32)
 }
 
+/// A maximum has no order, so it may wait for four of the last ones at a time.
 #[inline(always)]
-pub(super) fn abs_max(x: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            let v = chunk[lane].abs();
-            lanes[lane] = if v > lanes[lane] { v } else { lanes[lane] };
-        }
+pub(super) fn abs_max(row: impl Row) -> f32 {
+    const RUN: usize = 4 * LANES;
+    let mut maxima = [0.0f32; RUN];
+    let whole = row.len() / RUN * RUN;
+    for first in (0..whole).step_by(RUN) {
+        raise(&mut maxima, row.slice(first..first + RUN));
     }
-    for (lane, v) in lanes.iter_mut().zip(rest) {
-        *lane = if v.abs() > *lane { v.abs() } else { *lane };
+    raise(&mut maxima, row.slice(whole..row.len()));
+    let mut lanes = [0.0f32; LANES];
+    for maxima in maxima.as_chunks::<LANES>().0 {
+        raise(&mut lanes, &maxima[..]);
     }
     max_lanes(lanes)
+}
+
+/// `maxima[j] = max(maxima[j], |row[j]|)`; NaN counts for nothing.
+#[inline(always)]
+fn raise<const N: usize>(maxima: &mut [f32; N], row: impl Row) {
+    for (index, max) in maxima.iter_mut().enumerate().take(row.len()) {
+        let v = row.at(index).abs();
+        *max = if v > *max { v } else { *max };
+    }
 }
 
 /// The largest of 16 lanes, pairwise.

@@ -1,7 +1,7 @@
 //! Operations on rows: norms, rope, quantization, activations, softmax and the small ones.
 
 use dualgrain_format::FloatValues;
-use dualgrain_kernels::cpu::{CpuBackend, Matrix};
+use dualgrain_kernels::cpu::{CpuBackend, Matrix, Quantized};
 use dualgrain_kernels::{Activation, ActivationScale, Backend, naive};
 use half::bf16;
 
@@ -227,6 +227,92 @@ fn quantization_equals_the_specification_also_for_zeros_ties_and_infinities() {
                 }
             }
         }
+    }
+}
+
+/// Rows whose norms are ordinary, zero, beyond float and not a number.
+fn hostile_rows(r: &mut Random, (rows, columns): (usize, usize)) -> Vec<f32> {
+    let mut x = r.floats(rows * columns);
+    for (row, x) in x.chunks_mut(columns).enumerate() {
+        match row % 7 {
+            1 => x.fill(0.0),
+            2 => x.fill(-0.0),
+            3 => x.iter_mut().for_each(|v| *v *= 1e-43),
+            4 => x.iter_mut().for_each(|v| *v *= 3e38),
+            5 => x[columns / 2] = f32::NAN,
+            6 => x[columns - 1] = f32::NEG_INFINITY,
+            _ => {}
+        }
+    }
+    x
+}
+
+/// Codes and scales of rows, one by one.
+fn quantized(rows: &[f32], columns: usize, scale: ActivationScale) -> Vec<(Vec<i8>, u32)> {
+    let quantize = |x: &[f32]| {
+        let mut codes = vec![0; columns];
+        let ta = naive::quantize_row(x, scale, &mut codes);
+        (codes, ta.to_bits())
+    };
+    rows.chunks(columns).map(quantize).collect()
+}
+
+#[test]
+fn a_norm_that_quantizes_gives_the_bits_of_the_norm_and_then_the_quantization() {
+    let (mut r, eps) = (Random(36), 1e-6);
+    let scales = [
+        ActivationScale::PerToken,
+        ActivationScale::Static(0.03),
+        ActivationScale::Static(0.0),
+    ];
+    for (rows, columns) in [
+        (1, 1),
+        (1, 2_048),
+        (7, 31),
+        (8, 33),
+        (13, 100),
+        (50, 1_000),
+        (3, 4_100),
+    ] {
+        let (mut weight, bias) = (r.floats(columns), r.floats(columns));
+        weight[columns / 3] *= 1e30;
+        let x = hostile_rows(&mut r, (rows, columns));
+        let (mut rms, mut layer) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        for (row, x) in x.chunks(columns).enumerate() {
+            let range = row * columns..(row + 1) * columns;
+            naive::rms_norm(x, &weight, eps, &mut rms[range.clone()]);
+            naive::layer_norm(x, &weight, &bias, eps, &mut layer[range]);
+        }
+        for (scale, backend) in scales
+            .into_iter()
+            .flat_map(|s| backends().into_iter().map(move |b| (s, b)))
+        {
+            let matrix = |values: &[f32]| upload(&backend, values, columns);
+            let (x, weight, bias) = (matrix(&x), matrix(&weight), matrix(&bias));
+            let (mut h, mut got) = (backend.matrix(0, columns), backend.quantized(rows, columns));
+            // What an earlier step left in the buffer must not show.
+            backend.quantize(&mut got, &matrix(&vec![1.0; (rows + 1) * columns]), scale);
+            let what = format!("{rows}x{columns} {scale:?} on {}", name(&backend));
+            backend.rms_norm_quantize(&mut got, &mut h, &x, &weight, eps, scale);
+            assert_quantized(
+                &got,
+                &quantized(&rms, columns, scale),
+                &format!("rms norm {what}"),
+            );
+            backend.layer_norm_quantize(&mut got, &mut h, &x, (&weight, &bias), eps, scale);
+            assert_quantized(
+                &got,
+                &quantized(&layer, columns, scale),
+                &format!("layer norm {what}"),
+            );
+        }
+    }
+}
+
+fn assert_quantized(got: &Quantized, expected: &[(Vec<i8>, u32)], what: &str) {
+    for (row, expected) in expected.iter().enumerate() {
+        let (codes, ta) = got.row(row);
+        assert_eq!((codes, ta.to_bits()), *expected, "row {row} of {what}");
     }
 }
 

@@ -104,8 +104,8 @@ impl<'a> RowOps<'a> {
     fn block(&mut self) {
         let backend = self.backend;
         for _ in 0..2 {
-            backend.rms_norm(&mut self.h, &self.x, &self.norm, 1e-5);
-            backend.quantize(&mut self.h8, &self.h, ActivationScale::PerToken);
+            let scale = ActivationScale::PerToken;
+            backend.rms_norm_quantize(&mut self.h8, &mut self.h, &self.x, &self.norm, 1e-5, scale);
             backend.add(&mut self.x, &self.y);
         }
         backend.rope(&mut self.qkv, 0..SIZES.q + SIZES.kv, HEAD_DIM, &self.angles);
