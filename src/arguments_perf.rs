@@ -68,7 +68,7 @@ pub struct Run {
     /// Factor of what was in D.
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true, value_parser = |text: &str| number(text, -1e30, 1e30))]
     pub beta: f64,
-    /// Type of D [default: what the kernel was mostly measured with].
+    /// Type of D [default: for each kernel what it was mostly measured with].
     #[arg(long, value_parser = PossibleValuesParser::new(["f32", "f16", "bf16", "i32"]))]
     pub output: Option<String>,
 }
@@ -88,7 +88,8 @@ pub struct Predict {
     /// How it is run, and where.
     #[command(flatten)]
     pub run: Run,
-    /// The kernel's size, as `profile` and `bench gemm` write it [default: every one that was measured].
+    /// The kernel's size, as `profile` and `bench gemm` write it, in every kernel that has it [default: every one that was
+    /// measured].
     #[arg(long, value_name = "CONFIG")]
     pub config: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! `predict`: what a product costs in every configuration of a kernel, or in one.
 
 use anyhow::{Result, bail, ensure};
-use dualgrain_perf::{By, ConfigFacts, Interval, Layout, MachineKind, Model, Prediction, Product, Query};
+use dualgrain_perf::{By, ConfigFacts, Interval, Layout, MachineKind, Model, Prediction, Product};
 use serde::Serialize;
 
 use crate::arguments::Common;
@@ -26,7 +26,7 @@ struct Report<'a> {
 pub struct Row<'a> {
     pub kernel: &'a str,
     pub config: &'a str,
-    output: &'a str,
+    pub output: &'a str,
     #[serde(flatten)]
     pub prediction: Prediction,
 }
@@ -46,21 +46,19 @@ impl<'a> Row<'a> {
 pub fn run(options: &Predict, common: &Common, terminal: &Terminal) -> Result<()> {
     let model = model(&options.run)?;
     let product = product(&options.run, (options.m, options.n, options.k))?;
+    let kernel = &options.run.kernel;
     let predictions = match &options.config {
-        Some(config) => vec![one(&model, &options.run.kernel, config, product)?],
-        None => {
-            let ranked = model.ranked(&options.run.kernel, &product, By::Time)?;
-            let ranked = of_threads(&model, ranked, common.threads)?;
-            ranked.iter().map(Row::new).collect()
-        }
+        Some(config) => model.in_config(kernel, config, &product)?,
+        None => model.ranked(kernel, &product, By::Time)?,
     };
+    let predictions = of_threads(&model, predictions, common.threads)?;
     let report = Report {
         machine: &model.machine().name,
         m: product.m,
         n: product.n,
         k: product.k,
         group_size: product.group_size,
-        predictions,
+        predictions: predictions.iter().map(Row::new).collect(),
     };
     terminal.result(&report, &text(&report))
 }
@@ -92,7 +90,7 @@ pub fn of_threads<'a>(
         ranked.retain(|(facts, _)| facts.threads == threads);
         ensure!(
             !ranked.is_empty(),
-            "--threads {threads}: nothing was measured with so many threads on {}",
+            "--threads {threads}: nothing of this was measured with so many threads on {}",
             model.machine().name
         );
     }
@@ -118,24 +116,11 @@ pub fn product(run: &Run, (m, n, k): (usize, usize, usize)) -> Result<Product<'_
     })
 }
 
-fn one<'a>(model: &'a Model, kernel: &'a str, config: &'a str, product: Product<'a>) -> Result<Row<'a>> {
-    let prediction = model.predict(&Query {
-        kernel,
-        config,
-        product,
-    })?;
-    Ok(Row {
-        kernel,
-        config,
-        output: product.output,
-        prediction,
-    })
-}
-
 fn text(report: &Report<'_>) -> String {
     let header = [
         "kernel",
         "config",
+        "output",
         "us",
         "90 % within",
         "W",
@@ -159,6 +144,7 @@ fn text(report: &Report<'_>) -> String {
         vec![
             row.kernel.to_owned(),
             row.config.to_owned(),
+            row.output.to_owned(),
             format!("{:.2}", time_s.value * 1e6),
             format!("{:.2}..{:.2}", time_s.low * 1e6, time_s.high * 1e6),
             power_w.map_or("-".to_owned(), |power| format!("{:.0}", power.value)),

@@ -73,7 +73,7 @@ fn name(aim: Aim) -> &'static str {
 }
 
 fn text(choice: &Choice<'_>) -> String {
-    let header = ["kernel", "config", "us", "W", "mJ", "nJ s", ""];
+    let header = ["kernel", "config", "output", "us", "W", "mJ", "nJ s", ""];
     let line = |row: &Row<'_>| {
         let Prediction {
             time_s,
@@ -88,6 +88,7 @@ fn text(choice: &Choice<'_>) -> String {
         vec![
             row.kernel.to_owned(),
             row.config.to_owned(),
+            row.output.to_owned(),
             shown(Some(time_s.value), 1e6),
             shown(power_w.map(|power| power.value), 1.0),
             shown(energy_j.map(|energy| energy.value), 1e3),

@@ -148,6 +148,80 @@ fn predict_ranks_the_configurations_of_a_product_with_intervals_around_their_fig
 }
 
 #[test]
+fn a_configuration_is_found_in_every_kernel_that_has_it_and_asked_back_where_none_does() {
+    let product = ["predict", "--m", "16", "--n", "4096", "--k", "4096"];
+    let of = |more: &[&str]| json(&[&product[..], more].concat())["predictions"].clone();
+    let all = of(&[]);
+    let first = of(&["--config", all[0]["config"].as_str().unwrap()]);
+    assert_eq!(first.as_array().unwrap().len(), 1);
+    assert_eq!(first[0], all[0]);
+    // Sizes of CPU kernels are their threads, and several kernels have those.
+    let two = of(&["--device", "cpu", "--config", "t2"]);
+    let kernels: Vec<&str> = two
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["kernel"].as_str().unwrap())
+        .collect();
+    assert!(
+        kernels.contains(&"gemm_w4a8_amx") && kernels.contains(&"gemm_w4a8_avx2"),
+        "{kernels:?}"
+    );
+    let none = failure(&[&product[..], &["--config", "m16n64k128_w1x1_c1_k3"]].concat());
+    assert!(none.contains("did you mean m16n64k128_w1x1_c1_k"), "{none}");
+}
+
+#[test]
+fn each_configuration_is_ranked_once_with_the_output_it_was_mostly_measured_with() {
+    let product = ["predict", "--m", "16", "--n", "4096", "--k", "4096"];
+    for (more, output) in [
+        (&[][..], "bf16"),
+        (&["--output", "f32"], "f32"),
+        (&["--kernel", "int8"], "i32"),
+        (&["--device", "cpu"], "f32"),
+    ] {
+        let said = json(&[&product[..], more].concat());
+        let rows = said["predictions"].as_array().unwrap();
+        let mut names: Vec<_> = rows
+            .iter()
+            .map(|row| (row["kernel"].to_string(), row["config"].to_string()))
+            .collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), rows.len(), "{more:?}");
+        assert!(rows.iter().all(|row| row["output"] == output), "{more:?}: {said}");
+    }
+    let words = String::from_utf8(dualgrain(&product).stdout).unwrap();
+    assert!(words.contains("output") && words.contains("bf16"), "{words}");
+}
+
+#[test]
+fn products_that_a_kernel_has_no_way_to_run_are_refused_in_words() {
+    for verb in ["predict", "select"] {
+        let refused = |more: &[&str]| failure(&[&[verb, "--m", "16", "--k", "4096"][..], more].concat());
+        let odd = refused(&["--n", "32001", "--kernel", "int8"]);
+        assert!(
+            odd.contains("expected multiples of 16 for cublaslt_int8"),
+            "{odd}"
+        );
+        let turned = refused(&["--n", "4096", "--layout", "nn"]);
+        assert!(
+            turned.contains("expected (NT, 1, 0) for gemm_w4a8_sm90"),
+            "{turned}"
+        );
+        let blended = refused(&["--n", "4096", "--alpha", "3", "--beta", "2"]);
+        assert!(blended.contains("is (NT, 3, 2)"), "{blended}");
+    }
+    let others = [
+        "predict", "--m", "16", "--n", "4096", "--k", "4096", "--layout", "nn", "--beta", "2",
+    ];
+    for kernel in ["cublas_bf16", "sgemm_tiled"] {
+        let said = json(&[&others[..], &["--kernel", kernel]].concat());
+        assert!(said["predictions"][0]["time_s"]["value"].is_f64(), "{said}");
+    }
+}
+
+#[test]
 fn select_takes_what_predict_ranks_first_and_shows_what_costs_less_energy() {
     let (_, model, _) = fitted();
     let product = ["--m", "256", "--n", "8192", "--k", "8192", "--model", text(model)];
@@ -283,6 +357,16 @@ fn models_that_come_with_the_program_are_the_default() {
         "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
         "vocab_size": 128256, "max_position_embeddings": 8192}"#;
     fs::write(&config, llama).unwrap();
+    // The library for integers takes multiples of 16 only.
+    let odd = folder.join("odd.json");
+    fs::write(&odd, llama.replace("128256", "32001")).unwrap();
+    let head = failure(&["cost", text(&odd), "--lm-head", "int8"]);
+    assert!(
+        head.contains("head (1x32001x4096 in w8a8; another --lm-head may do)")
+            && head.contains("multiples of 16"),
+        "{head}"
+    );
+    assert!(json(&["cost", text(&odd), "--lm-head", "w4a8"])["batches"].is_array());
     let cost = json(&["cost", text(&config), "--device", "h200", "--batch", "1,32"]);
     let batches = cost["batches"].as_array().unwrap();
     let speed = |at: usize| batches[at]["decode_tokens_per_s"]["value"].as_f64().unwrap();

@@ -1,6 +1,8 @@
 //! What a set of rows holds: configurations, kernels, the ranges they were measured in; and the rows as samples to learn
 //! from.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::features::Physics;
@@ -20,6 +22,10 @@ pub(crate) struct Catalogue {
     /// Of each kernel: what it multiplies. Not stored, it follows.
     #[serde(skip)]
     pub operands: Vec<Operands>,
+    /// Of each configuration: whether its output is the one that most rows of its kernel, in its group length, have. Not stored,
+    /// it follows.
+    #[serde(skip)]
+    pub is_usual: Vec<bool>,
     /// Hashes of the configurations' keys, sorted, with their places. Not stored, they follow.
     #[serde(skip)]
     by_hash: Vec<(u64, usize)>,
@@ -107,6 +113,7 @@ impl Catalogue {
             kernels,
             kernel_of: Vec::new(),
             operands: Vec::new(),
+            is_usual: Vec::new(),
             by_hash: Vec::new(),
         };
         catalogue.link()?;
@@ -120,6 +127,7 @@ impl Catalogue {
             .iter()
             .map(|kernel| Operands::of_kernel(&kernel.name))
             .collect::<Result<_, _>>()?;
+        self.is_usual = usual(&self.configs);
         let hashes = self.configs.iter().enumerate();
         self.by_hash = hashes.map(|(at, facts)| (hash(facts.key()), at)).collect();
         self.by_hash.sort_unstable();
@@ -136,6 +144,14 @@ impl Catalogue {
         Ok(())
     }
 
+    /// Whether a configuration writes what a product wants.
+    pub fn writes(&self, config: usize, product: &Product<'_>) -> bool {
+        match product.output {
+            "" => self.is_usual[config],
+            output => self.configs[config].output == output,
+        }
+    }
+
     /// The place of a query's configuration, and whether it is exactly the one that was measured.
     pub fn find(&self, query: &Query<'_>) -> Result<(usize, bool), PerfError> {
         let product = &query.product;
@@ -150,7 +166,7 @@ impl Catalogue {
         let rank = |&at: &usize| {
             let facts = &self.configs[at];
             let group = facts.group_size == product.group_size;
-            (group, facts.output == product.output, facts.num_rows)
+            (group, self.writes(at, product), facts.num_rows)
         };
         let Some(at) = alike.max_by_key(rank) else {
             return Err(self.not_found(query, of_kernel));
@@ -225,6 +241,22 @@ fn hash((kernel, config, group_size, output): (&str, &str, usize, &str)) -> u64 
         mix(hash, last)
     };
     text(text(text(mix(0, group_size as u64), kernel), config), output)
+}
+
+/// Which configurations have the output that most rows of their kernel, in their group length, have.
+fn usual(configs: &[ConfigFacts]) -> Vec<bool> {
+    let kind = |facts: &ConfigFacts| (facts.kernel.clone(), facts.group_size);
+    let mut rows: BTreeMap<_, BTreeMap<&str, usize>> = BTreeMap::new();
+    for facts in configs {
+        *rows
+            .entry(kind(facts))
+            .or_default()
+            .entry(&facts.output)
+            .or_default() += facts.num_rows;
+    }
+    let most = |facts: &ConfigFacts| rows[&kind(facts)].iter().max_by_key(|(_, rows)| **rows);
+    let is_usual = |facts: &ConfigFacts| most(facts).is_some_and(|(output, _)| *output == facts.output);
+    configs.iter().map(is_usual).collect()
 }
 
 fn widen(facts: &mut ConfigFacts, row: &Row) {

@@ -70,6 +70,14 @@ pub enum PerfError {
         /// What it is.
         got: String,
     },
+    /// A product of a language model that no kernel of the machine runs.
+    #[error("no price for the product {what}: {source}")]
+    Unpriced {
+        /// Its name, its sizes and its scheme.
+        what: String,
+        /// What the last kernel says.
+        source: Box<PerfError>,
+    },
     /// A kernel nobody has heard of.
     #[error("unknown kernel {got}: {hint}")]
     UnknownKernel {

@@ -123,18 +123,71 @@ impl Model {
     /// A product no machine, or not this kernel, runs; a kernel or configuration that was not measured.
     pub fn predict(&self, query: &Query<'_>) -> Result<Prediction, PerfError> {
         query.product.check()?;
+        self.find_and_predict(query).map(|(_, prediction)| prediction)
+    }
+
+    #[inline]
+    fn find_and_predict(&self, query: &Query<'_>) -> Result<(&ConfigFacts, Prediction), PerfError> {
+        let product = &query.product;
         let (config, exact) = self.parts.catalogue.find(query)?;
         let facts = &self.parts.catalogue.configs[config];
-        if !facts.can_run(&query.product) {
-            return Err(PerfError::Shape {
-                what: "M",
-                expected: format!("at most {} for {} {}", facts.tile_m, facts.kernel, facts.config),
-                got: query.product.m.to_string(),
-            });
+        facts.check(product)?;
+        let physics = self.physics(config, product);
+        physics.work.check_fits(product, &self.parts.machine)?;
+        Ok((facts, self.predict_at(config, exact, product, &physics)))
+    }
+
+    /// What a product costs in the configuration of a name, of one kernel or of all that multiply the same types and have it, the
+    /// fastest first.
+    ///
+    /// # Errors
+    /// As [`Model::predict`], of the last kernel where none runs the product.
+    pub fn in_config(
+        &self,
+        kernel: &str,
+        config: &str,
+        product: &Product<'_>,
+    ) -> Result<Vec<(&ConfigFacts, Prediction)>, PerfError> {
+        product.check()?;
+        let (mut predictions, mut refusal, mut others) = (Vec::new(), None, Vec::new());
+        for kernel in self.answering_to(kernel)? {
+            let configs = self.configs(kernel);
+            let Some(facts) = configs.iter().find(|facts| facts.config == config) else {
+                others.extend(configs.iter().map(|facts| facts.config.as_str()));
+                continue;
+            };
+            let query = Query {
+                kernel,
+                config,
+                product: in_groups_of(facts, product),
+            };
+            match self.find_and_predict(&query) {
+                Ok(found) => predictions.push(found),
+                Err(error) => refusal = Some(error),
+            }
         }
-        let physics = self.physics(config, &query.product);
-        physics.work.check_fits(&query.product, &self.parts.machine)?;
-        Ok(self.predict_at(config, exact, &query.product, &physics))
+        if predictions.is_empty() {
+            others.sort_unstable();
+            return Err(refusal.unwrap_or_else(|| PerfError::UnknownConfig {
+                kernel: kernel.to_owned(),
+                got: format!("{config:?}"),
+                hint: meant(config, others.into_iter()),
+            }));
+        }
+        predictions.sort_by(|left, right| left.1.time_s.value.total_cmp(&right.1.time_s.value));
+        Ok(predictions)
+    }
+
+    /// The kernels that a name means.
+    fn answering_to(&self, asked: &str) -> Result<Vec<&str>, PerfError> {
+        let kernels: Vec<&str> = self
+            .kernels()
+            .filter(|kernel| answers_to(kernel, asked))
+            .collect();
+        match kernels.is_empty() {
+            true => Err(self.parts.catalogue.unknown_kernel(asked)),
+            false => Ok(kernels),
+        }
     }
 
     fn physics(&self, config: usize, product: &Product<'_>) -> Physics {
@@ -230,9 +283,7 @@ impl Model {
         product: &'q Product<'q>,
     ) -> Result<impl Iterator<Item = (&'a ConfigFacts, Prediction)> + use<'a, 'q>, PerfError> {
         product.check()?;
-        if !self.kernels().any(|known| answers_to(known, kernel)) {
-            return Err(self.parts.catalogue.unknown_kernel(kernel));
-        }
+        self.answering_to(kernel)?;
         let configs = self.parts.catalogue.configs.iter().enumerate();
         let of_kernel = configs.filter(move |(_, facts)| answers_to(&facts.kernel, kernel));
         if let Some((at, _)) = of_kernel.clone().next() {
@@ -240,33 +291,37 @@ impl Model {
             let work = self.physics(at, product).work;
             work.check_fits(product, &self.parts.machine)?;
         }
-        // Kernels without groups take any product.
-        let fits = |facts: &ConfigFacts, product: &Product<'_>| {
-            let same_group = facts.group_size == product.group_size || !facts.kernel.contains("w4");
-            let same_output = product.output.is_empty() || facts.output == product.output;
-            same_group && same_output && facts.can_run(product)
-        };
         Ok(of_kernel
-            .filter(move |(_, facts)| fits(facts, product))
+            .filter(move |&(at, facts)| self.is_meant(at, product) && facts.check(product).is_ok())
             .map(move |(at, facts)| {
-                let asked = Product {
-                    group_size: facts.group_size,
-                    ..*product
-                };
+                let asked = in_groups_of(facts, product);
                 let physics = self.physics(at, &asked);
                 (facts, self.predict_at(at, true, &asked, &physics))
             }))
     }
 
+    /// Whether a configuration has a product's groups and output.
+    fn is_meant(&self, config: usize, product: &Product<'_>) -> bool {
+        let catalogue = &self.parts.catalogue;
+        let facts = &catalogue.configs[config];
+        in_groups_of(facts, product).group_size == facts.group_size && catalogue.writes(config, product)
+    }
+
     fn nothing_to_rank(&self, kernel: &str, product: &Product<'_>) -> PerfError {
-        let of_kernel = self
-            .parts
-            .catalogue
-            .configs
-            .iter()
-            .filter(|facts| answers_to(&facts.kernel, kernel));
-        let mut measured: Vec<String> = of_kernel
-            .map(|facts| format!("group {} to {}", facts.group_size, facts.output))
+        let configs = self.parts.catalogue.configs.iter().enumerate();
+        let of_kernel = || {
+            configs
+                .clone()
+                .filter(|(_, facts)| answers_to(&facts.kernel, kernel))
+        };
+        let meant = of_kernel().filter(|&(at, _)| self.is_meant(at, product));
+        // Of strips, the one that takes most tokens says why not even it will do.
+        let widest = meant.max_by_key(|(_, facts)| facts.tile_m);
+        if let Some(refusal) = widest.and_then(|(_, facts)| facts.check(product).err()) {
+            return refusal;
+        }
+        let mut measured: Vec<String> = of_kernel()
+            .map(|(_, facts)| format!("group {} to {}", facts.group_size, facts.output))
             .collect();
         measured.sort();
         measured.dedup();
@@ -283,6 +338,18 @@ impl Model {
             ),
             hint: format!("measured were, {power}: {}", measured.join(", ")),
         }
+    }
+}
+
+/// A product as a configuration's kernel takes it: kernels without groups take any.
+fn in_groups_of<'a>(facts: &ConfigFacts, product: &Product<'a>) -> Product<'a> {
+    let group_size = match facts.kernel.contains("w4") {
+        true => product.group_size,
+        false => facts.group_size,
+    };
+    Product {
+        group_size,
+        ..*product
     }
 }
 

@@ -34,9 +34,21 @@ pub struct Product<'a> {
     pub alpha: f64,
     /// Factor of what was in D.
     pub beta: f64,
-    /// Type of D: `f32`, `f16`, `bf16`, `i32`; empty takes the type the kernel was mostly measured with.
+    /// Type of D: `f32`, `f16`, `bf16`, `i32`; empty takes the type each kernel was mostly measured with.
     pub output: &'a str,
 }
+
+/// NVIDIA's library for integers, which takes whole words of N and K.
+const INT8_LIBRARY: &str = "cublaslt_int8";
+const INT8_LIBRARY_WORD: usize = 16;
+
+/// Whether NVIDIA's library for integers takes weights of so many rows and columns.
+pub(crate) fn int8_library_takes((n, k): (usize, usize)) -> bool {
+    n.is_multiple_of(INT8_LIBRARY_WORD) && k.is_multiple_of(INT8_LIBRARY_WORD)
+}
+
+/// How the names of kernels begin that compute `A[M,K] * B[N,K]^T` and nothing else.
+const LINEARS: [&str; 3] = ["gemm_", "gemv_", "cublaslt_"];
 
 /// Longest side of a product that is measured or predicted: what 32-bit sizes on a card hold.
 pub const LONGEST_SIDE: usize = 0x7fff_0000;
@@ -183,9 +195,44 @@ impl ConfigFacts {
         }
     }
 
-    /// Whether the kernel can run a product at all: strips hold no more tokens than their tile.
-    pub fn can_run(&self, product: &Product<'_>) -> bool {
-        !self.kernel.starts_with("gemv") || product.m <= self.tile_m
+    /// Refuses a product that the kernel has no way to run. Names are looked at last, because every prediction asks.
+    ///
+    /// # Errors
+    /// More tokens than a strip's tile holds, sizes that the integer library does not take, a layout or factors where the kernel
+    /// knows only `A[M,K] * B[N,K]^T`.
+    pub fn check(&self, product: &Product<'_>) -> Result<(), PerfError> {
+        let &Product {
+            m,
+            n,
+            k,
+            layout,
+            alpha,
+            beta,
+            ..
+        } = product;
+        if m > self.tile_m && self.kernel.starts_with("gemv_") {
+            return self.refuse(
+                "M",
+                m.to_string(),
+                format!("at most {}, the tile of {},", self.tile_m, self.config),
+            );
+        }
+        if !int8_library_takes((n, k)) && self.kernel == INT8_LIBRARY {
+            let expected = format!("multiples of {INT8_LIBRARY_WORD}");
+            return self.refuse("N x K", format!("{n} x {k}"), expected);
+        }
+        let is_linear = layout == Layout::Nt && alpha == 1.0 && beta == 0.0;
+        if !is_linear && LINEARS.iter().any(|begin| self.kernel.starts_with(begin)) {
+            let got = format!("({layout}, {alpha}, {beta})");
+            return self.refuse("(layout, alpha, beta)", got, "(NT, 1, 0)".to_owned());
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn refuse(&self, what: &'static str, got: String, expected: String) -> Result<(), PerfError> {
+        let expected = format!("{expected} for {}", self.kernel);
+        Err(PerfError::Shape { what, expected, got })
     }
 
     /// What identifies it in a catalogue, which is sorted by it.
@@ -279,6 +326,58 @@ mod tests {
             error.contains("gemm_tern_sm90") && error.contains("w4a8"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn kernels_refuse_what_they_have_no_way_to_run() {
+        let facts = |kernel: &str| ConfigFacts {
+            kernel: kernel.to_owned(),
+            config: "m8".to_owned(),
+            group_size: 0,
+            output: "bf16".to_owned(),
+            tile_m: 8,
+            tile_n: 64,
+            tile_k: 64,
+            stages: 1,
+            threads: 128,
+            cluster: 1,
+            split_k: 1,
+            cut: Cut::Whole,
+            ctas_per_sm: 1,
+            occupancy: 0.5,
+            registers: 32,
+            shared_bytes: 0,
+            num_rows: 1,
+            least_m: 1,
+            most_m: 8,
+        };
+        let plain = Product::new(9, 32_001, 4_096);
+        let turned = Product {
+            layout: Layout::Nn,
+            ..plain
+        };
+        let added = Product { beta: 2.0, ..plain };
+        let refused = |kernel: &str, product: &Product<'_>| {
+            let error = facts(kernel).check(product).err();
+            error.map_or(String::new(), |error| error.to_string())
+        };
+        assert_eq!(
+            refused("gemv_w4a8_sm90", &plain),
+            "M is 9, expected at most 8, the tile of m8, for gemv_w4a8_sm90"
+        );
+        assert_eq!(
+            refused("cublaslt_int8", &plain),
+            "N x K is 32001 x 4096, expected multiples of 16 for cublaslt_int8"
+        );
+        for kernel in ["gemm_w4a8_sm90", "gemm_w8a8_amx", "gemm_f32_avx2"] {
+            assert_eq!(refused(kernel, &plain), "");
+            assert!(refused(kernel, &turned).contains("is (NN, 1, 0), expected (NT, 1, 0)"));
+            assert!(refused(kernel, &added).contains("is (NT, 1, 2), expected (NT, 1, 0)"));
+        }
+        for product in [&plain, &turned, &added] {
+            assert_eq!(refused("cublas_bf16", product), "");
+            assert_eq!(refused("sgemm_tiled", product), "");
+        }
     }
 
     #[test]

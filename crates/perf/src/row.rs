@@ -1,5 +1,7 @@
 //! One measured configuration: a kernel in one size on one product, what it was and what it took.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::LONGEST_SIDE;
@@ -22,6 +24,17 @@ pub enum Layout {
 impl Layout {
     /// All four.
     pub const ALL: [Self; 4] = [Self::Nn, Self::Nt, Self::Tn, Self::Tt];
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nn => "NN",
+            Self::Nt => "NT",
+            Self::Tn => "TN",
+            Self::Tt => "TT",
+        })
+    }
 }
 
 /// Which tiles of a GPU kernel are cut along K, so that all multiprocessors share them.

@@ -2,6 +2,7 @@
 
 mod synthetic;
 
+use dualgrain_perf::cost::{Prices, Scheme};
 use dualgrain_perf::{By, FitOptions, Model, Product, held_out, select};
 use synthetic::set;
 
@@ -27,6 +28,33 @@ fn choosing_by_prediction_loses_little_on_unseen_products() {
         regrets
             .iter()
             .all(|regret| regret.regret >= 0.0 && regret.candidates == 8)
+    );
+}
+
+#[test]
+fn outputs_are_the_usual_ones_unless_asked_for_and_linears_of_a_card_write_bf16() {
+    let mut data = set(120);
+    for (index, row) in data.rows.iter_mut().enumerate() {
+        if index % 5 > 1 {
+            row.output = "f32".to_owned();
+        }
+    }
+    let model = Model::fit(&data).unwrap();
+    let product = Product::new(100, 4096, 8192);
+    let bf16 = Product {
+        output: "bf16",
+        ..product
+    };
+    let ranked = model.ranked("w4a8", &product, By::Time).unwrap();
+    assert!(ranked.len() == synthetic::TILES.len() && ranked.iter().all(|(facts, _)| facts.output == "f32"));
+    let config = &ranked[0].0.config;
+    assert_eq!(model.in_config("w4a8", config, &product).unwrap(), ranked[..1]);
+    let (_, best) = model.best("w4a8", &bf16, By::Time).unwrap();
+    assert_ne!(best, ranked[0].1);
+    let mut prices = Prices::of_model(&model, 128, By::Time, None).unwrap();
+    assert_eq!(
+        prices.of(Scheme::W4a8, [100, 4096, 8192]).unwrap().prediction,
+        best
     );
 }
 

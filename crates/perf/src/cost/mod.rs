@@ -238,12 +238,22 @@ fn product_lines(
             let count = linear.count * num_steps;
             let seen = |line: &Line| line.name == linear.name && line.shape == Some([m, linear.n, linear.k]);
             if count > 0 && !lines.iter().any(seen) {
-                let price = prices.of(scheme, [m, linear.n, linear.k])?;
+                let price = prices.of(scheme, [m, linear.n, linear.k]);
+                let price = price.map_err(|error| unpriced(linear, m, scheme, error))?;
                 lines.push(product_line(linear, m, phase, count, &price));
             }
         }
     }
     Ok(lines)
+}
+
+fn unpriced(linear: &Linear, m: usize, scheme: Scheme, error: PerfError) -> PerfError {
+    let Linear { name, n, k, head, .. } = linear;
+    let option = if *head { "--lm-head" } else { "--scheme" };
+    PerfError::Unpriced {
+        what: format!("{name} ({m}x{n}x{k} in {scheme}; another {option} may do)"),
+        source: Box::new(error),
+    }
 }
 
 fn product_line(linear: &Linear, m: usize, phase: Phase, count: usize, price: &Price) -> Line {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Scheme, threads};
-use crate::{By, ConfigFacts, Model, PerfError, Prediction, Product};
+use crate::{By, ConfigFacts, MachineKind, Model, PerfError, Prediction, Product};
 
 /// The way to run a product, and what it costs.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,7 +37,8 @@ impl<'a> Prices<'a> {
     }
 
     /// Prices of a fitted model: of all kernels that multiply in the scheme, each in its best size, the least. 4-bit weights
-    /// come in groups of `group_size`. On a CPU all run on as many `threads`, by default the most that were measured.
+    /// come in groups of `group_size`; results are floats as the next operation reads them, where the kernel was measured so.
+    /// On a CPU all run on as many `threads`, by default the most that were measured.
     ///
     /// # Errors
     /// A number of threads that was not measured.
@@ -95,6 +96,16 @@ fn best_of<'a>(
     Ok(ranked.into_iter().find(|(facts, _)| facts.threads == threads))
 }
 
+/// What a linear writes: what the machine's other operations read, or what the kernel was mostly measured with.
+fn output(model: &Model, kernel: &str) -> &'static str {
+    let wanted = match model.machine().kind {
+        MachineKind::Gpu => "bf16",
+        MachineKind::Cpu => "f32",
+    };
+    let is_measured = model.configs(kernel).iter().any(|facts| facts.output == wanted);
+    if is_measured { wanted } else { "" }
+}
+
 fn least(
     model: &Model,
     scheme: Scheme,
@@ -107,7 +118,11 @@ fn least(
     let mut best: Option<((bool, f64), Price)> = None;
     let mut refusal = None;
     for kernel in scheme.kernels(&measured) {
-        match best_of(model, kernel, product, by, threads) {
+        let product = Product {
+            output: output(model, kernel),
+            ..*product
+        };
+        match best_of(model, kernel, &product, by, threads) {
             Ok(None) => {}
             Ok(Some((facts, prediction))) => {
                 let cost = (

@@ -16,6 +16,7 @@ use super::gpu_rows::{
 };
 use super::space::{FloatCase, FloatKernel, Task, hash};
 use super::{ProfileOptions, ProfileSummary, Sweep, Watch};
+use crate::query::int8_library_takes;
 use crate::{Layout, Mark, PerfError, Row};
 
 /// Memory for operands: enough for every product of the default space.
@@ -172,8 +173,7 @@ impl Bench<'_> {
             }
         }
         let int8 = int8_row(task);
-        // The library wants whole words.
-        let has_int8 = task.int8 && k % 16 == 0 && n % 16 == 0 && self.libraries.int8.is_some();
+        let has_int8 = task.int8 && int8_library_takes((n, k)) && self.libraries.int8.is_some();
         let int8_share = 2.0 * task.energy_share;
         let int8 = (has_int8 && self.is_missing(&int8, int8_share)).then_some(int8);
         if (rows.is_empty() && int8.is_none()) || !self.sweep.begins() {

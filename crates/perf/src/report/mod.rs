@@ -216,8 +216,7 @@ fn called(row: &Row) -> String {
     if !row.config.is_empty() {
         name += &format!(" {}", row.config);
     }
-    let layout = format!("{:?}", row.layout).to_uppercase();
-    format!("{name}, {} x {} x {} {layout}", row.m, row.n, row.k)
+    format!("{name}, {} x {} x {} {}", row.m, row.n, row.k, row.layout)
 }
 
 /// Kernels in the order of their first letters with a series for each; those beyond the last series share it.

@@ -263,7 +263,7 @@ fn boxes(series: Series, kernel: &str, layouts: &BTreeMap<Layout, Vec<f64>>) -> 
     let names: Vec<_> = layouts
         .keys()
         .enumerate()
-        .map(|(place, layout)| (place as f64 + 0.5, format!("{layout:?}").to_uppercase()))
+        .map(|(place, layout)| (place as f64 + 0.5, layout.to_string()))
         .collect();
     let x = Axis::between("layout of A and B", "", 0.0, names.len() as f64);
     let y = Axis::between("throughput by that of the best layout", "%", 0.0, 100.0);

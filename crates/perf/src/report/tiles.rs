@@ -325,7 +325,7 @@ fn of_one(
         row.m,
         row.n,
         row.k,
-        format!("{:?}", row.layout).to_uppercase()
+        row.layout
     );
     let mut chart = Chart::new(caption.clone(), SIZE, tile_axis(), y).line(Series(1), points.iter().copied());
     for (tile, value) in points {
