@@ -1,7 +1,7 @@
 //! What a model is told of a product in a configuration: physical quantities, each a pure function of the query and the
 //! machine's ceilings. Nothing is allocated here, a prediction goes through it every time.
 
-use crate::work::{Work, element_bytes};
+use crate::work::{Work, element_bytes, peak};
 use crate::{ConfigFacts, Cut, Layout, Machine, MachineKind, Operands, Product, Unit};
 
 /// Places of a row of features; a power of two, so that a walk through trees needs no check.
@@ -190,14 +190,6 @@ fn slots(num_units: usize, cluster: usize) -> f64 {
     (reached / cluster * cluster).max(cluster) as f64
 }
 
-fn peak(unit: Unit, machine: &Machine) -> f64 {
-    match unit {
-        Unit::Int8 => machine.int8_ops_per_s,
-        Unit::Half => machine.half_ops_per_s,
-        Unit::Float => machine.float_ops_per_s,
-    }
-}
-
 /// All that is known of a product in a configuration before anything was learned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Physics {
@@ -319,36 +311,63 @@ pub(crate) fn of_product(
     machine: &Machine,
     (kernel, base_s): (usize, f64),
 ) -> FeatureRow {
-    let Physics { work, tiling, terms } = physics;
-    let log = |value: f64| (value as f32).log2();
-    let (m, n, k) = (product.m, product.n, product.k);
-    let roofline_s = work.roofline_s();
-    let cache = machine.cache_bytes.max(1) as f64;
-    let wide = tail(m, n, [128, 256], machine);
-    let long = tail(m, n, [256, 128], machine);
+    let mut row = [0.0; WIDTH];
+    let mut free = row.as_mut_slice();
+    let mut add = |features: &[f32]| {
+        let (taken, rest) = std::mem::take(&mut free).split_at_mut(features.len());
+        taken.copy_from_slice(features);
+        free = rest;
+    };
+    add(&of_work(product, &physics.work, machine));
+    add(&of_config(facts, product, &physics.tiling));
+    add(&of_tiling(product, physics, machine));
     let rows = row_alignments(product, operands, &facts.output);
-    let flag = |set: bool| if set { 1.0 } else { 0.0 };
-    let known = [
-        log(m as f64),
-        log(n as f64),
-        log(k as f64),
+    add(&of_base(product, rows, physics, (kernel, base_s)));
+    row
+}
+
+#[inline]
+fn log(value: f64) -> f32 {
+    (value as f32).log2()
+}
+
+/// Sizes, bytes and operations.
+#[inline]
+fn of_work(product: &Product<'_>, work: &Work, machine: &Machine) -> [f32; 13] {
+    let cache = machine.cache_bytes.max(1) as f64;
+    [
+        log(product.m as f64),
+        log(product.n as f64),
+        log(product.k as f64),
         log(work.ops),
         log(work.bytes()),
         log(work.ops / work.bytes()),
-        log(roofline_s),
+        log(work.roofline_s()),
         log(work.memory_s / work.compute_s),
         log(work.weight_bytes),
         log(work.token_bytes),
         log(work.output_bytes),
         log(work.token_bytes / cache),
         log(work.bytes() / cache),
-        tiling.tile.sides[0] as f32,
-        tiling.tile.sides[1] as f32,
-        tiling.tile.sides[2] as f32,
+    ]
+}
+
+/// The configuration, and what of the product its code depends on.
+#[inline]
+fn of_config(facts: &ConfigFacts, product: &Product<'_>, tiling: &Tiling) -> [f32; 18] {
+    let flag = |set: bool| if set { 1.0 } else { 0.0 };
+    let Tile {
+        sides: [tile_m, tile_n, tile_k],
+        parts,
+    } = tiling.tile;
+    [
+        tile_m as f32,
+        tile_n as f32,
+        tile_k as f32,
         facts.stages as f32,
         facts.threads as f32,
         facts.cluster as f32,
-        tiling.tile.parts as f32,
+        parts as f32,
         match facts.cut {
             Cut::Whole => 0.0,
             Cut::Tail => 1.0,
@@ -364,35 +383,53 @@ pub(crate) fn of_product(
         facts.ctas_per_sm as f32,
         facts.registers as f32,
         facts.shared_bytes as f32,
+    ]
+}
+
+/// How tiles fill the machine.
+#[inline]
+fn of_tiling(product: &Product<'_>, physics: &Physics, machine: &Machine) -> [f32; 14] {
+    let Physics { work, tiling, .. } = physics;
+    let [efficiency_m, efficiency_n, efficiency_k] = tiling.efficiency;
+    [
         log(tiling.tiles),
         log(tiling.waves),
         tiling.rounds as f32,
         (tiling.waves / tiling.waves.ceil()) as f32,
-        tiling.efficiency[0] as f32,
-        tiling.efficiency[1] as f32,
-        tiling.efficiency[2] as f32,
+        efficiency_m as f32,
+        efficiency_n as f32,
+        efficiency_k as f32,
         tiling.efficiency() as f32,
         tiling.steps as f32,
         log(tiling.rounds * tiling.steps),
-        log(tiling.busiest_s / roofline_s),
+        log(tiling.busiest_s / work.roofline_s()),
         log(tiling.cache_bytes / work.bytes()),
-        wide,
-        long,
-        alignment(m),
-        alignment(n),
-        alignment(k),
+        tail(product.m, product.n, [128, 256], machine),
+        tail(product.m, product.n, [256, 128], machine),
+    ]
+}
+
+/// What sizes and stored rows divide by, the kernel and its rough time, and what keeps the units waiting.
+#[inline]
+fn of_base(
+    product: &Product<'_>,
+    [a_row, b_row, d_row]: [f32; 3],
+    Physics { work, tiling, terms }: &Physics,
+    (kernel, base_s): (usize, f64),
+) -> [f32; 11] {
+    [
+        alignment(product.m),
+        alignment(product.n),
+        alignment(product.k),
         kernel as f32,
-        log(base_s / roofline_s),
+        log(base_s / work.roofline_s()),
         (terms[2] / base_s) as f32,
-        rows[0],
-        rows[1],
-        rows[0].min(rows[1]).min(rows[2]),
+        a_row,
+        b_row,
+        a_row.min(b_row).min(d_row),
         log(tiling.busy_units()),
         log(terms[3] / tiling.busiest_s),
-    ];
-    let mut row = [0.0; WIDTH];
-    row[..known.len()].copy_from_slice(&known);
-    row
+    ]
 }
 
 /// Adds what a predicted time says: how much of the machine is busy, and the rough power that follows.

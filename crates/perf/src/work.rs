@@ -43,18 +43,13 @@ impl Work {
         let token_bytes = m * (k * operands.a_bits / 8.0 + scaled);
         let passes = if product.beta == 0.0 { 1.0 } else { 2.0 };
         let output_bytes = passes * m * n * element_bytes(output);
-        let peak = match operands.unit {
-            Unit::Int8 => machine.int8_ops_per_s,
-            Unit::Half => machine.half_ops_per_s,
-            Unit::Float => machine.float_ops_per_s,
-        };
         Self {
             ops: product.ops(),
             weight_bytes,
             token_bytes,
             output_bytes,
             memory_s: (weight_bytes + token_bytes + output_bytes) / machine.read_bytes_per_s,
-            compute_s: product.ops() / peak,
+            compute_s: product.ops() / peak(operands.unit, machine),
             byte_s: machine.read_bytes_per_s.recip(),
         }
     }
@@ -86,6 +81,15 @@ impl Work {
     /// The least time the ceilings allow.
     pub fn roofline_s(&self) -> f64 {
         self.memory_s.max(self.compute_s)
+    }
+}
+
+/// Operations a second at best.
+pub(crate) fn peak(unit: Unit, machine: &Machine) -> f64 {
+    match unit {
+        Unit::Int8 => machine.int8_ops_per_s,
+        Unit::Half => machine.half_ops_per_s,
+        Unit::Float => machine.float_ops_per_s,
     }
 }
 

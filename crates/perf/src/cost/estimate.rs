@@ -103,7 +103,6 @@ pub(super) fn lines(
     phase: Phase,
     products: &[Line],
 ) -> Vec<Line> {
-    let ceilings = Ceilings::new(machine, request);
     let (first, last) = match phase {
         Phase::Prompt => (0, request.prompt_tokens),
         // The first token generated comes from the prompt's last position.
@@ -112,62 +111,66 @@ pub(super) fn lines(
             request.prompt_tokens + request.decode_steps(),
         ),
     };
-    let tokens = (batch * (last - first)) as f64;
-    let num_steps: usize = request.steps(batch, phase).iter().map(|(_, count)| count).sum();
-    if tokens == 0.0 {
+    if batch * (last - first) == 0 {
         return Vec::new();
     }
+    let count: usize = request.steps(batch, phase).iter().map(|(_, count)| count).sum();
+    let times = times(network, machine, request, batch, phase, (first..last, count));
+    let power = power(machine, products);
+    let line = |(name, time_s): (&str, Interval)| Line {
+        name: name.to_owned(),
+        phase,
+        count,
+        shape: None,
+        kernel: String::new(),
+        config: String::new(),
+        estimate: true,
+        extrapolated: false,
+        time_s,
+        share: 0.0,
+        energy_j: power.map(|power| Interval {
+            value: power.value * time_s.value,
+            low: power.low * time_s.low,
+            high: power.high * time_s.high,
+        }),
+    };
+    times.into_iter().map(line).collect()
+}
+
+/// What the lines are called and how long they take, over all positions of a phase and its steps.
+fn times(
+    network: &Network,
+    machine: &Machine,
+    request: &Request,
+    batch: usize,
+    phase: Phase,
+    (positions, num_steps): (std::ops::Range<usize>, usize),
+) -> [(&'static str, Interval); 4] {
+    let ceilings = Ceilings::new(machine, request);
+    let tokens = (batch * positions.len()) as f64;
     let logits = (batch * request.head_steps(phase) * network.vocab_size) as f64;
-    let times = [
+    // Logits are read twice: the largest, then the chances.
+    let sampled_bytes = tokens * 2.0 * network.hidden_size as f64 * 2.0 + logits * 8.0;
+    let small_bytes = tokens * small_op_bytes(network, request, &ceilings);
+    let starts = (num_steps * (SMALL_OPS * network.num_layers + 3)) as f64;
+    [
         (
             "attention over the cache",
-            attention(network, &ceilings, request, batch, phase, first..last),
+            attention(network, &ceilings, request, batch, phase, positions),
         ),
         (
             "norms, activations, quantization",
-            ceilings.time_s(&[(
-                tokens * small_op_bytes(network, request, &ceilings),
-                ceilings.bytes_per_s,
-            )]),
+            ceilings.time_s(&[(small_bytes, ceilings.bytes_per_s)]),
         ),
-        // Logits are read twice: the largest, then the chances.
         (
             "embedding and sampling",
-            ceilings.time_s(&[(
-                tokens * 2.0 * network.hidden_size as f64 * 2.0 + logits * 8.0,
-                machine.read_bytes_per_s,
-            )]),
+            ceilings.time_s(&[(sampled_bytes, machine.read_bytes_per_s)]),
         ),
         (
             "starting small kernels",
-            bounds(
-                ceilings
-                    .launch_s
-                    .map(|seconds| seconds * (num_steps * (SMALL_OPS * network.num_layers + 3)) as f64),
-            ),
+            bounds(ceilings.launch_s.map(|seconds| seconds * starts)),
         ),
-    ];
-    let power = power(machine, products);
-    times
-        .into_iter()
-        .map(|(name, time_s)| Line {
-            name: name.to_owned(),
-            phase,
-            count: num_steps,
-            shape: None,
-            kernel: String::new(),
-            config: String::new(),
-            estimate: true,
-            extrapolated: false,
-            time_s,
-            share: 0.0,
-            energy_j: power.map(|power| Interval {
-                value: power.value * time_s.value,
-                low: power.low * time_s.low,
-                high: power.high * time_s.high,
-            }),
-        })
-        .collect()
+    ]
 }
 
 /// Scores and sums; keys and values are read once for all queries of a block.

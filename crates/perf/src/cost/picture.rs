@@ -8,49 +8,13 @@ const SIZE: (f64, f64) = (420.0, 260.0);
 
 /// The page's HTML: figures over batch sizes, the most expensive products of the first and the last batch size, all numbers.
 pub fn page(cost: &Cost) -> String {
-    let facts = [
-        ("machine", cost.machine_words()),
-        (
-            "scheme",
-            format!("{}, output layer {}", cost.scheme, cost.head_scheme),
-        ),
-        (
-            "asked",
-            format!(
-                "{} tokens of prompt, {} generated, {} sequences",
-                cost.prompt_tokens,
-                cost.generate_tokens,
-                batch_list(cost)
-            ),
-        ),
-    ];
-    let mut page = Page::new(&format!("What {} costs on {}", cost.model, cost.machine)).facts(&facts);
-    let pictures = [
-        over_batches(cost, "Time to first token", "time", "s", &|b| {
-            Some(b.time_to_first_token_s)
-        }),
-        over_batches(
-            cost,
-            "Generation",
-            "tokens a second, all sequences",
-            "tok/s",
-            &|b| b.decode_tokens_per_s,
-        ),
-        over_batches(
-            cost,
-            "Energy of a generated token",
-            "energy a token, without the prompts",
-            "J",
-            &|b| b.joules_per_token,
-        ),
-        memory(cost),
-    ];
+    let mut page = Page::new(&format!("What {} costs on {}", cost.model, cost.machine)).facts(&facts(cost));
     page = page.section(
         "batches",
         "Over batch sizes",
         "Lines are predictions, bands their 90 % intervals (sums as said at the end). They promise nothing for the share of the time that the \
          table says lies outside what was measured.",
-        &grid(&pictures),
+        &grid(&pictures(cost)),
     );
     page = page.section("table", "All figures", "", &figures_table(cost));
     for batch in first_and_last(&cost.batches) {
@@ -69,6 +33,49 @@ pub fn page(cost: &Cost) -> String {
         page = page.paragraph(assumption);
     }
     page.html()
+}
+
+fn facts(cost: &Cost) -> [(&'static str, String); 3] {
+    [
+        ("machine", cost.machine_words()),
+        (
+            "scheme",
+            format!("{}, output layer {}", cost.scheme, cost.head_scheme),
+        ),
+        (
+            "asked",
+            format!(
+                "{} tokens of prompt, {} generated, {} sequences",
+                cost.prompt_tokens,
+                cost.generate_tokens,
+                batch_list(cost)
+            ),
+        ),
+    ]
+}
+
+/// Time, speed, energy and memory over batch sizes.
+fn pictures(cost: &Cost) -> [String; 4] {
+    [
+        over_batches(cost, "Time to first token", "time", "s", &|b| {
+            Some(b.time_to_first_token_s)
+        }),
+        over_batches(
+            cost,
+            "Generation",
+            "tokens a second, all sequences",
+            "tok/s",
+            &|b| b.decode_tokens_per_s,
+        ),
+        over_batches(
+            cost,
+            "Energy of a generated token",
+            "energy a token, without the prompts",
+            "J",
+            &|b| b.joules_per_token,
+        ),
+        memory(cost),
+    ]
 }
 
 fn batch_list(cost: &Cost) -> String {

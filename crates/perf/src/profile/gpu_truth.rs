@@ -239,46 +239,14 @@ fn long_region(
     subject: &Subject<'_>,
     samples: &mut Vec<Sample>,
 ) -> Result<EnergyTruth, PerfError> {
-    let device = meter.device;
-    // A library's first call loads its kernels.
-    (subject.launch)(0)?;
-    device.synchronize()?;
-    let one_s = time_once_s(device, || {
-        (0..4).try_for_each(|i| (subject.launch)(i % subject.copies))
-    })? / 4.0;
-    let graph = record(device, subject, ((REPLAY_S / one_s) as usize).clamp(1, 4_000))?;
-    let mut steady = Steady::new(device, &graph)?;
-    let begun = Instant::now();
     let first = samples.len();
-    while begun.elapsed() < SETTLE + REGION + meter.lag {
-        steady.keep(AHEAD)?;
-        let instant_w = card.power_instant_w().ok();
-        samples.push(Sample {
-            at: Instant::now(),
-            instant_w,
-            average_w: card.power_w()?,
-        });
-        std::thread::sleep(PAUSE);
-    }
-    steady.finish()?;
+    let begun = run_and_sample(meter, card, subject, samples)?;
     let (start, end) = (begun + SETTLE, begun + SETTLE + REGION);
     let inside: Vec<&Sample> = samples[first..]
         .iter()
         .filter(|sample| start <= sample.at && sample.at <= end)
         .collect();
-    let counter = loop {
-        let Some((log, grid)) = meter.counter.as_ref().and_then(|log| Some((log, log.grid()?))) else {
-            return Err(PerfError::NoCounter);
-        };
-        if let Some(found) = power_between(&log.ticks(), &grid, (start + meter.lag, end + meter.lag)) {
-            break found;
-        }
-        if begun.elapsed() > 3 * (SETTLE + REGION) {
-            return Err(PerfError::NoCounter);
-        }
-        std::thread::sleep(PAUSE);
-    };
-    let (power_w, region_s) = counter;
+    let (power_w, region_s) = counted(meter, begun, (start, end))?;
     let sum = |value: &dyn Fn(&Sample) -> Option<f64>| -> Option<f64> {
         let values: Option<Vec<f64>> = inside.iter().map(|sample| value(sample)).collect();
         // Samples lie evenly: their mean is the mean of the time.
@@ -295,6 +263,57 @@ fn long_region(
         repeated_j: Vec::new(),
         window_s: 0.0,
     })
+}
+
+/// Keeps a load running until a region after its settling has passed, and asks for the power all the while; says when it began.
+fn run_and_sample(
+    meter: &Meter<'_>,
+    card: &Card,
+    subject: &Subject<'_>,
+    samples: &mut Vec<Sample>,
+) -> Result<Instant, PerfError> {
+    let device = meter.device;
+    // A library's first call loads its kernels.
+    (subject.launch)(0)?;
+    device.synchronize()?;
+    let one_s = time_once_s(device, || {
+        (0..4).try_for_each(|i| (subject.launch)(i % subject.copies))
+    })? / 4.0;
+    let graph = record(device, subject, ((REPLAY_S / one_s) as usize).clamp(1, 4_000))?;
+    let mut steady = Steady::new(device, &graph)?;
+    let begun = Instant::now();
+    while begun.elapsed() < SETTLE + REGION + meter.lag {
+        steady.keep(AHEAD)?;
+        let instant_w = card.power_instant_w().ok();
+        samples.push(Sample {
+            at: Instant::now(),
+            instant_w,
+            average_w: card.power_w()?,
+        });
+        std::thread::sleep(PAUSE);
+    }
+    steady.finish()?;
+    Ok(begun)
+}
+
+/// Power and length of a region by the counter, as soon as it has moved past the region's end.
+fn counted(
+    meter: &Meter<'_>,
+    begun: Instant,
+    (start, end): (Instant, Instant),
+) -> Result<(f64, f64), PerfError> {
+    loop {
+        let Some((log, grid)) = meter.counter.as_ref().and_then(|log| Some((log, log.grid()?))) else {
+            return Err(PerfError::NoCounter);
+        };
+        if let Some(found) = power_between(&log.ticks(), &grid, (start + meter.lag, end + meter.lag)) {
+            return Ok(found);
+        }
+        if begun.elapsed() > 3 * (SETTLE + REGION) {
+            return Err(PerfError::NoCounter);
+        }
+        std::thread::sleep(PAUSE);
+    }
 }
 
 /// Every movement of the counter and every sample of power, by seconds from the first.
