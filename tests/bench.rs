@@ -1,48 +1,21 @@
 //! `bench` as a user meets it: what its rows carry, what it refuses, what an interruption leaves.
 
+mod program;
+
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::Command;
 
+use program::{dualgrain, json, stderr, text};
 use serde_json::Value;
-
-fn dualgrain(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dualgrain"))
-        .args(arguments)
-        .output()
-        .expect("starting dualgrain")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The object a successful command printed.
-fn json(arguments: &[&str]) -> Value {
-    let output = dualgrain(arguments);
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{arguments:?}: {}",
-        stderr(&output)
-    );
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
-}
 
 fn model() -> String {
     concat!(env!("CARGO_MANIFEST_DIR"), "/models/llama-tiny").to_owned()
 }
 
-fn text(path: &Path) -> &str {
-    path.to_str().expect("test paths are UTF-8")
-}
-
 /// An empty folder of a test's own.
 fn scratch(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench").join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
+    program::scratch("bench", name)
 }
 
 #[test]

@@ -1,46 +1,22 @@
 //! `fit`, `predict` and `select` as a user meets them, on rows cut out of the committed set of the H200; and the model of
 //! that card that comes with the program.
 
+mod program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use dualgrain_perf::{Dataset, RowWriter};
+use program::{dualgrain, failure, text};
 use serde_json::Value;
 
-fn dualgrain(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dualgrain"))
-        .args(arguments)
-        .output()
-        .expect("starting dualgrain")
-}
-
 fn json(arguments: &[&str]) -> Value {
-    let output = dualgrain(&[arguments, &["--json"]].concat());
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {message}");
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
-}
-
-fn failure(arguments: &[&str]) -> String {
-    let output = dualgrain(arguments);
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
-    let told = message.lines().any(|line| line.starts_with("error: "));
-    assert!(told && !message.contains("panicked"), "{message}");
-    message
+    program::json(&[arguments, &["--json"]].concat())
 }
 
 fn scratch(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("choose").join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("test paths are UTF-8")
+    program::scratch("choose", name)
 }
 
 /// Every eighth shape of the committed set, all its rows: some 50 shapes, a few of them searched exhaustively.

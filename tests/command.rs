@@ -1,66 +1,23 @@
 //! The command as a user meets it: exit codes, one JSON object on stdout, errors that name file and tensor, and
 //! nothing half-written.
 
+mod program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::OnceLock;
 
+use program::{dualgrain, failure, json, stderr, stdout, text};
 use serde_json::Value;
-
-fn dualgrain(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dualgrain"))
-        .args(arguments)
-        .output()
-        .expect("starting dualgrain")
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).expect("stdout is UTF-8")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// The object a successful command printed.
-fn json(arguments: &[&str]) -> Value {
-    let output = dualgrain(arguments);
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{arguments:?}: {}",
-        stderr(&output)
-    );
-    serde_json::from_str(&stdout(&output)).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
-}
-
-/// The message of a command that failed with exit code 1.
-fn failure(arguments: &[&str]) -> String {
-    let output = dualgrain(arguments);
-    let message = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
-    assert!(
-        message.contains("error: ") && !message.contains("panicked"),
-        "{message}"
-    );
-    message
-}
 
 fn original() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/llama-tiny")
 }
 
-fn text(path: &Path) -> &str {
-    path.to_str().expect("test paths are UTF-8")
-}
-
 /// An empty folder of a test's own.
 fn scratch(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("command").join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
+    program::scratch("command", name)
 }
 
 /// llama-tiny quantized once for all tests of this file.

@@ -1,48 +1,24 @@
 //! The verbs over measurements as a user meets them, on a set that is computed: pages that open offline, figures that agree,
 //! errors in words.
 
+mod program;
 mod synthetic;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
+use program::{dualgrain, json, text};
 use serde_json::Value;
 
-fn dualgrain(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_dualgrain"))
-        .args(arguments)
-        .output()
-        .expect("starting dualgrain")
-}
-
-fn json(arguments: &[&str]) -> Value {
-    let output = dualgrain(arguments);
-    let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {message}");
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error}"))
-}
-
+/// Nothing is told before the error.
 fn failure(arguments: &[&str]) -> String {
-    let output = dualgrain(arguments);
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{arguments:?}: {message}");
-    assert!(
-        message.starts_with("error: ") && !message.contains("panicked"),
-        "{message}"
-    );
+    let message = program::failure(arguments);
+    assert!(message.starts_with("error: "), "{message}");
     message
 }
 
 fn scratch(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("perf").join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("test paths are UTF-8")
+    program::scratch("perf", name)
 }
 
 /// What makes a page need something from outside.

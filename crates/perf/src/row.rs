@@ -320,10 +320,11 @@ fn within(column: &str, value: f64, (least, most): (f64, f64)) -> Result<(), Str
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn row() -> Row {
+    /// A sound row with everything a card shows.
+    pub fn row() -> Row {
         Row {
             kernel: "gemm_w4a8_sm90".to_owned(),
             config: "m64n128".to_owned(),
@@ -352,7 +353,7 @@ mod tests {
             verified: "freivalds".to_owned(),
             mark: None,
             time_s: Some(1.25e-5),
-            time_q1_s: Some(1.25e-5),
+            time_q1_s: Some(1.2e-5),
             time_q3_s: Some(1.3e-5),
             runs: 9,
             power_w: Some(400.0),

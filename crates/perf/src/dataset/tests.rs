@@ -3,7 +3,7 @@ use std::io::Write;
 
 use super::writer::write_manifest;
 use super::*;
-use crate::{Cut, Layout, Machine, MachineKind};
+use crate::{Machine, MachineKind};
 
 fn manifest(name: &str) -> Manifest {
     Manifest {
@@ -33,46 +33,17 @@ fn manifest(name: &str) -> Manifest {
     }
 }
 
+/// Without energy, and without what few drivers show.
 fn row(m: usize) -> Row {
     Row {
-        kernel: "gemm_w4a8_sm90".to_owned(),
-        config: "m64n128".to_owned(),
         m,
-        n: 4096,
-        k: 4096,
-        group_size: 128,
-        layout: Layout::Nt,
-        alpha: 1.0,
-        beta: 0.0,
-        output: "bf16".to_owned(),
-        tile_m: 64,
-        tile_n: 128,
-        tile_k: 128,
-        stages: 12,
-        threads: 384,
-        cluster: 1,
-        split_k: 1,
-        cut: Cut::Tail,
-        ctas: 132,
-        ctas_per_sm: 1,
-        occupancy: 0.1875,
-        registers: 168,
-        shared_bytes: 218_344,
-        waves: 1.0,
-        verified: "freivalds".to_owned(),
-        mark: None,
-        time_s: Some(1.25e-5),
-        time_q1_s: Some(1.2e-5),
-        time_q3_s: Some(1.3e-5),
-        runs: 9,
         power_w: None,
         energy_j: None,
         energy_window_s: None,
         energy_runs: 0,
-        sm_clock_hz: Some(1.98e9),
         memory_clock_hz: None,
         temperature_c: None,
-        throttle_reasons: Some(4),
+        ..crate::row::tests::row()
     }
 }
 
