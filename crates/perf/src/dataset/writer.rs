@@ -1,7 +1,7 @@
 //! Appending: a folder of rows is begun, or gone on with, and never written over.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::{
@@ -15,6 +15,8 @@ use crate::{Manifest, PerfError, Row, alike};
 pub struct RowWriter {
     path: PathBuf,
     file: File,
+    /// The header has been compared with what this program writes, or written.
+    has_header: bool,
     held: Configurations,
 }
 
@@ -56,7 +58,12 @@ impl RowWriter {
             .append(true)
             .open(&path)
             .map_err(PerfError::io(&path))?;
-        Ok(Self { path, file, held })
+        Ok(Self {
+            path,
+            file,
+            has_header: false,
+            held,
+        })
     }
 
     /// Every configuration's best row.
@@ -88,6 +95,7 @@ impl RowWriter {
         let line = self.line_of(row)?;
         // One write a row: a kill leaves whole lines and at most one torn one.
         self.file.write_all(&line).map_err(PerfError::io(&self.path))?;
+        self.has_header = true;
         self.held.take(row.clone());
         Ok(true)
     }
@@ -102,6 +110,9 @@ impl RowWriter {
             .position(|&byte| byte == b'\n')
             .map_or(0, |at| at + 1);
         let (header, line) = lines.split_at(header_len);
+        if self.has_header {
+            return Ok(line.to_owned());
+        }
         let there = first_line(&self.path)?;
         match there.is_empty() {
             true => Ok(lines),
@@ -191,7 +202,5 @@ fn cut_torn_line(path: &Path) -> Result<(), PerfError> {
         .iter()
         .rposition(|&byte| byte == b'\n')
         .map_or(0, |at| at + 1);
-    file.set_len(whole as u64).map_err(PerfError::io(path))?;
-    file.seek(SeekFrom::End(0)).map_err(PerfError::io(path))?;
-    Ok(())
+    file.set_len(whole as u64).map_err(PerfError::io(path))
 }
