@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use dualgrain_perf::{Dataset, FitOptions, FitReport, Model, Score, Scores, paper};
 
 use crate::arguments::Common;
@@ -19,6 +19,9 @@ pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
     if let Some(path) = &options.paper_log {
         let judged = paper::judge(&paper::read(path)?, &how)?;
         return terminal.result(&judged.scores, &paper_text(&judged));
+    }
+    if let Some(out) = &options.out {
+        check_writable(out)?;
     }
     let mut data = Dataset::read_all(&options.data)?;
     let peers = options
@@ -42,6 +45,21 @@ pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
         words += &peers.text(&model, held)?;
     }
     terminal.result(&model.report().scores, &words)
+}
+
+/// Refuses a place for the model before anything is learned.
+fn check_writable(out: &Path) -> Result<()> {
+    let folder = match out.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    ensure!(
+        folder.is_dir(),
+        "--out {}: there is no such folder",
+        out.display()
+    );
+    ensure!(!out.is_dir(), "--out {}: it is a folder", out.display());
+    Ok(())
 }
 
 fn fit_options(options: &Fit, common: &Common) -> FitOptions {

@@ -188,6 +188,13 @@ fn products_that_a_kernel_has_no_way_to_run_are_refused_in_words() {
         let blended = refused(&["--n", "4096", "--alpha", "3", "--beta", "2"]);
         assert!(blended.contains("is (NT, 3, 2)"), "{blended}");
     }
+    let energy = failure(&[
+        "select", "--m", "16", "--n", "4096", "--k", "4096", "--device", "cpu", "--by", "energy",
+    ]);
+    assert!(
+        energy.contains("energy of products on") && energy.contains("not measured"),
+        "{energy}"
+    );
     let others = [
         "predict", "--m", "16", "--n", "4096", "--k", "4096", "--layout", "nn", "--beta", "2",
     ];
@@ -272,6 +279,22 @@ fn rows_and_models_that_are_damaged_or_of_another_version_are_refused_in_words()
     assert!(
         version.contains("version 1") && version.contains("fit again"),
         "{version}"
+    );
+    let nowhere = failure(&["fit", text(&folder.join("absent"))]);
+    assert!(nowhere.contains("absent: no such folder"), "{nowhere}");
+    let unwritable = failure(&["fit", text(data), "--out", text(&folder.join("absent/m.dgm"))]);
+    assert!(
+        unwritable.starts_with("error: --out "),
+        "told after learning: {unwritable}"
+    );
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("bench/data/xeon-amx");
+    let packed = fs::read(committed.join("rows.csv.gz")).unwrap();
+    fs::remove_file(folder.join("rows.csv")).unwrap();
+    fs::write(folder.join("rows.csv.gz"), &packed[..20_000]).unwrap();
+    let cut = failure(&["fit", text(&folder)]);
+    assert!(
+        cut.contains("rows.csv.gz: ") && cut.contains("copy it again"),
+        "{cut}"
     );
     fs::write(&out, &fs::read(model).unwrap()[..5000]).unwrap();
     let short = failure(&[&["select"][..], &product].concat());

@@ -247,7 +247,7 @@ impl Model {
         let best =
             costs.min_by(|(left, _), (right, _)| left.0.cmp(&right.0).then(left.1.total_cmp(&right.1)));
         best.map(|(_, found)| found)
-            .ok_or_else(|| self.nothing_to_rank(kernel, product))
+            .ok_or_else(|| self.nothing_to_rank(kernel, product, by))
     }
 
     /// All configurations that can run a product, the best first; those outside what they were measured with come last.
@@ -269,7 +269,7 @@ impl Model {
             late.then(left.0.total_cmp(&right.0))
         });
         if ranked.is_empty() {
-            return Err(self.nothing_to_rank(kernel, product));
+            return Err(self.nothing_to_rank(kernel, product, by));
         }
         Ok(ranked
             .into_iter()
@@ -307,7 +307,14 @@ impl Model {
         in_groups_of(facts, product).group_size == facts.group_size && catalogue.writes(config, product)
     }
 
-    fn nothing_to_rank(&self, kernel: &str, product: &Product<'_>) -> PerfError {
+    fn nothing_to_rank(&self, kernel: &str, product: &Product<'_>, by: By) -> PerfError {
+        if by != By::Time && self.parts.power_spread.is_none() {
+            return PerfError::TooLittle {
+                what: format!("energy of products on {}", self.machine().name),
+                expected: "rows with power, or a choice by time".to_owned(),
+                got: "not measured".to_owned(),
+            };
+        }
         let configs = self.parts.catalogue.configs.iter().enumerate();
         let of_kernel = || {
             configs
@@ -325,18 +332,14 @@ impl Model {
             .collect();
         measured.sort();
         measured.dedup();
-        let power = if self.parts.power_spread.is_none() {
-            "without power"
-        } else {
-            "with power"
+        let output = match product.output {
+            "" => String::new(),
+            output => format!(" and output {output}"),
         };
         PerfError::UnknownConfig {
             kernel: kernel.to_owned(),
-            got: format!(
-                "for groups of {} and output {:?}",
-                product.group_size, product.output
-            ),
-            hint: format!("measured were, {power}: {}", measured.join(", ")),
+            got: format!("for groups of {}{output}", product.group_size),
+            hint: format!("measured were {}", measured.join(", ")),
         }
     }
 }

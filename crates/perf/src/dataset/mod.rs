@@ -43,6 +43,12 @@ impl Dataset {
     /// # Errors
     /// A file that is missing or unreadable, a manifest of another protocol, a corrupt row (its line and column are named).
     pub fn read(folder: &Path) -> Result<Self, PerfError> {
+        if !folder.is_dir() {
+            return Err(PerfError::Malformed {
+                path: folder.to_owned(),
+                what: "no such folder; expected one that `profile` wrote".to_owned(),
+            });
+        }
         let manifest = read_manifest(folder)?;
         let files = files_of_rows(folder);
         if files.is_empty() {
@@ -195,9 +201,16 @@ fn read_manifest(folder: &Path) -> Result<Manifest, PerfError> {
 }
 
 fn corrupt(path: &Path, error: &csv::Error) -> PerfError {
-    PerfError::CorruptRow {
-        path: path.to_owned(),
-        line: error.position().map_or(0, csv::Position::line),
-        what: error.to_string(),
+    match error.position() {
+        Some(position) => PerfError::CorruptRow {
+            path: path.to_owned(),
+            line: position.line(),
+            what: error.to_string(),
+        },
+        // The file itself, or its compression.
+        None => PerfError::Malformed {
+            path: path.to_owned(),
+            what: format!("{error}; copy it again"),
+        },
     }
 }
