@@ -246,41 +246,13 @@ fn header(contents: &[u8]) -> Result<(Header, &[u8]), String> {
     Ok((header, &rest[length..]))
 }
 
-fn parts(mut header: Header, mut rest: &[u8]) -> Result<Result<Parts, String>, PerfError> {
+fn parts(mut header: Header, bytes: &[u8]) -> Result<Result<Parts, String>, PerfError> {
     check_machine(&header.machine)?;
     header.catalogue.link()?;
-    let mut trees = Vec::new();
-    for ensemble in &header.ensembles {
-        match read_ensemble(ensemble, rest) {
-            Some((read, left)) => {
-                trees.push(read);
-                rest = left;
-            }
-            None => return Ok(Err("its trees contradict themselves".to_owned())),
-        }
-    }
-    let num_power = if header.has_power { 2 } else { 0 };
-    let num_kernels = header.catalogue.kernels.len();
-    let num_with_power = if header.has_power { num_kernels } else { 0 };
-    let scales = |scales: &[f64], count: usize| {
-        scales.len() == count && scales.iter().all(|scale| scale.is_finite() && *scale > 0.0)
+    let Some(trees) = read_ensembles(&header.ensembles, bytes) else {
+        return Ok(Err("its trees contradict themselves".to_owned()));
     };
-    let consistent = rest.is_empty()
-        && trees.len() == header.num_time.saturating_add(1 + num_power)
-        && header.factors.len() == header.catalogue.configs.len()
-        && header.trees_of.len() == num_kernels
-        && header.trees_of.iter().all(|&at| at < header.num_time)
-        && header.factors.iter().flatten().all(|factor| factor.is_finite())
-        && header.power_factors.len() == num_with_power
-        && header
-            .power_factors
-            .iter()
-            .flatten()
-            .all(|factor| factor.is_finite())
-        && scales(&header.time_scales, num_kernels)
-        && scales(&header.power_scales, num_with_power)
-        && scales(&header.energy_scales, num_with_power);
-    if !consistent {
+    if !is_consistent(&header, trees.len()) {
         return Ok(Err("its parts do not fit together".to_owned()));
     }
     let mut trees = trees.into_iter();
@@ -320,6 +292,41 @@ fn parts(mut header: Header, mut rest: &[u8]) -> Result<Result<Parts, String>, P
         power_spread,
         report: header.report,
     }))
+}
+
+/// Whether the header has as many of everything as there are kernels, configurations and trees, all of them numbers.
+fn is_consistent(header: &Header, num_trees: usize) -> bool {
+    let num_power = if header.has_power { 2 } else { 0 };
+    let num_kernels = header.catalogue.kernels.len();
+    let num_with_power = if header.has_power { num_kernels } else { 0 };
+    let scales = |scales: &[f64], count: usize| {
+        scales.len() == count && scales.iter().all(|scale| scale.is_finite() && *scale > 0.0)
+    };
+    num_trees == header.num_time.saturating_add(1 + num_power)
+        && header.factors.len() == header.catalogue.configs.len()
+        && header.trees_of.len() == num_kernels
+        && header.trees_of.iter().all(|&at| at < header.num_time)
+        && header.factors.iter().flatten().all(|factor| factor.is_finite())
+        && header.power_factors.len() == num_with_power
+        && header
+            .power_factors
+            .iter()
+            .flatten()
+            .all(|factor| factor.is_finite())
+        && scales(&header.time_scales, num_kernels)
+        && scales(&header.power_scales, num_with_power)
+        && scales(&header.energy_scales, num_with_power)
+}
+
+/// All ensembles; `None` where they contradict themselves.
+fn read_ensembles(shapes: &[Shape], mut bytes: &[u8]) -> Option<Vec<Ensemble>> {
+    let mut trees = Vec::new();
+    for shape in shapes {
+        let (read, rest) = read_ensemble(shape, bytes)?;
+        trees.push(read);
+        bytes = rest;
+    }
+    bytes.is_empty().then_some(trees)
 }
 
 fn read_ensemble<'a>(shape: &Shape, bytes: &'a [u8]) -> Option<(Ensemble, &'a [u8])> {

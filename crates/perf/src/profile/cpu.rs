@@ -2,7 +2,7 @@
 
 use dualgrain_format::GroupSize;
 use dualgrain_kernels::Backend;
-use dualgrain_kernels::cpu::{CpuBackend, Isa, available};
+use dualgrain_kernels::cpu::{CpuBackend, Isa, available, last_level_cache_bytes};
 
 use super::cpu_bench::{CpuOp, CpuOperands};
 use super::cpu_small_ops;
@@ -231,7 +231,7 @@ fn manifest(
         num_units: max_threads,
         clock_hz: clock_hz().unwrap_or(0.0),
         read_bytes_per_s: peak.read_bytes_per_s,
-        cache_bytes: cache_bytes().unwrap_or(0),
+        cache_bytes: last_level_cache_bytes().unwrap_or(0),
         memory_bytes: meminfo_bytes("MemTotal:").unwrap_or(0),
         shared_bytes: 0,
         capability: 0,
@@ -285,25 +285,6 @@ fn clock_hz() -> Option<f64> {
     clocks.fold(None, |most: Option<f64>, clock| {
         Some(most.unwrap_or(0.0).max(clock * 1e6))
     })
-}
-
-/// The largest cache of the first core.
-fn cache_bytes() -> Option<usize> {
-    let folder = "/sys/devices/system/cpu/cpu0/cache";
-    let sizes = (0..8).filter_map(|index| {
-        let text = std::fs::read_to_string(format!("{folder}/index{index}/size")).ok()?;
-        let text = text.trim();
-        let kilobytes = text
-            .strip_suffix('K')
-            .and_then(|number| number.parse::<usize>().ok());
-        let megabytes = text
-            .strip_suffix('M')
-            .and_then(|number| number.parse::<usize>().ok());
-        kilobytes
-            .map(|size| size << 10)
-            .or(megabytes.map(|size| size << 20))
-    });
-    sizes.max()
 }
 
 /// What Linux says of its memory under a name.
