@@ -269,11 +269,16 @@ fn widen(facts: &mut ConfigFacts, row: &Row) {
 pub(crate) fn meant<'a>(got: &str, known: impl Iterator<Item = &'a str>) -> String {
     let mut known: Vec<&str> = known.collect();
     known.dedup();
-    let nearest = known.iter().min_by_key(|name| strsim::levenshtein(name, got));
-    let question = nearest.map_or(String::new(), |name| format!("did you mean {name}? "));
+    let question = question(got, &known);
     let shown = known.len().min(12);
     let more = if known.len() > shown { ", ..." } else { "" };
     format!("{question}measured were {}{more}", known[..shown].join(", "))
+}
+
+/// "did you mean ...? ", where there is anything that could be meant.
+pub(crate) fn question(got: &str, known: &[&str]) -> String {
+    let nearest = known.iter().min_by_key(|name| strsim::levenshtein(name, got));
+    nearest.map_or(String::new(), |name| format!("did you mean {name}? "))
 }
 
 /// A row to learn from.

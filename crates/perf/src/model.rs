@@ -50,10 +50,7 @@ impl Model {
             Some((name, bytes)) => model_file::read(bytes, Path::new(name)).map(Self::from_parts),
             None => Err(PerfError::NoModel {
                 machine: machine.to_owned(),
-                hint: match FILES.is_empty() {
-                    true => "none comes with the program; measure with `profile`, then `fit`".to_owned(),
-                    false => meant(machine, Self::shipped_machines()),
-                },
+                hint: meant(machine, Self::shipped_machines()),
             }),
         }
     }

@@ -30,6 +30,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
+use crate::catalogue::question;
 use crate::dataset::{Configurations, check_vacant};
 use crate::{Dataset, Layout, Manifest, Mark, PerfError, Row, RowWriter, alike};
 
@@ -76,17 +77,10 @@ impl ProfileOptions {
             None => Ok(()),
             Some(got) => Err(PerfError::UnknownKernel {
                 got: got.clone(),
-                hint: meant(got, kernels),
+                hint: format!("{}this device has {}", question(got, kernels), kernels.join(", ")),
             }),
         }
     }
-}
-
-/// "did you mean ...", with the kernels of the device.
-fn meant(got: &str, kernels: &[&str]) -> String {
-    let nearest = kernels.iter().min_by_key(|name| strsim::levenshtein(name, got));
-    let question = nearest.map_or(String::new(), |name| format!("did you mean {name}? "));
-    format!("{question}this device has {}", kernels.join(", "))
 }
 
 /// Who watches a sweep.
