@@ -167,9 +167,16 @@ pub struct Select {
     /// Judge the choice on held-out shapes of measurements against the best of what was measured.
     #[arg(long, value_name = "DATA", conflicts_with = "table")]
     pub regret: Vec<PathBuf>,
+    /// Seed of the deal of shapes into the parts that --regret judges.
+    #[arg(long, default_value_t = 7, value_name = "SEED", requires = "regret")]
+    pub seed: u64,
     /// Write the table that the kernels read at load.
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,
+    /// With --table: a file of `bench gemm --csv` whose chosen configurations stand before predictions, because all that
+    /// came into question was timed on the card.
+    #[arg(long, value_name = "FILE", requires = "table")]
+    pub known: Option<PathBuf>,
 }
 
 /// What is to be least.

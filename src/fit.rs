@@ -1,9 +1,11 @@
 //! `fit`: learns a model from measurements and prints how good it is, on shapes it has not seen and as the paper does.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain_perf::{Dataset, FitOptions, FitReport, Model, Score, Scores, paper};
+use dualgrain_perf::{Dataset, FitOptions, FitReport, HeldOut, Model, PerfError, Score, Scores, paper};
 
 use crate::arguments::Common;
 use crate::arguments_perf::{Fit, Learner};
@@ -12,6 +14,9 @@ use crate::terminal::{Terminal, table};
 
 /// Features a text shows.
 const SHOWN: usize = 8;
+
+/// Between looks at how far learning is.
+const GLANCE: Duration = Duration::from_millis(50);
 
 /// Fits and prints.
 pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
@@ -71,6 +76,23 @@ fn fit_options(options: &Fit, common: &Common) -> FitOptions {
         how.threads = common.threads;
     }
     how
+}
+
+/// What held-out folds of a set predict, with progress: each fold learns the set anew.
+pub fn held_out(data: &Dataset, how: &FitOptions, terminal: &Terminal) -> Result<Vec<HeldOut>, PerfError> {
+    let done = AtomicUsize::new(0);
+    let task = format!("learning from {} rows", data.rows.len());
+    std::thread::scope(|scope| {
+        let learning = scope.spawn(|| dualgrain_perf::held_out(data, how, &done));
+        while !learning.is_finished() {
+            let learned = done.load(Ordering::Relaxed) as u64;
+            terminal.progress(&task, "", learned, how.folds as u64);
+            std::thread::sleep(GLANCE);
+        }
+        learning
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn fit(data: &Dataset, how: FitOptions, learner: dualgrain_perf::Learner) -> Result<Model> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use dualgrain_perf::{Dataset, Model, Product, Query, Row};
 
 /// The kernel the file's column stands for.
@@ -21,45 +21,27 @@ struct Cell {
 
 /// Reads a CSV with the columns m, n, k and bf16_us.
 pub fn read(path: &Path) -> Result<Peers> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    parse(&text).with_context(|| path.display().to_string())
+    let rows = crate::columns::read(path, ["m", "n", "k", COLUMN])?;
+    let cells = rows.iter().map(cell).collect::<Result<_>>();
+    Ok(Peers {
+        cells: cells.with_context(|| path.display().to_string())?,
+    })
 }
 
-fn parse(text: &str) -> Result<Peers> {
-    let mut lines = text.lines().filter(|line| !line.starts_with('#'));
-    let header: Vec<&str> = lines.next().context("the file is empty")?.split(',').collect();
-    let mut places = [0; 4];
-    for (place, name) in places.iter_mut().zip(["m", "n", "k", COLUMN]) {
-        let found = header.iter().position(|column| *column == name);
-        *place = found.with_context(|| format!("there is no column {name}"))?;
-    }
-    let mut cells = Vec::new();
-    for line in lines.filter(|line| !line.trim().is_empty()) {
-        let fields: Vec<&str> = line.split(',').collect();
-        ensure!(
-            fields.len() == header.len(),
-            "{line}: expected {} fields",
-            header.len()
-        );
-        let side = |at: usize| {
-            fields[places[at]]
-                .parse::<usize>()
-                .with_context(|| format!("{line}: sizes"))
-        };
-        let micros: f64 = fields[places[3]]
-            .parse()
-            .with_context(|| format!("{line}: {COLUMN}"))?;
-        ensure!(
-            micros > 0.0 && micros.is_finite(),
-            "{line}: {COLUMN} must be above 0"
-        );
-        cells.push(Cell {
-            sides: (side(0)?, side(1)?, side(2)?),
-            time_s: micros * 1e-6,
-        });
-    }
-    ensure!(!cells.is_empty(), "there are no products");
-    Ok(Peers { cells })
+fn cell([m, n, k, micros]: &[String; 4]) -> Result<Cell> {
+    let side = |text: &str| {
+        text.parse::<usize>()
+            .with_context(|| format!("{m}x{n}x{k}: sizes"))
+    };
+    let time = micros
+        .parse()
+        .ok()
+        .filter(|time: &f64| *time > 0.0 && time.is_finite());
+    let micros = time.with_context(|| format!("{m}x{n}x{k}: {COLUMN} {micros:?} must be above 0"))?;
+    Ok(Cell {
+        sides: (side(m)?, side(n)?, side(k)?),
+        time_s: micros * 1e-6,
+    })
 }
 
 impl Peers {

@@ -11,6 +11,7 @@ mod bench_row;
 #[cfg(feature = "cuda")]
 mod card_reading;
 mod chat;
+mod columns;
 mod cost;
 mod doctor;
 mod eval;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use dualgrain_perf::report::{Choice, Findings, Summary, page};
 use dualgrain_perf::select::regrets;
-use dualgrain_perf::{By, Dataset, FitOptions, HeldOut, Machine, Model, held_out};
+use dualgrain_perf::{By, Dataset, FitOptions, HeldOut, Machine, Model};
 use serde::Serialize;
 
 use crate::arguments::Common;
@@ -109,8 +109,7 @@ fn learn(data: &Dataset, fit: bool, common: &Common, terminal: &Terminal) -> Lea
     if common.threads > 0 {
         how.threads = common.threads;
     }
-    terminal.say(&format!("learning from {} rows", data.rows.len()));
-    let held_out = match held_out(data, &how) {
+    let held_out = match crate::fit::held_out(data, &how, terminal) {
         Ok(held_out) => held_out,
         Err(error) => {
             terminal.say(&format!("nothing can be learned from this set: {error}"));

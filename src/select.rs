@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use dualgrain_perf::select::Regret;
-use dualgrain_perf::{By, Dataset, FitOptions, HeldOut, Model, Prediction, held_out, select as choosing};
+use dualgrain_perf::{By, Dataset, FitOptions, HeldOut, Model, Prediction, select as choosing};
 use serde::Serialize;
 
 use crate::arguments::Common;
@@ -15,6 +15,10 @@ use crate::terminal::{Terminal, table};
 
 /// Products a text shows.
 const SHOWN: usize = 10;
+
+/// Parts that a set's shapes are dealt into to judge choices: each is chosen for by what 19 of 20 shapes teach. The model that
+/// ships has learned from all; with five parts those that are judged would have learned from four fifths.
+const FOLDS: usize = 20;
 
 #[derive(Serialize)]
 struct Choice<'a> {
@@ -116,12 +120,16 @@ fn text(choice: &Choice<'_>) -> String {
 /// What choosing by held-out predictions loses, beside the hand-written cost function where there is one.
 fn regret(options: &Select, common: &Common, terminal: &Terminal) -> Result<()> {
     let data = Dataset::read_all(&options.regret)?;
-    let mut how = FitOptions::default();
+    let mut how = FitOptions {
+        folds: FOLDS,
+        seed: options.seed,
+        ..FitOptions::default()
+    };
     if common.threads > 0 {
         how.threads = common.threads;
     }
     let (kernel, by) = (&options.run.kernel, by(options.by));
-    let held = held_out(&data, &how)?;
+    let held = crate::fit::held_out(&data, &how, terminal)?;
     let all = learned(&data, &held, kernel, by)?;
     let mut regrets = choosing::exhaustive(&all);
     let summary = choosing::summary(&regrets).context("no product was searched")?;
@@ -230,17 +238,44 @@ fn analytic(_: &Dataset, _: &str, _: By) -> Result<Vec<Regret>> {
 #[cfg(feature = "cuda")]
 fn write_table(model: &Model, options: &Select, path: &Path, terminal: &Terminal) -> Result<()> {
     use dualgrain_kernels::cuda::{Output, SelectionTable};
-    let text = dualgrain_perf::selection::table(model, by(options.by), Output::Bf16)?;
+    let known = options.known.as_deref().map(known_choices).transpose()?;
+    let known = known.unwrap_or_default();
+    let text = dualgrain_perf::selection::table(model, by(options.by), Output::Bf16, &known)?;
     SelectionTable::parse(&text).context("the table that was made")?;
     std::fs::write(path, &text).with_context(|| format!("writing {}", path.display()))?;
     let lines = text.lines().count();
     let words = format!(
-        "{}: {} lines for {}\n",
+        "{}: {} lines for {}, {} choices known\n",
         path.display(),
         lines,
-        model.machine().name
+        model.machine().name,
+        known.len()
     );
     terminal.result(&serde_json::json!({ "file": path, "lines": lines }), &words)
+}
+
+/// What `bench gemm --csv` chose and timed, groups of 128.
+#[cfg(feature = "cuda")]
+fn known_choices(path: &Path) -> Result<Vec<dualgrain_perf::selection::KnownChoice>> {
+    let rows = crate::columns::read(path, ["m", "n", "k", "group_size", "chosen", "config"])?;
+    let chosen = rows
+        .into_iter()
+        .filter(|[.., group, chosen, _]| group == "128" && chosen == "true");
+    let known = chosen.map(|[m, n, k, _, _, config]| {
+        let side = |text: &str| {
+            text.parse()
+                .with_context(|| format!("{}: size {text:?}", path.display()))
+        };
+        Ok(dualgrain_perf::selection::KnownChoice {
+            shape: dualgrain_format::GemmShape {
+                m: side(&m)?,
+                n: side(&n)?,
+                k: side(&k)?,
+            },
+            config,
+        })
+    });
+    known.collect()
 }
 
 #[cfg(not(feature = "cuda"))]

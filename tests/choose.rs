@@ -233,17 +233,15 @@ fn select_takes_what_predict_ranks_first_and_shows_what_costs_less_energy() {
 #[test]
 fn regret_is_that_of_held_out_products_and_a_table_is_what_the_kernels_read() {
     let (data, model, _) = fitted();
-    for by in ["time", "energy", "edp"] {
-        let said = json(&["select", "--regret", text(data), "--by", by]);
-        let figure = |name: &str| said[name].as_f64().unwrap();
-        assert!(figure("shapes") >= 1.0, "{said}");
-        assert!(0.0 <= figure("mean_regret") && figure("mean_regret") <= figure("worst_regret"));
-        assert!(figure("mean_regret") < 0.3, "{by}: {said}");
-    }
-    let words = dualgrain(&["select", "--regret", text(data)]);
+    let said = json(&["select", "--regret", text(data), "--by", "time"]);
+    let figure = |name: &str| said[name].as_f64().unwrap();
+    assert!(figure("shapes") >= 1.0, "{said}");
+    assert!(0.0 <= figure("mean_regret") && figure("mean_regret") <= figure("worst_regret"));
+    assert!(figure("mean_regret") < 0.3, "{said}");
+    let words = dualgrain(&["select", "--regret", text(data), "--by", "energy", "--seed", "1"]);
     let words = String::from_utf8(words.stdout).unwrap();
     assert!(
-        words.contains("learned") && words.contains("by formula"),
+        words.contains("by predicted energy") && words.contains("learned") && words.contains("by formula"),
         "{words}"
     );
     let table = scratch("table").join("h200.txt");
@@ -251,6 +249,56 @@ fn regret_is_that_of_held_out_products_and_a_table_is_what_the_kernels_read() {
     let written = fs::read_to_string(&table).unwrap();
     assert_eq!(said["lines"], written.lines().count());
     assert!(written.starts_with("dualgrain-selection 1\ncard 132 NVIDIA H200\n"));
+}
+
+#[test]
+fn choices_known_from_the_card_stand_before_predictions() {
+    let (_, model, _) = fitted();
+    let folder = scratch("known");
+    let (table, known) = (folder.join("table.txt"), folder.join("gemm.csv"));
+    let write = |m: usize| {
+        let rows = format!(
+            "# words\nm,n,k,group_size,chosen,config\n\
+             {m},4096,4096,128,true,m256n128k128_w2x1_c2_k1\n{m},4096,8192,128,false,m64n256k128_w2x2_c2_k1\n"
+        );
+        fs::write(&known, rows).unwrap();
+    };
+    let arguments = [
+        "select",
+        "--model",
+        text(model),
+        "--table",
+        text(&table),
+        "--known",
+        text(&known),
+    ];
+    // No prediction puts 256 tokens' tile on one.
+    write(1);
+    json(&arguments);
+    let written = fs::read_to_string(&table).unwrap();
+    let of = |word: &str| -> Vec<&str> {
+        let line = written.lines().find(|line| line.starts_with(word));
+        line.unwrap().split(' ').collect()
+    };
+    let configs: Vec<&str> = written
+        .lines()
+        .filter_map(|line| line.strip_prefix("config "))
+        .collect();
+    let place = of("k ").iter().position(|&k| k == "4096").unwrap();
+    let number: usize = of("cell 128 1 4096 ")[place + 3].parse().unwrap();
+    assert_eq!(configs[number], "m256n128k128_w2x1_c2_k1");
+    write(9);
+    let between = failure(&arguments);
+    assert!(
+        between.contains("M of a known choice is 9") && between.contains("10"),
+        "{between}"
+    );
+    fs::write(&known, "m,n,k\n1,2,3\n").unwrap();
+    let columns = failure(&arguments);
+    assert!(
+        columns.contains("gemm.csv") && columns.contains("no column group_size"),
+        "{columns}"
+    );
 }
 
 #[test]

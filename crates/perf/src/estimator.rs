@@ -27,6 +27,9 @@ pub struct FitOptions {
     pub seed: u64,
     /// Threads.
     pub threads: usize,
+    /// Parts the shapes are dealt into; each is judged by what the others teach. More parts take longer and leave each
+    /// judge closer to a model that has learned from all. At most half as many as there are shapes.
+    pub folds: usize,
 }
 
 impl Default for FitOptions {
@@ -35,6 +38,7 @@ impl Default for FitOptions {
             learner: Learner::Boost,
             seed: 7,
             threads: std::thread::available_parallelism().map_or(1, |count| count.get()),
+            folds: 5,
         }
     }
 }

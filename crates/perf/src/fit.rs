@@ -2,6 +2,7 @@
 //! random, of which it has seen neighbours.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -15,13 +16,11 @@ use crate::spread::{Residual, Spread, Spreading, calibrate, scales, widths};
 use crate::work::check_machine;
 use crate::{Dataset, Machine, PerfError, Prediction, Product, Score, importance};
 
-/// Parts the shapes are dealt into.
-const FOLDS: usize = 5;
 /// Share of rows that a random split tests on, as the paper's.
 const RANDOM_TEST_SHARE: f64 = 0.2;
 /// Fewer sound rows, or shapes, than these teach nothing.
 const LEAST_ROWS: usize = 50;
-const LEAST_SHAPES: usize = 2 * FOLDS;
+const LEAST_SHAPES: usize = 10;
 
 /// A prediction for a row by a model that has seen no row of its shape.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,13 +75,14 @@ pub(crate) struct Ground<'a> {
     pub catalogue: Catalogue,
     pub samples: Vec<Sample<'a>>,
     pub num_shapes: usize,
+    pub num_folds: usize,
     /// Of each sample: the fold of its shape.
     pub folds: Vec<usize>,
     pub machine: &'a Machine,
 }
 
 impl<'a> Ground<'a> {
-    pub fn new(data: &'a Dataset, seed: u64) -> Result<Self, PerfError> {
+    pub fn new(data: &'a Dataset, options: &FitOptions) -> Result<Self, PerfError> {
         let machine = &data.manifest.machine;
         check_machine(machine)?;
         let catalogue = Catalogue::new(data)?;
@@ -99,9 +99,11 @@ impl<'a> Ground<'a> {
                 });
             }
         }
-        let mut fold_of: Vec<usize> = (0..num_shapes).map(|shape| shape % FOLDS).collect();
-        Random::new(seed, 1 << 32).shuffle(&mut fold_of);
+        let num_folds = options.folds.clamp(2, num_shapes / 2);
+        let mut fold_of: Vec<usize> = (0..num_shapes).map(|shape| shape % num_folds).collect();
+        Random::new(options.seed, 1 << 32).shuffle(&mut fold_of);
         Ok(Self {
+            num_folds,
             folds: samples
                 .iter()
                 .map(|sample| fold_of[sample.shape as usize])
@@ -174,8 +176,8 @@ impl Model {
     /// # Errors
     /// As [`Model::fit`].
     pub fn fit_with(data: &Dataset, options: &FitOptions) -> Result<Self, PerfError> {
-        let ground = Ground::new(data, options.seed)?;
-        let parts: Vec<Part> = (0..FOLDS)
+        let ground = Ground::new(data, options)?;
+        let parts: Vec<Part> = (0..ground.num_folds)
             .map(Part::Outside)
             .chain([Part::All, Part::Random])
             .collect();
@@ -222,7 +224,7 @@ impl Model {
     /// # Errors
     /// As [`Model::fit`].
     pub fn fit_best(data: &Dataset, options: &FitOptions) -> Result<Self, PerfError> {
-        let ground = Ground::new(data, options.seed)?;
+        let ground = Ground::new(data, options)?;
         // One fold decides: a forest takes several times as long to grow.
         let errors = parallel(options.threads, 2, |which| {
             let learner = [Learner::Boost, Learner::Forest][which];
@@ -242,13 +244,16 @@ impl Model {
 }
 
 /// Predictions for all sound rows, each by a model that has seen no row of its shape: what the honest split is judged by.
+/// `done` counts the folds that are learned, of [`FitOptions::folds`].
 ///
 /// # Errors
 /// As [`Model::fit`].
-pub fn held_out(data: &Dataset, options: &FitOptions) -> Result<Vec<HeldOut>, PerfError> {
-    let ground = Ground::new(data, options.seed)?;
-    let fitted = parallel(options.threads, FOLDS, |fold| {
-        ground.fit(&ground.part(Part::Outside(fold), options.seed), options)
+pub fn held_out(data: &Dataset, options: &FitOptions, done: &AtomicUsize) -> Result<Vec<HeldOut>, PerfError> {
+    let ground = Ground::new(data, options)?;
+    let fitted = parallel(options.threads, ground.num_folds, |fold| {
+        let estimator = ground.fit(&ground.part(Part::Outside(fold), options.seed), options);
+        done.fetch_add(1, Ordering::Relaxed);
+        estimator
     });
     let judged = judge(&ground, &fitted, options);
     let predictions = (0..ground.samples.len()).map(|at| HeldOut {
@@ -286,8 +291,9 @@ fn judge(ground: &Ground<'_>, folds: &[Estimator], options: &FitOptions) -> Judg
         .map(|&(at, value)| residual(at, value))
         .collect();
     let mut calibrated = parallel(options.threads, 2, |which| match which {
-        0 => Some(calibrate(&times, FOLDS, num_kernels, options.seed)),
-        _ => (powers.len() >= LEAST_POWER_ROWS).then(|| calibrate(&powers, FOLDS, num_kernels, options.seed)),
+        0 => Some(calibrate(&times, ground.num_folds, num_kernels, options.seed)),
+        _ => (powers.len() >= LEAST_POWER_ROWS)
+            .then(|| calibrate(&powers, ground.num_folds, num_kernels, options.seed)),
     });
     let power = calibrated.pop().flatten();
     let Some((time, time_widths)) = calibrated.pop().flatten() else {
@@ -326,7 +332,7 @@ impl Judged {
             .collect();
         let spreading: Vec<Spreading> = energies.iter().map(|(_, one)| *one).collect();
         let num_kernels = ground.catalogue.kernels.len();
-        let widths = widths(&spreading, FOLDS, num_kernels);
+        let widths = widths(&spreading, ground.num_folds, num_kernels);
         let energy: BTreeMap<usize, f64> = energies.iter().map(|(at, _)| *at).zip(widths).collect();
         for (&(at, _), &power) in with_power.iter().zip(power) {
             let energy = energy.get(&at).copied().unwrap_or(power + self.time_widths[at]);

@@ -2,6 +2,8 @@
 
 mod synthetic;
 
+use std::sync::atomic::AtomicUsize;
+
 use dualgrain_perf::cost::{Prices, Scheme};
 use dualgrain_perf::{By, FitOptions, Model, Product, held_out, select};
 use synthetic::set;
@@ -9,7 +11,7 @@ use synthetic::set;
 #[test]
 fn choosing_by_prediction_loses_little_on_unseen_products() {
     let data = set(250);
-    let held = held_out(&data, &FitOptions::default()).unwrap();
+    let held = held_out(&data, &FitOptions::default(), &AtomicUsize::new(0)).unwrap();
     let regrets = select::regrets(&data, &held, "w4a8", By::Time).unwrap();
     let learned = select::summary(&regrets).unwrap();
     println!("{learned:?}");
