@@ -120,18 +120,11 @@ impl Model {
     /// A product no machine, or not this kernel, runs; a kernel or configuration that was not measured.
     pub fn predict(&self, query: &Query<'_>) -> Result<Prediction, PerfError> {
         query.product.check()?;
-        self.find_and_predict(query).map(|(_, prediction)| prediction)
-    }
-
-    #[inline]
-    fn find_and_predict(&self, query: &Query<'_>) -> Result<(&ConfigFacts, Prediction), PerfError> {
-        let product = &query.product;
         let (config, exact) = self.parts.catalogue.find(query)?;
-        let facts = &self.parts.catalogue.configs[config];
-        facts.check(product)?;
-        let physics = self.physics(config, product);
-        physics.work.check_fits(product, &self.parts.machine)?;
-        Ok((facts, self.predict_at(config, exact, product, &physics)))
+        self.parts.catalogue.configs[config].check(&query.product)?;
+        let physics = self.physics(config, &query.product);
+        physics.work.check_fits(&query.product, &self.parts.machine)?;
+        Ok(self.predict_at(config, exact, &query.product, &physics))
     }
 
     /// What a product costs in the configuration of a name, of one kernel or of all that multiply the same types and have it, the
@@ -158,8 +151,9 @@ impl Model {
                 config,
                 product: in_groups_of(facts, product),
             };
-            match self.find_and_predict(&query) {
-                Ok(found) => predictions.push(found),
+            let (at, _) = self.parts.catalogue.find(&query)?;
+            match self.predict(&query) {
+                Ok(prediction) => predictions.push((&self.parts.catalogue.configs[at], prediction)),
                 Err(error) => refusal = Some(error),
             }
         }
