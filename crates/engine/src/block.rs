@@ -70,7 +70,7 @@ pub struct Scratch<B: Backend> {
     pub up: B::Matrix,
     /// Input of the last linear [M, ffn].
     pub f: B::Matrix,
-    /// Output of Out and Down [M, hidden].
+    /// Output of Out and Down [M, hidden], where they do not add to the stream themselves.
     pub y: B::Matrix,
     /// Output of a norm as INT8.
     pub h8: B::Quantized,
@@ -203,8 +203,7 @@ impl<B: Backend> Block<B> {
     /// `x += Out(scratch.c)`.
     pub fn add_out(&self, backend: &B, x: &mut B::Matrix, scratch: &mut Scratch<B>) {
         let Scratch { c, y, c8, .. } = scratch;
-        self.out.apply(backend, y, c, c8);
-        backend.add(x, y);
+        backend.gemm_add(x, y, self.out.operand(backend, c, c8), &self.out.linear);
     }
 
     /// `scratch.h = norm(x)`: the input of [`Role::Up`], as floats.
@@ -232,8 +231,7 @@ impl<B: Backend> Block<B> {
     pub fn add_down(&self, backend: &B, x: &mut B::Matrix, scratch: &mut Scratch<B>) {
         let FeedForward::Dense { down, .. } = &self.feed_forward;
         let Scratch { f, y, f8, .. } = scratch;
-        down.apply(backend, y, f, f8);
-        backend.add(x, y);
+        backend.gemm_add(x, y, down.operand(backend, f, f8), &down.linear);
     }
 
     /// The block's description.
@@ -314,18 +312,6 @@ impl<B: Backend> Projection<B> {
         })
     }
 
-    /// `out = linear(x)`, through `a8` when the weights are integers.
-    pub fn apply(&self, backend: &B, out: &mut B::Matrix, x: &B::Matrix, a8: &mut B::Quantized) {
-        let input = match self.activations {
-            None => Operand::Float(x),
-            Some(scale) => {
-                backend.quantize(a8, x, scale);
-                Operand::Int8(a8)
-            }
-        };
-        backend.gemm(out, input, &self.linear);
-    }
-
     /// `out = linear(norm(x))`, through `h` or `a8`.
     pub fn apply_normed(
         &self,
@@ -336,6 +322,17 @@ impl<B: Backend> Projection<B> {
         a8: &mut B::Quantized,
     ) {
         backend.gemm(out, self.normed(backend, x, h, a8), &self.linear);
+    }
+
+    /// What the linear takes of `x`: itself, or `a8` when the weights are integers.
+    fn operand<'x>(&self, backend: &B, x: &'x B::Matrix, a8: &'x mut B::Quantized) -> Operand<'x, B> {
+        match self.activations {
+            None => Operand::Float(x),
+            Some(scale) => {
+                backend.quantize(a8, x, scale);
+                Operand::Int8(a8)
+            }
+        }
     }
 
     /// What the linear takes of `norm(x)`: `h`, or `a8` when the weights are integers.

@@ -328,6 +328,7 @@ fn operations() -> Vec<Operation> {
     }));
     for m in [1, 512] {
         operations.push(gated_product((m, n, k)));
+        operations.push(added_product((m, n, k)));
     }
     operations.extend(rows((64, 2_048)));
     for (tokens, context) in [(1, 1_024), (128, 128)] {
@@ -378,6 +379,24 @@ fn gated_product((m, n, k): (usize, usize, usize)) -> Operation {
             Box::new(move || {
                 backend.gemm_gated(&mut out, &mut wide, Operand::Int8(&a), &weights, Activation::Silu);
             })
+        }),
+    }
+}
+
+/// A product that is added to the stream.
+fn added_product((m, n, k): (usize, usize, usize)) -> Operation {
+    Operation {
+        name: "gemm_w4a8_added",
+        shape: format!("{m}x{n}x{k}"),
+        units: m * n * k,
+        unit: "multiply-add",
+        prepare: Box::new(move |backend| {
+            let (a, weights) = (
+                activations(&backend, m, k),
+                backend.pack(w4(n, k)).expect("packs"),
+            );
+            let (mut x, mut y) = (matrix(&backend, m, n), backend.matrix(m, n));
+            Box::new(move || backend.gemm_add(&mut x, &mut y, Operand::Int8(&a), &weights))
         }),
     }
 }

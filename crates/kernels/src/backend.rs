@@ -348,6 +348,18 @@ pub trait Backend: Sized + Send + Sync + 'static {
         self.gemm(wide, a, weights);
         self.gated(out, wide, f);
     }
+    /// `x += a * weights^T`; `y` may be used on the way, and holds nothing that counts afterwards. The same bits as
+    /// [`Self::gemm`] and [`Self::add`].
+    fn gemm_add(
+        &self,
+        x: &mut Self::Matrix,
+        y: &mut Self::Matrix,
+        a: Operand<'_, Self>,
+        weights: &Self::Linear,
+    ) {
+        self.gemm(y, a, weights);
+        self.add(x, y);
+    }
     /// `x = f(x)`.
     fn activate(&self, x: &mut Self::Matrix, f: Activation);
     /// `x += y`.

@@ -86,16 +86,14 @@ impl<'a> Model<'a> {
             b.attention(y, wide, 0..2_048, &self.cache, layer, &params, &step);
             b.quantize(codes, y, ActivationScale::PerToken);
             b.will_read(gate_up);
-            b.gemm(y, Operand::Int8(codes), o);
-            b.add(x, y);
+            b.gemm_add(x, y, Operand::Int8(codes), o);
             b.rms_norm_quantize(codes, y, x, &self.norm, 1e-5, ActivationScale::PerToken);
             b.will_read(down);
             b.gemm(wide, Operand::Int8(codes), gate_up);
             b.gated(act, wide, Activation::Silu);
             b.quantize(codes, act, ActivationScale::PerToken);
             b.will_read(self.layers.get(layer + 1).map_or(&self.head, |next| &next[0]));
-            b.gemm(y, Operand::Int8(codes), down);
-            b.add(x, y);
+            b.gemm_add(x, y, Operand::Int8(codes), down);
         }
         b.gather(y, x, &[tokens as u32 - 1]);
         b.quantize(codes, y, ActivationScale::PerToken);

@@ -517,6 +517,20 @@ impl Backend for CpuBackend {
         }
     }
 
+    fn gemm_add(&self, x: &mut Matrix, y: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) {
+        match (a, &weights.0) {
+            (Operand::Int8(a), Packed::Int(packed)) => {
+                assert_eq!((x.rows, x.columns), (a.rows, packed.n()), "shapes of the terms");
+                let sink = Sink::Added(Shared::new(x.values_mut()));
+                gemm_w4a8::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
+            }
+            (a, _) => {
+                self.gemm(y, a, weights);
+                self.add(x, y);
+            }
+        }
+    }
+
     fn activate(&self, x: &mut Matrix, f: Activation) {
         for_each_chunk(&self.pool, x.values_mut(), CHUNK_ELEMENTS, |_, x| {
             elementwise::activate(self.isa, x, f)

@@ -23,6 +23,8 @@ const GATED_COLUMNS: usize = GATED_PANELS * PANEL;
 pub(crate) enum Sink<'a> {
     /// `D[M,N]`.
     Output(Shared<'a, f32>),
+    /// `D[M,N] += product`, rounded as if the product had been written first.
+    Added(Shared<'a, f32>),
     /// `D[M, N/2] = f(gate) * up`, the gate first among the features.
     Gated(Shared<'a, f32>, Activation),
     /// The sums `[M,N]`.
@@ -44,7 +46,7 @@ impl Sink<'_> {
                 let half = if run % 2 == 0 { 0 } else { num_panels / 2 };
                 half + run / 2 * GATED_PANELS + panel
             }
-            Self::Output(_) | Self::Sums(_) => place,
+            Self::Output(_) | Self::Added(_) | Self::Sums(_) => place,
         }
     }
 }
@@ -58,9 +60,13 @@ impl Task<'_> {
         let scales = &self.a.scales[rows.clone()];
         let columns = places.start * PANEL..(places.end * PANEL).min(n);
         match self.sink {
-            Sink::Output(d) => {
+            Sink::Output(d) | Sink::Added(d) => {
                 let place = (rows.start * n + columns.start, n);
-                epilogue(self.isa, sums, scales, self.weights.channels(columns), d, place);
+                let channels = self.weights.channels(columns);
+                match self.sink {
+                    Sink::Added(_) => added_epilogue(self.isa, sums, scales, channels, d, place),
+                    _ => epilogue(self.isa, sums, scales, channels, d, place),
+                }
             }
             Sink::Gated(d, f) => {
                 let gate = columns.start / 2..columns.end / 2;
@@ -90,11 +96,22 @@ per_isa! {
         channels: (&[f32], &[f32]),
         d: &Shared<'_, f32>,
         place: (usize, usize),
-    ) = epilogue_lanes
+    ) = epilogue_lanes::<false>
+}
+
+per_isa! {
+    /// The same, added to what is there.
+    fn added_epilogue(
+        sums: (&[i32], usize),
+        scales: &[f32],
+        channels: (&[f32], &[f32]),
+        d: &Shared<'_, f32>,
+        place: (usize, usize),
+    ) = epilogue_lanes::<true>
 }
 
 #[inline(always)]
-fn epilogue_lanes(
+fn epilogue_lanes<const ADDED: bool>(
     (acc, acc_stride): (&[i32], usize),
     scales: &[f32],
     (s1, bias): (&[f32], &[f32]),
@@ -105,7 +122,8 @@ fn epilogue_lanes(
         // SAFETY: the calling task alone writes these rows and columns.
         let d = unsafe { row_of(d, start + row * n, s1.len(), n) };
         for (((d, acc), s1), bias) in d.iter_mut().zip(acc).zip(s1).zip(bias) {
-            *d = (*acc as f32 * ta) * s1 + bias;
+            let product = (*acc as f32 * ta) * s1 + bias;
+            *d = if ADDED { *d + product } else { product };
         }
     }
 }

@@ -200,6 +200,43 @@ fn token_of_zeros_gives_the_bias() {
 }
 
 #[test]
+fn a_product_that_adds_gives_the_bits_of_the_product_and_then_the_sum() {
+    let (backends, mut r) = (backends(), Random(9));
+    for (m, n, k) in [
+        (1, 1, 1),
+        (1, 100, 300),
+        (5, 33, 65),
+        (13, 47, 130),
+        (40, 300, 1_100),
+    ] {
+        for how in HOSTILITIES {
+            let w4 = weights(&w4_layer(&mut r, (n, k), GroupSize::Along(32), how));
+            let w8 = LinearWeights::W8(w8_layer(&mut r, (n, k)));
+            let (codes, ta) = activations(&mut r, (m, k), how);
+            let mut before = r.floats(m * n);
+            before[0] = f32::INFINITY;
+            for (layer, backend) in [w4, w8].iter().flat_map(|l| backends.iter().map(move |b| (l, b))) {
+                let packed = backend.pack(layer.clone()).unwrap();
+                let mut expected = before.clone();
+                naive::add(&mut expected, &product(backend, (&packed, k), &codes, &ta).1);
+                let mut a = backend.quantized(m, k);
+                backend.upload_int8(&mut a, &codes, &ta);
+                let (mut x, mut y) = (backend.matrix(m, n), backend.matrix(0, n));
+                backend.upload(&mut x, &before);
+                backend.gemm_add(&mut x, &mut y, Operand::Int8(&a), &packed);
+                let mut got = vec![0.0; m * n];
+                backend.download(&x, 0..m, &mut got);
+                assert_same(
+                    &got,
+                    &expected,
+                    &format!("{m}x{n}x{k} {how:?} on {}", name(backend)),
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn gated_product_equals_the_specification() {
     let (backends, mut r) = (backends(), Random(8));
     // Whole runs of panels (64 features), several tasks, and features that fit neither.

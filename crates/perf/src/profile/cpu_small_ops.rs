@@ -100,13 +100,12 @@ impl<'a> RowOps<'a> {
         layer_s(|| (0..NUM_LAYERS).for_each(|_| self.block()))
     }
 
-    /// What a block runs; the gate is part of the product before it.
+    /// What a block runs; the gate and the sums with the stream are parts of the products before them.
     fn block(&mut self) {
         let backend = self.backend;
         for _ in 0..2 {
             let scale = ActivationScale::PerToken;
             backend.rms_norm_quantize(&mut self.h8, &mut self.h, &self.x, &self.norm, 1e-5, scale);
-            backend.add(&mut self.x, &self.y);
         }
         backend.rope(&mut self.qkv, 0..SIZES.q + SIZES.kv, HEAD_DIM, &self.angles);
         // The output of attention is as wide as what a norm puts out.
