@@ -45,6 +45,7 @@ fn main() {
         attention(&backend, &mut table);
         quantizer(&backend, &mut table);
         rows(&backend, &mut table);
+        added(&backend, &mut table);
         model::model(&backend, &mut table);
     }
     if let Some(path) = options.csv {
@@ -341,6 +342,26 @@ fn rows(backend: &CpuBackend, table: &mut Table) {
         });
         table.row(backend, "rows_add", &shape, elements, "Gel/s", || {
             backend.add(&mut out, &x)
+        });
+    }
+}
+
+/// A product that adds to the stream, and what it replaces.
+fn added(backend: &CpuBackend, table: &mut Table) {
+    for (m, (n, k)) in [(1, LAYERS[1]), (512, LAYERS[1]), (512, LAYERS[3])] {
+        if !table.wants("added_w4a8") && !table.wants("added_then") {
+            return;
+        }
+        let weights = backend.pack(w4(n, k)).expect("packs");
+        let a = quantized(backend, &matrix(backend, m, k));
+        let (mut x, mut y) = (matrix(backend, m, n), backend.matrix(m, n));
+        let (shape, operations) = (format!("{m}x{n}x{k}"), (2 * m * n * k) as f64);
+        table.row(backend, "added_w4a8", &shape, operations, "GOPS", || {
+            backend.gemm_add(&mut x, &mut y, Operand::Int8(&a), &weights);
+        });
+        table.row(backend, "added_then", &shape, operations, "GOPS", || {
+            backend.gemm(&mut y, Operand::Int8(&a), &weights);
+            backend.add(&mut x, &y);
         });
     }
 }
