@@ -54,7 +54,7 @@ impl Row for &[f32] {
 #[inline(always)]
 pub(super) fn quantize_row(row: impl Row, scale: ActivationScale, place: Place<'_>) -> f32 {
     let ta = match scale {
-        ActivationScale::PerToken => abs_max(row) / 127.0,
+        ActivationScale::PerToken => row_abs_max(row) / 127.0,
         ActivationScale::Static(ta) => ta,
     };
     let (ta, inv_scale) = crate::naive::usable_scale(ta);
@@ -121,9 +121,26 @@ pub(super) fn round_to_int8(v: f32) -> i32 {
     ((v + ROUND_MAGIC).to_bits() as i32) - (ROUND_MAGIC.to_bits() as i32)
 }
 
-/// A maximum has no order, so it may wait for four of the last ones at a time.
+/// Of a head: what `row_abs_max` does to bring its maxima together would cost more than it gains.
 #[inline(always)]
-pub(super) fn abs_max(row: impl Row) -> f32 {
+pub(super) fn abs_max(x: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; LANES];
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            let v = chunk[lane].abs();
+            lanes[lane] = if v > lanes[lane] { v } else { lanes[lane] };
+        }
+    }
+    for (lane, v) in lanes.iter_mut().zip(rest) {
+        *lane = if v.abs() > *lane { v.abs() } else { *lane };
+    }
+    max_lanes(lanes)
+}
+
+/// Of a row of a model: a maximum has no order, so this waits for four of the last ones at a time.
+#[inline(always)]
+fn row_abs_max(row: impl Row) -> f32 {
     const RUN: usize = 4 * LANES;
     let mut maxima = [0.0f32; RUN];
     let whole = row.len() / RUN * RUN;
