@@ -331,10 +331,11 @@ pub(super) fn pack_rows(
 mod tests {
     use super::*;
     use crate::cpu::available;
+    use crate::cpu::marks::between_marks;
 
     #[test]
     fn outputs_are_written_completely_and_nothing_beside_them() {
-        let (pool, margin, mark) = (Pool::new(2), 97, -12_345.5);
+        let pool = Pool::new(2);
         for isa in available() {
             for (m, n, k) in [
                 (1, 1, 1),
@@ -348,21 +349,9 @@ mod tests {
                 let layer = weights.expect("valid layer");
                 let mut packed = PackedFloat::empty_for((n, k), &layer).expect("fits");
                 packed.put(isa, &pool, 0, &layer);
-                let mut buffer = vec![mark; m * n + 2 * margin];
-                gemm(
-                    isa,
-                    &pool,
-                    &vec![2.0; m * k],
-                    &packed,
-                    &mut buffer[margin..margin + m * n],
-                );
-                let (before, rest) = buffer.split_at(margin);
-                let (d, after) = rest.split_at(m * n);
-                assert!(
-                    before.iter().chain(after).all(|v| *v == mark),
-                    "{} wrote beside {m}x{n}",
-                    isa.name()
-                );
+                let d = between_marks(m * n, &format!("{m}x{n} on {}", isa.name()), |d| {
+                    gemm(isa, &pool, &vec![2.0; m * k], &packed, d);
+                });
                 assert!(
                     d.iter().all(|v| *v == 2.0 * k as f32),
                     "{} {m}x{n}x{k}",

@@ -33,6 +33,8 @@ mod gemm_w4a8_tile;
 mod gram;
 mod interleave;
 mod isa;
+#[cfg(test)]
+mod marks;
 mod norm;
 mod norm_quantize;
 mod pool;

@@ -2,40 +2,12 @@
 
 use super::*;
 use crate::cpu::available;
+use crate::cpu::marks::between_marks;
 
 fn packed_w8(layer: &Int8Linear) -> PackedInt {
     let mut packed = PackedInt::empty_w8((layer.n(), layer.k())).expect("fits");
     packed.put_w8(&Pool::new(1), 0, layer);
     packed
-}
-
-/// A product written into the middle of a buffer of marks.
-fn between_marks(isa: Isa, (m, n, k): (usize, usize, usize), weights: &PackedInt) -> Vec<f32> {
-    let (pool, margin, mark) = (Pool::new(2), 97, -12_345.5);
-    let mut a = Quantized::new(isa, m, k);
-    a.upload(&vec![3; m * k], &vec![0.5; m]);
-    let mut buffer = vec![mark; m * n + 2 * margin];
-    gemm(
-        isa,
-        &pool,
-        &a,
-        weights,
-        None,
-        &Sink::Output(Shared::new(&mut buffer[margin..margin + m * n])),
-    );
-    let (before, rest) = buffer.split_at(margin);
-    let (d, after) = rest.split_at(m * n);
-    assert!(
-        before.iter().chain(after).all(|v| *v == mark),
-        "{} wrote beside {m}x{n}",
-        isa.name()
-    );
-    assert!(
-        d.iter().all(|v| *v != mark),
-        "{} left holes in {m}x{n}",
-        isa.name()
-    );
-    d.to_vec()
 }
 
 #[test]
@@ -71,7 +43,13 @@ fn outputs_are_written_completely_and_nothing_beside_them() {
         for (m, n, k) in [(1, 1, 1), (5, 17, 40), (9, 33, 33), (13, 47, 600), (25, 16, 31)] {
             let layer = Int8Linear::new((n, k), vec![2; n * k], vec![1.0; n], None, None);
             let packed = packed_w8(&layer.expect("valid layer"));
-            let d = between_marks(isa, (m, n, k), &packed);
+            let mut a = Quantized::new(isa, m, k);
+            a.upload(&vec![3; m * k], &vec![0.5; m]);
+            let pool = Pool::new(2);
+            let d = between_marks(m * n, &format!("{m}x{n} on {}", isa.name()), |d| {
+                let sink = Sink::Output(Shared::new(d));
+                gemm(isa, &pool, &a, &packed, None, &sink);
+            });
             assert!(
                 d.iter().all(|v| *v == 3.0 * k as f32),
                 "{} {m}x{n}x{k}",
