@@ -16,9 +16,9 @@ use super::tensor::AVX2_TILE_ROWS;
 const LINES_PER_WIDENING: usize = K_STEP / W4_LINE_K;
 
 /// # Safety
-/// As for `gemm_w4a8_tile::w4`, one panel; at most [`AVX2_TILE_ROWS`] tokens, which lie side by side.
+/// As for `gemm_w4a8_tile::w4`; at most [`AVX2_TILE_ROWS`] tokens, which lie side by side.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn w4(tile: &W4Tile, rows: usize) {
+pub(super) unsafe fn w4(tile: &W4Tile, rows: usize, panels: usize) {
     let short_sums = tile.lines_per_group * W4_LINE_K * 127 <= i16::MAX as usize;
     // SAFETY: passed on.
     unsafe {
@@ -34,12 +34,14 @@ pub(super) unsafe fn w4(tile: &W4Tile, rows: usize) {
                 .into_iter()
                 .for_each(|half| w4_tile::<3, 1, false>(tile, half)),
             (2, _) => w4_tile::<2, 2, false>(tile, 0),
+            // One token streams memory: two panels at once are more streams, and broadcasts shared.
+            _ if panels == 2 => w4_tile::<1, 4, false>(tile, 0),
             _ => w4_tile::<1, 2, false>(tile, 0),
         }
     }
 }
 
-/// `ROWS` tokens times `HALVES` halves (8 rows of N) of a panel, from half `from` on. `SHORT`: sums of a group's codes
+/// `ROWS` tokens times `HALVES` halves (8 rows of N) of one panel or two, from half `from` on. `SHORT`: sums of a group's codes
 /// fit i16, and one `madd` takes a zero point out instead of a `mullo` of twice the cost.
 #[inline(never)] // Its registers are all it needs.
 #[target_feature(enable = "avx2,fma")]
@@ -51,7 +53,10 @@ unsafe fn w4_tile<const ROWS: usize, const HALVES: usize, const SHORT: bool>(til
         for half in 0..HALVES {
             // SAFETY: 32 bytes of scales and zero points for each group, a sum for each token and group.
             unsafe {
-                let scales = tile.groups.add(group * GROUP_BYTES + 8 * (from + half));
+                let (panel, rows) = ((from + half) / 2, 8 * ((from + half) % 2));
+                let scales = tile
+                    .groups
+                    .add((panel * tile.num_groups + group) * GROUP_BYTES + rows);
                 let s2 = _mm256_cvtepu8_epi32(_mm_loadl_epi64(scales.cast()));
                 let zero = _mm256_cvtepu8_epi32(_mm_loadl_epi64(scales.add(PANEL).cast()));
                 // s2 in both i16 halves of its lane; its product with a zero point, at most 127 * 15, in the lower.
@@ -106,12 +111,17 @@ unsafe fn four_lines<const ROWS: usize, const HALVES: usize>(
     let nibble = _mm256_set1_epi8(15);
     let mut sums = [[_mm256_setzero_si256(); HALVES]; ROWS];
     for line in first..first + LINES_PER_WIDENING {
+        let ahead = match HALVES {
+            4 => tile.ahead(line, 2),
+            _ => PREFETCH_BYTES,
+        };
         for half in 0..HALVES {
             // SAFETY: the line is inside the panel; a prefetch may point anywhere.
             let packed = unsafe {
-                let q = tile.q.add(line * LINE + 32 * (from + half));
-                if half == 0 {
-                    _mm_prefetch::<_MM_HINT_T0>(q.wrapping_add(PREFETCH_BYTES).cast());
+                let (panel, bytes) = ((from + half) / 2, 32 * ((from + half) % 2));
+                let q = tile.q.add(panel * tile.panel_bytes + line * LINE + bytes);
+                if half % 2 == 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(q.wrapping_add(ahead).cast());
                 }
                 _mm256_loadu_si256(q.cast())
             };
@@ -172,8 +182,15 @@ unsafe fn w8_tile<const ROWS: usize>(tile: &W8Tile, row: usize) {
     }
     for line in 0..tile.lines {
         for half in 0..2 {
-            // SAFETY: the line is inside the panel.
-            let w = unsafe { _mm256_loadu_si256(tile.w.add(line * LINE + half * 32).cast()) };
+            // SAFETY: the line is inside the panel; a prefetch may point anywhere.
+            let w = unsafe {
+                let w = tile.w.add(line * LINE + half * 32);
+                // Few tokens come straight from memory.
+                if ROWS <= 2 && half == 0 {
+                    _mm_prefetch::<_MM_HINT_T0>(w.wrapping_add(PREFETCH_BYTES).cast());
+                }
+                _mm256_loadu_si256(w.cast())
+            };
             let w = _mm256_xor_si256(w, offset);
             let magnitude = _mm256_abs_epi8(w);
             for (m, acc) in acc.iter_mut().enumerate() {

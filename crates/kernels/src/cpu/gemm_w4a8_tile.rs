@@ -199,7 +199,7 @@ pub(super) fn w8_shape(isa: Isa) -> (usize, usize) {
 pub(super) fn w4_panels(isa: Isa, rows: usize) -> usize {
     match (isa, rows) {
         (Isa::Avx512Vnni | Isa::Amx, ..=2) => 4,
-        (Isa::Avx512Vnni | Isa::Amx, ..=4) => 2,
+        (Isa::Avx512Vnni | Isa::Amx, ..=4) | (Isa::AvxVnni | Isa::Avx2, ..=1) => 2,
         _ => 1,
     }
 }
@@ -216,9 +216,9 @@ pub(super) unsafe fn w4(isa: Isa, tile: &W4Tile, rows: usize, panels: usize) {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni | Isa::Amx => avx512vnni::w4(tile, rows, panels),
             #[cfg(target_arch = "x86_64")]
-            Isa::AvxVnni => avxvnni::w4(tile, rows),
+            Isa::AvxVnni => avxvnni::w4(tile, rows, panels),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::w4(tile, rows),
+            Isa::Avx2 => avx2::w4(tile, rows, panels),
             _ => portable::w4(tile, rows),
         }
     }
