@@ -52,7 +52,7 @@ unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: &W4Tile, panel: 
     // Where high nibbles are summed: apart from the low ones, or in the same registers.
     let apart = usize::from(ROWS <= 2);
     for group in 0..tile.num_groups {
-        let mut dots = [[[[_mm256_setzero_si256(); 2]; PANELS]; ROWS]; 2];
+        let mut dots = [[[[_mm256_setzero_si256(); 2]; PANELS]; 2]; ROWS];
         for line in group_lines(group, tile.lines_per_group, tile.lines) {
             let ahead = tile.ahead(line, PANELS);
             for (panel, half) in HALVES.into_iter().take(2 * PANELS) {
@@ -66,7 +66,7 @@ unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: &W4Tile, panel: 
                 };
                 let low = _mm256_and_si256(packed, nibble);
                 let high = _mm256_and_si256(_mm256_srli_epi16::<4>(packed), nibble);
-                for m in 0..ROWS {
+                for (m, dots) in dots.iter_mut().enumerate() {
                     // SAFETY: 8 codes of token m at this line.
                     let (first, second) = unsafe {
                         let a = tile.a.add(2 * line * tile.a_step + 4 * m);
@@ -75,9 +75,9 @@ unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: &W4Tile, panel: 
                             a.add(tile.a_step).cast::<i32>().read_unaligned(),
                         )
                     };
-                    let dot = &mut dots[0][m][panel][half];
+                    let dot = &mut dots[0][panel][half];
                     *dot = _mm256_dpbusd_avx_epi32(*dot, low, _mm256_set1_epi32(first));
-                    let dot = &mut dots[apart][m][panel][half];
+                    let dot = &mut dots[apart][panel][half];
                     *dot = _mm256_dpbusd_avx_epi32(*dot, high, _mm256_set1_epi32(second));
                 }
             }
@@ -97,7 +97,7 @@ unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: &W4Tile, panel: 
                 // SAFETY: a sum for each token and group.
                 let sum = unsafe { *tile.group_sums.add(m * tile.num_groups + group) };
                 // Zero where high nibbles are in the first.
-                let dot = _mm256_add_epi32(dots[0][m][panel][half], dots[1][m][panel][half]);
+                let dot = _mm256_add_epi32(dots[m][0][panel][half], dots[m][1][panel][half]);
                 let centred = _mm256_sub_epi32(dot, _mm256_mullo_epi32(zero, _mm256_set1_epi32(sum)));
                 let acc = &mut acc[m][panel][half];
                 *acc = _mm256_add_epi32(*acc, _mm256_mullo_epi32(s2, centred));
