@@ -12,7 +12,7 @@ bench-ops:
 
 # Instructions of every hot operation under valgrind, beside the recorded ones.
 count-ops:
-    cargo run --release -p dualgrain-kernels --example count_ops -- --check bench/record/2026-11-22_callgrind_avx2.csv
+    cargo run --release -p dualgrain-kernels --example count_ops -- --check bench/record/2026-11-23_callgrind_avx2.csv
 
 # The bars that take minutes: perplexities of the trained models in ../shared over the whole WikiText-2 test set.
 bars:
