@@ -277,7 +277,9 @@ pub(crate) fn meant<'a>(got: &str, known: impl Iterator<Item = &'a str>) -> Stri
 
 /// "did you mean ...? ", where there is anything that could be meant.
 pub(crate) fn question(got: &str, known: &[&str]) -> String {
-    let nearest = known.iter().min_by_key(|name| strsim::levenshtein(name, got));
+    // A beginning is meant before a name that is as short.
+    let distance = |name: &&&str| (!name.starts_with(got), strsim::levenshtein(name, got));
+    let nearest = known.iter().min_by_key(distance);
     nearest.map_or(String::new(), |name| format!("did you mean {name}? "))
 }
 

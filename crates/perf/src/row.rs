@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::LONGEST_SIDE;
+use crate::work::peak;
+use crate::{LONGEST_SIDE, Machine, Operands, Product};
 
 /// Which operands are stored transposed. The first letter is A's, the second B's; the project's own products are `NT`:
 /// `A[M,K]` row by row times `B[N,K]` row by row.
@@ -66,6 +67,8 @@ pub enum Mark {
 /// What a configuration's numbers may be at most: far beyond any kernel's.
 const MOST_SIZE: f64 = 65_536.0;
 const MOST_COUNT: f64 = 4_294_967_296.0;
+/// Times a machine's measured peak that a row may state: a peak can have been measured in a bad moment.
+const RATES_OF_PEAK: f64 = 10.0;
 /// What a measurement may be, least and most.
 const SECONDS: (f64, f64) = (1e-9, 1e5);
 const WATTS: (f64, f64) = (1e-3, 1e5);
@@ -226,6 +229,24 @@ impl Row {
                 "neither checked and timed (verified, time_s) nor marked with the reason why not (mark)"
                     .to_owned(),
             ),
+        }
+    }
+
+    /// Refuses a time in which the machine that measured cannot have done it.
+    ///
+    /// # Errors
+    /// What the row says, and what the machine can.
+    pub fn check_rate(&self, machine: &Machine) -> Result<(), String> {
+        let (Some(time_s), Ok(operands)) = (self.time_s, Operands::of_kernel(&self.kernel)) else {
+            return Ok(());
+        };
+        let rate = Product::of_row(self).ops() / time_s;
+        let most = RATES_OF_PEAK * peak(operands.unit, machine);
+        match rate <= most {
+            true => Ok(()),
+            false => Err(format!(
+                "time_s is {time_s:e}: {rate:.3e} operations a second, expected at most {most:.3e}"
+            )),
         }
     }
 

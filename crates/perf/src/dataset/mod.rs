@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
 
-use crate::{Manifest, OLDEST_PROTOCOL, PROTOCOL, PerfError, Row, alike};
+use crate::{Machine, Manifest, OLDEST_PROTOCOL, PROTOCOL, PerfError, Row, alike};
 
 pub use writer::RowWriter;
 pub(crate) use writer::check_vacant;
@@ -56,7 +56,7 @@ impl Dataset {
                 std::io::Error::new(std::io::ErrorKind::NotFound, "no rows.csv or rows.csv.gz in it");
             return Err(PerfError::io(folder)(absent));
         }
-        let rows = read_rows(&files)?.rows;
+        let rows = read_rows(&files, &manifest.machine)?.rows;
         Ok(Self { manifest, rows })
     }
 
@@ -137,19 +137,25 @@ fn holds_measurements(folder: &Path) -> bool {
     !files_of_rows(folder).is_empty() || folder.join(MANIFEST).is_file()
 }
 
-fn read_rows(files: &[PathBuf]) -> Result<Configurations, PerfError> {
+/// The rows of files that were measured on `machine`.
+fn read_rows(files: &[PathBuf], machine: &Machine) -> Result<Configurations, PerfError> {
     let mut all = Configurations::default();
     for path in files {
         let file = BufReader::new(File::open(path).map_err(PerfError::io(path))?);
         match path.ends_with(ROWS_COMPRESSED) {
-            true => read_file(path, GzDecoder::new(file), &mut all)?,
-            false => read_file(path, file, &mut all)?,
+            true => read_file(path, GzDecoder::new(file), machine, &mut all)?,
+            false => read_file(path, file, machine, &mut all)?,
         }
     }
     Ok(all)
 }
 
-fn read_file(path: &Path, text: impl Read, all: &mut Configurations) -> Result<(), PerfError> {
+fn read_file(
+    path: &Path,
+    text: impl Read,
+    machine: &Machine,
+    all: &mut Configurations,
+) -> Result<(), PerfError> {
     let mut csv = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(text);
     let columns = csv.headers().map_err(|error| corrupt(path, &error))?.clone();
     check_columns(path, &columns)?;
@@ -158,7 +164,8 @@ fn read_file(path: &Path, text: impl Read, all: &mut Configurations) -> Result<(
         let row: Row = record
             .deserialize(Some(&columns))
             .map_err(|error| corrupt(path, &error))?;
-        row.check().map_err(|what| PerfError::CorruptRow {
+        let checked = row.check().and_then(|()| row.check_rate(machine));
+        checked.map_err(|what| PerfError::CorruptRow {
             path: path.to_owned(),
             line: record.position().map_or(0, csv::Position::line),
             what,

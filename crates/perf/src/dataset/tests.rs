@@ -265,3 +265,23 @@ fn another_machine_and_a_corrupt_row_are_refused_in_words() {
     let error = Dataset::read(folder.path()).unwrap_err();
     assert!(error.to_string().contains("line 2"), "{error}");
 }
+
+#[test]
+fn time_in_which_the_machine_cannot_have_done_it_is_refused_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
+    let wrong = Row {
+        time_s: Some(1e-9),
+        time_q1_s: Some(1e-9),
+        time_q3_s: Some(1e-9),
+        ..row(2)
+    };
+    writer.append(&row(1)).unwrap();
+    writer.append(&wrong).unwrap();
+    drop(writer);
+    let said = Dataset::read(folder.path()).unwrap_err().to_string();
+    assert!(
+        said.contains("line 3") && said.contains("operations a second, expected at most"),
+        "{said}"
+    );
+}

@@ -47,7 +47,7 @@ impl RowWriter {
         if path.is_file() {
             cut_torn_line(&path)?;
         }
-        Self::append_to(folder, read_rows(&files_of_rows(folder))?)
+        Self::append_to(folder, read_rows(&files_of_rows(folder), &earlier.machine)?)
     }
 
     fn append_to(folder: &Path, held: Configurations) -> Result<Self, PerfError> {
