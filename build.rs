@@ -4,7 +4,8 @@ use std::process::Command;
 
 fn main() {
     println!("cargo:rerun-if-env-changed=DUALGRAIN_REVISION");
-    // Both change with every commit and checkout; where they are not, the answer can not change either.
+    // Both change with every commit and checkout. An edit since then does not ask again, so `-dirty` may be missing: records
+    // are made of committed sources.
     for file in [".git/HEAD", ".git/logs/HEAD"] {
         if std::path::Path::new(file).exists() {
             println!("cargo:rerun-if-changed={file}");

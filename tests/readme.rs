@@ -60,17 +60,16 @@ fn the_commands_of_the_readme_work() {
     }
 }
 
-/// An empty folder in which `models/llama-tiny` is the bundled model.
+/// An empty folder with what README's commands read: the bundled model and the H200's measured set.
 fn scratch(root: &Path) -> PathBuf {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
     let _ = std::fs::remove_dir_all(&scratch);
-    let model = scratch.join("models/llama-tiny");
-    std::fs::create_dir_all(&model).unwrap();
-    for entry in std::fs::read_dir(root.join("models/llama-tiny"))
-        .unwrap()
-        .map(Result::unwrap)
-    {
-        std::fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
+    for folder in ["models/llama-tiny", "bench/data/h200"] {
+        let copy = scratch.join(folder);
+        std::fs::create_dir_all(&copy).unwrap();
+        for entry in std::fs::read_dir(root.join(folder)).unwrap().map(Result::unwrap) {
+            std::fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
+        }
     }
     scratch
 }

@@ -219,14 +219,15 @@ fn rows_ahead(rows: usize, is_last: bool) -> usize {
     }
 }
 
-/// Asks for a line that will be written; any address may be named.
+/// Asks for a line that will be written; any address may be named. It is the ordinary prefetch: `prefetchw` is not among what a
+/// compiler may assume of x86-64.
 #[inline(always)]
 fn prefetch_to_write<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch may point anywhere; where the processor does not know this one, it does nothing.
+    // SAFETY: a prefetch may point anywhere.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_ET0>(address.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = address;

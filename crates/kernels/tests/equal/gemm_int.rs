@@ -86,7 +86,7 @@ fn w4a8_equals_the_specification_on_every_instruction_set() {
                 check_w4(
                     &mut r,
                     &backends,
-                    (m, ns[r_index(m, how)], ks[r_index(3 * m, how)]),
+                    (m, ns[spread(m, how, ns.len())], ks[spread(3 * m, how, ks.len())]),
                     size,
                     how,
                 );
@@ -101,8 +101,32 @@ fn w4a8_equals_the_specification_on_every_instruction_set() {
 }
 
 /// Spreads the small lists over the cases.
-fn r_index(m: usize, how: Hostility) -> usize {
-    (m + 3 * HOSTILITIES.iter().position(|h| *h == how).unwrap()) % 11
+fn spread(m: usize, how: Hostility, len: usize) -> usize {
+    (m + 3 * HOSTILITIES.iter().position(|h| *h == how).unwrap()) % len
+}
+
+#[test]
+fn few_tokens_meet_odd_and_even_numbers_of_panels_in_every_grouping() {
+    let (backends, mut r) = (backends(), Random(7));
+    for m in 1..=4 {
+        for n in [16, 32, 48, 64, 80, 97] {
+            for k in [130, 385, 520] {
+                for size in [32, 64, 128]
+                    .map(GroupSize::Along)
+                    .into_iter()
+                    .chain([GroupSize::WholeRow])
+                {
+                    check_w4(
+                        &mut r,
+                        &backends,
+                        (m, n, k),
+                        size,
+                        HOSTILITIES[(m + n + k) % HOSTILITIES.len()],
+                    );
+                }
+            }
+        }
+    }
 }
 
 #[test]
