@@ -5,34 +5,58 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
+/// A file's header and the fields of its lines.
+pub struct Columns<'t> {
+    /// What the columns are called.
+    pub header: Vec<&'t str>,
+    /// Of each line as many fields as there are columns.
+    pub rows: Vec<Vec<&'t str>>,
+}
+
+impl<'t> Columns<'t> {
+    /// Cuts a text into fields.
+    pub fn parse(text: &'t str) -> Result<Self> {
+        let mut lines = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+        let header: Vec<&str> = lines.next().context("the file is empty")?.split(',').collect();
+        let fields = |line: &'t str| {
+            let fields: Vec<&str> = line.split(',').collect();
+            ensure!(
+                fields.len() == header.len(),
+                "{line}: expected {} fields",
+                header.len()
+            );
+            Ok(fields)
+        };
+        let rows = lines.map(fields).collect::<Result<_>>()?;
+        Ok(Self { header, rows })
+    }
+
+    /// Which column a name is.
+    pub fn place(&self, name: &str) -> Result<usize> {
+        let found = self.header.iter().position(|column| *column == name);
+        found.with_context(|| format!("there is no column {name}"))
+    }
+}
+
 /// The fields of `names` in each line of a file.
 pub fn read<const N: usize>(path: &Path, names: [&str; N]) -> Result<Vec<[String; N]>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    parse(&text, names).with_context(|| path.display().to_string())
+    named(&text, names).with_context(|| path.display().to_string())
 }
 
-fn parse<const N: usize>(text: &str, names: [&str; N]) -> Result<Vec<[String; N]>> {
-    let mut lines = text
-        .lines()
-        .filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-    let header: Vec<&str> = lines.next().context("the file is empty")?.split(',').collect();
+fn named<const N: usize>(text: &str, names: [&str; N]) -> Result<Vec<[String; N]>> {
+    let columns = Columns::parse(text)?;
     let mut places = [0; N];
     for (place, name) in places.iter_mut().zip(names) {
-        let found = header.iter().position(|column| *column == name);
-        *place = found.with_context(|| format!("there is no column {name}"))?;
+        *place = columns.place(name)?;
     }
-    let mut rows = Vec::new();
-    for line in lines {
-        let fields: Vec<&str> = line.split(',').collect();
-        ensure!(
-            fields.len() == header.len(),
-            "{line}: expected {} fields",
-            header.len()
-        );
-        rows.push(places.map(|place| fields[place].to_owned()));
-    }
-    ensure!(!rows.is_empty(), "there are no lines behind the header");
-    Ok(rows)
+    ensure!(!columns.rows.is_empty(), "there are no lines behind the header");
+    let rows = columns.rows.iter();
+    Ok(rows
+        .map(|fields| places.map(|place| fields[place].to_owned()))
+        .collect())
 }
 
 #[cfg(test)]
@@ -42,12 +66,12 @@ mod tests {
     #[test]
     fn columns_are_found_by_name_and_what_is_missing_is_said() {
         let text = "# words\nb,a,c\n1,2,3\n\n4,5,6\n";
-        let rows = parse(text, ["a", "b"]).unwrap();
+        let rows = named(text, ["a", "b"]).unwrap();
         assert_eq!(
             rows,
             [["2".to_owned(), "1".to_owned()], ["5".to_owned(), "4".to_owned()]]
         );
-        let said = |text: &str| parse(text, ["a", "b"]).unwrap_err().to_string();
+        let said = |text: &str| named(text, ["a", "b"]).unwrap_err().to_string();
         assert!(said("").contains("empty"));
         assert!(said("a,c\n1,2\n").contains("no column b"));
         assert!(said("a,b\n").contains("no lines"));

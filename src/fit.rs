@@ -20,7 +20,10 @@ const GLANCE: Duration = Duration::from_millis(50);
 
 /// Fits and prints.
 pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
-    let how = fit_options(options, common);
+    let how = FitOptions {
+        seed: options.seed,
+        ..self::options(common)
+    };
     if let Some(path) = &options.paper_log {
         let judged = paper::judge(&paper::read(path)?, &how)?;
         return terminal.result(&judged.scores, &paper_text(&judged));
@@ -67,15 +70,14 @@ fn check_writable(out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn fit_options(options: &Fit, common: &Common) -> FitOptions {
-    let mut how = FitOptions {
-        seed: options.seed,
-        ..FitOptions::default()
+/// How to fit on as many threads as the command line says.
+pub fn options(common: &Common) -> FitOptions {
+    let usual = FitOptions::default();
+    let threads = match common.threads {
+        0 => usual.threads,
+        threads => threads,
     };
-    if common.threads > 0 {
-        how.threads = common.threads;
-    }
-    how
+    FitOptions { threads, ..usual }
 }
 
 /// What held-out folds of a set predict, with progress: each fold learns the set anew.

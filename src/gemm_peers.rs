@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
+use crate::columns::Columns;
 use crate::terminal::table;
 
 /// The column everything is divided by.
@@ -39,31 +40,22 @@ impl Peers {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let mut lines = text.lines().filter(|line| !line.starts_with('#'));
-        let header: Vec<&str> = lines.next().context("the file is empty")?.split(',').collect();
-        let place = |name: &str| {
-            let found = header.iter().position(|column| *column == name);
-            found.with_context(|| format!("there is no column {name}"))
-        };
-        let (shape, m) = (place("shape")?, place("m")?);
-        place(BRIDGE)?;
+        let file = Columns::parse(text)?;
+        let (shape, m) = (file.place("shape")?, file.place("m")?);
+        file.place(BRIDGE)?;
         let mut cells = BTreeMap::new();
-        for line in lines {
-            let fields: Vec<&str> = line.split(',').collect();
-            ensure!(
-                fields.len() == header.len(),
-                "{line}: expected {} fields",
-                header.len()
-            );
+        for fields in &file.rows {
             // A kernel that does not run a shape has an empty cell.
-            let times = header.iter().zip(&fields).filter_map(|(column, field)| {
+            let times = file.header.iter().zip(fields).filter_map(|(column, field)| {
                 let micros: f64 = field.parse().ok()?;
                 (column.ends_with("_us") && micros > 0.0).then(|| ((*column).to_owned(), micros * 1e-6))
             });
-            let tokens: usize = fields[m].parse().with_context(|| format!("{line}: m"))?;
+            let tokens: usize = fields[m]
+                .parse()
+                .with_context(|| format!("{}: m", fields.join(",")))?;
             cells.insert((fields[shape].to_owned(), tokens), times.collect());
         }
-        let others = header.iter().filter(|c| c.ends_with("_us") && **c != BRIDGE);
+        let others = file.header.iter().filter(|c| c.ends_with("_us") && **c != BRIDGE);
         Ok(Self {
             columns: others.map(|column| (*column).to_owned()).collect(),
             cells,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use dualgrain_perf::report::{Choice, Findings, Summary, page};
 use dualgrain_perf::select::regrets;
-use dualgrain_perf::{By, Dataset, FitOptions, HeldOut, Machine, Model};
+use dualgrain_perf::{By, Dataset, HeldOut, Machine, Model};
 use serde::Serialize;
 
 use crate::arguments::Common;
@@ -105,10 +105,7 @@ struct Learned {
 
 /// Fits the set for what the page shows of predictions. A set that teaches nothing is still drawn.
 fn learn(data: &Dataset, fit: bool, common: &Common, terminal: &Terminal) -> Learned {
-    let mut how = FitOptions::default();
-    if common.threads > 0 {
-        how.threads = common.threads;
-    }
+    let how = crate::fit::options(common);
     let held_out = match crate::fit::held_out(data, &how, terminal) {
         Ok(held_out) => held_out,
         Err(error) => {

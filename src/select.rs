@@ -120,14 +120,11 @@ fn text(choice: &Choice<'_>) -> String {
 /// What choosing by held-out predictions loses, beside the hand-written cost function where there is one.
 fn regret(options: &Select, common: &Common, terminal: &Terminal) -> Result<()> {
     let data = Dataset::read_all(&options.regret)?;
-    let mut how = FitOptions {
+    let how = FitOptions {
         folds: FOLDS,
         seed: options.seed,
-        ..FitOptions::default()
+        ..crate::fit::options(common)
     };
-    if common.threads > 0 {
-        how.threads = common.threads;
-    }
     let (kernel, by) = (&options.run.kernel, by(options.by));
     let held = crate::fit::held_out(&data, &how, terminal)?;
     let all = learned(&data, &held, kernel, by)?;
