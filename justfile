@@ -8,11 +8,11 @@ test:
 
 # Times every kernel against its naive twin's result.
 bench-ops:
-    cargo run --release -p dualgrain-kernels --example bench_ops
+    cargo run --release -p dualgrain-cpu --example bench_ops
 
 # Instructions of every hot operation under valgrind, beside the recorded ones.
 count-ops:
-    cargo run --release -p dualgrain-kernels --example count_ops -- --check bench/record/2026-11-23_callgrind_avx2.csv
+    cargo run --release -p dualgrain-cpu --example count_ops -- --check bench/record/2026-11-23_callgrind_avx2.csv
 
 # The bars that take minutes: perplexities of the trained models in ../shared over the whole WikiText-2 test set.
 bars:
@@ -20,10 +20,10 @@ bars:
 
 # On a machine with a Hopper card: every kernel compiled, hostile cases compared with the specification, products timed.
 gpu csv="h200_gemm.csv":
-    DUALGRAIN_REQUIRE_NVRTC=1 cargo test --release -p dualgrain-kernels --test cuda_compile
-    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-kernels --test cuda_gemm -- --cases 12000
-    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-kernels --test cuda_float_scales
-    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-kernels --test cuda_quantize -- --times
+    DUALGRAIN_REQUIRE_NVRTC=1 cargo test --release -p dualgrain-cuda --test cuda_compile
+    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-cuda --test cuda_gemm -- --cases 12000
+    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-cuda --test cuda_float_scales
+    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-cuda --test cuda_quantize -- --times
     cargo run --release -- bench gemm --against cublas-bf16,cublas-int8 --csv {{csv}}
 
 # There too: some of the same cases under NVIDIA's compute-sanitizer, which takes minutes for each tool.
@@ -32,5 +32,5 @@ sanitize:
     just sanitize-with racecheck 7
 
 sanitize-with tool cases:
-    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-kernels --test cuda_gemm --test cuda_float_scales --test cuda_quantize \
+    DUALGRAIN_REQUIRE_GPU=1 cargo test --release -p dualgrain-cuda --test cuda_gemm --test cuda_float_scales --test cuda_quantize \
         --config 'target."cfg(all())".runner = "compute-sanitizer --tool {{tool}} --error-exitcode 1"' -- --cases {{cases}}

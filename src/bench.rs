@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use dualgrain_cpu::CpuBackend;
+use dualgrain_device::Backend;
 use dualgrain_engine::{Model, ModelConfig};
-use dualgrain_kernels::Backend;
-use dualgrain_kernels::cpu::CpuBackend;
 
 use crate::arguments::{Bench, BenchGemm, BenchProduct, Common};
 use crate::bench_report::{Machine, Report};

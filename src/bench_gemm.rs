@@ -13,12 +13,12 @@ use crate::gemm_shapes::Shape;
 use crate::revision::REVISION;
 use crate::terminal::Terminal;
 use anyhow::{Context, Result, ensure};
-use dualgrain_format::GemmShape;
-use dualgrain_kernels::cuda::{
+use dualgrain_cuda::{
     Analytic, Buffer, CublasBf16, CublasLtInt8, CudaError, Device, Gemm, GemmConfig, GemmProblem,
     GroupLength, Jit, Output, driver_version, enumerate, read_bytes_per_s, rotation_copies, select,
     stand_ins, times_s,
 };
+use dualgrain_format::GemmShape;
 use dualgrain_perf::selection::Learned;
 use dualgrain_perf::{By, Model};
 
@@ -255,7 +255,7 @@ impl Bench<'_> {
         operands: &Operands,
         rivals: (Option<f64>, Option<f64>),
     ) -> Row {
-        use dualgrain_kernels::cuda::Cost as _;
+        use dualgrain_cuda::Cost as _;
         let GemmShape { m, n, k } = problem.shape;
         let time_s = times[times.len() / 2];
         let tops = tops(m, n, k, time_s);

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use dualgrain_cpu::CpuBackend;
+use dualgrain_device::Backend;
 use dualgrain_engine::{Model, ModelConfig, Product, Session, SessionLimits, products};
-use dualgrain_kernels::Backend;
-use dualgrain_kernels::cpu::CpuBackend;
 use serde::{Serialize, Serializer};
 
 use crate::machine;

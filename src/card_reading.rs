@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dualgrain_kernels::cuda::{Card, CudaError, DeviceInfo, Nvml, throttle_words};
+use dualgrain_cuda::{Card, CudaError, DeviceInfo, Nvml, throttle_words};
 use serde::Serialize;
 
 /// Readings; those the card does not give are missing, and the reason is there when none can be had.

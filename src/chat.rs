@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
+use dualgrain_cpu::CpuBackend;
 use dualgrain_engine::chat::{ChatTemplate, Message};
 use dualgrain_engine::generate::{Request, generate};
 use dualgrain_engine::sampler::Sampler;
 use dualgrain_engine::{Session, SessionLimits};
-use dualgrain_kernels::cpu::CpuBackend;
 
 use crate::arguments::{Chat, Common};
 use crate::folder::{self, Opened};

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use dualgrain_device::CacheFormat;
 use dualgrain_engine::{FfnKind, ModelConfig, Position, products};
 use dualgrain_format::{CacheScheme, GroupField, TensorScheme};
-use dualgrain_kernels::CacheFormat;
 use dualgrain_perf::cost::{self, BatchCost, Cost, Linear, Network, Prices, Request, Scheme};
 use dualgrain_perf::plot::quantity;
 use dualgrain_perf::{Interval, Model};

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use dualgrain_kernels::cpu::{self, CpuBackend};
+use dualgrain_cpu::CpuBackend;
 
 use crate::arguments::Common;
 #[cfg(feature = "cuda")]
@@ -46,7 +46,7 @@ pub fn run(common: &Common, terminal: &Terminal) -> Result<()> {
         cores: machine::cores(),
         memory_bytes: memory.map(|m| m.total_bytes),
         memory_available_bytes: memory.map(|m| m.available_bytes),
-        instruction_sets: cpu::available().iter().map(|isa| isa.name()).collect(),
+        instruction_sets: dualgrain_cpu::available().iter().map(|isa| isa.name()).collect(),
         chosen: backend.isa().name(),
         forced_by_environment: std::env::var("DUALGRAIN_BACKEND")
             .ok()

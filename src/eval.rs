@@ -4,14 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use dualgrain_cpu::CpuBackend;
+use dualgrain_device::CacheFormat;
 use dualgrain_engine::evaluate::{
     DEFAULT_CONTEXT, DivergenceReport, PerplexityReport, Task, TaskReport, Windows, divergence, perplexity,
     score_task,
 };
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{Storage, Weights};
-use dualgrain_kernels::CacheFormat;
-use dualgrain_kernels::cpu::CpuBackend;
 use serde::Serialize;
 
 use crate::arguments::{Common, Eval, EvalKv};

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use dualgrain_cpu::CpuBackend;
+use dualgrain_device::CacheFormat;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig, Weights};
-use dualgrain_kernels::CacheFormat;
-use dualgrain_kernels::cpu::CpuBackend;
 
 use crate::machine;
 use crate::terminal::bytes;

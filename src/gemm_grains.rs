@@ -5,10 +5,10 @@
 //! would read 3 % fewer.
 
 use anyhow::{Context, Result};
-use dualgrain_format::GemmShape;
-use dualgrain_kernels::cuda::{
+use dualgrain_cuda::{
     FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GroupLength, Split, select, times_s,
 };
+use dualgrain_format::GemmShape;
 
 use crate::bench_gemm::Bench;
 use crate::gemm_operands::{FloatWeights, Operands, Tokens};

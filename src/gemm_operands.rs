@@ -1,12 +1,12 @@
 //! Operands of `bench gemm`: random layers large enough for any cache, and the specification's word on some outputs.
 
 use anyhow::{Result, ensure};
-use dualgrain_format::{GemmShape, GroupSize, QuantizedLinear, QuantizedParts, int4};
-use dualgrain_kernels::cuda::{
+use dualgrain_cuda::{
     BLOCK_N, Buffer, CudaError, Device, Gemm, GemmProblem, Output, PackedLinear, QuantizedTokens,
     float_scales_cut, rotation_copies,
 };
-use dualgrain_kernels::naive;
+use dualgrain_device::naive;
+use dualgrain_format::{GemmShape, GroupSize, QuantizedLinear, QuantizedParts, int4};
 use half::{bf16, f16};
 
 /// Rows that differ; a larger layer repeats them.

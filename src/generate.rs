@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
+use dualgrain_cpu::CpuBackend;
 use dualgrain_engine::generate::{FinishReason, GenerateOptions, Generation, Request, Timings, generate};
 use dualgrain_engine::sampler::{Sampler, SamplingParams};
 use dualgrain_engine::{Session, SessionLimits};
-use dualgrain_kernels::cpu::CpuBackend;
 use serde::Serialize;
 
 use crate::arguments::{Common, Generate, Sampling};

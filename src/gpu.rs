@@ -1,6 +1,6 @@
 //! What `doctor` says about NVIDIA GPUs: the driver, the compiler, the cards, the kernels kept on disk.
 
-use dualgrain_kernels::cuda::{self, Cache, CudaError, DeviceInfo};
+use dualgrain_cuda::{Cache, CudaError, DeviceInfo};
 use serde::Serialize;
 
 use crate::card_reading::CardReading;
@@ -47,11 +47,11 @@ struct CacheFolder {
 impl Gpu {
     /// Asks the driver and the compiler, if they are there.
     pub fn look() -> Self {
-        let devices = cuda::devices();
+        let devices = dualgrain_cuda::devices();
         let problem = devices.as_ref().err().map(CudaError::to_string);
-        let mut driver = Part::new(cuda::driver_version());
+        let mut driver = Part::new(dualgrain_cuda::driver_version());
         driver.problem = driver.problem.or(problem);
-        let compiler = Part::new(cuda::compiler_version());
+        let compiler = Part::new(dualgrain_cuda::compiler_version());
         let devices: Vec<Card> = devices.unwrap_or_default().iter().map(Card::new).collect();
         Self {
             usable: compiler.problem.is_none() && devices.iter().any(|card| card.problem.is_none()),

@@ -58,7 +58,7 @@ pub fn forget_peak() {
 
 /// The largest cache of the first core.
 pub fn last_level_cache_bytes() -> Option<usize> {
-    dualgrain_kernels::cpu::last_level_cache_bytes()
+    dualgrain_cpu::last_level_cache_bytes()
 }
 
 /// Threads beyond the cores take turns, and those that wait for work take the others' time.

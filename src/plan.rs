@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use dualgrain_cpu::CpuBackend;
 use dualgrain_engine::ModelConfig;
-use dualgrain_kernels::cpu::CpuBackend;
 use dualgrain_quant::{Plan, QuantJob, plan};
 
 use crate::arguments::Common;

@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
+use dualgrain_cpu::CpuBackend;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{ModelConfig, Storage, Weights};
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
-use dualgrain_kernels::cpu::CpuBackend;
 use dualgrain_quant::smooth::{SmoothPairs, Smoothing};
 use dualgrain_quant::{
     JournalPolicy, Monitor, Progress, QuantJob, QuantOptions, QuantSummary, REPORT_HTML, Search,

@@ -7,10 +7,10 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use dualgrain_cpu::CpuBackend;
 use dualgrain_engine::generate::{GenerateOptions, Request, generate};
 use dualgrain_engine::{Session, SessionLimits};
 use dualgrain_format::checkpoint::FolderWriter;
-use dualgrain_kernels::cpu::CpuBackend;
 use dualgrain_quant::{JournalPolicy, QuantError, QuantJob, REPORT_HTML};
 use serde::Serialize;
 

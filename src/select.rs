@@ -212,7 +212,7 @@ fn analytic(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
 /// What the table that the kernels read loses (its model has seen these products); none where there is none.
 #[cfg(feature = "cuda")]
 fn by_table(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
-    use dualgrain_kernels::cuda::SelectionTable;
+    use dualgrain_cuda::SelectionTable;
     let device = dualgrain_perf::selection::device(&data.manifest.machine);
     Ok(match SelectionTable::of(&device) {
         Some(table) if chosen_here(data, kernel) => {
@@ -234,7 +234,7 @@ fn analytic(_: &Dataset, _: &str, _: By) -> Result<Vec<Regret>> {
 
 #[cfg(feature = "cuda")]
 fn write_table(model: &Model, options: &Select, path: &Path, terminal: &Terminal) -> Result<()> {
-    use dualgrain_kernels::cuda::{Output, SelectionTable};
+    use dualgrain_cuda::{Output, SelectionTable};
     let known = options.known.as_deref().map(known_choices).transpose()?;
     let known = known.unwrap_or_default();
     let text = dualgrain_perf::selection::table(model, by(options.by), Output::Bf16, &known)?;

@@ -10,8 +10,8 @@
 //!
 //! What Qkv and Up take is quantized by the norm itself; `attn_norm` and `ffn_norm` give it as floats, for statistics.
 
+use dualgrain_device::{ActivationScale, Backend, Columns, Operand, Step};
 use dualgrain_format::LinearWeights;
-use dualgrain_kernels::{ActivationScale, Backend, Columns, Operand, Step};
 
 use crate::{
     Angles, BlockSpec, EngineError, FfnKind, ModelConfig, NormKind, NormSpec, Position, Role, Weights,

@@ -1,8 +1,8 @@
 //! One error for everything the engine does, so that callers need a single `?`.
 
+use dualgrain_device::KernelError;
 use dualgrain_format::FormatError;
 use dualgrain_format::checkpoint::CheckpointError;
-use dualgrain_kernels::KernelError;
 use thiserror::Error;
 
 use crate::{ConfigError, SessionError, WeightsError};

@@ -6,7 +6,7 @@
 //! | OPT | `model.decoder.layers.I.{self_attn.*_proj,fc1,fc2}` | q, k, v |
 //! | BLOOM | `transformer.h.I.{self_attention,mlp}.*` | one tensor, its rows permuted to [q\|k\|v] |
 
-use dualgrain_kernels::AttentionParams;
+use dualgrain_device::AttentionParams;
 
 use crate::{Family, FfnKind, ModelConfig, NormKind, Position, Role};
 

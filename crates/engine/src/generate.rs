@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use dualgrain_kernels::Backend;
+use dualgrain_device::Backend;
 use serde::Serialize;
 use thiserror::Error;
 

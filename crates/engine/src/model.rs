@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use dualgrain_device::{Backend, CacheFormat, SLICE_ROWS};
 use dualgrain_format::{CacheScheme, FloatValues, KEY_SCALES_TENSOR, TensorScheme, VALUE_SCALES_TENSOR};
-use dualgrain_kernels::{Backend, CacheFormat, SLICE_ROWS};
 
 use crate::{Block, EngineError, ModelConfig, Norm, Position, Projection, Role, Weights};
 

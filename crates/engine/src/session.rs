@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dualgrain_kernels::{Backend, CacheShape, PAGE_TOKENS, Step};
+use dualgrain_device::{Backend, CacheShape, PAGE_TOKENS, Step};
 use thiserror::Error;
 
 use crate::{EngineError, Model, Position, Role, Scratch};

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dualgrain_cpu::CpuBackend;
+use dualgrain_device::CacheFormat;
 use dualgrain_engine::evaluate::{EvaluateError, Windows, divergence, perplexity};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model};
-use dualgrain_kernels::CacheFormat;
-use dualgrain_kernels::cpu::CpuBackend;
 use serde_json::Value;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/llama-tiny");

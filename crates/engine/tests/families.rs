@@ -4,8 +4,8 @@ mod golden;
 
 use std::path::PathBuf;
 
+use dualgrain_device::Activation;
 use dualgrain_engine::{FfnKind, ModelConfig, Position, RopeConfig, RopeScaling};
-use dualgrain_kernels::Activation;
 use golden::{Golden, in_steps, load, prefill, read_config, read_golden, rewrite};
 
 const CASES: [&str; 14] = [

@@ -4,13 +4,13 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use dualgrain_cpu::CpuBackend;
 use dualgrain_engine::generate::{
     FinishReason, GenerateError, GenerateOptions, Generation, Request, generate, generate_batch,
 };
 use dualgrain_engine::sampler::SamplingParams;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, Session, SessionLimits, Weights};
-use dualgrain_kernels::cpu::CpuBackend;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/llama-tiny");
 const PROMPT: &str = "The captain looked at the sea and";

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dualgrain_cpu::CpuBackend;
 use dualgrain_engine::{EngineError, LoadOptions, Model, ModelConfig};
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, TensorSpec};
-use dualgrain_kernels::cpu::CpuBackend;
 use tempfile::TempDir;
 
 fn fixture(case: &str) -> PathBuf {

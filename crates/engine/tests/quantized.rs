@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use dualgrain_cpu::CpuBackend;
+use dualgrain_device::Backend as _;
+use dualgrain_device::CacheFormat;
 use dualgrain_engine::{BlockSpec, LoadOptions, Model, ModelConfig, Role, Session, SessionLimits, Weights};
 use dualgrain_engine::{load_role, load_role_float, split_members};
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, LinearLayout, TensorSpec};
@@ -17,9 +20,6 @@ use dualgrain_format::{
     LinearWeights, QuantizationConfig, QuantizedLinear, QuantizedParts, TensorScheme, VALUE_SCALES_TENSOR,
     int4,
 };
-use dualgrain_kernels::Backend as _;
-use dualgrain_kernels::CacheFormat;
-use dualgrain_kernels::cpu::CpuBackend;
 use golden::{in_steps, load, prefill, read_config, read_golden};
 
 const CASES: [&str; 6] = ["llama-bias", "mistral", "qwen3", "opt", "bloom", "bloom-6heads"];

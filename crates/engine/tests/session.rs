@@ -5,8 +5,8 @@ mod golden;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use dualgrain_cpu::CpuBackend;
 use dualgrain_engine::{EngineError, Model, Session, SessionError, SessionLimits};
-use dualgrain_kernels::cpu::CpuBackend;
 use golden::{load, logits, read_config};
 
 fn model(case: &str) -> Arc<Model<CpuBackend>> {

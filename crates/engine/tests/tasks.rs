@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use dualgrain_cpu::CpuBackend;
 use dualgrain_engine::evaluate::{EvaluateError, ItemScore, Task, TaskForm, TaskReport, score_task};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model};
-use dualgrain_kernels::cpu::CpuBackend;
 use serde::Deserialize;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/llama-tiny");
@@ -199,7 +199,7 @@ fn long_contexts_are_cut_on_the_left_and_scored_as_their_end_alone() {
     let vocab_size = model().config().vocab_size;
     let mut values = vec![0.0; 64 * vocab_size];
     let logits = session.logits(&rows).unwrap();
-    use dualgrain_kernels::Backend;
+    use dualgrain_device::Backend;
     model().backend().log_softmax(logits);
     model().backend().download(logits, 0..64, &mut values);
     let expected: f64 = (ids.len() - option.tokens..ids.len())

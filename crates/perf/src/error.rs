@@ -37,10 +37,10 @@ pub enum PerfError {
     /// A GPU.
     #[cfg(feature = "cuda")]
     #[error(transparent)]
-    Cuda(#[from] dualgrain_kernels::cuda::CudaError),
+    Cuda(#[from] dualgrain_cuda::CudaError),
     /// A kernel of the CPU.
     #[error(transparent)]
-    Kernel(#[from] dualgrain_kernels::KernelError),
+    Kernel(#[from] dualgrain_device::KernelError),
     /// Operands that were drawn do not make a layer.
     #[error("operands of a sweep: {what}")]
     Operands {

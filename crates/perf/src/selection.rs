@@ -4,11 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use dualgrain_format::GemmShape;
-use dualgrain_kernels::cuda::{
+use dualgrain_cuda::{
     Analytic, Cost, DeviceInfo, GemmConfig, GemmProblem, GroupLength, Output, SelectionTable, enumerate,
     enumerate_all,
 };
+use dualgrain_format::GemmShape;
 
 use crate::select::{Regret, regrets_of};
 use crate::{By, Dataset, HeldOut, Machine, Model, PerfError, Product, Query, Row};
@@ -283,7 +283,7 @@ fn best(model: &Model, by: By, problem: &GemmProblem, device: &DeviceInfo) -> St
     match best {
         Some((_, _, config)) => config.to_string(),
         // Nothing of this group was measured in what can run: the formula decides.
-        None => dualgrain_kernels::cuda::choose(problem, device, &Analytic)
+        None => dualgrain_cuda::choose(problem, device, &Analytic)
             .map_or(String::new(), |config| config.to_string()),
     }
 }

@@ -5,6 +5,7 @@
 //! their outputs are known, the smoothing scales go into s1 and the bias. That is exactly what smoothing before
 //! quantizing would give, without a pass in float.
 
+use dualgrain_device::{Activation, Backend, CacheFormat};
 use dualgrain_engine::{
     Block, BlockSpec, FfnKind, JoinedLinear, ModelConfig, Norm, NormKind, NormSpec, Projection, Role, Weights,
 };
@@ -13,7 +14,6 @@ use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes, li
 use dualgrain_format::{
     ActivationScheme, CacheScheme, FloatLinear, FloatValues, FormatError, LinearWeights, QuantizedLinear,
 };
-use dualgrain_kernels::{Activation, Backend, CacheFormat};
 
 use crate::activation::static_scale;
 use crate::linear::{FloatRows, quantize_linear};

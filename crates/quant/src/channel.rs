@@ -6,8 +6,8 @@
 //! the best by 2..11 % of the objective. A screen (screen.rs) ranks all eighty by an approximation that costs a few per cent of
 //! the exact form instead; only the [`SHORTLIST`] best are judged exactly. DGQ, arXiv 2310.04836.
 
+use dualgrain_device::{Backend, Gram};
 use dualgrain_format::GroupSize;
-use dualgrain_kernels::{Backend, Gram};
 
 use crate::grid::{Grid, abs_max};
 use crate::group::{GroupChoice, least};

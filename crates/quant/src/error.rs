@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use dualgrain_device::KernelError;
 use dualgrain_engine::EngineError;
 use dualgrain_format::FormatError;
 use dualgrain_format::checkpoint::CheckpointError;
-use dualgrain_kernels::KernelError;
 use thiserror::Error;
 
 /// Why a model could not be quantized.

@@ -4,8 +4,8 @@
 //! output wins. That error is the quadratic form of the weight errors with the group's diagonal block of the Gram
 //! matrix, so it sees every calibration token and costs the same for any number of them. DGQ, arXiv 2310.04836.
 
+use dualgrain_device::{Backend, Gram};
 use dualgrain_format::GroupSize;
-use dualgrain_kernels::{Backend, Gram};
 
 use crate::grid::{Grid, zero_range};
 

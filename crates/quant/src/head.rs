@@ -1,12 +1,12 @@
 //! The output layer in integers, when the options ask for it: INT8 row by row, or the dual-grained format with the same
 //! search as the blocks on what the last norm puts out.
 
+use dualgrain_device::Backend;
 use dualgrain_engine::{EngineError, ModelConfig, Norm, Weights};
 use dualgrain_format::checkpoint::widen;
 use dualgrain_format::{
     ActivationScheme, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts, TensorScheme,
 };
-use dualgrain_kernels::Backend;
 
 use crate::QuantError;
 use crate::activation::static_scale;

@@ -1,7 +1,7 @@
 //! One linear layer from float to dual-grained 4 bits: both phases over bounded buffers, then the codes.
 
+use dualgrain_device::{Backend, Gram};
 use dualgrain_format::{FormatError, GroupSize, QuantizedLinear, QuantizedParts, int4};
-use dualgrain_kernels::{Backend, Gram};
 
 use crate::channel::{
     ChannelChoice, NUM_CHANNEL_RATIOS, RowGroups, SHORTLIST, best_of, channel_ratio, shortlist,

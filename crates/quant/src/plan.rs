@@ -3,9 +3,9 @@
 
 use std::time::Instant;
 
+use dualgrain_device::{Backend, Gram};
 use dualgrain_engine::{BlockSpec, FloatType, ModelConfig, NormKind, Position, Role, Scratch};
 use dualgrain_format::{CacheScheme, GroupSize, TensorScheme, int4};
-use dualgrain_kernels::{Backend, Gram};
 use serde::Serialize;
 
 use crate::calibration::Windows;

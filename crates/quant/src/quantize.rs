@@ -5,9 +5,9 @@ use std::io::Read;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use dualgrain_device::Backend;
 use dualgrain_engine::{Embedding, EngineError, ModelConfig, Weights};
 use dualgrain_format::checkpoint::CheckpointError;
-use dualgrain_kernels::Backend;
 
 use crate::block::{Context, quantize_block};
 use crate::calibration::Windows;

@@ -1,7 +1,7 @@
 //! What happened to every linear: errors, outliers, scales. JSON beside the model; `page.rs` makes the picture.
 
+use dualgrain_device::Backend;
 use dualgrain_format::{GroupSize, QuantizedLinear};
-use dualgrain_kernels::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::QuantOptions;

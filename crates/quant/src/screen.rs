@@ -7,8 +7,8 @@
 
 use std::ops::Range;
 
+use dualgrain_device::Gram;
 use dualgrain_format::GroupSize;
-use dualgrain_kernels::Gram;
 
 /// Columns of the factor.
 pub const RANK: usize = 32;

@@ -7,7 +7,7 @@
 //! Statistics follow without another pass over the data: abs-maxima become `a_j / s_j`, the Gram matrix
 //! `H_ij / (s_i s_j)`.
 
-use dualgrain_kernels::Gram;
+use dualgrain_device::Gram;
 use serde::{Deserialize, Serialize};
 
 /// How the scales are found.

@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
+use dualgrain_device::{Backend, CacheFormat, CacheShape, Gram, PAGE_TOKENS, Step};
 use dualgrain_engine::{Block, Embedding, ModelConfig, Norm, Role, Scratch};
-use dualgrain_kernels::{Backend, CacheFormat, CacheShape, Gram, PAGE_TOKENS, Step};
 
 use crate::calibration::{WindowRows, Windows};
 use crate::work::{PassWork, gram_work};

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use dualgrain_cpu::CpuBackend;
 use dualgrain_engine::evaluate::{Windows, perplexity};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig};
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
-use dualgrain_kernels::cpu::CpuBackend;
 use dualgrain_quant::smooth::{SmoothPairs, Smoothing};
 use dualgrain_quant::{JournalPolicy, Monitor, Progress, QuantError, QuantJob, Search, plan, quantize};
 

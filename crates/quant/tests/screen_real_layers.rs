@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use dualgrain_cpu::CpuBackend;
+use dualgrain_device::{Backend, CacheFormat, CacheShape, Gram, PAGE_TOKENS, Step};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{Block, Embedding, ModelConfig, Role, Scratch, Weights, load_role_float};
 use dualgrain_format::{FloatValues, GroupSize, LinearWeights};
-use dualgrain_kernels::cpu::CpuBackend;
-use dualgrain_kernels::{Backend, CacheFormat, CacheShape, Gram, PAGE_TOKENS, Step};
 use dualgrain_quant::{FloatRows, Meter, Monitor, Search, quantize_linear};
 
 /// Tokens the Gram matrices are made of: more than any K, so that they are not singular for lack of text.

@@ -1,8 +1,8 @@
 //! The vectorized, batched search against the same formulas written plainly in f64.
 
+use dualgrain_cpu::CpuBackend;
+use dualgrain_device::{Backend, Gram};
 use dualgrain_format::GroupSize;
-use dualgrain_kernels::cpu::CpuBackend;
-use dualgrain_kernels::{Backend, Gram};
 use dualgrain_quant::channel::{NUM_CHANNEL_RATIOS, RowGroups, best_of, channel_ratio};
 use dualgrain_quant::group::{GroupChoice, NUM_GROUP_RATIOS, group_ratio, search_groups};
 use dualgrain_quant::{FloatRows, Meter, Monitor, Search, output_error, quantize_linear};

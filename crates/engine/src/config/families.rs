@@ -1,7 +1,7 @@
 //! From the fields of config.json to a [`ModelConfig`], family by family, with the defaults of transformers.
 
+use dualgrain_device::{Activation, MAX_HEAD_DIM};
 use dualgrain_format::{K_MAX, QuantizationConfig};
-use dualgrain_kernels::{Activation, MAX_HEAD_DIM};
 use serde_json::{Map, Value};
 
 use crate::config::fields::{Fields, field_error, unsupported};

@@ -7,8 +7,8 @@ mod rope;
 
 use std::path::Path;
 
+use dualgrain_device::Activation;
 use dualgrain_format::QuantizationConfig;
-use dualgrain_kernels::Activation;
 use serde_json::{Map, Value};
 
 pub use error::ConfigError;

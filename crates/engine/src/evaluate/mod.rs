@@ -14,7 +14,7 @@ mod tasks;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualgrain_kernels::Backend;
+use dualgrain_device::Backend;
 use thiserror::Error;
 
 pub use divergence::{DivergenceReport, divergence};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dualgrain_kernels::Backend;
+use dualgrain_device::Backend;
 use serde::Serialize;
 
 use super::scoring::{RowBuffer, log_probability};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dualgrain_kernels::Backend;
+use dualgrain_device::Backend;
 
 use super::EvaluateError;
 use crate::{EngineError, Model, Session, SessionError};

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use dualgrain_kernels::Backend;
+use dualgrain_device::Backend;
 use serde::Serialize;
 
 use super::options::{Run, encode_task, pack};

@@ -8,10 +8,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use dualgrain_cpu::CpuBackend;
+use dualgrain_device::Backend;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig, Session, SessionLimits, Weights};
 use dualgrain_format::checkpoint::{FolderWriter, TensorSpec, TensorTable};
-use dualgrain_kernels::Backend;
-use dualgrain_kernels::cpu::CpuBackend;
 
 /// What transformers computed: logits [ids, vocab] of one forward, and an argmax continuation.
 pub struct Golden {

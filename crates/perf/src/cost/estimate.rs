@@ -3,7 +3,7 @@
 //! Where `profile` has measured such operations on a block (CPUs), their rates take the place of the ceilings. Either way the
 //! model itself was not measured, so every line carries bounds in place of an interval: what is reached at best, and at worst.
 
-use dualgrain_kernels::CacheFormat;
+use dualgrain_device::CacheFormat;
 
 use super::{Line, Network, Phase, Request, Scheme};
 use crate::plot::quantity;

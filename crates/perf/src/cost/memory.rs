@@ -1,7 +1,7 @@
 //! Memory that a model holds while it runs.
 
+use dualgrain_device::PAGE_TOKENS;
 use dualgrain_format::int4;
-use dualgrain_kernels::PAGE_TOKENS;
 use serde::Serialize;
 
 use super::{Linear, Network, Request, Scheme};

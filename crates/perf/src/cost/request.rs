@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dualgrain_kernels::CacheFormat;
+use dualgrain_device::CacheFormat;
 use serde::Serialize;
 
 use super::{Network, Phase};

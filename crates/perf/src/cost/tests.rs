@@ -1,6 +1,6 @@
 //! Whole answers, with prices that are a roofline: what must add up whatever products cost.
 
-use dualgrain_kernels::CacheFormat;
+use dualgrain_device::CacheFormat;
 
 use super::*;
 use crate::Prediction;

@@ -1,8 +1,8 @@
 //! A sweep on the CPU: every instruction set of the machine, every number of threads.
 
+use dualgrain_cpu::{CpuBackend, Isa, available, last_level_cache_bytes};
+use dualgrain_device::Backend;
 use dualgrain_format::GroupSize;
-use dualgrain_kernels::Backend;
-use dualgrain_kernels::cpu::{CpuBackend, Isa, available, last_level_cache_bytes};
 
 use super::cpu_bench::{CpuOp, CpuOperands};
 use super::cpu_small_ops;

@@ -3,11 +3,11 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use dualgrain_cpu::{CpuBackend, Linear, Matrix, Quantized};
+use dualgrain_device::{Backend, Operand, naive};
 use dualgrain_format::{
     FloatLinear, FloatValues, GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts,
 };
-use dualgrain_kernels::cpu::{CpuBackend, Linear, Matrix, Quantized};
-use dualgrain_kernels::{Backend, Operand, naive};
 use half::bf16;
 
 use super::rapl::Rapl;
@@ -378,7 +378,7 @@ impl CpuOperands {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dualgrain_kernels::cpu::{Isa, available};
+    use dualgrain_cpu::{Isa, available};
 
     fn fastest() -> CpuBackend {
         let isa = available().into_iter().next_back().unwrap_or(Isa::Naive);

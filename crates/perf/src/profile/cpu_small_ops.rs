@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use dualgrain_kernels::cpu::{CpuBackend, Matrix, Quantized};
-use dualgrain_kernels::{
+use dualgrain_cpu::{CpuBackend, Matrix, Quantized};
+use dualgrain_device::{
     ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, PAGE_TOKENS, Step,
 };
 
@@ -177,7 +177,7 @@ impl<'a> Attention<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dualgrain_kernels::cpu::{Isa, available};
+    use dualgrain_cpu::{Isa, available};
 
     #[test]
     fn every_rate_is_measured() {

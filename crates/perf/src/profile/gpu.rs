@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dualgrain_kernels::cuda::{
+use dualgrain_cuda::{
     Arena, Blend, Buffer, CublasType, Device, Freivalds, Gemm, GemmConfig, GemmProblem, Jit, Nvml,
     PackedLinear, RandomOperands, SgemmTiled, rotation_copies,
 };
@@ -179,7 +179,7 @@ impl Bench<'_> {
         if (rows.is_empty() && int8.is_none()) || !self.sweep.begins() {
             return Ok(());
         }
-        let copies = self.copies(dualgrain_kernels::cuda::image_bytes((n, k), problem.group)?);
+        let copies = self.copies(dualgrain_cuda::image_bytes((n, k), problem.group)?);
         let image = n.next_multiple_of(64) * k.next_multiple_of(128);
         let needed = copies * image + n * k * (1 + self.copies(n * k)) + 12 * m * n + 8 * (n + 1_024);
         self.arena.reset();
@@ -396,7 +396,7 @@ impl Bench<'_> {
 mod tests {
     use super::*;
     use crate::Space;
-    use dualgrain_kernels::cuda::DeviceInfo;
+    use dualgrain_cuda::DeviceInfo;
     use std::collections::HashSet;
 
     fn h200() -> DeviceInfo {

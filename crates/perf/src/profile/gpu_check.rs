@@ -1,10 +1,10 @@
 //! Correctness before timing, on the card: Freivalds' check of whole products, and the plain loop on small ones.
 
-use dualgrain_kernels::cuda::{
+use dualgrain_cuda::{
     Arena, Blend, Buffer, CublasType, CudaError, Device, Element, Expected, Freivalds, Gemm, GemmConfig,
     GemmProblem, Jit, Output, PackedLinear, QuantizedTokens, RandomOperands, Stored, enumerate_all,
 };
-use dualgrain_kernels::naive::Transposes;
+use dualgrain_device::naive::Transposes;
 use half::{bf16, f16};
 
 use crate::PerfError;

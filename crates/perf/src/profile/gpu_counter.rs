@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dualgrain_kernels::cuda::Card;
+use dualgrain_cuda::Card;
 
 /// Pause between two looks when the counter is about to move.
 const LOOK: Duration = Duration::from_micros(500);

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use dualgrain_kernels::cuda::{
+use dualgrain_cuda::{
     Arena, Cublas, CublasLtInt8, CublasType, CudaError, Device, Jit, Output, RandomOperands, SgemmTiled,
     compiler_version, driver_version, read_bytes_per_s,
 };
-use dualgrain_kernels::naive::Transposes;
+use dualgrain_device::naive::Transposes;
 
 use super::gpu_meter::{Meter, Subject};
 use super::{ProfileOptions, blank_row, today};
@@ -74,7 +74,7 @@ const OPERANDS: &str = "made on the card, every value a hash of its place: 4-bit
      points 6..9; int8 codes uniform in -127..127; floats nearly normal (three uniform ones added), mean 0, variance 1";
 
 pub(super) fn driver_words() -> String {
-    let nvml = dualgrain_kernels::cuda::Nvml::open().and_then(|nvml| nvml.driver_version());
+    let nvml = dualgrain_cuda::Nvml::open().and_then(|nvml| nvml.driver_version());
     let cuda = driver_version().map_or_else(|error| error.to_string(), |(version, _)| version);
     let compiler = compiler_version().map_or_else(|error| error.to_string(), |(version, _)| version);
     format!(

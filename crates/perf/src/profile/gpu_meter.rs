@@ -11,7 +11,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use dualgrain_kernels::cuda::{Card, CudaError, Device, Graph, Steady, time_once_s};
+use dualgrain_cuda::{Card, CudaError, Device, Graph, Steady, time_once_s};
 
 use super::gpu_counter::{CounterLog, Grid, lag_s, power_between};
 use super::{MOST_SPREAD, set_times};

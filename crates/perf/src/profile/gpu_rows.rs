@@ -1,11 +1,11 @@
 //! Rows of a card's sweep before anything is measured: which kernels and sizes run on a product, and what they are.
 
-use dualgrain_format::{GemmShape, GroupSize};
-use dualgrain_kernels::cuda::{
+use dualgrain_cuda::{
     Analytic, Cost as _, CublasType, CudaError, Device, DeviceInfo, GemmConfig, GemmProblem, GroupLength,
     Output, SgemmTiled, TABLE, Variant, enumerate, enumerate_all,
 };
-use dualgrain_kernels::naive::Transposes;
+use dualgrain_device::naive::Transposes;
+use dualgrain_format::{GemmShape, GroupSize};
 
 use super::blank_row;
 use super::space::{Configs, FloatCase, FloatKernel, Task, hash};
@@ -128,9 +128,9 @@ pub(super) fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, i
     row.threads = variant.threads();
     row.cluster = geometry.launch.cluster as usize;
     row.cut = match config.split {
-        dualgrain_kernels::cuda::Split::Whole => Cut::Whole,
-        dualgrain_kernels::cuda::Split::Tail => Cut::Tail,
-        dualgrain_kernels::cuda::Split::All => Cut::All,
+        dualgrain_cuda::Split::Whole => Cut::Whole,
+        dualgrain_cuda::Split::Tail => Cut::Tail,
+        dualgrain_cuda::Split::All => Cut::All,
     };
     row.ctas = geometry.launch.grid[0] as usize;
     row.shared_bytes = geometry.launch.shared_bytes;

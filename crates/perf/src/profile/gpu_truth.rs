@@ -5,12 +5,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dualgrain_format::GemmShape;
-use dualgrain_kernels::cuda::{
+use dualgrain_cuda::{
     Analytic, Arena, Buffer, Card, Cublas, CublasType, Device, Gemm, GemmProblem, GroupLength, Jit, Output,
     RandomOperands, SgemmTiled, Steady, rotation_copies, time_once_s,
 };
-use dualgrain_kernels::naive::Transposes;
+use dualgrain_device::naive::Transposes;
+use dualgrain_format::GemmShape;
 use serde::Serialize;
 
 use super::Watch;

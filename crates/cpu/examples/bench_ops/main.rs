@@ -1,0 +1,367 @@
+//! Speed of every operation that matters, per instruction set: correctness first, then a table and a CSV.
+//!
+//!     cargo run --release -p dualgrain-cpu --example bench_ops -- [--threads N] [--isa NAME] [--op PREFIX] [--shape PREFIX] [--csv FILE]
+//!
+//! Weights rotate through copies that pass the caches together, times are the median (and the least) of several
+//! rounds; with one thread they are its time on the processor, so that other programs disturb less. A rate stands beside the machine's own: multiply-adds in registers, bytes read from memory.
+
+mod float_groups;
+mod model;
+mod operands;
+mod peak;
+mod table;
+
+use std::hint::black_box;
+
+use dualgrain_cpu::{CpuBackend, Isa, Linear, available};
+use dualgrain_device::{
+    Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Gram, Operand,
+    PAGE_TOKENS, Step, naive,
+};
+use dualgrain_format::{FloatLinear, FloatValues, GroupSize, LinearWeights};
+use half::bf16;
+
+use crate::operands::{floats, grouped_w4, matrix, quantized, w4, w8};
+use crate::table::{Options, Table};
+
+/// Copies of a layer pass this size together, so that none stays in a cache.
+const ROTATION_BYTES: usize = 1 << 29;
+
+fn main() {
+    let options = Options::from_args();
+    let mut table = Table::new(options.op.clone(), options.shape.clone());
+    for isa in available() {
+        if options.isa.as_ref().is_some_and(|name| name != isa.name())
+            || (options.isa.is_none() && isa == Isa::Naive)
+        {
+            continue;
+        }
+        let backend = CpuBackend::with_isa(options.threads, isa).expect("available");
+        check(&backend);
+        peak::peaks(&backend, &mut table);
+        memory(&backend, &mut table);
+        linears(&backend, &mut table);
+        float_groups::float_groups(&backend, &mut table);
+        attention(&backend, &mut table);
+        quantizer(&backend, &mut table);
+        rows(&backend, &mut table);
+        added(&backend, &mut table);
+        model::model(&backend, &mut table);
+    }
+    if let Some(path) = options.csv {
+        std::fs::write(&path, table.csv).expect("writable CSV path");
+    }
+}
+
+fn float(n: usize, k: usize, halves: bool) -> LinearWeights {
+    let values = floats(n * k);
+    let values = match halves {
+        true => FloatValues::Bf16(values.iter().map(|v| bf16::from_f32(*v)).collect()),
+        false => FloatValues::F32(values),
+    };
+    LinearWeights::Float(FloatLinear::new(n, k, values, None).expect("valid layer"))
+}
+
+/// No timing of wrong results: a product against the specification first.
+fn check(backend: &CpuBackend) {
+    let LinearWeights::W4(layer) = w4(96, 256) else {
+        unreachable!("w4 makes W4 layers")
+    };
+    let x = matrix(backend, 13, 256);
+    let a = quantized(backend, &x);
+    let rows: Vec<(Vec<i8>, f32)> = (0..13).map(|row| a.row(row)).collect();
+    let codes: Vec<i8> = rows.iter().flat_map(|(codes, _)| codes.clone()).collect();
+    let scales: Vec<f32> = rows.iter().map(|(_, scale)| *scale).collect();
+    let (mut acc, mut d) = (vec![0; 13 * 96], vec![0.0; 13 * 96]);
+    naive::gemm_w4a8(&codes, &scales, &layer, &mut acc, &mut d);
+    let packed = backend.pack(LinearWeights::W4(layer)).expect("packs");
+    assert_eq!(
+        backend.gemm_acc(&a, &packed),
+        acc,
+        "{} differs from the specification",
+        backend.isa().name()
+    );
+}
+
+/// Bytes a second that all threads read together.
+fn memory(backend: &CpuBackend, table: &mut Table) {
+    let mut data = vec![
+        1u64;
+        if table.wants("memory_read") {
+            ROTATION_BYTES / 8
+        } else {
+            0
+        }
+    ];
+    let bytes = data.len() as f64 * 8.0;
+    table.row(backend, "memory_read", "512MiB", bytes, "GB/s", || {
+        backend.for_each_chunk(&mut data, 1 << 17, |_, chunk| {
+            black_box(chunk.iter().fold(0u64, |sum, v| sum.wrapping_add(*v)));
+        });
+    });
+}
+
+/// Shapes of a 1.1B Llama: qkv, o, gate_up, down.
+const LAYERS: [(usize, usize); 4] = [(2_560, 2_048), (2_048, 2_048), (11_264, 2_048), (2_048, 5_632)];
+/// A square layer beside them.
+const SQUARE: (usize, usize) = (4_096, 4_096);
+
+fn linears(backend: &CpuBackend, table: &mut Table) {
+    type Make = fn(usize, usize) -> LinearWeights;
+    let makes: [(&str, Make); 5] = [
+        ("gemm_w4a8", w4),
+        // What the fine grain costs: the same kernel with one scale a row.
+        ("gemm_w4a8_channel", |n, k| grouped_w4(n, k, GroupSize::WholeRow)),
+        ("gemm_w8a8", w8),
+        ("gemm_f32", |n, k| float(n, k, false)),
+        ("gemm_bf16", |n, k| float(n, k, true)),
+    ];
+    for (op, make) in makes {
+        if !table.wants(op) {
+            continue;
+        }
+        for (n, k) in LAYERS.into_iter().chain([SQUARE]) {
+            let mut layers = vec![backend.pack(make(n, k)).expect("packs")];
+            let bytes = backend.linear_bytes(&layers[0]);
+            // Decode reads each copy once; prefill stays with one.
+            let copies = ROTATION_BYTES.div_ceil(bytes).min(24);
+            for m in [1, 4, 16, 128, 512, 1024] {
+                if m == 1 {
+                    layers.extend((1..copies).map(|_| backend.pack(make(n, k)).expect("packs")));
+                }
+                let x = matrix(backend, m, k);
+                let a = quantized(backend, &x);
+                let mut out = backend.matrix(m, n);
+                let mut turn = 0;
+                let mut call = |layers: &[Linear]| {
+                    turn = (turn + 1) % layers.len();
+                    let operand = if op.contains("a8") {
+                        Operand::Int8(&a)
+                    } else {
+                        Operand::Float(&x)
+                    };
+                    backend.gemm(&mut out, operand, &layers[turn]);
+                };
+                let operations = 2.0 * (m * n * k) as f64;
+                let (amount, unit) = match m {
+                    1 | 4 => (bytes as f64, "GB/s"),
+                    _ => (operations, if op.contains("a8") { "GOPS" } else { "GFLOPS" }),
+                };
+                table.row(backend, op, &format!("{m}x{n}x{k}"), amount, unit, || {
+                    call(&layers)
+                });
+            }
+        }
+    }
+}
+
+/// Attention of a 1.1B Llama (32 heads over 4 of 64) and of a small one (8 over 8 of 64).
+fn attention(backend: &CpuBackend, table: &mut Table) {
+    if !table.wants("attention") && !table.narrows("attention") {
+        return;
+    }
+    for (num_heads, num_kv_heads) in [(32, 4), (8, 8)] {
+        for format in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Int8] {
+            for (tokens, context) in [(512, 512), (1_024, 1_024), (1, 512), (1, 2_048), (1, 4_096)] {
+                one_attention(
+                    backend,
+                    table,
+                    (num_heads, num_kv_heads),
+                    &format,
+                    (tokens, context),
+                );
+            }
+        }
+    }
+}
+
+fn one_attention(
+    backend: &CpuBackend,
+    table: &mut Table,
+    (num_heads, num_kv_heads): (usize, usize),
+    format: &CacheFormat,
+    (tokens, context): (usize, usize),
+) {
+    let head_dim = 64;
+    let num_pages = context / PAGE_TOKENS;
+    let shape = CacheShape {
+        num_layers: 1,
+        num_kv_heads,
+        head_dim,
+        num_pages,
+    };
+    let mut cache = backend.cache(shape, format).expect("fits");
+    let (q, kv) = (num_heads * head_dim, num_kv_heads * head_dim);
+    let page_tables = [(0..num_pages as u32).collect::<Vec<_>>()];
+    let all = matrix(backend, context, q + 2 * kv);
+    let positions: Vec<u32> = (0..context as u32).collect();
+    let sequences = vec![0; context];
+    let step = Step {
+        positions: &positions,
+        sequences: &sequences,
+        page_tables: &page_tables,
+    };
+    let name = match format {
+        CacheFormat::F32 => "f32",
+        CacheFormat::F16 => "f16",
+        _ => "int8",
+    };
+    let shape = format!("{tokens}over{context}x{num_heads}/{num_kv_heads}");
+    let written = (context * 2 * kv * 4) as f64;
+    table.row(
+        backend,
+        &format!("attention_write_{name}"),
+        &shape,
+        written,
+        "GB/s",
+        || {
+            backend.cache_write(&mut cache, 0, &all, q..q + kv, q + kv..q + 2 * kv, &step);
+        },
+    );
+    let x = matrix(backend, tokens, q + 2 * kv);
+    let step = Step {
+        positions: &positions[context - tokens..],
+        sequences: &sequences[..tokens],
+        page_tables: &page_tables,
+    };
+    let params = AttentionParams {
+        num_heads,
+        scale: 0.125,
+        sliding_window: None,
+        alibi_slopes: None,
+    };
+    let mut out = backend.matrix(tokens, q);
+    // Pairs of query and key under the causal mask.
+    let pairs = (tokens * (context - tokens)) as f64 + (tokens * (tokens + 1)) as f64 / 2.0;
+    let operations = 4.0 * pairs * q as f64;
+    table.row(
+        backend,
+        &format!("attention_{name}"),
+        &shape,
+        operations,
+        "GFLOPS",
+        || {
+            backend.attention(&mut out, &x, 0..q, &cache, 0, &params, &step);
+        },
+    );
+}
+
+/// The quantizer's hot loops.
+fn quantizer(backend: &CpuBackend, table: &mut Table) {
+    for k in [512, 2_048, 5_632] {
+        if !table.wants("gram_accumulate") {
+            break;
+        }
+        let (mut gram, x) = (Gram::new(k), matrix(backend, 1_024, k));
+        let operations = 1_024.0 * (k * (k + 1)) as f64;
+        table.row(
+            backend,
+            "gram_accumulate",
+            &format!("1024x{k}"),
+            operations,
+            "GFLOPS",
+            || {
+                backend.gram_accumulate(&mut gram, &x);
+            },
+        );
+    }
+    // Candidates of all rows over one group, of some rows over the whole input.
+    for (rows, k) in [
+        (10_240, 64),
+        (10_240, 128),
+        (768, 512),
+        (768, 2_048),
+        (768, 5_632),
+    ] {
+        if !table.wants("quadratic_rows") {
+            break;
+        }
+        let (gram, errors, mut out) = (Gram::new(k), floats(rows * k), vec![0.0; rows]);
+        let operations = rows as f64 * (k * (k + 1)) as f64;
+        table.row(
+            backend,
+            "quadratic_rows",
+            &format!("{rows}x{k}"),
+            operations,
+            "GFLOPS",
+            || {
+                backend.quadratic_rows(&gram, &errors, &mut out);
+            },
+        );
+    }
+}
+
+fn rows(backend: &CpuBackend, table: &mut Table) {
+    for (m, k) in [(1, 2_048), (1_024, 2_048)] {
+        let x = matrix(backend, m, k);
+        let weight = matrix(backend, 1, k);
+        let (mut out, mut a) = (backend.matrix(m, k), backend.quantized(m, k));
+        let (shape, elements) = (format!("{m}x{k}"), (m * k) as f64);
+        table.row(backend, "rows_rms_norm", &shape, elements, "Gel/s", || {
+            backend.rms_norm(&mut out, &x, &weight, 1e-5)
+        });
+        table.row(backend, "rows_quantize", &shape, elements, "Gel/s", || {
+            backend.quantize(&mut a, &x, ActivationScale::PerToken);
+        });
+        table.row(
+            backend,
+            "rows_rms_norm_quantize",
+            &shape,
+            elements,
+            "Gel/s",
+            || {
+                backend.rms_norm_quantize(&mut a, &mut out, &x, &weight, 1e-5, ActivationScale::PerToken);
+            },
+        );
+        // What it replaces: through a matrix of floats.
+        table.row(
+            backend,
+            "rows_rms_norm_then_quantize",
+            &shape,
+            elements,
+            "Gel/s",
+            || {
+                backend.rms_norm(&mut out, &x, &weight, 1e-5);
+                backend.quantize(&mut a, &out, ActivationScale::PerToken);
+            },
+        );
+        let mut half = backend.matrix(m, k / 2);
+        table.row(
+            backend,
+            "rows_gated_silu",
+            &shape,
+            elements / 2.0,
+            "Gel/s",
+            || {
+                backend.gated(&mut half, &x, Activation::Silu);
+            },
+        );
+        let mut logits = matrix(backend, m, k);
+        table.row(backend, "rows_log_softmax", &shape, elements, "Gel/s", || {
+            backend.log_softmax(&mut logits)
+        });
+        table.row(backend, "rows_add", &shape, elements, "Gel/s", || {
+            backend.add(&mut out, &x)
+        });
+    }
+}
+
+/// A product that adds to the stream, and what it replaces.
+fn added(backend: &CpuBackend, table: &mut Table) {
+    for (m, (n, k)) in [(1, LAYERS[1]), (512, LAYERS[1]), (512, LAYERS[3])] {
+        if !table.wants("added_w4a8") && !table.wants("added_then") {
+            return;
+        }
+        let weights = backend.pack(w4(n, k)).expect("packs");
+        let a = quantized(backend, &matrix(backend, m, k));
+        let (mut x, mut y) = (matrix(backend, m, n), backend.matrix(m, n));
+        let (shape, operations) = (format!("{m}x{n}x{k}"), (2 * m * n * k) as f64);
+        table.row(backend, "added_w4a8", &shape, operations, "GOPS", || {
+            backend.gemm_add(&mut x, &mut y, Operand::Int8(&a), &weights);
+        });
+        table.row(backend, "added_then", &shape, operations, "GOPS", || {
+            backend.gemm(&mut y, Operand::Int8(&a), &weights);
+            backend.add(&mut x, &y);
+        });
+    }
+}

@@ -1,0 +1,157 @@
+//! Which instruction set runs: the only place that asks the machine.
+//!
+//! `per_isa!` stamps a generic function out once per instruction set under `#[target_feature]`, so that LLVM
+//! vectorizes the same source each time; results are equal bit for bit because the operations are.
+
+use dualgrain_device::KernelError;
+
+/// An instruction set a kernel is written or compiled for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Isa {
+    /// Portable Rust; runs anywhere, fuses multiply-adds in software where it must.
+    Naive,
+    /// AVX2 with FMA and F16C (x86-64-v3).
+    Avx2,
+    /// AVX2 and the 256-bit VNNI instructions.
+    AvxVnni,
+    /// AVX-512 (F, BW, DQ, VL) with VNNI.
+    Avx512Vnni,
+    /// As [`Self::Avx512Vnni`], with AMX tiles for integer products of many tokens.
+    Amx,
+}
+
+impl Isa {
+    /// All instruction sets dualgrain knows, from the plainest to the fastest.
+    pub const ALL: [Self; 5] = [
+        Self::Naive,
+        Self::Avx2,
+        Self::AvxVnni,
+        Self::Avx512Vnni,
+        Self::Amx,
+    ];
+
+    /// The name used in `DUALGRAIN_BACKEND`, in tests and in bench tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Naive => "naive",
+            Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
+            Self::Avx512Vnni => "avx512vnni",
+            Self::Amx => "amx",
+        }
+    }
+
+    /// Whether this machine can run it.
+    pub fn is_available(self) -> bool {
+        match self {
+            Self::Naive => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni => Self::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => {
+                Self::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx => Self::Avx512Vnni.is_available() && super::gemm_w4a8_amx::is_available(),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni | Self::Amx => false,
+        }
+    }
+
+    /// The instruction set `name` (capital letters or small) if this machine has it.
+    ///
+    /// # Errors
+    /// [`KernelError::InstructionSet`], listing the names that would work.
+    pub fn by_name(name: &str) -> Result<Self, KernelError> {
+        let found = available()
+            .into_iter()
+            .find(|isa| isa.name().eq_ignore_ascii_case(name));
+        found.ok_or_else(|| not_available(name))
+    }
+
+    /// `DUALGRAIN_BACKEND` if it is set, else the fastest this machine has.
+    pub(super) fn chosen() -> Result<Self, KernelError> {
+        match std::env::var("DUALGRAIN_BACKEND") {
+            Ok(name) if !name.is_empty() => Self::by_name(&name),
+            _ => Ok(available().into_iter().next_back().unwrap_or(Self::Naive)),
+        }
+    }
+}
+
+/// Instruction sets of this machine, from the plainest to the fastest.
+pub fn available() -> Vec<Isa> {
+    Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
+}
+
+pub(super) fn not_available(asked: &str) -> KernelError {
+    let names: Vec<_> = available().into_iter().map(Isa::name).collect();
+    KernelError::InstructionSet {
+        asked: asked.to_owned(),
+        available: names.join(", "),
+    }
+}
+
+/// Stamps out `fn name(isa, arguments)`, which runs `body(arguments)` compiled for `isa`.
+///
+/// `body` is `#[inline(always)]`, so each wrapper holds its own copy with the features it may use.
+macro_rules! per_isa {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:expr) => {
+        $(#[$doc])*
+        #[allow(clippy::too_many_arguments, reason = "arguments of the operation and the instruction set")]
+        $vis fn $name(isa: $crate::Isa, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,fma,f16c")]
+                fn avx2($($arg: $ty),*) $(-> $ret)? {
+                    $body($($arg),*)
+                }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    $body($($arg),*)
+                }
+                match isa {
+                    $crate::Isa::Naive => {}
+                    // SAFETY: a backend holds an instruction set only after `is_available` said yes.
+                    $crate::Isa::Avx2 | $crate::Isa::AvxVnni => return unsafe { avx2($($arg),*) },
+                    $crate::Isa::Avx512Vnni | $crate::Isa::Amx => {
+                        // SAFETY: as above.
+                        return unsafe { avx512($($arg),*) };
+                    }
+                }
+            }
+            let _ = isa;
+            $body($($arg),*)
+        }
+    };
+}
+pub(super) use per_isa;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_find_their_instruction_set_and_a_wrong_one_lists_what_would_work() {
+        for isa in available() {
+            assert_eq!(Isa::by_name(isa.name()), Ok(isa));
+            assert_eq!(Isa::by_name(&isa.name().to_uppercase()), Ok(isa));
+        }
+        let error = Isa::by_name("sse9").unwrap_err();
+        let KernelError::InstructionSet { asked, available } = error else {
+            panic!("{error}")
+        };
+        assert_eq!(asked, "sse9");
+        assert!(available.starts_with("naive"), "{available}");
+    }
+}

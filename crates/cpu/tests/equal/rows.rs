@@ -1,0 +1,352 @@
+//! Operations on rows: norms, rope, quantization, activations, softmax and the small ones.
+
+use dualgrain_cpu::{CpuBackend, Matrix, Quantized};
+use dualgrain_device::{Activation, ActivationScale, Backend, naive};
+use dualgrain_format::FloatValues;
+use half::bf16;
+
+use super::cases::{Random, assert_same, backends, name};
+
+/// Rows and columns around the 16 lanes and the chunk of rows.
+const SHAPES: [(usize, usize); 8] = [
+    (1, 1),
+    (2, 15),
+    (3, 16),
+    (5, 17),
+    (17, 64),
+    (4, 130),
+    (3, 2_048),
+    (40, 1_000),
+];
+
+fn upload(backend: &CpuBackend, values: &[f32], columns: usize) -> Matrix {
+    let mut x = backend.matrix(values.len() / columns, columns);
+    backend.upload(&mut x, values);
+    x
+}
+
+fn values(backend: &CpuBackend, x: &Matrix) -> Vec<f32> {
+    let mut out = vec![0.0; backend.rows(x) * backend.columns(x)];
+    backend.download(x, 0..backend.rows(x), &mut out);
+    out
+}
+
+/// Runs `expected` row by row and `run` on each backend over all shapes.
+fn compare(
+    what: &str,
+    expected: impl Fn(usize, &[f32], &[f32]) -> Vec<f32>,
+    run: impl Fn(&CpuBackend, &Matrix, &[f32]) -> Matrix,
+) {
+    let mut r = Random(31);
+    for (rows, columns) in SHAPES {
+        let (x, weight) = (r.floats(rows * columns), r.floats(columns));
+        let rows: Vec<f32> = x
+            .chunks(columns)
+            .enumerate()
+            .flat_map(|(i, row)| expected(i, row, &weight))
+            .collect();
+        for backend in backends() {
+            let got = run(&backend, &upload(&backend, &x, columns), &weight);
+            assert_same(
+                &values(&backend, &got),
+                &rows,
+                &format!("{what} {columns} on {}", name(&backend)),
+            );
+        }
+    }
+}
+
+#[test]
+fn norms_equal_the_specification() {
+    let eps = 1e-5;
+    compare(
+        "rms norm",
+        |_, x, weight| {
+            let mut out = vec![0.0; x.len()];
+            naive::rms_norm(x, weight, eps, &mut out);
+            out
+        },
+        |backend, x, weight| {
+            let mut out = backend.matrix(0, weight.len());
+            backend.rms_norm(&mut out, x, &upload(backend, weight, weight.len()), eps);
+            out
+        },
+    );
+    compare(
+        "layer norm",
+        |_, x, weight| {
+            let mut out = vec![0.0; x.len()];
+            naive::layer_norm(x, weight, weight, eps, &mut out);
+            out
+        },
+        |backend, x, weight| {
+            let (mut out, weight) = (backend.matrix(0, 1), upload(backend, weight, weight.len()));
+            backend.layer_norm(&mut out, x, &weight, &weight, eps);
+            out
+        },
+    );
+}
+
+#[test]
+fn norm_and_rope_of_heads_touch_their_columns_only() {
+    let (tokens, width, columns, head_dim, rotary) = (9, 120, 20..100, 20, 16);
+    let mut r = Random(32);
+    let (x, weight, angles) = (
+        r.floats(tokens * width),
+        r.floats(head_dim),
+        r.floats(tokens * rotary),
+    );
+    let mut expected = x.clone();
+    for (row, angles) in expected.chunks_mut(width).zip(angles.chunks(rotary)) {
+        for head in row[columns.clone()].chunks_mut(head_dim) {
+            let before = head.to_vec();
+            naive::rms_norm(&before, &weight, 1e-6, head);
+            naive::rope_head(head, &angles[..rotary / 2], &angles[rotary / 2..]);
+        }
+    }
+    for backend in backends() {
+        let mut got = upload(&backend, &x, width);
+        backend.rms_norm_heads(
+            &mut got,
+            columns.clone(),
+            &upload(&backend, &weight, head_dim),
+            1e-6,
+        );
+        backend.rope(
+            &mut got,
+            columns.clone(),
+            head_dim,
+            &upload(&backend, &angles, rotary),
+        );
+        assert_same(&values(&backend, &got), &expected, &name(&backend));
+    }
+}
+
+#[test]
+fn activations_equal_the_specification() {
+    for f in [
+        Activation::Relu,
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+    ] {
+        compare(
+            &format!("{f:?}"),
+            |_, x, _| x.iter().map(|v| naive::activation(f, *v)).collect(),
+            |backend, x, _| {
+                let mut x = x.clone();
+                backend.activate(&mut x, f);
+                x
+            },
+        );
+        let mut r = Random(33);
+        let x = r.floats(7 * 2 * 37).iter().map(|v| v * 30.0).collect::<Vec<_>>();
+        let mut expected = vec![0.0; 7 * 37];
+        for (x, out) in x.chunks(74).zip(expected.chunks_mut(37)) {
+            naive::gated(x, f, out);
+        }
+        for backend in backends() {
+            let mut out = backend.matrix(0, 37);
+            backend.gated(&mut out, &upload(&backend, &x, 74), f);
+            assert_same(
+                &values(&backend, &out),
+                &expected,
+                &format!("gated {f:?} on {}", name(&backend)),
+            );
+        }
+    }
+}
+
+#[test]
+fn log_softmax_and_addition_equal_the_specification() {
+    compare(
+        "log softmax",
+        |_, x, _| {
+            let mut x: Vec<f32> = x.iter().map(|v| v * 50.0).collect();
+            naive::log_softmax(&mut x);
+            x
+        },
+        |backend, x, weight| {
+            let scaled: Vec<f32> = values(backend, x).iter().map(|v| v * 50.0).collect();
+            let mut x = upload(backend, &scaled, weight.len());
+            backend.log_softmax(&mut x);
+            x
+        },
+    );
+    compare(
+        "addition",
+        |_, x, _| {
+            let mut sum = x.to_vec();
+            naive::add(&mut sum, x);
+            sum
+        },
+        |backend, x, _| {
+            let mut sum = x.clone();
+            backend.add(&mut sum, x);
+            sum
+        },
+    );
+}
+
+#[test]
+fn quantization_equals_the_specification_also_for_zeros_ties_and_infinities() {
+    let mut r = Random(34);
+    for columns in [1, 31, 32, 33, 130] {
+        let mut rows = vec![
+            vec![0.0; columns],
+            vec![-0.0; columns],
+            vec![1e-44; columns],
+            vec![f32::MAX; columns],
+        ];
+        rows.push((0..columns).map(|i| (i as f32 - 20.0) * 0.5).collect());
+        rows.push(r.floats(columns));
+        rows.push(
+            (0..columns)
+                .map(|i| [1.0, f32::NAN, f32::INFINITY][i % 3])
+                .collect(),
+        );
+        for scale in [
+            ActivationScale::PerToken,
+            ActivationScale::Static(0.25),
+            ActivationScale::Static(0.0),
+        ] {
+            for backend in backends() {
+                let mut got = backend.quantized(1, columns);
+                backend.quantize(&mut got, &upload(&backend, &rows.concat(), columns), scale);
+                for (row, x) in rows.iter().enumerate() {
+                    let mut codes = vec![0; columns];
+                    let ta = naive::quantize_row(x, scale, &mut codes);
+                    let (got_codes, got_ta) = got.row(row);
+                    assert_eq!(got_codes, codes, "{} {scale:?} row {row}", name(&backend));
+                    assert_eq!(
+                        got_ta.to_bits(),
+                        ta.to_bits(),
+                        "{} {scale:?} row {row}",
+                        name(&backend)
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Rows whose norms are ordinary, zero, beyond float and not a number.
+fn hostile_rows(r: &mut Random, (rows, columns): (usize, usize)) -> Vec<f32> {
+    let mut x = r.floats(rows * columns);
+    for (row, x) in x.chunks_mut(columns).enumerate() {
+        match row % 7 {
+            1 => x.fill(0.0),
+            2 => x.fill(-0.0),
+            3 => x.iter_mut().for_each(|v| *v *= 1e-43),
+            4 => x.iter_mut().for_each(|v| *v *= 3e38),
+            5 => x[columns / 2] = f32::NAN,
+            6 => x[columns - 1] = f32::NEG_INFINITY,
+            _ => {}
+        }
+    }
+    x
+}
+
+/// Codes and scales of rows, one by one.
+fn quantized(rows: &[f32], columns: usize, scale: ActivationScale) -> Vec<(Vec<i8>, u32)> {
+    let quantize = |x: &[f32]| {
+        let mut codes = vec![0; columns];
+        let ta = naive::quantize_row(x, scale, &mut codes);
+        (codes, ta.to_bits())
+    };
+    rows.chunks(columns).map(quantize).collect()
+}
+
+#[test]
+fn a_norm_that_quantizes_gives_the_bits_of_the_norm_and_then_the_quantization() {
+    let (mut r, eps) = (Random(36), 1e-6);
+    let scales = [
+        ActivationScale::PerToken,
+        ActivationScale::Static(0.03),
+        ActivationScale::Static(0.0),
+    ];
+    for (rows, columns) in [
+        (1, 1),
+        (1, 2_048),
+        (7, 31),
+        (8, 33),
+        (13, 100),
+        (50, 1_000),
+        (3, 4_100),
+    ] {
+        let (mut weight, bias) = (r.floats(columns), r.floats(columns));
+        weight[columns / 3] *= 1e30;
+        let x = hostile_rows(&mut r, (rows, columns));
+        let (mut rms, mut layer) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        for (row, x) in x.chunks(columns).enumerate() {
+            let range = row * columns..(row + 1) * columns;
+            naive::rms_norm(x, &weight, eps, &mut rms[range.clone()]);
+            naive::layer_norm(x, &weight, &bias, eps, &mut layer[range]);
+        }
+        for (scale, backend) in scales
+            .into_iter()
+            .flat_map(|s| backends().into_iter().map(move |b| (s, b)))
+        {
+            let matrix = |values: &[f32]| upload(&backend, values, columns);
+            let (x, weight, bias) = (matrix(&x), matrix(&weight), matrix(&bias));
+            let (mut h, mut got) = (backend.matrix(0, columns), backend.quantized(rows, columns));
+            // What an earlier step left in the buffer must not show.
+            backend.quantize(&mut got, &matrix(&vec![1.0; (rows + 1) * columns]), scale);
+            let what = format!("{rows}x{columns} {scale:?} on {}", name(&backend));
+            backend.rms_norm_quantize(&mut got, &mut h, &x, &weight, eps, scale);
+            assert_quantized(
+                &got,
+                &quantized(&rms, columns, scale),
+                &format!("rms norm {what}"),
+            );
+            backend.layer_norm_quantize(&mut got, &mut h, &x, (&weight, &bias), eps, scale);
+            assert_quantized(
+                &got,
+                &quantized(&layer, columns, scale),
+                &format!("layer norm {what}"),
+            );
+        }
+    }
+}
+
+fn assert_quantized(got: &Quantized, expected: &[(Vec<i8>, u32)], what: &str) {
+    for (row, expected) in expected.iter().enumerate() {
+        let (codes, ta) = got.row(row);
+        assert_eq!((codes, ta.to_bits()), *expected, "row {row} of {what}");
+    }
+}
+
+#[test]
+fn rows_are_looked_up_gathered_and_their_maxima_kept() {
+    let mut r = Random(35);
+    let (entries, columns) = (11, 700);
+    let floats = r.floats(entries * columns);
+    let halves: Vec<bf16> = floats.iter().map(|v| bf16::from_f32(*v)).collect();
+    let ids = [3, 0, 10, 3];
+    for table in [FloatValues::F32(floats.clone()), FloatValues::Bf16(halves)] {
+        let mut expected = vec![0.0; ids.len() * columns];
+        for (id, out) in ids.into_iter().zip(expected.chunks_mut(columns)) {
+            naive::embed(&table, id, out);
+        }
+        for backend in backends() {
+            let mut x = backend.matrix(0, columns);
+            backend.embed(&mut x, &backend.table(table.clone(), columns).unwrap(), &ids);
+            assert_same(&values(&backend, &x), &expected, &name(&backend));
+        }
+    }
+    let mut gathered = vec![0.0; ids.len() * columns];
+    naive::gather(&floats, columns, &ids, &mut gathered);
+    let mut maxima = vec![0.5; 650];
+    floats
+        .chunks(columns)
+        .for_each(|row| naive::abs_max(&row[25..675], &mut maxima));
+    for backend in backends() {
+        let x = upload(&backend, &floats, columns);
+        let mut out = backend.matrix(0, columns);
+        backend.gather(&mut out, &x, &ids);
+        assert_same(&values(&backend, &out), &gathered, &name(&backend));
+        let mut got = vec![0.5; 650];
+        backend.abs_max(&x, 25..675, &mut got);
+        assert_same(&got, &maxima, &name(&backend));
+    }
+}

@@ -1,0 +1,218 @@
+//! Compiles every kernel of the table for every architecture it is meant for; needs NVRTC but no GPU.
+//!
+//! Fails on a kernel that does not compile, that does not keep to registers and shared memory (spills, arrays indexed
+//! at run time), or whose registers do not fit its block. Without NVRTC it says SKIPPED, unless
+//! `DUALGRAIN_REQUIRE_NVRTC` is set. Arguments: `--list` prints the table and compiles nothing; a word keeps only the
+//! kernels and configurations whose line holds it. With `DUALGRAIN_CUDA_CACHE` the compiled kernels go to that folder, for
+//! a machine with a card.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use dualgrain_cuda::{
+    Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, GroupLength, Input, KernelUse, Output,
+    SGEMM_TILES, Source, TABLE, Variant, compiler_version, freivalds_sources, kernels, operand_sources,
+    quantize_source, read_memory_source, sgemm_source,
+};
+
+/// Compute capabilities and what the compiler calls them.
+const ARCHS: [((i32, i32), &str); 3] = [((8, 0), "sm_80"), ((8, 9), "sm_89"), ((9, 0), "sm_90a")];
+
+/// Registers of a multiprocessor, on every architecture of `ARCHS`.
+const REGISTERS: usize = 65_536;
+
+struct Job {
+    source: Source,
+    arch: &'static str,
+    words: String,
+    threads: usize,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let word = arguments.iter().find(|argument| !argument.starts_with('-'));
+    let jobs: Vec<Job> = jobs()
+        .into_iter()
+        .filter(|job| word.is_none_or(|word| job.words.contains(word)))
+        .collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        jobs.iter().for_each(|job| println!("{}", job.words));
+        return ExitCode::SUCCESS;
+    }
+    let found = check_the_check();
+    match found {
+        Ok(version) => compile_all(&jobs, &version),
+        Err(error @ CudaError::LibraryMissing { .. })
+            if std::env::var_os("DUALGRAIN_REQUIRE_NVRTC").is_none() =>
+        {
+            println!("SKIPPED: {} kernels not compiled: {error}", jobs.len());
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            println!("FAILED: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Every row with every group length for bf16 and sums, and with every output for groups of 128.
+fn jobs() -> Vec<Job> {
+    let outputs = [Output::F32, Output::F16].map(|output| (GroupLength::G128, output));
+    let groups = GroupLength::ALL.map(|group| [(group, Output::Bf16), (group, Output::Sums)]);
+    let mut jobs = Vec::new();
+    for variant in TABLE {
+        for (capability, arch) in ARCHS {
+            if variant.runs_on(capability) {
+                let pairs = groups.iter().flatten().chain(&outputs);
+                let pairs = pairs.filter(|&&(group, output)| variant.exists(group, output));
+                jobs.extend(pairs.map(|&(group, output)| job(variant, arch, group, output)));
+            }
+        }
+    }
+    for variant in FLOAT_SCALES_TABLE {
+        let outputs = [Output::Bf16, Output::F16, Output::F32];
+        let outputs = outputs
+            .into_iter()
+            .filter(|&output| variant.exists(GroupLength::G128, output));
+        jobs.extend(outputs.map(|output| job(variant, "sm_90a", GroupLength::G128, output)));
+    }
+    for (_, arch) in ARCHS {
+        jobs.push(Job {
+            source: read_memory_source(),
+            arch,
+            words: format!("read_memory {arch}"),
+            threads: 512,
+        });
+        let checks = operand_sources().into_iter().chain(freivalds_sources());
+        jobs.extend(checks.map(|source| Job {
+            words: format!("{} {arch} {:?}", source.name, source.macros),
+            source,
+            arch,
+            threads: 256,
+        }));
+        jobs.extend(SGEMM_TILES.map(|tile| Job {
+            source: sgemm_source(tile),
+            arch,
+            words: format!("sgemm_tiled {arch} tile {tile}"),
+            threads: tile * tile,
+        }));
+        for (before, input) in Before::ALL.iter().flat_map(|b| Input::ALL.map(|i| (*b, i))) {
+            let source = quantize_source(before, input);
+            let words = format!("{} {arch} {before:?} {input:?}", source.name);
+            jobs.push(Job {
+                source,
+                arch,
+                words,
+                threads: 512,
+            });
+        }
+    }
+    jobs
+}
+
+fn job(variant: &Variant, arch: &'static str, group: GroupLength, output: Output) -> Job {
+    Job {
+        source: variant.source(group, output),
+        arch,
+        words: format!("{} {arch} {variant} group {group:?} {output:?}", variant.kernel(),),
+        threads: variant.threads(),
+    }
+}
+
+/// A check that finds nothing must be known to find something: a kernel that indexes an array at run time.
+fn check_the_check() -> Result<String, CudaError> {
+    let (version, file) = compiler_version()?;
+    let text = "extern \"C\" __global__ void probe(int *x) {\n#if SPILL\n\
+                int a[64]; for (int i = 0; i < 64; i++) a[x[i] & 63] = x[64 + i];\n\
+                x[128 + threadIdx.x] = a[x[threadIdx.x] & 63];\n#else\n\
+                __shared__ int s[32]; s[threadIdx.x] = x[threadIdx.x]; __syncthreads();\n\
+                x[threadIdx.x] = s[31 - threadIdx.x];\n#endif\n}";
+    let probe = |spill| Source {
+        name: "probe",
+        text,
+        headers: &[],
+        macros: vec![("SPILL", spill)],
+    };
+    for (_, arch) in ARCHS {
+        for (spill, expected) in [(0, false), (1, true)] {
+            let found = kernels(&probe(spill).compile(arch)?)?;
+            let [kernel] = &found[..] else {
+                panic!("one kernel in the probe's cubin, found {found:?}");
+            };
+            assert_eq!(kernel.spills(), expected, "{arch}: {kernel:?}");
+            assert!(kernel.num_registers > 0 && kernel.name == "probe", "{kernel:?}");
+            assert!(expected || kernel.shared_bytes >= 128, "{arch}: {kernel:?}");
+        }
+    }
+    Ok(format!("{version} ({file})"))
+}
+
+fn compile_all(jobs: &[Job], version: &str) -> ExitCode {
+    let (next, failures, started) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Instant::now());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(words) = check(job) {
+                        println!("FAILED: {}: {words}", job.words);
+                        failures.lock().expect("no panic while held").push(words);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failures.into_inner().expect("all threads ended").len();
+    println!(
+        "{} of {} kernels compile with NVRTC {version} and keep to registers, in {:.0} s",
+        jobs.len() - failed,
+        jobs.len(),
+        started.elapsed().as_secs_f64()
+    );
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn check(job: &Job) -> Result<(), String> {
+    let started = Instant::now();
+    // Only a cache that was named: a run of tests leaves the user's alone.
+    let cache = match std::env::var_os(CACHE_VARIABLE) {
+        Some(_) => Cache::of_user(),
+        None => Cache::none(),
+    };
+    let cubin = job.source.cubin(job.arch, &cache);
+    let cubin = cubin.map_err(|error| error.to_string())?;
+    let found = kernels(&cubin).map_err(|error| error.to_string())?;
+    let kernel = found
+        .iter()
+        .find(|kernel| kernel.name == job.source.name)
+        .ok_or_else(|| format!("no kernel of this name, only {found:?}"))?;
+    if std::env::var_os("DUALGRAIN_VERBOSE").is_some() {
+        let seconds = started.elapsed().as_secs_f64();
+        println!(
+            "{}: {} registers, {seconds:.2} s",
+            job.words, kernel.num_registers
+        );
+    }
+    judge(kernel, job.threads)
+}
+
+fn judge(kernel: &KernelUse, threads: usize) -> Result<(), String> {
+    if kernel.spills() {
+        return Err(format!(
+            "local memory: {} bytes of stack and {} beside it",
+            kernel.stack_bytes, kernel.local_bytes
+        ));
+    }
+    // Registers are handed out to warps by 8 a thread.
+    let registers = (kernel.num_registers as usize).next_multiple_of(8) * threads;
+    if registers > REGISTERS {
+        return Err(format!("{registers} registers in a block of {threads} threads"));
+    }
+    Ok(())
+}

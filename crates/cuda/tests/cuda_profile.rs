@@ -1,0 +1,311 @@
+//! What measuring on a card rests on: random operands are what the host says they are, the checks pass right products and
+//! find wrong ones, `sgemm_tiled` equals the specification bit for bit, and cuBLAS agrees with it in every storage.
+//!
+//! Without a card or a compiler it says SKIPPED, unless `DUALGRAIN_REQUIRE_GPU` is set.
+
+use std::process::ExitCode;
+
+use dualgrain_cuda::{
+    Arena, Blend, Buffer, Cublas, CublasType, CudaError, Device, Element, Freivalds, Gemm, GemmProblem,
+    GroupLength, Jit, Output, RandomOperands, SGEMM_TILES, SgemmTiled, Stored, enumerate_all, pack,
+};
+use dualgrain_device::naive::{self, Transposes};
+use dualgrain_format::{GemmShape, GroupSize, QuantizedLinear, QuantizedParts, int4};
+
+fn main() -> ExitCode {
+    let ready = Device::open(0).and_then(|device| Ok((Jit::new(&device)?, device)));
+    let (jit, device) = match ready {
+        Ok(ready) => ready,
+        Err(error) if std::env::var_os("DUALGRAIN_REQUIRE_GPU").is_none() => {
+            println!("SKIPPED: nothing of a sweep checked on a GPU: {error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            println!("FAILED: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    type Check = fn(&Jit, &Device) -> Result<(), CudaError>;
+    let checks: [(&str, Check); 4] = [
+        (
+            "random layers are valid layers, packed as the host packs them",
+            layers,
+        ),
+        (
+            "integer check passes right products and finds one wrong sum",
+            integers,
+        ),
+        (
+            "sgemm_tiled equals the specification for every tile and storage",
+            tiled,
+        ),
+        ("float check passes cuBLAS and finds one wrong output", libraries),
+    ];
+    let mut code = ExitCode::SUCCESS;
+    for (words, check) in checks {
+        match std::panic::catch_unwind(|| check(&jit, &device)) {
+            Ok(Ok(())) => println!("ok: {words}"),
+            Ok(Err(error)) => {
+                println!("FAILED: {words}: {error}");
+                code = ExitCode::FAILURE;
+            }
+            Err(_) => {
+                println!("FAILED: {words}");
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    code
+}
+
+/// The hash of cu/operands.cu.
+fn hashed(seed: u64, at: u64) -> u32 {
+    let mut z = seed
+        .wrapping_mul(1 << 44)
+        .wrapping_add((at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 16) as u32
+}
+
+/// A layer rebuilt from the image's codes and scales, read back block by block: word and byte of each as packing.rs says.
+fn layer_of(image: &[u8], (n, k): (usize, usize), size: GroupSize, group: GroupLength) -> QuantizedLinear {
+    let groups = size.num_groups(k);
+    let (mut q, mut zero, mut s2) = (Vec::new(), Vec::new(), Vec::new());
+    for row in 0..n {
+        let block = |k_idx: usize| {
+            let index = row / 64 * k.div_ceil(128) + k_idx / 128;
+            &image[index * group.block_bytes()..(index + 1) * group.block_bytes()]
+        };
+        let (warp, lane_row, upper) = (row % 64 / 16, row % 8, row % 16 / 8);
+        let codes: Vec<u8> = (0..k)
+            .map(|k_idx| {
+                let (step, lane_k) = (k_idx % 128 / 32, k_idx % 16 / 4);
+                let word = ((warp * 2 + step / 2) * 32 + lane_row * 4 + lane_k) * 4 + step % 2 * 2 + upper;
+                block(k_idx)[4 * word + k_idx % 4] >> (k_idx % 32 / 16 * 4) & 15
+            })
+            .collect();
+        let scale = |group_idx: usize| {
+            let first = size.range(group_idx, k).start;
+            let sub = match group.groups_per_block() {
+                1 => 0,
+                per_block => group_idx % per_block,
+            };
+            let place = 4096 + 4 * ((warp * group.groups_per_block() + sub) * 8 + lane_row) + 2 * upper;
+            (block(first)[place], block(first)[place + 1])
+        };
+        let scales: Vec<(u8, u8)> = (0..groups).map(scale).collect();
+        let zeros: Vec<u8> = scales.iter().map(|scale| scale.1).collect();
+        int4::pack_row(&codes, zeros[groups - 1], &mut q);
+        int4::pack_row(&zeros, 0, &mut zero);
+        s2.extend(scales.iter().map(|scale| scale.0));
+    }
+    let parts = QuantizedParts {
+        q,
+        zero,
+        s2,
+        s1: vec![1.0; n],
+        bias: None,
+        ta: None,
+    };
+    QuantizedLinear::new((n, k), size, parts).expect("a layer that keeps the int8 guard")
+}
+
+fn layers(jit: &Jit, device: &Device) -> Result<(), CudaError> {
+    let operands = RandomOperands::new(jit, device);
+    let mut arena = Arena::new(device, 64 << 20)?;
+    for size in [
+        GroupSize::Along(32),
+        GroupSize::Along(64),
+        GroupSize::Along(128),
+        GroupSize::WholeRow,
+    ] {
+        let group = GroupLength::of(size)?;
+        for (n, k) in [(64, 128), (65, 129), (130, 300), (1, 1), (200, 1_000)] {
+            arena.reset();
+            let layers = operands.w4(&mut arena, (n, k), group, 2, 7)?;
+            let mut image = vec![0u8; layers[0].image_bytes()];
+            layers[1].image().read(0, &mut image)?;
+            let layer = layer_of(&image, (n, k), size, group);
+            // Everything the reader above does not look at is padding, which the host knows how to write.
+            assert!(image == pack(&layer)?, "image of {n}x{k} {size}");
+            let w8 = operands.w8(&mut arena, &layers[0])?;
+            let (mut got, mut row) = (vec![0i8; n * k], vec![0i8; k]);
+            w8.read(0, &mut got)?;
+            for (place, got) in got.chunks_exact(k).enumerate() {
+                layer.w8_row(place, &mut row);
+                assert!(got == row, "row {place} of {n}x{k} {size}");
+            }
+        }
+    }
+    let (m, k) = (3, 37);
+    let tokens = operands.tokens((m, k), 5)?.download()?;
+    for (place, &code) in tokens.codes.iter().enumerate() {
+        assert_eq!(i32::from(code), (hashed(5, place as u64) % 255) as i32 - 127);
+    }
+    Ok(())
+}
+
+fn integers(jit: &Jit, device: &Device) -> Result<(), CudaError> {
+    let (operands, freivalds) = (RandomOperands::new(jit, device), Freivalds::new(jit, device)?);
+    let mut arena = Arena::new(device, 256 << 20)?;
+    for (m, n, k) in [(1, 64, 128), (17, 333, 517), (300, 1_000, 2_048)] {
+        arena.reset();
+        let layers = operands.w4(&mut arena, (n, k), GroupLength::G128, 1, 3)?;
+        let (tokens, w8) = (operands.tokens((m, k), 4)?, operands.w8(&mut arena, &layers[0])?);
+        let a = Stored {
+            buffer: tokens.codes(),
+            element: Element::S8,
+            size: (m, k),
+            row_elements: tokens.row_bytes(),
+        };
+        let b = Stored::dense(&w8, Element::S8, (n, k));
+        let expected = freivalds.expect(Transposes { a: false, b: true }, (a, b), 9)?;
+        let problem = |output| GemmProblem {
+            shape: GemmShape { m, n, k },
+            group: GroupLength::G128,
+            output,
+        };
+        let config = enumerate_all(&problem(Output::Sums), device.info())[0];
+        let sums = arena.take(4 * m * n)?;
+        Gemm::new(jit, device, problem(Output::Sums), config)?.launch(&layers[0], &tokens, &sums)?;
+        let d = Stored::dense(&sums, Element::I32, (m, n));
+        assert_eq!(freivalds.wrong_sums(d, &expected)?, 0, "{m}x{n}x{k}");
+        for output in [Output::F32, Output::F16, Output::Bf16] {
+            let out = arena.take(output.size_bytes() * m * n)?;
+            Gemm::new(jit, device, problem(output), config)?.launch(&layers[0], &tokens, &out)?;
+            let wrong = |out: &Buffer| {
+                operands.wrong_outputs(freivalds.wrong(), (&sums, out, output), &tokens, &layers[0])
+            };
+            assert_eq!(wrong(&out)?, 0, "{m}x{n}x{k} {output:?}");
+            // One bit of the last output.
+            let last = output.size_bytes() * (m * n - 1);
+            let mut byte = [0u8];
+            out.read(last, &mut byte)?;
+            out.write(last, &[byte[0] ^ 1])?;
+            assert_eq!(wrong(&out)?, 1, "{m}x{n}x{k} {output:?}");
+        }
+        let mut last = [0i32];
+        sums.read(4 * (m * n - 1), &mut last)?;
+        sums.write(4 * (m * n - 1), &[last[0].wrapping_add(1)])?;
+        assert_eq!(freivalds.wrong_sums(d, &expected)?, 1, "{m}x{n}x{k}");
+    }
+    Ok(())
+}
+
+/// Operands of a float product on both sides.
+struct Floats {
+    host: [Vec<f32>; 3],
+    card: [Buffer; 3],
+}
+
+fn floats(jit: &Jit, device: &Device, (m, n, k): (usize, usize, usize)) -> Result<Floats, CudaError> {
+    let operands = RandomOperands::new(jit, device);
+    let made = |len: usize, seed| -> Result<(Vec<f32>, Buffer), CudaError> {
+        let (buffer, mut values) = (device.filled(4 * len, 0)?, vec![0.0; len]);
+        operands.floats(&buffer, Output::F32, seed)?;
+        buffer.read(0, &mut values)?;
+        Ok((values, buffer))
+    };
+    let [a, b, c] = [made(m * k, 1)?, made(k * n, 2)?, made(m * n, 3)?];
+    Ok(Floats {
+        host: [a.0, b.0, c.0],
+        card: [a.1, b.1, c.1],
+    })
+}
+
+fn tiled(jit: &Jit, device: &Device) -> Result<(), CudaError> {
+    let kernels: Vec<SgemmTiled> = SGEMM_TILES
+        .map(|tile| SgemmTiled::new(jit, tile))
+        .collect::<Result<_, _>>()?;
+    for shape in [(1, 1, 1), (33, 70, 65), (64, 32, 96), (5, 131, 31)] {
+        let floats = floats(jit, device, shape)?;
+        let (m, n, _) = shape;
+        let d = device.filled(4 * m * n, 0)?;
+        for (transposes, blend) in Transposes::ALL
+            .into_iter()
+            .flat_map(|t| [(1.0, 0.0), (1.0, 1.0), (0.5, -0.25)].map(|blend| (t, blend)))
+        {
+            let [a, b, c] = &floats.host;
+            let mut expected = c.clone();
+            naive::sgemm(transposes, shape, blend, a, b, &mut expected);
+            for (tile, kernel) in SGEMM_TILES.zip(&kernels) {
+                d.copy_from(&floats.card[2])?;
+                kernel.launch(transposes, shape, blend, [&floats.card[0], &floats.card[1], &d])?;
+                let mut got = vec![0f32; m * n];
+                d.read(0, &mut got)?;
+                let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                assert!(
+                    bits(&got) == bits(&expected),
+                    "tile {tile} {shape:?} {transposes:?} {blend:?}"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn libraries(jit: &Jit, device: &Device) -> Result<(), CudaError> {
+    let (cublas, freivalds) = (Cublas::new(device)?, Freivalds::new(jit, device)?);
+    let operands = RandomOperands::new(jit, device);
+    let kinds = [
+        (CublasType::F32, Output::F32),
+        (CublasType::F16, Output::F16),
+        (CublasType::Bf16, Output::Bf16),
+    ];
+    for (kind, output) in kinds {
+        for (m, n, k) in [(64, 96, 128), (33, 70, 65), (257, 1_000, 3_000)] {
+            let size = kind.size_bytes();
+            let [a, b, c, d] = [m * k, k * n, m * n, m * n].map(|len| device.filled(size * len, 0xff));
+            let (a, b, c, d) = (a?, b?, c?, d?);
+            for (buffer, seed) in [(&a, 1), (&b, 2), (&c, 3)] {
+                operands.floats(buffer, output, seed)?;
+            }
+            for transposes in Transposes::ALL {
+                let element = Element::Float(kind);
+                let a_size = if transposes.a { (k, m) } else { (m, k) };
+                let b_size = if transposes.b { (n, k) } else { (k, n) };
+                let stored = (
+                    Stored::dense(&a, element, a_size),
+                    Stored::dense(&b, element, b_size),
+                );
+                let expected = freivalds.expect(transposes, stored, 5)?;
+                for (alpha, beta) in [(1.0, 0.0), (1.0, 1.0), (0.5, 0.5)] {
+                    d.copy_from(&c)?;
+                    let stored = Stored::dense(&d, element, (m, n));
+                    let before = freivalds.before(stored, &expected)?;
+                    cublas.launch(kind, transposes, (m, n, k), (alpha, beta), [&a, &b, &d])?;
+                    let blend = Blend { alpha, beta };
+                    let wrong = || freivalds.wrong_floats(stored, kind, &expected, blend, Some(&before));
+                    let words = format!("{kind:?} {m}x{n}x{k} {transposes:?} {blend:?}");
+                    assert_eq!(wrong()?, 0, "{words}");
+                    // The other storage of the same numbers is another product.
+                    let other = Transposes {
+                        b: !transposes.b,
+                        ..transposes
+                    };
+                    d.copy_from(&c)?;
+                    cublas.launch(kind, other, (m, n, k), (alpha, beta), [&a, &b, &d])?;
+                    assert!(wrong()? as usize > m / 2, "{words}");
+                }
+            }
+            // One output that was not written.
+            let nn = Transposes::ALL[0];
+            let stored = (
+                Stored::dense(&a, Element::Float(kind), (m, k)),
+                Stored::dense(&b, Element::Float(kind), (k, n)),
+            );
+            let expected = freivalds.expect(nn, stored, 6)?;
+            cublas.launch(kind, nn, (m, n, k), (1.0, 0.0), [&a, &b, &d])?;
+            let poison = vec![0xffu8; size];
+            d.write(size * (m * n - 1), &poison)?;
+            let stored = Stored::dense(&d, Element::Float(kind), (m, n));
+            let blend = Blend {
+                alpha: 1.0,
+                beta: 0.0,
+            };
+            assert_eq!(freivalds.wrong_floats(stored, kind, &expected, blend, None)?, 1);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! Quantization on a card, alone and behind RMSNorm or SwiGLU, against the specification, bit for bit.
+//!
+//! Without a card or a compiler it says SKIPPED, unless `DUALGRAIN_REQUIRE_GPU` is set. `--cases N` (default 300);
+//! `--times` prints times afterwards: a row of RMSNorm at 8,192 and of SwiGLU at 28,672, for 1 and 4,096 tokens.
+
+use std::process::ExitCode;
+
+use dualgrain_cuda::{
+    Before, Buffer, CudaError, Device, Input, Jit, Quantize, QuantizedTokens, TokenCodes, rotation_copies,
+    times_s,
+};
+use dualgrain_device::{Activation, ActivationScale, naive};
+use half::{bf16, f16};
+
+use dualgrain_device::cases::Random;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args()
+        .skip_while(|argument| argument != "--cases")
+        .skip(1);
+    let count = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let ready = Device::open(0).and_then(|device| Ok((Jit::new(&device)?, device)));
+    let compared = match ready {
+        Ok((jit, device)) => compare_all(&jit, &device, count).and_then(|failed| {
+            match std::env::args().any(|argument| argument == "--times") {
+                true => print_times(&jit, &device).map(|()| failed),
+                false => Ok(failed),
+            }
+        }),
+        Err(error) if std::env::var_os("DUALGRAIN_REQUIRE_GPU").is_none() => {
+            println!("SKIPPED: no quantization compared on a GPU: {error}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => Err(error),
+    };
+    match compared {
+        Ok(0) => {
+            println!("{count} quantizations equal the specification");
+            ExitCode::SUCCESS
+        }
+        Ok(failed) => {
+            println!("FAILED: {failed} of {count} quantizations");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            println!("FAILED: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A quantization with what the specification makes of it.
+struct Case {
+    m: usize,
+    k: usize,
+    before: Before,
+    input: Input,
+    scale: ActivationScale,
+    eps: f32,
+    x: Vec<f32>,
+    weight: Vec<f32>,
+}
+
+impl Case {
+    fn new(r: &mut Random) -> Self {
+        let ks = [
+            1, 2, 3, 7, 8, 15, 16, 17, 24, 31, 33, 255, 256, 257, 1_021, 1_024, 4_096, 4_099, 11_008,
+        ];
+        let k = ks[r.below(ks.len())];
+        // Now and then more tokens than multiprocessors: CTAs have fewer threads then.
+        let m = match r.below(40) {
+            0 if k < 2_000 => 300,
+            _ => 1 + r.below(5),
+        };
+        let (before, input) = (Before::ALL[r.below(3)], Input::ALL[r.below(3)]);
+        let columns = before.input_columns(k);
+        let mut x = Vec::new();
+        for _ in 0..m {
+            // Rows of zeros, of tiny, of common and of huge numbers.
+            let size = [0.0, 1e-30, 1.0, 1.0, 30.0, 85.0, 100.0, 3e4][r.below(8)];
+            x.extend((0..columns).map(|_| rounded(input, r.float() * size)));
+            // Neither of them is a number to scale by.
+            if r.below(8) == 0 {
+                let last = x.len() - 1 - r.below(columns);
+                x[last] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][r.below(3)];
+            }
+        }
+        Self {
+            m,
+            k,
+            before,
+            input,
+            scale: match r.below(3) {
+                0 => ActivationScale::Static(0.001 + r.float().abs()),
+                _ => ActivationScale::PerToken,
+            },
+            eps: 1e-5,
+            x,
+            weight: r.floats(k),
+        }
+    }
+
+    fn expected(&self) -> TokenCodes {
+        let (mut codes, mut scales) = (vec![0i8; self.m * self.k], Vec::new());
+        let mut row = vec![0.0; self.k];
+        let inputs = self.x.chunks_exact(self.before.input_columns(self.k));
+        for (x, codes) in inputs.zip(codes.chunks_exact_mut(self.k)) {
+            match self.before {
+                Before::Nothing => row.copy_from_slice(x),
+                Before::RmsNorm => naive::rms_norm(x, &self.weight, self.eps, &mut row),
+                Before::SwiGlu => naive::gated(x, Activation::Silu, &mut row),
+            }
+            scales.push(naive::quantize_row(&row, self.scale, codes));
+        }
+        let sum = |row: &[i8]| row.iter().map(|&code| i32::from(code)).sum();
+        let sums = codes.chunks_exact(self.k).map(sum).collect();
+        TokenCodes { codes, sums, scales }
+    }
+
+    fn upload(&self, device: &Device) -> Result<Buffer, CudaError> {
+        let bits = |f: fn(f32) -> u16| self.x.iter().map(|&x| f(x)).collect::<Vec<u16>>();
+        match self.input {
+            Input::F32 => device.upload(&self.x),
+            Input::F16 => device.upload(&bits(|x| f16::from_f32(x).to_bits())),
+            Input::Bf16 => device.upload(&bits(|x| bf16::from_f32(x).to_bits())),
+        }
+    }
+
+    fn words(&self) -> String {
+        let Self {
+            m,
+            k,
+            before,
+            input,
+            scale,
+            ..
+        } = self;
+        format!("{m}x{k} {before:?} {input:?} {scale:?}")
+    }
+}
+
+/// A number the input's type can hold.
+fn rounded(input: Input, x: f32) -> f32 {
+    match input {
+        Input::F32 => x,
+        Input::F16 => f16::from_f32(x).to_f32(),
+        Input::Bf16 => bf16::from_f32(x).to_f32(),
+    }
+}
+
+fn compare_all(jit: &Jit, device: &Device, count: usize) -> Result<usize, CudaError> {
+    let (mut r, mut failed) = (Random(11), 0);
+    for _ in 0..count {
+        let case = Case::new(&mut r);
+        let kernel = Quantize::new(jit, device, case.before, case.input)?;
+        let (x, weight) = (case.upload(device)?, device.upload(&case.weight)?);
+        let norm = (case.before == Before::RmsNorm).then_some((&weight, case.eps));
+        let mut tokens = QuantizedTokens::empty(device, case.m, case.k)?;
+        kernel.launch(&x, norm, case.scale, &mut tokens)?;
+        let (got, expected) = (tokens.download()?, case.expected());
+        let bits = |scales: &[f32]| scales.iter().map(|scale| scale.to_bits()).collect::<Vec<_>>();
+        let parts = [
+            got.codes != expected.codes,
+            got.sums != expected.sums,
+            bits(&got.scales) != bits(&expected.scales),
+        ];
+        if parts.contains(&true) {
+            println!("FAILED: {}: codes, sums, scales differ: {parts:?}", case.words());
+            failed += 1;
+        }
+    }
+    Ok(failed)
+}
+
+/// Bytes in and out over the time, with rows that no launch finds in a cache.
+fn print_times(jit: &Jit, device: &Device) -> Result<(), CudaError> {
+    for (before, k) in [
+        (Before::Nothing, 8_192),
+        (Before::RmsNorm, 4_096),
+        (Before::RmsNorm, 8_192),
+        (Before::SwiGlu, 11_008),
+        (Before::SwiGlu, 28_672),
+    ] {
+        let kernel = Quantize::new(jit, device, before, Input::Bf16)?;
+        let weight = device.upload(&vec![1.0f32; k])?;
+        let norm = (before == Before::RmsNorm).then_some((&weight, 1e-5));
+        for m in [1, 16, 4_096] {
+            let len = m * before.input_columns(k);
+            let mut r = Random(5);
+            let pattern: Vec<u16> = (0..1 << 16)
+                .map(|_| bf16::from_f32(4.0 * r.float()).to_bits())
+                .collect();
+            let copies = rotation_copies(device, 2 * len).min(64);
+            let x = (0..copies).map(|_| device.upload_repeated(&pattern, len));
+            let x = x.collect::<Result<Vec<Buffer>, _>>()?;
+            let tokens = std::cell::RefCell::new(QuantizedTokens::empty(device, m, k)?);
+            let scale = ActivationScale::PerToken;
+            let times = times_s(device, 3, copies, |i| {
+                kernel.launch(&x[i], norm, scale, &mut tokens.borrow_mut())
+            })?;
+            let bytes = (2 * len + m * k) as f64;
+            println!(
+                "{before:?} k = {k}, {m} tokens: {:.2} us, {:.0} GB/s",
+                times[1] * 1e6,
+                bytes / times[1] / 1e9
+            );
+        }
+    }
+    Ok(())
+}
