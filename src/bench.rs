@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use dualgrain_cpu::CpuBackend;
-use dualgrain_device::Backend;
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::Device;
 use dualgrain_engine::{Model, ModelConfig};
 
 use crate::arguments::{Bench, BenchGemm, BenchProduct, Common};
@@ -138,15 +138,15 @@ impl Timing<'_> {
 
     fn time_cases(&mut self, threads: usize, cases: &[Case]) -> Result<()> {
         let started = Instant::now();
-        let backend = Arc::new(CpuBackend::new(threads)?);
-        let model = Arc::new(folder::load(self.folder, &backend, None)?);
+        let device = Arc::new(CpuDevice::new(threads)?);
+        let model = Arc::new(folder::load(self.folder, &device, None)?);
         let load_s = started.elapsed().as_secs_f64();
-        self.report.kernels = backend.isa().name();
+        self.report.kernels = device.isa().name();
         self.report.linear_bytes = model.linear_bytes();
         self.report.weight_bytes = model.weight_bytes();
         cases.iter().try_for_each(|case| case.check_memory(&model))?;
         for (index, case) in cases.iter().enumerate() {
-            let detail = format!("{} threads", backend.num_threads());
+            let detail = format!("{} threads", device.num_threads());
             self.terminal
                 .progress("timing", &detail, index as u64, cases.len() as u64);
             self.time(&model, case, load_s)?;
@@ -154,7 +154,7 @@ impl Timing<'_> {
         Ok(())
     }
 
-    fn time(&mut self, model: &Arc<Model<CpuBackend>>, case: &Case, load_s: f64) -> Result<()> {
+    fn time(&mut self, model: &Arc<Model<CpuDevice>>, case: &Case, load_s: f64) -> Result<()> {
         let row = time_case(model, case, self.options.repeat, &self.interrupted)?;
         let Some(mut row) = row else {
             bail!("interrupted at {}", case.text())
@@ -168,8 +168,8 @@ impl Timing<'_> {
     fn measure_machine(&mut self, threads: usize) -> Result<()> {
         self.terminal.progress("measuring the machine", "", 0, 1);
         // More threads than cores say nothing more, and take long to say it.
-        let backend = CpuBackend::new(threads.min(machine::cores()))?;
-        let peak = match backend.measure_peak() {
+        let device = CpuDevice::new(threads.min(machine::cores()))?;
+        let peak = match device.measure_peak() {
             Ok(peak) => peak,
             // Shares are missing then, times are not.
             Err(error) => {
@@ -180,7 +180,7 @@ impl Timing<'_> {
         };
         self.report.compare(Machine {
             threads,
-            probe_threads: backend.num_threads(),
+            probe_threads: device.num_threads(),
             int8_ops_per_s: peak.int8_ops_per_s,
             read_bytes_per_s: peak.read_bytes_per_s,
             read_bytes_per_s_samples: vec![peak.read_bytes_per_s],

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use dualgrain_cpu::CpuBackend;
-use dualgrain_device::Backend;
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::Device;
 use dualgrain_engine::{Model, ModelConfig, Product, Session, SessionLimits, products};
 use serde::{Serialize, Serializer};
 
@@ -102,7 +102,7 @@ impl Case {
     }
 
     /// Refuses what does not fit memory beside the model, instead of being killed by the system half-way.
-    pub fn check_memory(&self, model: &Model<CpuBackend>) -> Result<()> {
+    pub fn check_memory(&self, model: &Model<CpuDevice>) -> Result<()> {
         let limits = self.limits();
         let needed = Session::required_bytes(model, limits).unwrap_or(u64::MAX);
         if let Some(memory) = machine::memory() {
@@ -150,7 +150,7 @@ impl Row {
 
 /// One warm-up and `repeat` timed rounds; `None` when `interrupted` was raised before they were done.
 pub fn time_case(
-    model: &Arc<Model<CpuBackend>>,
+    model: &Arc<Model<CpuDevice>>,
     case: &Case,
     repeat: usize,
     interrupted: &AtomicBool,
@@ -174,7 +174,7 @@ pub fn time_case(
     // A step reads every linear once, whatever the batch.
     let read_per_token = model.linear_bytes() as f64 / case.batch as f64;
     Ok(Some(Row {
-        threads: model.backend().num_threads(),
+        threads: model.device().num_threads(),
         batch: case.batch,
         prompt_tokens: case.prompt_tokens,
         generate_tokens: case.generate_tokens,
@@ -193,7 +193,7 @@ pub fn time_case(
 }
 
 /// Operations of the linears' products for each token of a prompt; the head runs on its last token only.
-fn ops_per_token(model: &Model<CpuBackend>, prompt_tokens: usize) -> f64 {
+fn ops_per_token(model: &Model<CpuDevice>, prompt_tokens: usize) -> f64 {
     let weights = |product: &Product| {
         let weights = (product.count * product.shape.n * product.shape.k) as f64;
         match product.name {
@@ -206,9 +206,9 @@ fn ops_per_token(model: &Model<CpuBackend>, prompt_tokens: usize) -> f64 {
 
 /// Seconds for all prompts, and for all generated tokens; logits are computed once a prompt and once a step.
 fn time_round(
-    session: &mut Session<CpuBackend>,
+    session: &mut Session<CpuDevice>,
     case: &Case,
-    model: &Model<CpuBackend>,
+    model: &Model<CpuDevice>,
     interrupted: &AtomicBool,
 ) -> Result<Option<(f64, f64)>> {
     let vocab = model.config().vocab_size as u32;

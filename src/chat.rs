@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::chat::{ChatTemplate, Message};
 use dualgrain_engine::generate::{Request, generate};
 use dualgrain_engine::sampler::Sampler;
@@ -23,8 +23,8 @@ const MAX_CONTEXT_TOKENS: usize = 8192;
 /// Reads lines from stdin and answers each; Ctrl-C stops an answer, end of input or /exit the conversation.
 pub fn run(arguments: &Chat, common: &Common, terminal: &Terminal) -> Result<()> {
     Sampler::new(arguments.sampling.options().sampling)?;
-    let backend = Arc::new(CpuBackend::new(common.threads)?);
-    let opened = folder::open(&arguments.model, &backend, None)?;
+    let device = Arc::new(CpuDevice::new(common.threads)?);
+    let opened = folder::open(&arguments.model, &device, None)?;
     let template = ChatTemplate::load(&arguments.model)?;
     let mut conversation = Conversation::new(arguments, opened, template)?;
     let interrupted = interrupt_flag()?;
@@ -60,7 +60,7 @@ struct Conversation<'a> {
     arguments: &'a Chat,
     opened: Opened,
     template: ChatTemplate,
-    session: Session<CpuBackend>,
+    session: Session<CpuDevice>,
     messages: Vec<Message>,
     /// Tokens the session's cache holds.
     cached: Vec<u32>,

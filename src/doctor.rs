@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::Serialize;
 
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 
 use crate::arguments::Common;
 #[cfg(feature = "cuda")]
@@ -30,7 +30,7 @@ struct Report {
 
 /// Looks and reports; fails only when a forced instruction set is not there.
 pub fn run(common: &Common, terminal: &Terminal) -> Result<()> {
-    let backend = CpuBackend::new(common.threads)?;
+    let device = CpuDevice::new(common.threads)?;
     let memory = machine::memory();
     #[cfg(feature = "cuda")]
     let cuda = Gpu::look();
@@ -47,7 +47,7 @@ pub fn run(common: &Common, terminal: &Terminal) -> Result<()> {
         memory_bytes: memory.map(|m| m.total_bytes),
         memory_available_bytes: memory.map(|m| m.available_bytes),
         instruction_sets: dualgrain_cpu::available().iter().map(|isa| isa.name()).collect(),
-        chosen: backend.isa().name(),
+        chosen: device.isa().name(),
         forced_by_environment: std::env::var("DUALGRAIN_BACKEND")
             .ok()
             .filter(|name| !name.is_empty()),

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_device::CacheFormat;
 use dualgrain_engine::evaluate::{
     DEFAULT_CONTEXT, DivergenceReport, PerplexityReport, Task, TaskReport, Windows, divergence, perplexity,
@@ -72,12 +72,12 @@ pub fn judge(options: &Eval, common: &Common, terminal: &Terminal) -> Result<Rep
         .iter()
         .map(|path| Ok(Task::load(path, options.limit)?))
         .collect::<Result<Vec<_>>>()?;
-    let backend = Arc::new(CpuBackend::new(common.threads)?);
-    let opened = folder::open(&options.model, &backend, options.kv.map(EvalKv::format))?;
+    let device = Arc::new(CpuDevice::new(common.threads)?);
+    let opened = folder::open(&options.model, &device, options.kv.map(EvalKv::format))?;
     let original = options
         .reference
         .as_deref()
-        .map(|dir| folder::open(dir, &backend, None))
+        .map(|dir| folder::open(dir, &device, None))
         .transpose()?;
     if let (Some(original), Some(dir)) = (&original, &options.reference) {
         check_same_tokens(&opened.tokenizer, &original.tokenizer, dir)?;

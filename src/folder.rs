@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_device::CacheFormat;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig, Weights};
@@ -20,15 +20,15 @@ pub const SAMPLE_EVALUATION: &str = include_str!("../models/llama-tiny/sample_ev
 /// A loaded model with its tokenizer.
 pub struct Opened {
     /// The model.
-    pub model: Arc<Model<CpuBackend>>,
+    pub model: Arc<Model<CpuDevice>>,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
 }
 
-/// Loads the folder `dir` on `backend`; `cache` overrides the folder's cache format.
-pub fn open(dir: &Path, backend: &Arc<CpuBackend>, cache: Option<CacheFormat>) -> Result<Opened> {
+/// Loads the folder `dir` on `device`; `cache` overrides the folder's cache format.
+pub fn open(dir: &Path, device: &Arc<CpuDevice>, cache: Option<CacheFormat>) -> Result<Opened> {
     ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
-    let model = load(dir, backend, cache)?;
+    let model = load(dir, device, cache)?;
     let tokenizer = Tokenizer::load(dir, model.config().vocab_size)?;
     Ok(Opened {
         model: Arc::new(model),
@@ -37,13 +37,13 @@ pub fn open(dir: &Path, backend: &Arc<CpuBackend>, cache: Option<CacheFormat>) -
 }
 
 /// The model alone; one that memory cannot hold is refused before anything is read.
-pub fn load(dir: &Path, backend: &Arc<CpuBackend>, cache: Option<CacheFormat>) -> Result<Model<CpuBackend>> {
+pub fn load(dir: &Path, device: &Arc<CpuDevice>, cache: Option<CacheFormat>) -> Result<Model<CpuDevice>> {
     let load = || -> Result<_> {
         let config = ModelConfig::load(dir)?;
         let weights = Weights::open(dir)?;
         check_memory(&weights, &config)?;
         Ok(Model::build(
-            Arc::clone(backend),
+            Arc::clone(device),
             config,
             &weights,
             &LoadOptions { cache },
@@ -53,7 +53,7 @@ pub fn load(dir: &Path, backend: &Arc<CpuBackend>, cache: Option<CacheFormat>) -
 }
 
 fn check_memory(weights: &Weights, config: &ModelConfig) -> Result<()> {
-    let needed = Model::<CpuBackend>::required_bytes(weights, config).unwrap_or(u64::MAX);
+    let needed = Model::<CpuDevice>::required_bytes(weights, config).unwrap_or(u64::MAX);
     if let Some(memory) = machine::memory() {
         let free = memory.available_bytes.saturating_add(memory.swap_bytes);
         ensure!(

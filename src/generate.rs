@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result};
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::generate::{FinishReason, GenerateOptions, Generation, Request, Timings, generate};
 use dualgrain_engine::sampler::{Sampler, SamplingParams};
 use dualgrain_engine::{Session, SessionLimits};
@@ -31,8 +31,8 @@ struct Report {
 pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result<()> {
     // Wrong options should not cost the time of loading a model.
     Sampler::new(arguments.sampling.options().sampling)?;
-    let backend = Arc::new(CpuBackend::new(common.threads)?);
-    let opened = folder::open(&arguments.model, &backend, None)?;
+    let device = Arc::new(CpuDevice::new(common.threads)?);
+    let opened = folder::open(&arguments.model, &device, None)?;
     let request = Request {
         prompt: opened.tokenizer.encode(&arguments.prompt, true)?,
         options: arguments.sampling.options(),

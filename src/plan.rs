@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::ModelConfig;
 use dualgrain_quant::{Plan, QuantJob, plan};
 
@@ -24,9 +24,9 @@ pub fn run(job: &QuantJob, text_file: Option<&Path>, common: &Common, terminal: 
         None => SAMPLE_CALIBRATION.len() as u64,
     };
     let tokens = text_bytes.div_ceil(BYTES_PER_TOKEN) as usize;
-    let backend = CpuBackend::new(common.threads)?;
+    let device = CpuDevice::new(common.threads)?;
     let plan = plan(
-        &backend,
+        &device,
         &config,
         &job.options,
         job.spill_above_bytes,

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{ModelConfig, Storage, Weights};
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
@@ -82,11 +82,11 @@ pub fn quantize(
         !text.trim().is_empty(),
         "the calibration text is empty: it needs a few thousand words"
     );
-    let backend = Arc::new(CpuBackend::new(threads)?);
+    let device = Arc::new(CpuDevice::new(threads)?);
     let show = |p: Progress<'_>| terminal.progress("quantizing", p.phase, p.done, p.total);
     Ok(dualgrain_quant::quantize(
         job,
-        &*backend,
+        &*device,
         &tokens,
         Monitor::new(&show, cancel),
     )?)

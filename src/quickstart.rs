@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::generate::{GenerateOptions, Request, generate};
 use dualgrain_engine::{Session, SessionLimits};
 use dualgrain_format::checkpoint::FolderWriter;
@@ -117,9 +117,9 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     )?;
 
     terminal.say("3/3 running both");
-    let backend = Arc::new(CpuBackend::new(common.threads)?);
+    let device = Arc::new(CpuDevice::new(common.threads)?);
     let side =
-        |dir: &Path, perplexity: Option<f64>| side(dir, &backend, perplexity.unwrap_or(f64::NAN), &cancel);
+        |dir: &Path, perplexity: Option<f64>| side(dir, &device, perplexity.unwrap_or(f64::NAN), &cancel);
     let report = Report {
         original: side(&original, quality.perplexity_reference)?,
         quantized: side(&quantized, quality.perplexity)?,
@@ -169,8 +169,8 @@ fn check_picture(picture: &Path) -> Result<()> {
     }
 }
 
-fn side(dir: &Path, backend: &Arc<CpuBackend>, perplexity: f64, interrupted: &AtomicBool) -> Result<Side> {
-    let opened = folder::open(dir, backend, None)?;
+fn side(dir: &Path, device: &Arc<CpuDevice>, perplexity: f64, interrupted: &AtomicBool) -> Result<Side> {
+    let opened = folder::open(dir, device, None)?;
     let row = time_case(
         &opened.model,
         &Case {

@@ -16,10 +16,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::process::{Command, ExitCode};
 
-use dualgrain_cpu::{Cache, CpuBackend, Isa, Matrix, Quantized};
+use dualgrain_cpu::{Cache, CpuDevice, Isa, Matrix, Quantized};
 use dualgrain_device::{
-    Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Operand, PAGE_TOKENS,
-    Step,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, Operand, PAGE_TOKENS, Step,
 };
 use dualgrain_format::{GroupSize, LinearWeights};
 
@@ -190,9 +189,9 @@ fn instructions(op: &Operation, isa: Isa, calls: usize) -> u64 {
 /// What the child does.
 fn run(name: &str, options: &Options) {
     let isa = Isa::by_name(options.isa.as_deref().unwrap_or_default()).expect("an instruction set");
-    let backend = CpuBackend::with_isa(1, isa).expect("available");
+    let device = CpuDevice::with_isa(1, isa).expect("available");
     let op = operations().into_iter().find(|op| op.key() == name);
-    let mut call = (op.expect("an operation").prepare)(backend);
+    let mut call = (op.expect("an operation").prepare)(device);
     (0..options.calls).for_each(|_| call());
 }
 
@@ -296,7 +295,7 @@ struct Operation {
     shape: String,
     units: usize,
     unit: &'static str,
-    prepare: Box<dyn Fn(CpuBackend) -> Call>,
+    prepare: Box<dyn Fn(CpuDevice) -> Call>,
 }
 
 type Call = Box<dyn FnMut()>;
@@ -340,19 +339,19 @@ fn product(
         shape: format!("{m}x{n}x{k}"),
         units: m * n * k,
         unit: "multiply-add",
-        prepare: Box::new(move |backend| {
+        prepare: Box::new(move |device| {
             let (a, weights) = (
-                activations(&backend, m, k),
-                backend.pack(make(n, k)).expect("packs"),
+                activations(&device, m, k),
+                device.pack(make(n, k)).expect("packs"),
             );
-            let mut out = backend.matrix(m, n);
-            Box::new(move || backend.gemm(&mut out, Operand::Int8(&a), &weights))
+            let mut out = device.matrix(m, n);
+            Box::new(move || device.gemm(&mut out, Operand::Int8(&a), &weights))
         }),
     }
 }
 
-fn activations(backend: &CpuBackend, m: usize, k: usize) -> Quantized {
-    quantized(backend, &matrix(backend, m, k))
+fn activations(device: &CpuDevice, m: usize, k: usize) -> Quantized {
+    quantized(device, &matrix(device, m, k))
 }
 
 /// Gate and up of a feed-forward block.
@@ -362,14 +361,11 @@ fn gated_product((m, n, k): (usize, usize, usize)) -> Operation {
         shape: format!("{m}x{n}x{k}"),
         units: m * n * k,
         unit: "multiply-add",
-        prepare: Box::new(move |backend| {
-            let (a, weights) = (
-                activations(&backend, m, k),
-                backend.pack(w4(n, k)).expect("packs"),
-            );
-            let (mut out, mut wide) = (backend.matrix(m, n / 2), backend.matrix(m, n));
+        prepare: Box::new(move |device| {
+            let (a, weights) = (activations(&device, m, k), device.pack(w4(n, k)).expect("packs"));
+            let (mut out, mut wide) = (device.matrix(m, n / 2), device.matrix(m, n));
             Box::new(move || {
-                backend.gemm_gated(&mut out, &mut wide, Operand::Int8(&a), &weights, Activation::Silu);
+                device.gemm_gated(&mut out, &mut wide, Operand::Int8(&a), &weights, Activation::Silu);
             })
         }),
     }
@@ -382,13 +378,10 @@ fn added_product((m, n, k): (usize, usize, usize)) -> Operation {
         shape: format!("{m}x{n}x{k}"),
         units: m * n * k,
         unit: "multiply-add",
-        prepare: Box::new(move |backend| {
-            let (a, weights) = (
-                activations(&backend, m, k),
-                backend.pack(w4(n, k)).expect("packs"),
-            );
-            let (mut x, mut y) = (matrix(&backend, m, n), backend.matrix(m, n));
-            Box::new(move || backend.gemm_add(&mut x, &mut y, Operand::Int8(&a), &weights))
+        prepare: Box::new(move |device| {
+            let (a, weights) = (activations(&device, m, k), device.pack(w4(n, k)).expect("packs"));
+            let (mut x, mut y) = (matrix(&device, m, n), device.matrix(m, n));
+            Box::new(move || device.gemm_add(&mut x, &mut y, Operand::Int8(&a), &weights))
         }),
     }
 }
@@ -406,7 +399,7 @@ fn rows((m, k): (usize, usize)) -> [Operation; 6] {
         of_rows(
             "rows_quantize",
             m * k,
-            Box::new(move |b: CpuBackend| -> Call {
+            Box::new(move |b: CpuDevice| -> Call {
                 let (x, mut out) = (matrix(&b, m, k), b.quantized(m, k));
                 Box::new(move || b.quantize(&mut out, &x, ActivationScale::PerToken))
             }),
@@ -470,10 +463,10 @@ fn cache_write((tokens, context): (usize, usize)) -> Operation {
         shape: format!("{tokens}over{context}x{HEADS}/{KV_HEADS}"),
         units: tokens * 2 * KV,
         unit: "element",
-        prepare: Box::new(move |backend| {
-            let mut sequence = Sequence::new(&backend, context);
-            let x = matrix(&backend, tokens, Q + 2 * KV);
-            Box::new(move || sequence.write(&backend, &x, context - tokens))
+        prepare: Box::new(move |device| {
+            let mut sequence = Sequence::new(&device, context);
+            let x = matrix(&device, tokens, Q + 2 * KV);
+            Box::new(move || sequence.write(&device, &x, context - tokens))
         }),
     }
 }
@@ -487,11 +480,11 @@ fn attention((tokens, context): (usize, usize)) -> Operation {
         shape: format!("{tokens}over{context}x{HEADS}/{KV_HEADS}"),
         units: 2 * pairs * Q,
         unit: "multiply-add",
-        prepare: Box::new(move |backend| {
-            let mut sequence = Sequence::new(&backend, context);
-            sequence.write(&backend, &matrix(&backend, context, Q + 2 * KV), 0);
-            let x = matrix(&backend, tokens, Q + 2 * KV);
-            let mut out = backend.matrix(tokens, Q);
+        prepare: Box::new(move |device| {
+            let mut sequence = Sequence::new(&device, context);
+            sequence.write(&device, &matrix(&device, context, Q + 2 * KV), 0);
+            let x = matrix(&device, tokens, Q + 2 * KV);
+            let mut out = device.matrix(tokens, Q);
             let params = AttentionParams {
                 num_heads: HEADS,
                 scale: 0.125,
@@ -500,7 +493,7 @@ fn attention((tokens, context): (usize, usize)) -> Operation {
             };
             Box::new(move || {
                 let step = sequence.step(context - tokens, tokens);
-                backend.attention(&mut out, &x, 0..Q, &sequence.cache, 0, &params, &step);
+                device.attention(&mut out, &x, 0..Q, &sequence.cache, 0, &params, &step);
             })
         }),
     }
@@ -515,7 +508,7 @@ struct Sequence {
 }
 
 impl Sequence {
-    fn new(backend: &CpuBackend, context: usize) -> Self {
+    fn new(device: &CpuDevice, context: usize) -> Self {
         let num_pages = context.div_ceil(PAGE_TOKENS);
         let shape = CacheShape {
             num_layers: 1,
@@ -524,7 +517,7 @@ impl Sequence {
             num_pages,
         };
         Self {
-            cache: backend.cache(shape, &CacheFormat::Int8).expect("fits"),
+            cache: device.cache(shape, &CacheFormat::Int8).expect("fits"),
             positions: (0..context as u32).collect(),
             sequences: vec![0; context],
             page_tables: [(0..num_pages as u32).collect()],
@@ -539,13 +532,13 @@ impl Sequence {
         }
     }
 
-    fn write(&mut self, backend: &CpuBackend, x: &Matrix, first: usize) {
+    fn write(&mut self, device: &CpuDevice, x: &Matrix, first: usize) {
         // Not `step`, which would borrow the cache too.
         let step = Step {
-            positions: &self.positions[first..first + backend.rows(x)],
-            sequences: &self.sequences[..backend.rows(x)],
+            positions: &self.positions[first..first + device.rows(x)],
+            sequences: &self.sequences[..device.rows(x)],
             page_tables: &self.page_tables,
         };
-        backend.cache_write(&mut self.cache, 0, x, Q..Q + KV, Q + KV..Q + 2 * KV, &step);
+        device.cache_write(&mut self.cache, 0, x, Q..Q + KV, Q + KV..Q + 2 * KV, &step);
     }
 }

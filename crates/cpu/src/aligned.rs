@@ -8,7 +8,7 @@ use bytemuck::allocation::try_zeroed_vec;
 
 #[cfg(target_os = "linux")]
 use super::arena::Piece;
-use dualgrain_device::KernelError;
+use dualgrain_device::DeviceError;
 
 const LINE_BYTES: usize = 64;
 
@@ -61,9 +61,9 @@ impl<T: Zeroable> Aligned<T> {
     /// `len` zeros for packed weights, in huge pages where the system has them (`arena.rs`).
     ///
     /// # Errors
-    /// [`KernelError::OutOfMemory`].
-    pub(crate) fn weights(len: usize) -> Result<Self, KernelError> {
-        Self::in_arena(len).ok_or(KernelError::OutOfMemory {
+    /// [`DeviceError::OutOfMemory`].
+    pub(crate) fn weights(len: usize) -> Result<Self, DeviceError> {
+        Self::in_arena(len).ok_or(DeviceError::OutOfMemory {
             what: "packed weights",
             size_bytes: len.saturating_mul(size_of::<T>()),
         })

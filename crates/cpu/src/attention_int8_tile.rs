@@ -2,7 +2,7 @@
 //!
 //! Lanes are keys of a score and dimensions of an output, the four codes of a lane lie side by side in the cache, and
 //! a row's four (of a query, of its weights) are broadcast. A score's sum is below 127 * 127 * 512 and an output's of one
-//! page below 127 * 127 * 64, so both are exact as f32 as well; what follows is the fixed float order of `Backend`.
+//! page below 127 * 127 * 64, so both are exact as f32 as well; what follows is the fixed float order of `Device`.
 //!
 //! Keys are stored as code + 128, unsigned, as `vpdpbusd` wants its first operand, and sums start at -128 times the sum
 //! of the query's codes. AVX2 takes 128 off again and moves the query's signs to the keys: `maddubs` of

@@ -17,7 +17,7 @@ use super::share::Shared;
 use super::simd::LANES;
 use super::tensor::Matrix;
 use dualgrain_device::naive::usable_scale;
-use dualgrain_device::{CacheFormat, CacheShape, Columns, KernelError, MAX_HEAD_DIM, PAGE_TOKENS, Step};
+use dualgrain_device::{CacheFormat, CacheShape, Columns, DeviceError, MAX_HEAD_DIM, PAGE_TOKENS, Step};
 
 /// Paged keys and values of all layers.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ pub(super) enum Scales {
 }
 
 impl Cache {
-    pub(crate) fn new(shape: CacheShape, format: &CacheFormat) -> Result<Self, KernelError> {
+    pub(crate) fn new(shape: CacheShape, format: &CacheFormat) -> Result<Self, DeviceError> {
         let sizes = Sizes::checked(shape)?;
         let layers = shape.num_layers;
         let ones = || Scales::PerLayer(vec![1.0; layers]);
@@ -124,8 +124,8 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn checked(shape: CacheShape) -> Result<Self, KernelError> {
-        let too_large = KernelError::TooLarge {
+    fn checked(shape: CacheShape) -> Result<Self, DeviceError> {
+        let too_large = DeviceError::TooLarge {
             what: "KV cache",
             got: shape.num_pages,
         };
@@ -148,9 +148,9 @@ impl Sizes {
     }
 
     /// Planes of zeros; a page takes memory when it is first written.
-    fn planes<E: Stored + Zeroable>(&self) -> Result<Planes<E>, KernelError> {
+    fn planes<E: Stored + Zeroable>(&self) -> Result<Planes<E>, DeviceError> {
         let plane = |len: usize| {
-            Aligned::zeroed(len).ok_or(KernelError::OutOfMemory {
+            Aligned::zeroed(len).ok_or(DeviceError::OutOfMemory {
                 what: "KV cache",
                 size_bytes: len * size_of::<E>(),
             })
@@ -162,9 +162,9 @@ impl Sizes {
     }
 }
 
-fn static_scales(what: &'static str, scales: &[f32], num_layers: usize) -> Result<Scales, KernelError> {
+fn static_scales(what: &'static str, scales: &[f32], num_layers: usize) -> Result<Scales, DeviceError> {
     if scales.len() != num_layers {
-        return Err(KernelError::Length {
+        return Err(DeviceError::Length {
             what,
             expected: num_layers,
             got: scales.len(),

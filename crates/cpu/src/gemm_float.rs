@@ -21,7 +21,7 @@ use super::pool::Pool;
 use super::share::{Shared, for_each_chunk};
 use super::simd::{Element, LANES};
 use super::tile::{Tile, run, tile_shape, tile_vectors};
-use dualgrain_device::KernelError;
+use dualgrain_device::DeviceError;
 
 /// Up to this many rows A is used as it lies.
 const MAX_UNPACKED_ROWS: usize = 24;
@@ -53,9 +53,9 @@ enum Panels {
 
 impl PackedFloat {
     /// Room for a layer `[n,k]` in the precision of `like`.
-    pub(crate) fn empty_for((n, k): (usize, usize), like: &FloatLinear) -> Result<Self, KernelError> {
+    pub(crate) fn empty_for((n, k): (usize, usize), like: &FloatLinear) -> Result<Self, DeviceError> {
         let len = n.div_ceil(LANES).checked_mul(LANES * k);
-        let len = len.ok_or(KernelError::TooLarge {
+        let len = len.ok_or(DeviceError::TooLarge {
             what: "N * K",
             got: n,
         })?;

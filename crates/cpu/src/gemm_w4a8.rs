@@ -23,7 +23,7 @@ use super::isa::Isa;
 use super::pool::Pool;
 use super::share::Shared;
 use super::tensor::{Quantized, SUM_BLOCK, TILE_ROWS};
-use dualgrain_device::KernelError;
+use dualgrain_device::DeviceError;
 
 /// Tokens of a task: at K = 4,096 their codes fill half of a 2 MB second-level cache.
 const TASK_ROWS: usize = 20 * TILE_ROWS;
@@ -76,7 +76,7 @@ enum Codes {
 
 impl PackedInt {
     /// Room for a layer `[n,k]` in the groups of `like`.
-    pub(crate) fn empty_w4((n, k): (usize, usize), like: &QuantizedLinear) -> Result<Self, KernelError> {
+    pub(crate) fn empty_w4((n, k): (usize, usize), like: &QuantizedLinear) -> Result<Self, DeviceError> {
         let (num_panels, padded_k) = checked_panels(n, k)?;
         let codes = Codes::W4 {
             q: Aligned::weights(num_panels * PANEL * padded_k / 2)?,
@@ -114,7 +114,7 @@ impl PackedInt {
     }
 
     /// Room for an int8 layer `[n,k]`.
-    pub(crate) fn empty_w8((n, k): (usize, usize)) -> Result<Self, KernelError> {
+    pub(crate) fn empty_w8((n, k): (usize, usize)) -> Result<Self, DeviceError> {
         let (num_panels, padded_k) = checked_panels(n, k)?;
         // AMX reads whole tiles of 64 k: half a tile follows the last panel.
         let w8 = Aligned::weights(num_panels * PANEL * padded_k + PANEL * K_STEP)?;
@@ -246,14 +246,14 @@ fn pack_w4_panel(linear: &QuantizedLinear, rows: Range<usize>, q: &mut [u8], gro
 }
 
 /// Panels of N and padded K; their product must fit memory.
-fn checked_panels(n: usize, k: usize) -> Result<(usize, usize), KernelError> {
+fn checked_panels(n: usize, k: usize) -> Result<(usize, usize), DeviceError> {
     let (num_panels, padded_k) = (n.div_ceil(PANEL), k.next_multiple_of(K_STEP));
     let bytes = padded_k
         .checked_mul(PANEL)
         .and_then(|panel| panel.checked_mul(num_panels));
     match bytes {
         Some(_) => Ok((num_panels, padded_k)),
-        None => Err(KernelError::TooLarge {
+        None => Err(DeviceError::TooLarge {
             what: "N * K",
             got: n,
         }),

@@ -133,7 +133,7 @@ impl Drop for Configured {
 
 /// `steps` times four independent tile products in registers, for `probe.rs`; AMX is there.
 pub(super) fn dot_chains(steps: usize) {
-    // SAFETY: the caller has a backend with AMX, so `is_available` said yes; no memory is touched.
+    // SAFETY: the caller has a device with AMX, so `is_available` said yes; no memory is touched.
     unsafe {
         let configured = Configured::new();
         tile_asm!(
@@ -167,7 +167,7 @@ impl Task<'_> {
         self.start_tiles(starts);
         // Sums of a token lie side by side for all panels, so that its outputs are written in one run.
         let stride = panels.len() * PANEL;
-        // SAFETY: a backend holds `Isa::Amx` only after `is_available` said yes.
+        // SAFETY: a device holds `Isa::Amx` only after `is_available` said yes.
         let configured = unsafe { Configured::new() };
         let num_lines = self.weights.padded_k() / 4;
         for first in (0..num_lines).step_by(BLOCK_LINES) {

@@ -3,7 +3,7 @@
 //! `per_isa!` stamps a generic function out once per instruction set under `#[target_feature]`, so that LLVM
 //! vectorizes the same source each time; results are equal bit for bit because the operations are.
 
-use dualgrain_device::KernelError;
+use dualgrain_device::DeviceError;
 
 /// An instruction set a kernel is written or compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,8 +72,8 @@ impl Isa {
     /// The instruction set `name` (capital letters or small) if this machine has it.
     ///
     /// # Errors
-    /// [`KernelError::InstructionSet`], listing the names that would work.
-    pub fn by_name(name: &str) -> Result<Self, KernelError> {
+    /// [`DeviceError::InstructionSet`], listing the names that would work.
+    pub fn by_name(name: &str) -> Result<Self, DeviceError> {
         let found = available()
             .into_iter()
             .find(|isa| isa.name().eq_ignore_ascii_case(name));
@@ -81,7 +81,7 @@ impl Isa {
     }
 
     /// `DUALGRAIN_BACKEND` if it is set, else the fastest this machine has.
-    pub(super) fn chosen() -> Result<Self, KernelError> {
+    pub(super) fn chosen() -> Result<Self, DeviceError> {
         match std::env::var("DUALGRAIN_BACKEND") {
             Ok(name) if !name.is_empty() => Self::by_name(&name),
             _ => Ok(available().into_iter().next_back().unwrap_or(Self::Naive)),
@@ -94,9 +94,9 @@ pub fn available() -> Vec<Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
 }
 
-pub(super) fn not_available(asked: &str) -> KernelError {
+pub(super) fn not_available(asked: &str) -> DeviceError {
     let names: Vec<_> = available().into_iter().map(Isa::name).collect();
-    KernelError::InstructionSet {
+    DeviceError::InstructionSet {
         asked: asked.to_owned(),
         available: names.join(", "),
     }
@@ -122,7 +122,7 @@ macro_rules! per_isa {
                 }
                 match isa {
                     $crate::Isa::Naive => {}
-                    // SAFETY: a backend holds an instruction set only after `is_available` said yes.
+                    // SAFETY: a device holds an instruction set only after `is_available` said yes.
                     $crate::Isa::Avx2 | $crate::Isa::AvxVnni => return unsafe { avx2($($arg),*) },
                     $crate::Isa::Avx512Vnni | $crate::Isa::Amx => {
                         // SAFETY: as above.
@@ -148,7 +148,7 @@ mod tests {
             assert_eq!(Isa::by_name(&isa.name().to_uppercase()), Ok(isa));
         }
         let error = Isa::by_name("sse9").unwrap_err();
-        let KernelError::InstructionSet { asked, available } = error else {
+        let DeviceError::InstructionSet { asked, available } = error else {
             panic!("{error}")
         };
         assert_eq!(asked, "sse9");

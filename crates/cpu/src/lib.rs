@@ -1,4 +1,4 @@
-//! The CPU backend.
+//! The CPU device.
 //!
 //! `isa` asks the machine once and stamps generic code out per instruction set; `pool` shares work between threads;
 //! each operation has a file that begins with its idea. Float operations are written once over 16 lanes and compiled
@@ -14,8 +14,8 @@ mod attention_int8;
 mod attention_int8_tile;
 #[cfg(target_arch = "x86_64")]
 mod attention_int8_x86;
-mod backend;
 mod cache;
+mod device;
 mod elementwise;
 mod epilogue;
 mod gemm_float;
@@ -48,8 +48,8 @@ mod softmax;
 mod tensor;
 mod tile;
 
-pub use backend::{CpuBackend, Linear};
 pub use cache::Cache;
+pub use device::{CpuDevice, Linear};
 pub use isa::{Isa, available};
 pub use probe::{MachinePeak, last_level_cache_bytes};
 pub use tensor::{Matrix, Quantized, Table};

@@ -5,9 +5,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use super::aligned::Aligned;
-use super::backend::CpuBackend;
+use super::device::CpuDevice;
 use super::isa::{Isa, per_isa};
-use dualgrain_device::KernelError;
+use dualgrain_device::DeviceError;
 
 /// Read at once by all threads, where twice the last-level cache is not more.
 const READ_BYTES: usize = 512 << 20;
@@ -22,7 +22,7 @@ const STEPS: usize = 500_000;
 /// The best of so many rounds counts.
 const ROUNDS: usize = 5;
 
-/// Rates of all threads of a backend together.
+/// Rates of all threads of a device together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MachinePeak {
     /// Integer operations (a multiply-add is two) of the widest dot product of the instruction set; `None` on the
@@ -32,12 +32,12 @@ pub struct MachinePeak {
     pub read_bytes_per_s: f64,
 }
 
-impl CpuBackend {
-    /// Measures the machine for about half a second, with all threads of this backend.
+impl CpuDevice {
+    /// Measures the machine for about half a second, with all threads of this device.
     ///
     /// # Errors
-    /// [`KernelError::OutOfMemory`].
-    pub fn measure_peak(&self) -> Result<MachinePeak, KernelError> {
+    /// [`DeviceError::OutOfMemory`].
+    pub fn measure_peak(&self) -> Result<MachinePeak, DeviceError> {
         let (pool, threads) = (self.pool(), self.pool().num_threads());
         let int8_ops_per_s = chains(self.isa()).map(|(run, operations)| {
             let time_s = best_of(|| pool.run(threads, |_| run(STEPS)));
@@ -45,7 +45,7 @@ impl CpuBackend {
         });
         let read_bytes = read_bytes();
         let buffer = Aligned::weights(read_bytes / size_of::<u64>());
-        let mut buffer: Aligned<u64> = buffer.map_err(|_| KernelError::OutOfMemory {
+        let mut buffer: Aligned<u64> = buffer.map_err(|_| DeviceError::OutOfMemory {
             what: "buffer to read",
             size_bytes: read_bytes,
         })?;
@@ -120,7 +120,7 @@ fn sum_streams(words: &[u64]) -> u64 {
 /// Independent dot products in registers, and the operations of a step.
 #[cfg(target_arch = "x86_64")]
 fn chains(isa: Isa) -> Option<(fn(usize), usize)> {
-    // SAFETY (of the calls): the backend exists, so its instruction set does.
+    // SAFETY (of the calls): the device exists, so its instruction set does.
     match isa {
         Isa::Naive => None,
         // SAFETY: as above.

@@ -155,7 +155,7 @@ impl Quantized {
         layout(self.isa) == layout(isa)
     }
 
-    /// The instruction set whose backend made this buffer.
+    /// The instruction set whose device made this buffer.
     pub(crate) fn isa(&self) -> Isa {
         self.isa
     }

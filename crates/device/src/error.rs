@@ -4,7 +4,7 @@ use thiserror::Error;
 
 /// Why a device refused a buffer or could not start.
 #[derive(Debug, Error, PartialEq)]
-pub enum KernelError {
+pub enum DeviceError {
     /// A buffer does not have the length its shape asks for.
     #[error("{what}: expected {expected} elements, got {got}")]
     Length {

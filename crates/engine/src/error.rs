@@ -1,6 +1,6 @@
 //! One error for everything the engine does, so that callers need a single `?`.
 
-use dualgrain_device::KernelError;
+use dualgrain_device::DeviceError;
 use dualgrain_format::FormatError;
 use dualgrain_format::checkpoint::CheckpointError;
 use thiserror::Error;
@@ -24,7 +24,7 @@ pub enum EngineError {
     Format(#[from] FormatError),
     /// The device refused a buffer.
     #[error(transparent)]
-    Kernel(#[from] KernelError),
+    Kernel(#[from] DeviceError),
     /// A session was asked for something beyond its limits.
     #[error(transparent)]
     Session(#[from] SessionError),

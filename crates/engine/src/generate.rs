@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use dualgrain_device::Backend;
+use dualgrain_device::Device;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -157,8 +157,8 @@ pub type OnText<'a> = dyn FnMut(usize, &str) -> ControlFlow<()> + 'a;
 ///
 /// # Errors
 /// As [`generate_batch`].
-pub fn generate<B: Backend>(
-    session: &mut Session<B>,
+pub fn generate<D: Device>(
+    session: &mut Session<D>,
     tokenizer: &Tokenizer,
     request: &Request,
     on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
@@ -178,8 +178,8 @@ pub fn generate<B: Backend>(
 ///
 /// # Errors
 /// A request that can not begin (nothing is run then), a model that fails, or logits that are not numbers.
-pub fn generate_batch<B: Backend>(
-    session: &mut Session<B>,
+pub fn generate_batch<D: Device>(
+    session: &mut Session<D>,
     tokenizer: &Tokenizer,
     requests: &[Request],
     on_text: &mut OnText<'_>,
@@ -200,8 +200,8 @@ pub fn generate_batch<B: Backend>(
     })
 }
 
-fn begin<'a, B: Backend>(
-    session: &Session<B>,
+fn begin<'a, D: Device>(
+    session: &Session<D>,
     tokenizer: &'a Tokenizer,
     requests: &'a [Request],
 ) -> Result<Vec<Sequence<'a>>, GenerateError> {
@@ -397,9 +397,9 @@ impl StepPlan {
             .sum()
     }
 
-    fn run<B: Backend>(
+    fn run<D: Device>(
         &mut self,
-        session: &mut Session<B>,
+        session: &mut Session<D>,
         sequences: &[Sequence<'_>],
     ) -> Result<(), EngineError> {
         let tokens = |&(idx, num_tokens): &(usize, usize)| {
@@ -414,9 +414,9 @@ impl StepPlan {
     }
 
     /// Samples for every sequence whose pending tokens have all been run; returns for how many.
-    fn finish<B: Backend>(
+    fn finish<D: Device>(
         &mut self,
-        session: &mut Session<B>,
+        session: &mut Session<D>,
         sequences: &mut [Sequence<'_>],
         on_text: &mut OnText<'_>,
     ) -> Result<usize, GenerateError> {
@@ -450,13 +450,13 @@ impl StepPlan {
     }
 
     /// `logits` [rows, vocab] of the rows to sample.
-    fn download<B: Backend>(&mut self, session: &mut Session<B>) -> Result<(), EngineError> {
+    fn download<D: Device>(&mut self, session: &mut Session<D>) -> Result<(), EngineError> {
         let model = session.model().clone();
         self.logits
             .resize(self.rows.len() * model.config().vocab_size, 0.0);
         let matrix = session.logits(&self.rows)?;
         model
-            .backend()
+            .device()
             .download(matrix, 0..self.rows.len(), &mut self.logits);
         Ok(())
     }

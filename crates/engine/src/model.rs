@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dualgrain_device::{Backend, CacheFormat, SLICE_ROWS};
+use dualgrain_device::{CacheFormat, Device, SLICE_ROWS};
 use dualgrain_format::{CacheScheme, FloatValues, KEY_SCALES_TENSOR, TensorScheme, VALUE_SCALES_TENSOR};
 
 use crate::{Block, EngineError, ModelConfig, Norm, Position, Projection, Role, Weights};
@@ -16,39 +16,39 @@ pub struct LoadOptions {
 }
 
 /// A loaded model; [`crate::Session`] runs it.
-pub struct Model<B: Backend> {
-    backend: Arc<B>,
+pub struct Model<D: Device> {
+    device: Arc<D>,
     config: ModelConfig,
-    embedding: Embedding<B>,
-    blocks: Vec<Block<B>>,
-    head: Head<B>,
+    embedding: Embedding<D>,
+    blocks: Vec<Block<D>>,
+    head: Head<D>,
     cache_format: CacheFormat,
 }
 
 /// Token embedding with what belongs to it: learned positions, a norm.
-pub struct Embedding<B: Backend> {
-    tokens: B::Table,
+pub struct Embedding<D: Device> {
+    tokens: D::Table,
     /// Entry p is that of position p: entries before the offset are left out.
-    positions: Option<B::Table>,
-    norm: Option<Norm<B>>,
+    positions: Option<D::Table>,
+    norm: Option<Norm<D>>,
     bytes: usize,
 }
 
 /// Final norm and the projection to logits.
-pub struct Head<B: Backend> {
-    norm: Norm<B>,
-    projection: Projection<B>,
+pub struct Head<D: Device> {
+    norm: Norm<D>,
+    projection: Projection<D>,
 }
 
-impl<B: Backend> Model<B> {
+impl<D: Device> Model<D> {
     /// Loads a folder, original or quantized. bf16 weights stay bf16, f16 and f32 become f32.
     ///
     /// # Errors
     /// See [`EngineError`]; every tensor must be used.
-    pub fn load(backend: Arc<B>, dir: &Path, options: &LoadOptions) -> Result<Self, EngineError> {
+    pub fn load(device: Arc<D>, dir: &Path, options: &LoadOptions) -> Result<Self, EngineError> {
         let config = ModelConfig::load(dir)?;
         let weights = Weights::open(dir)?;
-        Self::build(backend, config, &weights, options)
+        Self::build(device, config, &weights, options)
     }
 
     /// Builds a model from an already read configuration and its weights.
@@ -56,24 +56,24 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// See [`EngineError`]; every tensor must be used.
     pub fn build(
-        backend: Arc<B>,
+        device: Arc<D>,
         config: ModelConfig,
         weights: &Weights,
         options: &LoadOptions,
     ) -> Result<Self, EngineError> {
-        let embedding = Embedding::load(&*backend, weights, &config)?;
+        let embedding = Embedding::load(&*device, weights, &config)?;
         weights.release_pages();
         let mut blocks = Vec::with_capacity(config.num_layers);
         for layer in 0..config.num_layers {
-            blocks.push(Block::load(&*backend, weights, &config, layer)?);
+            blocks.push(Block::load(&*device, weights, &config, layer)?);
             weights.release_pages();
         }
-        let head = Head::load(&*backend, weights, &config)?;
+        let head = Head::load(&*device, weights, &config)?;
         let stored = stored_cache_format(weights, &config)?;
         weights.finish()?;
         weights.release_pages();
         Ok(Self {
-            backend,
+            device,
             config,
             embedding,
             blocks,
@@ -98,8 +98,8 @@ impl<B: Backend> Model<B> {
     }
 
     /// The device.
-    pub fn backend(&self) -> &B {
-        &self.backend
+    pub fn device(&self) -> &D {
+        &self.device
     }
 
     /// The configuration.
@@ -108,17 +108,17 @@ impl<B: Backend> Model<B> {
     }
 
     /// The embedding.
-    pub fn embedding(&self) -> &Embedding<B> {
+    pub fn embedding(&self) -> &Embedding<D> {
         &self.embedding
     }
 
     /// The blocks.
-    pub fn blocks(&self) -> &[Block<B>] {
+    pub fn blocks(&self) -> &[Block<D>] {
         &self.blocks
     }
 
     /// The head.
-    pub fn head(&self) -> &Head<B> {
+    pub fn head(&self) -> &Head<D> {
         &self.head
     }
 
@@ -129,7 +129,7 @@ impl<B: Backend> Model<B> {
 
     /// Bytes of all packed linears (blocks and head).
     pub fn linear_bytes(&self) -> usize {
-        let bytes = |projection: &Projection<B>| self.backend.linear_bytes(&projection.linear);
+        let bytes = |projection: &Projection<D>| self.device.linear_bytes(&projection.linear);
         let blocks = self.blocks.iter();
         let in_blocks: usize = blocks
             .flat_map(|block| Role::ALL.map(|role| bytes(block.projection(role))))
@@ -138,19 +138,19 @@ impl<B: Backend> Model<B> {
     }
 }
 
-impl<B: Backend> Model<B> {
+impl<D: Device> Model<D> {
     /// Bytes of all weights in memory: linears and embeddings (norms and biases are left out).
     pub fn weight_bytes(&self) -> usize {
         self.linear_bytes() + self.embedding.bytes
     }
 }
 
-impl<B: Backend> Embedding<B> {
+impl<D: Device> Embedding<D> {
     /// Loads the embedding's tensors.
     ///
     /// # Errors
     /// See [`EngineError`].
-    pub fn load(backend: &B, weights: &Weights, config: &ModelConfig) -> Result<Self, EngineError> {
+    pub fn load(device: &D, weights: &Weights, config: &ModelConfig) -> Result<Self, EngineError> {
         let hidden = config.hidden_size;
         let name = format!("{}.weight", config.family.embedding_name());
         let tokens = weights.float(&name, &[config.vocab_size, hidden])?;
@@ -161,68 +161,61 @@ impl<B: Backend> Embedding<B> {
                 let values = weights.float(&name, &[config.max_positions + offset, hidden])?;
                 let values = without_first(values, offset * hidden);
                 bytes += table_bytes(&values);
-                Some(backend.table(values, hidden)?)
+                Some(device.table(values, hidden)?)
             }
             _ => None,
         };
         let norm = config.embedding_norm();
         Ok(Self {
-            tokens: backend.table(tokens, hidden)?,
+            tokens: device.table(tokens, hidden)?,
             positions,
-            norm: norm.map(|spec| Norm::load(backend, weights, &spec)).transpose()?,
+            norm: norm.map(|spec| Norm::load(device, weights, &spec)).transpose()?,
             bytes,
         })
     }
 
     /// `x` [M, hidden] for tokens at positions; `y` is a buffer of the same shape.
-    pub fn apply(
-        &self,
-        backend: &B,
-        x: &mut B::Matrix,
-        y: &mut B::Matrix,
-        tokens: &[u32],
-        positions: &[u32],
-    ) {
-        backend.embed(x, &self.tokens, tokens);
+    pub fn apply(&self, device: &D, x: &mut D::Matrix, y: &mut D::Matrix, tokens: &[u32], positions: &[u32]) {
+        device.embed(x, &self.tokens, tokens);
         if let Some(table) = &self.positions {
-            backend.embed(y, table, positions);
-            backend.add(x, y);
+            device.embed(y, table, positions);
+            device.add(x, y);
         }
         if let Some(norm) = &self.norm {
-            norm.apply(backend, y, x);
+            norm.apply(device, y, x);
             std::mem::swap(x, y);
         }
     }
 }
 
-impl<B: Backend> Head<B> {
+impl<D: Device> Head<D> {
     /// Loads final norm and head (a tied head is packed from the embedding and independent of it).
     ///
     /// # Errors
     /// See [`EngineError`].
-    pub fn load(backend: &B, weights: &Weights, config: &ModelConfig) -> Result<Self, EngineError> {
+    pub fn load(device: &D, weights: &Weights, config: &ModelConfig) -> Result<Self, EngineError> {
         Ok(Self {
-            norm: Norm::load(backend, weights, &config.final_norm())?,
-            projection: load_head(backend, weights, config)?,
+            norm: Norm::load(device, weights, &config.final_norm())?,
+            projection: load_head(device, weights, config)?,
         })
     }
 
     /// The projection's weights.
-    pub(crate) fn linear(&self) -> &B::Linear {
+    pub(crate) fn linear(&self) -> &D::Linear {
         &self.projection.linear
     }
 
     /// `logits` [M, vocab] of `x` [M, hidden]; `h` and `a8` are buffers of that shape.
     pub fn apply(
         &self,
-        backend: &B,
-        logits: &mut B::Matrix,
-        x: &B::Matrix,
-        h: &mut B::Matrix,
-        a8: &mut B::Quantized,
+        device: &D,
+        logits: &mut D::Matrix,
+        x: &D::Matrix,
+        h: &mut D::Matrix,
+        a8: &mut D::Quantized,
     ) {
         self.projection
-            .apply_normed(backend, logits, (&self.norm, x), h, a8);
+            .apply_normed(device, logits, (&self.norm, x), h, a8);
     }
 }
 
@@ -233,11 +226,11 @@ const SLICE_WEIGHTS: usize = 4 << 20;
 ///
 /// It is the largest tensor of many models and comes last, so it passes through memory in slices: mapped, copied and packed
 /// at once, the head of a vocabulary of 128,000 would be a gigabyte more than the model.
-fn load_head<B: Backend>(
-    backend: &B,
+fn load_head<D: Device>(
+    device: &D,
     weights: &Weights,
     config: &ModelConfig,
-) -> Result<Projection<B>, EngineError> {
+) -> Result<Projection<D>, EngineError> {
     let (head, embedding) = (config.family.head_name(), config.family.embedding_name());
     let (n, k) = (config.vocab_size, config.hidden_size);
     let quantization = config.quantization.as_ref();
@@ -257,7 +250,7 @@ fn load_head<B: Backend>(
         weights.release_pages();
         Ok(slice)
     });
-    Projection::from_slices(backend, (n, k), slices)
+    Projection::from_slices(device, (n, k), slices)
 }
 
 fn stored_cache_format(weights: &Weights, config: &ModelConfig) -> Result<CacheFormat, EngineError> {

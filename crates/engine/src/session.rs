@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dualgrain_device::{Backend, CacheShape, PAGE_TOKENS, Step};
+use dualgrain_device::{CacheShape, Device, PAGE_TOKENS, Step};
 use thiserror::Error;
 
 use crate::{EngineError, Model, Position, Role, Scratch};
@@ -90,14 +90,14 @@ pub enum SessionError {
 }
 
 /// Sequences of one model, run in ragged steps.
-pub struct Session<B: Backend> {
-    model: Arc<Model<B>>,
+pub struct Session<D: Device> {
+    model: Arc<Model<D>>,
     limits: SessionLimits,
-    cache: B::Cache,
-    scratch: Scratch<B>,
+    cache: D::Cache,
+    scratch: Scratch<D>,
     /// The residual stream of the last step [M, hidden].
-    x: B::Matrix,
-    logits: B::Matrix,
+    x: D::Matrix,
+    logits: D::Matrix,
     pages: Pages,
     tokens: Vec<u32>,
     positions: Vec<u32>,
@@ -112,14 +112,14 @@ struct Pages {
     free: Vec<u32>,
 }
 
-impl<B: Backend> Session<B> {
+impl<D: Device> Session<D> {
     /// Buffers and cache for `limits`.
     ///
     /// # Errors
     /// A limit of zero, a context longer than learned positions reach, or sizes the device cannot hold.
-    pub fn new(model: Arc<Model<B>>, limits: SessionLimits) -> Result<Self, EngineError> {
+    pub fn new(model: Arc<Model<D>>, limits: SessionLimits) -> Result<Self, EngineError> {
         check_limits(&model, limits)?;
-        let (backend, config) = (model.backend(), model.config());
+        let (device, config) = (model.device(), model.config());
         let pages = Pages::new(limits)?;
         let shape = CacheShape {
             num_layers: config.num_layers,
@@ -128,10 +128,10 @@ impl<B: Backend> Session<B> {
             num_pages: pages.free.len(),
         };
         Ok(Self {
-            cache: backend.cache(shape, model.cache_format())?,
-            scratch: Scratch::new(backend, config, limits.step_tokens),
-            x: backend.matrix(limits.step_tokens, config.hidden_size),
-            logits: backend.matrix(limits.num_sequences, config.vocab_size),
+            cache: device.cache(shape, model.cache_format())?,
+            scratch: Scratch::new(device, config, limits.step_tokens),
+            x: device.matrix(limits.step_tokens, config.hidden_size),
+            logits: device.matrix(limits.num_sequences, config.vocab_size),
             pages,
             tokens: Vec::with_capacity(limits.step_tokens),
             positions: Vec::with_capacity(limits.step_tokens),
@@ -150,22 +150,22 @@ impl<B: Backend> Session<B> {
     pub fn run(&mut self, batch: &[(usize, &[u32])]) -> Result<(), EngineError> {
         self.check(batch)?;
         self.lay_out(batch);
-        let backend = self.model.backend();
+        let device = self.model.device();
         let step = Step {
             positions: &self.positions,
             sequences: &self.sequences,
             page_tables: &self.pages.tables,
         };
-        self.scratch.prepare(backend, &self.positions);
+        self.scratch.prepare(device, &self.positions);
         let (embedding, y) = (self.model.embedding(), &mut self.scratch.y);
-        embedding.apply(backend, &mut self.x, y, &self.tokens, &self.positions);
+        embedding.apply(device, &mut self.x, y, &self.tokens, &self.positions);
         let blocks = self.model.blocks();
         for (layer, block) in blocks.iter().enumerate() {
             let (x, scratch, cache) = (&mut self.x, &mut self.scratch, &mut self.cache);
             let next = blocks.get(layer + 1).map_or(self.model.head().linear(), |next| {
                 &next.projection(Role::Qkv).linear
             });
-            block.forward(backend, x, scratch, cache, layer, &step, next);
+            block.forward(device, x, scratch, cache, layer, &step, next);
         }
         Ok(())
     }
@@ -189,19 +189,19 @@ impl<B: Backend> Session<B> {
     ///
     /// # Errors
     /// A row the last step did not have.
-    pub fn logits(&mut self, rows: &[u32]) -> Result<&mut B::Matrix, EngineError> {
+    pub fn logits(&mut self, rows: &[u32]) -> Result<&mut D::Matrix, EngineError> {
         let num_rows = self.tokens.len();
         if let Some(&row) = rows.iter().find(|&&row| row as usize >= num_rows) {
             return Err(SessionError::Row { row, rows: num_rows }.into());
         }
-        let backend = self.model.backend();
+        let device = self.model.device();
         let Scratch { h, y, h8, .. } = &mut self.scratch;
-        backend.gather(y, &self.x, rows);
+        device.gather(y, &self.x, rows);
         // The next token begins there.
         if let Some(first) = self.model.blocks().first() {
-            backend.will_read(&first.projection(Role::Qkv).linear);
+            device.will_read(&first.projection(Role::Qkv).linear);
         }
-        self.model.head().apply(backend, &mut self.logits, y, h, h8);
+        self.model.head().apply(device, &mut self.logits, y, h, h8);
         Ok(&mut self.logits)
     }
 
@@ -226,7 +226,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// The model.
-    pub fn model(&self) -> &Arc<Model<B>> {
+    pub fn model(&self) -> &Arc<Model<D>> {
         &self.model
     }
 
@@ -236,7 +236,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Bytes that a session of `limits` would hold, to be asked before it is made; `None` beyond 64 bits.
-    pub fn required_bytes(model: &Model<B>, limits: SessionLimits) -> Option<u64> {
+    pub fn required_bytes(model: &Model<D>, limits: SessionLimits) -> Option<u64> {
         let config = model.config();
         let pages = limits.context_tokens.div_ceil(PAGE_TOKENS) as u64;
         let token = model
@@ -246,7 +246,7 @@ impl<B: Backend> Session<B> {
         let sequence = pages
             .checked_mul(page)?
             .checked_add(4 * config.vocab_size as u64)?;
-        let step = (Scratch::<B>::size_bytes(config, 1) + 4 * config.hidden_size) as u64;
+        let step = (Scratch::<D>::size_bytes(config, 1) + 4 * config.hidden_size) as u64;
         sequence
             .checked_mul(limits.num_sequences as u64)?
             .checked_add(step.checked_mul(limits.step_tokens as u64)?)
@@ -264,8 +264,8 @@ impl<B: Backend> Session<B> {
         ) = (self.model.config(), self.limits);
         let own = step_tokens * config.hidden_size + num_sequences * config.vocab_size;
         SessionMemory {
-            cache_bytes: self.model.backend().cache_bytes(&self.cache),
-            scratch_bytes: Scratch::<B>::size_bytes(config, step_tokens) + 4 * own,
+            cache_bytes: self.model.device().cache_bytes(&self.cache),
+            scratch_bytes: Scratch::<D>::size_bytes(config, step_tokens) + 4 * own,
         }
     }
 
@@ -366,7 +366,7 @@ impl Pages {
     }
 }
 
-fn check_limits<B: Backend>(model: &Model<B>, limits: SessionLimits) -> Result<(), SessionError> {
+fn check_limits<D: Device>(model: &Model<D>, limits: SessionLimits) -> Result<(), SessionError> {
     let config = model.config();
     let max_context = match config.position {
         Position::Learned { .. } => config.max_positions,

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_device::CacheFormat;
 use dualgrain_engine::evaluate::{EvaluateError, Windows, divergence, perplexity};
 use dualgrain_engine::tokenizer::Tokenizer;
@@ -17,9 +17,9 @@ const TEXT: &str = concat!(
     "/../../models/llama-tiny/sample_eval.txt"
 );
 
-fn load(num_threads: usize, cache: Option<CacheFormat>) -> Arc<Model<CpuBackend>> {
-    let backend = Arc::new(CpuBackend::new(num_threads).unwrap());
-    Arc::new(Model::load(backend, Path::new(MODEL), &LoadOptions { cache }).unwrap())
+fn load(num_threads: usize, cache: Option<CacheFormat>) -> Arc<Model<CpuDevice>> {
+    let device = Arc::new(CpuDevice::new(num_threads).unwrap());
+    Arc::new(Model::load(device, Path::new(MODEL), &LoadOptions { cache }).unwrap())
 }
 
 fn windows(context: usize, limit: usize) -> Windows {
@@ -180,7 +180,7 @@ fn unquantized_models_have_their_published_perplexities() {
     ] {
         let dir = PathBuf::from(SHARED).join("models").join(name);
         let model = Model::load(
-            Arc::new(CpuBackend::new(0).unwrap()),
+            Arc::new(CpuDevice::new(0).unwrap()),
             &dir,
             &LoadOptions::default(),
         )

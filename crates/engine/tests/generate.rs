@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::generate::{
     FinishReason, GenerateError, GenerateOptions, Generation, Request, generate, generate_batch,
 };
@@ -15,11 +15,11 @@ use dualgrain_engine::{LoadOptions, Model, Session, SessionLimits, Weights};
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/llama-tiny");
 const PROMPT: &str = "The captain looked at the sea and";
 
-fn model() -> &'static Arc<Model<CpuBackend>> {
-    static MODEL_CELL: OnceLock<Arc<Model<CpuBackend>>> = OnceLock::new();
+fn model() -> &'static Arc<Model<CpuDevice>> {
+    static MODEL_CELL: OnceLock<Arc<Model<CpuDevice>>> = OnceLock::new();
     MODEL_CELL.get_or_init(|| {
-        let backend = Arc::new(CpuBackend::new(0).unwrap());
-        Arc::new(Model::load(backend, Path::new(MODEL), &LoadOptions::default()).unwrap())
+        let device = Arc::new(CpuDevice::new(0).unwrap());
+        Arc::new(Model::load(device, Path::new(MODEL), &LoadOptions::default()).unwrap())
     })
 }
 
@@ -27,7 +27,7 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::load(Path::new(MODEL), model().config().vocab_size).unwrap()
 }
 
-fn session(num_sequences: usize, context_tokens: usize, step_tokens: usize) -> Session<CpuBackend> {
+fn session(num_sequences: usize, context_tokens: usize, step_tokens: usize) -> Session<CpuDevice> {
     let limits = SessionLimits {
         num_sequences,
         context_tokens,
@@ -46,7 +46,7 @@ fn request(prompt: &str, max_tokens: usize) -> Request {
     }
 }
 
-fn run(session: &mut Session<CpuBackend>, request: &Request) -> (Generation, Vec<String>) {
+fn run(session: &mut Session<CpuDevice>, request: &Request) -> (Generation, Vec<String>) {
     session.reset(0);
     let mut pieces = Vec::new();
     let mut collect = |text: &str| {
@@ -196,7 +196,7 @@ fn an_end_token_ends_the_text_unless_ignored() {
     config.eos_tokens.push(eos);
     let weights = Weights::open(Path::new(MODEL)).unwrap();
     let model = Model::build(
-        Arc::new(CpuBackend::new(0).unwrap()),
+        Arc::new(CpuDevice::new(0).unwrap()),
         config,
         &weights,
         &LoadOptions::default(),
@@ -241,8 +241,8 @@ fn equal_seeds_give_equal_texts_on_any_number_of_threads() {
         ..SamplingParams::GREEDY
     };
     let text_on = |num_threads| {
-        let backend = Arc::new(CpuBackend::new(num_threads).unwrap());
-        let model = Arc::new(Model::load(backend, Path::new(MODEL), &LoadOptions::default()).unwrap());
+        let device = Arc::new(CpuDevice::new(num_threads).unwrap());
+        let model = Arc::new(Model::load(device, Path::new(MODEL), &LoadOptions::default()).unwrap());
         let limits = session(1, 64, 64).limits();
         run(&mut Session::new(model, limits).unwrap(), &warm).0
     };

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::{EngineError, LoadOptions, Model, ModelConfig};
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, TensorSpec};
 use tempfile::TempDir;
@@ -25,12 +25,8 @@ fn copy(case: &str) -> TempDir {
     tmp
 }
 
-fn load(dir: &Path) -> Result<Model<CpuBackend>, EngineError> {
-    Model::load(
-        Arc::new(CpuBackend::new(1).unwrap()),
-        dir,
-        &LoadOptions::default(),
-    )
+fn load(dir: &Path) -> Result<Model<CpuDevice>, EngineError> {
+    Model::load(Arc::new(CpuDevice::new(1).unwrap()), dir, &LoadOptions::default())
 }
 
 #[track_caller]

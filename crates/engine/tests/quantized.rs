@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use dualgrain_cpu::CpuBackend;
-use dualgrain_device::Backend as _;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_device::CacheFormat;
+use dualgrain_device::Device as _;
 use dualgrain_engine::{BlockSpec, LoadOptions, Model, ModelConfig, Role, Session, SessionLimits, Weights};
 use dualgrain_engine::{load_role, load_role_float, split_members};
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, LinearLayout, TensorSpec};
@@ -339,8 +339,8 @@ fn the_cache_format_is_the_folders_unless_the_caller_chooses() {
         },
     );
     let load = |cache| {
-        let backend = Arc::new(CpuBackend::new(1).unwrap());
-        let model = Model::load(backend, &target, &LoadOptions { cache }).unwrap();
+        let device = Arc::new(CpuDevice::new(1).unwrap());
+        let model = Model::load(device, &target, &LoadOptions { cache }).unwrap();
         model.cache_format().clone()
     };
     assert!(matches!(load(None), CacheFormat::Int8Static { key_scales, .. } if key_scales == [0.1; 2]));
@@ -373,9 +373,9 @@ fn static_activation_scales_are_required_and_shared_by_joined_members() {
                 Some(bytes.to_vec())
             }
         });
-        let backend = Arc::new(CpuBackend::new(1).unwrap());
+        let device = Arc::new(CpuDevice::new(1).unwrap());
         let weights = Weights::open(&changed).unwrap();
-        let result = Model::build(backend, config(), &weights, &LoadOptions::default());
+        let result = Model::build(device, config(), &weights, &LoadOptions::default());
         result.map(|_| ()).unwrap_err().to_string()
     };
     let missing = load_changed("missing", &|_| None);
@@ -410,9 +410,9 @@ fn contents_that_break_the_number_format_are_refused_with_their_linear() {
             Some(bytes)
         });
         let weights = Weights::open(&changed).unwrap();
-        let backend = Arc::new(CpuBackend::new(1).unwrap());
+        let device = Arc::new(CpuDevice::new(1).unwrap());
         let config = ModelConfig::load(&target).unwrap();
-        let error = Model::build(backend, config, &weights, &LoadOptions::default());
+        let error = Model::build(device, config, &weights, &LoadOptions::default());
         let text = error.map(|_| ()).unwrap_err().to_string();
         assert!(text.contains(linear) && text.contains(words), "{part}: {text}");
     }
@@ -428,8 +428,8 @@ fn a_scheme_that_lists_what_is_not_stored_is_refused() {
     let schemes = &mut config.quantization.as_mut().unwrap().tensors;
     schemes.insert(name.into(), TensorScheme::W8);
     let weights = Weights::open(&target).unwrap();
-    let backend = Arc::new(CpuBackend::new(1).unwrap());
-    let error = Model::build(backend, config, &weights, &LoadOptions::default());
+    let device = Arc::new(CpuDevice::new(1).unwrap());
+    let error = Model::build(device, config, &weights, &LoadOptions::default());
     let text = error.map(|_| ()).unwrap_err().to_string();
     assert!(text.contains(&format!("{name}.w8")), "{text}");
 }
@@ -462,14 +462,14 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Watches this thread and the workers of a backend: each waits until all have come.
-fn watch(backend: &CpuBackend, is_watched: bool) {
+/// Watches this thread and the workers of a device: each waits until all have come.
+fn watch(device: &CpuDevice, is_watched: bool) {
     let arrived = AtomicUsize::new(0);
-    let mut chunks = vec![(); backend.num_threads()];
-    backend.for_each_chunk(&mut chunks, 1, |_, _| {
+    let mut chunks = vec![(); device.num_threads()];
+    device.for_each_chunk(&mut chunks, 1, |_, _| {
         WATCHED.set(is_watched);
         arrived.fetch_add(1, Ordering::SeqCst);
-        while arrived.load(Ordering::SeqCst) < backend.num_threads() {
+        while arrived.load(Ordering::SeqCst) < device.num_threads() {
             std::thread::yield_now();
         }
     });
@@ -486,8 +486,8 @@ fn the_token_loop_allocates_nothing() {
         quantize(case, &target, Recipe { cache, ..PLAIN });
         for num_threads in [1, 2] {
             // One thread computes on this one, so that what the kernels do counts as well.
-            let backend = CpuBackend::new(num_threads).unwrap();
-            let model = Model::load(Arc::new(backend.clone()), &target, &LoadOptions::default());
+            let device = CpuDevice::new(num_threads).unwrap();
+            let model = Model::load(Arc::new(device.clone()), &target, &LoadOptions::default());
             let limits = SessionLimits {
                 num_sequences: 2,
                 context_tokens: num_tokens + 6,
@@ -500,7 +500,7 @@ fn the_token_loop_allocates_nothing() {
                 session.run(&batch).unwrap();
                 session.logits(&[0, 1]).unwrap();
             };
-            watch(&backend, true);
+            watch(&device, true);
             let before = ALLOCATIONS.load(Ordering::SeqCst);
             drop(std::hint::black_box(Box::new(num_threads)));
             assert!(ALLOCATIONS.load(Ordering::SeqCst) > before, "the counter counts");
@@ -508,7 +508,7 @@ fn the_token_loop_allocates_nothing() {
             let before = ALLOCATIONS.load(Ordering::SeqCst);
             (2..=num_tokens as u32).for_each(&mut step);
             let allocations = ALLOCATIONS.load(Ordering::SeqCst) - before;
-            watch(&backend, false);
+            watch(&device, false);
             // A worker that has had no task yet makes its buffers with its first, once, whenever that comes.
             let allowed = 30 * (num_threads - 1);
             assert!(

@@ -5,11 +5,11 @@ mod golden;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::{EngineError, Model, Session, SessionError, SessionLimits};
 use golden::{load, logits, read_config};
 
-fn model(case: &str) -> Arc<Model<CpuBackend>> {
+fn model(case: &str) -> Arc<Model<CpuDevice>> {
     let dir: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", case]
         .iter()
         .collect();
@@ -141,7 +141,7 @@ fn limits_must_be_possible() {
 fn a_session_knows_its_memory() {
     let session = Session::new(model("llama2"), LIMITS).unwrap();
     let config = session.model().config();
-    // f32 keys and values of two layers, two pages of 64 tokens for each of two sequences; a backend may pad.
+    // f32 keys and values of two layers, two pages of 64 tokens for each of two sequences; a device may pad.
     let expected = 4 * 2 * config.num_layers * 2 * 2 * 64 * config.kv_size();
     assert!((expected..2 * expected).contains(&session.memory().cache_bytes));
     assert!(session.memory().scratch_bytes > 4 * LIMITS.step_tokens * config.hidden_size);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::evaluate::{EvaluateError, ItemScore, Task, TaskForm, TaskReport, score_task};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model};
@@ -41,11 +41,11 @@ fn fixture(text: &str) -> Fixture {
     serde_json::from_str(text).unwrap()
 }
 
-fn model() -> &'static Arc<Model<CpuBackend>> {
-    static MODEL_CELL: OnceLock<Arc<Model<CpuBackend>>> = OnceLock::new();
+fn model() -> &'static Arc<Model<CpuDevice>> {
+    static MODEL_CELL: OnceLock<Arc<Model<CpuDevice>>> = OnceLock::new();
     MODEL_CELL.get_or_init(|| {
-        let backend = Arc::new(CpuBackend::new(0).unwrap());
-        Arc::new(Model::load(backend, Path::new(MODEL), &LoadOptions::default()).unwrap())
+        let device = Arc::new(CpuDevice::new(0).unwrap());
+        Arc::new(Model::load(device, Path::new(MODEL), &LoadOptions::default()).unwrap())
     })
 }
 
@@ -199,9 +199,9 @@ fn long_contexts_are_cut_on_the_left_and_scored_as_their_end_alone() {
     let vocab_size = model().config().vocab_size;
     let mut values = vec![0.0; 64 * vocab_size];
     let logits = session.logits(&rows).unwrap();
-    use dualgrain_device::Backend;
-    model().backend().log_softmax(logits);
-    model().backend().download(logits, 0..64, &mut values);
+    use dualgrain_device::Device;
+    model().device().log_softmax(logits);
+    model().device().download(logits, 0..64, &mut values);
     let expected: f64 = (ids.len() - option.tokens..ids.len())
         .map(|at| f64::from(values[(63 - (ids.len() - 1 - at)) * vocab_size + ids[at] as usize]))
         .sum();

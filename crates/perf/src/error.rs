@@ -40,7 +40,7 @@ pub enum PerfError {
     Cuda(#[from] dualgrain_cuda::CudaError),
     /// A kernel of the CPU.
     #[error(transparent)]
-    Kernel(#[from] dualgrain_device::KernelError),
+    Kernel(#[from] dualgrain_device::DeviceError),
     /// Operands that were drawn do not make a layer.
     #[error("operands of a sweep: {what}")]
     Operands {

@@ -5,7 +5,7 @@
 //! their outputs are known, the smoothing scales go into s1 and the bias. That is exactly what smoothing before
 //! quantizing would give, without a pass in float.
 
-use dualgrain_device::{Activation, Backend, CacheFormat};
+use dualgrain_device::{Activation, CacheFormat, Device};
 use dualgrain_engine::{
     Block, BlockSpec, FfnKind, JoinedLinear, ModelConfig, Norm, NormKind, NormSpec, Projection, Role, Weights,
 };
@@ -25,9 +25,9 @@ use crate::stream::{InputStats, Stream};
 use crate::{Meter, QuantError, QuantOptions};
 
 /// What every block of a run shares.
-pub struct Context<'a, B: Backend> {
+pub struct Context<'a, D: Device> {
     /// The device.
-    pub backend: &'a B,
+    pub device: &'a D,
     /// The original model.
     pub config: &'a ModelConfig,
     /// Its tensors.
@@ -71,9 +71,9 @@ struct Pair {
 ///
 /// # Errors
 /// See [`QuantError`].
-pub fn quantize_block<B: Backend>(
-    context: &Context<'_, B>,
-    stream: &mut Stream<'_, B>,
+pub fn quantize_block<D: Device>(
+    context: &Context<'_, D>,
+    stream: &mut Stream<'_, D>,
     layer: usize,
 ) -> Result<QuantizedBlock, QuantError> {
     let mut run = BlockRun::new(context, layer)?;
@@ -95,22 +95,22 @@ pub fn quantize_block<B: Backend>(
     run.finish()
 }
 
-struct BlockRun<'a, B: Backend> {
-    context: &'a Context<'a, B>,
-    block: Block<B>,
+struct BlockRun<'a, D: Device> {
+    context: &'a Context<'a, D>,
+    block: Block<D>,
     linears: [Option<QuantizedLinear>; 4],
     norms: Vec<TensorBytes>,
     cache_scales: Option<[f32; 2]>,
     reports: Vec<LinearReport>,
 }
 
-impl<'a, B: Backend> BlockRun<'a, B> {
-    fn new(context: &'a Context<'a, B>, layer: usize) -> Result<Self, QuantError> {
+impl<'a, D: Device> BlockRun<'a, D> {
+    fn new(context: &'a Context<'a, D>, layer: usize) -> Result<Self, QuantError> {
         let spec = BlockSpec::new(context.config, layer);
-        let empty = || Projection::new(context.backend, no_weights()?).map_err(QuantError::from);
+        let empty = || Projection::new(context.device, no_weights()?).map_err(QuantError::from);
         let empty = [empty()?, empty()?, empty()?, empty()?];
         Ok(Self {
-            block: Block::from_projections(context.backend, context.weights, spec, empty)?,
+            block: Block::from_projections(context.device, context.weights, spec, empty)?,
             context,
             linears: [None, None, None, None],
             norms: Vec::new(),
@@ -158,7 +158,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
     }
 
     /// Static scales of keys and values, and the cache that calibration attends over.
-    fn calibrate_cache(&mut self, stream: &mut Stream<'_, B>) -> Result<(), QuantError> {
+    fn calibrate_cache(&mut self, stream: &mut Stream<'_, D>) -> Result<(), QuantError> {
         let format = match self.context.options.kv_cache {
             CacheScheme::F16 => CacheFormat::F16,
             CacheScheme::Int8 => CacheFormat::Int8,
@@ -177,7 +177,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
     }
 
     /// Out: smoothing goes into the rows of v.
-    fn quantize_out(&mut self, stream: &mut Stream<'_, B>, stats: InputStats) -> Result<(), QuantError> {
+    fn quantize_out(&mut self, stream: &mut Stream<'_, D>, stats: InputStats) -> Result<(), QuantError> {
         let pair = self.pair(self.context.options.pairs.v_out, Producer::ValueHeads);
         let scales = self.quantize(Role::Out, stats, pair)?;
         if pair.producer == Producer::None {
@@ -223,7 +223,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
         Pair { possible, producer }: Pair,
     ) -> Result<Vec<f32>, QuantError> {
         let Context {
-            backend,
+            device,
             options,
             meter,
             ..
@@ -231,7 +231,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
         let (mut weights, bias) = self.load(role)?;
         let k = self.spec().role(role).k;
         let columns = column_maxima(&weights, k);
-        let trial = Trial::new(backend, options, &stats, &weights);
+        let trial = Trial::new(device, options, &stats, &weights);
         let sweep = match possible {
             Producer::None => Vec::new(),
             _ => trial.sweep(|smoothing| self.scales(possible, smoothing, &stats.maxima, &columns)),
@@ -254,7 +254,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
             bias: bias.as_deref(),
         };
         let (linear, fit) = quantize_linear(
-            backend,
+            device,
             layer,
             &stats.gram,
             options.group_size,
@@ -303,7 +303,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
         &self,
         spec: &NormSpec,
         scales: &[f32],
-    ) -> Result<(Norm<B>, Vec<TensorBytes>), QuantError> {
+    ) -> Result<(Norm<D>, Vec<TensorBytes>), QuantError> {
         let divided = |part: &str| -> Result<Vec<f32>, QuantError> {
             let name = format!("{}.{part}", spec.name);
             let mut values = self
@@ -325,7 +325,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
                 .map(|bias| f32_tensor(format!("{}.bias", spec.name), bias)),
         );
         Ok((
-            Norm::new(self.context.backend, spec, &weight, bias.as_deref()),
+            Norm::new(self.context.device, spec, &weight, bias.as_deref()),
             tensors,
         ))
     }
@@ -346,7 +346,7 @@ impl<'a, B: Backend> BlockRun<'a, B> {
 
     fn place(&mut self, role: Role, linear: QuantizedLinear) -> Result<(), QuantError> {
         let weights = LinearWeights::W4(linear.clone());
-        let projection = Projection::new(self.context.backend, weights)?;
+        let projection = Projection::new(self.context.device, weights)?;
         self.block.set_projection(role, projection);
         self.linears[role as usize] = Some(linear);
         Ok(())

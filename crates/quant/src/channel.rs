@@ -6,7 +6,7 @@
 //! the best by 2..11 % of the objective. A screen (screen.rs) ranks all eighty by an approximation that costs a few per cent of
 //! the exact form instead; only the [`SHORTLIST`] best are judged exactly. DGQ, arXiv 2310.04836.
 
-use dualgrain_device::{Backend, Gram};
+use dualgrain_device::{Device, Gram};
 use dualgrain_format::GroupSize;
 
 use crate::grid::{Grid, abs_max};
@@ -100,22 +100,22 @@ impl<'a> RowGroups<'a> {
 }
 
 /// Judges the ratios `candidates` [rows, per_row] of every row with the full Gram matrix and keeps the best.
-pub fn best_of<B: Backend>(
-    backend: &B,
+pub fn best_of<D: Device>(
+    device: &D,
     gram: &Gram,
     rows: &[RowGroups<'_>],
     candidates: &[u8],
 ) -> Vec<ChannelChoice> {
     let per_row = candidates.len() / rows.len();
     let mut errors = vec![0.0; candidates.len() * gram.k()];
-    backend.for_each_chunk(&mut errors, per_row * gram.k(), |row, errors| {
+    device.for_each_chunk(&mut errors, per_row * gram.k(), |row, errors| {
         let candidates = &candidates[row * per_row..][..per_row];
         for (errors, &ratio_idx) in errors.chunks_exact_mut(gram.k()).zip(candidates) {
             rows[row].errors(rows[row].s1(channel_ratio(usize::from(ratio_idx))), errors);
         }
     });
     let mut objectives = vec![0.0; candidates.len()];
-    backend.quadratic_rows(gram, &errors, &mut objectives);
+    device.quadratic_rows(gram, &errors, &mut objectives);
     let chosen = objectives
         .chunks_exact(per_row)
         .zip(candidates.chunks_exact(per_row));
@@ -132,8 +132,8 @@ pub fn best_of<B: Backend>(
 
 /// Ranks all ratios of every row by the screen's approximation; returns the [`SHORTLIST`] best, [rows, SHORTLIST], in
 /// ascending order of the index so that equal objectives keep the larger range.
-pub fn shortlist<B: Backend>(backend: &B, screen: &Screen, rows: &[RowGroups<'_>]) -> Vec<u8> {
-    let mut scores = screen_scores(backend, screen, rows);
+pub fn shortlist<D: Device>(device: &D, screen: &Screen, rows: &[RowGroups<'_>]) -> Vec<u8> {
+    let mut scores = screen_scores(device, screen, rows);
     let mut shortlist = vec![0; rows.len() * SHORTLIST];
     for (scores, chosen) in scores
         .chunks_exact_mut(NUM_CHANNEL_RATIOS)
@@ -150,7 +150,7 @@ pub fn shortlist<B: Backend>(backend: &B, screen: &Screen, rows: &[RowGroups<'_>
 }
 
 /// The approximate objective of every ratio of every row, [rows, ratios].
-fn screen_scores<B: Backend>(backend: &B, screen: &Screen, rows: &[RowGroups<'_>]) -> Vec<f64> {
+fn screen_scores<D: Device>(device: &D, screen: &Screen, rows: &[RowGroups<'_>]) -> Vec<f64> {
     let group_size = rows[0].group_size;
     let k = rows[0].weights.len();
     let count = rows.len() * NUM_CHANNEL_RATIOS;
@@ -160,7 +160,7 @@ fn screen_scores<B: Backend>(backend: &B, screen: &Screen, rows: &[RowGroups<'_>
     let mut errors = vec![0.0; count * group_size.len(k)];
     for (group, block) in screen.blocks().iter().enumerate() {
         let errors = &mut errors[..count * block.k()];
-        backend.for_each_chunk(errors, NUM_CHANNEL_RATIOS * block.k(), |row, errors| {
+        device.for_each_chunk(errors, NUM_CHANNEL_RATIOS * block.k(), |row, errors| {
             for (ratio_idx, errors) in errors.chunks_exact_mut(block.k()).enumerate() {
                 let s1 = rows[row].s1(channel_ratio(ratio_idx));
                 rows[row].grid(group, s1).errors(rows[row].slice(group), errors);
@@ -168,13 +168,13 @@ fn screen_scores<B: Backend>(backend: &B, screen: &Screen, rows: &[RowGroups<'_>
         });
         let factors = screen.factors(group_size.range(group, k));
         let per_row = NUM_CHANNEL_RATIOS * block.k();
-        backend.for_each_chunk(&mut projections, NUM_CHANNEL_RATIOS * RANK, |row, projections| {
+        device.for_each_chunk(&mut projections, NUM_CHANNEL_RATIOS * RANK, |row, projections| {
             let errors = errors[row * per_row..][..per_row].chunks_exact(block.k());
             for (projection, errors) in projections.chunks_exact_mut(RANK).zip(errors) {
                 project(errors, factors, projection);
             }
         });
-        backend.quadratic_rows(block, errors, &mut partial);
+        device.quadratic_rows(block, errors, &mut partial);
         scores
             .iter_mut()
             .zip(&partial)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dualgrain_device::KernelError;
+use dualgrain_device::DeviceError;
 use dualgrain_engine::EngineError;
 use dualgrain_format::FormatError;
 use dualgrain_format::checkpoint::CheckpointError;
@@ -24,7 +24,7 @@ pub enum QuantError {
     Format(#[from] FormatError),
     /// The device refused a buffer.
     #[error(transparent)]
-    Kernel(#[from] KernelError),
+    Kernel(#[from] DeviceError),
     /// config.json cannot be read or written as JSON.
     #[error("{}: {source}", .path.display())]
     Json {

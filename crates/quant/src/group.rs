@@ -4,7 +4,7 @@
 //! output wins. That error is the quadratic form of the weight errors with the group's diagonal block of the Gram
 //! matrix, so it sees every calibration token and costs the same for any number of them. DGQ, arXiv 2310.04836.
 
-use dualgrain_device::{Backend, Gram};
+use dualgrain_device::{Device, Gram};
 use dualgrain_format::GroupSize;
 
 use crate::grid::{Grid, zero_range};
@@ -70,8 +70,8 @@ pub fn whole_ranges(weights: &[f32], k: usize, group_size: GroupSize) -> Vec<Gro
 
 /// Searches the scale of every group of `weights` [rows, k]; `blocks` are the Gram matrix's diagonal blocks.
 /// Returns [rows, groups]. Equal objectives keep the larger range.
-pub fn search_groups<B: Backend>(
-    backend: &B,
+pub fn search_groups<D: Device>(
+    device: &D,
     weights: &[f32],
     k: usize,
     group_size: GroupSize,
@@ -85,10 +85,10 @@ pub fn search_groups<B: Backend>(
         let columns = group_size.range(group, k);
         let errors = &mut errors[..rows * NUM_GROUP_RATIOS * columns.len()];
         let slice = |row: usize| &weights[row * k..][columns.clone()];
-        backend.for_each_chunk(errors, NUM_GROUP_RATIOS * columns.len(), |row, errors| {
+        device.for_each_chunk(errors, NUM_GROUP_RATIOS * columns.len(), |row, errors| {
             candidate_errors(slice(row), errors);
         });
-        backend.quadratic_rows(gram, errors, &mut objectives);
+        device.quadratic_rows(gram, errors, &mut objectives);
         for (row, objectives) in objectives.chunks_exact(NUM_GROUP_RATIOS).enumerate() {
             let ratio = group_ratio(least(objectives));
             choices[row * blocks.len() + group] = GroupRange::new(slice(row)).choice(ratio);

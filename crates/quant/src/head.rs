@@ -1,7 +1,7 @@
 //! The output layer in integers, when the options ask for it: INT8 row by row, or the dual-grained format with the same
 //! search as the blocks on what the last norm puts out.
 
-use dualgrain_device::Backend;
+use dualgrain_device::Device;
 use dualgrain_engine::{EngineError, ModelConfig, Norm, Weights};
 use dualgrain_format::checkpoint::widen;
 use dualgrain_format::{
@@ -28,9 +28,9 @@ pub type QuantizedHead = (LinearWeights, Option<LinearReport>);
 ///
 /// # Errors
 /// See [`QuantError`].
-pub fn quantize_head<B: Backend>(
-    context: &Context<'_, B>,
-    stream: &mut Stream<'_, B>,
+pub fn quantize_head<D: Device>(
+    context: &Context<'_, D>,
+    stream: &mut Stream<'_, D>,
 ) -> Result<Option<QuantizedHead>, QuantError> {
     let rows = || FloatHead::new(context.config, context.weights);
     Ok(match context.options.lm_head {
@@ -38,7 +38,7 @@ pub fn quantize_head<B: Backend>(
         TensorScheme::W8 => Some((LinearWeights::W8(int8(&rows()?)?), None)),
         TensorScheme::W4 => {
             context.meter.start("head".into());
-            let norm = Norm::load(context.backend, context.weights, &context.config.final_norm())?;
+            let norm = Norm::load(context.device, context.weights, &context.config.final_norm())?;
             let stats = stream.head_input(&norm, context.meter)?;
             let (linear, report) = dual_grained(context, &rows()?, &stats)?;
             Some((LinearWeights::W4(linear), Some(report)))
@@ -100,8 +100,8 @@ fn int8(head: &FloatHead<'_>) -> Result<Int8Linear, QuantError> {
 }
 
 /// Searches slice by slice: a row's scales depend on that row and the Gram matrix alone.
-fn dual_grained<B: Backend>(
-    context: &Context<'_, B>,
+fn dual_grained<D: Device>(
+    context: &Context<'_, D>,
     head: &FloatHead<'_>,
     stats: &InputStats,
 ) -> Result<(QuantizedLinear, LinearReport), QuantError> {
@@ -120,7 +120,7 @@ fn dual_grained<B: Backend>(
     let mut whole_fit = LinearFit::default();
     for rows in head.slices() {
         report.get_or_insert_with(|| {
-            let trial = Trial::new(context.backend, options, stats, &rows);
+            let trial = Trial::new(context.device, options, stats, &rows);
             trial.report(head.n, &no_smoothing, Vec::new(), None)
         });
         let layer = FloatRows {
@@ -129,7 +129,7 @@ fn dual_grained<B: Backend>(
             bias: None,
         };
         let (size, search, meter) = (options.group_size, options.search, context.meter);
-        let (linear, fit) = quantize_linear(context.backend, layer, &stats.gram, size, search, meter)?;
+        let (linear, fit) = quantize_linear(context.device, layer, &stats.gram, size, search, meter)?;
         let QuantizedParts { q, zero, s2, s1, .. } = linear.parts();
         whole.q.extend_from_slice(q);
         whole.zero.extend_from_slice(zero);

@@ -1,6 +1,6 @@
 //! One linear layer from float to dual-grained 4 bits: both phases over bounded buffers, then the codes.
 
-use dualgrain_device::{Backend, Gram};
+use dualgrain_device::{Device, Gram};
 use dualgrain_format::{FormatError, GroupSize, QuantizedLinear, QuantizedParts, int4};
 
 use crate::channel::{
@@ -90,15 +90,15 @@ pub struct FloatRows<'a> {
 ///
 /// # Errors
 /// [`QuantError::Cancelled`]; a number-format error would be a bug here and is passed on.
-pub fn quantize_linear<B: Backend>(
-    backend: &B,
+pub fn quantize_linear<D: Device>(
+    device: &D,
     layer: FloatRows<'_>,
     gram: &Gram,
     group_size: GroupSize,
     search: Search,
     meter: &Meter<'_>,
 ) -> Result<(QuantizedLinear, LinearFit), QuantError> {
-    let groups = search_layer_groups(backend, layer, gram, group_size, search, meter)?;
+    let groups = search_layer_groups(device, layer, gram, group_size, search, meter)?;
     let num_groups = group_size.num_groups(layer.k);
     let rows: Vec<RowGroups<'_>> = layer
         .weights
@@ -108,25 +108,25 @@ pub fn quantize_linear<B: Backend>(
         .collect();
     let searched = search != Search::Rtn && group_size != GroupSize::WholeRow;
     let choices = if searched {
-        search_channels(backend, &rows, gram, group_size, search, meter)?
+        search_channels(device, &rows, gram, group_size, search, meter)?
     } else {
         Vec::new()
     };
     let linear = encode(layer, &rows, &choices, group_size)?;
     let mut fit = LinearFit {
         error: choices.iter().map(|choice| choice.objective).sum(),
-        energy: quadratic_sum(backend, gram, layer.weights),
+        energy: quadratic_sum(device, gram, layer.weights),
         ratio_histogram: histogram(&choices),
     };
     if !searched {
-        fit.error = output_error(backend, gram, layer.weights, &linear);
+        fit.error = output_error(device, gram, layer.weights, &linear);
     }
     Ok((linear, fit))
 }
 
 /// Phase 1 over all rows; [N, groups].
-fn search_layer_groups<B: Backend>(
-    backend: &B,
+fn search_layer_groups<D: Device>(
+    device: &D,
     layer: FloatRows<'_>,
     gram: &Gram,
     group_size: GroupSize,
@@ -150,15 +150,15 @@ fn search_layer_groups<B: Backend>(
     let work = RowWork::new(k, group_size, search);
     let mut choices = Vec::with_capacity(weights.len() / group_size.len(k));
     for tile in weights.chunks(k * rows_per_tile(GROUP_BUFFER_BYTES, NUM_GROUP_RATIOS * group_size.len(k))) {
-        choices.extend(search_groups(backend, tile, k, group_size, &blocks));
+        choices.extend(search_groups(device, tile, k, group_size, &blocks));
         meter.advance(work.groups * (tile.len() / k) as u64)?;
     }
     Ok(choices)
 }
 
 /// Phase 2 over all rows; [N].
-fn search_channels<B: Backend>(
-    backend: &B,
+fn search_channels<D: Device>(
+    device: &D,
     rows: &[RowGroups<'_>],
     gram: &Gram,
     group_size: GroupSize,
@@ -180,14 +180,14 @@ fn search_channels<B: Backend>(
             GROUP_BUFFER_BYTES,
             NUM_CHANNEL_RATIOS * group_size.len(k),
         )) {
-            candidates.extend(shortlist(backend, &screen, tile));
+            candidates.extend(shortlist(device, &screen, tile));
             meter.advance(work.screen * tile.len() as u64)?;
         }
     }
     let tile_rows = rows_per_tile(ROW_BUFFER_BYTES, per_row * k);
     let mut choices = Vec::with_capacity(rows.len());
     for (tile, candidates) in rows.chunks(tile_rows).zip(candidates.chunks(tile_rows * per_row)) {
-        choices.extend(best_of(backend, gram, tile, candidates));
+        choices.extend(best_of(device, gram, tile, candidates));
         meter.advance(work.exact * tile.len() as u64)?;
     }
     Ok(choices)
@@ -249,14 +249,14 @@ fn encode_row(row: &RowGroups<'_>, s1: f32, num_groups: usize, parts: &mut Quant
     parts.s1.push(s1);
 }
 
-fn quadratic_sum<B: Backend>(backend: &B, gram: &Gram, rows: &[f32]) -> f64 {
+fn quadratic_sum<D: Device>(device: &D, gram: &Gram, rows: &[f32]) -> f64 {
     let mut objectives = vec![0.0; rows.len() / gram.k()];
-    backend.quadratic_rows(gram, rows, &mut objectives);
+    device.quadratic_rows(gram, rows, &mut objectives);
     objectives.iter().sum()
 }
 
 /// Squared error of the layer's output over the calibration tokens, from the stored codes.
-pub fn output_error<B: Backend>(backend: &B, gram: &Gram, weights: &[f32], linear: &QuantizedLinear) -> f64 {
+pub fn output_error<D: Device>(device: &D, gram: &Gram, weights: &[f32], linear: &QuantizedLinear) -> f64 {
     let k = gram.k();
     let tile = k * rows_per_tile(ROW_BUFFER_BYTES, k);
     let mut w8 = vec![0; k];
@@ -273,15 +273,15 @@ pub fn output_error<B: Backend>(backend: &B, gram: &Gram, weights: &[f32], linea
                 .for_each(|(e, &w)| *e -= s1 * f32::from(w));
         }
         first_row += weights.len() / k;
-        error += quadratic_sum(backend, gram, &errors);
+        error += quadratic_sum(device, gram, &errors);
     }
     error
 }
 
 /// Normalized squared error of the output when the layer is smoothed by `scales` and rounded to nearest. `layer` and
 /// `gram` are not smoothed: the errors are brought back instead, which spares a copy of the Gram matrix.
-pub fn round_to_nearest_error<B: Backend>(
-    backend: &B,
+pub fn round_to_nearest_error<D: Device>(
+    device: &D,
     layer: FloatRows<'_>,
     gram: &Gram,
     scales: &[f32],
@@ -303,9 +303,9 @@ pub fn round_to_nearest_error<B: Backend>(
         row.errors(s1, errors);
         divide(errors, scales);
     }
-    let energy = quadratic_sum(backend, gram, layer.weights);
+    let energy = quadratic_sum(device, gram, layer.weights);
     if energy > 0.0 {
-        quadratic_sum(backend, gram, &errors) / energy
+        quadratic_sum(device, gram, &errors) / energy
     } else {
         0.0
     }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use dualgrain_device::{Backend, Gram};
+use dualgrain_device::{Device, Gram};
 use dualgrain_engine::{BlockSpec, FloatType, ModelConfig, NormKind, Position, Role, Scratch};
 use dualgrain_format::{CacheScheme, GroupSize, TensorScheme, int4};
 use serde::Serialize;
@@ -81,8 +81,8 @@ impl InferenceMemory {
 ///
 /// # Errors
 /// A calibration text without tokens.
-pub fn plan<B: Backend>(
-    backend: &B,
+pub fn plan<D: Device>(
+    device: &D,
     config: &ModelConfig,
     options: &QuantOptions,
     spill_above_bytes: u64,
@@ -90,7 +90,7 @@ pub fn plan<B: Backend>(
 ) -> Result<Plan, QuantError> {
     let num_tokens = num_tokens.unwrap_or(options.num_windows * options.window_tokens);
     let windows = Windows::evenly_spaced(num_tokens, options.num_windows, options.window_tokens)?;
-    let sizes = Sizes::new::<B>(config, options, &windows, num_tokens);
+    let sizes = Sizes::new::<D>(config, options, &windows, num_tokens);
     let spills = stream_bytes(config, &windows) > spill_above_bytes;
     let memory_parts = sizes.peak_parts(spills);
     let layers = config.num_layers as u64;
@@ -102,7 +102,7 @@ pub fn plan<B: Backend>(
             + 3 * sizes.residual
             + if spills { sizes.stream } else { 0 },
         spills,
-        time_s: model_work(config, options, &windows) as f64 / multiply_adds_per_s(backend) * TIME_OVERHEAD,
+        time_s: model_work(config, options, &windows) as f64 / multiply_adds_per_s(device) * TIME_OVERHEAD,
         inference: [1, 32]
             .map(|batch| sizes.inference(config, options, batch))
             .to_vec(),
@@ -131,7 +131,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new<B: Backend>(
+    fn new<D: Device>(
         config: &ModelConfig,
         options: &QuantOptions,
         windows: &Windows,
@@ -174,7 +174,7 @@ impl Sizes {
                 + config.vocab_size as u64 * TOKENIZER_BYTES_PER_ENTRY,
             stream: stream_bytes(config, windows),
             residual: (windows.len() * windows.window_len()) as u64 * hidden * 4,
-            scratch: Scratch::<B>::size_bytes(config, windows.window_len()) as u64
+            scratch: Scratch::<D>::size_bytes(config, windows.window_len()) as u64
                 + windows.window_len() as u64 * hidden * 8,
             embedding,
             outside: embedding + head + hidden * 4,
@@ -272,18 +272,18 @@ fn a16w4_bytes((n, k): (usize, usize), group_size: GroupSize) -> u64 {
 }
 
 /// Measures the machine for a few hundredths of a second: the best of three Gram accumulations.
-fn multiply_adds_per_s<B: Backend>(backend: &B) -> f64 {
+fn multiply_adds_per_s<D: Device>(device: &D) -> f64 {
     let tokens = 256;
-    let mut x = backend.matrix(tokens, PROBE_SIDE);
+    let mut x = device.matrix(tokens, PROBE_SIDE);
     let values: Vec<f32> = (0..tokens * PROBE_SIDE)
         .map(|i| (i % 251) as f32 * 0.01 - 1.25)
         .collect();
-    backend.upload(&mut x, &values);
+    device.upload(&mut x, &values);
     let mut gram = Gram::new(PROBE_SIDE);
     let mut best_s = f64::INFINITY;
     for _ in 0..3 {
         let start = Instant::now();
-        backend.gram_accumulate(&mut gram, &x);
+        device.gram_accumulate(&mut gram, &x);
         best_s = best_s.min(start.elapsed().as_secs_f64());
     }
     (tokens * PROBE_SIDE * PROBE_SIDE / 2) as f64 / best_s.max(1e-9)

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use dualgrain_device::Backend;
+use dualgrain_device::Device;
 use dualgrain_engine::{Embedding, EngineError, ModelConfig, Weights};
 use dualgrain_format::checkpoint::CheckpointError;
 
@@ -32,9 +32,9 @@ pub struct QuantSummary {
 ///
 /// # Errors
 /// See [`QuantError`]; nothing existing is changed then, and finished blocks stay in the journal.
-pub fn quantize<B: Backend>(
+pub fn quantize<D: Device>(
     job: &QuantJob,
-    backend: &B,
+    device: &D,
     tokens: &[u32],
     monitor: Monitor<'_>,
 ) -> Result<QuantSummary, QuantError> {
@@ -46,14 +46,14 @@ pub fn quantize<B: Backend>(
     meter.start("checking the model".into());
     output::check_tensors(&config, &weights, &meter)?;
     weights.release_pages();
-    let embedding = Embedding::load(backend, &weights, &config)?;
+    let embedding = Embedding::load(device, &weights, &config)?;
     weights.finish().map_err(EngineError::from)?;
     // A broken model leaves no journal behind.
     let identity = identity(job, &windows, tokens)?;
     let journal = Journal::open(Journal::path_for(&job.out_dir), job.journal, &identity)?;
 
     let mut stream = Stream::new(
-        backend,
+        device,
         &config,
         &windows,
         spill_dir(job, &config, &windows, &journal),
@@ -72,7 +72,7 @@ pub fn quantize<B: Backend>(
         )?;
     }
     let context = Context {
-        backend,
+        device,
         config: &config,
         weights: &weights,
         options: &job.options,
@@ -107,9 +107,9 @@ fn folder_name(dir: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-fn run_block<B: Backend>(
-    context: &Context<'_, B>,
-    stream: &mut Stream<'_, B>,
+fn run_block<D: Device>(
+    context: &Context<'_, D>,
+    stream: &mut Stream<'_, D>,
     journal: &Journal,
     layer: usize,
 ) -> Result<FinishedBlock, QuantError> {

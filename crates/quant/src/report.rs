@@ -1,6 +1,6 @@
 //! What happened to every linear: errors, outliers, scales. JSON beside the model; `page.rs` makes the picture.
 
-use dualgrain_device::Backend;
+use dualgrain_device::Device;
 use dualgrain_format::{GroupSize, QuantizedLinear};
 use serde::{Deserialize, Serialize};
 
@@ -93,20 +93,20 @@ pub struct SweepPoint {
 }
 
 /// Judges smoothing scales on a linear before the search: a sample of rows rounded to nearest, a sample of inputs.
-pub struct Trial<'a, B: Backend> {
-    backend: &'a B,
+pub struct Trial<'a, D: Device> {
+    device: &'a D,
     options: &'a QuantOptions,
     stats: &'a InputStats,
     rows: Vec<f32>,
     k: usize,
 }
 
-impl<'a, B: Backend> Trial<'a, B> {
+impl<'a, D: Device> Trial<'a, D> {
     /// A trial on `weights` and statistics as they are before smoothing.
-    pub fn new(backend: &'a B, options: &'a QuantOptions, stats: &'a InputStats, weights: &[f32]) -> Self {
+    pub fn new(device: &'a D, options: &'a QuantOptions, stats: &'a InputStats, weights: &[f32]) -> Self {
         let k = stats.maxima.len();
         Self {
-            backend,
+            device,
             options,
             stats,
             rows: some_rows(weights, k),
@@ -135,7 +135,7 @@ impl<'a, B: Backend> Trial<'a, B> {
             bias: None,
         };
         let group_size = self.options.group_size;
-        round_to_nearest_error(self.backend, layer, &self.stats.gram, scales, group_size)
+        round_to_nearest_error(self.device, layer, &self.stats.gram, scales, group_size)
     }
 
     fn activation_nmse(&self, scales: &[f32]) -> f64 {

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use dualgrain_device::{Backend, CacheFormat, CacheShape, Gram, PAGE_TOKENS, Step};
+use dualgrain_device::{CacheFormat, CacheShape, Device, Gram, PAGE_TOKENS, Step};
 use dualgrain_engine::{Block, Embedding, ModelConfig, Norm, Role, Scratch};
 
 use crate::calibration::{WindowRows, Windows};
@@ -42,18 +42,18 @@ impl InputStats {
         }
     }
 
-    fn observe<B: Backend>(&mut self, backend: &B, x: &B::Matrix, window: usize, num_windows: usize) {
+    fn observe<D: Device>(&mut self, device: &D, x: &D::Matrix, window: usize, num_windows: usize) {
         let k = self.maxima.len();
-        backend.gram_accumulate(&mut self.gram, x);
-        backend.abs_max(x, 0..k, &mut self.maxima);
-        let rows = backend.rows(x);
+        device.gram_accumulate(&mut self.gram, x);
+        device.abs_max(x, 0..k, &mut self.maxima);
+        let rows = device.rows(x);
         let count = NUM_SAMPLES.div_ceil(num_windows).min(rows);
         for sample in 0..count {
             // A stride that is no multiple of anything spreads the samples over the positions.
             let row = (window * 37 + sample * rows / count) % rows;
             let start = self.samples.len();
             self.samples.resize(start + k, 0.0);
-            backend.download(x, row..row + 1, &mut self.samples[start..]);
+            device.download(x, row..row + 1, &mut self.samples[start..]);
         }
     }
 
@@ -80,17 +80,17 @@ impl InputStats {
 }
 
 /// The windows and the buffers to run one of them.
-pub struct Stream<'a, B: Backend> {
-    backend: &'a B,
+pub struct Stream<'a, D: Device> {
+    device: &'a D,
     config: &'a ModelConfig,
     num_windows: usize,
     window_len: usize,
     positions: Vec<u32>,
     sequences: Vec<u32>,
     page_tables: Vec<Vec<u32>>,
-    x: B::Matrix,
-    scratch: Scratch<B>,
-    cache: B::Cache,
+    x: D::Matrix,
+    scratch: Scratch<D>,
+    cache: D::Cache,
     /// The residual stream of all windows.
     residual: WindowRows,
     /// The attention outputs of all windows, so that attention runs once a block.
@@ -98,13 +98,13 @@ pub struct Stream<'a, B: Backend> {
     host: Vec<f32>,
 }
 
-impl<'a, B: Backend> Stream<'a, B> {
+impl<'a, D: Device> Stream<'a, D> {
     /// Buffers for `windows`; the rows of all windows go to files in `spill` when it is given.
     ///
     /// # Errors
     /// The files cannot be made, or the device refuses a buffer.
     pub fn new(
-        backend: &'a B,
+        device: &'a D,
         config: &'a ModelConfig,
         windows: &Windows,
         spill: Option<&Path>,
@@ -115,17 +115,17 @@ impl<'a, B: Backend> Stream<'a, B> {
             Some(dir) => WindowRows::on_disk(&dir.join(name), window_len * columns),
         };
         let positions: Vec<u32> = (0..window_len as u32).collect();
-        let mut scratch = Scratch::new(backend, config, window_len);
-        scratch.prepare(backend, &positions);
+        let mut scratch = Scratch::new(device, config, window_len);
+        scratch.prepare(device, &positions);
         Ok(Self {
-            backend,
+            device,
             config,
             num_windows,
             window_len,
             sequences: vec![0; window_len],
             page_tables: vec![(0..window_len.div_ceil(PAGE_TOKENS) as u32).collect()],
-            x: backend.matrix(window_len, config.hidden_size),
-            cache: backend.cache(cache_shape(config, window_len), &CacheFormat::F32)?,
+            x: device.matrix(window_len, config.hidden_size),
+            cache: device.cache(cache_shape(config, window_len), &CacheFormat::F32)?,
             residual: rows(config.hidden_size, "residual.spill")?,
             attended: rows(config.q_size(), "attended.spill")?,
             positions,
@@ -140,7 +140,7 @@ impl<'a, B: Backend> Stream<'a, B> {
     /// The device refuses the cache.
     pub fn set_cache(&mut self, format: &CacheFormat) -> Result<(), QuantError> {
         self.cache = self
-            .backend
+            .device
             .cache(cache_shape(self.config, self.window_len), format)?;
         Ok(())
     }
@@ -151,14 +151,14 @@ impl<'a, B: Backend> Stream<'a, B> {
     /// The spill file cannot be written.
     pub fn embed(
         &mut self,
-        embedding: &Embedding<B>,
+        embedding: &Embedding<D>,
         tokens: &[u32],
         windows: &Windows,
     ) -> Result<(), QuantError> {
         for (window, range) in windows.ranges.iter().enumerate() {
             let tokens = &tokens[range.clone()];
             embedding.apply(
-                self.backend,
+                self.device,
                 &mut self.x,
                 &mut self.scratch.y,
                 tokens,
@@ -173,13 +173,13 @@ impl<'a, B: Backend> Stream<'a, B> {
     ///
     /// # Errors
     /// I/O, cancellation, values that are not finite; the same in every pass.
-    pub fn attention_input(&mut self, block: &Block<B>, meter: &Meter<'_>) -> Result<InputStats, QuantError> {
+    pub fn attention_input(&mut self, block: &Block<D>, meter: &Meter<'_>) -> Result<InputStats, QuantError> {
         let work = self.work(block).gram[Role::Qkv as usize];
         let mut stats = InputStats::new(self.config.hidden_size);
         for window in 0..self.num_windows {
             self.load_residual(window)?;
-            block.attn_norm(self.backend, &self.x, &mut self.scratch);
-            stats.observe(self.backend, &self.scratch.h, window, self.num_windows);
+            block.attn_norm(self.device, &self.x, &mut self.scratch);
+            stats.observe(self.device, &self.scratch.h, window, self.num_windows);
             meter.advance(work)?;
         }
         finished(stats, block.spec().layer, Role::Qkv.name())
@@ -189,15 +189,15 @@ impl<'a, B: Backend> Stream<'a, B> {
     ///
     /// # Errors
     /// As [`Self::attention_input`].
-    pub fn key_value_maxima(&mut self, block: &Block<B>, meter: &Meter<'_>) -> Result<[f32; 2], QuantError> {
+    pub fn key_value_maxima(&mut self, block: &Block<D>, meter: &Meter<'_>) -> Result<[f32; 2], QuantError> {
         let (q, kv) = (self.config.q_size(), self.config.kv_size());
         let mut maxima = [vec![0.0; kv], vec![0.0; kv]];
         for window in 0..self.num_windows {
             self.load_residual(window)?;
-            block.qkv(self.backend, &self.x, &mut self.scratch);
+            block.qkv(self.device, &self.x, &mut self.scratch);
             for (part, maxima) in maxima.iter_mut().enumerate() {
                 let first = q + part * kv;
-                self.backend.abs_max(&self.scratch.qkv, first..first + kv, maxima);
+                self.device.abs_max(&self.scratch.qkv, first..first + kv, maxima);
             }
             meter.check()?;
         }
@@ -210,7 +210,7 @@ impl<'a, B: Backend> Stream<'a, B> {
     /// As [`Self::attention_input`].
     pub fn attention_output(
         &mut self,
-        block: &Block<B>,
+        block: &Block<D>,
         meter: &Meter<'_>,
     ) -> Result<InputStats, QuantError> {
         let work = self.work(block);
@@ -218,7 +218,7 @@ impl<'a, B: Backend> Stream<'a, B> {
         let mut stats = InputStats::new(self.config.q_size());
         for window in 0..self.num_windows {
             self.attend(block, window)?;
-            stats.observe(self.backend, &self.scratch.c, window, self.num_windows);
+            stats.observe(self.device, &self.scratch.c, window, self.num_windows);
             meter.advance(work)?;
         }
         finished(stats, block.spec().layer, Role::Out.name())
@@ -228,23 +228,23 @@ impl<'a, B: Backend> Stream<'a, B> {
     ///
     /// # Errors
     /// As [`Self::attention_input`].
-    pub fn repeat_attention(&mut self, block: &Block<B>, meter: &Meter<'_>) -> Result<(), QuantError> {
+    pub fn repeat_attention(&mut self, block: &Block<D>, meter: &Meter<'_>) -> Result<(), QuantError> {
         (0..self.num_windows).try_for_each(|window| {
             self.attend(block, window)?;
             meter.check()
         })
     }
 
-    fn attend(&mut self, block: &Block<B>, window: usize) -> Result<(), QuantError> {
+    fn attend(&mut self, block: &Block<D>, window: usize) -> Result<(), QuantError> {
         self.load_residual(window)?;
         let step = Step {
             positions: &self.positions,
             sequences: &self.sequences,
             page_tables: &self.page_tables,
         };
-        block.qkv(self.backend, &self.x, &mut self.scratch);
-        block.attention(self.backend, &mut self.scratch, &mut self.cache, 0, &step);
-        download(self.backend, &self.scratch.c, &mut self.host);
+        block.qkv(self.device, &self.x, &mut self.scratch);
+        block.attention(self.device, &mut self.scratch, &mut self.cache, 0, &step);
+        download(self.device, &self.scratch.c, &mut self.host);
         self.attended.write(window, &self.host)
     }
 
@@ -252,18 +252,18 @@ impl<'a, B: Backend> Stream<'a, B> {
     ///
     /// # Errors
     /// As [`Self::attention_input`].
-    pub fn add_attention(&mut self, block: &Block<B>, meter: &Meter<'_>) -> Result<InputStats, QuantError> {
+    pub fn add_attention(&mut self, block: &Block<D>, meter: &Meter<'_>) -> Result<InputStats, QuantError> {
         let work = self.work(block);
         let work = work.linear[Role::Out as usize] + work.gram[Role::Up as usize];
         let mut stats = InputStats::new(self.config.hidden_size);
         for window in 0..self.num_windows {
             self.load_residual(window)?;
             self.attended.read(window, &mut self.host)?;
-            self.backend.upload(&mut self.scratch.c, &self.host);
-            block.add_out(self.backend, &mut self.x, &mut self.scratch);
+            self.device.upload(&mut self.scratch.c, &self.host);
+            block.add_out(self.device, &mut self.x, &mut self.scratch);
             self.store_residual(window)?;
-            block.ffn_norm(self.backend, &self.x, &mut self.scratch);
-            stats.observe(self.backend, &self.scratch.h, window, self.num_windows);
+            block.ffn_norm(self.device, &self.x, &mut self.scratch);
+            stats.observe(self.device, &self.scratch.h, window, self.num_windows);
             meter.advance(work)?;
         }
         finished(stats, block.spec().layer, Role::Up.name())
@@ -273,14 +273,14 @@ impl<'a, B: Backend> Stream<'a, B> {
     ///
     /// # Errors
     /// As [`Self::attention_input`].
-    pub fn ffn_inner(&mut self, block: &Block<B>, meter: &Meter<'_>) -> Result<InputStats, QuantError> {
+    pub fn ffn_inner(&mut self, block: &Block<D>, meter: &Meter<'_>) -> Result<InputStats, QuantError> {
         let work = self.work(block);
         let work = work.linear[Role::Up as usize] + work.gram[Role::Down as usize];
         let mut stats = InputStats::new(self.config.ffn_size);
         for window in 0..self.num_windows {
             self.load_residual(window)?;
-            block.ffn_inner(self.backend, &self.x, &mut self.scratch);
-            stats.observe(self.backend, &self.scratch.f, window, self.num_windows);
+            block.ffn_inner(self.device, &self.x, &mut self.scratch);
+            stats.observe(self.device, &self.scratch.f, window, self.num_windows);
             meter.advance(work)?;
         }
         finished(stats, block.spec().layer, Role::Down.name())
@@ -290,13 +290,13 @@ impl<'a, B: Backend> Stream<'a, B> {
     ///
     /// # Errors
     /// As [`Self::attention_input`].
-    pub fn add_ffn(&mut self, block: &Block<B>, meter: &Meter<'_>) -> Result<(), QuantError> {
+    pub fn add_ffn(&mut self, block: &Block<D>, meter: &Meter<'_>) -> Result<(), QuantError> {
         let work = self.work(block);
         let work = work.linear[Role::Up as usize] + work.linear[Role::Down as usize];
         for window in 0..self.num_windows {
             self.load_residual(window)?;
-            block.ffn_inner(self.backend, &self.x, &mut self.scratch);
-            block.add_down(self.backend, &mut self.x, &mut self.scratch);
+            block.ffn_inner(self.device, &self.x, &mut self.scratch);
+            block.add_down(self.device, &mut self.x, &mut self.scratch);
             self.store_residual(window)?;
             meter.advance(work)?;
         }
@@ -307,13 +307,13 @@ impl<'a, B: Backend> Stream<'a, B> {
     ///
     /// # Errors
     /// As [`Self::attention_input`].
-    pub fn head_input(&mut self, norm: &Norm<B>, meter: &Meter<'_>) -> Result<InputStats, QuantError> {
+    pub fn head_input(&mut self, norm: &Norm<D>, meter: &Meter<'_>) -> Result<InputStats, QuantError> {
         let work = gram_work(self.window_len, self.config.hidden_size);
         let mut stats = InputStats::new(self.config.hidden_size);
         for window in 0..self.num_windows {
             self.load_residual(window)?;
-            norm.apply(self.backend, &mut self.scratch.h, &self.x);
-            stats.observe(self.backend, &self.scratch.h, window, self.num_windows);
+            norm.apply(self.device, &mut self.scratch.h, &self.x);
+            stats.observe(self.device, &self.scratch.h, window, self.num_windows);
             meter.advance(work)?;
         }
         finished(stats, self.config.num_layers, "head")
@@ -346,18 +346,18 @@ impl<'a, B: Backend> Stream<'a, B> {
         self.window_len * self.config.hidden_size
     }
 
-    fn work(&self, block: &Block<B>) -> PassWork {
+    fn work(&self, block: &Block<D>) -> PassWork {
         PassWork::new(block.spec(), self.window_len)
     }
 
     fn load_residual(&mut self, window: usize) -> Result<(), QuantError> {
         self.residual.read(window, &mut self.host)?;
-        self.backend.upload(&mut self.x, &self.host);
+        self.device.upload(&mut self.x, &self.host);
         Ok(())
     }
 
     fn store_residual(&mut self, window: usize) -> Result<(), QuantError> {
-        download(self.backend, &self.x, &mut self.host);
+        download(self.device, &self.x, &mut self.host);
         self.residual.write(window, &self.host)
     }
 }
@@ -371,10 +371,10 @@ fn cache_shape(config: &ModelConfig, window_len: usize) -> CacheShape {
     }
 }
 
-fn download<B: Backend>(backend: &B, x: &B::Matrix, host: &mut Vec<f32>) {
-    let rows = backend.rows(x);
-    host.resize(rows * backend.columns(x), 0.0);
-    backend.download(x, 0..rows, host);
+fn download<D: Device>(device: &D, x: &D::Matrix, host: &mut Vec<f32>) {
+    let rows = device.rows(x);
+    host.resize(rows * device.columns(x), 0.0);
+    device.download(x, 0..rows, host);
 }
 
 fn finished(mut stats: InputStats, layer: usize, role: &'static str) -> Result<InputStats, QuantError> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use dualgrain_cpu::CpuBackend;
+use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::evaluate::{Windows, perplexity};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig};
@@ -30,8 +30,8 @@ fn tokens(text: &str) -> Vec<u32> {
     tokenizer.encode(&text, true).unwrap()
 }
 
-fn backend(threads: usize) -> Arc<CpuBackend> {
-    Arc::new(CpuBackend::new(threads).unwrap())
+fn device(threads: usize) -> Arc<CpuDevice> {
+    Arc::new(CpuDevice::new(threads).unwrap())
 }
 
 /// A job small enough for a test: four windows of 128 tokens.
@@ -43,7 +43,7 @@ fn job(out: &Path) -> QuantJob {
 }
 
 fn loss(dir: &Path) -> f64 {
-    let model = Arc::new(Model::load(backend(2), dir, &LoadOptions::default()).unwrap());
+    let model = Arc::new(Model::load(device(2), dir, &LoadOptions::default()).unwrap());
     let windows = Windows::from_tokens("sample", tokens("sample_eval.txt"), 256, Some(6)).unwrap();
     perplexity(&model, &windows, &mut |_, _| ()).unwrap().mean_nll
 }
@@ -101,7 +101,7 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
     for (name, tolerance, change) in changes {
         let mut job = job(&dir.path().join(name));
         change(&mut job);
-        let summary = quantize(&job, &*backend(2), &calibration, Monitor::silent()).unwrap();
+        let summary = quantize(&job, &*device(2), &calibration, Monitor::silent()).unwrap();
         let heads = usize::from(job.options.lm_head == TensorScheme::W4);
         assert_eq!(summary.report.linears.len(), 24 + heads, "{name}");
         let worse = loss(&job.out_dir) - original;
@@ -121,7 +121,7 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
     );
     let mut job = job(&dir.path().join("all pairs"));
     job.options.pairs = all_pairs;
-    quantize(&job, &*backend(2), &calibration, Monitor::silent()).unwrap();
+    quantize(&job, &*device(2), &calibration, Monitor::silent()).unwrap();
     assert!(loss(&job.out_dir) - original < 0.12);
 }
 
@@ -133,7 +133,7 @@ fn smoothing_keeps_the_function_and_lowers_the_activation_error() {
         let mut job = job(&dir.path().join(name));
         job.options.smoothing = smoothing;
         job.options.search = Search::Rtn;
-        let report = quantize(&job, &*backend(2), &calibration, Monitor::silent())
+        let report = quantize(&job, &*device(2), &calibration, Monitor::silent())
             .unwrap()
             .report;
         report
@@ -151,7 +151,7 @@ fn child_quantizes() {
     let Ok(out) = std::env::var(CHILD_OUT) else { return };
     let mut job = job(Path::new(&out));
     job.journal = JournalPolicy::Resume;
-    quantize(&job, &*backend(2), &tokens("sample_calib.txt"), Monitor::silent()).unwrap();
+    quantize(&job, &*device(2), &tokens("sample_calib.txt"), Monitor::silent()).unwrap();
 }
 
 fn start_child(out: &Path) -> std::process::Child {
@@ -168,7 +168,7 @@ fn a_killed_run_resumes_to_the_same_bytes_on_another_number_of_threads() {
     let calibration = tokens("sample_calib.txt");
     let dir = tempfile::tempdir().unwrap();
     let whole = dir.path().join("whole");
-    quantize(&job(&whole), &*backend(3), &calibration, Monitor::silent()).unwrap();
+    quantize(&job(&whole), &*device(3), &calibration, Monitor::silent()).unwrap();
     let killed = dir.path().join("killed");
     // Kill when a number of blocks is in the journal and a little later, so that every kind of moment is hit.
     for (blocks, wait_ms) in [(0, 1), (1, 7), (3, 20), (4, 3)] {
@@ -189,7 +189,7 @@ fn a_killed_run_resumes_to_the_same_bytes_on_another_number_of_threads() {
     }
     let mut job = job(&killed);
     job.journal = JournalPolicy::Resume;
-    let summary = quantize(&job, &*backend(1), &calibration, Monitor::silent()).unwrap();
+    let summary = quantize(&job, &*device(1), &calibration, Monitor::silent()).unwrap();
     assert!(summary.num_resumed >= 4, "{} blocks resumed", summary.num_resumed);
     for (name, bytes) in files(&whole) {
         assert!(files(&killed).get(&name) == Some(&bytes), "{name} differs");
@@ -209,20 +209,20 @@ fn a_cancelled_run_keeps_its_blocks_and_asks_before_they_are_lost() {
             cancel.store(true, Ordering::Relaxed);
         }
     };
-    let cancelled = quantize(&job, &*backend(2), &calibration, Monitor::new(&progress, &cancel));
+    let cancelled = quantize(&job, &*device(2), &calibration, Monitor::new(&progress, &cancel));
     assert!(matches!(cancelled, Err(QuantError::Cancelled)));
     assert!(!job.out_dir.exists());
-    let again = quantize(&job, &*backend(2), &calibration, Monitor::silent());
+    let again = quantize(&job, &*device(2), &calibration, Monitor::silent());
     assert!(matches!(again, Err(QuantError::JournalExists { .. })));
     job.journal = JournalPolicy::Resume;
     job.options.group_size = GroupSize::Along(64);
-    let other = quantize(&job, &*backend(2), &calibration, Monitor::silent())
+    let other = quantize(&job, &*device(2), &calibration, Monitor::silent())
         .unwrap_err()
         .to_string();
     assert!(other.contains("group size: journal `128`, now `64`"), "{other}");
     job.options.group_size = GroupSize::Along(128);
     assert_eq!(
-        quantize(&job, &*backend(2), &calibration, Monitor::silent())
+        quantize(&job, &*device(2), &calibration, Monitor::silent())
             .unwrap()
             .num_resumed,
         2
@@ -234,7 +234,7 @@ fn wrong_inputs_are_refused_before_any_work() {
     let dir = tempfile::tempdir().unwrap();
     let mut job = job(&dir.path().join("out"));
     let run =
-        |job: &QuantJob, tokens: &[u32]| quantize(job, &*backend(1), tokens, Monitor::silent()).unwrap_err();
+        |job: &QuantJob, tokens: &[u32]| quantize(job, &*device(1), tokens, Monitor::silent()).unwrap_err();
     assert!(matches!(run(&job, &[]), QuantError::NoCalibration));
     assert!(matches!(
         run(&job, &[8192]),
@@ -259,7 +259,7 @@ fn a_text_shorter_than_a_window_is_used_and_noted() {
     job.options.search = Search::Rtn;
     let summary = quantize(
         &job,
-        &*backend(2),
+        &*device(2),
         &tokens("sample_calib.txt")[..70],
         Monitor::silent(),
     )
@@ -271,7 +271,7 @@ fn a_text_shorter_than_a_window_is_used_and_noted() {
     assert!(summary.report.notice.unwrap().contains("70 tokens"));
     let again = quantize(
         &QuantJob::new(&job.out_dir, dir.path().join("twice")),
-        &*backend(1),
+        &*device(1),
         &[1],
         Monitor::silent(),
     );
@@ -298,7 +298,7 @@ fn resident_memory_stays_within_the_plan() {
     let config = ModelConfig::load(&tiny()).unwrap();
     let num_tokens = Some(tokens("sample_calib.txt").len());
     let stated = plan(
-        &*backend(2),
+        &*device(2),
         &config,
         &job.options,
         job.spill_above_bytes,

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use dualgrain_cpu::CpuBackend;
-use dualgrain_device::{Backend, CacheFormat, CacheShape, Gram, PAGE_TOKENS, Step};
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::{CacheFormat, CacheShape, Device, Gram, PAGE_TOKENS, Step};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{Block, Embedding, ModelConfig, Role, Scratch, Weights, load_role_float};
 use dualgrain_format::{FloatValues, GroupSize, LinearWeights};
@@ -24,11 +24,11 @@ fn bundled() -> PathBuf {
 
 /// The inputs of the four linears of a block, as Gram matrices.
 fn observe(
-    backend: &CpuBackend,
+    device: &CpuDevice,
     config: &ModelConfig,
-    block: &Block<CpuBackend>,
-    x: &mut <CpuBackend as Backend>::Matrix,
-    scratch: &mut Scratch<CpuBackend>,
+    block: &Block<CpuDevice>,
+    x: &mut <CpuDevice as Device>::Matrix,
+    scratch: &mut Scratch<CpuDevice>,
 ) -> [Gram; 4] {
     let positions: Vec<u32> = (0..TOKENS as u32).collect();
     let (sequences, tables) = (vec![0; TOKENS], [(0..(TOKENS / PAGE_TOKENS) as u32).collect()]);
@@ -43,29 +43,29 @@ fn observe(
         head_dim: config.head_dim,
         num_pages: TOKENS / PAGE_TOKENS,
     };
-    let mut cache = backend.cache(shape, &CacheFormat::F32).unwrap();
-    let gram = |input: &<CpuBackend as Backend>::Matrix| {
-        let mut gram = Gram::new(backend.columns(input));
-        backend.gram_accumulate(&mut gram, input);
+    let mut cache = device.cache(shape, &CacheFormat::F32).unwrap();
+    let gram = |input: &<CpuDevice as Device>::Matrix| {
+        let mut gram = Gram::new(device.columns(input));
+        device.gram_accumulate(&mut gram, input);
         gram
     };
-    block.attn_norm(backend, x, scratch);
+    block.attn_norm(device, x, scratch);
     let qkv = gram(&scratch.h);
-    block.qkv(backend, x, scratch);
-    block.attention(backend, scratch, &mut cache, 0, &step);
+    block.qkv(device, x, scratch);
+    block.attention(device, scratch, &mut cache, 0, &step);
     let out = gram(&scratch.c);
-    block.add_out(backend, x, scratch);
-    block.ffn_norm(backend, x, scratch);
+    block.add_out(device, x, scratch);
+    block.ffn_norm(device, x, scratch);
     let up = gram(&scratch.h);
-    block.ffn_inner(backend, x, scratch);
+    block.ffn_inner(device, x, scratch);
     let down = gram(&scratch.f);
-    block.add_down(backend, x, scratch);
+    block.add_down(device, x, scratch);
     [qkv, out, up, down]
 }
 
 /// Summed objective of a model's layers, screened and exhaustive.
 fn objectives(dir: &Path) -> [f64; 2] {
-    let backend = CpuBackend::new(2).unwrap();
+    let device = CpuDevice::new(2).unwrap();
     let config = ModelConfig::load(dir).unwrap();
     let weights = Weights::open(dir).unwrap();
     let tokenizer = Tokenizer::load(dir, config.vocab_size).unwrap();
@@ -74,15 +74,15 @@ fn objectives(dir: &Path) -> [f64; 2] {
     let positions: Vec<u32> = (0..TOKENS as u32)
         .map(|p| p % config.max_positions as u32)
         .collect();
-    let mut scratch = Scratch::new(&backend, &config, TOKENS);
-    scratch.prepare(&backend, &positions);
-    let mut x = backend.matrix(TOKENS, config.hidden_size);
-    let embedding = Embedding::load(&backend, &weights, &config).unwrap();
-    embedding.apply(&backend, &mut x, &mut scratch.y, &tokens[..TOKENS], &positions);
+    let mut scratch = Scratch::new(&device, &config, TOKENS);
+    scratch.prepare(&device, &positions);
+    let mut x = device.matrix(TOKENS, config.hidden_size);
+    let embedding = Embedding::load(&device, &weights, &config).unwrap();
+    embedding.apply(&device, &mut x, &mut scratch.y, &tokens[..TOKENS], &positions);
     let mut sums = [0.0; 2];
     for layer in 0..config.num_layers {
-        let block = Block::load(&backend, &weights, &config, layer).unwrap();
-        let grams = observe(&backend, &config, &block, &mut x, &mut scratch);
+        let block = Block::load(&device, &weights, &config, layer).unwrap();
+        let grams = observe(&device, &config, &block, &mut x, &mut scratch);
         for (role, gram) in Role::ALL.into_iter().zip(&grams) {
             let LinearWeights::Float(linear) = load_role_float(&weights, block.spec(), role).unwrap().weights
             else {
@@ -105,7 +105,7 @@ fn objectives(dir: &Path) -> [f64; 2] {
             for (sum, search) in sums.iter_mut().zip([Search::TwoPhase, Search::Exhaustive]) {
                 let meter = Meter::new(Monitor::silent(), 0);
                 let size = GroupSize::Along(128);
-                *sum += quantize_linear(&backend, layer, gram, size, search, &meter)
+                *sum += quantize_linear(&device, layer, gram, size, search, &meter)
                     .unwrap()
                     .1
                     .nmse();

@@ -1,7 +1,7 @@
 //! The vectorized, batched search against the same formulas written plainly in f64.
 
-use dualgrain_cpu::CpuBackend;
-use dualgrain_device::{Backend, Gram};
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::{Device, Gram};
 use dualgrain_format::GroupSize;
 use dualgrain_quant::channel::{NUM_CHANNEL_RATIOS, RowGroups, best_of, channel_ratio};
 use dualgrain_quant::group::{GroupChoice, NUM_GROUP_RATIOS, group_ratio, search_groups};
@@ -51,15 +51,15 @@ fn hostile_gram(k: usize) -> Gram {
             j => random.next() + 0.3 * (j % 4) as f32,
         })
         .collect();
-    let backend = backend(1);
-    let mut matrix = backend.matrix(200, k);
-    backend.upload(&mut matrix, &x);
-    backend.gram_accumulate(&mut gram, &matrix);
+    let device = device(1);
+    let mut matrix = device.matrix(200, k);
+    device.upload(&mut matrix, &x);
+    device.gram_accumulate(&mut gram, &matrix);
     gram
 }
 
-fn backend(threads: usize) -> CpuBackend {
-    CpuBackend::new(threads).unwrap()
+fn device(threads: usize) -> CpuDevice {
+    CpuDevice::new(threads).unwrap()
 }
 
 fn silent() -> Meter<'static> {
@@ -101,7 +101,7 @@ fn phase_one_finds_the_best_of_its_twenty_ratios_on_hostile_rows() {
     let (k, size) = (72, GroupSize::Along(32));
     let (rows, gram) = (hostile_rows(k), hostile_gram(k));
     let blocks = diagonal_blocks(&gram, size);
-    let choices = search_groups(&backend(2), &rows, k, size, &blocks.iter().collect::<Vec<_>>());
+    let choices = search_groups(&device(2), &rows, k, size, &blocks.iter().collect::<Vec<_>>());
     for (row, choices) in rows.chunks(k).zip(choices.chunks(3)) {
         for (group, choice) in choices.iter().enumerate() {
             let columns = size.range(group, k);
@@ -133,7 +133,7 @@ fn phase_two_finds_the_best_of_its_eighty_ratios_on_hostile_rows() {
     let (k, size) = (72, GroupSize::Along(32));
     let (rows, gram) = (hostile_rows(k), hostile_gram(k));
     let choices = search_groups(
-        &backend(1),
+        &device(1),
         &rows,
         k,
         size,
@@ -141,7 +141,7 @@ fn phase_two_finds_the_best_of_its_eighty_ratios_on_hostile_rows() {
     );
     let all: Vec<u8> = (0..NUM_CHANNEL_RATIOS as u8).collect();
     for (row, groups) in rows.chunks(k).zip(choices.chunks(3)) {
-        let found = best_of(&backend(2), &gram, &[RowGroups::new(row, groups, size)], &all)[0];
+        let found = best_of(&device(2), &gram, &[RowGroups::new(row, groups, size)], &all)[0];
         let largest = row.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
         let best = all
             .iter()
@@ -219,7 +219,7 @@ fn every_search_and_group_size_gives_a_valid_layer_with_the_error_it_reports() {
         k,
         bias: None,
     };
-    let backend = backend(2);
+    let device = device(2);
     for size in [
         GroupSize::Along(32),
         GroupSize::Along(64),
@@ -228,8 +228,8 @@ fn every_search_and_group_size_gives_a_valid_layer_with_the_error_it_reports() {
     ] {
         let mut errors = Vec::new();
         for search in [Search::Exhaustive, Search::TwoPhase, Search::Rtn] {
-            let (linear, fit) = quantize_linear(&backend, layer, &gram, size, search, &silent()).unwrap();
-            let stored = output_error(&backend, &gram, &rows, &linear);
+            let (linear, fit) = quantize_linear(&device, layer, &gram, size, search, &silent()).unwrap();
+            let stored = output_error(&device, &gram, &rows, &linear);
             assert!(
                 (stored - fit.error).abs() <= 1e-4 * fit.error,
                 "{size} {search}: {stored}, {}",
@@ -253,7 +253,7 @@ fn the_number_of_threads_changes_nothing() {
     };
     let run = |threads| {
         quantize_linear(
-            &backend(threads),
+            &device(threads),
             layer,
             &gram,
             GroupSize::Along(64),
@@ -277,7 +277,7 @@ fn a_starved_layer_is_rounded_by_its_weights_alone() {
         bias: None,
     };
     let (linear, fit) = quantize_linear(
-        &backend(1),
+        &device(1),
         layer,
         &Gram::new(k),
         GroupSize::Along(32),

@@ -16,8 +16,8 @@ mod avx512vnni;
 
 use std::ops::Range;
 
-use dualgrain_cpu::{CpuBackend, Isa};
-use dualgrain_device::Backend;
+use dualgrain_cpu::{CpuDevice, Isa};
+use dualgrain_device::Device;
 
 use crate::operands::{matrix, quantized, random};
 use crate::table::Table;
@@ -301,9 +301,9 @@ struct Tile {
 }
 
 /// `d` is `[blocks of rows][N / 64][rows][64]`.
-fn gemm(backend: &CpuBackend, a: &Activations, weights: &Weights, copy: usize, d: &mut [f32]) {
+fn gemm(device: &CpuDevice, a: &Activations, weights: &Weights, copy: usize, d: &mut [f32]) {
     let (rows, blocks) = (a.block_rows(), weights.n / COLUMNS);
-    backend.for_each_chunk(d, rows * COLUMNS, |chunk, d| {
+    device.for_each_chunk(d, rows * COLUMNS, |chunk, d| {
         let (row_block, column_block) = (chunk / blocks, chunk % blocks);
         let rows = row_block * rows..(row_block + 1) * rows;
         let panels = weights.panels(copy, column_block);
@@ -370,11 +370,11 @@ fn naive(codes: &[i8], ta: f32, weights: &Weights, row: usize) -> f32 {
 }
 
 /// Every output of small products, bit for bit.
-fn check(backend: &CpuBackend) {
+fn check(device: &CpuDevice) {
     let (n, k) = (2 * COLUMNS, 9 * GROUP);
     let weights = Weights::random((n, k), 1);
     for m in [1, 2, 7, 14, 23, 250, 530] {
-        let Some(path) = Path::of(backend.isa(), m) else {
+        let Some(path) = Path::of(device.isa(), m) else {
             return;
         };
         let mut next = random(m as u64);
@@ -390,7 +390,7 @@ fn check(backend: &CpuBackend) {
         let a = Activations::new(path, &rows);
         let block = a.block_rows();
         let mut d = vec![f32::NAN; m.div_ceil(block) * block * n];
-        gemm(backend, &a, &weights, 0, &mut d);
+        gemm(device, &a, &weights, 0, &mut d);
         for (row, (codes, ta)) in rows.iter().enumerate() {
             for column in 0..n {
                 let place = (row / block * (n / COLUMNS) + column / COLUMNS) * block + row % block;
@@ -406,15 +406,15 @@ fn check(backend: &CpuBackend) {
 }
 
 /// Rows `gemm_w4f` of the table.
-pub fn float_groups(backend: &CpuBackend, table: &mut Table) {
-    if !table.wants("gemm_w4f") || Path::of(backend.isa(), 1).is_none() {
+pub fn float_groups(device: &CpuDevice, table: &mut Table) {
+    if !table.wants("gemm_w4f") || Path::of(device.isa(), 1).is_none() {
         return;
     }
-    check(backend);
+    check(device);
     for (n, k) in LAYERS.into_iter().chain([SQUARE]) {
         for m in [1, 128, 512] {
             let (shape, bytes) = (format!("{m}x{n}x{k}"), Weights::bytes((n, k)));
-            let Some(path) = Path::of(backend.isa(), m).filter(|_| table.wants_shape(&shape)) else {
+            let Some(path) = Path::of(device.isa(), m).filter(|_| table.wants_shape(&shape)) else {
                 continue;
             };
             let copies = match m {
@@ -422,7 +422,7 @@ pub fn float_groups(backend: &CpuBackend, table: &mut Table) {
                 _ => 1,
             };
             let weights = Weights::random((n, k), copies);
-            let codes = quantized(backend, &matrix(backend, m, k));
+            let codes = quantized(device, &matrix(device, m, k));
             let rows: Vec<_> = (0..m).map(|row| codes.row(row)).collect();
             let a = Activations::new(path, &rows);
             let mut d = in_huge_pages(m.div_ceil(a.block_rows()) * a.block_rows() * n);
@@ -432,9 +432,9 @@ pub fn float_groups(backend: &CpuBackend, table: &mut Table) {
                 _ => (2.0 * (m * n * k) as f64, "GOPS"),
             };
             let mut turn = 0;
-            table.row(backend, "gemm_w4f", &shape, amount, unit, || {
+            table.row(device, "gemm_w4f", &shape, amount, unit, || {
                 turn = (turn + 1) % copies;
-                gemm(backend, &a, &weights, turn, &mut d);
+                gemm(device, &a, &weights, turn, &mut d);
             });
         }
     }

@@ -13,9 +13,9 @@ mod table;
 
 use std::hint::black_box;
 
-use dualgrain_cpu::{CpuBackend, Isa, Linear, available};
+use dualgrain_cpu::{CpuDevice, Isa, Linear, available};
 use dualgrain_device::{
-    Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Gram, Operand,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, Gram, Operand,
     PAGE_TOKENS, Step, naive,
 };
 use dualgrain_format::{FloatLinear, FloatValues, GroupSize, LinearWeights};
@@ -36,17 +36,17 @@ fn main() {
         {
             continue;
         }
-        let backend = CpuBackend::with_isa(options.threads, isa).expect("available");
-        check(&backend);
-        peak::peaks(&backend, &mut table);
-        memory(&backend, &mut table);
-        linears(&backend, &mut table);
-        float_groups::float_groups(&backend, &mut table);
-        attention(&backend, &mut table);
-        quantizer(&backend, &mut table);
-        rows(&backend, &mut table);
-        added(&backend, &mut table);
-        model::model(&backend, &mut table);
+        let device = CpuDevice::with_isa(options.threads, isa).expect("available");
+        check(&device);
+        peak::peaks(&device, &mut table);
+        memory(&device, &mut table);
+        linears(&device, &mut table);
+        float_groups::float_groups(&device, &mut table);
+        attention(&device, &mut table);
+        quantizer(&device, &mut table);
+        rows(&device, &mut table);
+        added(&device, &mut table);
+        model::model(&device, &mut table);
     }
     if let Some(path) = options.csv {
         std::fs::write(&path, table.csv).expect("writable CSV path");
@@ -63,28 +63,28 @@ fn float(n: usize, k: usize, halves: bool) -> LinearWeights {
 }
 
 /// No timing of wrong results: a product against the specification first.
-fn check(backend: &CpuBackend) {
+fn check(device: &CpuDevice) {
     let LinearWeights::W4(layer) = w4(96, 256) else {
         unreachable!("w4 makes W4 layers")
     };
-    let x = matrix(backend, 13, 256);
-    let a = quantized(backend, &x);
+    let x = matrix(device, 13, 256);
+    let a = quantized(device, &x);
     let rows: Vec<(Vec<i8>, f32)> = (0..13).map(|row| a.row(row)).collect();
     let codes: Vec<i8> = rows.iter().flat_map(|(codes, _)| codes.clone()).collect();
     let scales: Vec<f32> = rows.iter().map(|(_, scale)| *scale).collect();
     let (mut acc, mut d) = (vec![0; 13 * 96], vec![0.0; 13 * 96]);
     naive::gemm_w4a8(&codes, &scales, &layer, &mut acc, &mut d);
-    let packed = backend.pack(LinearWeights::W4(layer)).expect("packs");
+    let packed = device.pack(LinearWeights::W4(layer)).expect("packs");
     assert_eq!(
-        backend.gemm_acc(&a, &packed),
+        device.gemm_acc(&a, &packed),
         acc,
         "{} differs from the specification",
-        backend.isa().name()
+        device.isa().name()
     );
 }
 
 /// Bytes a second that all threads read together.
-fn memory(backend: &CpuBackend, table: &mut Table) {
+fn memory(device: &CpuDevice, table: &mut Table) {
     let mut data = vec![
         1u64;
         if table.wants("memory_read") {
@@ -94,8 +94,8 @@ fn memory(backend: &CpuBackend, table: &mut Table) {
         }
     ];
     let bytes = data.len() as f64 * 8.0;
-    table.row(backend, "memory_read", "512MiB", bytes, "GB/s", || {
-        backend.for_each_chunk(&mut data, 1 << 17, |_, chunk| {
+    table.row(device, "memory_read", "512MiB", bytes, "GB/s", || {
+        device.for_each_chunk(&mut data, 1 << 17, |_, chunk| {
             black_box(chunk.iter().fold(0u64, |sum, v| sum.wrapping_add(*v)));
         });
     });
@@ -106,7 +106,7 @@ const LAYERS: [(usize, usize); 4] = [(2_560, 2_048), (2_048, 2_048), (11_264, 2_
 /// A square layer beside them.
 const SQUARE: (usize, usize) = (4_096, 4_096);
 
-fn linears(backend: &CpuBackend, table: &mut Table) {
+fn linears(device: &CpuDevice, table: &mut Table) {
     type Make = fn(usize, usize) -> LinearWeights;
     let makes: [(&str, Make); 5] = [
         ("gemm_w4a8", w4),
@@ -121,17 +121,17 @@ fn linears(backend: &CpuBackend, table: &mut Table) {
             continue;
         }
         for (n, k) in LAYERS.into_iter().chain([SQUARE]) {
-            let mut layers = vec![backend.pack(make(n, k)).expect("packs")];
-            let bytes = backend.linear_bytes(&layers[0]);
+            let mut layers = vec![device.pack(make(n, k)).expect("packs")];
+            let bytes = device.linear_bytes(&layers[0]);
             // Decode reads each copy once; prefill stays with one.
             let copies = ROTATION_BYTES.div_ceil(bytes).min(24);
             for m in [1, 4, 16, 128, 512, 1024] {
                 if m == 1 {
-                    layers.extend((1..copies).map(|_| backend.pack(make(n, k)).expect("packs")));
+                    layers.extend((1..copies).map(|_| device.pack(make(n, k)).expect("packs")));
                 }
-                let x = matrix(backend, m, k);
-                let a = quantized(backend, &x);
-                let mut out = backend.matrix(m, n);
+                let x = matrix(device, m, k);
+                let a = quantized(device, &x);
+                let mut out = device.matrix(m, n);
                 let mut turn = 0;
                 let mut call = |layers: &[Linear]| {
                     turn = (turn + 1) % layers.len();
@@ -140,14 +140,14 @@ fn linears(backend: &CpuBackend, table: &mut Table) {
                     } else {
                         Operand::Float(&x)
                     };
-                    backend.gemm(&mut out, operand, &layers[turn]);
+                    device.gemm(&mut out, operand, &layers[turn]);
                 };
                 let operations = 2.0 * (m * n * k) as f64;
                 let (amount, unit) = match m {
                     1 | 4 => (bytes as f64, "GB/s"),
                     _ => (operations, if op.contains("a8") { "GOPS" } else { "GFLOPS" }),
                 };
-                table.row(backend, op, &format!("{m}x{n}x{k}"), amount, unit, || {
+                table.row(device, op, &format!("{m}x{n}x{k}"), amount, unit, || {
                     call(&layers)
                 });
             }
@@ -156,7 +156,7 @@ fn linears(backend: &CpuBackend, table: &mut Table) {
 }
 
 /// Attention of a 1.1B Llama (32 heads over 4 of 64) and of a small one (8 over 8 of 64).
-fn attention(backend: &CpuBackend, table: &mut Table) {
+fn attention(device: &CpuDevice, table: &mut Table) {
     if !table.wants("attention") && !table.narrows("attention") {
         return;
     }
@@ -164,7 +164,7 @@ fn attention(backend: &CpuBackend, table: &mut Table) {
         for format in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Int8] {
             for (tokens, context) in [(512, 512), (1_024, 1_024), (1, 512), (1, 2_048), (1, 4_096)] {
                 one_attention(
-                    backend,
+                    device,
                     table,
                     (num_heads, num_kv_heads),
                     &format,
@@ -176,7 +176,7 @@ fn attention(backend: &CpuBackend, table: &mut Table) {
 }
 
 fn one_attention(
-    backend: &CpuBackend,
+    device: &CpuDevice,
     table: &mut Table,
     (num_heads, num_kv_heads): (usize, usize),
     format: &CacheFormat,
@@ -190,10 +190,10 @@ fn one_attention(
         head_dim,
         num_pages,
     };
-    let mut cache = backend.cache(shape, format).expect("fits");
+    let mut cache = device.cache(shape, format).expect("fits");
     let (q, kv) = (num_heads * head_dim, num_kv_heads * head_dim);
     let page_tables = [(0..num_pages as u32).collect::<Vec<_>>()];
-    let all = matrix(backend, context, q + 2 * kv);
+    let all = matrix(device, context, q + 2 * kv);
     let positions: Vec<u32> = (0..context as u32).collect();
     let sequences = vec![0; context];
     let step = Step {
@@ -209,16 +209,16 @@ fn one_attention(
     let shape = format!("{tokens}over{context}x{num_heads}/{num_kv_heads}");
     let written = (context * 2 * kv * 4) as f64;
     table.row(
-        backend,
+        device,
         &format!("attention_write_{name}"),
         &shape,
         written,
         "GB/s",
         || {
-            backend.cache_write(&mut cache, 0, &all, q..q + kv, q + kv..q + 2 * kv, &step);
+            device.cache_write(&mut cache, 0, &all, q..q + kv, q + kv..q + 2 * kv, &step);
         },
     );
-    let x = matrix(backend, tokens, q + 2 * kv);
+    let x = matrix(device, tokens, q + 2 * kv);
     let step = Step {
         positions: &positions[context - tokens..],
         sequences: &sequences[..tokens],
@@ -230,38 +230,38 @@ fn one_attention(
         sliding_window: None,
         alibi_slopes: None,
     };
-    let mut out = backend.matrix(tokens, q);
+    let mut out = device.matrix(tokens, q);
     // Pairs of query and key under the causal mask.
     let pairs = (tokens * (context - tokens)) as f64 + (tokens * (tokens + 1)) as f64 / 2.0;
     let operations = 4.0 * pairs * q as f64;
     table.row(
-        backend,
+        device,
         &format!("attention_{name}"),
         &shape,
         operations,
         "GFLOPS",
         || {
-            backend.attention(&mut out, &x, 0..q, &cache, 0, &params, &step);
+            device.attention(&mut out, &x, 0..q, &cache, 0, &params, &step);
         },
     );
 }
 
 /// The quantizer's hot loops.
-fn quantizer(backend: &CpuBackend, table: &mut Table) {
+fn quantizer(device: &CpuDevice, table: &mut Table) {
     for k in [512, 2_048, 5_632] {
         if !table.wants("gram_accumulate") {
             break;
         }
-        let (mut gram, x) = (Gram::new(k), matrix(backend, 1_024, k));
+        let (mut gram, x) = (Gram::new(k), matrix(device, 1_024, k));
         let operations = 1_024.0 * (k * (k + 1)) as f64;
         table.row(
-            backend,
+            device,
             "gram_accumulate",
             &format!("1024x{k}"),
             operations,
             "GFLOPS",
             || {
-                backend.gram_accumulate(&mut gram, &x);
+                device.gram_accumulate(&mut gram, &x);
             },
         );
     }
@@ -279,89 +279,82 @@ fn quantizer(backend: &CpuBackend, table: &mut Table) {
         let (gram, errors, mut out) = (Gram::new(k), floats(rows * k), vec![0.0; rows]);
         let operations = rows as f64 * (k * (k + 1)) as f64;
         table.row(
-            backend,
+            device,
             "quadratic_rows",
             &format!("{rows}x{k}"),
             operations,
             "GFLOPS",
             || {
-                backend.quadratic_rows(&gram, &errors, &mut out);
+                device.quadratic_rows(&gram, &errors, &mut out);
             },
         );
     }
 }
 
-fn rows(backend: &CpuBackend, table: &mut Table) {
+fn rows(device: &CpuDevice, table: &mut Table) {
     for (m, k) in [(1, 2_048), (1_024, 2_048)] {
-        let x = matrix(backend, m, k);
-        let weight = matrix(backend, 1, k);
-        let (mut out, mut a) = (backend.matrix(m, k), backend.quantized(m, k));
+        let x = matrix(device, m, k);
+        let weight = matrix(device, 1, k);
+        let (mut out, mut a) = (device.matrix(m, k), device.quantized(m, k));
         let (shape, elements) = (format!("{m}x{k}"), (m * k) as f64);
-        table.row(backend, "rows_rms_norm", &shape, elements, "Gel/s", || {
-            backend.rms_norm(&mut out, &x, &weight, 1e-5)
+        table.row(device, "rows_rms_norm", &shape, elements, "Gel/s", || {
+            device.rms_norm(&mut out, &x, &weight, 1e-5)
         });
-        table.row(backend, "rows_quantize", &shape, elements, "Gel/s", || {
-            backend.quantize(&mut a, &x, ActivationScale::PerToken);
+        table.row(device, "rows_quantize", &shape, elements, "Gel/s", || {
+            device.quantize(&mut a, &x, ActivationScale::PerToken);
         });
         table.row(
-            backend,
+            device,
             "rows_rms_norm_quantize",
             &shape,
             elements,
             "Gel/s",
             || {
-                backend.rms_norm_quantize(&mut a, &mut out, &x, &weight, 1e-5, ActivationScale::PerToken);
+                device.rms_norm_quantize(&mut a, &mut out, &x, &weight, 1e-5, ActivationScale::PerToken);
             },
         );
         // What it replaces: through a matrix of floats.
         table.row(
-            backend,
+            device,
             "rows_rms_norm_then_quantize",
             &shape,
             elements,
             "Gel/s",
             || {
-                backend.rms_norm(&mut out, &x, &weight, 1e-5);
-                backend.quantize(&mut a, &out, ActivationScale::PerToken);
+                device.rms_norm(&mut out, &x, &weight, 1e-5);
+                device.quantize(&mut a, &out, ActivationScale::PerToken);
             },
         );
-        let mut half = backend.matrix(m, k / 2);
-        table.row(
-            backend,
-            "rows_gated_silu",
-            &shape,
-            elements / 2.0,
-            "Gel/s",
-            || {
-                backend.gated(&mut half, &x, Activation::Silu);
-            },
-        );
-        let mut logits = matrix(backend, m, k);
-        table.row(backend, "rows_log_softmax", &shape, elements, "Gel/s", || {
-            backend.log_softmax(&mut logits)
+        let mut half = device.matrix(m, k / 2);
+        table.row(device, "rows_gated_silu", &shape, elements / 2.0, "Gel/s", || {
+            device.gated(&mut half, &x, Activation::Silu);
         });
-        table.row(backend, "rows_add", &shape, elements, "Gel/s", || {
-            backend.add(&mut out, &x)
+        let mut logits = matrix(device, m, k);
+        table.row(device, "rows_log_softmax", &shape, elements, "Gel/s", || {
+            device.log_softmax(&mut logits)
+        });
+        table.row(device, "rows_add", &shape, elements, "Gel/s", || {
+            device.add(&mut out, &x)
         });
     }
 }
 
 /// A product that adds to the stream, and what it replaces.
-fn added(backend: &CpuBackend, table: &mut Table) {
+fn added(device: &CpuDevice, table: &mut Table) {
     for (m, (n, k)) in [(1, LAYERS[1]), (512, LAYERS[1]), (512, LAYERS[3])] {
         if !table.wants("added_w4a8") && !table.wants("added_then") {
             return;
         }
-        let weights = backend.pack(w4(n, k)).expect("packs");
-        let a = quantized(backend, &matrix(backend, m, k));
-        let (mut x, mut y) = (matrix(backend, m, n), backend.matrix(m, n));
+        let weights = device.pack(w4(n, k)).expect("packs");
+        let a = quantized(device, &matrix(device, m, k));
+        let (mut x, mut y) = (matrix(device, m, n), device.matrix(m, n));
         let (shape, operations) = (format!("{m}x{n}x{k}"), (2 * m * n * k) as f64);
-        table.row(backend, "added_w4a8", &shape, operations, "GOPS", || {
-            backend.gemm_add(&mut x, &mut y, Operand::Int8(&a), &weights);
+        table.row(device, "added_w4a8", &shape, operations, "GOPS", || {
+            device.gemm_add(&mut x, &mut y, Operand::Int8(&a), &weights);
         });
-        table.row(backend, "added_then", &shape, operations, "GOPS", || {
-            backend.gemm(&mut y, Operand::Int8(&a), &weights);
-            backend.add(&mut x, &y);
+        table.row(device, "added_then", &shape, operations, "GOPS", || {
+            device.gemm(&mut y, Operand::Int8(&a), &weights);
+            device.add(&mut x, &y);
         });
     }
 }

@@ -1,9 +1,8 @@
 //! A whole step of a model: what decoding and prefill cost when nothing but the kernels runs.
 
-use dualgrain_cpu::{Cache, CpuBackend, Isa, Linear, Matrix, Quantized};
+use dualgrain_cpu::{Cache, CpuDevice, Isa, Linear, Matrix, Quantized};
 use dualgrain_device::{
-    Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Operand, PAGE_TOKENS,
-    Step,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, Operand, PAGE_TOKENS, Step,
 };
 use dualgrain_format::LinearWeights;
 
@@ -13,7 +12,7 @@ use crate::table::Table;
 
 /// All operations of a step of a 1.1B Llama (22 layers, hidden 2,048, W4 linears, W8 head, INT8 cache), weights distinct.
 struct Model<'a> {
-    backend: &'a CpuBackend,
+    device: &'a CpuDevice,
     layers: Vec<[Linear; 4]>,
     head: Linear,
     cache: Cache,
@@ -25,9 +24,9 @@ const QKV: usize = 2_560;
 const CONTEXT: usize = 1_024;
 
 impl<'a> Model<'a> {
-    fn new(backend: &'a CpuBackend) -> Self {
+    fn new(device: &'a CpuDevice) -> Self {
         let weights = LAYERS.map(|(n, k)| w4(n, k));
-        let pack = |weights: &LinearWeights| backend.pack(weights.clone()).expect("packs");
+        let pack = |weights: &LinearWeights| device.pack(weights.clone()).expect("packs");
         let layers: Vec<_> = (0..22).map(|_| weights.each_ref().map(pack)).collect();
         let shape = CacheShape {
             num_layers: 22,
@@ -35,25 +34,25 @@ impl<'a> Model<'a> {
             head_dim: 64,
             num_pages: CONTEXT / PAGE_TOKENS,
         };
-        let cache = backend.cache(shape, &CacheFormat::Int8).expect("fits");
-        let head = backend.pack(w8(32_000, HIDDEN)).expect("packs");
+        let cache = device.cache(shape, &CacheFormat::Int8).expect("fits");
+        let head = device.pack(w8(32_000, HIDDEN)).expect("packs");
         Self {
-            backend,
+            device,
             layers,
             head,
             cache,
-            norm: matrix(backend, 1, HIDDEN),
+            norm: matrix(device, 1, HIDDEN),
         }
     }
 
     fn bytes(&self) -> usize {
         let linears = self.layers.iter().flatten().chain([&self.head]);
-        linears.map(|linear| self.backend.linear_bytes(linear)).sum()
+        linears.map(|linear| self.device.linear_bytes(linear)).sum()
     }
 
     /// Runs tokens at positions `first..`; buffers are made once by the caller, as an engine does.
     fn step(&mut self, x: &mut Matrix, buffers: &mut Buffers, first: usize) {
-        let (b, tokens) = (self.backend, self.backend.rows(x));
+        let (b, tokens) = (self.device, self.device.rows(x));
         let positions: Vec<u32> = (first as u32..(first + tokens) as u32).collect();
         let sequences = vec![0; tokens];
         let page_tables = [(0..(CONTEXT / PAGE_TOKENS) as u32).collect()];
@@ -112,28 +111,28 @@ struct Buffers {
 }
 
 /// Times a decode step and the prefill of a prompt.
-pub fn model(backend: &CpuBackend, table: &mut Table) {
-    if !table.wants("model_1b_decode") && !table.wants("model_1b_prefill") || backend.isa() == Isa::Naive {
+pub fn model(device: &CpuDevice, table: &mut Table) {
+    if !table.wants("model_1b_decode") && !table.wants("model_1b_prefill") || device.isa() == Isa::Naive {
         return;
     }
-    let mut model = Model::new(backend);
+    let mut model = Model::new(device);
     let mut buffers = Buffers {
-        y: backend.matrix(512, HIDDEN),
-        wide: backend.matrix(512, 11_264),
-        act: backend.matrix(512, 5_632),
-        codes: backend.quantized(512, 5_632),
-        angles: backend.matrix(512, 64),
+        y: device.matrix(512, HIDDEN),
+        wide: device.matrix(512, 11_264),
+        act: device.matrix(512, 5_632),
+        codes: device.quantized(512, 5_632),
+        angles: device.matrix(512, 64),
     };
     let bytes = model.bytes() as f64;
     for (tokens, first, op) in [(1, 64, "model_1b_decode"), (512, 0, "model_1b_prefill")] {
-        let mut x = matrix(backend, tokens, HIDDEN);
+        let mut x = matrix(device, tokens, HIDDEN);
         let shape = format!("{tokens}at{first}");
         // Rates in 1e9: tokens a second would be unreadable, so bytes read, or operations.
         let (amount, unit) = match tokens {
             1 => (bytes, "GB/s"),
             _ => (tokens as f64 * 2.0 * 0.97e9, "GOPS"),
         };
-        table.row(backend, op, &shape, amount, unit, || {
+        table.row(device, op, &shape, amount, unit, || {
             model.step(&mut x, &mut buffers, first)
         });
     }

@@ -1,7 +1,7 @@
 //! Operands of products and other operations, made of random bits.
 
-use dualgrain_cpu::{CpuBackend, Matrix, Quantized};
-use dualgrain_device::{ActivationScale, Backend};
+use dualgrain_cpu::{CpuDevice, Matrix, Quantized};
+use dualgrain_device::{ActivationScale, Device};
 use dualgrain_format::{GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts};
 
 pub fn random(seed: u64) -> impl FnMut() -> u64 {
@@ -48,14 +48,14 @@ pub fn w8(n: usize, k: usize) -> LinearWeights {
     LinearWeights::W8(Int8Linear::new((n, k), w8, vec![0.01; n], None, None).expect("valid layer"))
 }
 
-pub fn matrix(backend: &CpuBackend, rows: usize, columns: usize) -> Matrix {
-    let mut x = backend.matrix(rows, columns);
-    backend.upload(&mut x, &floats(rows * columns));
+pub fn matrix(device: &CpuDevice, rows: usize, columns: usize) -> Matrix {
+    let mut x = device.matrix(rows, columns);
+    device.upload(&mut x, &floats(rows * columns));
     x
 }
 
-pub fn quantized(backend: &CpuBackend, x: &Matrix) -> Quantized {
-    let mut a = backend.quantized(backend.rows(x), backend.columns(x));
-    backend.quantize(&mut a, x, ActivationScale::PerToken);
+pub fn quantized(device: &CpuDevice, x: &Matrix) -> Quantized {
+    let mut a = device.quantized(device.rows(x), device.columns(x));
+    device.quantize(&mut a, x, ActivationScale::PerToken);
     a
 }

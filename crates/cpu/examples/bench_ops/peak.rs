@@ -1,30 +1,30 @@
 //! What the machine could do at best.
 
-use dualgrain_cpu::{CpuBackend, Isa};
-use dualgrain_device::Backend;
+use dualgrain_cpu::{CpuDevice, Isa};
+use dualgrain_device::Device;
 
 use crate::table::Table;
 
 /// What the registers alone can do: multiply-adds without a load, on one thread.
-pub fn peaks(backend: &CpuBackend, table: &mut Table) {
+pub fn peaks(device: &CpuDevice, table: &mut Table) {
     #[cfg(target_arch = "x86_64")]
-    if backend.num_threads() == 1 {
+    if device.num_threads() == 1 {
         const STEPS: usize = 100_000;
-        let (lanes, run): (usize, fn(usize)) = match backend.isa() {
-            // SAFETY: the backend exists, so the instruction set does.
+        let (lanes, run): (usize, fn(usize)) = match device.isa() {
+            // SAFETY: the device exists, so the instruction set does.
             Isa::Avx512Vnni | Isa::Amx => (16, |steps| unsafe { chains::fma_avx512(steps) }),
             // SAFETY: as above.
             Isa::Avx2 | Isa::AvxVnni => (8, |steps| unsafe { chains::fma_avx2(steps) }),
             Isa::Naive => return,
         };
         let operations = (2 * chains::CHAINS * lanes * STEPS) as f64;
-        table.row(backend, "peak_fma", "registers", operations, "GFLOPS", || {
+        table.row(device, "peak_fma", "registers", operations, "GFLOPS", || {
             run(STEPS)
         });
-        if matches!(backend.isa(), Isa::Avx512Vnni | Isa::Amx) {
+        if matches!(device.isa(), Isa::Avx512Vnni | Isa::Amx) {
             // SAFETY: as above.
             let run = || unsafe { chains::dot_avx512(STEPS) };
-            table.row(backend, "peak_dot", "registers", 4.0 * operations, "GOPS", run);
+            table.row(device, "peak_dot", "registers", 4.0 * operations, "GOPS", run);
         }
     }
 }

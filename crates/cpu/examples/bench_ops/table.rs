@@ -2,8 +2,8 @@
 
 use std::io::Write as _;
 
-use dualgrain_cpu::CpuBackend;
-use dualgrain_device::Backend;
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::Device;
 use rustix::time::{ClockId, clock_gettime};
 
 const ROUNDS: usize = 7;
@@ -71,7 +71,7 @@ impl Table {
     /// Times `f` and prints `amount / least time` in units of 1e9.
     pub fn row(
         &mut self,
-        backend: &CpuBackend,
+        device: &CpuDevice,
         op: &str,
         shape: &str,
         amount: f64,
@@ -81,8 +81,8 @@ impl Table {
         if !self.wants(op) || !self.wants_shape(shape) {
             return;
         }
-        let (median, least) = time(backend.num_threads() == 1, &mut f);
-        let (isa, threads, rate) = (backend.isa().name(), backend.num_threads(), amount / least / 1e9);
+        let (median, least) = time(device.num_threads() == 1, &mut f);
+        let (isa, threads, rate) = (device.isa().name(), device.num_threads(), amount / least / 1e9);
         println!(
             "{op:<22} {isa:<11} {threads:>3} {shape:<18} {:>11.1} {:>11.1} {rate:>9.1} {unit}",
             median * 1e6,

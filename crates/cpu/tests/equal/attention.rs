@@ -1,9 +1,9 @@
 //! Attention: equal to the specification, and however a prompt is cut into steps.
 
-use dualgrain_cpu::CpuBackend;
-use dualgrain_device::{AttentionParams, Backend, CacheFormat, CacheShape, PAGE_TOKENS, Step, naive};
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::{AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS, Step, naive};
 
-use super::cases::{Random, assert_same, backends, name};
+use super::cases::{Random, assert_same, devices, name};
 
 struct Case {
     num_heads: usize,
@@ -111,8 +111,8 @@ impl Case {
         out
     }
 
-    /// The same on a backend, `sequences` interleaved in steps of at most `chunk` tokens each.
-    fn run(&self, backend: &CpuBackend, sequences: &[Vec<f32>], chunk: usize) -> Vec<Vec<f32>> {
+    /// The same on a device, `sequences` interleaved in steps of at most `chunk` tokens each.
+    fn run(&self, device: &CpuDevice, sequences: &[Vec<f32>], chunk: usize) -> Vec<Vec<f32>> {
         let width = self.width();
         let tokens: Vec<usize> = sequences.iter().map(|x| x.len() / width).collect();
         // Pages of the sequences alternate, so that no table is contiguous.
@@ -129,10 +129,10 @@ impl Case {
             head_dim: self.head_dim,
             num_pages: num_pages * sequences.len(),
         };
-        let mut cache = backend.cache(shape, &self.format).unwrap();
+        let mut cache = device.cache(shape, &self.format).unwrap();
         let [q, k, v] = self.columns();
         let mut outs = vec![Vec::new(); sequences.len()];
-        let (mut x, mut out) = (backend.matrix(0, width), backend.matrix(0, q.len()));
+        let (mut x, mut out) = (device.matrix(0, width), device.matrix(0, q.len()));
         let longest = tokens.iter().copied().max().unwrap();
         for start in (0..longest).step_by(chunk) {
             let (mut rows, mut positions, mut ids) = (Vec::new(), Vec::new(), Vec::new());
@@ -148,11 +148,11 @@ impl Case {
                 sequences: &ids,
                 page_tables: &page_tables,
             };
-            backend.upload(&mut x, &rows);
-            backend.cache_write(&mut cache, 1, &x, k.clone(), v.clone(), &step);
-            backend.attention(&mut out, &x, q.clone(), &cache, 1, &self.params(), &step);
+            device.upload(&mut x, &rows);
+            device.cache_write(&mut cache, 1, &x, k.clone(), v.clone(), &step);
+            device.attention(&mut out, &x, q.clone(), &cache, 1, &self.params(), &step);
             let mut values = vec![0.0; positions.len() * q.len()];
-            backend.download(&out, 0..positions.len(), &mut values);
+            device.download(&out, 0..positions.len(), &mut values);
             for (values, id) in values.chunks(q.len()).zip(ids) {
                 outs[id as usize].extend_from_slice(values);
             }
@@ -189,10 +189,10 @@ fn check(case: &Case, lengths: &[usize], chunks: &[usize]) {
 
 fn check_sequences(case: &Case, sequences: &[Vec<f32>], chunks: &[usize]) {
     let expected: Vec<_> = sequences.iter().map(|x| case.expected(x)).collect();
-    for backend in backends() {
+    for device in devices() {
         for &chunk in chunks {
-            for (got, expected) in case.run(&backend, sequences, chunk).iter().zip(&expected) {
-                let what = format!("{}, {:?}, steps of {chunk}", name(&backend), case.format);
+            for (got, expected) in case.run(&device, sequences, chunk).iter().zip(&expected) {
+                let what = format!("{}, {:?}, steps of {chunk}", name(&device), case.format);
                 assert_same(got, expected, &what);
             }
         }
@@ -338,15 +338,15 @@ fn a_page_that_another_sequence_left_changes_nothing() {
     let (old, new) = (hostile_rows(&case, 64, &mut r), r.floats(11 * case.width()));
     let expected = case.expected(&new);
     let [q, k, v] = case.columns();
-    for backend in backends() {
+    for device in devices() {
         let shape = CacheShape {
             num_layers: 1,
             num_kv_heads: 1,
             head_dim: case.head_dim,
             num_pages: 1,
         };
-        let mut cache = backend.cache(shape, &case.format).unwrap();
-        let (mut x, mut out) = (backend.matrix(0, case.width()), backend.matrix(0, q.len()));
+        let mut cache = device.cache(shape, &case.format).unwrap();
+        let (mut x, mut out) = (device.matrix(0, case.width()), device.matrix(0, q.len()));
         for rows in [&old, &new] {
             let tokens = rows.len() / case.width();
             let positions: Vec<u32> = (0..tokens as u32).collect();
@@ -355,19 +355,19 @@ fn a_page_that_another_sequence_left_changes_nothing() {
                 sequences: &vec![0; tokens],
                 page_tables: &[vec![0]],
             };
-            backend.upload(&mut x, rows);
-            backend.cache_write(&mut cache, 0, &x, k.clone(), v.clone(), &step);
-            backend.attention(&mut out, &x, q.clone(), &cache, 0, &case.params(), &step);
+            device.upload(&mut x, rows);
+            device.cache_write(&mut cache, 0, &x, k.clone(), v.clone(), &step);
+            device.attention(&mut out, &x, q.clone(), &cache, 0, &case.params(), &step);
         }
         let mut got = vec![0.0; expected.len()];
-        backend.download(&out, 0..11, &mut got);
-        assert_same(&got, &expected, &name(&backend));
+        device.download(&out, 0..11, &mut got);
+        assert_same(&got, &expected, &name(&device));
     }
 }
 
 #[test]
 fn caches_that_can_not_be_are_refused() {
-    let backend = &backends()[0];
+    let device = &devices()[0];
     let shape = CacheShape {
         num_layers: 2,
         num_kv_heads: 1,
@@ -378,9 +378,9 @@ fn caches_that_can_not_be_are_refused() {
         key_scales: vec![1.0],
         value_scales: vec![1.0, 1.0],
     };
-    assert!(backend.cache(shape, &short).is_err());
+    assert!(device.cache(shape, &short).is_err());
     assert!(
-        backend
+        device
             .cache(
                 CacheShape {
                     num_pages: usize::MAX / 16,

@@ -1,14 +1,14 @@
 //! Float products: equal bits whatever the tile, the blocking and the number of threads.
 
-use dualgrain_device::{Backend, Operand, SLICE_ROWS, naive};
+use dualgrain_device::{Device, Operand, SLICE_ROWS, naive};
 use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 use half::bf16;
 
-use super::cases::{Random, assert_same, backends, name, pack_in_slices};
+use super::cases::{Random, assert_same, devices, name, pack_in_slices};
 
 #[test]
 fn float_products_equal_the_specification_on_every_instruction_set() {
-    let (backends, mut r) = (backends(), Random(11));
+    let (devices, mut r) = (devices(), Random(11));
     // Around the tiles (1..12 rows, 16 and 32 columns), the row block (120), the unpacked rows (24) and kc (256).
     let shapes = [
         (1, 1, 1),
@@ -43,18 +43,18 @@ fn float_products_equal_the_specification_on_every_instruction_set() {
         let a = r.floats(m * k);
         let mut expected = vec![0.0; m * n];
         naive::gemm_float(&a, &layer, &mut expected);
-        for backend in &backends {
+        for device in &devices {
             let weights = LinearWeights::Float(layer.clone());
             let packed = match n > 4 * SLICE_ROWS {
-                true => pack_in_slices(backend, &weights),
-                false => backend.pack(weights).unwrap(),
+                true => pack_in_slices(device, &weights),
+                false => device.pack(weights).unwrap(),
             };
-            let (mut x, mut out) = (backend.matrix(m, k), backend.matrix(m, n));
-            backend.upload(&mut x, &a);
-            backend.gemm(&mut out, Operand::Float(&x), &packed);
+            let (mut x, mut out) = (device.matrix(m, k), device.matrix(m, n));
+            device.upload(&mut x, &a);
+            device.gemm(&mut out, Operand::Float(&x), &packed);
             let mut got = vec![0.0; m * n];
-            backend.download(&out, 0..m, &mut got);
-            assert_same(&got, &expected, &format!("{} {m}x{n}x{k}", name(backend)));
+            device.download(&out, 0..m, &mut got);
+            assert_same(&got, &expected, &format!("{} {m}x{n}x{k}", name(device)));
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Integer products: equal sums and equal outputs everywhere.
 
-use dualgrain_cpu::{CpuBackend, Linear};
-use dualgrain_device::{Activation, Backend, Operand, SLICE_ROWS, naive};
+use dualgrain_cpu::{CpuDevice, Linear};
+use dualgrain_device::{Activation, Device, Operand, SLICE_ROWS, naive};
 use dualgrain_format::{GroupSize, LinearWeights, QuantizedLinear};
 
 use super::cases::{
-    HOSTILITIES, Hostility, Random, activations, assert_same, backends, name, pack_in_slices, w4_layer,
+    HOSTILITIES, Hostility, Random, activations, assert_same, devices, name, pack_in_slices, w4_layer,
     w8_layer, weights,
 };
 
@@ -18,25 +18,25 @@ pub fn naive_w4(layer: &QuantizedLinear, codes: &[i8], ta: &[f32]) -> Product {
     (acc, d)
 }
 
-pub fn run(backend: &CpuBackend, layer: LinearWeights, codes: &[i8], ta: &[f32]) -> Product {
+pub fn run(device: &CpuDevice, layer: LinearWeights, codes: &[i8], ta: &[f32]) -> Product {
     let k = layer.k();
-    product(backend, (&backend.pack(layer).unwrap(), k), codes, ta)
+    product(device, (&device.pack(layer).unwrap(), k), codes, ta)
 }
 
-fn product(backend: &CpuBackend, (packed, k): (&Linear, usize), codes: &[i8], ta: &[f32]) -> Product {
-    let n = backend.linear_n(packed);
-    let mut a = backend.quantized(ta.len(), k);
-    backend.upload_int8(&mut a, codes, ta);
-    let mut out = backend.matrix(ta.len(), n);
-    backend.gemm(&mut out, Operand::Int8(&a), packed);
+fn product(device: &CpuDevice, (packed, k): (&Linear, usize), codes: &[i8], ta: &[f32]) -> Product {
+    let n = device.linear_n(packed);
+    let mut a = device.quantized(ta.len(), k);
+    device.upload_int8(&mut a, codes, ta);
+    let mut out = device.matrix(ta.len(), n);
+    device.gemm(&mut out, Operand::Int8(&a), packed);
     let mut d = vec![0.0; ta.len() * n];
-    backend.download(&out, 0..ta.len(), &mut d);
-    (backend.gemm_acc(&a, packed), d)
+    device.download(&out, 0..ta.len(), &mut d);
+    (device.gemm_acc(&a, packed), d)
 }
 
 fn check_w4(
     r: &mut Random,
-    backends: &[CpuBackend],
+    devices: &[CpuDevice],
     (m, n, k): (usize, usize, usize),
     size: GroupSize,
     how: Hostility,
@@ -44,22 +44,22 @@ fn check_w4(
     let layer = w4_layer(r, (n, k), size, how);
     let (codes, ta) = activations(r, (m, k), how);
     let expected = naive_w4(&layer, &codes, &ta);
-    for backend in backends {
-        let what = format!("{} {m}x{n}x{k} group {size} {how:?}", name(backend));
-        let got = run(backend, weights(&layer), &codes, &ta);
+    for device in devices {
+        let what = format!("{} {m}x{n}x{k} group {size} {how:?}", name(device));
+        let got = run(device, weights(&layer), &codes, &ta);
         assert_eq!(got.0, expected.0, "sums of {what}");
         assert_same(&got.1, &expected.1, &what);
     }
 }
 
-fn check_w8(r: &mut Random, backends: &[CpuBackend], (m, n, k): (usize, usize, usize), how: Hostility) {
+fn check_w8(r: &mut Random, devices: &[CpuDevice], (m, n, k): (usize, usize, usize), how: Hostility) {
     let layer = w8_layer(r, (n, k));
     let (codes, ta) = activations(r, (m, k), how);
     let (mut acc, mut d) = (vec![0; m * n], vec![0.0; m * n]);
     naive::gemm_w8a8(&codes, &ta, &layer, &mut acc, &mut d);
-    for backend in backends {
-        let what = format!("{} {m}x{n}x{k}", name(backend));
-        let got = run(backend, LinearWeights::W8(layer.clone()), &codes, &ta);
+    for device in devices {
+        let what = format!("{} {m}x{n}x{k}", name(device));
+        let got = run(device, LinearWeights::W8(layer.clone()), &codes, &ta);
         assert_eq!(got.0, acc, "sums of {what}");
         assert_same(&got.1, &d, &what);
     }
@@ -67,7 +67,7 @@ fn check_w8(r: &mut Random, backends: &[CpuBackend], (m, n, k): (usize, usize, u
 
 #[test]
 fn w4a8_equals_the_specification_on_every_instruction_set() {
-    let (backends, mut r) = (backends(), Random(1));
+    let (devices, mut r) = (devices(), Random(1));
     let sizes = [
         GroupSize::Along(32),
         GroupSize::Along(64),
@@ -79,13 +79,13 @@ fn w4a8_equals_the_specification_on_every_instruction_set() {
     let ks = [
         1, 3, 4, 7, 8, 9, 31, 32, 33, 63, 64, 65, 96, 97, 127, 128, 129, 130, 160, 251, 256, 385,
     ];
-    check_w4(&mut r, &backends, (0, 33, 64), sizes[0], Hostility::Random);
+    check_w4(&mut r, &devices, (0, 33, 64), sizes[0], Hostility::Random);
     for m in 1..=17 {
         for size in sizes {
             for how in HOSTILITIES {
                 check_w4(
                     &mut r,
-                    &backends,
+                    &devices,
                     (m, ns[spread(m, how, ns.len())], ks[spread(3 * m, how, ks.len())]),
                     size,
                     how,
@@ -96,7 +96,7 @@ fn w4a8_equals_the_specification_on_every_instruction_set() {
     for _ in 0..40 {
         let shape = (1 + r.below(40), ns[r.below(ns.len())], ks[r.below(ks.len())]);
         let (size, how) = (sizes[r.below(4)], HOSTILITIES[r.below(4)]);
-        check_w4(&mut r, &backends, shape, size, how);
+        check_w4(&mut r, &devices, shape, size, how);
     }
 }
 
@@ -107,7 +107,7 @@ fn spread(m: usize, how: Hostility, len: usize) -> usize {
 
 #[test]
 fn few_tokens_meet_odd_and_even_numbers_of_panels_in_every_grouping() {
-    let (backends, mut r) = (backends(), Random(7));
+    let (devices, mut r) = (devices(), Random(7));
     for m in 1..=4 {
         for n in [16, 32, 48, 64, 80, 97] {
             for k in [130, 385, 520] {
@@ -118,7 +118,7 @@ fn few_tokens_meet_odd_and_even_numbers_of_panels_in_every_grouping() {
                 {
                     check_w4(
                         &mut r,
-                        &backends,
+                        &devices,
                         (m, n, k),
                         size,
                         HOSTILITIES[(m + n + k) % HOSTILITIES.len()],
@@ -131,16 +131,16 @@ fn few_tokens_meet_odd_and_even_numbers_of_panels_in_every_grouping() {
 
 #[test]
 fn longest_rows_stay_exact_modulo_two_to_the_32() {
-    let (backends, mut r) = (backends(), Random(2));
+    let (devices, mut r) = (devices(), Random(2));
     for size in [GroupSize::Along(128), GroupSize::Along(32), GroupSize::WholeRow] {
         for how in [Hostility::Extreme, Hostility::LargestScale] {
-            check_w4(&mut r, &backends, (2, 17, 28_672), size, how);
-            check_w4(&mut r, &backends, (13, 16, 28_671), size, how);
+            check_w4(&mut r, &devices, (2, 17, 28_672), size, how);
+            check_w4(&mut r, &devices, (13, 16, 28_671), size, how);
         }
     }
     check_w4(
         &mut r,
-        &backends,
+        &devices,
         (9, 1, 131_071),
         GroupSize::WholeRow,
         Hostility::Extreme,
@@ -150,10 +150,10 @@ fn longest_rows_stay_exact_modulo_two_to_the_32() {
 /// Eight products of 15 * 127 fit i16 twice over, sixteen not once: whoever adds up more in i16 shows here.
 #[test]
 fn largest_sums_of_products_stay_exact() {
-    let (backends, mut r) = (backends(), Random(6));
+    let (devices, mut r) = (devices(), Random(6));
     for size in [GroupSize::Along(32), GroupSize::Along(128), GroupSize::WholeRow] {
         for m in [2, 13] {
-            check_w4(&mut r, &backends, (m, 35, 700), size, Hostility::OneSign);
+            check_w4(&mut r, &devices, (m, 35, 700), size, Hostility::OneSign);
         }
     }
 }
@@ -164,20 +164,20 @@ const LARGE: [(usize, usize, usize); 3] = [(40, 300, 1_100), (530, 70, 1_100), (
 
 #[test]
 fn blocks_of_k_meet_where_there_are_many_panels_and_many_tokens() {
-    let (backends, mut r) = (backends(), Random(9));
+    let (devices, mut r) = (devices(), Random(9));
     for shape in LARGE {
-        check_w4(&mut r, &backends, shape, GroupSize::Along(128), Hostility::Random);
-        check_w8(&mut r, &backends, shape, Hostility::Random);
+        check_w4(&mut r, &devices, shape, GroupSize::Along(128), Hostility::Random);
+        check_w8(&mut r, &devices, shape, Hostility::Random);
     }
 }
 
 #[test]
 fn blocks_of_tokens_and_panels_meet_without_gaps() {
-    let (backends, mut r) = (backends(), Random(3));
+    let (devices, mut r) = (devices(), Random(3));
     for (m, n) in [(239, 33), (240, 32), (241, 31), (251, 131), (1, 1_031)] {
         check_w4(
             &mut r,
-            &backends,
+            &devices,
             (m, n, 40),
             GroupSize::Along(32),
             Hostility::Random,
@@ -185,13 +185,13 @@ fn blocks_of_tokens_and_panels_meet_without_gaps() {
     }
     // Enough work that threads share it.
     for shape in [(250, 200, 256), (1, 4_099, 130)] {
-        check_w4(&mut r, &backends, shape, GroupSize::Along(128), Hostility::Random);
+        check_w4(&mut r, &devices, shape, GroupSize::Along(128), Hostility::Random);
     }
 }
 
 #[test]
 fn w8a8_equals_the_specification_on_every_instruction_set() {
-    let (backends, mut r) = (backends(), Random(4));
+    let (devices, mut r) = (devices(), Random(4));
     let shapes = [
         (1, 1, 1),
         (2, 15, 3),
@@ -207,7 +207,7 @@ fn w8a8_equals_the_specification_on_every_instruction_set() {
         .into_iter()
         .chain([(17, 35, 257), (241, 17, 96), (13, 33, 1_100), (2, 7, 28_672)])
     {
-        check_w8(&mut r, &backends, shape, Hostility::Extreme);
+        check_w8(&mut r, &devices, shape, Hostility::Extreme);
     }
 }
 
@@ -216,16 +216,16 @@ fn token_of_zeros_gives_the_bias() {
     let mut r = Random(5);
     let layer = w4_layer(&mut r, (19, 70), GroupSize::Along(64), Hostility::Random);
     let expected = layer.bias().map_or(vec![0.0; 19], <[f32]>::to_vec);
-    for backend in backends() {
-        let (acc, d) = run(&backend, weights(&layer), &[0; 70], &[0.0]);
+    for device in devices() {
+        let (acc, d) = run(&device, weights(&layer), &[0; 70], &[0.0]);
         assert!(acc.iter().all(|&sum| sum == 0));
-        assert_eq!(d, expected, "{}", name(&backend));
+        assert_eq!(d, expected, "{}", name(&device));
     }
 }
 
 #[test]
 fn a_product_that_adds_gives_the_bits_of_the_product_and_then_the_sum() {
-    let (backends, mut r) = (backends(), Random(9));
+    let (devices, mut r) = (devices(), Random(9));
     for (m, n, k) in [
         (1, 1, 1),
         (1, 100, 300),
@@ -239,21 +239,21 @@ fn a_product_that_adds_gives_the_bits_of_the_product_and_then_the_sum() {
             let (codes, ta) = activations(&mut r, (m, k), how);
             let mut before = r.floats(m * n);
             before[0] = f32::INFINITY;
-            for (layer, backend) in [w4, w8].iter().flat_map(|l| backends.iter().map(move |b| (l, b))) {
-                let packed = backend.pack(layer.clone()).unwrap();
+            for (layer, device) in [w4, w8].iter().flat_map(|l| devices.iter().map(move |b| (l, b))) {
+                let packed = device.pack(layer.clone()).unwrap();
                 let mut expected = before.clone();
-                naive::add(&mut expected, &product(backend, (&packed, k), &codes, &ta).1);
-                let mut a = backend.quantized(m, k);
-                backend.upload_int8(&mut a, &codes, &ta);
-                let (mut x, mut y) = (backend.matrix(m, n), backend.matrix(0, n));
-                backend.upload(&mut x, &before);
-                backend.gemm_add(&mut x, &mut y, Operand::Int8(&a), &packed);
+                naive::add(&mut expected, &product(device, (&packed, k), &codes, &ta).1);
+                let mut a = device.quantized(m, k);
+                device.upload_int8(&mut a, &codes, &ta);
+                let (mut x, mut y) = (device.matrix(m, n), device.matrix(0, n));
+                device.upload(&mut x, &before);
+                device.gemm_add(&mut x, &mut y, Operand::Int8(&a), &packed);
                 let mut got = vec![0.0; m * n];
-                backend.download(&x, 0..m, &mut got);
+                device.download(&x, 0..m, &mut got);
                 assert_same(
                     &got,
                     &expected,
-                    &format!("{m}x{n}x{k} {how:?} on {}", name(backend)),
+                    &format!("{m}x{n}x{k} {how:?} on {}", name(device)),
                 );
             }
         }
@@ -262,7 +262,7 @@ fn a_product_that_adds_gives_the_bits_of_the_product_and_then_the_sum() {
 
 #[test]
 fn gated_product_equals_the_specification() {
-    let (backends, mut r) = (backends(), Random(8));
+    let (devices, mut r) = (devices(), Random(8));
     // Whole runs of panels (64 features), several tasks, and features that fit neither.
     for (m, n, k) in [
         (1, 64, 40),
@@ -289,15 +289,15 @@ fn gated_product_equals_the_specification() {
             for (out, d) in expected.chunks_exact_mut(n / 2).zip(d.chunks_exact(n)) {
                 naive::gated(d, f, out);
             }
-            for backend in &backends {
-                let packed = backend.pack(weights(&layer)).unwrap();
-                let mut a = backend.quantized(m, k);
-                backend.upload_int8(&mut a, &codes, &ta);
-                let (mut wide, mut out) = (backend.matrix(m, n), backend.matrix(m, n / 2));
-                backend.gemm_gated(&mut out, &mut wide, Operand::Int8(&a), &packed, f);
+            for device in &devices {
+                let packed = device.pack(weights(&layer)).unwrap();
+                let mut a = device.quantized(m, k);
+                device.upload_int8(&mut a, &codes, &ta);
+                let (mut wide, mut out) = (device.matrix(m, n), device.matrix(m, n / 2));
+                device.gemm_gated(&mut out, &mut wide, Operand::Int8(&a), &packed, f);
                 let mut got = vec![0.0; m * n / 2];
-                backend.download(&out, 0..m, &mut got);
-                assert_same(&got, &expected, &format!("{} {m}x{n}x{k} {f:?}", name(backend)));
+                device.download(&out, 0..m, &mut got);
+                assert_same(&got, &expected, &format!("{} {m}x{n}x{k} {f:?}", name(device)));
             }
         }
     }
@@ -306,7 +306,7 @@ fn gated_product_equals_the_specification() {
 /// The head of a large vocabulary is packed slice by slice; products must not see where it was cut.
 #[test]
 fn layer_packed_in_slices_equals_the_specification() {
-    let (backends, mut r) = (backends(), Random(10));
+    let (devices, mut r) = (devices(), Random(10));
     let (m, n, k) = (13, 4 * SLICE_ROWS + 21, 200);
     let w4 = w4_layer(&mut r, (n, k), GroupSize::Along(64), Hostility::Random);
     let w8 = w8_layer(&mut r, (n, k));
@@ -315,10 +315,10 @@ fn layer_packed_in_slices_equals_the_specification() {
     let (mut acc, mut d) = (vec![0; m * n], vec![0.0; m * n]);
     naive::gemm_w8a8(&codes, &ta, &w8, &mut acc, &mut d);
     for (layer, expected) in [(weights(&w4), expected_w4), (LinearWeights::W8(w8), (acc, d))] {
-        for backend in &backends {
-            let got = product(backend, (&pack_in_slices(backend, &layer), k), &codes, &ta);
-            assert_eq!(got.0, expected.0, "sums of {}", name(backend));
-            assert_same(&got.1, &expected.1, &name(backend));
+        for device in &devices {
+            let got = product(device, (&pack_in_slices(device, &layer), k), &codes, &ta);
+            assert_eq!(got.0, expected.0, "sums of {}", name(device));
+            assert_same(&got.1, &expected.1, &name(device));
         }
     }
 }

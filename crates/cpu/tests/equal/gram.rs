@@ -1,12 +1,12 @@
 //! Gram matrices and quadratic forms.
 
-use dualgrain_device::{Backend, Gram, naive};
+use dualgrain_device::{Device, Gram, naive};
 
-use super::cases::{Random, assert_same, backends, name};
+use super::cases::{Random, assert_same, devices, name};
 
 #[test]
 fn gram_matrices_equal_the_specification_and_leave_the_upper_triangle_alone() {
-    let (backends, mut r) = (backends(), Random(21));
+    let (devices, mut r) = (devices(), Random(21));
     // Around the output tiles (8, 6, 48) and the token block (256).
     for (tokens, k) in [
         (1, 1),
@@ -23,16 +23,16 @@ fn gram_matrices_equal_the_specification_and_leave_the_upper_triangle_alone() {
         let mut expected = vec![0.0; k * k];
         naive::gram_accumulate(&mut expected, &first, k);
         naive::gram_accumulate(&mut expected, &second, k);
-        for backend in &backends {
-            let (mut gram, mut x) = (Gram::new(k), backend.matrix(tokens, k));
+        for device in &devices {
+            let (mut gram, mut x) = (Gram::new(k), device.matrix(tokens, k));
             for part in [&first, &second] {
-                backend.upload(&mut x, part);
-                backend.gram_accumulate(&mut gram, &x);
+                device.upload(&mut x, part);
+                device.gram_accumulate(&mut gram, &x);
             }
             assert_same(
                 gram.values(),
                 &expected,
-                &format!("{} {tokens} tokens, k = {k}", name(backend)),
+                &format!("{} {tokens} tokens, k = {k}", name(device)),
             );
             assert_eq!(gram.num_tokens(), tokens + 2);
         }
@@ -41,7 +41,7 @@ fn gram_matrices_equal_the_specification_and_leave_the_upper_triangle_alone() {
 
 #[test]
 fn quadratic_forms_equal_the_specification_and_read_the_lower_triangle_only() {
-    let (backends, mut r) = (backends(), Random(22));
+    let (devices, mut r) = (devices(), Random(22));
     // Around the tiles (12, 6 rows; 16, 32 lanes), the row block (120) and kc (256).
     for (rows, k) in [
         (1, 1),
@@ -65,10 +65,10 @@ fn quadratic_forms_equal_the_specification_and_read_the_lower_triangle_only() {
             .chunks(k)
             .map(|e| naive::quadratic_row(gram.values(), e))
             .collect();
-        for backend in &backends {
+        for device in &devices {
             let mut got = vec![0.0; rows];
-            backend.quadratic_rows(&gram, &errors, &mut got);
-            assert_eq!(got, expected, "{} {rows} rows, k = {k}", name(backend));
+            device.quadratic_rows(&gram, &errors, &mut got);
+            assert_eq!(got, expected, "{} {rows} rows, k = {k}", name(device));
         }
     }
 }

@@ -1,11 +1,11 @@
 //! Operations on rows: norms, rope, quantization, activations, softmax and the small ones.
 
-use dualgrain_cpu::{CpuBackend, Matrix, Quantized};
-use dualgrain_device::{Activation, ActivationScale, Backend, naive};
+use dualgrain_cpu::{CpuDevice, Matrix, Quantized};
+use dualgrain_device::{Activation, ActivationScale, Device, naive};
 use dualgrain_format::FloatValues;
 use half::bf16;
 
-use super::cases::{Random, assert_same, backends, name};
+use super::cases::{Random, assert_same, devices, name};
 
 /// Rows and columns around the 16 lanes and the chunk of rows.
 const SHAPES: [(usize, usize); 8] = [
@@ -19,23 +19,23 @@ const SHAPES: [(usize, usize); 8] = [
     (40, 1_000),
 ];
 
-fn upload(backend: &CpuBackend, values: &[f32], columns: usize) -> Matrix {
-    let mut x = backend.matrix(values.len() / columns, columns);
-    backend.upload(&mut x, values);
+fn upload(device: &CpuDevice, values: &[f32], columns: usize) -> Matrix {
+    let mut x = device.matrix(values.len() / columns, columns);
+    device.upload(&mut x, values);
     x
 }
 
-fn values(backend: &CpuBackend, x: &Matrix) -> Vec<f32> {
-    let mut out = vec![0.0; backend.rows(x) * backend.columns(x)];
-    backend.download(x, 0..backend.rows(x), &mut out);
+fn values(device: &CpuDevice, x: &Matrix) -> Vec<f32> {
+    let mut out = vec![0.0; device.rows(x) * device.columns(x)];
+    device.download(x, 0..device.rows(x), &mut out);
     out
 }
 
-/// Runs `expected` row by row and `run` on each backend over all shapes.
+/// Runs `expected` row by row and `run` on each device over all shapes.
 fn compare(
     what: &str,
     expected: impl Fn(usize, &[f32], &[f32]) -> Vec<f32>,
-    run: impl Fn(&CpuBackend, &Matrix, &[f32]) -> Matrix,
+    run: impl Fn(&CpuDevice, &Matrix, &[f32]) -> Matrix,
 ) {
     let mut r = Random(31);
     for (rows, columns) in SHAPES {
@@ -45,12 +45,12 @@ fn compare(
             .enumerate()
             .flat_map(|(i, row)| expected(i, row, &weight))
             .collect();
-        for backend in backends() {
-            let got = run(&backend, &upload(&backend, &x, columns), &weight);
+        for device in devices() {
+            let got = run(&device, &upload(&device, &x, columns), &weight);
             assert_same(
-                &values(&backend, &got),
+                &values(&device, &got),
                 &rows,
-                &format!("{what} {columns} on {}", name(&backend)),
+                &format!("{what} {columns} on {}", name(&device)),
             );
         }
     }
@@ -66,9 +66,9 @@ fn norms_equal_the_specification() {
             naive::rms_norm(x, weight, eps, &mut out);
             out
         },
-        |backend, x, weight| {
-            let mut out = backend.matrix(0, weight.len());
-            backend.rms_norm(&mut out, x, &upload(backend, weight, weight.len()), eps);
+        |device, x, weight| {
+            let mut out = device.matrix(0, weight.len());
+            device.rms_norm(&mut out, x, &upload(device, weight, weight.len()), eps);
             out
         },
     );
@@ -79,9 +79,9 @@ fn norms_equal_the_specification() {
             naive::layer_norm(x, weight, weight, eps, &mut out);
             out
         },
-        |backend, x, weight| {
-            let (mut out, weight) = (backend.matrix(0, 1), upload(backend, weight, weight.len()));
-            backend.layer_norm(&mut out, x, &weight, &weight, eps);
+        |device, x, weight| {
+            let (mut out, weight) = (device.matrix(0, 1), upload(device, weight, weight.len()));
+            device.layer_norm(&mut out, x, &weight, &weight, eps);
             out
         },
     );
@@ -104,21 +104,21 @@ fn norm_and_rope_of_heads_touch_their_columns_only() {
             naive::rope_head(head, &angles[..rotary / 2], &angles[rotary / 2..]);
         }
     }
-    for backend in backends() {
-        let mut got = upload(&backend, &x, width);
-        backend.rms_norm_heads(
+    for device in devices() {
+        let mut got = upload(&device, &x, width);
+        device.rms_norm_heads(
             &mut got,
             columns.clone(),
-            &upload(&backend, &weight, head_dim),
+            &upload(&device, &weight, head_dim),
             1e-6,
         );
-        backend.rope(
+        device.rope(
             &mut got,
             columns.clone(),
             head_dim,
-            &upload(&backend, &angles, rotary),
+            &upload(&device, &angles, rotary),
         );
-        assert_same(&values(&backend, &got), &expected, &name(&backend));
+        assert_same(&values(&device, &got), &expected, &name(&device));
     }
 }
 
@@ -133,9 +133,9 @@ fn activations_equal_the_specification() {
         compare(
             &format!("{f:?}"),
             |_, x, _| x.iter().map(|v| naive::activation(f, *v)).collect(),
-            |backend, x, _| {
+            |device, x, _| {
                 let mut x = x.clone();
-                backend.activate(&mut x, f);
+                device.activate(&mut x, f);
                 x
             },
         );
@@ -145,13 +145,13 @@ fn activations_equal_the_specification() {
         for (x, out) in x.chunks(74).zip(expected.chunks_mut(37)) {
             naive::gated(x, f, out);
         }
-        for backend in backends() {
-            let mut out = backend.matrix(0, 37);
-            backend.gated(&mut out, &upload(&backend, &x, 74), f);
+        for device in devices() {
+            let mut out = device.matrix(0, 37);
+            device.gated(&mut out, &upload(&device, &x, 74), f);
             assert_same(
-                &values(&backend, &out),
+                &values(&device, &out),
                 &expected,
-                &format!("gated {f:?} on {}", name(&backend)),
+                &format!("gated {f:?} on {}", name(&device)),
             );
         }
     }
@@ -166,10 +166,10 @@ fn log_softmax_and_addition_equal_the_specification() {
             naive::log_softmax(&mut x);
             x
         },
-        |backend, x, weight| {
-            let scaled: Vec<f32> = values(backend, x).iter().map(|v| v * 50.0).collect();
-            let mut x = upload(backend, &scaled, weight.len());
-            backend.log_softmax(&mut x);
+        |device, x, weight| {
+            let scaled: Vec<f32> = values(device, x).iter().map(|v| v * 50.0).collect();
+            let mut x = upload(device, &scaled, weight.len());
+            device.log_softmax(&mut x);
             x
         },
     );
@@ -180,9 +180,9 @@ fn log_softmax_and_addition_equal_the_specification() {
             naive::add(&mut sum, x);
             sum
         },
-        |backend, x, _| {
+        |device, x, _| {
             let mut sum = x.clone();
-            backend.add(&mut sum, x);
+            device.add(&mut sum, x);
             sum
         },
     );
@@ -210,19 +210,19 @@ fn quantization_equals_the_specification_also_for_zeros_ties_and_infinities() {
             ActivationScale::Static(0.25),
             ActivationScale::Static(0.0),
         ] {
-            for backend in backends() {
-                let mut got = backend.quantized(1, columns);
-                backend.quantize(&mut got, &upload(&backend, &rows.concat(), columns), scale);
+            for device in devices() {
+                let mut got = device.quantized(1, columns);
+                device.quantize(&mut got, &upload(&device, &rows.concat(), columns), scale);
                 for (row, x) in rows.iter().enumerate() {
                     let mut codes = vec![0; columns];
                     let ta = naive::quantize_row(x, scale, &mut codes);
                     let (got_codes, got_ta) = got.row(row);
-                    assert_eq!(got_codes, codes, "{} {scale:?} row {row}", name(&backend));
+                    assert_eq!(got_codes, codes, "{} {scale:?} row {row}", name(&device));
                     assert_eq!(
                         got_ta.to_bits(),
                         ta.to_bits(),
                         "{} {scale:?} row {row}",
-                        name(&backend)
+                        name(&device)
                     );
                 }
             }
@@ -283,23 +283,23 @@ fn a_norm_that_quantizes_gives_the_bits_of_the_norm_and_then_the_quantization() 
             naive::rms_norm(x, &weight, eps, &mut rms[range.clone()]);
             naive::layer_norm(x, &weight, &bias, eps, &mut layer[range]);
         }
-        for (scale, backend) in scales
+        for (scale, device) in scales
             .into_iter()
-            .flat_map(|s| backends().into_iter().map(move |b| (s, b)))
+            .flat_map(|s| devices().into_iter().map(move |b| (s, b)))
         {
-            let matrix = |values: &[f32]| upload(&backend, values, columns);
+            let matrix = |values: &[f32]| upload(&device, values, columns);
             let (x, weight, bias) = (matrix(&x), matrix(&weight), matrix(&bias));
-            let (mut h, mut got) = (backend.matrix(0, columns), backend.quantized(rows, columns));
+            let (mut h, mut got) = (device.matrix(0, columns), device.quantized(rows, columns));
             // What an earlier step left in the buffer must not show.
-            backend.quantize(&mut got, &matrix(&vec![1.0; (rows + 1) * columns]), scale);
-            let what = format!("{rows}x{columns} {scale:?} on {}", name(&backend));
-            backend.rms_norm_quantize(&mut got, &mut h, &x, &weight, eps, scale);
+            device.quantize(&mut got, &matrix(&vec![1.0; (rows + 1) * columns]), scale);
+            let what = format!("{rows}x{columns} {scale:?} on {}", name(&device));
+            device.rms_norm_quantize(&mut got, &mut h, &x, &weight, eps, scale);
             assert_quantized(
                 &got,
                 &quantized(&rms, columns, scale),
                 &format!("rms norm {what}"),
             );
-            backend.layer_norm_quantize(&mut got, &mut h, &x, (&weight, &bias), eps, scale);
+            device.layer_norm_quantize(&mut got, &mut h, &x, (&weight, &bias), eps, scale);
             assert_quantized(
                 &got,
                 &quantized(&layer, columns, scale),
@@ -328,10 +328,10 @@ fn rows_are_looked_up_gathered_and_their_maxima_kept() {
         for (id, out) in ids.into_iter().zip(expected.chunks_mut(columns)) {
             naive::embed(&table, id, out);
         }
-        for backend in backends() {
-            let mut x = backend.matrix(0, columns);
-            backend.embed(&mut x, &backend.table(table.clone(), columns).unwrap(), &ids);
-            assert_same(&values(&backend, &x), &expected, &name(&backend));
+        for device in devices() {
+            let mut x = device.matrix(0, columns);
+            device.embed(&mut x, &device.table(table.clone(), columns).unwrap(), &ids);
+            assert_same(&values(&device, &x), &expected, &name(&device));
         }
     }
     let mut gathered = vec![0.0; ids.len() * columns];
@@ -340,13 +340,13 @@ fn rows_are_looked_up_gathered_and_their_maxima_kept() {
     floats
         .chunks(columns)
         .for_each(|row| naive::abs_max(&row[25..675], &mut maxima));
-    for backend in backends() {
-        let x = upload(&backend, &floats, columns);
-        let mut out = backend.matrix(0, columns);
-        backend.gather(&mut out, &x, &ids);
-        assert_same(&values(&backend, &out), &gathered, &name(&backend));
+    for device in devices() {
+        let x = upload(&device, &floats, columns);
+        let mut out = device.matrix(0, columns);
+        device.gather(&mut out, &x, &ids);
+        assert_same(&values(&device, &out), &gathered, &name(&device));
         let mut got = vec![0.5; 650];
-        backend.abs_max(&x, 25..675, &mut got);
-        assert_same(&got, &maxima, &name(&backend));
+        device.abs_max(&x, 25..675, &mut got);
+        assert_same(&got, &maxima, &name(&device));
     }
 }

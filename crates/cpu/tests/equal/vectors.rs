@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dualgrain_format::{GroupSize, QuantizedLinear, QuantizedParts, int4};
 
-use super::cases::{assert_same, backends, name, weights};
+use super::cases::{assert_same, devices, name, weights};
 use super::gemm_int::{naive_w4, run};
 
 /// Tensors of a safetensors file as little-endian bytes with their shape.
@@ -59,7 +59,7 @@ fn vectors_computed_elsewhere_are_reproduced_bit_for_bit() {
         println!("SKIPPED: {} is not there", path.display());
         return;
     };
-    let backends = backends();
+    let devices = devices();
     for case in 0..12 {
         let tensor = |name: &str| tensors[&format!("case{case:02}.{name}")].as_slice();
         let shape: Vec<usize> = tensor("shape")
@@ -89,8 +89,8 @@ fn vectors_computed_elsewhere_are_reproduced_bit_for_bit() {
             assert_same(&d, &f32s(tensor("d")), &format!("case {case}, {who}"));
         };
         check(naive_w4(&layer, &codes, &ta), "naive");
-        for backend in &backends {
-            check(run(backend, weights(&layer), &codes, &ta), &name(backend));
+        for device in &devices {
+            check(run(device, weights(&layer), &codes, &ta), &name(device));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dualgrain_device::Backend;
+use dualgrain_device::Device;
 use serde::Serialize;
 
 use super::perplexity::report;
@@ -47,9 +47,9 @@ pub struct DivergenceReport {
 ///
 /// # Errors
 /// Different vocabularies; otherwise as [`super::perplexity()`].
-pub fn divergence<A: Backend, B: Backend>(
+pub fn divergence<A: Device, D: Device>(
     original: &Arc<Model<A>>,
-    model: &Arc<Model<B>>,
+    model: &Arc<Model<D>>,
     windows: &Windows,
     progress: &mut Progress<'_>,
 ) -> Result<DivergenceReport, EvaluateError> {
@@ -74,13 +74,13 @@ pub fn divergence<A: Backend, B: Backend>(
 }
 
 /// One of the two models with its cache and its part of the logits.
-struct Side<B: Backend> {
-    session: Session<B>,
-    buffer: RowBuffer<B>,
+struct Side<D: Device> {
+    session: Session<D>,
+    buffer: RowBuffer<D>,
 }
 
-impl<B: Backend> Side<B> {
-    fn new(model: &Arc<Model<B>>, context: usize) -> Result<Self, EvaluateError> {
+impl<D: Device> Side<D> {
+    fn new(model: &Arc<Model<D>>, context: usize) -> Result<Self, EvaluateError> {
         Ok(Self {
             session: session(model, 1, context)?,
             buffer: RowBuffer::new(model.clone()),
@@ -88,9 +88,9 @@ impl<B: Backend> Side<B> {
     }
 }
 
-struct Pair<A: Backend, B: Backend> {
+struct Pair<A: Device, D: Device> {
     original: Side<A>,
-    model: Side<B>,
+    model: Side<D>,
     rows: Vec<RowDivergence>,
     sums: Sums,
 }
@@ -111,7 +111,7 @@ struct Sums {
     agreement: Moments,
 }
 
-impl<A: Backend, B: Backend> Pair<A, B> {
+impl<A: Device, B: Device> Pair<A, B> {
     fn add_window(&mut self, idx: usize, window: &[u32]) -> Result<(), EvaluateError> {
         self.original.session.reset(0);
         self.model.session.reset(0);
@@ -140,7 +140,7 @@ impl<A: Backend, B: Backend> Pair<A, B> {
         self.rows.clear();
         self.rows.resize(rows.len(), RowDivergence::default());
         let model = self.model.session.model();
-        model.backend().for_each_chunk(&mut self.rows, 1, |idx, row| {
+        model.device().for_each_chunk(&mut self.rows, 1, |idx, row| {
             let range = idx * vocab_size..(idx + 1) * vocab_size;
             row.fill(compare(&p[range.clone()], &q[range]));
         });

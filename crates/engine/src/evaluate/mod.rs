@@ -14,7 +14,7 @@ mod tasks;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualgrain_device::Backend;
+use dualgrain_device::Device;
 use thiserror::Error;
 
 pub use divergence::{DivergenceReport, divergence};
@@ -247,11 +247,11 @@ fn check_context(context: usize, max_positions: usize) -> Result<(), EvaluateErr
 }
 
 /// A session that holds `num_sequences` of `context` tokens and runs them in bounded steps.
-fn session<B: Backend>(
-    model: &Arc<Model<B>>,
+fn session<D: Device>(
+    model: &Arc<Model<D>>,
     num_sequences: usize,
     context: usize,
-) -> Result<Session<B>, EvaluateError> {
+) -> Result<Session<D>, EvaluateError> {
     check_context(context, model.config().max_positions)?;
     let limits = SessionLimits {
         num_sequences,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dualgrain_device::Backend;
+use dualgrain_device::Device;
 use serde::Serialize;
 
 use super::scoring::{RowBuffer, log_probability};
@@ -32,8 +32,8 @@ pub struct PerplexityReport {
 ///
 /// # Errors
 /// Windows longer than the model's positions, tokens outside its vocabulary, a model that gives NaN.
-pub fn perplexity<B: Backend>(
-    model: &Arc<Model<B>>,
+pub fn perplexity<D: Device>(
+    model: &Arc<Model<D>>,
     windows: &Windows,
     progress: &mut Progress<'_>,
 ) -> Result<PerplexityReport, EvaluateError> {
@@ -60,9 +60,9 @@ pub(super) fn report(nll: &Moments, windows: &Windows) -> PerplexityReport {
     }
 }
 
-fn add_window<B: Backend>(
-    session: &mut Session<B>,
-    buffer: &mut RowBuffer<B>,
+fn add_window<D: Device>(
+    session: &mut Session<D>,
+    buffer: &mut RowBuffer<D>,
     (idx, window): (usize, &[u32]),
     nll: &mut Moments,
 ) -> Result<(), EvaluateError> {

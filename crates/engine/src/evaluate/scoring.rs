@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dualgrain_device::Backend;
+use dualgrain_device::Device;
 
 use super::EvaluateError;
 use crate::{EngineError, Model, Session, SessionError};
@@ -13,13 +13,13 @@ const ROWS: usize = 128;
 const ELEMENTS: usize = 1 << 22;
 
 /// A host buffer for log-probabilities [rows, vocab] of a model.
-pub(super) struct RowBuffer<B: Backend> {
-    model: Arc<Model<B>>,
+pub(super) struct RowBuffer<D: Device> {
+    model: Arc<Model<D>>,
     values: Vec<f32>,
 }
 
-impl<B: Backend> RowBuffer<B> {
-    pub fn new(model: Arc<Model<B>>) -> Self {
+impl<D: Device> RowBuffer<D> {
+    pub fn new(model: Arc<Model<D>>) -> Self {
         Self {
             model,
             values: Vec::new(),
@@ -36,13 +36,13 @@ impl<B: Backend> RowBuffer<B> {
     }
 
     /// Log-probabilities [rows.len(), vocab] of rows of the session's last step.
-    pub fn fill(&mut self, session: &mut Session<B>, rows: &[u32]) -> Result<&[f32], EvaluateError> {
+    pub fn fill(&mut self, session: &mut Session<D>, rows: &[u32]) -> Result<&[f32], EvaluateError> {
         let logits = session.logits(rows)?;
-        let backend = self.model.backend();
-        backend.log_softmax(logits);
+        let device = self.model.device();
+        device.log_softmax(logits);
         self.values
             .resize(rows.len() * self.model.config().vocab_size, 0.0);
-        backend.download(logits, 0..rows.len(), &mut self.values);
+        device.download(logits, 0..rows.len(), &mut self.values);
         Ok(&self.values)
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use dualgrain_device::Backend;
+use dualgrain_device::Device;
 use serde::Serialize;
 
 use super::options::{Run, encode_task, pack};
@@ -81,8 +81,8 @@ const NUM_SEQUENCES_MAX: usize = 16;
 /// # Errors
 /// A context beyond the model's positions, a continuation that does not fit the context, a model that fails or gives
 /// NaN.
-pub fn score_task<B: Backend>(
-    model: &Arc<Model<B>>,
+pub fn score_task<D: Device>(
+    model: &Arc<Model<D>>,
     tokenizer: &Tokenizer,
     task: &Task,
     context: usize,
@@ -106,9 +106,9 @@ pub fn score_task<B: Backend>(
     Ok((report(task, &scores), scores))
 }
 
-struct Scorer<'a, B: Backend> {
-    session: Session<B>,
-    buffer: RowBuffer<B>,
+struct Scorer<'a, D: Device> {
+    session: Session<D>,
+    buffer: RowBuffer<D>,
     path: &'a Path,
 }
 
@@ -121,7 +121,7 @@ struct Part {
     positions: Range<usize>,
 }
 
-impl<B: Backend> Scorer<'_, B> {
+impl<D: Device> Scorer<'_, D> {
     /// Runs a group, one sequence each, and adds its continuations to their options.
     fn score(
         &mut self,

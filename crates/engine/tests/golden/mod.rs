@@ -8,8 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualgrain_cpu::CpuBackend;
-use dualgrain_device::Backend;
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::Device;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig, Session, SessionLimits, Weights};
 use dualgrain_format::checkpoint::{FolderWriter, TensorSpec, TensorTable};
 
@@ -64,13 +64,13 @@ pub fn read_config(path: &Path) -> ModelConfig {
     ModelConfig::from_json(&fs::read_to_string(path).unwrap()).unwrap()
 }
 
-pub fn load(dir: &Path, config: ModelConfig) -> Arc<Model<CpuBackend>> {
-    let backend = Arc::new(CpuBackend::new(2).unwrap());
+pub fn load(dir: &Path, config: ModelConfig) -> Arc<Model<CpuDevice>> {
+    let device = Arc::new(CpuDevice::new(2).unwrap());
     let weights = Weights::open(dir).unwrap();
-    Arc::new(Model::build(backend, config, &weights, &LoadOptions::default()).unwrap())
+    Arc::new(Model::build(device, config, &weights, &LoadOptions::default()).unwrap())
 }
 
-pub fn session(model: &Arc<Model<CpuBackend>>, num_sequences: usize) -> Session<CpuBackend> {
+pub fn session(model: &Arc<Model<CpuDevice>>, num_sequences: usize) -> Session<CpuDevice> {
     let limits = SessionLimits {
         num_sequences,
         context_tokens: model.config().max_positions.min(160),
@@ -80,21 +80,21 @@ pub fn session(model: &Arc<Model<CpuBackend>>, num_sequences: usize) -> Session<
 }
 
 /// Logits [rows, vocab] of the session's last step.
-pub fn logits(session: &mut Session<CpuBackend>, rows: &[u32]) -> Vec<f32> {
+pub fn logits(session: &mut Session<CpuDevice>, rows: &[u32]) -> Vec<f32> {
     let model = Arc::clone(session.model());
     let mut out = vec![0.0; rows.len() * model.config().vocab_size];
     let matrix = session.logits(rows).unwrap();
-    model.backend().download(matrix, 0..rows.len(), &mut out);
+    model.device().download(matrix, 0..rows.len(), &mut out);
     out
 }
 
 /// Logits of all of `ids`, run as one step.
-pub fn prefill(model: &Arc<Model<CpuBackend>>, ids: &[u32]) -> Vec<f32> {
+pub fn prefill(model: &Arc<Model<CpuDevice>>, ids: &[u32]) -> Vec<f32> {
     in_steps(model, ids, ids.len())
 }
 
 /// Logits of all of `ids`, run in steps of `step_tokens`.
-pub fn in_steps(model: &Arc<Model<CpuBackend>>, ids: &[u32], step_tokens: usize) -> Vec<f32> {
+pub fn in_steps(model: &Arc<Model<CpuDevice>>, ids: &[u32], step_tokens: usize) -> Vec<f32> {
     let mut session = session(model, 1);
     let steps = ids.chunks(step_tokens).map(|chunk| {
         session.run(&[(0, chunk)]).unwrap();
@@ -104,7 +104,7 @@ pub fn in_steps(model: &Arc<Model<CpuBackend>>, ids: &[u32], step_tokens: usize)
 }
 
 /// The argmax continuation of `prompt`.
-pub fn greedy(model: &Arc<Model<CpuBackend>>, prompt: &[u32], num_tokens: usize) -> Vec<u32> {
+pub fn greedy(model: &Arc<Model<CpuDevice>>, prompt: &[u32], num_tokens: usize) -> Vec<u32> {
     let mut session = session(model, 1);
     let mut row = session.prefill(0, prompt).unwrap();
     let mut tokens = Vec::new();

@@ -1,7 +1,7 @@
 //! A sweep on the CPU: every instruction set of the machine, every number of threads.
 
-use dualgrain_cpu::{CpuBackend, Isa, available, last_level_cache_bytes};
-use dualgrain_device::Backend;
+use dualgrain_cpu::{CpuDevice, Isa, available, last_level_cache_bytes};
+use dualgrain_device::Device;
 use dualgrain_format::GroupSize;
 
 use super::cpu_bench::{CpuOp, CpuOperands};
@@ -69,7 +69,7 @@ pub fn profile_cpu(
     let manifest = manifest(name, max_threads, options, rapl.is_some())?;
     let bench = CpuBench {
         free_bytes: meminfo_bytes("MemAvailable:").unwrap_or(USUAL_BYTES),
-        backends: backends(max_threads)?,
+        devices: devices(max_threads)?,
         rapl,
         sweep: Sweep::open(options, watch, &manifest)?,
     };
@@ -89,11 +89,11 @@ fn kernel(op: CpuOp, isa: Isa) -> String {
     format!("{}_{}", op.name(), isa.name())
 }
 
-fn backends(max_threads: usize) -> Result<Vec<CpuBackend>, PerfError> {
+fn devices(max_threads: usize) -> Result<Vec<CpuDevice>, PerfError> {
     let mut all = Vec::new();
     for isa in available() {
         for threads in 1..=max_threads.max(1) {
-            all.push(CpuBackend::with_isa(threads, isa)?);
+            all.push(CpuDevice::with_isa(threads, isa)?);
         }
     }
     Ok(all)
@@ -102,7 +102,7 @@ fn backends(max_threads: usize) -> Result<Vec<CpuBackend>, PerfError> {
 struct CpuBench<'a> {
     /// Memory that operands may take.
     free_bytes: usize,
-    backends: Vec<CpuBackend>,
+    devices: Vec<CpuDevice>,
     rapl: Option<Rapl>,
     sweep: Sweep<'a>,
 }
@@ -139,20 +139,20 @@ impl CpuBench<'_> {
         Ok(())
     }
 
-    /// The backend of the same instruction set that has the most threads: it packs fastest.
-    fn fellow<'b>(&'b self, backend: &'b CpuBackend) -> &'b CpuBackend {
-        let mut alike = self.backends.iter().filter(|other| other.isa() == backend.isa());
-        alike.next_back().unwrap_or(backend)
+    /// The device of the same instruction set that has the most threads: it packs fastest.
+    fn fellow<'b>(&'b self, device: &'b CpuDevice) -> &'b CpuDevice {
+        let mut alike = self.devices.iter().filter(|other| other.isa() == device.isa());
+        alike.next_back().unwrap_or(device)
     }
 
     /// All instruction sets and threads on one type of a shape.
     fn products(&mut self, task: &Task, op: CpuOp) -> Result<(), PerfError> {
         let mut rows = Vec::new();
-        for backend in &self.backends {
-            let row = cpu_row(task, op, backend);
-            let is_wanted = is_sensible(op, backend, &row) && self.sweep.wants(&row.kernel);
+        for device in &self.devices {
+            let row = cpu_row(task, op, device);
+            let is_wanted = is_sensible(op, device, &row) && self.sweep.wants(&row.kernel);
             if is_wanted && self.sweep.lacks(&row, |_| false) {
-                rows.push((backend.clone(), row));
+                rows.push((device.clone(), row));
             }
         }
         if rows.is_empty() || !self.sweep.begins() {
@@ -172,20 +172,20 @@ impl CpuBench<'_> {
         };
         let operands = CpuOperands::new(op, task.shape, group_size)?;
         let mut packed: Option<(Isa, Vec<_>)> = None;
-        for (backend, mut row) in rows {
+        for (device, mut row) in rows {
             if !self.sweep.begins() {
                 break;
             }
             // Integer weights are packed alike for all instruction sets.
-            let fits = |(isa, _): &(Isa, Vec<_>)| op.is_integer() || *isa == backend.isa();
+            let fits = |(isa, _): &(Isa, Vec<_>)| op.is_integer() || *isa == device.isa();
             let (isa, linears) = match packed.take().filter(fits) {
                 Some(packed) => packed,
-                None => (backend.isa(), operands.pack_copies(self.fellow(&backend))?),
+                None => (device.isa(), operands.pack_copies(self.fellow(&device))?),
             };
-            let (a, x) = operands.upload(&backend);
-            if operands.is_right(&backend, &linears[0], (&a, &x)) {
+            let (a, x) = operands.upload(&device);
+            if operands.is_right(&device, &linears[0], (&a, &x)) {
                 row.verified = operands.verified_by();
-                operands.measure(&mut row, &backend, &linears, (&a, &x), self.rapl.as_ref());
+                operands.measure(&mut row, &device, &linears, (&a, &x), self.rapl.as_ref());
             } else {
                 row.mark = Some(Mark::Wrong);
             }
@@ -197,19 +197,19 @@ impl CpuBench<'_> {
 }
 
 /// Float kernels are the same code with and without integer instructions, and the portable ones are slow.
-fn is_sensible(op: CpuOp, backend: &CpuBackend, row: &Row) -> bool {
-    match backend.isa() {
+fn is_sensible(op: CpuOp, device: &CpuDevice, row: &Row) -> bool {
+    match device.isa() {
         Isa::Naive => row.ops() <= MOST_NAIVE_OPS,
         Isa::AvxVnni | Isa::Amx => op.is_integer(),
         Isa::Avx2 | Isa::Avx512Vnni => op.is_integer() || row.ops() <= MOST_FLOAT_OPS,
     }
 }
 
-fn cpu_row(task: &Task, op: CpuOp, backend: &CpuBackend) -> Row {
-    let mut row = blank_row(&kernel(op, backend.isa()), task.shape);
+fn cpu_row(task: &Task, op: CpuOp, device: &CpuDevice) -> Row {
+    let mut row = blank_row(&kernel(op, device.isa()), task.shape);
     row.group_size = if op == CpuOp::W4a8 { task.group_size } else { 0 };
     row.output = "f32".to_owned();
-    row.threads = backend.num_threads();
+    row.threads = device.num_threads();
     row.ctas = row.threads;
     row
 }
@@ -221,9 +221,9 @@ fn manifest(
     has_energy: bool,
 ) -> Result<Manifest, PerfError> {
     let isa = available().into_iter().next_back().unwrap_or(Isa::Naive);
-    let backend = CpuBackend::with_isa(max_threads, isa)?;
-    let peak = backend.measure_peak()?;
-    let float_ops_per_s = float_ceiling(&backend)?;
+    let device = CpuDevice::with_isa(max_threads, isa)?;
+    let peak = device.measure_peak()?;
+    let float_ops_per_s = float_ceiling(&device)?;
     let instruction_sets: Vec<&str> = available().into_iter().map(Isa::name).collect();
     let machine = Machine {
         name: name.to_owned(),
@@ -240,7 +240,7 @@ fn manifest(
         float_ops_per_s,
         idle_power_w: None,
         power_limit_w: None,
-        small_ops: Some(cpu_small_ops::measure(&backend)?),
+        small_ops: Some(cpu_small_ops::measure(&device)?),
     };
     let energy = match has_energy {
         true => "energy of all packages by RAPL over 0.3 s",
@@ -263,13 +263,13 @@ fn manifest(
     })
 }
 
-fn float_ceiling(backend: &CpuBackend) -> Result<f64, PerfError> {
+fn float_ceiling(device: &CpuDevice) -> Result<f64, PerfError> {
     let side = CEILING_SIDE;
     let operands = CpuOperands::new(CpuOp::F32, (side, side, side), GroupSize::Along(128))?;
-    let linears = [operands.pack(backend)?];
-    let (a, x) = operands.upload(backend);
+    let linears = [operands.pack(device)?];
+    let (a, x) = operands.upload(device);
     let mut row = blank_row("", (side, side, side));
-    operands.measure(&mut row, backend, &linears, (&a, &x), None);
+    operands.measure(&mut row, device, &linears, (&a, &x), None);
     Ok(row
         .time_q1_s
         .map_or(0.0, |time_s| ops((side, side, side)) / time_s))

@@ -3,8 +3,8 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use dualgrain_cpu::{CpuBackend, Linear, Matrix, Quantized};
-use dualgrain_device::{Backend, Operand, naive};
+use dualgrain_cpu::{CpuDevice, Linear, Matrix, Quantized};
+use dualgrain_device::{Device, Operand, naive};
 use dualgrain_format::{
     FloatLinear, FloatValues, GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts,
 };
@@ -61,9 +61,9 @@ impl CpuOp {
         let element = if self.is_integer() { 1.0 } else { 4.0 };
         // Drawn, in a layer, a copy of that, packed twice; small ones are packed oftener.
         let weights = 5.0 * element * n * k + ROTATION_BYTES as f64;
-        // Codes and floats, here and on the backend.
+        // Codes and floats, here and on the device.
         let tokens = 2.0 * (1.0 + 4.0) * m * k;
-        // On the backend, read back, sums, those of the plain loop.
+        // On the device, read back, sums, those of the plain loop.
         let outputs = 4.0 * 4.0 * m * n;
         weights + tokens + outputs
     }
@@ -228,43 +228,43 @@ impl CpuOperands {
         }
     }
 
-    /// The weights as a backend reads them.
-    pub fn pack(&self, backend: &CpuBackend) -> Result<Linear, PerfError> {
-        Ok(backend.pack(self.weights.clone())?)
+    /// The weights as a device reads them.
+    pub fn pack(&self, device: &CpuDevice) -> Result<Linear, PerfError> {
+        Ok(device.pack(self.weights.clone())?)
     }
 
     /// As many of them as caches do not hold.
-    pub fn pack_copies(&self, backend: &CpuBackend) -> Result<Vec<Linear>, PerfError> {
-        let first = self.pack(backend)?;
-        let size_bytes = backend.linear_bytes(&first).max(1);
+    pub fn pack_copies(&self, device: &CpuDevice) -> Result<Vec<Linear>, PerfError> {
+        let first = self.pack(device)?;
+        let size_bytes = device.linear_bytes(&first).max(1);
         let copies = ROTATION_BYTES.div_ceil(size_bytes).clamp(2, MOST_COPIES);
-        let more = (1..copies).map(|_| self.pack(backend));
+        let more = (1..copies).map(|_| self.pack(device));
         std::iter::once(Ok(first)).chain(more).collect()
     }
 
-    /// Activations on a backend.
-    pub fn upload(&self, backend: &CpuBackend) -> (Quantized, Matrix) {
+    /// Activations on a device.
+    pub fn upload(&self, device: &CpuDevice) -> (Quantized, Matrix) {
         let (m, _, k) = self.shape;
-        let (mut a, mut x) = (backend.quantized(m, k), backend.matrix(m, k));
+        let (mut a, mut x) = (device.quantized(m, k), device.matrix(m, k));
         if self.op.is_integer() {
-            backend.upload_int8(&mut a, &self.codes, &self.scales);
+            device.upload_int8(&mut a, &self.codes, &self.scales);
         } else {
-            backend.upload(&mut x, &self.a);
+            device.upload(&mut x, &self.a);
         }
         (a, x)
     }
 
-    /// Whether a backend multiplies them rightly: integer sums by Freivalds' check modulo 2^32 and outputs bit by bit from
+    /// Whether a device multiplies them rightly: integer sums by Freivalds' check modulo 2^32 and outputs bit by bit from
     /// those, floats by signs in double precision; small products against the specification.
-    pub fn is_right(&self, backend: &CpuBackend, linear: &Linear, (a, x): (&Quantized, &Matrix)) -> bool {
+    pub fn is_right(&self, device: &CpuDevice, linear: &Linear, (a, x): (&Quantized, &Matrix)) -> bool {
         let (m, n, _) = self.shape;
-        let mut out = backend.matrix(m, n);
+        let mut out = device.matrix(m, n);
         let mut d = vec![f32::NAN; m * n];
         match &self.drawn {
             Drawn::Integer { w8, s1 } => {
-                backend.gemm(&mut out, Operand::Int8(a), linear);
-                backend.download(&out, 0..m, &mut d);
-                let sums = backend.gemm_acc(a, linear);
+                device.gemm(&mut out, Operand::Int8(a), linear);
+                device.download(&out, 0..m, &mut d);
+                let sums = device.gemm_acc(a, linear);
                 let outputs_follow = d.iter().zip(&sums).enumerate().all(|(place, (d, &sum))| {
                     let expected = naive::epilogue(sum, self.scales[place / n], s1[place % n], None);
                     d.to_bits() == expected.to_bits()
@@ -274,8 +274,8 @@ impl CpuOperands {
                     && self.naive_sums.as_ref().is_none_or(|naive| *naive == sums)
             }
             Drawn::Float(layer) => {
-                backend.gemm(&mut out, Operand::Float(x), linear);
-                backend.download(&out, 0..m, &mut d);
+                device.gemm(&mut out, Operand::Float(x), linear);
+                device.download(&out, 0..m, &mut d);
                 self.floats_are_right(layer, &d) && self.naive_floats.as_ref().is_none_or(|naive| *naive == d)
             }
         }
@@ -326,13 +326,13 @@ impl CpuOperands {
     pub fn measure(
         &self,
         row: &mut Row,
-        backend: &CpuBackend,
+        device: &CpuDevice,
         linears: &[Linear],
         (a, x): (&Quantized, &Matrix),
         rapl: Option<&Rapl>,
     ) {
         let (m, n, _) = self.shape;
-        let mut out = backend.matrix(m, n);
+        let mut out = device.matrix(m, n);
         let mut turn = 0;
         let mut run = |count: usize| {
             let start = Instant::now();
@@ -342,7 +342,7 @@ impl CpuOperands {
                     true => Operand::Int8(a),
                     false => Operand::Float(x),
                 };
-                backend.gemm(&mut out, operand, &linears[turn]);
+                device.gemm(&mut out, operand, &linears[turn]);
                 black_box(&out);
             }
             start.elapsed().as_secs_f64() / count as f64
@@ -380,21 +380,21 @@ mod tests {
     use super::*;
     use dualgrain_cpu::{Isa, available};
 
-    fn fastest() -> CpuBackend {
+    fn fastest() -> CpuDevice {
         let isa = available().into_iter().next_back().unwrap_or(Isa::Naive);
-        CpuBackend::with_isa(2, isa).unwrap()
+        CpuDevice::with_isa(2, isa).unwrap()
     }
 
     #[test]
     fn right_products_pass_and_a_product_of_other_weights_does_not() {
-        let backend = fastest();
+        let device = fastest();
         for op in CpuOp::ALL {
             // Small and not: one passes the specification as well.
             for shape in [(5, 70, 257), (130, 400, 513)] {
                 let operands = CpuOperands::new(op, shape, GroupSize::Along(128)).unwrap();
-                let (a, x) = operands.upload(&backend);
-                let linear = operands.pack(&backend).unwrap();
-                assert!(operands.is_right(&backend, &linear, (&a, &x)), "{op:?} {shape:?}");
+                let (a, x) = operands.upload(&device);
+                let linear = operands.pack(&device).unwrap();
+                assert!(operands.is_right(&device, &linear, (&a, &x)), "{op:?} {shape:?}");
                 let mut other = CpuOperands::new(op, shape, GroupSize::Along(128)).unwrap();
                 let (_, n, k) = shape;
                 // One weight of the last row is another one.
@@ -407,7 +407,7 @@ mod tests {
                     }
                 }
                 other.multiply_naively();
-                assert!(!other.is_right(&backend, &linear, (&a, &x)), "{op:?} {shape:?}");
+                assert!(!other.is_right(&device, &linear, (&a, &x)), "{op:?} {shape:?}");
             }
         }
     }

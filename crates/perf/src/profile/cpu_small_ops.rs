@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use dualgrain_cpu::{CpuBackend, Matrix, Quantized};
+use dualgrain_cpu::{CpuDevice, Matrix, Quantized};
 use dualgrain_device::{
-    ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, PAGE_TOKENS, Step,
+    ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS, Step,
 };
 
 use super::cpu_bench::floats;
@@ -30,20 +30,20 @@ const CONTEXT: usize = 1_024;
 /// Repetitions, each through all layers.
 const REPEATS: usize = 5;
 
-/// Measures with all threads of `backend`.
+/// Measures with all threads of `device`.
 ///
 /// # Errors
 /// Memory that cannot be had.
-pub(super) fn measure(backend: &CpuBackend) -> Result<SmallOpRates, PerfError> {
+pub(super) fn measure(device: &CpuDevice) -> Result<SmallOpRates, PerfError> {
     let prompt_bytes = PROMPT as f64 * SIZES.small_op_bytes(4.0, 1.0);
     let prompt_pairs = (PROMPT * (PROMPT + 1)) as f64 / 2.0;
     let decode_pairs = (SEQUENCES * CONTEXT) as f64;
-    let mut attention = Attention::new(backend)?;
+    let mut attention = Attention::new(device)?;
     Ok(SmallOpRates {
         prompt_attention_ops_per_s: SIZES.attention_ops(prompt_pairs) / attention.prompt_s(),
         decode_attention_ops_per_s: SIZES.attention_ops(decode_pairs) / attention.decode_s(),
-        bytes_per_s: prompt_bytes / RowOps::new(backend, PROMPT).block_s(),
-        start_s: RowOps::new(backend, 1).block_s() / SMALL_OPS as f64,
+        bytes_per_s: prompt_bytes / RowOps::new(device, PROMPT).block_s(),
+        start_s: RowOps::new(device, 1).block_s() / SMALL_OPS as f64,
     })
 }
 
@@ -60,7 +60,7 @@ fn layer_s(mut pass: impl FnMut()) -> f64 {
 
 /// Everything but attention.
 struct RowOps<'a> {
-    backend: &'a CpuBackend,
+    device: &'a CpuDevice,
     x: Matrix,
     h: Matrix,
     y: Matrix,
@@ -73,17 +73,17 @@ struct RowOps<'a> {
 }
 
 impl<'a> RowOps<'a> {
-    fn new(backend: &'a CpuBackend, tokens: usize) -> Self {
+    fn new(device: &'a CpuDevice, tokens: usize) -> Self {
         let BlockSizes {
             hidden, q, kv, ffn, ..
         } = SIZES;
         let filled = |rows: usize, columns: usize| {
-            let mut matrix = backend.matrix(rows, columns);
-            backend.upload(&mut matrix, &floats(rows * columns, 17));
+            let mut matrix = device.matrix(rows, columns);
+            device.upload(&mut matrix, &floats(rows * columns, 17));
             matrix
         };
         Self {
-            backend,
+            device,
             x: filled(tokens, hidden),
             h: filled(tokens, hidden),
             y: filled(tokens, hidden),
@@ -91,8 +91,8 @@ impl<'a> RowOps<'a> {
             f: filled(tokens, ffn),
             norm: filled(1, hidden),
             angles: filled(tokens, HEAD_DIM),
-            h8: backend.quantized(tokens, hidden),
-            f8: backend.quantized(tokens, ffn),
+            h8: device.quantized(tokens, hidden),
+            f8: device.quantized(tokens, ffn),
         }
     }
 
@@ -102,28 +102,28 @@ impl<'a> RowOps<'a> {
 
     /// What a block runs; the gate and the sums with the stream are parts of the products before them.
     fn block(&mut self) {
-        let backend = self.backend;
+        let device = self.device;
         for _ in 0..2 {
             let scale = ActivationScale::PerToken;
-            backend.rms_norm_quantize(&mut self.h8, &mut self.h, &self.x, &self.norm, 1e-5, scale);
+            device.rms_norm_quantize(&mut self.h8, &mut self.h, &self.x, &self.norm, 1e-5, scale);
         }
-        backend.rope(&mut self.qkv, 0..SIZES.q + SIZES.kv, HEAD_DIM, &self.angles);
+        device.rope(&mut self.qkv, 0..SIZES.q + SIZES.kv, HEAD_DIM, &self.angles);
         // The output of attention is as wide as what a norm puts out.
-        backend.quantize(&mut self.h8, &self.y, ActivationScale::PerToken);
-        backend.quantize(&mut self.f8, &self.f, ActivationScale::PerToken);
+        device.quantize(&mut self.h8, &self.y, ActivationScale::PerToken);
+        device.quantize(&mut self.f8, &self.f, ActivationScale::PerToken);
     }
 }
 
 /// Attention over an INT8 cache, with the writes to it.
 struct Attention<'a> {
-    backend: &'a CpuBackend,
-    cache: <CpuBackend as Backend>::Cache,
+    device: &'a CpuDevice,
+    cache: <CpuDevice as Device>::Cache,
     page_tables: Vec<Vec<u32>>,
     params: AttentionParams,
 }
 
 impl<'a> Attention<'a> {
-    fn new(backend: &'a CpuBackend) -> Result<Self, PerfError> {
+    fn new(device: &'a CpuDevice) -> Result<Self, PerfError> {
         let pages = CONTEXT / PAGE_TOKENS;
         let shape = CacheShape {
             num_layers: NUM_LAYERS,
@@ -133,8 +133,8 @@ impl<'a> Attention<'a> {
         };
         let table = |sequence: usize| (sequence * pages..(sequence + 1) * pages).map(|page| page as u32);
         Ok(Self {
-            backend,
-            cache: backend.cache(shape, &CacheFormat::Int8)?,
+            device,
+            cache: device.cache(shape, &CacheFormat::Int8)?,
             page_tables: (0..SEQUENCES).map(|sequence| table(sequence).collect()).collect(),
             params: AttentionParams {
                 num_heads: SIZES.q / HEAD_DIM,
@@ -156,19 +156,19 @@ impl<'a> Attention<'a> {
     }
 
     fn step_s(&mut self, positions: &[u32], sequences: &[u32]) -> f64 {
-        let (backend, BlockSizes { q, kv, .. }) = (self.backend, SIZES);
+        let (device, BlockSizes { q, kv, .. }) = (self.device, SIZES);
         let step = Step {
             positions,
             sequences,
             page_tables: &self.page_tables,
         };
-        let mut x = backend.matrix(positions.len(), q + 2 * kv);
-        backend.upload(&mut x, &floats(positions.len() * (q + 2 * kv), 19));
-        let mut out = backend.matrix(positions.len(), q);
+        let mut x = device.matrix(positions.len(), q + 2 * kv);
+        device.upload(&mut x, &floats(positions.len() * (q + 2 * kv), 19));
+        let mut out = device.matrix(positions.len(), q);
         layer_s(|| {
             for layer in 0..NUM_LAYERS {
-                backend.cache_write(&mut self.cache, layer, &x, q..q + kv, q + kv..q + 2 * kv, &step);
-                backend.attention(&mut out, &x, 0..q, &self.cache, layer, &self.params, &step);
+                device.cache_write(&mut self.cache, layer, &x, q..q + kv, q + kv..q + 2 * kv, &step);
+                device.attention(&mut out, &x, 0..q, &self.cache, layer, &self.params, &step);
             }
         })
     }
@@ -182,8 +182,8 @@ mod tests {
     #[test]
     fn every_rate_is_measured() {
         let isa = available().into_iter().next_back().unwrap_or(Isa::Naive);
-        let backend = CpuBackend::with_isa(1, isa).unwrap();
-        let rates = measure(&backend).unwrap();
+        let device = CpuDevice::with_isa(1, isa).unwrap();
+        let rates = measure(&device).unwrap();
         let all = [
             rates.prompt_attention_ops_per_s,
             rates.decode_attention_ops_per_s,

@@ -27,7 +27,7 @@ type Sums = Line<[i32; ROWS * COLUMNS]>;
 pub fn block(a: &Activations, rows: Range<usize>, panels: Panels<'_>, d: &mut [f32]) {
     let mut bytes = Line([0u8; PANELS * PANEL_BYTES]);
     let mut sums = [Line([0; ROWS * COLUMNS]); 2];
-    // SAFETY: the backend has AMX; the registers are released below.
+    // SAFETY: the device has AMX; the registers are released below.
     unsafe { configure() };
     for groups in group_blocks(panels.groups) {
         for (panel, bytes) in bytes.0.chunks_exact_mut(PANEL_BYTES).enumerate() {

@@ -22,7 +22,7 @@ pub fn block(a: &Activations, rows: Range<usize>, panels: Panels<'_>, d: &mut [f
             let place = (tokens.start - rows.start) * COLUMNS + panel * PANEL;
             let d = d[place..][..(tokens.len() - 1) * COLUMNS + PANEL].as_mut_ptr();
             let tile = tile(a, &tokens, panels.from(panel), 0..panels.groups, d);
-            // SAFETY: the backend has the instruction set; the tile holds these tokens and a panel.
+            // SAFETY: the device has the instruction set; the tile holds these tokens and a panel.
             unsafe {
                 match tokens.len() {
                     1 => dot::<1, 2>(&tile, 0),

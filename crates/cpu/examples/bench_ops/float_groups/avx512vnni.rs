@@ -25,7 +25,7 @@ pub fn widened(a: &Activations, rows: Range<usize>, panels: Panels<'_>, d: &mut 
         for groups in group_blocks(panels.groups) {
             let pair = panels.from(first_panel);
             for (panel, bytes) in bytes.0.chunks_exact_mut(PANEL_BYTES).enumerate() {
-                // SAFETY: the backend has the instruction set.
+                // SAFETY: the device has the instruction set.
                 unsafe { widen(pair.from(panel), groups.clone(), 128, bytes) };
             }
             for tokens in a.tiles(rows.clone()) {
@@ -154,7 +154,7 @@ pub fn nibbles(a: &Activations, rows: Range<usize>, panels: Panels<'_>, d: &mut 
     for tokens in a.tiles(rows.clone()) {
         let d = d[(tokens.start - rows.start) * COLUMNS..][..COLUMNS].as_mut_ptr();
         let tile = tile(a, &tokens, panels, 0..panels.groups, d);
-        // SAFETY: the backend has the instruction set; the tile holds one token and four panels.
+        // SAFETY: the device has the instruction set; the tile holds one token and four panels.
         unsafe { one_token(&tile) };
     }
 }

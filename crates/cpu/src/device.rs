@@ -1,4 +1,4 @@
-//! `Backend` for the CPU: shapes are checked and rows handed to the pool here, the work is in the other files.
+//! `Device` for the CPU: shapes are checked and rows handed to the pool here, the work is in the other files.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +18,8 @@ use super::share::{Shared, for_each_chunk};
 use super::tensor::{Matrix, Quantized, QuantizedParts, Table};
 use super::{elementwise, gram, norm, norm_quantize, quadratic, quantize, rope, softmax};
 use dualgrain_device::{
-    Activation, ActivationScale, AttentionParams, Backend, CacheFormat, CacheShape, Columns, Gram,
-    KernelError, Operand, SLICE_ROWS, Step,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
+    Gram, Operand, SLICE_ROWS, Step,
 };
 
 /// Elements of a row operation that are worth a chunk of their own (a few microseconds).
@@ -27,7 +27,7 @@ const CHUNK_ELEMENTS: usize = 16 * 1024;
 
 /// The CPU as a device. Cloning shares the threads.
 #[derive(Clone)]
-pub struct CpuBackend {
+pub struct CpuDevice {
     isa: Isa,
     pool: Arc<Pool>,
     /// What the product after the next one reads.
@@ -46,7 +46,7 @@ enum Packed {
 
 impl Packed {
     /// Room for a layer `[n,k]` in the scheme of `slice`.
-    fn empty_for(shape: (usize, usize), slice: &LinearWeights) -> Result<Self, KernelError> {
+    fn empty_for(shape: (usize, usize), slice: &LinearWeights) -> Result<Self, DeviceError> {
         Ok(match slice {
             LinearWeights::Float(linear) => Self::Float(PackedFloat::empty_for(shape, linear)?),
             LinearWeights::W8(_) => Self::Int(PackedInt::empty_w8(shape)?),
@@ -55,8 +55,8 @@ impl Packed {
     }
 
     /// Packs rows from `first` on, the first of a panel.
-    fn put(&mut self, backend: &CpuBackend, first: usize, slice: &LinearWeights) {
-        let (isa, pool) = (backend.isa, &*backend.pool);
+    fn put(&mut self, device: &CpuDevice, first: usize, slice: &LinearWeights) {
+        let (isa, pool) = (device.isa, &*device.pool);
         match (self, slice) {
             (Self::Float(packed), LinearWeights::Float(linear)) => packed.put(isa, pool, first, linear),
             (Self::Int(packed), LinearWeights::W8(linear)) => packed.put_w8(pool, first, linear),
@@ -66,21 +66,21 @@ impl Packed {
     }
 }
 
-impl CpuBackend {
+impl CpuDevice {
     /// The fastest instruction set of this machine (or the one `DUALGRAIN_BACKEND` names) on `num_threads` threads;
     /// 0 means all cores.
     ///
     /// # Errors
-    /// [`KernelError::InstructionSet`] when `DUALGRAIN_BACKEND` names one that is unknown or not here.
-    pub fn new(num_threads: usize) -> Result<Self, KernelError> {
+    /// [`DeviceError::InstructionSet`] when `DUALGRAIN_BACKEND` names one that is unknown or not here.
+    pub fn new(num_threads: usize) -> Result<Self, DeviceError> {
         Self::with_isa(num_threads, Isa::chosen()?)
     }
 
     /// As [`Self::new`], with a given instruction set.
     ///
     /// # Errors
-    /// [`KernelError::InstructionSet`] when this machine does not have it.
-    pub fn with_isa(num_threads: usize, isa: Isa) -> Result<Self, KernelError> {
+    /// [`DeviceError::InstructionSet`] when this machine does not have it.
+    pub fn with_isa(num_threads: usize, isa: Isa) -> Result<Self, DeviceError> {
         if !isa.is_available() {
             return Err(not_available(isa.name()));
         }
@@ -224,7 +224,7 @@ fn one_row<'a>(what: &str, x: &'a Matrix, columns: usize) -> &'a [f32] {
     x.row(0)
 }
 
-impl Backend for CpuBackend {
+impl Device for CpuDevice {
     type Matrix = Matrix;
     type Quantized = Quantized;
     type Linear = Linear;
@@ -239,7 +239,7 @@ impl Backend for CpuBackend {
         Quantized::new(self.isa, capacity, columns)
     }
 
-    fn pack_slices<E: From<KernelError>>(
+    fn pack_slices<E: From<DeviceError>>(
         &self,
         shape: (usize, usize),
         slices: impl Iterator<Item = Result<LinearWeights, E>>,
@@ -262,7 +262,7 @@ impl Backend for CpuBackend {
             rows += slice.n();
         }
         assert_eq!(rows, shape.0, "rows of all slices");
-        let none = KernelError::Length {
+        let none = DeviceError::Length {
             what: "rows of a layer",
             expected: 1,
             got: 0,
@@ -270,7 +270,7 @@ impl Backend for CpuBackend {
         Ok(Linear(packed.ok_or(none)?))
     }
 
-    fn table(&self, values: FloatValues, columns: usize) -> Result<Table, KernelError> {
+    fn table(&self, values: FloatValues, columns: usize) -> Result<Table, DeviceError> {
         let len = values.len();
         if columns == 0 || !len.is_multiple_of(columns) {
             let expected = if columns == 0 {
@@ -278,7 +278,7 @@ impl Backend for CpuBackend {
             } else {
                 len.next_multiple_of(columns)
             };
-            return Err(KernelError::Length {
+            return Err(DeviceError::Length {
                 what: "embedding table",
                 expected,
                 got: len,
@@ -287,7 +287,7 @@ impl Backend for CpuBackend {
         Ok(Table { values, columns })
     }
 
-    fn cache(&self, shape: CacheShape, format: &CacheFormat) -> Result<Cache, KernelError> {
+    fn cache(&self, shape: CacheShape, format: &CacheFormat) -> Result<Cache, DeviceError> {
         Cache::new(shape, format)
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use dualgrain_format::{FloatValues, LinearWeights};
 
-use crate::KernelError;
+use crate::DeviceError;
 
 /// Tokens in one page of the KV cache.
 pub const PAGE_TOKENS: usize = 64;
@@ -145,7 +145,7 @@ impl Gram {
         &mut self.values
     }
 
-    /// Values and the token count, for the backend that accumulates.
+    /// Values and the token count, for the device that accumulates.
     pub fn accumulate_parts(&mut self, num_tokens: usize) -> &mut [f32] {
         self.num_tokens += num_tokens;
         &mut self.values
@@ -163,11 +163,11 @@ impl Gram {
 
 /// The left operand of a product: float for float weights, INT8 for integer weights.
 #[derive(Debug)]
-pub enum Operand<'a, B: Backend> {
+pub enum Operand<'a, D: Device> {
     /// f32 activations.
-    Float(&'a B::Matrix),
+    Float(&'a D::Matrix),
     /// INT8 activations with their scales.
-    Int8(&'a B::Quantized),
+    Int8(&'a D::Quantized),
 }
 
 /// Slices of a layer begin at a multiple of so many rows.
@@ -178,7 +178,7 @@ pub const SLICE_ROWS: usize = 64;
 /// Buffers are opaque; rows are tokens. Outputs are resized to the rows they receive and keep their allocation,
 /// so a loop of steps of at most `capacity` rows allocates nothing.
 ///
-/// **Order of float operations** (the contract that makes all backends and batch sizes agree bit for bit):
+/// **Order of float operations** (the contract that makes all devices and batch sizes agree bit for bit):
 /// - a float product accumulates over k = 0, 1, 2, ... with fused multiply-adds from 0, then adds the bias;
 /// - a sum over a row (norms, softmax) runs in 16 lanes, lane j taking elements j, j+16, ..., then adds the lanes
 ///   pairwise: (0+8, 1+9, ...), (0+4, ...), (0+2, ...), (0+1);
@@ -195,8 +195,8 @@ pub const SLICE_ROWS: usize = 64;
 /// - the integer epilogue is `(acc as f32 * ta) * s1 + bias` without fusing.
 ///
 /// Shape mistakes are programming errors of the engine and panic with both shapes; sizes that come from files are
-/// checked before they reach a backend and give a [`KernelError`] from the constructors.
-pub trait Backend: Sized + Send + Sync + 'static {
+/// checked before they reach a device and give a [`DeviceError`] from the constructors.
+pub trait Device: Sized + Send + Sync + 'static {
     /// f32 `[rows, columns]`.
     type Matrix: Send + Sync;
     /// INT8 codes `[rows, columns]` and scales `[rows]`.
@@ -216,7 +216,7 @@ pub trait Backend: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// A shape this device cannot hold.
-    fn pack(&self, weights: LinearWeights) -> Result<Self::Linear, KernelError> {
+    fn pack(&self, weights: LinearWeights) -> Result<Self::Linear, DeviceError> {
         self.pack_slices((weights.n(), weights.k()), std::iter::once(Ok(weights)))
     }
     /// Packs a layer `[n,k]` that comes in slices of its rows, one after the other and in one scheme, so that it need not
@@ -227,7 +227,7 @@ pub trait Backend: Sized + Send + Sync + 'static {
     ///
     /// # Panics
     /// When the slices are no whole layer of that shape.
-    fn pack_slices<E: From<KernelError>>(
+    fn pack_slices<E: From<DeviceError>>(
         &self,
         shape: (usize, usize),
         slices: impl Iterator<Item = Result<LinearWeights, E>>,
@@ -236,12 +236,12 @@ pub trait Backend: Sized + Send + Sync + 'static {
     ///
     /// # Errors
     /// `values` is not `entries * columns` long.
-    fn table(&self, values: FloatValues, columns: usize) -> Result<Self::Table, KernelError>;
+    fn table(&self, values: FloatValues, columns: usize) -> Result<Self::Table, DeviceError>;
     /// A zeroed cache.
     ///
     /// # Errors
     /// Sizes that overflow, or a static format whose scales do not match the layers.
-    fn cache(&self, shape: CacheShape, format: &CacheFormat) -> Result<Self::Cache, KernelError>;
+    fn cache(&self, shape: CacheShape, format: &CacheFormat) -> Result<Self::Cache, DeviceError>;
 
     /// Rows of a matrix.
     fn rows(&self, x: &Self::Matrix) -> usize;
