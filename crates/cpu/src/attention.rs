@@ -13,13 +13,13 @@ use std::cell::RefCell;
 use super::attention_int8::Codes;
 use super::cache::{Cache, Scales, Store, padded_dim};
 use super::isa::{Isa, per_isa};
-use super::pool::Pool;
-use super::share::Shared;
 use super::simd::LANES;
 use super::softmax::max;
 use super::tensor::Matrix;
 use dualgrain_device::naive::{exp, sum_lanes};
 use dualgrain_device::{AttentionParams, CacheShape, Columns, PAGE_TOKENS, Step};
+use dualgrain_threads::Pool;
+use dualgrain_threads::SharedSlice;
 
 /// Queries a task aims for: two tiles of 12 or four of 6.
 const TASK_QUERIES: usize = 24;
@@ -110,7 +110,7 @@ pub(crate) fn attention(
     out.resize(x.rows);
     let group = params.num_heads / shape.num_kv_heads;
     let tokens = TASK_QUERIES.div_ceil(group);
-    let out = Shared::new(out.values_mut());
+    let out = SharedSlice::new(out.values_mut());
     let job = Job {
         isa,
         out: &out,
@@ -168,7 +168,7 @@ fn check_shapes(
 
 pub(super) struct Job<'a> {
     pub(super) isa: Isa,
-    out: &'a Shared<'a, f32>,
+    out: &'a SharedSlice<'a, f32>,
     x: &'a Matrix,
     queries: Columns,
     pub(super) cache: &'a Cache,

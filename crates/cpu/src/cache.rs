@@ -11,13 +11,13 @@ use half::f16;
 
 use super::aligned::Aligned;
 use super::isa::{Isa, per_isa};
-use super::pool::Pool;
 use super::quantize::{abs_max, round_to_int8};
-use super::share::Shared;
 use super::simd::LANES;
 use super::tensor::Matrix;
 use dualgrain_device::naive::usable_scale;
 use dualgrain_device::{CacheFormat, CacheShape, Columns, DeviceError, MAX_HEAD_DIM, PAGE_TOKENS, Step};
+use dualgrain_threads::Pool;
+use dualgrain_threads::SharedSlice;
 
 /// Paged keys and values of all layers.
 #[derive(Debug)]
@@ -354,7 +354,10 @@ impl Place<'_> {
             (width, width),
             "key and value columns"
         );
-        let (keys, values) = (Shared::new(&mut planes.keys), Shared::new(&mut planes.values));
+        let (keys, values) = (
+            SharedSlice::new(&mut planes.keys),
+            SharedSlice::new(&mut planes.values),
+        );
         let (key_scales, value_scales) = (
             ScaleSink::new(key_scales, self.layer),
             ScaleSink::new(value_scales, self.layer),
@@ -405,7 +408,7 @@ impl Place<'_> {
 /// Where scales go: nowhere when they are fixed.
 struct ScaleSink<'a> {
     fixed: Option<f32>,
-    stored: Option<Shared<'a, f32>>,
+    stored: Option<SharedSlice<'a, f32>>,
 }
 
 impl<'a> ScaleSink<'a> {
@@ -417,7 +420,7 @@ impl<'a> ScaleSink<'a> {
             },
             Scales::PerToken(scales) => Self {
                 fixed: None,
-                stored: Some(Shared::new(scales)),
+                stored: Some(SharedSlice::new(scales)),
             },
         }
     }

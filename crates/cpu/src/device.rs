@@ -5,22 +5,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dualgrain_format::{FloatValues, LinearWeights};
 
-use super::ahead::Stream;
 use super::attention;
 use super::cache::{self, Cache};
 use super::epilogue::Sink;
 use super::gemm_float::{self, PackedFloat};
 use super::gemm_w4a8::{self, PackedInt};
 use super::isa::{Isa, not_available};
-use super::pool::Pool;
 use super::quantize::Place;
-use super::share::{Shared, for_each_chunk};
 use super::tensor::{Matrix, Quantized, QuantizedParts, Table};
 use super::{elementwise, gram, norm, norm_quantize, quadratic, quantize, rope, softmax};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
     Gram, Operand, SLICE_ROWS, Step,
 };
+use dualgrain_threads::Pool;
+use dualgrain_threads::SharedSlice;
+use dualgrain_threads::Stream;
 
 /// Elements of a row operation that are worth a chunk of their own (a few microseconds).
 const CHUNK_ELEMENTS: usize = 16 * 1024;
@@ -121,7 +121,7 @@ impl CpuDevice {
             a,
             packed,
             None,
-            &Sink::Sums(Shared::new(&mut sums)),
+            &Sink::Sums(SharedSlice::new(&mut sums)),
         );
         sums
     }
@@ -147,11 +147,12 @@ impl CpuDevice {
             return;
         }
         let rows = CHUNK_ELEMENTS.div_ceil(columns.max(1));
-        for_each_chunk(&self.pool, values, rows * columns, |chunk_idx, chunk| {
-            for (row, values) in chunk.chunks_exact_mut(columns).enumerate() {
-                f(chunk_idx * rows + row, values);
-            }
-        });
+        self.pool
+            .for_each_chunk(values, rows * columns, |chunk_idx, chunk| {
+                for (row, values) in chunk.chunks_exact_mut(columns).enumerate() {
+                    f(chunk_idx * rows + row, values);
+                }
+            });
     }
 
     fn take_next(&self) -> Option<Stream> {
@@ -179,7 +180,11 @@ impl CpuDevice {
             scales,
             block_sums,
         } = out.parts_mut();
-        let (quads, scales, sums) = (Shared::new(quads), Shared::new(scales), Shared::new(block_sums));
+        let (quads, scales, sums) = (
+            SharedSlice::new(quads),
+            SharedSlice::new(scales),
+            SharedSlice::new(block_sums),
+        );
         // Whole tiles, since their rows lie side by side.
         let rows_per_chunk = CHUNK_ELEMENTS
             .div_ceil(columns.max(1))
@@ -423,7 +428,7 @@ impl Device for CpuDevice {
             }
             (Operand::Int8(a), Packed::Int(packed)) => {
                 out.resize(a.rows);
-                let sink = Sink::Output(Shared::new(out.values_mut()));
+                let sink = Sink::Output(SharedSlice::new(out.values_mut()));
                 gemm_w4a8::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
             }
             (Operand::Float(_), Packed::Int(_)) => {
@@ -507,7 +512,7 @@ impl Device for CpuDevice {
             (Operand::Int8(a), Packed::Int(packed)) if packed.can_gate(self.isa, a) => {
                 out.columns = packed.n() / 2;
                 out.resize(a.rows);
-                let sink = Sink::Gated(Shared::new(out.values_mut()), f);
+                let sink = Sink::Gated(SharedSlice::new(out.values_mut()), f);
                 gemm_w4a8::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
             }
             (a, _) => {
@@ -521,7 +526,7 @@ impl Device for CpuDevice {
         match (a, &weights.0) {
             (Operand::Int8(a), Packed::Int(packed)) => {
                 assert_eq!((x.rows, x.columns), (a.rows, packed.n()), "shapes of the terms");
-                let sink = Sink::Added(Shared::new(x.values_mut()));
+                let sink = Sink::Added(SharedSlice::new(x.values_mut()));
                 gemm_w4a8::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
             }
             (a, _) => {
@@ -532,17 +537,18 @@ impl Device for CpuDevice {
     }
 
     fn activate(&self, x: &mut Matrix, f: Activation) {
-        for_each_chunk(&self.pool, x.values_mut(), CHUNK_ELEMENTS, |_, x| {
+        self.pool.for_each_chunk(x.values_mut(), CHUNK_ELEMENTS, |_, x| {
             elementwise::activate(self.isa, x, f)
         });
     }
 
     fn add(&self, x: &mut Matrix, y: &Matrix) {
         assert_eq!((x.rows, x.columns), (y.rows, y.columns), "shapes of the terms");
-        for_each_chunk(&self.pool, x.values_mut(), CHUNK_ELEMENTS, |chunk, x| {
-            let start = chunk * CHUNK_ELEMENTS;
-            elementwise::add(self.isa, x, &y.values()[start..start + x.len()]);
-        });
+        self.pool
+            .for_each_chunk(x.values_mut(), CHUNK_ELEMENTS, |chunk, x| {
+                let start = chunk * CHUNK_ELEMENTS;
+                elementwise::add(self.isa, x, &y.values()[start..start + x.len()]);
+            });
     }
 
     fn gather(&self, out: &mut Matrix, x: &Matrix, rows: &[u32]) {
@@ -569,7 +575,7 @@ impl Device for CpuDevice {
     fn abs_max(&self, x: &Matrix, columns: Columns, maxima: &mut [f32]) {
         assert_eq!(columns.len(), maxima.len(), "columns and maxima");
         // Columns are shared out, so that a maximum has one owner.
-        for_each_chunk(&self.pool, maxima, 512, |chunk, maxima| {
+        self.pool.for_each_chunk(maxima, 512, |chunk, maxima| {
             let start = columns.start + chunk * 512;
             for row in 0..x.rows {
                 elementwise::abs_max(self.isa, &x.row(row)[start..start + maxima.len()], maxima);
@@ -578,7 +584,7 @@ impl Device for CpuDevice {
     }
 
     fn for_each_chunk<T: Send>(&self, data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        for_each_chunk(&self.pool, data, chunk, f);
+        self.pool.for_each_chunk(data, chunk, f);
     }
 
     fn num_threads(&self) -> usize {

@@ -9,9 +9,9 @@ use super::elementwise::with_activation;
 use super::gemm_w4a8::Task;
 use super::gemm_w4a8_tile::PANEL;
 use super::isa::per_isa;
-use super::share::Shared;
 use super::tensor::TILE_ROWS;
 use dualgrain_device::Activation;
+use dualgrain_threads::SharedSlice;
 
 /// Floats of a cache line.
 const LINE_FLOATS: usize = 16;
@@ -23,13 +23,13 @@ const GATED_COLUMNS: usize = GATED_PANELS * PANEL;
 /// Where sums go: through the epilogue to D, or as they are (tests compare them).
 pub(crate) enum Sink<'a> {
     /// `D[M,N]`.
-    Output(Shared<'a, f32>),
+    Output(SharedSlice<'a, f32>),
     /// `D[M,N] += product`, rounded as if the product had been written first.
-    Added(Shared<'a, f32>),
+    Added(SharedSlice<'a, f32>),
     /// `D[M, N/2] = f(gate) * up`, the gate first among the features.
-    Gated(Shared<'a, f32>, Activation),
+    Gated(SharedSlice<'a, f32>, Activation),
     /// The sums `[M,N]`.
-    Sums(Shared<'a, i32>),
+    Sums(SharedSlice<'a, i32>),
 }
 
 impl Sink<'_> {
@@ -95,7 +95,7 @@ per_isa! {
         sums: (&[i32], usize),
         scales: &[f32],
         channels: (&[f32], &[f32]),
-        d: &Shared<'_, f32>,
+        d: &SharedSlice<'_, f32>,
         place: (usize, usize),
     ) = epilogue_lanes::<false>
 }
@@ -106,7 +106,7 @@ per_isa! {
         sums: (&[i32], usize),
         scales: &[f32],
         channels: (&[f32], &[f32]),
-        d: &Shared<'_, f32>,
+        d: &SharedSlice<'_, f32>,
         place: (usize, usize),
     ) = epilogue_lanes::<true>
 }
@@ -116,7 +116,7 @@ fn epilogue_lanes<const ADDED: bool>(
     (acc, acc_stride): (&[i32], usize),
     scales: &[f32],
     (s1, bias): (&[f32], &[f32]),
-    d: &Shared<'_, f32>,
+    d: &SharedSlice<'_, f32>,
     (start, n): (usize, usize),
 ) {
     let ahead = rows_ahead(scales.len(), start + scales.len() * n >= d.len());
@@ -137,7 +137,7 @@ per_isa! {
         scales: &[f32],
         channels: [(&[f32], &[f32]); 2],
         f: Activation,
-        d: &Shared<'_, f32>,
+        d: &SharedSlice<'_, f32>,
         place: (usize, usize),
     ) = gated_epilogue_lanes
 }
@@ -148,7 +148,7 @@ fn gated_epilogue_lanes(
     scales: &[f32],
     channels: [(&[f32], &[f32]); 2],
     f: Activation,
-    d: &Shared<'_, f32>,
+    d: &SharedSlice<'_, f32>,
     place: (usize, usize),
 ) {
     with_activation!(f, |f| gated_with(sums, scales, channels, f, d, place));
@@ -160,7 +160,7 @@ fn gated_with(
     scales: &[f32],
     [(gate_s1, gate_bias), (up_s1, up_bias)]: [(&[f32], &[f32]); 2],
     f: impl Fn(f32) -> f32,
-    d: &Shared<'_, f32>,
+    d: &SharedSlice<'_, f32>,
     (start, n): (usize, usize),
 ) {
     let columns = |values| <[f32]>::as_chunks::<GATED_COLUMNS>(values).0;
@@ -188,11 +188,11 @@ fn gated_with(
 /// store would wait for its own line.
 ///
 /// # Safety
-/// As for [`Shared::range`].
+/// As for [`SharedSlice::range`].
 #[inline(always)]
 #[allow(clippy::mut_from_ref, reason = "disjoint parts of one exclusive borrow")]
 unsafe fn row_of<'d>(
-    d: &'d Shared<'_, f32>,
+    d: &'d SharedSlice<'_, f32>,
     start: usize,
     len: usize,
     row_len: usize,

@@ -17,11 +17,11 @@ use half::bf16;
 use super::aligned::Aligned;
 use super::interleave::interleave;
 use super::isa::Isa;
-use super::pool::Pool;
-use super::share::{Shared, for_each_chunk};
 use super::simd::{Element, LANES};
 use super::tile::{Tile, run, tile_shape, tile_vectors};
 use dualgrain_device::DeviceError;
+use dualgrain_threads::Pool;
+use dualgrain_threads::SharedSlice;
 
 /// Up to this many rows A is used as it lies.
 const MAX_UNPACKED_ROWS: usize = 24;
@@ -76,12 +76,12 @@ impl PackedFloat {
         let rows_of = |panel: usize| panel * LANES * k..((panel + 1) * LANES).min(linear.n()) * k;
         match (&mut self.panels, linear.weight()) {
             (Panels::F32(panels), FloatValues::F32(values)) => {
-                for_each_chunk(pool, &mut panels[start..start + len], panel_len, |panel, out| {
+                pool.for_each_chunk(&mut panels[start..start + len], panel_len, |panel, out| {
                     interleave(isa, &values[rows_of(panel)], k, out);
                 });
             }
             (Panels::Bf16(panels), FloatValues::Bf16(values)) => {
-                for_each_chunk(pool, &mut panels[start..start + len], panel_len, |panel, out| {
+                pool.for_each_chunk(&mut panels[start..start + len], panel_len, |panel, out| {
                     pack_panel(&values[rows_of(panel)], k, out);
                 });
             }
@@ -130,7 +130,7 @@ fn product<E: Element>(isa: Isa, pool: &Pool, a: &[f32], weights: &PackedFloat, 
     let (n, k) = (weights.n, weights.k);
     let m = a.len() / k;
     assert_eq!((a.len(), d.len()), (m * k, m * n), "float product {m}x{n}x{k}");
-    let d = Shared::new(d);
+    let d = SharedSlice::new(d);
     let num_panels = n.div_ceil(LANES);
     let row_blocks = if m <= MAX_UNPACKED_ROWS { 1 } else { m.div_ceil(MC) };
     let task_panels = panels_per_task(isa, pool, m, num_panels, row_blocks);
@@ -184,7 +184,7 @@ struct Block<'a, E> {
     n: usize,
     panels: &'a [E],
     rows: std::ops::Range<usize>,
-    d: &'a Shared<'a, f32>,
+    d: &'a SharedSlice<'a, f32>,
     bias: Option<&'a [f32]>,
 }
 

@@ -10,7 +10,6 @@ use std::ops::Range;
 
 use dualgrain_format::{GroupSize, Int8Linear, QuantizedLinear, int4};
 
-use super::ahead::Stream;
 use super::aligned::Aligned;
 use super::epilogue::Sink;
 #[cfg(target_arch = "x86_64")]
@@ -20,10 +19,11 @@ use super::gemm_w4a8_tile::{
     w8_shape, widen, widens,
 };
 use super::isa::Isa;
-use super::pool::Pool;
-use super::share::Shared;
 use super::tensor::{Quantized, SUM_BLOCK, TILE_ROWS};
 use dualgrain_device::DeviceError;
+use dualgrain_threads::Pool;
+use dualgrain_threads::SharedSlice;
+use dualgrain_threads::Stream;
 
 /// Tokens of a task: at K = 4,096 their codes fill half of a 2 MB second-level cache.
 const TASK_ROWS: usize = 20 * TILE_ROWS;
@@ -99,7 +99,7 @@ impl PackedInt {
         };
         assert_eq!(*group_size, linear.group_size(), "group sizes of slices");
         let (panel_bytes, group_bytes) = (PANEL * padded_k / 2, num_groups * GROUP_BYTES);
-        let (q, groups) = (Shared::new(q), Shared::new(groups));
+        let (q, groups) = (SharedSlice::new(q), SharedSlice::new(groups));
         pool.run(linear.n().div_ceil(PANEL), |panel| {
             let rows = panel * PANEL..((panel + 1) * PANEL).min(linear.n());
             let panel = first / PANEL + panel;
@@ -127,7 +127,7 @@ impl PackedInt {
         let Codes::W8(w8) = &mut self.codes else {
             panic!("slices of a layer in different schemes")
         };
-        let w8 = Shared::new(w8);
+        let w8 = SharedSlice::new(w8);
         pool.run(linear.n().div_ceil(PANEL), |panel| {
             let rows = panel * PANEL..((panel + 1) * PANEL).min(linear.n());
             let panel = first / PANEL + panel;

@@ -11,13 +11,13 @@ use std::ops::Range;
 use super::aligned::Aligned;
 use super::elementwise;
 use super::isa::Isa;
-use super::pool::Pool;
-use super::share::{Shared, for_each_chunk};
 use super::simd::LANES;
 use super::tensor::Matrix;
 use super::tile::{Tile, run, tile_shape};
 use dualgrain_device::Gram;
 use dualgrain_device::naive::GRAM_BLOCK_TOKENS;
+use dualgrain_threads::Pool;
+use dualgrain_threads::SharedSlice;
 
 /// Rows and columns of a task: multiples of every tile's.
 const TASK_ROWS: usize = 120;
@@ -47,7 +47,7 @@ pub(crate) fn accumulate(isa: Isa, pool: &Pool, gram: &mut Gram, x: &Matrix) {
             for (block, x) in blocks.iter_mut().zip(pass.chunks(GRAM_BLOCK_TOKENS * k)) {
                 block.pack(isa, pool, x, k);
             }
-            let gram = Shared::new(&mut *values);
+            let gram = SharedSlice::new(&mut *values);
             let product = Product {
                 isa,
                 k,
@@ -81,7 +81,7 @@ impl Block {
 /// `[tokens, k]` to `[k/width][tokens][width]`; columns beyond k keep what was there.
 fn pack_columns(pool: &Pool, x: &[f32], k: usize, width: usize, packed: &mut [f32]) {
     let tokens = x.len() / k;
-    for_each_chunk(pool, packed, width * tokens, |panel, packed| {
+    pool.for_each_chunk(packed, width * tokens, |panel, packed| {
         let columns = panel * width..((panel + 1) * width).min(k);
         for (row, packed) in x.chunks_exact(k).zip(packed.chunks_exact_mut(width)) {
             packed[..columns.len()].copy_from_slice(&row[columns.clone()]);
@@ -93,7 +93,7 @@ struct Product<'a> {
     isa: Isa,
     k: usize,
     blocks: &'a [Block],
-    gram: &'a Shared<'a, f32>,
+    gram: &'a SharedSlice<'a, f32>,
 }
 
 impl Product<'_> {

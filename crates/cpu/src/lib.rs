@@ -4,7 +4,6 @@
 //! each operation has a file that begins with its idea. Float operations are written once over 16 lanes and compiled
 //! for every instruction set; only the integer products have a hand-written kernel per instruction set.
 
-mod ahead;
 mod aligned;
 #[cfg(target_os = "linux")]
 mod arena;
@@ -37,12 +36,10 @@ mod isa;
 mod marks;
 mod norm;
 mod norm_quantize;
-mod pool;
 mod probe;
 mod quadratic;
 mod quantize;
 mod rope;
-mod share;
 mod simd;
 mod softmax;
 mod tensor;

@@ -12,11 +12,10 @@ use super::aligned::Aligned;
 use super::gemm_float::pack_rows;
 use super::interleave::interleave;
 use super::isa::{Isa, per_isa};
-use super::pool::Pool;
-use super::share::for_each_chunk;
 use super::simd::LANES;
 use super::tile::{Tile, run, tile_shape};
 use dualgrain_device::Gram;
+use dualgrain_threads::Pool;
 
 /// Gram rows whose y are kept at a time: a multiple of every tile's rows.
 const BLOCK: usize = 120;
@@ -64,7 +63,7 @@ pub(crate) fn quadratic_rows(isa: Isa, pool: &Pool, gram: &Gram, errors: &[f32],
         .div_ceil(pool.num_threads())
         .next_multiple_of(2 * LANES)
         .min(MAX_TASK_ROWS);
-    for_each_chunk(pool, out, rows, |task, out| {
+    pool.for_each_chunk(out, rows, |task, out| {
         let errors = &errors[task * rows * k..][..out.len() * k];
         SCRATCH.with_borrow_mut(|scratch| {
             let Scratch {

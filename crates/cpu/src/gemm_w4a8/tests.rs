@@ -21,7 +21,7 @@ fn activations_of_another_instruction_set_are_refused_or_give_the_same_sums() {
         a.upload(&codes, &vec![1.0; m]);
         let mut sums = vec![0; m * n];
         let product = || {
-            let sink = Sink::Sums(Shared::new(&mut sums));
+            let sink = Sink::Sums(SharedSlice::new(&mut sums));
             gemm(to, &Pool::new(1), &a, &packed, None, &sink);
         };
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(product)).map(|()| sums)
@@ -47,7 +47,7 @@ fn outputs_are_written_completely_and_nothing_beside_them() {
             a.upload(&vec![3; m * k], &vec![0.5; m]);
             let pool = Pool::new(2);
             let d = between_marks(m * n, &format!("{m}x{n} on {}", isa.name()), |d| {
-                let sink = Sink::Output(Shared::new(d));
+                let sink = Sink::Output(SharedSlice::new(d));
                 gemm(isa, &pool, &a, &packed, None, &sink);
             });
             assert!(
@@ -83,7 +83,7 @@ fn reading_ahead_changes_no_result_even_in_weights_that_are_gone() {
                 &a,
                 &weights,
                 next,
-                &Sink::Sums(Shared::new(&mut sums)),
+                &Sink::Sums(SharedSlice::new(&mut sums)),
             );
             sums
         };

@@ -7,20 +7,21 @@
 //!
 //! Jobs that stream memory are claimed in runs: each thread has neighbouring chunks of its own and takes others' only when
 //! they are done. So it is known which thread will read what, and one that waits fetches the beginning of its run of the
-//! job that comes next (`ahead.rs`).
+//! job that comes next (`prefetch.rs`).
 //!
 //! `state` holds everything that must change together: the job number, whether it is open, and how many workers are
 //! inside. The job itself lies in a cell that is written only when the job is closed and nobody is inside.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
-use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::{JoinHandle, Thread};
 
-use super::ahead::{Ahead, Cursor, Stream};
+use crate::prefetch::{Ahead, Cursor, Stream};
+use crate::runs::{Run, run_of};
+use crate::shared_slice::SharedSlice;
 
 /// Spins before a worker sleeps: about 250 us, so that it is awake for the next token (50 us: decode 2 % slower, unsteady).
 const SPINS_BEFORE_SLEEP: usize = 5_000;
@@ -35,7 +36,7 @@ const OPEN: u64 = 1 << 20;
 const JOB: u64 = 1 << 21;
 
 /// A fixed set of threads; see the file's head.
-pub(crate) struct Pool {
+pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
     /// Held while a job runs. Whoever finds it taken (a nested call, a second caller) works alone.
@@ -67,10 +68,6 @@ struct Job {
     in_runs: bool,
 }
 
-/// Chunks that are left: the first in the low half, the end in the high one. A cache line of its own.
-#[repr(align(128))]
-struct Run(AtomicU64);
-
 // SAFETY: `job` is written by the one caller that holds `submit` while the job is closed and nobody is inside, and read
 // by workers only between entering an open job and leaving it; `state` orders the two. The closure behind `run` is Sync.
 unsafe impl Sync for Shared {}
@@ -79,7 +76,7 @@ unsafe impl Send for Shared {}
 
 impl Pool {
     /// A pool in which the caller and `num_threads - 1` workers share the work.
-    pub(crate) fn new(num_threads: usize) -> Self {
+    pub fn new(num_threads: usize) -> Self {
         let idle: &(dyn Fn(usize) + Sync) = &|_| {};
         let num_workers = num_threads.max(1) - 1;
         let shared = Arc::new(Shared {
@@ -90,7 +87,7 @@ impl Pool {
                 num_chunks: 0,
                 in_runs: false,
             }),
-            runs: (0..=num_workers).map(|_| Run(AtomicU64::new(0))).collect(),
+            runs: (0..=num_workers).map(|_| Run::empty()).collect(),
             ahead: Ahead::default(),
             panic: Mutex::new(None),
             sleepers: (0..num_workers).map(|_| Sleeper::new()).collect(),
@@ -115,13 +112,13 @@ impl Pool {
     }
 
     /// Threads that share a job, the caller included.
-    pub(crate) fn num_threads(&self) -> usize {
+    pub fn num_threads(&self) -> usize {
         self.workers.len() + 1
     }
 
     /// As [`Self::run`], but on the calling thread alone when all chunks together are only `operations` simple
     /// operations: waking others costs some microseconds.
-    pub(crate) fn run_if_worth(&self, operations: usize, num_chunks: usize, f: impl Fn(usize) + Sync) {
+    pub fn run_if_worth(&self, operations: usize, num_chunks: usize, f: impl Fn(usize) + Sync) {
         if operations < MIN_SHARED_OPERATIONS {
             (0..num_chunks).for_each(f);
         } else {
@@ -131,13 +128,7 @@ impl Pool {
 
     /// As [`Self::run_if_worth`], each thread a run of neighbouring chunks. Threads that wait, now or after the job, fetch
     /// the beginning of `next`.
-    pub(crate) fn run_in_runs(
-        &self,
-        operations: usize,
-        num_chunks: usize,
-        next: Stream,
-        f: impl Fn(usize) + Sync,
-    ) {
+    pub fn run_in_runs(&self, operations: usize, num_chunks: usize, next: Stream, f: impl Fn(usize) + Sync) {
         self.shared.ahead.set(next);
         if operations < MIN_SHARED_OPERATIONS {
             (0..num_chunks).for_each(f);
@@ -150,8 +141,24 @@ impl Pool {
     ///
     /// # Panics
     /// When a chunk panics, with its payload, after the others are done.
-    pub(crate) fn run(&self, num_chunks: usize, f: impl Fn(usize) + Sync) {
+    pub fn run(&self, num_chunks: usize, f: impl Fn(usize) + Sync) {
         self.share(num_chunks, false, f);
+    }
+
+    /// Splits `data` into chunks of `chunk` elements (the last may be shorter) and runs `f(chunk_idx, chunk)`.
+    ///
+    /// # Panics
+    /// As [`Self::run`].
+    pub fn for_each_chunk<T: Send>(&self, data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        let (len, chunk) = (data.len(), chunk.max(1));
+        let shared = SharedSlice::new(data);
+        self.run(len.div_ceil(chunk), |chunk_idx| {
+            let start = chunk_idx * chunk;
+            // SAFETY: chunk ranges are disjoint and each index runs once.
+            f(chunk_idx, unsafe {
+                shared.range(start..(start + chunk).min(len))
+            });
+        });
     }
 
     fn share(&self, num_chunks: usize, in_runs: bool, f: impl Fn(usize) + Sync) {
@@ -190,34 +197,6 @@ impl Drop for Pool {
             // A worker never unwinds: panics of chunks are caught where they happen.
             let _ = worker.join();
         }
-    }
-}
-
-impl Run {
-    fn set(&self, chunks: Range<usize>) {
-        self.0
-            .store(chunks.start as u64 | (chunks.end as u64) << 32, Ordering::Relaxed);
-    }
-
-    /// Takes the first chunk that is left, or the last.
-    fn take(&self, last: bool) -> Option<usize> {
-        let step = |left: u64| {
-            let (start, end) = (left & u64::from(u32::MAX), left >> 32);
-            let rest = if last {
-                start | end.saturating_sub(1) << 32
-            } else {
-                left + 1
-            };
-            (start < end).then_some(rest)
-        };
-        let left = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, step)
-            .ok()?;
-        Some(match last {
-            true => (left >> 32) as usize - 1,
-            false => (left & u64::from(u32::MAX)) as usize,
-        })
     }
 }
 
@@ -364,12 +343,6 @@ impl Shared {
     }
 }
 
-/// The chunks of a thread's run.
-pub(super) fn run_of(thread: usize, num_threads: usize, num_chunks: usize) -> Range<usize> {
-    let start = |thread| thread * num_chunks / num_threads;
-    start(thread)..start(thread + 1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -405,16 +378,6 @@ mod tests {
                 counts.into_iter().all(|count| count.into_inner() == 1),
                 "{num_chunks} chunks"
             );
-        }
-    }
-
-    #[test]
-    fn runs_cover_all_chunks_in_order() {
-        for (num_threads, num_chunks) in [(1, 0), (1, 7), (2, 1), (3, 2), (3, 100), (7, 5)] {
-            let chunks: Vec<usize> = (0..num_threads)
-                .flat_map(|thread| run_of(thread, num_threads, num_chunks))
-                .collect();
-            assert_eq!(chunks, (0..num_chunks).collect::<Vec<_>>());
         }
     }
 

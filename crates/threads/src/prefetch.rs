@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::pool::run_of;
+use crate::runs::run_of;
 
 /// Bytes that a thread fetches at most: a quarter of a second-level cache.
 const MOST_BYTES: usize = 512 << 10;
@@ -17,18 +17,19 @@ const LINE_BYTES: usize = 64;
 
 /// Memory that a job reads chunk by chunk.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) struct Stream {
+pub struct Stream {
     /// Address of the first byte. Nothing is read through it, it is only asked for.
-    pub(crate) start: usize,
-    pub(crate) chunk_bytes: usize,
-    /// 0: there is nothing to fetch.
-    pub(crate) num_chunks: usize,
+    pub start: usize,
+    /// Bytes of a chunk.
+    pub chunk_bytes: usize,
+    /// Chunks; 0 when there is nothing to fetch.
+    pub num_chunks: usize,
 }
 
 /// The stream that follows, for all threads to see. Parts of two streams may be seen as one: then something useless is
 /// fetched.
 #[derive(Debug, Default)]
-pub(super) struct Ahead {
+pub(crate) struct Ahead {
     start: AtomicUsize,
     chunk_bytes: AtomicUsize,
     num_chunks: AtomicUsize,
@@ -36,13 +37,13 @@ pub(super) struct Ahead {
 
 /// How far a thread has come in a stream.
 #[derive(Debug, Default)]
-pub(super) struct Cursor {
+pub(crate) struct Cursor {
     start: usize,
     done_bytes: usize,
 }
 
 impl Ahead {
-    pub(super) fn set(&self, stream: Stream) {
+    pub(crate) fn set(&self, stream: Stream) {
         self.num_chunks.store(stream.num_chunks, Ordering::Relaxed);
         self.chunk_bytes.store(stream.chunk_bytes, Ordering::Relaxed);
         self.start.store(stream.start, Ordering::Relaxed);
@@ -50,7 +51,7 @@ impl Ahead {
 
     /// Asks for a piece of what `thread` will read first; `false` when there is none left.
     #[inline]
-    pub(super) fn fetch(&self, thread: usize, num_threads: usize, cursor: &mut Cursor) -> bool {
+    pub(crate) fn fetch(&self, thread: usize, num_threads: usize, cursor: &mut Cursor) -> bool {
         let piece = self.piece(thread, num_threads, cursor);
         let lines = piece.clone().into_iter().flatten().step_by(LINE_BYTES);
         lines.for_each(prefetch);

@@ -1,0 +1,14 @@
+//! Host threads: a pool whose workers share the chunks of one job at a time, and slices that threads may cut.
+//!
+//! Both the CPU's operations and the quantizer's search run on one [`Pool`], so that a process has no more threads than
+//! it was given. `pool` hands out chunks, `runs` says which thread takes which chunks first, `prefetch` fetches what a
+//! thread will read next, `shared_slice` cuts one buffer into disjoint parts.
+
+mod pool;
+mod prefetch;
+mod runs;
+mod shared_slice;
+
+pub use pool::Pool;
+pub use prefetch::Stream;
+pub use shared_slice::SharedSlice;
