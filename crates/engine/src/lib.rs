@@ -5,37 +5,18 @@
 //! [`Model`] and [`Session`] put blocks, embeddings, head and KV cache together.
 #![deny(unsafe_code)]
 
-mod block;
-pub mod chat;
-mod config;
-pub mod detokenizer;
 mod error;
 pub mod evaluate;
-mod family;
-pub mod generate;
-mod jinja;
-mod mapping;
 mod model;
-mod products;
-mod role;
-mod rope;
-pub mod sampler;
-mod session;
-mod stop;
-mod storage;
-pub mod tokenizer;
-mod weights;
+mod run;
+mod text;
 
-pub use block::{Block, FeedForward, Norm, Projection, Scratch};
-pub use config::{
-    ConfigError, Family, FfnKind, FloatType, ModelConfig, NormKind, Position, RopeConfig, RopeScaling,
-};
 pub use error::EngineError;
-pub use family::{BlockSpec, Member, NormSpec, RoleSpec};
-pub use model::{Embedding, Head, LoadOptions, Model};
-pub use products::{Product, products};
-pub use role::{JoinedLinear, Role, load_role, load_role_float, split_members};
-pub use rope::Angles;
-pub use session::{Session, SessionError, SessionLimits, SessionMemory};
-pub use storage::Storage;
-pub use weights::{LEADING, Weights, WeightsError};
+pub use model::{
+    Angles, Block, BlockSpec, ConfigError, Embedding, Family, FeedForward, FfnKind, FloatType, Head,
+    JoinedLinear, LEADING, LoadOptions, Member, Model, ModelConfig, Norm, NormKind, NormSpec, Position,
+    Product, Projection, Role, RoleSpec, RopeConfig, RopeScaling, Scratch, Storage, Weights, WeightsError,
+    load_role, load_role_float, products, split_members,
+};
+pub use run::{Session, SessionError, SessionLimits, SessionMemory, generate, sampler};
+pub use text::{chat, detokenizer, tokenizer};

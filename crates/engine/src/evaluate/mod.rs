@@ -22,7 +22,7 @@ pub use perplexity::{PerplexityReport, perplexity};
 pub use task_file::{Task, TaskForm, TaskItem};
 pub use tasks::{ItemScore, OptionScore, TaskReport, score_task};
 
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::{EngineError, Model, Session, SessionLimits};
 
 /// Tokens of a window unless asked otherwise (or the model's positions, if fewer).

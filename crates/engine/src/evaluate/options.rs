@@ -11,7 +11,7 @@ use super::task_file::{Task, TaskItem};
 use super::tasks::{ItemScore, OptionScore};
 use super::{EvaluateError, STEP_TOKENS};
 use crate::ModelConfig;
-use crate::tokenizer::Tokenizer;
+use crate::text::tokenizer::Tokenizer;
 
 /// Tokens to run once, and the continuations to score on them: options that differ in their last token only (the
 /// letters of MMLU) share their run.

@@ -11,7 +11,7 @@ use super::options::{Run, encode_task, pack};
 use super::scoring::{RowBuffer, argmax, log_probability};
 use super::task_file::{Task, TaskForm};
 use super::{EvaluateError, Moments, Progress, check_context, session};
-use crate::tokenizer::Tokenizer;
+use crate::text::tokenizer::Tokenizer;
 use crate::{Model, Session};
 
 /// How a model sees one option.

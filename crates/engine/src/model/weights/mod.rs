@@ -2,6 +2,7 @@
 
 mod error;
 mod linear;
+mod mapping;
 mod open;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use dualgrain_format::FloatValues;
 use dualgrain_format::checkpoint::{Dtype, TensorEntry, widen};
 use half::bf16;
 
-use crate::mapping::MappedFile;
+use crate::model::weights::mapping::MappedFile;
 
 pub use error::WeightsError;
 

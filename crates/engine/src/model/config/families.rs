@@ -4,8 +4,8 @@ use dualgrain_device::{Activation, MAX_HEAD_DIM};
 use dualgrain_format::{K_MAX, QuantizationConfig};
 use serde_json::{Map, Value};
 
-use crate::config::fields::{Fields, field_error, unsupported};
-use crate::config::rope;
+use crate::model::config::fields::{Fields, field_error, unsupported};
+use crate::model::config::rope;
 use crate::{ConfigError, Family, FfnKind, FloatType, ModelConfig, NormKind, Position};
 
 const MAX_LAYERS: usize = 4_096;

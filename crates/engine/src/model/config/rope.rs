@@ -1,6 +1,6 @@
 //! Rotary embedding settings in both spellings.
 
-use crate::config::fields::{Fields, field_error, unsupported};
+use crate::model::config::fields::{Fields, field_error, unsupported};
 use crate::{ConfigError, RopeConfig, RopeScaling};
 
 const SUPPORTED: &str = "default, linear, llama3";

@@ -1,6 +1,6 @@
 //! Text from tokens that come one at a time.
 
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::text::tokenizer::{Tokenizer, TokenizerError};
 
 /// Turns tokens into text as they come. Characters are given out whole: bytes of a character that its next tokens may
 /// complete are held back, and so is nothing else.

@@ -9,8 +9,8 @@ use serde::Serialize;
 use serde_json::Value as Json;
 use thiserror::Error;
 
-use crate::jinja::{self, Refusal};
-use crate::tokenizer::{TokenizerError, read_json, read_optional, special_tokens};
+use crate::text::jinja::{self, Refusal};
+use crate::text::tokenizer::{TokenizerError, read_json, read_optional, special_tokens};
 
 /// One turn of a conversation. Templates may look at more fields (tool calls): [`ChatTemplate::render`] takes
 /// anything that serializes.
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     fn every_template_renders_as_in_transformers() {
         let fixture: Json =
-            serde_json::from_str(include_str!("../tests/fixtures/chat/expected.json")).unwrap();
+            serde_json::from_str(include_str!("../../tests/fixtures/chat/expected.json")).unwrap();
         let cases = fixture["cases"].as_array().unwrap();
         assert_eq!(cases.len(), 30);
         for case in cases {

@@ -10,7 +10,7 @@ use std::sync::Once;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::detokenizer::DecodeStream;
+use crate::text::detokenizer::DecodeStream;
 
 /// Why a tokenizer could not be loaded or used.
 #[derive(Debug, Error)]

@@ -7,10 +7,10 @@ use dualgrain_device::Device;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::detokenizer::DecodeStream;
-use crate::sampler::{Sampler, SamplerError, SamplingParams};
-use crate::stop::StopMatcher;
-use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::run::sampler::{Sampler, SamplerError, SamplingParams};
+use crate::text::StopMatcher;
+use crate::text::detokenizer::DecodeStream;
+use crate::text::tokenizer::{Tokenizer, TokenizerError};
 use crate::{EngineError, Session};
 
 /// What to generate and when to end.

@@ -8,8 +8,8 @@ use dualgrain_format::checkpoint::{CheckpointError, TensorTable};
 use serde_json::Value;
 
 use crate::WeightsError;
-use crate::mapping::MappedFile;
-use crate::weights::{Shard, Tensor, Weights};
+use crate::model::weights::mapping::MappedFile;
+use crate::model::weights::{Shard, Tensor, Weights};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";

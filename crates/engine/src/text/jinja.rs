@@ -297,7 +297,7 @@ impl Formatter for JsonStyle {
 
 #[cfg(test)]
 mod tests {
-    use crate::chat::{ChatError, ChatTemplate};
+    use crate::text::chat::{ChatError, ChatTemplate};
     use serde_json::{Value as Json, json};
 
     fn render(source: &str, messages: Json) -> Result<String, ChatError> {

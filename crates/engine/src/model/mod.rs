@@ -1,0 +1,24 @@
+//! A model as data and as buffers: what config.json says (`config`), which tensors a block has (`family`, `role`), the
+//! tensors themselves (`weights`), and what is ready to run (`block`, `loaded`).
+
+mod angles;
+mod block;
+mod config;
+mod family;
+mod loaded;
+mod products;
+mod role;
+mod storage;
+mod weights;
+
+pub use angles::Angles;
+pub use block::{Block, FeedForward, Norm, Projection, Scratch};
+pub use config::{
+    ConfigError, Family, FfnKind, FloatType, ModelConfig, NormKind, Position, RopeConfig, RopeScaling,
+};
+pub use family::{BlockSpec, Member, NormSpec, RoleSpec};
+pub use loaded::{Embedding, Head, LoadOptions, Model};
+pub use products::{Product, products};
+pub use role::{JoinedLinear, Role, load_role, load_role_float, split_members};
+pub use storage::Storage;
+pub use weights::{LEADING, Weights, WeightsError};
