@@ -5,9 +5,11 @@ use std::sync::Arc;
 use dualgrain_device::Device;
 use serde::Serialize;
 
+use super::error::EvaluateError;
+use super::moments::Moments;
 use super::perplexity::report;
-use super::scoring::{RowBuffer, argmax, log_probability};
-use super::{EvaluateError, Moments, Progress, STEP_TOKENS, Windows, session};
+use super::scoring::{Progress, RowBuffer, STEP_TOKENS, argmax, log_probability, session};
+use super::windows::Windows;
 use crate::{Model, Session};
 
 /// A model against the original it was made from, on one text.

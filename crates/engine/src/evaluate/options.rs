@@ -7,9 +7,10 @@
 
 use std::ops::Range;
 
+use super::error::EvaluateError;
+use super::item_score::{ItemScore, OptionScore};
+use super::scoring::STEP_TOKENS;
 use super::task_file::{Task, TaskItem};
-use super::tasks::{ItemScore, OptionScore};
-use super::{EvaluateError, STEP_TOKENS};
 use crate::ModelConfig;
 use crate::text::tokenizer::Tokenizer;
 

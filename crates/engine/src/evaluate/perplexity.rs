@@ -5,8 +5,10 @@ use std::sync::Arc;
 use dualgrain_device::Device;
 use serde::Serialize;
 
-use super::scoring::{RowBuffer, log_probability};
-use super::{EvaluateError, Moments, Progress, STEP_TOKENS, Windows, session};
+use super::error::EvaluateError;
+use super::moments::Moments;
+use super::scoring::{Progress, RowBuffer, STEP_TOKENS, log_probability, session};
+use super::windows::Windows;
 use crate::{Model, Session};
 
 /// Perplexity of a model on a text.

@@ -1,11 +1,18 @@
-//! Log-probabilities of the rows of a step, a bounded number of rows at a time.
+//! What every judgement runs: a session in bounded steps, log-probabilities of a bounded number of its rows at a time.
 
 use std::sync::Arc;
 
 use dualgrain_device::Device;
 
-use super::EvaluateError;
-use crate::{EngineError, Model, Session, SessionError};
+use super::error::EvaluateError;
+use super::windows::check_context;
+use crate::{EngineError, Model, Session, SessionError, SessionLimits};
+
+/// Receives (done, total) after every window or item.
+pub type Progress<'a> = dyn FnMut(usize, usize) + 'a;
+
+/// Tokens run at once: enough to use each weight many times, little enough to bound the buffers.
+pub(super) const STEP_TOKENS: usize = 512;
 
 /// Rows looked at together: with a vocabulary of 32 k they take 16 MB.
 const ROWS: usize = 128;
@@ -45,6 +52,21 @@ impl<D: Device> RowBuffer<D> {
         device.download(logits, 0..rows.len(), &mut self.values);
         Ok(&self.values)
     }
+}
+
+/// A session that holds `num_sequences` of `context` tokens and runs them in bounded steps.
+pub(super) fn session<D: Device>(
+    model: &Arc<Model<D>>,
+    num_sequences: usize,
+    context: usize,
+) -> Result<Session<D>, EvaluateError> {
+    check_context(context, model.config().max_positions)?;
+    let limits = SessionLimits {
+        num_sequences,
+        context_tokens: context,
+        step_tokens: STEP_TOKENS.min(num_sequences * context),
+    };
+    Ok(Session::new(model.clone(), limits)?)
 }
 
 /// The largest value's index, the first of equals.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{EvaluateError, read_text};
+use super::error::EvaluateError;
+use super::text_file::read_text;
 
 /// The forms of a task file, told apart by the fields of its lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -7,38 +7,15 @@ use std::sync::Arc;
 use dualgrain_device::Device;
 use serde::Serialize;
 
+use super::error::EvaluateError;
+use super::item_score::ItemScore;
+use super::moments::Moments;
 use super::options::{Run, encode_task, pack};
-use super::scoring::{RowBuffer, argmax, log_probability};
+use super::scoring::{Progress, RowBuffer, argmax, log_probability, session};
 use super::task_file::{Task, TaskForm};
-use super::{EvaluateError, Moments, Progress, check_context, session};
+use super::windows::check_context;
 use crate::text::tokenizer::Tokenizer;
 use crate::{Model, Session};
-
-/// How a model sees one option.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct OptionScore {
-    /// Sum of the log-probabilities of the continuation's tokens, in nats.
-    pub loglikelihood: f64,
-    /// Tokens of the continuation.
-    pub tokens: usize,
-    /// Whether each of them is the likeliest where it stands.
-    pub greedy: bool,
-    /// UTF-8 bytes of the continuation.
-    pub bytes: usize,
-    /// Tokens of the context that were cut off on the left.
-    pub cut_tokens: usize,
-}
-
-/// How a model sees one item.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct ItemScore {
-    /// Its line in the file, from 1.
-    pub line: usize,
-    /// Each option, in order.
-    pub options: Vec<OptionScore>,
-    /// Index of the right option.
-    pub gold: Option<usize>,
-}
 
 /// A model's result on a task.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -217,32 +194,6 @@ fn add_row(
         }
     }
     Ok(())
-}
-
-impl ItemScore {
-    /// Index of the likeliest option, the first of equals.
-    pub fn best(&self) -> usize {
-        self.best_by(|option| option.loglikelihood)
-    }
-
-    /// Index of the likeliest option by its log-likelihood for a byte, the first of equals.
-    pub fn best_per_byte(&self) -> usize {
-        self.best_by(|option| option.loglikelihood / option.bytes.max(1) as f64)
-    }
-
-    fn best_by(&self, value: impl Fn(&OptionScore) -> f64) -> usize {
-        let mut best = (0, f64::NEG_INFINITY);
-        for (idx, option) in self.options.iter().enumerate() {
-            if value(option) > best.1 {
-                best = (idx, value(option));
-            }
-        }
-        best.0
-    }
-
-    fn is_greedy(&self) -> bool {
-        self.options.iter().all(|option| option.greedy)
-    }
 }
 
 fn report(task: &Task, scores: &[ItemScore]) -> TaskReport {

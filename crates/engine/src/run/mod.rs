@@ -1,7 +1,9 @@
 //! Running a model: sequences in steps (`session`), the next token (`sampler`), prompts to texts (`generate`).
 
+mod error;
 pub mod generate;
 pub mod sampler;
 mod session;
 
-pub use session::{Session, SessionError, SessionLimits, SessionMemory};
+pub use error::SessionError;
+pub use session::{Session, SessionLimits, SessionMemory};

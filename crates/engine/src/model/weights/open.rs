@@ -7,28 +7,12 @@ use std::sync::atomic::AtomicBool;
 use dualgrain_format::checkpoint::{CheckpointError, TensorTable};
 use serde_json::Value;
 
-use crate::WeightsError;
-use crate::model::weights::mapping::MappedFile;
-use crate::model::weights::{Shard, Tensor, Weights};
+use super::error::WeightsError;
+use super::mapping::MappedFile;
+use super::tensors::{Shard, Tensor, Weights};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
-
-pub(super) fn open(dir: &Path) -> Result<Weights, WeightsError> {
-    let mut weights = Weights {
-        dir: dir.to_path_buf(),
-        shards: Vec::new(),
-        tensors: BTreeMap::new(),
-    };
-    if dir.join(SINGLE).exists() {
-        weights.add_shard(SINGLE)?;
-    } else if dir.join(INDEX).exists() {
-        open_shards(&mut weights)?;
-    } else {
-        return Err(no_weights(dir));
-    }
-    Ok(weights)
-}
 
 fn open_shards(weights: &mut Weights) -> Result<(), WeightsError> {
     let path = weights.dir.join(INDEX);
@@ -72,6 +56,26 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
 }
 
 impl Weights {
+    /// Maps `dir/model.safetensors`, or the shards that `dir/model.safetensors.index.json` names.
+    ///
+    /// # Errors
+    /// Files missing, truncated or malformed; an index that does not fit the shards.
+    pub fn open(dir: &Path) -> Result<Self, WeightsError> {
+        let mut weights = Self {
+            dir: dir.to_path_buf(),
+            shards: Vec::new(),
+            tensors: BTreeMap::new(),
+        };
+        if dir.join(SINGLE).exists() {
+            weights.add_shard(SINGLE)?;
+        } else if dir.join(INDEX).exists() {
+            open_shards(&mut weights)?;
+        } else {
+            return Err(no_weights(dir));
+        }
+        Ok(weights)
+    }
+
     /// Maps one file and takes over its tensors; returns their names.
     fn add_shard(&mut self, file_name: &str) -> Result<Vec<String>, WeightsError> {
         let path = self.dir.join(file_name);

@@ -1,0 +1,177 @@
+//! What a model is made of: its sizes, its family and the kinds of its parts.
+
+use dualgrain_device::Activation;
+use dualgrain_format::QuantizationConfig;
+
+/// Everything the engine must know about a model; sizes are checked, defaults are those of transformers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// Which architecture, and with it which tensor names.
+    pub family: Family,
+    /// Entries of the embedding and of the logits.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Blocks.
+    pub num_layers: usize,
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key/value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Elements of a head; need not be `hidden_size / num_heads`.
+    pub head_dim: usize,
+    /// Width inside the feed-forward.
+    pub ffn_size: usize,
+    /// Positions the model was made for. Learned positions end here; others may go beyond at their own risk.
+    pub max_positions: usize,
+    /// Kind of every norm.
+    pub norm: NormKind,
+    /// Epsilon of every norm.
+    pub norm_eps: f32,
+    /// Kind of the feed-forward.
+    pub ffn: FfnKind,
+    /// How positions enter.
+    pub position: Position,
+    /// For each layer, how many last tokens a query sees; `None` sees all.
+    pub sliding_windows: Vec<Option<usize>>,
+    /// q, k and v have biases.
+    pub qkv_bias: bool,
+    /// The attention's output projection has a bias.
+    pub out_bias: bool,
+    /// The feed-forward's linears have biases.
+    pub ffn_bias: bool,
+    /// RMS norm of every query and key head (Qwen3).
+    pub qk_norm: bool,
+    /// A norm right after the embedding (BLOOM).
+    pub embedding_norm: bool,
+    /// The head uses the embedding's weights.
+    pub tie_embeddings: bool,
+    /// Type the checkpoint says its floats have, if it says so.
+    pub dtype: Option<FloatType>,
+    /// First token of a text, if the model has one.
+    pub bos_token: Option<u32>,
+    /// Tokens that end a text (generation_config.json adds to config.json).
+    pub eos_tokens: Vec<u32>,
+    /// Padding token.
+    pub pad_token: Option<u32>,
+    /// Present in a quantized folder.
+    pub quantization: Option<QuantizationConfig>,
+}
+
+/// Supported architectures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// Llama 1, 2, 3.x.
+    Llama,
+    /// Mistral 7B and its kin.
+    Mistral,
+    /// Qwen2, Qwen2.5.
+    Qwen2,
+    /// Qwen3 (dense).
+    Qwen3,
+    /// OPT with norms before the blocks.
+    Opt,
+    /// BLOOM.
+    Bloom,
+}
+
+/// Kind of norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// Root mean square, no bias.
+    Rms,
+    /// Mean and variance, with bias.
+    Layer,
+}
+
+/// Kind of feed-forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FfnKind {
+    /// `down(f(gate(x)) * up(x))`.
+    Gated(Activation),
+    /// `fc2(f(fc1(x)))`.
+    Plain(Activation),
+}
+
+/// How positions enter the model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Position {
+    /// Rotated queries and keys.
+    Rope(RopeConfig),
+    /// An embedding of its own for each position; position p has entry `p + offset`.
+    Learned {
+        /// Entries before that of position 0 (OPT: 2).
+        offset: usize,
+    },
+    /// A bias on the scores, linear in the distance.
+    Alibi,
+    /// Not at all.
+    None,
+}
+
+/// Rotary position embedding.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RopeConfig {
+    /// Base of the frequencies.
+    pub theta: f64,
+    /// Change of the frequencies for longer contexts.
+    pub scaling: RopeScaling,
+}
+
+/// Supported rope types.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RopeScaling {
+    /// Plain.
+    Default,
+    /// Frequencies divided by `factor`.
+    Linear {
+        /// The divisor.
+        factor: f64,
+    },
+    /// Llama 3: low frequencies divided by `factor`, high ones kept, a ramp between.
+    Llama3 {
+        /// The divisor of low frequencies.
+        factor: f64,
+        /// Wavelengths above `original / low` are scaled.
+        low_freq_factor: f64,
+        /// Wavelengths below `original / high` are kept.
+        high_freq_factor: f64,
+        /// Context the model was first trained with.
+        original_max_positions: f64,
+    },
+}
+
+/// Float types of checkpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FloatType {
+    /// 32-bit.
+    F32,
+    /// IEEE half.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Llama,
+        Self::Mistral,
+        Self::Qwen2,
+        Self::Qwen3,
+        Self::Opt,
+        Self::Bloom,
+    ];
+
+    /// Name of the family in transformers' class names; `model_type` is the same in lower case.
+    pub fn class_prefix(self) -> &'static str {
+        match self {
+            Self::Llama => "Llama",
+            Self::Mistral => "Mistral",
+            Self::Qwen2 => "Qwen2",
+            Self::Qwen3 => "Qwen3",
+            Self::Opt => "OPT",
+            Self::Bloom => "Bloom",
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The linears of a block, loaded joined and written back split.
+
+use dualgrain_format::{FloatLinear, FloatValues, FormatError, LinearWeights, QuantizationConfig};
+
+use crate::{BlockSpec, EngineError, Member, Role, RoleSpec, Weights};
+
+/// A joined linear and the checkpoint tensors it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JoinedLinear {
+    /// The joined matrix [n, k] with its bias.
+    pub weights: LinearWeights,
+    /// Where each checkpoint tensor's rows went.
+    pub members: Vec<Member>,
+}
+
+/// Loads one role of a block in the scheme the folder stores it (`quantization` from its config).
+///
+/// # Errors
+/// A missing, misshapen or non-finite tensor; members in different schemes.
+pub fn load_role(
+    weights: &Weights,
+    block: &BlockSpec,
+    role: Role,
+    quantization: Option<&QuantizationConfig>,
+) -> Result<JoinedLinear, EngineError> {
+    let spec = block.role(role);
+    let parts = spec.members.iter().map(|member| {
+        let shape = (member.rows.len(), spec.k);
+        weights.linear(&member.name, shape, member.bias, quantization)
+    });
+    let joined = LinearWeights::join(parts.collect::<Result<_, _>>()?)?;
+    Ok(JoinedLinear {
+        weights: in_role_order(joined, &spec.members)?,
+        members: spec.members.clone(),
+    })
+}
+
+/// Loads one role of an unquantized folder as f32 [`dualgrain_format::FloatLinear`], whatever float type is stored.
+///
+/// # Errors
+/// A missing, misshapen or non-finite tensor.
+pub fn load_role_float(
+    weights: &Weights,
+    block: &BlockSpec,
+    role: Role,
+) -> Result<JoinedLinear, EngineError> {
+    let RoleSpec { n, k, members, .. } = block.role(role);
+    let mut matrix = vec![0.0; n * k];
+    let mut bias = members.iter().any(|member| member.bias).then(|| vec![0.0; *n]);
+    for Member {
+        name,
+        rows,
+        bias: has_bias,
+    } in members
+    {
+        weights.f32_scatter(&format!("{name}.weight"), *k, rows, &mut matrix)?;
+        if let (Some(bias), true) = (&mut bias, *has_bias) {
+            let values = weights.f32(&format!("{name}.bias"), &[rows.len()])?;
+            rows.iter()
+                .zip(values)
+                .for_each(|(&row, value)| bias[row] = value);
+        }
+    }
+    let linear = FloatLinear::new(*n, *k, FloatValues::F32(matrix), bias)?;
+    Ok(JoinedLinear {
+        weights: LinearWeights::Float(linear),
+        members: members.clone(),
+    })
+}
+
+/// From the members' rows one after the other to the order of the joined matrix.
+fn in_role_order(joined: LinearWeights, members: &[Member]) -> Result<LinearWeights, FormatError> {
+    let order = members.iter().flat_map(|member| member.rows.iter().copied());
+    if order.clone().eq(0..joined.n()) {
+        return Ok(joined);
+    }
+    let mut source = vec![0; joined.n()];
+    order.enumerate().for_each(|(row, place)| source[place] = row);
+    joined.select_rows(&source)
+}
+
+/// The checkpoint's linears inside a joined one, in the checkpoint's row order: what is written under `member.name`.
+///
+/// # Errors
+/// Members whose rows do not fit the matrix.
+pub fn split_members(
+    joined: &LinearWeights,
+    members: &[Member],
+) -> Result<Vec<(String, LinearWeights)>, FormatError> {
+    members
+        .iter()
+        .map(|member| Ok((member.name.clone(), joined.select_rows(&member.rows)?)))
+        .collect()
+}
