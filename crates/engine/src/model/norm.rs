@@ -1,0 +1,74 @@
+//! A norm on a device.
+
+use dualgrain_device::{ActivationScale, Columns, Device};
+
+use crate::{EngineError, NormKind, NormSpec, Weights};
+
+/// A norm's parameters on the device.
+pub struct Norm<D: Device> {
+    spec: NormSpec,
+    weight: D::Matrix,
+    bias: Option<D::Matrix>,
+}
+
+impl<D: Device> Norm<D> {
+    /// Loads a norm's tensors.
+    ///
+    /// # Errors
+    /// A missing, misshapen or non-finite tensor.
+    pub fn load(device: &D, weights: &Weights, spec: &NormSpec) -> Result<Self, EngineError> {
+        let weight = weights.f32(&format!("{}.weight", spec.name), &[spec.len])?;
+        let bias = match spec.kind {
+            NormKind::Rms => None,
+            NormKind::Layer => Some(weights.f32(&format!("{}.bias", spec.name), &[spec.len])?),
+        };
+        Ok(Self::new(device, spec, &weight, bias.as_deref()))
+    }
+
+    /// A norm from host values (after smoothing was folded in). `bias` belongs to [`NormKind::Layer`] only; without
+    /// one it is zero.
+    pub fn new(device: &D, spec: &NormSpec, weight: &[f32], bias: Option<&[f32]>) -> Self {
+        let row = |values: &[f32]| {
+            let mut row = device.matrix(1, spec.len);
+            device.upload(&mut row, values);
+            row
+        };
+        Self {
+            spec: spec.clone(),
+            weight: row(weight),
+            bias: match spec.kind {
+                NormKind::Rms => None,
+                NormKind::Layer => Some(bias.map_or_else(|| row(&vec![0.0; spec.len]), row)),
+            },
+        }
+    }
+
+    /// `out = norm(x)`.
+    pub fn apply(&self, device: &D, out: &mut D::Matrix, x: &D::Matrix) {
+        match &self.bias {
+            None => device.rms_norm(out, x, &self.weight, self.spec.eps),
+            Some(bias) => device.layer_norm(out, x, &self.weight, bias, self.spec.eps),
+        }
+    }
+
+    /// `out` = `norm(x)` as INT8, perhaps through `h`.
+    pub(super) fn apply_quantized(
+        &self,
+        device: &D,
+        out: &mut D::Quantized,
+        h: &mut D::Matrix,
+        x: &D::Matrix,
+        scale: ActivationScale,
+    ) {
+        let (weight, eps) = (&self.weight, self.spec.eps);
+        match &self.bias {
+            None => device.rms_norm_quantize(out, h, x, weight, eps, scale),
+            Some(bias) => device.layer_norm_quantize(out, h, x, (weight, bias), eps, scale),
+        }
+    }
+
+    /// Normalizes every head inside `columns` in place.
+    pub(super) fn apply_heads(&self, device: &D, x: &mut D::Matrix, columns: Columns) {
+        device.rms_norm_heads(x, columns, &self.weight, self.spec.eps);
+    }
+}

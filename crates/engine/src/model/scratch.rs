@@ -1,0 +1,89 @@
+//! The buffers of a step.
+
+use dualgrain_device::Device;
+
+use crate::{Angles, FfnKind, ModelConfig, Position};
+
+/// Buffers of a step, shared by all blocks; nothing is allocated while steps fit `capacity`.
+pub struct Scratch<D: Device> {
+    /// Output of a norm [M, hidden] where floats are wanted.
+    pub h: D::Matrix,
+    /// Queries, keys, values [M, q + k + v].
+    pub qkv: D::Matrix,
+    /// Attention output [M, num_heads * head_dim].
+    pub c: D::Matrix,
+    /// Gate and up [M, 2 * ffn]; not used by plain feed-forwards.
+    pub up: D::Matrix,
+    /// Input of the last linear [M, ffn].
+    pub f: D::Matrix,
+    /// Output of Out and Down [M, hidden], where they do not add to the stream themselves.
+    pub y: D::Matrix,
+    /// Output of a norm as INT8.
+    pub h8: D::Quantized,
+    pub(super) c8: D::Quantized,
+    pub(super) f8: D::Quantized,
+    pub(super) angles: Option<StepAngles<D>>,
+}
+
+/// Rotary angles of a step.
+pub(super) struct StepAngles<D: Device> {
+    angles: Angles,
+    host: Vec<f32>,
+    /// [M, head_dim]: cos | sin.
+    pub(super) rows: D::Matrix,
+}
+
+impl<D: Device> Scratch<D> {
+    /// Buffers for steps of up to `capacity` tokens.
+    pub fn new(device: &D, config: &ModelConfig, capacity: usize) -> Self {
+        let matrix = |columns| device.matrix(capacity, columns);
+        let quantized = |columns| device.quantized(capacity, columns);
+        let angles = match &config.position {
+            Position::Rope(rope) => Some(StepAngles {
+                angles: Angles::new(rope, config.head_dim),
+                host: Vec::with_capacity(capacity * config.head_dim),
+                rows: matrix(config.head_dim),
+            }),
+            _ => None,
+        };
+        let [hidden, q, qkv, up, ffn] = widths(config);
+        Self {
+            h: matrix(hidden),
+            qkv: matrix(qkv),
+            c: matrix(q),
+            up: device.matrix(if up > 0 { capacity } else { 0 }, up.max(1)),
+            f: matrix(ffn),
+            y: matrix(hidden),
+            h8: quantized(hidden),
+            c8: quantized(q),
+            f8: quantized(ffn),
+            angles,
+        }
+    }
+
+    /// Computes the rotary angles of a step; once per step, before the first block.
+    pub fn prepare(&mut self, device: &D, positions: &[u32]) {
+        if let Some(StepAngles { angles, host, rows }) = &mut self.angles {
+            host.clear();
+            angles.rows(positions, host);
+            device.upload(rows, host);
+        }
+    }
+
+    /// Bytes of the buffers for `capacity` tokens.
+    pub fn size_bytes(config: &ModelConfig, capacity: usize) -> usize {
+        let [hidden, q, qkv, up, ffn] = widths(config);
+        let floats = 2 * hidden + qkv + q + up + ffn + 2 * config.head_dim;
+        capacity * (4 * floats + hidden + q + ffn)
+    }
+}
+
+/// Columns of h, c, qkv, up (0 where the feed-forward is plain) and f.
+fn widths(config: &ModelConfig) -> [usize; 5] {
+    let up = match config.ffn {
+        FfnKind::Gated(_) => 2 * config.ffn_size,
+        FfnKind::Plain(_) => 0,
+    };
+    let qkv = config.q_size() + 2 * config.kv_size();
+    [config.hidden_size, config.q_size(), qkv, up, config.ffn_size]
+}
