@@ -5,15 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dualgrain_format::{FloatValues, LinearWeights};
 
-use super::attention;
-use super::cache::{self, Cache};
-use super::epilogue::Sink;
-use super::gemm_float::{self, PackedFloat};
-use super::gemm_w4a8::{self, PackedInt};
-use super::isa::{Isa, not_available};
-use super::quantize::Place;
-use super::tensor::{Matrix, Quantized, QuantizedParts, Table};
-use super::{elementwise, gram, norm, norm_quantize, quadratic, quantize, rope, softmax};
+use crate::attention::tasks::attention;
+use crate::float::gemm::{self, PackedFloat};
+use crate::float::{gram, quadratic_form};
+use crate::gemm_w4a8::epilogue::Sink;
+use crate::gemm_w4a8::product::{self, PackedInt};
+use crate::isa::{Isa, not_available};
+use crate::kv_cache::{self, Cache};
+use crate::rows::quantize::Place;
+use crate::rows::{elementwise, log_softmax, norm, norm_quantize, quantize, rope};
+use crate::tensor::{Matrix, Quantized, QuantizedParts, Table};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
     Gram, Operand, SLICE_ROWS, Step,
@@ -102,7 +103,7 @@ impl CpuDevice {
         self.isa
     }
 
-    pub(super) fn pool(&self) -> &Pool {
+    pub(crate) fn pool(&self) -> &Pool {
         &self.pool
     }
 
@@ -115,7 +116,7 @@ impl CpuDevice {
             panic!("float weights have no integer sums")
         };
         let mut sums = vec![0; a.rows * packed.n()];
-        gemm_w4a8::gemm(
+        product::gemm(
             self.isa,
             &self.pool,
             a,
@@ -424,12 +425,12 @@ impl Device for CpuDevice {
             (Operand::Float(a), Packed::Float(packed)) => {
                 assert_eq!(a.columns, packed.k(), "columns of A and K of the weights");
                 out.resize(a.rows);
-                gemm_float::gemm(self.isa, &self.pool, a.values(), packed, out.values_mut());
+                gemm::gemm(self.isa, &self.pool, a.values(), packed, out.values_mut());
             }
             (Operand::Int8(a), Packed::Int(packed)) => {
                 out.resize(a.rows);
                 let sink = Sink::Output(SharedSlice::new(out.values_mut()));
-                gemm_w4a8::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
+                product::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
             }
             (Operand::Float(_), Packed::Int(_)) => {
                 panic!("integer weights take INT8 activations, got floats")
@@ -464,7 +465,7 @@ impl Device for CpuDevice {
         values: Columns,
         step: &Step<'_>,
     ) {
-        cache::write((self.isa, &self.pool), cache, layer, x, (keys, values), step);
+        kv_cache::write((self.isa, &self.pool), cache, layer, x, (keys, values), step);
     }
 
     fn attention(
@@ -477,7 +478,7 @@ impl Device for CpuDevice {
         params: &AttentionParams,
         step: &Step<'_>,
     ) {
-        attention::attention(
+        attention(
             (self.isa, &self.pool),
             out,
             x,
@@ -513,7 +514,7 @@ impl Device for CpuDevice {
                 out.columns = packed.n() / 2;
                 out.resize(a.rows);
                 let sink = Sink::Gated(SharedSlice::new(out.values_mut()), f);
-                gemm_w4a8::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
+                product::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
             }
             (a, _) => {
                 self.gemm(wide, a, weights);
@@ -527,7 +528,7 @@ impl Device for CpuDevice {
             (Operand::Int8(a), Packed::Int(packed)) => {
                 assert_eq!((x.rows, x.columns), (a.rows, packed.n()), "shapes of the terms");
                 let sink = Sink::Added(SharedSlice::new(x.values_mut()));
-                gemm_w4a8::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
+                product::gemm(self.isa, &self.pool, a, packed, self.take_next(), &sink);
             }
             (a, _) => {
                 self.gemm(y, a, weights);
@@ -560,7 +561,7 @@ impl Device for CpuDevice {
     fn log_softmax(&self, x: &mut Matrix) {
         let columns = x.columns;
         self.for_rows(x.values_mut(), columns, |_, row| {
-            softmax::log_softmax(self.isa, row)
+            log_softmax::log_softmax(self.isa, row)
         });
     }
 
@@ -569,7 +570,7 @@ impl Device for CpuDevice {
     }
 
     fn quadratic_rows(&self, gram: &Gram, errors: &[f32], out: &mut [f64]) {
-        quadratic::quadratic_rows(self.isa, &self.pool, gram, errors, out);
+        quadratic_form::quadratic_rows(self.isa, &self.pool, gram, errors, out);
     }
 
     fn abs_max(&self, x: &Matrix, columns: Columns, maxima: &mut [f32]) {

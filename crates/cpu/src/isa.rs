@@ -63,7 +63,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => Self::Avx512Vnni.is_available() && super::gemm_w4a8_amx::is_available(),
+            Self::Amx => Self::Avx512Vnni.is_available() && crate::gemm_w4a8::amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni | Self::Amx => false,
         }
@@ -81,7 +81,7 @@ impl Isa {
     }
 
     /// `DUALGRAIN_BACKEND` if it is set, else the fastest this machine has.
-    pub(super) fn chosen() -> Result<Self, DeviceError> {
+    pub(crate) fn chosen() -> Result<Self, DeviceError> {
         match std::env::var("DUALGRAIN_BACKEND") {
             Ok(name) if !name.is_empty() => Self::by_name(&name),
             _ => Ok(available().into_iter().next_back().unwrap_or(Self::Naive)),
@@ -94,7 +94,7 @@ pub fn available() -> Vec<Isa> {
     Isa::ALL.into_iter().filter(|isa| isa.is_available()).collect()
 }
 
-pub(super) fn not_available(asked: &str) -> DeviceError {
+pub(crate) fn not_available(asked: &str) -> DeviceError {
     let names: Vec<_> = available().into_iter().map(Isa::name).collect();
     DeviceError::InstructionSet {
         asked: asked.to_owned(),
@@ -135,7 +135,7 @@ macro_rules! per_isa {
         }
     };
 }
-pub(super) use per_isa;
+pub(crate) use per_isa;
 
 #[cfg(test)]
 mod tests {

@@ -2,10 +2,10 @@
 
 use dualgrain_format::FloatValues;
 
+use crate::gemm_w4a8::tile::FEW_ROWS;
+use crate::isa::Isa;
 #[cfg(target_os = "linux")]
-use super::arena::advise_huge_pages;
-use super::gemm_w4a8_tile::FEW_ROWS;
-use super::isa::Isa;
+use crate::memory::arena::advise_huge_pages;
 
 /// Elements whose codes are summed together: the smallest group size, so that any group's sum is a sum of blocks.
 pub(crate) const SUM_BLOCK: usize = 32;

@@ -1,8 +1,14 @@
 //! What a product writes, and which operands it refuses.
 
-use super::*;
+use dualgrain_format::Int8Linear;
+use dualgrain_threads::{Pool, SharedSlice};
+
+use super::epilogue::Sink;
+use super::product::{PackedInt, gemm};
+use crate::Isa;
 use crate::available;
-use crate::marks::between_marks;
+use crate::sentinels::between_marks;
+use crate::tensor::Quantized;
 
 fn packed_w8(layer: &Int8Linear) -> PackedInt {
     let mut packed = PackedInt::empty_w8((layer.n(), layer.k())).expect("fits");
