@@ -15,7 +15,6 @@
 use std::arch::asm;
 use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::LazyLock;
 
 use super::product::{FINISH_PANELS, MAX_TASK_PANELS, TILED_TASK_ROWS, Task, W4Packing};
 use super::tile::{LINE, PANEL, widen};
@@ -52,47 +51,6 @@ pub(super) enum Weights<'a> {
     W8(&'a [u8], usize),
 }
 
-/// Whether the machine has AMX and the system lets this process use it.
-pub(crate) fn is_available() -> bool {
-    static AVAILABLE: LazyLock<bool> = LazyLock::new(|| has_int8_tiles() && ask_for_tiles());
-    *AVAILABLE
-}
-
-/// CPUID leaf 7: AMX-TILE and AMX-INT8.
-fn has_int8_tiles() -> bool {
-    const AMX_TILE: u32 = 1 << 24;
-    const AMX_INT8: u32 = 1 << 25;
-    let features = std::arch::x86_64::__cpuid_count(7, 0).edx;
-    features & AMX_TILE != 0 && features & AMX_INT8 != 0
-}
-
-/// Linux gives a process tile registers when it asks for them.
-#[cfg(target_os = "linux")]
-fn ask_for_tiles() -> bool {
-    const ARCH_PRCTL: i64 = 158;
-    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
-    const XFEATURE_XTILEDATA: i64 = 18;
-    let mut result = ARCH_PRCTL;
-    // SAFETY: the call changes what the kernel saves for this process and touches no memory of it.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") result,
-            in("rdi") ARCH_REQ_XCOMP_PERM,
-            in("rsi") XFEATURE_XTILEDATA,
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    result == 0
-}
-
-#[cfg(not(target_os = "linux"))]
-fn ask_for_tiles() -> bool {
-    false
-}
-
 /// `asm!` with instructions that change tile registers, which all blocks therefore give away.
 macro_rules! tile_asm {
     ($($argument:tt)*) => {
@@ -109,7 +67,7 @@ struct Configured;
 
 impl Configured {
     /// # Safety
-    /// [`is_available`] said yes.
+    /// The machine has AMX and the system lets this process use it.
     unsafe fn new() -> Self {
         let mut config = [0u8; 64];
         config[0] = 1; // the palette of eight tiles
@@ -133,7 +91,7 @@ impl Drop for Configured {
 
 /// `steps` times four independent tile products in registers, for `probe.rs`; AMX is there.
 pub(crate) fn dot_chains(steps: usize) {
-    // SAFETY: the caller has a device with AMX, so `is_available` said yes; no memory is touched.
+    // SAFETY: the caller has a device with AMX, so `Isa::is_available` said yes; no memory is touched.
     unsafe {
         let configured = Configured::new();
         tile_asm!(
@@ -167,7 +125,7 @@ impl Task<'_> {
         self.start_tiles(starts);
         // Sums of a token lie side by side for all panels, so that its outputs are written in one run.
         let stride = panels.len() * PANEL;
-        // SAFETY: a device holds `Isa::Amx` only after `is_available` said yes.
+        // SAFETY: a device holds `Isa::Amx` only after `Isa::is_available` said yes.
         let configured = unsafe { Configured::new() };
         let num_lines = self.weights.padded_k() / 4;
         for first in (0..num_lines).step_by(BLOCK_LINES) {

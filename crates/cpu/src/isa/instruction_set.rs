@@ -1,9 +1,9 @@
-//! Which instruction set runs: the only place that asks the machine.
-//!
-//! `per_isa!` stamps a generic function out once per instruction set under `#[target_feature]`, so that LLVM
-//! vectorizes the same source each time; results are equal bit for bit because the operations are.
+//! Which instruction sets there are, and which of them runs.
 
 use dualgrain_device::DeviceError;
+
+#[cfg(target_arch = "x86_64")]
+use super::amx;
 
 /// An instruction set a kernel is written or compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,7 +63,7 @@ impl Isa {
                     && is_x86_feature_detected!("avx512vnni")
             }
             #[cfg(target_arch = "x86_64")]
-            Self::Amx => Self::Avx512Vnni.is_available() && crate::gemm_w4a8::amx::is_available(),
+            Self::Amx => Self::Avx512Vnni.is_available() && amx::is_available(),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 | Self::AvxVnni | Self::Avx512Vnni | Self::Amx => false,
         }
@@ -101,41 +101,6 @@ pub(crate) fn not_available(asked: &str) -> DeviceError {
         available: names.join(", "),
     }
 }
-
-/// Stamps out `fn name(isa, arguments)`, which runs `body(arguments)` compiled for `isa`.
-///
-/// `body` is `#[inline(always)]`, so each wrapper holds its own copy with the features it may use.
-macro_rules! per_isa {
-    ($(#[$doc:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:expr) => {
-        $(#[$doc])*
-        #[allow(clippy::too_many_arguments, reason = "arguments of the operation and the instruction set")]
-        $vis fn $name(isa: $crate::Isa, $($arg: $ty),*) $(-> $ret)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2($($arg: $ty),*) $(-> $ret)? {
-                    $body($($arg),*)
-                }
-                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-                fn avx512($($arg: $ty),*) $(-> $ret)? {
-                    $body($($arg),*)
-                }
-                match isa {
-                    $crate::Isa::Naive => {}
-                    // SAFETY: a device holds an instruction set only after `is_available` said yes.
-                    $crate::Isa::Avx2 | $crate::Isa::AvxVnni => return unsafe { avx2($($arg),*) },
-                    $crate::Isa::Avx512Vnni | $crate::Isa::Amx => {
-                        // SAFETY: as above.
-                        return unsafe { avx512($($arg),*) };
-                    }
-                }
-            }
-            let _ = isa;
-            $body($($arg),*)
-        }
-    };
-}
-pub(crate) use per_isa;
 
 #[cfg(test)]
 mod tests {
