@@ -570,7 +570,7 @@ impl Device for CpuDevice {
     }
 
     fn quadratic_rows(&self, gram: &Gram, errors: &[f32], out: &mut [f64]) {
-        quadratic_form::quadratic_rows(self.isa, &self.pool, gram, errors, out);
+        quadratic_form::quadratic_forms(self.isa, &self.pool, gram, errors, out);
     }
 
     fn abs_max(&self, x: &Matrix, columns: Columns, maxima: &mut [f32]) {

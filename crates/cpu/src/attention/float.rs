@@ -5,7 +5,7 @@
 
 use super::tasks::{Job, Page, Products, Scratch};
 use crate::float::lanes::{Element, LANES};
-use crate::float::tile::{Tile, run};
+use crate::float::tile::{FloatTile, multiply};
 use crate::isa::per_isa;
 use crate::kv_cache::{Planes, padded_dim};
 use dualgrain_device::PAGE_TOKENS;
@@ -18,7 +18,7 @@ impl<E: Element> Products for Planes<E> {
         let vectors = page.keys.div_ceil(LANES);
         let rows = scratch.inv_sums.len();
         let block = page.head_page * dim * PAGE_TOKENS;
-        let tile = Tile {
+        let tile = FloatTile {
             a: scratch.queries.as_ptr(),
             a_row: dim,
             a_k: 1,
@@ -33,7 +33,7 @@ impl<E: Element> Products for Planes<E> {
         };
         // SAFETY: `rows` queries of `dim`; the page has 4 vectors for each dimension; a row of scores has room for
         // whole pages (stride).
-        unsafe { run(job.isa, tile, rows, vectors) };
+        unsafe { multiply(job.isa, tile, rows, vectors) };
         for row in 0..rows {
             let slope = job.slope(page.kv_head, row);
             let scores = &mut scratch.scores[row * stride + page.offset..][..vectors * LANES];
@@ -44,7 +44,7 @@ impl<E: Element> Products for Planes<E> {
     fn add_values(&self, job: &Job<'_>, page: &Page, scratch: &mut Scratch) {
         let dim = padded_dim(job.cache.shape.head_dim);
         let block = page.head_page * PAGE_TOKENS * dim;
-        let tile = Tile {
+        let tile = FloatTile {
             a: scratch.scores[page.offset..].as_ptr(),
             a_row: scratch.stride,
             a_k: 1,
@@ -58,7 +58,7 @@ impl<E: Element> Products for Planes<E> {
             from_zero: page.offset == 0,
         };
         // SAFETY: as many rows of at least `keys` weights, a page of values, as many outputs of `dim`.
-        unsafe { run(job.isa, tile, scratch.inv_sums.len(), dim / LANES) };
+        unsafe { multiply(job.isa, tile, scratch.inv_sums.len(), dim / LANES) };
     }
 }
 

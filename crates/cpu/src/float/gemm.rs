@@ -15,8 +15,8 @@ use dualgrain_format::{FloatLinear, FloatValues};
 use half::bf16;
 
 use super::lanes::{Element, LANES};
-use super::tile::{Tile, run, tile_shape, tile_vectors};
-use super::transpose::interleave;
+use super::packing::{pack_rows, transpose_to_panel};
+use super::tile::{FloatTile, multiply, tile_shape, tile_vectors};
 use crate::isa::Isa;
 use crate::memory::aligned::Aligned;
 use dualgrain_device::DeviceError;
@@ -77,7 +77,7 @@ impl PackedFloat {
         match (&mut self.panels, linear.weight()) {
             (Panels::F32(panels), FloatValues::F32(values)) => {
                 pool.for_each_chunk(&mut panels[start..start + len], panel_len, |panel, out| {
-                    interleave(isa, &values[rows_of(panel)], k, out);
+                    transpose_to_panel(isa, &values[rows_of(panel)], k, out);
                 });
             }
             (Panels::Bf16(panels), FloatValues::Bf16(values)) => {
@@ -195,7 +195,7 @@ impl<E: Element> Block<'_, E> {
         self.over_panels(first, last, 0..self.k, |panel, vectors, c, c_row| {
             let tile = self.tile(a, (self.k, 1), panel, 0..self.k, (c, c_row));
             // SAFETY: A has `rows` rows of k, the panels are inside `panels`, C is this task's.
-            unsafe { run(self.isa, tile, self.rows.len(), vectors) };
+            unsafe { multiply(self.isa, tile, self.rows.len(), vectors) };
         });
         self.add_bias(first, last);
     }
@@ -215,7 +215,7 @@ impl<E: Element> Block<'_, E> {
                         let c = unsafe { c.add(row * c_row) };
                         let tile = self.tile(a, (1, mr), panel, ks.clone(), (c, c_row));
                         // SAFETY: A is packed for this tile, the panels are inside `panels`, C is this task's.
-                        unsafe { run(self.isa, tile, rows, vectors) };
+                        unsafe { multiply(self.isa, tile, rows, vectors) };
                     }
                 });
             }
@@ -230,8 +230,8 @@ impl<E: Element> Block<'_, E> {
         panel: usize,
         ks: std::ops::Range<usize>,
         (c, c_row): (*mut f32, usize),
-    ) -> Tile<E> {
-        Tile {
+    ) -> FloatTile<E> {
+        FloatTile {
             a,
             a_row,
             a_k,
@@ -301,27 +301,6 @@ impl<E: Element> Block<'_, E> {
             };
             for (d, bias) in d.iter_mut().zip(&bias[columns.clone()]) {
                 *d += bias;
-            }
-        }
-    }
-}
-
-/// Rows of `a` `[M,k]`, columns `ks`, to `[rows/mr][ks][mr]`; missing rows of the last tile keep what was there.
-pub(crate) fn pack_rows(
-    a: &[f32],
-    k: usize,
-    rows: std::ops::Range<usize>,
-    ks: std::ops::Range<usize>,
-    mr: usize,
-    packed: &mut Vec<f32>,
-) {
-    packed.resize(rows.len().div_ceil(mr) * mr * ks.len(), 0.0);
-    for (tile, packed) in packed.chunks_exact_mut(mr * ks.len()).enumerate() {
-        for lane in 0..mr.min(rows.len() - tile * mr) {
-            let start = (rows.start + tile * mr + lane) * k;
-            let row = &a[start + ks.start..start + ks.end];
-            for (packed, value) in packed.chunks_exact_mut(mr).zip(row) {
-                packed[lane] = *value;
             }
         }
     }

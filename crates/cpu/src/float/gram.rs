@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::lanes::LANES;
-use super::tile::{Tile, run, tile_shape};
+use super::tile::{FloatTile, multiply, tile_shape};
 use crate::isa::Isa;
 use crate::memory::aligned::Aligned;
 use crate::rows::elementwise;
@@ -133,7 +133,7 @@ impl Product<'_> {
         let (Some(left), Some(right)) = (&block.left, &block.right) else {
             return;
         };
-        let tile = Tile {
+        let tile = FloatTile {
             a: left[row * tokens..][..mr * tokens].as_ptr(),
             a_row: 1,
             a_k: mr,
@@ -147,7 +147,7 @@ impl Product<'_> {
             from_zero: true,
         };
         // SAFETY: both panels were cut to their length above; `sums` holds the largest tile.
-        unsafe { run(self.isa, tile, mr, vectors) };
+        unsafe { multiply(self.isa, tile, mr, vectors) };
     }
 
     fn add(&self, rows: Range<usize>, columns: Range<usize>, sums: &[f32; MAX_TILE]) {

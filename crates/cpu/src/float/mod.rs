@@ -3,6 +3,6 @@
 pub(crate) mod gemm;
 pub(crate) mod gram;
 pub(crate) mod lanes;
+pub(crate) mod packing;
 pub(crate) mod quadratic_form;
 pub(crate) mod tile;
-pub(crate) mod transpose;

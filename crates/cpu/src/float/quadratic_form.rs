@@ -8,10 +8,9 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::gemm::pack_rows;
 use super::lanes::LANES;
-use super::tile::{Tile, run, tile_shape};
-use super::transpose::interleave;
+use super::packing::{pack_rows, transpose_to_panel};
+use super::tile::{FloatTile, multiply, tile_shape};
 use crate::isa::{Isa, per_isa};
 use crate::memory::aligned::Aligned;
 use dualgrain_device::Gram;
@@ -51,7 +50,7 @@ impl Scratch {
 }
 
 /// `out[r] = errors[r] * gram * errors[r]^T`.
-pub(crate) fn quadratic_rows(isa: Isa, pool: &Pool, gram: &Gram, errors: &[f32], out: &mut [f64]) {
+pub(crate) fn quadratic_forms(isa: Isa, pool: &Pool, gram: &Gram, errors: &[f32], out: &mut [f64]) {
     let k = gram.k();
     assert_eq!(
         errors.len(),
@@ -78,7 +77,7 @@ pub(crate) fn quadratic_rows(isa: Isa, pool: &Pool, gram: &Gram, errors: &[f32],
             totals.clear();
             totals.resize(rows, 0.0);
             for (rows, panel) in errors.chunks(LANES * k).zip(packed.chunks_exact_mut(LANES * k)) {
-                interleave(isa, rows, k, panel);
+                transpose_to_panel(isa, rows, k, panel);
             }
             let forms = Forms {
                 isa,
@@ -145,7 +144,7 @@ impl Forms<'_> {
             for (tile_idx, row) in rows.clone().step_by(mr).enumerate() {
                 let tile_rows = mr.min(rows.end - row);
                 let c = &mut below[(row - block.start) * self.rows + panel * LANES..];
-                let tile = Tile {
+                let tile = FloatTile {
                     a: packed[tile_idx * mr * ks.len()..].as_ptr(),
                     a_row: 1,
                     a_k: mr,
@@ -161,7 +160,7 @@ impl Forms<'_> {
                 };
                 // SAFETY: the gram's part is packed in tiles of mr rows, the panels hold k lines, `below` has a row
                 // of `rows` for each gram row of the block.
-                unsafe { run(self.isa, tile, tile_rows, vectors.min(num_panels - panel)) };
+                unsafe { multiply(self.isa, tile, tile_rows, vectors.min(num_panels - panel)) };
             }
         }
     }

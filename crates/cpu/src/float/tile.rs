@@ -16,7 +16,7 @@ use crate::isa::Isa;
 
 /// Where a tile's operands lie; strides in elements.
 #[derive(Clone, Copy)]
-pub(crate) struct Tile<E> {
+pub(crate) struct FloatTile<E> {
     /// `A[m,k]` is at `a + m * a_row + k * a_k`.
     pub(crate) a: *const f32,
     pub(crate) a_row: usize,
@@ -57,7 +57,7 @@ pub(crate) fn tile_vectors(isa: Isa, rows: usize) -> usize {
 ///
 /// # Safety
 /// All addresses that `tile` names for `rows` and `vectors` are valid, C is not shared, and `isa` is available.
-pub(crate) unsafe fn run<E: Element>(isa: Isa, tile: Tile<E>, rows: usize, vectors: usize) {
+pub(crate) unsafe fn multiply<E: Element>(isa: Isa, tile: FloatTile<E>, rows: usize, vectors: usize) {
     // SAFETY: passed on; the instruction set of each wrapper is available.
     unsafe {
         match isa {
@@ -71,19 +71,19 @@ pub(crate) unsafe fn run<E: Element>(isa: Isa, tile: Tile<E>, rows: usize, vecto
 }
 
 /// # Safety
-/// As for [`run`].
+/// As for [`multiply`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-unsafe fn avx512<E: Element>(tile: Tile<E>, rows: usize, vectors: usize) {
+unsafe fn avx512<E: Element>(tile: FloatTile<E>, rows: usize, vectors: usize) {
     // SAFETY: passed on.
     unsafe { region::<Avx512, E, 24>(tile, tile_vectors(Isa::Avx512Vnni, rows), rows, vectors) }
 }
 
 /// # Safety
-/// As for [`run`].
+/// As for [`multiply`].
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn avx2<E: Element>(tile: Tile<E>, rows: usize, vectors: usize) {
+unsafe fn avx2<E: Element>(tile: FloatTile<E>, rows: usize, vectors: usize) {
     // SAFETY: passed on.
     unsafe { region::<Avx2, E, 6>(tile, tile_vectors(Isa::Avx2, rows), rows, vectors) }
 }
@@ -91,7 +91,7 @@ unsafe fn avx2<E: Element>(tile: Tile<E>, rows: usize, vectors: usize) {
 /// Cuts a region into columns of at most `width` vectors; tiles hold at most `ACC` accumulators.
 #[inline(always)]
 unsafe fn region<S: F32x16, E: Element, const ACC: usize>(
-    tile: Tile<E>,
+    tile: FloatTile<E>,
     width: usize,
     rows: usize,
     vectors: usize,
@@ -115,7 +115,7 @@ unsafe fn region<S: F32x16, E: Element, const ACC: usize>(
 }
 
 #[inline(always)]
-unsafe fn column<S: F32x16, E: Element, const V: usize, const ACC: usize>(tile: Tile<E>, rows: usize) {
+unsafe fn column<S: F32x16, E: Element, const V: usize, const ACC: usize>(tile: FloatTile<E>, rows: usize) {
     // Packed rows are adjacent: their addresses are one pointer and constants.
     // SAFETY: passed on.
     unsafe {
@@ -130,7 +130,7 @@ unsafe fn column<S: F32x16, E: Element, const V: usize, const ACC: usize>(tile: 
 /// Cuts a column into tiles: the largest first, then what remains.
 #[inline(always)]
 unsafe fn rows_of<S: F32x16, E: Element, const V: usize, const ACC: usize, const ADJACENT: bool>(
-    tile: Tile<E>,
+    tile: FloatTile<E>,
     rows: usize,
 ) {
     let mut row = 0;
@@ -159,7 +159,7 @@ unsafe fn rows_of<S: F32x16, E: Element, const V: usize, const ACC: usize, const
     }
 }
 
-impl<E> Tile<E> {
+impl<E> FloatTile<E> {
     /// The tile that starts `row` rows and `vector` vectors further on.
     #[inline(always)]
     unsafe fn at(mut self, row: usize, vector: usize) -> Self {
@@ -175,7 +175,7 @@ impl<E> Tile<E> {
 
 #[inline(always)]
 unsafe fn accumulate<S: F32x16, E: Element, const MR: usize, const V: usize, const ADJACENT: bool>(
-    tile: Tile<E>,
+    tile: FloatTile<E>,
 ) {
     // SAFETY: the caller vouches for MR rows, V vectors and k steps.
     unsafe {

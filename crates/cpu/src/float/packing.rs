@@ -1,12 +1,14 @@
-//! Rows to panels: 16 rows side by side, so that a vector holds one column of them.
+//! Packing: rows side by side, so that a vector holds one column of them, and a tile's left operand is one stream.
 
 #[cfg(target_arch = "x86_64")]
+use std::ops::Range;
+
 use super::lanes::{Avx2, Avx512};
 use super::lanes::{F32x16, LANES, Portable};
 use crate::isa::Isa;
 
 /// At most 16 `rows` of `k` floats to `[k][16]`; lanes of missing rows are zeros.
-pub(crate) fn interleave(isa: Isa, rows: &[f32], k: usize, panel: &mut [f32]) {
+pub(crate) fn transpose_to_panel(isa: Isa, rows: &[f32], k: usize, panel: &mut [f32]) {
     assert!(
         rows.len() <= LANES * k && panel.len() == LANES * k,
         "a panel of rows of {k}"
@@ -73,6 +75,27 @@ unsafe fn blocks<S: F32x16>(rows: *const f32, k: usize, whole: usize, panel: *mu
             }
             for (offset, line) in S::transpose(block).into_iter().enumerate() {
                 line.store(panel.add((column + offset) * LANES));
+            }
+        }
+    }
+}
+
+/// Rows of `a` `[M,k]`, columns `ks`, to `[rows/mr][ks][mr]`; missing rows of the last tile keep what was there.
+pub(crate) fn pack_rows(
+    a: &[f32],
+    k: usize,
+    rows: Range<usize>,
+    ks: Range<usize>,
+    mr: usize,
+    packed: &mut Vec<f32>,
+) {
+    packed.resize(rows.len().div_ceil(mr) * mr * ks.len(), 0.0);
+    for (tile, packed) in packed.chunks_exact_mut(mr * ks.len()).enumerate() {
+        for lane in 0..mr.min(rows.len() - tile * mr) {
+            let start = (rows.start + tile * mr + lane) * k;
+            let row = &a[start + ks.start..start + ks.end];
+            for (packed, value) in packed.chunks_exact_mut(mr).zip(row) {
+                packed[lane] = *value;
             }
         }
     }
