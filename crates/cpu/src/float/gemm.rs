@@ -310,7 +310,7 @@ impl<E: Element> Block<'_, E> {
 mod tests {
     use super::*;
     use crate::available;
-    use crate::sentinels::between_marks;
+    use crate::sentinels::between_sentinels;
 
     #[test]
     fn outputs_are_written_completely_and_nothing_beside_them() {
@@ -328,7 +328,7 @@ mod tests {
                 let layer = weights.expect("valid layer");
                 let mut packed = PackedFloat::empty_for((n, k), &layer).expect("fits");
                 packed.put(isa, &pool, 0, &layer);
-                let d = between_marks(m * n, &format!("{m}x{n} on {}", isa.name()), |d| {
+                let d = between_sentinels(m * n, &format!("{m}x{n} on {}", isa.name()), |d| {
                     gemm(isa, &pool, &vec![2.0; m * k], &packed, d);
                 });
                 assert!(

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::product::Task;
 use super::tile::PANEL;
 use crate::isa::per_isa;
-use crate::rows::elementwise::with_activation;
+use crate::rows::activation::with_activation;
 use crate::tensor::TILE_ROWS;
 use dualgrain_device::Activation;
 use dualgrain_threads::SharedSlice;

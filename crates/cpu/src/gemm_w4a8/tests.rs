@@ -7,7 +7,7 @@ use super::epilogue::Sink;
 use super::product::{PackedInt, gemm};
 use crate::Isa;
 use crate::available;
-use crate::sentinels::between_marks;
+use crate::sentinels::between_sentinels;
 use crate::tensor::Quantized;
 
 fn packed_w8(layer: &Int8Linear) -> PackedInt {
@@ -52,7 +52,7 @@ fn outputs_are_written_completely_and_nothing_beside_them() {
             let mut a = Quantized::new(isa, m, k);
             a.upload(&vec![3; m * k], &vec![0.5; m]);
             let pool = Pool::new(2);
-            let d = between_marks(m * n, &format!("{m}x{n} on {}", isa.name()), |d| {
+            let d = between_sentinels(m * n, &format!("{m}x{n} on {}", isa.name()), |d| {
                 let sink = Sink::Output(SharedSlice::new(d));
                 gemm(isa, &pool, &a, &packed, None, &sink);
             });

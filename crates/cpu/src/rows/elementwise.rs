@@ -2,6 +2,7 @@
 
 use dualgrain_format::FloatValues;
 
+use super::activation::with_activation;
 use crate::isa::per_isa;
 use dualgrain_device::Activation;
 
@@ -29,32 +30,6 @@ per_isa! {
     /// `maxima[j] = max(maxima[j], |x[j]|)`.
     pub(crate) fn abs_max(x: &[f32], maxima: &mut [f32]) = abs_max_row
 }
-
-/// Evaluates `$body`, where `$f` is the function of an activation: chosen outside of loops, so that each body vectorizes.
-macro_rules! with_activation {
-    ($activation:expr, |$f:ident| $body:expr) => {{
-        use dualgrain_device::{Activation, naive::activation};
-        match $activation {
-            Activation::Relu => {
-                let $f = |v| activation(Activation::Relu, v);
-                $body
-            }
-            Activation::Silu => {
-                let $f = |v| activation(Activation::Silu, v);
-                $body
-            }
-            Activation::Gelu => {
-                let $f = |v| activation(Activation::Gelu, v);
-                $body
-            }
-            Activation::GeluTanh => {
-                let $f = |v| activation(Activation::GeluTanh, v);
-                $body
-            }
-        }
-    }};
-}
-pub(crate) use with_activation;
 
 #[inline(always)]
 fn gated_row(x: &[f32], f: Activation, out: &mut [f32]) {

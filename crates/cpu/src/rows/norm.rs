@@ -1,7 +1,7 @@
 //! RMS norm and layer norm: 16 running sums are exactly one AVX-512 register or two of AVX2.
 
+use super::reduce::fold_lanes;
 use crate::isa::per_isa;
-use dualgrain_device::naive::{LANES, sum_lanes};
 
 per_isa! {
     /// `out = x / sqrt(mean(x^2) + eps) * weight` for one row.
@@ -55,20 +55,4 @@ pub(crate) fn mean_and_inv_std(x: &[f32], eps: f32) -> (f32, f32) {
     let mean = fold_lanes(x, |v, acc| v + acc) / x.len() as f32;
     let squares = fold_lanes(x, |v, acc| (v - mean).mul_add(v - mean, acc));
     (mean, 1.0 / (squares / x.len() as f32 + eps).sqrt())
-}
-
-/// Lane j folds elements j, j + 16, ...; then the lanes are added pairwise.
-#[inline(always)]
-pub(crate) fn fold_lanes(x: &[f32], step: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            lanes[lane] = step(chunk[lane], lanes[lane]);
-        }
-    }
-    for (lane, v) in lanes.iter_mut().zip(rest) {
-        *lane = step(*v, *lane);
-    }
-    sum_lanes(lanes)
 }

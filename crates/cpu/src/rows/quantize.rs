@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use super::reduce::max_lanes;
 use crate::isa::per_isa;
 use crate::tensor::{Layout, SUM_BLOCK};
 use dualgrain_device::ActivationScale;
@@ -121,23 +122,6 @@ pub(crate) fn round_to_int8(v: f32) -> i32 {
     ((v + ROUND_MAGIC).to_bits() as i32) - (ROUND_MAGIC.to_bits() as i32)
 }
 
-/// Of a head: what `row_abs_max` does to bring its maxima together would cost more than it gains.
-#[inline(always)]
-pub(crate) fn abs_max(x: &[f32]) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            let v = chunk[lane].abs();
-            lanes[lane] = if v > lanes[lane] { v } else { lanes[lane] };
-        }
-    }
-    for (lane, v) in lanes.iter_mut().zip(rest) {
-        *lane = if v.abs() > *lane { v.abs() } else { *lane };
-    }
-    max_lanes(lanes)
-}
-
 /// Of a row of a model: a maximum has no order, so this waits for four of the last ones at a time.
 #[inline(always)]
 fn row_abs_max(row: impl Row) -> f32 {
@@ -162,21 +146,4 @@ fn raise<const N: usize>(maxima: &mut [f32; N], row: impl Row) {
         let v = row.at(index).abs();
         *max = if v > *max { v } else { *max };
     }
-}
-
-/// The largest of 16 lanes, pairwise.
-#[inline(always)]
-pub(crate) fn max_lanes(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] = if lanes[lane + half] > lanes[lane] {
-                lanes[lane + half]
-            } else {
-                lanes[lane]
-            };
-        }
-        half /= 2;
-    }
-    lanes[0]
 }
