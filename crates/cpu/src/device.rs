@@ -14,7 +14,9 @@ use crate::isa::{Isa, not_available};
 use crate::kv_cache::{self, Cache};
 use crate::rows::quantize::Place;
 use crate::rows::{elementwise, log_softmax, norm, norm_quantize, quantize, rope};
-use crate::tensor::{Matrix, Quantized, QuantizedParts, Table};
+use crate::tensor::matrix::Matrix;
+use crate::tensor::quantized::{Quantized, QuantizedParts};
+use crate::tensor::table::Table;
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
     Gram, Operand, SLICE_ROWS, Step,

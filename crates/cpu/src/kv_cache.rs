@@ -14,7 +14,7 @@ use crate::isa::{Isa, per_isa};
 use crate::memory::aligned::Aligned;
 use crate::rows::quantize::round_to_int8;
 use crate::rows::reduce::abs_max;
-use crate::tensor::Matrix;
+use crate::tensor::matrix::Matrix;
 use dualgrain_device::naive::usable_scale;
 use dualgrain_device::{CacheFormat, CacheShape, Columns, DeviceError, MAX_HEAD_DIM, PAGE_TOKENS, Step};
 use dualgrain_threads::Pool;

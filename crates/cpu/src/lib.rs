@@ -21,4 +21,6 @@ pub use device::{CpuDevice, Linear};
 pub use isa::{Isa, available};
 pub use kv_cache::Cache;
 pub use machine_peak::{MachinePeak, last_level_cache_bytes};
-pub use tensor::{Matrix, Quantized, Table};
+pub use tensor::matrix::Matrix;
+pub use tensor::quantized::Quantized;
+pub use tensor::table::Table;

@@ -15,7 +15,7 @@ use crate::float::lanes::LANES;
 use crate::isa::{Isa, per_isa};
 use crate::kv_cache::{Cache, Scales, Store, padded_dim};
 use crate::rows::reduce::max;
-use crate::tensor::Matrix;
+use crate::tensor::matrix::Matrix;
 use dualgrain_device::naive::{exp, sum_lanes};
 use dualgrain_device::{AttentionParams, CacheShape, Columns, PAGE_TOKENS, Step};
 use dualgrain_threads::Pool;

@@ -13,7 +13,7 @@ use super::tile::{FloatTile, multiply, tile_shape};
 use crate::isa::Isa;
 use crate::memory::aligned::Aligned;
 use crate::rows::elementwise;
-use crate::tensor::Matrix;
+use crate::tensor::matrix::Matrix;
 use dualgrain_device::Gram;
 use dualgrain_device::naive::GRAM_BLOCK_TOKENS;
 use dualgrain_threads::Pool;

@@ -20,10 +20,10 @@ use super::product::{FINISH_PANELS, MAX_TASK_PANELS, TILED_TASK_ROWS, Task, W4Pa
 use super::tile::{LINE, PANEL, widen};
 use crate::isa::Isa;
 use crate::memory::aligned::Aligned;
-use crate::tensor::{TILED_CODES, TILED_ROWS};
+use crate::tensor::quantized::{AMX_TILE_CODES, AMX_TILE_ROWS};
 
 /// Bytes of a tile: 16 rows of 64.
-const TILE_BYTES: usize = TILED_ROWS * TILED_CODES;
+const TILE_BYTES: usize = AMX_TILE_ROWS * AMX_TILE_CODES;
 /// W8 lines of a weight tile.
 const TILE_LINES: usize = TILE_BYTES / LINE;
 /// W8 lines of a block of K: four panels of 8 KB stay in the first-level cache.
@@ -72,8 +72,8 @@ impl Configured {
         let mut config = [0u8; 64];
         config[0] = 1; // the palette of eight tiles
         for tile in 0..8 {
-            config[16 + 2 * tile] = TILED_CODES as u8;
-            config[48 + tile] = TILED_ROWS as u8;
+            config[16 + 2 * tile] = AMX_TILE_CODES as u8;
+            config[48 + tile] = AMX_TILE_ROWS as u8;
         }
         // SAFETY: 64 bytes of a valid configuration.
         unsafe { tile_asm!("ldtilecfg [{}]", in(reg) config.as_ptr(), options(nostack, readonly),) };
@@ -118,7 +118,7 @@ impl Task<'_> {
     }
 
     fn amx_with(&self, weights: &Weights<'_>, panels: Range<usize>, scratch: &mut Scratch) {
-        let rows = self.rows.len().next_multiple_of(TILED_ROWS);
+        let rows = self.rows.len().next_multiple_of(AMX_TILE_ROWS);
         let w8 = Aligned::at_least(&mut scratch.w8, 0, FINISH_PANELS * BLOCK_LINES * LINE);
         let starts = Aligned::at_least(&mut scratch.starts, 0, TILED_TASK_ROWS * PANEL);
         let acc = Aligned::at_least(&mut scratch.acc, 0, TILED_TASK_ROWS * MAX_TASK_PANELS * PANEL);
@@ -151,18 +151,18 @@ impl Task<'_> {
         (acc, stride): (&mut [i32], usize),
     ) {
         let row_bytes = stride * size_of::<i32>();
-        for (tile, acc) in acc.chunks_mut(TILED_ROWS * stride).enumerate() {
+        for (tile, acc) in acc.chunks_mut(AMX_TILE_ROWS * stride).enumerate() {
             assert!(
-                acc.len() >= (TILED_ROWS - 1) * stride + block.panels * PANEL,
+                acc.len() >= (AMX_TILE_ROWS - 1) * stride + block.panels * PANEL,
                 "sums of the tile"
             );
-            let codes = self.a.tiled(self.rows.start / TILED_ROWS + tile);
+            let codes = self.a.amx_tiles(self.rows.start / AMX_TILE_ROWS + tile);
             let codes = &codes[lines.start / TILE_LINES * TILE_BYTES..];
             let num_tiles = lines.len().div_ceil(TILE_LINES);
             assert!(codes.len() >= num_tiles * TILE_BYTES, "tiles of the activations");
             let start = match lines.start {
                 0 => Start {
-                    sums: starts[tile * TILED_ROWS * PANEL..][..TILED_ROWS * PANEL].as_ptr(),
+                    sums: starts[tile * AMX_TILE_ROWS * PANEL..][..AMX_TILE_ROWS * PANEL].as_ptr(),
                     row_bytes: LINE,
                     panel_bytes: 0,
                 },
@@ -282,7 +282,7 @@ macro_rules! tile_product {
             start_row = in(reg) start.row_bytes,
             start_panel = in(reg) start.panel_bytes,
             codes = inout(reg) codes => _,
-            row = in(reg) TILED_CODES,
+            row = in(reg) AMX_TILE_CODES,
             $($weights = inout(reg) weights.wrapping_add($panel * panel_bytes) => _,)*
             num_tiles = inout(reg) num_tiles => _,
             acc = inout(reg) acc => _,

@@ -10,7 +10,7 @@
 use std::arch::x86_64::*;
 
 use super::tile::{GROUP_BYTES, K_STEP, LINE, PANEL, PREFETCH_BYTES, W4_LINE_K, W4Tile, W8Tile};
-use crate::tensor::AVX2_TILE_ROWS;
+use crate::tensor::quantized::AVX2_TILE_ROWS;
 
 /// Lines whose `maddubs` results fit i16 together: two results a line, eight in all.
 const LINES_PER_WIDENING: usize = K_STEP / W4_LINE_K;

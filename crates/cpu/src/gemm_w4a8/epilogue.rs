@@ -9,7 +9,7 @@ use super::product::Task;
 use super::tile::PANEL;
 use crate::isa::per_isa;
 use crate::rows::activation::with_activation;
-use crate::tensor::TILE_ROWS;
+use crate::tensor::quantized::TILE_ROWS;
 use dualgrain_device::Activation;
 use dualgrain_threads::SharedSlice;
 

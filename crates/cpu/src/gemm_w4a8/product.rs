@@ -14,12 +14,12 @@ use dualgrain_format::{GroupSize, Int8Linear, QuantizedLinear, int4};
 use super::amx::Weights as TiledWeights;
 use super::epilogue::Sink;
 use super::tile::{
-    FEW_ROWS, GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, w4, w4_panels, w8,
-    w8_shape, widen, widens,
+    GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K, W4Tile, W8_LINE_K, W8Tile, w4, w4_panels, w8, w8_shape,
+    widen, widens,
 };
 use crate::isa::Isa;
 use crate::memory::aligned::Aligned;
-use crate::tensor::{Quantized, SUM_BLOCK, TILE_ROWS};
+use crate::tensor::quantized::{FEW_ROWS, Quantized, SUM_BLOCK, TILE_ROWS};
 use dualgrain_device::DeviceError;
 use dualgrain_threads::Pool;
 use dualgrain_threads::SharedSlice;
@@ -280,7 +280,11 @@ pub(crate) fn gemm(
         isa.name()
     );
     let num_panels = weights.n.div_ceil(PANEL);
-    let task_rows = if a.is_tiled() { TILED_TASK_ROWS } else { TASK_ROWS };
+    let task_rows = if a.is_in_amx_tiles() {
+        TILED_TASK_ROWS
+    } else {
+        TASK_ROWS
+    };
     let row_blocks = a.rows.div_ceil(task_rows);
     let task_panels = panels_per_task(pool, num_panels * row_blocks);
     // Reading a weight costs about half an operation, a token's product with it a 32nd.
@@ -300,7 +304,7 @@ pub(crate) fn gemm(
             rows,
         };
         #[cfg(target_arch = "x86_64")]
-        if a.is_tiled() {
+        if a.is_in_amx_tiles() {
             return task.amx(&weights.tiled(), panels);
         }
         SCRATCH.with_borrow_mut(|scratch| match &weights.codes {

@@ -8,7 +8,7 @@ use super::product::{PackedInt, gemm};
 use crate::Isa;
 use crate::available;
 use crate::sentinels::between_sentinels;
-use crate::tensor::Quantized;
+use crate::tensor::quantized::Quantized;
 
 fn packed_w8(layer: &Int8Linear) -> PackedInt {
     let mut packed = PackedInt::empty_w8((layer.n(), layer.k())).expect("fits");

@@ -23,7 +23,7 @@
 use std::ops::Range;
 
 use crate::isa::Isa;
-use crate::tensor::TILE_ROWS;
+use crate::tensor::quantized::TILE_ROWS;
 
 use super::portable;
 #[cfg(target_arch = "x86_64")]
@@ -41,8 +41,6 @@ pub(super) const W8_LINE_K: usize = 4;
 pub(super) const K_STEP: usize = 32;
 /// Bytes of a panel's scales and zero points per group.
 pub(super) const GROUP_BYTES: usize = 2 * PANEL;
-/// Up to this many tokens W4 weights are used as they are packed, whatever the instruction set.
-pub(crate) const FEW_ROWS: usize = 8;
 
 /// How far ahead weights are asked for: the hardware's prefetcher stops at every 4 KB page. Measured on one core for one
 /// token, GB/s of 17.5 that reading alone gets: 15.4 at 4 KB, 16.2 at 2 KB, 15.8 at 1 KB.

@@ -5,15 +5,13 @@
 //! huge pages, and what the allocator hands out again has small ones already, so layers are cut one after the other
 //! from chunks that are asked of the system as a whole. A chunk goes back when the last of its layers does.
 
-use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
-const HUGE_PAGE_BYTES: usize = 2 << 20;
-/// Smaller buffers would waste much of their pages.
-const LEAST_ADVISED_BYTES: usize = 4 * HUGE_PAGE_BYTES;
+use super::huge_pages::HUGE_PAGE_BYTES;
+
 /// Address space of a chunk; memory is taken as it is written, so an unused rest costs nothing.
 const CHUNK_BYTES: usize = 64 << 20;
 /// Pieces begin on a cache line.
@@ -131,21 +129,6 @@ impl Chunk {
             size_bytes,
         })
     }
-}
-
-/// Advice for a buffer of activations: huge pages where it holds some, before it is first written.
-///
-/// Products of many tokens write rows that lie tens of kilobytes apart, a page each.
-pub(crate) fn advise_huge_pages<T>(buffer: &mut [MaybeUninit<T>]) {
-    let bytes = std::mem::size_of_val(buffer);
-    let start = buffer.as_mut_ptr().cast::<u8>();
-    let to_huge_page = start.align_offset(HUGE_PAGE_BYTES);
-    if bytes < LEAST_ADVISED_BYTES || to_huge_page > bytes {
-        return;
-    }
-    let huge_bytes = (bytes - to_huge_page) / HUGE_PAGE_BYTES * HUGE_PAGE_BYTES;
-    // SAFETY: whole pages inside the buffer; the advice changes no contents.
-    let _ = unsafe { madvise(start.add(to_huge_page).cast(), huge_bytes, Advice::LinuxHugepage) };
 }
 
 impl Drop for Chunk {

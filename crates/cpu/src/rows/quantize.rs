@@ -5,7 +5,7 @@ use std::sync::atomic::{Ordering, compiler_fence};
 
 use super::reduce::max_lanes;
 use crate::isa::per_isa;
-use crate::tensor::{Layout, SUM_BLOCK};
+use crate::tensor::quantized::{Layout, SUM_BLOCK};
 use dualgrain_device::ActivationScale;
 use dualgrain_device::naive::LANES;
 

@@ -1,11 +1,7 @@
-//! Buffers of the CPU: row-major matrices, quantized activations, embedding tables.
+//! Quantized activations: INT8 codes as the integer tiles read them.
 
-use dualgrain_format::FloatValues;
-
-use crate::gemm_w4a8::tile::FEW_ROWS;
 use crate::isa::Isa;
-#[cfg(target_os = "linux")]
-use crate::memory::arena::advise_huge_pages;
+use crate::memory::huge_pages::in_huge_pages;
 
 /// Elements whose codes are summed together: the smallest group size, so that any group's sum is a sum of blocks.
 pub(crate) const SUM_BLOCK: usize = 32;
@@ -16,43 +12,12 @@ pub(crate) const TILE_ROWS: usize = 12;
 pub(crate) const AVX2_TILE_ROWS: usize = 4;
 
 /// Rows and codes of an AMX tile.
-pub(crate) const TILED_ROWS: usize = 16;
-pub(crate) const TILED_CODES: usize = 64;
+pub(crate) const AMX_TILE_ROWS: usize = 16;
+pub(crate) const AMX_TILE_CODES: usize = 64;
 
-/// f32 `[rows, columns]`, row-major.
-#[derive(Debug, Clone)]
-pub struct Matrix {
-    pub(crate) rows: usize,
-    pub(crate) columns: usize,
-    values: Vec<f32>,
-}
-
-impl Matrix {
-    pub(crate) fn new(capacity: usize, columns: usize) -> Self {
-        Self {
-            rows: 0,
-            columns,
-            values: in_huge_pages(capacity * columns),
-        }
-    }
-
-    pub(crate) fn resize(&mut self, rows: usize) {
-        self.rows = rows;
-        self.values.resize(rows * self.columns, 0.0);
-    }
-
-    pub(crate) fn values(&self) -> &[f32] {
-        &self.values
-    }
-
-    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.values
-    }
-
-    pub(crate) fn row(&self, row: usize) -> &[f32] {
-        &self.values[row * self.columns..(row + 1) * self.columns]
-    }
-}
+/// Up to this many rows a product is bound by reading its weights, which it then takes as they are packed, whatever the
+/// instruction set.
+pub(crate) const FEW_ROWS: usize = 8;
 
 /// INT8 codes `[rows, columns]`, their scales `[rows]`, and the sums of every 32 codes that integer products take the
 /// zero points out with.
@@ -86,7 +51,7 @@ pub(crate) struct Layout {
 
 impl Layout {
     /// Quads of a chunk.
-    const CHUNK: usize = TILED_CODES / 4;
+    const CHUNK: usize = AMX_TILE_CODES / 4;
 
     /// The first quad of a row.
     pub(crate) fn row(self, row: usize) -> usize {
@@ -109,14 +74,6 @@ impl Layout {
     pub(crate) fn tile_quads(self) -> usize {
         self.tile_rows * self.row_quads
     }
-}
-
-/// An empty vector with room for `capacity` elements, in huge pages where the system has them.
-fn in_huge_pages<T>(capacity: usize) -> Vec<T> {
-    let mut new = Vec::with_capacity(capacity);
-    #[cfg(target_os = "linux")]
-    advise_huge_pages(new.spare_capacity_mut());
-    new
 }
 
 /// The parts of [`Quantized`] to be written.
@@ -161,7 +118,7 @@ impl Quantized {
     }
 
     /// Whether codes lie in tiles for AMX.
-    pub(crate) fn is_tiled(&self) -> bool {
+    pub(crate) fn is_in_amx_tiles(&self) -> bool {
         self.isa == Isa::Amx && self.rows > FEW_ROWS
     }
 
@@ -180,11 +137,11 @@ impl Quantized {
         let quads = self.blocks() * SUM_BLOCK / 4;
         if self.isa == Isa::Amx && rows > FEW_ROWS {
             return Layout {
-                tile_rows: TILED_ROWS,
+                tile_rows: AMX_TILE_ROWS,
                 row_quads: quads.next_multiple_of(Layout::CHUNK),
                 row_step: Layout::CHUNK,
                 quad_step: 1,
-                chunk_step: TILED_ROWS * Layout::CHUNK,
+                chunk_step: AMX_TILE_ROWS * Layout::CHUNK,
             };
         }
         let tile_rows = rows.clamp(1, self.most_tile_rows());
@@ -224,14 +181,14 @@ impl Quantized {
 
     /// Codes from `row`'s first on: its next four, and the other rows of its tile beside them, `tile_rows` on.
     pub(crate) fn tile(&self, row: usize) -> &[[i8; 4]] {
-        debug_assert!(!self.is_tiled());
+        debug_assert!(!self.is_in_amx_tiles());
         &self.quads[self.layout(self.rows).row(row)..]
     }
 
     /// Codes of the AMX tiles of 16 rows, from the first on.
     #[cfg(target_arch = "x86_64")]
-    pub(crate) fn tiled(&self, tile: usize) -> &[i8] {
-        debug_assert!(self.is_tiled());
+    pub(crate) fn amx_tiles(&self, tile: usize) -> &[i8] {
+        debug_assert!(self.is_in_amx_tiles());
         self.quads[tile * self.layout(self.rows).tile_quads()..].as_flattened()
     }
 
@@ -271,11 +228,4 @@ fn most_tile_rows(isa: Isa) -> usize {
         Isa::Avx2 => AVX2_TILE_ROWS,
         _ => TILE_ROWS,
     }
-}
-
-/// An embedding table `[entries, columns]` in the precision it came in.
-#[derive(Debug, Clone)]
-pub struct Table {
-    pub(crate) values: FloatValues,
-    pub(crate) columns: usize,
 }
