@@ -9,7 +9,8 @@ use crate::attention::tasks::attention;
 use crate::float::gemm::{self, PackedFloat};
 use crate::float::{gram, quadratic_form};
 use crate::gemm_w4a8::epilogue::Sink;
-use crate::gemm_w4a8::product::{self, PackedInt};
+use crate::gemm_w4a8::packed::PackedInt;
+use crate::gemm_w4a8::product;
 use crate::isa::{Isa, not_available};
 use crate::kv_cache::{self, Cache};
 use crate::rows::quantize::Place;
@@ -415,7 +416,7 @@ impl Device for CpuDevice {
 
     fn will_read(&self, next: &Linear) {
         let stream = match &next.0 {
-            Packed::Int(packed) if self.pool.num_threads() > 1 => Some(packed.stream(&self.pool)),
+            Packed::Int(packed) if self.pool.num_threads() > 1 => Some(product::stream(packed, &self.pool)),
             _ => None,
         };
         *self.next.lock().unwrap_or_else(PoisonError::into_inner) = stream;
@@ -512,7 +513,7 @@ impl Device for CpuDevice {
         f: Activation,
     ) {
         match (a, &weights.0) {
-            (Operand::Int8(a), Packed::Int(packed)) if packed.can_gate(self.isa, a) => {
+            (Operand::Int8(a), Packed::Int(packed)) if product::can_gate(self.isa, a, packed) => {
                 out.columns = packed.n() / 2;
                 out.resize(a.rows);
                 let sink = Sink::Gated(SharedSlice::new(out.values_mut()), f);

@@ -2,7 +2,7 @@
 //! 16,384 multiply-adds and eight times what two `vpdpbusd` a cycle do.
 //!
 //! Sixteen lines of a W8 panel are a weight tile as AMX wants it (64 k of 16 rows, four k to a lane), and activations are
-//! laid out in tiles of 16 tokens x 64 codes when they are quantized (`tensor.rs`), so nothing is rearranged here. A
+//! laid out in tiles of 16 tokens x 64 codes when they are quantized (`tensor/quantized.rs`), so nothing is rearranged here. A
 //! task owns up to 512 tokens and 16 panels. It takes K in blocks of 512: four panels are widened into the first-level
 //! cache (32 KB), all token tiles pass over them, and their sums wait in the second-level cache for the next block.
 //! A token tile is loaded once for four panels: 16 bytes a cycle, which the second-level cache can give.
@@ -16,8 +16,10 @@ use std::arch::asm;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::product::{FINISH_PANELS, MAX_TASK_PANELS, TILED_TASK_ROWS, Task, W4Packing};
-use super::tile::{LINE, PANEL, widen};
+use super::choose::widen;
+use super::layout::{LINE, PANEL};
+use super::packed::{Codes, PackedInt, W4Packing};
+use super::task::{AMX_TASK_ROWS, FINISH_PANELS, MAX_TASK_PANELS, Task};
 use crate::isa::Isa;
 use crate::memory::aligned::Aligned;
 use crate::tensor::quantized::{AMX_TILE_CODES, AMX_TILE_ROWS};
@@ -44,7 +46,7 @@ struct Scratch {
 }
 
 /// Where a task's weights come from.
-pub(super) enum Weights<'a> {
+enum Weights<'a> {
     /// To be widened.
     W4(W4Packing<'a>),
     /// Panels of this many bytes, the last one followed by half a tile that may be read.
@@ -89,7 +91,7 @@ impl Drop for Configured {
     }
 }
 
-/// `steps` times four independent tile products in registers, for `probe.rs`; AMX is there.
+/// `steps` times four independent tile products in registers, for `machine_peak.rs`; AMX is there.
 pub(crate) fn dot_chains(steps: usize) {
     // SAFETY: the caller has a device with AMX, so `Isa::is_available` said yes; no memory is touched.
     unsafe {
@@ -111,17 +113,18 @@ pub(crate) fn dot_chains(steps: usize) {
     }
 }
 
-impl Task<'_> {
-    /// All tokens of the task times `panels`.
-    pub(super) fn amx(&self, weights: &Weights<'_>, panels: Range<usize>) {
-        SCRATCH.with_borrow_mut(|scratch| self.amx_with(weights, panels, scratch));
-    }
+/// All tokens of a task times `panels`.
+pub(super) fn run(task: &Task<'_>, panels: Range<usize>) {
+    let weights = Weights::of(task.weights);
+    SCRATCH.with_borrow_mut(|scratch| task.amx(&weights, panels, scratch));
+}
 
-    fn amx_with(&self, weights: &Weights<'_>, panels: Range<usize>, scratch: &mut Scratch) {
+impl Task<'_> {
+    fn amx(&self, weights: &Weights<'_>, panels: Range<usize>, scratch: &mut Scratch) {
         let rows = self.rows.len().next_multiple_of(AMX_TILE_ROWS);
         let w8 = Aligned::at_least(&mut scratch.w8, 0, FINISH_PANELS * BLOCK_LINES * LINE);
-        let starts = Aligned::at_least(&mut scratch.starts, 0, TILED_TASK_ROWS * PANEL);
-        let acc = Aligned::at_least(&mut scratch.acc, 0, TILED_TASK_ROWS * MAX_TASK_PANELS * PANEL);
+        let starts = Aligned::at_least(&mut scratch.starts, 0, AMX_TASK_ROWS * PANEL);
+        let acc = Aligned::at_least(&mut scratch.acc, 0, AMX_TASK_ROWS * MAX_TASK_PANELS * PANEL);
         self.start_tiles(starts);
         // Sums of a token lie side by side for all panels, so that its outputs are written in one run.
         let stride = panels.len() * PANEL;
@@ -202,7 +205,18 @@ struct Block<'a> {
     panels: usize,
 }
 
-impl Weights<'_> {
+impl<'a> Weights<'a> {
+    fn of(weights: &'a PackedInt) -> Self {
+        match weights.codes() {
+            Codes::W8(codes) => Self::W8(codes, PANEL * weights.padded_k()),
+            Codes::W4 {
+                q,
+                groups,
+                group_size,
+            } => Self::W4(W4Packing::new(weights, q, groups, *group_size)),
+        }
+    }
+
     /// `lines` of `panels`, widened into `w8` if need be; whole tiles can be read from each panel.
     fn block<'b>(
         &'b self,

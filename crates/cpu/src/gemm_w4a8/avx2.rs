@@ -9,14 +9,15 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{GROUP_BYTES, K_STEP, LINE, PANEL, PREFETCH_BYTES, W4_LINE_K, W4Tile, W8Tile};
+use super::layout::{GROUP_BYTES, K_STEP, LINE, PANEL, W4_LINE_K};
+use super::tile::{PREFETCH_BYTES, W4Tile, W8Tile};
 use crate::tensor::quantized::AVX2_TILE_ROWS;
 
 /// Lines whose `maddubs` results fit i16 together: two results a line, eight in all.
 const LINES_PER_WIDENING: usize = K_STEP / W4_LINE_K;
 
 /// # Safety
-/// As for `gemm_w4a8_tile::w4`; at most [`AVX2_TILE_ROWS`] tokens, which lie side by side.
+/// As for `choose::w4`; at most [`AVX2_TILE_ROWS`] tokens, which lie side by side.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn w4(tile: &W4Tile, rows: usize, panels: usize) {
     let short_sums = tile.lines_per_group * W4_LINE_K * 127 <= i16::MAX as usize;
@@ -146,7 +147,7 @@ unsafe fn four_lines<const ROWS: usize, const HALVES: usize>(
 }
 
 /// # Safety
-/// As for `gemm_w4a8_tile::w8`, one panel.
+/// As for `choose::w8`, one panel.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn w8(tile: &W8Tile, rows: usize) {
     let mut done = 0;

@@ -7,10 +7,11 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::tile::{GROUP_BYTES, LINE, PANEL, PREFETCH_BYTES, W4Tile, W8Tile, group_lines, groups_of};
+use super::layout::{GROUP_BYTES, LINE, PANEL, group_lines, groups_of};
+use super::tile::{PREFETCH_BYTES, W4Tile, W8Tile};
 
 /// # Safety
-/// As for `gemm_w4a8_tile::w4`.
+/// As for `choose::w4`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 pub(super) unsafe fn w4(tile: &W4Tile, rows: usize, panels: usize) {
     // SAFETY: passed on.
@@ -117,7 +118,7 @@ unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: &W4Tile, panel: 
 }
 
 /// # Safety
-/// As for `gemm_w4a8_tile::w8`.
+/// As for `choose::w8`.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
 pub(super) unsafe fn w8(tile: &W8Tile, rows: usize, panels: usize) {
     // SAFETY: passed on.

@@ -6,13 +6,14 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{GROUP_BYTES, LINE, PANEL, PREFETCH_BYTES, W4Tile, W8Tile, group_lines};
+use super::layout::{GROUP_BYTES, LINE, PANEL, group_lines};
+use super::tile::{PREFETCH_BYTES, W4Tile, W8Tile};
 
 /// Registers of up to two panels: (panel, half).
 const HALVES: [(usize, usize); 4] = [(0, 0), (0, 1), (1, 0), (1, 1)];
 
 /// # Safety
-/// As for `gemm_w4a8_tile::w4`.
+/// As for `choose::w4`.
 #[target_feature(enable = "avx2,fma,avxvnni")]
 pub(super) unsafe fn w4(tile: &W4Tile, rows: usize, panels: usize) {
     // SAFETY: passed on.
@@ -113,7 +114,7 @@ unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: &W4Tile, panel: 
 }
 
 /// # Safety
-/// As for `gemm_w4a8_tile::w8`, one panel.
+/// As for `choose::w8`, one panel.
 #[target_feature(enable = "avx2,fma,avxvnni")]
 pub(super) unsafe fn w8(tile: &W8Tile, rows: usize) {
     let mut done = 0;

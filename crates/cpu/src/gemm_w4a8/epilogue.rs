@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use super::product::Task;
-use super::tile::PANEL;
-use crate::isa::per_isa;
+use super::layout::PANEL;
+use super::packed::PackedInt;
+use crate::isa::{Isa, per_isa};
 use crate::rows::activation::with_activation;
 use crate::tensor::quantized::TILE_ROWS;
 use dualgrain_device::Activation;
@@ -50,33 +50,37 @@ impl Sink<'_> {
             Self::Output(_) | Self::Added(_) | Self::Sums(_) => place,
         }
     }
-}
 
-impl Task<'_> {
-    /// Writes sums [rows, 16 * places] of the panels at some places.
-    pub(super) fn finish(&self, rows: Range<usize>, places: Range<usize>, acc: &[i32]) {
-        let n = self.weights.n();
+    /// Writes sums `[rows, 16 * places]` of the panels at some places, whose tokens have these scales.
+    pub(super) fn write(
+        &self,
+        isa: Isa,
+        weights: &PackedInt,
+        scales: &[f32],
+        (rows, places): (Range<usize>, Range<usize>),
+        acc: &[i32],
+    ) {
+        let n = weights.n();
         let acc_stride = places.len() * PANEL;
         let sums = (&acc[..rows.len() * acc_stride], acc_stride);
-        let scales = &self.a.scales[rows.clone()];
         let columns = places.start * PANEL..(places.end * PANEL).min(n);
-        match self.sink {
-            Sink::Output(d) | Sink::Added(d) => {
+        match self {
+            Self::Output(d) | Self::Added(d) => {
                 let place = (rows.start * n + columns.start, n);
-                let channels = self.weights.channels(columns);
-                match self.sink {
-                    Sink::Added(_) => added_epilogue(self.isa, sums, scales, channels, d, place),
-                    _ => epilogue(self.isa, sums, scales, channels, d, place),
+                let channels = weights.channels(columns);
+                match self {
+                    Self::Added(_) => added_epilogue(isa, sums, scales, channels, d, place),
+                    _ => epilogue(isa, sums, scales, channels, d, place),
                 }
             }
-            Sink::Gated(d, f) => {
+            Self::Gated(d, f) => {
                 let gate = columns.start / 2..columns.end / 2;
                 let place = (rows.start * (n / 2) + gate.start, n / 2);
                 let up = n / 2 + gate.start..n / 2 + gate.end;
-                let channels = [self.weights.channels(gate), self.weights.channels(up)];
-                gated_epilogue(self.isa, sums, scales, channels, *f, d, place);
+                let channels = [weights.channels(gate), weights.channels(up)];
+                gated_epilogue(isa, sums, scales, channels, *f, d, place);
             }
-            Sink::Sums(d) => {
+            Self::Sums(d) => {
                 for (row, acc) in rows.zip(sums.0.chunks_exact(acc_stride)) {
                     let start = row * n;
                     // SAFETY: this task alone writes these rows and columns.

@@ -2,11 +2,12 @@
 
 use std::ops::Range;
 
-use super::tile::{GROUP_BYTES, LINE, PANEL, W4Tile, W8Tile, group_lines, groups_of};
+use super::layout::{GROUP_BYTES, LINE, PANEL, group_lines, groups_of};
+use super::tile::{W4Tile, W8Tile};
 use crate::isa::per_isa;
 
 /// # Safety
-/// As for `gemm_w4a8_tile::w4`.
+/// As for `choose::w4`.
 pub(super) unsafe fn w4(tile: &W4Tile, rows: usize) {
     // SAFETY: the caller vouches for these lengths.
     let (q, groups) = unsafe {
@@ -64,7 +65,7 @@ fn add_line(line: &[u8], first: [i8; 4], second: [i8; 4], dots: &mut [i32; PANEL
 }
 
 /// # Safety
-/// As for `gemm_w4a8_tile::w8`, one panel.
+/// As for `choose::w8`, one panel.
 pub(super) unsafe fn w8(tile: &W8Tile, rows: usize) {
     // SAFETY: the caller vouches for these lengths.
     let w = unsafe { std::slice::from_raw_parts(tile.w, tile.lines * LINE) };

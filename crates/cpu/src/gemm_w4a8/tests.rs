@@ -4,7 +4,8 @@ use dualgrain_format::Int8Linear;
 use dualgrain_threads::{Pool, SharedSlice};
 
 use super::epilogue::Sink;
-use super::product::{PackedInt, gemm};
+use super::packed::PackedInt;
+use super::product::{gemm, stream};
 use crate::Isa;
 use crate::available;
 use crate::sentinels::between_sentinels;
@@ -77,7 +78,7 @@ fn reading_ahead_changes_no_result_even_in_weights_that_are_gone() {
         packed_w8(&layer.expect("valid layer"))
     };
     let weights = pack(7);
-    let gone = pack(11).stream(&pool);
+    let gone = stream(&pack(11), &pool);
     for isa in available() {
         let mut a = Quantized::new(isa, 2, k);
         a.upload(&vec![5; 2 * k], &[1.0, 2.0]);
