@@ -12,7 +12,8 @@ use crate::gemm_w4a8::epilogue::Sink;
 use crate::gemm_w4a8::packed::PackedInt;
 use crate::gemm_w4a8::product;
 use crate::isa::{Isa, not_available};
-use crate::kv_cache::{self, Cache};
+use crate::kv_cache::storage::Cache;
+use crate::kv_cache::write::write;
 use crate::rows::quantize::Place;
 use crate::rows::{elementwise, log_softmax, norm, norm_quantize, quantize, rope};
 use crate::tensor::matrix::Matrix;
@@ -468,7 +469,7 @@ impl Device for CpuDevice {
         values: Columns,
         step: &Step<'_>,
     ) {
-        kv_cache::write((self.isa, &self.pool), cache, layer, x, (keys, values), step);
+        write((self.isa, &self.pool), cache, layer, x, (keys, values), step);
     }
 
     fn attention(

@@ -19,7 +19,7 @@ mod tensor;
 
 pub use device::{CpuDevice, Linear};
 pub use isa::{Isa, available};
-pub use kv_cache::Cache;
+pub use kv_cache::storage::Cache;
 pub use machine_peak::{MachinePeak, last_level_cache_bytes};
 pub use tensor::matrix::Matrix;
 pub use tensor::quantized::Quantized;

@@ -3,12 +3,15 @@
 //! Scores = Q * K^T (keys lie transposed), then scale and ALiBi; outputs += P * V, each one chain of fused multiply-adds
 //! over key positions.
 
-use super::tasks::{Job, Page, Products, Scratch};
+use dualgrain_device::PAGE_TOKENS;
+
+use super::job::{Job, Page, Products};
+use super::scratch::Scratch;
 use crate::float::lanes::{Element, LANES};
 use crate::float::tile::{FloatTile, multiply};
 use crate::isa::per_isa;
-use crate::kv_cache::{Planes, padded_dim};
-use dualgrain_device::PAGE_TOKENS;
+use crate::kv_cache::element::padded_dim;
+use crate::kv_cache::storage::Planes;
 
 impl<E: Element> Products for Planes<E> {
     fn prepare(&self, _: &Job<'_>, _: &mut Scratch) {}

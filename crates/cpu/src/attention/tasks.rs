@@ -6,90 +6,27 @@
 //! the second-level cache), so the result does not depend on how a prompt was cut into steps: each output is one chain
 //! over key positions (or pages of them) in order, and a masked key adds an exact zero.
 //!
-//! The two products of a page are float (`attention_float.rs`) or integer (`attention_int8.rs`).
+//! The two products of a page are float (`float.rs`) or integer (`int8/`).
 
 use std::cell::RefCell;
 
-use crate::attention::int8::products::Codes;
-use crate::float::lanes::LANES;
-use crate::isa::{Isa, per_isa};
-use crate::kv_cache::{Cache, Scales, Store, padded_dim};
-use crate::rows::reduce::max;
-use crate::tensor::matrix::Matrix;
-use dualgrain_device::naive::{exp, sum_lanes};
 use dualgrain_device::{AttentionParams, CacheShape, Columns, PAGE_TOKENS, Step};
-use dualgrain_threads::Pool;
-use dualgrain_threads::SharedSlice;
+use dualgrain_threads::{Pool, SharedSlice};
+
+use super::job::{Job, Page, Products};
+use super::scratch::Scratch;
+use super::softmax::softmax;
+use crate::float::lanes::LANES;
+use crate::isa::Isa;
+use crate::kv_cache::element::padded_dim;
+use crate::kv_cache::storage::{Cache, Store};
+use crate::tensor::matrix::Matrix;
 
 /// Queries a task aims for: two tiles of 12 or four of 6.
 const TASK_QUERIES: usize = 24;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
-}
-
-/// A thread's buffers; they grow to the longest context once.
-pub(super) struct Scratch {
-    /// `[queries, head_dim]`
-    pub(super) queries: Vec<f32>,
-    /// `[queries, keys]`: scores, then softmax numerators.
-    pub(super) scores: Vec<f32>,
-    /// Elements of a row of `scores`.
-    pub(super) stride: usize,
-    /// `[queries, padded head_dim]`
-    pub(super) outputs: Vec<f32>,
-    /// `[queries]`
-    pub(super) inv_sums: Vec<f32>,
-    /// What integer products multiply.
-    pub(super) codes: Codes,
-}
-
-impl Scratch {
-    const fn new() -> Self {
-        Self {
-            queries: Vec::new(),
-            scores: Vec::new(),
-            stride: 0,
-            outputs: Vec::new(),
-            inv_sums: Vec::new(),
-            codes: Codes::new(),
-        }
-    }
-
-    /// Room for `rows` of the present stride, and for as many over a whole context, so that a sequence which grows from
-    /// page to page allocates once.
-    fn resize_scores(&mut self, rows: usize, context: usize) {
-        let len = rows * self.stride;
-        let longest = rows.saturating_mul(context.saturating_add(LANES)).max(len);
-        if self.scores.capacity() < len {
-            // What was there means nothing, and one allocation suffices.
-            self.scores = Vec::with_capacity(longest);
-        }
-        self.scores.resize(len, 0.0);
-    }
-}
-
-/// The two products of attention over the pages of one element type.
-pub(super) trait Products: Sync {
-    /// What the rows of `scratch.queries` need before they meet keys.
-    fn prepare(&self, job: &Job<'_>, scratch: &mut Scratch);
-    /// Scores of all rows and the keys of a page, scaled.
-    fn score(&self, job: &Job<'_>, page: &Page, scratch: &mut Scratch);
-    /// Adds the page's values, weighted by numerators, to the outputs.
-    fn add_values(&self, job: &Job<'_>, page: &Page, scratch: &mut Scratch);
-}
-
-/// A head's page in a run.
-pub(super) struct Page {
-    pub(super) kv_head: usize,
-    /// Where it lies in the cache, in units of one head's page.
-    pub(super) head_page: usize,
-    /// Its first position.
-    pub(super) start: usize,
-    /// The same from the first score on.
-    pub(super) offset: usize,
-    /// Positions that any row sees.
-    pub(super) keys: usize,
 }
 
 /// `out[M, num_heads * head_dim]` = attention of `x[:, queries]` over `layer` of the cache.
@@ -164,20 +101,6 @@ fn check_shapes(
     assert!(layer < shape.num_layers, "layer {layer} of {}", shape.num_layers);
     let tokens = (step.positions.len(), step.sequences.len());
     assert_eq!(tokens, (x.rows, x.rows), "tokens of the step");
-}
-
-pub(super) struct Job<'a> {
-    pub(super) isa: Isa,
-    out: &'a SharedSlice<'a, f32>,
-    x: &'a Matrix,
-    queries: Columns,
-    pub(super) cache: &'a Cache,
-    layer: usize,
-    pub(super) params: &'a AttentionParams,
-    step: &'a Step<'a>,
-    pub(super) group: usize,
-    /// Key and value scale of the layer, for caches that have no others.
-    pub(super) fixed_scales: ([f32; PAGE_TOKENS], [f32; PAGE_TOKENS]),
 }
 
 /// Tokens of one sequence in a task and the keys they see.
@@ -280,25 +203,6 @@ impl Job<'_> {
         }
     }
 
-    /// The ALiBi slope of a row.
-    pub(super) fn slope(&self, kv_head: usize, row: usize) -> Option<f32> {
-        let slopes = self.params.alibi_slopes.as_ref()?;
-        Some(slopes[kv_head * self.group + row % self.group])
-    }
-
-    /// Scales of a head's page; those of the layer stand in `fixed`.
-    pub(super) fn page_scales<'s>(
-        &self,
-        scales: &'s Scales,
-        fixed: &'s [f32; PAGE_TOKENS],
-        head_page: usize,
-    ) -> &'s [f32; PAGE_TOKENS] {
-        match scales {
-            Scales::PerLayer(_) => fixed,
-            Scales::PerToken(scales) => &scales.as_chunks().0[head_page],
-        }
-    }
-
     fn write_outputs(&self, run: &Run, scratch: &Scratch) {
         let dim = self.cache.shape.head_dim;
         let width = self.params.num_heads * dim;
@@ -317,30 +221,4 @@ impl Job<'_> {
             }
         }
     }
-}
-
-per_isa! {
-    /// Numerators of the softmax over `first..=last`, zero outside; returns their sum.
-    fn softmax(scores: &mut [f32], first: usize, last: usize) -> f32 = softmax_lanes
-}
-
-/// The row starts at a multiple of 64 positions, so lane j of a chunk of 16 is lane j of the sum.
-#[inline(always)]
-fn softmax_lanes(scores: &mut [f32], first: usize, last: usize) -> f32 {
-    let max = max(&scores[first..=last]);
-    scores[..first].fill(f32::NEG_INFINITY);
-    scores[last + 1..].fill(f32::NEG_INFINITY);
-    let mut lanes = [0.0; LANES];
-    let (chunks, rest) = scores.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            chunk[lane] = exp(chunk[lane] - max);
-            lanes[lane] += chunk[lane];
-        }
-    }
-    for (lane, score) in lanes.iter_mut().zip(rest) {
-        *score = exp(*score - max);
-        *lane += *score;
-    }
-    sum_lanes(lanes)
 }

@@ -6,51 +6,18 @@
 //! quantizing depends on neither steps nor batch nor threads. Beside the products stand, for each row and page, one
 //! pass over 64 numerators and one multiply-add for each output.
 
-use super::tile::{Outputs, Scores, run};
-use crate::attention::tasks::{Job, Page, Products, Scratch};
-use crate::float::lanes::LANES;
-use crate::isa::per_isa;
-use crate::kv_cache::{Planes, QUAD, Stored, padded_dim, to_int8};
-use crate::rows::quantize::ROUND_MAGIC;
 use dualgrain_device::naive::usable_scale;
 use dualgrain_device::{MAX_HEAD_DIM, PAGE_TOKENS};
 
-/// Quantized rows of a task.
-pub(in crate::attention) struct Codes {
-    /// `[head_dim / 4][queries][4]`
-    queries: Vec<i8>,
-    /// `[queries]`
-    query_scales: Vec<f32>,
-    /// Sum of each query's codes: keys are stored as code + 128.
-    query_sums: Vec<i32>,
-    /// Weights of a page.
-    weights: Vec<[i8; PAGE_TOKENS]>,
-    /// `[queries]`
-    weight_scales: Vec<f32>,
-    inv_weight_scales: Vec<f32>,
-}
-
-impl Codes {
-    pub(in crate::attention) const fn new() -> Self {
-        Self {
-            queries: Vec::new(),
-            query_scales: Vec::new(),
-            query_sums: Vec::new(),
-            weights: Vec::new(),
-            weight_scales: Vec::new(),
-            inv_weight_scales: Vec::new(),
-        }
-    }
-
-    fn resize(&mut self, rows: usize, dim: usize) {
-        self.queries.resize(rows * dim, 0);
-        self.query_scales.resize(rows, 0.0);
-        self.query_sums.resize(rows, 0);
-        self.weights.resize(rows, [0; PAGE_TOKENS]);
-        self.weight_scales.resize(rows, 0.0);
-        self.inv_weight_scales.resize(rows, 0.0);
-    }
-}
+use super::choose::multiply;
+use super::tile::{Outputs, Scores};
+use crate::attention::job::{Job, Page, Products};
+use crate::attention::scratch::{Codes, Scratch};
+use crate::float::lanes::LANES;
+use crate::isa::per_isa;
+use crate::kv_cache::element::{QUAD, Stored, padded_dim, to_int8};
+use crate::kv_cache::storage::Planes;
+use crate::rows::quantize::ROUND_MAGIC;
 
 impl Products for Planes<i8> {
     fn prepare(&self, job: &Job<'_>, scratch: &mut Scratch) {
@@ -88,7 +55,7 @@ impl Products for Planes<i8> {
         let vectors = page.keys.div_ceil(LANES);
         // SAFETY: codes, scale and sum of `rows` queries; a page of keys and 64 scales; a row of scores has room for
         // whole pages (stride).
-        unsafe { run(job.isa, product, rows, vectors) };
+        unsafe { multiply(job.isa, product, rows, vectors) };
         for row in 0..rows {
             let Some(slope) = job.slope(page.kv_head, row) else {
                 break;
@@ -122,7 +89,7 @@ impl Products for Planes<i8> {
             from_zero: page.offset == 0,
         };
         // SAFETY: weights and scale of as many rows, a page of values, as many outputs of `dim`.
-        unsafe { run(job.isa, product, codes.weights.len(), dim / LANES) };
+        unsafe { multiply(job.isa, product, codes.weights.len(), dim / LANES) };
     }
 }
 
