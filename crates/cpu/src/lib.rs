@@ -17,7 +17,8 @@ mod rows;
 mod sentinels;
 mod tensor;
 
-pub use device::{CpuDevice, Linear};
+pub use device::cpu_device::CpuDevice;
+pub use device::linear::Linear;
 pub use isa::{Isa, available};
 pub use kv_cache::storage::Cache;
 pub use machine_peak::{MachinePeak, last_level_cache_bytes};

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use crate::device::CpuDevice;
+use crate::device::cpu_device::CpuDevice;
 use crate::isa::{Isa, per_isa};
 use crate::memory::aligned::Aligned;
 use dualgrain_device::DeviceError;

@@ -1,0 +1,354 @@
+//! The contract of a device for the CPU: shapes are checked and rows handed to the threads here, the work is in the other
+//! rooms.
+
+use std::ops::Range;
+
+use dualgrain_device::{
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
+    Gram, Operand, Step,
+};
+use dualgrain_format::{FloatValues, LinearWeights};
+use dualgrain_threads::SharedSlice;
+
+use super::cpu_device::CpuDevice;
+use super::linear::{Linear, Packed};
+use super::row_tasks::{CHUNK_ELEMENTS, one_row};
+use crate::attention::tasks::attention;
+use crate::float::{gemm, gram, quadratic_form};
+use crate::gemm_w4a8::epilogue::Sink;
+use crate::gemm_w4a8::product;
+use crate::kv_cache::storage::Cache;
+use crate::kv_cache::write::write;
+use crate::rows::{elementwise, log_softmax, norm, norm_quantize, quantize, rope};
+use crate::tensor::matrix::Matrix;
+use crate::tensor::quantized::Quantized;
+use crate::tensor::table::Table;
+
+impl Device for CpuDevice {
+    type Matrix = Matrix;
+    type Quantized = Quantized;
+    type Linear = Linear;
+    type Table = Table;
+    type Cache = Cache;
+
+    fn matrix(&self, capacity: usize, columns: usize) -> Matrix {
+        Matrix::new(capacity, columns)
+    }
+
+    fn quantized(&self, capacity: usize, columns: usize) -> Quantized {
+        Quantized::new(self.isa(), capacity, columns)
+    }
+
+    fn pack_slices<E: From<DeviceError>>(
+        &self,
+        shape: (usize, usize),
+        slices: impl Iterator<Item = Result<LinearWeights, E>>,
+    ) -> Result<Linear, E> {
+        Linear::from_slices((self.isa(), self.pool()), shape, slices)
+    }
+
+    fn table(&self, values: FloatValues, columns: usize) -> Result<Table, DeviceError> {
+        Table::new(values, columns)
+    }
+
+    fn cache(&self, shape: CacheShape, format: &CacheFormat) -> Result<Cache, DeviceError> {
+        Cache::new(shape, format)
+    }
+
+    fn rows(&self, x: &Matrix) -> usize {
+        x.rows
+    }
+
+    fn columns(&self, x: &Matrix) -> usize {
+        x.columns
+    }
+
+    fn linear_n(&self, linear: &Linear) -> usize {
+        linear.n()
+    }
+
+    fn linear_bytes(&self, linear: &Linear) -> usize {
+        linear.bytes()
+    }
+
+    fn cache_bytes(&self, cache: &Cache) -> usize {
+        cache.bytes()
+    }
+
+    fn upload(&self, x: &mut Matrix, values: &[f32]) {
+        assert!(
+            x.columns > 0 && values.len().is_multiple_of(x.columns),
+            "{} values for {} columns",
+            values.len(),
+            x.columns
+        );
+        x.resize(values.len() / x.columns);
+        x.values_mut().copy_from_slice(values);
+    }
+
+    fn download(&self, x: &Matrix, rows: Range<usize>, out: &mut [f32]) {
+        out.copy_from_slice(&x.values()[rows.start * x.columns..rows.end * x.columns]);
+    }
+
+    fn embed(&self, x: &mut Matrix, table: &Table, ids: &[u32]) {
+        self.fill(x, ids.len(), table.columns, |row, out| {
+            elementwise::embed(self.isa(), &table.values, ids[row], out);
+        });
+    }
+
+    fn rms_norm(&self, out: &mut Matrix, x: &Matrix, weight: &Matrix, eps: f32) {
+        let weight = one_row("weight", weight, x.columns);
+        self.fill(out, x.rows, x.columns, |row, out| {
+            norm::rms_norm(self.isa(), x.row(row), weight, eps, out)
+        });
+    }
+
+    fn rms_norm_heads(&self, x: &mut Matrix, columns: Columns, weight: &Matrix, eps: f32) {
+        let weight = one_row("weight", weight, weight.columns);
+        assert!(
+            columns.len().is_multiple_of(weight.len()),
+            "{columns:?} in heads of {}",
+            weight.len()
+        );
+        let width = x.columns;
+        self.for_rows(x.values_mut(), width, |_, row| {
+            norm::rms_norm_heads(self.isa(), &mut row[columns.clone()], weight, eps);
+        });
+    }
+
+    fn layer_norm(&self, out: &mut Matrix, x: &Matrix, weight: &Matrix, bias: &Matrix, eps: f32) {
+        let (weight, bias) = (
+            one_row("weight", weight, x.columns),
+            one_row("bias", bias, x.columns),
+        );
+        self.fill(out, x.rows, x.columns, |row, out| {
+            norm::layer_norm(self.isa(), x.row(row), weight, bias, eps, out);
+        });
+    }
+
+    fn quantize(&self, out: &mut Quantized, x: &Matrix, scale: ActivationScale) {
+        self.fill_quantized(out, (x.rows, x.columns), |row, place| {
+            quantize::quantize(self.isa(), x.row(row), scale, place)
+        });
+    }
+
+    fn rms_norm_quantize(
+        &self,
+        out: &mut Quantized,
+        _: &mut Matrix,
+        x: &Matrix,
+        weight: &Matrix,
+        eps: f32,
+        scale: ActivationScale,
+    ) {
+        let weight = one_row("weight", weight, x.columns);
+        self.fill_quantized(out, (x.rows, x.columns), |row, place| {
+            norm_quantize::rms_norm_quantize(self.isa(), x.row(row), weight, eps, scale, place)
+        });
+    }
+
+    fn layer_norm_quantize(
+        &self,
+        out: &mut Quantized,
+        _: &mut Matrix,
+        x: &Matrix,
+        (weight, bias): (&Matrix, &Matrix),
+        eps: f32,
+        scale: ActivationScale,
+    ) {
+        let weight = one_row("weight", weight, x.columns);
+        let bias = one_row("bias", bias, x.columns);
+        self.fill_quantized(out, (x.rows, x.columns), |row, place| {
+            norm_quantize::layer_norm_quantize(self.isa(), x.row(row), weight, bias, eps, scale, place)
+        });
+    }
+
+    fn will_read(&self, next: &Linear) {
+        let stream = match &next.0 {
+            Packed::Int(packed) if self.pool().num_threads() > 1 => {
+                Some(product::stream(packed, self.pool()))
+            }
+            _ => None,
+        };
+        self.set_next(stream);
+    }
+
+    fn gemm(&self, out: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) {
+        out.columns = self.linear_n(weights);
+        match (a, &weights.0) {
+            (Operand::Float(a), Packed::Float(packed)) => {
+                assert_eq!(a.columns, packed.k(), "columns of A and K of the weights");
+                out.resize(a.rows);
+                gemm::gemm(self.isa(), self.pool(), a.values(), packed, out.values_mut());
+            }
+            (Operand::Int8(a), Packed::Int(packed)) => {
+                out.resize(a.rows);
+                let sink = Sink::Output(SharedSlice::new(out.values_mut()));
+                product::gemm(self.isa(), self.pool(), a, packed, self.take_next(), &sink);
+            }
+            (Operand::Float(_), Packed::Int(_)) => {
+                panic!("integer weights take INT8 activations, got floats")
+            }
+            (Operand::Int8(_), Packed::Float(_)) => panic!("float weights take float activations, got INT8"),
+        }
+    }
+
+    fn rope(&self, x: &mut Matrix, columns: Columns, head_dim: usize, angles: &Matrix) {
+        assert_eq!(x.rows, angles.rows, "rows of x and of the angles");
+        assert!(
+            angles.columns <= head_dim && angles.columns.is_multiple_of(2),
+            "{} angles",
+            angles.columns
+        );
+        assert!(
+            columns.len().is_multiple_of(head_dim),
+            "{columns:?} in heads of {head_dim}"
+        );
+        let width = x.columns;
+        self.for_rows(x.values_mut(), width, |row, values| {
+            rope::rope(
+                self.isa(),
+                &mut values[columns.clone()],
+                head_dim,
+                angles.row(row),
+            );
+        });
+    }
+
+    fn cache_write(
+        &self,
+        cache: &mut Cache,
+        layer: usize,
+        x: &Matrix,
+        keys: Columns,
+        values: Columns,
+        step: &Step<'_>,
+    ) {
+        write((self.isa(), self.pool()), cache, layer, x, (keys, values), step);
+    }
+
+    fn attention(
+        &self,
+        out: &mut Matrix,
+        x: &Matrix,
+        queries: Columns,
+        cache: &Cache,
+        layer: usize,
+        params: &AttentionParams,
+        step: &Step<'_>,
+    ) {
+        attention(
+            (self.isa(), self.pool()),
+            out,
+            x,
+            queries,
+            cache,
+            layer,
+            params,
+            step,
+        );
+    }
+
+    fn gated(&self, out: &mut Matrix, x: &Matrix, f: Activation) {
+        assert!(
+            x.columns.is_multiple_of(2),
+            "gate and up in {} columns",
+            x.columns
+        );
+        self.fill(out, x.rows, x.columns / 2, |row, out| {
+            elementwise::gated(self.isa(), x.row(row), f, out)
+        });
+    }
+
+    fn gemm_gated(
+        &self,
+        out: &mut Matrix,
+        wide: &mut Matrix,
+        a: Operand<'_, Self>,
+        weights: &Linear,
+        f: Activation,
+    ) {
+        match (a, &weights.0) {
+            (Operand::Int8(a), Packed::Int(packed)) if product::can_gate(self.isa(), a, packed) => {
+                out.columns = packed.n() / 2;
+                out.resize(a.rows);
+                let sink = Sink::Gated(SharedSlice::new(out.values_mut()), f);
+                product::gemm(self.isa(), self.pool(), a, packed, self.take_next(), &sink);
+            }
+            (a, _) => {
+                self.gemm(wide, a, weights);
+                self.gated(out, wide, f);
+            }
+        }
+    }
+
+    fn gemm_add(&self, x: &mut Matrix, y: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) {
+        match (a, &weights.0) {
+            (Operand::Int8(a), Packed::Int(packed)) => {
+                assert_eq!((x.rows, x.columns), (a.rows, packed.n()), "shapes of the terms");
+                let sink = Sink::Added(SharedSlice::new(x.values_mut()));
+                product::gemm(self.isa(), self.pool(), a, packed, self.take_next(), &sink);
+            }
+            (a, _) => {
+                self.gemm(y, a, weights);
+                self.add(x, y);
+            }
+        }
+    }
+
+    fn activate(&self, x: &mut Matrix, f: Activation) {
+        self.pool()
+            .for_each_chunk(x.values_mut(), CHUNK_ELEMENTS, |_, x| {
+                elementwise::activate(self.isa(), x, f)
+            });
+    }
+
+    fn add(&self, x: &mut Matrix, y: &Matrix) {
+        assert_eq!((x.rows, x.columns), (y.rows, y.columns), "shapes of the terms");
+        self.pool()
+            .for_each_chunk(x.values_mut(), CHUNK_ELEMENTS, |chunk, x| {
+                let start = chunk * CHUNK_ELEMENTS;
+                elementwise::add(self.isa(), x, &y.values()[start..start + x.len()]);
+            });
+    }
+
+    fn gather(&self, out: &mut Matrix, x: &Matrix, rows: &[u32]) {
+        self.fill(out, rows.len(), x.columns, |row, out| {
+            out.copy_from_slice(x.row(rows[row] as usize))
+        });
+    }
+
+    fn log_softmax(&self, x: &mut Matrix) {
+        let columns = x.columns;
+        self.for_rows(x.values_mut(), columns, |_, row| {
+            log_softmax::log_softmax(self.isa(), row)
+        });
+    }
+
+    fn gram_accumulate(&self, gram: &mut Gram, x: &Matrix) {
+        gram::accumulate(self.isa(), self.pool(), gram, x);
+    }
+
+    fn quadratic_rows(&self, gram: &Gram, errors: &[f32], out: &mut [f64]) {
+        quadratic_form::quadratic_forms(self.isa(), self.pool(), gram, errors, out);
+    }
+
+    fn abs_max(&self, x: &Matrix, columns: Columns, maxima: &mut [f32]) {
+        assert_eq!(columns.len(), maxima.len(), "columns and maxima");
+        // Columns are shared out, so that a maximum has one owner.
+        self.pool().for_each_chunk(maxima, 512, |chunk, maxima| {
+            let start = columns.start + chunk * 512;
+            for row in 0..x.rows {
+                elementwise::abs_max(self.isa(), &x.row(row)[start..start + maxima.len()], maxima);
+            }
+        });
+    }
+
+    fn for_each_chunk<T: Send>(&self, data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
+        self.pool().for_each_chunk(data, chunk, f);
+    }
+
+    fn num_threads(&self) -> usize {
+        self.pool().num_threads()
+    }
+}
