@@ -67,7 +67,7 @@ pub enum Verb {
     Inspect(Inspect),
     /// Time prefill and decoding, or single products on a GPU.
     #[command(
-        after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json\n  dualgrain bench gemm --m 1,64 --against cublas-bf16\n\nDUALGRAIN_BACKEND=NAME in the environment (naive, avx2, avxvnni, avx512vnni, amx) times other kernels than the fastest."
+        after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json\n  dualgrain bench gemm --m 1,64 --against cublas-bf16\n\nDUALGRAIN_BACKEND=NAME in the environment (portable, avx2, avxvnni, avx512vnni, amx) times other kernels than the fastest."
     )]
     Bench(Bench),
     /// Choose the configuration of a product by predicted time, energy or both; judge such choices.

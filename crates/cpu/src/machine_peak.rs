@@ -122,7 +122,7 @@ fn sum_streams(words: &[u64]) -> u64 {
 fn chains(isa: Isa) -> Option<(fn(usize), usize)> {
     // SAFETY (of the calls): the device exists, so its instruction set does.
     match isa {
-        Isa::Naive => None,
+        Isa::Portable => None,
         // SAFETY: as above.
         Isa::Avx2 => Some((|steps| unsafe { x86::maddubs(steps) }, 2 * 32 * x86::CHAINS)),
         // SAFETY: as above. The 256-bit instructions of AVX-VNNI have the rate of `maddubs`, without the additions.

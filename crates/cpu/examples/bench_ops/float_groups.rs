@@ -181,7 +181,7 @@ impl Path {
             Isa::Avx512Vnni | Isa::Amx if m == 1 => Some(Self::Nibbles),
             Isa::Avx512Vnni => Some(Self::Widened),
             Isa::Amx => Some(Self::Tiles),
-            Isa::Naive | Isa::AvxVnni => None,
+            Isa::Portable | Isa::AvxVnni => None,
         }
     }
 

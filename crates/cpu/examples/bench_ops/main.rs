@@ -32,7 +32,7 @@ fn main() {
     let mut table = Table::new(options.op.clone(), options.shape.clone());
     for isa in available() {
         if options.isa.as_ref().is_some_and(|name| name != isa.name())
-            || (options.isa.is_none() && isa == Isa::Naive)
+            || (options.isa.is_none() && isa == Isa::Portable)
         {
             continue;
         }

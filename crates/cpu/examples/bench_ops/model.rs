@@ -112,7 +112,7 @@ struct Buffers {
 
 /// Times a decode step and the prefill of a prompt.
 pub fn model(device: &CpuDevice, table: &mut Table) {
-    if !table.wants("model_1b_decode") && !table.wants("model_1b_prefill") || device.isa() == Isa::Naive {
+    if !table.wants("model_1b_decode") && !table.wants("model_1b_prefill") || device.isa() == Isa::Portable {
         return;
     }
     let mut model = Model::new(device);

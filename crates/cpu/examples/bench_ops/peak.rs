@@ -15,7 +15,7 @@ pub fn peaks(device: &CpuDevice, table: &mut Table) {
             Isa::Avx512Vnni | Isa::Amx => (16, |steps| unsafe { chains::fma_avx512(steps) }),
             // SAFETY: as above.
             Isa::Avx2 | Isa::AvxVnni => (8, |steps| unsafe { chains::fma_avx2(steps) }),
-            Isa::Naive => return,
+            Isa::Portable => return,
         };
         let operations = (2 * chains::CHAINS * lanes * STEPS) as f64;
         table.row(device, "peak_fma", "registers", operations, "GFLOPS", || {

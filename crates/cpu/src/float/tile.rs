@@ -37,7 +37,7 @@ pub(crate) struct FloatTile<E> {
 /// Rows and vectors of the tile for many rows.
 pub(crate) fn tile_shape(isa: Isa) -> (usize, usize) {
     match isa {
-        Isa::Naive | Isa::Avx2 | Isa::AvxVnni => (6, 1),
+        Isa::Portable | Isa::Avx2 | Isa::AvxVnni => (6, 1),
         Isa::Avx512Vnni | Isa::Amx => (12, 2),
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn widens(isa: Isa, rows: usize) -> bool {
 /// Tokens and panels of the largest W8 tile; the tokens divide [`TILE_ROWS`].
 pub(super) fn w8_shape(isa: Isa) -> (usize, usize) {
     match isa {
-        Isa::Naive => (4, 1),
+        Isa::Portable => (4, 1),
         Isa::Avx2 => (4, 1),
         Isa::AvxVnni => (6, 1),
         Isa::Avx512Vnni | Isa::Amx => (12, 2),

@@ -9,7 +9,7 @@ use super::amx;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Isa {
     /// Portable Rust; runs anywhere, fuses multiply-adds in software where it must.
-    Naive,
+    Portable,
     /// AVX2 with FMA and F16C (x86-64-v3).
     Avx2,
     /// AVX2 and the 256-bit VNNI instructions.
@@ -23,7 +23,7 @@ pub enum Isa {
 impl Isa {
     /// All instruction sets dualgrain knows, from the plainest to the fastest.
     pub const ALL: [Self; 5] = [
-        Self::Naive,
+        Self::Portable,
         Self::Avx2,
         Self::AvxVnni,
         Self::Avx512Vnni,
@@ -33,7 +33,7 @@ impl Isa {
     /// The name used in `DUALGRAIN_BACKEND`, in tests and in bench tables.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Naive => "naive",
+            Self::Portable => "portable",
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avxvnni",
             Self::Avx512Vnni => "avx512vnni",
@@ -41,10 +41,15 @@ impl Isa {
         }
     }
 
+    /// What it was called in versions before, which environments and records may still say.
+    fn old_name(self) -> Option<&'static str> {
+        (self == Self::Portable).then_some("naive")
+    }
+
     /// Whether this machine can run it.
     pub fn is_available(self) -> bool {
         match self {
-            Self::Naive => true,
+            Self::Portable => true,
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => {
                 is_x86_feature_detected!("avx2")
@@ -74,9 +79,14 @@ impl Isa {
     /// # Errors
     /// [`DeviceError::InstructionSet`], listing the names that would work.
     pub fn by_name(name: &str) -> Result<Self, DeviceError> {
-        let found = available()
-            .into_iter()
-            .find(|isa| isa.name().eq_ignore_ascii_case(name));
+        let is_named = |isa: &Self| {
+            let names = [Some(isa.name()), isa.old_name()];
+            names
+                .into_iter()
+                .flatten()
+                .any(|known| known.eq_ignore_ascii_case(name))
+        };
+        let found = available().into_iter().find(is_named);
         found.ok_or_else(|| not_available(name))
     }
 
@@ -84,7 +94,7 @@ impl Isa {
     pub(crate) fn chosen() -> Result<Self, DeviceError> {
         match std::env::var("DUALGRAIN_BACKEND") {
             Ok(name) if !name.is_empty() => Self::by_name(&name),
-            _ => Ok(available().into_iter().next_back().unwrap_or(Self::Naive)),
+            _ => Ok(available().into_iter().next_back().unwrap_or(Self::Portable)),
         }
     }
 }
@@ -117,6 +127,11 @@ mod tests {
             panic!("{error}")
         };
         assert_eq!(asked, "sse9");
-        assert!(available.starts_with("naive"), "{available}");
+        assert!(available.starts_with("portable"), "{available}");
+        assert_eq!(
+            Isa::by_name("naive"),
+            Ok(Isa::Portable),
+            "the old name of the portable path"
+        );
     }
 }

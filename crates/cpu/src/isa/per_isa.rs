@@ -20,7 +20,7 @@ macro_rules! per_isa {
                     $body($($arg),*)
                 }
                 match isa {
-                    $crate::Isa::Naive => {}
+                    $crate::Isa::Portable => {}
                     // SAFETY: a device holds an instruction set only after `is_available` said yes.
                     $crate::Isa::Avx2 | $crate::Isa::AvxVnni => return unsafe { avx2($($arg),*) },
                     $crate::Isa::Avx512Vnni | $crate::Isa::Amx => {

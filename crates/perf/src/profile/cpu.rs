@@ -199,7 +199,7 @@ impl CpuBench<'_> {
 /// Float kernels are the same code with and without integer instructions, and the portable ones are slow.
 fn is_sensible(op: CpuOp, device: &CpuDevice, row: &Row) -> bool {
     match device.isa() {
-        Isa::Naive => row.ops() <= MOST_NAIVE_OPS,
+        Isa::Portable => row.ops() <= MOST_NAIVE_OPS,
         Isa::AvxVnni | Isa::Amx => op.is_integer(),
         Isa::Avx2 | Isa::Avx512Vnni => op.is_integer() || row.ops() <= MOST_FLOAT_OPS,
     }
@@ -220,7 +220,7 @@ fn manifest(
     options: &ProfileOptions,
     has_energy: bool,
 ) -> Result<Manifest, PerfError> {
-    let isa = available().into_iter().next_back().unwrap_or(Isa::Naive);
+    let isa = available().into_iter().next_back().unwrap_or(Isa::Portable);
     let device = CpuDevice::with_isa(max_threads, isa)?;
     let peak = device.measure_peak()?;
     let float_ops_per_s = float_ceiling(&device)?;

@@ -381,7 +381,7 @@ mod tests {
     use dualgrain_cpu::{Isa, available};
 
     fn fastest() -> CpuDevice {
-        let isa = available().into_iter().next_back().unwrap_or(Isa::Naive);
+        let isa = available().into_iter().next_back().unwrap_or(Isa::Portable);
         CpuDevice::with_isa(2, isa).unwrap()
     }
 
