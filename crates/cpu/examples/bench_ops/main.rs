@@ -5,6 +5,7 @@
 //! Weights rotate through copies that pass the caches together, times are the median (and the least) of several
 //! rounds; with one thread they are its time on the processor, so that other programs disturb less. A rate stands beside the machine's own: multiply-adds in registers, bytes read from memory.
 
+mod attention;
 mod float_groups;
 mod model;
 mod operands;
@@ -14,10 +15,7 @@ mod table;
 use std::hint::black_box;
 
 use dualgrain_cpu::{CpuDevice, Isa, Linear, available};
-use dualgrain_device::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, Gram, Operand,
-    PAGE_TOKENS, Step, naive,
-};
+use dualgrain_device::{Activation, ActivationScale, Device, Gram, Operand, naive};
 use dualgrain_format::{FloatLinear, FloatValues, GroupSize, LinearWeights};
 use half::bf16;
 
@@ -42,7 +40,7 @@ fn main() {
         memory(&device, &mut table);
         linears(&device, &mut table);
         float_groups::float_groups(&device, &mut table);
-        attention(&device, &mut table);
+        attention::attention(&device, &mut table);
         quantizer(&device, &mut table);
         rows(&device, &mut table);
         added(&device, &mut table);
@@ -153,97 +151,6 @@ fn linears(device: &CpuDevice, table: &mut Table) {
             }
         }
     }
-}
-
-/// Attention of a 1.1B Llama (32 heads over 4 of 64) and of a small one (8 over 8 of 64).
-fn attention(device: &CpuDevice, table: &mut Table) {
-    if !table.wants("attention") && !table.narrows("attention") {
-        return;
-    }
-    for (num_heads, num_kv_heads) in [(32, 4), (8, 8)] {
-        for format in [CacheFormat::F32, CacheFormat::F16, CacheFormat::Int8] {
-            for (tokens, context) in [(512, 512), (1_024, 1_024), (1, 512), (1, 2_048), (1, 4_096)] {
-                one_attention(
-                    device,
-                    table,
-                    (num_heads, num_kv_heads),
-                    &format,
-                    (tokens, context),
-                );
-            }
-        }
-    }
-}
-
-fn one_attention(
-    device: &CpuDevice,
-    table: &mut Table,
-    (num_heads, num_kv_heads): (usize, usize),
-    format: &CacheFormat,
-    (tokens, context): (usize, usize),
-) {
-    let head_dim = 64;
-    let num_pages = context / PAGE_TOKENS;
-    let shape = CacheShape {
-        num_layers: 1,
-        num_kv_heads,
-        head_dim,
-        num_pages,
-    };
-    let mut cache = device.cache(shape, format).expect("fits");
-    let (q, kv) = (num_heads * head_dim, num_kv_heads * head_dim);
-    let page_tables = [(0..num_pages as u32).collect::<Vec<_>>()];
-    let all = matrix(device, context, q + 2 * kv);
-    let positions: Vec<u32> = (0..context as u32).collect();
-    let sequences = vec![0; context];
-    let step = Step {
-        positions: &positions,
-        sequences: &sequences,
-        page_tables: &page_tables,
-    };
-    let name = match format {
-        CacheFormat::F32 => "f32",
-        CacheFormat::F16 => "f16",
-        _ => "int8",
-    };
-    let shape = format!("{tokens}over{context}x{num_heads}/{num_kv_heads}");
-    let written = (context * 2 * kv * 4) as f64;
-    table.row(
-        device,
-        &format!("attention_write_{name}"),
-        &shape,
-        written,
-        "GB/s",
-        || {
-            device.cache_write(&mut cache, 0, &all, q..q + kv, q + kv..q + 2 * kv, &step);
-        },
-    );
-    let x = matrix(device, tokens, q + 2 * kv);
-    let step = Step {
-        positions: &positions[context - tokens..],
-        sequences: &sequences[..tokens],
-        page_tables: &page_tables,
-    };
-    let params = AttentionParams {
-        num_heads,
-        scale: 0.125,
-        sliding_window: None,
-        alibi_slopes: None,
-    };
-    let mut out = device.matrix(tokens, q);
-    // Pairs of query and key under the causal mask.
-    let pairs = (tokens * (context - tokens)) as f64 + (tokens * (tokens + 1)) as f64 / 2.0;
-    let operations = 4.0 * pairs * q as f64;
-    table.row(
-        device,
-        &format!("attention_{name}"),
-        &shape,
-        operations,
-        "GFLOPS",
-        || {
-            device.attention(&mut out, &x, 0..q, &cache, 0, &params, &step);
-        },
-    );
 }
 
 /// The quantizer's hot loops.
