@@ -4,10 +4,11 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use dualgrain_device::DeviceError;
+
 use crate::device::cpu_device::CpuDevice;
 use crate::isa::{Isa, per_isa};
 use crate::memory::aligned::Aligned;
-use dualgrain_device::DeviceError;
 
 /// Read at once by all threads, where twice the last-level cache is not more.
 const READ_BYTES: usize = 512 << 20;
@@ -146,7 +147,7 @@ mod x86 {
     /// Accumulators, enough for the latency of every instruction set.
     pub(crate) const CHAINS: usize = 12;
 
-    /// Each product is added in i16, as the tile of `gemm_w4a8_avx2.rs` does.
+    /// Each product is added in i16, as the tile of `gemm_w4a8/avx2.rs` does.
     #[target_feature(enable = "avx2")]
     pub(crate) fn maddubs(steps: usize) {
         let (a, mut acc) = (black_box(_mm256_set1_epi8(3)), [_mm256_setzero_si256(); CHAINS]);

@@ -11,7 +11,9 @@
 
 use std::cell::RefCell;
 
+use dualgrain_device::DeviceError;
 use dualgrain_format::{FloatLinear, FloatValues};
+use dualgrain_threads::{Pool, SharedSlice};
 use half::bf16;
 
 use super::lanes::{Element, LANES};
@@ -19,9 +21,6 @@ use super::packing::{pack_rows, transpose_to_panel};
 use super::tile::{FloatTile, multiply, tile_shape, tile_vectors};
 use crate::isa::Isa;
 use crate::memory::aligned::Aligned;
-use dualgrain_device::DeviceError;
-use dualgrain_threads::Pool;
-use dualgrain_threads::SharedSlice;
 
 /// Up to this many rows A is used as it lies.
 const MAX_UNPACKED_ROWS: usize = 24;

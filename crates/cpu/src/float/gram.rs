@@ -8,16 +8,16 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use dualgrain_device::Gram;
+use dualgrain_device::naive::GRAM_BLOCK_TOKENS;
+use dualgrain_threads::{Pool, SharedSlice};
+
 use super::lanes::LANES;
 use super::tile::{FloatTile, multiply, tile_shape};
 use crate::isa::Isa;
 use crate::memory::aligned::Aligned;
 use crate::rows::elementwise;
 use crate::tensor::matrix::Matrix;
-use dualgrain_device::Gram;
-use dualgrain_device::naive::GRAM_BLOCK_TOKENS;
-use dualgrain_threads::Pool;
-use dualgrain_threads::SharedSlice;
 
 /// Rows and columns of a task: multiples of every tile's.
 const TASK_ROWS: usize = 120;

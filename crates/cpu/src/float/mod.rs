@@ -1,4 +1,7 @@
-//! Float products: 16 lanes in registers, the tile that multiplies with them, and what is made of it.
+//! Float products.
+//!
+//! `lanes` are 16 floats in registers, `tile` multiplies with them, `packing` brings operands into the order a tile reads.
+//! Linear layers (`gemm`), Gram matrices (`gram`) and quadratic forms (`quadratic_form`) are made of tiles.
 
 pub(crate) mod gemm;
 pub(crate) mod gram;

@@ -8,13 +8,14 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use dualgrain_device::Gram;
+use dualgrain_threads::Pool;
+
 use super::lanes::LANES;
 use super::packing::{pack_rows, transpose_to_panel};
 use super::tile::{FloatTile, multiply, tile_shape};
 use crate::isa::{Isa, per_isa};
 use crate::memory::aligned::Aligned;
-use dualgrain_device::Gram;
-use dualgrain_threads::Pool;
 
 /// Gram rows whose y are kept at a time: a multiple of every tile's rows.
 const BLOCK: usize = 120;

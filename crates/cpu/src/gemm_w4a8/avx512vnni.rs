@@ -85,34 +85,47 @@ unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: &W4Tile, panel: 
                 }
             }
         }
-        for panel in 0..PANELS {
-            // SAFETY: 32 bytes of scales and zero points for each group of a panel.
-            let (s2, zero) = unsafe {
-                let scales = tile.groups.add((panel * tile.num_groups + group) * GROUP_BYTES);
-                if group % 2 == 0 {
-                    _mm_prefetch::<_MM_HINT_T0>(
-                        scales.wrapping_add(PANELS * tile.num_groups * GROUP_BYTES).cast(),
-                    );
-                }
-                (
-                    _mm_loadu_si128(scales.cast()),
-                    _mm_loadu_si128(scales.add(PANEL).cast()),
-                )
-            };
-            let (s2, zero) = (_mm512_cvtepu8_epi32(s2), _mm512_cvtepu8_epi32(zero));
-            for m in 0..ROWS {
-                // SAFETY: a sum for each token and group.
-                let sum = unsafe { *tile.group_sums.add(m * tile.num_groups + group) };
-                let dot = _mm512_add_epi32(low_dots[m][panel], high_dots[m][panel]);
-                let centred = _mm512_sub_epi32(dot, _mm512_mullo_epi32(zero, _mm512_set1_epi32(sum)));
-                acc[m][panel] = _mm512_add_epi32(acc[m][panel], _mm512_mullo_epi32(s2, centred));
-            }
-        }
+        // SAFETY: a group of the tile.
+        unsafe { add_group(&tile, group, (&low_dots, &high_dots), &mut acc) };
     }
     for (m, acc) in acc.iter().enumerate() {
         for (panel, acc) in acc.iter().enumerate() {
             // SAFETY: 16 sums for each token and panel.
             unsafe { _mm512_storeu_si512(tile.acc.add(m * tile.acc_stride + panel * PANEL).cast(), *acc) };
+        }
+    }
+}
+
+/// Adds a group's dot products to the sums: without zero points, times the group scales.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma")]
+unsafe fn add_group<const ROWS: usize, const PANELS: usize>(
+    tile: &W4Tile,
+    group: usize,
+    (low_dots, high_dots): (&[[__m512i; PANELS]; ROWS], &[[__m512i; PANELS]; ROWS]),
+    acc: &mut [[__m512i; PANELS]; ROWS],
+) {
+    for panel in 0..PANELS {
+        // SAFETY: 32 bytes of scales and zero points for each group of a panel.
+        let (s2, zero) = unsafe {
+            let scales = tile.groups.add((panel * tile.num_groups + group) * GROUP_BYTES);
+            if group.is_multiple_of(2) {
+                _mm_prefetch::<_MM_HINT_T0>(
+                    scales.wrapping_add(PANELS * tile.num_groups * GROUP_BYTES).cast(),
+                );
+            }
+            (
+                _mm_loadu_si128(scales.cast()),
+                _mm_loadu_si128(scales.add(PANEL).cast()),
+            )
+        };
+        let (s2, zero) = (_mm512_cvtepu8_epi32(s2), _mm512_cvtepu8_epi32(zero));
+        for m in 0..ROWS {
+            // SAFETY: a sum for each token and group.
+            let sum = unsafe { *tile.group_sums.add(m * tile.num_groups + group) };
+            let dot = _mm512_add_epi32(low_dots[m][panel], high_dots[m][panel]);
+            let centred = _mm512_sub_epi32(dot, _mm512_mullo_epi32(zero, _mm512_set1_epi32(sum)));
+            acc[m][panel] = _mm512_add_epi32(acc[m][panel], _mm512_mullo_epi32(s2, centred));
         }
     }
 }

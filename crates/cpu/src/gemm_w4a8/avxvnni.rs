@@ -83,32 +83,48 @@ unsafe fn w4_tile<const ROWS: usize, const PANELS: usize>(tile: &W4Tile, panel: 
                 }
             }
         }
-        for (panel, half) in HALVES.into_iter().take(2 * PANELS) {
-            // SAFETY: 32 bytes of scales and zero points for each group of a panel.
-            let (s2, zero) = unsafe {
-                let groups = tile.groups.add((panel * tile.num_groups + group) * GROUP_BYTES);
-                let scales = groups.add(half * 8);
-                (
-                    _mm_loadl_epi64(scales.cast()),
-                    _mm_loadl_epi64(scales.add(PANEL).cast()),
-                )
-            };
-            let (s2, zero) = (_mm256_cvtepu8_epi32(s2), _mm256_cvtepu8_epi32(zero));
-            for m in 0..ROWS {
-                // SAFETY: a sum for each token and group.
-                let sum = unsafe { *tile.group_sums.add(m * tile.num_groups + group) };
-                // Zero where high nibbles are in the first.
-                let dot = _mm256_add_epi32(dots[m][0][panel][half], dots[m][1][panel][half]);
-                let centred = _mm256_sub_epi32(dot, _mm256_mullo_epi32(zero, _mm256_set1_epi32(sum)));
-                let acc = &mut acc[m][panel][half];
-                *acc = _mm256_add_epi32(*acc, _mm256_mullo_epi32(s2, centred));
-            }
-        }
+        // SAFETY: a group of the tile.
+        unsafe { add_group(&tile, group, &dots, &mut acc) };
     }
     for (m, acc) in acc.iter().enumerate() {
         for (place, acc) in acc.iter().flatten().enumerate() {
             // SAFETY: 16 sums for each token and panel.
             unsafe { _mm256_storeu_si256(tile.acc.add(m * tile.acc_stride + place * 8).cast(), *acc) };
+        }
+    }
+}
+
+/// Sums of a tile: `[tokens][panels][halves]`.
+type Sums<const ROWS: usize, const PANELS: usize> = [[[__m256i; 2]; PANELS]; ROWS];
+
+/// Adds a group's dot products (of low and of high nibbles) to the sums: without zero points, times the group scales.
+#[inline]
+#[target_feature(enable = "avx2,fma,avxvnni")]
+unsafe fn add_group<const ROWS: usize, const PANELS: usize>(
+    tile: &W4Tile,
+    group: usize,
+    dots: &[[[[__m256i; 2]; PANELS]; 2]; ROWS],
+    acc: &mut Sums<ROWS, PANELS>,
+) {
+    for (panel, half) in HALVES.into_iter().take(2 * PANELS) {
+        // SAFETY: 32 bytes of scales and zero points for each group of a panel.
+        let (s2, zero) = unsafe {
+            let groups = tile.groups.add((panel * tile.num_groups + group) * GROUP_BYTES);
+            let scales = groups.add(half * 8);
+            (
+                _mm_loadl_epi64(scales.cast()),
+                _mm_loadl_epi64(scales.add(PANEL).cast()),
+            )
+        };
+        let (s2, zero) = (_mm256_cvtepu8_epi32(s2), _mm256_cvtepu8_epi32(zero));
+        for m in 0..ROWS {
+            // SAFETY: a sum for each token and group.
+            let sum = unsafe { *tile.group_sums.add(m * tile.num_groups + group) };
+            // Zero where high nibbles are in the first.
+            let dot = _mm256_add_epi32(dots[m][0][panel][half], dots[m][1][panel][half]);
+            let centred = _mm256_sub_epi32(dot, _mm256_mullo_epi32(zero, _mm256_set1_epi32(sum)));
+            let acc = &mut acc[m][panel][half];
+            *acc = _mm256_add_epi32(*acc, _mm256_mullo_epi32(s2, centred));
         }
     }
 }

@@ -5,13 +5,14 @@
 
 use std::ops::Range;
 
+use dualgrain_device::Activation;
+use dualgrain_threads::SharedSlice;
+
 use super::layout::PANEL;
 use super::packed::PackedInt;
 use crate::isa::{Isa, per_isa};
 use crate::rows::activation::with_activation;
 use crate::tensor::quantized::TILE_ROWS;
-use dualgrain_device::Activation;
-use dualgrain_threads::SharedSlice;
 
 /// Floats of a cache line.
 const LINE_FLOATS: usize = 16;

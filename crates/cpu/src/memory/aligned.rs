@@ -5,10 +5,10 @@ use std::ptr::NonNull;
 
 use bytemuck::Zeroable;
 use bytemuck::allocation::try_zeroed_vec;
+use dualgrain_device::DeviceError;
 
 #[cfg(target_os = "linux")]
 use super::arena::Piece;
-use dualgrain_device::DeviceError;
 
 const LINE_BYTES: usize = 64;
 

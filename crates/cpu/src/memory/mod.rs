@@ -1,4 +1,5 @@
-//! Memory for weights and activations: on cache lines, and in huge pages where the system has them.
+//! Memory for weights and activations: `aligned` buffers begin on a cache line, `arena` cuts packed weights from huge pages,
+//! `huge_pages` asks for them for activations.
 
 pub(crate) mod aligned;
 #[cfg(target_os = "linux")]

@@ -1,10 +1,10 @@
 //! Operations on one element at a time; the loops of the specification, compiled for each instruction set.
 
+use dualgrain_device::Activation;
 use dualgrain_format::FloatValues;
 
 use super::activation::with_activation;
 use crate::isa::per_isa;
-use dualgrain_device::Activation;
 
 per_isa! {
     /// `out[c] = f(gate[c]) * up[c]`.

@@ -1,8 +1,9 @@
 //! log-softmax of logits: maxima have no order, the sum runs in 16 lanes.
 
+use dualgrain_device::naive::{exp, log_sum_exp};
+
 use super::reduce::{fold_lanes, max};
 use crate::isa::per_isa;
-use dualgrain_device::naive::{exp, log_sum_exp};
 
 per_isa! {
     /// `x = x - log(sum(exp(x)))` for one row.

@@ -1,4 +1,7 @@
 //! Operations on the rows of a matrix, each compiled from one source for every instruction set.
+//!
+//! `elementwise` takes one element at a time, `norm`, `quantize` and `log_softmax` a whole row (`reduce` holds the sums and
+//! maxima they share), `norm_quantize` a norm and the quantization behind it, `rope` the two halves of a head.
 
 pub(crate) mod activation;
 pub(crate) mod elementwise;

@@ -6,10 +6,11 @@
 
 use std::ops::Range;
 
+use dualgrain_device::ActivationScale;
+
 use super::norm::{inv_rms, mean_and_inv_std};
 use super::quantize::{Place, Row, quantize_row};
 use crate::isa::per_isa;
-use dualgrain_device::ActivationScale;
 
 per_isa! {
     /// `quantize` of `rms_norm` of one row.

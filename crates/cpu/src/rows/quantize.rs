@@ -3,11 +3,12 @@
 use std::ops::Range;
 use std::sync::atomic::{Ordering, compiler_fence};
 
+use dualgrain_device::ActivationScale;
+use dualgrain_device::naive::LANES;
+
 use super::reduce::max_lanes;
 use crate::isa::per_isa;
 use crate::tensor::quantized::{Layout, SUM_BLOCK};
-use dualgrain_device::ActivationScale;
-use dualgrain_device::naive::LANES;
 
 /// Groups of four codes in a block.
 const BLOCK_QUADS: usize = SUM_BLOCK / 4;

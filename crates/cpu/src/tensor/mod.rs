@@ -1,4 +1,4 @@
-//! Buffers of the CPU: row-major matrices, quantized activations, embedding tables.
+//! Buffers of the CPU: row-major matrices of floats, quantized activations, embedding tables.
 
 pub(crate) mod matrix;
 pub(crate) mod quantized;
