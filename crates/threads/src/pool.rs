@@ -13,18 +13,21 @@
 //! inside. The job itself lies in a cell that is written only when the job is closed and nobody is inside.
 
 use std::any::Any;
-use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-use std::thread::{JoinHandle, Thread};
+use std::sync::PoisonError;
 
 use crate::prefetch::{Ahead, Cursor, Stream};
 use crate::runs::{Run, run_of};
 use crate::shared_slice::SharedSlice;
+use crate::sync::{Arc, AtomicBool, AtomicU64, AtomicUsize, Mutex, Ordering, UnsafeCell};
+use crate::sync::{Builder, JoinHandle, park, spin_loop, yield_now};
 
 /// Spins before a worker sleeps: about 250 us, so that it is awake for the next token (50 us: decode 2 % slower, unsteady).
+#[cfg(not(loom))]
 const SPINS_BEFORE_SLEEP: usize = 5_000;
+/// A model runs every order of the threads' steps, so one look for work stands for any number of them.
+#[cfg(loom)]
+const SPINS_BEFORE_SLEEP: usize = 1;
 /// About 10 us of one thread.
 const MIN_SHARED_OPERATIONS: usize = 1 << 17;
 /// Spins before a waiting caller offers its core to the workers it waits for.
@@ -44,6 +47,7 @@ pub struct Pool {
 }
 
 struct Shared {
+    /// Only changed by read-modify-writes: an acquire of any value sees what all changes before it released.
     state: AtomicU64,
     next_chunk: AtomicUsize,
     /// Chunks left of each thread's run; the caller's is the first.
@@ -52,13 +56,9 @@ struct Shared {
     ahead: Ahead,
     job: UnsafeCell<Job>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
-    sleepers: Vec<Sleeper>,
+    /// Of each worker: whether it has to be woken for a job.
+    asleep: Box<[AtomicBool]>,
     quit: AtomicBool,
-}
-
-struct Sleeper {
-    asleep: AtomicBool,
-    thread: std::sync::OnceLock<Thread>,
 }
 
 #[derive(Clone, Copy)]
@@ -90,15 +90,13 @@ impl Pool {
             runs: (0..=num_workers).map(|_| Run::empty()).collect(),
             ahead: Ahead::default(),
             panic: Mutex::new(None),
-            sleepers: (0..num_workers).map(|_| Sleeper::new()).collect(),
+            asleep: (0..num_workers).map(|_| AtomicBool::new(false)).collect(),
             quit: AtomicBool::new(false),
         });
         let spawn = |worker_idx| {
             let shared = Arc::clone(&shared);
             let name = format!("dualgrain-{worker_idx}");
-            std::thread::Builder::new()
-                .name(name)
-                .spawn(move || shared.work(worker_idx))
+            Builder::new().name(name).spawn(move || shared.work(worker_idx))
         };
         // A machine that refuses threads still computes: the caller alone is enough.
         let workers = (0..num_workers)
@@ -165,11 +163,9 @@ impl Pool {
         if num_chunks <= 1 || self.workers.is_empty() {
             return (0..num_chunks).for_each(f);
         }
-        let _submitting = match self.submit.try_lock() {
-            Ok(submitting) => submitting,
-            // A chunk of an earlier job panicked; the lock guards no data, and that job is closed.
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return (0..num_chunks).for_each(f),
+        // It is never poisoned: it is free again before a chunk's panic goes on.
+        let Ok(submitting) = self.submit.try_lock() else {
+            return (0..num_chunks).for_each(f);
         };
         let run: &(dyn Fn(usize) + Sync) = &f;
         // SAFETY: only the lifetime changes. `close` below returns when no worker is inside and none can enter, so the
@@ -180,31 +176,34 @@ impl Pool {
             num_chunks,
             in_runs,
         });
-        self.shared.wake(num_chunks - 1);
+        self.wake(num_chunks - 1);
         self.shared.claim_chunks(0);
         self.shared.close();
-        if let Some(payload) = self.shared.take_panic() {
+        let panic = self.shared.take_panic();
+        drop(submitting);
+        if let Some(payload) = panic {
             resume_unwind(payload);
         }
+    }
+
+    /// Wakes at most `limit` sleeping workers.
+    fn wake(&self, limit: usize) {
+        let workers = self.shared.asleep.iter().zip(&self.workers);
+        let asleep = workers.filter(|(asleep, _)| asleep.load(Ordering::Relaxed));
+        asleep
+            .take(limit)
+            .for_each(|(_, worker)| worker.thread().unpark());
     }
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.shared.quit.store(true, Ordering::SeqCst);
-        self.shared.wake(usize::MAX);
+        self.shared.quit.store(true, Ordering::Relaxed);
+        // Whoever parks from here on returns at once and sees `quit`: unparking is remembered, and publishes the store.
+        self.workers.iter().for_each(|worker| worker.thread().unpark());
         for worker in self.workers.drain(..) {
             // A worker never unwinds: panics of chunks are caught where they happen.
             let _ = worker.join();
-        }
-    }
-}
-
-impl Sleeper {
-    fn new() -> Self {
-        Self {
-            asleep: AtomicBool::new(false),
-            thread: std::sync::OnceLock::new(),
         }
     }
 }
@@ -217,14 +216,16 @@ impl Shared {
             run.set(run_of(thread, self.runs.len(), job.num_chunks));
         }
         // SAFETY: the job is closed and nobody is inside (see `close`), so nobody reads the cell.
-        unsafe { *self.job.get() = job };
+        self.job.with_mut(|cell| unsafe { *cell = job });
         let number = (self.state.load(Ordering::Relaxed) & !(JOB - 1)).wrapping_add(JOB);
-        self.state.store(number | OPEN, Ordering::SeqCst);
+        // Releases the job to who enters; acquires the flags of who looked before and went to sleep (see `sleep`).
+        self.state.swap(number | OPEN, Ordering::AcqRel);
     }
 
     /// Lets nobody enter any more and waits until all who did have left.
     fn close(&self) {
-        self.state.fetch_and(!OPEN, Ordering::AcqRel);
+        // Orders nothing by itself: whoever leaves releases what it did, and the loads below acquire that.
+        self.state.fetch_and(!OPEN, Ordering::Relaxed);
         let (mut spins, mut cursor) = (0, Cursor::default());
         while self.state.load(Ordering::Acquire) & INSIDE != 0 {
             if self.ahead.fetch(0, self.runs.len(), &mut cursor) {
@@ -232,16 +233,16 @@ impl Shared {
             }
             spins += 1;
             if spins > SPINS_BEFORE_YIELD {
-                std::thread::yield_now();
+                yield_now();
             } else {
-                std::hint::spin_loop();
+                spin_loop();
             }
         }
     }
 
     fn claim_chunks(&self, thread: usize) {
         // SAFETY: the caller of this function is the submitter or inside the open job, so the cell is not written.
-        let job = unsafe { *self.job.get() };
+        let job = self.job.with(|cell| unsafe { *cell });
         while let Some(chunk) = self.claim(&job, thread) {
             // SAFETY: the submitter keeps the closure alive until everyone inside has left.
             let run = AssertUnwindSafe(|| unsafe { (*job.run)(chunk) });
@@ -268,25 +269,7 @@ impl Shared {
         self.panic.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Wakes at most `limit` sleeping workers.
-    fn wake(&self, limit: usize) {
-        let mut woken = 0;
-        for sleeper in &self.sleepers {
-            if woken == limit {
-                return;
-            }
-            if sleeper.asleep.load(Ordering::SeqCst) {
-                if let Some(thread) = sleeper.thread.get() {
-                    thread.unpark();
-                }
-                woken += 1;
-            }
-        }
-    }
-
     fn work(&self, worker_idx: usize) {
-        let sleeper = &self.sleepers[worker_idx];
-        sleeper.thread.get_or_init(std::thread::current);
         let (mut done, thread) = (0, worker_idx + 1);
         let mut cursor = Cursor::default();
         while let Some(number) = self.next_job(done, thread, &mut cursor) {
@@ -298,12 +281,12 @@ impl Shared {
 
     /// Waits for an open job other than `done`, enters it and returns its number; `None` when the pool ends.
     fn next_job(&self, done: u64, thread: usize, cursor: &mut Cursor) -> Option<u64> {
-        let (mut spins, sleeper) = (0, &self.sleepers[thread - 1]);
+        let mut spins = 0;
         loop {
             if let Some(number) = self.try_enter(done) {
                 return Some(number);
             }
-            if self.quit.load(Ordering::SeqCst) {
+            if self.quit.load(Ordering::Relaxed) {
                 return None;
             }
             if self.ahead.fetch(thread, self.runs.len(), cursor) {
@@ -311,36 +294,40 @@ impl Shared {
             }
             spins += 1;
             if spins < SPINS_BEFORE_SLEEP {
-                std::hint::spin_loop();
+                spin_loop();
                 continue;
             }
-            sleeper.asleep.store(true, Ordering::SeqCst);
-            // Looked at once more after the flag is up, or a job opened in between would find nobody to wake.
-            let nothing_to_do = !self.is_open(done) && !self.quit.load(Ordering::SeqCst);
-            if nothing_to_do {
-                std::thread::park();
-            }
-            sleeper.asleep.store(false, Ordering::SeqCst);
+            self.sleep(done, thread - 1);
             spins = 0;
         }
     }
 
-    fn is_open(&self, done: u64) -> bool {
-        let state = self.state.load(Ordering::SeqCst);
-        state & OPEN != 0 && state & !(JOB - 1) != done
+    /// Sleeps until a job other than `done` is opened or the pool ends; may return earlier.
+    fn sleep(&self, done: u64, worker_idx: usize) {
+        let asleep = &self.asleep[worker_idx];
+        asleep.store(true, Ordering::Relaxed);
+        // Looked at once more after the flag is up, or a job opened in between would find nobody to wake. This look and
+        // `open` both modify `state`, so one is first: either this look sees the job or whoever opened it sees the flag.
+        if new_job(self.state.fetch_or(0, Ordering::AcqRel), done).is_none() {
+            park();
+        }
+        asleep.store(false, Ordering::Relaxed);
     }
 
     fn try_enter(&self, done: u64) -> Option<u64> {
         let state = self.state.load(Ordering::Relaxed);
-        let number = state & !(JOB - 1);
-        if state & OPEN == 0 || number == done {
-            return None;
-        }
+        let number = new_job(state, done)?;
         self.state
             .compare_exchange(state, state + 1, Ordering::Acquire, Ordering::Relaxed)
             .ok()
             .map(|_| number)
     }
+}
+
+/// The number of the job that is open, unless it is `done`.
+fn new_job(state: u64, done: u64) -> Option<u64> {
+    let number = state & !(JOB - 1);
+    (state & OPEN != 0 && number != done).then_some(number)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! A run: the neighbouring chunks of a job that one thread takes first.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sync::{AtomicU64, Ordering};
 
 /// Chunks that are left: the first in the low half, the end in the high one. A cache line of its own.
 #[repr(align(128))]
