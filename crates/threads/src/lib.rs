@@ -14,3 +14,8 @@ mod sync;
 pub use pool::Pool;
 pub use prefetch::Stream;
 pub use shared_slice::SharedSlice;
+
+/// The example of the crate's README, as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
