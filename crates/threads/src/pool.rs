@@ -55,11 +55,14 @@ struct Shared {
     /// What the job after this one will read.
     ahead: Ahead,
     job: UnsafeCell<Job>,
-    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    panic: Mutex<Option<Panic>>,
     /// Of each worker: whether it has to be woken for a job.
     asleep: Box<[AtomicBool]>,
     quit: AtomicBool,
 }
+
+/// What a chunk panicked with.
+type Panic = Box<dyn Any + Send>;
 
 #[derive(Clone, Copy)]
 struct Job {
@@ -77,22 +80,8 @@ unsafe impl Send for Shared {}
 impl Pool {
     /// A pool in which the caller and `num_threads - 1` workers share the work.
     pub fn new(num_threads: usize) -> Self {
-        let idle: &(dyn Fn(usize) + Sync) = &|_| {};
         let num_workers = num_threads.max(1) - 1;
-        let shared = Arc::new(Shared {
-            state: AtomicU64::new(0),
-            next_chunk: AtomicUsize::new(0),
-            job: UnsafeCell::new(Job {
-                run: idle,
-                num_chunks: 0,
-                in_runs: false,
-            }),
-            runs: (0..=num_workers).map(|_| Run::empty()).collect(),
-            ahead: Ahead::default(),
-            panic: Mutex::new(None),
-            asleep: (0..num_workers).map(|_| AtomicBool::new(false)).collect(),
-            quit: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared::new(num_workers));
         let spawn = |worker_idx| {
             let shared = Arc::clone(&shared);
             let name = format!("dualgrain-{worker_idx}");
@@ -167,9 +156,18 @@ impl Pool {
         let Ok(submitting) = self.submit.try_lock() else {
             return (0..num_chunks).for_each(f);
         };
-        let run: &(dyn Fn(usize) + Sync) = &f;
+        let panic = self.run_job(num_chunks, in_runs, &f);
+        drop(submitting);
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Shares the chunks with the workers and returns when all are done, with the first panic of one. The caller holds
+    /// `submit`.
+    fn run_job(&self, num_chunks: usize, in_runs: bool, run: &(dyn Fn(usize) + Sync)) -> Option<Panic> {
         // SAFETY: only the lifetime changes. `close` below returns when no worker is inside and none can enter, so the
-        // pointer is not used after `f` is gone; nothing between here and there unwinds.
+        // pointer is not used after the closure is gone; nothing between here and there unwinds.
         let run: *const (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(run) };
         self.shared.open(Job {
             run,
@@ -179,11 +177,7 @@ impl Pool {
         self.wake(num_chunks - 1);
         self.shared.claim_chunks(0);
         self.shared.close();
-        let panic = self.shared.take_panic();
-        drop(submitting);
-        if let Some(payload) = panic {
-            resume_unwind(payload);
-        }
+        self.shared.take_panic()
     }
 
     /// Wakes at most `limit` sleeping workers.
@@ -209,6 +203,24 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    fn new(num_workers: usize) -> Self {
+        let idle: &(dyn Fn(usize) + Sync) = &|_| {};
+        Self {
+            state: AtomicU64::new(0),
+            next_chunk: AtomicUsize::new(0),
+            job: UnsafeCell::new(Job {
+                run: idle,
+                num_chunks: 0,
+                in_runs: false,
+            }),
+            runs: (0..=num_workers).map(|_| Run::empty()).collect(),
+            ahead: Ahead::default(),
+            panic: Mutex::new(None),
+            asleep: (0..num_workers).map(|_| AtomicBool::new(false)).collect(),
+            quit: AtomicBool::new(false),
+        }
+    }
+
     /// Publishes a job. The caller holds `submit`, so the last job is closed and left.
     fn open(&self, job: Job) {
         self.next_chunk.store(0, Ordering::Relaxed);
@@ -265,7 +277,7 @@ impl Shared {
         own.or_else(|| others.into_iter().find_map(|other| self.runs[other].take(true)))
     }
 
-    fn take_panic(&self) -> Option<Box<dyn Any + Send>> {
+    fn take_panic(&self) -> Option<Panic> {
         self.panic.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
