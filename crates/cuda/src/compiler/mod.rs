@@ -1,0 +1,8 @@
+//! From a kernel's text to code on a card: compiled by NVRTC for the card that is there, kept on disk.
+
+mod cache;
+mod jit;
+mod nvrtc;
+
+pub use cache::{CACHE_VARIABLE, Cache, Key};
+pub use jit::{Jit, Kernel, Source, compiler_version};

@@ -1,0 +1,140 @@
+//! Launches recorded once and replayed, and the time a replay takes.
+
+use std::marker::PhantomData;
+
+use super::api::{self, Handle};
+use super::gpu::Device;
+use crate::error::CudaError;
+
+/// Launches that replay together; it borrows what they use.
+pub struct Graph<'a> {
+    device: Device,
+    executable: Handle,
+    used: PhantomData<&'a ()>,
+}
+
+impl<'a> Graph<'a> {
+    /// Records what `launches` puts on the card's stream. Nothing runs yet.
+    ///
+    /// # Errors
+    /// An error of `launches` (uploads and waits are refused while recording), or a call that failed.
+    pub fn record(
+        device: &Device,
+        launches: impl FnOnce() -> Result<(), CudaError> + 'a,
+    ) -> Result<Self, CudaError> {
+        let driver = device.current()?;
+        // SAFETY: a live stream that this thread alone records.
+        let code = unsafe { (driver.capture_begin)(device.stream(), api::CAPTURE_THREAD_LOCAL) };
+        driver.check("cuStreamBeginCapture", code)?;
+        let launched = launches();
+        let mut graph = std::ptr::null_mut();
+        // SAFETY: ends the recording begun above, also after an error, and writes one handle.
+        let code = unsafe { (driver.capture_end)(device.stream(), &raw mut graph) };
+        launched?;
+        driver.check("cuStreamEndCapture", code)?;
+        let mut executable = std::ptr::null_mut();
+        // SAFETY: a graph made just now; writes one handle.
+        let code = unsafe { (driver.graph_instantiate)(&raw mut executable, graph, 0) };
+        // SAFETY: the executable graph does not need it any more.
+        unsafe { (driver.graph_destroy)(graph) };
+        driver.check("cuGraphInstantiate", code)?;
+        Ok(Self {
+            device: device.clone(),
+            executable,
+            used: PhantomData,
+        })
+    }
+
+    /// Puts a replay on the stream.
+    ///
+    /// # Errors
+    /// A call that failed.
+    pub fn launch(&self) -> Result<(), CudaError> {
+        let driver = self.device.current()?;
+        // SAFETY: both handles are alive.
+        let code = unsafe { (driver.graph_launch)(self.executable, self.device.stream()) };
+        driver.check("cuGraphLaunch", code)
+    }
+
+    /// Seconds that `count` replays take, by events before and after.
+    ///
+    /// # Errors
+    /// A call that failed.
+    pub fn time_s(&self, count: usize) -> Result<f64, CudaError> {
+        let (start, end) = (Event::new(&self.device)?, Event::new(&self.device)?);
+        start.record()?;
+        for _ in 0..count {
+            self.launch()?;
+        }
+        end.record()?;
+        end.since_s(&start)
+    }
+}
+
+impl Drop for Graph<'_> {
+    fn drop(&mut self) {
+        if let Ok(driver) = self.device.current() {
+            // SAFETY: made once, destroyed once.
+            unsafe { (driver.graph_exec_destroy)(self.executable) };
+        }
+    }
+}
+
+/// A point in the stream's time.
+pub(crate) struct Event {
+    device: Device,
+    handle: Handle,
+}
+
+impl Event {
+    pub fn new(device: &Device) -> Result<Self, CudaError> {
+        let driver = device.current()?;
+        let mut handle = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        let code = unsafe { (driver.event_create)(&raw mut handle, 0) };
+        driver.check("cuEventCreate", code)?;
+        Ok(Self {
+            device: device.clone(),
+            handle,
+        })
+    }
+
+    pub fn record(&self) -> Result<(), CudaError> {
+        let driver = self.device.current()?;
+        // SAFETY: both handles are alive.
+        let code = unsafe { (driver.event_record)(self.handle, self.device.stream()) };
+        driver.check("cuEventRecord", code)
+    }
+
+    /// Whether everything before it has run.
+    pub fn has_passed(&self) -> Result<bool, CudaError> {
+        let driver = self.device.current()?;
+        // SAFETY: a recorded event.
+        match unsafe { (driver.event_query)(self.handle) } {
+            api::NOT_READY => Ok(false),
+            code => driver.check("cuEventQuery", code).map(|()| true),
+        }
+    }
+
+    /// Waits for this event and tells the time since an earlier one.
+    pub fn since_s(&self, earlier: &Self) -> Result<f64, CudaError> {
+        let driver = self.device.current()?;
+        // SAFETY: a recorded event.
+        let code = unsafe { (driver.event_synchronize)(self.handle) };
+        driver.check("cuEventSynchronize", code)?;
+        let mut milliseconds = 0.0f32;
+        // SAFETY: both were recorded and have passed; writes one float.
+        let code = unsafe { (driver.event_elapsed)(&raw mut milliseconds, earlier.handle, self.handle) };
+        driver.check("cuEventElapsedTime", code)?;
+        Ok(f64::from(milliseconds) / 1e3)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        if let Ok(driver) = self.device.current() {
+            // SAFETY: made once, destroyed once.
+            unsafe { (driver.event_destroy)(self.handle) };
+        }
+    }
+}

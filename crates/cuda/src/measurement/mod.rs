@@ -1,0 +1,11 @@
+//! What a card does in time and power: times of launches, steady load, NVML's meters, the memory's best rate.
+
+mod nvml;
+mod read_memory;
+mod steady;
+mod timing;
+
+pub use nvml::{Card, Nvml, Utilization, throttle_words};
+pub use read_memory::{read_bytes_per_s, read_memory_source};
+pub use steady::{Steady, time_once_s};
+pub use timing::{rotation_copies, times_s};

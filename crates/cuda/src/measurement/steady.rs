@@ -1,0 +1,91 @@
+//! A graph replayed without a pause, with a clock at the end of every replay: what a card does while its power settles and its
+//! energy counter is watched.
+
+use crate::driver::Device;
+use crate::driver::{Event, Graph};
+use crate::error::CudaError;
+
+/// Replays under way, and those that have passed.
+pub struct Steady<'a> {
+    device: &'a Device,
+    graph: &'a Graph<'a>,
+    marks: Vec<Event>,
+    passed: usize,
+}
+
+impl<'a> Steady<'a> {
+    /// Nothing runs yet.
+    ///
+    /// # Errors
+    /// A call that failed.
+    pub fn new(device: &'a Device, graph: &'a Graph<'a>) -> Result<Self, CudaError> {
+        let first = Event::new(device)?;
+        first.record()?;
+        Ok(Self {
+            device,
+            graph,
+            marks: vec![first],
+            passed: 1,
+        })
+    }
+
+    /// Sees what has passed and launches until `ahead` replays are under way.
+    ///
+    /// # Errors
+    /// A call, or an earlier kernel, that failed.
+    pub fn keep(&mut self, ahead: usize) -> Result<(), CudaError> {
+        while self.passed < self.marks.len() && self.marks[self.passed].has_passed()? {
+            self.passed += 1;
+        }
+        for _ in self.marks.len() - self.passed..ahead {
+            self.launch()?;
+        }
+        Ok(())
+    }
+
+    /// Launches one replay.
+    ///
+    /// # Errors
+    /// A call that failed.
+    pub fn launch(&mut self) -> Result<(), CudaError> {
+        self.graph.launch()?;
+        let mark = Event::new(self.device)?;
+        mark.record()?;
+        self.marks.push(mark);
+        Ok(())
+    }
+
+    /// Replays that have ended, as far as [`Steady::keep`] saw.
+    pub fn num_passed(&self) -> usize {
+        self.passed - 1
+    }
+
+    /// Waits for all replays and tells the seconds of each.
+    ///
+    /// # Errors
+    /// A call, or an earlier kernel, that failed.
+    pub fn finish(self) -> Result<Vec<f64>, CudaError> {
+        self.marks
+            .windows(2)
+            .map(|pair| match pair {
+                [start, end] => end.since_s(start),
+                _ => Ok(0.0),
+            })
+            .collect()
+    }
+}
+
+/// Seconds of `launches`, once, by events around them.
+///
+/// # Errors
+/// A launch that failed.
+pub fn time_once_s(
+    device: &Device,
+    launches: impl FnOnce() -> Result<(), CudaError>,
+) -> Result<f64, CudaError> {
+    let (start, end) = (Event::new(device)?, Event::new(device)?);
+    start.record()?;
+    launches()?;
+    end.record()?;
+    end.since_s(&start)
+}

@@ -1,0 +1,225 @@
+//! Float activations to INT8 on a card, with RMSNorm or SwiGLU before them in the same kernel.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use dualgrain_device::ActivationScale;
+
+use crate::compiler::{Jit, Kernel, Source};
+use crate::cu;
+use crate::driver::{Buffer, Device};
+use crate::driver::{Launch, launch};
+use crate::error::CudaError;
+use crate::gemm::QuantizedTokens;
+
+/// Threads of a CTA, at most; one CTA takes a token.
+const THREADS: usize = 512;
+/// Half as many where rows are short enough for this many CTAs a multiprocessor: then some load while others compute.
+const MANY_CTAS: usize = 4;
+/// Shared memory that the system takes of each CTA, and the kernel beside the row.
+const CTA_SHARED_BYTES: usize = 1_024 + 512;
+
+/// What happens to a row before it is quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Before {
+    /// Nothing.
+    Nothing,
+    /// RMSNorm.
+    RmsNorm,
+    /// `silu(x[c]) * x[K + c]`: rows of the input hold 2 K.
+    SwiGlu,
+}
+
+impl Before {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Nothing, Self::RmsNorm, Self::SwiGlu];
+
+    fn code(self) -> i64 {
+        match self {
+            Self::Nothing => 0,
+            Self::RmsNorm => 1,
+            Self::SwiGlu => 2,
+        }
+    }
+
+    /// Columns of the input for `k` codes.
+    pub fn input_columns(self, k: usize) -> usize {
+        match self {
+            Self::SwiGlu => 2 * k,
+            Self::Nothing | Self::RmsNorm => k,
+        }
+    }
+}
+
+/// Type of the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+    /// Brain floats.
+    Bf16,
+}
+
+impl Input {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
+
+    fn code(self) -> i64 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Bf16 => 2,
+        }
+    }
+
+    fn size_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// The text and macros of `quantize_per_token`.
+pub fn quantize_source(before: Before, input: Input) -> Source {
+    Source {
+        name: "quantize_per_token",
+        text: cu::QUANTIZE,
+        headers: cu::HEADERS,
+        macros: vec![
+            ("BEFORE", before.code()),
+            ("IN", input.code()),
+            ("THREADS", THREADS as i64),
+            // Registers for this many CTAs of `THREADS`: SwiGLU's loads and polynomials want 64, the others do with 32.
+            ("MIN_CTAS", if before == Before::SwiGlu { 2 } else { 4 }),
+        ],
+    }
+}
+
+/// Arguments of the kernel, as `QuantizeArgs` in cu/quantize_per_token.cu.
+#[repr(C)]
+struct QuantizeArgs {
+    x: u64,
+    weight: u64,
+    codes: u64,
+    scales: u64,
+    sums: u64,
+    eps: f32,
+    static_scale: f32,
+    m: i32,
+    k: i32,
+    x_row: i32,
+    row_bytes: i32,
+}
+
+/// The kernel, made ready.
+pub struct Quantize {
+    device: Device,
+    kernel: Arc<Kernel>,
+    before: Before,
+    input: Input,
+}
+
+impl Quantize {
+    /// Compiles it for a card.
+    ///
+    /// # Errors
+    /// It does not compile or load.
+    pub fn new(jit: &Jit, device: &Device, before: Before, input: Input) -> Result<Self, CudaError> {
+        Ok(Self {
+            device: device.clone(),
+            kernel: jit.kernel(&quantize_source(before, input))?,
+            before,
+            input,
+        })
+    }
+
+    /// Puts the quantization of `x` `[M, K]` (`[M, 2 K]` before SwiGLU), in the input's type, on the card's stream; M and
+    /// K are those of `tokens`. RMSNorm wants its f32 weight `[K]` and its eps.
+    ///
+    /// # Errors
+    /// Buffers that do not fit, a row too long for shared memory, or a launch the driver refuses.
+    pub fn launch(
+        &self,
+        x: &Buffer,
+        norm: Option<(&Buffer, f32)>,
+        scale: ActivationScale,
+        tokens: &mut QuantizedTokens,
+    ) -> Result<(), CudaError> {
+        let (m, k) = tokens.shape();
+        let x_row = self.before.input_columns(k);
+        let length = |what, expected: usize, got: usize| match expected == got {
+            true => Ok(()),
+            false => Err(CudaError::Length { what, expected, got }),
+        };
+        length("input", m * x_row * self.input.size_bytes(), x.len_bytes())?;
+        let norm_bytes = norm.map_or(0, |(weight, _)| weight.len_bytes());
+        let expected = if self.before == Before::RmsNorm { 4 * k } else { 0 };
+        length("weight of RMSNorm", expected, norm_bytes)?;
+        let shared_bytes = self.held_bytes() * k.next_multiple_of(8);
+        if shared_bytes + CTA_SHARED_BYTES > self.device.info().shared_bytes {
+            return Err(CudaError::TooLarge {
+                what: "row to quantize",
+                got: k,
+            });
+        }
+        self.kernel.allow_shared(shared_bytes)?;
+        let (codes, sums, scales) = tokens.addresses();
+        let mut args = QuantizeArgs {
+            x: x.address(),
+            weight: norm.map_or(0, |(weight, _)| weight.address()),
+            codes,
+            scales,
+            sums,
+            eps: norm.map_or(0.0, |(_, eps)| eps),
+            static_scale: match scale {
+                ActivationScale::PerToken => 0.0,
+                ActivationScale::Static(scale) => scale,
+            },
+            m: m as i32,
+            k: k as i32,
+            x_row: x_row as i32,
+            row_bytes: tokens.row_bytes() as i32,
+        };
+        let args: *mut c_void = (&raw mut args).cast();
+        let grid = Launch {
+            grid: [m as u32, 1, 1],
+            threads: self.threads(m, shared_bytes) as u32,
+            shared_bytes,
+            cluster: 1,
+            programmatic: self.device.info().capability >= (9, 0),
+        };
+        // SAFETY: the kernel's one parameter; all buffers are as long as its sizes say (checked, or by construction of
+        // the tokens), and the driver frees none of them before the stream has passed the launch.
+        unsafe { launch(&self.kernel, &grid, &mut [args]) }
+    }
+
+    /// Bytes of an element in shared memory: as it came, or f32 behind SwiGLU.
+    fn held_bytes(&self) -> usize {
+        match self.before {
+            Before::SwiGlu => 4,
+            Before::Nothing | Before::RmsNorm => self.input.size_bytes(),
+        }
+    }
+
+    fn threads(&self, m: usize, shared_bytes: usize) -> usize {
+        let info = self.device.info();
+        let resident = info.shared_bytes / (shared_bytes + CTA_SHARED_BYTES);
+        match m > info.num_sms && resident >= MANY_CTAS {
+            true => THREADS / 2,
+            false => THREADS,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_have_the_size_of_the_kernels_structure() {
+        assert_eq!(size_of::<QuantizeArgs>(), 64);
+    }
+}
