@@ -19,8 +19,10 @@ pub use check::{
     Arena, Blend, Element, Expected, Freivalds, RandomOperands, Stored, Wrong, freivalds_sources,
     operand_sources,
 };
-pub use compiler::{CACHE_VARIABLE, Cache, Jit, Kernel, Key, Source, compiler_version};
-pub use driver::{Buffer, Device, DeviceInfo, Graph, KernelUse, Launch, devices, driver_version, kernels};
+pub use compiler::{CACHE_VARIABLE, Cache, Jit, Key, Source, compiler_version};
+pub use driver::{
+    Buffer, Device, DeviceInfo, Graph, Kernel, KernelUse, Launch, devices, driver_version, kernels,
+};
 pub use error::CudaError;
 pub use gemm::{
     Analytic, BLOCK_K, BLOCK_N, Cost, FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GemmSm80, GemmSm90,

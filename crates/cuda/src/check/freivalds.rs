@@ -11,8 +11,8 @@
 use std::sync::Arc;
 
 use super::random_operands::{pointer, run};
-use crate::compiler::{Jit, Kernel, Source};
-use crate::driver::{Buffer, Device};
+use crate::compiler::{Jit, Source};
+use crate::driver::{Buffer, Device, Kernel};
 use crate::error::CudaError;
 use crate::rivals::CublasType;
 use dualgrain_device::naive::Transposes;

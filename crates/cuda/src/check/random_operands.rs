@@ -4,14 +4,11 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::freivalds::Wrong;
-use crate::compiler::{Jit, Kernel, Source};
+use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Device};
-use crate::driver::{Launch, launch};
+use crate::driver::{Buffer, Device, Kernel, Launch, launch};
 use crate::error::CudaError;
-use crate::gemm::Output;
-use crate::gemm::{BLOCK_K, BLOCK_N, GroupLength, image_bytes};
-use crate::gemm::{PackedLinear, QuantizedTokens};
+use crate::gemm::{BLOCK_K, BLOCK_N, GroupLength, Output, PackedLinear, QuantizedTokens, image_bytes};
 
 const THREADS: u32 = 256;
 /// CTAs of a kernel that walks over everything.

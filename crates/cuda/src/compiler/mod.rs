@@ -3,6 +3,9 @@
 mod cache;
 mod jit;
 mod nvrtc;
+mod source;
 
 pub use cache::{CACHE_VARIABLE, Cache, Key};
-pub use jit::{Jit, Kernel, Source, compiler_version};
+pub use jit::Jit;
+pub use nvrtc::compiler_version;
+pub use source::Source;

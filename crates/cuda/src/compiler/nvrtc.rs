@@ -3,8 +3,7 @@
 use std::ffi::{CStr, CString, c_char};
 use std::sync::OnceLock;
 
-use crate::driver::Handle;
-use crate::driver::{Library, Places, functions};
+use crate::driver::{Handle, Library, Places, functions};
 use crate::error::CudaError;
 
 functions! {
@@ -128,6 +127,16 @@ impl Nvrtc {
         }
         handle.cubin()
     }
+}
+
+/// Version and file of the compiler, e.g. `13.0`.
+///
+/// # Errors
+/// It is not on this machine.
+pub fn compiler_version() -> Result<(String, String), CudaError> {
+    let nvrtc = Nvrtc::open()?;
+    let (major, minor) = nvrtc.version();
+    Ok((format!("{major}.{minor}"), nvrtc.library_name().to_owned()))
 }
 
 /// A program that is destroyed when dropped.

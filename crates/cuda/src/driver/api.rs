@@ -181,6 +181,16 @@ pub(crate) fn version_words(version: i32) -> String {
     format!("{}.{}", version / 1000, version % 1000 / 10)
 }
 
+/// CUDA version of the driver, e.g. `13.0`, and the file it was opened from.
+///
+/// # Errors
+/// No driver, or one that is too old or does not start.
+pub fn driver_version() -> Result<(String, String), CudaError> {
+    let driver = driver()?;
+    let version = version_words(driver.version()?);
+    Ok((version, driver.library_name().to_owned()))
+}
+
 impl Driver {
     /// CUDA version the driver supports, e.g. 13000.
     pub fn version(&self) -> Result<i32, CudaError> {

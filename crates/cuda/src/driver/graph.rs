@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 
 use super::api::{self, Handle};
+use super::event::Event;
 use super::gpu::Device;
 use crate::error::CudaError;
 
@@ -76,65 +77,6 @@ impl Drop for Graph<'_> {
         if let Ok(driver) = self.device.current() {
             // SAFETY: made once, destroyed once.
             unsafe { (driver.graph_exec_destroy)(self.executable) };
-        }
-    }
-}
-
-/// A point in the stream's time.
-pub(crate) struct Event {
-    device: Device,
-    handle: Handle,
-}
-
-impl Event {
-    pub fn new(device: &Device) -> Result<Self, CudaError> {
-        let driver = device.current()?;
-        let mut handle = std::ptr::null_mut();
-        // SAFETY: writes one handle.
-        let code = unsafe { (driver.event_create)(&raw mut handle, 0) };
-        driver.check("cuEventCreate", code)?;
-        Ok(Self {
-            device: device.clone(),
-            handle,
-        })
-    }
-
-    pub fn record(&self) -> Result<(), CudaError> {
-        let driver = self.device.current()?;
-        // SAFETY: both handles are alive.
-        let code = unsafe { (driver.event_record)(self.handle, self.device.stream()) };
-        driver.check("cuEventRecord", code)
-    }
-
-    /// Whether everything before it has run.
-    pub fn has_passed(&self) -> Result<bool, CudaError> {
-        let driver = self.device.current()?;
-        // SAFETY: a recorded event.
-        match unsafe { (driver.event_query)(self.handle) } {
-            api::NOT_READY => Ok(false),
-            code => driver.check("cuEventQuery", code).map(|()| true),
-        }
-    }
-
-    /// Waits for this event and tells the time since an earlier one.
-    pub fn since_s(&self, earlier: &Self) -> Result<f64, CudaError> {
-        let driver = self.device.current()?;
-        // SAFETY: a recorded event.
-        let code = unsafe { (driver.event_synchronize)(self.handle) };
-        driver.check("cuEventSynchronize", code)?;
-        let mut milliseconds = 0.0f32;
-        // SAFETY: both were recorded and have passed; writes one float.
-        let code = unsafe { (driver.event_elapsed)(&raw mut milliseconds, earlier.handle, self.handle) };
-        driver.check("cuEventElapsedTime", code)?;
-        Ok(f64::from(milliseconds) / 1e3)
-    }
-}
-
-impl Drop for Event {
-    fn drop(&mut self) {
-        if let Ok(driver) = self.device.current() {
-            // SAFETY: made once, destroyed once.
-            unsafe { (driver.event_destroy)(self.handle) };
         }
     }
 }

@@ -1,19 +1,29 @@
 //! Cards as the CUDA driver shows them: what they are, memory on them, compiled code, launches and recorded graphs.
 //! NVIDIA's libraries are opened here, when they are first asked for.
 
-pub(crate) mod api;
+mod api;
+mod buffer;
 mod cubin;
+mod event;
 mod gpu;
+mod gpu_info;
 mod graph;
+mod kernel;
 mod launch;
 mod library;
+mod tensor_map;
 
-pub(crate) use api::Handle;
+pub use api::driver_version;
+pub(crate) use api::{Handle, driver, version_words};
+pub use buffer::Buffer;
 pub use cubin::{KernelUse, kernels};
-pub use gpu::{Buffer, Device, DeviceInfo, devices, driver_version};
-pub(crate) use gpu::{pci_bus_id, uuid};
-pub(crate) use graph::Event;
+pub(crate) use event::Event;
+pub use gpu::Device;
+pub use gpu_info::{DeviceInfo, devices};
+pub(crate) use gpu_info::{pci_bus_id, uuid};
 pub use graph::Graph;
+pub use kernel::Kernel;
 pub use launch::Launch;
-pub(crate) use launch::{byte_matrix_map, launch};
+pub(crate) use launch::launch;
 pub(crate) use library::{Library, Places, functions};
+pub(crate) use tensor_map::byte_matrix_map;

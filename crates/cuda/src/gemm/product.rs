@@ -7,12 +7,10 @@ use bytemuck::Zeroable;
 use dualgrain_format::{GemmShape, QuantizedLinear};
 use half::f16;
 
-use crate::compiler::{Jit, Kernel};
-use crate::driver::{Buffer, Device};
-use crate::driver::{byte_matrix_map, launch};
+use crate::compiler::Jit;
+use crate::driver::{Buffer, Device, Kernel, byte_matrix_map, launch};
 use crate::error::CudaError;
-use crate::gemm::kernels::pack_float_scales;
-use crate::gemm::kernels::{Cost, GemmConfig, GemmProblem, Geometry, Variant, choose};
+use crate::gemm::kernels::{Cost, GemmConfig, GemmProblem, Geometry, Variant, choose, pack_float_scales};
 use crate::gemm::operands::{BLOCK_N, GroupLength, image_bytes, pack};
 
 /// Bytes a row of activations is padded to.

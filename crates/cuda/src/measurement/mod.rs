@@ -7,5 +7,5 @@ mod timing;
 
 pub use nvml::{Card, Nvml, Utilization, throttle_words};
 pub use read_memory::{read_bytes_per_s, read_memory_source};
-pub use steady::{Steady, time_once_s};
-pub use timing::{rotation_copies, times_s};
+pub use steady::Steady;
+pub use timing::{rotation_copies, time_once_s, times_s};

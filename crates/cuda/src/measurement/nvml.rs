@@ -6,9 +6,7 @@
 use std::ffi::{CStr, CString, c_char};
 use std::sync::Arc;
 
-use crate::driver::Handle;
-use crate::driver::{DeviceInfo, pci_bus_id, uuid};
-use crate::driver::{Library, Places, functions};
+use crate::driver::{DeviceInfo, Handle, Library, Places, functions, pci_bus_id, uuid};
 use crate::error::CudaError;
 
 /// `nvmlClockType_t`, `nvmlTemperatureSensors_t`.

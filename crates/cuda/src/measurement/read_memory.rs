@@ -4,8 +4,7 @@ use std::ffi::c_void;
 
 use super::timing::times_s;
 use crate::compiler::{Jit, Source};
-use crate::driver::Device;
-use crate::driver::{Launch, launch};
+use crate::driver::{Device, Launch, launch};
 use crate::error::CudaError;
 
 /// Bytes read in a go; many times any cache.

@@ -1,8 +1,7 @@
 //! A graph replayed without a pause, with a clock at the end of every replay: what a card does while its power settles and its
 //! energy counter is watched.
 
-use crate::driver::Device;
-use crate::driver::{Event, Graph};
+use crate::driver::{Device, Event, Graph};
 use crate::error::CudaError;
 
 /// Replays under way, and those that have passed.
@@ -73,19 +72,4 @@ impl<'a> Steady<'a> {
             })
             .collect()
     }
-}
-
-/// Seconds of `launches`, once, by events around them.
-///
-/// # Errors
-/// A launch that failed.
-pub fn time_once_s(
-    device: &Device,
-    launches: impl FnOnce() -> Result<(), CudaError>,
-) -> Result<f64, CudaError> {
-    let (start, end) = (Event::new(device)?, Event::new(device)?);
-    start.record()?;
-    launches()?;
-    end.record()?;
-    end.since_s(&start)
 }

@@ -1,7 +1,6 @@
 //! Times of launches as a model would see them: one graph of many, operands rotated past the caches.
 
-use crate::driver::Device;
-use crate::driver::Graph;
+use crate::driver::{Device, Event, Graph};
 use crate::error::CudaError;
 
 /// A repetition runs about this long, and so does the warm-up before it: right after another library a product runs up to 20 % slow.
@@ -45,4 +44,19 @@ pub fn times_s(
     }
     times.sort_by(f64::total_cmp);
     Ok(times)
+}
+
+/// Seconds of `launches`, once, by events around them.
+///
+/// # Errors
+/// A launch that failed.
+pub fn time_once_s(
+    device: &Device,
+    launches: impl FnOnce() -> Result<(), CudaError>,
+) -> Result<f64, CudaError> {
+    let (start, end) = (Event::new(device)?, Event::new(device)?);
+    start.record()?;
+    launches()?;
+    end.record()?;
+    end.since_s(&start)
 }

@@ -3,9 +3,7 @@
 use super::cublaslt::{
     AS_IS, BLAS, Blas, COMPUTE_F32, DEFAULT_ALGORITHM, TRANSPOSED, TYPE_BF16, WORKSPACE_BYTES, check,
 };
-use crate::driver::Handle;
-use crate::driver::Library;
-use crate::driver::{Buffer, Device};
+use crate::driver::{Buffer, Device, Handle, Library};
 use crate::error::CudaError;
 use dualgrain_device::naive::Transposes;
 

@@ -3,9 +3,7 @@
 use std::ffi::c_void;
 
 use super::cublas::{Cublas, CublasType};
-use crate::driver::Handle;
-use crate::driver::{Buffer, Device};
-use crate::driver::{Library, Places, functions};
+use crate::driver::{Buffer, Device, Handle, Library, Places, functions};
 use crate::error::CudaError;
 use dualgrain_device::naive::Transposes;
 

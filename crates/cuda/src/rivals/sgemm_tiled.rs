@@ -3,9 +3,8 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use crate::compiler::{Jit, Kernel, Source};
-use crate::driver::Buffer;
-use crate::driver::{Launch, launch};
+use crate::compiler::{Jit, Source};
+use crate::driver::{Buffer, Kernel, Launch, launch};
 use crate::error::CudaError;
 use dualgrain_device::naive::Transposes;
 

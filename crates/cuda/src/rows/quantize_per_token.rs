@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use dualgrain_device::ActivationScale;
 
-use crate::compiler::{Jit, Kernel, Source};
+use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Device};
-use crate::driver::{Launch, launch};
+use crate::driver::{Buffer, Device, Kernel, Launch, launch};
 use crate::error::CudaError;
 use crate::gemm::QuantizedTokens;
 

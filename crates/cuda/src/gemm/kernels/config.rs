@@ -13,8 +13,7 @@ use super::gemm_w4f_sm90;
 use super::gemv_w4a8_sm90::GemvSm90;
 use crate::compiler::Source;
 use crate::cu;
-use crate::driver::DeviceInfo;
-use crate::driver::Launch;
+use crate::driver::{DeviceInfo, Launch};
 use crate::gemm::operands::{BLOCK_K, GroupLength};
 
 /// A product as the kernels see it.

@@ -3,8 +3,7 @@
 use std::fmt;
 
 use super::config::{GemmProblem, Geometry, Split};
-use crate::driver::DeviceInfo;
-use crate::driver::Launch;
+use crate::driver::{DeviceInfo, Launch};
 use crate::gemm::operands::{BLOCK_K, BLOCK_N, GroupLength};
 
 /// Tokens of a warp up to which two strips leave registers for a second CTA on a multiprocessor.

@@ -3,8 +3,7 @@
 use std::fmt;
 
 use super::config::{GemmProblem, Geometry, Output, Split};
-use crate::driver::DeviceInfo;
-use crate::driver::Launch;
+use crate::driver::{DeviceInfo, Launch};
 use crate::gemm::operands::{BLOCK_K, BLOCK_N, GroupLength};
 
 /// Shared memory a block may use on Hopper.

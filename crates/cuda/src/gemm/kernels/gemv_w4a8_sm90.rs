@@ -3,8 +3,7 @@
 use std::fmt;
 
 use super::config::{GemmProblem, Geometry};
-use crate::driver::DeviceInfo;
-use crate::driver::Launch;
+use crate::driver::{DeviceInfo, Launch};
 use crate::gemm::operands::{BLOCK_K, GroupLength};
 
 /// Rows of N a CTA takes at a time.

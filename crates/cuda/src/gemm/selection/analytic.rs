@@ -3,10 +3,7 @@
 //! (eight LLM shapes, M = 1 to 4,096): what it chooses there is 1.3 % slower than the best on average, 7 % at worst.
 
 use crate::driver::DeviceInfo;
-use crate::gemm::kernels::GemmSm80;
-use crate::gemm::kernels::GemmSm90;
-use crate::gemm::kernels::GemvSm90;
-use crate::gemm::kernels::{Cost, GemmConfig, GemmProblem, Split, Variant};
+use crate::gemm::kernels::{Cost, GemmConfig, GemmProblem, GemmSm80, GemmSm90, GemvSm90, Split, Variant};
 use crate::gemm::operands::{BLOCK_K, BLOCK_N};
 
 /// The estimate.
