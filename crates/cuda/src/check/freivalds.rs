@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::random_operands::{pointer, run};
 use crate::compiler::{Jit, Source};
+use crate::cu;
 use crate::driver::{Buffer, Device, Kernel};
 use crate::error::CudaError;
 use crate::rivals::CublasType;
@@ -76,7 +77,7 @@ impl Element {
 fn source(name: &'static str, element: Element) -> Source {
     Source {
         name,
-        text: include_str!("../cu/freivalds.cu"),
+        text: cu::FREIVALDS,
         headers: &[],
         macros: vec![("ELEMENT", element.code())],
     }

@@ -58,7 +58,7 @@ impl Arena {
 fn source_of(name: &'static str, macros: Vec<(&'static str, i64)>) -> Source {
     Source {
         name,
-        text: include_str!("../cu/operands.cu"),
+        text: cu::OPERANDS,
         headers: cu::HEADERS,
         macros,
     }

@@ -1,14 +1,22 @@
-//! W4A8 products, from a shape to a launch.
+//! W4A8 products, from a shape to a launch: `problem` says what is to be multiplied, `kernels` what could do it, `selection`
+//! what is to do it, `operands` how weights and activations lie on the card, `product` is all of it made ready.
 
 mod kernels;
 mod operands;
+mod problem;
 mod product;
 mod selection;
 
 pub use kernels::{
-    Cost, FLOAT_SCALES_TABLE, GemmConfig, GemmProblem, GemmSm80, GemmSm90, GemvSm90, Geometry, Output, Split,
-    TABLE, Variant, choose, enumerate, enumerate_all, float_scales_cut, stand_ins,
+    FLOAT_SCALES_TABLE, GemmConfig, GemmSm80, GemmSm90, GemvSm90, Geometry, Split, TABLE, Variant,
+    float_scales_cut,
 };
-pub use operands::{BLOCK_K, BLOCK_N, GroupLength, image_bytes, pack};
-pub use product::{Gemm, PackedLinear, QuantizedTokens, TokenCodes};
-pub use selection::{Analytic, SELECTION_VARIABLE, SelectionError, SelectionTable, select};
+pub use operands::{
+    BLOCK_K, BLOCK_N, GroupLength, PackedLinear, QuantizedTokens, TokenCodes, image_bytes, pack,
+};
+pub use problem::{GemmProblem, Output};
+pub use product::Gemm;
+pub use selection::{
+    Analytic, Cost, SELECTION_VARIABLE, SelectionError, SelectionTable, choose, enumerate, enumerate_all,
+    select, stand_ins,
+};

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 
 use super::timing::times_s;
 use crate::compiler::{Jit, Source};
+use crate::cu;
 use crate::driver::{Device, Launch, launch};
 use crate::error::CudaError;
 
@@ -17,7 +18,7 @@ const CTAS: usize = 4;
 pub fn read_memory_source() -> Source {
     Source {
         name: "read_memory",
-        text: include_str!("../cu/read_memory.cu"),
+        text: cu::READ_MEMORY,
         headers: &[],
         macros: Vec::new(),
     }

@@ -4,6 +4,7 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use crate::compiler::{Jit, Source};
+use crate::cu;
 use crate::driver::{Buffer, Kernel, Launch, launch};
 use crate::error::CudaError;
 use dualgrain_device::naive::Transposes;
@@ -15,7 +16,7 @@ pub const SGEMM_TILES: std::ops::RangeInclusive<usize> = 1..=32;
 pub fn sgemm_source(tile: usize) -> Source {
     Source {
         name: "sgemm_tiled",
-        text: include_str!("../cu/sgemm_tiled.cu"),
+        text: cu::SGEMM_TILED,
         headers: &[],
         macros: vec![("TILE", tile as i64)],
     }

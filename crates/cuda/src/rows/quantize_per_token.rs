@@ -85,7 +85,7 @@ impl Input {
 pub fn quantize_source(before: Before, input: Input) -> Source {
     Source {
         name: "quantize_per_token",
-        text: cu::QUANTIZE,
+        text: cu::QUANTIZE_PER_TOKEN,
         headers: cu::HEADERS,
         macros: vec![
             ("BEFORE", before.code()),

@@ -1,10 +1,11 @@
-//! Sizes of `gemm_w4a8_sm80`, beside cu/gemm_w4a8_sm80.cu: every card from Ampere on.
+//! Sizes of `gemm_w4a8_sm80`, beside cu/gemm/gemm_w4a8_sm80.cu: every card from Ampere on.
 
 use std::fmt;
 
-use super::config::{GemmProblem, Geometry, Split};
+use super::geometry::{Geometry, Split};
 use crate::driver::{DeviceInfo, Launch};
 use crate::gemm::operands::{BLOCK_K, BLOCK_N, GroupLength};
+use crate::gemm::problem::GemmProblem;
 
 /// Tokens of a warp up to which two strips leave registers for a second CTA on a multiprocessor.
 const SHARED_WARP_TOKENS: usize = 32;

@@ -1,10 +1,11 @@
-//! Sizes of `gemm_w4a8_sm90`, beside cu/gemm_w4a8_sm90.cu: what a size needs and how it covers a product.
+//! Sizes of `gemm_w4a8_sm90`, beside cu/gemm/gemm_w4a8_sm90.cu: what a size needs and how it covers a product.
 
 use std::fmt;
 
-use super::config::{GemmProblem, Geometry, Output, Split};
+use super::geometry::{Geometry, Split};
 use crate::driver::{DeviceInfo, Launch};
 use crate::gemm::operands::{BLOCK_K, BLOCK_N, GroupLength};
+use crate::gemm::problem::{GemmProblem, Output};
 
 /// Shared memory a block may use on Hopper.
 const SHARED_BYTES: usize = 232_448;
@@ -173,5 +174,73 @@ impl fmt::Display for GemmSm90 {
             "m{tile_m}n{tile_n}k{BLOCK_K}_w{}x{}_c{}_k{}",
             self.warp_groups, self.subtiles, self.cluster, self.split_k
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dualgrain_format::GemmShape;
+
+    use super::*;
+
+    fn sized(tile_m: usize, [warp_groups, subtiles]: [usize; 2], cluster: usize, split_k: usize) -> GemmSm90 {
+        GemmSm90 {
+            tile_m,
+            warp_groups,
+            subtiles,
+            cluster,
+            split_k,
+        }
+    }
+
+    #[test]
+    fn shared_memory_is_what_the_kernels_lay_out() {
+        // Read off the kernels' own constants.
+        for (gemm, group, output, expected) in [
+            (
+                sized(64, [2, 1], 1, 1),
+                GroupLength::G128,
+                Output::F16,
+                (12, 218_344),
+            ),
+            (
+                sized(16, [2, 1], 1, 1),
+                GroupLength::G128,
+                Output::F16,
+                (21, 226_168),
+            ),
+            (
+                sized(64, [2, 1], 1, 2),
+                GroupLength::G32,
+                Output::Sums,
+                (12, 227_560),
+            ),
+            (
+                sized(256, [2, 1], 1, 2),
+                GroupLength::G128,
+                Output::Bf16,
+                (3, 210_776),
+            ),
+        ] {
+            let got = (gemm.stages(group, output), gemm.shared_bytes(group, output));
+            assert_eq!(got, expected, "{gemm}");
+        }
+    }
+
+    #[test]
+    fn activations_that_outgrow_the_cache_are_visited_in_parts() {
+        let raster = |m, k| {
+            let problem = GemmProblem {
+                shape: GemmShape { m, n: 8_192, k },
+                group: GroupLength::G128,
+                output: Output::Bf16,
+            };
+            let geometry = sized(256, [2, 1], 1, 1).geometry(Split::Whole, &problem, &DeviceInfo::h200());
+            geometry.raster_m
+        };
+        assert_eq!(raster(256, 8_192), 0);
+        assert_eq!(raster(4_096, 4_096), 0);
+        let parts = raster(4_096, 28_672);
+        assert!(0 < parts && parts < 16, "{parts}");
     }
 }

@@ -1,10 +1,11 @@
-//! Sizes of `gemv_w4a8_sm90`, beside cu/gemv_w4a8_sm90.cu: few tokens, every weight read once straight into registers.
+//! Sizes of `gemv_w4a8_sm90`, beside cu/gemm/gemv_w4a8_sm90.cu: few tokens, every weight read once straight into registers.
 
 use std::fmt;
 
-use super::config::{GemmProblem, Geometry};
+use super::geometry::Geometry;
 use crate::driver::{DeviceInfo, Launch};
 use crate::gemm::operands::{BLOCK_K, GroupLength};
+use crate::gemm::problem::GemmProblem;
 
 /// Rows of N a CTA takes at a time.
 const STRIP_ROWS: usize = 16;

@@ -1,6 +1,12 @@
-//! What a product reads, as it lies in a card's memory.
+//! What a product reads, as it lies in a card's memory: packed weights, quantized activations.
 
+mod float_scales;
+mod packed_linear;
 mod packing;
+mod quantized_tokens;
+mod size;
 
-pub(crate) use packing::replace_scale;
+pub use packed_linear::PackedLinear;
 pub use packing::{BLOCK_K, BLOCK_N, GroupLength, image_bytes, pack};
+pub use quantized_tokens::{QuantizedTokens, TokenCodes};
+pub(crate) use size::count;

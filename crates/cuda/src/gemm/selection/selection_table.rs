@@ -20,8 +20,11 @@ use std::sync::OnceLock;
 use thiserror::Error;
 
 use super::analytic::Analytic;
+use super::candidates::enumerate_all;
+use super::cost::Cost as _;
 use crate::driver::DeviceInfo;
-use crate::gemm::kernels::{Cost as _, GemmConfig, GemmProblem, TABLE, choose, enumerate_all, splits_of};
+use crate::gemm::kernels::{GemmConfig, TABLE};
+use crate::gemm::problem::GemmProblem;
 
 /// Names another table than the one that comes with the program, or `off`.
 pub const SELECTION_VARIABLE: &str = "DUALGRAIN_SELECTION";
@@ -209,7 +212,7 @@ fn number(text: &str) -> Result<usize, String> {
 /// The configuration that writes itself so.
 fn named(name: &str) -> Result<GemmConfig, String> {
     let all = TABLE.iter().flat_map(|&variant| {
-        let splits = splits_of(&variant).iter();
+        let splits = variant.splits().iter();
         splits.map(move |&split| GemmConfig { variant, split })
     });
     let mut all = all.filter(|config| config.to_string() == name);
@@ -252,20 +255,13 @@ fn tables() -> &'static [SelectionTable] {
     })
 }
 
-/// The configuration a product is run with: that of the card's table, else the cheapest by formula. `None` when no kernel
-/// runs the product on the card.
-pub fn select(problem: &GemmProblem, device: &DeviceInfo) -> Option<GemmConfig> {
-    let selected = SelectionTable::of(device).and_then(|table| table.choose(problem, device));
-    selected.or_else(|| choose(problem, device, &Analytic))
-}
-
 #[cfg(test)]
 mod tests {
     use dualgrain_format::GemmShape;
 
     use super::*;
-    use crate::gemm::kernels::Output;
     use crate::gemm::operands::GroupLength;
+    use crate::gemm::problem::Output;
 
     const TEXT: &str = "dualgrain-selection 1\ncard 132 NVIDIA H200\nm 1 64\nn 1024 8192\nk 4096\n\
         config m1n16k128_v16_d2_x2\nconfig m64n128k128_w2x1_c1_k2\nconfig m64n64k128_w1x1_c1_k1_all\n\
@@ -307,7 +303,6 @@ mod tests {
             ..DeviceInfo::h200()
         };
         assert_eq!(table.choose(&problem(1, 4096, 4096), &other), None);
-        assert!(select(&problem(3, 4096, 4096), &device).is_some());
     }
 
     #[test]
