@@ -16,12 +16,11 @@ mod rivals;
 mod rows;
 
 pub use check::{
-    Arena, Blend, Element, Expected, Freivalds, RandomOperands, Stored, Wrong, freivalds_sources,
-    operand_sources,
+    Blend, Element, Expected, Freivalds, RandomOperands, Stored, Wrong, freivalds_sources, operand_sources,
 };
 pub use compiler::{CACHE_VARIABLE, Cache, Jit, Key, Source, compiler_version};
 pub use driver::{
-    Buffer, Device, DeviceInfo, Graph, Kernel, KernelUse, Launch, devices, driver_version, kernels,
+    Arena, Buffer, Device, DeviceInfo, Graph, Kernel, KernelUse, Launch, devices, driver_version, kernels,
 };
 pub use error::CudaError;
 pub use gemm::{

@@ -10,13 +10,15 @@
 
 use std::sync::Arc;
 
-use super::random_operands::{pointer, run};
+use dualgrain_device::naive::Transposes;
+
+use super::launch::{pointer, run};
+use super::wrong_count::Wrong;
 use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Buffer, Device, Kernel};
 use crate::error::CudaError;
 use crate::rivals::CublasType;
-use dualgrain_device::naive::Transposes;
 
 /// Columns a CTA of `vector_times_matrix` takes, and rows.
 const COLUMNS: usize = 256;
@@ -95,32 +97,6 @@ pub fn freivalds_sources() -> Vec<Source> {
         .into_iter()
         .flat_map(|element| names.map(|name| source(name, element)))
         .collect()
-}
-
-/// A counter on the card.
-pub struct Wrong(Buffer);
-
-impl Wrong {
-    /// One.
-    ///
-    /// # Errors
-    /// No memory.
-    pub fn new(device: &Device) -> Result<Self, CudaError> {
-        device.filled(4, 0).map(Self)
-    }
-
-    /// Its address, after it was set to 0.
-    pub(crate) fn cleared(&self) -> Result<u64, CudaError> {
-        self.0.fill(0)?;
-        Ok(self.0.address())
-    }
-
-    /// What it counted; waits for the card.
-    pub(crate) fn count(&self) -> Result<u32, CudaError> {
-        let mut count = [0];
-        self.0.read(0, &mut count)?;
-        Ok(count[0])
-    }
 }
 
 /// A matrix on the card, stored row by row.

@@ -3,56 +3,16 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use super::freivalds::Wrong;
+use super::launch::{THREADS, pointer, run};
+use super::wrong_count::Wrong;
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Device, Kernel, Launch, launch};
+use crate::driver::{Arena, Buffer, Device};
 use crate::error::CudaError;
 use crate::gemm::{BLOCK_K, BLOCK_N, GroupLength, Output, PackedLinear, QuantizedTokens, image_bytes};
 
-const THREADS: u32 = 256;
 /// CTAs of a kernel that walks over everything.
 const WALKERS: u32 = 2_048;
-/// Parts of an arena begin at multiples of this; the libraries are fastest so.
-const ALIGNMENT: usize = 512;
-
-/// Memory that is handed out piece by piece and taken back all at once: allocating on a card stops it.
-pub struct Arena {
-    all: Arc<Buffer>,
-    used: usize,
-}
-
-impl Arena {
-    /// Takes memory of the card.
-    ///
-    /// # Errors
-    /// Not enough memory.
-    pub fn new(device: &Device, size_bytes: usize) -> Result<Self, CudaError> {
-        let all = Arc::new(device.uninitialized(size_bytes)?);
-        Ok(Self { all, used: 0 })
-    }
-
-    /// Forgets what was handed out. What is handed out next overlaps it; work on the card's stream happens in order, so
-    /// pieces that are only used there need no waiting.
-    pub fn reset(&mut self) {
-        self.used = 0;
-    }
-
-    /// A piece of so many bytes.
-    ///
-    /// # Errors
-    /// Not enough left.
-    pub fn take(&mut self, len_bytes: usize) -> Result<Buffer, CudaError> {
-        let part = self.all.part(self.used, len_bytes)?;
-        self.used = (self.used + len_bytes).next_multiple_of(ALIGNMENT);
-        Ok(part)
-    }
-
-    /// Bytes that are left.
-    pub fn left_bytes(&self) -> usize {
-        self.all.len_bytes().saturating_sub(self.used)
-    }
-}
 
 /// Text and macros of a kernel of cu/operands.cu.
 fn source_of(name: &'static str, macros: Vec<(&'static str, i64)>) -> Source {
@@ -251,31 +211,4 @@ fn channel_scales(n: usize, seed: u64) -> Vec<f32> {
         (state >> 40) & 0xffff
     };
     (0..n).map(|_| 1e-4 + next() as f32 * 1e-7).collect()
-}
-
-pub(crate) fn pointer<T>(value: &mut T) -> *mut c_void {
-    std::ptr::from_mut(value).cast()
-}
-
-/// Launches a checking kernel with 256 threads a CTA.
-pub(crate) fn run(
-    kernel: &Kernel,
-    [x, y]: [usize; 2],
-    arguments: &mut [*mut c_void],
-) -> Result<(), CudaError> {
-    let size = |what, got: usize| {
-        u32::try_from(got)
-            .ok()
-            .filter(|&size| size <= i32::MAX as u32)
-            .ok_or(CudaError::TooLarge { what, got })
-    };
-    let geometry = Launch {
-        grid: [size("CTAs", x)?, size("CTAs", y)?, 1],
-        threads: THREADS,
-        shared_bytes: 0,
-        cluster: 1,
-        programmatic: false,
-    };
-    // SAFETY: every caller passes its kernel's parameters in order, and buffers as long as the sizes beside them say.
-    unsafe { launch(kernel, &geometry, arguments) }
 }

@@ -2,6 +2,7 @@
 //! NVIDIA's libraries are opened here, when they are first asked for.
 
 mod api;
+mod arena;
 mod buffer;
 mod cubin;
 mod event;
@@ -15,6 +16,7 @@ mod tensor_map;
 
 pub use api::driver_version;
 pub(crate) use api::{Handle, driver, version_words};
+pub use arena::Arena;
 pub use buffer::Buffer;
 pub use cubin::{KernelUse, kernels};
 pub(crate) use event::Event;

@@ -1,14 +1,61 @@
-//! cuBLAS with every storage of its operands, alpha, beta and three types, to be measured beside our own kernels.
+//! Float products by cuBLAS, with every storage of the operands, alpha, beta and three types.
 
-use super::cublaslt::{
-    AS_IS, BLAS, Blas, COMPUTE_F32, DEFAULT_ALGORITHM, TRANSPOSED, TYPE_BF16, WORKSPACE_BYTES, check,
-};
-use crate::driver::{Buffer, Device, Handle, Library};
-use crate::error::CudaError;
+use std::ffi::c_void;
+
 use dualgrain_device::naive::Transposes;
+
+use crate::driver::{Buffer, Device, Handle, Library, Places, functions};
+use crate::error::CudaError;
+
+functions! {
+    /// cuBLAS.
+    Blas {
+        create = "cublasCreate_v2" (*mut Handle);
+        destroy = "cublasDestroy_v2" (Handle);
+        set_stream = "cublasSetStream_v2" (Handle, Handle);
+        set_workspace = "cublasSetWorkspace_v2" (Handle, u64, usize);
+        gemm = "cublasGemmEx" (
+            Handle, i32, i32, i32, i32, i32, *const c_void, u64, i32, i32, u64, i32, i32, *const c_void, u64, i32,
+            i32, i32, i32
+        );
+    }
+}
+
+const BLAS: Places = Places {
+    what: "cuBLAS",
+    variable: "DUALGRAIN_CUBLAS",
+    names: &["libcublas.so.13", "libcublas.so.12", "libcublas.so"],
+    companions: &["libcublasLt.so"],
+    remedy: "leave cublas-bf16 out of the comparison",
+};
 
 const TYPE_F32: i32 = 0;
 const TYPE_F16: i32 = 2;
+const TYPE_BF16: i32 = 14;
+pub(crate) static TRANSPOSED: i32 = 1;
+const AS_IS: i32 = 0;
+const COMPUTE_F32: i32 = 68;
+const DEFAULT_ALGORITHM: i32 = -1;
+
+/// What NVIDIA advises for Hopper, and twice that.
+pub(crate) static WORKSPACE_BYTES: usize = 64 << 20;
+
+/// Turns a status of either library into an error.
+pub(crate) fn check(call: &'static str, code: i32) -> Result<(), CudaError> {
+    let words = match code {
+        0 => return Ok(()),
+        7 => "invalid value",
+        8 => "not for this architecture",
+        13 => "execution failed",
+        15 => "not supported",
+        _ => "it refused",
+    };
+    Err(CudaError::Call {
+        call,
+        code,
+        words: words.to_owned(),
+    })
+}
 
 /// Type of all three matrices; sums are f32 always, and f32 operands are multiplied as such (no TF32).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,5 +176,34 @@ impl Drop for Cublas {
     fn drop(&mut self) {
         // SAFETY: created once, destroyed once.
         unsafe { (self.functions.destroy)(self.handle) };
+    }
+}
+
+/// bf16 products by cuBLAS, with f32 accumulation.
+pub struct CublasBf16(Cublas);
+
+impl CublasBf16 {
+    /// Opens the library for a card.
+    ///
+    /// # Errors
+    /// It is not here, or does not start.
+    pub fn new(device: &Device) -> Result<Self, CudaError> {
+        Cublas::new(device).map(Self)
+    }
+
+    /// Puts `d[M,N] = a[M,K] * b[N,K]^T` on the card's stream, all bf16.
+    ///
+    /// # Errors
+    /// Buffers that are too short, or a refusal.
+    pub fn launch(
+        &self,
+        shape: (usize, usize, usize),
+        a: &Buffer,
+        b: &Buffer,
+        d: &Buffer,
+    ) -> Result<(), CudaError> {
+        let transposes = Transposes { a: false, b: true };
+        self.0
+            .launch(CublasType::Bf16, transposes, shape, (1.0, 0.0), [a, b, d])
     }
 }

@@ -1,25 +1,10 @@
-//! NVIDIA's own products, for comparison only: bf16 by cuBLAS, int8 by cuBLASLt. Nothing of dualgrain runs on them.
+//! int8 products with int32 results by cuBLASLt.
 
 use std::ffi::c_void;
 
-use super::cublas::{Cublas, CublasType};
+use super::cublas::{TRANSPOSED, WORKSPACE_BYTES, check};
 use crate::driver::{Buffer, Device, Handle, Library, Places, functions};
 use crate::error::CudaError;
-use dualgrain_device::naive::Transposes;
-
-functions! {
-    /// cuBLAS.
-    Blas {
-        create = "cublasCreate_v2" (*mut Handle);
-        destroy = "cublasDestroy_v2" (Handle);
-        set_stream = "cublasSetStream_v2" (Handle, Handle);
-        set_workspace = "cublasSetWorkspace_v2" (Handle, u64, usize);
-        gemm = "cublasGemmEx" (
-            Handle, i32, i32, i32, i32, i32, *const c_void, u64, i32, i32, u64, i32, i32, *const c_void, u64, i32,
-            i32, i32, i32
-        );
-    }
-}
 
 functions! {
     /// cuBLASLt.
@@ -55,14 +40,6 @@ pub(crate) struct Algorithm {
     reserved: [i32; 4],
 }
 
-pub(crate) const BLAS: Places = Places {
-    what: "cuBLAS",
-    variable: "DUALGRAIN_CUBLAS",
-    names: &["libcublas.so.13", "libcublas.so.12", "libcublas.so"],
-    companions: &["libcublasLt.so"],
-    remedy: "leave cublas-bf16 out of the comparison",
-};
-
 const BLAS_LT: Places = Places {
     what: "cuBLASLt",
     variable: "DUALGRAIN_CUBLASLT",
@@ -71,65 +48,12 @@ const BLAS_LT: Places = Places {
     remedy: "leave cublas-int8 out of the comparison",
 };
 
-pub(crate) const TYPE_BF16: i32 = 14;
 const TYPE_I8: i32 = 3;
 const TYPE_I32: i32 = 10;
-pub(crate) static TRANSPOSED: i32 = 1;
-pub(crate) const AS_IS: i32 = 0;
-pub(crate) const COMPUTE_F32: i32 = 68;
 const COMPUTE_I32: i32 = 72;
-pub(crate) const DEFAULT_ALGORITHM: i32 = -1;
 /// `CUBLASLT_MATMUL_DESC_TRANSA`, `CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES`.
 const PRODUCT_TRANSPOSE_A: i32 = 3;
 const WISH_WORKSPACE: i32 = 1;
-
-/// What NVIDIA advises for Hopper, and twice that.
-pub(crate) static WORKSPACE_BYTES: usize = 64 << 20;
-
-pub(crate) fn check(call: &'static str, code: i32) -> Result<(), CudaError> {
-    let words = match code {
-        0 => return Ok(()),
-        7 => "invalid value",
-        8 => "not for this architecture",
-        13 => "execution failed",
-        15 => "not supported",
-        _ => "it refused",
-    };
-    Err(CudaError::Call {
-        call,
-        code,
-        words: words.to_owned(),
-    })
-}
-
-/// bf16 products by cuBLAS, with f32 accumulation.
-pub struct CublasBf16(Cublas);
-
-impl CublasBf16 {
-    /// Opens the library for a card.
-    ///
-    /// # Errors
-    /// It is not here, or does not start.
-    pub fn new(device: &Device) -> Result<Self, CudaError> {
-        Cublas::new(device).map(Self)
-    }
-
-    /// Puts `d[M,N] = a[M,K] * b[N,K]^T` on the card's stream, all bf16.
-    ///
-    /// # Errors
-    /// Buffers that are too short, or a refusal.
-    pub fn launch(
-        &self,
-        shape: (usize, usize, usize),
-        a: &Buffer,
-        b: &Buffer,
-        d: &Buffer,
-    ) -> Result<(), CudaError> {
-        let transposes = Transposes { a: false, b: true };
-        self.0
-            .launch(CublasType::Bf16, transposes, shape, (1.0, 0.0), [a, b, d])
-    }
-}
 
 /// int8 products with int32 results by cuBLASLt.
 pub struct CublasLtInt8 {
@@ -189,7 +113,7 @@ impl CublasLtInt8 {
                 4,
             );
             check("cublasLtMatmulDescSetAttribute", code)?;
-            // Columns first, as in `CublasBf16::launch`: its A is our B.
+            // Columns first, as in `Cublas::launch`: its A is our B.
             for (layout, kind, rows, columns) in [
                 (&mut *a, TYPE_I8, k, n),
                 (&mut *b, TYPE_I8, k, m),

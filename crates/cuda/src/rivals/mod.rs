@@ -4,6 +4,6 @@ mod cublas;
 mod cublaslt;
 mod sgemm_tiled;
 
-pub use cublas::{Cublas, CublasType};
-pub use cublaslt::{CublasBf16, CublasLtInt8, Int8Product};
+pub use cublas::{Cublas, CublasBf16, CublasType};
+pub use cublaslt::{CublasLtInt8, Int8Product};
 pub use sgemm_tiled::{SGEMM_TILES, SgemmTiled, sgemm_source};

@@ -3,11 +3,12 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
+use dualgrain_device::naive::Transposes;
+
 use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Buffer, Kernel, Launch, launch};
 use crate::error::CudaError;
-use dualgrain_device::naive::Transposes;
 
 /// Sides of the square tile: 32 x 32 threads are the most a CTA may have.
 pub const SGEMM_TILES: std::ops::RangeInclusive<usize> = 1..=32;
