@@ -14,9 +14,8 @@ use crate::revision::REVISION;
 use crate::terminal::Terminal;
 use anyhow::{Context, Result, ensure};
 use dualgrain_cuda::{
-    Analytic, Buffer, CublasBf16, CublasLtInt8, CudaError, Device, Gemm, GemmConfig, GemmProblem,
-    GroupLength, Jit, Output, driver_version, enumerate, read_bytes_per_s, rotation_copies, select,
-    stand_ins, times_s,
+    Analytic, Buffer, CublasBf16, CublasLtInt8, CudaError, Gemm, GemmConfig, GemmProblem, Gpu, GroupLength,
+    Jit, Output, driver_version, enumerate, read_bytes_per_s, rotation_copies, select, stand_ins, times_s,
 };
 use dualgrain_format::GemmShape;
 use dualgrain_perf::selection::Learned;
@@ -30,7 +29,7 @@ struct Rivals {
 
 /// A card with what a cell needs.
 pub struct Bench<'a> {
-    pub device: &'a Device,
+    pub device: &'a Gpu,
     pub jit: Jit,
     rivals: Rivals,
     pub options: &'a BenchGemm,
@@ -50,7 +49,7 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
     let shapes: Vec<&Shape> = options.shapes.iter().flat_map(|shapes| &shapes.0).collect();
     let peers = options.peers.as_deref().map(Peers::read).transpose()?;
     options.csv.as_deref().map(can_write).transpose()?;
-    let device = Device::open(options.device)?;
+    let device = Gpu::open(options.device)?;
     let mut bench = Bench {
         jit: Jit::new(&device)?,
         rivals: Rivals::open(&device, &options.against)?,
@@ -138,7 +137,7 @@ fn output_name(kind: OutputKind) -> &'static str {
 }
 
 impl Rivals {
-    fn open(device: &Device, asked: &[Rival]) -> Result<Self, CudaError> {
+    fn open(device: &Gpu, asked: &[Rival]) -> Result<Self, CudaError> {
         let wants = |rival| asked.contains(&rival);
         Ok(Self {
             bf16: wants(Rival::CublasBf16)
@@ -350,7 +349,7 @@ impl Bench<'_> {
 
 /// A buffer and copies of it that pass the second-level cache together.
 fn copies_of(
-    device: &Device,
+    device: &Gpu,
     first: impl FnOnce() -> Result<Buffer, CudaError>,
 ) -> Result<Vec<Buffer>, CudaError> {
     let mut all = vec![first()?];

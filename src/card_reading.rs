@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dualgrain_cuda::{Card, CudaError, DeviceInfo, Nvml, throttle_words};
+use dualgrain_cuda::{CudaError, GpuInfo, Nvml, NvmlDevice, throttle_words};
 use serde::Serialize;
 
 /// Readings; those the card does not give are missing, and the reason is there when none can be had.
@@ -21,16 +21,16 @@ pub struct CardReading {
 
 impl CardReading {
     /// Asks now.
-    pub fn of(device: &DeviceInfo) -> Self {
+    pub fn of(device: &GpuInfo) -> Self {
         Self::read(device).unwrap_or_else(|error| Self {
             problem: Some(error.to_string()),
             ..Self::default()
         })
     }
 
-    fn read(device: &DeviceInfo) -> Result<Self, CudaError> {
+    fn read(device: &GpuInfo) -> Result<Self, CudaError> {
         let nvml = Nvml::open()?;
-        let card: Card = nvml.card(device)?;
+        let card: NvmlDevice = nvml.device(device)?;
         Ok(Self {
             driver: nvml.driver_version().ok(),
             sm_clock_hz: card.sm_clock_hz().ok(),

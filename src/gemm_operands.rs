@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use dualgrain_cuda::{
-    BLOCK_N, Buffer, CudaError, Device, Gemm, GemmProblem, Output, PackedLinear, QuantizedTokens,
+    BLOCK_N, Buffer, CudaError, Gemm, GemmProblem, Gpu, Output, PackedLinear, QuantizedTokens,
     float_scales_cut, rotation_copies,
 };
 use dualgrain_device::naive;
@@ -64,7 +64,7 @@ pub struct Tokens {
 
 impl Operands {
     /// Random weights.
-    pub fn new(device: &Device, (n, k): (usize, usize), size: &str) -> Result<Self> {
+    pub fn new(device: &Gpu, (n, k): (usize, usize), size: &str) -> Result<Self> {
         let rows = n.min(OWN_ROWS).next_multiple_of(BLOCK_N);
         let layer = random_layer((rows, k), group_size(size)?)?;
         let mut copies = vec![PackedLinear::repeated(device, &layer, n)?];
@@ -90,7 +90,7 @@ impl Operands {
     }
 
     /// Random activations: codes over the whole range, so that products draw the power they can.
-    pub fn tokens(&self, device: &Device, m: usize) -> Result<Tokens> {
+    pub fn tokens(&self, device: &Gpu, m: usize) -> Result<Tokens> {
         let k = self.layer.k();
         let mut next = random(m as u64 + 77);
         let own = m.min(OWN_TOKENS) * k;
@@ -106,19 +106,19 @@ impl Operands {
     }
 
     /// Room for a product's outputs.
-    pub fn output(&self, device: &Device, problem: &GemmProblem) -> Result<Buffer, CudaError> {
+    pub fn output(&self, device: &Gpu, problem: &GemmProblem) -> Result<Buffer, CudaError> {
         let elements = problem.shape.m * problem.shape.n;
         device.filled(elements * problem.output.size_bytes(), 0xff)
     }
 
     /// The weights as bf16.
-    pub fn bf16(&self, device: &Device) -> Result<Buffer, CudaError> {
+    pub fn bf16(&self, device: &Gpu) -> Result<Buffer, CudaError> {
         let (n, k) = self.shape();
         device.upload_repeated(&random_bf16(self.layer.n().min(n) * k), n * k)
     }
 
     /// The weights as the int8 numbers they stand for.
-    pub fn w8(&self, device: &Device) -> Result<Buffer, CudaError> {
+    pub fn w8(&self, device: &Gpu) -> Result<Buffer, CudaError> {
         let (n, k) = self.shape();
         let mut w8 = vec![0i8; self.layer.n() * k];
         for (row, w8) in w8.chunks_exact_mut(k).enumerate() {
@@ -128,7 +128,7 @@ impl Operands {
     }
 
     /// Runs a product once and compares some of its outputs, spread over all tiles, with the specification.
-    pub fn check(&self, device: &Device, gemm: &Gemm, tokens: &Tokens) -> Result<()> {
+    pub fn check(&self, device: &Gpu, gemm: &Gemm, tokens: &Tokens) -> Result<()> {
         let problem = gemm.problem();
         let (m, n, size) = (problem.shape.m, self.n, problem.output.size_bytes());
         let d = self.output(device, problem)?;
@@ -184,7 +184,7 @@ pub struct FloatWeights {
 
 impl FloatWeights {
     /// Scales of the size that the integer ones have with their channels'.
-    pub fn new(device: &Device, of: &Operands) -> Result<Self> {
+    pub fn new(device: &Gpu, of: &Operands) -> Result<Self> {
         let (layer, n) = (&of.layer, of.n);
         let s2 = (0..layer.n()).flat_map(|row| layer.s2_row(row));
         let scales: Vec<f16> = s2.map(|&s2| f16::from_f32(f32::from(s2) * 1e-3)).collect();
@@ -219,7 +219,7 @@ impl FloatWeights {
     }
 
     /// As [`Operands::check`], with the specification of float group scales.
-    pub fn check(&self, device: &Device, gemm: &Gemm, tokens: &Tokens) -> Result<()> {
+    pub fn check(&self, device: &Gpu, gemm: &Gemm, tokens: &Tokens) -> Result<()> {
         let problem = gemm.problem();
         let (GemmShape { m, n, k }, size) = (problem.shape, problem.output.size_bytes());
         let d = device.filled(m * n * size, 0xff)?;

@@ -1,6 +1,6 @@
 //! What `doctor` says about NVIDIA GPUs: the driver, the compiler, the cards, the kernels kept on disk.
 
-use dualgrain_cuda::{Cache, CudaError, DeviceInfo};
+use dualgrain_cuda::{Cache, CudaError, GpuInfo};
 use serde::Serialize;
 
 use crate::card_reading::CardReading;
@@ -47,7 +47,7 @@ struct CacheFolder {
 impl Gpu {
     /// Asks the driver and the compiler, if they are there.
     pub fn look() -> Self {
-        let devices = dualgrain_cuda::devices();
+        let devices = dualgrain_cuda::gpus();
         let problem = devices.as_ref().err().map(CudaError::to_string);
         let mut driver = Part::new(dualgrain_cuda::driver_version());
         driver.problem = driver.problem.or(problem);
@@ -102,7 +102,7 @@ impl Part {
 }
 
 impl Card {
-    fn new(info: &DeviceInfo) -> Self {
+    fn new(info: &GpuInfo) -> Self {
         Self {
             index: info.index,
             name: info.name.clone(),

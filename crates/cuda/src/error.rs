@@ -35,10 +35,10 @@ pub enum CudaError {
     },
     /// The driver works and sees no card.
     #[error("the driver sees no GPU (is CUDA_VISIBLE_DEVICES set?)")]
-    NoDevice,
+    NoGpu,
     /// The card asked for is not there.
     #[error("there is no GPU {asked}: the driver sees {count}")]
-    DeviceIndex {
+    GpuIndex {
         /// Index asked for.
         asked: usize,
         /// Cards present.
@@ -46,7 +46,7 @@ pub enum CudaError {
     },
     /// The card is too old, or this compiler does not know it.
     #[error("{name} (compute capability {capability}) is not supported: {needed}")]
-    UnsupportedDevice {
+    UnsupportedGpu {
         /// The card's name.
         name: String,
         /// `major.minor`.

@@ -20,7 +20,7 @@ pub use check::{
 };
 pub use compiler::{CACHE_VARIABLE, Cache, Jit, Key, Source, compiler_version};
 pub use driver::{
-    Arena, Buffer, Device, DeviceInfo, Graph, Kernel, KernelUse, Launch, devices, driver_version, kernels,
+    Arena, Buffer, Gpu, GpuInfo, Graph, Kernel, KernelUse, Launch, driver_version, gpus, kernels,
 };
 pub use error::CudaError;
 pub use gemm::{
@@ -30,8 +30,8 @@ pub use gemm::{
     float_scales_cut, image_bytes, pack, select, stand_ins,
 };
 pub use measurement::{
-    Card, Nvml, Steady, Utilization, read_bytes_per_s, read_memory_source, rotation_copies, throttle_words,
-    time_once_s, times_s,
+    Nvml, NvmlDevice, Steady, Utilization, read_bytes_per_s, read_memory_source, rotation_copies,
+    throttle_words, time_once_s, times_s,
 };
 pub use rivals::{
     Cublas, CublasBf16, CublasLtInt8, CublasType, Int8Product, SGEMM_TILES, SgemmTiled, sgemm_source,

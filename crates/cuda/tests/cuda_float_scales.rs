@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use dualgrain_cuda::{
-    CudaError, Device, FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GroupLength, Jit, Output,
+    CudaError, FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, Gpu, GroupLength, Jit, Output,
     PackedLinear, QuantizedTokens, Split, Variant, float_scales_cut,
 };
 use dualgrain_device::naive;
@@ -20,16 +20,16 @@ fn main() -> ExitCode {
         .skip_while(|argument| argument != "--cases")
         .skip(1);
     let count = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(300);
-    let ready = Device::open(0).and_then(|device| Ok((Jit::new(&device)?, device)));
+    let ready = Gpu::open(0).and_then(|gpu| Ok((Jit::new(&gpu)?, gpu)));
     let compared = match ready {
-        Ok((_, device)) if device.info().capability != (9, 0) => {
+        Ok((_, gpu)) if gpu.info().capability != (9, 0) => {
             println!(
                 "SKIPPED: gemm_w4f_sm90 not compared: {} is no Hopper",
-                device.info().name
+                gpu.info().name
             );
             return ExitCode::SUCCESS;
         }
-        Ok((jit, device)) => compare_all(&jit, &device, count),
+        Ok((jit, gpu)) => compare_all(&jit, &gpu, count),
         Err(error) if std::env::var_os("DUALGRAIN_REQUIRE_GPU").is_none() => {
             println!("SKIPPED: gemm_w4f_sm90 not compared: {error}");
             return ExitCode::SUCCESS;
@@ -103,7 +103,7 @@ impl Case {
         }
     }
 
-    fn run(&self, jit: &Jit, device: &Device) -> Result<Vec<u8>, CudaError> {
+    fn run(&self, jit: &Jit, gpu: &Gpu) -> Result<Vec<u8>, CudaError> {
         let problem = GemmProblem {
             shape: self.shape,
             group: GroupLength::G128,
@@ -113,22 +113,22 @@ impl Case {
             variant: self.variant,
             split: Split::Whole,
         };
-        let weights = PackedLinear::with_float_scales(device, &self.layer, &self.scales, self.shape.n)?;
-        let tokens = QuantizedTokens::upload(device, &self.codes, &self.ta, self.shape.k)?;
+        let weights = PackedLinear::with_float_scales(gpu, &self.layer, &self.scales, self.shape.n)?;
+        let tokens = QuantizedTokens::upload(gpu, &self.codes, &self.ta, self.shape.k)?;
         let elements = self.shape.m * self.shape.n;
-        let d = device.filled(elements * self.output.size_bytes(), 0xa5)?;
-        Gemm::new(jit, device, problem, config)?.launch(&weights, &tokens, &d)?;
+        let d = gpu.filled(elements * self.output.size_bytes(), 0xa5)?;
+        Gemm::new(jit, gpu, problem, config)?.launch(&weights, &tokens, &d)?;
         let mut got = vec![0; d.len_bytes()];
         d.read(0, &mut got)?;
         Ok(got)
     }
 }
 
-fn compare_all(jit: &Jit, device: &Device, count: usize) -> Result<usize, CudaError> {
+fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<usize, CudaError> {
     let (mut r, mut failed) = (Random(23), 0);
     for number in 0..count {
         let case = Case::new(&mut r);
-        let (got, expected) = (case.run(jit, device)?, case.expected());
+        let (got, expected) = (case.run(jit, gpu)?, case.expected());
         if got != expected {
             let wrong = got
                 .iter()

@@ -12,8 +12,8 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
 use dualgrain_cuda::{
-    CudaError, Device, Gemm, GemmConfig, GemmProblem, GroupLength, Jit, Output, PackedLinear,
-    QuantizedTokens, enumerate_all,
+    CudaError, Gemm, GemmConfig, GemmProblem, Gpu, GroupLength, Jit, Output, PackedLinear, QuantizedTokens,
+    enumerate_all,
 };
 use dualgrain_device::naive;
 use dualgrain_format::{GemmShape, GroupSize, QuantizedLinear};
@@ -42,9 +42,9 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let ready = Device::open(0).and_then(|device| Ok((Jit::new(&device)?, device)));
+    let ready = Gpu::open(0).and_then(|gpu| Ok((Jit::new(&gpu)?, gpu)));
     match ready {
-        Ok((jit, device)) => match run(&jit, &device, &options) {
+        Ok((jit, gpu)) => match run(&jit, &gpu, &options) {
             Ok(0) => ExitCode::SUCCESS,
             Ok(_) => ExitCode::FAILURE,
             Err(error) => {
@@ -177,7 +177,7 @@ fn shape(r: &mut Random, how: Hostility) -> GemmShape {
 }
 
 /// Compares all cases; the number of those that differ.
-fn run(jit: &Jit, device: &Device, options: &Options) -> Result<usize, CudaError> {
+fn run(jit: &Jit, gpu: &Gpu, options: &Options) -> Result<usize, CudaError> {
     let started = Instant::now();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicUsize::new(0);
@@ -196,7 +196,7 @@ fn run(jit: &Jit, device: &Device, options: &Options) -> Result<usize, CudaError
             });
         }
         drop(sender);
-        compare_all(jit, device, options, receiver)
+        compare_all(jit, gpu, options, receiver)
     })?;
     let products: usize = counts.values().sum();
     for (config, count) in &counts {
@@ -205,7 +205,7 @@ fn run(jit: &Jit, device: &Device, options: &Options) -> Result<usize, CudaError
     println!(
         "{} cases, {products} products on {}: {failed} differ from the specification; {:.0} s",
         options.cases,
-        device.info().name,
+        gpu.info().name,
         started.elapsed().as_secs_f64()
     );
     Ok(failed)
@@ -215,27 +215,27 @@ type Counts = BTreeMap<String, usize>;
 
 fn compare_all(
     jit: &Jit,
-    device: &Device,
+    gpu: &Gpu,
     options: &Options,
     cases: Receiver<Case>,
 ) -> Result<(usize, Counts), CudaError> {
     let (mut failed, mut counts) = (0, Counts::new());
     for case in cases {
         let mut r = Random(options.seed ^ case.number as u64);
-        let weights = PackedLinear::new(device, &case.layer)?;
-        let tokens = QuantizedTokens::upload(device, &case.codes, &case.scales, case.shape.k)?;
+        let weights = PackedLinear::new(gpu, &case.layer)?;
+        let tokens = QuantizedTokens::upload(gpu, &case.codes, &case.scales, case.shape.k)?;
         for _ in 0..options.configs {
-            let Some((problem, config)) = pick(&mut r, &case, device, options.word.as_deref()) else {
+            let Some((problem, config)) = pick(&mut r, &case, gpu, options.word.as_deref()) else {
                 continue;
             };
-            let gemm = Gemm::new(jit, device, problem, config)?;
+            let gemm = Gemm::new(jit, gpu, problem, config)?;
             let key = format!(
                 "{} {config} {:?} {:?}",
                 config.variant.kernel(),
                 problem.group,
                 problem.output
             );
-            if let Err(words) = compare(device, &gemm, &weights, &tokens, &case, &mut r)? {
+            if let Err(words) = compare(gpu, &gemm, &weights, &tokens, &case, &mut r)? {
                 println!("FAILED: {}: {key}: {words}", case.words);
                 failed += 1;
             }
@@ -246,12 +246,7 @@ fn compare_all(
 }
 
 /// One of all configurations that run the case, whatever the cost function would say.
-fn pick(
-    r: &mut Random,
-    case: &Case,
-    device: &Device,
-    word: Option<&str>,
-) -> Option<(GemmProblem, GemmConfig)> {
+fn pick(r: &mut Random, case: &Case, gpu: &Gpu, word: Option<&str>) -> Option<(GemmProblem, GemmConfig)> {
     let group = GroupLength::of(case.size).expect("cases have lengths the kernels know");
     // Other outputs differ in the last step only; that is compared for one group length.
     let outputs = match group {
@@ -263,14 +258,14 @@ fn pick(
         group,
         output: outputs[r.below(outputs.len())],
     };
-    let mut configs = enumerate_all(&problem, device.info());
+    let mut configs = enumerate_all(&problem, gpu.info());
     configs.retain(|config| word.is_none_or(|word| config.to_string().contains(word)));
     (!configs.is_empty()).then(|| (problem, configs[r.below(configs.len())]))
 }
 
 /// Launches twice into marked memory: kernels that cut K must leave their workspace as they found it.
 fn compare(
-    device: &Device,
+    gpu: &Gpu,
     gemm: &Gemm,
     weights: &PackedLinear,
     tokens: &QuantizedTokens,
@@ -281,7 +276,7 @@ fn compare(
     let expected = case.expected(output);
     // Outputs of any alignment that an element allows.
     let start = MARGIN + output.size_bytes() * r.below(9);
-    let d = device.filled(start + expected.len() + MARGIN, MARK)?;
+    let d = gpu.filled(start + expected.len() + MARGIN, MARK)?;
     let mut got = vec![0u8; d.len_bytes()];
     for launch in ["first", "second"] {
         d.fill(MARK)?;

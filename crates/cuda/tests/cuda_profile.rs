@@ -6,15 +6,15 @@
 use std::process::ExitCode;
 
 use dualgrain_cuda::{
-    Arena, Blend, Buffer, Cublas, CublasType, CudaError, Device, Element, Freivalds, Gemm, GemmProblem,
+    Arena, Blend, Buffer, Cublas, CublasType, CudaError, Element, Freivalds, Gemm, GemmProblem, Gpu,
     GroupLength, Jit, Output, RandomOperands, SGEMM_TILES, SgemmTiled, Stored, enumerate_all, pack,
 };
 use dualgrain_device::naive::{self, Transposes};
 use dualgrain_format::{GemmShape, GroupSize, QuantizedLinear, QuantizedParts, int4};
 
 fn main() -> ExitCode {
-    let ready = Device::open(0).and_then(|device| Ok((Jit::new(&device)?, device)));
-    let (jit, device) = match ready {
+    let ready = Gpu::open(0).and_then(|gpu| Ok((Jit::new(&gpu)?, gpu)));
+    let (jit, gpu) = match ready {
         Ok(ready) => ready,
         Err(error) if std::env::var_os("DUALGRAIN_REQUIRE_GPU").is_none() => {
             println!("SKIPPED: nothing of a sweep checked on a GPU: {error}");
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    type Check = fn(&Jit, &Device) -> Result<(), CudaError>;
+    type Check = fn(&Jit, &Gpu) -> Result<(), CudaError>;
     let checks: [(&str, Check); 4] = [
         (
             "random layers are valid layers, packed as the host packs them",
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     ];
     let mut code = ExitCode::SUCCESS;
     for (words, check) in checks {
-        match std::panic::catch_unwind(|| check(&jit, &device)) {
+        match std::panic::catch_unwind(|| check(&jit, &gpu)) {
             Ok(Ok(())) => println!("ok: {words}"),
             Ok(Err(error)) => {
                 println!("FAILED: {words}: {error}");
@@ -111,9 +111,9 @@ fn layer_of(image: &[u8], (n, k): (usize, usize), size: GroupSize, group: GroupL
     QuantizedLinear::new((n, k), size, parts).expect("a layer that keeps the int8 guard")
 }
 
-fn layers(jit: &Jit, device: &Device) -> Result<(), CudaError> {
-    let operands = RandomOperands::new(jit, device);
-    let mut arena = Arena::new(device, 64 << 20)?;
+fn layers(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
+    let operands = RandomOperands::new(jit, gpu);
+    let mut arena = Arena::new(gpu, 64 << 20)?;
     for size in [
         GroupSize::Along(32),
         GroupSize::Along(64),
@@ -146,9 +146,9 @@ fn layers(jit: &Jit, device: &Device) -> Result<(), CudaError> {
     Ok(())
 }
 
-fn integers(jit: &Jit, device: &Device) -> Result<(), CudaError> {
-    let (operands, freivalds) = (RandomOperands::new(jit, device), Freivalds::new(jit, device)?);
-    let mut arena = Arena::new(device, 256 << 20)?;
+fn integers(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
+    let (operands, freivalds) = (RandomOperands::new(jit, gpu), Freivalds::new(jit, gpu)?);
+    let mut arena = Arena::new(gpu, 256 << 20)?;
     for (m, n, k) in [(1, 64, 128), (17, 333, 517), (300, 1_000, 2_048)] {
         arena.reset();
         let layers = operands.w4(&mut arena, (n, k), GroupLength::G128, 1, 3)?;
@@ -166,14 +166,14 @@ fn integers(jit: &Jit, device: &Device) -> Result<(), CudaError> {
             group: GroupLength::G128,
             output,
         };
-        let config = enumerate_all(&problem(Output::Sums), device.info())[0];
+        let config = enumerate_all(&problem(Output::Sums), gpu.info())[0];
         let sums = arena.take(4 * m * n)?;
-        Gemm::new(jit, device, problem(Output::Sums), config)?.launch(&layers[0], &tokens, &sums)?;
+        Gemm::new(jit, gpu, problem(Output::Sums), config)?.launch(&layers[0], &tokens, &sums)?;
         let d = Stored::dense(&sums, Element::I32, (m, n));
         assert_eq!(freivalds.wrong_sums(d, &expected)?, 0, "{m}x{n}x{k}");
         for output in [Output::F32, Output::F16, Output::Bf16] {
             let out = arena.take(output.size_bytes() * m * n)?;
-            Gemm::new(jit, device, problem(output), config)?.launch(&layers[0], &tokens, &out)?;
+            Gemm::new(jit, gpu, problem(output), config)?.launch(&layers[0], &tokens, &out)?;
             let wrong = |out: &Buffer| {
                 operands.wrong_outputs(freivalds.wrong(), (&sums, out, output), &tokens, &layers[0])
             };
@@ -199,10 +199,10 @@ struct Floats {
     card: [Buffer; 3],
 }
 
-fn floats(jit: &Jit, device: &Device, (m, n, k): (usize, usize, usize)) -> Result<Floats, CudaError> {
-    let operands = RandomOperands::new(jit, device);
+fn floats(jit: &Jit, gpu: &Gpu, (m, n, k): (usize, usize, usize)) -> Result<Floats, CudaError> {
+    let operands = RandomOperands::new(jit, gpu);
     let made = |len: usize, seed| -> Result<(Vec<f32>, Buffer), CudaError> {
-        let (buffer, mut values) = (device.filled(4 * len, 0)?, vec![0.0; len]);
+        let (buffer, mut values) = (gpu.filled(4 * len, 0)?, vec![0.0; len]);
         operands.floats(&buffer, Output::F32, seed)?;
         buffer.read(0, &mut values)?;
         Ok((values, buffer))
@@ -214,14 +214,14 @@ fn floats(jit: &Jit, device: &Device, (m, n, k): (usize, usize, usize)) -> Resul
     })
 }
 
-fn tiled(jit: &Jit, device: &Device) -> Result<(), CudaError> {
+fn tiled(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     let kernels: Vec<SgemmTiled> = SGEMM_TILES
         .map(|tile| SgemmTiled::new(jit, tile))
         .collect::<Result<_, _>>()?;
     for shape in [(1, 1, 1), (33, 70, 65), (64, 32, 96), (5, 131, 31)] {
-        let floats = floats(jit, device, shape)?;
+        let floats = floats(jit, gpu, shape)?;
         let (m, n, _) = shape;
-        let d = device.filled(4 * m * n, 0)?;
+        let d = gpu.filled(4 * m * n, 0)?;
         for (transposes, blend) in Transposes::ALL
             .into_iter()
             .flat_map(|t| [(1.0, 0.0), (1.0, 1.0), (0.5, -0.25)].map(|blend| (t, blend)))
@@ -245,9 +245,9 @@ fn tiled(jit: &Jit, device: &Device) -> Result<(), CudaError> {
     Ok(())
 }
 
-fn libraries(jit: &Jit, device: &Device) -> Result<(), CudaError> {
-    let (cublas, freivalds) = (Cublas::new(device)?, Freivalds::new(jit, device)?);
-    let operands = RandomOperands::new(jit, device);
+fn libraries(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
+    let (cublas, freivalds) = (Cublas::new(gpu)?, Freivalds::new(jit, gpu)?);
+    let operands = RandomOperands::new(jit, gpu);
     let kinds = [
         (CublasType::F32, Output::F32),
         (CublasType::F16, Output::F16),
@@ -256,7 +256,7 @@ fn libraries(jit: &Jit, device: &Device) -> Result<(), CudaError> {
     for (kind, output) in kinds {
         for (m, n, k) in [(64, 96, 128), (33, 70, 65), (257, 1_000, 3_000)] {
             let size = kind.size_bytes();
-            let [a, b, c, d] = [m * k, k * n, m * n, m * n].map(|len| device.filled(size * len, 0xff));
+            let [a, b, c, d] = [m * k, k * n, m * n, m * n].map(|len| gpu.filled(size * len, 0xff));
             let (a, b, c, d) = (a?, b?, c?, d?);
             for (buffer, seed) in [(&a, 1), (&b, 2), (&c, 3)] {
                 operands.floats(buffer, output, seed)?;

@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use dualgrain_cuda::{
-    Before, Buffer, CudaError, Device, Input, Jit, Quantize, QuantizedTokens, TokenCodes, rotation_copies,
+    Before, Buffer, CudaError, Gpu, Input, Jit, Quantize, QuantizedTokens, TokenCodes, rotation_copies,
     times_s,
 };
 use dualgrain_device::{Activation, ActivationScale, naive};
@@ -19,11 +19,11 @@ fn main() -> ExitCode {
         .skip_while(|argument| argument != "--cases")
         .skip(1);
     let count = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(300);
-    let ready = Device::open(0).and_then(|device| Ok((Jit::new(&device)?, device)));
+    let ready = Gpu::open(0).and_then(|gpu| Ok((Jit::new(&gpu)?, gpu)));
     let compared = match ready {
-        Ok((jit, device)) => compare_all(&jit, &device, count).and_then(|failed| {
+        Ok((jit, gpu)) => compare_all(&jit, &gpu, count).and_then(|failed| {
             match std::env::args().any(|argument| argument == "--times") {
-                true => print_times(&jit, &device).map(|()| failed),
+                true => print_times(&jit, &gpu).map(|()| failed),
                 false => Ok(failed),
             }
         }),
@@ -117,12 +117,12 @@ impl Case {
         TokenCodes { codes, sums, scales }
     }
 
-    fn upload(&self, device: &Device) -> Result<Buffer, CudaError> {
+    fn upload(&self, gpu: &Gpu) -> Result<Buffer, CudaError> {
         let bits = |f: fn(f32) -> u16| self.x.iter().map(|&x| f(x)).collect::<Vec<u16>>();
         match self.input {
-            Input::F32 => device.upload(&self.x),
-            Input::F16 => device.upload(&bits(|x| f16::from_f32(x).to_bits())),
-            Input::Bf16 => device.upload(&bits(|x| bf16::from_f32(x).to_bits())),
+            Input::F32 => gpu.upload(&self.x),
+            Input::F16 => gpu.upload(&bits(|x| f16::from_f32(x).to_bits())),
+            Input::Bf16 => gpu.upload(&bits(|x| bf16::from_f32(x).to_bits())),
         }
     }
 
@@ -148,14 +148,14 @@ fn rounded(input: Input, x: f32) -> f32 {
     }
 }
 
-fn compare_all(jit: &Jit, device: &Device, count: usize) -> Result<usize, CudaError> {
+fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<usize, CudaError> {
     let (mut r, mut failed) = (Random(11), 0);
     for _ in 0..count {
         let case = Case::new(&mut r);
-        let kernel = Quantize::new(jit, device, case.before, case.input)?;
-        let (x, weight) = (case.upload(device)?, device.upload(&case.weight)?);
+        let kernel = Quantize::new(jit, gpu, case.before, case.input)?;
+        let (x, weight) = (case.upload(gpu)?, gpu.upload(&case.weight)?);
         let norm = (case.before == Before::RmsNorm).then_some((&weight, case.eps));
-        let mut tokens = QuantizedTokens::empty(device, case.m, case.k)?;
+        let mut tokens = QuantizedTokens::empty(gpu, case.m, case.k)?;
         kernel.launch(&x, norm, case.scale, &mut tokens)?;
         let (got, expected) = (tokens.download()?, case.expected());
         let bits = |scales: &[f32]| scales.iter().map(|scale| scale.to_bits()).collect::<Vec<_>>();
@@ -173,7 +173,7 @@ fn compare_all(jit: &Jit, device: &Device, count: usize) -> Result<usize, CudaEr
 }
 
 /// Bytes in and out over the time, with rows that no launch finds in a cache.
-fn print_times(jit: &Jit, device: &Device) -> Result<(), CudaError> {
+fn print_times(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     for (before, k) in [
         (Before::Nothing, 8_192),
         (Before::RmsNorm, 4_096),
@@ -181,8 +181,8 @@ fn print_times(jit: &Jit, device: &Device) -> Result<(), CudaError> {
         (Before::SwiGlu, 11_008),
         (Before::SwiGlu, 28_672),
     ] {
-        let kernel = Quantize::new(jit, device, before, Input::Bf16)?;
-        let weight = device.upload(&vec![1.0f32; k])?;
+        let kernel = Quantize::new(jit, gpu, before, Input::Bf16)?;
+        let weight = gpu.upload(&vec![1.0f32; k])?;
         let norm = (before == Before::RmsNorm).then_some((&weight, 1e-5));
         for m in [1, 16, 4_096] {
             let len = m * before.input_columns(k);
@@ -190,12 +190,12 @@ fn print_times(jit: &Jit, device: &Device) -> Result<(), CudaError> {
             let pattern: Vec<u16> = (0..1 << 16)
                 .map(|_| bf16::from_f32(4.0 * r.float()).to_bits())
                 .collect();
-            let copies = rotation_copies(device, 2 * len).min(64);
-            let x = (0..copies).map(|_| device.upload_repeated(&pattern, len));
+            let copies = rotation_copies(gpu, 2 * len).min(64);
+            let x = (0..copies).map(|_| gpu.upload_repeated(&pattern, len));
             let x = x.collect::<Result<Vec<Buffer>, _>>()?;
-            let tokens = std::cell::RefCell::new(QuantizedTokens::empty(device, m, k)?);
+            let tokens = std::cell::RefCell::new(QuantizedTokens::empty(gpu, m, k)?);
             let scale = ActivationScale::PerToken;
-            let times = times_s(device, 3, copies, |i| {
+            let times = times_s(gpu, 3, copies, |i| {
                 kernel.launch(&x[i], norm, scale, &mut tokens.borrow_mut())
             })?;
             let bytes = (2 * len + m * k) as f64;

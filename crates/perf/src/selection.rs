@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use dualgrain_cuda::{
-    Analytic, Cost, DeviceInfo, GemmConfig, GemmProblem, GroupLength, Output, SelectionTable, enumerate,
+    Analytic, Cost, GemmConfig, GemmProblem, GpuInfo, GroupLength, Output, SelectionTable, enumerate,
     enumerate_all,
 };
 use dualgrain_format::GemmShape;
@@ -43,7 +43,7 @@ impl Learned<'_> {
 }
 
 impl Cost for Learned<'_> {
-    fn time_s(&self, problem: &GemmProblem, config: &GemmConfig, _: &DeviceInfo) -> f64 {
+    fn time_s(&self, problem: &GemmProblem, config: &GemmConfig, _: &GpuInfo) -> f64 {
         let cost = self
             .prediction(problem, config)
             .and_then(|prediction| prediction.cost(self.by));
@@ -62,8 +62,8 @@ pub fn output_name(output: Output) -> &'static str {
 }
 
 /// The card a machine is.
-pub fn device(machine: &Machine) -> DeviceInfo {
-    DeviceInfo {
+pub fn device(machine: &Machine) -> GpuInfo {
+    GpuInfo {
         index: 0,
         name: machine.name.clone(),
         capability: ((machine.capability / 10) as i32, (machine.capability % 10) as i32),
@@ -78,7 +78,7 @@ pub fn device(machine: &Machine) -> DeviceInfo {
 }
 
 /// The problem and configuration of a row; `None` where the kernels have no such.
-fn of_row(row: &Row, device: &DeviceInfo) -> Option<(GemmProblem, GemmConfig)> {
+fn of_row(row: &Row, device: &GpuInfo) -> Option<(GemmProblem, GemmConfig)> {
     let problem = GemmProblem {
         shape: GemmShape {
             m: row.m,
@@ -273,7 +273,7 @@ fn measured(model: &Model, group_size: usize, output: &str) -> bool {
 
 /// Among what is worth a thought, so that a wild prediction cannot put a tile of 256 tokens on one; what the model was not
 /// fitted on comes last.
-fn best(model: &Model, by: By, problem: &GemmProblem, device: &DeviceInfo) -> String {
+fn best(model: &Model, by: By, problem: &GemmProblem, device: &GpuInfo) -> String {
     let learned = Learned { model, by };
     let costs = enumerate(problem, device).into_iter().filter_map(|config| {
         let prediction = learned.prediction(problem, &config)?;

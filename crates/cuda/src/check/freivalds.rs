@@ -16,7 +16,7 @@ use super::launch::{pointer, run};
 use super::wrong_count::Wrong;
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Device, Kernel};
+use crate::driver::{Buffer, Gpu, Kernel};
 use crate::error::CudaError;
 use crate::rivals::CublasType;
 
@@ -153,7 +153,7 @@ pub struct Blend {
 /// The check on a card.
 pub struct Freivalds<'a> {
     jit: &'a Jit,
-    device: &'a Device,
+    gpu: &'a Gpu,
     wrong: Wrong,
 }
 
@@ -162,9 +162,9 @@ impl<'a> Freivalds<'a> {
     ///
     /// # Errors
     /// No memory.
-    pub fn new(jit: &'a Jit, device: &'a Device) -> Result<Self, CudaError> {
-        let wrong = Wrong::new(device)?;
-        Ok(Self { jit, device, wrong })
+    pub fn new(jit: &'a Jit, gpu: &'a Gpu) -> Result<Self, CudaError> {
+        let wrong = Wrong::new(gpu)?;
+        Ok(Self { jit, gpu, wrong })
     }
 
     /// The counter.
@@ -191,7 +191,7 @@ impl<'a> Freivalds<'a> {
         } else {
             b.size
         };
-        let vector = self.device.filled(n * b.element.sum_bytes(), 0)?;
+        let vector = self.gpu.filled(n * b.element.sum_bytes(), 0)?;
         let kernel = self.kernel("random_vector", b.element)?;
         let (mut v, mut count, mut from) = (vector.address(), n as i32, seed);
         let arguments = &mut [pointer(&mut v), pointer(&mut count), pointer(&mut from)];
@@ -224,7 +224,7 @@ impl<'a> Freivalds<'a> {
             let what = "vector of the check";
             return Err(CudaError::Length { what, expected, got });
         }
-        let out = self.device.filled(outputs * x.element.sum_bytes(), 0)?;
+        let out = self.gpu.filled(outputs * x.element.sum_bytes(), 0)?;
         let (mut from, mut stride) = (x.buffer.address(), x.row_elements as i64);
         let (mut row_count, mut column_count) = (rows as i32, columns as i32);
         let (mut v, mut to) = (vector.address(), out.address());
@@ -289,7 +289,7 @@ impl<'a> Freivalds<'a> {
         before: Option<&Buffer>,
     ) -> Result<u32, CudaError> {
         let (rows, columns) = d.size;
-        let squares = self.device.filled(8 * rows, 0)?;
+        let squares = self.gpu.filled(8 * rows, 0)?;
         let got = self.times(d, "D", true, &expected.vector, Some(&squares))?;
         let unit = match kind {
             CublasType::F32 => 2f64.powi(-24),

@@ -7,7 +7,7 @@ use super::launch::{THREADS, pointer, run};
 use super::wrong_count::Wrong;
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Arena, Buffer, Device};
+use crate::driver::{Arena, Buffer, Gpu};
 use crate::error::CudaError;
 use crate::gemm::{BLOCK_K, BLOCK_N, GroupLength, Output, PackedLinear, QuantizedTokens, image_bytes};
 
@@ -48,13 +48,13 @@ pub fn operand_sources() -> Vec<Source> {
 /// Makes operands.
 pub struct RandomOperands<'a> {
     jit: &'a Jit,
-    device: &'a Device,
+    gpu: &'a Gpu,
 }
 
 impl<'a> RandomOperands<'a> {
     /// For a card.
-    pub fn new(jit: &'a Jit, device: &'a Device) -> Self {
-        Self { jit, device }
+    pub fn new(jit: &'a Jit, gpu: &'a Gpu) -> Self {
+        Self { jit, gpu }
     }
 
     fn run(&self, source: &Source, grid: usize, arguments: &mut [*mut c_void]) -> Result<(), CudaError> {
@@ -130,7 +130,7 @@ impl<'a> RandomOperands<'a> {
     /// # Errors
     /// Sizes the kernels cannot count, or no memory.
     pub fn tokens(&self, (m, k): (usize, usize), seed: u64) -> Result<QuantizedTokens, CudaError> {
-        let tokens = QuantizedTokens::empty(self.device, m, k)?;
+        let tokens = QuantizedTokens::empty(self.gpu, m, k)?;
         let (mut codes, mut sums, mut scales) = tokens.addresses();
         let (mut columns, mut row_bytes) = (k as i32, tokens.row_bytes() as i32);
         let mut seed = seed;

@@ -1,6 +1,6 @@
 //! How many places a check found wrong.
 
-use crate::driver::{Buffer, Device};
+use crate::driver::{Buffer, Gpu};
 use crate::error::CudaError;
 
 /// A counter on the card.
@@ -11,8 +11,8 @@ impl Wrong {
     ///
     /// # Errors
     /// No memory.
-    pub fn new(device: &Device) -> Result<Self, CudaError> {
-        device.filled(4, 0).map(Self)
+    pub fn new(gpu: &Gpu) -> Result<Self, CudaError> {
+        gpu.filled(4, 0).map(Self)
     }
 
     /// Its address, after it was set to 0.

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::cache::{Cache, Key};
 use super::nvrtc::Nvrtc;
 use super::source::Source;
-use crate::driver::{Device, Kernel, driver, version_words};
+use crate::driver::{Gpu, Kernel, driver, version_words};
 use crate::error::CudaError;
 
 /// Compiles kernels for one card and keeps them loaded.
 pub struct Jit {
-    device: Device,
+    gpu: Gpu,
     cache: Cache,
     modules: Mutex<HashMap<Key, Arc<Kernel>>>,
 }
@@ -21,20 +21,20 @@ impl Jit {
     ///
     /// # Errors
     /// No compiler, one that does not know the card, or a driver too old for the compiler's code.
-    pub fn new(device: &Device) -> Result<Self, CudaError> {
-        Self::with_cache(device, Cache::of_user())
+    pub fn new(gpu: &Gpu) -> Result<Self, CudaError> {
+        Self::with_cache(gpu, Cache::of_user())
     }
 
     /// For a card, with a cache of the caller's.
     ///
     /// # Errors
     /// As [`Jit::new`].
-    pub fn with_cache(device: &Device, cache: Cache) -> Result<Self, CudaError> {
+    pub fn with_cache(gpu: &Gpu, cache: Cache) -> Result<Self, CudaError> {
         let nvrtc = Nvrtc::open()?;
-        check_compiler(nvrtc, device)?;
+        check_compiler(nvrtc, gpu)?;
         check_driver(nvrtc.version(), driver()?.version()?)?;
         Ok(Self {
-            device: device.clone(),
+            gpu: gpu.clone(),
             cache,
             modules: Mutex::default(),
         })
@@ -45,7 +45,7 @@ impl Jit {
     /// # Errors
     /// It does not compile or load.
     pub fn kernel(&self, source: &Source) -> Result<Arc<Kernel>, CudaError> {
-        let arch = self.device.info().arch();
+        let arch = self.gpu.info().arch();
         let key = source.key(&arch, Nvrtc::open()?.version());
         if let Some(kernel) = self.modules().get(&key) {
             return Ok(Arc::clone(kernel));
@@ -53,7 +53,7 @@ impl Jit {
         // Not under the lock: other threads may want other kernels. Two that want the same one both compile it.
         let stored = self.cache.load(key);
         // What the driver refuses is as good as damaged.
-        let loaded = stored.and_then(|cubin| Kernel::load(&self.device, source.name, &cubin).ok());
+        let loaded = stored.and_then(|cubin| Kernel::load(&self.gpu, source.name, &cubin).ok());
         let kernel = match loaded {
             Some(kernel) => kernel,
             None => self.compile(source, &arch, key)?,
@@ -69,21 +69,21 @@ impl Jit {
 
     fn compile(&self, source: &Source, arch: &str, key: Key) -> Result<Kernel, CudaError> {
         let cubin = source.compile(arch)?;
-        let kernel = Kernel::load(&self.device, source.name, &cubin)?;
+        let kernel = Kernel::load(&self.gpu, source.name, &cubin)?;
         // A folder that can not be written costs the next start some time and nothing else; `doctor` names the folder.
         let _ = self.cache.store(key, &cubin);
         Ok(kernel)
     }
 }
 
-fn check_compiler(nvrtc: &Nvrtc, device: &Device) -> Result<(), CudaError> {
-    let info = device.info();
+fn check_compiler(nvrtc: &Nvrtc, gpu: &Gpu) -> Result<(), CudaError> {
+    let info = gpu.info();
     let (major, minor) = info.capability;
     if nvrtc.archs().contains(&(10 * major + minor)) {
         return Ok(());
     }
     let version = nvrtc.version();
-    Err(CudaError::UnsupportedDevice {
+    Err(CudaError::UnsupportedGpu {
         name: info.name.clone(),
         capability: format!("{major}.{minor}"),
         needed: format!(

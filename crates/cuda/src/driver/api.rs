@@ -145,7 +145,7 @@ fn open() -> Result<Driver, CudaError> {
     let driver = Driver::from_library(library)?;
     // SAFETY: the first call, as the driver wants it; 0 is the only flag there is.
     match unsafe { (driver.init)(0) } {
-        NO_DEVICE => Err(CudaError::NoDevice),
+        NO_DEVICE => Err(CudaError::NoGpu),
         code => driver.check("cuInit", code).map(|()| driver),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::buffer::Buffer;
-use super::gpu::Device;
+use super::gpu::Gpu;
 use crate::error::CudaError;
 
 /// Parts of an arena begin at multiples of this; the libraries are fastest so.
@@ -20,8 +20,8 @@ impl Arena {
     ///
     /// # Errors
     /// Not enough memory.
-    pub fn new(device: &Device, size_bytes: usize) -> Result<Self, CudaError> {
-        let all = Arc::new(device.uninitialized(size_bytes)?);
+    pub fn new(gpu: &Gpu, size_bytes: usize) -> Result<Self, CudaError> {
+        let all = Arc::new(gpu.uninitialized(size_bytes)?);
         Ok(Self { all, used: 0 })
     }
 

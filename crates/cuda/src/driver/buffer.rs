@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytemuck::Pod;
 
 use super::api::Address;
-use super::gpu::Device;
+use super::gpu::Gpu;
 use crate::error::CudaError;
 
-impl Device {
+impl Gpu {
     /// Memory of the card, filled with `byte`.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Device {
         let code = unsafe { (driver.memory_alloc)(&raw mut address, len_bytes.max(1)) };
         driver.check("cuMemAlloc", code)?;
         Ok(Buffer {
-            device: self.clone(),
+            gpu: self.clone(),
             address,
             len_bytes,
             whole: None,
@@ -63,7 +63,7 @@ impl Device {
 
 /// Memory of a card, freed when dropped.
 pub struct Buffer {
-    device: Device,
+    gpu: Gpu,
     address: Address,
     len_bytes: usize,
     /// The memory it is a part of, which frees it.
@@ -83,7 +83,7 @@ impl Buffer {
     pub fn part(self: &Arc<Self>, offset_bytes: usize, len_bytes: usize) -> Result<Self, CudaError> {
         self.check_range("part of a buffer", offset_bytes, len_bytes)?;
         Ok(Self {
-            device: self.device.clone(),
+            gpu: self.gpu.clone(),
             address: self.address + offset_bytes as u64,
             len_bytes,
             whole: Some(Arc::clone(self)),
@@ -100,9 +100,9 @@ impl Buffer {
     /// # Errors
     /// A call that failed.
     pub fn fill(&self, byte: u8) -> Result<(), CudaError> {
-        let driver = self.device.current()?;
+        let driver = self.gpu.current()?;
         // SAFETY: the buffer is `len_bytes` long and alive; later work on the stream waits for it.
-        let code = unsafe { (driver.fill)(self.address, byte, self.len_bytes, self.device.stream()) };
+        let code = unsafe { (driver.fill)(self.address, byte, self.len_bytes, self.gpu.stream()) };
         driver.check("cuMemsetD8Async", code)
     }
 
@@ -113,18 +113,18 @@ impl Buffer {
     pub fn write<T: Pod>(&self, offset_bytes: usize, values: &[T]) -> Result<(), CudaError> {
         let len = size_of_val(values);
         self.check_range("write", offset_bytes, len)?;
-        let driver = self.device.current()?;
+        let driver = self.gpu.current()?;
         // SAFETY: in range (checked); the values outlive the copy because of the wait below.
         let code = unsafe {
             (driver.copy_in)(
                 self.address + offset_bytes as u64,
                 values.as_ptr().cast(),
                 len,
-                self.device.stream(),
+                self.gpu.stream(),
             )
         };
         driver.check("cuMemcpyHtoDAsync", code)?;
-        self.device.synchronize()
+        self.gpu.synchronize()
     }
 
     /// Copies values from `offset_bytes` to the host, after everything on the stream.
@@ -134,18 +134,18 @@ impl Buffer {
     pub fn read<T: Pod>(&self, offset_bytes: usize, values: &mut [T]) -> Result<(), CudaError> {
         let len = size_of_val(values);
         self.check_range("read", offset_bytes, len)?;
-        let driver = self.device.current()?;
+        let driver = self.gpu.current()?;
         // SAFETY: in range (checked); the values outlive the copy because of the wait below.
         let code = unsafe {
             (driver.copy_out)(
                 values.as_mut_ptr().cast(),
                 self.address + offset_bytes as u64,
                 len,
-                self.device.stream(),
+                self.gpu.stream(),
             )
         };
         driver.check("cuMemcpyDtoHAsync", code)?;
-        self.device.synchronize()
+        self.gpu.synchronize()
     }
 
     /// Puts a copy of another buffer, no longer than this one, on the stream.
@@ -154,8 +154,8 @@ impl Buffer {
     /// A longer buffer, or a call that failed.
     pub fn copy_from(&self, other: &Self) -> Result<(), CudaError> {
         self.check_range("copy", 0, other.len_bytes)?;
-        let driver = self.device.current()?;
-        let stream = self.device.stream();
+        let driver = self.gpu.current()?;
+        let stream = self.gpu.stream();
         // SAFETY: both are alive and long enough (checked).
         let code = unsafe { (driver.copy_within)(self.address, other.address, other.len_bytes, stream) };
         driver.check("cuMemcpyDtoDAsync", code)
@@ -178,7 +178,7 @@ impl Drop for Buffer {
         if self.whole.is_some() {
             return;
         }
-        if let Ok(driver) = self.device.current() {
+        if let Ok(driver) = self.gpu.current() {
             // SAFETY: allocated once, freed once; the driver waits for work that uses it.
             unsafe { (driver.memory_free)(self.address) };
         }

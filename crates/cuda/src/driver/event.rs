@@ -1,38 +1,38 @@
 //! Points in a stream's time.
 
 use super::api::{self, Handle};
-use super::gpu::Device;
+use super::gpu::Gpu;
 use crate::error::CudaError;
 
 /// A point in the stream's time.
 pub(crate) struct Event {
-    device: Device,
+    gpu: Gpu,
     handle: Handle,
 }
 
 impl Event {
-    pub fn new(device: &Device) -> Result<Self, CudaError> {
-        let driver = device.current()?;
+    pub fn new(gpu: &Gpu) -> Result<Self, CudaError> {
+        let driver = gpu.current()?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes one handle.
         let code = unsafe { (driver.event_create)(&raw mut handle, 0) };
         driver.check("cuEventCreate", code)?;
         Ok(Self {
-            device: device.clone(),
+            gpu: gpu.clone(),
             handle,
         })
     }
 
     pub fn record(&self) -> Result<(), CudaError> {
-        let driver = self.device.current()?;
+        let driver = self.gpu.current()?;
         // SAFETY: both handles are alive.
-        let code = unsafe { (driver.event_record)(self.handle, self.device.stream()) };
+        let code = unsafe { (driver.event_record)(self.handle, self.gpu.stream()) };
         driver.check("cuEventRecord", code)
     }
 
     /// Whether everything before it has run.
     pub fn has_passed(&self) -> Result<bool, CudaError> {
-        let driver = self.device.current()?;
+        let driver = self.gpu.current()?;
         // SAFETY: a recorded event.
         match unsafe { (driver.event_query)(self.handle) } {
             api::NOT_READY => Ok(false),
@@ -42,7 +42,7 @@ impl Event {
 
     /// Waits for this event and tells the time since an earlier one.
     pub fn since_s(&self, earlier: &Self) -> Result<f64, CudaError> {
-        let driver = self.device.current()?;
+        let driver = self.gpu.current()?;
         // SAFETY: a recorded event.
         let code = unsafe { (driver.event_synchronize)(self.handle) };
         driver.check("cuEventSynchronize", code)?;
@@ -56,7 +56,7 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        if let Ok(driver) = self.device.current() {
+        if let Ok(driver) = self.gpu.current() {
             // SAFETY: made once, destroyed once.
             unsafe { (driver.event_destroy)(self.handle) };
         }

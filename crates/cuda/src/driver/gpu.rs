@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use super::api::{self, Driver, Handle, driver};
-use super::gpu_info::{DeviceInfo, device_handle, devices};
+use super::gpu_info::{GpuInfo, device_handle, gpus};
 use crate::error::CudaError;
 
 /// A card in use: its context and one stream. Clones share both.
 #[derive(Clone)]
-pub struct Device(Arc<Inner>);
+pub struct Gpu(Arc<Inner>);
 
 struct Inner {
     driver: &'static Driver,
-    info: DeviceInfo,
+    info: GpuInfo,
     handle: i32,
     context: Handle,
     stream: Handle,
@@ -24,18 +24,18 @@ unsafe impl Send for Inner {}
 // SAFETY: as above.
 unsafe impl Sync for Inner {}
 
-impl Device {
+impl Gpu {
     /// Opens card `index`.
     ///
     /// # Errors
     /// No driver, no such card, an unsupported one, or a call that failed.
     pub fn open(index: usize) -> Result<Self, CudaError> {
-        let (driver, all) = (driver()?, devices()?);
+        let (driver, all) = (driver()?, gpus()?);
         let count = all.len();
         let info = all
             .into_iter()
             .nth(index)
-            .ok_or(CudaError::DeviceIndex { asked: index, count })?;
+            .ok_or(CudaError::GpuIndex { asked: index, count })?;
         info.check_supported()?;
         let handle = device_handle(driver, index)?;
         let mut context = std::ptr::null_mut();
@@ -57,7 +57,7 @@ impl Device {
     }
 
     /// What the card says of itself.
-    pub fn info(&self) -> &DeviceInfo {
+    pub fn info(&self) -> &GpuInfo {
         &self.0.info
     }
 
@@ -107,7 +107,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.current().is_ok() && !self.stream.is_null() {
-            // SAFETY: buffers, graphs and modules keep a clone of the device, so nothing of it is left.
+            // SAFETY: buffers, graphs and modules keep a clone of it, so nothing of it is left.
             unsafe { (self.driver.stream_destroy)(self.stream) };
         }
         // SAFETY: retained once in `open`.

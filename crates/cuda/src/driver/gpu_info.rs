@@ -10,7 +10,7 @@ const LEAST_CAPABILITY: (i32, i32) = (8, 0);
 
 /// What a card says of itself.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DeviceInfo {
+pub struct GpuInfo {
     /// Index among the cards the driver shows.
     pub index: usize,
     /// Product name.
@@ -31,7 +31,7 @@ pub struct DeviceInfo {
     pub memory_bytes_per_s: f64,
 }
 
-impl DeviceInfo {
+impl GpuInfo {
     /// What the compiler calls the card's architecture; 9.0 has instructions of its own behind the letter.
     pub fn arch(&self) -> String {
         let (major, minor) = self.capability;
@@ -42,12 +42,12 @@ impl DeviceInfo {
     /// Whether the kernels run on it.
     ///
     /// # Errors
-    /// [`CudaError::UnsupportedDevice`].
+    /// [`CudaError::UnsupportedGpu`].
     pub fn check_supported(&self) -> Result<(), CudaError> {
         if self.capability >= LEAST_CAPABILITY {
             return Ok(());
         }
-        Err(CudaError::UnsupportedDevice {
+        Err(CudaError::UnsupportedGpu {
             name: self.name.clone(),
             capability: format!("{}.{}", self.capability.0, self.capability.1),
             needed: "the kernels need 8.0 (Ampere) or later".to_owned(),
@@ -59,19 +59,19 @@ impl DeviceInfo {
 ///
 /// # Errors
 /// No driver, no card, or a call that failed.
-pub fn devices() -> Result<Vec<DeviceInfo>, CudaError> {
+pub fn gpus() -> Result<Vec<GpuInfo>, CudaError> {
     let driver = driver()?;
     let mut count = 0;
     // SAFETY: writes one integer.
     let code = unsafe { (driver.device_count)(&raw mut count) };
     if code == api::NO_DEVICE || (code == 0 && count == 0) {
-        return Err(CudaError::NoDevice);
+        return Err(CudaError::NoGpu);
     }
     driver.check("cuDeviceGetCount", code)?;
     (0..count as usize).map(|index| info(driver, index)).collect()
 }
 
-fn info(driver: &Driver, index: usize) -> Result<DeviceInfo, CudaError> {
+fn info(driver: &Driver, index: usize) -> Result<GpuInfo, CudaError> {
     let handle = device_handle(driver, index)?;
     let attribute = |which| -> Result<i32, CudaError> {
         let mut value = 0;
@@ -84,7 +84,7 @@ fn info(driver: &Driver, index: usize) -> Result<DeviceInfo, CudaError> {
     // SAFETY: writes one size.
     let code = unsafe { (driver.device_memory)(&raw mut memory_bytes, handle) };
     driver.check("cuDeviceTotalMem", code)?;
-    Ok(DeviceInfo {
+    Ok(GpuInfo {
         index,
         name: name(driver, handle)?,
         capability: (
@@ -160,7 +160,7 @@ pub(crate) fn device_handle(driver: &Driver, index: usize) -> Result<i32, CudaEr
 }
 
 #[cfg(test)]
-impl DeviceInfo {
+impl GpuInfo {
     /// What the driver says of an H200.
     pub(crate) fn h200() -> Self {
         Self {
@@ -181,8 +181,8 @@ impl DeviceInfo {
 mod tests {
     use super::*;
 
-    fn card(capability: (i32, i32)) -> DeviceInfo {
-        DeviceInfo {
+    fn card(capability: (i32, i32)) -> GpuInfo {
+        GpuInfo {
             index: 0,
             name: "card".to_owned(),
             capability,
@@ -221,9 +221,9 @@ mod tests {
     #[test]
     fn machine_without_a_driver_gets_words_and_no_panic() {
         // On a machine with a card this holds for the second branch.
-        match devices() {
+        match gpus() {
             Err(error) => assert!(!error.to_string().is_empty()),
-            Ok(devices) => assert!(!devices.is_empty()),
+            Ok(gpus) => assert!(!gpus.is_empty()),
         }
     }
 }

@@ -4,12 +4,12 @@ use std::marker::PhantomData;
 
 use super::api::{self, Handle};
 use super::event::Event;
-use super::gpu::Device;
+use super::gpu::Gpu;
 use crate::error::CudaError;
 
 /// Launches that replay together; it borrows what they use.
 pub struct Graph<'a> {
-    device: Device,
+    gpu: Gpu,
     executable: Handle,
     used: PhantomData<&'a ()>,
 }
@@ -20,17 +20,17 @@ impl<'a> Graph<'a> {
     /// # Errors
     /// An error of `launches` (uploads and waits are refused while recording), or a call that failed.
     pub fn record(
-        device: &Device,
+        gpu: &Gpu,
         launches: impl FnOnce() -> Result<(), CudaError> + 'a,
     ) -> Result<Self, CudaError> {
-        let driver = device.current()?;
+        let driver = gpu.current()?;
         // SAFETY: a live stream that this thread alone records.
-        let code = unsafe { (driver.capture_begin)(device.stream(), api::CAPTURE_THREAD_LOCAL) };
+        let code = unsafe { (driver.capture_begin)(gpu.stream(), api::CAPTURE_THREAD_LOCAL) };
         driver.check("cuStreamBeginCapture", code)?;
         let launched = launches();
         let mut graph = std::ptr::null_mut();
         // SAFETY: ends the recording begun above, also after an error, and writes one handle.
-        let code = unsafe { (driver.capture_end)(device.stream(), &raw mut graph) };
+        let code = unsafe { (driver.capture_end)(gpu.stream(), &raw mut graph) };
         launched?;
         driver.check("cuStreamEndCapture", code)?;
         let mut executable = std::ptr::null_mut();
@@ -40,7 +40,7 @@ impl<'a> Graph<'a> {
         unsafe { (driver.graph_destroy)(graph) };
         driver.check("cuGraphInstantiate", code)?;
         Ok(Self {
-            device: device.clone(),
+            gpu: gpu.clone(),
             executable,
             used: PhantomData,
         })
@@ -51,9 +51,9 @@ impl<'a> Graph<'a> {
     /// # Errors
     /// A call that failed.
     pub fn launch(&self) -> Result<(), CudaError> {
-        let driver = self.device.current()?;
+        let driver = self.gpu.current()?;
         // SAFETY: both handles are alive.
-        let code = unsafe { (driver.graph_launch)(self.executable, self.device.stream()) };
+        let code = unsafe { (driver.graph_launch)(self.executable, self.gpu.stream()) };
         driver.check("cuGraphLaunch", code)
     }
 
@@ -62,7 +62,7 @@ impl<'a> Graph<'a> {
     /// # Errors
     /// A call that failed.
     pub fn time_s(&self, count: usize) -> Result<f64, CudaError> {
-        let (start, end) = (Event::new(&self.device)?, Event::new(&self.device)?);
+        let (start, end) = (Event::new(&self.gpu)?, Event::new(&self.gpu)?);
         start.record()?;
         for _ in 0..count {
             self.launch()?;
@@ -74,7 +74,7 @@ impl<'a> Graph<'a> {
 
 impl Drop for Graph<'_> {
     fn drop(&mut self) {
-        if let Ok(driver) = self.device.current() {
+        if let Ok(driver) = self.gpu.current() {
             // SAFETY: made once, destroyed once.
             unsafe { (driver.graph_exec_destroy)(self.executable) };
         }

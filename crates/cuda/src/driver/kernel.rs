@@ -4,30 +4,30 @@ use std::ffi::CString;
 
 use super::api::{self, Handle};
 use super::cubin;
-use super::gpu::Device;
+use super::gpu::Gpu;
 use crate::error::CudaError;
 
 /// A kernel on the card.
 pub struct Kernel {
-    device: Device,
+    gpu: Gpu,
     module: Handle,
     function: Handle,
     num_registers: i32,
     local_bytes: i32,
 }
 
-// SAFETY: as for the device: handles that are never changed after `load`.
+// SAFETY: as for the card: handles that are never changed after `load`.
 unsafe impl Send for Kernel {}
 // SAFETY: as above.
 unsafe impl Sync for Kernel {}
 
 impl Kernel {
-    pub(crate) fn load(device: &Device, name: &str, cubin: &[u8]) -> Result<Self, CudaError> {
+    pub(crate) fn load(gpu: &Gpu, name: &str, cubin: &[u8]) -> Result<Self, CudaError> {
         // The driver reads as far as the file's own tables say; a file that is cut short must not get there.
         cubin::kernels(cubin)?;
-        let driver = device.current()?;
+        let driver = gpu.current()?;
         let mut kernel = Self {
-            device: device.clone(),
+            gpu: gpu.clone(),
             module: std::ptr::null_mut(),
             function: std::ptr::null_mut(),
             num_registers: 0,
@@ -47,7 +47,7 @@ impl Kernel {
     }
 
     fn attribute(&self, which: i32) -> Result<i32, CudaError> {
-        let driver = self.device.current()?;
+        let driver = self.gpu.current()?;
         let mut value = 0;
         // SAFETY: a live function; writes one integer.
         let code = unsafe { (driver.function_attribute)(&raw mut value, which, self.function) };
@@ -60,7 +60,7 @@ impl Kernel {
     /// # Errors
     /// More than the card has.
     pub fn allow_shared(&self, size_bytes: usize) -> Result<(), CudaError> {
-        let driver = self.device.current()?;
+        let driver = self.gpu.current()?;
         // SAFETY: a live function; values out of range give an error code.
         let code = unsafe {
             (driver.set_function_attribute)(
@@ -77,7 +77,7 @@ impl Kernel {
     /// # Errors
     /// A call that failed.
     pub fn blocks_per_sm(&self, threads: usize, shared_bytes: usize) -> Result<usize, CudaError> {
-        let driver = self.device.current()?;
+        let driver = self.gpu.current()?;
         let (mut blocks, threads) = (0, i32::try_from(threads).unwrap_or(i32::MAX));
         // SAFETY: a live function; writes one integer.
         let code =
@@ -100,14 +100,14 @@ impl Kernel {
         self.function
     }
 
-    pub(crate) fn device(&self) -> &Device {
-        &self.device
+    pub(crate) fn gpu(&self) -> &Gpu {
+        &self.gpu
     }
 }
 
 impl Drop for Kernel {
     fn drop(&mut self) {
-        if let (Ok(driver), false) = (self.device.current(), self.module.is_null()) {
+        if let (Ok(driver), false) = (self.gpu.current(), self.module.is_null()) {
             // SAFETY: loaded once, unloaded once.
             unsafe { (driver.module_unload)(self.module) };
         }

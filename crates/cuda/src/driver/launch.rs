@@ -34,8 +34,8 @@ pub(crate) unsafe fn launch(
     launch: &Launch,
     arguments: &mut [*mut c_void],
 ) -> Result<(), CudaError> {
-    let device = kernel.device();
-    let driver = device.current()?;
+    let gpu = kernel.gpu();
+    let driver = gpu.current()?;
     let mut attributes = Vec::with_capacity(2);
     if launch.cluster > 1 {
         attributes.push(attribute(api::LAUNCH_CLUSTER, &[launch.cluster, 1, 1]));
@@ -47,7 +47,7 @@ pub(crate) unsafe fn launch(
         grid: launch.grid,
         block: [launch.threads, 1, 1],
         shared_bytes: launch.shared_bytes as u32,
-        stream: device.stream(),
+        stream: gpu.stream(),
         attributes: attributes.as_ptr(),
         num_attributes: attributes.len() as u32,
     };

@@ -11,7 +11,7 @@ use super::operands::{PackedLinear, QuantizedTokens, count};
 use super::problem::GemmProblem;
 use super::selection::{Cost, choose};
 use crate::compiler::Jit;
-use crate::driver::{Buffer, Device, Kernel, byte_matrix_map, launch};
+use crate::driver::{Buffer, Gpu, Kernel, byte_matrix_map, launch};
 use crate::error::CudaError;
 
 /// Arguments of every product, as `GemmArgs` in cu/w4a8.cuh.
@@ -52,35 +52,25 @@ impl Gemm {
     ///
     /// # Errors
     /// No kernel for the product on this card, or it does not compile or fit.
-    pub fn chosen(
-        jit: &Jit,
-        device: &Device,
-        problem: GemmProblem,
-        cost: &impl Cost,
-    ) -> Result<Self, CudaError> {
-        let (major, minor) = device.info().capability;
-        let config = choose(&problem, device.info(), cost).ok_or_else(|| CudaError::NoKernel {
+    pub fn chosen(jit: &Jit, gpu: &Gpu, problem: GemmProblem, cost: &impl Cost) -> Result<Self, CudaError> {
+        let (major, minor) = gpu.info().capability;
+        let config = choose(&problem, gpu.info(), cost).ok_or_else(|| CudaError::NoKernel {
             what: format!("{} {:?}", problem.shape, problem.group),
             capability: format!("{major}.{minor}"),
         })?;
-        Self::new(jit, device, problem, config)
+        Self::new(jit, gpu, problem, config)
     }
 
     /// With a configuration of the caller's.
     ///
     /// # Errors
     /// It does not compile, or does not fit the card.
-    pub fn new(
-        jit: &Jit,
-        device: &Device,
-        problem: GemmProblem,
-        config: GemmConfig,
-    ) -> Result<Self, CudaError> {
+    pub fn new(jit: &Jit, gpu: &Gpu, problem: GemmProblem, config: GemmConfig) -> Result<Self, CudaError> {
         let GemmShape { m, n, k } = problem.shape;
         for (what, size) in [("M", m), ("N", n), ("K", k)] {
             count(what, size)?;
         }
-        let geometry = config.geometry(&problem, device.info());
+        let geometry = config.geometry(&problem, gpu.info());
         let kernel = jit.kernel(&config.variant.source(problem.group, problem.output))?;
         kernel.allow_shared(geometry.launch.shared_bytes)?;
         Ok(Self {
@@ -88,7 +78,7 @@ impl Gemm {
             config,
             geometry,
             kernel,
-            workspace: device.filled(geometry.workspace_bytes, 0)?,
+            workspace: gpu.filled(geometry.workspace_bytes, 0)?,
         })
     }
 

@@ -5,7 +5,7 @@ mod read_memory;
 mod steady;
 mod timing;
 
-pub use nvml::{Card, Nvml, Utilization, throttle_words};
+pub use nvml::{Nvml, NvmlDevice, Utilization, throttle_words};
 pub use read_memory::{read_bytes_per_s, read_memory_source};
 pub use steady::Steady;
 pub use timing::{rotation_copies, time_once_s, times_s};

@@ -6,7 +6,7 @@
 use std::ffi::{CStr, CString, c_char};
 use std::sync::Arc;
 
-use crate::driver::{DeviceInfo, Handle, Library, Places, functions, pci_bus_id, uuid};
+use crate::driver::{GpuInfo, Handle, Library, Places, functions, pci_bus_id, uuid};
 use crate::error::CudaError;
 
 /// `nvmlClockType_t`, `nvmlTemperatureSensors_t`.
@@ -155,8 +155,8 @@ impl Nvml {
     ///
     /// # Errors
     /// The library knows no such card, or a call that failed.
-    pub fn card(&self, device: &DeviceInfo) -> Result<Card, CudaError> {
-        let by_bus = pci_bus_id(device.index).and_then(|id| {
+    pub fn device(&self, gpu: &GpuInfo) -> Result<NvmlDevice, CudaError> {
+        let by_bus = pci_bus_id(gpu.index).and_then(|id| {
             self.find(
                 "nvmlDeviceGetHandleByPciBusId",
                 self.0.functions.by_pci_bus_id,
@@ -166,7 +166,7 @@ impl Nvml {
         by_bus.or_else(|error| {
             // The first answer is the one to tell of.
             let by_uuid = self.0.functions.by_uuid;
-            let id = uuid(device.index).map_err(|_| error.clone())?;
+            let id = uuid(gpu.index).map_err(|_| error.clone())?;
             self.find("nvmlDeviceGetHandleByUUID", by_uuid, &id)
                 .map_err(|_| error)
         })
@@ -177,12 +177,12 @@ impl Nvml {
         call: &'static str,
         by: unsafe extern "C" fn(*const c_char, *mut Handle) -> i32,
         id: &CString,
-    ) -> Result<Card, CudaError> {
+    ) -> Result<NvmlDevice, CudaError> {
         let mut handle = std::ptr::null_mut();
         // SAFETY: reads a string that ends with 0 and writes one handle.
         let code = unsafe { by(id.as_ptr(), &raw mut handle) };
         self.0.check(call, code)?;
-        Ok(Card {
+        Ok(NvmlDevice {
             nvml: self.clone(),
             handle,
         })
@@ -192,17 +192,17 @@ impl Nvml {
 /// A card as the management library sees it. Every value is asked for anew; a counter that the card does not have is an
 /// error with the library's words.
 #[derive(Clone)]
-pub struct Card {
+pub struct NvmlDevice {
     nvml: Nvml,
     handle: Handle,
 }
 
 // SAFETY: the library may be called from any thread, and a handle stays what it is until the library is shut down.
-unsafe impl Send for Card {}
+unsafe impl Send for NvmlDevice {}
 // SAFETY: as above.
-unsafe impl Sync for Card {}
+unsafe impl Sync for NvmlDevice {}
 
-impl Card {
+impl NvmlDevice {
     /// Energy used since the driver was loaded, joules. The counter moves every 20 to 100 ms.
     ///
     /// # Errors
@@ -216,7 +216,7 @@ impl Card {
     /// Power, watts; an average over up to a second on recent cards.
     ///
     /// # Errors
-    /// As [`Card::energy_j`].
+    /// As [`NvmlDevice::energy_j`].
     pub fn power_w(&self) -> Result<f64, CudaError> {
         let milliwatts: u32 = self.ask("nvmlDeviceGetPowerUsage", self.functions().power)?;
         Ok(f64::from(milliwatts) * 1e-3)
@@ -225,7 +225,7 @@ impl Card {
     /// Power at this moment, watts; not averaged.
     ///
     /// # Errors
-    /// As [`Card::energy_j`]; older drivers have no such field.
+    /// As [`NvmlDevice::energy_j`]; older drivers have no such field.
     pub fn power_instant_w(&self) -> Result<f64, CudaError> {
         let mut field = FieldValue {
             id: POWER_INSTANT,
@@ -241,7 +241,7 @@ impl Card {
     /// Power the card keeps below, watts.
     ///
     /// # Errors
-    /// As [`Card::energy_j`].
+    /// As [`NvmlDevice::energy_j`].
     pub fn power_limit_w(&self) -> Result<f64, CudaError> {
         let milliwatts: u32 = self.ask("nvmlDeviceGetEnforcedPowerLimit", self.functions().power_limit)?;
         Ok(f64::from(milliwatts) * 1e-3)
@@ -250,7 +250,7 @@ impl Card {
     /// Clock of the multiprocessors now, hertz.
     ///
     /// # Errors
-    /// As [`Card::energy_j`].
+    /// As [`NvmlDevice::energy_j`].
     pub fn sm_clock_hz(&self) -> Result<f64, CudaError> {
         self.ask_of("nvmlDeviceGetClockInfo", self.functions().clock, CLOCK_SM)
             .map(megahertz)
@@ -259,7 +259,7 @@ impl Card {
     /// Clock of the memory now, hertz.
     ///
     /// # Errors
-    /// As [`Card::energy_j`].
+    /// As [`NvmlDevice::energy_j`].
     pub fn memory_clock_hz(&self) -> Result<f64, CudaError> {
         self.ask_of("nvmlDeviceGetClockInfo", self.functions().clock, CLOCK_MEMORY)
             .map(megahertz)
@@ -268,7 +268,7 @@ impl Card {
     /// Highest clock of the multiprocessors, hertz.
     ///
     /// # Errors
-    /// As [`Card::energy_j`].
+    /// As [`NvmlDevice::energy_j`].
     pub fn max_sm_clock_hz(&self) -> Result<f64, CudaError> {
         self.ask_of("nvmlDeviceGetMaxClockInfo", self.functions().max_clock, CLOCK_SM)
             .map(megahertz)
@@ -277,7 +277,7 @@ impl Card {
     /// Temperature of the chip, degrees Celsius.
     ///
     /// # Errors
-    /// As [`Card::energy_j`].
+    /// As [`NvmlDevice::energy_j`].
     pub fn temperature_c(&self) -> Result<f64, CudaError> {
         self.ask_of(
             "nvmlDeviceGetTemperature",
@@ -290,7 +290,7 @@ impl Card {
     /// Why the clocks are below their highest now, a bit a reason ([`throttle_words`] reads them).
     ///
     /// # Errors
-    /// As [`Card::energy_j`].
+    /// As [`NvmlDevice::energy_j`].
     pub fn throttle_reasons(&self) -> Result<u64, CudaError> {
         self.ask(
             "nvmlDeviceGetCurrentClocksThrottleReasons",
@@ -301,7 +301,7 @@ impl Card {
     /// How busy the card was.
     ///
     /// # Errors
-    /// As [`Card::energy_j`].
+    /// As [`NvmlDevice::energy_j`].
     pub fn utilization(&self) -> Result<Utilization, CudaError> {
         self.ask("nvmlDeviceGetUtilizationRates", self.functions().utilization)
     }
@@ -338,7 +338,7 @@ fn megahertz(value: u32) -> f64 {
     f64::from(value) * 1e6
 }
 
-/// Bits of [`Card::throttle_reasons`], `nvmlClocksThrottleReasons` of the documentation.
+/// Bits of [`NvmlDevice::throttle_reasons`], `nvmlClocksThrottleReasons` of the documentation.
 const REASONS: [(u64, &str); 9] = [
     (0x1, "idle"),
     (0x2, "application clocks"),

@@ -5,7 +5,7 @@ use std::ffi::c_void;
 use super::timing::times_s;
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Device, Launch, launch};
+use crate::driver::{Gpu, Launch, launch};
 use crate::error::CudaError;
 
 /// Bytes read in a go; many times any cache.
@@ -28,12 +28,12 @@ pub fn read_memory_source() -> Source {
 ///
 /// # Errors
 /// Not enough memory, or a kernel that does not compile or run.
-pub fn read_bytes_per_s(jit: &Jit, device: &Device, repeats: usize) -> Result<f64, CudaError> {
+pub fn read_bytes_per_s(jit: &Jit, gpu: &Gpu, repeats: usize) -> Result<f64, CudaError> {
     let kernel = jit.kernel(&read_memory_source())?;
-    let size_bytes = READ_BYTES.min(device.free_bytes()? / 2);
-    let (from, to) = (device.filled(size_bytes, 0x5a)?, device.filled(4, 0)?);
+    let size_bytes = READ_BYTES.min(gpu.free_bytes()? / 2);
+    let (from, to) = (gpu.filled(size_bytes, 0x5a)?, gpu.filled(4, 0)?);
     let grid = Launch {
-        grid: [(CTAS * device.info().num_sms) as u32, 1, 1],
+        grid: [(CTAS * gpu.info().num_sms) as u32, 1, 1],
         threads: THREADS,
         shared_bytes: 0,
         cluster: 1,
@@ -49,6 +49,6 @@ pub fn read_bytes_per_s(jit: &Jit, device: &Device, repeats: usize) -> Result<f6
         // SAFETY: the kernel's three parameters; it reads `count` times 16 bytes of `from` and writes 4 of `to`.
         unsafe { launch(&kernel, &grid, &mut pointers) }
     };
-    let times = times_s(device, repeats, 1, read)?;
+    let times = times_s(gpu, repeats, 1, read)?;
     Ok(size_bytes as f64 / times.first().copied().unwrap_or(f64::INFINITY))
 }

@@ -1,12 +1,12 @@
 //! A graph replayed without a pause, with a clock at the end of every replay: what a card does while its power settles and its
 //! energy counter is watched.
 
-use crate::driver::{Device, Event, Graph};
+use crate::driver::{Event, Gpu, Graph};
 use crate::error::CudaError;
 
 /// Replays under way, and those that have passed.
 pub struct Steady<'a> {
-    device: &'a Device,
+    gpu: &'a Gpu,
     graph: &'a Graph<'a>,
     marks: Vec<Event>,
     passed: usize,
@@ -17,11 +17,11 @@ impl<'a> Steady<'a> {
     ///
     /// # Errors
     /// A call that failed.
-    pub fn new(device: &'a Device, graph: &'a Graph<'a>) -> Result<Self, CudaError> {
-        let first = Event::new(device)?;
+    pub fn new(gpu: &'a Gpu, graph: &'a Graph<'a>) -> Result<Self, CudaError> {
+        let first = Event::new(gpu)?;
         first.record()?;
         Ok(Self {
-            device,
+            gpu,
             graph,
             marks: vec![first],
             passed: 1,
@@ -48,7 +48,7 @@ impl<'a> Steady<'a> {
     /// A call that failed.
     pub fn launch(&mut self) -> Result<(), CudaError> {
         self.graph.launch()?;
-        let mark = Event::new(self.device)?;
+        let mark = Event::new(self.gpu)?;
         mark.record()?;
         self.marks.push(mark);
         Ok(())

@@ -1,6 +1,6 @@
 //! Times of launches as a model would see them: one graph of many, operands rotated past the caches.
 
-use crate::driver::{Device, Event, Graph};
+use crate::driver::{Event, Gpu, Graph};
 use crate::error::CudaError;
 
 /// A repetition runs about this long, and so does the warm-up before it: right after another library a product runs up to 20 % slow.
@@ -11,8 +11,8 @@ const MOST_LAUNCHES: usize = 2_000;
 const ROTATION: usize = 3;
 
 /// How many copies of an operand to rotate through, so that no launch finds its own in a cache.
-pub fn rotation_copies(device: &Device, size_bytes: usize) -> usize {
-    (ROTATION * device.info().l2_bytes)
+pub fn rotation_copies(gpu: &Gpu, size_bytes: usize) -> usize {
+    (ROTATION * gpu.info().l2_bytes)
         .div_ceil(size_bytes.max(1))
         .max(2)
 }
@@ -22,14 +22,13 @@ pub fn rotation_copies(device: &Device, size_bytes: usize) -> usize {
 /// # Errors
 /// A launch that fails.
 pub fn times_s(
-    device: &Device,
+    gpu: &Gpu,
     repeats: usize,
     copies: usize,
     launch: impl Fn(usize) -> Result<(), CudaError>,
 ) -> Result<Vec<f64>, CudaError> {
     let launch = &launch;
-    let record =
-        |count: usize| Graph::record(device, move || (0..count).try_for_each(|i| launch(i % copies)));
+    let record = |count: usize| Graph::record(gpu, move || (0..count).try_for_each(|i| launch(i % copies)));
     let first = record(copies)?;
     first.time_s(1)?;
     let estimate_s = first.time_s(1)? / copies as f64;
@@ -50,11 +49,8 @@ pub fn times_s(
 ///
 /// # Errors
 /// A launch that failed.
-pub fn time_once_s(
-    device: &Device,
-    launches: impl FnOnce() -> Result<(), CudaError>,
-) -> Result<f64, CudaError> {
-    let (start, end) = (Event::new(device)?, Event::new(device)?);
+pub fn time_once_s(gpu: &Gpu, launches: impl FnOnce() -> Result<(), CudaError>) -> Result<f64, CudaError> {
+    let (start, end) = (Event::new(gpu)?, Event::new(gpu)?);
     start.record()?;
     launches()?;
     end.record()?;

@@ -4,7 +4,7 @@ use std::ffi::c_void;
 
 use dualgrain_device::naive::Transposes;
 
-use crate::driver::{Buffer, Device, Handle, Library, Places, functions};
+use crate::driver::{Buffer, Gpu, Handle, Library, Places, functions};
 use crate::error::CudaError;
 
 functions! {
@@ -99,10 +99,10 @@ impl Cublas {
     ///
     /// # Errors
     /// It is not here, or does not start.
-    pub fn new(device: &Device) -> Result<Self, CudaError> {
+    pub fn new(gpu: &Gpu) -> Result<Self, CudaError> {
         let functions = Blas::from_library(Library::open(&BLAS)?)?;
-        device.current()?;
-        let workspace = device.filled(WORKSPACE_BYTES, 0)?;
+        gpu.current()?;
+        let workspace = gpu.filled(WORKSPACE_BYTES, 0)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes one handle, in the context made current above.
         check("cublasCreate", unsafe { (functions.create)(&raw mut handle) })?;
@@ -114,7 +114,7 @@ impl Cublas {
         // SAFETY: live handles; the workspace lives as long as the handle.
         unsafe {
             let functions = &blas.functions;
-            check("cublasSetStream", (functions.set_stream)(handle, device.stream()))?;
+            check("cublasSetStream", (functions.set_stream)(handle, gpu.stream()))?;
             let code = (functions.set_workspace)(handle, blas.workspace.address(), WORKSPACE_BYTES);
             check("cublasSetWorkspace", code)?;
         }
@@ -187,8 +187,8 @@ impl CublasBf16 {
     ///
     /// # Errors
     /// It is not here, or does not start.
-    pub fn new(device: &Device) -> Result<Self, CudaError> {
-        Cublas::new(device).map(Self)
+    pub fn new(gpu: &Gpu) -> Result<Self, CudaError> {
+        Cublas::new(gpu).map(Self)
     }
 
     /// Puts `d[M,N] = a[M,K] * b[N,K]^T` on the card's stream, all bf16.

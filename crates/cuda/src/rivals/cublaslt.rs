@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 
 use super::cublas::{TRANSPOSED, WORKSPACE_BYTES, check};
-use crate::driver::{Buffer, Device, Handle, Library, Places, functions};
+use crate::driver::{Buffer, Gpu, Handle, Library, Places, functions};
 use crate::error::CudaError;
 
 functions! {
@@ -60,7 +60,7 @@ pub struct CublasLtInt8 {
     functions: BlasLt,
     handle: Handle,
     workspace: Buffer,
-    device: Device,
+    gpu: Gpu,
 }
 
 impl CublasLtInt8 {
@@ -68,10 +68,10 @@ impl CublasLtInt8 {
     ///
     /// # Errors
     /// It is not here, or does not start.
-    pub fn new(device: &Device) -> Result<Self, CudaError> {
+    pub fn new(gpu: &Gpu) -> Result<Self, CudaError> {
         let functions = BlasLt::from_library(Library::open(&BLAS_LT)?)?;
-        device.current()?;
-        let workspace = device.filled(WORKSPACE_BYTES, 0)?;
+        gpu.current()?;
+        let workspace = gpu.filled(WORKSPACE_BYTES, 0)?;
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes one handle, in the context made current above.
         check("cublasLtCreate", unsafe { (functions.create)(&raw mut handle) })?;
@@ -79,7 +79,7 @@ impl CublasLtInt8 {
             functions,
             handle,
             workspace,
-            device: device.clone(),
+            gpu: gpu.clone(),
         })
     }
 
@@ -199,7 +199,7 @@ impl Int8Product<'_> {
                 &raw const self.algorithm,
                 self.blas.workspace.address(),
                 WORKSPACE_BYTES,
-                self.blas.device.stream(),
+                self.blas.gpu.stream(),
             )
         };
         check("cublasLtMatmul", code)

@@ -7,7 +7,7 @@ use dualgrain_device::ActivationScale;
 
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Device, Kernel, Launch, launch};
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
 use crate::error::CudaError;
 use crate::gemm::QuantizedTokens;
 
@@ -115,7 +115,7 @@ struct QuantizeArgs {
 
 /// The kernel, made ready.
 pub struct Quantize {
-    device: Device,
+    gpu: Gpu,
     kernel: Arc<Kernel>,
     before: Before,
     input: Input,
@@ -126,9 +126,9 @@ impl Quantize {
     ///
     /// # Errors
     /// It does not compile or load.
-    pub fn new(jit: &Jit, device: &Device, before: Before, input: Input) -> Result<Self, CudaError> {
+    pub fn new(jit: &Jit, gpu: &Gpu, before: Before, input: Input) -> Result<Self, CudaError> {
         Ok(Self {
-            device: device.clone(),
+            gpu: gpu.clone(),
             kernel: jit.kernel(&quantize_source(before, input))?,
             before,
             input,
@@ -158,7 +158,7 @@ impl Quantize {
         let expected = if self.before == Before::RmsNorm { 4 * k } else { 0 };
         length("weight of RMSNorm", expected, norm_bytes)?;
         let shared_bytes = self.held_bytes() * k.next_multiple_of(8);
-        if shared_bytes + CTA_SHARED_BYTES > self.device.info().shared_bytes {
+        if shared_bytes + CTA_SHARED_BYTES > self.gpu.info().shared_bytes {
             return Err(CudaError::TooLarge {
                 what: "row to quantize",
                 got: k,
@@ -188,7 +188,7 @@ impl Quantize {
             threads: self.threads(m, shared_bytes) as u32,
             shared_bytes,
             cluster: 1,
-            programmatic: self.device.info().capability >= (9, 0),
+            programmatic: self.gpu.info().capability >= (9, 0),
         };
         // SAFETY: the kernel's one parameter; all buffers are as long as its sizes say (checked, or by construction of
         // the tokens), and the driver frees none of them before the stream has passed the launch.
@@ -204,7 +204,7 @@ impl Quantize {
     }
 
     fn threads(&self, m: usize, shared_bytes: usize) -> usize {
-        let info = self.device.info();
+        let info = self.gpu.info();
         let resident = info.shared_bytes / (shared_bytes + CTA_SHARED_BYTES);
         match m > info.num_sms && resident >= MANY_CTAS {
             true => THREADS / 2,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dualgrain_cuda::{
-    Arena, Blend, Buffer, CublasType, Device, Freivalds, Gemm, GemmConfig, GemmProblem, Jit, Nvml,
-    PackedLinear, RandomOperands, SgemmTiled, rotation_copies,
+    Arena, Blend, Buffer, CublasType, Freivalds, Gemm, GemmConfig, GemmProblem, Gpu, Jit, Nvml, PackedLinear,
+    RandomOperands, SgemmTiled, rotation_copies,
 };
 
 use super::gpu_check::{Checker, FloatBuffers, FloatTruth, IntegerTruth, verified_by};
@@ -33,7 +33,7 @@ pub fn profile_gpu(
     options: &ProfileOptions,
     watch: &dyn Watch,
 ) -> Result<ProfileSummary, PerfError> {
-    let device = Device::open(index)?;
+    let device = Gpu::open(index)?;
     options.check(&kernels())?;
     let jit = Jit::new(&device)?;
     let mut meter = open_meter(&device, options.ticks, watch);
@@ -60,8 +60,8 @@ pub fn profile_gpu(
 }
 
 /// A card's meter; why there is no energy is told.
-pub(super) fn open_meter<'a>(device: &'a Device, ticks: usize, watch: &dyn Watch) -> Meter<'a> {
-    let card = Nvml::open().and_then(|nvml| nvml.card(device.info()));
+pub(super) fn open_meter<'a>(device: &'a Gpu, ticks: usize, watch: &dyn Watch) -> Meter<'a> {
+    let card = Nvml::open().and_then(|nvml| nvml.device(device.info()));
     match &card {
         Err(error) => watch.say(&format!("no power, energy or clocks: {error}")),
         Ok(card) => {
@@ -396,11 +396,11 @@ impl Bench<'_> {
 mod tests {
     use super::*;
     use crate::Space;
-    use dualgrain_cuda::DeviceInfo;
+    use dualgrain_cuda::GpuInfo;
     use std::collections::HashSet;
 
-    fn h200() -> DeviceInfo {
-        DeviceInfo {
+    fn h200() -> GpuInfo {
+        GpuInfo {
             index: 0,
             name: "NVIDIA H200".to_owned(),
             capability: (9, 0),

@@ -1,8 +1,8 @@
 //! Correctness before timing, on the card: Freivalds' check of whole products, and the plain loop on small ones.
 
 use dualgrain_cuda::{
-    Arena, Blend, Buffer, CublasType, CudaError, Device, Element, Expected, Freivalds, Gemm, GemmConfig,
-    GemmProblem, Jit, Output, PackedLinear, QuantizedTokens, RandomOperands, Stored, enumerate_all,
+    Arena, Blend, Buffer, CublasType, CudaError, Element, Expected, Freivalds, Gemm, GemmConfig, GemmProblem,
+    Gpu, Jit, Output, PackedLinear, QuantizedTokens, RandomOperands, Stored, enumerate_all,
 };
 use dualgrain_device::naive::Transposes;
 use half::{bf16, f16};
@@ -40,7 +40,7 @@ pub(super) struct IntegerTruth {
 /// The checker of a card.
 pub(super) struct Checker<'a> {
     pub jit: &'a Jit,
-    pub device: &'a Device,
+    pub device: &'a Gpu,
     pub operands: &'a RandomOperands<'a>,
     pub freivalds: &'a Freivalds<'a>,
 }

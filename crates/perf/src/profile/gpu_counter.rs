@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use dualgrain_cuda::Card;
+use dualgrain_cuda::NvmlDevice;
 
 /// Pause between two looks when the counter is about to move.
 const LOOK: Duration = Duration::from_micros(500);
@@ -33,7 +33,7 @@ pub(super) struct Tick {
 
 impl CounterLog {
     /// Begins to watch; `None` when the card shows no counter.
-    pub fn start(card: &Card) -> Option<Self> {
+    pub fn start(card: &NvmlDevice) -> Option<Self> {
         let mut last_j = card.energy_j().ok()?;
         let (ticks, stops) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let (log, stop, card) = (Arc::clone(&ticks), Arc::clone(&stops), card.clone());

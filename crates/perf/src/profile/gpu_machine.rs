@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use dualgrain_cuda::{
-    Arena, Cublas, CublasLtInt8, CublasType, CudaError, Device, Jit, Output, RandomOperands, SgemmTiled,
+    Arena, Cublas, CublasLtInt8, CublasType, CudaError, Gpu, Jit, Output, RandomOperands, SgemmTiled,
     compiler_version, driver_version, read_bytes_per_s,
 };
 use dualgrain_device::naive::Transposes;
@@ -189,7 +189,7 @@ pub(super) fn lag(
 }
 
 /// Opens what is there; what is not is told.
-pub(super) fn libraries(device: &Device, say: &dyn Fn(&str)) -> Libraries {
+pub(super) fn libraries(device: &Gpu, say: &dyn Fn(&str)) -> Libraries {
     let told = |error: CudaError| say(&format!("left out: {error}"));
     Libraries {
         cublas: Cublas::new(device).map_err(told).ok(),

@@ -11,7 +11,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use dualgrain_cuda::{Card, CudaError, Device, Graph, Steady, time_once_s};
+use dualgrain_cuda::{CudaError, Gpu, Graph, NvmlDevice, Steady, time_once_s};
 
 use super::gpu_counter::{CounterLog, Grid, lag_s, power_between};
 use super::{MOST_SPREAD, set_times};
@@ -65,8 +65,8 @@ pub(super) struct Subject<'a> {
 
 /// A card that is measured.
 pub(super) struct Meter<'a> {
-    pub device: &'a Device,
-    pub card: Option<Card>,
+    pub device: &'a Gpu,
+    pub card: Option<NvmlDevice>,
     /// The energy counter, if the card shows one.
     pub counter: Option<CounterLog>,
     /// How far it is behind.
@@ -86,7 +86,7 @@ pub(super) struct Region {
 }
 
 impl<'a> Meter<'a> {
-    pub fn new(device: &'a Device, card: Option<Card>, ticks: usize) -> Self {
+    pub fn new(device: &'a Gpu, card: Option<NvmlDevice>, ticks: usize) -> Self {
         let counter = card.as_ref().and_then(CounterLog::start);
         Self {
             device,
@@ -373,7 +373,7 @@ fn lacks_energy(row: &Row, limit_w: Option<f64>, tick_s: f64) -> bool {
 
 /// Records `count` launches.
 pub(super) fn record<'a>(
-    device: &Device,
+    device: &Gpu,
     subject: &'a Subject<'a>,
     count: usize,
 ) -> Result<Graph<'a>, CudaError> {

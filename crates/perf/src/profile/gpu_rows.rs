@@ -1,8 +1,8 @@
 //! Rows of a card's sweep before anything is measured: which kernels and sizes run on a product, and what they are.
 
 use dualgrain_cuda::{
-    Analytic, Cost as _, CublasType, CudaError, Device, DeviceInfo, GemmConfig, GemmProblem, GroupLength,
-    Output, SgemmTiled, TABLE, Variant, enumerate, enumerate_all,
+    Analytic, Cost as _, CublasType, CudaError, GemmConfig, GemmProblem, Gpu, GpuInfo, GroupLength, Output,
+    SgemmTiled, TABLE, Variant, enumerate, enumerate_all,
 };
 use dualgrain_device::naive::Transposes;
 use dualgrain_format::{GemmShape, GroupSize};
@@ -40,7 +40,7 @@ pub(super) fn kernels() -> Vec<&'static str> {
 }
 
 /// Configurations and the share of their rows that get energy.
-pub(super) fn configs(task: &Task, problem: &GemmProblem, info: &DeviceInfo) -> Vec<(GemmConfig, f64)> {
+pub(super) fn configs(task: &Task, problem: &GemmProblem, info: &GpuInfo) -> Vec<(GemmConfig, f64)> {
     let time_s = |config: &GemmConfig| Analytic.time_s(problem, config, info);
     let mut sensible = enumerate(problem, info);
     sensible.sort_by(|a, b| time_s(a).total_cmp(&time_s(b)));
@@ -110,7 +110,7 @@ pub(super) fn problem(task: &Task) -> Result<GemmProblem, CudaError> {
     })
 }
 
-pub(super) fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, info: &DeviceInfo) -> Row {
+pub(super) fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, info: &GpuInfo) -> Row {
     let geometry = config.geometry(problem, info);
     let variant = config.variant;
     let mut row = blank_row(variant.kernel(), task.shape);
@@ -179,7 +179,7 @@ pub(super) fn float_row(shape: (usize, usize, usize), case: &FloatCase) -> Row {
     row
 }
 
-pub(super) fn set_tiled(row: &mut Row, tiled: &SgemmTiled, device: &Device) -> Result<(), CudaError> {
+pub(super) fn set_tiled(row: &mut Row, tiled: &SgemmTiled, device: &Gpu) -> Result<(), CudaError> {
     let kernel = tiled.kernel();
     row.ctas = tiled.geometry((row.m, row.n))?.grid[0] as usize;
     row.shared_bytes = tiled.shared_bytes();
@@ -190,7 +190,7 @@ pub(super) fn set_tiled(row: &mut Row, tiled: &SgemmTiled, device: &Device) -> R
 }
 
 /// Occupancy and waves of a row whose CTAs are known.
-pub(super) fn set_occupancy(row: &mut Row, device: &Device) {
+pub(super) fn set_occupancy(row: &mut Row, device: &Gpu) {
     // A CTA's threads count in whole warps.
     row.occupancy = (row.ctas_per_sm * row.threads.next_multiple_of(32)) as f64 / SM_THREADS;
     let resident = row.ctas_per_sm * device.info().num_sms;

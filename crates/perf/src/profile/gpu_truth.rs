@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dualgrain_cuda::{
-    Analytic, Arena, Buffer, Card, Cublas, CublasType, Device, Gemm, GemmProblem, GroupLength, Jit, Output,
-    RandomOperands, SgemmTiled, Steady, rotation_copies, time_once_s,
+    Analytic, Arena, Buffer, Cublas, CublasType, Gemm, GemmProblem, Gpu, GroupLength, Jit, NvmlDevice,
+    Output, RandomOperands, SgemmTiled, Steady, rotation_copies, time_once_s,
 };
 use dualgrain_device::naive::Transposes;
 use dualgrain_format::GemmShape;
@@ -80,7 +80,7 @@ pub fn check_energy(
     version: &str,
     watch: &dyn Watch,
 ) -> Result<Vec<EnergyTruth>, PerfError> {
-    let device = Device::open(index)?;
+    let device = Gpu::open(index)?;
     let jit = Jit::new(&device)?;
     let mut meter = open_meter(&device, ticks, watch);
     let Some(card) = meter.card.clone() else {
@@ -121,11 +121,11 @@ pub fn check_energy(
 
 /// What runs while energy is read in both ways.
 struct Loads<'a> {
-    device: &'a Device,
+    device: &'a Gpu,
     jit: &'a Jit,
     operands: &'a RandomOperands<'a>,
     meter: &'a Meter<'a>,
-    card: &'a Card,
+    card: &'a NvmlDevice,
     arena: Arena,
     samples: Vec<Sample>,
 }
@@ -210,7 +210,7 @@ struct Sample {
 
 fn one(
     meter: &Meter<'_>,
-    card: &Card,
+    card: &NvmlDevice,
     load: &str,
     shape: (usize, usize, usize),
     subject: &Subject<'_>,
@@ -235,7 +235,7 @@ fn one(
 /// The counter and both power readings over one region of a steady load.
 fn long_region(
     meter: &Meter<'_>,
-    card: &Card,
+    card: &NvmlDevice,
     subject: &Subject<'_>,
     samples: &mut Vec<Sample>,
 ) -> Result<EnergyTruth, PerfError> {
@@ -268,7 +268,7 @@ fn long_region(
 /// Keeps a load running until a region after its settling has passed, and asks for the power all the while; says when it began.
 fn run_and_sample(
     meter: &Meter<'_>,
-    card: &Card,
+    card: &NvmlDevice,
     subject: &Subject<'_>,
     samples: &mut Vec<Sample>,
 ) -> Result<Instant, PerfError> {
@@ -341,7 +341,7 @@ fn write_samples(path: &Path, meter: &Meter<'_>, samples: &[Sample]) -> Result<(
 
 fn write(
     path: &Path,
-    device: &Device,
+    device: &Gpu,
     version: &str,
     (tick_s, lag_s): (Option<f64>, f64),
     found: &[EnergyTruth],

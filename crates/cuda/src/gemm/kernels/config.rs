@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::geometry::{Geometry, Split};
 use super::variant::Variant;
-use crate::driver::DeviceInfo;
+use crate::driver::GpuInfo;
 use crate::gemm::problem::GemmProblem;
 
 /// A way to run a product.
@@ -29,17 +29,17 @@ impl fmt::Display for GemmConfig {
 
 impl GemmConfig {
     /// CTAs and work of the product on a card.
-    pub fn geometry(&self, problem: &GemmProblem, device: &DeviceInfo) -> Geometry {
+    pub fn geometry(&self, problem: &GemmProblem, gpu: &GpuInfo) -> Geometry {
         match self.variant {
-            Variant::Gemm(gemm) | Variant::FloatScales(gemm) => gemm.geometry(self.split, problem, device),
-            Variant::Gemv(gemv) => gemv.geometry(problem, device),
-            Variant::Ampere(ampere) => ampere.geometry(self.split, problem, device),
+            Variant::Gemm(gemm) | Variant::FloatScales(gemm) => gemm.geometry(self.split, problem, gpu),
+            Variant::Gemv(gemv) => gemv.geometry(problem, gpu),
+            Variant::Ampere(ampere) => ampere.geometry(self.split, problem, gpu),
         }
     }
 
     /// Whether no simpler split means the same; two names for one thing would be timed twice.
-    pub(crate) fn split_is_its_own(&self, problem: &GemmProblem, device: &DeviceInfo) -> bool {
-        let geometry = self.geometry(problem, device);
+    pub(crate) fn split_is_its_own(&self, problem: &GemmProblem, gpu: &GpuInfo) -> bool {
+        let geometry = self.geometry(problem, gpu);
         match self.split {
             Split::Whole => true,
             Split::Tail => 0 < geometry.cut_tiles && geometry.cut_tiles < geometry.tiles,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::geometry::{Geometry, Split};
-use crate::driver::{DeviceInfo, Launch};
+use crate::driver::{GpuInfo, Launch};
 use crate::gemm::operands::{BLOCK_K, BLOCK_N, GroupLength};
 use crate::gemm::problem::GemmProblem;
 
@@ -56,15 +56,15 @@ impl GemmSm80 {
     }
 
     /// CTAs that fit a multiprocessor, by registers and shared memory.
-    pub(crate) fn resident(&self, group: GroupLength, device: &DeviceInfo) -> usize {
+    pub(crate) fn resident(&self, group: GroupLength, gpu: &GpuInfo) -> usize {
         let few_registers = self.strips <= CUT_STRIPS && self.tile_m / self.warps_m <= SHARED_WARP_TOKENS;
         let most = if few_registers { 2 } else { 1 };
-        (device.shared_bytes / self.shared_bytes(group)).clamp(1, most)
+        (gpu.shared_bytes / self.shared_bytes(group)).clamp(1, most)
     }
 
     /// CTAs of a tile: as many as all multiprocessors hold at a time, with `LEAST_BLOCKS` of K each.
-    fn parts(&self, split: Split, tiles: usize, problem: &GemmProblem, device: &DeviceInfo) -> usize {
-        let places = device.num_sms * self.resident(problem.group, device);
+    fn parts(&self, split: Split, tiles: usize, problem: &GemmProblem, gpu: &GpuInfo) -> usize {
+        let places = gpu.num_sms * self.resident(problem.group, gpu);
         let most = (problem.k_blocks() / LEAST_BLOCKS).max(1);
         match split {
             Split::All if self.strips <= CUT_STRIPS => (places / tiles).clamp(1, most),
@@ -73,10 +73,10 @@ impl GemmSm80 {
     }
 
     /// CTAs and work of a product: one CTA a tile, or several with a part of K each.
-    pub(crate) fn geometry(&self, split: Split, problem: &GemmProblem, device: &DeviceInfo) -> Geometry {
+    pub(crate) fn geometry(&self, split: Split, problem: &GemmProblem, gpu: &GpuInfo) -> Geometry {
         let shape = problem.shape;
         let tiles = shape.m.div_ceil(self.tile_m) * shape.n.div_ceil(self.tile_n());
-        let parts = self.parts(split, tiles, problem, device);
+        let parts = self.parts(split, tiles, problem, gpu);
         let cut_tiles = if parts > 1 { tiles } else { 0 };
         Geometry {
             launch: Launch {
@@ -84,7 +84,7 @@ impl GemmSm80 {
                 threads: self.threads() as u32,
                 shared_bytes: self.shared_bytes(problem.group),
                 cluster: 1,
-                programmatic: device.capability >= (9, 0),
+                programmatic: gpu.capability >= (9, 0),
             },
             tiles,
             cut_tiles,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::geometry::{Geometry, Split};
-use crate::driver::{DeviceInfo, Launch};
+use crate::driver::{GpuInfo, Launch};
 use crate::gemm::operands::{BLOCK_K, BLOCK_N, GroupLength};
 use crate::gemm::problem::{GemmProblem, Output};
 
@@ -112,11 +112,11 @@ impl GemmSm90 {
     }
 
     /// CTAs and work of a product on a card.
-    pub(crate) fn geometry(&self, split: Split, problem: &GemmProblem, device: &DeviceInfo) -> Geometry {
+    pub(crate) fn geometry(&self, split: Split, problem: &GemmProblem, gpu: &GpuInfo) -> Geometry {
         let shape = problem.shape;
         let n_tiles = shape.n.div_ceil(self.tile_n()).next_multiple_of(self.cluster);
         let tiles = n_tiles * shape.m.div_ceil(self.tile_m);
-        let resident = resident_ctas(device.num_sms, self.cluster_ctas());
+        let resident = resident_ctas(gpu.num_sms, self.cluster_ctas());
         let cut_tiles = match split {
             Split::Whole => 0,
             Split::Tail => tiles % resident,
@@ -137,16 +137,16 @@ impl GemmSm90 {
             },
             tiles,
             cut_tiles,
-            raster_m: self.raster(problem, device),
+            raster_m: self.raster(problem, gpu),
             workspace_bytes: cut_tiles * (accumulators + counters).next_multiple_of(256),
         }
     }
 
     /// Token tiles that are visited before the next feature tile: those whose activations stay in the second-level
     /// cache together; 0 means all.
-    fn raster(&self, problem: &GemmProblem, device: &DeviceInfo) -> usize {
+    fn raster(&self, problem: &GemmProblem, gpu: &GpuInfo) -> usize {
         let shape = problem.shape;
-        let room = device.l2_bytes as f64 * RASTER_SHARE;
+        let room = gpu.l2_bytes as f64 * RASTER_SHARE;
         let tiles = (room / (self.tile_m * shape.k) as f64).floor() as usize;
         if tiles >= shape.m.div_ceil(self.tile_m) {
             0
@@ -235,7 +235,7 @@ mod tests {
                 group: GroupLength::G128,
                 output: Output::Bf16,
             };
-            let geometry = sized(256, [2, 1], 1, 1).geometry(Split::Whole, &problem, &DeviceInfo::h200());
+            let geometry = sized(256, [2, 1], 1, 1).geometry(Split::Whole, &problem, &GpuInfo::h200());
             geometry.raster_m
         };
         assert_eq!(raster(256, 8_192), 0);

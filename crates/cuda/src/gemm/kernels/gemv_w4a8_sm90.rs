@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::geometry::Geometry;
-use crate::driver::{DeviceInfo, Launch};
+use crate::driver::{GpuInfo, Launch};
 use crate::gemm::operands::{BLOCK_K, GroupLength};
 use crate::gemm::problem::GemmProblem;
 
@@ -44,10 +44,10 @@ impl GemvSm90 {
     }
 
     /// Whether tokens and their activations fit.
-    pub(crate) fn fits(&self, problem: &GemmProblem, device: &DeviceInfo) -> bool {
+    pub(crate) fn fits(&self, problem: &GemmProblem, gpu: &GpuInfo) -> bool {
         let handed = HANDED * self.warps * STRIP_ROWS * self.tile_m * 4;
         problem.shape.m <= self.tile_m
-            && self.ctas * (self.shared_bytes(problem.k_blocks()) + handed + 1024) <= device.shared_bytes
+            && self.ctas * (self.shared_bytes(problem.k_blocks()) + handed + 1024) <= gpu.shared_bytes
     }
 
     /// Activations of all tokens.
@@ -66,16 +66,16 @@ impl GemvSm90 {
     }
 
     /// CTAs and work of a product on a card.
-    pub(crate) fn geometry(&self, problem: &GemmProblem, device: &DeviceInfo) -> Geometry {
+    pub(crate) fn geometry(&self, problem: &GemmProblem, gpu: &GpuInfo) -> Geometry {
         let strips = problem.shape.n.div_ceil(STRIP_ROWS);
         Geometry {
             launch: Launch {
-                grid: [strips.min(device.num_sms * self.ctas) as u32, 1, 1],
+                grid: [strips.min(gpu.num_sms * self.ctas) as u32, 1, 1],
                 threads: self.threads() as u32,
                 shared_bytes: self.shared_bytes(problem.k_blocks()),
                 cluster: 1,
                 // Older cards have no such launch.
-                programmatic: device.capability >= (9, 0),
+                programmatic: gpu.capability >= (9, 0),
             },
             tiles: strips,
             cut_tiles: 0,

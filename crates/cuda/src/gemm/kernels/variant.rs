@@ -9,7 +9,7 @@ use super::gemv_w4a8_sm90::GemvSm90;
 use super::geometry::Split;
 use crate::compiler::Source;
 use crate::cu;
-use crate::driver::DeviceInfo;
+use crate::driver::GpuInfo;
 use crate::gemm::operands::GroupLength;
 use crate::gemm::problem::{GemmProblem, Output};
 
@@ -128,15 +128,15 @@ impl Variant {
     }
 
     /// Whether it can run a product on a card.
-    pub fn can_run(&self, problem: &GemmProblem, device: &DeviceInfo) -> bool {
-        self.runs_on(device.capability)
+    pub fn can_run(&self, problem: &GemmProblem, gpu: &GpuInfo) -> bool {
+        self.runs_on(gpu.capability)
             && self.exists(problem.group, problem.output)
             && match self {
                 Self::Gemm(gemm) | Self::FloatScales(gemm) => {
-                    gemm.shared_bytes(problem.group, problem.output) <= device.shared_bytes
+                    gemm.shared_bytes(problem.group, problem.output) <= gpu.shared_bytes
                 }
-                Self::Gemv(gemv) => gemv.fits(problem, device),
-                Self::Ampere(ampere) => ampere.shared_bytes(problem.group) <= device.shared_bytes,
+                Self::Gemv(gemv) => gemv.fits(problem, gpu),
+                Self::Ampere(ampere) => ampere.shared_bytes(problem.group) <= gpu.shared_bytes,
             }
     }
 }

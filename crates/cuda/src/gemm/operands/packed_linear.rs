@@ -8,7 +8,7 @@ use half::f16;
 use super::float_scales::pack_float_scales;
 use super::packing::{BLOCK_N, GroupLength, image_bytes, pack};
 use super::size::count;
-use crate::driver::{Buffer, Device};
+use crate::driver::{Buffer, Gpu};
 use crate::error::CudaError;
 
 /// A W4 layer in a card's memory.
@@ -28,15 +28,15 @@ impl PackedLinear {
     ///
     /// # Errors
     /// Sizes the kernels cannot count, or no memory.
-    pub fn new(device: &Device, layer: &QuantizedLinear) -> Result<Self, CudaError> {
-        let bias = layer.bias().map(|bias| device.upload(bias).map(Arc::new));
+    pub fn new(gpu: &Gpu, layer: &QuantizedLinear) -> Result<Self, CudaError> {
+        let bias = layer.bias().map(|bias| gpu.upload(bias).map(Arc::new));
         Ok(Self {
             n: count("N", layer.n())?,
             k: count("K", layer.k())?,
             group: GroupLength::of(layer.group_size())?,
             float_scales: false,
-            image: device.upload(&pack(layer)?)?,
-            s1: Arc::new(device.upload(layer.s1())?),
+            image: gpu.upload(&pack(layer)?)?,
+            s1: Arc::new(gpu.upload(layer.s1())?),
             bias: bias.transpose()?,
         })
     }
@@ -47,13 +47,13 @@ impl PackedLinear {
     /// # Errors
     /// Scales or rows that do not fit, sizes the kernels cannot count, or no memory.
     pub fn with_float_scales(
-        device: &Device,
+        gpu: &Gpu,
         layer: &QuantizedLinear,
         scales: &[f16],
         n: usize,
     ) -> Result<Self, CudaError> {
         let once = pack_float_scales(layer, scales)?;
-        let packed = Self::of_image(device, layer, &once, n)?;
+        let packed = Self::of_image(gpu, layer, &once, n)?;
         Ok(Self {
             float_scales: true,
             ..packed
@@ -64,8 +64,8 @@ impl PackedLinear {
     ///
     /// # Errors
     /// No memory.
-    pub fn copy(&self, device: &Device) -> Result<Self, CudaError> {
-        let image = device.filled(self.image.len_bytes(), 0)?;
+    pub fn copy(&self, gpu: &Gpu) -> Result<Self, CudaError> {
+        let image = gpu.filled(self.image.len_bytes(), 0)?;
         image.copy_from(&self.image)?;
         Ok(Self {
             image,
@@ -79,11 +79,11 @@ impl PackedLinear {
     ///
     /// # Errors
     /// A layer whose rows are no multiple of 64, sizes the kernels cannot count, or no memory.
-    pub fn repeated(device: &Device, layer: &QuantizedLinear, n: usize) -> Result<Self, CudaError> {
-        Self::of_image(device, layer, &pack(layer)?, n)
+    pub fn repeated(gpu: &Gpu, layer: &QuantizedLinear, n: usize) -> Result<Self, CudaError> {
+        Self::of_image(gpu, layer, &pack(layer)?, n)
     }
 
-    fn of_image(device: &Device, layer: &QuantizedLinear, once: &[u8], n: usize) -> Result<Self, CudaError> {
+    fn of_image(gpu: &Gpu, layer: &QuantizedLinear, once: &[u8], n: usize) -> Result<Self, CudaError> {
         let group = GroupLength::of(layer.group_size())?;
         if n != layer.n() && !layer.n().is_multiple_of(BLOCK_N) {
             return Err(CudaError::Length {
@@ -92,8 +92,8 @@ impl PackedLinear {
                 got: layer.n(),
             });
         }
-        let image = device.upload_repeated(once, image_bytes((count("N", n)?, layer.k()), group)?)?;
-        let cycled = |values: &[f32]| device.upload_repeated(values, n);
+        let image = gpu.upload_repeated(once, image_bytes((count("N", n)?, layer.k()), group)?)?;
+        let cycled = |values: &[f32]| gpu.upload_repeated(values, n);
         Ok(Self {
             n,
             k: count("K", layer.k())?,

@@ -1,7 +1,7 @@
 //! INT8 activations, on the host and in a card's memory.
 
 use super::size::count;
-use crate::driver::{Buffer, Device};
+use crate::driver::{Buffer, Gpu};
 use crate::error::CudaError;
 
 /// Bytes a row of activations is padded to.
@@ -33,7 +33,7 @@ impl QuantizedTokens {
     ///
     /// # Errors
     /// Lengths that do not fit, sizes the kernels cannot count, or no memory.
-    pub fn upload(device: &Device, codes: &[i8], scales: &[f32], k: usize) -> Result<Self, CudaError> {
+    pub fn upload(gpu: &Gpu, codes: &[i8], scales: &[f32], k: usize) -> Result<Self, CudaError> {
         let m = count("M", scales.len())?;
         if codes.len() != m * k {
             return Err(CudaError::Length {
@@ -53,9 +53,9 @@ impl QuantizedTokens {
             m,
             k,
             row_bytes,
-            codes: device.upload(&padded)?,
-            sums: device.upload(&sums)?,
-            scales: device.upload(scales)?,
+            codes: gpu.upload(&padded)?,
+            sums: gpu.upload(&sums)?,
+            scales: gpu.upload(scales)?,
         })
     }
 
@@ -63,15 +63,15 @@ impl QuantizedTokens {
     ///
     /// # Errors
     /// Sizes the kernels cannot count, or no memory.
-    pub fn empty(device: &Device, m: usize, k: usize) -> Result<Self, CudaError> {
+    pub fn empty(gpu: &Gpu, m: usize, k: usize) -> Result<Self, CudaError> {
         let row_bytes = count("K", k)?.next_multiple_of(ROW_BYTES);
         Ok(Self {
             m: count("M", m)?,
             k,
             row_bytes,
-            codes: device.filled(m * row_bytes, 0)?,
-            sums: device.filled(4 * m, 0)?,
-            scales: device.filled(4 * m, 0)?,
+            codes: gpu.filled(m * row_bytes, 0)?,
+            sums: gpu.filled(4 * m, 0)?,
+            scales: gpu.filled(4 * m, 0)?,
         })
     }
 

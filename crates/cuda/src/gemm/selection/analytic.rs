@@ -3,7 +3,7 @@
 //! (eight LLM shapes, M = 1 to 4,096): what it chooses there is 1.3 % slower than the best on average, 7 % at worst.
 
 use super::cost::Cost;
-use crate::driver::DeviceInfo;
+use crate::driver::GpuInfo;
 use crate::gemm::kernels::{GemmConfig, GemmSm80, GemmSm90, GemvSm90, Split, Variant};
 use crate::gemm::operands::{BLOCK_K, BLOCK_N};
 use crate::gemm::problem::GemmProblem;
@@ -54,13 +54,13 @@ const AMPERE_MEETING_S: f64 = 0.3e-6;
 const AMPERE_MEETING_S_PER_BYTE: f64 = 3.5e-13;
 
 impl Cost for Analytic {
-    fn time_s(&self, problem: &GemmProblem, config: &GemmConfig, device: &DeviceInfo) -> f64 {
+    fn time_s(&self, problem: &GemmProblem, config: &GemmConfig, gpu: &GpuInfo) -> f64 {
         let work_s = match &config.variant {
-            Variant::Gemm(gemm) | Variant::FloatScales(gemm) => tiles_s(problem, config, gemm, device),
-            Variant::Gemv(gemv) => strips_s(problem, gemv, device),
-            Variant::Ampere(ampere) => ampere_s(problem, config, ampere, device),
+            Variant::Gemm(gemm) | Variant::FloatScales(gemm) => tiles_s(problem, config, gemm, gpu),
+            Variant::Gemv(gemv) => strips_s(problem, gemv, gpu),
+            Variant::Ampere(ampere) => ampere_s(problem, config, ampere, gpu),
         };
-        LAUNCH_S + memory_s(problem, device).max(work_s)
+        LAUNCH_S + memory_s(problem, gpu).max(work_s)
     }
 }
 
@@ -71,20 +71,20 @@ fn weight_bytes(problem: &GemmProblem) -> f64 {
 }
 
 /// Bytes a second from memory.
-fn memory_rate(device: &DeviceInfo) -> f64 {
-    device.memory_bytes_per_s * MEMORY_SHARE
+fn memory_rate(gpu: &GpuInfo) -> f64 {
+    gpu.memory_bytes_per_s * MEMORY_SHARE
 }
 
 /// Every byte once.
-fn memory_s(problem: &GemmProblem, device: &DeviceInfo) -> f64 {
+fn memory_s(problem: &GemmProblem, gpu: &GpuInfo) -> f64 {
     let shape = problem.shape;
     let tokens = shape.m as f64 * (shape.k + shape.n * problem.output.size_bytes()) as f64;
-    (weight_bytes(problem) + tokens) / memory_rate(device)
+    (weight_bytes(problem) + tokens) / memory_rate(gpu)
 }
 
 /// The rounds of tiles of the busiest multiprocessor.
-fn tiles_s(problem: &GemmProblem, config: &GemmConfig, gemm: &GemmSm90, device: &DeviceInfo) -> f64 {
-    let geometry = config.geometry(problem, device);
+fn tiles_s(problem: &GemmProblem, config: &GemmConfig, gemm: &GemmSm90, gpu: &GpuInfo) -> f64 {
+    let geometry = config.geometry(problem, gpu);
     let running = f64::from(geometry.launch.grid[0]);
     let (k_blocks, parts) = (problem.k_blocks() as f64, gemm.split_k as f64);
     let (whole, cut) = (
@@ -105,12 +105,12 @@ fn tiles_s(problem: &GemmProblem, config: &GemmConfig, gemm: &GemmSm90, device: 
     };
     let written = rounds / parts + (cut / running).ceil();
     let tile = (gemm.tile_m * gemm.tile_n()) as f64;
-    let epilogue_s = written * tile * EPILOGUE_CYCLES / device.clock_hz;
-    steps * step_s(problem, gemm, running, device) + epilogue_s + meeting_s
+    let epilogue_s = written * tile * EPILOGUE_CYCLES / gpu.clock_hz;
+    steps * step_s(problem, gemm, running, gpu) + epilogue_s + meeting_s
 }
 
 /// One slot of the ring: 128 columns of K of one tile, while `running` CTAs share the memory.
-fn step_s(problem: &GemmProblem, gemm: &GemmSm90, running: f64, device: &DeviceInfo) -> f64 {
+fn step_s(problem: &GemmProblem, gemm: &GemmSm90, running: f64, gpu: &GpuInfo) -> f64 {
     let blocks = (gemm.warp_groups * gemm.subtiles) as f64;
     let tensor = blocks * (gemm.tile_m * BLOCK_N * BLOCK_K) as f64 / MACS_PER_CYCLE;
     let unpack = blocks * UNPACK_CYCLES;
@@ -120,20 +120,18 @@ fn step_s(problem: &GemmProblem, gemm: &GemmSm90, running: f64, device: &DeviceI
     let cycles = compute.max((weights + TOKEN_SHARE * tokens) / L2_BYTES_PER_CYCLE);
     // Weights that one token tile reads come from memory every time.
     let stream_s = match problem.shape.m <= gemm.tile_m {
-        true => weights * running / memory_rate(device),
+        true => weights * running / memory_rate(gpu),
         false => 0.0,
     };
     // Slots in flight bound what latency lets through.
     let in_flight = (gemm.stages(problem.group, problem.output) - 1) as f64;
-    (cycles / device.clock_hz)
-        .max(stream_s)
-        .max(LATENCY_S / in_flight)
+    (cycles / gpu.clock_hz).max(stream_s).max(LATENCY_S / in_flight)
 }
 
 /// The strips of the busiest multiprocessor.
-fn strips_s(problem: &GemmProblem, gemv: &GemvSm90, device: &DeviceInfo) -> f64 {
+fn strips_s(problem: &GemmProblem, gemv: &GemvSm90, gpu: &GpuInfo) -> f64 {
     let strips = problem.shape.n.div_ceil(gemv.tile_n());
-    let rounds = strips.div_ceil(device.num_sms * gemv.ctas) * gemv.ctas;
+    let rounds = strips.div_ceil(gpu.num_sms * gemv.ctas) * gemv.ctas;
     let block_bytes = problem.group.block_bytes() as f64 / 4.0;
     let bytes = (rounds * problem.k_blocks()) as f64 * block_bytes;
     let in_flight = (gemv.ctas * gemv.warps * gemv.depth) as f64 * block_bytes;
@@ -142,21 +140,21 @@ fn strips_s(problem: &GemmProblem, gemv: &GemvSm90, device: &DeviceInfo) -> f64 
         (_, ..=8) => STRIP_BYTES_PER_CYCLE[1],
         _ => STRIP_BYTES_PER_CYCLE[2],
     };
-    let rate = (in_flight / LATENCY_S).min(bytes_per_cycle * device.clock_hz);
-    let tokens = (gemv.tile_m * problem.shape.k) as f64 / (STRIP_TOKEN_BYTES_PER_CYCLE * device.clock_hz);
+    let rate = (in_flight / LATENCY_S).min(bytes_per_cycle * gpu.clock_hz);
+    let tokens = (gemv.tile_m * problem.shape.k) as f64 / (STRIP_TOKEN_BYTES_PER_CYCLE * gpu.clock_hz);
     STRIP_START_S + bytes / rate + tokens
 }
 
 /// Rounds of tiles at the rate of mma.sync; CTAs that share a multiprocessor share it, but each waits for its own copies.
-fn ampere_s(problem: &GemmProblem, config: &GemmConfig, ampere: &GemmSm80, device: &DeviceInfo) -> f64 {
-    let geometry = config.geometry(problem, device);
+fn ampere_s(problem: &GemmProblem, config: &GemmConfig, ampere: &GemmSm80, gpu: &GpuInfo) -> f64 {
+    let geometry = config.geometry(problem, gpu);
     let ctas = geometry.launch.grid[0] as usize;
-    let resident = ampere.resident(problem.group, device);
-    let rounds = ctas.div_ceil(device.num_sms * resident);
-    let beside = resident.min(ctas.div_ceil(device.num_sms));
+    let resident = ampere.resident(problem.group, gpu);
+    let rounds = ctas.div_ceil(gpu.num_sms * resident);
+    let beside = resident.min(ctas.div_ceil(gpu.num_sms));
     let macs = (beside * ampere.tile_m * ampere.tile_n() * BLOCK_K) as f64;
     let share = MMA_SHARE[usize::from(ampere.strips > 2)];
-    let tensor_s = macs / (MACS_PER_CYCLE * share * device.clock_hz);
+    let tensor_s = macs / (MACS_PER_CYCLE * share * gpu.clock_hz);
     let step_s = tensor_s.max((ampere.threads() / 32) as f64 * AMPERE_WARP_STEP_S);
     let blocks = (problem.k_blocks() * geometry.tiles).div_ceil(ctas);
     let sum_bytes = (4 * ctas * ampere.tile_m * ampere.tile_n()) as f64;
@@ -177,10 +175,10 @@ mod tests {
     use crate::gemm::selection::candidates::enumerate;
 
     /// With the read rate that the constants were fitted at.
-    fn h200() -> DeviceInfo {
-        DeviceInfo {
+    fn h200() -> GpuInfo {
+        GpuInfo {
             memory_bytes_per_s: 4.917e12,
-            ..DeviceInfo::h200()
+            ..GpuInfo::h200()
         }
     }
 

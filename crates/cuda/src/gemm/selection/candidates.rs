@@ -1,6 +1,6 @@
 //! What could run a product on a card, and what of it is worth a thought.
 
-use crate::driver::DeviceInfo;
+use crate::driver::GpuInfo;
 use crate::gemm::kernels::{GemmConfig, Split, TABLE, Variant};
 use crate::gemm::problem::GemmProblem;
 
@@ -8,24 +8,24 @@ use crate::gemm::problem::GemmProblem;
 const FEW_ROUNDS: usize = 4;
 
 /// Everything worth a thought for a product on a card.
-pub fn enumerate(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
-    let mut configs = sensible(problem, device);
-    configs.retain(|config| !stands_in(&config.variant, device));
+pub fn enumerate(problem: &GemmProblem, gpu: &GpuInfo) -> Vec<GemmConfig> {
+    let mut configs = sensible(problem, gpu);
+    configs.retain(|config| !stands_in(&config.variant, gpu));
     configs
 }
 
 /// Kernels for other cards that could run a product on this one, for timing them where no such card is.
-pub fn stand_ins(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
-    let mut configs = sensible(problem, device);
-    configs.retain(|config| stands_in(&config.variant, device));
+pub fn stand_ins(problem: &GemmProblem, gpu: &GpuInfo) -> Vec<GemmConfig> {
+    let mut configs = sensible(problem, gpu);
+    configs.retain(|config| stands_in(&config.variant, gpu));
     configs
 }
 
-fn sensible(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
-    let runnable = enumerate_all(problem, device).into_iter();
+fn sensible(problem: &GemmProblem, gpu: &GpuInfo) -> Vec<GemmConfig> {
+    let runnable = enumerate_all(problem, gpu).into_iter();
     // Of many rounds the last, incomplete one is not worth cutting tiles for.
     let rounds = |config: &GemmConfig| {
-        let geometry = config.geometry(problem, device);
+        let geometry = config.geometry(problem, gpu);
         geometry.tiles / geometry.launch.grid[0] as usize
     };
     let sensible = |config: &GemmConfig| {
@@ -36,20 +36,20 @@ fn sensible(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
 }
 
 /// Everything that runs a product on a card, sensible or not.
-pub fn enumerate_all(problem: &GemmProblem, device: &DeviceInfo) -> Vec<GemmConfig> {
-    let runnable = TABLE.iter().filter(|variant| variant.can_run(problem, device));
+pub fn enumerate_all(problem: &GemmProblem, gpu: &GpuInfo) -> Vec<GemmConfig> {
+    let runnable = TABLE.iter().filter(|variant| variant.can_run(problem, gpu));
     let configs = runnable.flat_map(|&variant| {
         let splits = variant.splits().iter();
         splits.map(move |&split| GemmConfig { variant, split })
     });
     configs
-        .filter(|config| config.split_is_its_own(problem, device))
+        .filter(|config| config.split_is_its_own(problem, gpu))
         .collect()
 }
 
 /// Whether the card has kernels of its own that are always faster: 1.25 to 2.5 times on an H200.
-fn stands_in(variant: &Variant, device: &DeviceInfo) -> bool {
-    matches!(variant, Variant::Ampere(_)) && device.capability == (9, 0)
+fn stands_in(variant: &Variant, gpu: &GpuInfo) -> bool {
+    matches!(variant, Variant::Ampere(_)) && gpu.capability == (9, 0)
 }
 
 /// Whether the tiles of a kernel are not out of proportion to the tokens.
@@ -99,10 +99,10 @@ mod tests {
             (4_096, 57_344, 8_192),
         ] {
             let problem = problem(m, n, k);
-            let found = enumerate(&problem, &DeviceInfo::h200());
+            let found = enumerate(&problem, &GpuInfo::h200());
             assert!(!found.is_empty(), "{m}x{n}x{k}");
             for config in found {
-                let geometry = config.geometry(&problem, &DeviceInfo::h200());
+                let geometry = config.geometry(&problem, &GpuInfo::h200());
                 let (variant, what) = (config.variant, format!("{config} on {m}x{n}x{k}"));
                 let covered = geometry.tiles * variant.tile_m() * variant.tile_n();
                 assert!(covered >= m * n, "{what}");
@@ -114,7 +114,7 @@ mod tests {
                     ..
                 } = geometry.launch;
                 assert!(grid[0] > 0 && grid[0].is_multiple_of(cluster), "{what}");
-                assert!(shared_bytes <= DeviceInfo::h200().shared_bytes, "{what}");
+                assert!(shared_bytes <= GpuInfo::h200().shared_bytes, "{what}");
                 assert!(variant.exists(problem.group, problem.output), "{what}");
                 assert_eq!(geometry.workspace_bytes > 0, geometry.cut_tiles > 0, "{what}");
             }
@@ -123,12 +123,12 @@ mod tests {
 
     #[test]
     fn hopper_kernels_are_offered_to_hopper_only() {
-        let other = DeviceInfo {
+        let other = GpuInfo {
             capability: (10, 0),
-            ..DeviceInfo::h200()
+            ..GpuInfo::h200()
         };
         let wrong = |config: &GemmConfig| !config.variant.runs_on(other.capability);
         assert!(!enumerate(&problem(1, 64, 128), &other).iter().any(wrong));
-        assert!(!enumerate(&problem(1, 64, 128), &DeviceInfo::h200()).is_empty());
+        assert!(!enumerate(&problem(1, 64, 128), &GpuInfo::h200()).is_empty());
     }
 }

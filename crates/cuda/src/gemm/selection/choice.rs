@@ -4,24 +4,24 @@ use super::analytic::Analytic;
 use super::candidates::enumerate;
 use super::cost::Cost;
 use super::selection_table::SelectionTable;
-use crate::driver::DeviceInfo;
+use crate::driver::GpuInfo;
 use crate::gemm::kernels::GemmConfig;
 use crate::gemm::problem::GemmProblem;
 
 /// The cheapest configuration; `None` when no kernel runs the product on the card.
-pub fn choose(problem: &GemmProblem, device: &DeviceInfo, cost: &impl Cost) -> Option<GemmConfig> {
-    let costs = enumerate(problem, device).into_iter();
+pub fn choose(problem: &GemmProblem, gpu: &GpuInfo, cost: &impl Cost) -> Option<GemmConfig> {
+    let costs = enumerate(problem, gpu).into_iter();
     costs
-        .map(|config| (cost.time_s(problem, &config, device), config))
+        .map(|config| (cost.time_s(problem, &config, gpu), config))
         .min_by(|(left, _), (right, _)| left.total_cmp(right))
         .map(|(_, config)| config)
 }
 
 /// The configuration a product is run with: that of the card's table, else the cheapest by formula. `None` when no kernel
 /// runs the product on the card.
-pub fn select(problem: &GemmProblem, device: &DeviceInfo) -> Option<GemmConfig> {
-    let selected = SelectionTable::of(device).and_then(|table| table.choose(problem, device));
-    selected.or_else(|| choose(problem, device, &Analytic))
+pub fn select(problem: &GemmProblem, gpu: &GpuInfo) -> Option<GemmConfig> {
+    let selected = SelectionTable::of(gpu).and_then(|table| table.choose(problem, gpu));
+    selected.or_else(|| choose(problem, gpu, &Analytic))
 }
 
 #[cfg(test)]
@@ -34,10 +34,10 @@ mod tests {
     use crate::gemm::problem::Output;
 
     /// With the read rate that the constants were fitted at.
-    fn h200() -> DeviceInfo {
-        DeviceInfo {
+    fn h200() -> GpuInfo {
+        GpuInfo {
             memory_bytes_per_s: 4.917e12,
-            ..DeviceInfo::h200()
+            ..GpuInfo::h200()
         }
     }
 
@@ -54,7 +54,7 @@ mod tests {
         /// Likes one configuration.
         struct Likes(GemmConfig);
         impl Cost for Likes {
-            fn time_s(&self, _: &GemmProblem, config: &GemmConfig, _: &DeviceInfo) -> f64 {
+            fn time_s(&self, _: &GemmProblem, config: &GemmConfig, _: &GpuInfo) -> f64 {
                 if *config == self.0 { 1.0 } else { 2.0 }
             }
         }
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn ampere_cuts_k_where_tiles_are_few_and_takes_large_tiles_where_they_are_many() {
-        let ampere = DeviceInfo {
+        let ampere = GpuInfo {
             capability: (8, 0),
             ..h200()
         };

@@ -22,7 +22,7 @@ use thiserror::Error;
 use super::analytic::Analytic;
 use super::candidates::enumerate_all;
 use super::cost::Cost as _;
-use crate::driver::DeviceInfo;
+use crate::driver::GpuInfo;
 use crate::gemm::kernels::{GemmConfig, TABLE};
 use crate::gemm::problem::GemmProblem;
 
@@ -159,13 +159,13 @@ impl SelectionTable {
     }
 
     /// The table in use for a card: that of the environment, else one that comes with the program.
-    pub fn of(device: &DeviceInfo) -> Option<&'static Self> {
-        tables().iter().find(|table| table.is_for(device))
+    pub fn of(gpu: &GpuInfo) -> Option<&'static Self> {
+        tables().iter().find(|table| table.is_for(gpu))
     }
 
     /// Whether it was made for a card.
-    pub fn is_for(&self, device: &DeviceInfo) -> bool {
-        self.card == device.name && self.num_sms == device.num_sms
+    pub fn is_for(&self, gpu: &GpuInfo) -> bool {
+        self.card == gpu.name && self.num_sms == gpu.num_sms
     }
 
     /// The configurations of the regions around a product, one to four; none for a group the table has not.
@@ -189,15 +189,15 @@ impl SelectionTable {
     }
 
     /// The best by formula of a product's [`SelectionTable::candidates`] that run it on the card.
-    pub fn choose(&self, problem: &GemmProblem, device: &DeviceInfo) -> Option<GemmConfig> {
-        if !self.is_for(device) {
+    pub fn choose(&self, problem: &GemmProblem, gpu: &GpuInfo) -> Option<GemmConfig> {
+        if !self.is_for(gpu) {
             return None;
         }
-        let runnable = enumerate_all(problem, device);
+        let runnable = enumerate_all(problem, gpu);
         let candidates = self.candidates(problem).into_iter();
         let ranked = candidates
             .filter(|config| runnable.contains(config))
-            .map(|config| (Analytic.time_s(problem, &config, device), config));
+            .map(|config| (Analytic.time_s(problem, &config, gpu), config));
         ranked
             .min_by(|left, right| left.0.total_cmp(&right.0))
             .map(|(_, config)| config)
@@ -288,19 +288,19 @@ mod tests {
         assert_eq!(names(64, 1024), ["m64n64k128_w1x1_c1_k1_all"]);
         let between = ["m64n64k128_w1x1_c1_k1_all", "m64n128k128_w2x1_c1_k2"];
         assert_eq!(names(64, 2000), between);
-        let device = DeviceInfo::h200();
+        let gpu = GpuInfo::h200();
         let among = problem(64, 2000, 4096);
-        let cost = |config: &GemmConfig| Analytic.time_s(&among, config, &device);
-        let chosen = table.choose(&among, &device).unwrap();
+        let cost = |config: &GemmConfig| Analytic.time_s(&among, config, &gpu);
+        let chosen = table.choose(&among, &gpu).unwrap();
         assert!(
             table
                 .candidates(&among)
                 .iter()
                 .all(|other| cost(&chosen) <= cost(other))
         );
-        let other = DeviceInfo {
+        let other = GpuInfo {
             num_sms: 114,
-            ..DeviceInfo::h200()
+            ..GpuInfo::h200()
         };
         assert_eq!(table.choose(&problem(1, 4096, 4096), &other), None);
     }
