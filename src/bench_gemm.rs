@@ -14,8 +14,8 @@ use crate::revision::REVISION;
 use crate::terminal::Terminal;
 use anyhow::{Context, Result, ensure};
 use dualgrain_cuda::{
-    Analytic, Buffer, CublasBf16, CublasLtInt8, CudaError, Gemm, GemmConfig, GemmProblem, Gpu, GroupLength,
-    Jit, Output, driver_version, enumerate, read_bytes_per_s, rotation_copies, select, stand_ins, times_s,
+    Analytic, Buffer, CublasBf16, CublasLtInt8, CudaError, Gemm, GemmConfig, GemmProblem, Gpu, Jit, Output,
+    driver_version, enumerate, read_bytes_per_s, rotation_copies, select, stand_ins, times_s,
 };
 use dualgrain_format::GemmShape;
 use dualgrain_perf::selection::Learned;
@@ -175,7 +175,7 @@ impl Bench<'_> {
     }
 
     fn time_shape(&self, shape: &Shape) -> Result<Vec<Row>> {
-        let group = group(&self.options.group_size)?;
+        let group = group_size(&self.options.group_size)?;
         let operands = Operands::new(self.device, (shape.n, shape.k), &self.options.group_size)?;
         let bf16 = self.time_bf16(&operands)?;
         let int8 = self.time_w8(&operands)?;
@@ -366,10 +366,6 @@ fn random_bytes(len: usize) -> Vec<u8> {
     (0..len)
         .map(|_| ((next() % 255) as i32 - 127) as i8 as u8)
         .collect()
-}
-
-fn group(size: &str) -> Result<GroupLength> {
-    Ok(GroupLength::of(group_size(size)?)?)
 }
 
 /// 2 M N K operations over the time.

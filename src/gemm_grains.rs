@@ -5,10 +5,8 @@
 //! would read 3 % fewer.
 
 use anyhow::{Context, Result};
-use dualgrain_cuda::{
-    FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GroupLength, Split, select, times_s,
-};
-use dualgrain_format::GemmShape;
+use dualgrain_cuda::{FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, Split, select, times_s};
+use dualgrain_format::{GemmShape, GroupSize};
 
 use crate::bench_gemm::Bench;
 use crate::gemm_operands::{FloatWeights, Operands, Tokens};
@@ -57,11 +55,11 @@ impl Bench<'_> {
             group,
             output: self.output,
         };
-        let dual = self.chosen(problem(GroupLength::G128))?;
-        let coarse = self.chosen(problem(GroupLength::Channel))?;
+        let dual = self.chosen(problem(GroupSize::Along(128)))?;
+        let coarse = self.chosen(problem(GroupSize::WholeRow))?;
         grains.dual.check(self.device, &dual, &tokens)?;
         grains.coarse.check(self.device, &coarse, &tokens)?;
-        let float = self.fastest_float(problem(GroupLength::G128), grains, &tokens)?;
+        let float = self.fastest_float(problem(GroupSize::Along(128)), grains, &tokens)?;
         let d = grains.dual.output(self.device, dual.problem())?;
         let mut times = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {

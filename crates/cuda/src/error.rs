@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dualgrain_format::GroupSize;
 use thiserror::Error;
 
 /// Why a GPU could not be used. Every variant says what was asked and what was found.
@@ -97,6 +98,16 @@ pub enum CudaError {
         expected: usize,
         /// Bytes present.
         got: usize,
+    },
+    /// Weights have another group size than the product they are for.
+    #[error("{what}: expected {expected}, got {got}")]
+    GroupSize {
+        /// Which operand.
+        what: &'static str,
+        /// The product's.
+        expected: GroupSize,
+        /// The operand's.
+        got: GroupSize,
     },
     /// No kernel of the table can run this product on this card.
     #[error("no kernel for {what} on compute capability {capability}")]

@@ -25,9 +25,9 @@ pub use driver::{
 pub use error::CudaError;
 pub use gemm::{
     Analytic, BLOCK_K, BLOCK_N, Cost, FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GemmSm80, GemmSm90,
-    GemvSm90, Geometry, GroupLength, Output, PackedLinear, QuantizedTokens, SELECTION_VARIABLE,
-    SelectionError, SelectionTable, Split, TABLE, TokenCodes, Variant, choose, enumerate, enumerate_all,
-    float_scales_cut, image_bytes, pack, select, stand_ins,
+    GemvSm90, Geometry, Output, PackedLinear, QuantizedTokens, SELECTION_VARIABLE, SelectionError,
+    SelectionTable, Split, TABLE, TokenCodes, Variant, block_bytes, choose, enumerate, enumerate_all,
+    float_scales_cut, groups_per_block, image_bytes, pack, select, stand_ins,
 };
 pub use measurement::{
     Nvml, NvmlDevice, Steady, Utilization, read_bytes_per_s, read_memory_source, rotation_copies,

@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use dualgrain_cuda::{
-    Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, GroupLength, Input, KernelUse, Output,
-    SGEMM_TILES, Source, TABLE, Variant, compiler_version, freivalds_sources, kernels, operand_sources,
-    quantize_source, read_memory_source, sgemm_source,
+    Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse, Output, SGEMM_TILES,
+    Source, TABLE, Variant, compiler_version, freivalds_sources, kernels, operand_sources, quantize_source,
+    read_memory_source, sgemm_source,
 };
+use dualgrain_format::GroupSize;
 
 /// Compute capabilities and what the compiler calls them.
 const ARCHS: [((i32, i32), &str); 3] = [((8, 0), "sm_80"), ((8, 9), "sm_89"), ((9, 0), "sm_90a")];
@@ -59,8 +60,8 @@ fn main() -> ExitCode {
 
 /// Every row with every group length for bf16 and sums, and with every output for groups of 128.
 fn jobs() -> Vec<Job> {
-    let outputs = [Output::F32, Output::F16].map(|output| (GroupLength::G128, output));
-    let groups = GroupLength::ALL.map(|group| [(group, Output::Bf16), (group, Output::Sums)]);
+    let outputs = [Output::F32, Output::F16].map(|output| (GroupSize::Along(128), output));
+    let groups = GroupSize::ALL.map(|group| [(group, Output::Bf16), (group, Output::Sums)]);
     let mut jobs = Vec::new();
     for variant in TABLE {
         for (capability, arch) in ARCHS {
@@ -75,8 +76,8 @@ fn jobs() -> Vec<Job> {
         let outputs = [Output::Bf16, Output::F16, Output::F32];
         let outputs = outputs
             .into_iter()
-            .filter(|&output| variant.exists(GroupLength::G128, output));
-        jobs.extend(outputs.map(|output| job(variant, "sm_90a", GroupLength::G128, output)));
+            .filter(|&output| variant.exists(GroupSize::Along(128), output));
+        jobs.extend(outputs.map(|output| job(variant, "sm_90a", GroupSize::Along(128), output)));
     }
     for (_, arch) in ARCHS {
         jobs.push(Job {
@@ -112,11 +113,11 @@ fn jobs() -> Vec<Job> {
     jobs
 }
 
-fn job(variant: &Variant, arch: &'static str, group: GroupLength, output: Output) -> Job {
+fn job(variant: &Variant, arch: &'static str, group: GroupSize, output: Output) -> Job {
     Job {
         source: variant.source(group, output),
         arch,
-        words: format!("{} {arch} {variant} group {group:?} {output:?}", variant.kernel(),),
+        words: format!("{} {arch} {variant} group {group} {output:?}", variant.kernel(),),
         threads: variant.threads(),
     }
 }

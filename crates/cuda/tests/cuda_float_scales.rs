@@ -6,8 +6,8 @@
 use std::process::ExitCode;
 
 use dualgrain_cuda::{
-    CudaError, FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, Gpu, GroupLength, Jit, Output,
-    PackedLinear, QuantizedTokens, Split, Variant, float_scales_cut,
+    CudaError, FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, Gpu, Jit, Output, PackedLinear,
+    QuantizedTokens, Split, Variant, float_scales_cut,
 };
 use dualgrain_device::naive;
 use dualgrain_format::{GemmShape, GroupSize, QuantizedLinear};
@@ -106,7 +106,7 @@ impl Case {
     fn run(&self, jit: &Jit, gpu: &Gpu) -> Result<Vec<u8>, CudaError> {
         let problem = GemmProblem {
             shape: self.shape,
-            group: GroupLength::G128,
+            group: GroupSize::Along(128),
             output: self.output,
         };
         let config = GemmConfig {

@@ -12,8 +12,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
 use dualgrain_cuda::{
-    CudaError, Gemm, GemmConfig, GemmProblem, Gpu, GroupLength, Jit, Output, PackedLinear, QuantizedTokens,
-    enumerate_all,
+    CudaError, Gemm, GemmConfig, GemmProblem, Gpu, Jit, Output, PackedLinear, QuantizedTokens, enumerate_all,
 };
 use dualgrain_device::naive;
 use dualgrain_format::{GemmShape, GroupSize, QuantizedLinear};
@@ -247,15 +246,14 @@ fn compare_all(
 
 /// One of all configurations that run the case, whatever the cost function would say.
 fn pick(r: &mut Random, case: &Case, gpu: &Gpu, word: Option<&str>) -> Option<(GemmProblem, GemmConfig)> {
-    let group = GroupLength::of(case.size).expect("cases have lengths the kernels know");
     // Other outputs differ in the last step only; that is compared for one group length.
-    let outputs = match group {
-        GroupLength::G128 => &Output::ALL[..],
+    let outputs = match case.size {
+        GroupSize::Along(128) => &Output::ALL[..],
         _ => &[Output::Bf16, Output::Sums],
     };
     let problem = GemmProblem {
         shape: case.shape,
-        group,
+        group: case.size,
         output: outputs[r.below(outputs.len())],
     };
     let mut configs = enumerate_all(&problem, gpu.info());

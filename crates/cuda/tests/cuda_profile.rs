@@ -6,8 +6,9 @@
 use std::process::ExitCode;
 
 use dualgrain_cuda::{
-    Arena, Blend, Buffer, Cublas, CublasType, CudaError, Element, Freivalds, Gemm, GemmProblem, Gpu,
-    GroupLength, Jit, Output, RandomOperands, SGEMM_TILES, SgemmTiled, Stored, enumerate_all, pack,
+    Arena, Blend, Buffer, Cublas, CublasType, CudaError, Element, Freivalds, Gemm, GemmProblem, Gpu, Jit,
+    Output, RandomOperands, SGEMM_TILES, SgemmTiled, Stored, block_bytes, enumerate_all, groups_per_block,
+    pack,
 };
 use dualgrain_device::naive::{self, Transposes};
 use dualgrain_format::{GemmShape, GroupSize, QuantizedLinear, QuantizedParts, int4};
@@ -69,13 +70,13 @@ fn hashed(seed: u64, at: u64) -> u32 {
 }
 
 /// A layer rebuilt from the image's codes and scales, read back block by block: word and byte of each as packing.rs says.
-fn layer_of(image: &[u8], (n, k): (usize, usize), size: GroupSize, group: GroupLength) -> QuantizedLinear {
+fn layer_of(image: &[u8], (n, k): (usize, usize), size: GroupSize) -> QuantizedLinear {
     let groups = size.num_groups(k);
     let (mut q, mut zero, mut s2) = (Vec::new(), Vec::new(), Vec::new());
     for row in 0..n {
         let block = |k_idx: usize| {
             let index = row / 64 * k.div_ceil(128) + k_idx / 128;
-            &image[index * group.block_bytes()..(index + 1) * group.block_bytes()]
+            &image[index * block_bytes(size)..(index + 1) * block_bytes(size)]
         };
         let (warp, lane_row, upper) = (row % 64 / 16, row % 8, row % 16 / 8);
         let codes: Vec<u8> = (0..k)
@@ -87,11 +88,11 @@ fn layer_of(image: &[u8], (n, k): (usize, usize), size: GroupSize, group: GroupL
             .collect();
         let scale = |group_idx: usize| {
             let first = size.range(group_idx, k).start;
-            let sub = match group.groups_per_block() {
+            let sub = match groups_per_block(size) {
                 1 => 0,
                 per_block => group_idx % per_block,
             };
-            let place = 4096 + 4 * ((warp * group.groups_per_block() + sub) * 8 + lane_row) + 2 * upper;
+            let place = 4096 + 4 * ((warp * groups_per_block(size) + sub) * 8 + lane_row) + 2 * upper;
             (block(first)[place], block(first)[place + 1])
         };
         let scales: Vec<(u8, u8)> = (0..groups).map(scale).collect();
@@ -114,19 +115,13 @@ fn layer_of(image: &[u8], (n, k): (usize, usize), size: GroupSize, group: GroupL
 fn layers(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     let operands = RandomOperands::new(jit, gpu);
     let mut arena = Arena::new(gpu, 64 << 20)?;
-    for size in [
-        GroupSize::Along(32),
-        GroupSize::Along(64),
-        GroupSize::Along(128),
-        GroupSize::WholeRow,
-    ] {
-        let group = GroupLength::of(size)?;
+    for size in GroupSize::ALL {
         for (n, k) in [(64, 128), (65, 129), (130, 300), (1, 1), (200, 1_000)] {
             arena.reset();
-            let layers = operands.w4(&mut arena, (n, k), group, 2, 7)?;
+            let layers = operands.w4(&mut arena, (n, k), size, 2, 7)?;
             let mut image = vec![0u8; layers[0].image_bytes()];
             layers[1].image().read(0, &mut image)?;
-            let layer = layer_of(&image, (n, k), size, group);
+            let layer = layer_of(&image, (n, k), size);
             // Everything the reader above does not look at is padding, which the host knows how to write.
             assert!(image == pack(&layer)?, "image of {n}x{k} {size}");
             let w8 = operands.w8(&mut arena, &layers[0])?;
@@ -151,7 +146,7 @@ fn integers(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     let mut arena = Arena::new(gpu, 256 << 20)?;
     for (m, n, k) in [(1, 64, 128), (17, 333, 517), (300, 1_000, 2_048)] {
         arena.reset();
-        let layers = operands.w4(&mut arena, (n, k), GroupLength::G128, 1, 3)?;
+        let layers = operands.w4(&mut arena, (n, k), GroupSize::Along(128), 1, 3)?;
         let (tokens, w8) = (operands.tokens((m, k), 4)?, operands.w8(&mut arena, &layers[0])?);
         let a = Stored {
             buffer: tokens.codes(),
@@ -163,7 +158,7 @@ fn integers(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
         let expected = freivalds.expect(Transposes { a: false, b: true }, (a, b), 9)?;
         let problem = |output| GemmProblem {
             shape: GemmShape { m, n, k },
-            group: GroupLength::G128,
+            group: GroupSize::Along(128),
             output,
         };
         let config = enumerate_all(&problem(Output::Sums), gpu.info())[0];

@@ -35,6 +35,9 @@ pub enum GroupSize {
 }
 
 impl GroupSize {
+    /// All of them, the finest first.
+    pub const ALL: [Self; 4] = [Self::Along(32), Self::Along(64), Self::Along(128), Self::WholeRow];
+
     /// A group size from a number a user gave.
     ///
     /// # Errors

@@ -5,10 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use dualgrain_cuda::{
-    Analytic, Cost, GemmConfig, GemmProblem, GpuInfo, GroupLength, Output, SelectionTable, enumerate,
-    enumerate_all,
+    Analytic, Cost, GemmConfig, GemmProblem, GpuInfo, Output, SelectionTable, enumerate, enumerate_all,
 };
-use dualgrain_format::GemmShape;
+use dualgrain_format::{GemmShape, GroupSize};
 
 use crate::select::{Regret, regrets_of};
 use crate::{By, Dataset, HeldOut, Machine, Model, PerfError, Product, Query, Row};
@@ -27,7 +26,7 @@ impl Learned<'_> {
     pub fn prediction(&self, problem: &GemmProblem, config: &GemmConfig) -> Option<crate::Prediction> {
         let GemmShape { m, n, k } = problem.shape;
         let product = Product {
-            group_size: problem.group.code(),
+            group_size: row_group_size(problem.group),
             output: output_name(problem.output),
             ..Product::new(m, n, k)
         };
@@ -61,6 +60,14 @@ pub fn output_name(output: Output) -> &'static str {
     }
 }
 
+/// As rows write it: the length, or 0 for one group a row.
+fn row_group_size(group: GroupSize) -> usize {
+    match group {
+        GroupSize::Along(len) => len,
+        GroupSize::WholeRow => 0,
+    }
+}
+
 /// The card a machine is.
 pub fn device(machine: &Machine) -> GpuInfo {
     GpuInfo {
@@ -85,9 +92,9 @@ fn of_row(row: &Row, device: &GpuInfo) -> Option<(GemmProblem, GemmConfig)> {
             n: row.n,
             k: row.k,
         },
-        group: GroupLength::ALL
+        group: GroupSize::ALL
             .into_iter()
-            .find(|group| group.code() == row.group_size)?,
+            .find(|&group| row_group_size(group) == row.group_size)?,
         output: Output::ALL
             .into_iter()
             .find(|&output| output_name(output) == row.output)?,
@@ -192,7 +199,7 @@ impl KnownChoice {
     }
 
     fn is_for(&self, problem: &GemmProblem) -> bool {
-        self.shape == problem.shape && matches!(problem.group, GroupLength::G128 | GroupLength::Channel)
+        self.shape == problem.shape && matches!(problem.group, GroupSize::Along(128) | GroupSize::WholeRow)
     }
 }
 
@@ -205,10 +212,10 @@ pub fn table(model: &Model, by: By, output: Output, known: &[KnownChoice]) -> Re
     known.iter().try_for_each(KnownChoice::check)?;
     let machine = model.machine();
     let device = device(machine);
-    let groups = GroupLength::ALL
+    let groups = GroupSize::ALL
         .into_iter()
-        .filter(|group| measured(model, group.code(), output_name(output)));
-    let groups: Vec<GroupLength> = groups.collect();
+        .filter(|&group| measured(model, row_group_size(group), output_name(output)));
+    let groups: Vec<GroupSize> = groups.collect();
     if groups.is_empty() {
         return Err(PerfError::UnknownConfig {
             kernel: "w4a8".to_owned(),
@@ -220,7 +227,7 @@ pub fn table(model: &Model, by: By, output: Output, known: &[KnownChoice]) -> Re
     let mut cells = String::new();
     for group in groups {
         for (m, n) in TOKENS.into_iter().flat_map(|m| FEATURES.map(|n| (m, n))) {
-            let _ = write!(cells, "cell {} {m} {n}", group.code());
+            let _ = write!(cells, "cell {} {m} {n}", SelectionTable::group_number(group));
             for k in FEATURES {
                 let shape = GemmShape { m, n, k };
                 let problem = GemmProblem { shape, group, output };

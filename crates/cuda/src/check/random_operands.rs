@@ -3,13 +3,15 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
+use dualgrain_format::GroupSize;
+
 use super::launch::{THREADS, pointer, run};
 use super::wrong_count::Wrong;
 use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Arena, Buffer, Gpu};
 use crate::error::CudaError;
-use crate::gemm::{BLOCK_K, BLOCK_N, GroupLength, Output, PackedLinear, QuantizedTokens, image_bytes};
+use crate::gemm::{BLOCK_K, BLOCK_N, Output, PackedLinear, QuantizedTokens, group_macro, image_bytes};
 
 /// CTAs of a kernel that walks over everything.
 const WALKERS: u32 = 2_048;
@@ -24,8 +26,8 @@ fn source_of(name: &'static str, macros: Vec<(&'static str, i64)>) -> Source {
     }
 }
 
-fn w4_source(name: &'static str, group: GroupLength) -> Source {
-    source_of(name, vec![("GROUP_SIZE", group.code() as i64)])
+fn w4_source(name: &'static str, group: GroupSize) -> Source {
+    source_of(name, vec![group_macro(group)])
 }
 
 fn typed_source(name: &'static str, output: Output) -> Source {
@@ -34,7 +36,7 @@ fn typed_source(name: &'static str, output: Output) -> Source {
 
 /// Every kernel that makes or checks operands, as it is compiled.
 pub fn operand_sources() -> Vec<Source> {
-    let w4 = GroupLength::ALL
+    let w4 = GroupSize::ALL
         .into_iter()
         .flat_map(|group| ["random_w4", "expand_w4"].map(|name| w4_source(name, group)));
     let typed = [Output::F32, Output::F16, Output::Bf16]
@@ -70,7 +72,7 @@ impl<'a> RandomOperands<'a> {
         &self,
         arena: &mut Arena,
         (n, k): (usize, usize),
-        group: GroupLength,
+        group: GroupSize,
         copies: usize,
         seed: u64,
     ) -> Result<Vec<PackedLinear>, CudaError> {

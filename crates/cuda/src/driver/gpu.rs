@@ -107,7 +107,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.current().is_ok() && !self.stream.is_null() {
-            // SAFETY: buffers, graphs and modules keep a clone of it, so nothing of it is left.
+            // SAFETY: buffers, graphs and modules keep a clone of the card, so nothing of it is left.
             unsafe { (self.driver.stream_destroy)(self.stream) };
         }
         // SAFETY: retained once in `open`.

@@ -11,8 +11,10 @@ pub use kernels::{
     FLOAT_SCALES_TABLE, GemmConfig, GemmSm80, GemmSm90, GemvSm90, Geometry, Split, TABLE, Variant,
     float_scales_cut,
 };
+pub(crate) use operands::group_macro;
 pub use operands::{
-    BLOCK_K, BLOCK_N, GroupLength, PackedLinear, QuantizedTokens, TokenCodes, image_bytes, pack,
+    BLOCK_K, BLOCK_N, PackedLinear, QuantizedTokens, TokenCodes, block_bytes, groups_per_block, image_bytes,
+    pack,
 };
 pub use problem::{GemmProblem, Output};
 pub use product::Gemm;

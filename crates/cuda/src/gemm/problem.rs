@@ -1,8 +1,8 @@
 //! What is to be multiplied: a shape, the length of its groups, and what is written.
 
-use dualgrain_format::GemmShape;
+use dualgrain_format::{GemmShape, GroupSize};
 
-use super::operands::{BLOCK_K, GroupLength};
+use super::operands::BLOCK_K;
 
 /// A product as the kernels see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -10,7 +10,7 @@ pub struct GemmProblem {
     /// M tokens, N output features, K reduction.
     pub shape: GemmShape,
     /// Columns that share a group scale.
-    pub group: GroupLength,
+    pub group: GroupSize,
     /// What is written.
     pub output: Output,
 }

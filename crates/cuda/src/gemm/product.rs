@@ -7,7 +7,7 @@ use bytemuck::Zeroable;
 use dualgrain_format::GemmShape;
 
 use super::kernels::{GemmConfig, Geometry, Variant};
-use super::operands::{PackedLinear, QuantizedTokens, count};
+use super::operands::{PackedLinear, QuantizedTokens, check_group, count};
 use super::problem::GemmProblem;
 use super::selection::{Cost, choose};
 use crate::compiler::Jit;
@@ -55,7 +55,7 @@ impl Gemm {
     pub fn chosen(jit: &Jit, gpu: &Gpu, problem: GemmProblem, cost: &impl Cost) -> Result<Self, CudaError> {
         let (major, minor) = gpu.info().capability;
         let config = choose(&problem, gpu.info(), cost).ok_or_else(|| CudaError::NoKernel {
-            what: format!("{} {:?}", problem.shape, problem.group),
+            what: format!("{} with group size {}", problem.shape, problem.group),
             capability: format!("{major}.{minor}"),
         })?;
         Self::new(jit, gpu, problem, config)
@@ -70,6 +70,7 @@ impl Gemm {
         for (what, size) in [("M", m), ("N", n), ("K", k)] {
             count(what, size)?;
         }
+        check_group(problem.group)?;
         let geometry = config.geometry(&problem, gpu.info());
         let kernel = jit.kernel(&config.variant.source(problem.group, problem.output))?;
         kernel.allow_shared(geometry.launch.shared_bytes)?;
@@ -170,11 +171,13 @@ impl Gemm {
         let (weights_n, weights_k) = weights.shape();
         length("N of the weights", n, weights_n)?;
         length("K of the weights", k, weights_k)?;
-        length(
-            "group of the weights",
-            self.problem.group.code(),
-            weights.group().code(),
-        )?;
+        if self.problem.group != weights.group() {
+            return Err(CudaError::GroupSize {
+                what: "group of the weights",
+                expected: self.problem.group,
+                got: weights.group(),
+            });
+        }
         let float_scales = matches!(self.config.variant, Variant::FloatScales(_));
         length(
             "float group scales of the weights",

@@ -163,7 +163,7 @@ impl Bench<'_> {
 
     /// The W4A8 kernels and the int8 library.
     fn integers(&mut self, task: &Task) -> Result<(), PerfError> {
-        let problem = problem(task)?;
+        let problem = problem(task);
         let (m, n, k) = task.shape;
         let mut rows: Vec<(GemmConfig, Row, f64)> = Vec::new();
         for (config, share) in configs(task, &problem, self.checker.device.info()) {
@@ -418,7 +418,7 @@ mod tests {
         let (space, info) = (Space::default(), h200());
         let (mut keys, mut with_energy, mut doubled) = (HashSet::new(), 0, 0);
         for task in space.tasks() {
-            let problem = problem(&task).unwrap();
+            let problem = problem(&task);
             let integers = configs(&task, &problem, &info).into_iter();
             let integers = integers.map(|(config, share)| (w4a8_row(&task, &problem, config, &info), share));
             let floats = task.floats.iter();

@@ -1,8 +1,8 @@
 //! Rows of a card's sweep before anything is measured: which kernels and sizes run on a product, and what they are.
 
 use dualgrain_cuda::{
-    Analytic, Cost as _, CublasType, CudaError, GemmConfig, GemmProblem, Gpu, GpuInfo, GroupLength, Output,
-    SgemmTiled, TABLE, Variant, enumerate, enumerate_all,
+    Analytic, Cost as _, CublasType, CudaError, GemmConfig, GemmProblem, Gpu, GpuInfo, Output, SgemmTiled,
+    TABLE, Variant, enumerate, enumerate_all,
 };
 use dualgrain_device::naive::Transposes;
 use dualgrain_format::{GemmShape, GroupSize};
@@ -92,22 +92,22 @@ pub(super) fn float_share(task: &Task, case: &FloatCase) -> f64 {
     task.energy_share * if plain { CLOSE_WEIGHT } else { FAR_WEIGHT }
 }
 
-pub(super) fn problem(task: &Task) -> Result<GemmProblem, CudaError> {
+pub(super) fn problem(task: &Task) -> GemmProblem {
     let (m, n, k) = task.shape;
     let group = match task.group_size {
-        0 => GroupLength::Channel,
-        size => GroupLength::of(GroupSize::Along(size))?,
+        0 => GroupSize::WholeRow,
+        size => GroupSize::Along(size),
     };
     let output = match task.output {
         "f32" => Output::F32,
         "f16" => Output::F16,
         _ => Output::Bf16,
     };
-    Ok(GemmProblem {
+    GemmProblem {
         shape: GemmShape { m, n, k },
         group,
         output,
-    })
+    }
 }
 
 pub(super) fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, info: &GpuInfo) -> Row {

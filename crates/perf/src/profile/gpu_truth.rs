@@ -6,11 +6,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dualgrain_cuda::{
-    Analytic, Arena, Buffer, Cublas, CublasType, Gemm, GemmProblem, Gpu, GroupLength, Jit, NvmlDevice,
-    Output, RandomOperands, SgemmTiled, Steady, rotation_copies, time_once_s,
+    Analytic, Arena, Buffer, Cublas, CublasType, Gemm, GemmProblem, Gpu, Jit, NvmlDevice, Output,
+    RandomOperands, SgemmTiled, Steady, rotation_copies, time_once_s,
 };
 use dualgrain_device::naive::Transposes;
-use dualgrain_format::GemmShape;
+use dualgrain_format::{GemmShape, GroupSize};
 use serde::Serialize;
 
 use super::Watch;
@@ -150,12 +150,12 @@ impl Loads<'_> {
         let copies = rotation_copies(self.device, n * k / 2);
         let layers = self
             .operands
-            .w4(&mut self.arena, (n, k), GroupLength::G128, copies, 3)?;
+            .w4(&mut self.arena, (n, k), GroupSize::Along(128), copies, 3)?;
         let tokens = self.operands.tokens((m, k), 4)?;
         let d = self.arena.take(2 * m * n)?;
         let problem = GemmProblem {
             shape: GemmShape { m, n, k },
-            group: GroupLength::G128,
+            group: GroupSize::Along(128),
             output: Output::Bf16,
         };
         let gemm = Gemm::chosen(self.jit, self.device, problem, &Analytic)?;

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use dualgrain_format::GroupSize;
+
 use super::geometry::{Geometry, Split};
 use crate::driver::{GpuInfo, Launch};
-use crate::gemm::operands::{BLOCK_K, BLOCK_N, GroupLength};
+use crate::gemm::operands::{BLOCK_K, BLOCK_N, block_bytes};
 use crate::gemm::problem::GemmProblem;
 
 /// Tokens of a warp up to which two strips leave registers for a second CTA on a multiprocessor.
@@ -41,8 +43,8 @@ impl GemmSm80 {
     }
 
     /// Dynamic shared memory of a CTA.
-    pub fn shared_bytes(&self, group: GroupLength) -> usize {
-        self.stages * (self.tile_m * BLOCK_K + self.strips * group.block_bytes())
+    pub fn shared_bytes(&self, group: GroupSize) -> usize {
+        self.stages * (self.tile_m * BLOCK_K + self.strips * block_bytes(group))
     }
 
     /// Macros beside those of every product.
@@ -56,7 +58,7 @@ impl GemmSm80 {
     }
 
     /// CTAs that fit a multiprocessor, by registers and shared memory.
-    pub(crate) fn resident(&self, group: GroupLength, gpu: &GpuInfo) -> usize {
+    pub(crate) fn resident(&self, group: GroupSize, gpu: &GpuInfo) -> usize {
         let few_registers = self.strips <= CUT_STRIPS && self.tile_m / self.warps_m <= SHARED_WARP_TOKENS;
         let most = if few_registers { 2 } else { 1 };
         (gpu.shared_bytes / self.shared_bytes(group)).clamp(1, most)

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use dualgrain_format::GroupSize;
+
 use super::geometry::{Geometry, Split};
 use crate::driver::{GpuInfo, Launch};
-use crate::gemm::operands::{BLOCK_K, BLOCK_N, GroupLength};
+use crate::gemm::operands::{BLOCK_K, BLOCK_N, block_bytes};
 use crate::gemm::problem::{GemmProblem, Output};
 
 /// Shared memory a block may use on Hopper.
@@ -55,19 +57,19 @@ impl GemmSm90 {
 
     /// Whether its ring fits shared memory and its numbers fit registers: two subtiles of 128 tokens, or seven warp
     /// groups, leave none to address 32-bit outputs with.
-    pub fn exists(&self, group: GroupLength, output: Output) -> bool {
+    pub fn exists(&self, group: GroupSize, output: Output) -> bool {
         let crowded = self.tile_m * self.subtiles > 128 && self.subtiles > 1 || self.warp_groups > 5;
         self.stages(group, output) >= LEAST_STAGES && !(crowded && output.size_bytes() == 4)
     }
 
     /// Slots of the ring in shared memory: as many as fit.
-    pub fn stages(&self, group: GroupLength, output: Output) -> usize {
+    pub fn stages(&self, group: GroupSize, output: Output) -> usize {
         let (fixed, stage) = (self.fixed_bytes(output), self.stage_bytes(group));
         (SHARED_BYTES.saturating_sub(fixed) / stage).min(MOST_STAGES)
     }
 
     /// Dynamic shared memory of a CTA.
-    pub fn shared_bytes(&self, group: GroupLength, output: Output) -> usize {
+    pub fn shared_bytes(&self, group: GroupSize, output: Output) -> usize {
         self.fixed_bytes(output) + self.stages(group, output) * self.stage_bytes(group)
     }
 
@@ -85,13 +87,13 @@ impl GemmSm90 {
     }
 
     /// Bytes of a slot of the ring: activations, packed weights, two barriers.
-    fn stage_bytes(&self, group: GroupLength) -> usize {
-        let weights = self.warp_groups * self.subtiles * group.block_bytes();
+    fn stage_bytes(&self, group: GroupSize) -> usize {
+        let weights = self.warp_groups * self.subtiles * block_bytes(group);
         self.tile_m * BLOCK_K + weights.next_multiple_of(128) + 16
     }
 
     /// Macros beside those of every product.
-    pub(crate) fn macros(&self, group: GroupLength, output: Output) -> Vec<(&'static str, i64)> {
+    pub(crate) fn macros(&self, group: GroupSize, output: Output) -> Vec<(&'static str, i64)> {
         vec![
             ("TILE_M", self.tile_m as i64),
             ("WARP_GROUPS", self.warp_groups as i64),
@@ -199,25 +201,25 @@ mod tests {
         for (gemm, group, output, expected) in [
             (
                 sized(64, [2, 1], 1, 1),
-                GroupLength::G128,
+                GroupSize::Along(128),
                 Output::F16,
                 (12, 218_344),
             ),
             (
                 sized(16, [2, 1], 1, 1),
-                GroupLength::G128,
+                GroupSize::Along(128),
                 Output::F16,
                 (21, 226_168),
             ),
             (
                 sized(64, [2, 1], 1, 2),
-                GroupLength::G32,
+                GroupSize::Along(32),
                 Output::Sums,
                 (12, 227_560),
             ),
             (
                 sized(256, [2, 1], 1, 2),
-                GroupLength::G128,
+                GroupSize::Along(128),
                 Output::Bf16,
                 (3, 210_776),
             ),
@@ -232,7 +234,7 @@ mod tests {
         let raster = |m, k| {
             let problem = GemmProblem {
                 shape: GemmShape { m, n: 8_192, k },
-                group: GroupLength::G128,
+                group: GroupSize::Along(128),
                 output: Output::Bf16,
             };
             let geometry = sized(256, [2, 1], 1, 1).geometry(Split::Whole, &problem, &GpuInfo::h200());

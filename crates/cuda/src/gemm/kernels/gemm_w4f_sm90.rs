@@ -4,17 +4,19 @@
 //! It is given what can be given: zero points of 8 throughout (cheaper to unpack than any), f16 scales in the bytes that
 //! group scale and zero point take otherwise, no token sums. Its sums follow `naive::gemm_w4f` in a fixed order.
 
+use dualgrain_format::GroupSize;
+
 use super::gemm_w4a8_sm90::GemmSm90;
-use crate::gemm::operands::{BLOCK_K, GroupLength};
+use crate::gemm::operands::BLOCK_K;
 use crate::gemm::problem::Output;
 
 /// Blocks of a slot of its ring.
 const SLOT_BLOCKS: usize = 2;
 
 /// Whether a size is compiled with these: groups of 128, float outputs, and registers for both kinds of sums.
-pub(crate) fn exists(gemm: &GemmSm90, group: GroupLength, output: Output) -> bool {
+pub(crate) fn exists(gemm: &GemmSm90, group: GroupSize, output: Output) -> bool {
     let crowded = gemm.warp_groups > 2 && gemm.tile_m > 16 && output.size_bytes() == 4;
-    group == GroupLength::G128 && output != Output::Sums && gemm.exists(group, output) && !crowded
+    group == GroupSize::Along(BLOCK_K) && output != Output::Sums && gemm.exists(group, output) && !crowded
 }
 
 /// Column at which a size's second part of K begins; `None` when one CTA does all of K, or the first part is empty.

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use dualgrain_format::GroupSize;
+
 use super::geometry::Geometry;
 use crate::driver::{GpuInfo, Launch};
-use crate::gemm::operands::{BLOCK_K, GroupLength};
+use crate::gemm::operands::BLOCK_K;
 use crate::gemm::problem::GemmProblem;
 
 /// Rows of N a CTA takes at a time.
@@ -39,8 +41,8 @@ impl GemvSm90 {
     }
 
     /// Whether its numbers fit registers: two CTAs leave a thread 32, too few for four scales a block.
-    pub(crate) fn exists(&self, group: GroupLength) -> bool {
-        self.ctas == 1 || group != GroupLength::G32
+    pub(crate) fn exists(&self, group: GroupSize) -> bool {
+        self.ctas == 1 || group != GroupSize::Along(32)
     }
 
     /// Whether tokens and their activations fit.

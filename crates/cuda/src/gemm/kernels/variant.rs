@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use dualgrain_format::GroupSize;
+
 use super::gemm_w4a8_sm80::GemmSm80;
 use super::gemm_w4a8_sm90::GemmSm90;
 use super::gemm_w4f_sm90;
@@ -10,7 +12,7 @@ use super::geometry::Split;
 use crate::compiler::Source;
 use crate::cu;
 use crate::driver::GpuInfo;
-use crate::gemm::operands::GroupLength;
+use crate::gemm::operands::{group_macro, knows_group};
 use crate::gemm::problem::{GemmProblem, Output};
 
 /// A kernel in one of its sizes: a row of the table.
@@ -66,13 +68,14 @@ impl Variant {
     }
 
     /// Whether the kernel is compiled with these: its ring fits shared memory, its numbers fit registers.
-    pub fn exists(&self, group: GroupLength, output: Output) -> bool {
-        match self {
-            Self::Gemm(gemm) => gemm.exists(group, output),
-            Self::Gemv(gemv) => gemv.exists(group),
-            Self::Ampere(_) => true,
-            Self::FloatScales(gemm) => gemm_w4f_sm90::exists(gemm, group, output),
-        }
+    pub fn exists(&self, group: GroupSize, output: Output) -> bool {
+        knows_group(group)
+            && match self {
+                Self::Gemm(gemm) => gemm.exists(group, output),
+                Self::Gemv(gemv) => gemv.exists(group),
+                Self::Ampere(_) => true,
+                Self::FloatScales(gemm) => gemm_w4f_sm90::exists(gemm, group, output),
+            }
     }
 
     /// Tokens of a tile.
@@ -103,13 +106,13 @@ impl Variant {
     }
 
     /// The text and macros to compile.
-    pub fn source(&self, group: GroupLength, output: Output) -> Source {
+    pub fn source(&self, group: GroupSize, output: Output) -> Source {
         let mut macros = match self {
             Self::Gemm(gemm) | Self::FloatScales(gemm) => gemm.macros(group, output),
             Self::Gemv(gemv) => gemv.macros(),
             Self::Ampere(ampere) => ampere.macros(),
         };
-        macros.extend([("GROUP_SIZE", group.code() as i64), ("OUT", output.code())]);
+        macros.extend([group_macro(group), ("OUT", output.code())]);
         Source {
             name: self.kernel(),
             text: self.text(),

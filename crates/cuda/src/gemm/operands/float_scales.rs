@@ -1,17 +1,16 @@
 //! The image of a layer with float group scales, which only `gemm_w4f_sm90` reads.
 
-use dualgrain_format::QuantizedLinear;
+use dualgrain_format::{GroupSize, QuantizedLinear};
 use half::f16;
 
-use super::packing::{BLOCK_K, BLOCK_N, GroupLength, pack, replace_scale};
+use super::packing::{BLOCK_K, BLOCK_N, pack, replace_scale};
 use crate::error::CudaError;
 
 /// The image of a layer's codes with float scales `[N, groups]`.
 pub(crate) fn pack_float_scales(layer: &QuantizedLinear, scales: &[f16]) -> Result<Vec<u8>, CudaError> {
-    let group = GroupLength::of(layer.group_size())?;
     let k_blocks = layer.k().div_ceil(BLOCK_K);
-    let expected = match group {
-        GroupLength::G128 => layer.n() * k_blocks,
+    let expected = match layer.group_size() {
+        GroupSize::Along(BLOCK_K) => layer.n() * k_blocks,
         _ => 0,
     };
     if scales.is_empty() || scales.len() != expected {

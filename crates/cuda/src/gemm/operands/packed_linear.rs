@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use dualgrain_format::QuantizedLinear;
+use dualgrain_format::{GroupSize, QuantizedLinear};
 use half::f16;
 
 use super::float_scales::pack_float_scales;
-use super::packing::{BLOCK_N, GroupLength, image_bytes, pack};
+use super::packing::{BLOCK_N, image_bytes, pack};
 use super::size::count;
 use crate::driver::{Buffer, Gpu};
 use crate::error::CudaError;
@@ -15,7 +15,7 @@ use crate::error::CudaError;
 pub struct PackedLinear {
     n: usize,
     k: usize,
-    group: GroupLength,
+    group: GroupSize,
     /// Whether the image holds float group scales, which only `gemm_w4f_sm90` reads.
     float_scales: bool,
     image: Buffer,
@@ -33,7 +33,7 @@ impl PackedLinear {
         Ok(Self {
             n: count("N", layer.n())?,
             k: count("K", layer.k())?,
-            group: GroupLength::of(layer.group_size())?,
+            group: layer.group_size(),
             float_scales: false,
             image: gpu.upload(&pack(layer)?)?,
             s1: Arc::new(gpu.upload(layer.s1())?),
@@ -84,7 +84,7 @@ impl PackedLinear {
     }
 
     fn of_image(gpu: &Gpu, layer: &QuantizedLinear, once: &[u8], n: usize) -> Result<Self, CudaError> {
-        let group = GroupLength::of(layer.group_size())?;
+        let group = layer.group_size();
         if n != layer.n() && !layer.n().is_multiple_of(BLOCK_N) {
             return Err(CudaError::Length {
                 what: "rows to repeat, in blocks of 64",
@@ -111,7 +111,7 @@ impl PackedLinear {
     /// Sizes the kernels cannot count, or buffers of other lengths.
     pub fn from_parts(
         (n, k): (usize, usize),
-        group: GroupLength,
+        group: GroupSize,
         image: Buffer,
         s1: Arc<Buffer>,
     ) -> Result<Self, CudaError> {
@@ -160,7 +160,7 @@ impl PackedLinear {
     }
 
     /// Columns that share a group scale.
-    pub fn group(&self) -> GroupLength {
+    pub fn group(&self) -> GroupSize {
         self.group
     }
 

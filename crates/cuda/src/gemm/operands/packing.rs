@@ -25,73 +25,56 @@ const GROUP_BYTES: usize = 2 * BLOCK_N;
 /// Images larger than this are packed by several threads.
 const PARALLEL_BYTES: usize = 1 << 20;
 
-/// Elements that share a scale, as the kernels know it: one scale a channel is stored as 128 with the scale repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum GroupLength {
-    /// 32 columns.
-    G32,
-    /// 64 columns.
-    G64,
-    /// 128 columns.
-    G128,
-    /// The whole row.
-    Channel,
+/// Whether the kernels are compiled for a group size.
+pub(crate) fn knows_group(group: GroupSize) -> bool {
+    GroupSize::ALL.contains(&group)
 }
 
-impl GroupLength {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::G32, Self::G64, Self::G128, Self::Channel];
-
-    /// The number the kernels are compiled with: 32, 64, 128, or 0 for the whole row.
-    pub fn code(self) -> usize {
-        match self {
-            Self::G32 => 32,
-            Self::G64 => 64,
-            Self::G128 => 128,
-            Self::Channel => 0,
-        }
+/// Refuses a group size the kernels are not compiled for.
+///
+/// # Errors
+/// A length other than 32, 64, 128 or the whole row.
+pub(crate) fn check_group(group: GroupSize) -> Result<(), CudaError> {
+    match group {
+        GroupSize::Along(got) if !knows_group(group) => Err(CudaError::TooLarge {
+            what: "group size (32, 64, 128 or the whole row)",
+            got,
+        }),
+        GroupSize::Along(_) | GroupSize::WholeRow => Ok(()),
     }
+}
 
-    /// Groups a block's row has.
-    pub fn groups_per_block(self) -> usize {
-        match self {
-            Self::G32 => 4,
-            Self::G64 => 2,
-            Self::G128 | Self::Channel => 1,
-        }
-    }
+/// The macro that tells a kernel its group size: a length, or 0 for the whole row.
+pub(crate) fn group_macro(group: GroupSize) -> (&'static str, i64) {
+    let value = match group {
+        GroupSize::Along(len) => len as i64,
+        GroupSize::WholeRow => 0,
+    };
+    ("GROUP_SIZE", value)
+}
 
-    /// Bytes of a block.
-    pub fn block_bytes(self) -> usize {
-        CODE_BYTES + GROUP_BYTES * self.groups_per_block()
+/// Groups a block's row has. One scale a row is stored as groups of 128 would be, with the scale repeated.
+pub fn groups_per_block(group: GroupSize) -> usize {
+    match group {
+        GroupSize::Along(len) => BLOCK_K.div_ceil(len.max(1)),
+        GroupSize::WholeRow => 1,
     }
+}
 
-    /// Of a layer.
-    ///
-    /// # Errors
-    /// A length other than 32, 64, 128 or the whole row.
-    pub fn of(size: GroupSize) -> Result<Self, CudaError> {
-        match size {
-            GroupSize::Along(32) => Ok(Self::G32),
-            GroupSize::Along(64) => Ok(Self::G64),
-            GroupSize::Along(128) => Ok(Self::G128),
-            GroupSize::WholeRow => Ok(Self::Channel),
-            GroupSize::Along(got) => Err(CudaError::TooLarge {
-                what: "group size (32, 64, 128 or the whole row)",
-                got,
-            }),
-        }
-    }
+/// Bytes of a block.
+pub fn block_bytes(group: GroupSize) -> usize {
+    CODE_BYTES + GROUP_BYTES * groups_per_block(group)
 }
 
 /// Bytes of the image of a layer.
 ///
 /// # Errors
-/// More than memory can address.
-pub fn image_bytes((n, k): (usize, usize), group: GroupLength) -> Result<usize, CudaError> {
+/// A group size no kernel knows, or more bytes than memory can address.
+pub fn image_bytes((n, k): (usize, usize), group: GroupSize) -> Result<usize, CudaError> {
+    check_group(group)?;
     let blocks = n.div_ceil(BLOCK_N).checked_mul(k.div_ceil(BLOCK_K));
     blocks
-        .and_then(|blocks| blocks.checked_mul(group.block_bytes()))
+        .and_then(|blocks| blocks.checked_mul(block_bytes(group)))
         .ok_or(CudaError::TooLarge {
             what: "packed layer",
             got: n.saturating_mul(k),
@@ -103,9 +86,9 @@ pub fn image_bytes((n, k): (usize, usize), group: GroupLength) -> Result<usize, 
 /// # Errors
 /// A group length no kernel knows, or a size that overflows.
 pub fn pack(layer: &QuantizedLinear) -> Result<Vec<u8>, CudaError> {
-    let group = GroupLength::of(layer.group_size())?;
+    let group = layer.group_size();
     let mut image = vec![0; image_bytes((layer.n(), layer.k()), group)?];
-    let strip_bytes = layer.k().div_ceil(BLOCK_K) * group.block_bytes();
+    let strip_bytes = layer.k().div_ceil(BLOCK_K) * block_bytes(group);
     let num_threads = match image.len() {
         0..PARALLEL_BYTES => 1,
         _ => thread::available_parallelism().map_or(1, usize::from),
@@ -125,21 +108,21 @@ pub fn pack(layer: &QuantizedLinear) -> Result<Vec<u8>, CudaError> {
 }
 
 /// 64 rows: blocks along K.
-fn pack_strip(layer: &QuantizedLinear, group: GroupLength, first_row: usize, blocks: &mut [u8]) {
+fn pack_strip(layer: &QuantizedLinear, group: GroupSize, first_row: usize, blocks: &mut [u8]) {
     let rows = BLOCK_N.min(layer.n() - first_row);
     let mut codes = vec![0u8; layer.k().next_multiple_of(BLOCK_K)];
     for row in 0..rows {
         let source = Row::new(layer, first_row + row);
         int4::unpack_row(source.codes, &mut codes[..layer.k()]);
         source.pad(&mut codes);
-        for (block_idx, block) in blocks.chunks_exact_mut(group.block_bytes()).enumerate() {
+        for (block_idx, block) in blocks.chunks_exact_mut(block_bytes(group)).enumerate() {
             let columns = &codes[block_idx * BLOCK_K..][..BLOCK_K];
             for (k, &code) in columns.iter().enumerate() {
                 let (byte, shift) = code_place(row, k);
                 block[byte] |= code << shift;
             }
-            for sub in 0..group.groups_per_block() {
-                let (scale, zero) = source.group(block_idx * group.groups_per_block() + sub);
+            for sub in 0..groups_per_block(group) {
+                let (scale, zero) = source.group(block_idx * groups_per_block(group) + sub);
                 let place = group_place(group, row, sub);
                 block[place..place + 2].copy_from_slice(&[scale, zero]);
             }
@@ -149,10 +132,10 @@ fn pack_strip(layer: &QuantizedLinear, group: GroupLength, first_row: usize, blo
 }
 
 /// Rows beyond N: codes and zero points 0, group scales 1.
-fn pad_rows(group: GroupLength, rows: usize, blocks: &mut [u8]) {
-    for block in blocks.chunks_exact_mut(group.block_bytes()) {
+fn pad_rows(group: GroupSize, rows: usize, blocks: &mut [u8]) {
+    for block in blocks.chunks_exact_mut(block_bytes(group)) {
         for row in rows..BLOCK_N {
-            for sub in 0..group.groups_per_block() {
+            for sub in 0..groups_per_block(group) {
                 block[group_place(group, row, sub)] = 1;
             }
         }
@@ -210,16 +193,16 @@ fn code_place(row: usize, k: usize) -> (usize, usize) {
 
 /// Puts two bytes where the scale and zero point of (row, group) of groups of 128 lie.
 pub(crate) fn replace_scale(image: &mut [u8], k_blocks: usize, (row, group): (usize, usize), bytes: [u8; 2]) {
-    let length = GroupLength::G128;
-    let block = (row / BLOCK_N * k_blocks + group) * length.block_bytes();
+    let length = GroupSize::Along(BLOCK_K);
+    let block = (row / BLOCK_N * k_blocks + group) * block_bytes(length);
     let place = block + group_place(length, row % BLOCK_N, 0);
     image[place..place + 2].copy_from_slice(&bytes);
 }
 
 /// Byte of a block where the scale of (row, group inside the block) lies; the zero point follows.
-fn group_place(group: GroupLength, row: usize, sub: usize) -> usize {
+fn group_place(group: GroupSize, row: usize, sub: usize) -> usize {
     let (warp, lane_row, upper) = (row / 16, row % 8, row % 16 / 8);
-    let word = (warp * group.groups_per_block() + sub) * 8 + lane_row;
+    let word = (warp * groups_per_block(group) + sub) * 8 + lane_row;
     CODE_BYTES + 4 * word + 2 * upper
 }
 
@@ -256,8 +239,8 @@ mod tests {
     }
 
     /// The int8 weight at (n, k) of an image, by the layout's formulae written down a second time, bit by bit.
-    fn weight(image: &[u8], (n, k): (usize, usize), k_len: usize, group: GroupLength) -> i32 {
-        let (s, kb) = (group.groups_per_block(), k_len.div_ceil(128));
+    fn weight(image: &[u8], (n, k): (usize, usize), k_len: usize, group: GroupSize) -> i32 {
+        let (s, kb) = (groups_per_block(group), k_len.div_ceil(128));
         let block = &image[((n / 64) * kb + k / 128) * (4096 + 128 * s)..];
         let word = |idx: usize| u32::from_le_bytes(block[4 * idx..4 * idx + 4].try_into().unwrap());
         let (r, c) = (n % 64, k % 128);
@@ -271,8 +254,7 @@ mod tests {
 
     #[test]
     fn image_read_bit_by_bit_holds_every_weight_and_zeros_around() {
-        let sizes = [32, 64, 128].map(GroupSize::Along);
-        for size in sizes.into_iter().chain([GroupSize::WholeRow]) {
+        for size in GroupSize::ALL {
             for (n, k) in [
                 (1, 1),
                 (7, 31),
@@ -283,7 +265,6 @@ mod tests {
                 (16, 400),
             ] {
                 let layer = layer((n, k), size, (n * k) as u32);
-                let group = GroupLength::of(size).unwrap();
                 let image = pack(&layer).unwrap();
                 let mut w8 = vec![0; k];
                 for row in 0..n.next_multiple_of(64) {
@@ -293,7 +274,7 @@ mod tests {
                     let padded = w8.iter().copied().chain(std::iter::repeat(0));
                     for (column, w8) in padded.take(k.next_multiple_of(128)).enumerate() {
                         let expected = if row < n { i32::from(w8) } else { 0 };
-                        let got = weight(&image, (row, column), k, group);
+                        let got = weight(&image, (row, column), k, size);
                         assert_eq!(got, expected, "{n}x{k} group {size} at ({row}, {column})");
                     }
                 }
@@ -316,8 +297,8 @@ mod tests {
 
     #[test]
     fn scales_of_padding_are_valid() {
-        let group = GroupLength::G32;
-        let image = pack(&layer((3, 40), GroupSize::Along(32), 5)).unwrap();
+        let group = GroupSize::Along(32);
+        let image = pack(&layer((3, 40), group, 5)).unwrap();
         for row in 0..64 {
             for sub in 0..4 {
                 let place = group_place(group, row, sub);
@@ -333,13 +314,24 @@ mod tests {
     #[test]
     fn large_layers_are_packed_alike_by_many_threads() {
         // 2.2 MB, so several threads; the last strip is short.
-        let layer = layer((1_000, 4_096), GroupSize::Along(128), 3);
+        let group = GroupSize::Along(128);
+        let layer = layer((1_000, 4_096), group, 3);
         let image = pack(&layer).unwrap();
-        let strip_bytes = 32 * GroupLength::G128.block_bytes();
+        let strip_bytes = 32 * block_bytes(group);
         for first_row in [0, 448, 960] {
             let mut strip = vec![0; strip_bytes];
-            pack_strip(&layer, GroupLength::G128, first_row, &mut strip);
+            pack_strip(&layer, group, first_row, &mut strip);
             assert_eq!(strip, image[first_row / 64 * strip_bytes..][..strip_bytes]);
+        }
+    }
+
+    #[test]
+    fn group_sizes_no_kernel_is_compiled_for_are_refused() {
+        GroupSize::ALL
+            .iter()
+            .for_each(|&size| assert_eq!(check_group(size), Ok(())));
+        for len in [0, 48, 256] {
+            assert!(image_bytes((64, 128), GroupSize::Along(len)).is_err());
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::cost::Cost;
 use crate::driver::GpuInfo;
 use crate::gemm::kernels::{GemmConfig, GemmSm80, GemmSm90, GemvSm90, Split, Variant};
-use crate::gemm::operands::{BLOCK_K, BLOCK_N};
+use crate::gemm::operands::{BLOCK_K, BLOCK_N, block_bytes};
 use crate::gemm::problem::GemmProblem;
 
 /// The estimate.
@@ -67,7 +67,7 @@ impl Cost for Analytic {
 /// Bytes of the packed weights.
 fn weight_bytes(problem: &GemmProblem) -> f64 {
     let elements = problem.shape.n as f64 * problem.shape.k as f64;
-    elements * problem.group.block_bytes() as f64 / (BLOCK_N * BLOCK_K) as f64
+    elements * block_bytes(problem.group) as f64 / (BLOCK_N * BLOCK_K) as f64
 }
 
 /// Bytes a second from memory.
@@ -115,7 +115,7 @@ fn step_s(problem: &GemmProblem, gemm: &GemmSm90, running: f64, gpu: &GpuInfo) -
     let tensor = blocks * (gemm.tile_m * BLOCK_N * BLOCK_K) as f64 / MACS_PER_CYCLE;
     let unpack = blocks * UNPACK_CYCLES;
     let compute = tensor.max(unpack) + HIDDEN_BADLY * tensor.min(unpack) + STEP_CYCLES;
-    let weights = blocks * problem.group.block_bytes() as f64;
+    let weights = blocks * block_bytes(problem.group) as f64;
     let tokens = (gemm.tile_m * BLOCK_K / gemm.cluster) as f64;
     let cycles = compute.max((weights + TOKEN_SHARE * tokens) / L2_BYTES_PER_CYCLE);
     // Weights that one token tile reads come from memory every time.
@@ -132,7 +132,7 @@ fn step_s(problem: &GemmProblem, gemm: &GemmSm90, running: f64, gpu: &GpuInfo) -
 fn strips_s(problem: &GemmProblem, gemv: &GemvSm90, gpu: &GpuInfo) -> f64 {
     let strips = problem.shape.n.div_ceil(gemv.tile_n());
     let rounds = strips.div_ceil(gpu.num_sms * gemv.ctas) * gemv.ctas;
-    let block_bytes = problem.group.block_bytes() as f64 / 4.0;
+    let block_bytes = block_bytes(problem.group) as f64 / 4.0;
     let bytes = (rounds * problem.k_blocks()) as f64 * block_bytes;
     let in_flight = (gemv.ctas * gemv.warps * gemv.depth) as f64 * block_bytes;
     let bytes_per_cycle = match (gemv.ctas, gemv.tile_m) {
@@ -167,10 +167,9 @@ fn ampere_s(problem: &GemmProblem, config: &GemmConfig, ampere: &GemmSm80, gpu: 
 
 #[cfg(test)]
 mod tests {
-    use dualgrain_format::GemmShape;
+    use dualgrain_format::{GemmShape, GroupSize};
 
     use super::*;
-    use crate::gemm::operands::GroupLength;
     use crate::gemm::problem::Output;
     use crate::gemm::selection::candidates::enumerate;
 
@@ -185,7 +184,7 @@ mod tests {
     fn problem(m: usize, n: usize, k: usize) -> GemmProblem {
         GemmProblem {
             shape: GemmShape { m, n, k },
-            group: GroupLength::G128,
+            group: GroupSize::Along(128),
             output: Output::F16,
         }
     }

@@ -75,17 +75,16 @@ fn least_tile_m(m: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use dualgrain_format::GemmShape;
+    use dualgrain_format::{GemmShape, GroupSize};
 
     use super::*;
     use crate::driver::Launch;
-    use crate::gemm::operands::GroupLength;
     use crate::gemm::problem::Output;
 
     fn problem(m: usize, n: usize, k: usize) -> GemmProblem {
         GemmProblem {
             shape: GemmShape { m, n, k },
-            group: GroupLength::G128,
+            group: GroupSize::Along(128),
             output: Output::Bf16,
         }
     }

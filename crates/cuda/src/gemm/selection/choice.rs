@@ -26,11 +26,10 @@ pub fn select(problem: &GemmProblem, gpu: &GpuInfo) -> Option<GemmConfig> {
 
 #[cfg(test)]
 mod tests {
-    use dualgrain_format::GemmShape;
+    use dualgrain_format::{GemmShape, GroupSize};
 
     use super::*;
     use crate::gemm::kernels::Split;
-    use crate::gemm::operands::GroupLength;
     use crate::gemm::problem::Output;
 
     /// With the read rate that the constants were fitted at.
@@ -44,7 +43,7 @@ mod tests {
     fn problem(m: usize, n: usize, k: usize) -> GemmProblem {
         GemmProblem {
             shape: GemmShape { m, n, k },
-            group: GroupLength::G128,
+            group: GroupSize::Along(128),
             output: Output::F16,
         }
     }

@@ -14,9 +14,10 @@
 //! Tokens are rounded up to a centre: those just above a tile's height want another tile than those just below. Where N or K
 //! lie between two centres, the formula ranks what their cells name (four at most). Every group that occurs has all its cells.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::OnceLock;
 
+use dualgrain_format::GroupSize;
 use thiserror::Error;
 
 use super::analytic::Analytic;
@@ -55,8 +56,8 @@ pub struct SelectionTable {
     /// Centres of M, N and K.
     centres: [Vec<usize>; 3],
     configs: Vec<GemmConfig>,
-    /// By group: `[m][n][k]` numbers of configurations.
-    cells: BTreeMap<usize, Vec<u16>>,
+    /// By group size: `[m][n][k]` numbers of configurations.
+    cells: HashMap<GroupSize, Vec<u16>>,
 }
 
 impl SelectionTable {
@@ -70,7 +71,7 @@ impl SelectionTable {
             num_sms: 0,
             centres: [const { Vec::new() }; 3],
             configs: Vec::new(),
-            cells: BTreeMap::new(),
+            cells: HashMap::new(),
         };
         let mut lines = text.lines().enumerate();
         let fail = |line: usize, what: String| SelectionError { line: line + 1, what };
@@ -140,7 +141,10 @@ impl SelectionTable {
         if self.cells.len() >= MOST_CENTRES {
             return Err("too many groups".to_owned());
         }
-        let cells = self.cells.entry(group).or_insert_with(|| vec![u16::MAX; size]);
+        let cells = self
+            .cells
+            .entry(group_of(group))
+            .or_insert_with(|| vec![u16::MAX; size]);
         let begin = (m * ns.len() + n) * ks.len();
         for (cell, &number) in cells[begin..].iter_mut().zip(chosen) {
             *cell = number as u16;
@@ -152,9 +156,18 @@ impl SelectionTable {
         if self.card.is_empty() || self.cells.is_empty() {
             return Err("no card, or no cells".to_owned());
         }
-        match self.cells.iter().find(|(_, cells)| cells.contains(&u16::MAX)) {
-            Some((group, _)) => Err(format!("group {group} has no configuration in some region")),
+        let incomplete = self.cells.iter().filter(|(_, cells)| cells.contains(&u16::MAX));
+        match incomplete.map(|(&group, _)| Self::group_number(group)).min() {
+            Some(group) => Err(format!("group {group} has no configuration in some region")),
             None => Ok(()),
+        }
+    }
+
+    /// The number that stands for a group size in the text: its length, or 0 for one group a row.
+    pub fn group_number(group: GroupSize) -> usize {
+        match group {
+            GroupSize::Along(len) => len,
+            GroupSize::WholeRow => 0,
         }
     }
 
@@ -172,7 +185,7 @@ impl SelectionTable {
     pub fn candidates(&self, problem: &GemmProblem) -> Vec<GemmConfig> {
         let [ms, ns, ks] = &self.centres;
         let mut found = Vec::new();
-        let Some(cells) = self.cells.get(&problem.group.code()) else {
+        let Some(cells) = self.cells.get(&problem.group) else {
             return found;
         };
         let (_, m) = around(ms, problem.shape.m);
@@ -207,6 +220,14 @@ impl SelectionTable {
 fn number(text: &str) -> Result<usize, String> {
     text.parse()
         .map_err(|_| format!("{text:?}, expected a whole number"))
+}
+
+/// The group size that a number of the text stands for.
+fn group_of(number: usize) -> GroupSize {
+    match number {
+        0 => GroupSize::WholeRow,
+        len => GroupSize::Along(len),
+    }
 }
 
 /// The configuration that writes itself so.
@@ -260,7 +281,6 @@ mod tests {
     use dualgrain_format::GemmShape;
 
     use super::*;
-    use crate::gemm::operands::GroupLength;
     use crate::gemm::problem::Output;
 
     const TEXT: &str = "dualgrain-selection 1\ncard 132 NVIDIA H200\nm 1 64\nn 1024 8192\nk 4096\n\
@@ -270,7 +290,7 @@ mod tests {
     fn problem(m: usize, n: usize, k: usize) -> GemmProblem {
         GemmProblem {
             shape: GemmShape { m, n, k },
-            group: GroupLength::G128,
+            group: GroupSize::Along(128),
             output: Output::Bf16,
         }
     }
