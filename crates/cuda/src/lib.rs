@@ -1,9 +1,38 @@
 //! NVIDIA GPUs, without a toolkit: nothing of CUDA is needed to build, everything is opened at run time.
 //!
-//! The path of a product: `gemm` lists what exists and what could run a shape, says how long each would take (or what a
-//! learned table of the card says instead), `compiler` compiles the kernel chosen for the card that is there and keeps it
-//! on disk, `gemm` lays the weights out as the kernels read them, `driver` puts it on the card. The kernels themselves are
-//! in `cu/`.
+//! How a product gets from its shape to the card:
+//!
+//! 1. [`GemmProblem`] (`gemm/problem.rs`) says what is to be multiplied: M, N and K, the group size, what is written.
+//! 2. [`enumerate`] (`gemm/selection/candidates.rs`) lists what could do it on a card ([`GpuInfo`]): rows of [`TABLE`], which
+//!    holds every size of every kernel (`gemm/kernels/`), with all tiles whole or some cut along K.
+//! 3. [`select`] (`gemm/selection/choice.rs`) takes one of them: that of the card's learned [`SelectionTable`], else the one
+//!    that costs least by formula ([`Analytic`]).
+//! 4. [`Jit`] (`compiler/`) compiles the kernel's text (`cu/`) for the card that is there, or finds it on disk.
+//! 5. [`PackedLinear`] and [`QuantizedTokens`] (`gemm/operands/`) hold weights and activations as the kernels read them;
+//!    [`Quantize`] (`rows/`) makes tokens of floats on the card.
+//! 6. [`Gemm`] (`gemm/product.rs`) is all of it made ready, and puts it on the stream of a [`Gpu`] (`driver/`).
+//!
+//! ```no_run
+//! use dualgrain_cuda::{CudaError, Gemm, GemmProblem, Gpu, Jit, PackedLinear, QuantizedTokens, select};
+//! use dualgrain_format::QuantizedLinear;
+//!
+//! fn product(problem: GemmProblem, layer: &QuantizedLinear, codes: &[i8], scales: &[f32]) -> Result<Vec<f32>, CudaError> {
+//!     let gpu = Gpu::open(0)?;
+//!     let (m, n, k) = (problem.shape.m, problem.shape.n, problem.shape.k);
+//!     let config = select(&problem, gpu.info()).expect("a kernel for this card");
+//!     let gemm = Gemm::new(&Jit::new(&gpu)?, &gpu, problem, config)?;
+//!     let weights = PackedLinear::new(&gpu, layer)?;
+//!     let tokens = QuantizedTokens::upload(&gpu, codes, scales, k)?;
+//!     let d = gpu.filled(4 * m * n, 0)?; // the problem's output is F32
+//!     gemm.launch(&weights, &tokens, &d)?;
+//!     let mut values = vec![0.0; m * n];
+//!     d.read(0, &mut values)?;
+//!     Ok(values)
+//! }
+//! ```
+//!
+//! The other rooms serve what is measured: `check/` makes random operands and judges whole products on the card,
+//! `measurement/` reads clocks and meters, `rivals/` holds the products of others.
 
 mod check;
 mod compiler;

@@ -250,57 +250,104 @@ fn libraries(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     ];
     for (kind, output) in kinds {
         for (m, n, k) in [(64, 96, 128), (33, 70, 65), (257, 1_000, 3_000)] {
-            let size = kind.size_bytes();
-            let [a, b, c, d] = [m * k, k * n, m * n, m * n].map(|len| gpu.filled(size * len, 0xff));
-            let (a, b, c, d) = (a?, b?, c?, d?);
-            for (buffer, seed) in [(&a, 1), (&b, 2), (&c, 3)] {
+            let [a, b, c, d] =
+                [m * k, k * n, m * n, m * n].map(|len| gpu.filled(kind.size_bytes() * len, 0xff));
+            let product = LibraryProduct {
+                cublas: &cublas,
+                freivalds: &freivalds,
+                kind,
+                shape: (m, n, k),
+                buffers: [a?, b?, c?, d?],
+            };
+            for (buffer, seed) in product.buffers[..3].iter().zip(1..) {
                 operands.floats(buffer, output, seed)?;
             }
             for transposes in Transposes::ALL {
-                let element = Element::Float(kind);
-                let a_size = if transposes.a { (k, m) } else { (m, k) };
-                let b_size = if transposes.b { (n, k) } else { (k, n) };
-                let stored = (
-                    Stored::dense(&a, element, a_size),
-                    Stored::dense(&b, element, b_size),
-                );
-                let expected = freivalds.expect(transposes, stored, 5)?;
-                for (alpha, beta) in [(1.0, 0.0), (1.0, 1.0), (0.5, 0.5)] {
-                    d.copy_from(&c)?;
-                    let stored = Stored::dense(&d, element, (m, n));
-                    let before = freivalds.before(stored, &expected)?;
-                    cublas.launch(kind, transposes, (m, n, k), (alpha, beta), [&a, &b, &d])?;
-                    let blend = Blend { alpha, beta };
-                    let wrong = || freivalds.wrong_floats(stored, kind, &expected, blend, Some(&before));
-                    let words = format!("{kind:?} {m}x{n}x{k} {transposes:?} {blend:?}");
-                    assert_eq!(wrong()?, 0, "{words}");
-                    // The other storage of the same numbers is another product.
-                    let other = Transposes {
-                        b: !transposes.b,
-                        ..transposes
-                    };
-                    d.copy_from(&c)?;
-                    cublas.launch(kind, other, (m, n, k), (alpha, beta), [&a, &b, &d])?;
-                    assert!(wrong()? as usize > m / 2, "{words}");
-                }
+                product.compare_storage(transposes)?;
             }
-            // One output that was not written.
-            let nn = Transposes::ALL[0];
-            let stored = (
-                Stored::dense(&a, Element::Float(kind), (m, k)),
-                Stored::dense(&b, Element::Float(kind), (k, n)),
-            );
-            let expected = freivalds.expect(nn, stored, 6)?;
-            cublas.launch(kind, nn, (m, n, k), (1.0, 0.0), [&a, &b, &d])?;
-            let poison = vec![0xffu8; size];
-            d.write(size * (m * n - 1), &poison)?;
-            let stored = Stored::dense(&d, Element::Float(kind), (m, n));
-            let blend = Blend {
-                alpha: 1.0,
-                beta: 0.0,
-            };
-            assert_eq!(freivalds.wrong_floats(stored, kind, &expected, blend, None)?, 1);
+            product.find_one_unwritten()?;
         }
     }
     Ok(())
+}
+
+/// A product of cuBLAS, and the check that is to judge it.
+struct LibraryProduct<'a> {
+    cublas: &'a Cublas,
+    freivalds: &'a Freivalds<'a>,
+    kind: CublasType,
+    shape: (usize, usize, usize),
+    /// A, B, what is in D beforehand, and D.
+    buffers: [Buffer; 4],
+}
+
+impl LibraryProduct<'_> {
+    /// Operands as they are stored.
+    fn stored(&self, transposes: Transposes) -> (Stored<'_>, Stored<'_>) {
+        let ([a, b, ..], (m, n, k)) = (&self.buffers, self.shape);
+        let a_size = if transposes.a { (k, m) } else { (m, k) };
+        let b_size = if transposes.b { (n, k) } else { (k, n) };
+        let element = Element::Float(self.kind);
+        (
+            Stored::dense(a, element, a_size),
+            Stored::dense(b, element, b_size),
+        )
+    }
+
+    fn output(&self) -> Stored<'_> {
+        let (m, n, _) = self.shape;
+        Stored::dense(&self.buffers[3], Element::Float(self.kind), (m, n))
+    }
+
+    fn launch(&self, transposes: Transposes, blend: Blend) -> Result<(), CudaError> {
+        let ([a, b, _, d], Blend { alpha, beta }) = (&self.buffers, blend);
+        self.cublas
+            .launch(self.kind, transposes, self.shape, (alpha, beta), [a, b, d])
+    }
+
+    /// The product passes; the other storage of the same numbers is another product.
+    fn compare_storage(&self, transposes: Transposes) -> Result<(), CudaError> {
+        let ([_, _, c, d], (m, n, k)) = (&self.buffers, self.shape);
+        let expected = self.freivalds.expect(transposes, self.stored(transposes), 5)?;
+        for (alpha, beta) in [(1.0, 0.0), (1.0, 1.0), (0.5, 0.5)] {
+            d.copy_from(c)?;
+            let before = self.freivalds.before(self.output(), &expected)?;
+            let blend = Blend { alpha, beta };
+            self.launch(transposes, blend)?;
+            let wrong = || {
+                let before = Some(&before);
+                self.freivalds
+                    .wrong_floats(self.output(), self.kind, &expected, blend, before)
+            };
+            let words = format!("{:?} {m}x{n}x{k} {transposes:?} {blend:?}", self.kind);
+            assert_eq!(wrong()?, 0, "{words}");
+            let other = Transposes {
+                b: !transposes.b,
+                ..transposes
+            };
+            d.copy_from(c)?;
+            self.launch(other, blend)?;
+            assert!(wrong()? as usize > m / 2, "{words}");
+        }
+        Ok(())
+    }
+
+    /// One output that was not written.
+    fn find_one_unwritten(&self) -> Result<(), CudaError> {
+        let ((m, n, _), size) = (self.shape, self.kind.size_bytes());
+        let plain = Transposes::ALL[0];
+        let expected = self.freivalds.expect(plain, self.stored(plain), 6)?;
+        let blend = Blend {
+            alpha: 1.0,
+            beta: 0.0,
+        };
+        self.launch(plain, blend)?;
+        let poison = vec![0xffu8; size];
+        self.buffers[3].write(size * (m * n - 1), &poison)?;
+        let wrong = self
+            .freivalds
+            .wrong_floats(self.output(), self.kind, &expected, blend, None)?;
+        assert_eq!(wrong, 1);
+        Ok(())
+    }
 }

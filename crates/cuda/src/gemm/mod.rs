@@ -1,5 +1,7 @@
-//! W4A8 products, from a shape to a launch: `problem` says what is to be multiplied, `kernels` what could do it, `selection`
-//! what is to do it, `operands` how weights and activations lie on the card, `product` is all of it made ready.
+//! W4A8 products, from a shape to a launch.
+//!
+//! `problem` says what is to be multiplied, `kernels` what exists and how it covers a product, `selection` what is to do it,
+//! `operands` how weights and activations lie on the card, and `product` is all of it made ready.
 
 mod kernels;
 mod operands;

@@ -1,4 +1,4 @@
-//! What a card does in time and power: times of launches, steady load, NVML's meters, the memory's best rate.
+//! What a card does in time and power: times of launches, steady load, NVML's counters, the best rate of its memory.
 
 mod nvml;
 mod read_memory;

@@ -8,7 +8,8 @@ use crate::error::CudaError;
 pub struct Steady<'a> {
     gpu: &'a Gpu,
     graph: &'a Graph<'a>,
-    marks: Vec<Event>,
+    /// The end of each replay; the first is where the first begins.
+    ends: Vec<Event>,
     passed: usize,
 }
 
@@ -23,20 +24,20 @@ impl<'a> Steady<'a> {
         Ok(Self {
             gpu,
             graph,
-            marks: vec![first],
+            ends: vec![first],
             passed: 1,
         })
     }
 
-    /// Sees what has passed and launches until `ahead` replays are under way.
+    /// Sees what has passed and launches until `in_flight` replays are under way.
     ///
     /// # Errors
     /// A call, or an earlier kernel, that failed.
-    pub fn keep(&mut self, ahead: usize) -> Result<(), CudaError> {
-        while self.passed < self.marks.len() && self.marks[self.passed].has_passed()? {
+    pub fn keep(&mut self, in_flight: usize) -> Result<(), CudaError> {
+        while self.passed < self.ends.len() && self.ends[self.passed].has_passed()? {
             self.passed += 1;
         }
-        for _ in self.marks.len() - self.passed..ahead {
+        for _ in self.ends.len() - self.passed..in_flight {
             self.launch()?;
         }
         Ok(())
@@ -48,9 +49,9 @@ impl<'a> Steady<'a> {
     /// A call that failed.
     pub fn launch(&mut self) -> Result<(), CudaError> {
         self.graph.launch()?;
-        let mark = Event::new(self.gpu)?;
-        mark.record()?;
-        self.marks.push(mark);
+        let end = Event::new(self.gpu)?;
+        end.record()?;
+        self.ends.push(end);
         Ok(())
     }
 
@@ -64,7 +65,7 @@ impl<'a> Steady<'a> {
     /// # Errors
     /// A call, or an earlier kernel, that failed.
     pub fn finish(self) -> Result<Vec<f64>, CudaError> {
-        self.marks
+        self.ends
             .windows(2)
             .map(|pair| match pair {
                 [start, end] => end.since_s(start),
