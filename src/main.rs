@@ -1,54 +1,21 @@
 //! The `dualgrain` command: arguments, exit codes, and one file per verb that only glues the libraries together.
 #![forbid(unsafe_code)]
 
-mod arguments;
-mod arguments_perf;
-mod bench;
-#[cfg(feature = "cuda")]
-mod bench_gemm;
-mod bench_report;
-mod bench_row;
-#[cfg(feature = "cuda")]
-mod card_reading;
-mod chat;
-mod columns;
-mod cost;
-mod doctor;
-mod eval;
-mod fit;
-mod fit_peers;
-mod folder;
-#[cfg(feature = "cuda")]
-mod gemm_grains;
-#[cfg(feature = "cuda")]
-mod gemm_operands;
-#[cfg(feature = "cuda")]
-mod gemm_peers;
-#[cfg(feature = "cuda")]
-mod gemm_record;
-mod gemm_shapes;
-mod generate;
-#[cfg(feature = "cuda")]
-mod gpu;
-mod inspect;
-mod machine;
-mod plan;
-mod predict;
-mod profile;
-mod quantize;
-mod quickstart;
-mod report;
-mod revision;
-mod select;
-mod terminal;
+mod cli;
+mod decide;
+mod measure;
+mod run;
 
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-use arguments::{Cli, Verb};
-use terminal::Terminal;
+use cli::arguments::{Cli, Verb};
+use cli::terminal::{self, Terminal};
+use decide::{cost, fit, predict, report, select};
+use measure::{doctor, machine, profile};
+use run::{bench, chat, eval, generate, inspect, quantize, quickstart};
 
 /// The work failed.
 const FAILED: u8 = 1;

@@ -1,0 +1,188 @@
+//! `fit`: learns a model from measurements and prints how good it is, on shapes it has not seen and as the paper does.
+
+mod peers;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dualgrain_perf::{Dataset, FitOptions, FitReport, HeldOut, Model, PerfError, Score, Scores, paper};
+
+use crate::cli::arguments::Common;
+use crate::cli::arguments_perf::{Fit, Learner};
+use crate::cli::terminal::{Terminal, table};
+
+/// Features a text shows.
+const SHOWN: usize = 8;
+
+/// Between looks at how far learning is.
+const GLANCE: Duration = Duration::from_millis(50);
+
+/// Fits and prints.
+pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
+    let how = FitOptions {
+        seed: options.seed,
+        ..self::options(common)
+    };
+    if let Some(path) = &options.paper_log {
+        let judged = paper::judge(&paper::read(path)?, &how)?;
+        return terminal.result(&judged.scores, &paper_text(&judged));
+    }
+    if let Some(out) = &options.out {
+        check_writable(out)?;
+    }
+    let mut data = Dataset::read_all(&options.data)?;
+    let peers = options.hold_out_peers.as_deref().map(peers::read).transpose()?;
+    let held = peers.as_ref().map(|peers| peers.take_from(&mut data));
+    terminal.say(&format!("learning from {} rows", data.rows.len()));
+    let model = match options.learner {
+        Learner::Forest => fit(&data, how, dualgrain_perf::Learner::Forest)?,
+        Learner::Boost => fit(&data, how, dualgrain_perf::Learner::Boost)?,
+        Learner::Best => Model::fit_best(&data, &how)?,
+    };
+    let mut words = text(model.report());
+    if let Some(out) = &options.out {
+        model.write(out)?;
+        words += &written(out)?;
+    }
+    if let (Some(peers), Some(held)) = (&peers, &held) {
+        words += &peers.text(&model, held)?;
+    }
+    terminal.result(&model.report().scores, &words)
+}
+
+/// Refuses a place for the model before anything is learned.
+fn check_writable(out: &Path) -> Result<()> {
+    let folder = match out.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    ensure!(
+        folder.is_dir(),
+        "--out {}: there is no such folder",
+        out.display()
+    );
+    ensure!(!out.is_dir(), "--out {}: it is a folder", out.display());
+    Ok(())
+}
+
+/// How to fit on as many threads as the command line says.
+pub fn options(common: &Common) -> FitOptions {
+    let usual = FitOptions::default();
+    let threads = match common.threads {
+        0 => usual.threads,
+        threads => threads,
+    };
+    FitOptions { threads, ..usual }
+}
+
+/// What held-out folds of a set predict, with progress: each fold learns the set anew.
+pub fn held_out(data: &Dataset, how: &FitOptions, terminal: &Terminal) -> Result<Vec<HeldOut>, PerfError> {
+    let done = AtomicUsize::new(0);
+    let task = format!("learning from {} rows", data.rows.len());
+    std::thread::scope(|scope| {
+        let learning = scope.spawn(|| dualgrain_perf::held_out(data, how, &done));
+        while !learning.is_finished() {
+            let learned = done.load(Ordering::Relaxed) as u64;
+            terminal.progress(&task, "", learned, how.folds as u64);
+            std::thread::sleep(GLANCE);
+        }
+        learning
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn fit(data: &Dataset, how: FitOptions, learner: dualgrain_perf::Learner) -> Result<Model> {
+    Ok(Model::fit_with(data, &FitOptions { learner, ..how })?)
+}
+
+fn written(out: &Path) -> Result<String> {
+    let size = std::fs::metadata(out)
+        .with_context(|| out.display().to_string())?
+        .len();
+    Ok(format!(
+        "\n{}: {}\n",
+        out.display(),
+        crate::cli::terminal::bytes(size)
+    ))
+}
+
+fn text(report: &FitReport) -> String {
+    let mut text = format!(
+        "{} rows ({} with power) of {} shapes, learned by {}, seed {}\n{}",
+        report.num_rows,
+        report.num_power_rows,
+        report.num_shapes,
+        report.learner,
+        report.seed,
+        scores_text(&report.scores)
+    );
+    if let Some(error) = report.out_of_bag_error {
+        text += &format!(
+            "\nout of bag (by shape): mean error of runtime {:.2} %\n",
+            100.0 * error
+        );
+    }
+    for (target, importances) in &report.importances {
+        let shown = importances.iter().take(SHOWN);
+        let words: Vec<String> = shown
+            .map(|i| format!("{} +{:.1} %", i.feature, 100.0 * i.permutation))
+            .collect();
+        text += &format!(
+            "\nwhat {target} depends on (error when swapped): {}\n",
+            words.join(", ")
+        );
+    }
+    text
+}
+
+fn scores_text(scores: &Scores) -> String {
+    let header = [
+        "split",
+        "target",
+        "R2",
+        "R2 of log",
+        "MSE",
+        "MAE",
+        "mean error",
+        "median error",
+        "in 90 % interval",
+    ];
+    let mut rows = Vec::new();
+    for (split, targets) in scores {
+        for (target, score) in targets {
+            rows.push(line(split, target, score));
+        }
+    }
+    table(&header, &rows)
+}
+
+fn line(split: &str, target: &str, score: &Score) -> Vec<String> {
+    vec![
+        split.to_owned(),
+        target.to_owned(),
+        format!("{:.4}", score.r2),
+        format!("{:.4}", score.r2_log),
+        format!("{:.3e}", score.mse),
+        format!("{:.3e}", score.mae),
+        format!("{:.2} %", score.mean_percent_error),
+        format!("{:.2} %", score.median_percent_error),
+        score
+            .coverage
+            .map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share)),
+    ]
+}
+
+fn paper_text(judged: &paper::Judged) -> String {
+    format!(
+        "GPPerf's log: {} rows, {} with power, {} distinct kernel runs of {} shapes\n{}\n{}",
+        judged.num_rows,
+        judged.num_power_rows,
+        judged.num_runs,
+        judged.num_shapes,
+        scores_text(&judged.scores),
+        paper::NOTES
+    )
+}

@@ -1,0 +1,94 @@
+//! Facts about the machine and this process, read from Linux's /proc; `None` elsewhere.
+
+use std::fs;
+
+use crate::cli::terminal::Terminal;
+
+/// Main memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Memory {
+    /// Installed.
+    pub total_bytes: u64,
+    /// What a new program can take without swapping.
+    pub available_bytes: u64,
+    /// Swap space that is free.
+    pub swap_bytes: u64,
+}
+
+/// Main memory of the machine, or what this process may take of it (`ulimit -v`).
+pub fn memory() -> Option<Memory> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let left = address_space_left().unwrap_or(u64::MAX);
+    let available_bytes = kilobytes(&text, "MemAvailable:")?.min(left);
+    Some(Memory {
+        total_bytes: kilobytes(&text, "MemTotal:")?,
+        available_bytes,
+        swap_bytes: kilobytes(&text, "SwapFree:")
+            .unwrap_or(0)
+            .min(left - available_bytes),
+    })
+}
+
+/// Addresses that this process may still take; `None` without a limit.
+fn address_space_left() -> Option<u64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let limit = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max address space"))?;
+    let limit: u64 = limit.split_whitespace().next()?.parse().ok()?;
+    let taken = kilobytes(&fs::read_to_string("/proc/self/status").ok()?, "VmSize:")?;
+    Some(limit.saturating_sub(taken))
+}
+
+/// Largest resident memory of this process so far, mapped file pages included.
+pub fn peak_resident_bytes() -> Option<u64> {
+    kilobytes(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// Whether [`forget_peak`] works here; asking forgets it.
+pub fn can_forget_peak() -> bool {
+    fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+/// [`peak_resident_bytes`] counts from now on.
+pub fn forget_peak() {
+    // 5 is the kernel's word for it. Where it is refused the peak stays one of the whole process, which is true as well.
+    let _ = fs::write("/proc/self/clear_refs", "5");
+}
+
+/// The largest cache of the first core.
+pub fn last_level_cache_bytes() -> Option<usize> {
+    dualgrain_cpu::last_level_cache_bytes()
+}
+
+/// Threads beyond the cores take turns, and those that wait for work take the others' time.
+pub fn warn_of_too_many_threads(threads: usize, terminal: &Terminal) {
+    if threads > cores() {
+        terminal.say(&format!(
+            "warning: {threads} threads on {} cores are slower than one a core",
+            cores()
+        ));
+    }
+}
+
+/// The processor's name.
+pub fn cpu_name() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Cores this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, |count| count.get())
+}
+
+/// The value of `key` in a /proc table whose unit is kB (1,024 bytes).
+fn kilobytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_whitespace()
+        .next()?
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1024)
+}

@@ -1,0 +1,236 @@
+//! `profile`: measures what matrix products cost, and puts such measurements together.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use dualgrain_perf::{ProfileOptions, ProfileSummary, Space, Watch, merge, profile_cpu};
+
+use crate::cli::arguments::Common;
+use crate::cli::arguments_perf::{Profile, ProfileAction, ProfileMerge};
+use crate::cli::terminal::{Terminal, duration, interrupt_flag};
+use crate::measure::machine;
+
+/// What was built; a build that knows no tag calls itself by its version.
+const VERSION: &str = match option_env!("DUALGRAIN_GIT_DESCRIBE") {
+    Some(described) => described,
+    None => env!("CARGO_PKG_VERSION"),
+};
+
+/// The terminal as a sweep sees it.
+struct Watched<'a> {
+    terminal: &'a Terminal,
+    interrupted: Arc<AtomicBool>,
+    last: RefCell<String>,
+}
+
+impl Watch for Watched<'_> {
+    fn progress(&self, detail: &str, done: usize, total: usize) {
+        detail.clone_into(&mut self.last.borrow_mut());
+        self.terminal
+            .progress("measuring", detail, done as u64, total as u64);
+    }
+
+    fn say(&self, line: &str) {
+        self.terminal.say(line);
+    }
+
+    fn stops(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
+    }
+}
+
+/// Where products are measured.
+enum On {
+    Cpu,
+    Card(usize),
+}
+
+pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()> {
+    if let Some(ProfileAction::Merge(merged)) = &options.action {
+        return run_merge(merged, terminal);
+    }
+    let watch = Watched {
+        terminal,
+        interrupted: interrupt_flag()?,
+        last: RefCell::default(),
+    };
+    let on = on(&options.device)?;
+    if let Some(csv) = &options.check_energy {
+        return check_energy(&on, options.ticks, csv, &watch);
+    }
+    let wanted = ProfileOptions {
+        kernels: options.kernels.clone(),
+        space: space(options, &on)?,
+        out: options.out.clone(),
+        resume: options.resume,
+        known: options.known.clone(),
+        budget: options.budget,
+        shard: options.shard,
+        ticks: options.ticks,
+        version: VERSION.to_owned(),
+    };
+    let summary = match on {
+        On::Cpu => {
+            let name = machine::cpu_name().unwrap_or_else(|| "unknown CPU".to_owned());
+            let threads = match common.threads {
+                0 => machine::cores(),
+                threads => threads,
+            };
+            profile_cpu(&name, threads, &wanted, &watch)?
+        }
+        On::Card(index) => on_card(index, &wanted, &watch)?,
+    };
+    terminal.result(&summary, &text(&summary, &watch, &options.out))?;
+    ensure!(
+        summary.wrong_rows == 0,
+        "{} products were wrong; their rows are marked",
+        summary.wrong_rows
+    );
+    Ok(())
+}
+
+fn text(summary: &ProfileSummary, watch: &Watched<'_>, out: &Path) -> String {
+    let end = match (summary.finished, watch.stops()) {
+        (true, _) => "everything is measured".to_owned(),
+        (false, true) => format!("interrupted at {}", watch.last.borrow()),
+        (false, false) => "the budget is spent".to_owned(),
+    };
+    format!(
+        "{} rows in {}: {} new in {}, {} of them with energy, {} marked, {} were there; {end}",
+        summary.rows,
+        out.display(),
+        summary.new_rows,
+        duration(summary.time_s),
+        summary.new_energy_rows,
+        summary.marked_rows,
+        summary.skipped_rows
+    )
+}
+
+fn on(device: &str) -> Result<On> {
+    let card = device.strip_prefix("cuda");
+    let index = card.map(|rest| {
+        rest.strip_prefix(':')
+            .unwrap_or(if rest.is_empty() { "0" } else { rest })
+    });
+    match (device, index.map(str::parse)) {
+        ("cpu", _) => Ok(On::Cpu),
+        (_, Some(Ok(index))) => Ok(On::Card(index)),
+        _ => bail!("--device {device}: expected cpu, cuda or cuda:0"),
+    }
+}
+
+fn space(options: &Profile, on: &On) -> Result<Space> {
+    let mut space = space_of(options.space.as_deref(), on)?;
+    space.energy_share = options.energy_share.unwrap_or(space.energy_share);
+    Ok(space)
+}
+
+fn space_of(file: Option<&Path>, on: &On) -> Result<Space> {
+    let Some(path) = file else {
+        return Ok(match on {
+            On::Cpu => Space::of_cpu(),
+            On::Card(_) => Space::default(),
+        });
+    };
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let space: Space = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    Ok(space.validate(path)?)
+}
+
+fn run_merge(options: &ProfileMerge, terminal: &Terminal) -> Result<()> {
+    let merged = merge(&options.folders, &options.without, &options.out)?;
+    let text = format!(
+        "{} rows in {}; {} more were of configurations that had one; {} left out",
+        merged.rows,
+        options.out.display(),
+        merged.repeated,
+        merged.left_out
+    );
+    terminal.result(&merged, &text)
+}
+
+#[cfg(feature = "cuda")]
+fn on_card(index: usize, options: &ProfileOptions, watch: &Watched<'_>) -> Result<ProfileSummary> {
+    Ok(dualgrain_perf::profile_gpu(index, options, watch)?)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn on_card(_: usize, _: &ProfileOptions, _: &Watched<'_>) -> Result<ProfileSummary> {
+    bail!("this dualgrain was built without GPUs (feature cuda)")
+}
+
+#[cfg(feature = "cuda")]
+fn check_energy(on: &On, ticks: usize, csv: &Path, watch: &Watched<'_>) -> Result<()> {
+    let On::Card(index) = on else {
+        bail!("--check-energy is about a card's counter: add --device cuda:0");
+    };
+    let found = dualgrain_perf::check_energy(*index, ticks, csv, VERSION, watch)?;
+    let lines = found.iter().map(|truth| {
+        format!(
+            "{}: counter / samples {:.3}, {} repetitions within {:.1} %",
+            truth.load,
+            1.0 + truth.deviation(),
+            truth.repeated_j.len(),
+            100.0 * truth.spread()
+        )
+    });
+    watch
+        .terminal
+        .result(&found, &lines.collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn check_energy(_: &On, _: usize, _: &Path, _: &Watched<'_>) -> Result<()> {
+    bail!("this dualgrain was built without GPUs (feature cuda)")
+}
+
+/// Accepts `90s`, `20m`, `2h`, or seconds.
+pub fn budget(text: &str) -> Result<Duration, String> {
+    let unit = |suffix: char, seconds: f64| text.strip_suffix(suffix).map(|number| (number, seconds));
+    let (number, seconds) = unit('s', 1.0)
+        .or_else(|| unit('m', 60.0))
+        .or_else(|| unit('h', 3600.0))
+        .unwrap_or((text, 1.0));
+    match number.parse::<f64>() {
+        Ok(number) if number > 0.0 && number * seconds < 1e9 => Ok(Duration::from_secs_f64(number * seconds)),
+        _ => Err("expected a time like 90s, 20m or 2h".to_owned()),
+    }
+}
+
+/// Accepts `0/2`, `1/2`: which part, from 0, of how many.
+pub fn shard(text: &str) -> Result<(usize, usize), String> {
+    let parsed = text
+        .split_once('/')
+        .and_then(|(part, parts)| Some((part.trim().parse().ok()?, parts.trim().parse().ok()?)));
+    match parsed {
+        Some((part, parts)) if part < parts => Ok((part, parts)),
+        _ => Err("expected a part and how many there are, from 0/2".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budgets_have_units_and_parts_lie_below_their_number() {
+        assert_eq!(budget("20m"), Ok(Duration::from_secs(1200)));
+        assert_eq!(budget("1.5"), Ok(Duration::from_millis(1500)));
+        assert!(budget("soon").is_err() && budget("-1s").is_err() && budget("0").is_err());
+        assert_eq!(shard("1/2"), Ok((1, 2)));
+        assert!(shard("2/2").is_err() && shard("0/0").is_err() && shard("x").is_err());
+    }
+
+    #[test]
+    fn devices_are_cpu_or_a_card() {
+        assert!(matches!(on("cpu"), Ok(On::Cpu)));
+        assert!(matches!(on("cuda"), Ok(On::Card(0))));
+        assert!(matches!(on("cuda:3"), Ok(On::Card(3))));
+        assert!(on("cuda:x").is_err() && on("tpu").is_err());
+    }
+}

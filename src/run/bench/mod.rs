@@ -1,0 +1,202 @@
+//! `bench`: tokens per second of prefill and decoding.
+
+pub mod case;
+mod report;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::Device;
+use dualgrain_engine::{Model, ModelConfig};
+
+use crate::cli::arguments::{Bench, BenchGemm, BenchProduct, Common};
+use crate::cli::terminal::{Terminal, interrupt_flag};
+use crate::measure::machine;
+use crate::measure::revision::REVISION;
+use crate::run::bench::case::{Case, time_case};
+use crate::run::bench::report::{Machine, Report};
+use crate::run::model_folder;
+
+/// Times every combination of the counts asked for.
+pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> {
+    if let Some(BenchProduct::Gemm(options)) = &options.product {
+        return run_gemm(options, terminal);
+    }
+    let folder = options.model.as_deref().context("a model folder is needed")?;
+    let cases = cases(options);
+    // What can not be is refused before seconds or hours of work.
+    let config = ModelConfig::load(folder)?;
+    cases.iter().try_for_each(|case| case.check(&config))?;
+    if let Some(path) = &options.csv {
+        std::fs::write(path, "").with_context(|| format!("writing {}", path.display()))?;
+    }
+    let mut bench = Timing {
+        options,
+        folder,
+        terminal,
+        interrupted: interrupt_flag()?,
+        report: Report {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: REVISION,
+            cpu: machine::cpu_name(),
+            model: folder.display().to_string(),
+            kernels: "",
+            is_quantized: config.quantization.is_some(),
+            linear_bytes: 0,
+            weight_bytes: 0,
+            last_level_cache_bytes: machine::last_level_cache_bytes(),
+            machine: Vec::new(),
+            peak_resident_bytes: None,
+            rows: Vec::new(),
+        },
+    };
+    let outcome = thread_counts(options, common)
+        .into_iter()
+        .try_for_each(|threads| bench.with_threads(threads, &cases));
+    // What was measured before an error or Ctrl-C is not thrown away.
+    if !bench.report.rows.is_empty() {
+        terminal.result(&bench.report, &bench.report.text())?;
+    }
+    outcome
+}
+
+#[cfg(feature = "cuda")]
+fn run_gemm(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
+    crate::cli::terminal::exit_on_interrupt()?;
+    crate::measure::gemm::run(options, terminal)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn run_gemm(_: &BenchGemm, _: &Terminal) -> Result<()> {
+    bail!("this program was built without the feature `cuda`")
+}
+
+/// Each number of threads once, in the order asked for.
+fn thread_counts(options: &Bench, common: &Common) -> Vec<usize> {
+    let threads = match common.threads {
+        0 => machine::cores(),
+        threads => threads,
+    };
+    if options.thread_counts.is_empty() {
+        return vec![threads];
+    }
+    let mut counts = Vec::new();
+    for &count in &options.thread_counts {
+        if !counts.contains(&count) {
+            counts.push(count);
+        }
+    }
+    counts
+}
+
+/// Each combination once.
+fn cases(options: &Bench) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for &batch in &options.batch {
+        for &prompt_tokens in &options.prompt_tokens {
+            for &generate_tokens in &options.generate_tokens {
+                let case = Case {
+                    batch,
+                    prompt_tokens,
+                    generate_tokens,
+                };
+                if !cases.contains(&case) {
+                    cases.push(case);
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// A run of `bench`, and what it has found so far.
+struct Timing<'a> {
+    options: &'a Bench,
+    folder: &'a Path,
+    terminal: &'a Terminal,
+    interrupted: Arc<AtomicBool>,
+    report: Report,
+}
+
+impl Timing<'_> {
+    fn with_threads(&mut self, threads: usize, cases: &[Case]) -> Result<()> {
+        machine::warn_of_too_many_threads(threads, self.terminal);
+        // The probe's buffer is no memory of the model's, so the peak is counted from here where the system can do that.
+        if machine::can_forget_peak() {
+            self.measure_machine(threads)?;
+            machine::forget_peak();
+        }
+        let timed = self.time_cases(threads, cases);
+        let peak = machine::peak_resident_bytes();
+        self.report.peak_resident_bytes = self.report.peak_resident_bytes.max(peak);
+        if !self.interrupted.load(Ordering::Relaxed) && !self.report.rows.is_empty() {
+            self.measure_machine(threads)?;
+        }
+        self.write_csv()?;
+        timed
+    }
+
+    fn time_cases(&mut self, threads: usize, cases: &[Case]) -> Result<()> {
+        let started = Instant::now();
+        let device = Arc::new(CpuDevice::new(threads)?);
+        let model = Arc::new(model_folder::load(self.folder, &device, None)?);
+        let load_s = started.elapsed().as_secs_f64();
+        self.report.kernels = device.isa().name();
+        self.report.linear_bytes = model.linear_bytes();
+        self.report.weight_bytes = model.weight_bytes();
+        cases.iter().try_for_each(|case| case.check_memory(&model))?;
+        for (index, case) in cases.iter().enumerate() {
+            let detail = format!("{} threads", device.num_threads());
+            self.terminal
+                .progress("timing", &detail, index as u64, cases.len() as u64);
+            self.time(&model, case, load_s)?;
+        }
+        Ok(())
+    }
+
+    fn time(&mut self, model: &Arc<Model<CpuDevice>>, case: &Case, load_s: f64) -> Result<()> {
+        let row = time_case(model, case, self.options.repeat, &self.interrupted)?;
+        let Some(mut row) = row else {
+            bail!("interrupted at {}", case.text())
+        };
+        row.load_s = load_s;
+        self.terminal.say(&row.text());
+        self.report.rows.push(row);
+        self.write_csv()
+    }
+
+    fn measure_machine(&mut self, threads: usize) -> Result<()> {
+        self.terminal.progress("measuring the machine", "", 0, 1);
+        // More threads than cores say nothing more, and take long to say it.
+        let device = CpuDevice::new(threads.min(machine::cores()))?;
+        let peak = match device.measure_peak() {
+            Ok(peak) => peak,
+            // Shares are missing then, times are not.
+            Err(error) => {
+                self.terminal
+                    .say(&format!("the machine was not measured: {error}"));
+                return Ok(());
+            }
+        };
+        self.report.compare(Machine {
+            threads,
+            probe_threads: device.num_threads(),
+            int8_ops_per_s: peak.int8_ops_per_s,
+            read_bytes_per_s: peak.read_bytes_per_s,
+            read_bytes_per_s_samples: vec![peak.read_bytes_per_s],
+            int8_ops_per_s_samples: peak.int8_ops_per_s.into_iter().collect(),
+        });
+        Ok(())
+    }
+
+    fn write_csv(&self) -> Result<()> {
+        let Some(path) = &self.options.csv else {
+            return Ok(());
+        };
+        std::fs::write(path, self.report.csv()).with_context(|| format!("writing {}", path.display()))
+    }
+}

@@ -1,0 +1,252 @@
+//! What `bench` gives back: a table, one JSON object, or CSV.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::cli::terminal::{bytes, table};
+use crate::run::bench::case::{Rate, Row};
+
+/// Everything that was measured.
+#[derive(Serialize)]
+pub struct Report {
+    /// Version of the program.
+    pub version: &'static str,
+    /// Sources it was built from.
+    pub revision: &'static str,
+    /// The processor's name.
+    pub cpu: Option<String>,
+    /// The folder.
+    pub model: String,
+    /// Instruction set of the kernels.
+    pub kernels: &'static str,
+    /// Whether prefill runs on integers, which the integer peak is beside.
+    #[serde(skip)]
+    pub is_quantized: bool,
+    /// Packed linears, blocks and head.
+    pub linear_bytes: usize,
+    /// These and the embedding.
+    pub weight_bytes: usize,
+    /// The processor's largest cache.
+    pub last_level_cache_bytes: Option<usize>,
+    /// For each number of threads.
+    pub machine: Vec<Machine>,
+    /// Largest resident memory while models were loaded and timed, mapped file pages included.
+    pub peak_resident_bytes: Option<u64>,
+    /// One for each case, in the order they were timed.
+    pub rows: Vec<Row>,
+}
+
+/// What the machine can do at best, measured before and after the rows with as many threads; the larger counts.
+#[derive(Clone, Serialize)]
+pub struct Machine {
+    /// Threads of the rows.
+    pub threads: usize,
+    /// Threads that were measured: no more than there are cores.
+    pub probe_threads: usize,
+    /// Operations a second of dot products in registers; a multiply-add is two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub int8_ops_per_s: Option<f64>,
+    /// Bytes read from memory a second.
+    pub read_bytes_per_s: f64,
+    /// Each measurement of the above.
+    pub read_bytes_per_s_samples: Vec<f64>,
+    /// Each measurement of the above.
+    pub int8_ops_per_s_samples: Vec<f64>,
+}
+
+impl Machine {
+    /// Takes in another measurement.
+    pub fn join(&mut self, other: &Self) {
+        self.read_bytes_per_s = self.read_bytes_per_s.max(other.read_bytes_per_s);
+        self.int8_ops_per_s = match (self.int8_ops_per_s, other.int8_ops_per_s) {
+            (Some(a), Some(b)) => Some(a.max(b)),
+            (a, b) => a.or(b),
+        };
+        self.read_bytes_per_s_samples
+            .extend(&other.read_bytes_per_s_samples);
+        self.int8_ops_per_s_samples.extend(&other.int8_ops_per_s_samples);
+    }
+
+    fn text(&self) -> String {
+        let samples = |samples: &[f64], digits: usize| {
+            let each: Vec<_> = samples.iter().map(|s| format!("{:.digits$}", s / 1e9)).collect();
+            each.join(" and ")
+        };
+        let peak = match self.int8_ops_per_s_samples.is_empty() {
+            true => String::new(),
+            false => format!("{} GOPS in registers, ", samples(&self.int8_ops_per_s_samples, 0)),
+        };
+        format!(
+            "this machine with {} threads, before and after: {peak}{} GB/s read from memory\n",
+            self.probe_threads,
+            samples(&self.read_bytes_per_s_samples, 1)
+        )
+    }
+}
+
+impl Report {
+    /// Adds a measurement of the machine and sets the rows of as many threads beside the best of all.
+    pub fn compare(&mut self, machine: Machine) {
+        let at = match self
+            .machine
+            .iter()
+            .position(|known| known.threads == machine.threads)
+        {
+            Some(at) => {
+                self.machine[at].join(&machine);
+                at
+            }
+            None => {
+                self.machine.push(machine);
+                self.machine.len() - 1
+            }
+        };
+        let best = &self.machine[at];
+        for row in self.rows.iter_mut().filter(|row| row.threads == best.threads) {
+            row.prefill_share_of_peak = match (row.prefill_ops_per_s, best.int8_ops_per_s) {
+                (Some(ops), Some(peak)) if self.is_quantized => Some(ops / peak),
+                _ => None,
+            };
+            row.decode_share_of_read = row
+                .decode_read_bytes_per_s
+                .map(|read| read / best.read_bytes_per_s);
+        }
+    }
+
+    /// The table with what belongs to it.
+    pub fn text(&self) -> String {
+        let header = [
+            "threads",
+            "batch",
+            "prompt",
+            "generate",
+            "prefill tok/s",
+            "+-",
+            "decode tok/s",
+            "+-",
+            "prefill GOPS",
+            "of peak",
+            "decode GB/s",
+            "of read",
+            "cache",
+        ];
+        let rows: Vec<_> = self.rows.iter().map(|row| self.cells(row)).collect();
+        let peak = self
+            .peak_resident_bytes
+            .map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
+        let machine: String = self.machine.iter().map(Machine::text).collect();
+        format!(
+            "{} with {} kernels, weights {} (linears {}){peak}\n{machine}{}{}",
+            self.model,
+            self.kernels,
+            bytes(self.weight_bytes as u64),
+            bytes(self.linear_bytes as u64),
+            table(&header, &rows),
+            self.notes()
+        )
+    }
+
+    fn cells(&self, row: &Row) -> Vec<String> {
+        let none = || "-".to_owned();
+        let rate = |rate: &Option<Rate>| {
+            rate.as_ref()
+                .map_or_else(none, |rate| format!("{:.1}", rate.median))
+        };
+        let spread = |rate: &Option<Rate>| {
+            rate.as_ref()
+                .map_or_else(none, |rate| format!("{:.0} %", 100.0 * rate.stddev / rate.mean))
+        };
+        let giga = |value: Option<f64>, digits: usize| {
+            value.map_or_else(none, |value| format!("{:.digits$}", value / 1e9))
+        };
+        let share = |share: Option<f64>| share.map_or_else(none, |share| format!("{:.0} %", 100.0 * share));
+        let of_read = match row.decode_share_of_read {
+            Some(_) if row.linears_fit_cache => "cached".to_owned(),
+            other => share(other),
+        };
+        vec![
+            row.threads.to_string(),
+            row.batch.to_string(),
+            row.prompt_tokens.to_string(),
+            row.generate_tokens.to_string(),
+            rate(&row.prefill),
+            spread(&row.prefill),
+            rate(&row.decode),
+            spread(&row.decode),
+            giga(row.prefill_ops_per_s, 0),
+            share(row.prefill_share_of_peak),
+            giga(row.decode_read_bytes_per_s, 1),
+            of_read,
+            bytes(row.cache_bytes as u64),
+        ]
+    }
+
+    fn notes(&self) -> String {
+        let mut notes = String::from("Medians; +- is the standard deviation over the mean.\n");
+        if let (Some(cache), true) = (
+            self.last_level_cache_bytes,
+            self.rows.iter().any(|row| row.linears_fit_cache),
+        ) {
+            let _ = writeln!(
+                notes,
+                "cached: the linears fit the last-level cache ({}), so that memory does not bound decoding.",
+                bytes(cache as u64)
+            );
+        }
+        let above = |share: Option<f64>| share.is_some_and(|share| share > 1.0);
+        let is_above = |row: &Row| {
+            above(row.prefill_share_of_peak) || (above(row.decode_share_of_read) && !row.linears_fit_cache)
+        };
+        if self.rows.iter().any(is_above) {
+            notes += "Above 100 %: the machine was faster while a row was timed than when it was measured.\n";
+        }
+        notes
+    }
+
+    /// Rows with all that a record needs.
+    pub fn csv(&self) -> String {
+        let mut csv = String::from(
+            "revision,cpu,kernels,model,threads,batch,prompt_tokens,generate_tokens,rounds,\
+             prefill_tokens_per_s,prefill_mean,prefill_stddev,decode_tokens_per_s,decode_mean,decode_stddev,\
+             prefill_ops_per_s,prefill_share_of_peak,decode_read_bytes_per_s,decode_share_of_read,\
+             load_s,linear_bytes,weight_bytes,cache_bytes\n",
+        );
+        for row in &self.rows {
+            let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));
+            let rate = |rate: &Option<Rate>| {
+                let of = |f: fn(&Rate) -> f64| number(rate.as_ref().map(f));
+                [of(|r| r.median), of(|r| r.mean), of(|r| r.stddev)].join(",")
+            };
+            let names = [
+                self.revision,
+                self.cpu.as_deref().unwrap_or(""),
+                self.kernels,
+                &self.model,
+            ];
+            let names = names
+                .map(|name| format!("\"{}\"", name.replace('"', "'")))
+                .join(",");
+            let _ = writeln!(
+                csv,
+                "{names},{},{},{},{},{},{},{},{},{},{},{},{:.3},{},{},{}",
+                row.threads,
+                row.batch,
+                row.prompt_tokens,
+                row.generate_tokens,
+                row.rounds,
+                rate(&row.prefill),
+                rate(&row.decode),
+                number(row.prefill_ops_per_s),
+                number(row.prefill_share_of_peak),
+                number(row.decode_read_bytes_per_s),
+                number(row.decode_share_of_read),
+                row.load_s,
+                self.linear_bytes,
+                self.weight_bytes,
+                row.cache_bytes
+            );
+        }
+        csv
+    }
+}

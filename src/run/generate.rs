@@ -1,0 +1,107 @@
+//! `generate`: continue a prompt, streaming.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use anyhow::{Context, Result};
+use dualgrain_cpu::CpuDevice;
+use dualgrain_engine::generate::{FinishReason, GenerateOptions, Generation, Request, Timings, generate};
+use dualgrain_engine::sampler::{Sampler, SamplingParams};
+use dualgrain_engine::{Session, SessionLimits};
+use serde::Serialize;
+
+use crate::cli::arguments::{Common, Generate, Sampling};
+use crate::cli::terminal::{Terminal, interrupt_flag, write_stdout};
+use crate::run::model_folder;
+
+/// Prompt tokens that are run in one step.
+pub const STEP_TOKENS: usize = 512;
+
+#[derive(Serialize)]
+struct Report {
+    prompt: String,
+    #[serde(flatten)]
+    generation: Generation,
+    #[serde(flatten)]
+    timings: Timings,
+}
+
+/// Continues the prompt; text streams to stdout, timings go to stderr with `-v`.
+pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result<()> {
+    // Wrong options should not cost the time of loading a model.
+    Sampler::new(arguments.sampling.options().sampling)?;
+    let device = Arc::new(CpuDevice::new(common.threads)?);
+    let opened = model_folder::open(&arguments.model, &device, None)?;
+    let request = Request {
+        prompt: opened.tokenizer.encode(&arguments.prompt, true)?,
+        options: arguments.sampling.options(),
+    };
+    let interrupted = interrupt_flag()?;
+    let positions = opened.model.config().max_positions;
+    let limits = SessionLimits {
+        num_sequences: 1,
+        // The session holds no more cache than this request can fill.
+        context_tokens: positions.min(request.prompt.len().saturating_add(arguments.sampling.max_tokens)),
+        step_tokens: STEP_TOKENS,
+    };
+    let mut session = Session::new(Arc::clone(&opened.model), limits)?;
+    let mut broken = None;
+    let mut stream = |text: &str| {
+        if !common.json {
+            broken = write_stdout(text).err();
+        }
+        if interrupted.load(Ordering::Relaxed) || broken.is_some() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    };
+    let (generation, timings) = generate(&mut session, &opened.tokenizer, &request, &mut stream)
+        .with_context(|| format!("generating with {}", arguments.model.display()))?;
+    if let Some(error) = broken {
+        return Err(error);
+    }
+    anyhow::ensure!(generation.finish_reason != FinishReason::Cancelled, "interrupted");
+    if common.json {
+        return terminal.result(
+            &Report {
+                prompt: arguments.prompt.clone(),
+                generation,
+                timings,
+            },
+            "",
+        );
+    }
+    write_stdout("\n")?;
+    terminal.detail(&speed(&timings));
+    Ok(())
+}
+
+/// Timings as a line.
+pub fn speed(timings: &Timings) -> String {
+    format!(
+        "prompt {} tokens at {:.1} tokens/s; generated {} at {:.1} tokens/s",
+        timings.prompt_tokens,
+        timings.prefill_tokens_per_s,
+        timings.decode_tokens,
+        timings.decode_tokens_per_s
+    )
+}
+
+impl Sampling {
+    /// As the engine takes them.
+    pub fn options(&self) -> GenerateOptions {
+        GenerateOptions {
+            max_tokens: Some(self.max_tokens),
+            stop: self.stop.clone(),
+            ignore_eos: false,
+            sampling: SamplingParams {
+                temperature: self.temperature,
+                top_k: self.top_k,
+                top_p: self.top_p,
+                min_p: self.min_p,
+                seed: self.seed,
+            },
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! `inspect`: what a model folder holds.
+
+use anyhow::{Result, ensure};
+use dualgrain_engine::{ModelConfig, Storage, Weights};
+use dualgrain_format::TensorScheme;
+use serde::Serialize;
+
+use crate::cli::arguments::Inspect;
+use crate::cli::terminal::{Terminal, bytes};
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    family: String,
+    parameters: u64,
+    hidden_size: usize,
+    ffn_size: usize,
+    num_layers: usize,
+    num_heads: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+    vocab_size: usize,
+    max_positions: usize,
+    bits_per_weight: f64,
+    lm_head: &'static str,
+    #[serde(flatten)]
+    storage: Storage,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantization: Option<Quantization>,
+}
+
+#[derive(Serialize)]
+struct Quantization {
+    group_size: serde_json::Value,
+    activations: serde_json::Value,
+    kv_cache: serde_json::Value,
+    smoothing: String,
+    search: String,
+}
+
+/// Reads configuration and tensor headers and prints them.
+pub fn run(options: &Inspect, terminal: &Terminal) -> Result<()> {
+    let dir = &options.model;
+    ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
+    let config = ModelConfig::load(dir)?;
+    let weights = Weights::open(dir)?;
+    let storage = Storage::measure(&weights, &config)?;
+    let report = Report {
+        model: dir.display().to_string(),
+        family: format!("{:?}", config.family),
+        parameters: parameters(&weights, &storage)?,
+        hidden_size: config.hidden_size,
+        ffn_size: config.ffn_size,
+        num_layers: config.num_layers,
+        num_heads: config.num_heads,
+        num_kv_heads: config.num_kv_heads,
+        head_dim: config.head_dim,
+        vocab_size: config.vocab_size,
+        max_positions: config.max_positions,
+        bits_per_weight: storage.bits_per_weight(),
+        lm_head: lm_head(&config),
+        storage,
+        quantization: quantization(&config)?,
+    };
+    terminal.result(&report, &text(&report))
+}
+
+/// Weights of the block linears and every element of `*.weight` and `*.bias` tensors outside them.
+fn parameters(weights: &Weights, storage: &Storage) -> Result<u64> {
+    let mut floats = 0;
+    for name in weights.names() {
+        if name.ends_with(".weight") || name.ends_with(".bias") || name.ends_with(".w8") {
+            floats += weights.raw(&name)?.1.iter().product::<usize>() as u64;
+        }
+    }
+    let linears_are_float = storage.schemes.keys().all(|&scheme| scheme != "w4");
+    Ok(if linears_are_float {
+        floats
+    } else {
+        floats + storage.linear_weights
+    })
+}
+
+fn lm_head(config: &ModelConfig) -> &'static str {
+    let scheme = config
+        .quantization
+        .as_ref()
+        .map_or(TensorScheme::Float, |q| q.scheme(config.family.head_name()));
+    match (scheme, config.tie_embeddings) {
+        (TensorScheme::Float, true) => "float, tied to the embedding",
+        (TensorScheme::Float, false) => "float",
+        (TensorScheme::W8, _) => "int8",
+        (TensorScheme::W4, _) => "w4a8",
+    }
+}
+
+fn quantization(config: &ModelConfig) -> Result<Option<Quantization>> {
+    let Some(q) = &config.quantization else {
+        return Ok(None);
+    };
+    Ok(Some(Quantization {
+        group_size: serde_json::to_value(q.group_size)?,
+        activations: serde_json::to_value(q.activations)?,
+        kv_cache: serde_json::to_value(q.kv_cache)?,
+        smoothing: q.smoothing.clone(),
+        search: q.search.clone(),
+    }))
+}
+
+fn text(report: &Report) -> String {
+    let schemes = report
+        .storage
+        .schemes
+        .iter()
+        .map(|(scheme, count)| format!("{count} {scheme}"));
+    let mut text = format!(
+        "{}\n\
+         family          {}, {:.1} M parameters\n\
+         blocks          {} of hidden {}, ffn {}, {} heads of {}, {} kv heads\n\
+         vocabulary      {}, {} positions\n\
+         block linears   {}: {:.3} bits a weight\n\
+         output layer    {}\n\
+         on disk         {}, of which {} outside the block linears\n",
+        report.model,
+        report.family,
+        report.parameters as f64 / 1e6,
+        report.num_layers,
+        report.hidden_size,
+        report.ffn_size,
+        report.num_heads,
+        report.head_dim,
+        report.num_kv_heads,
+        report.vocab_size,
+        report.max_positions,
+        schemes.collect::<Vec<_>>().join(", "),
+        report.bits_per_weight,
+        report.lm_head,
+        bytes(report.storage.file_bytes),
+        bytes(report.storage.other_bytes),
+    );
+    if let Some(q) = &report.quantization {
+        let word = |value: &serde_json::Value| value.to_string().replace('"', "");
+        text += &format!(
+            "quantized       group {}, activations {}, cache {}, smoothing {}, search {}\n",
+            word(&q.group_size),
+            word(&q.activations),
+            word(&q.kv_cache),
+            q.smoothing,
+            q.search
+        );
+    }
+    text
+}

@@ -1,0 +1,11 @@
+//! Verbs that open a model folder and read its weights. `quantize` and its plan are here because quantizing runs the original
+//! block by block; `eval` runs a model over texts, `inspect` reads what a folder holds.
+
+pub mod bench;
+pub mod chat;
+pub mod eval;
+pub mod generate;
+pub mod inspect;
+mod model_folder;
+pub mod quantize;
+pub mod quickstart;

@@ -1,0 +1,253 @@
+//! `quickstart`: the bundled model quantized, judged, run and pictured, with nothing but this binary.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use dualgrain_cpu::CpuDevice;
+use dualgrain_engine::generate::{GenerateOptions, Request, generate};
+use dualgrain_engine::{Session, SessionLimits};
+use dualgrain_format::checkpoint::FolderWriter;
+use dualgrain_quant::{JournalPolicy, QuantError, QuantJob, REPORT_HTML};
+use serde::Serialize;
+
+use crate::cli::arguments::{Common, Quickstart};
+use crate::cli::terminal::{Terminal, bytes, duration, interrupt_flag, table};
+use crate::run::bench::case::{Case, Rate, time_case};
+use crate::run::eval;
+use crate::run::model_folder::{self, Opened};
+use crate::run::quantize;
+
+/// The bundled model, file by file.
+const MODEL: [(&str, &[u8]); 5] = [
+    (
+        "config.json",
+        include_bytes!("../../models/llama-tiny/config.json"),
+    ),
+    (
+        "generation_config.json",
+        include_bytes!("../../models/llama-tiny/generation_config.json"),
+    ),
+    (
+        "model.safetensors",
+        include_bytes!("../../models/llama-tiny/model.safetensors"),
+    ),
+    (
+        "tokenizer.json",
+        include_bytes!("../../models/llama-tiny/tokenizer.json"),
+    ),
+    (
+        "tokenizer_config.json",
+        include_bytes!("../../models/llama-tiny/tokenizer_config.json"),
+    ),
+];
+
+/// Windows of the bundled text that are judged: all that fit in a few seconds.
+const EVAL_WINDOWS: usize = 16;
+const SAMPLE_PROMPT: &str = "The old captain looked across the water and";
+const SAMPLE_TOKENS: usize = 60;
+
+#[derive(Serialize)]
+struct Report {
+    original: Side,
+    quantized: Side,
+    perplexity_change: f64,
+    kl_divergence: f64,
+    top1_agreement: f64,
+    bits_per_weight: f64,
+    quantize_time_s: f64,
+    time_s: f64,
+    prompt: &'static str,
+    report: PathBuf,
+}
+
+/// One row of the table.
+#[derive(Serialize)]
+struct Side {
+    model: PathBuf,
+    file_bytes: u64,
+    perplexity: f64,
+    prefill_tokens_per_s: f64,
+    decode_tokens_per_s: f64,
+    sample: String,
+}
+
+/// Runs the whole story and prints a short table and a sample.
+pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result<()> {
+    let started = Instant::now();
+    let picture = options.out.join("report.html");
+    ensure!(
+        !options.out.join("config.json").exists(),
+        "{} is a model folder: choose another --out",
+        options.out.display()
+    );
+    check_picture(&picture)?;
+    let original = match &options.model {
+        Some(dir) => {
+            ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
+            dir.clone()
+        }
+        None => unpack(&options.out)?,
+    };
+    let quantized = options.out.join("llama-tiny-w4a8");
+    terminal.say("1/3 quantizing the bundled model, calibrated on its own sample prose");
+    let mut job = QuantJob::new(&original, &quantized);
+    job.options.window_tokens = quantize::default_window_tokens(&original)?;
+    job.replace = true;
+    job.journal = JournalPolicy::Restart;
+    let cancel = interrupt_flag()?;
+    quantize::quantize(
+        &job,
+        model_folder::SAMPLE_CALIBRATION,
+        common.threads,
+        &cancel,
+        terminal,
+    )
+    // There is no --resume here; a quickstart simply starts anew.
+    .map_err(|error| match error.downcast_ref() {
+        Some(QuantError::Cancelled) => anyhow!("interrupted"),
+        _ => error,
+    })?;
+    let quantize_time_s = started.elapsed().as_secs_f64();
+
+    terminal.say("2/3 judging it against the original on text neither has seen");
+    let quality = eval::judge(
+        &eval::bundled(&quantized, &original, EVAL_WINDOWS),
+        common,
+        terminal,
+    )?;
+
+    terminal.say("3/3 running both");
+    let device = Arc::new(CpuDevice::new(common.threads)?);
+    let side =
+        |dir: &Path, perplexity: Option<f64>| side(dir, &device, perplexity.unwrap_or(f64::NAN), &cancel);
+    let report = Report {
+        original: side(&original, quality.perplexity_reference)?,
+        quantized: side(&quantized, quality.perplexity)?,
+        perplexity_change: quality.perplexity.unwrap_or(f64::NAN)
+            / quality.perplexity_reference.unwrap_or(f64::NAN)
+            - 1.0,
+        kl_divergence: quality.kl_divergence.unwrap_or(f64::NAN),
+        top1_agreement: quality.top1_agreement.unwrap_or(f64::NAN),
+        bits_per_weight: quality.bits_per_weight,
+        quantize_time_s,
+        time_s: started.elapsed().as_secs_f64(),
+        prompt: SAMPLE_PROMPT,
+        report: picture.clone(),
+    };
+    let html = fs::read_to_string(quantized.join(REPORT_HTML)).context("reading the quantizer's report")?;
+    fs::write(&picture, html).with_context(|| format!("writing {}", picture.display()))?;
+    terminal.result(&report, &text(&report))
+}
+
+/// Writes the bundled model into `out/llama-tiny`, unless an earlier quickstart did. A folder with other contents is
+/// not touched.
+fn unpack(out: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
+    let dir = out.join("llama-tiny");
+    let unchanged =
+        |(name, bytes): &(&str, &[u8])| fs::read(dir.join(name)).is_ok_and(|found| found == *bytes);
+    if MODEL.iter().all(unchanged) {
+        return Ok(dir);
+    }
+    let mut writer = FolderWriter::create(&dir, false)?;
+    for (name, bytes) in MODEL {
+        writer.write_file(name, bytes)?;
+    }
+    writer.commit()?;
+    Ok(dir)
+}
+
+/// The page may replace one that an earlier quickstart wrote, nothing else.
+fn check_picture(picture: &Path) -> Result<()> {
+    match fs::read_to_string(picture) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Ok(text) if text.contains("<title>Quantization report") => Ok(()),
+        _ => bail!(
+            "{} is not a report of an earlier quickstart: choose another --out",
+            picture.display()
+        ),
+    }
+}
+
+fn side(dir: &Path, device: &Arc<CpuDevice>, perplexity: f64, interrupted: &AtomicBool) -> Result<Side> {
+    let opened = model_folder::open(dir, device, None)?;
+    let row = time_case(
+        &opened.model,
+        &Case {
+            batch: 1,
+            prompt_tokens: 512,
+            generate_tokens: 64,
+        },
+        3,
+        interrupted,
+    )?;
+    let row = row.ok_or_else(|| anyhow!("interrupted"))?;
+    let rate = |rate: Option<Rate>| rate.map_or(f64::NAN, |rate| rate.median);
+    Ok(Side {
+        model: dir.to_owned(),
+        file_bytes: quantize::storage(dir)?.file_bytes,
+        perplexity,
+        prefill_tokens_per_s: rate(row.prefill),
+        decode_tokens_per_s: rate(row.decode),
+        sample: sample(&opened)?,
+    })
+}
+
+fn sample(opened: &Opened) -> Result<String> {
+    let mut options = GenerateOptions {
+        max_tokens: Some(SAMPLE_TOKENS),
+        ..GenerateOptions::default()
+    };
+    options.sampling.temperature = 0.7;
+    options.sampling.top_p = 0.9;
+    options.sampling.seed = 1;
+    let request = Request {
+        prompt: opened.tokenizer.encode(SAMPLE_PROMPT, true)?,
+        options,
+    };
+    let limits = SessionLimits {
+        num_sequences: 1,
+        context_tokens: 256,
+        step_tokens: 64,
+    };
+    let mut session = Session::new(Arc::clone(&opened.model), limits)?;
+    let mut ignore = |_: &str| std::ops::ControlFlow::Continue(());
+    Ok(generate(&mut session, &opened.tokenizer, &request, &mut ignore)?
+        .0
+        .text)
+}
+
+fn text(report: &Report) -> String {
+    let row = |name: &str, side: &Side| {
+        vec![
+            name.to_owned(),
+            bytes(side.file_bytes),
+            format!("{:.2}", side.perplexity),
+            format!("{:.0}", side.prefill_tokens_per_s),
+            format!("{:.0}", side.decode_tokens_per_s),
+        ]
+    };
+    let header = ["model", "size", "perplexity", "prefill tok/s", "decode tok/s"];
+    let rows = [
+        row("llama-tiny, bf16", &report.original),
+        row("llama-tiny, W4A8", &report.quantized),
+    ];
+    format!(
+        "{}\nperplexity {:+.2} %, KL divergence {:.4} nats, top-1 agreement {:.1} %, {:.3} bits a weight\n\n\
+         {SAMPLE_PROMPT}{}\n\n\
+         {} in all ({} to quantize); errors of every layer: {}\n",
+        table(&header, &rows),
+        100.0 * report.perplexity_change,
+        report.kl_divergence,
+        100.0 * report.top1_agreement,
+        report.bits_per_weight,
+        report.quantized.sample,
+        duration(report.time_s),
+        duration(report.quantize_time_s),
+        report.report.display(),
+    )
+}
