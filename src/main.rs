@@ -13,14 +13,10 @@ use clap::{CommandFactory, Parser};
 
 use cli::arguments::{Cli, Verb};
 use cli::terminal::{self, Terminal};
+use cli::{exit_code, interruption};
 use decide::{cost, fit, predict, report, select};
 use measure::{doctor, machine, profile};
 use run::{bench, chat, eval, generate, inspect, quantize, quickstart};
-
-/// The work failed.
-const FAILED: u8 = 1;
-/// Ctrl-C or a termination signal ended it: 128 + SIGINT, as shells expect.
-const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and exits with 2.
@@ -31,9 +27,9 @@ fn main() -> ExitCode {
         Err(error) => {
             terminal.finish();
             terminal::tell(&format!("error: {}", sentence(&error)));
-            match terminal::was_interrupted() {
-                true => ExitCode::from(INTERRUPTED),
-                false => ExitCode::from(FAILED),
+            match interruption::was_interrupted() {
+                true => ExitCode::from(exit_code::INTERRUPTED),
+                false => ExitCode::from(exit_code::FAILED),
             }
         }
     }
@@ -54,7 +50,7 @@ fn sentence(error: &anyhow::Error) -> String {
 
 fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
     if let Verb::Eval(_) | Verb::Inspect(_) | Verb::Doctor | Verb::Fit(_) | Verb::Select(_) = cli.verb {
-        terminal::exit_on_interrupt()?;
+        interruption::exit_on_interrupt()?;
     }
     // `bench` has numbers of threads of its own; the others tell what so many threads would take, here or elsewhere.
     if !matches!(

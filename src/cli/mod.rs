@@ -2,7 +2,9 @@
 //! work.
 
 pub mod arguments;
-pub mod arguments_perf;
 pub mod columns;
-pub mod gemm_shapes;
+pub mod exit_code;
+pub mod interruption;
+pub mod table;
 pub mod terminal;
+pub mod units;

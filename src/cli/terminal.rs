@@ -4,13 +4,13 @@
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, IsTerminal, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+
+use crate::cli::units::duration;
 
 /// A log shows at most one progress line in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -168,120 +168,5 @@ pub fn write_stdout(text: &str) -> anyhow::Result<()> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => other.context("writing to stdout"),
-    }
-}
-
-/// Seconds as a person says them: `45 s`, `3 min 20 s`, `2 h 5 min`.
-pub fn duration(seconds: f64) -> String {
-    let whole = seconds.round() as u64;
-    match whole {
-        0..=9 => format!("{seconds:.1} s"),
-        10..=99 => format!("{whole} s"),
-        100..=5999 => format!("{} min {} s", whole / 60, whole % 60),
-        _ => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
-    }
-}
-
-/// Bytes with a decimal prefix (1 GB = 1e9 bytes).
-pub fn bytes(size_bytes: u64) -> String {
-    let size = size_bytes as f64;
-    match size_bytes {
-        0..=999 => format!("{size_bytes} B"),
-        1_000..=999_999 => format!("{:.1} kB", size / 1e3),
-        1_000_000..=999_999_999 => format!("{:.1} MB", size / 1e6),
-        _ => format!("{:.2} GB", size / 1e9),
-    }
-}
-
-/// A table with a header row; columns of numbers are aligned to the right.
-pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        let cells = rows
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count());
-        cells.chain([header[column].chars().count()]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded = cells.zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            if column == 0 {
-                format!("{cell:<width$}")
-            } else {
-                format!("{cell:>width$}")
-            }
-        });
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    let mut text = line(&mut header.iter().copied());
-    text += &line(
-        &mut widths
-            .iter()
-            .map(|&w| "-".repeat(w))
-            .collect::<Vec<_>>()
-            .iter()
-            .map(String::as_str),
-    );
-    for row in rows {
-        text += &line(&mut row.iter().map(String::as_str));
-    }
-    text
-}
-
-/// The flag of [`interrupt_flag`].
-static RAISED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
-
-/// A flag that Ctrl-C (or a termination signal) raises; a second one ends the process at once.
-pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
-    let flag = Arc::clone(RAISED.get_or_init(Arc::default));
-    let raised = Arc::clone(&flag);
-    ctrlc::set_handler(move || {
-        if raised.swap(true, Ordering::SeqCst) {
-            std::process::exit(crate::INTERRUPTED.into());
-        }
-        tell("\nstopping (press Ctrl-C again to stop at once)");
-    })
-    .context("installing the Ctrl-C handler")?;
-    Ok(flag)
-}
-
-/// Whether the flag is up.
-pub fn was_interrupted() -> bool {
-    RAISED.get().is_some_and(|flag| flag.load(Ordering::SeqCst))
-}
-
-/// Ends the process with a message on Ctrl-C (or a termination signal): for verbs that only read.
-pub fn exit_on_interrupt() -> anyhow::Result<()> {
-    ctrlc::set_handler(|| {
-        tell("\nerror: interrupted");
-        std::process::exit(crate::INTERRUPTED.into());
-    })
-    .context("installing the Ctrl-C handler")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_and_sizes_read_like_speech() {
-        assert_eq!(duration(3.21), "3.2 s");
-        assert_eq!(duration(200.0), "3 min 20 s");
-        assert_eq!(bytes(13_600_000), "13.6 MB");
-    }
-
-    #[test]
-    fn table_columns_line_up() {
-        let text = table(
-            &["name", "x"],
-            &[
-                vec!["a".into(), "10".into()],
-                vec!["long name".into(), "1".into()],
-            ],
-        );
-        assert_eq!(
-            text,
-            "name        x\n---------  --\na          10\nlong name   1\n"
-        );
     }
 }

@@ -10,9 +10,9 @@ use dualgrain_perf::cost::{self, BatchCost, Cost, Linear, Network, Prices, Reque
 use dualgrain_perf::plot::quantity;
 use dualgrain_perf::{Interval, Model};
 
-use crate::cli::arguments::{Common, Kv, LmHead};
-use crate::cli::arguments_perf::{Cost as Options, CostScheme};
-use crate::cli::terminal::{Terminal, table};
+use crate::cli::arguments::{Common, Cost as Options, CostScheme, Kv, LmHead};
+use crate::cli::table::table;
+use crate::cli::terminal::Terminal;
 use crate::decide::predict::shipped;
 use crate::decide::select::by;
 

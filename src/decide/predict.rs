@@ -4,9 +4,9 @@ use anyhow::{Result, bail, ensure};
 use dualgrain_perf::{By, ConfigFacts, Interval, Layout, MachineKind, Model, Prediction, Product};
 use serde::Serialize;
 
-use crate::cli::arguments::Common;
-use crate::cli::arguments_perf::{Predict, Run};
-use crate::cli::terminal::{Terminal, table};
+use crate::cli::arguments::{Common, Predict, Run};
+use crate::cli::table::table;
+use crate::cli::terminal::Terminal;
 
 /// Configurations a text shows.
 const SHOWN: usize = 12;

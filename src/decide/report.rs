@@ -8,9 +8,9 @@ use dualgrain_perf::select::regrets;
 use dualgrain_perf::{By, Dataset, HeldOut, Machine, Model};
 use serde::Serialize;
 
-use crate::cli::arguments::Common;
-use crate::cli::arguments_perf::Report as Options;
-use crate::cli::terminal::{Terminal, bytes};
+use crate::cli::arguments::{Common, Report as Options};
+use crate::cli::terminal::Terminal;
+use crate::cli::units::bytes;
 
 /// Kernels, or types, that come in several configurations.
 const CHOSEN_FROM: [&str; 2] = ["w4a8", "sgemm_tiled"];

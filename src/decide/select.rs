@@ -8,9 +8,9 @@ use dualgrain_perf::select::Regret;
 use dualgrain_perf::{By, Dataset, FitOptions, HeldOut, Model, Prediction, select as choosing};
 use serde::Serialize;
 
-use crate::cli::arguments::Common;
-use crate::cli::arguments_perf::{Aim, Select};
-use crate::cli::terminal::{Terminal, table};
+use crate::cli::arguments::{Aim, Common, Select};
+use crate::cli::table::table;
+use crate::cli::terminal::Terminal;
 use crate::decide::predict::{Row, model, of_threads, product};
 
 /// Products a text shows.

@@ -4,14 +4,14 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use dualgrain_perf::{ProfileOptions, ProfileSummary, Space, Watch, merge, profile_cpu};
 
-use crate::cli::arguments::Common;
-use crate::cli::arguments_perf::{Profile, ProfileAction, ProfileMerge};
-use crate::cli::terminal::{Terminal, duration, interrupt_flag};
+use crate::cli::arguments::{Common, Profile, ProfileAction, ProfileMerge};
+use crate::cli::interruption::interrupt_flag;
+use crate::cli::terminal::Terminal;
+use crate::cli::units::duration;
 use crate::measure::machine;
 
 /// What was built; a build that knows no tag calls itself by its version.
@@ -189,42 +189,9 @@ fn check_energy(_: &On, _: usize, _: &Path, _: &Watched<'_>) -> Result<()> {
     bail!("this dualgrain was built without GPUs (feature cuda)")
 }
 
-/// Accepts `90s`, `20m`, `2h`, or seconds.
-pub fn budget(text: &str) -> Result<Duration, String> {
-    let unit = |suffix: char, seconds: f64| text.strip_suffix(suffix).map(|number| (number, seconds));
-    let (number, seconds) = unit('s', 1.0)
-        .or_else(|| unit('m', 60.0))
-        .or_else(|| unit('h', 3600.0))
-        .unwrap_or((text, 1.0));
-    match number.parse::<f64>() {
-        Ok(number) if number > 0.0 && number * seconds < 1e9 => Ok(Duration::from_secs_f64(number * seconds)),
-        _ => Err("expected a time like 90s, 20m or 2h".to_owned()),
-    }
-}
-
-/// Accepts `0/2`, `1/2`: which part, from 0, of how many.
-pub fn shard(text: &str) -> Result<(usize, usize), String> {
-    let parsed = text
-        .split_once('/')
-        .and_then(|(part, parts)| Some((part.trim().parse().ok()?, parts.trim().parse().ok()?)));
-    match parsed {
-        Some((part, parts)) if part < parts => Ok((part, parts)),
-        _ => Err("expected a part and how many there are, from 0/2".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn budgets_have_units_and_parts_lie_below_their_number() {
-        assert_eq!(budget("20m"), Ok(Duration::from_secs(1200)));
-        assert_eq!(budget("1.5"), Ok(Duration::from_millis(1500)));
-        assert!(budget("soon").is_err() && budget("-1s").is_err() && budget("0").is_err());
-        assert_eq!(shard("1/2"), Ok((1, 2)));
-        assert!(shard("2/2").is_err() && shard("0/0").is_err() && shard("x").is_err());
-    }
 
     #[test]
     fn devices_are_cpu_or_a_card() {

@@ -13,7 +13,8 @@ use dualgrain_engine::sampler::Sampler;
 use dualgrain_engine::{Session, SessionLimits};
 
 use crate::cli::arguments::{Chat, Common};
-use crate::cli::terminal::{Terminal, interrupt_flag, write_stdout};
+use crate::cli::interruption::interrupt_flag;
+use crate::cli::terminal::{Terminal, write_stdout};
 use crate::run::generate::{STEP_TOKENS, speed};
 use crate::run::model_folder::{self, Opened};
 

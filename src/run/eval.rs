@@ -15,7 +15,9 @@ use dualgrain_engine::{Storage, Weights};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Eval, EvalKv};
-use crate::cli::terminal::{Terminal, bytes, table};
+use crate::cli::table::table;
+use crate::cli::terminal::Terminal;
+use crate::cli::units::bytes;
 use crate::run::model_folder::{self, Opened};
 
 /// Quality of a model, as far as it was asked for.

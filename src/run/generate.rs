@@ -12,7 +12,8 @@ use dualgrain_engine::{Session, SessionLimits};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Generate, Sampling};
-use crate::cli::terminal::{Terminal, interrupt_flag, write_stdout};
+use crate::cli::interruption::interrupt_flag;
+use crate::cli::terminal::{Terminal, write_stdout};
 use crate::run::model_folder;
 
 /// Prompt tokens that are run in one step.

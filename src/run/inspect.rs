@@ -6,7 +6,8 @@ use dualgrain_format::TensorScheme;
 use serde::Serialize;
 
 use crate::cli::arguments::Inspect;
-use crate::cli::terminal::{Terminal, bytes};
+use crate::cli::terminal::Terminal;
+use crate::cli::units::bytes;
 
 #[derive(Serialize)]
 struct Report {

@@ -9,7 +9,7 @@ use dualgrain_device::CacheFormat;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig, Weights};
 
-use crate::cli::terminal::bytes;
+use crate::cli::units::bytes;
 use crate::measure::machine;
 
 /// Public-domain prose for calibration, used when the user names no text.

@@ -15,7 +15,10 @@ use dualgrain_quant::{JournalPolicy, QuantError, QuantJob, REPORT_HTML};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Quickstart};
-use crate::cli::terminal::{Terminal, bytes, duration, interrupt_flag, table};
+use crate::cli::interruption::interrupt_flag;
+use crate::cli::table::table;
+use crate::cli::terminal::Terminal;
+use crate::cli::units::{bytes, duration};
 use crate::run::bench::case::{Case, Rate, time_case};
 use crate::run::eval;
 use crate::run::model_folder::{self, Opened};

@@ -9,9 +9,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dualgrain_perf::{Dataset, FitOptions, FitReport, HeldOut, Model, PerfError, Score, Scores, paper};
 
-use crate::cli::arguments::Common;
-use crate::cli::arguments_perf::{Fit, Learner};
-use crate::cli::terminal::{Terminal, table};
+use crate::cli::arguments::{Common, Fit, Learner};
+use crate::cli::table::table;
+use crate::cli::terminal::Terminal;
 
 /// Features a text shows.
 const SHOWN: usize = 8;
@@ -105,7 +105,7 @@ fn written(out: &Path) -> Result<String> {
     Ok(format!(
         "\n{}: {}\n",
         out.display(),
-        crate::cli::terminal::bytes(size)
+        crate::cli::units::bytes(size)
     ))
 }
 

@@ -3,7 +3,7 @@
 use dualgrain_cuda::{Cache, CudaError, GpuInfo};
 use serde::Serialize;
 
-use crate::cli::terminal::bytes;
+use crate::cli::units::bytes;
 use crate::measure::card_reading::CardReading;
 
 /// What was found; where something was not, the reason.

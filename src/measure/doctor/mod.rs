@@ -9,7 +9,8 @@ use serde::Serialize;
 use dualgrain_cpu::CpuDevice;
 
 use crate::cli::arguments::Common;
-use crate::cli::terminal::{Terminal, bytes};
+use crate::cli::terminal::Terminal;
+use crate::cli::units::bytes;
 #[cfg(feature = "cuda")]
 use crate::measure::doctor::gpu::Gpu;
 use crate::measure::machine;

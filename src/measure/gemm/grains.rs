@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use dualgrain_cuda::{FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, Split, select, times_s};
 use dualgrain_format::{GemmShape, GroupSize};
 
-use crate::cli::gemm_shapes::Shape;
-use crate::cli::terminal::table;
+use crate::cli::arguments::Shape;
+use crate::cli::table::table;
 use crate::measure::gemm::Bench;
 use crate::measure::gemm::operands::{FloatWeights, Operands, Tokens};
 use crate::measure::gemm::record::Row;

@@ -8,8 +8,7 @@ mod record;
 use std::fs::OpenOptions;
 use std::path::Path;
 
-use crate::cli::arguments::{BenchGemm, OutputKind, Rival};
-use crate::cli::gemm_shapes::Shape;
+use crate::cli::arguments::{BenchGemm, OutputKind, Rival, Shape};
 use crate::cli::terminal::Terminal;
 use crate::measure::card_reading::CardReading;
 use crate::measure::gemm::operands::{Operands, group_size, random, random_bf16};

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use crate::cli::columns::Columns;
-use crate::cli::terminal::table;
+use crate::cli::table::table;
 
 /// The column everything is divided by.
 const BRIDGE: &str = "bf16_us";

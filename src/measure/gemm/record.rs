@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::cli::terminal::table;
+use crate::cli::table::table;
 use crate::measure::card_reading::CardReading;
 
 /// Side of the square int8 product that stands for the arithmetic ceiling.

@@ -10,7 +10,7 @@ use dualgrain_device::Device;
 use dualgrain_engine::{Model, ModelConfig, Product, Session, SessionLimits, products};
 use serde::{Serialize, Serializer};
 
-use crate::cli::terminal::bytes;
+use crate::cli::units::bytes;
 use crate::measure::machine;
 
 /// Tokens of a prompt that are run in one step.

@@ -14,7 +14,8 @@ use dualgrain_device::Device;
 use dualgrain_engine::{Model, ModelConfig};
 
 use crate::cli::arguments::{Bench, BenchGemm, BenchProduct, Common};
-use crate::cli::terminal::{Terminal, interrupt_flag};
+use crate::cli::interruption::interrupt_flag;
+use crate::cli::terminal::Terminal;
 use crate::measure::machine;
 use crate::measure::revision::REVISION;
 use crate::run::bench::case::{Case, time_case};
@@ -66,7 +67,7 @@ pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> 
 
 #[cfg(feature = "cuda")]
 fn run_gemm(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
-    crate::cli::terminal::exit_on_interrupt()?;
+    crate::cli::interruption::exit_on_interrupt()?;
     crate::measure::gemm::run(options, terminal)
 }
 

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::cli::terminal::{bytes, table};
+use crate::cli::table::table;
+use crate::cli::units::bytes;
 use crate::run::bench::case::{Rate, Row};
 
 /// Everything that was measured.

@@ -20,7 +20,9 @@ use dualgrain_quant::{
 use serde::Serialize;
 
 use crate::cli::arguments::{self, Activations, Common, Kv, LmHead, Quantize, Smooth, SmoothPair};
-use crate::cli::terminal::{Terminal, bytes, duration, interrupt_flag};
+use crate::cli::interruption::interrupt_flag;
+use crate::cli::terminal::Terminal;
+use crate::cli::units::{bytes, duration};
 use crate::measure::machine;
 use crate::run::model_folder;
 

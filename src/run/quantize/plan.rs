@@ -8,7 +8,9 @@ use dualgrain_engine::ModelConfig;
 use dualgrain_quant::{Plan, QuantJob, plan};
 
 use crate::cli::arguments::Common;
-use crate::cli::terminal::{Terminal, bytes, duration, table};
+use crate::cli::table::table;
+use crate::cli::terminal::Terminal;
+use crate::cli::units::{bytes, duration};
 use crate::run::model_folder::SAMPLE_CALIBRATION;
 
 /// Bytes of text that make a token, at least: tokenizers with larger vocabularies need more.

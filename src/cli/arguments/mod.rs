@@ -1,0 +1,27 @@
+//! The command line: what each verb takes, its defaults, and an example in its help.
+
+mod bench;
+mod cost;
+mod eval;
+mod fit;
+mod generate;
+mod predict;
+mod profile;
+mod quantize;
+mod shapes;
+mod values;
+mod verbs;
+
+pub use bench::{Bench, BenchGemm, BenchProduct};
+#[cfg(feature = "cuda")]
+pub use bench::{OutputKind, Rival};
+pub use cost::{Cost, CostScheme};
+pub use eval::{Eval, EvalKv, Inspect};
+pub use fit::{Fit, Learner, Report};
+pub use generate::{Chat, Generate, Sampling};
+pub use predict::{Aim, Predict, Run, Select};
+pub use profile::{Profile, ProfileAction, ProfileMerge};
+pub use quantize::{Activations, Kv, LmHead, Quantize, Quickstart, Search, Smooth, SmoothPair};
+#[cfg(feature = "cuda")]
+pub use shapes::Shape;
+pub use verbs::{Cli, Common, Verb};

@@ -1,0 +1,154 @@
+//! What `quantize` and `quickstart` take.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, ValueEnum};
+
+use crate::cli::arguments::values::{count, number};
+
+/// Options of `quickstart`.
+#[derive(Debug, Args)]
+pub struct Quickstart {
+    /// Where both models and report.html go; results of an earlier quickstart are replaced, nothing else.
+    #[arg(long, default_value = "quickstart", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Another original model to tell the story of.
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+}
+
+/// Options of `quantize`.
+#[derive(Debug, Args)]
+pub struct Quantize {
+    /// Folder of the original model (config.json, tokenizer, safetensors).
+    #[arg(value_name = "MODEL_DIR")]
+    pub model: PathBuf,
+    /// Folder to write; must not exist, or be empty, unless --replace is given.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Calibration text (UTF-8). Without it the project's sample prose is used.
+    #[arg(long, value_name = "FILE")]
+    pub calib: Option<PathBuf>,
+    /// Weights along K that share a group scale; `channel` means one scale a row (an ablation).
+    #[arg(long, default_value = "128", value_parser = PossibleValuesParser::new(["32", "64", "128", "channel"]))]
+    pub group_size: String,
+    /// Activation smoothing.
+    #[arg(long, value_enum, default_value_t = Smooth::Percentile)]
+    pub smooth: Smooth,
+    /// Percentile of the channel maxima that smoothing brings outliers down to; without it 99.5, or less for a layer
+    /// that is clearly better off with less.
+    #[arg(long, value_name = "P", value_parser = |text: &str| number(text, 0.0, 100.0))]
+    pub percentile: Option<f64>,
+    /// SmoothQuant's alpha, with `--smooth alpha` [default: 0.5].
+    #[arg(long, value_parser = |text: &str| number(text, 0.0, 1.0))]
+    pub alpha: Option<f64>,
+    /// Which producers take the smoothing scales of which consumers.
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "norm-qkv,norm-up,up-down",
+        value_name = "PAIRS"
+    )]
+    pub smooth_pairs: Vec<SmoothPair>,
+    /// How scales are found.
+    #[arg(long, value_enum, default_value_t = Search::TwoPhase)]
+    pub search: Search,
+    /// Where activation scales come from.
+    #[arg(long, value_enum, default_value_t = Activations::PerToken)]
+    pub activations: Activations,
+    /// How keys and values are cached.
+    #[arg(long, value_enum, default_value_t = Kv::Int8)]
+    pub kv: Kv,
+    /// Precision of the output layer.
+    #[arg(long, value_enum, default_value_t = LmHead::Int8)]
+    pub lm_head: LmHead,
+    /// Calibration windows, evenly spaced over the text.
+    #[arg(long, default_value_t = 32, value_name = "COUNT", value_parser = count(1, 1 << 20))]
+    pub windows: usize,
+    /// Tokens in a calibration window [default: 1024, or what the model has positions for].
+    #[arg(long, value_name = "TOKENS", value_parser = count(1, 1 << 20))]
+    pub context: Option<usize>,
+    /// Keep at most this much activation memory; more is spilled to disk.
+    #[arg(long, default_value_t = 1.0, value_name = "GB", value_parser = |text: &str| number(text, 0.0, 1e6))]
+    pub spill_above: f64,
+    /// Say what the work will cost in memory, disk and time, and stop.
+    #[arg(long)]
+    pub plan: bool,
+    /// Go on where an interrupted run with the same options stopped.
+    #[arg(long)]
+    pub resume: bool,
+    /// Throw away what an interrupted run left.
+    #[arg(long, conflicts_with = "resume")]
+    pub restart: bool,
+    /// Replace the output folder if it holds a model already.
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// Activation smoothing before quantization.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Smooth {
+    /// Divide channels above a percentile of the channel maxima (DGQ).
+    Percentile,
+    /// SmoothQuant: every channel by max|x|^alpha / max|w|^(1-alpha); an ablation.
+    Alpha,
+    /// None; an ablation.
+    Off,
+}
+
+/// A producer that can take smoothing scales, and the linear they are taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SmoothPair {
+    /// The norm before attention.
+    NormQkv,
+    /// The norm before the feed-forward.
+    NormUp,
+    /// Rows of up_proj (or of fc1 before a ReLU) for the columns of down_proj.
+    UpDown,
+    /// Rows of v_proj for the columns of the attention's output projection.
+    VOut,
+}
+
+/// How scales are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Search {
+    /// Two-phase grid search; a low-rank screen picks the channel ratios that the full objective decides between.
+    TwoPhase,
+    /// Two-phase grid search over all 80 channel ratios.
+    Exhaustive,
+    /// Round to nearest; an ablation.
+    Rtn,
+}
+
+/// Where activation scales come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Activations {
+    /// One scale per token, computed while running.
+    PerToken,
+    /// One calibrated scale per layer.
+    Static,
+}
+
+/// How keys and values are cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kv {
+    /// 8-bit integers, a scale per token and head.
+    Int8,
+    /// 8-bit integers, one calibrated scale per layer.
+    Int8Static,
+    /// 16-bit floats.
+    F16,
+}
+
+/// Precision of the output layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LmHead {
+    /// As in the original.
+    Float,
+    /// 8-bit integers, a scale per vocabulary entry.
+    Int8,
+    /// 4-bit weights, searched for as those of the blocks.
+    W4a8,
+}
