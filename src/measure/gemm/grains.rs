@@ -5,14 +5,15 @@
 //! would read 3 % fewer.
 
 use anyhow::{Context, Result};
-use dualgrain_cuda::{FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, Split, select, times_s};
-use dualgrain_format::{GemmShape, GroupSize};
+use dualgrain_cuda::{FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GroupLength, Split, times_s};
 
 use crate::cli::arguments::Shape;
 use crate::cli::table::table;
-use crate::measure::gemm::Bench;
-use crate::measure::gemm::operands::{FloatWeights, Operands, Tokens};
+use crate::measure::gemm::bench::{Bench, Cell};
+use crate::measure::gemm::float_weights::FloatWeights;
+use crate::measure::gemm::operands::{Operands, Tokens, room_for};
 use crate::measure::gemm::record::Row;
+use crate::measure::gemm::rivals::RivalTimes;
 
 /// Times taken in turn.
 const ROUNDS: usize = 2;
@@ -28,105 +29,81 @@ struct Grains {
     float: FloatWeights,
 }
 
-impl Bench<'_> {
-    /// Three rows for every number of tokens.
-    pub fn time_grains(&self, shape: &Shape) -> Result<Vec<Row>> {
-        let dual = Operands::new(self.device, (shape.n, shape.k), DUAL)?;
-        let grains = Grains {
-            float: FloatWeights::new(self.device, &dual)?,
-            coarse: Operands::new(self.device, (shape.n, shape.k), COARSE)?,
-            dual,
+/// Three rows for every number of tokens.
+pub fn time(bench: &Bench<'_>, shape: &Shape) -> Result<Vec<Row>> {
+    let dual = Operands::new(bench.device, (shape.n, shape.k), DUAL)?;
+    let grains = Grains {
+        float: FloatWeights::new(bench.device, &dual)?,
+        coarse: Operands::new(bench.device, (shape.n, shape.k), COARSE)?,
+        dual,
+    };
+    let mut rows = Vec::new();
+    for &m in &bench.options.m {
+        rows.extend(grains.time(bench, shape, m)?);
+    }
+    Ok(rows)
+}
+
+impl Grains {
+    fn time(&self, bench: &Bench<'_>, shape: &Shape, m: usize) -> Result<[Row; 3]> {
+        let tokens = self.dual.tokens(bench.device, m)?;
+        let gemms = self.gemms(bench, shape, &tokens, m)?;
+        let times = self.times(bench, &gemms, &tokens)?;
+        let row = |i: usize, size: &str| {
+            let cell = Cell {
+                shape,
+                problem: *gemms[i].problem(),
+                rivals: RivalTimes::default(),
+            };
+            let config = (gemms[i].config(), size != FLOAT);
+            Row {
+                group_size: size.to_owned(),
+                ..bench.row(&cell, config, &times[i], self.dual.image_bytes())
+            }
         };
-        let mut rows = Vec::new();
-        for &m in &self.options.m {
-            rows.extend(self.time_grains_of(shape, m, &grains)?);
-        }
-        Ok(rows)
+        Ok([row(0, DUAL), row(1, COARSE), row(2, FLOAT)])
     }
 
-    fn time_grains_of(&self, shape: &Shape, m: usize, grains: &Grains) -> Result<[Row; 3]> {
-        let tokens = grains.dual.tokens(self.device, m)?;
-        let problem = |group| GemmProblem {
-            shape: GemmShape {
-                m,
-                n: shape.n,
-                k: shape.k,
-            },
-            group,
-            output: self.output,
-        };
-        let dual = self.chosen(problem(GroupSize::Along(128)))?;
-        let coarse = self.chosen(problem(GroupSize::WholeRow))?;
-        grains.dual.check(self.device, &dual, &tokens)?;
-        grains.coarse.check(self.device, &coarse, &tokens)?;
-        let float = self.fastest_float(problem(GroupSize::Along(128)), grains, &tokens)?;
-        let d = grains.dual.output(self.device, dual.problem())?;
+    /// The three products, each compared with its specification.
+    fn gemms(&self, bench: &Bench<'_>, shape: &Shape, tokens: &Tokens, m: usize) -> Result<[Gemm; 3]> {
+        let fine = bench.problem(shape, m, GroupLength::G128);
+        let chosen = |problem: GemmProblem| bench.gemm(problem, bench.choose(&problem)?);
+        let dual = chosen(fine)?;
+        let coarse = chosen(bench.problem(shape, m, GroupLength::Channel))?;
+        self.dual.check(bench.device, &dual, tokens)?;
+        self.coarse.check(bench.device, &coarse, tokens)?;
+        let float = self.fastest_float(bench, fine, tokens)?;
+        Ok([dual, coarse, float])
+    }
+
+    /// Seconds of each, sorted.
+    fn times(&self, bench: &Bench<'_>, gemms: &[Gemm; 3], tokens: &Tokens) -> Result<[Vec<f64>; 3]> {
+        let d = room_for(bench.device, gemms[0].problem())?;
+        let weights = [self.dual.copies(), self.coarse.copies(), self.float.copies()];
         let mut times = [Vec::new(), Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
-            let of_operands = |gemm: &Gemm, operands: &Operands| {
-                times_s(self.device, self.options.repeat, operands.copies(), |i| {
-                    gemm.launch(operands.weights(i), &tokens.device, &d)
-                })
-            };
-            times[0].extend(of_operands(&dual, &grains.dual)?);
-            times[1].extend(of_operands(&coarse, &grains.coarse)?);
-            let copies = grains.float.copies();
-            times[2].extend(times_s(self.device, self.options.repeat, copies, |i| {
-                float.launch(grains.float.weights(i), &tokens.device, &d)
-            })?);
+            for ((times, gemm), weights) in times.iter_mut().zip(gemms).zip(weights) {
+                times.extend(bench.times(gemm, weights, tokens, &d)?);
+            }
         }
         times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
-        let row = |gemm: &Gemm, chosen, times: &[f64], size: &str| Row {
-            group_size: size.to_owned(),
-            ..self.row(
-                shape,
-                gemm.problem(),
-                (gemm.config(), chosen),
-                times,
-                &grains.dual,
-                (None, None),
-            )
-        };
-        Ok([
-            row(&dual, true, &times[0], DUAL),
-            row(&coarse, true, &times[1], COARSE),
-            row(&float, false, &times[2], FLOAT),
-        ])
-    }
-
-    fn chosen(&self, problem: GemmProblem) -> Result<Gemm> {
-        let info = self.device.info();
-        let config = select(&problem, info)
-            .with_context(|| format!("no kernel for {} on {}", problem.shape, info.name))?;
-        self.ready(problem, config)
-    }
-
-    fn ready(&self, problem: GemmProblem, config: GemmConfig) -> Result<Gemm> {
-        let mut gemm = Gemm::new(&self.jit, self.device, problem, config)?;
-        gemm.set_overlap(!self.options.no_overlap);
-        Ok(gemm)
+        Ok(times)
     }
 
     /// No cost function chooses for the comparison: it gets its fastest size, measured.
-    fn fastest_float(&self, problem: GemmProblem, grains: &Grains, tokens: &Tokens) -> Result<Gemm> {
-        let m = problem.shape.m;
-        let suits = |tile_m: usize| match m {
-            0..=16 => tile_m == 16,
-            17..=64 => tile_m == 64,
-            65..=256 => tile_m >= 64,
-            _ => tile_m > 64,
-        };
-        let d = grains.dual.output(self.device, &problem)?;
+    fn fastest_float(&self, bench: &Bench<'_>, problem: GemmProblem, tokens: &Tokens) -> Result<Gemm> {
+        let d = room_for(bench.device, &problem)?;
+        let weights = self.float.copies();
         let mut fastest: Option<(f64, Gemm)> = None;
-        let variants = FLOAT_SCALES_TABLE
-            .iter()
-            .filter(|variant| suits(variant.tile_m()) && variant.can_run(&problem, self.device.info()));
+        let variants = FLOAT_SCALES_TABLE.iter().filter(|variant| {
+            suits(problem.shape.m, variant.tile_m()) && variant.can_run(&problem, bench.device.info())
+        });
         for &variant in variants {
             let split = Split::Whole;
-            let gemm = self.ready(problem, GemmConfig { variant, split })?;
-            grains.float.check(self.device, &gemm, tokens)?;
-            let times = times_s(self.device, 1, grains.float.copies(), |i| {
-                gemm.launch(grains.float.weights(i), &tokens.device, &d)
+            let gemm = bench.gemm(problem, GemmConfig { variant, split })?;
+            self.float.check(bench.device, &gemm, tokens)?;
+            let times = times_s(bench.device, 1, weights.len(), |i| {
+                gemm.launch(&weights[i], &tokens.device, &d)
             })?;
             if fastest.as_ref().is_none_or(|(time_s, _)| times[0] < *time_s) {
                 fastest = Some((times[0], gemm));
@@ -137,48 +114,32 @@ impl Bench<'_> {
     }
 }
 
+/// Whether a tile is worth timing for `m` tokens.
+fn suits(m: usize, tile_m: usize) -> bool {
+    match m {
+        0..=16 => tile_m == 16,
+        17..=64 => tile_m == 64,
+        65..=256 => tile_m >= 64,
+        _ => tile_m > 64,
+    }
+}
+
 /// Times side by side, and the speed of the dual grain over both others: above 1 it is faster.
 pub fn text(rows: &[Row]) -> String {
     let cells: Vec<&[Row]> = rows.chunks_exact(3).collect();
-    let over_dual = |cell: &[Row]| [1, 2].map(|other: usize| cell[other].time_s / cell[0].time_s);
-    let mut lines: Vec<Vec<String>> = Vec::new();
-    let line = |first: [String; 2], times: [String; 3], ratios: [f64; 2], config: String| {
-        let ratios = ratios.map(|ratio| format!("{ratio:.3}"));
-        first
-            .into_iter()
-            .chain(times)
-            .chain(ratios)
-            .chain([config])
-            .collect::<Vec<_>>()
-    };
-    for cell in &cells {
-        let micros = |row: &Row| format!("{:.2}", row.time_s * 1e6);
-        lines.push(line(
-            [cell[0].shape.clone(), cell[0].m.to_string()],
-            [&cell[0], &cell[1], &cell[2]].map(micros),
-            over_dual(cell),
-            format!("{}, {}", cell[0].config, cell[2].config),
-        ));
-    }
+    let mut lines: Vec<Vec<String>> = cells.iter().map(|cell| cell_line(cell)).collect();
     let mut ms: Vec<usize> = cells.iter().map(|cell| cell[0].m).collect();
     ms.sort_unstable();
     ms.dedup();
-    for m in ms.iter().map(Some).chain([None]) {
-        let of_m = cells.iter().filter(|cell| m.is_none_or(|&m| cell[0].m == m));
-        let ratios: Vec<[f64; 2]> = of_m.map(|cell| over_dual(cell)).collect();
-        let mean = [0, 1].map(|i| {
-            let logs = ratios.iter().map(|ratio| ratio[i].ln()).sum::<f64>();
-            (logs / ratios.len().max(1) as f64).exp()
-        });
-        let words = m.map_or("all".to_owned(), usize::to_string);
-        let none = || String::new();
-        lines.push(line(
-            ["mean".to_owned(), words],
-            [none(), none(), none()],
-            mean,
-            none(),
+    for m in ms {
+        let of_m = cells.iter().filter(|cell| cell[0].m == m);
+        lines.push(mean_line(
+            m.to_string(),
+            of_m.map(|cell| over_dual(cell)).collect(),
         ));
     }
+    let all = cells.iter().map(|cell| over_dual(cell)).collect();
+    lines.push(mean_line("all".to_owned(), all));
     let header = [
         "shape",
         "m",
@@ -190,4 +151,35 @@ pub fn text(rows: &[Row]) -> String {
         "dual, float sizes",
     ];
     table(&header, &lines)
+}
+
+fn cell_line(cell: &[Row]) -> Vec<String> {
+    let micros = |row: &Row| format!("{:.2}", row.time_s * 1e6);
+    let mut line = vec![cell[0].shape.clone(), cell[0].m.to_string()];
+    line.extend(cell.iter().map(micros));
+    line.extend(over_dual(cell).map(three_digits));
+    line.push(format!("{}, {}", cell[0].config, cell[2].config));
+    line
+}
+
+/// Geometric means.
+fn mean_line(tokens: String, ratios: Vec<[f64; 2]>) -> Vec<String> {
+    let mean = [0, 1].map(|i| {
+        let logs = ratios.iter().map(|ratio| ratio[i].ln()).sum::<f64>();
+        (logs / ratios.len().max(1) as f64).exp()
+    });
+    let mut line = vec!["mean".to_owned(), tokens];
+    line.resize(5, String::new());
+    line.extend(mean.map(three_digits));
+    line.push(String::new());
+    line
+}
+
+/// Coarse and float over dual.
+fn over_dual(cell: &[Row]) -> [f64; 2] {
+    [1, 2].map(|other: usize| cell[other].time_s / cell[0].time_s)
+}
+
+fn three_digits(ratio: f64) -> String {
+    format!("{ratio:.3}")
 }

@@ -1,7 +1,5 @@
 //! What `bench gemm` records: its rows, the file and the table.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 
 use crate::cli::table::table;
@@ -62,11 +60,29 @@ pub struct Report {
 const HEADER: &str = "shape,kernel,config,m,n,k,group_size,chosen,time_s,tops,read_bytes_per_s,cublas_bf16_time_s,\
                       cublaslt_int8_time_s,least_time_s,predicted_s,ceiling_fraction,learned_s";
 
+/// 2 M N K operations over the time, in 1e12.
+pub fn tops((m, n, k): (usize, usize, usize), time_s: f64) -> f64 {
+    2.0 * m as f64 * n as f64 * k as f64 / time_s / 1e12
+}
+
 /// The file of a record.
 pub fn csv(report: &Report) -> String {
+    let mut text = head(report);
+    for row in &report.rows {
+        text += &csv_line(row);
+    }
+    text
+}
+
+fn head(report: &Report) -> String {
     let ceilings = &report.ceilings;
-    let mut text = format!(
-        "# {}, driver CUDA {}; dualgrain {} ({}); output {}; median and least of {} repetitions; launches {}\n\
+    let launches = match report.overlap {
+        true => "overlap",
+        false => "one after another",
+    };
+    let int8 = ceilings.int8_tops;
+    format!(
+        "# {}, driver CUDA {}; dualgrain {} ({}); output {}; median and least of {} repetitions; launches {launches}\n\
          # before: {}\n\
          # after: {}\n\
          # memory read at {:.0} B/s, cuBLASLt int8 at {CEILING_SIDE} cubed: {}\n{HEADER}\n",
@@ -76,44 +92,36 @@ pub fn csv(report: &Report) -> String {
         report.revision,
         report.output,
         report.repeats,
-        if report.overlap {
-            "overlap"
-        } else {
-            "one after another"
-        },
         report.before,
         report.after,
         ceilings.read_bytes_per_s,
-        ceilings
-            .int8_tops
-            .map_or("not measured".to_owned(), |tops| format!("{tops:.0} TOPS"))
-    );
+        int8.map_or("not measured".to_owned(), |tops| format!("{tops:.0} TOPS"))
+    )
+}
+
+fn csv_line(row: &Row) -> String {
     let seconds = |time: Option<f64>| time.map_or(String::new(), |time| format!("{time:.9}"));
-    for row in &report.rows {
-        let _ = writeln!(
-            text,
-            "{},{},{},{},{},{},{},{},{:.9},{:.3},{:.0},{},{},{:.9},{:.9},{},{}",
-            row.shape,
-            row.kernel,
-            row.config,
-            row.m,
-            row.n,
-            row.k,
-            row.group_size,
-            row.chosen,
-            row.time_s,
-            row.tops,
-            row.read_bytes_per_s,
-            seconds(row.cublas_bf16_time_s),
-            seconds(row.cublaslt_int8_time_s),
-            row.least_time_s,
-            row.predicted_s,
-            row.ceiling_fraction
-                .map_or(String::new(), |share| format!("{share:.3}")),
-            seconds(row.learned_s)
-        );
-    }
-    text
+    let share = row.ceiling_fraction;
+    format!(
+        "{},{},{},{},{},{},{},{},{:.9},{:.3},{:.0},{},{},{:.9},{:.9},{},{}\n",
+        row.shape,
+        row.kernel,
+        row.config,
+        row.m,
+        row.n,
+        row.k,
+        row.group_size,
+        row.chosen,
+        row.time_s,
+        row.tops,
+        row.read_bytes_per_s,
+        seconds(row.cublas_bf16_time_s),
+        seconds(row.cublaslt_int8_time_s),
+        row.least_time_s,
+        row.predicted_s,
+        share.map_or(String::new(), |share| format!("{share:.3}")),
+        seconds(row.learned_s)
+    )
 }
 
 /// The table of the chosen configurations.
@@ -132,39 +140,42 @@ pub fn text(report: &Report) -> String {
         "best us",
         "regret",
     ];
-    let ratio = |rival: Option<f64>, time_s: f64| {
-        rival.map_or("-".to_owned(), |rival| format!("{:.2}", rival / time_s))
-    };
     let chosen = report.rows.iter().filter(|row| row.chosen);
-    let rows = chosen.map(|row| {
-        let same_cell = report
-            .rows
-            .iter()
-            .filter(|other| (&other.shape, other.m) == (&row.shape, row.m));
-        let best_s = same_cell.map(|other| other.time_s).fold(f64::INFINITY, f64::min);
-        vec![
-            row.shape.clone(),
-            row.m.to_string(),
-            row.config.clone(),
-            format!("{:.2}", row.time_s * 1e6),
-            format!("{:.0}", row.tops),
-            format!("{:.0}", row.read_bytes_per_s / 1e9),
-            row.ceiling_fraction
-                .map_or("-".to_owned(), |share| format!("{:.0} %", 100.0 * share)),
-            ratio(row.cublas_bf16_time_s, row.time_s),
-            ratio(row.cublaslt_int8_time_s, row.time_s),
-            row.learned_s
-                .map_or("-".to_owned(), |learned_s| format!("{:.2}", learned_s * 1e6)),
-            format!("{:.2}", best_s * 1e6),
-            format!("{:.0} %", 100.0 * (row.time_s / best_s - 1.0)),
-        ]
-    });
+    let rows: Vec<_> = chosen.map(|row| cells(row, best_s(report, row))).collect();
     format!(
         "{}, driver CUDA {}, {} outputs; every product equals the specification; memory reads at {:.0} GB/s\n{}",
         report.device,
         report.driver,
         report.output,
         report.ceilings.read_bytes_per_s / 1e9,
-        table(&header, &rows.collect::<Vec<_>>())
+        table(&header, &rows)
     )
+}
+
+/// Seconds of the fastest configuration that was timed for the same product.
+fn best_s(report: &Report, row: &Row) -> f64 {
+    let same_product = |other: &&Row| (&other.shape, other.m) == (&row.shape, row.m);
+    let times = report.rows.iter().filter(same_product).map(|other| other.time_s);
+    times.fold(f64::INFINITY, f64::min)
+}
+
+fn cells(row: &Row, best_s: f64) -> Vec<String> {
+    let shown = |value: Option<String>| value.unwrap_or("-".to_owned());
+    let ratio = |rival: Option<f64>| shown(rival.map(|rival| format!("{:.2}", rival / row.time_s)));
+    let share = row.ceiling_fraction;
+    let micros = |time_s: f64| format!("{:.2}", time_s * 1e6);
+    vec![
+        row.shape.clone(),
+        row.m.to_string(),
+        row.config.clone(),
+        micros(row.time_s),
+        format!("{:.0}", row.tops),
+        format!("{:.0}", row.read_bytes_per_s / 1e9),
+        shown(share.map(|share| format!("{:.0} %", 100.0 * share))),
+        ratio(row.cublas_bf16_time_s),
+        ratio(row.cublaslt_int8_time_s),
+        shown(row.learned_s.map(micros)),
+        micros(best_s),
+        format!("{:.0} %", 100.0 * (row.time_s / best_s - 1.0)),
+    ]
 }
