@@ -1,4 +1,5 @@
-//! The `dualgrain` command: arguments, exit codes, and one file per verb that only glues the libraries together.
+//! The `dualgrain` command. Verbs only glue the libraries together: `run` has those that open a model folder, `measure` those
+//! that look at this machine, `decide` those that compute from measurements; `cli` is what a user types and sees.
 #![forbid(unsafe_code)]
 
 mod cli;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
-use cli::arguments::{Cli, Verb};
+use cli::arguments::{BenchGemm, BenchProduct, Cli, Verb};
 use cli::terminal::{self, Terminal};
 use cli::{exit_code, interruption};
 use decide::{cost, fit, predict, report, select};
@@ -59,31 +60,48 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
     ) {
         machine::warn_of_too_many_threads(cli.common.threads, terminal);
     }
-    match cli.verb {
-        Verb::Bench(options) => bench::run(&options, &cli.common, terminal),
-        Verb::Eval(options) => eval::run(&options, &cli.common, terminal),
-        Verb::Generate(options) => generate::run(&options, &cli.common, terminal),
-        Verb::Chat(_) if cli.common.json => Cli::command()
-            .error(
-                ErrorKind::ArgumentConflict,
-                "chat is a conversation and has no --json; use generate --json",
-            )
-            .exit(),
-        Verb::Chat(options) => chat::run(&options, &cli.common, terminal),
-        Verb::Inspect(options) => inspect::run(&options, terminal),
-        Verb::Quickstart(options) => quickstart::run(&options, &cli.common, terminal),
-        Verb::Quantize(options) => quantize::run(&options, &cli.common, terminal),
-        Verb::Fit(options) => fit::run(&options, &cli.common, terminal),
-        Verb::Select(options) => select::run(&options, &cli.common, terminal),
-        Verb::Profile(options) => profile::run(&options, &cli.common, terminal),
-        Verb::Predict(options) => predict::run(&options, &cli.common, terminal),
-        Verb::Cost(options) => cost::run(&options, &cli.common, terminal),
-        Verb::Report(options) => report::run(&options, &cli.common, terminal),
-        Verb::Doctor => doctor::run(&cli.common, terminal),
-        Verb::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "dualgrain", &mut script);
-            terminal::write_stdout(&String::from_utf8_lossy(&script))
-        }
+    let common = &cli.common;
+    match &cli.verb {
+        Verb::Bench(options) => match &options.product {
+            Some(BenchProduct::Gemm(options)) => bench_gemm(options, terminal),
+            None => bench::run(options, common, terminal),
+        },
+        Verb::Eval(options) => eval::run(options, common, terminal),
+        Verb::Generate(options) => generate::run(options, common, terminal),
+        Verb::Chat(_) if common.json => refuse_chat_in_json(),
+        Verb::Chat(options) => chat::run(options, common, terminal),
+        Verb::Inspect(options) => inspect::run(options, terminal),
+        Verb::Quickstart(options) => quickstart::run(options, common, terminal),
+        Verb::Quantize(options) => quantize::run(options, common, terminal),
+        Verb::Fit(options) => fit::run(options, common, terminal),
+        Verb::Select(options) => select::run(options, common, terminal),
+        Verb::Profile(options) => profile::run(options, common, terminal),
+        Verb::Predict(options) => predict::run(options, common, terminal),
+        Verb::Cost(options) => cost::run(options, common, terminal),
+        Verb::Report(options) => report::run(options, common, terminal),
+        Verb::Doctor => doctor::run(common, terminal),
+        Verb::Completions { shell } => completions(*shell),
     }
+}
+
+#[cfg(feature = "cuda")]
+fn bench_gemm(options: &BenchGemm, terminal: &Terminal) -> anyhow::Result<()> {
+    interruption::exit_on_interrupt()?;
+    measure::gemm::run(options, terminal)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn bench_gemm(_: &BenchGemm, _: &Terminal) -> anyhow::Result<()> {
+    anyhow::bail!("this program was built without the feature `cuda`")
+}
+
+fn refuse_chat_in_json() -> ! {
+    let words = "chat is a conversation and has no --json; use generate --json";
+    Cli::command().error(ErrorKind::ArgumentConflict, words).exit()
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "dualgrain", &mut script);
+    terminal::write_stdout(&String::from_utf8_lossy(&script))
 }

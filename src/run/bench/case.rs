@@ -8,10 +8,11 @@ use anyhow::{Result, ensure};
 use dualgrain_cpu::CpuDevice;
 use dualgrain_device::Device;
 use dualgrain_engine::{Model, ModelConfig, Product, Session, SessionLimits, products};
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::cli::units::bytes;
 use crate::measure::machine;
+use crate::run::bench::rate::{self, Rate};
 
 /// Tokens of a prompt that are run in one step.
 const STEP_TOKENS: usize = 512;
@@ -25,19 +26,6 @@ pub struct Case {
     pub prompt_tokens: usize,
     /// Tokens generated after each; 0 times prompts alone.
     pub generate_tokens: usize,
-}
-
-/// Tokens per second of all rounds.
-#[derive(Debug, Clone)]
-pub struct Rate {
-    /// In the order they were measured.
-    pub samples: Vec<f64>,
-    /// The middle one.
-    pub median: f64,
-    /// Their mean.
-    pub mean: f64,
-    /// Their standard deviation (of a sample: by n - 1).
-    pub stddev: f64,
 }
 
 /// Measured speeds of one combination.
@@ -54,10 +42,10 @@ pub struct Row {
     /// Timed rounds.
     pub rounds: usize,
     /// Prompt tokens per second, all sequences together.
-    #[serde(flatten, serialize_with = "prefill")]
+    #[serde(flatten, serialize_with = "rate::prefill")]
     pub prefill: Option<Rate>,
     /// Generated tokens per second, all sequences together.
-    #[serde(flatten, serialize_with = "decode")]
+    #[serde(flatten, serialize_with = "rate::decode")]
     pub decode: Option<Rate>,
     /// Operations of the linears' products a second while prompts run; a multiply-add is two.
     pub prefill_ops_per_s: Option<f64>,
@@ -170,26 +158,36 @@ pub fn time_case(
     }
     let prefill = (case.prompt_tokens > 0).then(|| Rate::of(prefill));
     let decode = (case.generate_tokens > 0).then(|| Rate::of(decode));
-    let per_s = |rate: &Option<Rate>| rate.as_ref().map(|rate| rate.median);
-    // A step reads every linear once, whatever the batch.
-    let read_per_token = model.linear_bytes() as f64 / case.batch as f64;
-    Ok(Some(Row {
-        threads: model.device().num_threads(),
-        batch: case.batch,
-        prompt_tokens: case.prompt_tokens,
-        generate_tokens: case.generate_tokens,
-        rounds: repeat,
-        prefill_ops_per_s: per_s(&prefill).map(|rate| rate * ops_per_token(model, case.prompt_tokens)),
-        prefill_share_of_peak: None,
-        decode_read_bytes_per_s: per_s(&decode).map(|rate| rate * read_per_token),
-        decode_share_of_read: None,
-        prefill,
-        decode,
-        linears_fit_cache: machine::last_level_cache_bytes()
-            .is_some_and(|cache| model.linear_bytes() < cache),
-        cache_bytes: session.memory().cache_bytes,
-        load_s: 0.0,
-    }))
+    let mut row = Row::new(model, case, prefill, decode);
+    row.cache_bytes = session.memory().cache_bytes;
+    row.rounds = repeat;
+    Ok(Some(row))
+}
+
+impl Row {
+    /// What follows from the speeds; rounds, cache and loading are not known here.
+    fn new(model: &Model<CpuDevice>, case: &Case, prefill: Option<Rate>, decode: Option<Rate>) -> Self {
+        let per_s = |rate: &Option<Rate>| rate.as_ref().map(|rate| rate.median);
+        // A step reads every linear once, whatever the batch.
+        let read_per_token = model.linear_bytes() as f64 / case.batch as f64;
+        let last_level = machine::last_level_cache_bytes();
+        Self {
+            threads: model.device().num_threads(),
+            batch: case.batch,
+            prompt_tokens: case.prompt_tokens,
+            generate_tokens: case.generate_tokens,
+            rounds: 0,
+            prefill_ops_per_s: per_s(&prefill).map(|rate| rate * ops_per_token(model, case.prompt_tokens)),
+            prefill_share_of_peak: None,
+            decode_read_bytes_per_s: per_s(&decode).map(|rate| rate * read_per_token),
+            decode_share_of_read: None,
+            prefill,
+            decode,
+            linears_fit_cache: last_level.is_some_and(|cache| model.linear_bytes() < cache),
+            cache_bytes: 0,
+            load_s: 0.0,
+        }
+    }
 }
 
 /// Operations of the linears' products for each token of a prompt; the head runs on its last token only.
@@ -212,125 +210,52 @@ fn time_round(
     interrupted: &AtomicBool,
 ) -> Result<Option<(f64, f64)>> {
     let vocab = model.config().vocab_size as u32;
-    let token = |sequence: usize, position: usize| {
-        (sequence as u32)
-            .wrapping_mul(7919)
-            .wrapping_add((position as u32).wrapping_mul(104_729))
-            % vocab
-    };
+    let goes_on = || !interrupted.load(Ordering::Relaxed);
     let started = Instant::now();
     for sequence in 0..case.batch {
-        session.reset(sequence);
-        let prompt: Vec<u32> = (0..case.prompt_tokens)
-            .map(|position| token(sequence, position))
-            .collect();
-        if !prompt.is_empty() {
-            let last = session.prefill(sequence, &prompt)?;
-            session.logits(&[last])?;
-        }
-        if interrupted.load(Ordering::Relaxed) {
+        run_prompt(session, sequence, case.prompt_tokens, vocab)?;
+        if !goes_on() {
             return Ok(None);
         }
     }
     let prefill_s = started.elapsed().as_secs_f64();
-    let rows: Vec<u32> = (0..case.batch as u32).collect();
     let started = Instant::now();
     for position in 0..case.generate_tokens {
-        let tokens: Vec<u32> = (0..case.batch)
-            .map(|sequence| token(sequence, position))
-            .collect();
-        let batch: Vec<(usize, &[u32])> = tokens.iter().map(std::slice::from_ref).enumerate().collect();
-        session.run(&batch)?;
-        session.logits(&rows)?;
-        if interrupted.load(Ordering::Relaxed) {
+        run_step(session, case.batch, position, vocab)?;
+        if !goes_on() {
             return Ok(None);
         }
     }
     Ok(Some((prefill_s, started.elapsed().as_secs_f64())))
 }
 
-impl Rate {
-    fn of(samples: Vec<f64>) -> Self {
-        let mut sorted = samples.clone();
-        sorted.sort_by(f64::total_cmp);
-        let count = samples.len() as f64;
-        let mean = samples.iter().sum::<f64>() / count;
-        let squares: f64 = samples.iter().map(|sample| (sample - mean).powi(2)).sum();
-        Self {
-            median: quantile(&sorted, 0.5),
-            mean,
-            stddev: (squares / (count - 1.0).max(1.0)).sqrt(),
-            samples,
-        }
+fn run_prompt(session: &mut Session<CpuDevice>, sequence: usize, len: usize, vocab: u32) -> Result<()> {
+    session.reset(sequence);
+    let prompt: Vec<u32> = (0..len)
+        .map(|position| token(sequence, position, vocab))
+        .collect();
+    if !prompt.is_empty() {
+        let last = session.prefill(sequence, &prompt)?;
+        session.logits(&[last])?;
     }
-
-    /// (third quartile - first quartile) / median.
-    fn spread(&self) -> f64 {
-        let mut sorted = self.samples.clone();
-        sorted.sort_by(f64::total_cmp);
-        (quantile(&sorted, 0.75) - quantile(&sorted, 0.25)) / self.median
-    }
+    Ok(())
 }
 
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * share).round() as usize]
+/// One token of each sequence.
+fn run_step(session: &mut Session<CpuDevice>, batch: usize, position: usize, vocab: u32) -> Result<()> {
+    let tokens: Vec<u32> = (0..batch)
+        .map(|sequence| token(sequence, position, vocab))
+        .collect();
+    let step: Vec<(usize, &[u32])> = tokens.iter().map(std::slice::from_ref).enumerate().collect();
+    session.run(&step)?;
+    let rows: Vec<u32> = (0..batch as u32).collect();
+    session.logits(&rows)?;
+    Ok(())
 }
 
-/// `prefill_tokens_per_s` (the median) and so on, null where no prompt was run.
-fn prefill<S: Serializer>(rate: &Option<Rate>, serializer: S) -> Result<S::Ok, S::Error> {
-    fields(
-        rate,
-        [
-            "prefill_tokens_per_s",
-            "prefill_mean",
-            "prefill_stddev",
-            "prefill_spread",
-            "prefill_samples",
-        ],
-        serializer,
-    )
-}
-
-fn decode<S: Serializer>(rate: &Option<Rate>, serializer: S) -> Result<S::Ok, S::Error> {
-    fields(
-        rate,
-        [
-            "decode_tokens_per_s",
-            "decode_mean",
-            "decode_stddev",
-            "decode_spread",
-            "decode_samples",
-        ],
-        serializer,
-    )
-}
-
-fn fields<S: Serializer>(
-    rate: &Option<Rate>,
-    [median, mean, stddev, spread, samples]: [&'static str; 5],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    use serde::ser::SerializeMap;
-    let mut map = serializer.serialize_map(None)?;
-    let rate = rate.as_ref();
-    map.serialize_entry(median, &rate.map(|rate| rate.median))?;
-    map.serialize_entry(mean, &rate.map(|rate| rate.mean))?;
-    map.serialize_entry(stddev, &rate.map(|rate| rate.stddev))?;
-    map.serialize_entry(spread, &rate.map(Rate::spread))?;
-    map.serialize_entry(samples, &rate.map(|rate| &rate.samples))?;
-    map.end()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rates_have_the_median_mean_and_deviation_of_their_samples() {
-        let rate = Rate::of(vec![4.0, 1.0, 1.0, 2.0, 2.0]);
-        assert_eq!((rate.median, rate.mean), (2.0, 2.0));
-        assert!((rate.stddev - 1.5_f64.sqrt()).abs() < 1e-12);
-        assert_eq!(rate.spread(), 0.5);
-        assert_eq!(Rate::of(vec![3.0]).stddev, 0.0);
-    }
+/// Some token of the vocabulary, another for each place.
+fn token(sequence: usize, position: usize, vocab: u32) -> u32 {
+    let of_sequence = (sequence as u32).wrapping_mul(7919);
+    let of_position = (position as u32).wrapping_mul(104_729);
+    of_sequence.wrapping_add(of_position) % vocab
 }

@@ -1,6 +1,7 @@
 //! `bench`: tokens per second of prefill and decoding.
 
 pub mod case;
+pub mod rate;
 mod report;
 
 use std::path::Path;
@@ -13,20 +14,16 @@ use dualgrain_cpu::CpuDevice;
 use dualgrain_device::Device;
 use dualgrain_engine::{Model, ModelConfig};
 
-use crate::cli::arguments::{Bench, BenchGemm, BenchProduct, Common};
+use crate::cli::arguments::{Bench, Common};
 use crate::cli::interruption::interrupt_flag;
 use crate::cli::terminal::Terminal;
 use crate::measure::machine;
-use crate::measure::revision::REVISION;
 use crate::run::bench::case::{Case, time_case};
 use crate::run::bench::report::{Machine, Report};
 use crate::run::model_folder;
 
 /// Times every combination of the counts asked for.
 pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> {
-    if let Some(BenchProduct::Gemm(options)) = &options.product {
-        return run_gemm(options, terminal);
-    }
     let folder = options.model.as_deref().context("a model folder is needed")?;
     let cases = cases(options);
     // What can not be is refused before seconds or hours of work.
@@ -40,20 +37,7 @@ pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> 
         folder,
         terminal,
         interrupted: interrupt_flag()?,
-        report: Report {
-            version: env!("CARGO_PKG_VERSION"),
-            revision: REVISION,
-            cpu: machine::cpu_name(),
-            model: folder.display().to_string(),
-            kernels: "",
-            is_quantized: config.quantization.is_some(),
-            linear_bytes: 0,
-            weight_bytes: 0,
-            last_level_cache_bytes: machine::last_level_cache_bytes(),
-            machine: Vec::new(),
-            peak_resident_bytes: None,
-            rows: Vec::new(),
-        },
+        report: Report::new(folder, &config),
     };
     let outcome = thread_counts(options, common)
         .into_iter()
@@ -63,17 +47,6 @@ pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> 
         terminal.result(&bench.report, &bench.report.text())?;
     }
     outcome
-}
-
-#[cfg(feature = "cuda")]
-fn run_gemm(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
-    crate::cli::interruption::exit_on_interrupt()?;
-    crate::measure::gemm::run(options, terminal)
-}
-
-#[cfg(not(feature = "cuda"))]
-fn run_gemm(_: &BenchGemm, _: &Terminal) -> Result<()> {
-    bail!("this program was built without the feature `cuda`")
 }
 
 /// Each number of threads once, in the order asked for.

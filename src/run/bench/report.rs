@@ -1,12 +1,17 @@
 //! What `bench` gives back: a table, one JSON object, or CSV.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
+use dualgrain_engine::ModelConfig;
 use serde::Serialize;
 
 use crate::cli::table::table;
 use crate::cli::units::bytes;
-use crate::run::bench::case::{Rate, Row};
+use crate::measure::machine;
+use crate::measure::revision::REVISION;
+use crate::run::bench::case::Row;
+use crate::run::bench::rate::Rate;
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -87,23 +92,27 @@ impl Machine {
 }
 
 impl Report {
+    /// A report on the model in `folder` before anything is loaded.
+    pub fn new(folder: &Path, config: &ModelConfig) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            revision: REVISION,
+            cpu: machine::cpu_name(),
+            model: folder.display().to_string(),
+            kernels: "",
+            is_quantized: config.quantization.is_some(),
+            linear_bytes: 0,
+            weight_bytes: 0,
+            last_level_cache_bytes: machine::last_level_cache_bytes(),
+            machine: Vec::new(),
+            peak_resident_bytes: None,
+            rows: Vec::new(),
+        }
+    }
+
     /// Adds a measurement of the machine and sets the rows of as many threads beside the best of all.
     pub fn compare(&mut self, machine: Machine) {
-        let at = match self
-            .machine
-            .iter()
-            .position(|known| known.threads == machine.threads)
-        {
-            Some(at) => {
-                self.machine[at].join(&machine);
-                at
-            }
-            None => {
-                self.machine.push(machine);
-                self.machine.len() - 1
-            }
-        };
-        let best = &self.machine[at];
+        let best = self.join(machine);
         for row in self.rows.iter_mut().filter(|row| row.threads == best.threads) {
             row.prefill_share_of_peak = match (row.prefill_ops_per_s, best.int8_ops_per_s) {
                 (Some(ops), Some(peak)) if self.is_quantized => Some(ops / peak),
@@ -112,6 +121,21 @@ impl Report {
             row.decode_share_of_read = row
                 .decode_read_bytes_per_s
                 .map(|read| read / best.read_bytes_per_s);
+        }
+    }
+
+    /// What is known of the machine with as many threads, this measurement among it.
+    fn join(&mut self, machine: Machine) -> Machine {
+        let mut known = self.machine.iter_mut();
+        match known.find(|known| known.threads == machine.threads) {
+            Some(known) => {
+                known.join(&machine);
+                known.clone()
+            }
+            None => {
+                self.machine.push(machine.clone());
+                machine
+            }
         }
     }
 
@@ -132,7 +156,7 @@ impl Report {
             "of read",
             "cache",
         ];
-        let rows: Vec<_> = self.rows.iter().map(|row| self.cells(row)).collect();
+        let rows: Vec<_> = self.rows.iter().map(cells).collect();
         let peak = self
             .peak_resident_bytes
             .map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
@@ -148,58 +172,17 @@ impl Report {
         )
     }
 
-    fn cells(&self, row: &Row) -> Vec<String> {
-        let none = || "-".to_owned();
-        let rate = |rate: &Option<Rate>| {
-            rate.as_ref()
-                .map_or_else(none, |rate| format!("{:.1}", rate.median))
-        };
-        let spread = |rate: &Option<Rate>| {
-            rate.as_ref()
-                .map_or_else(none, |rate| format!("{:.0} %", 100.0 * rate.stddev / rate.mean))
-        };
-        let giga = |value: Option<f64>, digits: usize| {
-            value.map_or_else(none, |value| format!("{:.digits$}", value / 1e9))
-        };
-        let share = |share: Option<f64>| share.map_or_else(none, |share| format!("{:.0} %", 100.0 * share));
-        let of_read = match row.decode_share_of_read {
-            Some(_) if row.linears_fit_cache => "cached".to_owned(),
-            other => share(other),
-        };
-        vec![
-            row.threads.to_string(),
-            row.batch.to_string(),
-            row.prompt_tokens.to_string(),
-            row.generate_tokens.to_string(),
-            rate(&row.prefill),
-            spread(&row.prefill),
-            rate(&row.decode),
-            spread(&row.decode),
-            giga(row.prefill_ops_per_s, 0),
-            share(row.prefill_share_of_peak),
-            giga(row.decode_read_bytes_per_s, 1),
-            of_read,
-            bytes(row.cache_bytes as u64),
-        ]
-    }
-
     fn notes(&self) -> String {
         let mut notes = String::from("Medians; +- is the standard deviation over the mean.\n");
-        if let (Some(cache), true) = (
-            self.last_level_cache_bytes,
-            self.rows.iter().any(|row| row.linears_fit_cache),
-        ) {
+        let cached = self.rows.iter().any(|row| row.linears_fit_cache);
+        if let (Some(cache), true) = (self.last_level_cache_bytes, cached) {
             let _ = writeln!(
                 notes,
                 "cached: the linears fit the last-level cache ({}), so that memory does not bound decoding.",
                 bytes(cache as u64)
             );
         }
-        let above = |share: Option<f64>| share.is_some_and(|share| share > 1.0);
-        let is_above = |row: &Row| {
-            above(row.prefill_share_of_peak) || (above(row.decode_share_of_read) && !row.linears_fit_cache)
-        };
-        if self.rows.iter().any(is_above) {
+        if self.rows.iter().any(Row::is_above_the_machine) {
             notes += "Above 100 %: the machine was faster while a row was timed than when it was measured.\n";
         }
         notes
@@ -207,41 +190,20 @@ impl Report {
 
     /// Rows with all that a record needs.
     pub fn csv(&self) -> String {
-        let mut csv = String::from(
-            "revision,cpu,kernels,model,threads,batch,prompt_tokens,generate_tokens,rounds,\
-             prefill_tokens_per_s,prefill_mean,prefill_stddev,decode_tokens_per_s,decode_mean,decode_stddev,\
-             prefill_ops_per_s,prefill_share_of_peak,decode_read_bytes_per_s,decode_share_of_read,\
-             load_s,linear_bytes,weight_bytes,cache_bytes\n",
-        );
+        let names = [
+            self.revision,
+            self.cpu.as_deref().unwrap_or(""),
+            self.kernels,
+            &self.model,
+        ];
+        let names = names.map(|name| format!("\"{}\"", name.replace('"', "'")));
+        let names = names.join(",");
+        let mut csv = HEADER.to_owned();
         for row in &self.rows {
-            let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));
-            let rate = |rate: &Option<Rate>| {
-                let of = |f: fn(&Rate) -> f64| number(rate.as_ref().map(f));
-                [of(|r| r.median), of(|r| r.mean), of(|r| r.stddev)].join(",")
-            };
-            let names = [
-                self.revision,
-                self.cpu.as_deref().unwrap_or(""),
-                self.kernels,
-                &self.model,
-            ];
-            let names = names
-                .map(|name| format!("\"{}\"", name.replace('"', "'")))
-                .join(",");
             let _ = writeln!(
                 csv,
-                "{names},{},{},{},{},{},{},{},{},{},{},{},{:.3},{},{},{}",
-                row.threads,
-                row.batch,
-                row.prompt_tokens,
-                row.generate_tokens,
-                row.rounds,
-                rate(&row.prefill),
-                rate(&row.decode),
-                number(row.prefill_ops_per_s),
-                number(row.prefill_share_of_peak),
-                number(row.decode_read_bytes_per_s),
-                number(row.decode_share_of_read),
+                "{names},{},{:.3},{},{},{}",
+                measured_fields(row),
                 row.load_s,
                 self.linear_bytes,
                 self.weight_bytes,
@@ -249,5 +211,80 @@ impl Report {
             );
         }
         csv
+    }
+}
+
+const HEADER: &str = "revision,cpu,kernels,model,threads,batch,prompt_tokens,generate_tokens,rounds,\
+                      prefill_tokens_per_s,prefill_mean,prefill_stddev,decode_tokens_per_s,decode_mean,decode_stddev,\
+                      prefill_ops_per_s,prefill_share_of_peak,decode_read_bytes_per_s,decode_share_of_read,\
+                      load_s,linear_bytes,weight_bytes,cache_bytes\n";
+
+/// What a row holds of a case and its speeds, as in the header.
+fn measured_fields(row: &Row) -> String {
+    let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.6}"));
+    let rate = |rate: &Option<Rate>| {
+        let of = |f: fn(&Rate) -> f64| number(rate.as_ref().map(f));
+        [of(|r| r.median), of(|r| r.mean), of(|r| r.stddev)].join(",")
+    };
+    [
+        row.threads.to_string(),
+        row.batch.to_string(),
+        row.prompt_tokens.to_string(),
+        row.generate_tokens.to_string(),
+        row.rounds.to_string(),
+        rate(&row.prefill),
+        rate(&row.decode),
+        number(row.prefill_ops_per_s),
+        number(row.prefill_share_of_peak),
+        number(row.decode_read_bytes_per_s),
+        number(row.decode_share_of_read),
+    ]
+    .join(",")
+}
+
+/// A row of the table.
+fn cells(row: &Row) -> Vec<String> {
+    let giga = |value: Option<f64>, digits: usize| shown(value.map(|v| format!("{:.digits$}", v / 1e9)));
+    let share = |share: Option<f64>| shown(share.map(|share| format!("{:.0} %", 100.0 * share)));
+    let of_read = match row.decode_share_of_read {
+        Some(_) if row.linears_fit_cache => "cached".to_owned(),
+        other => share(other),
+    };
+    let [prefill, prefill_spread] = rate_cells(&row.prefill);
+    let [decode, decode_spread] = rate_cells(&row.decode);
+    vec![
+        row.threads.to_string(),
+        row.batch.to_string(),
+        row.prompt_tokens.to_string(),
+        row.generate_tokens.to_string(),
+        prefill,
+        prefill_spread,
+        decode,
+        decode_spread,
+        giga(row.prefill_ops_per_s, 0),
+        share(row.prefill_share_of_peak),
+        giga(row.decode_read_bytes_per_s, 1),
+        of_read,
+        bytes(row.cache_bytes as u64),
+    ]
+}
+
+/// The median and the deviation.
+fn rate_cells(rate: &Option<Rate>) -> [String; 2] {
+    let rate = rate.as_ref();
+    [
+        shown(rate.map(|rate| format!("{:.1}", rate.median))),
+        shown(rate.map(|rate| format!("{:.0} %", 100.0 * rate.stddev / rate.mean))),
+    ]
+}
+
+fn shown(cell: Option<String>) -> String {
+    cell.unwrap_or_else(|| "-".to_owned())
+}
+
+impl Row {
+    fn is_above_the_machine(&self) -> bool {
+        let above = |share: Option<f64>| share.is_some_and(|share| share > 1.0);
+        above(self.prefill_share_of_peak) || (above(self.decode_share_of_read) && !self.linears_fit_cache)
     }
 }
