@@ -49,6 +49,7 @@ enum On {
     Card(usize),
 }
 
+/// Measures, checks the energy counter, or merges.
 pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()> {
     if let Some(ProfileAction::Merge(merged)) = &options.action {
         return run_merge(merged, terminal);
@@ -62,28 +63,7 @@ pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()
     if let Some(csv) = &options.check_energy {
         return check_energy(&on, options.ticks, csv, &watch);
     }
-    let wanted = ProfileOptions {
-        kernels: options.kernels.clone(),
-        space: space(options, &on)?,
-        out: options.out.clone(),
-        resume: options.resume,
-        known: options.known.clone(),
-        budget: options.budget,
-        shard: options.shard,
-        ticks: options.ticks,
-        version: VERSION.to_owned(),
-    };
-    let summary = match on {
-        On::Cpu => {
-            let name = machine::cpu_name().unwrap_or_else(|| "unknown CPU".to_owned());
-            let threads = match common.threads {
-                0 => machine::cores(),
-                threads => threads,
-            };
-            profile_cpu(&name, threads, &wanted, &watch)?
-        }
-        On::Card(index) => on_card(index, &wanted, &watch)?,
-    };
+    let summary = measure(&on, &wanted(options, &on)?, common, &watch)?;
     terminal.result(&summary, &text(&summary, &watch, &options.out))?;
     ensure!(
         summary.wrong_rows == 0,
@@ -91,6 +71,32 @@ pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()
         summary.wrong_rows
     );
     Ok(())
+}
+
+fn wanted(options: &Profile, on: &On) -> Result<ProfileOptions> {
+    Ok(ProfileOptions {
+        kernels: options.kernels.clone(),
+        space: space(options, on)?,
+        out: options.out.clone(),
+        resume: options.resume,
+        known: options.known.clone(),
+        budget: options.budget,
+        shard: options.shard,
+        ticks: options.ticks,
+        version: VERSION.to_owned(),
+    })
+}
+
+fn measure(on: &On, wanted: &ProfileOptions, common: &Common, watch: &Watched<'_>) -> Result<ProfileSummary> {
+    let On::Card(index) = on else {
+        let name = machine::cpu_name().unwrap_or_else(|| "unknown CPU".to_owned());
+        let threads = match common.threads {
+            0 => machine::cores(),
+            threads => threads,
+        };
+        return Ok(profile_cpu(&name, threads, wanted, watch)?);
+    };
+    on_card(*index, wanted, watch)
 }
 
 fn text(summary: &ProfileSummary, watch: &Watched<'_>, out: &Path) -> String {

@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::generate::{FinishReason, GenerateOptions, Generation, Request, Timings, generate};
 use dualgrain_engine::sampler::{Sampler, SamplingParams};
@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::cli::arguments::{Common, Generate, Sampling};
 use crate::cli::interruption::interrupt_flag;
 use crate::cli::terminal::{Terminal, write_stdout};
-use crate::run::model_folder;
+use crate::run::model_folder::{self, Opened};
 
 /// Prompt tokens that are run in one step.
 pub const STEP_TOKENS: usize = 512;
@@ -39,17 +39,33 @@ pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result
         options: arguments.sampling.options(),
     };
     let interrupted = interrupt_flag()?;
-    let positions = opened.model.config().max_positions;
-    let limits = SessionLimits {
-        num_sequences: 1,
-        // The session holds no more cache than this request can fill.
-        context_tokens: positions.min(request.prompt.len().saturating_add(arguments.sampling.max_tokens)),
-        step_tokens: STEP_TOKENS,
-    };
-    let mut session = Session::new(Arc::clone(&opened.model), limits)?;
+    let (generation, timings) = stream(&opened, &request, arguments, !common.json, &interrupted)?;
+    ensure!(generation.finish_reason != FinishReason::Cancelled, "interrupted");
+    if common.json {
+        let report = Report {
+            prompt: arguments.prompt.clone(),
+            generation,
+            timings,
+        };
+        return terminal.result(&report, "");
+    }
+    write_stdout("\n")?;
+    terminal.detail(&speed(&timings));
+    Ok(())
+}
+
+/// Generates, and writes each piece of text as soon as it is there when `shown`.
+fn stream(
+    opened: &Opened,
+    request: &Request,
+    arguments: &Generate,
+    shown: bool,
+    interrupted: &AtomicBool,
+) -> Result<(Generation, Timings)> {
+    let mut session = session(opened, request, arguments)?;
     let mut broken = None;
-    let mut stream = |text: &str| {
-        if !common.json {
+    let mut write = |text: &str| {
+        if shown {
             broken = write_stdout(text).err();
         }
         if interrupted.load(Ordering::Relaxed) || broken.is_some() {
@@ -57,25 +73,24 @@ pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result
         }
         ControlFlow::Continue(())
     };
-    let (generation, timings) = generate(&mut session, &opened.tokenizer, &request, &mut stream)
+    let generated = generate(&mut session, &opened.tokenizer, request, &mut write)
         .with_context(|| format!("generating with {}", arguments.model.display()))?;
-    if let Some(error) = broken {
-        return Err(error);
+    match broken {
+        Some(error) => Err(error),
+        None => Ok(generated),
     }
-    anyhow::ensure!(generation.finish_reason != FinishReason::Cancelled, "interrupted");
-    if common.json {
-        return terminal.result(
-            &Report {
-                prompt: arguments.prompt.clone(),
-                generation,
-                timings,
-            },
-            "",
-        );
-    }
-    write_stdout("\n")?;
-    terminal.detail(&speed(&timings));
-    Ok(())
+}
+
+/// One that holds no more cache than this request can fill.
+fn session(opened: &Opened, request: &Request, arguments: &Generate) -> Result<Session<CpuDevice>> {
+    let positions = opened.model.config().max_positions;
+    let tokens = request.prompt.len().saturating_add(arguments.sampling.max_tokens);
+    let limits = SessionLimits {
+        num_sequences: 1,
+        context_tokens: positions.min(tokens),
+        step_tokens: STEP_TOKENS,
+    };
+    Ok(Session::new(Arc::clone(&opened.model), limits)?)
 }
 
 /// Timings as a line.

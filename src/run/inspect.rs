@@ -109,46 +109,54 @@ fn quantization(config: &ModelConfig) -> Result<Option<Quantization>> {
 }
 
 fn text(report: &Report) -> String {
-    let schemes = report
-        .storage
-        .schemes
-        .iter()
-        .map(|(scheme, count)| format!("{count} {scheme}"));
-    let mut text = format!(
+    let schemes = report.storage.schemes.iter();
+    let schemes: Vec<_> = schemes
+        .map(|(scheme, count)| format!("{count} {scheme}"))
+        .collect();
+    let quantized = report.quantization.as_ref();
+    format!(
         "{}\n\
          family          {}, {:.1} M parameters\n\
-         blocks          {} of hidden {}, ffn {}, {} heads of {}, {} kv heads\n\
+         blocks          {}\n\
          vocabulary      {}, {} positions\n\
          block linears   {}: {:.3} bits a weight\n\
          output layer    {}\n\
-         on disk         {}, of which {} outside the block linears\n",
+         on disk         {}, of which {} outside the block linears\n{}",
         report.model,
         report.family,
         report.parameters as f64 / 1e6,
+        blocks_text(report),
+        report.vocab_size,
+        report.max_positions,
+        schemes.join(", "),
+        report.bits_per_weight,
+        report.lm_head,
+        bytes(report.storage.file_bytes),
+        bytes(report.storage.other_bytes),
+        quantized.map_or(String::new(), quantization_text)
+    )
+}
+
+fn blocks_text(report: &Report) -> String {
+    format!(
+        "{} of hidden {}, ffn {}, {} heads of {}, {} kv heads",
         report.num_layers,
         report.hidden_size,
         report.ffn_size,
         report.num_heads,
         report.head_dim,
         report.num_kv_heads,
-        report.vocab_size,
-        report.max_positions,
-        schemes.collect::<Vec<_>>().join(", "),
-        report.bits_per_weight,
-        report.lm_head,
-        bytes(report.storage.file_bytes),
-        bytes(report.storage.other_bytes),
-    );
-    if let Some(q) = &report.quantization {
-        let word = |value: &serde_json::Value| value.to_string().replace('"', "");
-        text += &format!(
-            "quantized       group {}, activations {}, cache {}, smoothing {}, search {}\n",
-            word(&q.group_size),
-            word(&q.activations),
-            word(&q.kv_cache),
-            q.smoothing,
-            q.search
-        );
-    }
-    text
+    )
+}
+
+fn quantization_text(q: &Quantization) -> String {
+    let word = |value: &serde_json::Value| value.to_string().replace('"', "");
+    format!(
+        "quantized       group {}, activations {}, cache {}, smoothing {}, search {}\n",
+        word(&q.group_size),
+        word(&q.activations),
+        word(&q.kv_cache),
+        q.smoothing,
+        q.search
+    )
 }

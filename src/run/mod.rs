@@ -2,6 +2,7 @@
 //! block by block; `eval` runs a model over texts, `inspect` reads what a folder holds.
 
 pub mod bench;
+mod bundled;
 pub mod chat;
 pub mod eval;
 pub mod generate;

@@ -1,4 +1,4 @@
-//! Opening a model folder for the verbs that run it, and the texts and model that travel inside the binary.
+//! Opening a model folder for the verbs that run it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,11 +11,6 @@ use dualgrain_engine::{LoadOptions, Model, ModelConfig, Weights};
 
 use crate::cli::units::bytes;
 use crate::measure::machine;
-
-/// Public-domain prose for calibration, used when the user names no text.
-pub const SAMPLE_CALIBRATION: &str = include_str!("../../models/llama-tiny/sample_calib.txt");
-/// Public-domain prose for evaluation, none of it in the bundled model's training text.
-pub const SAMPLE_EVALUATION: &str = include_str!("../../models/llama-tiny/sample_eval.txt");
 
 /// A loaded model with its tokenizer.
 pub struct Opened {

@@ -10,7 +10,6 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::generate::{GenerateOptions, Request, generate};
 use dualgrain_engine::{Session, SessionLimits};
-use dualgrain_format::checkpoint::FolderWriter;
 use dualgrain_quant::{JournalPolicy, QuantError, QuantJob, REPORT_HTML};
 use serde::Serialize;
 
@@ -21,38 +20,21 @@ use crate::cli::terminal::Terminal;
 use crate::cli::units::{bytes, duration};
 use crate::run::bench::case::{Case, time_case};
 use crate::run::bench::rate::Rate;
-use crate::run::eval;
 use crate::run::model_folder::{self, Opened};
-use crate::run::quantize;
-
-/// The bundled model, file by file.
-const MODEL: [(&str, &[u8]); 5] = [
-    (
-        "config.json",
-        include_bytes!("../../models/llama-tiny/config.json"),
-    ),
-    (
-        "generation_config.json",
-        include_bytes!("../../models/llama-tiny/generation_config.json"),
-    ),
-    (
-        "model.safetensors",
-        include_bytes!("../../models/llama-tiny/model.safetensors"),
-    ),
-    (
-        "tokenizer.json",
-        include_bytes!("../../models/llama-tiny/tokenizer.json"),
-    ),
-    (
-        "tokenizer_config.json",
-        include_bytes!("../../models/llama-tiny/tokenizer_config.json"),
-    ),
-];
+use crate::run::{bundled, eval, quantize};
 
 /// Windows of the bundled text that are judged: all that fit in a few seconds.
 const EVAL_WINDOWS: usize = 16;
 const SAMPLE_PROMPT: &str = "The old captain looked across the water and";
 const SAMPLE_TOKENS: usize = 60;
+
+/// What is timed.
+const TIMED: Case = Case {
+    batch: 1,
+    prompt_tokens: 512,
+    generate_tokens: 64,
+};
+const ROUNDS: usize = 3;
 
 #[derive(Serialize)]
 struct Report {
@@ -79,90 +61,87 @@ struct Side {
     sample: String,
 }
 
+impl Report {
+    /// Times are added by whoever took them.
+    fn new([original, quantized]: [Side; 2], quality: &eval::Report, picture: PathBuf) -> Self {
+        Self {
+            original,
+            quantized,
+            perplexity_change: number(quality.perplexity) / number(quality.perplexity_reference) - 1.0,
+            kl_divergence: number(quality.kl_divergence),
+            top1_agreement: number(quality.top1_agreement),
+            bits_per_weight: quality.bits_per_weight,
+            quantize_time_s: 0.0,
+            time_s: 0.0,
+            prompt: SAMPLE_PROMPT,
+            report: picture,
+        }
+    }
+}
+
 /// Runs the whole story and prints a short table and a sample.
 pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result<()> {
     let started = Instant::now();
     let picture = options.out.join("report.html");
+    check_out(options, &picture)?;
+    let original = original(options)?;
+    let quantized = options.out.join("llama-tiny-w4a8");
+    let cancel = interrupt_flag()?;
+    terminal.say("1/3 quantizing the bundled model, calibrated on its own sample prose");
+    quantize(&original, &quantized, common, &cancel, terminal)?;
+    let quantize_time_s = started.elapsed().as_secs_f64();
+    terminal.say("2/3 judging it against the original on text neither has seen");
+    let judged = eval::bundled(&quantized, &original, EVAL_WINDOWS);
+    let quality = eval::judge(&judged, common, terminal)?;
+    terminal.say("3/3 running both");
+    let sides = sides([&original, &quantized], &quality, common, &cancel)?;
+    let mut report = Report::new(sides, &quality, picture);
+    report.quantize_time_s = quantize_time_s;
+    report.time_s = started.elapsed().as_secs_f64();
+    let html = fs::read_to_string(quantized.join(REPORT_HTML)).context("reading the quantizer's report")?;
+    fs::write(&report.report, html).with_context(|| format!("writing {}", report.report.display()))?;
+    terminal.result(&report, &text(&report))
+}
+
+/// Refuses a place where something of the user's would be replaced.
+fn check_out(options: &Quickstart, picture: &Path) -> Result<()> {
     ensure!(
         !options.out.join("config.json").exists(),
         "{} is a model folder: choose another --out",
         options.out.display()
     );
-    check_picture(&picture)?;
-    let original = match &options.model {
-        Some(dir) => {
-            ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
-            dir.clone()
-        }
-        None => unpack(&options.out)?,
-    };
-    let quantized = options.out.join("llama-tiny-w4a8");
-    terminal.say("1/3 quantizing the bundled model, calibrated on its own sample prose");
-    let mut job = QuantJob::new(&original, &quantized);
-    job.options.window_tokens = quantize::default_window_tokens(&original)?;
-    job.replace = true;
-    job.journal = JournalPolicy::Restart;
-    let cancel = interrupt_flag()?;
-    quantize::quantize(
-        &job,
-        model_folder::SAMPLE_CALIBRATION,
-        common.threads,
-        &cancel,
-        terminal,
-    )
-    // There is no --resume here; a quickstart simply starts anew.
-    .map_err(|error| match error.downcast_ref() {
-        Some(QuantError::Cancelled) => anyhow!("interrupted"),
-        _ => error,
-    })?;
-    let quantize_time_s = started.elapsed().as_secs_f64();
-
-    terminal.say("2/3 judging it against the original on text neither has seen");
-    let quality = eval::judge(
-        &eval::bundled(&quantized, &original, EVAL_WINDOWS),
-        common,
-        terminal,
-    )?;
-
-    terminal.say("3/3 running both");
-    let device = Arc::new(CpuDevice::new(common.threads)?);
-    let side =
-        |dir: &Path, perplexity: Option<f64>| side(dir, &device, perplexity.unwrap_or(f64::NAN), &cancel);
-    let report = Report {
-        original: side(&original, quality.perplexity_reference)?,
-        quantized: side(&quantized, quality.perplexity)?,
-        perplexity_change: quality.perplexity.unwrap_or(f64::NAN)
-            / quality.perplexity_reference.unwrap_or(f64::NAN)
-            - 1.0,
-        kl_divergence: quality.kl_divergence.unwrap_or(f64::NAN),
-        top1_agreement: quality.top1_agreement.unwrap_or(f64::NAN),
-        bits_per_weight: quality.bits_per_weight,
-        quantize_time_s,
-        time_s: started.elapsed().as_secs_f64(),
-        prompt: SAMPLE_PROMPT,
-        report: picture.clone(),
-    };
-    let html = fs::read_to_string(quantized.join(REPORT_HTML)).context("reading the quantizer's report")?;
-    fs::write(&picture, html).with_context(|| format!("writing {}", picture.display()))?;
-    terminal.result(&report, &text(&report))
+    check_picture(picture)
 }
 
-/// Writes the bundled model into `out/llama-tiny`, unless an earlier quickstart did. A folder with other contents is
-/// not touched.
-fn unpack(out: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
-    let dir = out.join("llama-tiny");
-    let unchanged =
-        |(name, bytes): &(&str, &[u8])| fs::read(dir.join(name)).is_ok_and(|found| found == *bytes);
-    if MODEL.iter().all(unchanged) {
-        return Ok(dir);
+/// The folder that was named, or the bundled model's.
+fn original(options: &Quickstart) -> Result<PathBuf> {
+    let Some(dir) = &options.model else {
+        return bundled::unpack(&options.out);
+    };
+    ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
+    Ok(dir.clone())
+}
+
+fn quantize(
+    original: &Path,
+    quantized: &Path,
+    common: &Common,
+    cancel: &AtomicBool,
+    terminal: &Terminal,
+) -> Result<()> {
+    let mut job = QuantJob::new(original, quantized);
+    job.options.window_tokens = quantize::default_window_tokens(original)?;
+    job.replace = true;
+    job.journal = JournalPolicy::Restart;
+    let text = bundled::SAMPLE_CALIBRATION;
+    match quantize::quantize(&job, text, common.threads, cancel, terminal) {
+        Ok(_) => Ok(()),
+        // There is no --resume here; a quickstart simply starts anew.
+        Err(error) => Err(match error.downcast_ref() {
+            Some(QuantError::Cancelled) => anyhow!("interrupted"),
+            _ => error,
+        }),
     }
-    let mut writer = FolderWriter::create(&dir, false)?;
-    for (name, bytes) in MODEL {
-        writer.write_file(name, bytes)?;
-    }
-    writer.commit()?;
-    Ok(dir)
 }
 
 /// The page may replace one that an earlier quickstart wrote, nothing else.
@@ -177,20 +156,30 @@ fn check_picture(picture: &Path) -> Result<()> {
     }
 }
 
+/// The original and the quantized model, run one after the other.
+fn sides(
+    [original, quantized]: [&Path; 2],
+    quality: &eval::Report,
+    common: &Common,
+    cancel: &AtomicBool,
+) -> Result<[Side; 2]> {
+    let device = Arc::new(CpuDevice::new(common.threads)?);
+    let side = |dir: &Path, perplexity: Option<f64>| side(dir, &device, number(perplexity), cancel);
+    Ok([
+        side(original, quality.perplexity_reference)?,
+        side(quantized, quality.perplexity)?,
+    ])
+}
+
+fn number(value: Option<f64>) -> f64 {
+    value.unwrap_or(f64::NAN)
+}
+
 fn side(dir: &Path, device: &Arc<CpuDevice>, perplexity: f64, interrupted: &AtomicBool) -> Result<Side> {
     let opened = model_folder::open(dir, device, None)?;
-    let row = time_case(
-        &opened.model,
-        &Case {
-            batch: 1,
-            prompt_tokens: 512,
-            generate_tokens: 64,
-        },
-        3,
-        interrupted,
-    )?;
+    let row = time_case(&opened.model, &TIMED, ROUNDS, interrupted)?;
     let row = row.ok_or_else(|| anyhow!("interrupted"))?;
-    let rate = |rate: Option<Rate>| rate.map_or(f64::NAN, |rate| rate.median);
+    let rate = |rate: Option<Rate>| number(rate.map(|rate| rate.median));
     Ok(Side {
         model: dir.to_owned(),
         file_bytes: quantize::storage(dir)?.file_bytes,
@@ -202,6 +191,22 @@ fn side(dir: &Path, device: &Arc<CpuDevice>, perplexity: f64, interrupted: &Atom
 }
 
 fn sample(opened: &Opened) -> Result<String> {
+    let limits = SessionLimits {
+        num_sequences: 1,
+        context_tokens: 256,
+        step_tokens: 64,
+    };
+    let mut session = Session::new(Arc::clone(&opened.model), limits)?;
+    let request = Request {
+        prompt: opened.tokenizer.encode(SAMPLE_PROMPT, true)?,
+        options: sample_options(),
+    };
+    let mut ignore = |_: &str| std::ops::ControlFlow::Continue(());
+    let (generation, _) = generate(&mut session, &opened.tokenizer, &request, &mut ignore)?;
+    Ok(generation.text)
+}
+
+fn sample_options() -> GenerateOptions {
     let mut options = GenerateOptions {
         max_tokens: Some(SAMPLE_TOKENS),
         ..GenerateOptions::default()
@@ -209,20 +214,7 @@ fn sample(opened: &Opened) -> Result<String> {
     options.sampling.temperature = 0.7;
     options.sampling.top_p = 0.9;
     options.sampling.seed = 1;
-    let request = Request {
-        prompt: opened.tokenizer.encode(SAMPLE_PROMPT, true)?,
-        options,
-    };
-    let limits = SessionLimits {
-        num_sequences: 1,
-        context_tokens: 256,
-        step_tokens: 64,
-    };
-    let mut session = Session::new(Arc::clone(&opened.model), limits)?;
-    let mut ignore = |_: &str| std::ops::ControlFlow::Continue(());
-    Ok(generate(&mut session, &opened.tokenizer, &request, &mut ignore)?
-        .0
-        .text)
+    options
 }
 
 fn text(report: &Report) -> String {

@@ -1,5 +1,6 @@
 //! `quantize`: a Hugging Face folder in, a W4A8 folder out.
 
+mod job;
 mod plan;
 
 use std::fs;
@@ -12,22 +13,16 @@ use anyhow::{Context, Result, ensure};
 use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{ModelConfig, Storage, Weights};
-use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
-use dualgrain_quant::smooth::{SmoothPairs, Smoothing};
-use dualgrain_quant::{
-    JournalPolicy, Monitor, Progress, QuantJob, QuantOptions, QuantSummary, REPORT_HTML, Search,
-};
+use dualgrain_quant::{Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML};
 use serde::Serialize;
 
-use crate::cli::arguments::{self, Activations, Common, Kv, LmHead, Quantize, Smooth, SmoothPair};
+use crate::cli::arguments::{Common, Quantize};
 use crate::cli::interruption::interrupt_flag;
 use crate::cli::terminal::Terminal;
 use crate::cli::units::{bytes, duration};
 use crate::measure::machine;
-use crate::run::model_folder;
-
-/// SmoothQuant's own choice.
-const DEFAULT_ALPHA: f64 = 0.5;
+use crate::run::bundled;
+pub use crate::run::quantize::job::default_window_tokens;
 
 /// What a finished run says.
 #[derive(Serialize)]
@@ -49,18 +44,11 @@ struct Report {
 pub fn run(arguments: &Quantize, common: &Common, terminal: &Terminal) -> Result<()> {
     let model = &arguments.model;
     ensure!(model.is_dir(), "{}: no such model folder", model.display());
-    let job = job(arguments)?;
+    let job = job::job(arguments)?;
     if arguments.plan {
         return plan::run(&job, arguments.calib.as_deref(), common, terminal);
     }
-    let text = match &arguments.calib {
-        Some(path) => fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?,
-        None => {
-            terminal
-                .say("calibrating on the bundled sample prose; --calib FILE takes text of your own domain");
-            model_folder::SAMPLE_CALIBRATION.to_owned()
-        }
-    };
+    let text = calibration_text(arguments, terminal)?;
     let cancel = interrupt_flag()?;
     let started = Instant::now();
     let summary =
@@ -70,6 +58,14 @@ pub fn run(arguments: &Quantize, common: &Common, terminal: &Terminal) -> Result
         })?;
     let report = report(&job, &summary, started.elapsed().as_secs_f64())?;
     terminal.result(&report, &report_text(&report))
+}
+
+fn calibration_text(arguments: &Quantize, terminal: &Terminal) -> Result<String> {
+    let Some(path) = &arguments.calib else {
+        terminal.say("calibrating on the bundled sample prose; --calib FILE takes text of your own domain");
+        return Ok(bundled::SAMPLE_CALIBRATION.to_owned());
+    };
+    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
 }
 
 /// Quantizes as `job` says, calibrated on `text`.
@@ -143,88 +139,4 @@ fn report_text(report: &Report) -> String {
         "next: dualgrain eval {} --reference {}\n",
         report.out, report.model
     )
-}
-
-fn job(arguments: &Quantize) -> Result<QuantJob> {
-    check_options(arguments)?;
-    let mut job = QuantJob::new(&arguments.model, &arguments.out);
-    job.replace = arguments.replace;
-    job.journal = journal_policy(arguments);
-    job.spill_above_bytes = (arguments.spill_above * 1e9) as u64;
-    job.options = QuantOptions {
-        group_size: match arguments.group_size.as_str() {
-            "channel" => GroupSize::WholeRow,
-            size => GroupSize::new(size.parse()?)?,
-        },
-        search: match arguments.search {
-            arguments::Search::TwoPhase => Search::TwoPhase,
-            arguments::Search::Exhaustive => Search::Exhaustive,
-            arguments::Search::Rtn => Search::Rtn,
-        },
-        smoothing: match arguments.smooth {
-            Smooth::Percentile => arguments
-                .percentile
-                .map_or(Smoothing::Auto, Smoothing::Percentile),
-            Smooth::Alpha => Smoothing::Alpha(arguments.alpha.unwrap_or(DEFAULT_ALPHA)),
-            Smooth::Off => Smoothing::Off,
-        },
-        pairs: pairs(&arguments.smooth_pairs),
-        activations: match arguments.activations {
-            Activations::PerToken => ActivationScheme::PerToken,
-            Activations::Static => ActivationScheme::Static,
-        },
-        kv_cache: match arguments.kv {
-            Kv::Int8 => CacheScheme::Int8,
-            Kv::Int8Static => CacheScheme::Int8Static,
-            Kv::F16 => CacheScheme::F16,
-        },
-        lm_head: match arguments.lm_head {
-            LmHead::Float => TensorScheme::Float,
-            LmHead::Int8 => TensorScheme::W8,
-            LmHead::W4a8 => TensorScheme::W4,
-        },
-        num_windows: arguments.windows,
-        window_tokens: match arguments.context {
-            Some(tokens) => tokens,
-            None => default_window_tokens(&arguments.model)?,
-        },
-    };
-    Ok(job)
-}
-
-/// Options that would do nothing are mistakes.
-fn check_options(arguments: &Quantize) -> Result<()> {
-    let smooths = arguments.smooth == Smooth::Percentile;
-    ensure!(
-        smooths || arguments.percentile.is_none(),
-        "--percentile belongs to --smooth percentile"
-    );
-    ensure!(
-        arguments.alpha.is_none() || arguments.smooth == Smooth::Alpha,
-        "--alpha belongs to --smooth alpha"
-    );
-    Ok(())
-}
-
-/// Tokens of a calibration window unless the user says otherwise.
-pub fn default_window_tokens(model: &Path) -> Result<usize> {
-    let positions = ModelConfig::load(model)?.max_positions;
-    Ok(QuantOptions::default().window_tokens.min(positions))
-}
-
-fn journal_policy(arguments: &Quantize) -> JournalPolicy {
-    match (arguments.resume, arguments.restart) {
-        (true, _) => JournalPolicy::Resume,
-        (false, true) => JournalPolicy::Restart,
-        (false, false) => JournalPolicy::Refuse,
-    }
-}
-
-fn pairs(chosen: &[SmoothPair]) -> SmoothPairs {
-    SmoothPairs {
-        norm_qkv: chosen.contains(&SmoothPair::NormQkv),
-        norm_up: chosen.contains(&SmoothPair::NormUp),
-        up_down: chosen.contains(&SmoothPair::UpDown),
-        v_out: chosen.contains(&SmoothPair::VOut),
-    }
 }

@@ -11,7 +11,7 @@ use crate::cli::arguments::Common;
 use crate::cli::table::table;
 use crate::cli::terminal::Terminal;
 use crate::cli::units::{bytes, duration};
-use crate::run::model_folder::SAMPLE_CALIBRATION;
+use crate::run::bundled::SAMPLE_CALIBRATION;
 
 /// Bytes of text that make a token, at least: tokenizers with larger vocabularies need more.
 const BYTES_PER_TOKEN: u64 = 3;

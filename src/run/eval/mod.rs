@@ -1,0 +1,161 @@
+//! `eval`: perplexity, divergence from the original, tasks.
+
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::CacheFormat;
+use dualgrain_engine::evaluate::{
+    DEFAULT_CONTEXT, Task, TaskReport, Windows, divergence, perplexity, score_task,
+};
+use dualgrain_engine::tokenizer::Tokenizer;
+
+use crate::cli::arguments::{Common, Eval, EvalKv};
+use crate::cli::terminal::Terminal;
+use crate::run::bundled;
+pub use crate::run::eval::report::Report;
+use crate::run::model_folder::{self, Opened};
+
+/// Judges a folder and prints the report.
+pub fn run(options: &Eval, common: &Common, terminal: &Terminal) -> Result<()> {
+    let report = judge(options, common, terminal)?;
+    terminal.result(&report, &report.text())
+}
+
+/// Everything `options` asks for.
+pub fn judge(options: &Eval, common: &Common, terminal: &Terminal) -> Result<Report> {
+    // Task files are read first: a malformed line should not cost the time of an evaluation.
+    let load = |path: &PathBuf| Ok(Task::load(path, options.limit)?);
+    let tasks = options.tasks.iter().map(load).collect::<Result<Vec<_>>>()?;
+    let (opened, original) = open(options, common)?;
+    let positions = opened.model.config().max_positions;
+    let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(positions));
+    let mut report = Report::new(options, &opened, context)?;
+    if options.text.is_some() || tasks.is_empty() {
+        let windows = windows(options, &opened.tokenizer, context)?;
+        judge_text(
+            options,
+            &opened,
+            original.as_ref(),
+            &windows,
+            terminal,
+            &mut report,
+        )?;
+    }
+    report.tasks = score(&opened, &tasks, "tasks", terminal)?;
+    if let Some(original) = &original {
+        report.tasks_reference = score(original, &tasks, "tasks, original", terminal)?;
+    }
+    terminal.finish();
+    Ok(report)
+}
+
+/// The model, and the original that it is compared with.
+fn open(options: &Eval, common: &Common) -> Result<(Opened, Option<Opened>)> {
+    let device = Arc::new(CpuDevice::new(common.threads)?);
+    let opened = model_folder::open(&options.model, &device, options.kv.map(EvalKv::format))?;
+    let Some(reference) = &options.reference else {
+        return Ok((opened, None));
+    };
+    let original = model_folder::open(reference, &device, None)?;
+    check_same_tokens(&opened.tokenizer, &original.tokenizer, reference)?;
+    Ok((opened, Some(original)))
+}
+
+/// Two models can only be compared on the same tokens.
+fn check_same_tokens(tokenizer: &Tokenizer, original: &Tokenizer, reference: &Path) -> Result<()> {
+    let text = bundled::SAMPLE_EVALUATION;
+    ensure!(
+        tokenizer.encode(text, true)? == original.encode(text, true)?,
+        "{}: its tokenizer cuts text into other tokens than the model's: give the original that the model was made from",
+        reference.display()
+    );
+    Ok(())
+}
+
+fn windows(options: &Eval, tokenizer: &Tokenizer, context: usize) -> Result<Windows> {
+    Ok(match &options.text {
+        Some(path) => Windows::from_file(tokenizer, path, context, options.windows)?,
+        None => {
+            let text = bundled::SAMPLE_EVALUATION;
+            Windows::from_text(
+                tokenizer,
+                "the bundled evaluation text",
+                text,
+                context,
+                options.windows,
+            )?
+        }
+    })
+}
+
+/// Perplexity over all windows; divergence over the first `divergence_windows` of them, when there is an original.
+fn judge_text(
+    options: &Eval,
+    opened: &Opened,
+    original: Option<&Opened>,
+    windows: &Windows,
+    terminal: &Terminal,
+    report: &mut Report,
+) -> Result<()> {
+    let show = |task: &'static str| {
+        move |done: usize, total: usize| terminal.progress(task, "", done as u64, total as u64)
+    };
+    let Some(original) = original else {
+        report.set_perplexity(&perplexity(&opened.model, windows, &mut show("perplexity"))?);
+        return Ok(());
+    };
+    let first = windows.first(options.divergence_windows);
+    let both = divergence(
+        &original.model,
+        &opened.model,
+        &first,
+        &mut show("divergence from the original"),
+    )?;
+    report.set_divergence(&both);
+    if first.len() < windows.len() {
+        report.set_perplexity(&perplexity(&opened.model, windows, &mut show("perplexity"))?);
+        let reference = perplexity(&original.model, windows, &mut show("perplexity of the original"))?;
+        report.perplexity_reference = Some(reference.perplexity);
+    }
+    Ok(())
+}
+
+fn score(opened: &Opened, tasks: &[Task], name: &str, terminal: &Terminal) -> Result<Vec<TaskReport>> {
+    let context = opened.model.config().max_positions;
+    let mut reports = Vec::new();
+    for task in tasks {
+        let mut show =
+            |done: usize, total: usize| terminal.progress(name, &task.name(), done as u64, total as u64);
+        reports.push(score_task(&opened.model, &opened.tokenizer, task, context, &mut show)?.0);
+    }
+    Ok(reports)
+}
+
+impl EvalKv {
+    fn format(self) -> CacheFormat {
+        match self {
+            Self::F32 => CacheFormat::F32,
+            Self::F16 => CacheFormat::F16,
+            Self::Int8 => CacheFormat::Int8,
+        }
+    }
+}
+
+/// The options of a plain evaluation of `model` against `reference` on the bundled text.
+pub fn bundled(model: &Path, reference: &Path, windows: usize) -> Eval {
+    Eval {
+        model: model.to_owned(),
+        reference: Some(reference.to_owned()),
+        text: None,
+        tasks: Vec::new(),
+        context: None,
+        windows: Some(windows),
+        divergence_windows: windows,
+        limit: None,
+        kv: None,
+    }
+}

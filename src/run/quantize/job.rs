@@ -1,0 +1,123 @@
+//! What the options of `quantize` stand for.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use dualgrain_engine::ModelConfig;
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
+use dualgrain_quant::smooth::{SmoothPairs, Smoothing};
+use dualgrain_quant::{JournalPolicy, QuantJob, QuantOptions, Search};
+
+use crate::cli::arguments::{self, Activations, Kv, LmHead, Quantize, Smooth, SmoothPair};
+
+/// SmoothQuant's own choice.
+const DEFAULT_ALPHA: f64 = 0.5;
+
+/// The job that was asked for.
+pub fn job(arguments: &Quantize) -> Result<QuantJob> {
+    check_options(arguments)?;
+    let mut job = QuantJob::new(&arguments.model, &arguments.out);
+    job.replace = arguments.replace;
+    job.journal = journal_policy(arguments);
+    job.spill_above_bytes = (arguments.spill_above * 1e9) as u64;
+    job.options = QuantOptions {
+        group_size: group_size(&arguments.group_size)?,
+        search: search(arguments.search),
+        smoothing: smoothing(arguments),
+        pairs: pairs(&arguments.smooth_pairs),
+        activations: activations(arguments.activations),
+        kv_cache: cache(arguments.kv),
+        lm_head: head(arguments.lm_head),
+        num_windows: arguments.windows,
+        window_tokens: match arguments.context {
+            Some(tokens) => tokens,
+            None => default_window_tokens(&arguments.model)?,
+        },
+    };
+    Ok(job)
+}
+
+/// Options that would do nothing are mistakes.
+fn check_options(arguments: &Quantize) -> Result<()> {
+    let smooths = arguments.smooth == Smooth::Percentile;
+    ensure!(
+        smooths || arguments.percentile.is_none(),
+        "--percentile belongs to --smooth percentile"
+    );
+    ensure!(
+        arguments.alpha.is_none() || arguments.smooth == Smooth::Alpha,
+        "--alpha belongs to --smooth alpha"
+    );
+    Ok(())
+}
+
+/// Tokens of a calibration window unless the user says otherwise.
+pub fn default_window_tokens(model: &Path) -> Result<usize> {
+    let positions = ModelConfig::load(model)?.max_positions;
+    Ok(QuantOptions::default().window_tokens.min(positions))
+}
+
+fn journal_policy(arguments: &Quantize) -> JournalPolicy {
+    match (arguments.resume, arguments.restart) {
+        (true, _) => JournalPolicy::Resume,
+        (false, true) => JournalPolicy::Restart,
+        (false, false) => JournalPolicy::Refuse,
+    }
+}
+
+fn pairs(chosen: &[SmoothPair]) -> SmoothPairs {
+    SmoothPairs {
+        norm_qkv: chosen.contains(&SmoothPair::NormQkv),
+        norm_up: chosen.contains(&SmoothPair::NormUp),
+        up_down: chosen.contains(&SmoothPair::UpDown),
+        v_out: chosen.contains(&SmoothPair::VOut),
+    }
+}
+
+fn group_size(size: &str) -> Result<GroupSize> {
+    Ok(match size {
+        "channel" => GroupSize::WholeRow,
+        size => GroupSize::new(size.parse()?)?,
+    })
+}
+
+fn search(search: arguments::Search) -> Search {
+    match search {
+        arguments::Search::TwoPhase => Search::TwoPhase,
+        arguments::Search::Exhaustive => Search::Exhaustive,
+        arguments::Search::Rtn => Search::Rtn,
+    }
+}
+
+fn smoothing(arguments: &Quantize) -> Smoothing {
+    match arguments.smooth {
+        Smooth::Percentile => arguments
+            .percentile
+            .map_or(Smoothing::Auto, Smoothing::Percentile),
+        Smooth::Alpha => Smoothing::Alpha(arguments.alpha.unwrap_or(DEFAULT_ALPHA)),
+        Smooth::Off => Smoothing::Off,
+    }
+}
+
+fn activations(activations: Activations) -> ActivationScheme {
+    match activations {
+        Activations::PerToken => ActivationScheme::PerToken,
+        Activations::Static => ActivationScheme::Static,
+    }
+}
+
+fn cache(kv: Kv) -> CacheScheme {
+    match kv {
+        Kv::Int8 => CacheScheme::Int8,
+        Kv::Int8Static => CacheScheme::Int8Static,
+        Kv::F16 => CacheScheme::F16,
+    }
+}
+
+fn head(head: LmHead) -> TensorScheme {
+    match head {
+        LmHead::Float => TensorScheme::Float,
+        LmHead::Int8 => TensorScheme::W8,
+        LmHead::W4a8 => TensorScheme::W4,
+    }
+}
