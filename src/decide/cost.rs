@@ -13,8 +13,7 @@ use dualgrain_perf::{Interval, Model};
 use crate::cli::arguments::{Common, Cost as Options, CostScheme, Kv, LmHead};
 use crate::cli::table::table;
 use crate::cli::terminal::Terminal;
-use crate::decide::predict::shipped;
-use crate::decide::select::by;
+use crate::decide::request::{by, shipped};
 
 /// Weights that share a group scale where the folder does not say.
 const GROUP_SIZE: usize = 128;

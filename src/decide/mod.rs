@@ -3,6 +3,8 @@
 
 pub mod cost;
 pub mod fit;
+mod learning;
 pub mod predict;
 pub mod report;
+mod request;
 pub mod select;

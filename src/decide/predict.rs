@@ -1,12 +1,13 @@
 //! `predict`: what a product costs in every configuration of a kernel, or in one.
 
-use anyhow::{Result, bail, ensure};
-use dualgrain_perf::{By, ConfigFacts, Interval, Layout, MachineKind, Model, Prediction, Product};
+use anyhow::Result;
+use dualgrain_perf::{By, ConfigFacts, Interval, Prediction};
 use serde::Serialize;
 
-use crate::cli::arguments::{Common, Predict, Run};
+use crate::cli::arguments::{Common, Predict};
 use crate::cli::table::table;
 use crate::cli::terminal::Terminal;
+use crate::decide::request::{model, of_threads, product};
 
 /// Configurations a text shows.
 const SHOWN: usize = 12;
@@ -63,59 +64,6 @@ pub fn run(options: &Predict, common: &Common, terminal: &Terminal) -> Result<()
     terminal.result(&report, &text(&report))
 }
 
-/// The model that was asked for.
-pub fn model(run: &Run) -> Result<Model> {
-    Ok(match &run.model {
-        Some(path) => Model::read(path)?,
-        None => shipped(&run.device)?,
-    })
-}
-
-/// The kind of CPU that `--device cpu` means.
-const CPU: &str = "xeon-amx";
-
-/// The model that comes with the program for a machine.
-pub fn shipped(device: &str) -> Result<Model> {
-    let machine = if device == "cpu" { CPU } else { device };
-    Ok(Model::shipped(machine)?)
-}
-
-/// Those of a CPU's configurations that run on as many threads as `--threads` says; all where it says nothing.
-pub fn of_threads<'a>(
-    model: &Model,
-    mut ranked: Vec<(&'a ConfigFacts, Prediction)>,
-    threads: usize,
-) -> Result<Vec<(&'a ConfigFacts, Prediction)>> {
-    if threads > 0 && model.machine().kind == MachineKind::Cpu {
-        ranked.retain(|(facts, _)| facts.threads == threads);
-        ensure!(
-            !ranked.is_empty(),
-            "--threads {threads}: nothing of this was measured with so many threads on {}",
-            model.machine().name
-        );
-    }
-    Ok(ranked)
-}
-
-/// The product that was asked for.
-pub fn product(run: &Run, (m, n, k): (usize, usize, usize)) -> Result<Product<'_>> {
-    let layout = match run.layout.as_str() {
-        "nn" => Layout::Nn,
-        "nt" => Layout::Nt,
-        "tn" => Layout::Tn,
-        "tt" => Layout::Tt,
-        other => bail!("--layout {other}: expected nn, nt, tn or tt"),
-    };
-    Ok(Product {
-        group_size: run.group_size.parse()?,
-        layout,
-        alpha: run.alpha,
-        beta: run.beta,
-        output: run.output.as_deref().unwrap_or(""),
-        ..Product::new(m, n, k)
-    })
-}
-
 fn text(report: &Report<'_>) -> String {
     let header = [
         "kernel",
@@ -129,38 +77,14 @@ fn text(report: &Report<'_>) -> String {
         "GOP/J",
         "",
     ];
-    let scaled = |interval: Option<Interval>, scale: f64| {
-        interval.map_or("-".to_owned(), |i| format!("{:.3}", i.value * scale))
-    };
-    let rows = report.predictions.iter().take(SHOWN).map(|row| {
-        let Prediction {
-            time_s,
-            power_w,
-            energy_j,
-            ops_per_s,
-            ops_per_j,
-            extrapolated,
-        } = row.prediction;
-        vec![
-            row.kernel.to_owned(),
-            row.config.to_owned(),
-            row.output.to_owned(),
-            format!("{:.2}", time_s.value * 1e6),
-            format!("{:.2}..{:.2}", time_s.low * 1e6, time_s.high * 1e6),
-            power_w.map_or("-".to_owned(), |power| format!("{:.0}", power.value)),
-            scaled(energy_j, 1e3),
-            scaled(Some(ops_per_s), 1e-12),
-            scaled(ops_per_j, 1e-9),
-            if extrapolated { "extrapolated" } else { "" }.to_owned(),
-        ]
-    });
+    let rows: Vec<_> = report.predictions.iter().take(SHOWN).map(cells).collect();
     let mut text = format!(
         "{}x{}x{} on {}\n{}",
         report.m,
         report.n,
         report.k,
         report.machine,
-        table(&header, &rows.collect::<Vec<_>>())
+        table(&header, &rows)
     );
     if report.predictions.len() > SHOWN {
         text += &format!(
@@ -169,4 +93,25 @@ fn text(report: &Report<'_>) -> String {
         );
     }
     text
+}
+
+fn cells(row: &Row<'_>) -> Vec<String> {
+    let shown = |cell: Option<String>| cell.unwrap_or("-".to_owned());
+    let scaled = |interval: Option<Interval>, scale: f64| {
+        shown(interval.map(|interval| format!("{:.3}", interval.value * scale)))
+    };
+    let p = &row.prediction;
+    let micros = |time_s: f64| format!("{:.2}", time_s * 1e6);
+    vec![
+        row.kernel.to_owned(),
+        row.config.to_owned(),
+        row.output.to_owned(),
+        micros(p.time_s.value),
+        format!("{}..{}", micros(p.time_s.low), micros(p.time_s.high)),
+        shown(p.power_w.map(|power| format!("{:.0}", power.value))),
+        scaled(p.energy_j, 1e3),
+        scaled(Some(p.ops_per_s), 1e-12),
+        scaled(p.ops_per_j, 1e-9),
+        if p.extrapolated { "extrapolated" } else { "" }.to_owned(),
+    ]
 }

@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::cli::arguments::{Common, Report as Options};
 use crate::cli::terminal::Terminal;
 use crate::cli::units::bytes;
+use crate::decide::learning;
 
 /// Kernels, or types, that come in several configurations.
 const CHOSEN_FROM: [&str; 2] = ["w4a8", "sgemm_tiled"];
@@ -105,8 +106,8 @@ struct Learned {
 
 /// Fits the set for what the page shows of predictions. A set that teaches nothing is still drawn.
 fn learn(data: &Dataset, fit: bool, common: &Common, terminal: &Terminal) -> Learned {
-    let how = crate::decide::fit::options(common);
-    let held_out = match crate::decide::fit::held_out(data, &how, terminal) {
+    let how = learning::options(common);
+    let held_out = match learning::held_out(data, &how, terminal) {
         Ok(held_out) => held_out,
         Err(error) => {
             terminal.say(&format!("nothing can be learned from this set: {error}"));

@@ -11,7 +11,9 @@ use serde::Serialize;
 use crate::cli::arguments::{Aim, Common, Select};
 use crate::cli::table::table;
 use crate::cli::terminal::Terminal;
-use crate::decide::predict::{Row, model, of_threads, product};
+use crate::decide::learning;
+use crate::decide::predict::Row;
+use crate::decide::request::{by, model, of_threads, product};
 
 /// Products a text shows.
 const SHOWN: usize = 10;
@@ -58,14 +60,6 @@ pub fn run(options: &Select, common: &Common, terminal: &Terminal) -> Result<()>
         pareto: choosing::pareto(&ranked).iter().map(Row::new).collect(),
     };
     terminal.result(&choice, &text(&choice))
-}
-
-pub fn by(aim: Aim) -> By {
-    match aim {
-        Aim::Time => By::Time,
-        Aim::Energy => By::Energy,
-        Aim::Edp => By::Edp,
-    }
 }
 
 fn name(aim: Aim) -> &'static str {
@@ -123,10 +117,10 @@ fn regret(options: &Select, common: &Common, terminal: &Terminal) -> Result<()> 
     let how = FitOptions {
         folds: FOLDS,
         seed: options.seed,
-        ..crate::decide::fit::options(common)
+        ..learning::options(common)
     };
     let (kernel, by) = (&options.run.kernel, by(options.by));
-    let held = crate::decide::fit::held_out(&data, &how, terminal)?;
+    let held = learning::held_out(&data, &how, terminal)?;
     let all = learned(&data, &held, kernel, by)?;
     let mut regrets = choosing::exhaustive(&all);
     let summary = choosing::summary(&regrets).context("no product was searched")?;

@@ -78,6 +78,11 @@ pub fn cpu_name() -> Option<String> {
     Some(line.split_once(':')?.1.trim().to_owned())
 }
 
+/// As many threads as were asked for; one a core where 0 were.
+pub fn threads(asked: usize) -> usize {
+    if asked == 0 { cores() } else { asked }
+}
+
 /// Cores this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |count| count.get())

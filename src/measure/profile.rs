@@ -90,11 +90,12 @@ fn wanted(options: &Profile, on: &On) -> Result<ProfileOptions> {
 fn measure(on: &On, wanted: &ProfileOptions, common: &Common, watch: &Watched<'_>) -> Result<ProfileSummary> {
     let On::Card(index) = on else {
         let name = machine::cpu_name().unwrap_or_else(|| "unknown CPU".to_owned());
-        let threads = match common.threads {
-            0 => machine::cores(),
-            threads => threads,
-        };
-        return Ok(profile_cpu(&name, threads, wanted, watch)?);
+        return Ok(profile_cpu(
+            &name,
+            machine::threads(common.threads),
+            wanted,
+            watch,
+        )?);
     };
     on_card(*index, wanted, watch)
 }

@@ -3,27 +3,24 @@
 mod peers;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain_perf::{Dataset, FitOptions, FitReport, HeldOut, Model, PerfError, Score, Scores, paper};
+use dualgrain_perf::{Dataset, FitOptions, FitReport, Model, Score, Scores, paper};
 
 use crate::cli::arguments::{Common, Fit, Learner};
 use crate::cli::table::table;
 use crate::cli::terminal::Terminal;
+use crate::cli::units::bytes;
+use crate::decide::learning;
 
 /// Features a text shows.
 const SHOWN: usize = 8;
-
-/// Between looks at how far learning is.
-const GLANCE: Duration = Duration::from_millis(50);
 
 /// Fits and prints.
 pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
     let how = FitOptions {
         seed: options.seed,
-        ..self::options(common)
+        ..learning::options(common)
     };
     if let Some(path) = &options.paper_log {
         let judged = paper::judge(&paper::read(path)?, &how)?;
@@ -67,33 +64,6 @@ fn check_writable(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// How to fit on as many threads as the command line says.
-pub fn options(common: &Common) -> FitOptions {
-    let usual = FitOptions::default();
-    let threads = match common.threads {
-        0 => usual.threads,
-        threads => threads,
-    };
-    FitOptions { threads, ..usual }
-}
-
-/// What held-out folds of a set predict, with progress: each fold learns the set anew.
-pub fn held_out(data: &Dataset, how: &FitOptions, terminal: &Terminal) -> Result<Vec<HeldOut>, PerfError> {
-    let done = AtomicUsize::new(0);
-    let task = format!("learning from {} rows", data.rows.len());
-    std::thread::scope(|scope| {
-        let learning = scope.spawn(|| dualgrain_perf::held_out(data, how, &done));
-        while !learning.is_finished() {
-            let learned = done.load(Ordering::Relaxed) as u64;
-            terminal.progress(&task, "", learned, how.folds as u64);
-            std::thread::sleep(GLANCE);
-        }
-        learning
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
 fn fit(data: &Dataset, how: FitOptions, learner: dualgrain_perf::Learner) -> Result<Model> {
     Ok(Model::fit_with(data, &FitOptions { learner, ..how })?)
 }
@@ -102,11 +72,7 @@ fn written(out: &Path) -> Result<String> {
     let size = std::fs::metadata(out)
         .with_context(|| out.display().to_string())?
         .len();
-    Ok(format!(
-        "\n{}: {}\n",
-        out.display(),
-        crate::cli::units::bytes(size)
-    ))
+    Ok(format!("\n{}: {}\n", out.display(), bytes(size)))
 }
 
 fn text(report: &FitReport) -> String {

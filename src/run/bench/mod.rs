@@ -51,12 +51,8 @@ pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> 
 
 /// Each number of threads once, in the order asked for.
 fn thread_counts(options: &Bench, common: &Common) -> Vec<usize> {
-    let threads = match common.threads {
-        0 => machine::cores(),
-        threads => threads,
-    };
     if options.thread_counts.is_empty() {
-        return vec![threads];
+        return vec![machine::threads(common.threads)];
     }
     let mut counts = Vec::new();
     for &count in &options.thread_counts {

@@ -1,0 +1,68 @@
+//! What the options that several verbs share ask for: a fitted model, a product, what is to be least.
+
+use anyhow::{Result, bail, ensure};
+use dualgrain_perf::{By, ConfigFacts, Layout, MachineKind, Model, Prediction, Product};
+
+use crate::cli::arguments::{Aim, Run};
+
+/// The model that was asked for.
+pub fn model(run: &Run) -> Result<Model> {
+    Ok(match &run.model {
+        Some(path) => Model::read(path)?,
+        None => shipped(&run.device)?,
+    })
+}
+
+/// The kind of CPU that `--device cpu` means.
+const CPU: &str = "xeon-amx";
+
+/// The model that comes with the program for a machine.
+pub fn shipped(device: &str) -> Result<Model> {
+    let machine = if device == "cpu" { CPU } else { device };
+    Ok(Model::shipped(machine)?)
+}
+
+/// Those of a CPU's configurations that run on as many threads as `--threads` says; all where it says nothing.
+pub fn of_threads<'a>(
+    model: &Model,
+    mut ranked: Vec<(&'a ConfigFacts, Prediction)>,
+    threads: usize,
+) -> Result<Vec<(&'a ConfigFacts, Prediction)>> {
+    if threads > 0 && model.machine().kind == MachineKind::Cpu {
+        ranked.retain(|(facts, _)| facts.threads == threads);
+        ensure!(
+            !ranked.is_empty(),
+            "--threads {threads}: nothing of this was measured with so many threads on {}",
+            model.machine().name
+        );
+    }
+    Ok(ranked)
+}
+
+/// The product that was asked for.
+pub fn product(run: &Run, (m, n, k): (usize, usize, usize)) -> Result<Product<'_>> {
+    let layout = match run.layout.as_str() {
+        "nn" => Layout::Nn,
+        "nt" => Layout::Nt,
+        "tn" => Layout::Tn,
+        "tt" => Layout::Tt,
+        other => bail!("--layout {other}: expected nn, nt, tn or tt"),
+    };
+    Ok(Product {
+        group_size: run.group_size.parse()?,
+        layout,
+        alpha: run.alpha,
+        beta: run.beta,
+        output: run.output.as_deref().unwrap_or(""),
+        ..Product::new(m, n, k)
+    })
+}
+
+/// What is to be least.
+pub fn by(aim: Aim) -> By {
+    match aim {
+        Aim::Time => By::Time,
+        Aim::Energy => By::Energy,
+        Aim::Edp => By::Edp,
+    }
+}
