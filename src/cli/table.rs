@@ -2,37 +2,26 @@
 
 /// A table with a header row; columns of numbers are aligned to the right.
 pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let header: Vec<String> = header.iter().map(|&name| name.to_owned()).collect();
     let width = |column: usize| {
-        let cells = rows
-            .iter()
-            .filter_map(|row| row.get(column))
-            .map(|cell| cell.chars().count());
-        cells.chain([header[column].chars().count()]).max().unwrap_or(0)
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        let widths = cells.chain([&header[column]]).map(|cell| cell.chars().count());
+        widths.max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..header.len()).map(width).collect();
-    let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded = cells.zip(&widths).enumerate().map(|(column, (cell, &width))| {
-            if column == 0 {
-                format!("{cell:<width$}")
-            } else {
-                format!("{cell:>width$}")
-            }
-        });
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    let mut text = line(&mut header.iter().copied());
-    text += &line(
-        &mut widths
-            .iter()
-            .map(|&w| "-".repeat(w))
-            .collect::<Vec<_>>()
-            .iter()
-            .map(String::as_str),
-    );
-    for row in rows {
-        text += &line(&mut row.iter().map(String::as_str));
-    }
-    text
+    let rule: Vec<String> = widths.iter().map(|&width| "-".repeat(width)).collect();
+    let lines = [&header, &rule].into_iter().chain(rows);
+    lines.map(|cells| line(cells, &widths)).collect()
+}
+
+/// The first cell to the left, the others to the right.
+fn line(cells: &[String], widths: &[usize]) -> String {
+    let padded = cells.iter().zip(widths).enumerate();
+    let padded = padded.map(|(column, (cell, &width))| match column {
+        0 => format!("{cell:<width$}"),
+        _ => format!("{cell:>width$}"),
+    });
+    padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
 }
 
 #[cfg(test)]

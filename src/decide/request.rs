@@ -66,3 +66,12 @@ pub fn by(aim: Aim) -> By {
         Aim::Edp => By::Edp,
     }
 }
+
+/// The same in words.
+pub fn by_name(aim: Aim) -> &'static str {
+    match aim {
+        Aim::Time => "time",
+        Aim::Energy => "energy",
+        Aim::Edp => "energy times time",
+    }
+}

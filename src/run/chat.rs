@@ -3,7 +3,7 @@
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
 use dualgrain_cpu::CpuDevice;
@@ -30,18 +30,8 @@ pub fn run(arguments: &Chat, common: &Common, terminal: &Terminal) -> Result<()>
     let mut conversation = Conversation::new(arguments, opened, template)?;
     let interrupted = interrupt_flag()?;
     terminal.say("Type a message; /clear forgets, /exit (or Ctrl-D) ends.");
-    let mut stdin = std::io::stdin().lock();
-    let mut line = Vec::new();
-    loop {
-        if terminal.interactive() {
-            write_stdout("> ")?;
-        }
-        line.clear();
-        if stdin.read_until(b'\n', &mut line).context("reading from stdin")? == 0 {
-            return Ok(());
-        }
-        // What a terminal in another encoding sends becomes a replacement character, not the end of the conversation.
-        match String::from_utf8_lossy(&line).trim() {
+    while let Some(line) = read_line(terminal)? {
+        match line.trim() {
             "" => {}
             "/exit" => return Ok(()),
             "/clear" => conversation.clear(),
@@ -55,6 +45,19 @@ pub fn run(arguments: &Chat, common: &Common, terminal: &Terminal) -> Result<()>
             }
         }
     }
+    Ok(())
+}
+
+/// The next line of stdin; `None` at its end.
+fn read_line(terminal: &Terminal) -> Result<Option<String>> {
+    if terminal.interactive() {
+        write_stdout("> ")?;
+    }
+    let mut line = Vec::new();
+    let mut stdin = std::io::stdin().lock();
+    let len = stdin.read_until(b'\n', &mut line).context("reading from stdin")?;
+    // What a terminal in another encoding sends becomes a replacement character, not the end of the conversation.
+    Ok((len > 0).then(|| String::from_utf8_lossy(&line).into_owned()))
 }
 
 struct Conversation<'a> {
@@ -89,24 +92,11 @@ impl<'a> Conversation<'a> {
 
     fn clear(&mut self) {
         let system = self.arguments.system.iter();
-        self.messages = system
-            .map(|text| Message {
-                role: "system".into(),
-                content: text.clone(),
-            })
-            .collect();
+        self.messages = system.map(|text| said("system", text)).collect();
     }
 
-    fn answer(
-        &mut self,
-        message: &str,
-        terminal: &Terminal,
-        interrupted: &std::sync::atomic::AtomicBool,
-    ) -> Result<()> {
-        self.messages.push(Message {
-            role: "user".into(),
-            content: message.to_owned(),
-        });
+    fn answer(&mut self, message: &str, terminal: &Terminal, interrupted: &AtomicBool) -> Result<()> {
+        self.messages.push(said("user", message));
         let prompt = self.template.render(&self.messages, true)?;
         let tokens = self.opened.tokenizer.encode(&prompt, false)?;
         let request = Request {
@@ -122,13 +112,10 @@ impl<'a> Conversation<'a> {
                 .context("no answer (/clear starts anew)")?;
         write_stdout("\n")?;
         std::io::stdout().flush().context("writing to stdout")?;
-        self.cached
-            .extend(request.prompt.iter().chain(&generation.tokens));
+        let run = request.prompt.iter().chain(&generation.tokens);
+        self.cached.extend(run);
         self.cached.truncate(self.session.len(0));
-        self.messages.push(Message {
-            role: "assistant".into(),
-            content: generation.text.trim().to_owned(),
-        });
+        self.messages.push(said("assistant", generation.text.trim()));
         terminal.detail(&speed(&timings));
         Ok(())
     }
@@ -141,5 +128,12 @@ impl<'a> Conversation<'a> {
         self.session.reset(0);
         self.cached.clear();
         tokens
+    }
+}
+
+fn said(role: &str, text: &str) -> Message {
+    Message {
+        role: role.to_owned(),
+        content: text.to_owned(),
     }
 }

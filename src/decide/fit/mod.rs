@@ -1,6 +1,6 @@
 //! `fit`: learns a model from measurements and prints how good it is, on shapes it has not seen and as the paper does.
 
-mod peers;
+mod held_out_products;
 
 use std::path::Path;
 
@@ -30,21 +30,18 @@ pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
         check_writable(out)?;
     }
     let mut data = Dataset::read_all(&options.data)?;
-    let peers = options.hold_out_peers.as_deref().map(peers::read).transpose()?;
-    let held = peers.as_ref().map(|peers| peers.take_from(&mut data));
+    let held_out = options.hold_out_peers.as_deref();
+    let held_out = held_out.map(held_out_products::read).transpose()?;
+    let taken = held_out.as_ref().map(|products| products.take_from(&mut data));
     terminal.say(&format!("learning from {} rows", data.rows.len()));
-    let model = match options.learner {
-        Learner::Forest => fit(&data, how, dualgrain_perf::Learner::Forest)?,
-        Learner::Boost => fit(&data, how, dualgrain_perf::Learner::Boost)?,
-        Learner::Best => Model::fit_best(&data, &how)?,
-    };
+    let model = fit(&data, options.learner, how)?;
     let mut words = text(model.report());
     if let Some(out) = &options.out {
         model.write(out)?;
         words += &written(out)?;
     }
-    if let (Some(peers), Some(held)) = (&peers, &held) {
-        words += &peers.text(&model, held)?;
+    if let (Some(products), Some(taken)) = (&held_out, &taken) {
+        words += &products.text(&model, taken)?;
     }
     terminal.result(&model.report().scores, &words)
 }
@@ -64,7 +61,12 @@ fn check_writable(out: &Path) -> Result<()> {
     Ok(())
 }
 
-fn fit(data: &Dataset, how: FitOptions, learner: dualgrain_perf::Learner) -> Result<Model> {
+fn fit(data: &Dataset, learner: Learner, how: FitOptions) -> Result<Model> {
+    let learner = match learner {
+        Learner::Forest => dualgrain_perf::Learner::Forest,
+        Learner::Boost => dualgrain_perf::Learner::Boost,
+        Learner::Best => return Ok(Model::fit_best(data, &how)?),
+    };
     Ok(Model::fit_with(data, &FitOptions { learner, ..how })?)
 }
 

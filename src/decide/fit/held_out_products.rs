@@ -10,7 +10,7 @@ const KERNEL: &str = "cublas_bf16";
 const COLUMN: &str = "bf16_us";
 
 /// Products and their measured seconds elsewhere.
-pub struct Peers {
+pub struct HeldOutProducts {
     cells: Vec<Cell>,
 }
 
@@ -20,10 +20,10 @@ struct Cell {
 }
 
 /// Reads a CSV with the columns m, n, k and bf16_us.
-pub fn read(path: &Path) -> Result<Peers> {
+pub fn read(path: &Path) -> Result<HeldOutProducts> {
     let rows = crate::cli::columns::read(path, ["m", "n", "k", COLUMN])?;
     let cells = rows.iter().map(cell).collect::<Result<_>>();
-    Ok(Peers {
+    Ok(HeldOutProducts {
         cells: cells.with_context(|| path.display().to_string())?,
     })
 }
@@ -44,7 +44,7 @@ fn cell([m, n, k, micros]: &[String; 4]) -> Result<Cell> {
     })
 }
 
-impl Peers {
+impl HeldOutProducts {
     /// Takes all rows of its shapes out of a set.
     pub fn take_from(&self, data: &mut Dataset) -> Vec<Row> {
         let held = |row: &Row| self.cells.iter().any(|cell| cell.sides == (row.m, row.n, row.k));

@@ -1,0 +1,37 @@
+//! `cost`: what a language model will cost on a machine, from config.json and a fitted model alone.
+
+mod question;
+mod text;
+
+use anyhow::{Context, Result};
+use dualgrain_perf::Model;
+use dualgrain_perf::cost::{self, Prices};
+
+use crate::cli::arguments::{Common, Cost as Options};
+use crate::cli::terminal::Terminal;
+use crate::decide::cost::question::{network, read_config, request};
+use crate::decide::cost::text::text;
+use crate::decide::request::{by, shipped};
+
+/// Prices the model and prints the answer.
+pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()> {
+    let model = fitted(options)?;
+    let (config, name) = read_config(&options.model)?;
+    let network = network(&config, name);
+    let request = request(options, &config);
+    let threads = (common.threads > 0).then_some(common.threads);
+    let prices = &mut Prices::of_model(&model, request.group_size, by(options.by), threads)?;
+    let cost = cost::cost(&network, model.machine(), &request, prices)?;
+    if let Some(path) = &options.html {
+        std::fs::write(path, cost::page(&cost)).with_context(|| format!("writing {}", path.display()))?;
+        terminal.say(&format!("pictures in {}", path.display()));
+    }
+    terminal.result(&cost, &text(&cost))
+}
+
+fn fitted(options: &Options) -> Result<Model> {
+    Ok(match &options.fitted {
+        Some(path) => Model::read(path)?,
+        None => shipped(&options.device)?,
+    })
+}

@@ -1,0 +1,145 @@
+//! What `cost` is asked: the model in config.json, and how it is run.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use dualgrain_device::CacheFormat;
+use dualgrain_engine::{FfnKind, ModelConfig, Position, products};
+use dualgrain_format::{CacheScheme, GroupField, TensorScheme};
+use dualgrain_perf::cost::{Linear, Network, Request, Scheme};
+
+use crate::cli::arguments::{Cost as Options, CostScheme, Kv, LmHead};
+
+/// Weights that share a group scale where the folder does not say.
+const GROUP_SIZE: usize = 128;
+
+/// The configuration in a folder or a file, and what to call the model.
+pub fn read_config(path: &Path) -> Result<(ModelConfig, String)> {
+    if path.is_dir() {
+        return Ok((ModelConfig::load(path)?, name(path)));
+    }
+    ensure!(
+        path.exists(),
+        "{}: no such model folder or config.json",
+        path.display()
+    );
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let config = ModelConfig::from_json(&text).with_context(|| path.display().to_string())?;
+    Ok((config, name(path)))
+}
+
+/// A file that has no name of its own is called by its folder's.
+fn name(path: &Path) -> String {
+    let nameless = path.file_name().is_some_and(|name| name == "config.json");
+    let named = match nameless {
+        true => path.parent().unwrap_or(path),
+        false => path,
+    };
+    let named = named.canonicalize().unwrap_or(named.to_owned());
+    let name = if named.is_dir() {
+        named.file_name()
+    } else {
+        named.file_stem()
+    };
+    name.map_or("the model".into(), |name| name.to_string_lossy().into_owned())
+}
+
+/// What of a model its cost depends on.
+pub fn network(config: &ModelConfig, name: String) -> Network {
+    let linears = products(config, 1).into_iter().map(|product| Linear {
+        name: product.name.to_owned(),
+        n: product.shape.n,
+        k: product.shape.k,
+        count: product.count,
+        head: product.name == "head",
+    });
+    let positions = match config.position {
+        Position::Learned { offset } => config.max_positions + offset,
+        _ => 0,
+    };
+    Network {
+        name,
+        linears: linears.collect(),
+        num_layers: config.num_layers,
+        hidden_size: config.hidden_size,
+        ffn_size: config.ffn_size,
+        gated: matches!(config.ffn, FfnKind::Gated(_)),
+        num_heads: config.num_heads,
+        num_kv_heads: config.num_kv_heads,
+        head_dim: config.head_dim,
+        vocab_size: config.vocab_size,
+        num_embeddings: config.vocab_size + positions,
+        tie_embeddings: config.tie_embeddings,
+        max_positions: config.max_positions,
+        sliding_windows: config.sliding_windows.clone(),
+    }
+}
+
+/// What was asked for, filled up with what the folder says.
+pub fn request(options: &Options, config: &ModelConfig) -> Request {
+    let quantization = config.quantization.as_ref();
+    let scheme = linears(options.scheme);
+    let asked_head = options.lm_head.map(head);
+    let stored_head = quantization.map(|q| stored(q.scheme(config.family.head_name())));
+    Request {
+        batches: options.batch.clone(),
+        prompt_tokens: options.prompt,
+        generate_tokens: options.generate,
+        step_tokens: options.step_tokens,
+        scheme,
+        head_scheme: asked_head.or(stored_head).unwrap_or(match scheme {
+            Scheme::Bf16 => Scheme::Bf16,
+            Scheme::W4a8 | Scheme::W8a8 => Scheme::W8a8,
+        }),
+        group_size: quantization.map_or(GROUP_SIZE, |q| match q.group_size {
+            GroupField::Along(size) => size,
+            GroupField::WholeRow(_) => 0,
+        }),
+        cache: cache(options.kv, quantization.map(|q| q.kv_cache), scheme),
+    }
+}
+
+fn linears(scheme: CostScheme) -> Scheme {
+    match scheme {
+        CostScheme::W4a8 => Scheme::W4a8,
+        CostScheme::W8a8 => Scheme::W8a8,
+        CostScheme::Bf16 => Scheme::Bf16,
+    }
+}
+
+fn head(head: LmHead) -> Scheme {
+    match head {
+        LmHead::Float => Scheme::Bf16,
+        LmHead::Int8 => Scheme::W8a8,
+        LmHead::W4a8 => Scheme::W4a8,
+    }
+}
+
+fn stored(scheme: TensorScheme) -> Scheme {
+    match scheme {
+        TensorScheme::Float => Scheme::Bf16,
+        TensorScheme::W8 => Scheme::W8a8,
+        TensorScheme::W4 => Scheme::W4a8,
+    }
+}
+
+fn cache(asked: Option<Kv>, stored: Option<CacheScheme>, scheme: Scheme) -> CacheFormat {
+    let asked = asked.map(|kv| match kv {
+        Kv::Int8 => CacheScheme::Int8,
+        Kv::Int8Static => CacheScheme::Int8Static,
+        Kv::F16 => CacheScheme::F16,
+    });
+    let usual = match scheme {
+        Scheme::Bf16 => CacheScheme::F16,
+        Scheme::W4a8 | Scheme::W8a8 => CacheScheme::Int8,
+    };
+    match asked.or(stored).unwrap_or(usual) {
+        CacheScheme::F16 => CacheFormat::F16,
+        CacheScheme::Int8 => CacheFormat::Int8,
+        // Only its size matters here.
+        CacheScheme::Int8Static => CacheFormat::Int8Static {
+            key_scales: Vec::new(),
+            value_scales: Vec::new(),
+        },
+    }
+}

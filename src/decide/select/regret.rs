@@ -1,0 +1,134 @@
+//! `select --regret DATA`: what choosing by predictions loses against the best of what was measured.
+
+use anyhow::{Context, Result};
+use dualgrain_perf::select::{self as choosing, Regret};
+use dualgrain_perf::{By, Dataset, FitOptions, HeldOut};
+
+use crate::cli::arguments::{Common, Select};
+use crate::cli::table::table;
+use crate::cli::terminal::Terminal;
+use crate::decide::learning;
+use crate::decide::request::{by, by_name};
+
+/// Products a text shows.
+const SHOWN: usize = 10;
+
+/// Parts that a set's shapes are dealt into to judge choices: each is chosen for by what 19 of 20 shapes teach. The model that
+/// ships has learned from all; with five parts those that are judged would have learned from four fifths.
+const FOLDS: usize = 20;
+
+/// Judges choices, each product kept out of the fit that chose.
+pub fn run(options: &Select, common: &Common, terminal: &Terminal) -> Result<()> {
+    let data = Dataset::read_all(&options.regret)?;
+    let how = FitOptions {
+        folds: FOLDS,
+        seed: options.seed,
+        ..learning::options(common)
+    };
+    let (kernel, by) = (&options.run.kernel, by(options.by));
+    let held = learning::held_out(&data, &how, terminal)?;
+    let choosers = [
+        ("learned   ", learned(&data, &held, kernel, by)?),
+        ("by formula", analytic(&data, kernel, by)?),
+        ("by table  ", by_table(&data, kernel, by)?),
+    ];
+    let mut searched = choosing::exhaustive(&choosers[0].1);
+    let summary = choosing::summary(&searched).context("no product was searched")?;
+    let mut words = format!(
+        "choosing {kernel} by predicted {}, each product kept out of the fit that chose; against exhaustive search:\n",
+        by_name(options.by)
+    );
+    for (who, regrets) in &choosers {
+        words += &line(who, &choosing::exhaustive(regrets));
+    }
+    words += &format!(
+        "against {} configurations and more:\n",
+        choosing::LEAST_CANDIDATES
+    );
+    for (who, regrets) in &choosers {
+        words += &line(who, regrets);
+    }
+    searched.sort_by(|left, right| right.regret.total_cmp(&left.regret));
+    words += &format!("\n{}", worst(&searched));
+    terminal.result(&summary, &words)
+}
+
+/// What one way of choosing loses; nothing where it chose nothing.
+fn line(who: &str, regrets: &[Regret]) -> String {
+    choosing::summary(regrets).map_or(String::new(), |summary| {
+        format!(
+            "  {who} mean {:.2} %, worst {:.1} %, {} products\n",
+            100.0 * summary.mean_regret,
+            100.0 * summary.worst_regret,
+            summary.shapes
+        )
+    })
+}
+
+/// The first of sorted regrets.
+fn worst(regrets: &[Regret]) -> String {
+    let shown = regrets.iter().take(SHOWN);
+    let rows: Vec<Vec<String>> = shown
+        .map(|r| {
+            vec![
+                format!("{}x{}x{} g{}", r.m, r.n, r.k, r.group_size),
+                r.candidates.to_string(),
+                r.chosen.clone(),
+                r.best.clone(),
+                format!("{:.1} %", 100.0 * r.regret),
+            ]
+        })
+        .collect();
+    table(&["product", "measured", "chosen", "best", "regret"], &rows)
+}
+
+/// Whether sizes are chosen for these kernels, and not by a library: the project's own on a card.
+#[cfg(feature = "cuda")]
+fn chosen_here(data: &Dataset, kernel: &str) -> bool {
+    data.manifest.machine.kind == dualgrain_perf::MachineKind::Gpu && kernel.contains("w4a8")
+}
+
+#[cfg(feature = "cuda")]
+fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: By) -> Result<Vec<Regret>> {
+    Ok(match chosen_here(data, kernel) {
+        true => dualgrain_perf::selection::learned_regrets(data, held, kernel, by)?,
+        false => choosing::regrets(data, held, kernel, by)?,
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: By) -> Result<Vec<Regret>> {
+    Ok(choosing::regrets(data, held, kernel, by)?)
+}
+
+/// None where there is no hand-written cost function.
+#[cfg(feature = "cuda")]
+fn analytic(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
+    Ok(match chosen_here(data, kernel) {
+        true => dualgrain_perf::selection::analytic_regrets(data, kernel, by)?,
+        false => Vec::new(),
+    })
+}
+
+/// What the table that the kernels read loses (its model has seen these products); none where there is none.
+#[cfg(feature = "cuda")]
+fn by_table(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
+    use dualgrain_cuda::SelectionTable;
+    let device = dualgrain_perf::selection::device(&data.manifest.machine);
+    Ok(match SelectionTable::of(&device) {
+        Some(table) if chosen_here(data, kernel) => {
+            dualgrain_perf::selection::table_regrets(data, table, by)?
+        }
+        _ => Vec::new(),
+    })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn by_table(_: &Dataset, _: &str, _: By) -> Result<Vec<Regret>> {
+    Ok(Vec::new())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn analytic(_: &Dataset, _: &str, _: By) -> Result<Vec<Regret>> {
+    Ok(Vec::new())
+}
