@@ -162,7 +162,8 @@ fn cost_of_a_70b_model_takes_a_second_and_its_page_shows_the_figures_of_its_json
     assert_eq!(batches.len(), 3);
     for batch in batches {
         let shown = |field: &str, unit: &str| {
-            let figure = dualgrain_perf::plot::quantity(batch[field]["value"].as_f64().unwrap(), unit);
+            let figure =
+                dualgrain_perf::report::plot::quantity(batch[field]["value"].as_f64().unwrap(), unit);
             assert!(html.contains(&figure), "{field}: {figure}");
         };
         shown("time_to_first_token_s", "s");

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use dualgrain_perf::choose::regrets;
 use dualgrain_perf::report::{Choice, Findings, Summary, page};
-use dualgrain_perf::select::regrets;
 use dualgrain_perf::{By, Dataset, HeldOut, Machine, Model};
 use serde::Serialize;
 

@@ -9,48 +9,28 @@
 
 #![forbid(unsafe_code)]
 
-mod alike;
-mod base;
-mod catalogue;
+pub mod choose;
 pub mod cost;
-mod dataset;
+mod data;
 mod error;
-mod estimator;
-mod features;
-mod fit;
-mod importance;
 mod learn;
 mod machine;
-mod metric;
-mod model;
-mod model_file;
-pub mod paper;
-pub mod plot;
-mod power;
-mod prediction;
-mod profile;
-mod query;
+mod measure;
+mod predict;
+mod product;
 pub mod report;
-mod row;
-pub mod select;
-#[cfg(feature = "cuda")]
-pub mod selection;
+mod roofline;
 mod small_ops;
-mod spread;
-mod work;
+mod trees;
 
-pub use dataset::{Dataset, RowWriter};
+pub use data::{Cut, Dataset, Layout, Mark, Merged, Row, RowWriter, merge};
 pub use error::PerfError;
-pub use estimator::{FitOptions, Learner};
-pub use fit::{FitReport, HeldOut, Importance, Scores, feature_names, held_out, score};
+pub use learn::{FitReport, HeldOut, Importance, Scores, feature_names, gpperf, held_out, score};
 pub use machine::{Machine, MachineKind, Manifest, OLDEST_PROTOCOL, PROTOCOL};
-pub use metric::Score;
-pub use model::Model;
-pub use prediction::{By, COVERAGE, Interval, Prediction};
 #[cfg(feature = "cuda")]
-pub use profile::{EnergyTruth, check_energy, profile_gpu};
-pub use profile::{Merged, ProfileOptions, ProfileSummary, Space, Watch, merge, profile_cpu};
-pub use query::{ConfigFacts, LONGEST_SIDE, Operands, Product, Query, Unit};
-pub use row::{Cut, Layout, Mark, Row};
+pub use measure::{EnergyTruth, check_energy, profile_gpu};
+pub use measure::{ProfileOptions, ProfileSummary, Space, Watch, profile_cpu};
+pub use predict::{By, COVERAGE, FitOptions, Interval, Learner, Model, Prediction, Score};
+pub use product::{ConfigFacts, LONGEST_SIDE, Operands, Product, Query, Unit};
+pub use roofline::Work;
 pub use small_ops::SmallOpRates;
-pub use work::Work;

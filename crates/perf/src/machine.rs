@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::SmallOpRates;
+use crate::small_ops::SmallOpRates;
 
 /// How rows are measured; a change of method raises it. Folders of different protocols are merged only as `merge` says.
 ///

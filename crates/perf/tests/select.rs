@@ -5,15 +5,15 @@ mod synthetic;
 use std::sync::atomic::AtomicUsize;
 
 use dualgrain_perf::cost::{Prices, Scheme};
-use dualgrain_perf::{By, FitOptions, Model, Product, held_out, select};
+use dualgrain_perf::{By, FitOptions, Model, Product, choose, held_out};
 use synthetic::set;
 
 #[test]
 fn choosing_by_prediction_loses_little_on_unseen_products() {
     let data = set(250);
     let held = held_out(&data, &FitOptions::default(), &AtomicUsize::new(0)).unwrap();
-    let regrets = select::regrets(&data, &held, "w4a8", By::Time).unwrap();
-    let learned = select::summary(&regrets).unwrap();
+    let regrets = choose::regrets(&data, &held, "w4a8", By::Time).unwrap();
+    let learned = choose::summary(&regrets).unwrap();
     println!("{learned:?}");
     assert_eq!(learned.shapes, 250);
     assert!(
@@ -21,10 +21,10 @@ fn choosing_by_prediction_loses_little_on_unseen_products() {
         "{learned:?}"
     );
     // Always the same tile is far worse: there is something to choose.
-    let fixed = select::regrets_of(&data, "w4a8", By::Time, |_, row| {
+    let fixed = choose::regrets_of(&data, "w4a8", By::Time, |_, row| {
         Some(if row.config == "m64n128_k2" { 0.0 } else { 1.0 })
     });
-    let fixed = select::summary(&fixed.unwrap()).unwrap();
+    let fixed = choose::summary(&fixed.unwrap()).unwrap();
     assert!(fixed.mean_regret > 10.0 * learned.mean_regret, "{fixed:?}");
     assert!(
         regrets
@@ -66,7 +66,7 @@ fn pareto_view_holds_the_fastest_and_the_leanest_and_nothing_that_another_beats(
     for m in [1, 30, 300, 3000] {
         let product = Product::new(m, 4096, 4096);
         let ranked = model.ranked("w4a8", &product, By::Time).unwrap();
-        let front = select::pareto(&ranked);
+        let front = choose::pareto(&ranked);
         let energy = |p: &dualgrain_perf::Prediction| p.energy_j.unwrap().value;
         assert_eq!(front[0].0, ranked[0].0);
         let leanest = ranked

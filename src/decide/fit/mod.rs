@@ -5,7 +5,7 @@ mod held_out_products;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain_perf::{Dataset, FitOptions, FitReport, Model, Score, Scores, paper};
+use dualgrain_perf::{Dataset, FitOptions, FitReport, HeldOut, Model, PerfError, Score, Scores, gpperf};
 
 use crate::cli::arguments::{Common, Fit, Learner};
 use crate::cli::table::table;
@@ -23,7 +23,7 @@ pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
         ..learning::options(common)
     };
     if let Some(path) = &options.paper_log {
-        let judged = paper::judge(&paper::read(path)?, &how)?;
+        let judged = gpperf::judge(&gpperf::read(path)?, &how)?;
         return terminal.result(&judged.scores, &paper_text(&judged));
     }
     if let Some(out) = &options.out {
@@ -143,7 +143,7 @@ fn line(split: &str, target: &str, score: &Score) -> Vec<String> {
     ]
 }
 
-fn paper_text(judged: &paper::Judged) -> String {
+fn paper_text(judged: &gpperf::Judged) -> String {
     format!(
         "GPPerf's log: {} rows, {} with power, {} distinct kernel runs of {} shapes\n{}\n{}",
         judged.num_rows,
@@ -151,6 +151,6 @@ fn paper_text(judged: &paper::Judged) -> String {
         judged.num_runs,
         judged.num_shapes,
         scores_text(&judged.scores),
-        paper::NOTES
+        gpperf::NOTES
     )
 }

@@ -5,10 +5,13 @@
 
 use dualgrain_device::CacheFormat;
 
-use super::{Line, Network, Phase, Request, Scheme};
-use crate::plot::quantity;
+use super::calculation::{Line, Phase};
+use super::network::Network;
+use super::workload::{Request, Scheme};
+use crate::machine::{Machine, MachineKind};
+use crate::predict::Interval;
+use crate::report::plot::quantity;
 use crate::small_ops::{BlockSizes, SMALL_OPS};
-use crate::{Interval, Machine, MachineKind};
 
 /// Shares of a ceiling that such kernels reach: at best, as a rule, at worst.
 const REACHED: [f64; 3] = [1.0, 0.7, 0.4];
@@ -79,7 +82,7 @@ fn bounds([low, value, high]: [f64; 3]) -> Interval {
 }
 
 /// The sentence that says what the lines stand on.
-pub(super) fn assumption(machine: &Machine, request: &Request) -> String {
+pub(crate) fn assumption(machine: &Machine, request: &Request) -> String {
     let ceilings = Ceilings::new(machine, request);
     let [least, rule, most] = ceilings.launch_s.map(|seconds| quantity(seconds, "s"));
     let [best, reached, worst] = ceilings.reached.map(|share| share * 100.0);
@@ -95,7 +98,7 @@ pub(super) fn assumption(machine: &Machine, request: &Request) -> String {
 }
 
 /// The lines of a phase, summed over its steps. `products` give the power.
-pub(super) fn lines(
+pub(crate) fn lines(
     network: &Network,
     machine: &Machine,
     request: &Request,

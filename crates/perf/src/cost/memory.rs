@@ -4,8 +4,9 @@ use dualgrain_device::PAGE_TOKENS;
 use dualgrain_format::int4;
 use serde::Serialize;
 
-use super::{Linear, Network, Request, Scheme};
-use crate::{Machine, MachineKind};
+use super::network::{Linear, Network};
+use super::workload::{Request, Scheme};
+use crate::machine::{Machine, MachineKind};
 
 /// A GPU's driver, libraries and compiled kernels, roughly.
 const CONTEXT_BYTES: u64 = 600_000_000;
@@ -30,7 +31,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new(network: &Network, machine: &Machine, request: &Request, batch: usize) -> Self {
+    pub(crate) fn new(network: &Network, machine: &Machine, request: &Request, batch: usize) -> Self {
         let weights_bytes = weights(network, request);
         let cache_bytes = cache(network, request, batch);
         let workspace_bytes = workspace(network, machine, request, batch);

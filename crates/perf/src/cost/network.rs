@@ -60,7 +60,7 @@ impl Network {
     }
 
     /// Positions that the queries at positions `first..last` of one sequence see, summed over queries and layers.
-    pub(super) fn seen_positions(&self, first: usize, last: usize) -> f64 {
+    pub(crate) fn seen_positions(&self, first: usize, last: usize) -> f64 {
         let triangle = |end: usize, window: usize| {
             let (inside, beyond) = (end.min(window) as f64, end.saturating_sub(window) as f64);
             inside * (inside + 1.0) / 2.0 + beyond * window as f64

@@ -2,8 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::{Scheme, threads};
-use crate::{By, ConfigFacts, MachineKind, Model, PerfError, Prediction, Product};
+use super::threads;
+use super::workload::Scheme;
+use crate::error::PerfError;
+use crate::machine::MachineKind;
+use crate::predict::{By, Model, Prediction};
+use crate::product::{ConfigFacts, Product};
 
 /// The way to run a product, and what it costs.
 #[derive(Debug, Clone, PartialEq)]

@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::Interval;
+use crate::predict::Interval;
 
 /// A sum whose parts err together within a group and independently of other groups.
 #[derive(Debug, Default)]
-pub(super) struct Sum {
+pub(crate) struct Sum {
     groups: BTreeMap<String, Interval>,
 }
 
 impl Sum {
     /// Adds a part: errors of one group are fully correlated, so their ends add up.
-    pub(super) fn add(&mut self, group: &str, part: Interval) {
+    pub(crate) fn add(&mut self, group: &str, part: Interval) {
         let zero = Interval {
             value: 0.0,
             low: 0.0,
@@ -25,7 +25,7 @@ impl Sum {
     }
 
     /// The sum. Distances of groups to their ends, upper and lower apart, add up as roots of squares.
-    pub(super) fn interval(&self) -> Interval {
+    pub(crate) fn interval(&self) -> Interval {
         let groups = || self.groups.values();
         let value: f64 = groups().map(|group| group.value).sum();
         let below: f64 = groups().map(|group| (group.value - group.low).powi(2)).sum();
@@ -39,7 +39,7 @@ impl Sum {
 }
 
 /// So many times the same, or a part of it.
-pub(super) fn scaled(one: Interval, factor: f64) -> Interval {
+pub(crate) fn scaled(one: Interval, factor: f64) -> Interval {
     Interval {
         value: one.value * factor,
         low: one.low * factor,

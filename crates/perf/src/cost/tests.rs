@@ -2,8 +2,15 @@
 
 use dualgrain_device::CacheFormat;
 
-use super::*;
-use crate::Prediction;
+use super::calculation::{BatchCost, Cost, Phase, cost, product_lines};
+use super::html::page;
+use super::network::{Linear, Network};
+use super::price::{Price, Prices};
+use super::sum::scaled;
+use super::threads;
+use super::workload::{Request, Scheme};
+use crate::machine::{Machine, MachineKind};
+use crate::predict::{Interval, Prediction};
 
 fn machine(kind: MachineKind) -> Machine {
     Machine {
@@ -296,7 +303,7 @@ fn page_shows_the_figures_of_the_answer() {
     let cost = answer(&request(&[1, 8, 32]));
     let html = page(&cost);
     for batch in &cost.batches {
-        let figure = crate::plot::quantity(batch.decode_tokens_per_s.unwrap().value, "tok/s");
+        let figure = crate::report::plot::quantity(batch.decode_tokens_per_s.unwrap().value, "tok/s");
         assert!(html.contains(&figure), "{figure}");
     }
     assert!(html.contains("estimate") && html.contains("runs models on CPUs so far"));

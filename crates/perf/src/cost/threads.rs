@@ -1,9 +1,11 @@
 //! Threads of a CPU: a run keeps to one number of them, so every product is priced with as many.
 
-use crate::{Machine, MachineKind, Model, PerfError};
+use crate::error::PerfError;
+use crate::machine::{Machine, MachineKind};
+use crate::predict::Model;
 
 /// How many threads products are priced with: those asked for, or the most that were measured; `None` on a GPU.
-pub(super) fn of_model(model: &Model, asked: Option<usize>) -> Result<Option<usize>, PerfError> {
+pub(crate) fn of_model(model: &Model, asked: Option<usize>) -> Result<Option<usize>, PerfError> {
     if model.machine().kind == MachineKind::Gpu {
         return Ok(None);
     }
@@ -31,7 +33,7 @@ pub(super) fn of_model(model: &Model, asked: Option<usize>) -> Result<Option<usi
 }
 
 /// The machine with as many of its threads: what its cores reach together in proportion, what a thread takes to wake as it is.
-pub(super) fn limited(machine: &Machine, threads: usize) -> Machine {
+pub(crate) fn limited(machine: &Machine, threads: usize) -> Machine {
     let share = (threads as f64 / machine.num_units.max(1) as f64).min(1.0);
     let mut limited = machine.clone();
     for rate in [
@@ -51,7 +53,7 @@ pub(super) fn limited(machine: &Machine, threads: usize) -> Machine {
 }
 
 /// What is assumed of fewer threads than the ceilings were measured with.
-pub(super) fn assumption(machine: &Machine, threads: usize) -> Option<String> {
+pub(crate) fn assumption(machine: &Machine, threads: usize) -> Option<String> {
     (threads < machine.num_units).then(|| {
         format!(
             "Products are priced as measured with {threads} of {} threads; ceilings and rates behind the estimates were measured with \

@@ -1,7 +1,7 @@
 //! Medians, quantiles, ranks.
 
 /// The value below which `share` of `sorted` lie.
-pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else {
         return f64::NAN;
     };
@@ -12,14 +12,14 @@ pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
 }
 
 /// Ascending, without what is no number.
-pub(super) fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
+pub(crate) fn sorted(values: impl IntoIterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.into_iter().filter(|value| value.is_finite()).collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
 /// Spearman's rank correlation, over the pairs that are both there; NaN where one side does not vary.
-pub(super) fn rank_correlation(left: &[Option<f64>], right: &[Option<f64>]) -> f64 {
+pub(crate) fn rank_correlation(left: &[Option<f64>], right: &[Option<f64>]) -> f64 {
     let pairs: Vec<(f64, f64)> = left
         .iter()
         .zip(right)

@@ -1,8 +1,12 @@
 //! Whole pages from little: what is there is drawn, what is not is said.
 
-use super::*;
-use crate::select::Regret;
-use crate::{Cut, Interval, Layout, MachineKind, Manifest, Mark, PROTOCOL, Prediction};
+use super::document::{Findings, Summary, page};
+use crate::choose::Regret;
+use crate::data::{Cut, Dataset, Layout, Mark, Row};
+use crate::learn::HeldOut;
+use crate::machine::{Machine, MachineKind, Manifest, PROTOCOL};
+use crate::predict::{Interval, Prediction};
+use crate::report::sections::Choice;
 
 fn manifest() -> Manifest {
     Manifest {

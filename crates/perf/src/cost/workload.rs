@@ -1,0 +1,145 @@
+//! What is asked: how many sequences, how long, in which scheme.
+
+use std::fmt;
+
+use dualgrain_device::CacheFormat;
+use serde::Serialize;
+
+use super::calculation::Phase;
+use super::network::Network;
+use crate::error::PerfError;
+use crate::product::{Operands, Unit};
+
+/// How the linears of a model are stored and multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scheme {
+    /// 4-bit weights, 8-bit activations.
+    W4a8,
+    /// 8-bit weights and activations.
+    W8a8,
+    /// 16-bit floats.
+    Bf16,
+}
+
+impl Scheme {
+    /// Those of `kernels` that multiply so. A CPU without 16-bit arithmetic multiplies floats in 32 bits; kernels whose operands
+    /// cannot be told from their names are left out.
+    pub fn kernels<'a>(self, kernels: &[&'a str]) -> Vec<&'a str> {
+        let those = |wanted: &dyn Fn(&str, Operands) -> bool| -> Vec<&'a str> {
+            let fits =
+                |kernel: &&str| Operands::of_kernel(kernel).is_ok_and(|operands| wanted(kernel, operands));
+            kernels.iter().copied().filter(fits).collect()
+        };
+        let integers =
+            |b_bits: f64| those(&move |_, operands| operands.unit == Unit::Int8 && operands.b_bits == b_bits);
+        let floats = |unit: Unit, word: &'static str| {
+            those(&move |kernel, operands| {
+                operands.unit == unit && operands.a_bits == operands.b_bits && kernel.contains(word)
+            })
+        };
+        match self {
+            Self::W4a8 => integers(4.0),
+            Self::W8a8 => integers(8.0),
+            Self::Bf16 => [
+                floats(Unit::Half, "bf16"),
+                floats(Unit::Half, ""),
+                floats(Unit::Float, ""),
+            ]
+            .into_iter()
+            .find(|kernels| !kernels.is_empty())
+            .unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::W4a8 => "w4a8",
+            Self::W8a8 => "w8a8",
+            Self::Bf16 => "bf16",
+        })
+    }
+}
+
+/// What is to be priced.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// Batch sizes, each priced on its own.
+    pub batches: Vec<usize>,
+    /// Tokens of each prompt.
+    pub prompt_tokens: usize,
+    /// Tokens to generate for each sequence.
+    pub generate_tokens: usize,
+    /// Tokens a step of the prompt runs at most.
+    pub step_tokens: usize,
+    /// Linears of the blocks.
+    pub scheme: Scheme,
+    /// The output layer.
+    pub head_scheme: Scheme,
+    /// Weights along K that share a group scale (4-bit weights); 0 is one scale a row.
+    pub group_size: usize,
+    /// How keys and values are kept.
+    pub cache: CacheFormat,
+}
+
+impl Request {
+    /// Refuses what no model can do.
+    ///
+    /// # Errors
+    /// A count of zero, or more positions than the model was made for.
+    pub fn check(&self, network: &Network) -> Result<(), PerfError> {
+        let zero = [
+            ("--batch", self.batches.iter().copied().min().unwrap_or(0)),
+            ("--prompt", self.prompt_tokens),
+            ("--generate", self.generate_tokens),
+            ("--step-tokens", self.step_tokens),
+        ];
+        if let Some((what, _)) = zero.into_iter().find(|(_, count)| *count == 0) {
+            return Err(PerfError::Shape {
+                what,
+                expected: "at least 1".to_owned(),
+                got: "0".to_owned(),
+            });
+        }
+        let needed = self.prompt_tokens.saturating_add(self.generate_tokens);
+        if needed > network.max_positions {
+            return Err(PerfError::Shape {
+                what: "--prompt plus --generate",
+                expected: format!(
+                    "at most {} (the positions that {} was made for)",
+                    network.max_positions, network.name
+                ),
+                got: needed.to_string(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Steps after the first token.
+    pub fn decode_steps(&self) -> usize {
+        self.generate_tokens.saturating_sub(1)
+    }
+
+    /// Steps of a phase: (tokens of all sequences together, how many such steps).
+    pub(crate) fn steps(&self, batch: usize, phase: Phase) -> Vec<(usize, usize)> {
+        if phase == Phase::Decode {
+            return vec![(batch, self.decode_steps())];
+        }
+        let tokens = batch.saturating_mul(self.prompt_tokens);
+        let (whole, rest) = (tokens / self.step_tokens, tokens % self.step_tokens);
+        [(self.step_tokens, whole), (rest, usize::from(rest > 0))]
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// How often a phase runs the output layer.
+    pub(crate) fn head_steps(&self, phase: Phase) -> usize {
+        match phase {
+            Phase::Prompt => 1,
+            Phase::Decode => self.decode_steps(),
+        }
+    }
+}

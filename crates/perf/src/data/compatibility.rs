@@ -1,0 +1,62 @@
+//! Whether sets were measured alike. Only such are put together, fitted together, or gone on with.
+
+use std::path::Path;
+
+use crate::error::PerfError;
+use crate::machine::Manifest;
+
+/// Words that a merge adds to the method of a set with rows of an older protocol.
+pub(crate) const OLDER_ROWS: &str = "; among them rows of protocol";
+
+/// Refuses two folders that were not measured alike. Those of different protocols may be: the newer ones take times as the
+/// older did.
+///
+/// # Errors
+/// The first thing in which they differ.
+pub(crate) fn check_compatible(left: (&Path, &Manifest), right: (&Path, &Manifest)) -> Result<(), PerfError> {
+    match difference(left.1, right.1) {
+        None => Ok(()),
+        Some(what) => Err(PerfError::Mismatch {
+            left: left.0.to_owned(),
+            right: right.0.to_owned(),
+            what,
+        }),
+    }
+}
+
+/// In what two sets differ that must not: the machine, its driver, how times and energy were taken, what was multiplied.
+pub(crate) fn difference(a: &Manifest, b: &Manifest) -> Option<String> {
+    let methods = match a.protocol == b.protocol {
+        true => [method(a).to_owned(), method(b).to_owned()],
+        false => [String::new(), String::new()],
+    };
+    let (one, two) = (&a.machine, &b.machine);
+    let pairs = [
+        ("devices", [one.name.clone(), two.name.clone()]),
+        ("kinds", [one.kind, two.kind].map(|kind| format!("{kind:?}"))),
+        (
+            "units",
+            [one.num_units, two.num_units].map(|units| units.to_string()),
+        ),
+        (
+            "memory",
+            [one.memory_bytes, two.memory_bytes].map(|bytes| format!("{} GiB", bytes >> 30)),
+        ),
+        (
+            "power limits",
+            [one.power_limit_w, two.power_limit_w]
+                .map(|limit| limit.map_or("none".to_owned(), |watts| format!("{watts} W"))),
+        ),
+        ("drivers", [a.driver.clone(), b.driver.clone()]),
+        ("methods", methods),
+        ("operands", [a.operands.clone(), b.operands.clone()]),
+    ];
+    let differing = pairs.into_iter().find(|(_, [one, two])| one != two);
+    differing.map(|(name, [one, two])| format!("{name} {one} and {two}"))
+}
+
+/// The words of a method without what an earlier merge added.
+fn method(manifest: &Manifest) -> &str {
+    let words = manifest.method.split(OLDER_ROWS).next();
+    words.unwrap_or_default()
+}

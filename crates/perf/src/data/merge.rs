@@ -1,0 +1,83 @@
+//! Shards of a sweep, or sweeps of several days, put together: only what was measured alike.
+//!
+//! A configuration that several folders have is taken once, by the row that tells most ([`Row::is_better_than`]: a sound time,
+//! then energy, then energy over a longer region), or by the first folder's. Folders of an older protocol may be among newer
+//! ones, which take times alike: the new folder is of the newest, and each row's `energy_window_s` says how its energy was taken.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::compatibility::OLDER_ROWS;
+use super::dataset::{Configurations, Dataset};
+use super::row::Row;
+use super::writer::{RowWriter, check_vacant};
+use crate::error::PerfError;
+use crate::machine::Manifest;
+
+/// What was put together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Merged {
+    /// Rows in the new folder.
+    pub rows: usize,
+    /// Rows whose configuration had a row already.
+    pub repeated: usize,
+    /// Rows of kernels or sizes that were to be left out.
+    pub left_out: usize,
+}
+
+/// Writes the rows of several folders into a new one, each configuration once; `without` are beginnings of `kernel/config`
+/// that are left out, as sizes a kernel no longer has.
+///
+/// # Errors
+/// A folder that cannot be read, devices, drivers or protocols that differ, or a target that holds rows already.
+pub fn merge(folders: &[PathBuf], without: &[String], out: &Path) -> Result<Merged, PerfError> {
+    check_vacant(out, "choose another --out")?;
+    let sets = Dataset::read_alike(folders)?;
+    let Some(first) = sets.first() else {
+        return Err(PerfError::no_folders());
+    };
+    let manifest = manifest(&sets, first);
+    let num_rows: usize = sets.iter().map(|set| set.rows.len()).sum();
+    let is_kept = |row: &Row| {
+        let name = format!("{}/{}", row.kernel, row.config);
+        !without.iter().any(|word| name.starts_with(word.as_str()))
+    };
+    let (mut all, mut kept) = (Configurations::default(), 0);
+    for row in sets.into_iter().flat_map(|set| set.rows).filter(is_kept) {
+        kept += 1;
+        all.take(row);
+    }
+    let mut writer = RowWriter::create(out, &manifest)?;
+    for row in &all.rows {
+        writer.append(row)?;
+    }
+    let rows = writer.num_rows();
+    Ok(Merged {
+        rows,
+        repeated: kept - rows,
+        left_out: num_rows - kept,
+    })
+}
+
+/// That of the first folder of the newest protocol; older ones are told.
+fn manifest(sets: &[Dataset], first: &Dataset) -> Manifest {
+    let newest = sets
+        .iter()
+        .map(|set| &set.manifest)
+        .fold(&first.manifest, |newest, manifest| {
+            if manifest.protocol > newest.protocol {
+                manifest
+            } else {
+                newest
+            }
+        });
+    let mut manifest = newest.clone();
+    let oldest = sets.iter().map(|set| set.manifest.protocol).min();
+    if let Some(oldest) = oldest.filter(|&oldest| oldest < manifest.protocol) {
+        manifest.method += &format!(
+            "{OLDER_ROWS} {oldest}, whose regions of energy are as short at the power limit as elsewhere (energy_window_s)"
+        );
+    }
+    manifest
+}

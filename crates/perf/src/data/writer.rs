@@ -1,0 +1,209 @@
+//! Appending: a folder of rows is begun, or gone on with, and never written over.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use super::compatibility::difference;
+use super::dataset::{
+    Configurations, MANIFEST, ROWS, ROWS_COMPRESSED, files_of_rows, holds_measurements, read_manifest,
+    read_rows,
+};
+use super::row::Row;
+use crate::error::PerfError;
+use crate::machine::Manifest;
+
+/// Appends rows to a folder, and knows which configurations it holds already.
+#[derive(Debug)]
+pub struct RowWriter {
+    path: PathBuf,
+    file: File,
+    /// The header has been compared with what this program writes, or written.
+    has_header: bool,
+    held: Configurations,
+}
+
+impl RowWriter {
+    /// Begins a folder that holds nothing yet.
+    ///
+    /// # Errors
+    /// A folder that holds rows or a manifest; files that cannot be written.
+    pub fn create(folder: &Path, manifest: &Manifest) -> Result<Self, PerfError> {
+        check_vacant(folder, "choose another --out")?;
+        std::fs::create_dir_all(folder).map_err(PerfError::io(folder))?;
+        write_manifest(folder, manifest)?;
+        Self::append_to(folder, Configurations::default())
+    }
+
+    /// Goes on with a folder that was measured alike, also one whose rows are compressed; or begins one.
+    ///
+    /// # Errors
+    /// A folder of another machine, protocol or method, a corrupt row, or files that cannot be read or written.
+    pub fn open(folder: &Path, manifest: &Manifest) -> Result<Self, PerfError> {
+        if !holds_measurements(folder) {
+            return Self::create(folder, manifest);
+        }
+        let earlier = read_manifest(folder)?;
+        check_goes_on(folder, &earlier, manifest)?;
+        check_same_protocol(folder, &earlier, manifest)?;
+        let path = folder.join(ROWS);
+        if path.is_file() {
+            cut_torn_line(&path)?;
+        }
+        Self::append_to(folder, read_rows(&files_of_rows(folder), &earlier.machine)?)
+    }
+
+    fn append_to(folder: &Path, held: Configurations) -> Result<Self, PerfError> {
+        let path = folder.join(ROWS);
+        let mut options = OpenOptions::new();
+        let file = options
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(PerfError::io(&path))?;
+        Ok(Self {
+            path,
+            file,
+            has_header: false,
+            held,
+        })
+    }
+
+    /// Every configuration's best row.
+    pub(crate) fn rows(&self) -> &[Row] {
+        &self.held.rows
+    }
+
+    /// The best row of a configuration that was measured already.
+    pub fn held(&self, key: &str) -> Option<&Row> {
+        self.held.get(key)
+    }
+
+    /// Configurations in the folder.
+    pub fn num_rows(&self) -> usize {
+        self.held.rows.len()
+    }
+
+    /// Appends a row and says so; one of a configuration that is there already only if it is better.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn append(&mut self, row: &Row) -> Result<bool, PerfError> {
+        if self
+            .held(&row.key())
+            .is_some_and(|held| !row.is_better_than(held))
+        {
+            return Ok(false);
+        }
+        let line = self.line_of(row)?;
+        // One write a row: a kill leaves whole lines and at most one torn one.
+        self.file.write_all(&line).map_err(PerfError::io(&self.path))?;
+        self.has_header = true;
+        self.held.take(row.clone());
+        Ok(true)
+    }
+
+    /// A row as the file takes it: below the header if it is the first.
+    fn line_of(&self, row: &Row) -> Result<Vec<u8>, PerfError> {
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        csv.serialize(row).expect("a row has scalar fields only");
+        let lines = csv.into_inner().expect("writing to memory");
+        let header_len = lines
+            .iter()
+            .position(|&byte| byte == b'\n')
+            .map_or(0, |at| at + 1);
+        let (header, line) = lines.split_at(header_len);
+        if self.has_header {
+            return Ok(line.to_owned());
+        }
+        let there = first_line(&self.path)?;
+        match there.is_empty() {
+            true => Ok(lines),
+            false if there == header => Ok(line.to_owned()),
+            false => Err(PerfError::Malformed {
+                path: self.path.clone(),
+                what: format!(
+                    "its columns are {}, this program writes {}; choose another --out",
+                    String::from_utf8_lossy(&there).trim_end(),
+                    String::from_utf8_lossy(header).trim_end()
+                ),
+            }),
+        }
+    }
+}
+
+pub(crate) fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), PerfError> {
+    let (path, aside) = (folder.join(MANIFEST), folder.join(".manifest.json"));
+    let text = serde_json::to_string_pretty(manifest).expect("a manifest is plain data");
+    std::fs::write(&aside, text + "\n").map_err(PerfError::io(&aside))?;
+    std::fs::rename(&aside, &path).map_err(PerfError::io(&path))
+}
+
+/// The first line of a file that is no comment, with its end; empty where there is none.
+fn first_line(path: &Path) -> Result<Vec<u8>, PerfError> {
+    let mut file = BufReader::new(File::open(path).map_err(PerfError::io(path))?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        file.read_until(b'\n', &mut line).map_err(PerfError::io(path))?;
+        if !line.starts_with(b"#") {
+            return Ok(line);
+        }
+    }
+}
+
+/// Refuses a folder that holds rows, compressed or not, or a manifest; `advice` says what to do instead.
+///
+/// # Errors
+/// Which file is there.
+pub(crate) fn check_vacant(folder: &Path, advice: &str) -> Result<(), PerfError> {
+    let names = [ROWS, ROWS_COMPRESSED, MANIFEST];
+    match names.into_iter().find(|name| folder.join(name).exists()) {
+        None => Ok(()),
+        Some(name) => Err(PerfError::Malformed {
+            path: folder.to_owned(),
+            what: format!("holds rows already ({name}); {advice}"),
+        }),
+    }
+}
+
+fn check_goes_on(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
+    match difference(earlier, now) {
+        None => Ok(()),
+        Some(what) => Err(PerfError::Malformed {
+            path: folder.join(MANIFEST),
+            what: format!("it and this run are not measured alike: {what}; choose another --out"),
+        }),
+    }
+}
+
+fn check_same_protocol(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
+    if earlier.protocol == now.protocol {
+        return Ok(());
+    }
+    Err(PerfError::Malformed {
+        path: folder.join(MANIFEST),
+        what: format!(
+            "measured by protocol {}, this program measures by {}; choose another --out, name this folder with --known, and \
+             merge both",
+            earlier.protocol, now.protocol
+        ),
+    })
+}
+
+/// Cuts what follows the last newline: the line a kill interrupted.
+fn cut_torn_line(path: &Path) -> Result<(), PerfError> {
+    let mut options = OpenOptions::new();
+    let mut file = options
+        .read(true)
+        .write(true)
+        .open(path)
+        .map_err(PerfError::io(path))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(PerfError::io(path))?;
+    let whole = text
+        .iter()
+        .rposition(|&byte| byte == b'\n')
+        .map_or(0, |at| at + 1);
+    file.set_len(whole as u64).map_err(PerfError::io(path))
+}

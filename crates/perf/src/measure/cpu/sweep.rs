@@ -1,0 +1,301 @@
+//! A sweep on the CPU: every instruction set of the machine, every number of threads.
+
+use dualgrain_cpu::{CpuDevice, Isa, available, last_level_cache_bytes};
+use dualgrain_device::Device;
+use dualgrain_format::GroupSize;
+
+use super::operands::{CpuOp, CpuOperands};
+use super::rapl::Rapl;
+use super::small_ops;
+use crate::data::{Mark, Row};
+use crate::error::PerfError;
+use crate::machine::{Machine, MachineKind, Manifest, PROTOCOL};
+use crate::measure::space::{Space, Task, ops};
+use crate::measure::sweep::{ProfileOptions, ProfileSummary, Sweep, Watch, blank_row, today};
+
+/// Beyond these operations the portable kernels, and those of floats, take too long.
+const MOST_NAIVE_OPS: f64 = 5e7;
+const MOST_FLOAT_OPS: f64 = 6e9;
+/// Weights a product on a CPU may have here: making more takes longer than anything they could tell.
+const MOST_WEIGHTS: usize = 1 << 28;
+/// Share of the free memory that operands and outputs may take.
+const SHARE_OF_FREE: f64 = 0.8;
+/// Memory that a sweep takes of a machine that does not say what is free.
+const USUAL_BYTES: usize = 4 << 30;
+/// Side of the product whose speed stands for the ceiling of floats.
+const CEILING_SIDE: usize = 1_024;
+
+impl Space {
+    /// What is measured on a CPU when nothing else is said: products a hundredth of a card's.
+    pub fn of_cpu() -> Self {
+        Self {
+            model_weights: vec![
+                [2_560, 2_048],
+                [2_048, 2_048],
+                [11_264, 2_048],
+                [2_048, 5_632],
+                [32_000, 2_048],
+                [12_288, 4_096],
+                [4_096, 11_008],
+            ],
+            model_tokens: vec![1, 4, 16, 64, 256, 512],
+            num_exhaustive: 0,
+            num_sampled: 120,
+            m: [1, 1_024],
+            n: [64, 12_288],
+            k: [64, 8_192],
+            most_weights: 24_000_000,
+            most_ops: 3e9,
+            tile_shapes: Vec::new(),
+            large_tile_shapes: Vec::new(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Measures products on the CPU with 1, 2, ... up to `max_threads` threads.
+///
+/// # Errors
+/// A folder of another machine, a file that cannot be written. Rows measured until then are on disk.
+pub fn profile_cpu(
+    name: &str,
+    max_threads: usize,
+    options: &ProfileOptions,
+    watch: &dyn Watch,
+) -> Result<ProfileSummary, PerfError> {
+    options.check(&kernels().iter().map(String::as_str).collect::<Vec<_>>())?;
+    let rapl = Rapl::open();
+    if rapl.is_none() {
+        watch.say("rows get no energy: the kernel shows no RAPL counter (/sys/class/powercap) to this user");
+    }
+    let manifest = manifest(name, max_threads, options, rapl.is_some())?;
+    let bench = CpuBench {
+        free_bytes: meminfo_bytes("MemAvailable:").unwrap_or(USUAL_BYTES),
+        devices: devices(max_threads)?,
+        rapl,
+        sweep: Sweep::open(options, watch, &manifest)?,
+    };
+    bench.run()
+}
+
+/// Kernels of this processor.
+fn kernels() -> Vec<String> {
+    let isas = || available().into_iter();
+    CpuOp::ALL
+        .iter()
+        .flat_map(|op| isas().map(|isa| kernel(*op, isa)))
+        .collect()
+}
+
+fn kernel(op: CpuOp, isa: Isa) -> String {
+    format!("{}_{}", op.name(), isa.name())
+}
+
+fn devices(max_threads: usize) -> Result<Vec<CpuDevice>, PerfError> {
+    let mut all = Vec::new();
+    for isa in available() {
+        for threads in 1..=max_threads.max(1) {
+            all.push(CpuDevice::with_isa(threads, isa)?);
+        }
+    }
+    Ok(all)
+}
+
+struct CpuBench<'a> {
+    /// Memory that operands may take.
+    free_bytes: usize,
+    devices: Vec<CpuDevice>,
+    rapl: Option<Rapl>,
+    sweep: Sweep<'a>,
+}
+
+impl CpuBench<'_> {
+    fn run(mut self) -> Result<ProfileSummary, PerfError> {
+        let (shard, shards) = self.sweep.options.shard;
+        let tasks = self.sweep.options.space.tasks();
+        let mine: Vec<&Task> = tasks.iter().skip(shard).step_by(shards.max(1)).collect();
+        self.pass(&mine)?;
+        // What was unsteady in an earlier run is tried again when all that is new is measured.
+        if !self.sweep.is_cut && !self.sweep.retries.is_empty() {
+            let skipped = self.sweep.summary.skipped_rows;
+            self.sweep.is_retrying = true;
+            self.pass(&mine)?;
+            self.sweep.summary.skipped_rows = skipped;
+        }
+        Ok(self.sweep.ended())
+    }
+
+    fn pass(&mut self, tasks: &[&Task]) -> Result<(), PerfError> {
+        for (place, task) in tasks.iter().enumerate() {
+            let (m, n, k) = task.shape;
+            self.sweep
+                .watch
+                .progress(&format!("{m} x {n} x {k}"), place, tasks.len());
+            for op in CpuOp::ALL {
+                self.products(task, op)?;
+                if self.sweep.is_cut {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The device of the same instruction set that has the most threads: it packs fastest.
+    fn fellow<'b>(&'b self, device: &'b CpuDevice) -> &'b CpuDevice {
+        let mut alike = self.devices.iter().filter(|other| other.isa() == device.isa());
+        alike.next_back().unwrap_or(device)
+    }
+
+    /// All instruction sets and threads on one type of a shape.
+    fn products(&mut self, task: &Task, op: CpuOp) -> Result<(), PerfError> {
+        let mut rows = Vec::new();
+        for device in &self.devices {
+            let row = cpu_row(task, op, device);
+            let is_wanted = is_sensible(op, device, &row) && self.sweep.wants(&row.kernel);
+            if is_wanted && self.sweep.lacks(&row, |_| false) {
+                rows.push((device.clone(), row));
+            }
+        }
+        if rows.is_empty() || !self.sweep.begins() {
+            return Ok(());
+        }
+        let (_, n, k) = task.shape;
+        if n * k > MOST_WEIGHTS || op.bytes(task.shape) > SHARE_OF_FREE * self.free_bytes as f64 {
+            for (_, mut row) in rows {
+                row.mark = Some(Mark::NotRun);
+                self.sweep.keep(&row)?;
+            }
+            return Ok(());
+        }
+        let group_size = match task.group_size {
+            0 => GroupSize::WholeRow,
+            size => GroupSize::Along(size),
+        };
+        let operands = CpuOperands::new(op, task.shape, group_size)?;
+        let mut packed: Option<(Isa, Vec<_>)> = None;
+        for (device, mut row) in rows {
+            if !self.sweep.begins() {
+                break;
+            }
+            // Integer weights are packed alike for all instruction sets.
+            let fits = |(isa, _): &(Isa, Vec<_>)| op.is_integer() || *isa == device.isa();
+            let (isa, linears) = match packed.take().filter(fits) {
+                Some(packed) => packed,
+                None => (device.isa(), operands.pack_copies(self.fellow(&device))?),
+            };
+            let (a, x) = operands.upload(&device);
+            if operands.is_right(&device, &linears[0], (&a, &x)) {
+                row.verified = operands.verified_by();
+                operands.measure(&mut row, &device, &linears, (&a, &x), self.rapl.as_ref());
+            } else {
+                row.mark = Some(Mark::Wrong);
+            }
+            packed = Some((isa, linears));
+            self.sweep.keep(&row)?;
+        }
+        Ok(())
+    }
+}
+
+/// Float kernels are the same code with and without integer instructions, and the portable ones are slow.
+fn is_sensible(op: CpuOp, device: &CpuDevice, row: &Row) -> bool {
+    match device.isa() {
+        Isa::Portable => row.ops() <= MOST_NAIVE_OPS,
+        Isa::AvxVnni | Isa::Amx => op.is_integer(),
+        Isa::Avx2 | Isa::Avx512Vnni => op.is_integer() || row.ops() <= MOST_FLOAT_OPS,
+    }
+}
+
+fn cpu_row(task: &Task, op: CpuOp, device: &CpuDevice) -> Row {
+    let mut row = blank_row(&kernel(op, device.isa()), task.shape);
+    row.group_size = if op == CpuOp::W4a8 { task.group_size } else { 0 };
+    row.output = "f32".to_owned();
+    row.threads = device.num_threads();
+    row.ctas = row.threads;
+    row
+}
+
+fn manifest(
+    name: &str,
+    max_threads: usize,
+    options: &ProfileOptions,
+    has_energy: bool,
+) -> Result<Manifest, PerfError> {
+    let isa = available().into_iter().next_back().unwrap_or(Isa::Portable);
+    let device = CpuDevice::with_isa(max_threads, isa)?;
+    let peak = device.measure_peak()?;
+    let float_ops_per_s = float_ceiling(&device)?;
+    let instruction_sets: Vec<&str> = available().into_iter().map(Isa::name).collect();
+    let machine = Machine {
+        name: name.to_owned(),
+        kind: MachineKind::Cpu,
+        num_units: max_threads,
+        clock_hz: clock_hz().unwrap_or(0.0),
+        read_bytes_per_s: peak.read_bytes_per_s,
+        cache_bytes: last_level_cache_bytes().unwrap_or(0),
+        memory_bytes: meminfo_bytes("MemTotal:").unwrap_or(0),
+        shared_bytes: 0,
+        capability: 0,
+        int8_ops_per_s: peak.int8_ops_per_s.unwrap_or(0.0),
+        half_ops_per_s: float_ops_per_s,
+        float_ops_per_s,
+        idle_power_w: None,
+        power_limit_w: None,
+        small_ops: Some(small_ops::measure(&device)?),
+    };
+    let energy = match has_energy {
+        true => "energy of all packages by RAPL over 0.3 s",
+        false => "no energy: no RAPL counter that may be read",
+    };
+    Ok(Manifest {
+        protocol: PROTOCOL,
+        machine,
+        driver: format!("instruction sets {}", instruction_sets.join(" ")),
+        version: options.version.clone(),
+        date: today(),
+        method: format!(
+            "checked at full size (Freivalds; integers modulo 2^32, outputs bit by bit from the sums; small ones against the \
+             specification), then wall time: median and quartiles of 5 repetitions of 2.5 ms, weights \
+             rotate through copies of 320 MB together (128 at most); {energy}"
+        ),
+        operands: "4-bit codes uniform, group scales 4..14, zero points 6..9; int8 codes uniform in -127..127; floats nearly \
+                   normal (three uniform ones added), mean 0, variance 1"
+            .to_owned(),
+    })
+}
+
+fn float_ceiling(device: &CpuDevice) -> Result<f64, PerfError> {
+    let side = CEILING_SIDE;
+    let operands = CpuOperands::new(CpuOp::F32, (side, side, side), GroupSize::Along(128))?;
+    let linears = [operands.pack(device)?];
+    let (a, x) = operands.upload(device);
+    let mut row = blank_row("", (side, side, side));
+    operands.measure(&mut row, device, &linears, (&a, &x), None);
+    Ok(row
+        .time_q1_s
+        .map_or(0.0, |time_s| ops((side, side, side)) / time_s))
+}
+
+/// The highest clock Linux tells of.
+fn clock_hz() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let clocks = text
+        .lines()
+        .filter(|line| line.starts_with("cpu MHz"))
+        .filter_map(|line| line.split_once(':')?.1.trim().parse::<f64>().ok());
+    clocks.fold(None, |most: Option<f64>, clock| {
+        Some(most.unwrap_or(0.0).max(clock * 1e6))
+    })
+}
+
+/// What Linux says of its memory under a name.
+fn meminfo_bytes(name: &str) -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_whitespace()
+        .nth(1)?
+        .parse::<usize>()
+        .ok()?
+        .checked_mul(1_024)
+}

@@ -1,0 +1,199 @@
+//! What the manifest says of a card: its ceilings, measured in the same run, and how everything was measured.
+
+use std::time::Duration;
+
+use dualgrain_cuda::{
+    Arena, Cublas, CublasLtInt8, CublasType, CudaError, Gpu, Jit, Output, RandomOperands, SgemmTiled,
+    compiler_version, driver_version, read_bytes_per_s,
+};
+use dualgrain_device::naive::Transposes;
+
+use super::meter::{Meter, Subject};
+use crate::error::PerfError;
+use crate::machine::{Machine, MachineKind, Manifest, PROTOCOL};
+use crate::measure::sweep::{ProfileOptions, blank_row, today};
+
+/// Sides of the square products that stand for the ceilings.
+const CEILING_SIDE: usize = 8_192;
+const F32_CEILING_SIDE: usize = 4_096;
+/// Side of the product whose steady power, below any limit, shows the counter's lag.
+const STEP_SIDE: usize = 2_048;
+/// How long idle power is watched.
+const IDLE_S: f64 = 2.5;
+
+/// The libraries that are here.
+pub(crate) struct Libraries {
+    pub cublas: Option<Cublas>,
+    pub int8: Option<CublasLtInt8>,
+}
+
+pub(crate) fn manifest(
+    options: &ProfileOptions,
+    jit: &Jit,
+    meter: &mut Meter<'_>,
+    libraries: &Libraries,
+    arena: &mut Arena,
+) -> Result<Manifest, PerfError> {
+    let (device, info) = (meter.device, meter.device.info());
+    // Before anything runs.
+    let idle_power_w = meter.idle_power_w(IDLE_S);
+    let lag = lag(jit, meter, arena)?;
+    let tick_s = meter.tick_s();
+    let meter: &Meter<'_> = meter;
+    let card = meter.card.as_ref();
+    let machine = Machine {
+        name: info.name.clone(),
+        kind: MachineKind::Gpu,
+        num_units: info.num_sms,
+        clock_hz: card
+            .and_then(|card| card.max_sm_clock_hz().ok())
+            .unwrap_or(info.clock_hz),
+        read_bytes_per_s: read_bytes_per_s(jit, device, 3)?,
+        cache_bytes: info.l2_bytes,
+        memory_bytes: info.memory_bytes,
+        shared_bytes: info.shared_bytes,
+        capability: (10 * info.capability.0 + info.capability.1) as u32,
+        int8_ops_per_s: int8_ceiling(jit, meter, libraries, arena)?,
+        half_ops_per_s: float_ceiling(jit, meter, libraries, arena, (CublasType::Bf16, CEILING_SIDE))?,
+        float_ops_per_s: float_ceiling(jit, meter, libraries, arena, (CublasType::F32, F32_CEILING_SIDE))?,
+        idle_power_w,
+        power_limit_w: card.and_then(|card| card.power_limit_w().ok()),
+        small_ops: None,
+    };
+    Ok(Manifest {
+        protocol: PROTOCOL,
+        machine,
+        driver: driver_words(),
+        version: options.version.clone(),
+        date: today(),
+        method: method(tick_s.zip(lag), options.ticks),
+        operands: OPERANDS.to_owned(),
+    })
+}
+
+const OPERANDS: &str = "made on the card, every value a hash of its place: 4-bit codes uniform, group scales 4..14, zero \
+     points 6..9; int8 codes uniform in -127..127; floats nearly normal (three uniform ones added), mean 0, variance 1";
+
+pub(crate) fn driver_words() -> String {
+    let nvml = dualgrain_cuda::Nvml::open().and_then(|nvml| nvml.driver_version());
+    let cuda = driver_version().map_or_else(|error| error.to_string(), |(version, _)| version);
+    let compiler = compiler_version().map_or_else(|error| error.to_string(), |(version, _)| version);
+    format!(
+        "driver {}, CUDA {cuda}, NVRTC {compiler}",
+        nvml.unwrap_or_else(|_| "unknown".to_owned())
+    )
+}
+
+fn method(counter: Option<(f64, Duration)>, ticks: usize) -> String {
+    let energy = match counter {
+        // Rounded: the same words on every card of a kind.
+        Some((tick_s, _)) => format!(
+            "energy by NVML's counter, which moves every {:.0} ms and is behind by a lag that each run measures with a step of \
+             load (20 to 40 ms on an H200): from a movement that shows a moment at least 60 ms after the product began to run over and over, {ticks} movements \
+             long, 10 where the card is at its power limit; energy of a product = power * its mean time inside",
+            (tick_s * 100.0).round() * 10.0
+        ),
+        None => "no energy: the driver shows no counter that moves".to_owned(),
+    };
+    format!(
+        "checked at full size (Freivalds; integers modulo 2^32, W4A8 outputs bit by bit against verified sums), then CUDA \
+         graphs of 1.3 to 5 ms, weights rotated through copies past the second-level cache, 4 ms warm-up (40 ms where power \
+         has to settle), median and quartiles of 5 replays by events (2 where a replay takes over 50 ms; all of the region \
+         where energy is measured); {energy}"
+    )
+}
+
+fn float_ceiling(
+    jit: &Jit,
+    meter: &Meter<'_>,
+    libraries: &Libraries,
+    arena: &mut Arena,
+    (kind, side): (CublasType, usize),
+) -> Result<f64, PerfError> {
+    let Some(cublas) = &libraries.cublas else {
+        return Ok(0.0);
+    };
+    arena.reset();
+    let size_bytes = side * side * kind.size_bytes();
+    let [a, b, d] = [
+        arena.take(size_bytes)?,
+        arena.take(size_bytes)?,
+        arena.take(size_bytes)?,
+    ];
+    let operands = RandomOperands::new(jit, meter.device);
+    let output = match kind {
+        CublasType::F32 => Output::F32,
+        CublasType::F16 => Output::F16,
+        CublasType::Bf16 => Output::Bf16,
+    };
+    for (buffer, seed) in [(&a, 1), (&b, 2)] {
+        operands.floats(buffer, output, seed)?;
+    }
+    let launch = |_| {
+        let nt = Transposes { a: false, b: true };
+        cublas.launch(kind, nt, (side, side, side), (1.0, 0.0), [&a, &b, &d])
+    };
+    rate(meter, side, &launch)
+}
+
+fn int8_ceiling(
+    jit: &Jit,
+    meter: &Meter<'_>,
+    libraries: &Libraries,
+    arena: &mut Arena,
+) -> Result<f64, PerfError> {
+    let Some(int8) = &libraries.int8 else {
+        return Ok(0.0);
+    };
+    arena.reset();
+    let side = CEILING_SIDE;
+    let operands = RandomOperands::new(jit, meter.device);
+    let (a, b) = (
+        operands.tokens((side, side), 1)?,
+        operands.tokens((side, side), 2)?,
+    );
+    let d = arena.take(4 * side * side)?;
+    let product = int8.product((side, side, side))?;
+    rate(meter, side, &|_| product.launch(a.codes(), b.codes(), &d))
+}
+
+fn rate(
+    meter: &Meter<'_>,
+    side: usize,
+    launch: &dyn Fn(usize) -> Result<(), CudaError>,
+) -> Result<f64, PerfError> {
+    let mut row = blank_row("", (side, side, side));
+    meter.measure(&mut row, &Subject { launch, copies: 1 }, false)?;
+    Ok(row.time_s.map_or(0.0, |time_s| row.ops() / time_s))
+}
+
+/// How far the energy counter is behind.
+pub(crate) fn lag(
+    jit: &Jit,
+    meter: &mut Meter<'_>,
+    arena: &mut Arena,
+) -> Result<Option<Duration>, PerfError> {
+    arena.reset();
+    let (side, operands) = (STEP_SIDE, RandomOperands::new(jit, meter.device));
+    let size_bytes = 4 * side * side;
+    let [a, b, d] = [
+        arena.take(size_bytes)?,
+        arena.take(size_bytes)?,
+        arena.take(size_bytes)?,
+    ];
+    operands.floats(&a, Output::F32, 1)?;
+    operands.floats(&b, Output::F32, 2)?;
+    let tiled = SgemmTiled::new(jit, 16)?;
+    let launch = |_| tiled.launch(Transposes::ALL[0], (side, side, side), (1.0, 0.0), [&a, &b, &d]);
+    let launch: &dyn Fn(usize) -> Result<(), CudaError> = &launch;
+    meter.find_lag(&Subject { launch, copies: 1 })
+}
+
+/// Opens what is there; what is not is told.
+pub(crate) fn libraries(device: &Device, say: &dyn Fn(&str)) -> Libraries {
+    let told = |error: CudaError| say(&format!("left out: {error}"));
+    Libraries {
+        cublas: Cublas::new(device).map_err(told).ok(),
+        int8: CublasLtInt8::new(device).map_err(told).ok(),
+    }
+}

@@ -1,0 +1,281 @@
+//! Predicted against measured, on shapes the model never saw.
+
+use crate::data::Row;
+use crate::learn::{FitReport, HeldOut, score};
+use crate::predict::{Interval, Prediction, Score};
+use crate::report::document::{Findings, Section};
+use crate::report::plot::{Axis, Chart, Series, figure, grid, note, quantity, table, under};
+use crate::report::statistics::{quantile, sorted};
+use std::collections::BTreeMap;
+
+const SIZE: (f64, f64) = (420.0, 330.0);
+const SIZE_FLAT: (f64, f64) = (420.0, 240.0);
+
+/// Bins of a decade of operations.
+const BINS_A_DECADE: f64 = 2.0;
+/// Rows that a bin needs to be drawn.
+const LEAST_IN_BIN: usize = 5;
+
+/// A quantity that is measured and predicted.
+struct Target {
+    key: &'static str,
+    name: &'static str,
+    unit: &'static str,
+    measured: fn(&Row) -> Option<f64>,
+    predicted: fn(&Prediction) -> Option<Interval>,
+}
+
+const TARGETS: [Target; 5] = [
+    Target {
+        key: "runtime",
+        name: "time",
+        unit: "s",
+        measured: |row| row.time_s,
+        predicted: |p| Some(p.time_s),
+    },
+    Target {
+        key: "power",
+        name: "power",
+        unit: "W",
+        measured: |row| row.power_w,
+        predicted: |p| p.power_w,
+    },
+    Target {
+        key: "energy",
+        name: "energy",
+        unit: "J",
+        measured: |row| row.energy_j,
+        predicted: |p| p.energy_j,
+    },
+    Target {
+        key: "throughput",
+        name: "throughput",
+        unit: "OPS",
+        measured: |row| Some(row.ops() / row.time_s?),
+        predicted: |p| Some(p.ops_per_s),
+    },
+    Target {
+        key: "throughput_per_watt",
+        name: "throughput a watt",
+        unit: "OPS/W",
+        measured: |row| Some(row.ops() / row.energy_j?),
+        predicted: |p| p.ops_per_j,
+    },
+];
+
+/// One row of one target.
+struct Pair {
+    measured: f64,
+    predicted: Interval,
+    ops: f64,
+}
+
+fn pairs(findings: &Findings<'_>, target: &Target) -> Vec<Pair> {
+    let Some(data) = findings.data else {
+        return Vec::new();
+    };
+    let pair = |held_out: &HeldOut| {
+        let row = data.rows.get(held_out.row_idx)?;
+        let measured = (target.measured)(row).filter(|measured| *measured > 0.0)?;
+        let predicted = (target.predicted)(&held_out.prediction)?;
+        Some(Pair {
+            measured,
+            predicted,
+            ops: row.ops(),
+        })
+    };
+    findings.held_out.iter().filter_map(pair).collect()
+}
+
+/// Agreement by target.
+pub(crate) fn scores(findings: &Findings<'_>) -> BTreeMap<String, Score> {
+    let pair =
+        |held_out: &'_ HeldOut| Some((findings.data?.rows.get(held_out.row_idx)?, held_out.prediction));
+    let pairs: Vec<_> = findings.held_out.iter().filter_map(pair).collect();
+    score(pairs.iter().map(|(row, prediction)| (*row, prediction)))
+}
+
+/// Percent that a prediction is too high.
+fn relative(pair: &Pair) -> f64 {
+    100.0 * (pair.predicted.value / pair.measured - 1.0)
+}
+
+const UNSEEN: &str = "Every row is predicted by a model that never saw a row of the same shape.";
+
+/// One picture a target: predicted over measured.
+pub(crate) fn agreement(findings: &Findings<'_>) -> Section {
+    let scores = scores(findings);
+    let pictures: Vec<_> = TARGETS
+        .iter()
+        .filter_map(|target| agreement_of(target, scores.get(target.key)?, &pairs(findings, target)))
+        .collect();
+    Section {
+        anchor: "agreement",
+        heading: "Predicted against measured",
+        explanation: format!("{UNSEEN} The dashed line is perfect agreement; darker cells hold more rows."),
+        body: drawn(findings, &pictures),
+    }
+}
+
+fn agreement_of(target: &Target, score: &Score, pairs: &[Pair]) -> Option<String> {
+    let both = || {
+        pairs
+            .iter()
+            .flat_map(|pair| [pair.measured, pair.predicted.value])
+    };
+    let x = Axis::log(format!("measured {}", target.name), target.unit, both())?;
+    let y = Axis::log(format!("predicted {}", target.name), target.unit, both())?;
+    let (low, high) = (x.least(), x.most());
+    let points = pairs.iter().map(|pair| (pair.measured, pair.predicted.value));
+    let caption = format!("{}, {} rows", capital(target.name), pairs.len());
+    let svg = Chart::new(format!("predicted over measured {}", target.name), SIZE, x, y)
+        .density(Series(0), points)
+        .rule((low, low), (high, high))
+        .svg();
+    Some(figure(&caption, &under(&words(score)), &svg))
+}
+
+/// One picture a target: error over the size of the product.
+pub(crate) fn by_size(findings: &Findings<'_>) -> Section {
+    let pictures: Vec<_> = TARGETS
+        .iter()
+        .filter_map(|target| by_size_of(target, &pairs(findings, target)))
+        .collect();
+    Section {
+        anchor: "error-by-size",
+        heading: "Error by size",
+        explanation: format!(
+            "{UNSEEN} Line: the median; band: nine of ten rows of that size. Above zero the prediction is too high. Bins with fewer \
+             than {LEAST_IN_BIN} rows are not drawn."
+        ),
+        body: drawn(findings, &pictures),
+    }
+}
+
+fn by_size_of(target: &Target, pairs: &[Pair]) -> Option<String> {
+    let mut bins = BTreeMap::<i32, Vec<f64>>::new();
+    for pair in pairs {
+        let bin = (pair.ops.log10() * BINS_A_DECADE).floor() as i32;
+        bins.entry(bin).or_default().push(relative(pair));
+    }
+    bins.retain(|_, errors| errors.len() >= LEAST_IN_BIN);
+    let bands: Vec<(f64, [f64; 3], usize)> = bins
+        .into_iter()
+        .map(|(bin, errors)| {
+            let centre = 10_f64.powf((f64::from(bin) + 0.5) / BINS_A_DECADE);
+            let errors = sorted(errors);
+            (
+                centre,
+                [0.05, 0.5, 0.95].map(|share| quantile(&errors, share)),
+                errors.len(),
+            )
+        })
+        .collect();
+    let x = Axis::log("operations of the product", "OP", bands.iter().map(|band| band.0))?;
+    let ends = bands.iter().flat_map(|(_, [low, _, high], _)| [*low, *high]);
+    let y = Axis::linear(format!("error of {}", target.name), "%", ends.chain([0.0]))?;
+    let (first, last) = (x.least(), x.most());
+    let band: Vec<_> = bands
+        .iter()
+        .map(|(x, [low, _, high], _)| (*x, *low, *high))
+        .collect();
+    let mut chart = Chart::new(
+        format!("error of {} over operations", target.name),
+        SIZE_FLAT,
+        x,
+        y,
+    )
+    .rule((first, 0.0), (last, 0.0))
+    .band(Series(0), &band)
+    .line(
+        Series(0),
+        bands.iter().map(|(x, [_, middle, _], _)| (*x, *middle)),
+    );
+    for (x, [low, middle, high], rows) in &bands {
+        let title = format!("{rows} rows: median {middle:.1} %, nine of ten from {low:.1} to {high:.1} %");
+        chart = chart.mark(Series(0), (*x, *middle), &title);
+    }
+    Some(figure(&capital(target.name), "", &chart.svg()))
+}
+
+fn words(score: &Score) -> String {
+    let inside = score.coverage.map_or_else(String::new, |coverage| {
+        format!(", {:.1} % inside their 90 % interval", 100.0 * coverage)
+    });
+    format!(
+        "mean error {:.1} %, median {:.1} %, R² {:.4} ({:.4} of logarithms){inside}",
+        score.mean_percent_error, score.median_percent_error, score.r2, score.r2_log
+    )
+}
+
+/// The table of both splits, as it is kept with the model.
+pub(crate) fn fitted(fit: Option<&FitReport>) -> Section {
+    Section {
+        anchor: "scores",
+        heading: "How good the fitted model is",
+        explanation: "Unseen shapes: judged on rows of shapes of which it had seen none. Random rows, the paper's protocol: judged on rows whose neighbours \
+                      it had seen, which flatters."
+            .to_owned(),
+        body: fit.map(scores_table).ok_or_else(|| NO_MODEL.to_owned()),
+    }
+}
+
+/// Why what comes from a model is not there.
+pub(crate) const NO_MODEL: &str = "No model could be fitted to this set, and none was named.";
+
+fn scores_table(fit: &FitReport) -> String {
+    let mut rows = Vec::new();
+    for (split, name) in [("shape", "unseen shapes"), ("random", "random rows")] {
+        for target in &TARGETS {
+            let score = fit.scores.get(split).and_then(|scores| scores.get(target.key));
+            let Some(score) = score else { continue };
+            let squared = format!("{:.3e} {}²", score.mse, target.unit.replace('/', "²/"));
+            rows.push(vec![
+                format!("{}, {name}", target.name),
+                format!("{:.4}", score.r2),
+                format!("{:.4}", score.r2_log),
+                squared,
+                quantity(score.mae, target.unit),
+                format!("{:.2} %", score.mean_percent_error),
+                format!("{:.2} %", score.median_percent_error),
+                score
+                    .coverage
+                    .map_or("-".to_owned(), |coverage| format!("{:.1} %", 100.0 * coverage)),
+            ]);
+        }
+    }
+    let header = [
+        "target",
+        "R²",
+        "R² of logarithms",
+        "mean squared error",
+        "mean absolute error",
+        "mean error",
+        "median error",
+        "inside 90 % interval",
+    ];
+    let learned = format!(
+        "{} rows ({} with power) of {} shapes, learned by {}, seed {}.",
+        fit.num_rows, fit.num_power_rows, fit.num_shapes, fit.learner, fit.seed
+    );
+    note(&learned) + &table(&header, &rows)
+}
+
+fn drawn(findings: &Findings<'_>, pictures: &[String]) -> Result<String, String> {
+    match (pictures.is_empty(), findings.data) {
+        (false, _) => Ok(grid(pictures)),
+        (true, None) => {
+            Err("There are no measurements to compare with: name the folder of a measured set.".to_owned())
+        }
+        (true, Some(_)) => {
+            Err("No row could be held out: the set has too few sound rows or shapes.".to_owned())
+        }
+    }
+}
+
+fn capital(name: &str) -> String {
+    let mut letters = name.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}

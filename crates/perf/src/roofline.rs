@@ -1,0 +1,125 @@
+//! What a product moves and computes, and the least time a machine's ceilings allow for it.
+
+use crate::error::PerfError;
+use crate::machine::Machine;
+use crate::product::{Operands, Product, Unit};
+
+/// Bytes of a group's scale and zero point.
+const GROUP_BYTES: f64 = 1.5;
+/// Bytes of a channel's, or a token's, scale.
+const SCALE_BYTES: f64 = 4.0;
+
+/// Bytes and operations of a product, and what they take at best.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Work {
+    /// Operations, multiply and add counted apart.
+    pub ops: f64,
+    /// Weights with their scales.
+    pub weight_bytes: f64,
+    /// Activations.
+    pub token_bytes: f64,
+    /// D; twice where it is read too.
+    pub output_bytes: f64,
+    /// Seconds to move all bytes once.
+    pub memory_s: f64,
+    /// Seconds to compute.
+    pub compute_s: f64,
+    /// Seconds by byte of memory.
+    byte_s: f64,
+}
+
+impl Work {
+    /// Of a product on a machine.
+    pub fn new(operands: &Operands, product: &Product<'_>, output: &str, machine: &Machine) -> Self {
+        let (m, n, k) = (product.m as f64, product.n as f64, product.k as f64);
+        let groups = match product.group_size {
+            0 => 0.0,
+            size => n * (k / size as f64).ceil(),
+        };
+        let scaled = if operands.unit == Unit::Int8 {
+            SCALE_BYTES
+        } else {
+            0.0
+        };
+        let weight_bytes = n * k * operands.b_bits / 8.0 + groups * GROUP_BYTES + n * scaled;
+        let token_bytes = m * (k * operands.a_bits / 8.0 + scaled);
+        let passes = if product.beta == 0.0 { 1.0 } else { 2.0 };
+        let output_bytes = passes * m * n * element_bytes(output);
+        Self {
+            ops: product.ops(),
+            weight_bytes,
+            token_bytes,
+            output_bytes,
+            memory_s: (weight_bytes + token_bytes + output_bytes) / machine.read_bytes_per_s,
+            compute_s: product.ops() / peak(operands.unit, machine),
+            byte_s: machine.read_bytes_per_s.recip(),
+        }
+    }
+
+    /// All bytes, each once.
+    pub fn bytes(&self) -> f64 {
+        self.weight_bytes + self.token_bytes + self.output_bytes
+    }
+
+    /// Refuses a product whose operands and output a machine cannot hold.
+    pub(crate) fn check_fits(&self, product: &Product<'_>, machine: &Machine) -> Result<(), PerfError> {
+        let passes = if product.beta == 0.0 { 1.0 } else { 2.0 };
+        let held_bytes = self.weight_bytes + self.token_bytes + self.output_bytes / passes;
+        if held_bytes <= machine.memory_bytes as f64 {
+            return Ok(());
+        }
+        Err(PerfError::Shape {
+            what: "the memory of operands and output",
+            expected: format!("at most the {} bytes of {}", machine.memory_bytes, machine.name),
+            got: format!("{held_bytes:.0} bytes"),
+        })
+    }
+
+    /// Seconds to move D.
+    pub(crate) fn output_s(&self) -> f64 {
+        self.output_bytes * self.byte_s
+    }
+
+    /// The least time the ceilings allow.
+    pub fn roofline_s(&self) -> f64 {
+        self.memory_s.max(self.compute_s)
+    }
+}
+
+/// Operations a second at best.
+pub(crate) fn peak(unit: Unit, machine: &Machine) -> f64 {
+    match unit {
+        Unit::Int8 => machine.int8_ops_per_s,
+        Unit::Half => machine.half_ops_per_s,
+        Unit::Float => machine.float_ops_per_s,
+    }
+}
+
+/// Bytes of an element of D.
+pub(crate) fn element_bytes(output: &str) -> f64 {
+    match output {
+        "f16" | "bf16" => 2.0,
+        _ => 4.0,
+    }
+}
+
+/// Refuses a machine whose ceilings nothing can be divided by.
+pub(crate) fn check_machine(machine: &Machine) -> Result<(), PerfError> {
+    for (what, got) in [
+        ("read_bytes_per_s", machine.read_bytes_per_s),
+        ("int8_ops_per_s", machine.int8_ops_per_s),
+        ("half_ops_per_s", machine.half_ops_per_s),
+        ("float_ops_per_s", machine.float_ops_per_s),
+        ("clock_hz", machine.clock_hz),
+        ("num_units", machine.num_units as f64),
+    ] {
+        if !(got.is_finite() && got > 0.0) {
+            return Err(PerfError::TooLittle {
+                what: format!("{what} of {} in the manifest", machine.name),
+                expected: "a number above 0".to_owned(),
+                got: got.to_string(),
+            });
+        }
+    }
+    Ok(())
+}

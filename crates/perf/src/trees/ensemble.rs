@@ -1,0 +1,23 @@
+//! What answers: a forest's trees or boosting's.
+
+use super::binary::Trees;
+use super::symmetric::Symmetric;
+
+/// Trees of one kind or the other.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Ensemble {
+    /// A forest's: each node asks its own question.
+    Forest(Trees),
+    /// Boosting's.
+    Boost(Symmetric),
+}
+
+impl Ensemble {
+    /// The sum for a row of features. `N` is a power of two not below the number of columns.
+    pub fn sum<const N: usize>(&self, row: &[f32; N]) -> f32 {
+        match self {
+            Self::Forest(trees) => trees.sum(row),
+            Self::Boost(trees) => trees.sum(row),
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! A random forest with several outputs: trees on rows drawn with repetition, judged by the rows they have not seen.
+
+use super::best_first::{Limits, Soil};
+use super::binary::Trees;
+use super::bins::{Bins, Table};
+use super::parallel::parallel;
+use super::random::Random;
+
+/// How to grow a forest.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Forest {
+    /// Trees.
+    pub trees: usize,
+    /// Splits above a leaf at most.
+    pub depth: usize,
+    /// Leaves of a tree at most.
+    pub leaves: usize,
+    /// Rows of a leaf at least.
+    pub leaf_rows: usize,
+    /// Share of the columns each split looks at.
+    pub column_share: f64,
+    /// Bins of a column at most.
+    pub bins: usize,
+    /// Seed.
+    pub seed: u64,
+    /// Threads.
+    pub threads: usize,
+}
+
+impl Default for Forest {
+    fn default() -> Self {
+        Self {
+            trees: 100,
+            depth: 24,
+            leaves: 4096,
+            leaf_rows: 2,
+            column_share: 0.4,
+            bins: 128,
+            seed: 7,
+            threads: 1,
+        }
+    }
+}
+
+/// What a forest learned.
+pub struct Grown {
+    /// Trees whose leaves are shares of means, so that their sum is the forest's mean.
+    pub trees: Trees,
+    /// `[rows][outputs]`: what the trees that have not seen a row say of it; not a number where every tree has.
+    pub out_of_bag: Vec<f32>,
+    /// Gain of each column.
+    pub gains: Vec<f64>,
+}
+
+/// Learns `targets`, `[rows][outputs]`, each output by its own variance. `kinds` numbers each row's kind from 0 without
+/// gaps: rows of a kind are drawn together, so that what a tree has not seen is new to it.
+pub fn forest(table: &Table, targets: &[f32], outputs: usize, kinds: &[u32], how: &Forest) -> Grown {
+    let bins = Bins::new(table, how.bins);
+    let members = members(kinds);
+    let scales = scales(targets, outputs);
+    let scaled: Vec<f32> = targets
+        .iter()
+        .enumerate()
+        .map(|(at, target)| (target - scales[at % outputs].0) / scales[at % outputs].1)
+        .collect();
+    let limits = Limits {
+        leaves: how.leaves,
+        depth: how.depth,
+        leaf_rows: how.leaf_rows,
+        column_share: how.column_share,
+        draw_each_split: true,
+        shrinkage: 0.0,
+    };
+    let soil = Soil::new(&bins, &scaled, outputs);
+    let grown = parallel(how.threads, how.trees, |number| {
+        let mut random = Random::new(how.seed, 1 + number as u64);
+        let drawn = (0..members.len()).map(|_| &members[random.below(members.len())]);
+        let mut rows: Vec<u32> = drawn.flatten().copied().collect();
+        rows.sort_unstable();
+        let mut tree = soil.grow(rows.clone(), &limits, &mut random);
+        for (at, value) in tree.values.iter_mut().enumerate() {
+            *value *= scales[at % outputs].1 / how.trees as f32;
+        }
+        (tree, rows)
+    });
+    let mut trees = Trees::new(scales.iter().map(|&(mean, _)| mean).collect());
+    let mut gains = vec![0.0; table.width()];
+    for (tree, _) in &grown {
+        trees.push(&tree.nodes, &tree.values);
+        gains
+            .iter_mut()
+            .zip(&tree.gains)
+            .for_each(|(sum, gain)| *sum += gain);
+    }
+    let bags = grown.into_iter().map(|(_, rows)| rows).collect::<Vec<_>>();
+    Grown {
+        out_of_bag: out_of_bag(&trees, table, &bags),
+        trees,
+        gains,
+    }
+}
+
+/// The rows of each kind.
+fn members(kinds: &[u32]) -> Vec<Vec<u32>> {
+    let count = kinds.iter().max().map_or(0, |&last| last as usize + 1);
+    let mut members = vec![Vec::new(); count];
+    for (row, &kind) in kinds.iter().enumerate() {
+        members[kind as usize].push(row as u32);
+    }
+    members
+}
+
+/// Mean and standard deviation of each output.
+fn scales(targets: &[f32], outputs: usize) -> Vec<(f32, f32)> {
+    let scale = |output: usize| {
+        let values = || {
+            targets
+                .iter()
+                .skip(output)
+                .step_by(outputs)
+                .map(|&value| f64::from(value))
+        };
+        let count = values().count().max(1) as f64;
+        let mean = values().sum::<f64>() / count;
+        let variance = values().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
+        (mean as f32, variance.sqrt().max(1e-12) as f32)
+    };
+    (0..outputs).map(scale).collect()
+}
+
+fn out_of_bag(trees: &Trees, table: &Table, bags: &[Vec<u32>]) -> Vec<f32> {
+    let outputs = trees.outputs();
+    let mut sums = vec![0.0f32; table.len() * outputs];
+    let mut counts = vec![0usize; table.len()];
+    for (tree, bag) in bags.iter().enumerate() {
+        let mut bag = bag.iter().copied().peekable();
+        for (row, count) in counts.iter_mut().enumerate() {
+            let mut seen = false;
+            while bag.next_if(|&drawn| drawn as usize <= row).is_some_and(|drawn| {
+                seen |= drawn as usize == row;
+                true
+            }) {}
+            if !seen {
+                *count += 1;
+                let values = trees.leaf_values(trees.leaf(tree, table.row(row)));
+                let sums = &mut sums[row * outputs..(row + 1) * outputs];
+                sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+            }
+        }
+    }
+    let whole = trees.len() as f32;
+    let answer = |(at, sum): (usize, f32)| match counts[at / outputs] {
+        0 => f32::NAN,
+        count => trees.start()[at % outputs] + sum * whole / count as f32,
+    };
+    sums.into_iter().enumerate().map(answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data() -> (Table, Vec<f32>) {
+        let (mut table, mut targets) = (Table::new(4), Vec::new());
+        let mut random = Random::new(5, 0);
+        for _ in 0..1_500 {
+            let row = [(); 4].map(|()| random.below(1000) as f32 / 1000.0);
+            table.push(&row);
+            targets.extend([row[0] * 3.0 + row[1], 1e6 * (row[2] - 0.5).abs()]);
+        }
+        (table, targets)
+    }
+
+    #[test]
+    fn forest_answers_for_outputs_of_any_scale_and_threads_change_nothing() {
+        let (table, targets) = data();
+        let kinds: Vec<u32> = (0..1_500).collect();
+        let how = Forest {
+            trees: 60,
+            ..Forest::default()
+        };
+        let grown = forest(&table, &targets, 2, &kinds, &how);
+        for (output, scale) in [(0, 1.0), (1, 1e6)] {
+            let error = |row: usize| {
+                f64::from((grown.out_of_bag[2 * row + output] - targets[2 * row + output]) / scale)
+            };
+            let mean = (0..1_500).map(|row| error(row).powi(2)).sum::<f64>() / 1_500.0;
+            assert!(mean < 0.02, "output {output}: out-of-bag error {mean}");
+        }
+        let threaded = forest(&table, &targets, 2, &kinds, &Forest { threads: 3, ..how });
+        assert_eq!(threaded.trees, grown.trees);
+    }
+
+    #[test]
+    fn rows_of_a_kind_are_drawn_together() {
+        let (table, targets) = data();
+        let kinds: Vec<u32> = (0..1_500).map(|row| row / 10).collect();
+        let how = Forest {
+            trees: 1,
+            ..Forest::default()
+        };
+        let unseen = forest(&table, &targets, 2, &kinds, &how).out_of_bag;
+        for kind in unseen.chunks_exact(20) {
+            assert!(kind.iter().all(|value| value.is_nan()) || kind.iter().all(|value| value.is_finite()));
+        }
+    }
+
+    #[test]
+    fn rows_a_tree_has_seen_are_not_judged_by_it() {
+        let (table, targets) = data();
+        let kinds: Vec<u32> = (0..1_500).collect();
+        let how = Forest {
+            trees: 1,
+            leaf_rows: 1,
+            ..Forest::default()
+        };
+        let grown = forest(&table, &targets, 2, &kinds, &how);
+        let unseen = grown
+            .out_of_bag
+            .iter()
+            .step_by(2)
+            .filter(|value| value.is_finite())
+            .count();
+        assert!(
+            (400..700).contains(&unseen),
+            "about 37 % of 1,500 rows, got {unseen}"
+        );
+    }
+}

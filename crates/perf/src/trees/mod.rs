@@ -1,0 +1,26 @@
+//! Learning from a table of numbers, whatever they mean: histogram trees, a random forest and gradient boosting of them.
+//!
+//! Columns are cut into at most 256 bins once (`bins`). A forest's trees grow best split first from histograms of bins
+//! (`grow`, kept as [`Trees`]); boosting's level by level (`level`, kept as [`Symmetric`]), which is faster to walk. Both
+//! are flat arrays walked eight trees at a time. Everything random comes from a seed, and threads share whole trees or whole fits, so that their
+//! number changes nothing.
+
+mod best_first;
+mod binary;
+mod bins;
+mod boost;
+mod ensemble;
+mod forest;
+mod level_wise;
+mod parallel;
+mod random;
+mod symmetric;
+
+pub(crate) use binary::{Node, Trees};
+pub(crate) use bins::Table;
+pub(crate) use boost::{Boost, boost};
+pub(crate) use ensemble::Ensemble;
+pub(crate) use forest::{Forest, forest};
+pub(crate) use parallel::parallel;
+pub(crate) use random::Random;
+pub(crate) use symmetric::{DEPTH, LEAVES, Question, Symmetric, SymmetricTree};
