@@ -1,4 +1,4 @@
-//! What can go wrong with measurements and models of them.
+//! The errors of this crate, and the hints in them: what a misspelt name may have meant.
 
 use std::path::PathBuf;
 
@@ -135,4 +135,22 @@ impl PerfError {
         let path = path.into();
         move |source| Self::Io { path, source }
     }
+}
+
+/// "did you mean ...", with what was measured.
+pub(crate) fn meant<'a>(got: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let mut known: Vec<&str> = known.collect();
+    known.dedup();
+    let question = question(got, &known);
+    let shown = known.len().min(12);
+    let more = if known.len() > shown { ", ..." } else { "" };
+    format!("{question}measured were {}{more}", known[..shown].join(", "))
+}
+
+/// "did you mean ...? ", where there is anything that could be meant.
+pub(crate) fn question(got: &str, known: &[&str]) -> String {
+    // A beginning is meant before a name that is as short.
+    let distance = |name: &&&str| (!name.starts_with(got), strsim::levenshtein(name, got));
+    let nearest = known.iter().min_by_key(distance);
+    nearest.map_or(String::new(), |name| format!("did you mean {name}? "))
 }

@@ -16,6 +16,7 @@ mod error;
 mod learn;
 mod machine;
 mod measure;
+mod operands;
 mod predict;
 mod product;
 pub mod report;
@@ -23,14 +24,18 @@ mod roofline;
 mod small_ops;
 mod trees;
 
-pub use data::{Cut, Dataset, Layout, Mark, Merged, Row, RowWriter, merge};
+pub use data::{Cut, Dataset, Manifest, Mark, Merged, OLDEST_PROTOCOL, PROTOCOL, Row, RowWriter, merge};
 pub use error::PerfError;
-pub use learn::{FitReport, HeldOut, Importance, Scores, feature_names, gpperf, held_out, score};
-pub use machine::{Machine, MachineKind, Manifest, OLDEST_PROTOCOL, PROTOCOL};
+pub use learn::{FitOptions, HeldOut, Learner, gpperf, held_out, score};
+pub use machine::{Machine, MachineKind};
 #[cfg(feature = "cuda")]
 pub use measure::{EnergyTruth, check_energy, profile_gpu};
 pub use measure::{ProfileOptions, ProfileSummary, Space, Watch, profile_cpu};
-pub use predict::{By, COVERAGE, FitOptions, Interval, Learner, Model, Prediction, Score};
-pub use product::{ConfigFacts, LONGEST_SIDE, Operands, Product, Query, Unit};
+pub use operands::{Operands, Unit};
+pub use predict::{
+    By, COVERAGE, ConfigFacts, FitReport, Importance, Interval, Model, Prediction, Query, Score, Scores,
+    feature_names,
+};
+pub use product::{LONGEST_SIDE, Layout, Product};
 pub use roofline::Work;
 pub use small_ops::SmallOpRates;

@@ -1,16 +1,9 @@
-//! The machine a set was measured on, as the manifest beside the rows states it.
+//! The machine that runs the products, with its ceilings: the rates that no product on it exceeds.
 
-use serde::{Deserialize, Serialize};
-
+use crate::error::PerfError;
+use crate::operands::Unit;
 use crate::small_ops::SmallOpRates;
-
-/// How rows are measured; a change of method raises it. Folders of different protocols are merged only as `merge` says.
-///
-/// 2: where a card is at its power limit, energy is measured over 10 movements of the counter instead of 2 (or what was asked
-/// for), because the limiter swings once a second. Times are taken as by 1, and each row's `energy_window_s` tells.
-pub const PROTOCOL: u32 = 2;
-/// The oldest one whose rows are read.
-pub const OLDEST_PROTOCOL: u32 = 1;
+use serde::{Deserialize, Serialize};
 
 /// What kind of machine runs the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,21 +51,32 @@ pub struct Machine {
     pub small_ops: Option<SmallOpRates>,
 }
 
-/// What stands in `manifest.json` beside the rows: how, where and with what they were measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// [`PROTOCOL`] of the rows.
-    pub protocol: u32,
-    /// The machine.
-    pub machine: Machine,
-    /// Driver, compiler and libraries, in words.
-    pub driver: String,
-    /// `git describe` of the program that measured.
-    pub version: String,
-    /// Day of the first row, `YYYY-MM-DD`.
-    pub date: String,
-    /// How times, power and energy were taken, in words, with the counter's tick and the window.
-    pub method: String,
-    /// How operands were drawn.
-    pub operands: String,
+/// Operations a second at best.
+pub(crate) fn peak(unit: Unit, machine: &Machine) -> f64 {
+    match unit {
+        Unit::Int8 => machine.int8_ops_per_s,
+        Unit::Half => machine.half_ops_per_s,
+        Unit::Float => machine.float_ops_per_s,
+    }
+}
+
+/// Refuses a machine whose ceilings nothing can be divided by.
+pub(crate) fn check_machine(machine: &Machine) -> Result<(), PerfError> {
+    for (what, got) in [
+        ("read_bytes_per_s", machine.read_bytes_per_s),
+        ("int8_ops_per_s", machine.int8_ops_per_s),
+        ("half_ops_per_s", machine.half_ops_per_s),
+        ("float_ops_per_s", machine.float_ops_per_s),
+        ("clock_hz", machine.clock_hz),
+        ("num_units", machine.num_units as f64),
+    ] {
+        if !(got.is_finite() && got > 0.0) {
+            return Err(PerfError::TooLittle {
+                what: format!("{what} of {} in the manifest", machine.name),
+                expected: "a number above 0".to_owned(),
+                got: got.to_string(),
+            });
+        }
+    }
+    Ok(())
 }

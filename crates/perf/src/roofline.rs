@@ -1,8 +1,10 @@
-//! What a product moves and computes, and the least time a machine's ceilings allow for it.
+//! The roofline of a product: its operations, its bytes, and the least time that the ceilings of a machine allow for
+//! both.
 
 use crate::error::PerfError;
-use crate::machine::Machine;
-use crate::product::{Operands, Product, Unit};
+use crate::machine::{Machine, peak};
+use crate::operands::{Operands, Unit};
+use crate::product::Product;
 
 /// Bytes of a group's scale and zero point.
 const GROUP_BYTES: f64 = 1.5;
@@ -86,40 +88,10 @@ impl Work {
     }
 }
 
-/// Operations a second at best.
-pub(crate) fn peak(unit: Unit, machine: &Machine) -> f64 {
-    match unit {
-        Unit::Int8 => machine.int8_ops_per_s,
-        Unit::Half => machine.half_ops_per_s,
-        Unit::Float => machine.float_ops_per_s,
-    }
-}
-
 /// Bytes of an element of D.
 pub(crate) fn element_bytes(output: &str) -> f64 {
     match output {
         "f16" | "bf16" => 2.0,
         _ => 4.0,
     }
-}
-
-/// Refuses a machine whose ceilings nothing can be divided by.
-pub(crate) fn check_machine(machine: &Machine) -> Result<(), PerfError> {
-    for (what, got) in [
-        ("read_bytes_per_s", machine.read_bytes_per_s),
-        ("int8_ops_per_s", machine.int8_ops_per_s),
-        ("half_ops_per_s", machine.half_ops_per_s),
-        ("float_ops_per_s", machine.float_ops_per_s),
-        ("clock_hz", machine.clock_hz),
-        ("num_units", machine.num_units as f64),
-    ] {
-        if !(got.is_finite() && got > 0.0) {
-            return Err(PerfError::TooLittle {
-                what: format!("{what} of {} in the manifest", machine.name),
-                expected: "a number above 0".to_owned(),
-                got: got.to_string(),
-            });
-        }
-    }
-    Ok(())
 }

@@ -1,5 +1,5 @@
-//! What a language model does between its products: norms, rotations, sums, quantization, attention. How much of it there
-//! is follows from the model's sizes; how fast a machine does it can be measured.
+//! The operations of a language model between its products: norms, rotations, sums, quantization, attention. The sizes of
+//! the model say how many bytes and operations they take; the rates that a machine reaches on them are measured.
 
 use serde::{Deserialize, Serialize};
 

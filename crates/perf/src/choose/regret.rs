@@ -1,5 +1,4 @@
-//! Choosing by prediction: the configurations that are best in time and energy together, and what choosing by prediction
-//! loses against the best of what was measured.
+//! The regret of a choice: how much more the chosen configuration takes than the best of those that were measured.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +8,6 @@ use crate::data::{Dataset, Row};
 use crate::error::PerfError;
 use crate::learn::HeldOut;
 use crate::predict::{By, Prediction, answers_to};
-use crate::product::ConfigFacts;
 
 /// A product with fewer measured configurations was not searched.
 pub const LEAST_CANDIDATES: usize = 8;
@@ -75,20 +73,6 @@ pub fn summary(regrets: &[Regret]) -> Option<RegretSummary> {
     })
 }
 
-/// The configurations that none beats in time and energy at once, by growing time. Without energy, the fastest.
-pub fn pareto<'a>(ranked: &[(&'a ConfigFacts, Prediction)]) -> Vec<(&'a ConfigFacts, Prediction)> {
-    let mut by_time: Vec<_> = ranked.to_vec();
-    by_time.sort_by(|left, right| left.1.time_s.value.total_cmp(&right.1.time_s.value));
-    let mut least = f64::INFINITY;
-    by_time.retain(|(_, prediction)| {
-        let energy = prediction.energy_j.map_or(f64::MAX, |energy| energy.value);
-        let better = energy < least;
-        least = least.min(energy);
-        better
-    });
-    by_time
-}
-
 /// What choosing by held-out predictions loses on every product of `kernel` (one, or a type) that was searched.
 ///
 /// # Errors
@@ -139,7 +123,7 @@ pub fn regrets_of(
     Ok(regrets)
 }
 
-fn regret(
+pub(crate) fn regret(
     data: &Dataset,
     rows: &[usize],
     by: By,

@@ -1,13 +1,16 @@
-//! What a step does besides its products, estimated: bytes and operations by the machine's measured ceilings.
+//! Estimates the parts of a step that are no products, from their bytes and operations and the machine's measured
+//! ceilings.
 //!
-//! Where `profile` has measured such operations on a block (CPUs), their rates take the place of the ceilings. Either way the
-//! model itself was not measured, so every line carries bounds in place of an interval: what is reached at best, and at worst.
+//! Where `profile` has measured such operations on one block (on CPUs), their rates take the place of the ceilings. The
+//! model itself was not measured either way, so every such item carries bounds in place of an interval: what is reached
+//! at best and at worst.
 
 use dualgrain_device::CacheFormat;
 
-use super::calculation::{Line, Phase};
+use super::answer::Line;
 use super::network::Network;
-use super::workload::{Request, Scheme};
+use super::scheme::Scheme;
+use super::workload::{Phase, Request};
 use crate::machine::{Machine, MachineKind};
 use crate::predict::Interval;
 use crate::report::plot::quantity;

@@ -1,6 +1,6 @@
-//! The answer as one small page.
+//! The answer as one HTML document with pictures.
 
-use super::calculation::{BatchCost, Cost, Line};
+use super::answer::{BatchCost, Cost, Line};
 use crate::predict::Interval;
 use crate::report::plot::{
     Axis, Bar, Chart, Page, Series, bars, figure, grid, legend, note, quantity, table,

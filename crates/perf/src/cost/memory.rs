@@ -1,11 +1,12 @@
-//! Memory that a model holds while it runs.
+//! The memory that a model holds while it runs.
 
 use dualgrain_device::PAGE_TOKENS;
 use dualgrain_format::int4;
 use serde::Serialize;
 
 use super::network::{Linear, Network};
-use super::workload::{Request, Scheme};
+use super::scheme::Scheme;
+use super::workload::Request;
 use crate::machine::{Machine, MachineKind};
 
 /// A GPU's driver, libraries and compiled kernels, roughly.

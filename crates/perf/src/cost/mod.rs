@@ -1,20 +1,32 @@
-//! What a language model will cost on a machine.
+//! Predicts what a language model will cost on a machine: time to the first token, tokens per second, joules per token,
+//! memory.
+//!
+//! A fitted model prices the products of every step, each in the kernel and configuration that it would choose (`price`,
+//! `items`). The rest of a step is an estimate from its bytes and operations and the machine's measured ceilings, and
+//! every such item says so (`estimate`). `network` and `workload` are what is asked, `answer` what comes back, `html` the
+//! same with pictures.
 
+mod answer;
+mod assumptions;
 mod calculation;
 mod estimate;
 mod html;
+mod items;
 mod memory;
 mod network;
 mod price;
+mod scheme;
 mod sum;
 #[cfg(test)]
 mod tests;
 mod threads;
 mod workload;
 
-pub use calculation::{BatchCost, Cost, Line, Phase, cost};
+pub use answer::{BatchCost, Cost, Line};
+pub use calculation::cost;
 pub use html::page;
 pub use memory::Memory;
 pub use network::{Linear, Network};
 pub use price::{Price, Prices};
-pub use workload::{Request, Scheme};
+pub use scheme::Scheme;
+pub use workload::{Phase, Request};

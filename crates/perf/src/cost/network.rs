@@ -1,4 +1,4 @@
-//! What a language model is made of, as far as its cost goes.
+//! The sizes of a language model that decide its cost.
 
 /// A model's sizes. The binary fills it from `config.json`; weights are not needed.
 #[derive(Debug, Clone, PartialEq, Eq)]

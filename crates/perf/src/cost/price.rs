@@ -1,13 +1,13 @@
-//! What single products cost, asked once each.
+//! The prices of single products. Each is asked for once and remembered.
 
 use std::collections::HashMap;
 
+use super::scheme::Scheme;
 use super::threads;
-use super::workload::Scheme;
 use crate::error::PerfError;
 use crate::machine::MachineKind;
-use crate::predict::{By, Model, Prediction};
-use crate::product::{ConfigFacts, Product};
+use crate::predict::{By, ConfigFacts, Model, Prediction};
+use crate::product::Product;
 
 /// The way to run a product, and what it costs.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,4 +1,4 @@
-//! Sums of uncertain figures.
+//! Sums of intervals. Errors of one kernel are taken as correlated, errors of different kernels as independent.
 
 use std::collections::BTreeMap;
 

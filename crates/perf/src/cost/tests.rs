@@ -1,14 +1,17 @@
-//! Whole answers, with prices that are a roofline: what must add up whatever products cost.
+//! Whole answers from prices that are a roofline: sums that must hold whatever the products cost.
 
 use dualgrain_device::CacheFormat;
 
-use super::calculation::{BatchCost, Cost, Phase, cost, product_lines};
+use super::answer::{BatchCost, Cost};
+use super::calculation::cost;
 use super::html::page;
+use super::items::product_lines;
 use super::network::{Linear, Network};
 use super::price::{Price, Prices};
+use super::scheme::Scheme;
 use super::sum::scaled;
 use super::threads;
-use super::workload::{Request, Scheme};
+use super::workload::{Phase, Request};
 use crate::machine::{Machine, MachineKind};
 use crate::predict::{Interval, Prediction};
 

@@ -1,4 +1,4 @@
-//! Threads of a CPU: a run keeps to one number of them, so every product is priced with as many.
+//! The threads of a CPU. A run keeps to one number of threads, so every product is priced with as many.
 
 use crate::error::PerfError;
 use crate::machine::{Machine, MachineKind};

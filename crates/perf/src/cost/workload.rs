@@ -1,67 +1,11 @@
-//! What is asked: how many sequences, how long, in which scheme.
+//! The workload that is priced: how many sequences, how long, in which scheme, and the steps that follow from these.
 
-use std::fmt;
+use super::network::Network;
+use super::scheme::Scheme;
+use crate::error::PerfError;
 
 use dualgrain_device::CacheFormat;
 use serde::Serialize;
-
-use super::calculation::Phase;
-use super::network::Network;
-use crate::error::PerfError;
-use crate::product::{Operands, Unit};
-
-/// How the linears of a model are stored and multiplied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Scheme {
-    /// 4-bit weights, 8-bit activations.
-    W4a8,
-    /// 8-bit weights and activations.
-    W8a8,
-    /// 16-bit floats.
-    Bf16,
-}
-
-impl Scheme {
-    /// Those of `kernels` that multiply so. A CPU without 16-bit arithmetic multiplies floats in 32 bits; kernels whose operands
-    /// cannot be told from their names are left out.
-    pub fn kernels<'a>(self, kernels: &[&'a str]) -> Vec<&'a str> {
-        let those = |wanted: &dyn Fn(&str, Operands) -> bool| -> Vec<&'a str> {
-            let fits =
-                |kernel: &&str| Operands::of_kernel(kernel).is_ok_and(|operands| wanted(kernel, operands));
-            kernels.iter().copied().filter(fits).collect()
-        };
-        let integers =
-            |b_bits: f64| those(&move |_, operands| operands.unit == Unit::Int8 && operands.b_bits == b_bits);
-        let floats = |unit: Unit, word: &'static str| {
-            those(&move |kernel, operands| {
-                operands.unit == unit && operands.a_bits == operands.b_bits && kernel.contains(word)
-            })
-        };
-        match self {
-            Self::W4a8 => integers(4.0),
-            Self::W8a8 => integers(8.0),
-            Self::Bf16 => [
-                floats(Unit::Half, "bf16"),
-                floats(Unit::Half, ""),
-                floats(Unit::Float, ""),
-            ]
-            .into_iter()
-            .find(|kernels| !kernels.is_empty())
-            .unwrap_or_default(),
-        }
-    }
-}
-
-impl fmt::Display for Scheme {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::W4a8 => "w4a8",
-            Self::W8a8 => "w8a8",
-            Self::Bf16 => "bf16",
-        })
-    }
-}
 
 /// What is to be priced.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,6 +84,26 @@ impl Request {
         match phase {
             Phase::Prompt => 1,
             Phase::Decode => self.decode_steps(),
+        }
+    }
+}
+
+/// When a step runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Reading the prompts.
+    Prompt,
+    /// One token a sequence and step.
+    Decode,
+}
+
+impl Phase {
+    /// As it is printed.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Decode => "decode",
         }
     }
 }

@@ -1,9 +1,10 @@
-//! Whether sets were measured alike. Only such are put together, fitted together, or gone on with.
+//! Which sets may be combined. Two sets may be merged, fitted or reported on together, and a sweep may continue a set,
+//! only if the same machine measured them with the same driver, method and operands.
 
 use std::path::Path;
 
+use super::manifest::Manifest;
 use crate::error::PerfError;
-use crate::machine::Manifest;
 
 /// Words that a merge adds to the method of a set with rows of an older protocol.
 pub(crate) const OLDER_ROWS: &str = "; among them rows of protocol";

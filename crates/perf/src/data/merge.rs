@@ -1,19 +1,22 @@
-//! Shards of a sweep, or sweeps of several days, put together: only what was measured alike.
+//! Several folders become one: the shards of a sweep, or sweeps of several days. Only compatible sets are merged.
 //!
-//! A configuration that several folders have is taken once, by the row that tells most ([`Row::is_better_than`]: a sound time,
-//! then energy, then energy over a longer region), or by the first folder's. Folders of an older protocol may be among newer
-//! ones, which take times alike: the new folder is of the newest, and each row's `energy_window_s` says how its energy was taken.
+//! A configuration that several folders hold is taken once, by its best row (a sound time first, then energy, then energy
+//! over a longer window); between equal rows the first folder decides. Folders of an older protocol may be merged with
+//! newer ones, because the newer protocol takes times as the older one did. The new folder gets the newest protocol, and
+//! the column `energy_window_s` of each row says how its energy was taken.
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::best_rows::Configurations;
 use super::compatibility::OLDER_ROWS;
-use super::dataset::{Configurations, Dataset};
+use super::dataset::Dataset;
+use super::files::check_vacant;
+use super::manifest::Manifest;
 use super::row::Row;
-use super::writer::{RowWriter, check_vacant};
+use super::writer::RowWriter;
 use crate::error::PerfError;
-use crate::machine::Manifest;
 
 /// What was put together.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,17 +1,27 @@
-//! Measurements and their files.
+//! Measured sets: the rows, the manifest that says how they were measured, and the folder that holds both.
+//!
+//! - `row`: one measured configuration; `plausibility`: what a row may hold.
+//! - `manifest`: how and where a set was measured; `compatibility`: which sets may be combined.
+//! - `dataset`: a set in memory; `best_rows`: the best row of each configuration; `merge`: several folders become one.
+//! - `files`: the files of a folder; `writer`: rows are appended to them.
 
+mod best_rows;
 mod compatibility;
 mod dataset;
+mod files;
+mod manifest;
 mod merge;
+mod plausibility;
 mod row;
 #[cfg(test)]
 mod tests;
 mod writer;
 
+pub(crate) use best_rows::Configurations;
 pub(crate) use compatibility::check_compatible;
-pub(crate) use dataset::Configurations;
 pub use dataset::Dataset;
+pub(crate) use files::check_vacant;
+pub use manifest::{Manifest, OLDEST_PROTOCOL, PROTOCOL};
 pub use merge::{Merged, merge};
-pub use row::{Cut, Layout, Mark, Row};
+pub use row::{Cut, Mark, Row};
 pub use writer::RowWriter;
-pub(crate) use writer::check_vacant;

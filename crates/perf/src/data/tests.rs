@@ -1,10 +1,12 @@
 use std::fs::File;
 use std::io::Write;
 
-use super::dataset::{Dataset, MANIFEST, ROWS, ROWS_COMPRESSED};
+use super::dataset::Dataset;
+use super::files::{MANIFEST, ROWS, ROWS_COMPRESSED, write_manifest};
+use super::manifest::{Manifest, OLDEST_PROTOCOL, PROTOCOL};
 use super::row::{Mark, Row};
-use super::writer::{RowWriter, write_manifest};
-use crate::machine::{Machine, MachineKind, Manifest, OLDEST_PROTOCOL, PROTOCOL};
+use super::writer::RowWriter;
+use crate::machine::{Machine, MachineKind};
 use std::path::Path;
 
 fn manifest(name: &str) -> Manifest {
@@ -45,7 +47,7 @@ fn row(m: usize) -> Row {
         energy_runs: 0,
         memory_clock_hz: None,
         temperature_c: None,
-        ..crate::data::row::tests::row()
+        ..crate::data::row::tests::sound_row()
     }
 }
 

@@ -1,17 +1,17 @@
-//! Appending: a folder of rows is begun, or gone on with, and never written over.
+//! Appends rows to a folder. A folder is begun or continued; nothing in it is ever written over.
 
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
-
+use super::best_rows::Configurations;
 use super::compatibility::difference;
-use super::dataset::{
-    Configurations, MANIFEST, ROWS, ROWS_COMPRESSED, files_of_rows, holds_measurements, read_manifest,
-    read_rows,
+use super::files::{
+    MANIFEST, ROWS, check_vacant, cut_torn_line, files_of_rows, first_line, holds_measurements,
+    read_manifest, read_rows, write_manifest,
 };
+use super::manifest::Manifest;
 use super::row::Row;
 use crate::error::PerfError;
-use crate::machine::Manifest;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 /// Appends rows to a folder, and knows which configurations it holds already.
 #[derive(Debug)]
@@ -132,41 +132,6 @@ impl RowWriter {
     }
 }
 
-pub(crate) fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), PerfError> {
-    let (path, aside) = (folder.join(MANIFEST), folder.join(".manifest.json"));
-    let text = serde_json::to_string_pretty(manifest).expect("a manifest is plain data");
-    std::fs::write(&aside, text + "\n").map_err(PerfError::io(&aside))?;
-    std::fs::rename(&aside, &path).map_err(PerfError::io(&path))
-}
-
-/// The first line of a file that is no comment, with its end; empty where there is none.
-fn first_line(path: &Path) -> Result<Vec<u8>, PerfError> {
-    let mut file = BufReader::new(File::open(path).map_err(PerfError::io(path))?);
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        file.read_until(b'\n', &mut line).map_err(PerfError::io(path))?;
-        if !line.starts_with(b"#") {
-            return Ok(line);
-        }
-    }
-}
-
-/// Refuses a folder that holds rows, compressed or not, or a manifest; `advice` says what to do instead.
-///
-/// # Errors
-/// Which file is there.
-pub(crate) fn check_vacant(folder: &Path, advice: &str) -> Result<(), PerfError> {
-    let names = [ROWS, ROWS_COMPRESSED, MANIFEST];
-    match names.into_iter().find(|name| folder.join(name).exists()) {
-        None => Ok(()),
-        Some(name) => Err(PerfError::Malformed {
-            path: folder.to_owned(),
-            what: format!("holds rows already ({name}); {advice}"),
-        }),
-    }
-}
-
 fn check_goes_on(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
     match difference(earlier, now) {
         None => Ok(()),
@@ -189,21 +154,4 @@ fn check_same_protocol(folder: &Path, earlier: &Manifest, now: &Manifest) -> Res
             earlier.protocol, now.protocol
         ),
     })
-}
-
-/// Cuts what follows the last newline: the line a kill interrupted.
-fn cut_torn_line(path: &Path) -> Result<(), PerfError> {
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .read(true)
-        .write(true)
-        .open(path)
-        .map_err(PerfError::io(path))?;
-    let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(PerfError::io(path))?;
-    let whole = text
-        .iter()
-        .rposition(|&byte| byte == b'\n')
-        .map_or(0, |at| at + 1);
-    file.set_len(whole as u64).map_err(PerfError::io(path))
 }

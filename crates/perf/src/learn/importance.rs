@@ -1,10 +1,12 @@
-//! Which features matter: by the error that splits on them took away, and by the error that comes back when their values
-//! are swapped between rows.
+//! Which features matter: by the error that splits on a feature take away, and by the error that comes back when the
+//! values of a feature are swapped between rows.
 
 use std::collections::BTreeMap;
 
-use super::fit::{Ground, Importance};
-use crate::predict::{Estimator, FeatureRow, FitOptions, NAMES, used};
+use super::options::FitOptions;
+use super::trainer::used;
+use super::training_set::Ground;
+use crate::predict::{Estimator, FeatureRow, Importance, NAMES};
 use crate::trees::{Ensemble, Random, parallel};
 
 /// Rows that values are swapped between.

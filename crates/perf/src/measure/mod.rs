@@ -1,13 +1,23 @@
-//! Sweeps.
+//! Measures products: a sweep runs every configuration on every shape of a space.
+//!
+//! - `space`: which shapes, types and configurations are measured.
+//! - `options`: what a sweep is asked for and what it did; `sweep`: the part of it that every device shares.
+//! - `times`: median and quartiles of repetitions; `date`: the day of a set.
+//! - `cpu`, `gpu`: operands, check, clock and energy on each kind of device.
+//!
+//! Each product is checked at full size before it is timed. A wrong product is flagged and never timed.
 
 mod cpu;
+mod date;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod options;
 mod space;
 mod sweep;
+mod times;
 
 pub use cpu::profile_cpu;
 #[cfg(feature = "cuda")]
 pub use gpu::{EnergyTruth, check_energy, profile_gpu};
+pub use options::{ProfileOptions, ProfileSummary, Watch};
 pub use space::Space;
-pub use sweep::{ProfileOptions, ProfileSummary, Watch};

@@ -1,11 +1,12 @@
-//! What a set of rows holds: configurations, kernels, the ranges they were measured in; and the rows as samples to learn
-//! from.
+//! The kernels and configurations that a set holds, and the search for the one that a call names.
 
-use super::features::Physics;
-use crate::data::{Dataset, Layout, Row};
-use crate::error::PerfError;
-use crate::machine::Machine;
-use crate::product::{ConfigFacts, Operands, Product, Query, config_of};
+use super::kernel_call::Query;
+use super::kernel_config::ConfigFacts;
+use super::kernel_range::KernelRange;
+use crate::data::{Dataset, Row};
+use crate::error::{PerfError, meant};
+use crate::operands::Operands;
+use crate::product::Product;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -30,64 +31,6 @@ pub(crate) struct Catalogue {
     /// Hashes of the configurations' keys, sorted, with their places. Not stored, they follow.
     #[serde(skip)]
     by_hash: Vec<(u64, usize)>,
-}
-
-/// A kernel and the ranges it was measured in, both ends held.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct KernelRange {
-    /// Its name.
-    pub name: String,
-    /// Rows.
-    pub num_rows: usize,
-    /// Least M, N, K.
-    pub least: [usize; 3],
-    /// Most M, N, K.
-    pub most: [usize; 3],
-    /// Most operations.
-    pub most_ops: f64,
-    /// Layouts, and whether alpha was not 1 and beta not 0, as they occurred.
-    pub variants: Vec<(Layout, bool, bool)>,
-}
-
-impl KernelRange {
-    fn new(row: &Row) -> Self {
-        let sides = [row.m, row.n, row.k];
-        Self {
-            name: row.kernel.clone(),
-            num_rows: 0,
-            least: sides,
-            most: sides,
-            most_ops: 0.0,
-            variants: Vec::new(),
-        }
-    }
-
-    fn add(&mut self, row: &Row) {
-        self.num_rows += 1;
-        for (at, side) in [row.m, row.n, row.k].into_iter().enumerate() {
-            self.least[at] = self.least[at].min(side);
-            self.most[at] = self.most[at].max(side);
-        }
-        self.most_ops = self.most_ops.max(row.ops());
-        let variant = variant(&Product::of_row(row));
-        if !self.variants.contains(&variant) {
-            self.variants.push(variant);
-        }
-    }
-
-    fn holds(&self, product: &Product<'_>) -> bool {
-        let sides = [product.m, product.n, product.k];
-        let within = sides.iter().zip(self.least.iter().zip(&self.most));
-        within
-            .into_iter()
-            .all(|(side, (least, most))| (least..=most).contains(&side))
-            && product.ops() <= self.most_ops
-            && self.variants.contains(&variant(product))
-    }
-}
-
-fn variant(product: &Product<'_>) -> (Layout, bool, bool) {
-    (product.layout, product.alpha != 1.0, product.beta != 0.0)
 }
 
 impl Catalogue {
@@ -264,69 +207,4 @@ fn widen(facts: &mut ConfigFacts, row: &Row) {
     facts.num_rows += 1;
     facts.least_m = facts.least_m.min(row.m);
     facts.most_m = facts.most_m.max(row.m);
-}
-
-/// "did you mean ...", with what was measured.
-pub(crate) fn meant<'a>(got: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let mut known: Vec<&str> = known.collect();
-    known.dedup();
-    let question = question(got, &known);
-    let shown = known.len().min(12);
-    let more = if known.len() > shown { ", ..." } else { "" };
-    format!("{question}measured were {}{more}", known[..shown].join(", "))
-}
-
-/// "did you mean ...? ", where there is anything that could be meant.
-pub(crate) fn question(got: &str, known: &[&str]) -> String {
-    // A beginning is meant before a name that is as short.
-    let distance = |name: &&&str| (!name.starts_with(got), strsim::levenshtein(name, got));
-    let nearest = known.iter().min_by_key(distance);
-    nearest.map_or(String::new(), |name| format!("did you mean {name}? "))
-}
-
-/// A row to learn from.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sample<'a> {
-    /// Its place in the set.
-    pub row_idx: usize,
-    /// The row.
-    pub row: &'a Row,
-    /// Its configuration's place in the catalogue.
-    pub config: usize,
-    /// Number of its shape.
-    pub shape: u32,
-    /// What is known before learning.
-    pub physics: Physics,
-    /// Seconds.
-    pub time_s: f64,
-}
-
-/// All sound rows as samples, and the number of distinct shapes.
-pub(crate) fn samples<'a>(
-    data: &'a Dataset,
-    catalogue: &Catalogue,
-    machine: &Machine,
-) -> Result<(Vec<Sample<'a>>, usize), PerfError> {
-    let mut shapes = std::collections::HashMap::new();
-    let mut samples = Vec::new();
-    for (row_idx, row) in data.rows.iter().enumerate().filter(|(_, row)| row.is_sound()) {
-        let name = config_of(row);
-        let query = Query {
-            config: &name,
-            ..Query::of_row(row)
-        };
-        query.product.check()?;
-        let (config, _) = catalogue.find(&query)?;
-        let operands = &catalogue.operands[catalogue.kernel_of[config]];
-        let next = shapes.len() as u32;
-        samples.push(Sample {
-            row_idx,
-            row,
-            config,
-            shape: *shapes.entry((row.m, row.n, row.k)).or_insert(next),
-            physics: Physics::new(&catalogue.configs[config], operands, &query.product, machine),
-            time_s: row.time_s.unwrap_or(f64::NAN),
-        });
-    }
-    Ok((samples, shapes.len()))
 }

@@ -1,15 +1,9 @@
-//! Intervals with a promised coverage: how far predictions on unseen shapes fall from measurements, learned as a local
-//! spread, and scaled so that the promised share lies within (split-conformal, over folds of shapes).
+//! The width of prediction intervals. Trees predict how far a prediction may be off, and a scale for each kernel makes
+//! nine of ten measurements on unseen shapes fall inside.
 
-use super::features::{FeatureRow, NAMES};
-use super::prediction::COVERAGE;
-use super::score::quantile;
-use crate::trees::{Boost, Symmetric, Table, boost};
+use super::features::FeatureRow;
+use crate::trees::Symmetric;
 
-/// Residuals below this say nothing: measurements repeat no better.
-const LEAST_RESIDUAL: f64 = 0.003;
-/// Fewer residuals of a kernel than this are scaled as all are.
-const OWN_SCALE_ROWS: usize = 100;
 /// Spreads stay within these whatever the trees say: 0.2 % and a factor of e.
 const SPREADS: [f64; 2] = [0.002, 1.0];
 
@@ -22,165 +16,15 @@ pub(crate) struct Spread {
     pub scales: Vec<f64>,
 }
 
-/// A residual on a shape that was not learned from: `ln(measured / predicted)`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Residual {
-    /// Features of the prediction.
-    pub features: FeatureRow,
-    /// Logarithm of measured over predicted.
-    pub value: f64,
-    /// Fold of its shape.
-    pub fold: usize,
-    /// Number of its kernel.
-    pub kernel: usize,
-}
-
 impl Spread {
-    /// Learns the local size of residuals; the scales are set apart.
-    pub fn fit(residuals: &[Residual], seed: u64) -> Self {
-        let mut table = Table::new(NAMES.len());
-        let mut targets = Vec::new();
-        for residual in residuals {
-            table.push(&residual.features[..NAMES.len()]);
-            targets.push(residual.value.abs().max(LEAST_RESIDUAL).ln() as f32);
-        }
-        let how = Boost {
-            trees: 16,
-            rate: 0.2,
-            depth: 5,
-            shrinkage: 20.0,
-            bins: 32,
-            seed,
-            ..Boost::USUAL
-        };
-        Self {
-            trees: boost(&table, &targets, &how).0,
-            scales: Vec::new(),
-        }
-    }
-
     /// Half the width of an interval, in logarithms.
     pub fn of(&self, features: &FeatureRow, kernel: usize) -> f64 {
         self.scales[kernel] * self.unscaled(features)
     }
 
-    fn unscaled(&self, features: &FeatureRow) -> f64 {
+    pub(crate) fn unscaled(&self, features: &FeatureRow) -> f64 {
         f64::from(self.trees.sum(features))
             .exp()
             .clamp(SPREADS[0], SPREADS[1])
-    }
-}
-
-/// A residual with the local spread that those of other folds gave it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Spreading {
-    /// Logarithm of measured over predicted.
-    pub value: f64,
-    /// The local spread.
-    pub local: f64,
-    /// Fold of its shape.
-    pub fold: usize,
-    /// Number of its kernel.
-    pub kernel: usize,
-}
-
-/// A spread for predictions to come, and for each residual the half width that those of the other folds give it.
-pub(crate) fn calibrate(
-    residuals: &[Residual],
-    num_folds: usize,
-    num_kernels: usize,
-    seed: u64,
-) -> (Spread, Vec<f64>) {
-    let mut spreading: Vec<Spreading> = residuals
-        .iter()
-        .map(|residual| Spreading {
-            value: residual.value,
-            local: 0.0,
-            fold: residual.fold,
-            kernel: residual.kernel,
-        })
-        .collect();
-    for fold in 0..num_folds {
-        let others: Vec<Residual> = residuals.iter().filter(|r| r.fold != fold).copied().collect();
-        let spread = Spread::fit(&others, seed);
-        for (residual, spreading) in residuals.iter().zip(&mut spreading) {
-            if residual.fold == fold {
-                spreading.local = spread.unscaled(&residual.features);
-            }
-        }
-    }
-    let mut spread = Spread::fit(residuals, seed);
-    spread.scales = scales(spreading.iter(), num_kernels);
-    (spread, widths(&spreading, num_folds, num_kernels))
-}
-
-/// Half widths: local spreads by the scale that the other folds need.
-pub(crate) fn widths(spreading: &[Spreading], num_folds: usize, num_kernels: usize) -> Vec<f64> {
-    let scales: Vec<Vec<f64>> = (0..num_folds)
-        .map(|fold| scales(spreading.iter().filter(|other| other.fold != fold), num_kernels))
-        .collect();
-    spreading
-        .iter()
-        .map(|one| one.local * scales[one.fold][one.kernel])
-        .collect()
-}
-
-/// Of each kernel, the factor of local spreads that [`COVERAGE`] of its residuals lie within; of all residuals where it has
-/// few.
-pub(crate) fn scales<'a>(
-    spreading: impl Iterator<Item = &'a Spreading> + Clone,
-    num_kernels: usize,
-) -> Vec<f64> {
-    let of = |wanted: &dyn Fn(usize) -> bool| -> Vec<f64> {
-        let wanted = spreading.clone().filter(|one| wanted(one.kernel));
-        wanted.map(|one| one.value.abs() / one.local).collect()
-    };
-    let all = quantile(of(&|_| true), COVERAGE).unwrap_or(1.0);
-    let of_kernel = |number: usize| {
-        let own = of(&|kernel| kernel == number);
-        match own.len() {
-            ..OWN_SCALE_ROWS => all,
-            _ => quantile(own, COVERAGE).unwrap_or(all),
-        }
-    };
-    (0..num_kernels).map(of_kernel).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::predict::features::WIDTH;
-    use crate::trees::Random;
-
-    #[test]
-    fn nine_of_ten_lie_within_and_noisy_places_get_wider_intervals() {
-        let mut random = Random::new(11, 0);
-        let mut residuals = Vec::new();
-        for at in 0..4_000 {
-            let mut features = [0.0; WIDTH];
-            features[3] = (at % 2) as f32;
-            features[5] = random.below(100) as f32;
-            let noise = (0..6)
-                .map(|_| random.below(1000) as f64 / 500.0 - 1.0)
-                .sum::<f64>();
-            // What no feature tells: the second kernel's residuals are three times as large.
-            let of_kernel = if at / 16 % 2 == 0 { 1.0 } else { 3.0 };
-            let size = of_kernel * if at % 2 == 0 { 0.01 } else { 0.1 };
-            residuals.push(Residual {
-                features,
-                value: noise * size,
-                fold: at / 2 % 5,
-                kernel: at / 16 % 2,
-            });
-        }
-        let (spread, widths) = calibrate(&residuals, 5, 3, 7);
-        for kernel in 0..2 {
-            let own = || residuals.iter().zip(&widths).filter(|(r, _)| r.kernel == kernel);
-            let within = own().filter(|(r, width)| r.value.abs() <= **width).count();
-            let coverage = within as f64 / own().count() as f64;
-            assert!((0.88..0.92).contains(&coverage), "kernel {kernel}: {coverage}");
-        }
-        let width = |at: usize| spread.of(&residuals[at].features, 0);
-        assert!(width(1) > 5.0 * width(0), "{} and {}", width(0), width(1));
     }
 }

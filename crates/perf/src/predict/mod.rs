@@ -1,22 +1,39 @@
-//! From a product and a configuration to time, power and energy.
+//! Predicts the time, power and energy of a product in a kernel's configuration.
+//!
+//! The path of a prediction: a call names a kernel, a configuration and a product (`kernel_call`); the index finds the
+//! configuration (`config_index`); physics gives a rough time and power (`physics`); trees correct both from features
+//! (`features`, `estimator`); an interval is put around the result (`interval_width`, `prediction`). `model` holds the
+//! parts together, `file` writes and reads them, `shipped` are the models that come with the program.
 
 mod config_index;
 mod estimator;
 mod features;
 mod file;
+mod fit_summary;
 mod interval_width;
+mod kernel_call;
+mod kernel_config;
+mod kernel_range;
 mod model;
+mod model_parts;
+pub(crate) mod physics;
 mod prediction;
-mod rough_power;
-mod rough_time;
 mod score;
+mod shipped;
 
-pub(crate) use config_index::{Catalogue, Sample, question, samples};
-pub(crate) use estimator::{Estimate, Estimator, LEAST_POWER_ROWS, used};
-pub use estimator::{FitOptions, Learner};
-pub(crate) use features::{FeatureRow, NAMES};
-pub(crate) use interval_width::{Residual, Spread, Spreading, calibrate, scales, widths};
+pub(crate) use config_index::Catalogue;
+pub(crate) use estimator::{Estimate, Estimator};
+#[cfg(test)]
+pub(crate) use features::WIDTH;
+pub use features::feature_names;
+pub(crate) use features::{FeatureRow, NAMES, add_time, is_of_time};
+pub use fit_summary::{FitReport, Importance, Scores};
+pub(crate) use interval_width::Spread;
+pub use kernel_call::Query;
+pub use kernel_config::ConfigFacts;
+pub(crate) use kernel_config::{answers_to, config_of, in_groups_of};
 pub use model::Model;
-pub(crate) use model::{Parts, answers_to};
+pub(crate) use model_parts::Parts;
 pub use prediction::{By, COVERAGE, Interval, Prediction};
 pub use score::Score;
+pub(crate) use score::quantile;

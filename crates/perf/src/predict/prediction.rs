@@ -1,4 +1,4 @@
-//! What a model answers: a value and the interval that holds nine of ten measurements.
+//! A prediction: a value with the interval that holds nine of ten measurements, for time, power, energy and their rates.
 
 use serde::Serialize;
 

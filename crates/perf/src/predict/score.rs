@@ -1,4 +1,4 @@
-//! How well predictions agree with measurements.
+//! How well predictions agree with measurements: the usual figures of regression.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! Medians, quantiles, ranks.
+//! Quantiles and rank correlations.
 
 /// The value below which `share` of `sorted` lie.
 pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
@@ -42,7 +42,7 @@ fn ranks(values: &[f64]) -> Vec<f64> {
     ranks
 }
 
-fn correlation(left: &[f64], right: &[f64]) -> f64 {
+pub(crate) fn correlation(left: &[f64], right: &[f64]) -> f64 {
     let count = left.len() as f64;
     let mean = |values: &[f64]| values.iter().sum::<f64>() / count;
     let (mean_left, mean_right) = (mean(left), mean(right));

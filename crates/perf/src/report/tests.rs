@@ -1,11 +1,14 @@
-//! Whole pages from little: what is there is drawn, what is not is said.
+//! Whole reports from few rows: sections with data are drawn, the others say what they lack.
 
-use super::document::{Findings, Summary, page};
+use super::document::page;
+use super::findings::Findings;
+use super::summary::Summary;
 use crate::choose::Regret;
-use crate::data::{Cut, Dataset, Layout, Mark, Row};
+use crate::data::{Cut, Dataset, Manifest, Mark, PROTOCOL, Row};
 use crate::learn::HeldOut;
-use crate::machine::{Machine, MachineKind, Manifest, PROTOCOL};
+use crate::machine::{Machine, MachineKind};
 use crate::predict::{Interval, Prediction};
+use crate::product::Layout;
 use crate::report::sections::Choice;
 
 fn manifest() -> Manifest {

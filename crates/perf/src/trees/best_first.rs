@@ -1,4 +1,4 @@
-//! Growing one tree, best split first, from histograms of the bins.
+//! Grows one tree of a forest, best split first, from histograms of the bins.
 
 use super::binary::Node;
 use super::bins::Bins;

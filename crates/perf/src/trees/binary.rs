@@ -1,4 +1,4 @@
-//! Grown trees in flat arrays, and the walk through them.
+//! Binary trees in flat arrays: each node asks its own question.
 
 /// A node: to its left child (or the one behind it, when the feature lies above the threshold).
 ///

@@ -1,4 +1,4 @@
-//! A table of features, and its columns cut into bins of about as many rows each.
+//! A table of features, and its columns cut into bins that hold about as many rows each.
 
 /// Features of rows, one row after the other.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,6 @@
-//! Gradient boosting for squared error: each tree is grown on what the ones before it leave. Its trees are symmetric
-//! (the idea is CatBoost's, Prokhorenkova et al. 2018): on sets of some thousand rows they err less on unseen kinds than
-//! as many trees that split best leaf first, and are walked in a third of the time.
+//! Gradient boosting for squared error: each tree is grown on what the trees before it leave. The trees are symmetric
+//! (the idea is CatBoost's, Prokhorenkova et al. 2018). On sets of some thousand rows they err less on unseen groups than
+//! as many trees that grow best split first, and they are walked in a third of the time.
 
 use super::bins::{Bins, Table};
 use super::level_wise::Soil;

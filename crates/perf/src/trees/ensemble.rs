@@ -1,4 +1,4 @@
-//! What answers: a forest's trees or boosting's.
+//! An ensemble: the trees of a forest or of boosting.
 
 use super::binary::Trees;
 use super::symmetric::Symmetric;

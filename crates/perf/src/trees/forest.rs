@@ -1,4 +1,5 @@
-//! A random forest with several outputs: trees on rows drawn with repetition, judged by the rows they have not seen.
+//! A random forest with several outputs: each tree grows on rows drawn with repetition, and is judged by the rows not
+//! drawn.
 
 use super::best_first::{Limits, Soil};
 use super::binary::Trees;

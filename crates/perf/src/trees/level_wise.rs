@@ -1,5 +1,5 @@
-//! Growing one symmetric tree, level by level: the question that lessens the squared error most over all nodes of a level,
-//! from histograms of the bins.
+//! Grows one symmetric tree, level by level: the question of a level is the one that lessens the squared error most over
+//! all its nodes, found from histograms of the bins.
 
 use super::bins::Bins;
 

@@ -1,9 +1,10 @@
-//! Learning from a table of numbers, whatever they mean: histogram trees, a random forest and gradient boosting of them.
+//! Learns from a table of numbers, whatever they mean: histogram trees, and a random forest and gradient boosting of
+//! them.
 //!
-//! Columns are cut into at most 256 bins once (`bins`). A forest's trees grow best split first from histograms of bins
-//! (`grow`, kept as [`Trees`]); boosting's level by level (`level`, kept as [`Symmetric`]), which is faster to walk. Both
-//! are flat arrays walked eight trees at a time. Everything random comes from a seed, and threads share whole trees or whole fits, so that their
-//! number changes nothing.
+//! Columns are cut into at most 256 bins once (`bins`). The trees of a forest grow best split first from histograms of
+//! bins (`best_first`) and are kept in `binary`; the trees of boosting grow level by level (`level_wise`) and are kept in
+//! `symmetric`, which is faster to walk. Both are flat arrays, and eight trees are walked side by side. Everything random
+//! comes from a seed, and threads share whole trees or whole fits, so that their number changes nothing.
 
 mod best_first;
 mod binary;

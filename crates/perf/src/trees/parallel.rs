@@ -1,4 +1,4 @@
-//! Independent jobs on a few threads.
+//! Runs independent jobs on a few threads.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

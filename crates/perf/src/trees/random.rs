@@ -1,4 +1,4 @@
-//! Numbers that look random and are the same for the same seed.
+//! Random numbers that are the same for the same seed.
 
 /// A generator (splitmix64).
 #[derive(Debug, Clone)]

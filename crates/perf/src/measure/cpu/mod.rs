@@ -1,8 +1,12 @@
-//! A sweep on the CPU.
+//! A sweep on the CPU: every instruction set of the machine with every number of threads.
 
+mod check;
+mod manifest;
+mod op;
 mod operands;
 mod rapl;
 mod small_ops;
 mod sweep;
+mod timing;
 
 pub use sweep::profile_cpu;

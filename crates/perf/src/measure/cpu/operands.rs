@@ -1,76 +1,22 @@
-//! Operands of CPU products, their check, and the clock.
+//! The operands of CPU products. They are drawn at random, and the same on every machine.
 
-use std::hint::black_box;
-use std::time::Instant;
+use super::op::{CpuOp, ROTATION_BYTES};
+use crate::error::PerfError;
+use crate::trees::Random;
 
 use dualgrain_cpu::{CpuDevice, Linear, Matrix, Quantized};
-use dualgrain_device::{Device, Operand, naive};
+use dualgrain_device::{Device, naive};
 use dualgrain_format::{
     FloatLinear, FloatValues, GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts,
 };
 use half::bf16;
 
-use super::rapl::Rapl;
-use crate::data::{Mark, Row};
-use crate::error::PerfError;
-use crate::measure::sweep::set_times;
-use crate::trees::Random;
-
-/// Copies of the weights pass this size together, so that they come from memory as a model's do: on a Xeon whose cores share
-/// 480 MB one thread reads 30 GB/s out of 64 MB, 20 out of 128 and 16 out of 256 MB or more.
-const ROTATION_BYTES: usize = 320 << 20;
 /// Small weights rotate through as many copies as a model of 32 blocks has, which may stay in a cache there too.
 const MOST_COPIES: usize = 128;
-/// A repetition takes at least so long, and there are so many.
-const REPEAT_S: f64 = 2.5e-3;
-const REPEATS: usize = 5;
-/// Measured again at most so often when repetitions lie far apart: other programs come and go.
-const TRIES: usize = 3;
-/// An energy region.
-const ENERGY_S: f64 = 0.3;
 /// Up to so many multiply-adds a product is compared with the specification as well.
 const NAIVE_WORK: usize = 256 * 256 * 256;
 
-/// Types of a product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CpuOp {
-    W4a8,
-    W8a8,
-    F32,
-    Bf16,
-}
-
-impl CpuOp {
-    pub const ALL: [Self; 4] = [Self::W4a8, Self::W8a8, Self::F32, Self::Bf16];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::W4a8 => "gemm_w4a8",
-            Self::W8a8 => "gemm_w8a8",
-            Self::F32 => "gemm_f32",
-            Self::Bf16 => "gemm_bf16",
-        }
-    }
-
-    pub fn is_integer(self) -> bool {
-        matches!(self, Self::W4a8 | Self::W8a8)
-    }
-
-    /// Memory that operands with their copies and outputs take together, at most.
-    pub fn bytes(self, (m, n, k): (usize, usize, usize)) -> f64 {
-        let (m, n, k) = (m as f64, n as f64, k as f64);
-        let element = if self.is_integer() { 1.0 } else { 4.0 };
-        // Drawn, in a layer, a copy of that, packed twice; small ones are packed oftener.
-        let weights = 5.0 * element * n * k + ROTATION_BYTES as f64;
-        // Codes and floats, here and on the device.
-        let tokens = 2.0 * (1.0 + 4.0) * m * k;
-        // On the device, read back, sums, those of the plain loop.
-        let outputs = 4.0 * 4.0 * m * n;
-        weights + tokens + outputs
-    }
-}
-
-fn random(seed: u64) -> impl FnMut() -> u64 {
+pub(crate) fn random(seed: u64) -> impl FnMut() -> u64 {
     let mut random = Random::new(seed, 0);
     move || random.next()
 }
@@ -116,22 +62,22 @@ fn w4((n, k): (usize, usize), size: GroupSize) -> Result<QuantizedLinear, PerfEr
 }
 
 /// One type's weights of a shape, as they were drawn.
-enum Drawn {
+pub(crate) enum Drawn {
     Integer { w8: Vec<i8>, s1: Vec<f32> },
     Float(FloatLinear),
 }
 
 /// One type's operands of a shape, with what is known of their product.
 pub(crate) struct CpuOperands {
-    op: CpuOp,
-    shape: (usize, usize, usize),
+    pub(crate) op: CpuOp,
+    pub(crate) shape: (usize, usize, usize),
     weights: LinearWeights,
-    drawn: Drawn,
-    codes: Vec<i8>,
-    scales: Vec<f32>,
-    a: Vec<f32>,
-    naive_sums: Option<Vec<i32>>,
-    naive_floats: Option<Vec<f32>>,
+    pub(crate) drawn: Drawn,
+    pub(crate) codes: Vec<i8>,
+    pub(crate) scales: Vec<f32>,
+    pub(crate) a: Vec<f32>,
+    pub(crate) naive_sums: Option<Vec<i32>>,
+    pub(crate) naive_floats: Option<Vec<f32>>,
 }
 
 impl CpuOperands {
@@ -253,126 +199,6 @@ impl CpuOperands {
             device.upload(&mut x, &self.a);
         }
         (a, x)
-    }
-
-    /// Whether a device multiplies them rightly: integer sums by Freivalds' check modulo 2^32 and outputs bit by bit from
-    /// those, floats by signs in double precision; small products against the specification.
-    pub fn is_right(&self, device: &CpuDevice, linear: &Linear, (a, x): (&Quantized, &Matrix)) -> bool {
-        let (m, n, _) = self.shape;
-        let mut out = device.matrix(m, n);
-        let mut d = vec![f32::NAN; m * n];
-        match &self.drawn {
-            Drawn::Integer { w8, s1 } => {
-                device.gemm(&mut out, Operand::Int8(a), linear);
-                device.download(&out, 0..m, &mut d);
-                let sums = device.gemm_acc(a, linear);
-                let outputs_follow = d.iter().zip(&sums).enumerate().all(|(place, (d, &sum))| {
-                    let expected = naive::epilogue(sum, self.scales[place / n], s1[place % n], None);
-                    d.to_bits() == expected.to_bits()
-                });
-                outputs_follow
-                    && self.sums_are_right(w8, &sums)
-                    && self.naive_sums.as_ref().is_none_or(|naive| *naive == sums)
-            }
-            Drawn::Float(layer) => {
-                device.gemm(&mut out, Operand::Float(x), linear);
-                device.download(&out, 0..m, &mut d);
-                self.floats_are_right(layer, &d) && self.naive_floats.as_ref().is_none_or(|naive| *naive == d)
-            }
-        }
-    }
-
-    fn sums_are_right(&self, w8: &[i8], sums: &[i32]) -> bool {
-        let (_, n, k) = self.shape;
-        let mut next = random(11);
-        let r: Vec<u32> = (0..n).map(|_| next() as u32).collect();
-        let mut inner = vec![0u32; k];
-        for (w, &r) in w8.chunks_exact(k).zip(&r) {
-            for (inner, &w) in inner.iter_mut().zip(w) {
-                *inner = inner.wrapping_add(r.wrapping_mul(i32::from(w) as u32));
-            }
-        }
-        let dot = |values: &mut dyn Iterator<Item = (u32, u32)>| {
-            values.fold(0u32, |sum, (x, y)| sum.wrapping_add(x.wrapping_mul(y)))
-        };
-        let rows = self.codes.chunks_exact(k).zip(sums.chunks_exact(n));
-        rows.into_iter().all(|(a, sums)| {
-            let expected = dot(&mut a.iter().map(|&a| i32::from(a) as u32).zip(inner.iter().copied()));
-            expected == dot(&mut sums.iter().map(|&sum| sum as u32).zip(r.iter().copied()))
-        })
-    }
-
-    /// The bound of `freivalds` on the card: Hoeffding over signs, Higham and Mary for a sum of K products of variance 1.
-    fn floats_are_right(&self, layer: &FloatLinear, d: &[f32]) -> bool {
-        let (_, n, k) = self.shape;
-        let mut next = random(13);
-        let r: Vec<f64> = (0..n).map(|_| if next() & 1 == 0 { 1.0 } else { -1.0 }).collect();
-        let mut inner = vec![0.0f64; k];
-        for (row, r) in r.iter().enumerate() {
-            for (column, inner) in inner.iter_mut().enumerate() {
-                *inner += r * f64::from(layer.weight().at(row * k + column));
-            }
-        }
-        let of_sum = 4.0 * 2f64.powi(-24) * (k as f64).sqrt() * k as f64;
-        let allowed = 8.0 * of_sum * (n as f64).sqrt();
-        let rows = self.a.chunks_exact(k).zip(d.chunks_exact(n));
-        rows.into_iter().all(|(a, d)| {
-            let expected: f64 = a.iter().zip(&inner).map(|(&a, y)| f64::from(a) * y).sum();
-            let got: f64 = d.iter().zip(&r).map(|(&d, r)| f64::from(d) * r).sum();
-            (got - expected).abs() <= allowed
-        })
-    }
-
-    /// Fills in time, and energy where the machine shows it.
-    pub fn measure(
-        &self,
-        row: &mut Row,
-        device: &CpuDevice,
-        linears: &[Linear],
-        (a, x): (&Quantized, &Matrix),
-        rapl: Option<&Rapl>,
-    ) {
-        let (m, n, _) = self.shape;
-        let mut out = device.matrix(m, n);
-        let mut turn = 0;
-        let mut run = |count: usize| {
-            let start = Instant::now();
-            for _ in 0..count {
-                turn = (turn + 1) % linears.len();
-                let operand = match self.op.is_integer() {
-                    true => Operand::Int8(a),
-                    false => Operand::Float(x),
-                };
-                device.gemm(&mut out, operand, &linears[turn]);
-                black_box(&out);
-            }
-            start.elapsed().as_secs_f64() / count as f64
-        };
-        let one_s = run(1).min(run(1)).max(1e-7);
-        let count = ((REPEAT_S / one_s) as usize).clamp(1, 10_000);
-        run(count);
-        for _ in 0..TRIES {
-            row.mark = None;
-            set_times(row, (0..REPEATS).map(|_| run(count)).collect());
-            if row.mark != Some(Mark::Unsteady) {
-                break;
-            }
-        }
-        let Some((rapl, earlier)) = rapl.and_then(|rapl| rapl.read().map(|reading| (rapl, reading))) else {
-            return;
-        };
-        let (start, mut runs) = (Instant::now(), 0);
-        while start.elapsed().as_secs_f64() < ENERGY_S {
-            run(count);
-            runs += count;
-        }
-        let window_s = start.elapsed().as_secs_f64();
-        if let Some(energy_j) = rapl.since_j(&earlier) {
-            row.power_w = Some(energy_j / window_s);
-            row.energy_j = Some(energy_j / runs as f64);
-            row.energy_window_s = Some(window_s);
-            row.energy_runs = runs;
-        }
     }
 }
 

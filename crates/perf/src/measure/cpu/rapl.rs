@@ -1,4 +1,4 @@
-//! Energy of processor packages by RAPL, where Linux shows its counters (`/sys/class/powercap`, often to root alone).
+//! The energy counters of processor packages (RAPL), where Linux shows them (`/sys/class/powercap`, often to root alone).
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! What a CPU reaches between products: the small operations of one block, timed in the order a model runs them.
+//! The rates that a CPU reaches between products: the small operations of one block, timed in the order in which a model
+//! runs them.
 
 use std::time::Instant;
 
@@ -9,7 +10,7 @@ use dualgrain_device::{
 
 use super::operands::floats;
 use crate::error::PerfError;
-use crate::measure::sweep::quartiles;
+use crate::measure::times::quartiles;
 use crate::small_ops::{BlockSizes, SMALL_OPS, SmallOpRates};
 
 /// A block of a 1.1 B Llama.

@@ -1,17 +1,17 @@
-//! A sweep on the CPU: every instruction set of the machine, every number of threads.
+//! Runs a sweep on the CPU, shape by shape and type by type.
 
-use dualgrain_cpu::{CpuDevice, Isa, available, last_level_cache_bytes};
-use dualgrain_device::Device;
-use dualgrain_format::GroupSize;
-
-use super::operands::{CpuOp, CpuOperands};
+use super::manifest::{manifest, meminfo_bytes};
+use super::op::CpuOp;
+use super::operands::CpuOperands;
 use super::rapl::Rapl;
-use super::small_ops;
 use crate::data::{Mark, Row};
 use crate::error::PerfError;
-use crate::machine::{Machine, MachineKind, Manifest, PROTOCOL};
-use crate::measure::space::{Space, Task, ops};
-use crate::measure::sweep::{ProfileOptions, ProfileSummary, Sweep, Watch, blank_row, today};
+use crate::measure::options::{ProfileOptions, ProfileSummary, Watch};
+use crate::measure::space::Task;
+use crate::measure::sweep::Sweep;
+use dualgrain_cpu::{CpuDevice, Isa, available};
+use dualgrain_device::Device;
+use dualgrain_format::GroupSize;
 
 /// Beyond these operations the portable kernels, and those of floats, take too long.
 const MOST_NAIVE_OPS: f64 = 5e7;
@@ -22,36 +22,6 @@ const MOST_WEIGHTS: usize = 1 << 28;
 const SHARE_OF_FREE: f64 = 0.8;
 /// Memory that a sweep takes of a machine that does not say what is free.
 const USUAL_BYTES: usize = 4 << 30;
-/// Side of the product whose speed stands for the ceiling of floats.
-const CEILING_SIDE: usize = 1_024;
-
-impl Space {
-    /// What is measured on a CPU when nothing else is said: products a hundredth of a card's.
-    pub fn of_cpu() -> Self {
-        Self {
-            model_weights: vec![
-                [2_560, 2_048],
-                [2_048, 2_048],
-                [11_264, 2_048],
-                [2_048, 5_632],
-                [32_000, 2_048],
-                [12_288, 4_096],
-                [4_096, 11_008],
-            ],
-            model_tokens: vec![1, 4, 16, 64, 256, 512],
-            num_exhaustive: 0,
-            num_sampled: 120,
-            m: [1, 1_024],
-            n: [64, 12_288],
-            k: [64, 8_192],
-            most_weights: 24_000_000,
-            most_ops: 3e9,
-            tile_shapes: Vec::new(),
-            large_tile_shapes: Vec::new(),
-            ..Self::default()
-        }
-    }
-}
 
 /// Measures products on the CPU with 1, 2, ... up to `max_threads` threads.
 ///
@@ -208,94 +178,10 @@ fn is_sensible(op: CpuOp, device: &CpuDevice, row: &Row) -> bool {
 }
 
 fn cpu_row(task: &Task, op: CpuOp, device: &CpuDevice) -> Row {
-    let mut row = blank_row(&kernel(op, device.isa()), task.shape);
+    let mut row = Row::blank(&kernel(op, device.isa()), task.shape);
     row.group_size = if op == CpuOp::W4a8 { task.group_size } else { 0 };
     row.output = "f32".to_owned();
     row.threads = device.num_threads();
     row.ctas = row.threads;
     row
-}
-
-fn manifest(
-    name: &str,
-    max_threads: usize,
-    options: &ProfileOptions,
-    has_energy: bool,
-) -> Result<Manifest, PerfError> {
-    let isa = available().into_iter().next_back().unwrap_or(Isa::Portable);
-    let device = CpuDevice::with_isa(max_threads, isa)?;
-    let peak = device.measure_peak()?;
-    let float_ops_per_s = float_ceiling(&device)?;
-    let instruction_sets: Vec<&str> = available().into_iter().map(Isa::name).collect();
-    let machine = Machine {
-        name: name.to_owned(),
-        kind: MachineKind::Cpu,
-        num_units: max_threads,
-        clock_hz: clock_hz().unwrap_or(0.0),
-        read_bytes_per_s: peak.read_bytes_per_s,
-        cache_bytes: last_level_cache_bytes().unwrap_or(0),
-        memory_bytes: meminfo_bytes("MemTotal:").unwrap_or(0),
-        shared_bytes: 0,
-        capability: 0,
-        int8_ops_per_s: peak.int8_ops_per_s.unwrap_or(0.0),
-        half_ops_per_s: float_ops_per_s,
-        float_ops_per_s,
-        idle_power_w: None,
-        power_limit_w: None,
-        small_ops: Some(small_ops::measure(&device)?),
-    };
-    let energy = match has_energy {
-        true => "energy of all packages by RAPL over 0.3 s",
-        false => "no energy: no RAPL counter that may be read",
-    };
-    Ok(Manifest {
-        protocol: PROTOCOL,
-        machine,
-        driver: format!("instruction sets {}", instruction_sets.join(" ")),
-        version: options.version.clone(),
-        date: today(),
-        method: format!(
-            "checked at full size (Freivalds; integers modulo 2^32, outputs bit by bit from the sums; small ones against the \
-             specification), then wall time: median and quartiles of 5 repetitions of 2.5 ms, weights \
-             rotate through copies of 320 MB together (128 at most); {energy}"
-        ),
-        operands: "4-bit codes uniform, group scales 4..14, zero points 6..9; int8 codes uniform in -127..127; floats nearly \
-                   normal (three uniform ones added), mean 0, variance 1"
-            .to_owned(),
-    })
-}
-
-fn float_ceiling(device: &CpuDevice) -> Result<f64, PerfError> {
-    let side = CEILING_SIDE;
-    let operands = CpuOperands::new(CpuOp::F32, (side, side, side), GroupSize::Along(128))?;
-    let linears = [operands.pack(device)?];
-    let (a, x) = operands.upload(device);
-    let mut row = blank_row("", (side, side, side));
-    operands.measure(&mut row, device, &linears, (&a, &x), None);
-    Ok(row
-        .time_q1_s
-        .map_or(0.0, |time_s| ops((side, side, side)) / time_s))
-}
-
-/// The highest clock Linux tells of.
-fn clock_hz() -> Option<f64> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let clocks = text
-        .lines()
-        .filter(|line| line.starts_with("cpu MHz"))
-        .filter_map(|line| line.split_once(':')?.1.trim().parse::<f64>().ok());
-    clocks.fold(None, |most: Option<f64>, clock| {
-        Some(most.unwrap_or(0.0).max(clock * 1e6))
-    })
-}
-
-/// What Linux says of its memory under a name.
-fn meminfo_bytes(name: &str) -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with(name))?;
-    line.split_whitespace()
-        .nth(1)?
-        .parse::<usize>()
-        .ok()?
-        .checked_mul(1_024)
 }

@@ -1,9 +1,10 @@
-//! The energy counter of a card as a log: when it moved and what it showed then.
+//! A log of a card's energy counter: a thread watches the counter and notes when it moves and what it then shows.
 //!
-//! NVML's counter moves in ticks (every 100 ms on an H200) and shows the energy up to some time ago (20 to 40 ms there). So the lag is measured with a step of load, a thread watches the counter all the time,
-//! and the energy of a span of time is read off the log a lag later, when the card does something else already.
+//! NVML's counter moves in ticks, every 100 ms on an H200, and the value that it shows is old: it is the energy up to a
+//! moment 20 to 40 ms ago. The log makes it possible to read the energy of a span of time after the span, when the card
+//! already does something else.
 
-use crate::measure::sweep::quartiles;
+use super::ticks::{Grid, Tick};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -23,13 +24,6 @@ pub(crate) struct CounterLog {
     ticks: Arc<Mutex<Vec<Tick>>>,
     stops: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
-}
-
-/// The counter moved.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Tick {
-    pub at: Instant,
-    pub energy_j: f64,
 }
 
 impl CounterLog {
@@ -86,167 +80,5 @@ impl Drop for CounterLog {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-    }
-}
-
-/// Evenly spaced ticks.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Grid {
-    /// One of them.
-    pub origin: Instant,
-    /// Seconds between two.
-    pub tick_s: f64,
-}
-
-impl Grid {
-    /// A tick is seen up to some milliseconds late; the median lateness of many is small.
-    fn of(ticks: &[Tick]) -> Option<Self> {
-        let (first, last) = (ticks.first()?, ticks.last()?);
-        let gaps = ticks
-            .windows(2)
-            .map(|pair| (pair[1].at - pair[0].at).as_secs_f64());
-        let [_, gap_s, _] = quartiles(gaps.collect())?;
-        let count = ((last.at - first.at).as_secs_f64() / gap_s).round();
-        if count < 3.0 {
-            return None;
-        }
-        let tick_s = (last.at - first.at).as_secs_f64() / count;
-        let late = ticks.iter().map(|tick| {
-            let since_s = (last.at - tick.at).as_secs_f64();
-            since_s - (since_s / tick_s).round() * tick_s
-        });
-        let [_, late_s, _] = quartiles(late.collect())?;
-        let origin = match late_s >= 0.0 {
-            true => last.at.checked_sub(Duration::from_secs_f64(late_s))?,
-            false => last.at + Duration::from_secs_f64(-late_s),
-        };
-        Some(Self { origin, tick_s })
-    }
-
-    /// The first tick at or after a moment.
-    pub fn after(&self, at: Instant) -> Instant {
-        let ahead = |to: Instant| {
-            let since_s = (to - self.origin).as_secs_f64();
-            self.origin + Duration::from_secs_f64((since_s / self.tick_s).ceil() * self.tick_s)
-        };
-        match at.checked_duration_since(self.origin) {
-            Some(_) => ahead(at),
-            None => {
-                let before_s = (self.origin - at).as_secs_f64();
-                let back_s = (before_s / self.tick_s).floor() * self.tick_s;
-                self.origin
-                    .checked_sub(Duration::from_secs_f64(back_s))
-                    .unwrap_or(self.origin)
-            }
-        }
-    }
-}
-
-/// Mean power between the ticks nearest to two moments, and the time between them; `None` before the later one is there.
-pub(crate) fn power_between(
-    ticks: &[Tick],
-    grid: &Grid,
-    (from, to): (Instant, Instant),
-) -> Option<(f64, f64)> {
-    let distance = |tick: &Tick, at: Instant| {
-        let (early, late) = (
-            at.saturating_duration_since(tick.at),
-            tick.at.saturating_duration_since(at),
-        );
-        early.max(late)
-    };
-    // The nearest one is known when one lies beyond.
-    let half = Duration::from_secs_f64(0.5 * grid.tick_s);
-    if ticks.last()?.at + half < to {
-        return None;
-    }
-    let nearest = |at| ticks.iter().min_by_key(|tick| distance(tick, at));
-    let (first, last) = (nearest(from)?, nearest(to)?);
-    let seen_s = last.at.checked_duration_since(first.at)?.as_secs_f64();
-    let time_s = (seen_s / grid.tick_s).round() * grid.tick_s;
-    (time_s > 0.0).then(|| ((last.energy_j - first.energy_j) / time_s, time_s))
-}
-
-/// Seconds by which the counter is behind, from a step of load between two moments: what it has not counted yet of the load.
-pub(crate) fn lag_s(ticks: &[Tick], (start, end): (Instant, Instant)) -> Option<f64> {
-    let before: Vec<&Tick> = ticks.iter().filter(|tick| tick.at <= start).collect();
-    let during: Vec<&Tick> = ticks
-        .iter()
-        .filter(|tick| start < tick.at && tick.at <= end)
-        .collect();
-    let (first, idle_end) = (before.first()?, before.last()?);
-    let loaded = &during[during.len() / 2..];
-    let (low, high) = (loaded.first()?, loaded.last()?);
-    let slope = |a: &Tick, b: &Tick| {
-        let time_s = (b.at - a.at).as_secs_f64();
-        (time_s > 0.0).then(|| (b.energy_j - a.energy_j) / time_s)
-    };
-    let (idle_w, load_w) = (slope(first, idle_end)?, slope(low, high)?);
-    if load_w < 1.5 * idle_w {
-        return None;
-    }
-    let since_s = (high.at - idle_end.at).as_secs_f64();
-    let loaded_s = (high.energy_j - idle_end.energy_j - idle_w * since_s) / (load_w - idle_w);
-    Some((high.at - start).as_secs_f64() - loaded_s)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Ticks every 0.1 s of a counter that is `lag_s` behind a load of 500 W from 1.03 s on, 100 W before; every third is seen late.
-    fn ticks(start: Instant, lag_s: f64) -> Vec<Tick> {
-        let energy = |t: f64| 100.0 * t + 400.0 * (t - 1.03).max(0.0);
-        (0..30)
-            .map(|i| {
-                let t = 0.1 * f64::from(i);
-                let late_s = if i % 3 == 0 { 0.004 } else { 0.0 };
-                Tick {
-                    at: start + Duration::from_secs_f64(t + late_s),
-                    energy_j: energy(t - lag_s) + 1000.0,
-                }
-            })
-            .collect()
-    }
-
-    #[test]
-    fn lag_and_power_are_read_off_a_step() {
-        let start = Instant::now() + Duration::from_secs(10);
-        let at = |t: f64| start + Duration::from_secs_f64(t);
-        for behind_s in [0.0, 0.12, 0.35] {
-            let ticks = ticks(start, behind_s);
-            let found = lag_s(&ticks, (at(1.03), at(2.9))).unwrap();
-            assert!((found - behind_s).abs() < 0.01, "{found} {behind_s}");
-            let grid = Grid::of(&ticks).unwrap();
-            assert!((grid.tick_s - 0.1).abs() < 1e-3);
-            let lag = Duration::from_secs_f64(behind_s);
-            let from = grid.after(at(1.2) + lag);
-            let to = from + Duration::from_secs_f64(0.2);
-            let (power_w, time_s) = power_between(&ticks, &grid, (from, to)).unwrap();
-            assert!((power_w - 500.0).abs() < 1.0, "{power_w}");
-            assert!((time_s - 0.2).abs() < 1e-3);
-        }
-    }
-
-    #[test]
-    fn span_whose_end_the_counter_has_not_reached_has_no_power_yet() {
-        let start = Instant::now() + Duration::from_secs(10);
-        let ticks = ticks(start, 0.0);
-        let grid = Grid::of(&ticks).unwrap();
-        let at = |t: f64| start + Duration::from_secs_f64(t);
-        assert!(power_between(&ticks, &grid, (at(2.8), at(3.1))).is_none());
-        assert!(power_between(&ticks[..2], &grid, (at(0.0), at(0.1))).is_some());
-        assert!(Grid::of(&ticks[..2]).is_none());
-    }
-
-    #[test]
-    fn next_tick_lies_on_the_grid_before_and_after_its_origin() {
-        let origin = Instant::now() + Duration::from_secs(10);
-        let grid = Grid { origin, tick_s: 0.1 };
-        let near = |a: Instant, b: Instant| a.max(b) - a.min(b) < Duration::from_micros(10);
-        let at = |ms: u64| origin + Duration::from_millis(ms);
-        assert!(near(grid.after(at(250)), at(300)));
-        let earlier = origin - Duration::from_millis(250);
-        assert!(near(grid.after(earlier), origin - Duration::from_millis(200)));
     }
 }

@@ -1,31 +1,20 @@
-//! What the manifest says of a card: its ceilings, measured in the same run, and how everything was measured.
+//! The manifest of a card's set: its ceilings, measured in the same run, and the method.
 
+use super::ceilings::{CEILING_SIDE, F32_CEILING_SIDE, float_ceiling, int8_ceiling};
+use super::lag::lag;
+use super::libraries::Libraries;
+use super::meter::Meter;
+use crate::data::{Manifest, PROTOCOL};
+use crate::error::PerfError;
+use crate::machine::{Machine, MachineKind};
+use crate::measure::date::today;
+use crate::measure::options::ProfileOptions;
 use std::time::Duration;
 
-use dualgrain_cuda::{
-    Arena, Cublas, CublasLtInt8, CublasType, CudaError, Gpu, Jit, Output, RandomOperands, SgemmTiled,
-    compiler_version, driver_version, read_bytes_per_s,
-};
-use dualgrain_device::naive::Transposes;
+use dualgrain_cuda::{Arena, CublasType, Jit, compiler_version, driver_version, read_bytes_per_s};
 
-use super::meter::{Meter, Subject};
-use crate::error::PerfError;
-use crate::machine::{Machine, MachineKind, Manifest, PROTOCOL};
-use crate::measure::sweep::{ProfileOptions, blank_row, today};
-
-/// Sides of the square products that stand for the ceilings.
-const CEILING_SIDE: usize = 8_192;
-const F32_CEILING_SIDE: usize = 4_096;
-/// Side of the product whose steady power, below any limit, shows the counter's lag.
-const STEP_SIDE: usize = 2_048;
 /// How long idle power is watched.
 const IDLE_S: f64 = 2.5;
-
-/// The libraries that are here.
-pub(crate) struct Libraries {
-    pub cublas: Option<Cublas>,
-    pub int8: Option<CublasLtInt8>,
-}
 
 pub(crate) fn manifest(
     options: &ProfileOptions,
@@ -101,99 +90,4 @@ fn method(counter: Option<(f64, Duration)>, ticks: usize) -> String {
          has to settle), median and quartiles of 5 replays by events (2 where a replay takes over 50 ms; all of the region \
          where energy is measured); {energy}"
     )
-}
-
-fn float_ceiling(
-    jit: &Jit,
-    meter: &Meter<'_>,
-    libraries: &Libraries,
-    arena: &mut Arena,
-    (kind, side): (CublasType, usize),
-) -> Result<f64, PerfError> {
-    let Some(cublas) = &libraries.cublas else {
-        return Ok(0.0);
-    };
-    arena.reset();
-    let size_bytes = side * side * kind.size_bytes();
-    let [a, b, d] = [
-        arena.take(size_bytes)?,
-        arena.take(size_bytes)?,
-        arena.take(size_bytes)?,
-    ];
-    let operands = RandomOperands::new(jit, meter.device);
-    let output = match kind {
-        CublasType::F32 => Output::F32,
-        CublasType::F16 => Output::F16,
-        CublasType::Bf16 => Output::Bf16,
-    };
-    for (buffer, seed) in [(&a, 1), (&b, 2)] {
-        operands.floats(buffer, output, seed)?;
-    }
-    let launch = |_| {
-        let nt = Transposes { a: false, b: true };
-        cublas.launch(kind, nt, (side, side, side), (1.0, 0.0), [&a, &b, &d])
-    };
-    rate(meter, side, &launch)
-}
-
-fn int8_ceiling(
-    jit: &Jit,
-    meter: &Meter<'_>,
-    libraries: &Libraries,
-    arena: &mut Arena,
-) -> Result<f64, PerfError> {
-    let Some(int8) = &libraries.int8 else {
-        return Ok(0.0);
-    };
-    arena.reset();
-    let side = CEILING_SIDE;
-    let operands = RandomOperands::new(jit, meter.device);
-    let (a, b) = (
-        operands.tokens((side, side), 1)?,
-        operands.tokens((side, side), 2)?,
-    );
-    let d = arena.take(4 * side * side)?;
-    let product = int8.product((side, side, side))?;
-    rate(meter, side, &|_| product.launch(a.codes(), b.codes(), &d))
-}
-
-fn rate(
-    meter: &Meter<'_>,
-    side: usize,
-    launch: &dyn Fn(usize) -> Result<(), CudaError>,
-) -> Result<f64, PerfError> {
-    let mut row = blank_row("", (side, side, side));
-    meter.measure(&mut row, &Subject { launch, copies: 1 }, false)?;
-    Ok(row.time_s.map_or(0.0, |time_s| row.ops() / time_s))
-}
-
-/// How far the energy counter is behind.
-pub(crate) fn lag(
-    jit: &Jit,
-    meter: &mut Meter<'_>,
-    arena: &mut Arena,
-) -> Result<Option<Duration>, PerfError> {
-    arena.reset();
-    let (side, operands) = (STEP_SIDE, RandomOperands::new(jit, meter.device));
-    let size_bytes = 4 * side * side;
-    let [a, b, d] = [
-        arena.take(size_bytes)?,
-        arena.take(size_bytes)?,
-        arena.take(size_bytes)?,
-    ];
-    operands.floats(&a, Output::F32, 1)?;
-    operands.floats(&b, Output::F32, 2)?;
-    let tiled = SgemmTiled::new(jit, 16)?;
-    let launch = |_| tiled.launch(Transposes::ALL[0], (side, side, side), (1.0, 0.0), [&a, &b, &d]);
-    let launch: &dyn Fn(usize) -> Result<(), CudaError> = &launch;
-    meter.find_lag(&Subject { launch, copies: 1 })
-}
-
-/// Opens what is there; what is not is told.
-pub(crate) fn libraries(device: &Device, say: &dyn Fn(&str)) -> Libraries {
-    let told = |error: CudaError| say(&format!("left out: {error}"));
-    Libraries {
-        cublas: Cublas::new(device).map_err(told).ok(),
-        int8: CublasLtInt8::new(device).map_err(told).ok(),
-    }
 }

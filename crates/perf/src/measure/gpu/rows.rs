@@ -1,4 +1,4 @@
-//! Rows of a card's sweep before anything is measured: which kernels and sizes run on a product, and what they are.
+//! The rows of a sweep before anything is measured: which kernels and configurations run on a product, and their facts.
 
 use dualgrain_cuda::{
     Analytic, Cost as _, CublasType, CudaError, GemmConfig, GemmProblem, Gpu, GpuInfo, Output, SgemmTiled,
@@ -7,9 +7,9 @@ use dualgrain_cuda::{
 use dualgrain_device::naive::Transposes;
 use dualgrain_format::{GemmShape, GroupSize};
 
-use crate::data::{Cut, Layout, Row};
+use crate::data::{Cut, Row};
 use crate::measure::space::{Configs, FloatCase, FloatKernel, Task, hash};
-use crate::measure::sweep::blank_row;
+use crate::product::Layout;
 
 /// Configurations that would take longer are not worth their time.
 const MOST_TIME_S: f64 = 0.02;
@@ -113,7 +113,7 @@ pub(crate) fn problem(task: &Task) -> Result<GemmProblem, CudaError> {
 pub(crate) fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, info: &DeviceInfo) -> Row {
     let geometry = config.geometry(problem, info);
     let variant = config.variant;
-    let mut row = blank_row(variant.kernel(), task.shape);
+    let mut row = Row::blank(variant.kernel(), task.shape);
     row.config = config.to_string();
     row.group_size = task.group_size;
     row.output = task.output.to_owned();
@@ -138,7 +138,7 @@ pub(crate) fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, i
 }
 
 pub(crate) fn int8_row(task: &Task) -> Row {
-    let mut row = blank_row("cublaslt_int8", task.shape);
+    let mut row = Row::blank("cublaslt_int8", task.shape);
     row.output = "i32".to_owned();
     row
 }
@@ -166,7 +166,7 @@ pub(crate) fn float_row(shape: (usize, usize, usize), case: &FloatCase) -> Row {
         FloatKernel::CublasF32 => ("cublas_f32", "f32"),
         FloatKernel::Tiled(_) => ("sgemm_tiled", "f32"),
     };
-    let mut row = blank_row(kernel, shape);
+    let mut row = Row::blank(kernel, shape);
     row.layout = case.layout;
     (row.alpha, row.beta) = (f64::from(case.blend.0), f64::from(case.blend.1));
     row.output = output.to_owned();

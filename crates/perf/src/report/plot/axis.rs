@@ -1,4 +1,4 @@
-//! One axis: what it shows in which unit, where a value lies on it, where its ticks are and how they read.
+//! One axis: its quantity and unit, the place of a value on it, its ticks and their texts.
 
 /// Share of the range that stays free at both ends of a logarithmic axis.
 const LOG_MARGIN: f64 = 0.03;

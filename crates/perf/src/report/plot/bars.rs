@@ -1,10 +1,10 @@
-//! Bars that lie, one below the other: shares, importances.
+//! Horizontal bars, one below the other.
 
 use std::fmt::Write;
 
 use super::axis::quantity;
-use super::chart::Series;
-use super::document::escaped;
+use super::escape::escaped;
+use super::series::Series;
 
 /// One bar.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,8 +1,8 @@
-//! The page around pictures: style, headings, tables, legends.
+//! The HTML document around pictures: style, headings, tables, legends.
 
+use super::escape::escaped;
+use super::series::Series;
 use std::fmt::Write;
-
-use super::chart::Series;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--page:#fff;--ink:#1d2127;--soft:#5c6570;--line:#d9dde2;--over:#fff;\
@@ -169,12 +169,4 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         html += "</tr>";
     }
     html + "</tbody></table></div>"
-}
-
-/// Text that cannot become markup.
-pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
 }

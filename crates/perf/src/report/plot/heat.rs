@@ -1,8 +1,8 @@
-//! A square of coloured cells: correlations from -1 to 1.
+//! A heat map: a square of coloured cells, for correlations from -1 to 1.
 
 use std::fmt::Write;
 
-use super::document::escaped;
+use super::escape::escaped;
 
 const CELL: f64 = 34.0;
 /// Room for names, left and above.

@@ -1,16 +1,22 @@
-//! Pictures as SVG text, and the page they stand on: one file, no script, no network, light and dark.
+//! Pictures as SVG text, and the HTML document around them: one file without scripts that needs no network and is
+//! readable in light and dark.
 //!
-//! A picture is a [`Chart`]: two [`Axis`] and layers drawn in order. Tens of thousands of points become one path (or a few
-//! shades of a grid), so that a page stays small. Colours and marks differ together: no series is told by colour alone.
+//! A picture is a chart: two axes, and layers that are drawn in order. Tens of thousands of points become one path, or a
+//! few shades of a grid, so that a document stays small. Two series never differ by colour alone; their markers differ
+//! too.
 
 mod axis;
 mod bars;
 mod chart;
 mod document;
+mod escape;
 mod heat;
+mod series;
 
 pub use axis::{Axis, quantity};
 pub use bars::{Bar, bars};
-pub use chart::{Chart, NUM_SERIES, Series};
-pub use document::{Page, absent, escaped, figure, grid, legend, note, table, under, wide};
+pub use chart::Chart;
+pub use document::{Page, absent, figure, grid, legend, note, table, under, wide};
+pub use escape::escaped;
 pub use heat::heat_map;
+pub use series::{NUM_SERIES, Series};

@@ -1,11 +1,12 @@
-//! Predicted against measured, on shapes the model never saw.
+//! Predicted against measured values, on shapes that the model has not seen.
 
-use crate::data::Row;
-use crate::learn::{FitReport, HeldOut, score};
-use crate::predict::{Interval, Prediction, Score};
-use crate::report::document::{Findings, Section};
-use crate::report::plot::{Axis, Chart, Series, figure, grid, note, quantity, table, under};
+use crate::learn::{HeldOut, score};
+use crate::predict::{Interval, Score};
+use crate::report::findings::Findings;
+use crate::report::plot::{Axis, Chart, Series, figure, grid, under};
+use crate::report::section::Section;
 use crate::report::statistics::{quantile, sorted};
+use crate::report::targets::{TARGETS, Target};
 use std::collections::BTreeMap;
 
 const SIZE: (f64, f64) = (420.0, 330.0);
@@ -15,53 +16,6 @@ const SIZE_FLAT: (f64, f64) = (420.0, 240.0);
 const BINS_A_DECADE: f64 = 2.0;
 /// Rows that a bin needs to be drawn.
 const LEAST_IN_BIN: usize = 5;
-
-/// A quantity that is measured and predicted.
-struct Target {
-    key: &'static str,
-    name: &'static str,
-    unit: &'static str,
-    measured: fn(&Row) -> Option<f64>,
-    predicted: fn(&Prediction) -> Option<Interval>,
-}
-
-const TARGETS: [Target; 5] = [
-    Target {
-        key: "runtime",
-        name: "time",
-        unit: "s",
-        measured: |row| row.time_s,
-        predicted: |p| Some(p.time_s),
-    },
-    Target {
-        key: "power",
-        name: "power",
-        unit: "W",
-        measured: |row| row.power_w,
-        predicted: |p| p.power_w,
-    },
-    Target {
-        key: "energy",
-        name: "energy",
-        unit: "J",
-        measured: |row| row.energy_j,
-        predicted: |p| p.energy_j,
-    },
-    Target {
-        key: "throughput",
-        name: "throughput",
-        unit: "OPS",
-        measured: |row| Some(row.ops() / row.time_s?),
-        predicted: |p| Some(p.ops_per_s),
-    },
-    Target {
-        key: "throughput_per_watt",
-        name: "throughput a watt",
-        unit: "OPS/W",
-        measured: |row| Some(row.ops() / row.energy_j?),
-        predicted: |p| p.ops_per_j,
-    },
-];
 
 /// One row of one target.
 struct Pair {
@@ -206,59 +160,6 @@ fn words(score: &Score) -> String {
         "mean error {:.1} %, median {:.1} %, R² {:.4} ({:.4} of logarithms){inside}",
         score.mean_percent_error, score.median_percent_error, score.r2, score.r2_log
     )
-}
-
-/// The table of both splits, as it is kept with the model.
-pub(crate) fn fitted(fit: Option<&FitReport>) -> Section {
-    Section {
-        anchor: "scores",
-        heading: "How good the fitted model is",
-        explanation: "Unseen shapes: judged on rows of shapes of which it had seen none. Random rows, the paper's protocol: judged on rows whose neighbours \
-                      it had seen, which flatters."
-            .to_owned(),
-        body: fit.map(scores_table).ok_or_else(|| NO_MODEL.to_owned()),
-    }
-}
-
-/// Why what comes from a model is not there.
-pub(crate) const NO_MODEL: &str = "No model could be fitted to this set, and none was named.";
-
-fn scores_table(fit: &FitReport) -> String {
-    let mut rows = Vec::new();
-    for (split, name) in [("shape", "unseen shapes"), ("random", "random rows")] {
-        for target in &TARGETS {
-            let score = fit.scores.get(split).and_then(|scores| scores.get(target.key));
-            let Some(score) = score else { continue };
-            let squared = format!("{:.3e} {}²", score.mse, target.unit.replace('/', "²/"));
-            rows.push(vec![
-                format!("{}, {name}", target.name),
-                format!("{:.4}", score.r2),
-                format!("{:.4}", score.r2_log),
-                squared,
-                quantity(score.mae, target.unit),
-                format!("{:.2} %", score.mean_percent_error),
-                format!("{:.2} %", score.median_percent_error),
-                score
-                    .coverage
-                    .map_or("-".to_owned(), |coverage| format!("{:.1} %", 100.0 * coverage)),
-            ]);
-        }
-    }
-    let header = [
-        "target",
-        "R²",
-        "R² of logarithms",
-        "mean squared error",
-        "mean absolute error",
-        "mean error",
-        "median error",
-        "inside 90 % interval",
-    ];
-    let learned = format!(
-        "{} rows ({} with power) of {} shapes, learned by {}, seed {}.",
-        fit.num_rows, fit.num_power_rows, fit.num_shapes, fit.learner, fit.seed
-    );
-    note(&learned) + &table(&header, &rows)
 }
 
 fn drawn(findings: &Findings<'_>, pictures: &[String]) -> Result<String, String> {

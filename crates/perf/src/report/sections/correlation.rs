@@ -1,14 +1,12 @@
-//! What goes with what: rank correlations of the measured rows.
-
-use std::collections::BTreeMap;
+//! Rank correlations between what was chosen and what was measured.
 
 use crate::data::Row;
 use crate::machine::Machine;
-use crate::product::{Operands, Product};
-use crate::report::document::Section;
 use crate::report::plot::{heat_map, wide};
+use crate::report::section::{Section, work};
 use crate::report::statistics::rank_correlation;
 use crate::roofline::Work;
+use std::collections::BTreeMap;
 
 /// Rows that a correlation needs.
 const LEAST_ROWS: usize = 10;
@@ -115,12 +113,6 @@ fn within_kernels(kernels: &[Vec<usize>], left: &[Option<f64>], right: &[Option<
         }
     }
     sum / weight
-}
-
-/// Bytes and operations of a row; `None` for a kernel whose types its name does not tell.
-pub(crate) fn work(row: &Row, machine: Option<&Machine>) -> Option<Work> {
-    let operands = Operands::of_kernel(&row.kernel).ok()?;
-    Some(Work::new(&operands, &Product::of_row(row), &row.output, machine?))
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
-//! What the fitted model leans on.
+//! The features that matter most to the fitted model.
 
-use super::accuracy::NO_MODEL;
-use crate::learn::{FitReport, Importance};
-use crate::report::document::Section;
+use crate::predict::{FitReport, Importance};
 use crate::report::plot::{Bar, Series, bars, figure, grid};
+use crate::report::section::{NO_MODEL, Section};
 
 /// Features of a target that are shown.
 const SHOWN: usize = 10;

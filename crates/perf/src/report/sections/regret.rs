@@ -1,10 +1,10 @@
-//! What is lost by choosing by prediction.
+//! What choosing by prediction loses.
 
 use serde::Serialize;
 
 use crate::choose::{LEAST_CANDIDATES, Regret, RegretSummary, summary};
-use crate::report::document::Section;
 use crate::report::plot::{Axis, Chart, Series, legend, wide};
+use crate::report::section::Section;
 
 const SIZE: (f64, f64) = (860.0, 320.0);
 /// Products at the end of a curve that say what they are when pointed at.

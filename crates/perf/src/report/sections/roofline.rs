@@ -1,10 +1,9 @@
-//! The roofline: every row and the ceilings of the machine.
+//! The roofline: every row below the ceilings of the machine.
 
-use super::correlation::work;
 use crate::data::Row;
 use crate::machine::Machine;
-use crate::report::document::{Section, kernel_series};
 use crate::report::plot::{Axis, Chart, legend, quantity, wide};
+use crate::report::section::{Section, kernel_series, work};
 use crate::roofline::Work;
 
 const SIZE: (f64, f64) = (860.0, 460.0);

@@ -1,151 +1,19 @@
-//! The paper's study of the naive tiled kernel: what the tile does to time and power.
+//! The tile study in words and pictures.
 
 use crate::data::Row;
-use crate::report::document::Section;
 use crate::report::plot::{Axis, Chart, Series, escaped, figure, grid, quantity};
+use crate::report::section::Section;
 use crate::report::statistics::{quantile, sorted};
+use crate::report::tile_study::{KERNEL, TileRows, TileStudy, least_side, products};
 use std::collections::BTreeMap;
 
-use serde::Serialize;
-
 const SIZE: (f64, f64) = (420.0, 300.0);
-/// The kernel with a tile of 1 to 32 elements a side, one thread an element.
-const KERNEL: &str = "sgemm_tiled";
 /// Products that a point over the tile needs.
 const LEAST_BAND: usize = 2;
 /// Tiles that are named as the best of most products.
 const NAMED: usize = 4;
 /// Tiles that get a number at the axis.
 const NUMBERED: [usize; 9] = [1, 4, 8, 12, 16, 20, 24, 28, 32];
-/// The paper's large products have no side below the first; where too few of those were measured the next counts as large.
-const LARGE: [usize; 6] = [8192, 4096, 2048, 1024, 512, 1];
-/// Products that a mean is taken over at least, where there are so many.
-const LEAST_PRODUCTS: usize = 3;
-
-/// Answers to the paper's questions, for this machine.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TileStudy {
-    /// Products (with their layout and factors) measured in more than one tile.
-    pub products: usize,
-    /// Tile 16 against 8: time over time.
-    pub speedup_16_over_8: Option<Answer>,
-    /// Best against worst tile of 8 and more: time over time.
-    pub speedup_best_over_worst: Option<Answer>,
-    /// Tile 32 against 8: percent of the power less.
-    pub power_saved_32_over_8_percent: Option<Answer>,
-    /// Which tile was the fastest of how many products.
-    pub fastest: BTreeMap<usize, usize>,
-    /// Which tile took the least energy of how many products.
-    pub most_frugal: BTreeMap<usize, usize>,
-}
-
-/// A figure over the large products, and over all.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Answer {
-    /// Mean over large products.
-    pub mean: f64,
-    /// The most of large products.
-    pub most: f64,
-    /// Large products it was measured on.
-    pub products: usize,
-    /// No side of theirs is below this.
-    pub least_side: usize,
-    /// The most of all products, whatever their size.
-    pub most_of_all: f64,
-}
-
-impl Answer {
-    /// Of (least side, figure) pairs.
-    fn new(figures: &[(usize, f64)]) -> Option<Self> {
-        let wanted = figures.len().clamp(1, LEAST_PRODUCTS);
-        let of_side = |side: usize| figures.iter().filter(move |(least, _)| *least >= side);
-        let least_side = LARGE.into_iter().find(|side| of_side(*side).count() >= wanted)?;
-        let most = |figures: &mut dyn Iterator<Item = &(usize, f64)>| {
-            figures
-                .map(|(_, figure)| *figure)
-                .fold(f64::NEG_INFINITY, f64::max)
-        };
-        let products = of_side(least_side).count();
-        Some(Self {
-            mean: of_side(least_side).map(|(_, figure)| figure).sum::<f64>() / products as f64,
-            most: most(&mut of_side(least_side)),
-            products,
-            least_side,
-            most_of_all: most(&mut figures.iter()),
-        })
-    }
-
-    fn on(&self) -> String {
-        format!(
-            "{} products with no side below {}",
-            self.products, self.least_side
-        )
-    }
-}
-
-/// Rows of one product by tile.
-type Product<'a> = BTreeMap<usize, &'a Row>;
-
-fn products<'a>(rows: &[&'a Row]) -> Vec<Product<'a>> {
-    let mut products = BTreeMap::<String, Product<'a>>::new();
-    for row in rows.iter().filter(|row| row.kernel == KERNEL && row.tile_n > 0) {
-        let key = format!(
-            "{} {} {} {:?} {} {} {}",
-            row.m, row.n, row.k, row.layout, row.alpha, row.beta, row.output
-        );
-        products.entry(key).or_default().insert(row.tile_n, row);
-    }
-    products.into_values().filter(|tiles| tiles.len() > 1).collect()
-}
-
-fn least_side(product: &Product<'_>) -> usize {
-    product
-        .values()
-        .next()
-        .map_or(0, |row| row.m.min(row.n).min(row.k))
-}
-
-/// The answers; `None` where no product was measured in two tiles.
-pub(crate) fn study(rows: &[&Row]) -> Option<TileStudy> {
-    let products = products(rows);
-    let answer = |of: &dyn Fn(&Product<'_>) -> Option<f64>| {
-        let figures = products
-            .iter()
-            .filter_map(|product| Some((least_side(product), of(product)?)));
-        Answer::new(&figures.collect::<Vec<_>>())
-    };
-    (!products.is_empty()).then(|| TileStudy {
-        products: products.len(),
-        speedup_16_over_8: answer(&|p| Some(p.get(&8)?.time_s? / p.get(&16)?.time_s?)),
-        speedup_best_over_worst: answer(&best_over_worst),
-        power_saved_32_over_8_percent: answer(&|p| {
-            Some(100.0 * (1.0 - p.get(&32)?.power_w? / p.get(&8)?.power_w?))
-        }),
-        fastest: winners(&products, |row| row.time_s),
-        most_frugal: winners(&products, |row| row.energy_j),
-    })
-}
-
-fn best_over_worst(product: &Product<'_>) -> Option<f64> {
-    let times = sorted(product.range(8..).filter_map(|(_, row)| row.time_s));
-    (times.len() > 1).then(|| times[times.len() - 1] / times[0])
-}
-
-/// How often each tile is least, over products where two tiles were measured.
-fn winners(products: &[Product<'_>], of: fn(&Row) -> Option<f64>) -> BTreeMap<usize, usize> {
-    let mut winners = BTreeMap::new();
-    for product in products {
-        let measured: Vec<_> = product
-            .iter()
-            .filter_map(|(tile, row)| Some((*tile, of(row)?)))
-            .collect();
-        let least = measured.iter().min_by(|a, b| a.1.total_cmp(&b.1));
-        if let (Some((tile, _)), true) = (least, measured.len() > 1) {
-            *winners.entry(*tile).or_default() += 1;
-        }
-    }
-    winners
-}
 
 /// Time and power over the tile, and the answers in words.
 pub(crate) fn section(rows: &[&Row], study: Option<&TileStudy>) -> Section {
@@ -223,9 +91,9 @@ fn counted(winners: &BTreeMap<usize, usize>) -> String {
     words.collect::<Vec<_>>().join(", ")
 }
 
-fn pictures(products: &[Product<'_>]) -> String {
+fn pictures(products: &[TileRows<'_>]) -> String {
     let largest = products.iter().max_by(|a, b| {
-        let ops = |p: &Product<'_>| p.values().next().map_or(0.0, |row| row.ops());
+        let ops = |p: &TileRows<'_>| p.values().next().map_or(0.0, |row| row.ops());
         (least_side(a), a.len())
             .cmp(&(least_side(b), b.len()))
             .then(ops(a).total_cmp(&ops(b)))
@@ -255,8 +123,8 @@ fn pictures(products: &[Product<'_>]) -> String {
 }
 
 /// The largest product whose power was measured in two tiles.
-fn largest_with_power<'p, 'a>(products: &'p [Product<'a>]) -> Option<&'p Product<'a>> {
-    let powered = |product: &Product<'_>| product.values().filter(|row| row.power_w.is_some()).count();
+fn largest_with_power<'p, 'a>(products: &'p [TileRows<'a>]) -> Option<&'p TileRows<'a>> {
+    let powered = |product: &TileRows<'_>| product.values().filter(|row| row.power_w.is_some()).count();
     let largest = products
         .iter()
         .max_by_key(|product| (powered(product).min(6), least_side(product)))?;
@@ -267,7 +135,7 @@ fn over_tile(
     caption: &str,
     title: &str,
     unit: &'static str,
-    products: &[Product<'_>],
+    products: &[TileRows<'_>],
     of: fn(&Row, &Row) -> Option<f64>,
 ) -> Option<String> {
     let mut by_tile = BTreeMap::<usize, Vec<f64>>::new();
@@ -303,7 +171,7 @@ fn over_tile(
 fn of_one(
     name: &str,
     unit: &'static str,
-    product: &Product<'_>,
+    product: &TileRows<'_>,
     of: fn(&Row) -> Option<f64>,
 ) -> Option<String> {
     let points: Vec<_> = product

@@ -1,11 +1,11 @@
-//! Time against energy: which configurations are on the front, where neither can be had for less of both.
+//! Time against energy: every configuration of a product, and the Pareto front of those that no other beats in both.
 
 use std::collections::BTreeMap;
 
 use crate::data::Row;
-use crate::product::Operands;
-use crate::report::document::{Section, called, kernel_series};
+use crate::operands::Operands;
 use crate::report::plot::{Axis, Chart, NUM_SERIES, Series, figure, grid, legend, quantity};
+use crate::report::section::{Section, called, kernel_series};
 
 const SIZE: (f64, f64) = (420.0, 300.0);
 /// Products that are drawn of a pair of operand types.

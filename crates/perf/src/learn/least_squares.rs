@@ -1,31 +1,10 @@
-//! The rough time of a product: a sum of physical terms (start, bytes, the busiest unit's operations, cache, rounds, steps)
-//! whose factors are fitted for each configuration. Trees learn what it leaves, so that beyond the measured sizes a
-//! prediction still grows as physics does.
-
-use super::features::NUM_TERMS;
-
-/// Factors of the terms, none below 0.
-pub(crate) type Factors = [f64; NUM_TERMS];
+//! Least squares with factors that are not negative and are pulled towards a prior.
 
 /// Passes over the factors; each solves for one at a time, and they settle long before.
 const PASSES: usize = 400;
+
 /// Pull of each factor towards `prior`, in rows.
 const PULL: f64 = 8.0;
-
-/// The terms weighed.
-pub(crate) fn base_s(factors: &Factors, terms: &[f64; NUM_TERMS]) -> f64 {
-    // A configuration whose factors vanish (all its terms did in fitting) still takes time.
-    weigh(factors, terms).max(1e-9)
-}
-
-/// The sum of terms by their factors.
-pub(crate) fn weigh<const N: usize>(factors: &[f64; N], terms: &[f64; N]) -> f64 {
-    factors
-        .iter()
-        .zip(terms)
-        .map(|(factor, term)| factor * term)
-        .sum()
-}
 
 /// Least squares of the relative error over rows of terms and what they sum up to, factors not below 0 and pulled towards
 /// `prior`.
@@ -55,6 +34,7 @@ pub(crate) fn fit<const N: usize>(rows: &[([f64; N], f64)], prior: &[f64; N]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::predict::physics::{Factors, NUM_TERMS, base_s};
 
     #[test]
     fn factors_that_made_the_times_are_found_again() {

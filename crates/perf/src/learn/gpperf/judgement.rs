@@ -1,19 +1,12 @@
-//! GPPerf's own log (arXiv 2411.16954), judged by its own protocol and by an honest one.
-//!
-//! Its protocol: targets clipped to their 1 % and 99 % quantiles over all rows, then rows split 80 to 20 at random, a random
-//! forest on sizes, block sizes, intensity, bytes and operations. The log's block sizes and layouts never reached the
-//! kernel, so that a random split trains on copies of what it tests; the honest splits keep all rows of a distinct kernel
-//! run (sizes, kernel, alpha, beta), or of a shape, on one side, and clip nothing.
+//! How well a random forest predicts the log, by split and target.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use serde::Deserialize;
-
-use super::fit::Scores;
+use super::log::{FEATURES, LogRow, features};
+use super::splits::{clip, numbers, tests};
 use crate::error::PerfError;
-use crate::predict::{FitOptions, Score};
-use crate::trees::{Forest, Random, Table, forest, parallel};
+use crate::learn::options::FitOptions;
+use crate::predict::{Score, Scores};
+use crate::trees::{Forest, Table, forest, parallel};
+use std::collections::BTreeMap;
 
 /// What the figures are to be read with.
 pub const NOTES: &str = "paper: its protocol (targets clipped to 1..99 %, 80/20 of rows at random, power and energy from the rows that have\n\
@@ -21,51 +14,6 @@ pub const NOTES: &str = "paper: its protocol (targets clipped to 1..99 %, 80/20 
     throughput R2 about 0.865. random: the same without clipping. run, shape: no kernel run, or no shape, on both sides.\n\
     Power was sampled after the process had ended: what is learned of it is whether the card had gone to sleep.\n\
     Units are the log's: ms, W, its `energy`, GFLOP/s (its TFLOPS), and its throughput over its power.\n";
-
-/// A row of the log: the columns that are used.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct LogRow {
-    m: f64,
-    n: f64,
-    k: f64,
-    kernel: String,
-    blk_m: f64,
-    blk_n: f64,
-    blk_k: f64,
-    alpha: f64,
-    beta: f64,
-    runtime_ms: f64,
-    power_w: Option<f64>,
-    energy_joules: Option<f64>,
-    tflops_field: f64,
-    arith_intensity: f64,
-    layout: String,
-}
-
-/// Reads the log.
-///
-/// # Errors
-/// A file that is missing, or a line that is no row of it.
-pub fn read(path: &Path) -> Result<Vec<LogRow>, PerfError> {
-    let file = std::fs::File::open(path).map_err(PerfError::io(path))?;
-    let mut csv = csv::Reader::from_reader(file);
-    let row = |row: Result<LogRow, csv::Error>| {
-        let corrupt = |line, what| PerfError::CorruptRow {
-            path: path.to_owned(),
-            line,
-            what,
-        };
-        let row = row.map_err(|e| corrupt(e.position().map_or(0, csv::Position::line), e.to_string()))?;
-        match row.runtime_ms > 0.0 && row.tflops_field > 0.0 && row.m * row.n * row.k > 0.0 {
-            true => Ok(row),
-            false => Err(corrupt(
-                0,
-                format!("a time, rate or size that is not above 0: {row:?}"),
-            )),
-        }
-    };
-    csv.deserialize().map(row).collect()
-}
 
 /// How well a forest does on the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,12 +29,6 @@ pub struct Judged {
     /// By split: `paper`, `random`, `run`, `shape`.
     pub scores: Scores,
 }
-
-/// Parts that runs or shapes are dealt into.
-const FOLDS: usize = 5;
-/// Share of rows a random split tests on.
-const TEST_SHARE: f64 = 0.2;
-const FEATURES: usize = 18;
 
 /// Targets, all of one row or none: runtime and throughput of every row; power, energy and their ratio of some.
 const TIME_TARGETS: [&str; 2] = ["runtime", "throughput"];
@@ -149,16 +91,6 @@ pub fn judge(log: &[LogRow], options: &FitOptions) -> Result<Judged, PerfError> 
     })
 }
 
-/// Numbers from 0 for keys, in order of their first occurrence.
-fn numbers(keys: impl Iterator<Item = String>) -> Vec<u32> {
-    let mut known = BTreeMap::new();
-    keys.map(|key| {
-        let next = known.len() as u32;
-        *known.entry(key).or_insert(next)
-    })
-    .collect()
-}
-
 fn time_task(log: &[LogRow]) -> Task {
     Task {
         names: &TIME_TARGETS,
@@ -184,35 +116,6 @@ fn power_task(log: &[LogRow]) -> Task {
         }
     }
     task
-}
-
-/// What the paper learns from, and what of the kernel reached it: transposes, alpha, beta.
-fn features(row: &LogRow) -> [f32; FEATURES] {
-    let transposed = |operand: &str| if row.kernel.contains(operand) { 1.0 } else { 0.0 };
-    let bytes = 4.0 * (row.m * row.k + row.k * row.n + row.m * row.n);
-    let order = ["nn", "nt", "tn", "tt"]
-        .iter()
-        .position(|layout| *layout == row.layout);
-    [
-        row.m as f32,
-        row.n as f32,
-        row.k as f32,
-        row.blk_m as f32,
-        row.blk_n as f32,
-        row.blk_k as f32,
-        row.arith_intensity as f32,
-        bytes as f32,
-        (2.0 * row.m * row.n * row.k) as f32,
-        transposed("_nn_"),
-        transposed("_nt_"),
-        transposed("_tn_"),
-        transposed("_tt_"),
-        row.alpha as f32,
-        row.beta as f32,
-        order.map_or(-1.0, |order| order as f32),
-        (row.m * row.n) as f32,
-        (row.m * row.n / (128.0 * 128.0 * 46.0)).ceil() as f32,
-    ]
 }
 
 fn scores(
@@ -264,63 +167,4 @@ fn scores(
     scored
         .filter_map(|(name, pairs)| Some(((*name).to_owned(), Score::new(pairs)?)))
         .collect()
-}
-
-/// Rows to test on: a fifth at random where each is its own kind, else each fifth of the kinds in turn.
-fn tests(kinds: &[u32], seed: u64) -> Vec<Vec<bool>> {
-    let distinct = kinds.iter().collect::<std::collections::BTreeSet<_>>().len();
-    if distinct == kinds.len() {
-        let mut test = vec![false; kinds.len()];
-        let share = (kinds.len() as f64 * TEST_SHARE) as usize;
-        let drawn = Random::new(seed, 5 << 32).sample(kinds.len(), share);
-        drawn.into_iter().for_each(|at| test[at] = true);
-        return vec![test];
-    }
-    let last = kinds.iter().max().map_or(0, |&last| last as usize);
-    let mut fold_of: Vec<usize> = (0..=last).map(|kind| kind % FOLDS).collect();
-    Random::new(seed, 6 << 32).shuffle(&mut fold_of);
-    let fold = |fold: usize| kinds.iter().map(|&kind| fold_of[kind as usize] == fold).collect();
-    (0..FOLDS).map(fold).collect()
-}
-
-/// Moves what lies outside the 1 % and 99 % quantiles onto them, as the paper does.
-fn clip(values: &mut [f64], output: usize, outputs: usize) {
-    let mut sorted: Vec<f64> = values.iter().skip(output).step_by(outputs).copied().collect();
-    sorted.sort_by(f64::total_cmp);
-    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
-    let (low, high) = (at(0.01), at(0.99));
-    for value in values.iter_mut().skip(output).step_by(outputs) {
-        *value = value.clamp(low, high);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_of_a_kind_are_tested_together_and_every_kind_once() {
-        let kinds: Vec<u32> = (0..200).map(|row| row / 4).collect();
-        let folds = super::tests(&kinds, 7);
-        assert_eq!(folds.len(), FOLDS);
-        for at in 0..200 {
-            assert_eq!(folds.iter().filter(|test| test[at]).count(), 1);
-            assert!(folds.iter().all(|test| test[at] == test[at / 4 * 4]));
-        }
-        let alone: Vec<u32> = (0..200).collect();
-        assert_eq!(
-            super::tests(&alone, 7)[0].iter().filter(|test| **test).count(),
-            40
-        );
-    }
-
-    #[test]
-    fn clipping_moves_the_outermost_hundredths_of_one_target_only() {
-        let mut values: Vec<f64> = (0..1000).flat_map(|i| [f64::from(i), f64::from(i)]).collect();
-        clip(&mut values, 0, 2);
-        assert_eq!(
-            (values[0], values[1], values[1998], values[1999]),
-            (10.0, 0.0, 989.0, 999.0)
-        );
-    }
 }

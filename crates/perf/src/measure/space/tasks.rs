@@ -1,94 +1,14 @@
-//! What a sweep measures: shapes of real models and a low-discrepancy sample in log space, and which kernels run on each.
+//! The shapes that a sweep measures, in order: those of real models, a low-discrepancy sample of the logarithms of the
+//! sizes, and the shapes of the tile study. Any beginning of the list is a balanced set.
 
+use super::description::Space;
+use super::draw::{halton, hash};
+use super::float_cases::{BLENDS, FloatCase, FloatKernel, float_cases};
+use crate::product::{Layout, ops};
 use std::collections::HashSet;
 
-use serde::{Deserialize, Serialize};
-
-use crate::data::Layout;
-use crate::error::PerfError;
-
-/// A sweep, as `--space FILE` gives it in JSON; every field has a default.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Space {
-    /// Shifts the sample and everything drawn.
-    pub seed: u64,
-    /// Weights `[N, K]` of real models; with each of `model_tokens` every configuration that exists is measured.
-    pub model_weights: Vec<[usize; 2]>,
-    /// Tokens M for them.
-    pub model_tokens: Vec<usize>,
-    /// Sampled shapes on which every sensible configuration is measured.
-    pub num_exhaustive: usize,
-    /// Sampled shapes on which some are.
-    pub num_sampled: usize,
-    /// Configurations of W4A8 kernels on each of the latter.
-    pub configs_per_shape: usize,
-    /// Least and most of M, N and K.
-    pub m: [usize; 2],
-    /// As `m`.
-    pub n: [usize; 2],
-    /// As `m`.
-    pub k: [usize; 2],
-    /// Most weights of a matrix.
-    pub most_weights: usize,
-    /// Most operations of a product.
-    pub most_ops: f64,
-    /// Shapes `[M, N, K]` for all 32 tiles of `sgemm_tiled` in all layouts.
-    pub tile_shapes: Vec<[usize; 3]>,
-    /// Large ones for tiles of 8 and more, some tiles only.
-    pub large_tile_shapes: Vec<[usize; 3]>,
-    /// Share of the rows whose energy is measured.
-    pub energy_share: f64,
-}
-
-impl Default for Space {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            model_weights: vec![
-                [12_288, 4_096],
-                [4_096, 4_096],
-                [22_016, 4_096],
-                [4_096, 11_008],
-                [10_240, 8_192],
-                [8_192, 8_192],
-                [57_344, 8_192],
-                [8_192, 28_672],
-            ],
-            model_tokens: vec![1, 16, 64, 256, 1_024, 4_096],
-            num_exhaustive: 40,
-            num_sampled: 380,
-            configs_per_shape: 12,
-            m: [1, 8_192],
-            n: [256, 57_344],
-            k: [256, 57_344],
-            most_weights: 480_000_000,
-            most_ops: 4e12,
-            tile_shapes: vec![
-                [64, 512, 512],
-                [128, 256, 1_024],
-                [256, 256, 256],
-                [256, 1_024, 512],
-                [333, 517, 259],
-                [512, 512, 512],
-                [512, 128, 2_048],
-                [1_000, 300, 700],
-                [1_024, 1_024, 256],
-                [1_024, 1_024, 1_024],
-                [16, 4_096, 512],
-                [2_048, 512, 512],
-            ],
-            large_tile_shapes: vec![
-                [2_048, 2_048, 2_048],
-                [4_096, 4_096, 1_024],
-                [4_096, 4_096, 4_096],
-                [8_192, 8_192, 1_024],
-                [8_192, 8_192, 8_192],
-            ],
-            energy_share: 0.165,
-        }
-    }
-}
+/// A space with too few different shapes ends the drawing.
+const MOST_DRAWS: usize = 100_000;
 
 /// How many configurations of the W4A8 kernels are measured on a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,30 +19,6 @@ pub enum Configs {
     Sensible,
     /// So many, mostly sensible ones.
     Some(usize),
-}
-
-/// A library or kernel of floats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FloatKernel {
-    /// cuBLAS.
-    CublasBf16,
-    /// cuBLAS.
-    CublasF16,
-    /// cuBLAS, no TF32.
-    CublasF32,
-    /// The paper's, with a tile.
-    Tiled(usize),
-}
-
-/// One float product to be measured.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct FloatCase {
-    /// By what.
-    pub kernel: FloatKernel,
-    /// Storage.
-    pub layout: Layout,
-    /// Factors of the product and of what was in D.
-    pub blend: (f32, f32),
 }
 
 /// Everything that is measured on one shape.
@@ -144,43 +40,7 @@ pub struct Task {
     pub energy_share: f64,
 }
 
-/// A space with too few different shapes ends the drawing.
-const MOST_DRAWS: usize = 100_000;
-/// Operations of an FP32 product beyond which it costs too much time.
-const MOST_F32_OPS: f64 = 1e11;
-/// As above, for the tiled kernel.
-const MOST_TILED_OPS: f64 = 1e10;
-
 impl Space {
-    /// Checks a space from a file.
-    ///
-    /// # Errors
-    /// A shape of zero, an empty range, one beyond what a product may have.
-    pub fn validate(self, path: &std::path::Path) -> Result<Self, PerfError> {
-        let malformed = |what: String| PerfError::Malformed {
-            path: path.to_owned(),
-            what,
-        };
-        for (name, [least, most]) in [("m", self.m), ("n", self.n), ("k", self.k)] {
-            if least == 0 || least > most || most > MOST_SIZE {
-                return Err(malformed(format!(
-                    "{name} from {least} to {most}: expected a range within 1..{MOST_SIZE}"
-                )));
-            }
-        }
-        let weights = self.model_weights.iter().flatten();
-        let tiles = self.tile_shapes.iter().chain(&self.large_tile_shapes).flatten();
-        let sizes = weights.chain(&self.model_tokens).chain(tiles);
-        match sizes.into_iter().find(|size| !(1..=MOST_SIZE).contains(*size)) {
-            Some(size) => Err(malformed(format!("a size of {size}: expected 1 to {MOST_SIZE}"))),
-            None if !(0.0..=1.0).contains(&self.energy_share) => Err(malformed(format!(
-                "energy_share {}: expected 0 to 1",
-                self.energy_share
-            ))),
-            None => Ok(self),
-        }
-    }
-
     /// The work for a GPU, most informative first: any beginning of it is a balanced set.
     pub fn tasks(&self) -> Vec<Task> {
         let mut cells = self.model_cells();
@@ -324,71 +184,6 @@ impl Space {
         });
         tasks.collect()
     }
-}
-
-/// No product of this project has more of anything.
-const MOST_SIZE: usize = 131_071;
-/// alpha and beta.
-const BLENDS: [(f32, f32); 3] = [(1.0, 0.0), (1.0, 1.0), (0.5, 0.5)];
-
-/// cuBLAS in its types, layouts and blends, and the tiled kernel where it is not too slow.
-fn float_cases(shape: (usize, usize, usize), draw: u64) -> Vec<FloatCase> {
-    use FloatKernel::{CublasBf16, CublasF16, CublasF32, Tiled};
-    let case = |kernel, layout, blend| FloatCase {
-        kernel,
-        layout,
-        blend,
-    };
-    let mut cases = Vec::new();
-    for kernel in [CublasBf16, CublasF16] {
-        cases.extend(Layout::ALL.map(|layout| case(kernel, layout, BLENDS[0])));
-    }
-    // Sums of many products would leave f16's range.
-    cases.push(case(CublasBf16, Layout::Nt, BLENDS[1]));
-    cases.push(case(CublasBf16, Layout::ALL[(draw % 4) as usize], BLENDS[2]));
-    cases.push(case(CublasF16, Layout::ALL[(draw / 4 % 4) as usize], BLENDS[2]));
-    if ops(shape) <= MOST_F32_OPS {
-        cases.extend(Layout::ALL.map(|layout| case(CublasF32, layout, BLENDS[0])));
-        cases.push(case(CublasF32, Layout::Nt, BLENDS[2]));
-    }
-    if ops(shape) <= MOST_TILED_OPS {
-        for turn in 0..4 {
-            let draw = draw >> (8 * turn);
-            let tile = 4 + (draw / 4 % 29) as usize;
-            let blend = BLENDS[(draw / 128 % 3) as usize];
-            let case = case(Tiled(tile), Layout::ALL[(draw % 4) as usize], blend);
-            if !cases.contains(&case) {
-                cases.push(case);
-            }
-        }
-    }
-    cases
-}
-
-/// Multiply and add counted apart.
-pub(crate) fn ops((m, n, k): (usize, usize, usize)) -> f64 {
-    2.0 * m as f64 * n as f64 * k as f64
-}
-
-/// The digits of `index` in `base` behind the point.
-fn halton(mut index: u64, base: u64) -> f64 {
-    let (mut value, mut digit) = (0.0, 1.0);
-    while index > 0 {
-        digit /= base as f64;
-        value += digit * (index % base) as f64;
-        index /= base;
-    }
-    value
-}
-
-/// The same number for the same words on every machine (FNV-1a, mixed).
-pub(crate) fn hash(seed: u64, words: &str) -> u64 {
-    let start = 0xcbf2_9ce4_8422_2325 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let fold = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-    let mut z = words.as_bytes().iter().fold(start, fold);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

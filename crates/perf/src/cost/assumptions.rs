@@ -1,0 +1,34 @@
+//! The sentences that say what an answer assumes.
+
+use super::workload::Request;
+use super::{estimate, threads};
+use crate::machine::{Machine, MachineKind};
+
+pub(crate) fn assumptions(
+    machine: &Machine,
+    limited: &Machine,
+    request: &Request,
+    threads: Option<usize>,
+) -> Vec<String> {
+    let runs = match machine.kind {
+        MachineKind::Gpu => {
+            "Costs on a GPU are those of the products as they were measured on that card, put together; this project's engine runs \
+             models on CPUs so far."
+        }
+        MachineKind::Cpu => "Costs are those of the products as measured on that machine, put together.",
+    };
+    let mut all = vec![
+        runs.to_owned(),
+        format!(
+            "All prompts start together and are read in steps of at most {} tokens; logits are computed for the last token of each \
+             prompt. The last step of a prompt gives the first token, every later one takes a step of its own.",
+            request.step_tokens
+        ),
+        "Intervals of products are the fitted model's 90 % intervals. In sums the errors of one kernel are taken as fully \
+         correlated (they add up), those of different kernels as independent (root of the sum of squares)."
+            .to_owned(),
+        estimate::assumption(limited, request),
+    ];
+    all.extend(threads.and_then(|threads| threads::assumption(machine, threads)));
+    all
+}

@@ -1,0 +1,153 @@
+//! Judges a fit on unseen shapes: the rows of each fold are predicted by the estimator that was trained without them.
+
+use super::calibration::{Residual, Spreading, calibrate, scales, widths};
+use super::options::FitOptions;
+use super::trainer::LEAST_POWER_ROWS;
+use super::training_set::{Ground, Part};
+use crate::data::Dataset;
+use crate::error::PerfError;
+use crate::predict::{Estimate, Estimator, Interval, Prediction, Spread};
+use crate::trees::parallel;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+
+/// A prediction for a row by a model that has seen no row of its shape.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeldOut {
+    /// The row's place in the set.
+    pub row_idx: usize,
+    /// What was predicted.
+    pub prediction: Prediction,
+}
+
+/// Estimates on unseen shapes with the half widths of their intervals.
+pub(crate) struct HeldOutEstimates {
+    estimates: Vec<Estimate>,
+    time_widths: Vec<f64>,
+    /// Of samples with power, by their place: half widths of power and of energy.
+    power_widths: BTreeMap<usize, (f64, f64)>,
+    pub(crate) time: Spread,
+    pub(crate) power: Option<(Spread, Vec<f64>)>,
+}
+
+/// Predictions for all sound rows, each by a model that has seen no row of its shape: what the honest split is judged by.
+/// `done` counts the folds that are learned, of [`FitOptions::folds`].
+///
+/// # Errors
+/// As [`Model::fit`].
+pub fn held_out(data: &Dataset, options: &FitOptions, done: &AtomicUsize) -> Result<Vec<HeldOut>, PerfError> {
+    let ground = Ground::new(data, options)?;
+    let fitted = parallel(options.threads, ground.num_folds, |fold| {
+        let estimator = ground.fit(&ground.part(Part::Outside(fold), options.seed), options);
+        done.fetch_add(1, Ordering::Relaxed);
+        estimator
+    });
+    let judged = judge_folds(&ground, &fitted, options);
+    let predictions = (0..ground.samples.len()).map(|at| HeldOut {
+        row_idx: ground.samples[at].row_idx,
+        prediction: prediction(&ground, &judged, at),
+    });
+    Ok(predictions.collect())
+}
+
+pub(crate) fn judge_folds(
+    ground: &Ground<'_>,
+    folds: &[Estimator],
+    options: &FitOptions,
+) -> HeldOutEstimates {
+    let indices = 0..ground.samples.len();
+    let estimates: Vec<Estimate> = indices
+        .clone()
+        .map(|at| ground.estimate(&folds[ground.folds[at]], at))
+        .collect();
+    let residual = |at: usize, value: f64| Residual {
+        features: estimates[at].features,
+        value,
+        fold: ground.folds[at],
+        kernel: ground.catalogue.kernel_of[ground.samples[at].config],
+    };
+    let num_kernels = ground.catalogue.kernels.len();
+    let log_time = |at: usize| ground.samples[at].time_s.ln() - estimates[at].log_time;
+    let times: Vec<Residual> = indices.clone().map(|at| residual(at, log_time(at))).collect();
+    let with_power: Vec<(usize, f64)> = indices
+        .filter_map(|at| {
+            Some((
+                at,
+                ground.samples[at].row.power_w?.ln() - estimates[at].log_power?,
+            ))
+        })
+        .collect();
+    let powers: Vec<Residual> = with_power
+        .iter()
+        .map(|&(at, value)| residual(at, value))
+        .collect();
+    let mut calibrated = parallel(options.threads, 2, |which| match which {
+        0 => Some(calibrate(&times, ground.num_folds, num_kernels, options.seed)),
+        _ => (powers.len() >= LEAST_POWER_ROWS)
+            .then(|| calibrate(&powers, ground.num_folds, num_kernels, options.seed)),
+    });
+    let power = calibrated.pop().flatten();
+    let Some((time, time_widths)) = calibrated.pop().flatten() else {
+        unreachable!("times are always calibrated")
+    };
+    let mut judged = HeldOutEstimates {
+        estimates,
+        time_widths,
+        power_widths: BTreeMap::new(),
+        time,
+        power: None,
+    };
+    if let Some((spread, widths)) = power {
+        judged.add_power(ground, &with_power, spread, &widths);
+    }
+    judged
+}
+
+impl HeldOutEstimates {
+    /// Power's half widths, and energy's: time's and power's together, scaled to the coverage of energy.
+    fn add_power(&mut self, ground: &Ground<'_>, with_power: &[(usize, f64)], spread: Spread, power: &[f64]) {
+        let energies: Vec<(usize, Spreading)> = with_power
+            .iter()
+            .zip(power)
+            .filter_map(|(&(at, _), power)| {
+                let estimate = &self.estimates[at];
+                let predicted = estimate.log_time + estimate.log_power?;
+                let spreading = Spreading {
+                    value: ground.samples[at].row.energy_j?.ln() - predicted,
+                    local: self.time_widths[at].hypot(*power),
+                    fold: ground.folds[at],
+                    kernel: ground.catalogue.kernel_of[ground.samples[at].config],
+                };
+                Some((at, spreading))
+            })
+            .collect();
+        let spreading: Vec<Spreading> = energies.iter().map(|(_, one)| *one).collect();
+        let num_kernels = ground.catalogue.kernels.len();
+        let widths = widths(&spreading, ground.num_folds, num_kernels);
+        let energy: BTreeMap<usize, f64> = energies.iter().map(|(at, _)| *at).zip(widths).collect();
+        for (&(at, _), &power) in with_power.iter().zip(power) {
+            let energy = energy.get(&at).copied().unwrap_or(power + self.time_widths[at]);
+            self.power_widths.insert(at, (power, energy));
+        }
+        self.power = Some((spread, scales(spreading.iter(), num_kernels)));
+    }
+}
+
+pub(crate) fn prediction(ground: &Ground<'_>, judged: &HeldOutEstimates, at: usize) -> Prediction {
+    let estimate = &judged.estimates[at];
+    let time_s = Interval::around(estimate.log_time.exp(), judged.time_widths[at]);
+    let both = estimate.log_power.zip(judged.power_widths.get(&at));
+    let power_w = both.map(|(log_power, (width, _))| Interval::around(log_power.exp(), *width));
+    let energy_j =
+        both.map(|(log_power, (_, width))| Interval::around((estimate.log_time + log_power).exp(), *width));
+    let ops = ground.samples[at].physics.work.ops;
+    Prediction {
+        time_s,
+        power_w,
+        energy_j,
+        ops_per_s: time_s.rate(ops),
+        ops_per_j: energy_j.map(|energy| energy.rate(ops)),
+        extrapolated: false,
+    }
+}

@@ -1,0 +1,278 @@
+//! Trains an estimator: the factors of the rough time and power, then trees for what those leave.
+
+use super::least_squares::fit as fit_factors;
+use super::options::{FitOptions, Learner};
+use super::rough_factors::fit_power;
+use super::training_set::Sample;
+use crate::machine::Machine;
+use crate::predict::physics::{Factors, NUM_TERMS, base_w, rates};
+use crate::predict::{Catalogue, ConfigFacts, Estimator, FeatureRow, NAMES, add_time, is_of_time};
+use crate::trees::{Boost, Ensemble, Forest, Random, Table, boost, forest};
+use std::collections::BTreeMap;
+
+/// Kernels with fewer rows share trees.
+const OWN_TREES_ROWS: usize = 200;
+
+/// Fewer rows with power than this teach nothing.
+pub(crate) const LEAST_POWER_ROWS: usize = 40;
+
+/// Boosting of time and of power. More trees would lessen the errors by little; a prediction takes about 2 ns a tree, and is
+/// to take 2 us.
+const TIME_BOOST: Boost = Boost {
+    trees: 320,
+    ..Boost::USUAL
+};
+
+const POWER_BOOST: Boost = Boost {
+    trees: 192,
+    rate: 0.1,
+    bins: 128,
+    ..Boost::USUAL
+};
+
+/// Copies of a row that power is learned from, and the standard deviation of their times' errors.
+const JITTERED: usize = 3;
+
+const JITTER: f64 = 0.06;
+
+/// The prior of the factors: a start of 2 us, all else as the ceilings say.
+const PRIOR: Factors = [2.0, 0.2, 0.2, 0.1, 0.2, 1.0, 1.0, 0.1, 0.1];
+
+/// Between -1.5 and 1.5, half a unit off on average.
+fn jitter(random: &mut Random) -> f64 {
+    (0..3)
+        .map(|_| random.below(1 << 20) as f64 / f64::from(1 << 20) - 0.5)
+        .sum()
+}
+
+/// Rows and targets of one ensemble.
+struct Learning {
+    table: Table,
+    targets: Vec<f32>,
+    shapes: Vec<u32>,
+}
+
+impl Default for Learning {
+    fn default() -> Self {
+        Self {
+            table: Table::new(NAMES.len()),
+            targets: Vec::new(),
+            shapes: Vec::new(),
+        }
+    }
+}
+
+impl Learning {
+    fn push(&mut self, row: &FeatureRow, target: f64, shape: u32) {
+        self.table.push(&row[..NAMES.len()]);
+        self.targets.push(target as f32);
+        self.shapes.push(shape);
+    }
+
+    fn learn(mut self, options: &FitOptions, how: Boost) -> Learned {
+        if options.learner == Learner::Boost {
+            let how = Boost {
+                seed: options.seed,
+                ..how
+            };
+            let (trees, gains) = boost(&self.table, &self.targets, &how);
+            return Learned {
+                trees: Ensemble::Boost(trees),
+                gains,
+                out_of_bag: (0.0, 0),
+            };
+        }
+        number(&mut self.shapes);
+        let how = Forest {
+            seed: options.seed,
+            ..Forest::default()
+        };
+        let grown = forest(&self.table, &self.targets, 1, &self.shapes, &how);
+        let unseen = grown.out_of_bag.iter().zip(&self.targets);
+        let errors = unseen
+            .filter(|(said, _)| said.is_finite())
+            .map(|(said, target)| f64::from((said - target).abs()));
+        Learned {
+            out_of_bag: errors.fold((0.0, 0), |(sum, count), error| (sum + error, count + 1)),
+            trees: Ensemble::Forest(grown.trees),
+            gains: grown.gains,
+        }
+    }
+}
+
+/// Trees with what became known beside them.
+struct Learned {
+    trees: Ensemble,
+    gains: Vec<f64>,
+    out_of_bag: (f64, usize),
+}
+
+/// Numbers without gaps for numbers with.
+fn number(kinds: &mut [u32]) {
+    let mut numbers = BTreeMap::new();
+    for kind in kinds {
+        let next = numbers.len() as u32;
+        *kind = *numbers.entry(*kind).or_insert(next);
+    }
+}
+
+/// Which trees each kernel has: its own, or those of all that have few rows. A library's types share theirs:
+/// it chooses alike for them.
+fn trees_of(samples: &[Sample<'_>], train: &[usize], catalogue: &Catalogue) -> Vec<usize> {
+    let library = |kernel: usize| catalogue.kernels[kernel].name.starts_with("cublas");
+    let mut counts = vec![0; catalogue.kernels.len()];
+    for &at in train {
+        counts[catalogue.kernel_of[samples[at].config]] += 1;
+    }
+    let (mut few, mut libraries, mut next) = (None, None, 0);
+    let mut new = || {
+        next += 1;
+        next - 1
+    };
+    let group = counts.into_iter().enumerate().map(|(kernel, count)| match () {
+        () if library(kernel) => *libraries.get_or_insert_with(&mut new),
+        () if count >= OWN_TREES_ROWS => new(),
+        () => *few.get_or_insert_with(&mut new),
+    });
+    group.collect()
+}
+
+/// Factors of each size of a kernel, in whatever groups and outputs, pulled towards those of the kernel.
+fn factors(samples: &[Sample<'_>], train: &[usize], catalogue: &Catalogue) -> Vec<Factors> {
+    let mut of_kernel: BTreeMap<&str, Terms> = BTreeMap::new();
+    let mut of_size: BTreeMap<(&str, &str), Terms> = BTreeMap::new();
+    for sample in train.iter().map(|&at| &samples[at]) {
+        let row = (sample.physics.terms, sample.time_s);
+        let facts = &catalogue.configs[sample.config];
+        of_kernel.entry(&facts.kernel).or_default().push(row);
+        of_size
+            .entry((&facts.kernel, &facts.config))
+            .or_default()
+            .push(row);
+    }
+    let kernels: BTreeMap<&str, Factors> = of_kernel
+        .into_iter()
+        .map(|(kernel, rows)| (kernel, fit_factors(&rows, &PRIOR)))
+        .collect();
+    let kernel = |name: &str| kernels.get(name).unwrap_or(&PRIOR);
+    let sizes: BTreeMap<(&str, &str), Factors> = of_size
+        .into_iter()
+        .map(|(size, rows)| (size, fit_factors(&rows, kernel(size.0))))
+        .collect();
+    let of = |facts: &ConfigFacts| {
+        let size = sizes.get(&(facts.kernel.as_str(), facts.config.as_str()));
+        *size.unwrap_or_else(|| kernel(&facts.kernel))
+    };
+    catalogue.configs.iter().map(of).collect()
+}
+
+/// Terms and seconds of rows.
+type Terms = Vec<([f64; NUM_TERMS], f64)>;
+
+/// Names of the features that targets are learned from: time's, then power's.
+pub(crate) fn used(power: bool) -> impl Iterator<Item = usize> {
+    (0..NAMES.len()).filter(move |&feature| power || !is_of_time(feature))
+}
+
+impl Estimator {
+    /// Learns from the samples named.
+    pub fn fit(
+        samples: &[Sample<'_>],
+        train: &[usize],
+        catalogue: &Catalogue,
+        machine: &Machine,
+        options: &FitOptions,
+    ) -> Self {
+        let trees_of = trees_of(samples, train, catalogue);
+        let num_groups = trees_of.iter().max().map_or(0, |last| last + 1);
+        let mut estimator = Self {
+            factors: factors(samples, train, catalogue),
+            time: Vec::new(),
+            trees_of,
+            power_factors: Vec::new(),
+            power: None,
+            gains: [vec![0.0; NAMES.len()], vec![0.0; NAMES.len()]],
+            out_of_bag: (0.0, 0),
+        };
+        for group in 0..num_groups {
+            let of_group = |&&at: &&usize| estimator.group(catalogue, samples[at].config) == group;
+            let rows: Vec<usize> = train.iter().filter(of_group).copied().collect();
+            let trees = estimator.fit_time(samples, &rows, catalogue, machine, options);
+            estimator.time.push(trees);
+        }
+        estimator.fit_power(samples, train, catalogue, machine, options);
+        estimator
+    }
+
+    fn fit_time(
+        &mut self,
+        samples: &[Sample<'_>],
+        rows: &[usize],
+        catalogue: &Catalogue,
+        machine: &Machine,
+        options: &FitOptions,
+    ) -> Ensemble {
+        let mut learning = Learning::default();
+        for &at in rows {
+            let sample = &samples[at];
+            let product = sample.row.product();
+            let (row, base) = self.features(catalogue, sample.config, &product, &sample.physics, machine);
+            learning.push(&row, (sample.time_s / base).ln(), sample.shape);
+        }
+        let Learned {
+            trees,
+            gains,
+            out_of_bag,
+        } = learning.learn(options, TIME_BOOST);
+        for (sum, gain) in self.gains[0].iter_mut().zip(gains) {
+            *sum += gain;
+        }
+        self.out_of_bag.0 += out_of_bag.0;
+        self.out_of_bag.1 += out_of_bag.1;
+        trees
+    }
+
+    /// Power follows from how busy the machine is. It is predicted with a predicted time, so it is learned with times that
+    /// are off as predictions are: each row a few times with another error.
+    fn fit_power(
+        &mut self,
+        samples: &[Sample<'_>],
+        train: &[usize],
+        catalogue: &Catalogue,
+        machine: &Machine,
+        options: &FitOptions,
+    ) {
+        let measured = train.iter().filter_map(|&at| {
+            let sample = &samples[at];
+            let power_w = sample.row.power_w.filter(|&power_w| power_w > 0.0)?;
+            Some((sample, power_w, catalogue.kernel_of[sample.config]))
+        });
+        let measured: Vec<(&Sample<'_>, f64, usize)> = measured.collect();
+        if measured.len() < LEAST_POWER_ROWS {
+            return;
+        }
+        let rows = measured
+            .iter()
+            .map(|&(sample, power_w, kernel)| (rates(&sample.physics, sample.time_s), power_w, kernel));
+        self.power_factors = fit_power(&rows.collect::<Vec<_>>(), catalogue.kernels.len());
+        let mut learning = Learning::default();
+        let mut random = Random::new(options.seed, 7 << 32);
+        for (sample, power_w, kernel) in measured {
+            let product = sample.row.product();
+            let (mut row, _) = self.features(catalogue, sample.config, &product, &sample.physics, machine);
+            for _ in 0..JITTERED {
+                let time_s = sample.time_s * (2.0 * JITTER * jitter(&mut random)).exp();
+                let base = base_w(
+                    &self.power_factors[kernel],
+                    &rates(&sample.physics, time_s),
+                    machine,
+                );
+                add_time(&mut row, &sample.physics, time_s, base);
+                learning.push(&row, (power_w / base).ln(), sample.shape);
+            }
+        }
+        let learned = learning.learn(options, POWER_BOOST);
+        self.gains[1] = learned.gains;
+        self.power = Some(learned.trees);
+    }
+}

@@ -1,0 +1,145 @@
+//! A measured set made ready to learn from: sound rows as samples, with their configurations, their physics and their
+//! folds.
+
+use super::options::FitOptions;
+use crate::data::{Dataset, Row};
+use crate::error::PerfError;
+use crate::machine::{Machine, check_machine};
+use crate::predict::physics::Physics;
+use crate::predict::{Catalogue, Estimate, Estimator, Query, config_of};
+use crate::trees::Random;
+
+/// Share of rows that a random split tests on, as the paper's.
+const RANDOM_TEST_SHARE: f64 = 0.2;
+/// Fewer sound rows, or shapes, than these teach nothing.
+const LEAST_ROWS: usize = 50;
+const LEAST_SHAPES: usize = 10;
+
+/// A row to learn from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample<'a> {
+    /// Its place in the set.
+    pub row_idx: usize,
+    /// The row.
+    pub row: &'a Row,
+    /// Its configuration's place in the catalogue.
+    pub config: usize,
+    /// Number of its shape.
+    pub shape: u32,
+    /// What is known before learning.
+    pub physics: Physics,
+    /// Seconds.
+    pub time_s: f64,
+}
+
+/// All sound rows as samples, and the number of distinct shapes.
+pub(crate) fn samples<'a>(
+    data: &'a Dataset,
+    catalogue: &Catalogue,
+    machine: &Machine,
+) -> Result<(Vec<Sample<'a>>, usize), PerfError> {
+    let mut shapes = std::collections::HashMap::new();
+    let mut samples = Vec::new();
+    for (row_idx, row) in data.rows.iter().enumerate().filter(|(_, row)| row.is_sound()) {
+        let name = config_of(row);
+        let query = Query {
+            config: &name,
+            ..Query::of_row(row)
+        };
+        query.product.check()?;
+        let (config, _) = catalogue.find(&query)?;
+        let operands = &catalogue.operands[catalogue.kernel_of[config]];
+        let next = shapes.len() as u32;
+        samples.push(Sample {
+            row_idx,
+            row,
+            config,
+            shape: *shapes.entry((row.m, row.n, row.k)).or_insert(next),
+            physics: Physics::new(&catalogue.configs[config], operands, &query.product, machine),
+            time_s: row.time_s.unwrap_or(f64::NAN),
+        });
+    }
+    Ok((samples, shapes.len()))
+}
+
+/// A set made ready to learn from.
+pub(crate) struct Ground<'a> {
+    pub catalogue: Catalogue,
+    pub samples: Vec<Sample<'a>>,
+    pub num_shapes: usize,
+    pub num_folds: usize,
+    /// Of each sample: the fold of its shape.
+    pub folds: Vec<usize>,
+    pub machine: &'a Machine,
+}
+
+impl<'a> Ground<'a> {
+    pub fn new(data: &'a Dataset, options: &FitOptions) -> Result<Self, PerfError> {
+        let machine = &data.manifest.machine;
+        check_machine(machine)?;
+        let catalogue = Catalogue::new(data)?;
+        let (samples, num_shapes) = samples(data, &catalogue, machine)?;
+        for (what, least, got) in [
+            ("rows to learn from", LEAST_ROWS, samples.len()),
+            ("distinct shapes to learn from", LEAST_SHAPES, num_shapes),
+        ] {
+            if got < least {
+                return Err(PerfError::TooLittle {
+                    what: what.to_owned(),
+                    expected: format!("at least {least} that are verified, timed and unmarked"),
+                    got: got.to_string(),
+                });
+            }
+        }
+        let num_folds = options.folds.clamp(2, num_shapes / 2);
+        let mut fold_of: Vec<usize> = (0..num_shapes).map(|shape| shape % num_folds).collect();
+        Random::new(options.seed, 1 << 32).shuffle(&mut fold_of);
+        Ok(Self {
+            num_folds,
+            folds: samples
+                .iter()
+                .map(|sample| fold_of[sample.shape as usize])
+                .collect(),
+            catalogue,
+            samples,
+            num_shapes,
+            machine,
+        })
+    }
+
+    pub(crate) fn fit(&self, train: &[usize], options: &FitOptions) -> Estimator {
+        Estimator::fit(&self.samples, train, &self.catalogue, self.machine, options)
+    }
+
+    pub fn estimate(&self, estimator: &Estimator, at: usize) -> Estimate {
+        let sample = &self.samples[at];
+        let product = sample.row.product();
+        estimator.estimate(
+            &self.catalogue,
+            sample.config,
+            &product,
+            &sample.physics,
+            self.machine,
+        )
+    }
+
+    /// All samples, those outside a fold, or those a random split learns from.
+    pub(crate) fn part(&self, part: Part, seed: u64) -> Vec<usize> {
+        let all = 0..self.samples.len();
+        match part {
+            Part::All => all.collect(),
+            Part::Outside(fold) => all.filter(|&at| self.folds[at] != fold).collect(),
+            Part::Random => {
+                let share = (1.0 - RANDOM_TEST_SHARE) * self.samples.len() as f64;
+                Random::new(seed, 2 << 32).sample(self.samples.len(), share as usize)
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Part {
+    All,
+    Outside(usize),
+    Random,
+}

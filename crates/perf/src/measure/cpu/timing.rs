@@ -1,0 +1,76 @@
+//! Times a CPU product, and reads its energy where the machine shows a counter.
+
+use super::operands::CpuOperands;
+use super::rapl::Rapl;
+use crate::data::{Mark, Row};
+use crate::measure::times::set_times;
+use dualgrain_cpu::CpuDevice;
+use dualgrain_cpu::Linear;
+use dualgrain_cpu::Matrix;
+use dualgrain_cpu::Quantized;
+use dualgrain_device::Device;
+use dualgrain_device::Operand;
+use std::hint::black_box;
+use std::time::Instant;
+
+/// A repetition takes at least so long, and there are so many.
+const REPEAT_S: f64 = 2.5e-3;
+const REPEATS: usize = 5;
+/// Measured again at most so often when repetitions lie far apart: other programs come and go.
+const TRIES: usize = 3;
+/// An energy region.
+const ENERGY_S: f64 = 0.3;
+
+impl CpuOperands {
+    /// Fills in time, and energy where the machine shows it.
+    pub fn measure(
+        &self,
+        row: &mut Row,
+        device: &CpuDevice,
+        linears: &[Linear],
+        (a, x): (&Quantized, &Matrix),
+        rapl: Option<&Rapl>,
+    ) {
+        let (m, n, _) = self.shape;
+        let mut out = device.matrix(m, n);
+        let mut turn = 0;
+        let mut run = |count: usize| {
+            let start = Instant::now();
+            for _ in 0..count {
+                turn = (turn + 1) % linears.len();
+                let operand = match self.op.is_integer() {
+                    true => Operand::Int8(a),
+                    false => Operand::Float(x),
+                };
+                device.gemm(&mut out, operand, &linears[turn]);
+                black_box(&out);
+            }
+            start.elapsed().as_secs_f64() / count as f64
+        };
+        let one_s = run(1).min(run(1)).max(1e-7);
+        let count = ((REPEAT_S / one_s) as usize).clamp(1, 10_000);
+        run(count);
+        for _ in 0..TRIES {
+            row.mark = None;
+            set_times(row, (0..REPEATS).map(|_| run(count)).collect());
+            if row.mark != Some(Mark::Unsteady) {
+                break;
+            }
+        }
+        let Some((rapl, earlier)) = rapl.and_then(|rapl| rapl.read().map(|reading| (rapl, reading))) else {
+            return;
+        };
+        let (start, mut runs) = (Instant::now(), 0);
+        while start.elapsed().as_secs_f64() < ENERGY_S {
+            run(count);
+            runs += count;
+        }
+        let window_s = start.elapsed().as_secs_f64();
+        if let Some(energy_j) = rapl.since_j(&earlier) {
+            row.power_w = Some(energy_j / window_s);
+            row.energy_j = Some(energy_j / runs as f64);
+            row.energy_window_s = Some(window_s);
+            row.energy_runs = runs;
+        }
+    }
+}

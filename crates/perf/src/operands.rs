@@ -1,0 +1,92 @@
+//! The operand types of a kernel, read from its name `op_types_arch`, and the arithmetic units that multiply them.
+
+use crate::error::PerfError;
+
+/// NVIDIA's library for integers, which takes whole words of N and K.
+pub(crate) const INT8_LIBRARY: &str = "cublaslt_int8";
+
+pub(crate) const INT8_LIBRARY_WORD: usize = 16;
+
+/// Whether NVIDIA's library for integers takes weights of so many rows and columns.
+pub(crate) fn int8_library_takes((n, k): (usize, usize)) -> bool {
+    n.is_multiple_of(INT8_LIBRARY_WORD) && k.is_multiple_of(INT8_LIBRARY_WORD)
+}
+
+/// What a kernel multiplies, told from its name.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Operands {
+    /// Bits of an element of A.
+    pub a_bits: f64,
+    /// Bits of an element of B, scales apart.
+    pub b_bits: f64,
+    /// Units that multiply.
+    pub unit: Unit,
+}
+
+/// Arithmetic a machine has a ceiling for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// 8-bit integers.
+    Int8,
+    /// 16-bit floats.
+    Half,
+    /// 32-bit floats.
+    Float,
+}
+
+/// Words of a kernel's name and what they mean.
+const OPERANDS: [(&str, f64, f64, Unit); 12] = [
+    ("w4a8", 8.0, 4.0, Unit::Int8),
+    ("w4a16", 16.0, 4.0, Unit::Half),
+    ("w8a8", 8.0, 8.0, Unit::Int8),
+    ("int8", 8.0, 8.0, Unit::Int8),
+    ("i8", 8.0, 8.0, Unit::Int8),
+    ("bf16", 16.0, 16.0, Unit::Half),
+    ("f16", 16.0, 16.0, Unit::Half),
+    ("half", 16.0, 16.0, Unit::Half),
+    ("sgemm", 32.0, 32.0, Unit::Float),
+    ("f32", 32.0, 32.0, Unit::Float),
+    ("fp32", 32.0, 32.0, Unit::Float),
+    ("float", 32.0, 32.0, Unit::Float),
+];
+
+impl Operands {
+    /// Reads a kernel's name, `op_types_arch`.
+    ///
+    /// # Errors
+    /// A name without a type this program knows.
+    pub fn of_kernel(kernel: &str) -> Result<Self, PerfError> {
+        let known = OPERANDS
+            .iter()
+            .find(|(word, ..)| kernel.split('_').any(|part| part == *word));
+        match known {
+            Some(&(_, a_bits, b_bits, unit)) => Ok(Self { a_bits, b_bits, unit }),
+            None => Err(PerfError::UnknownKernel {
+                got: kernel.to_owned(),
+                hint: format!(
+                    "its name holds none of the types {}",
+                    OPERANDS.map(|(word, ..)| word).join(", ")
+                ),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_say_what_they_multiply_in_their_names() {
+        let unit = |kernel| Operands::of_kernel(kernel).map(|operands| operands.unit);
+        assert_eq!(unit("gemm_w4a8_sm90").unwrap(), Unit::Int8);
+        assert_eq!(unit("cublaslt_int8").unwrap(), Unit::Int8);
+        assert_eq!(unit("cublas_bf16").unwrap(), Unit::Half);
+        assert_eq!(unit("sgemm_tiled").unwrap(), Unit::Float);
+        let error = unit("gemm_tern_sm90").unwrap_err().to_string();
+        assert!(
+            error.contains("gemm_tern_sm90") && error.contains("w4a8"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! Writes a model as bytes and reads it back. A reader trusts nothing: every count and every number is checked.
+
+use super::container::{MAGIC, VERSION, checksum, unpack};
+use super::ensembles::{Written, read_ensembles};
+use super::header::{Header, is_consistent};
+use crate::error::PerfError;
+use crate::machine::check_machine;
+use crate::predict::estimator::Estimator;
+use crate::predict::features::NAMES;
+use crate::predict::interval_width::Spread;
+use crate::predict::model_parts::Parts;
+use crate::trees::Ensemble;
+use std::io::Write as _;
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
+
+/// The bytes of a model.
+pub(crate) fn model_to_bytes(parts: &Parts) -> Vec<u8> {
+    let ensembles = ensembles(parts);
+    let (power_scales, energy_scales) = match &parts.power_spread {
+        Some((spread, scales)) => (spread.scales.clone(), scales.clone()),
+        None => (Vec::new(), Vec::new()),
+    };
+    let header = Header {
+        features: NAMES.map(str::to_owned).to_vec(),
+        machine: parts.machine.clone(),
+        catalogue: parts.catalogue.clone(),
+        factors: parts.estimator.factors.clone(),
+        trees_of: parts.estimator.trees_of.clone(),
+        power_factors: parts.estimator.power_factors.clone(),
+        gains: parts.estimator.gains.clone(),
+        num_time: parts.estimator.time.len(),
+        has_power: ensembles.len() > parts.estimator.time.len() + 1,
+        time_scales: parts.time_spread.scales.clone(),
+        power_scales,
+        energy_scales,
+        report: parts.report.clone(),
+        ensembles: ensembles.iter().map(Written::shape).collect(),
+    };
+    let json = serde_json::to_vec(&header).expect("a header is plain data");
+    let mut contents = (json.len() as u32).to_le_bytes().to_vec();
+    contents.extend(json);
+    ensembles.iter().for_each(|trees| trees.append_to(&mut contents));
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(&contents).expect("writing to memory");
+    let packed = encoder.finish().expect("writing to memory");
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(VERSION.to_le_bytes());
+    bytes.extend(checksum(&packed, contents.len() as u64).to_le_bytes());
+    bytes.extend((contents.len() as u64).to_le_bytes());
+    bytes.extend(packed);
+    bytes
+}
+
+fn ensembles(parts: &Parts) -> Vec<Written<'_>> {
+    let mut all: Vec<Written<'_>> = parts.estimator.time.iter().map(Written::of).collect();
+    all.push(Written::Boost(&parts.time_spread.trees));
+    if let (Some(power), Some((spread, _))) = (&parts.estimator.power, &parts.power_spread) {
+        all.extend([Written::of(power), Written::Boost(&spread.trees)]);
+    }
+    all
+}
+
+/// Reads a model; `path` is for errors.
+pub(crate) fn model_from_bytes(bytes: &[u8], path: &Path) -> Result<Parts, PerfError> {
+    let malformed = |what: String| PerfError::Malformed {
+        path: path.to_owned(),
+        what,
+    };
+    let contents = unpack(bytes).map_err(malformed)?;
+    let (header, rest) = header(&contents).map_err(malformed)?;
+    parts(header, rest)?.map_err(malformed)
+}
+
+fn header(contents: &[u8]) -> Result<(Header, &[u8]), String> {
+    let (length, rest) = contents.split_first_chunk::<4>().ok_or("no header")?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let json = rest.get(..length).ok_or("its header is cut short")?;
+    let header: Header = serde_json::from_slice(json).map_err(|error| error.to_string())?;
+    if header.features != NAMES {
+        return Err("fitted with other features than this program computes; fit again".to_owned());
+    }
+    Ok((header, &rest[length..]))
+}
+
+fn parts(mut header: Header, bytes: &[u8]) -> Result<Result<Parts, String>, PerfError> {
+    check_machine(&header.machine)?;
+    header.catalogue.link()?;
+    let Some(trees) = read_ensembles(&header.ensembles, bytes) else {
+        return Ok(Err("its trees contradict themselves".to_owned()));
+    };
+    if !is_consistent(&header, trees.len()) {
+        return Ok(Err("its parts do not fit together".to_owned()));
+    }
+    let mut trees = trees.into_iter();
+    let time: Vec<Ensemble> = trees.by_ref().take(header.num_time).collect();
+    let (of_time, power, of_power) = (trees.next(), trees.next(), trees.next());
+    let Some(Ensemble::Boost(of_time)) = of_time else {
+        return Ok(Err("its intervals are missing".to_owned()));
+    };
+    let time_spread = Spread {
+        trees: of_time,
+        scales: header.time_scales,
+    };
+    let power_spread = match of_power {
+        Some(Ensemble::Boost(trees)) => Some((
+            Spread {
+                trees,
+                scales: header.power_scales,
+            },
+            header.energy_scales,
+        )),
+        Some(Ensemble::Forest(_)) => return Ok(Err("its intervals of power are missing".to_owned())),
+        None => None,
+    };
+    Ok(Ok(Parts {
+        machine: header.machine,
+        catalogue: header.catalogue,
+        estimator: Estimator {
+            factors: header.factors,
+            time,
+            trees_of: header.trees_of,
+            power_factors: header.power_factors,
+            power,
+            gains: header.gains,
+            out_of_bag: (0.0, 0),
+        },
+        time_spread,
+        power_spread,
+        report: header.report,
+    }))
+}

@@ -1,0 +1,63 @@
+//! The ranges in which a kernel was measured. A prediction outside them is an extrapolation.
+
+use crate::data::Row;
+use crate::product::{Layout, Product};
+use serde::{Deserialize, Serialize};
+
+/// A kernel and the ranges it was measured in, both ends held.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct KernelRange {
+    /// Its name.
+    pub name: String,
+    /// Rows.
+    pub num_rows: usize,
+    /// Least M, N, K.
+    pub least: [usize; 3],
+    /// Most M, N, K.
+    pub most: [usize; 3],
+    /// Most operations.
+    pub most_ops: f64,
+    /// Layouts, and whether alpha was not 1 and beta not 0, as they occurred.
+    pub variants: Vec<(Layout, bool, bool)>,
+}
+
+impl KernelRange {
+    pub(crate) fn new(row: &Row) -> Self {
+        let sides = [row.m, row.n, row.k];
+        Self {
+            name: row.kernel.clone(),
+            num_rows: 0,
+            least: sides,
+            most: sides,
+            most_ops: 0.0,
+            variants: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, row: &Row) {
+        self.num_rows += 1;
+        for (at, side) in [row.m, row.n, row.k].into_iter().enumerate() {
+            self.least[at] = self.least[at].min(side);
+            self.most[at] = self.most[at].max(side);
+        }
+        self.most_ops = self.most_ops.max(row.ops());
+        let variant = variant(&row.product());
+        if !self.variants.contains(&variant) {
+            self.variants.push(variant);
+        }
+    }
+
+    pub(crate) fn holds(&self, product: &Product<'_>) -> bool {
+        let sides = [product.m, product.n, product.k];
+        let within = sides.iter().zip(self.least.iter().zip(&self.most));
+        within
+            .into_iter()
+            .all(|(side, (least, most))| (least..=most).contains(&side))
+            && product.ops() <= self.most_ops
+            && self.variants.contains(&variant(product))
+    }
+}
+
+fn variant(product: &Product<'_>) -> (Layout, bool, bool) {
+    (product.layout, product.alpha != 1.0, product.beta != 0.0)
+}

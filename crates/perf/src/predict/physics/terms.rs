@@ -1,0 +1,63 @@
+//! The physical terms of a product in a configuration. Its time is roughly a weighted sum of them.
+
+use super::tiling::{Tile, Tiling};
+use crate::machine::Machine;
+use crate::operands::{Operands, Unit};
+use crate::predict::kernel_config::ConfigFacts;
+use crate::product::Product;
+use crate::roofline::{Work, element_bytes};
+
+/// Terms a time is roughly a sum of.
+pub(crate) const NUM_TERMS: usize = 9;
+
+/// Seconds by the unit of the terms that count rather than weigh: a kernel's start, a round of tiles, a step along K.
+const COUNTED_S: [f64; 2] = [1e-6, 1e-8];
+
+/// Bytes that are written at a time where rows of D allow it.
+const VECTOR_BYTES: f64 = 16.0;
+
+/// Share of the peak that kernels reach inside a tile, roughly.
+const REACHED: f64 = 0.8;
+
+/// All that is known of a product in a configuration before anything was learned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Physics {
+    /// Bytes, operations, ceilings.
+    pub work: Work,
+    pub tiling: Tiling,
+    /// What the time is roughly a sum of, in seconds.
+    pub terms: [f64; NUM_TERMS],
+}
+
+impl Physics {
+    /// Of a product in a configuration.
+    pub fn new(facts: &ConfigFacts, operands: &Operands, product: &Product<'_>, machine: &Machine) -> Self {
+        let work = Work::new(operands, product, &facts.output, machine);
+        let tile = Tile::of(facts, product, machine);
+        let tiling = Tiling::new(tile, facts, operands, product, machine);
+        // The 4-bit kernels hand their tiles out through shared memory in vectors; others have shown no such cost.
+        let staged = facts.tile_m > 0 && operands.unit == Unit::Int8;
+        let written_s = if staged { tiling.written_s } else { 0.0 };
+        let row_bytes = (product.n as f64 * element_bytes(&facts.output)) as u64;
+        let piece_bytes =
+            f64::from(1u32 << row_bytes.trailing_zeros().min(4)).max(element_bytes(&facts.output));
+        // Pieces beyond those of whole vectors.
+        let pieces = VECTOR_BYTES / piece_bytes - 1.0;
+        let elements = product.m as f64 * product.n as f64;
+        let pieces_s = elements * pieces / (machine.num_units as f64 * machine.clock_hz);
+        let terms = [
+            COUNTED_S[0],
+            work.memory_s,
+            tiling.busiest_s,
+            tiling.cache_bytes / machine.read_bytes_per_s,
+            tiling.rounds * COUNTED_S[0],
+            tiling.rounds * tiling.steps * COUNTED_S[1],
+            work.memory_s.max(tiling.busiest_s / REACHED),
+            written_s,
+            // Rows of D that begin at odd places are written in pieces, at worst element by element; memory takes so
+            // many pieces a second, however the tiles lie.
+            if staged { pieces_s } else { 0.0 },
+        ];
+        Self { work, tiling, terms }
+    }
+}

@@ -1,0 +1,181 @@
+//! The tiles of a product: how a kernel cuts it, how the tiles fill the machine, and how long the busiest unit works.
+
+use crate::data::Cut;
+use crate::machine::{Machine, MachineKind, peak};
+use crate::operands::Operands;
+use crate::predict::kernel_config::ConfigFacts;
+use crate::product::Product;
+
+/// Tiles that a library may take, which does not say which it took.
+const LIBRARY_TILES: [[usize; 2]; 7] = [
+    [256, 128],
+    [128, 256],
+    [128, 128],
+    [128, 64],
+    [64, 128],
+    [64, 64],
+    [32, 64],
+];
+
+/// Tokens of a matrix unit's tile, weight rows of a packed panel, bytes of a step: what CPU kernels work by, one thread a
+/// panel.
+const CPU_TILE: [usize; 3] = [16, 32, 64];
+
+/// Columns of K of its steps, and the most parts it cuts K into.
+const LIBRARY_STEP: usize = 64;
+
+const LIBRARY_PARTS: usize = 8;
+
+/// Elements of a side at which half of the time goes into reading the tile's operands.
+const LIBRARY_HALF: f64 = 20.0;
+
+/// The tiles of a product: how many, how they fill the machine, how long the busiest unit works.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Tiling {
+    pub(crate) tile: Tile,
+    pub(crate) tiles: f64,
+    /// Rounds of tiles as a real number.
+    pub(crate) waves: f64,
+    /// Rounds that the busiest unit works.
+    pub(crate) rounds: f64,
+    /// Steps along K of a tile, for one CTA.
+    pub(crate) steps: f64,
+    /// Share of the tiles' area, and of their steps along K, that is the product's.
+    pub(crate) efficiency: [f64; 3],
+    /// Seconds of the busiest unit at the machine's peak.
+    pub(crate) busiest_s: f64,
+    /// Bytes that tiles read from the shared cache.
+    pub(crate) cache_bytes: f64,
+    /// Seconds of the busiest unit to write its tiles out, an element a cycle.
+    pub(crate) written_s: f64,
+    /// Seconds of all units to make the weights ready for the matrix units, an element a cycle and unit, once for every tile of tokens.
+    pub made_ready_s: f64,
+}
+
+/// How a product is cut.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Tile {
+    /// Of M, N, K.
+    pub sides: [usize; 3],
+    /// CTAs that share a tile's K.
+    pub parts: usize,
+}
+
+impl Tile {
+    pub(crate) fn of(facts: &ConfigFacts, product: &Product<'_>, machine: &Machine) -> Self {
+        match facts.tile_m {
+            0 if machine.kind == MachineKind::Cpu => Self {
+                sides: CPU_TILE,
+                parts: 1,
+            },
+            0 => Self::of_library(product, machine),
+            _ => Self {
+                sides: [facts.tile_m, facts.tile_n, facts.tile_k],
+                parts: facts.split_k.max(1),
+            },
+        }
+    }
+
+    /// What a library would do well to take: the tile whose rounds work least, cut along K where units would idle.
+    fn of_library(product: &Product<'_>, machine: &Machine) -> Self {
+        let mut best = (f64::INFINITY, [0, 0], 1);
+        for [tile_m, tile_n] in LIBRARY_TILES {
+            let tiles = product.m.div_ceil(tile_m) * product.n.div_ceil(tile_n);
+            let parts = (machine.num_units / tiles.max(1)).clamp(1, LIBRARY_PARTS);
+            let rounds = (tiles * parts).div_ceil(machine.num_units);
+            let area = (tile_m * tile_n) as f64;
+            // Small tiles read more for what they compute.
+            let slowness = 1.0 + LIBRARY_HALF * (tile_m + tile_n) as f64 / area;
+            let work = rounds as f64 * area * slowness / parts as f64;
+            if work < best.0 {
+                best = (work, [tile_m, tile_n], parts);
+            }
+        }
+        let (_, [tile_m, tile_n], parts) = best;
+        Self {
+            sides: [tile_m, tile_n, LIBRARY_STEP],
+            parts,
+        }
+    }
+}
+
+impl Tiling {
+    pub(crate) fn new(
+        tile: Tile,
+        facts: &ConfigFacts,
+        operands: &Operands,
+        product: &Product<'_>,
+        machine: &Machine,
+    ) -> Self {
+        let [tile_m, tile_n, tile_k] = tile.sides.map(|side| side.max(1) as f64);
+        let (m, n, k) = (product.m as f64, product.n as f64, product.k as f64);
+        let parts = tile.parts as f64;
+        // A row's cluster counts the CTAs that share K too; those that share tokens take neighbouring tiles of N.
+        let abreast = (facts.cluster.max(1) as f64 / facts.split_k.max(1) as f64).max(1.0);
+        let tiles_m = (m / tile_m).ceil();
+        let tiles_n = ((n / tile_n).ceil() / abreast).ceil() * abreast;
+        let tiles = tiles_m * tiles_n;
+        let resident = facts.ctas_per_sm.max(1) as f64;
+        let units = match machine.kind {
+            MachineKind::Cpu => facts.threads.clamp(1, machine.num_units),
+            MachineKind::Gpu => machine.num_units,
+        };
+        let slots = slots(units, facts.cluster.max(1)) * resident;
+        let waves = tiles * parts / slots;
+        let blocks = (k / tile_k).ceil();
+        let rounds = match facts.cut {
+            Cut::Whole => waves.ceil(),
+            // The cut tiles are shared by all, block by block.
+            Cut::Tail => waves.floor() + (waves.fract() * blocks).ceil() / blocks,
+            Cut::All => (waves * blocks).ceil() / blocks,
+        };
+        let steps = (blocks / parts).ceil();
+        // A share of the work that begins inside a tile touches one more, and hands a part of it on.
+        let touched = match facts.cut {
+            Cut::Whole => rounds,
+            Cut::Tail => rounds.ceil(),
+            Cut::All => rounds.ceil() + 1.0,
+        };
+        let peak = peak(operands.unit, machine) / machine.num_units as f64;
+        let tile_ops = 2.0 * tile_m * tile_n * tile_k * steps;
+        // CTAs abreast read their tokens once for all.
+        let tile_bytes = (tile_m * operands.a_bits / abreast + tile_n * operands.b_bits) / 8.0 * k;
+        Self {
+            tile,
+            tiles,
+            waves,
+            rounds,
+            steps,
+            efficiency: [
+                m / (tiles_m * tile_m),
+                n / (tiles_n * tile_n),
+                k / (blocks * tile_k),
+            ],
+            busiest_s: rounds * resident * tile_ops / peak,
+            cache_bytes: tiles * tile_bytes,
+            written_s: touched * resident * tile_m * tile_n / machine.clock_hz,
+            made_ready_s: tiles_m * n * k / (machine.num_units as f64 * machine.clock_hz),
+        }
+    }
+
+    /// Share of the units that have work in the first round.
+    pub fn busy_units(&self) -> f64 {
+        self.waves.min(1.0)
+    }
+
+    /// Share of the tiles' work that is the product's.
+    pub fn efficiency(&self) -> f64 {
+        self.efficiency.iter().product()
+    }
+}
+
+/// CTAs that run at a time with one on a unit. Clusters of more than two do not reach all units (seen on an H200: four reach
+/// 120 of 132).
+fn slots(num_units: usize, cluster: usize) -> f64 {
+    let reached = if cluster > 2 {
+        num_units * 10 / 11
+    } else {
+        num_units
+    };
+    (reached / cluster * cluster).max(cluster) as f64
+}
