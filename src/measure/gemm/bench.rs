@@ -2,10 +2,10 @@
 
 use anyhow::{Context, Result};
 use dualgrain_cuda::{
-    Analytic, Buffer, Cost as _, Device, Gemm, GemmConfig, GemmProblem, GroupLength, Jit, Output,
-    PackedLinear, enumerate, read_bytes_per_s, select, stand_ins, times_s,
+    Analytic, Buffer, Cost as _, Gemm, GemmConfig, GemmProblem, Gpu, Jit, Output, PackedLinear, enumerate,
+    read_bytes_per_s, select, stand_ins, times_s,
 };
-use dualgrain_format::GemmShape;
+use dualgrain_format::{GemmShape, GroupSize};
 use dualgrain_perf::selection::Learned;
 use dualgrain_perf::{By, Model};
 
@@ -16,7 +16,7 @@ use crate::measure::gemm::rivals::{RivalTimes, Rivals};
 
 /// A card with what a cell needs.
 pub struct Bench<'a> {
-    pub device: &'a Device,
+    pub device: &'a Gpu,
     pub options: &'a BenchGemm,
     pub ceilings: Ceilings,
     jit: Jit,
@@ -34,7 +34,7 @@ pub struct Cell<'a> {
 
 impl<'a> Bench<'a> {
     /// Opens the libraries asked for and measures what the card does at best.
-    pub fn new(device: &'a Device, options: &'a BenchGemm) -> Result<Self> {
+    pub fn new(device: &'a Gpu, options: &'a BenchGemm) -> Result<Self> {
         let jit = Jit::new(device)?;
         let rivals = Rivals::open(device, options)?;
         let model = Model::shipped_for(&device.info().name, device.info().num_sms);
@@ -55,7 +55,7 @@ impl<'a> Bench<'a> {
 
     /// Rows of all numbers of tokens.
     pub fn time_shape(&self, shape: &Shape) -> Result<Vec<Row>> {
-        let group = GroupLength::of(group_size(&self.options.group_size)?)?;
+        let group = GroupSize::of(group_size(&self.options.group_size)?)?;
         let operands = Operands::new(self.device, (shape.n, shape.k), &self.options.group_size)?;
         let rivals = self.rivals.times(&operands)?;
         let mut rows = Vec::new();
@@ -71,7 +71,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The product of `m` tokens with a shape.
-    pub fn problem(&self, shape: &Shape, m: usize, group: GroupLength) -> GemmProblem {
+    pub fn problem(&self, shape: &Shape, m: usize, group: GroupSize) -> GemmProblem {
         let (n, k) = (shape.n, shape.k);
         GemmProblem {
             shape: GemmShape { m, n, k },

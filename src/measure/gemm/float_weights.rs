@@ -1,7 +1,7 @@
 //! The same codes with float group scales, which `bench gemm --grains` compares with.
 
 use anyhow::Result;
-use dualgrain_cuda::{Device, Gemm, PackedLinear, float_scales_cut};
+use dualgrain_cuda::{Gemm, Gpu, PackedLinear, float_scales_cut};
 use dualgrain_device::naive;
 use dualgrain_format::{QuantizedLinear, QuantizedParts};
 use half::f16;
@@ -21,7 +21,7 @@ pub struct FloatWeights {
 
 impl FloatWeights {
     /// Scales of the size that the integer ones have with their channels'.
-    pub fn new(device: &Device, of: &Operands) -> Result<Self> {
+    pub fn new(device: &Gpu, of: &Operands) -> Result<Self> {
         let (layer, n) = of.layer();
         let s2 = (0..layer.n()).flat_map(|row| layer.s2_row(row));
         let scales: Vec<f16> = s2.map(|&s2| f16::from_f32(f32::from(s2) * 1e-3)).collect();
@@ -51,7 +51,7 @@ impl FloatWeights {
     }
 
     /// As [`Operands::check`], with the specification of float group scales.
-    pub fn check(&self, device: &Device, gemm: &Gemm, tokens: &Tokens) -> Result<()> {
+    pub fn check(&self, device: &Gpu, gemm: &Gemm, tokens: &Tokens) -> Result<()> {
         let problem = gemm.problem();
         let k = problem.shape.k;
         let cut = float_scales_cut(&gemm.config().variant, k);

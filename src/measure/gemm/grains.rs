@@ -5,7 +5,8 @@
 //! would read 3 % fewer.
 
 use anyhow::{Context, Result};
-use dualgrain_cuda::{FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GroupLength, Split, times_s};
+use dualgrain_cuda::{FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, Split, times_s};
+use dualgrain_format::GroupSize;
 
 use crate::cli::arguments::Shape;
 use crate::cli::table::table;
@@ -66,10 +67,10 @@ impl Grains {
 
     /// The three products, each compared with its specification.
     fn gemms(&self, bench: &Bench<'_>, shape: &Shape, tokens: &Tokens, m: usize) -> Result<[Gemm; 3]> {
-        let fine = bench.problem(shape, m, GroupLength::G128);
+        let fine = bench.problem(shape, m, GroupSize::Along(128));
         let chosen = |problem: GemmProblem| bench.gemm(problem, bench.choose(&problem)?);
         let dual = chosen(fine)?;
-        let coarse = chosen(bench.problem(shape, m, GroupLength::Channel))?;
+        let coarse = chosen(bench.problem(shape, m, GroupSize::WholeRow))?;
         self.dual.check(bench.device, &dual, tokens)?;
         self.coarse.check(bench.device, &coarse, tokens)?;
         let float = self.fastest_float(bench, fine, tokens)?;

@@ -13,7 +13,7 @@ use std::fs::OpenOptions;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain_cuda::{Device, driver_version};
+use dualgrain_cuda::{Gpu, driver_version};
 
 use crate::cli::arguments::{BenchGemm, OutputKind, Rival, Shape};
 use crate::cli::terminal::Terminal;
@@ -32,7 +32,7 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
     // What can be wrong is found before the card's time is spent.
     let peers = options.peers.as_deref().map(Peers::read).transpose()?;
     options.csv.as_deref().map(can_write).transpose()?;
-    let device = Device::open(options.device)?;
+    let device = Gpu::open(options.device)?;
     let report = time_shapes(&Bench::new(&device, options)?, terminal)?;
     let mut words = match options.grains {
         true => grains::text(&report.rows),

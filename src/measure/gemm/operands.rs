@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use dualgrain_cuda::{
-    BLOCK_N, Buffer, CudaError, Device, Gemm, GemmProblem, Output, PackedLinear, QuantizedTokens,
+    BLOCK_N, Buffer, CudaError, Gemm, GemmProblem, Gpu, Output, PackedLinear, QuantizedTokens,
     rotation_copies,
 };
 use dualgrain_device::naive;
@@ -106,7 +106,7 @@ impl Operands {
     }
 
     /// Runs a product once and compares some of its outputs, spread over all tiles, with the specification.
-    pub fn check(&self, device: &Device, gemm: &Gemm, tokens: &Tokens) -> Result<()> {
+    pub fn check(&self, device: &Gpu, gemm: &Gemm, tokens: &Tokens) -> Result<()> {
         let features = spread(self.n, CHECKED_FEATURES);
         let weights: Vec<Vec<i8>> = features.iter().map(|&feature| self.w8_row(feature)).collect();
         let output = gemm.problem().output;
@@ -149,7 +149,7 @@ impl Tokens {
 /// Runs a product once and compares outputs of some tokens and the given features with the bytes that `expected` says of a
 /// token.
 pub fn check_outputs(
-    device: &Device,
+    device: &Gpu,
     gemm: &Gemm,
     (weights, tokens): (&PackedLinear, &Tokens),
     features: &[usize],
@@ -177,13 +177,13 @@ pub fn check_outputs(
 }
 
 /// Room for a product's outputs.
-pub fn room_for(device: &Device, problem: &GemmProblem) -> Result<Buffer, CudaError> {
+pub fn room_for(device: &Gpu, problem: &GemmProblem) -> Result<Buffer, CudaError> {
     let elements = problem.shape.m * problem.shape.n;
     device.filled(elements * problem.output.size_bytes(), 0xff)
 }
 
 /// `first` and copies of it that pass the second-level cache together.
-pub fn copies_of(device: &Device, first: PackedLinear) -> Result<Vec<PackedLinear>, CudaError> {
+pub fn copies_of(device: &Gpu, first: PackedLinear) -> Result<Vec<PackedLinear>, CudaError> {
     let mut copies = vec![first];
     for _ in 1..rotation_copies(device, copies[0].image_bytes()) {
         copies.push(copies[0].copy(device)?);

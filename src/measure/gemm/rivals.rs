@@ -1,7 +1,7 @@
 //! NVIDIA's own libraries on the same products.
 
 use anyhow::Result;
-use dualgrain_cuda::{Buffer, CublasBf16, CublasLtInt8, CudaError, Device, rotation_copies, times_s};
+use dualgrain_cuda::{Buffer, CublasBf16, CublasLtInt8, CudaError, Gpu, rotation_copies, times_s};
 
 use crate::cli::arguments::{BenchGemm, Rival};
 use crate::measure::gemm::operands::Operands;
@@ -10,7 +10,7 @@ use crate::measure::gemm::record::{CEILING_SIDE, tops};
 
 /// Those that were asked for.
 pub struct Rivals<'a> {
-    device: &'a Device,
+    device: &'a Gpu,
     options: &'a BenchGemm,
     bf16: Option<CublasBf16>,
     int8: Option<CublasLtInt8>,
@@ -25,7 +25,7 @@ pub struct RivalTimes {
 
 impl<'a> Rivals<'a> {
     /// Opens them.
-    pub fn open(device: &'a Device, options: &'a BenchGemm) -> Result<Self, CudaError> {
+    pub fn open(device: &'a Gpu, options: &'a BenchGemm) -> Result<Self, CudaError> {
         let wants = |rival| options.against.contains(&rival);
         Ok(Self {
             device,

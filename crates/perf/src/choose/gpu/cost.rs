@@ -4,11 +4,11 @@ use crate::machine::Machine;
 use crate::predict::{By, Model, Prediction, Query};
 use crate::product::Product;
 use dualgrain_cuda::Cost;
-use dualgrain_cuda::DeviceInfo;
 use dualgrain_cuda::GemmConfig;
 use dualgrain_cuda::GemmProblem;
+use dualgrain_cuda::GpuInfo;
 use dualgrain_cuda::Output;
-use dualgrain_format::GemmShape;
+use dualgrain_format::{GemmShape, GroupSize};
 
 /// A model as a cost function of the kernels: seconds, joules or both. What the model cannot say is never chosen.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ impl Learned<'_> {
     pub fn prediction(&self, problem: &GemmProblem, config: &GemmConfig) -> Option<Prediction> {
         let GemmShape { m, n, k } = problem.shape;
         let product = Product {
-            group_size: problem.group.code(),
+            group_size: row_group_size(problem.group),
             output: output_name(problem.output),
             ..Product::new(m, n, k)
         };
@@ -40,7 +40,7 @@ impl Learned<'_> {
 }
 
 impl Cost for Learned<'_> {
-    fn time_s(&self, problem: &GemmProblem, config: &GemmConfig, _: &DeviceInfo) -> f64 {
+    fn time_s(&self, problem: &GemmProblem, config: &GemmConfig, _: &GpuInfo) -> f64 {
         let cost = self
             .prediction(problem, config)
             .and_then(|prediction| prediction.cost(self.by));
@@ -59,8 +59,8 @@ pub fn output_name(output: Output) -> &'static str {
 }
 
 /// The card a machine is.
-pub fn device(machine: &Machine) -> DeviceInfo {
-    DeviceInfo {
+pub fn device(machine: &Machine) -> GpuInfo {
+    GpuInfo {
         index: 0,
         name: machine.name.clone(),
         capability: ((machine.capability / 10) as i32, (machine.capability % 10) as i32),
@@ -71,5 +71,13 @@ pub fn device(machine: &Machine) -> DeviceInfo {
         memory_bytes: machine.memory_bytes,
         // Reading reaches about nine tenths of it.
         memory_bytes_per_s: machine.read_bytes_per_s / 0.9,
+    }
+}
+
+/// As rows write it: the length, or 0 for one group a row.
+pub(super) fn row_group_size(group: GroupSize) -> usize {
+    match group {
+        GroupSize::Along(len) => len,
+        GroupSize::WholeRow => 0,
     }
 }

@@ -1,6 +1,6 @@
 //! The regret of the ways to choose a GPU kernel's configuration: the model, the table, the hand-written cost function.
 
-use super::cost::{device, output_name};
+use super::cost::{device, output_name, row_group_size};
 use crate::choose::regret::{Regret, regrets_of};
 use crate::data::{Dataset, Row};
 use crate::error::PerfError;
@@ -8,28 +8,27 @@ use crate::learn::HeldOut;
 use crate::predict::By;
 use dualgrain_cuda::Analytic;
 use dualgrain_cuda::Cost as _;
-use dualgrain_cuda::DeviceInfo;
 use dualgrain_cuda::GemmConfig;
 use dualgrain_cuda::GemmProblem;
-use dualgrain_cuda::GroupLength;
+use dualgrain_cuda::GpuInfo;
 use dualgrain_cuda::Output;
 use dualgrain_cuda::SelectionTable;
 use dualgrain_cuda::enumerate_all;
-use dualgrain_format::GemmShape;
+use dualgrain_format::{GemmShape, GroupSize};
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 /// The problem and configuration of a row; `None` where the kernels have no such.
-fn of_row(row: &Row, device: &DeviceInfo) -> Option<(GemmProblem, GemmConfig)> {
+fn of_row(row: &Row, device: &GpuInfo) -> Option<(GemmProblem, GemmConfig)> {
     let problem = GemmProblem {
         shape: GemmShape {
             m: row.m,
             n: row.n,
             k: row.k,
         },
-        group: GroupLength::ALL
+        group: GroupSize::ALL
             .into_iter()
-            .find(|group| group.code() == row.group_size)?,
+            .find(|&group| row_group_size(group) == row.group_size)?,
         output: Output::ALL
             .into_iter()
             .find(|&output| output_name(output) == row.output)?,

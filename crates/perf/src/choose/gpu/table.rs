@@ -1,12 +1,12 @@
 //! Writes the selection table: for every region of sizes the configuration that is predicted best, or known to be.
 
-use super::cost::{Learned, device, output_name};
+use super::cost::{Learned, device, output_name, row_group_size};
 use crate::error::PerfError;
 use crate::predict::{By, Model};
 use std::fmt::Write as _;
 
-use dualgrain_cuda::{Analytic, DeviceInfo, GemmProblem, GroupLength, Output, enumerate};
-use dualgrain_format::GemmShape;
+use dualgrain_cuda::{Analytic, GemmProblem, GpuInfo, Output, SelectionTable, enumerate};
+use dualgrain_format::{GemmShape, GroupSize};
 
 /// Centres of the table's regions. Those of tokens lie closer: they are rounded up, and where tiles end the best one changes.
 const TOKENS: [usize; 53] = [

@@ -24,7 +24,7 @@ pub(crate) fn manifest(
     options: &ProfileOptions,
     has_energy: bool,
 ) -> Result<Manifest, PerfError> {
-    let isa = available().into_iter().next_back().unwrap_or(Isa::Naive);
+    let isa = available().into_iter().next_back().unwrap_or(Isa::Portable);
     let device = CpuDevice::with_isa(max_threads, isa)?;
     let peak = device.measure_peak()?;
     let float_ops_per_s = float_ceiling(&device)?;

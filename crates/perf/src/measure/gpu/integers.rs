@@ -16,7 +16,7 @@ use dualgrain_cuda::PackedLinear;
 impl Bench<'_> {
     /// The W4A8 kernels and the int8 library.
     pub(crate) fn integers(&mut self, task: &Task) -> Result<(), PerfError> {
-        let problem = problem(task)?;
+        let problem = problem(task);
         let (m, n, k) = task.shape;
         let mut rows: Vec<(GemmConfig, Row, f64)> = Vec::new();
         for (config, share) in configs(task, &problem, self.checker.device.info()) {

@@ -3,7 +3,7 @@
 use dualgrain_cuda::Cublas;
 use dualgrain_cuda::CublasLtInt8;
 use dualgrain_cuda::CudaError;
-use dualgrain_cuda::Device;
+use dualgrain_cuda::Gpu;
 
 /// The libraries that are here.
 pub(crate) struct Libraries {
@@ -12,7 +12,7 @@ pub(crate) struct Libraries {
 }
 
 /// Opens what is there; what is not is told.
-pub(crate) fn libraries(device: &Device, say: &dyn Fn(&str)) -> Libraries {
+pub(crate) fn libraries(device: &Gpu, say: &dyn Fn(&str)) -> Libraries {
     let told = |error: CudaError| say(&format!("left out: {error}"));
     Libraries {
         cublas: Cublas::new(device).map_err(told).ok(),

@@ -5,7 +5,7 @@ use crate::data::Row;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use dualgrain_cuda::{Card, CudaError, Device, Graph, time_once_s};
+use dualgrain_cuda::{CudaError, Gpu, Graph, NvmlDevice, time_once_s};
 
 pub(crate) const ENERGY_REPLAY_S: f64 = 5e-3;
 pub(crate) const SLOW_S: f64 = 0.05;
@@ -22,8 +22,8 @@ pub(crate) struct Subject<'a> {
 
 /// A card that is measured.
 pub(crate) struct Meter<'a> {
-    pub device: &'a Device,
-    pub card: Option<Card>,
+    pub device: &'a Gpu,
+    pub card: Option<NvmlDevice>,
     /// The energy counter, if the card shows one.
     pub counter: Option<CounterLog>,
     /// How far it is behind.
@@ -88,7 +88,7 @@ impl<'a> Meter<'a> {
 
 /// Records `count` launches.
 pub(crate) fn record<'a>(
-    device: &Device,
+    device: &Gpu,
     subject: &'a Subject<'a>,
     count: usize,
 ) -> Result<Graph<'a>, CudaError> {

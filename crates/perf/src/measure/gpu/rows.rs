@@ -40,7 +40,7 @@ pub(crate) fn kernels() -> Vec<&'static str> {
 }
 
 /// Configurations and the share of their rows that get energy.
-pub(crate) fn configs(task: &Task, problem: &GemmProblem, info: &DeviceInfo) -> Vec<(GemmConfig, f64)> {
+pub(crate) fn configs(task: &Task, problem: &GemmProblem, info: &GpuInfo) -> Vec<(GemmConfig, f64)> {
     let time_s = |config: &GemmConfig| Analytic.time_s(problem, config, info);
     let mut sensible = enumerate(problem, info);
     sensible.sort_by(|a, b| time_s(a).total_cmp(&time_s(b)));
@@ -92,7 +92,7 @@ pub(crate) fn float_share(task: &Task, case: &FloatCase) -> f64 {
     task.energy_share * if plain { CLOSE_WEIGHT } else { FAR_WEIGHT }
 }
 
-pub(crate) fn problem(task: &Task) -> Result<GemmProblem, CudaError> {
+pub(crate) fn problem(task: &Task) -> GemmProblem {
     let (m, n, k) = task.shape;
     let group = match task.group_size {
         0 => GroupSize::WholeRow,
@@ -110,7 +110,7 @@ pub(crate) fn problem(task: &Task) -> Result<GemmProblem, CudaError> {
     }
 }
 
-pub(crate) fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, info: &DeviceInfo) -> Row {
+pub(crate) fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, info: &GpuInfo) -> Row {
     let geometry = config.geometry(problem, info);
     let variant = config.variant;
     let mut row = Row::blank(variant.kernel(), task.shape);
@@ -179,7 +179,7 @@ pub(crate) fn float_row(shape: (usize, usize, usize), case: &FloatCase) -> Row {
     row
 }
 
-pub(crate) fn set_tiled(row: &mut Row, tiled: &SgemmTiled, device: &Device) -> Result<(), CudaError> {
+pub(crate) fn set_tiled(row: &mut Row, tiled: &SgemmTiled, device: &Gpu) -> Result<(), CudaError> {
     let kernel = tiled.kernel();
     row.ctas = tiled.geometry((row.m, row.n))?.grid[0] as usize;
     row.shared_bytes = tiled.shared_bytes();
@@ -190,7 +190,7 @@ pub(crate) fn set_tiled(row: &mut Row, tiled: &SgemmTiled, device: &Device) -> R
 }
 
 /// Occupancy and waves of a row whose CTAs are known.
-pub(crate) fn set_occupancy(row: &mut Row, device: &Device) {
+pub(crate) fn set_occupancy(row: &mut Row, device: &Gpu) {
     // A CTA's threads count in whole warps.
     row.occupancy = (row.ctas_per_sm * row.threads.next_multiple_of(32)) as f64 / SM_THREADS;
     let resident = row.ctas_per_sm * device.info().num_sms;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use dualgrain_cuda::{Arena, Device, Freivalds, Jit, Nvml, RandomOperands, rotation_copies};
+use dualgrain_cuda::{Arena, Freivalds, Gpu, Jit, Nvml, RandomOperands, rotation_copies};
 
 use super::energy_window::Region;
 use super::libraries::{Libraries, libraries};
@@ -57,8 +57,8 @@ pub fn profile_gpu(
 }
 
 /// A card's meter; why there is no energy is told.
-pub(crate) fn open_meter<'a>(device: &'a Device, ticks: usize, watch: &dyn Watch) -> Meter<'a> {
-    let card = Nvml::open().and_then(|nvml| nvml.card(device.info()));
+pub(crate) fn open_meter<'a>(device: &'a Gpu, ticks: usize, watch: &dyn Watch) -> Meter<'a> {
+    let card = Nvml::open().and_then(|nvml| nvml.device(device.info()));
     match &card {
         Err(error) => watch.say(&format!("no power, energy or clocks: {error}")),
         Ok(card) => {
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
     use crate::measure::gpu::rows::{configs, float_row, float_share, problem, w4a8_row};
     use crate::measure::space::Space;
-    use dualgrain_cuda::DeviceInfo;
+    use dualgrain_cuda::GpuInfo;
     use std::collections::HashSet;
 
     fn h200() -> GpuInfo {

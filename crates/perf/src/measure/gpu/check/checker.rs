@@ -1,7 +1,7 @@
 //! The checker of a card, and the size up to which the plain loop checks as well.
 
-use dualgrain_cuda::Device;
 use dualgrain_cuda::Freivalds;
+use dualgrain_cuda::Gpu;
 use dualgrain_cuda::Jit;
 use dualgrain_cuda::RandomOperands;
 
@@ -25,7 +25,7 @@ pub(crate) fn verified_by(shape: (usize, usize, usize)) -> String {
 /// The checker of a card.
 pub(crate) struct Checker<'a> {
     pub jit: &'a Jit,
-    pub device: &'a Device,
+    pub device: &'a Gpu,
     pub operands: &'a RandomOperands<'a>,
     pub freivalds: &'a Freivalds<'a>,
 }

@@ -5,7 +5,7 @@ use crate::data::Row;
 use crate::error::PerfError;
 use crate::measure::gpu::meter::{Meter, Subject, record};
 use crate::measure::gpu::ticks::power_between;
-use dualgrain_cuda::Card;
+use dualgrain_cuda::NvmlDevice;
 use dualgrain_cuda::Steady;
 use dualgrain_cuda::time_once_s;
 use std::time::Duration;
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 pub(crate) fn one(
     meter: &Meter<'_>,
-    card: &Card,
+    card: &NvmlDevice,
     load: &str,
     shape: (usize, usize, usize),
     subject: &Subject<'_>,
@@ -55,7 +55,7 @@ pub(crate) fn one(
 /// The counter and both power readings over one region of a steady load.
 fn long_region(
     meter: &Meter<'_>,
-    card: &Card,
+    card: &NvmlDevice,
     subject: &Subject<'_>,
     samples: &mut Vec<PowerSample>,
 ) -> Result<EnergyTruth, PerfError> {
@@ -88,7 +88,7 @@ fn long_region(
 /// Keeps a load running until a region after its settling has passed, and asks for the power all the while; says when it began.
 fn run_and_sample(
     meter: &Meter<'_>,
-    card: &Card,
+    card: &NvmlDevice,
     subject: &Subject<'_>,
     samples: &mut Vec<PowerSample>,
 ) -> Result<Instant, PerfError> {

@@ -5,7 +5,7 @@ use super::figures::{EnergyTruth, PowerSample};
 use crate::error::PerfError;
 use crate::measure::gpu::manifest::driver_words;
 use crate::measure::gpu::meter::Meter;
-use dualgrain_cuda::Device;
+use dualgrain_cuda::Gpu;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -38,7 +38,7 @@ pub(crate) fn write_samples(
 
 pub(crate) fn write(
     path: &Path,
-    device: &Device,
+    device: &Gpu,
     version: &str,
     (tick_s, lag_s): (Option<f64>, f64),
     found: &[EnergyTruth],

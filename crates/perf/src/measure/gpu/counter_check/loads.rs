@@ -12,11 +12,11 @@ use crate::measure::options::Watch;
 use std::path::Path;
 
 use dualgrain_cuda::{
-    Analytic, Arena, Buffer, Card, Cublas, CublasType, Device, Gemm, GemmProblem, GroupLength, Jit, Output,
+    Analytic, Arena, Buffer, Cublas, CublasType, Gemm, GemmProblem, Gpu, Jit, NvmlDevice, Output,
     RandomOperands, SgemmTiled, rotation_copies,
 };
 use dualgrain_device::naive::Transposes;
-use dualgrain_format::GemmShape;
+use dualgrain_format::{GemmShape, GroupSize};
 
 /// Checks the counter of card `index` under several loads and writes the figures to a CSV file.
 ///
@@ -29,7 +29,7 @@ pub fn check_energy(
     version: &str,
     watch: &dyn Watch,
 ) -> Result<Vec<EnergyTruth>, PerfError> {
-    let device = Device::open(index)?;
+    let device = Gpu::open(index)?;
     let jit = Jit::new(&device)?;
     let mut meter = open_meter(&device, ticks, watch);
     let Some(card) = meter.card.clone() else {
@@ -70,11 +70,11 @@ pub fn check_energy(
 
 /// What runs while energy is read in both ways.
 struct Loads<'a> {
-    device: &'a Device,
+    device: &'a Gpu,
     jit: &'a Jit,
     operands: &'a RandomOperands<'a>,
     meter: &'a Meter<'a>,
-    card: &'a Card,
+    card: &'a NvmlDevice,
     arena: Arena,
     samples: Vec<PowerSample>,
 }
@@ -99,12 +99,12 @@ impl Loads<'_> {
         let copies = rotation_copies(self.device, n * k / 2);
         let layers = self
             .operands
-            .w4(&mut self.arena, (n, k), GroupLength::G128, copies, 3)?;
+            .w4(&mut self.arena, (n, k), GroupSize::Along(128), copies, 3)?;
         let tokens = self.operands.tokens((m, k), 4)?;
         let d = self.arena.take(2 * m * n)?;
         let problem = GemmProblem {
             shape: GemmShape { m, n, k },
-            group: GroupLength::G128,
+            group: GroupSize::Along(128),
             output: Output::Bf16,
         };
         let gemm = Gemm::chosen(self.jit, self.device, problem, &Analytic)?;
