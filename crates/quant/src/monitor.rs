@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::QuantError;
+use crate::error::QuantError;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
 use serde::{Deserialize, Serialize};
 
-use crate::linear::Search;
-use crate::smooth::{SmoothPairs, Smoothing};
+use crate::methods::linear::Search;
+use crate::transform::smoothing::{SmoothPairs, Smoothing};
 
 /// Everything that decides the bytes of the output; two runs with equal options on the same model and text agree
 /// bit for bit, whatever the number of threads.

@@ -13,7 +13,7 @@ use dualgrain_engine::evaluate::{Windows, perplexity};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig};
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
-use dualgrain_quant::smooth::{SmoothPairs, Smoothing};
+use dualgrain_quant::transform::smoothing::{SmoothPairs, Smoothing};
 use dualgrain_quant::{JournalPolicy, Monitor, Progress, QuantError, QuantJob, Search, plan, quantize};
 
 /// Tells the child process of a test where to write.

@@ -3,8 +3,10 @@
 use dualgrain_cpu::CpuDevice;
 use dualgrain_device::{Device, Gram};
 use dualgrain_format::GroupSize;
-use dualgrain_quant::channel::{NUM_CHANNEL_RATIOS, RowGroups, best_of, channel_ratio};
-use dualgrain_quant::group::{GroupChoice, NUM_GROUP_RATIOS, group_ratio, search_groups};
+use dualgrain_quant::methods::dgq::channel_search::{NUM_CHANNEL_RATIOS, RowGroups, best_of, channel_ratio};
+use dualgrain_quant::methods::dgq::group_search::{
+    GroupChoice, NUM_GROUP_RATIOS, group_ratio, search_groups,
+};
 use dualgrain_quant::{FloatRows, Meter, Monitor, Search, output_error, quantize_linear};
 
 /// Equal objectives may differ by the rounding of f32 sums.

@@ -3,15 +3,15 @@
 //! Eighty ratios of `max|W[n,:]| / 127` are tried as s1; each turns the float group scales of phase 1 into
 //! `s2 = max(1, round(scale / s1))` and is judged by the squared error of the whole output row, with the full Gram
 //! matrix. That objective is rough in the ratio (every s2 jumps at its own place), so a coarse grid of ratios misses
-//! the best by 2..11 % of the objective. A screen (screen.rs) ranks all eighty by an approximation that costs a few per cent of
+//! the best by 2..11 % of the objective. A screen (approximate_gram.rs) ranks all eighty by an approximation that costs a few per cent of
 //! the exact form instead; only the [`SHORTLIST`] best are judged exactly. DGQ, arXiv 2310.04836.
 
 use dualgrain_device::{Device, Gram};
 use dualgrain_format::GroupSize;
 
-use crate::grid::{Grid, abs_max};
-use crate::group::{GroupChoice, least};
-use crate::screen::{RANK, Screen};
+use crate::methods::dgq::approximate_gram::{RANK, Screen};
+use crate::methods::dgq::group_search::{GroupChoice, least};
+use crate::methods::quantization_grid::{Grid, abs_max};
 
 /// Candidates of phase 2.
 pub const NUM_CHANNEL_RATIOS: usize = 80;

@@ -8,12 +8,12 @@ use dualgrain_format::{
     ActivationScheme, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts, TensorScheme,
 };
 
-use crate::QuantError;
-use crate::activation::static_scale;
-use crate::block::Context;
-use crate::linear::{FloatRows, LinearFit, quantize_linear};
-use crate::report::{LinearReport, Trial};
-use crate::stream::{InputStats, Stream};
+use crate::calibrate::hidden_states::{InputStats, Stream};
+use crate::error::QuantError;
+use crate::methods::linear::{FloatRows, LinearFit, quantize_linear};
+use crate::report::json::{LinearReport, Trial};
+use crate::run::block::Context;
+use crate::transform::activation_error::static_scale;
 
 /// Rows that are widened and searched at a time: a head of 128,256 rows would take gigabytes in f32.
 const SLICE_ROWS: usize = 4096;

@@ -3,12 +3,12 @@
 use dualgrain_engine::{BlockSpec, ModelConfig, Role};
 use dualgrain_format::{GroupSize, TensorScheme};
 
-use crate::QuantOptions;
-use crate::calibration::Windows;
-use crate::channel::{NUM_CHANNEL_RATIOS, SHORTLIST};
-use crate::group::NUM_GROUP_RATIOS;
-use crate::linear::Search;
-use crate::screen::RANK;
+use crate::calibrate::windows::Windows;
+use crate::methods::dgq::approximate_gram::RANK;
+use crate::methods::dgq::channel_search::{NUM_CHANNEL_RATIOS, SHORTLIST};
+use crate::methods::dgq::group_search::NUM_GROUP_RATIOS;
+use crate::methods::linear::Search;
+use crate::options::QuantOptions;
 
 /// An integer product takes about a fourth of the time of a float product.
 const INT8_SPEEDUP: u64 = 4;

@@ -14,9 +14,12 @@ use dualgrain_format::{
     CacheScheme, KEY_SCALES_TENSOR, LinearWeights, QuantizationConfig, TensorScheme, VALUE_SCALES_TENSOR,
 };
 
-use crate::journal::{FinishedBlock, Journal};
-use crate::report::QuantReport;
-use crate::{Meter, QuantError, QuantJob, page};
+use crate::error::QuantError;
+use crate::monitor::Meter;
+use crate::options::QuantJob;
+use crate::report::html::html;
+use crate::report::json::QuantReport;
+use crate::run::journal::{FinishedBlock, Journal};
 
 /// Files of a model folder besides config.json and weights that belong to the model.
 const COPIED: [&str; 13] = [
@@ -259,7 +262,7 @@ fn write_files(
     writer.write_file("config.json", format!("{value:#}\n").as_bytes())?;
     let text = serde_json::to_string_pretty(report).map_err(json)?;
     writer.write_file(REPORT_JSON, text.as_bytes())?;
-    writer.write_file(REPORT_HTML, page::html(report).as_bytes())?;
+    writer.write_file(REPORT_HTML, html(report).as_bytes())?;
     Ok(())
 }
 

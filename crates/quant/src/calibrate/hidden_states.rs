@@ -2,16 +2,17 @@
 //! statistics of the next linear's input.
 //!
 //! Only the quantized stream is run. The producers of smoothed inputs scale with their rows, so nothing has to be
-//! run in float to find a smoothing scale: see `block.rs`.
+//! run in float to find a smoothing scale: see `run/block.rs`.
 
 use std::path::Path;
 
 use dualgrain_device::{CacheFormat, CacheShape, Device, Gram, PAGE_TOKENS, Step};
 use dualgrain_engine::{Block, Embedding, ModelConfig, Norm, Role, Scratch};
 
-use crate::calibration::{WindowRows, Windows};
-use crate::work::{PassWork, gram_work};
-use crate::{Meter, QuantError};
+use crate::calibrate::windows::{WindowRows, Windows};
+use crate::error::QuantError;
+use crate::monitor::Meter;
+use crate::run::multiply_adds::{PassWork, gram_work};
 
 /// Tokens whose input rows are kept as they are, to judge the quantization of activations.
 const NUM_SAMPLES: usize = 32;

@@ -1,14 +1,14 @@
-//! What happened to every linear: errors, outliers, scales. JSON beside the model; `page.rs` makes the picture.
+//! What happened to every linear: errors, outliers, scales. JSON beside the model; `html.rs` makes the picture.
 
 use dualgrain_device::Device;
 use dualgrain_format::{GroupSize, QuantizedLinear};
 use serde::{Deserialize, Serialize};
 
-use crate::QuantOptions;
-use crate::activation::Probe;
-use crate::linear::{FloatRows, LinearFit, round_to_nearest_error};
-use crate::smooth::{CANDIDATE_PERCENTILES, PAPER_PERCENTILE, Smoothing};
-use crate::stream::InputStats;
+use crate::calibrate::hidden_states::InputStats;
+use crate::methods::linear::{FloatRows, LinearFit, round_to_nearest_error};
+use crate::options::QuantOptions;
+use crate::transform::activation_error::Probe;
+use crate::transform::smoothing::{CANDIDATE_PERCENTILES, PAPER_PERCENTILE, Smoothing};
 
 /// Rows of a linear that the sweep and the activation error look at.
 const PROBE_ROWS: usize = 64;

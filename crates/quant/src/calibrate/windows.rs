@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use dualgrain_format::checkpoint::{CheckpointError, f32_bytes};
 
-use crate::QuantError;
+use crate::error::QuantError;
 
 /// Windows cut from a token stream, all of one length.
 #[derive(Debug, Clone, PartialEq, Eq)]

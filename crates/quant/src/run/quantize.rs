@@ -9,15 +9,17 @@ use dualgrain_device::Device;
 use dualgrain_engine::{Embedding, EngineError, ModelConfig, Weights};
 use dualgrain_format::checkpoint::CheckpointError;
 
-use crate::block::{Context, quantize_block};
-use crate::calibration::Windows;
-use crate::head::quantize_head;
-use crate::journal::{FinishedBlock, Identity, Journal};
-use crate::output;
-use crate::report::QuantReport;
-use crate::stream::Stream;
-use crate::work::model_work;
-use crate::{Meter, Monitor, QuantError, QuantJob};
+use crate::calibrate::hidden_states::Stream;
+use crate::calibrate::windows::Windows;
+use crate::error::QuantError;
+use crate::monitor::{Meter, Monitor};
+use crate::options::QuantJob;
+use crate::report::json::QuantReport;
+use crate::run::block::{Context, quantize_block};
+use crate::run::head::quantize_head;
+use crate::run::journal::{FinishedBlock, Identity, Journal};
+use crate::run::multiply_adds::model_work;
+use crate::run::output;
 
 /// What a run has done.
 #[derive(Debug, Clone, PartialEq)]

@@ -7,7 +7,7 @@
 use dualgrain_device::{Device, Gram};
 use dualgrain_format::GroupSize;
 
-use crate::grid::{Grid, zero_range};
+use crate::methods::quantization_grid::{Grid, zero_range};
 
 /// Candidates of phase 1.
 pub const NUM_GROUP_RATIOS: usize = 20;

@@ -2,7 +2,7 @@
 //!
 //! `H ~= F F^T + blockdiag(H - F F^T)`, where F [K, RANK] is a pivoted Cholesky factor. What couples far groups is
 //! mostly the mean activation and a few outlier channels, and those F holds. Over all rows of the three test models
-//! the best of the [`SHORTLIST`](crate::channel::SHORTLIST) ratios so ranked is within 0.1 % of the best of all
+//! the best of the [`SHORTLIST`](crate::methods::dgq::channel_search::SHORTLIST) ratios so ranked is within 0.1 % of the best of all
 //! eighty; ranked by diagonal blocks alone it is up to 8 % worse.
 
 use std::ops::Range;

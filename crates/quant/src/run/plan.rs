@@ -8,12 +8,13 @@ use dualgrain_engine::{BlockSpec, FloatType, ModelConfig, NormKind, Position, Ro
 use dualgrain_format::{CacheScheme, GroupSize, TensorScheme, int4};
 use serde::Serialize;
 
-use crate::calibration::Windows;
-use crate::linear::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
-use crate::quantize::stream_bytes;
-use crate::screen::RANK;
-use crate::work::model_work;
-use crate::{QuantError, QuantOptions};
+use crate::calibrate::windows::Windows;
+use crate::error::QuantError;
+use crate::methods::dgq::approximate_gram::RANK;
+use crate::methods::linear::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
+use crate::options::QuantOptions;
+use crate::run::multiply_adds::model_work;
+use crate::run::quantize::stream_bytes;
 
 /// Program, thread stacks, packed blocks that kernels keep, allocator slack (64 MB measured on small models).
 const PROGRAM_BYTES: u64 = 100_000_000;

@@ -3,15 +3,16 @@
 use dualgrain_device::{Device, Gram};
 use dualgrain_format::{FormatError, GroupSize, QuantizedLinear, QuantizedParts, int4};
 
-use crate::channel::{
+use crate::error::QuantError;
+use crate::methods::dgq::approximate_gram::{Screen, diagonal_blocks};
+use crate::methods::dgq::channel_search::{
     ChannelChoice, NUM_CHANNEL_RATIOS, RowGroups, SHORTLIST, best_of, channel_ratio, shortlist,
 };
-use crate::grid::Grid;
-use crate::group::{GroupChoice, NUM_GROUP_RATIOS, search_groups, whole_ranges};
-use crate::screen::{Screen, diagonal_blocks};
-use crate::smooth::{divide, multiply_columns};
-use crate::work::RowWork;
-use crate::{Meter, QuantError};
+use crate::methods::dgq::group_search::{GroupChoice, NUM_GROUP_RATIOS, search_groups, whole_ranges};
+use crate::methods::quantization_grid::Grid;
+use crate::monitor::Meter;
+use crate::run::multiply_adds::RowWork;
+use crate::transform::smoothing::{divide, multiply_columns};
 
 /// Bytes of candidate errors written before they are judged: about a second-level cache, so they are read back
 /// from there.

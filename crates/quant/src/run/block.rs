@@ -15,14 +15,16 @@ use dualgrain_format::{
     ActivationScheme, CacheScheme, FloatLinear, FloatValues, FormatError, LinearWeights, QuantizedLinear,
 };
 
-use crate::activation::static_scale;
-use crate::linear::{FloatRows, quantize_linear};
-use crate::report::{LinearReport, Trial, best_percentile};
-use crate::smooth::{
+use crate::calibrate::hidden_states::{InputStats, Stream};
+use crate::error::QuantError;
+use crate::methods::linear::{FloatRows, quantize_linear};
+use crate::monitor::Meter;
+use crate::options::QuantOptions;
+use crate::report::json::{LinearReport, Trial, best_percentile};
+use crate::transform::activation_error::static_scale;
+use crate::transform::smoothing::{
     Smoothing, column_maxima, divide, fold_heads, multiply_columns, smooth_gram, spread_heads,
 };
-use crate::stream::{InputStats, Stream};
-use crate::{Meter, QuantError, QuantOptions};
 
 /// What every block of a run shares.
 pub struct Context<'a, D: Device> {

@@ -19,9 +19,10 @@ use dualgrain_format::checkpoint::{CheckpointError, TensorBytes, f32_bytes};
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
-use crate::block::QuantizedBlock;
-use crate::report::LinearReport;
-use crate::{JournalPolicy, QuantError};
+use crate::error::QuantError;
+use crate::options::JournalPolicy;
+use crate::report::json::LinearReport;
+use crate::run::block::QuantizedBlock;
 
 /// Residual snapshots that are kept: one to go on from, one to go back to.
 const KEPT_RESIDUALS: usize = 2;

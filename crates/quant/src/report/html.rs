@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use crate::report::{LinearReport, QuantReport};
-use crate::smooth::CANDIDATE_PERCENTILES;
+use crate::report::json::{LinearReport, QuantReport};
+use crate::transform::smoothing::CANDIDATE_PERCENTILES;
 
 /// Roles in the order of execution, with the class of their colour.
 const ROLES: [&str; 4] = ["qkv", "out", "up", "down"];
@@ -252,7 +252,7 @@ fn median_ratio(histogram: &[u32]) -> String {
     for (index, count) in histogram.iter().enumerate() {
         seen += count;
         if rows > 0 && 2 * seen >= rows {
-            return format!("{:.2}", crate::channel::channel_ratio(index));
+            return format!("{:.2}", crate::methods::dgq::channel_search::channel_ratio(index));
         }
     }
     "1.00".to_owned()

@@ -1,0 +1,4 @@
+//! What calibration text tells about the inputs of linears.
+
+pub mod hidden_states;
+pub mod windows;

@@ -1,0 +1,5 @@
+//! The two-phase search of group scales and channel scales. DGQ, arXiv 2310.04836.
+
+pub(crate) mod approximate_gram;
+pub mod channel_search;
+pub mod group_search;

@@ -1,0 +1,9 @@
+//! A run: the walk over the blocks, what survives a kill, the folder that appears at the end.
+
+pub mod block;
+pub mod head;
+pub mod journal;
+pub mod multiply_adds;
+pub mod output;
+pub mod plan;
+pub mod quantize;
