@@ -7,18 +7,16 @@
 
 pub mod checkpoint;
 mod error;
+mod group_size;
 pub mod int4;
-mod join;
 mod linear;
-mod quantized;
-mod scheme;
-mod shape;
+mod quantization_config;
 
 pub use error::FormatError;
-pub use linear::{FloatLinear, FloatValues, Int8Linear, LinearWeights};
-pub use quantized::{QuantizedLinear, QuantizedParts};
-pub use scheme::{
+pub use group_size::{GemmShape, GroupSize, K_MAX};
+pub use linear::quantized::{QuantizedLinear, QuantizedParts};
+pub use linear::weights::{FloatLinear, FloatValues, Int8Linear, LinearWeights};
+pub use quantization_config::{
     ActivationScheme, CacheScheme, ChannelWord, FORMAT_VERSION, GroupField, KEY_SCALES_TENSOR, QUANT_METHOD,
     QuantizationConfig, SchemeError, TensorScheme, VALUE_SCALES_TENSOR,
 };
-pub use shape::{GemmShape, GroupSize, K_MAX};

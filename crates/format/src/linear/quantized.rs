@@ -1,6 +1,6 @@
 //! The dual-grained 4-bit layer this project is about: codes, group zero points and integer scales, channel scales.
 
-use crate::linear::{check_len, check_scales, elements, join_biases};
+use crate::linear::weights::{check_len, check_scales, elements, join_biases};
 use crate::{FormatError, GroupSize, int4};
 
 /// The tensors of a dual-grained layer before they are checked; see [`QuantizedLinear::new`].

@@ -2,7 +2,7 @@
 
 use half::bf16;
 
-use crate::linear::join_biases;
+use crate::linear::weights::join_biases;
 use crate::{FloatLinear, FloatValues, FormatError, Int8Linear, LinearWeights, QuantizedLinear};
 
 impl LinearWeights {
