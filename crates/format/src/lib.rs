@@ -7,15 +7,19 @@
 
 pub mod checkpoint;
 mod error;
+mod gemm_shape;
 mod group_size;
 pub mod int4;
 mod linear;
 mod quantization_config;
 
 pub use error::FormatError;
-pub use group_size::{GemmShape, GroupSize, K_MAX};
+pub use gemm_shape::{GemmShape, K_MAX};
+pub use group_size::GroupSize;
+pub use linear::float::{FloatLinear, FloatValues};
+pub use linear::int8::Int8Linear;
 pub use linear::quantized::{QuantizedLinear, QuantizedParts};
-pub use linear::weights::{FloatLinear, FloatValues, Int8Linear, LinearWeights};
+pub use linear::weights::LinearWeights;
 pub use quantization_config::{
     ActivationScheme, CacheScheme, ChannelWord, FORMAT_VERSION, GroupField, KEY_SCALES_TENSOR, QUANT_METHOD,
     QuantizationConfig, SchemeError, TensorScheme, VALUE_SCALES_TENSOR,

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{FormatError, GroupSize};
+use crate::error::FormatError;
+use crate::group_size::GroupSize;
 
 /// The value of `quant_method` this crate writes and reads.
 pub const QUANT_METHOD: &str = "dualgrain";

@@ -1,8 +1,7 @@
 //! Floats as checkpoints store them, little endian, to and from f32.
 
 use half::{bf16, f16};
-
-use crate::checkpoint::Dtype;
+use safetensors::Dtype;
 
 /// Bytes of one F32, F16 or BF16 tensor (or part of it) as f32; every step is exact. Any other type has been refused
 /// before and reads as BF16.

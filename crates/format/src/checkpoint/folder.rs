@@ -4,9 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::LinearWeights;
-use crate::checkpoint::writer::{SHARD_BYTES, TensorsWriter, tensor_error};
-use crate::checkpoint::{CheckpointError, TensorSpec, linear_tensors};
+use crate::checkpoint::error::CheckpointError;
+use crate::checkpoint::linear::linear_tensors;
+use crate::checkpoint::writer::{SHARD_BYTES, TensorSpec, TensorsWriter, tensor_error};
+use crate::linear::weights::LinearWeights;
 
 /// Writes a model folder beside its target and renames it when it is complete; dropping it unfinished removes it.
 ///

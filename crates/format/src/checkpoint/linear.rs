@@ -9,9 +9,15 @@
 //! `X.bias` F32 [N] and a static activation scale `X.ta` F32 [1] are present where the layer has them.
 
 use half::bf16;
+use safetensors::Dtype;
 
-use crate::checkpoint::{Dtype, TensorSpec, f32_bytes};
-use crate::{FloatValues, GroupSize, LinearWeights, TensorScheme, int4};
+use crate::checkpoint::floats::f32_bytes;
+use crate::checkpoint::writer::TensorSpec;
+use crate::group_size::GroupSize;
+use crate::int4;
+use crate::linear::float::FloatValues;
+use crate::linear::weights::LinearWeights;
+use crate::quantization_config::TensorScheme;
 
 /// A tensor and its bytes, little endian.
 pub type TensorBytes = (TensorSpec, Vec<u8>);

@@ -5,9 +5,11 @@ use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use crate::checkpoint::{CheckpointError, Dtype, table::HEADER_LEN_BYTES};
+use crate::checkpoint::error::CheckpointError;
+use crate::checkpoint::table::HEADER_LEN_BYTES;
 
 /// Largest file of a checkpoint; more becomes shards, as Hugging Face does.
 pub const SHARD_BYTES: u64 = 5_000_000_000;

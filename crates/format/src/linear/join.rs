@@ -2,8 +2,12 @@
 
 use half::bf16;
 
-use crate::linear::weights::join_biases;
-use crate::{FloatLinear, FloatValues, FormatError, Int8Linear, LinearWeights, QuantizedLinear};
+use crate::error::FormatError;
+use crate::linear::bias::join_biases;
+use crate::linear::float::{FloatLinear, FloatValues};
+use crate::linear::int8::Int8Linear;
+use crate::linear::quantized::QuantizedLinear;
+use crate::linear::weights::LinearWeights;
 
 impl LinearWeights {
     /// Joins layers of one scheme along N (q, k and v; gate and up). A missing bias among present ones becomes zeros.
@@ -43,24 +47,6 @@ impl LinearWeights {
             Self::Float(l) => select_float(l, rows).map(Self::Float),
             Self::W8(l) => select_w8(l, rows).map(Self::W8),
             Self::W4(l) => l.select_rows(rows).map(Self::W4),
-        }
-    }
-
-    /// Bias `[N]`.
-    pub fn bias(&self) -> Option<&[f32]> {
-        match self {
-            Self::Float(l) => l.bias(),
-            Self::W8(l) => l.bias(),
-            Self::W4(l) => l.bias(),
-        }
-    }
-
-    /// Static per-tensor activation scale; `None` means per-token (or float activations).
-    pub fn ta(&self) -> Option<f32> {
-        match self {
-            Self::Float(_) => None,
-            Self::W8(l) => l.ta(),
-            Self::W4(l) => l.ta(),
         }
     }
 

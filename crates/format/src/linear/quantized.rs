@@ -1,7 +1,10 @@
 //! The dual-grained 4-bit layer this project is about: codes, group zero points and integer scales, channel scales.
 
-use crate::linear::weights::{check_len, check_scales, elements, join_biases};
-use crate::{FormatError, GroupSize, int4};
+use crate::error::FormatError;
+use crate::group_size::GroupSize;
+use crate::int4;
+use crate::linear::bias::join_biases;
+use crate::linear::checks::{check_len, check_scales, elements};
 
 /// The tensors of a dual-grained layer before they are checked; see [`QuantizedLinear::new`].
 #[derive(Debug, Clone, PartialEq)]
