@@ -15,6 +15,12 @@ pub enum FormatError {
         /// The value found.
         got: usize,
     },
+    /// A word that is no group size.
+    #[error("group size `{got}` is not 32, 64, 128 or channel")]
+    GroupSize {
+        /// The word.
+        got: String,
+    },
     /// A buffer does not hold as many elements as the shape says.
     #[error("{what}: expected {expected} elements, got {got}")]
     Length {

@@ -1,7 +1,7 @@
 //! What the bits of a dual-grained W4A8 model mean: shapes, nibble packing, linear layers, checkpoints.
 //!
-//! One weight is `w[n,k] ~= s1[n] * s2[n,g] * (q[n,k] - zero[n,g])`: a 4-bit code, an INTEGER scale for each run of
-//! `group_size` weights along K (fine grain) and one float scale for each output channel (coarse grain). DGQ,
+//! One weight is `w[n,k] ~= s1[n] * s2[n,g] * (q[n,k] - zero[n,g])` (`weight.rs`): a 4-bit code, an INTEGER scale for
+//! each run of `group_size` weights along K (fine grain) and one float scale for each output channel (coarse grain). DGQ,
 //! arXiv 2310.04836, section 3. DESIGN.md ("Number format") is the contract this crate enforces.
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ mod group_size;
 pub mod int4;
 mod linear;
 mod quantization_config;
+pub mod weight;
 
 pub use error::FormatError;
 pub use gemm_shape::{GemmShape, K_MAX};
@@ -21,6 +22,6 @@ pub use linear::int8::Int8Linear;
 pub use linear::quantized::{QuantizedLinear, QuantizedParts};
 pub use linear::weights::LinearWeights;
 pub use quantization_config::{
-    ActivationScheme, CacheScheme, ChannelWord, FORMAT_VERSION, GroupField, KEY_SCALES_TENSOR, QUANT_METHOD,
-    QuantizationConfig, SchemeError, TensorScheme, VALUE_SCALES_TENSOR,
+    ActivationScheme, CacheScheme, FORMAT_VERSION, KEY_SCALES_TENSOR, QUANT_METHOD, QuantizationConfig,
+    SchemeError, TensorScheme, VALUE_SCALES_TENSOR,
 };

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::error::FormatError;
 use crate::group_size::GroupSize;
 
 /// The value of `quant_method` this crate writes and reads.
@@ -25,7 +24,7 @@ pub struct QuantizationConfig {
     /// Always [`FORMAT_VERSION`].
     pub format_version: u32,
     /// Weights along K that share a group scale.
-    pub group_size: GroupField,
+    pub group_size: GroupSize,
     /// Where activation scales come from.
     pub activations: ActivationScheme,
     /// How keys and values are kept while running.
@@ -39,24 +38,6 @@ pub struct QuantizationConfig {
     /// Scheme of each linear by its name without `.weight`; a linear that is not listed is float.
     #[serde(default)]
     pub tensors: BTreeMap<String, TensorScheme>,
-}
-
-/// Group size as config.json spells it: 32, 64, 128 or "channel".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum GroupField {
-    /// Weights per group.
-    Along(usize),
-    /// One group a row.
-    WholeRow(ChannelWord),
-}
-
-/// The word "channel".
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ChannelWord {
-    /// One group a row.
-    #[serde(rename = "channel")]
-    Channel,
 }
 
 /// Where activation scales come from.
@@ -113,12 +94,9 @@ pub enum SchemeError {
         /// The value found.
         got: String,
     },
-    /// A field has a value that is not known.
+    /// A field has a value that is not known, or a group size other than 32, 64, 128 and "channel".
     #[error("quantization_config: {0}")]
     Json(#[from] serde_json::Error),
-    /// A group size other than 32, 64, 128 or "channel".
-    #[error(transparent)]
-    GroupSize(#[from] FormatError),
 }
 
 impl QuantizationConfig {
@@ -127,7 +105,7 @@ impl QuantizationConfig {
         Self {
             quant_method: QUANT_METHOD.into(),
             format_version: FORMAT_VERSION,
-            group_size: group_size.into(),
+            group_size,
             activations,
             kv_cache,
             smoothing: String::new(),
@@ -153,36 +131,12 @@ impl QuantizationConfig {
                 got: text("format_version"),
             });
         }
-        let config: Self = serde_json::from_value(value.clone())?;
-        config.group_size.group_size()?;
-        Ok(config)
+        Ok(serde_json::from_value(value.clone())?)
     }
 
     /// Scheme of linear `name` (without `.weight`).
     pub fn scheme(&self, name: &str) -> TensorScheme {
         self.tensors.get(name).copied().unwrap_or(TensorScheme::Float)
-    }
-}
-
-impl GroupField {
-    /// The checked group size.
-    ///
-    /// # Errors
-    /// A number other than 32, 64, 128.
-    pub fn group_size(self) -> Result<GroupSize, FormatError> {
-        match self {
-            Self::Along(size) => GroupSize::new(size),
-            Self::WholeRow(_) => Ok(GroupSize::WholeRow),
-        }
-    }
-}
-
-impl From<GroupSize> for GroupField {
-    fn from(size: GroupSize) -> Self {
-        match size {
-            GroupSize::Along(size) => Self::Along(size),
-            GroupSize::WholeRow => Self::WholeRow(ChannelWord::Channel),
-        }
     }
 }
 

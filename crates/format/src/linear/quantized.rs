@@ -5,6 +5,7 @@ use crate::group_size::GroupSize;
 use crate::int4;
 use crate::linear::bias::join_biases;
 use crate::linear::checks::{check_len, check_scales, elements};
+use crate::weight::{GROUP_SCALES, INT8_RANGE, int8_weight};
 
 /// The tensors of a dual-grained layer before they are checked; see [`QuantizedLinear::new`].
 #[derive(Debug, Clone, PartialEq)]
@@ -62,7 +63,7 @@ impl QuantizedLinear {
     fn check_row(&self, row: usize) -> Result<(), FormatError> {
         let (q, zeros, scales) = (self.q_row(row), self.zero_row(row), self.s2_row(row));
         for (group, &group_scale) in scales.iter().enumerate() {
-            if !(1..=127).contains(&group_scale) {
+            if !GROUP_SCALES.contains(&group_scale) {
                 return Err(FormatError::GroupScale {
                     row,
                     group,
@@ -71,8 +72,8 @@ impl QuantizedLinear {
             }
             let (zero, columns) = (int4::at(zeros, group), self.group_size.range(group, self.k));
             let (least, most) = int4::extremes(q, columns.clone());
-            let weight = |code: u8| i32::from(group_scale) * (i32::from(code) - i32::from(zero));
-            let outside = |code: u8| !(-127..=127).contains(&weight(code));
+            let weight = |code: u8| int8_weight(code, zero, group_scale);
+            let outside = |code: u8| !INT8_RANGE.contains(&weight(code));
             if (outside(least) || outside(most))
                 && let Some(column) = columns.into_iter().find(|&column| outside(int4::at(q, column)))
             {
@@ -154,9 +155,9 @@ impl QuantizedLinear {
     pub fn w8_row(&self, row: usize, w8: &mut [i8]) {
         let (q, zeros, scales) = (self.q_row(row), self.zero_row(row), self.s2_row(row));
         for (group, &scale) in scales.iter().enumerate() {
-            let zero = i32::from(int4::at(zeros, group));
+            let zero = int4::at(zeros, group);
             for column in self.group_size.range(group, self.k) {
-                w8[column] = (i32::from(scale) * (i32::from(int4::at(q, column)) - zero)) as i8;
+                w8[column] = int8_weight(int4::at(q, column), zero, scale) as i8;
             }
         }
     }

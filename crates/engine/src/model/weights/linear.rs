@@ -73,10 +73,7 @@ impl Weights {
         };
         let linear = match (scheme, quantization) {
             (TensorScheme::W8, _) => self.int8_linear(rows)?,
-            (TensorScheme::W4, Some(quantization)) => {
-                let group_size = quantization.group_size.group_size().map_err(wrong)?;
-                self.quantized_linear(rows, group_size)?
-            }
+            (TensorScheme::W4, Some(quantization)) => self.quantized_linear(rows, quantization.group_size)?,
             _ => self.float_linear(rows)?,
         };
         linear.map_err(wrong)
