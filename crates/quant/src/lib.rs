@@ -14,7 +14,6 @@ mod report;
 mod run;
 pub mod transform;
 
-pub use calibrate::windows::{WindowRows, Windows};
 pub use error::QuantError;
 pub use methods::linear::{FloatRows, LinearFit, Search, output_error, quantize_linear};
 pub use monitor::{Meter, Monitor, Progress};

@@ -9,7 +9,8 @@ use std::path::Path;
 use dualgrain_device::{CacheFormat, CacheShape, Device, Gram, PAGE_TOKENS, Step};
 use dualgrain_engine::{Block, Embedding, ModelConfig, Norm, Role, Scratch};
 
-use crate::calibrate::windows::{WindowRows, Windows};
+use crate::calibrate::window_rows::WindowRows;
+use crate::calibrate::windows::Windows;
 use crate::error::QuantError;
 use crate::monitor::Meter;
 use crate::run::multiply_adds::{PassWork, gram_work};

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dualgrain_engine::{
-    BlockSpec, EngineError, LEADING, ModelConfig, NormKind, NormSpec, Role, Weights, load_role,
-};
+use dualgrain_engine::{BlockSpec, EngineError, LEADING, ModelConfig, Weights};
 use dualgrain_format::checkpoint::{
     CheckpointError, Dtype, FolderWriter, LinearLayout, TensorEntry, TensorSpec, TensorTable, f32_bytes,
 };
@@ -15,7 +13,6 @@ use dualgrain_format::{
 };
 
 use crate::error::QuantError;
-use crate::monitor::Meter;
 use crate::options::QuantJob;
 use crate::report::html::html;
 use crate::report::json::QuantReport;
@@ -43,48 +40,15 @@ pub const REPORT_JSON: &str = "quantization_report.json";
 /// The report as a page.
 pub const REPORT_HTML: &str = "quantization_report.html";
 
-/// Checks that the folder can be made, before hours of work.
-///
-/// # Errors
-/// The output exists, or its parent cannot be written.
-pub fn check_target(job: &QuantJob) -> Result<(), QuantError> {
-    let resolved = |path: &Path| path.canonicalize().ok();
-    if let (Some(out), Some(model)) = (resolved(&job.out_dir), resolved(&job.model_dir))
-        && model.starts_with(&out)
-    {
-        return Err(QuantError::TargetHoldsModel {
-            path: job.out_dir.clone(),
-        });
-    }
-    let writer = FolderWriter::create(&job.out_dir, job.replace)?;
-    drop(writer);
-    // `replace` means: put a new result where an old one is. Anything else is somebody's work.
-    let has_entries = fs::read_dir(&job.out_dir).is_ok_and(|mut entries| entries.next().is_some());
-    let ours = ModelConfig::load(&job.out_dir).is_ok_and(|config| config.quantization.is_some());
-    if has_entries && !ours {
-        return Err(QuantError::TargetNotQuantized {
-            path: job.out_dir.clone(),
-        });
-    }
-    match foreign_entry(&job.out_dir) {
-        Some(path) => Err(QuantError::TargetHoldsOthers { path }),
-        None => Ok(()),
-    }
-}
-
-/// Something in an output folder that [`assemble`] does not write.
-fn foreign_entry(dir: &Path) -> Option<PathBuf> {
-    let written = |name: &str| {
-        let fixed = ["config.json", REPORT_JSON, REPORT_HTML];
-        fixed.contains(&name)
-            || COPIED.contains(&name)
-            || name.ends_with(".safetensors")
-            || name == "model.safetensors.index.json"
-    };
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.path())
-        .find(|path| !path.is_file() || !written(&path.file_name().unwrap_or_default().to_string_lossy()))
+/// Whether a file of that name in an output folder is one that [`assemble`] writes.
+pub fn is_written(name: &str) -> bool {
+    let fixed = [
+        "config.json",
+        REPORT_JSON,
+        REPORT_HTML,
+        "model.safetensors.index.json",
+    ];
+    fixed.contains(&name) || COPIED.contains(&name) || name.ends_with(".safetensors")
 }
 
 /// Writes the output folder from the journal of all blocks.
@@ -123,7 +87,7 @@ pub fn assemble(
 
 /// The tensors of a finished block, read when they are needed.
 struct BlockFile {
-    path: std::path::PathBuf,
+    path: PathBuf,
     table: TensorTable,
 }
 
@@ -281,47 +245,4 @@ fn quantization_config(job: &QuantJob, config: &ModelConfig) -> QuantizationConf
             .insert(config.family.head_name().into(), options.lm_head);
     }
     described
-}
-
-/// Reads every tensor once before the work starts: shapes, types, values that are not finite, tensors that belong to
-/// nothing. A model that fails should fail in its first seconds.
-///
-/// # Errors
-/// What the loader would say of the model; cancellation.
-pub fn check_tensors(config: &ModelConfig, weights: &Weights, meter: &Meter<'_>) -> Result<(), QuantError> {
-    for layer in 0..config.num_layers {
-        check_block(&BlockSpec::new(config, layer), weights)?;
-        meter.check()?;
-    }
-    check_outer_tensors(config, weights)?;
-    Ok(())
-}
-
-fn check_block(spec: &BlockSpec, weights: &Weights) -> Result<(), EngineError> {
-    for role in Role::ALL {
-        load_role(weights, spec, role, None)?;
-        weights.release_pages();
-    }
-    let norms = [&spec.attn_norm, &spec.ffn_norm].into_iter();
-    norms
-        .chain(spec.qk_norm.iter().flatten())
-        .try_for_each(|norm| check_norm(norm, weights))
-}
-
-fn check_norm(norm: &NormSpec, weights: &Weights) -> Result<(), EngineError> {
-    weights.f32(&format!("{}.weight", norm.name), &[norm.len])?;
-    if norm.kind == NormKind::Layer {
-        weights.f32(&format!("{}.bias", norm.name), &[norm.len])?;
-    }
-    Ok(())
-}
-
-fn check_outer_tensors(config: &ModelConfig, weights: &Weights) -> Result<(), EngineError> {
-    check_norm(&config.final_norm(), weights)?;
-    if !config.tie_embeddings {
-        let (n, k) = (config.vocab_size, config.hidden_size);
-        weights.linear(config.family.head_name(), (n, k), false, None)?;
-        weights.release_pages();
-    }
-    Ok(())
 }

@@ -1,13 +1,9 @@
 //! The whole run: check, calibrate block by block, journal, assemble.
 
-use std::fs::{self, File};
-use std::io::Read;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 use dualgrain_device::Device;
 use dualgrain_engine::{Embedding, EngineError, ModelConfig, Weights};
-use dualgrain_format::checkpoint::CheckpointError;
 
 use crate::calibrate::hidden_states::Stream;
 use crate::calibrate::windows::Windows;
@@ -16,8 +12,10 @@ use crate::monitor::{Meter, Monitor};
 use crate::options::QuantJob;
 use crate::report::json::QuantReport;
 use crate::run::block::{Context, quantize_block};
+use crate::run::checks::{check_job, check_target, check_tensors};
 use crate::run::head::quantize_head;
-use crate::run::journal::{FinishedBlock, Identity, Journal};
+use crate::run::identity::Identity;
+use crate::run::journal::{FinishedBlock, Journal};
 use crate::run::multiply_adds::model_work;
 use crate::run::output;
 
@@ -42,16 +40,16 @@ pub fn quantize<D: Device>(
 ) -> Result<QuantSummary, QuantError> {
     let config = ModelConfig::load(&job.model_dir).map_err(EngineError::from)?;
     let windows = check_job(job, &config, tokens)?;
-    output::check_target(job)?;
+    check_target(job)?;
     let weights = Weights::open(&job.model_dir).map_err(EngineError::from)?;
     let meter = Meter::new(monitor, model_work(&config, &job.options, &windows));
     meter.start("checking the model".into());
-    output::check_tensors(&config, &weights, &meter)?;
+    check_tensors(&config, &weights, &meter)?;
     weights.release_pages();
     let embedding = Embedding::load(device, &weights, &config)?;
     weights.finish().map_err(EngineError::from)?;
     // A broken model leaves no journal behind.
-    let identity = identity(job, &windows, tokens)?;
+    let identity = Identity::of(job, &windows, tokens)?;
     let journal = Journal::open(Journal::path_for(&job.out_dir), job.journal, &identity)?;
 
     let mut stream = Stream::new(
@@ -126,28 +124,6 @@ fn run_block<D: Device>(
     })
 }
 
-fn check_job(job: &QuantJob, config: &ModelConfig, tokens: &[u32]) -> Result<Windows, QuantError> {
-    if config.quantization.is_some() {
-        return Err(QuantError::AlreadyQuantized {
-            path: job.model_dir.clone(),
-        });
-    }
-    let windows = Windows::evenly_spaced(tokens.len(), job.options.num_windows, job.options.window_tokens)?;
-    if let Some(&got) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
-        return Err(QuantError::Token {
-            got,
-            vocab_size: config.vocab_size,
-        });
-    }
-    if windows.window_len() > config.max_positions {
-        return Err(QuantError::WindowTooLong {
-            got: windows.window_len(),
-            max_positions: config.max_positions,
-        });
-    }
-    Ok(windows)
-}
-
 /// Where the calibration stream goes when it is too large for memory.
 fn spill_dir<'j>(
     job: &QuantJob,
@@ -162,61 +138,4 @@ fn spill_dir<'j>(
 pub fn stream_bytes(config: &ModelConfig, windows: &Windows) -> u64 {
     let floats = config.hidden_size + config.q_size();
     (windows.len() * windows.window_len() * floats * size_of::<f32>()) as u64
-}
-
-/// What a journal must agree on: version, options, model files, calibration text.
-fn identity(job: &QuantJob, windows: &Windows, tokens: &[u32]) -> Result<Identity, QuantError> {
-    let mut entries = vec![(
-        "dualgrain version".to_owned(),
-        env!("CARGO_PKG_VERSION").to_owned(),
-    )];
-    entries.extend(job.options.described());
-    let mut hasher = crc32fast::Hasher::new();
-    for range in &windows.ranges {
-        tokens[range.clone()]
-            .iter()
-            .for_each(|token| hasher.update(&token.to_le_bytes()));
-    }
-    entries.push((
-        "calibration text".into(),
-        format!("crc32 {:08x}", hasher.finalize()),
-    ));
-    let mut files = Vec::new();
-    for entry in fs::read_dir(&job.model_dir).map_err(CheckpointError::io("look into", &job.model_dir))? {
-        let path = entry
-            .map_err(CheckpointError::io("look into", &job.model_dir))?
-            .path();
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        if name == "config.json" || name.ends_with(".safetensors") {
-            files.push((format!("model file {name}"), fingerprint(&path)?));
-        }
-    }
-    files.sort();
-    entries.extend(files);
-    Ok(Identity { entries })
-}
-
-/// Size, time of change and checksum of the first megabyte (a checkpoint's table of tensors).
-fn fingerprint(path: &Path) -> Result<String, QuantError> {
-    let read = || -> std::io::Result<String> {
-        let mut file = File::open(path)?;
-        let metadata = file.metadata()?;
-        let changed = metadata
-            .modified()?
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let mut head = Vec::new();
-        file.by_ref().take(1 << 20).read_to_end(&mut head)?;
-        let crc = crc32fast::hash(&head);
-        Ok(format!(
-            "{} bytes, changed {}, crc32 {crc:08x}",
-            metadata.len(),
-            changed.as_nanos()
-        ))
-    };
-    read().map_err(|e| CheckpointError::io("read", path)(e).into())
 }

@@ -1,0 +1,119 @@
+//! What is checked before hours of work: the job, the folder it writes, the model it reads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dualgrain_engine::{BlockSpec, EngineError, ModelConfig, NormKind, NormSpec, Role, Weights, load_role};
+use dualgrain_format::checkpoint::FolderWriter;
+
+use crate::calibrate::windows::Windows;
+use crate::error::QuantError;
+use crate::monitor::Meter;
+use crate::options::QuantJob;
+use crate::run::output::is_written;
+
+/// Checks model and text against the options, and cuts the text into windows.
+///
+/// # Errors
+/// A quantized model, no text, a token that the model does not have, windows longer than it can take.
+pub fn check_job(job: &QuantJob, config: &ModelConfig, tokens: &[u32]) -> Result<Windows, QuantError> {
+    if config.quantization.is_some() {
+        return Err(QuantError::AlreadyQuantized {
+            path: job.model_dir.clone(),
+        });
+    }
+    let windows = Windows::evenly_spaced(tokens.len(), job.options.num_windows, job.options.window_tokens)?;
+    if let Some(&got) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
+        return Err(QuantError::Token {
+            got,
+            vocab_size: config.vocab_size,
+        });
+    }
+    if windows.window_len() > config.max_positions {
+        return Err(QuantError::WindowTooLong {
+            got: windows.window_len(),
+            max_positions: config.max_positions,
+        });
+    }
+    Ok(windows)
+}
+
+/// Checks that the folder can be made, before hours of work.
+///
+/// # Errors
+/// The output exists, or its parent cannot be written.
+pub fn check_target(job: &QuantJob) -> Result<(), QuantError> {
+    let resolved = |path: &Path| path.canonicalize().ok();
+    if let (Some(out), Some(model)) = (resolved(&job.out_dir), resolved(&job.model_dir))
+        && model.starts_with(&out)
+    {
+        return Err(QuantError::TargetHoldsModel {
+            path: job.out_dir.clone(),
+        });
+    }
+    let writer = FolderWriter::create(&job.out_dir, job.replace)?;
+    drop(writer);
+    // `replace` means: put a new result where an old one is. Anything else is somebody's work.
+    let has_entries = fs::read_dir(&job.out_dir).is_ok_and(|mut entries| entries.next().is_some());
+    let ours = ModelConfig::load(&job.out_dir).is_ok_and(|config| config.quantization.is_some());
+    if has_entries && !ours {
+        return Err(QuantError::TargetNotQuantized {
+            path: job.out_dir.clone(),
+        });
+    }
+    match foreign_entry(&job.out_dir) {
+        Some(path) => Err(QuantError::TargetHoldsOthers { path }),
+        None => Ok(()),
+    }
+}
+
+/// Something in an output folder that [`assemble`](crate::run::output::assemble) does not write.
+fn foreign_entry(dir: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .find(|path| !path.is_file() || !is_written(&path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// Reads every tensor once before the work starts: shapes, types, values that are not finite, tensors that belong to
+/// nothing. A model that fails should fail in its first seconds.
+///
+/// # Errors
+/// What the loader would say of the model; cancellation.
+pub fn check_tensors(config: &ModelConfig, weights: &Weights, meter: &Meter<'_>) -> Result<(), QuantError> {
+    for layer in 0..config.num_layers {
+        check_block(&BlockSpec::new(config, layer), weights)?;
+        meter.check()?;
+    }
+    check_outer_tensors(config, weights)?;
+    Ok(())
+}
+
+fn check_block(spec: &BlockSpec, weights: &Weights) -> Result<(), EngineError> {
+    for role in Role::ALL {
+        load_role(weights, spec, role, None)?;
+        weights.release_pages();
+    }
+    let norms = [&spec.attn_norm, &spec.ffn_norm].into_iter();
+    norms
+        .chain(spec.qk_norm.iter().flatten())
+        .try_for_each(|norm| check_norm(norm, weights))
+}
+
+fn check_norm(norm: &NormSpec, weights: &Weights) -> Result<(), EngineError> {
+    weights.f32(&format!("{}.weight", norm.name), &[norm.len])?;
+    if norm.kind == NormKind::Layer {
+        weights.f32(&format!("{}.bias", norm.name), &[norm.len])?;
+    }
+    Ok(())
+}
+
+fn check_outer_tensors(config: &ModelConfig, weights: &Weights) -> Result<(), EngineError> {
+    check_norm(&config.final_norm(), weights)?;
+    if !config.tie_embeddings {
+        let (n, k) = (config.vocab_size, config.hidden_size);
+        weights.linear(config.family.head_name(), (n, k), false, None)?;
+        weights.release_pages();
+    }
+    Ok(())
+}
