@@ -2,7 +2,7 @@
 //!
 //! [`quantize`] runs a model block by block over calibration windows and quantizes each linear on what the quantized
 //! ones before it give. The steps of a linear, in order: statistics of its input (`calibrate`), smoothing
-//! ([`transform`]), the fine and the coarse grain ([`methods`]). DGQ, arXiv 2310.04836.
+//! (`transform`), the fine and the coarse grain ([`methods`]). DGQ, arXiv 2310.04836.
 #![forbid(unsafe_code)]
 
 mod calibrate;
@@ -12,13 +12,16 @@ mod monitor;
 mod options;
 mod report;
 mod run;
-pub mod transform;
+mod transform;
 
+pub use calibrate::statistics::InputStatistics;
 pub use error::QuantError;
-pub use methods::linear::{FloatRows, LinearFit, Search, output_error, quantize_linear};
+pub use methods::search::Search;
 pub use monitor::{Meter, Monitor, Progress};
 pub use options::{JournalPolicy, QuantJob, QuantOptions};
-pub use report::json::{LinearReport, QuantReport, SweepPoint};
+pub use report::json::{LinearReport, QuantReport};
 pub use run::output::{REPORT_HTML, REPORT_JSON};
 pub use run::plan::{InferenceMemory, MemoryPart, Plan, plan};
 pub use run::quantize::{QuantSummary, quantize};
+pub use transform::sample::SweepPoint;
+pub use transform::smoothing::{SmoothPairs, Smoothing};

@@ -10,7 +10,7 @@ use crate::error::QuantError;
 pub struct Progress<'a> {
     /// What is being done, e.g. `block 3/8: down, search`.
     pub phase: &'a str,
-    /// Work done, in the unit of `total` (about one multiply-add).
+    /// Work done, in the unit of `total`: about a multiply-add of floats.
     pub done: u64,
     /// All work.
     pub total: u64,
@@ -58,6 +58,11 @@ impl<'a> Meter<'a> {
             done: Cell::new(0),
             phase: RefCell::new(String::new()),
         }
+    }
+
+    /// All work of the run.
+    pub fn total(&self) -> u64 {
+        self.total
     }
 
     /// Names what follows.

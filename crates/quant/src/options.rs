@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
 use serde::{Deserialize, Serialize};
 
-use crate::methods::linear::Search;
+use crate::methods::search::Search;
 use crate::transform::smoothing::{SmoothPairs, Smoothing};
 
 /// Everything that decides the bytes of the output; two runs with equal options on the same model and text agree

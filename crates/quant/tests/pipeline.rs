@@ -13,8 +13,10 @@ use dualgrain_engine::evaluate::{Windows, perplexity};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig};
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
-use dualgrain_quant::transform::smoothing::{SmoothPairs, Smoothing};
-use dualgrain_quant::{JournalPolicy, Monitor, Progress, QuantError, QuantJob, Search, plan, quantize};
+use dualgrain_quant::{
+    JournalPolicy, Monitor, Progress, QuantError, QuantJob, QuantSummary, Search, SmoothPairs, Smoothing,
+    plan,
+};
 
 /// Tells the child process of a test where to write.
 const CHILD_OUT: &str = "DUALGRAIN_TEST_CHILD_OUT";
@@ -32,6 +34,17 @@ fn tokens(text: &str) -> Vec<u32> {
 
 fn device(threads: usize) -> Arc<CpuDevice> {
     Arc::new(CpuDevice::new(threads).unwrap())
+}
+
+/// Runs `job` on `threads` threads.
+fn quantize(
+    job: &QuantJob,
+    threads: usize,
+    tokens: &[u32],
+    monitor: Monitor<'_>,
+) -> Result<QuantSummary, QuantError> {
+    let device = device(threads);
+    dualgrain_quant::quantize(job, &*device, device.pool(), tokens, monitor)
 }
 
 /// A job small enough for a test: four windows of 128 tokens.
@@ -101,7 +114,7 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
     for (name, tolerance, change) in changes {
         let mut job = job(&dir.path().join(name));
         change(&mut job);
-        let summary = quantize(&job, &*device(2), &calibration, Monitor::silent()).unwrap();
+        let summary = quantize(&job, 2, &calibration, Monitor::silent()).unwrap();
         let heads = usize::from(job.options.lm_head == TensorScheme::W4);
         assert_eq!(summary.report.linears.len(), 24 + heads, "{name}");
         let worse = loss(&job.out_dir) - original;
@@ -121,7 +134,7 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
     );
     let mut job = job(&dir.path().join("all pairs"));
     job.options.pairs = all_pairs;
-    quantize(&job, &*device(2), &calibration, Monitor::silent()).unwrap();
+    quantize(&job, 2, &calibration, Monitor::silent()).unwrap();
     assert!(loss(&job.out_dir) - original < 0.12);
 }
 
@@ -133,9 +146,7 @@ fn smoothing_keeps_the_function_and_lowers_the_activation_error() {
         let mut job = job(&dir.path().join(name));
         job.options.smoothing = smoothing;
         job.options.search = Search::Rtn;
-        let report = quantize(&job, &*device(2), &calibration, Monitor::silent())
-            .unwrap()
-            .report;
+        let report = quantize(&job, 2, &calibration, Monitor::silent()).unwrap().report;
         report
             .linears
             .iter()
@@ -151,7 +162,7 @@ fn child_quantizes() {
     let Ok(out) = std::env::var(CHILD_OUT) else { return };
     let mut job = job(Path::new(&out));
     job.journal = JournalPolicy::Resume;
-    quantize(&job, &*device(2), &tokens("sample_calib.txt"), Monitor::silent()).unwrap();
+    quantize(&job, 2, &tokens("sample_calib.txt"), Monitor::silent()).unwrap();
 }
 
 fn start_child(out: &Path) -> std::process::Child {
@@ -168,7 +179,7 @@ fn a_killed_run_resumes_to_the_same_bytes_on_another_number_of_threads() {
     let calibration = tokens("sample_calib.txt");
     let dir = tempfile::tempdir().unwrap();
     let whole = dir.path().join("whole");
-    quantize(&job(&whole), &*device(3), &calibration, Monitor::silent()).unwrap();
+    quantize(&job(&whole), 3, &calibration, Monitor::silent()).unwrap();
     let killed = dir.path().join("killed");
     // Kill when a number of blocks is in the journal and a little later, so that every kind of moment is hit.
     for (blocks, wait_ms) in [(0, 1), (1, 7), (3, 20), (4, 3)] {
@@ -189,7 +200,7 @@ fn a_killed_run_resumes_to_the_same_bytes_on_another_number_of_threads() {
     }
     let mut job = job(&killed);
     job.journal = JournalPolicy::Resume;
-    let summary = quantize(&job, &*device(1), &calibration, Monitor::silent()).unwrap();
+    let summary = quantize(&job, 1, &calibration, Monitor::silent()).unwrap();
     assert!(summary.num_resumed >= 4, "{} blocks resumed", summary.num_resumed);
     for (name, bytes) in files(&whole) {
         assert!(files(&killed).get(&name) == Some(&bytes), "{name} differs");
@@ -209,20 +220,20 @@ fn a_cancelled_run_keeps_its_blocks_and_asks_before_they_are_lost() {
             cancel.store(true, Ordering::Relaxed);
         }
     };
-    let cancelled = quantize(&job, &*device(2), &calibration, Monitor::new(&progress, &cancel));
+    let cancelled = quantize(&job, 2, &calibration, Monitor::new(&progress, &cancel));
     assert!(matches!(cancelled, Err(QuantError::Cancelled)));
     assert!(!job.out_dir.exists());
-    let again = quantize(&job, &*device(2), &calibration, Monitor::silent());
+    let again = quantize(&job, 2, &calibration, Monitor::silent());
     assert!(matches!(again, Err(QuantError::JournalExists { .. })));
     job.journal = JournalPolicy::Resume;
     job.options.group_size = GroupSize::Along(64);
-    let other = quantize(&job, &*device(2), &calibration, Monitor::silent())
+    let other = quantize(&job, 2, &calibration, Monitor::silent())
         .unwrap_err()
         .to_string();
     assert!(other.contains("group size: journal `128`, now `64`"), "{other}");
     job.options.group_size = GroupSize::Along(128);
     assert_eq!(
-        quantize(&job, &*device(2), &calibration, Monitor::silent())
+        quantize(&job, 2, &calibration, Monitor::silent())
             .unwrap()
             .num_resumed,
         2
@@ -233,8 +244,7 @@ fn a_cancelled_run_keeps_its_blocks_and_asks_before_they_are_lost() {
 fn wrong_inputs_are_refused_before_any_work() {
     let dir = tempfile::tempdir().unwrap();
     let mut job = job(&dir.path().join("out"));
-    let run =
-        |job: &QuantJob, tokens: &[u32]| quantize(job, &*device(1), tokens, Monitor::silent()).unwrap_err();
+    let run = |job: &QuantJob, tokens: &[u32]| quantize(job, 1, tokens, Monitor::silent()).unwrap_err();
     assert!(matches!(run(&job, &[]), QuantError::NoCalibration));
     assert!(matches!(
         run(&job, &[8192]),
@@ -257,13 +267,7 @@ fn a_text_shorter_than_a_window_is_used_and_noted() {
     let dir = tempfile::tempdir().unwrap();
     let mut job = job(&dir.path().join("out"));
     job.options.search = Search::Rtn;
-    let summary = quantize(
-        &job,
-        &*device(2),
-        &tokens("sample_calib.txt")[..70],
-        Monitor::silent(),
-    )
-    .unwrap();
+    let summary = quantize(&job, 2, &tokens("sample_calib.txt")[..70], Monitor::silent()).unwrap();
     assert_eq!(
         (summary.report.num_windows, summary.report.window_tokens),
         (1, 70)
@@ -271,7 +275,7 @@ fn a_text_shorter_than_a_window_is_used_and_noted() {
     assert!(summary.report.notice.unwrap().contains("70 tokens"));
     let again = quantize(
         &QuantJob::new(&job.out_dir, dir.path().join("twice")),
-        &*device(1),
+        1,
         &[1],
         Monitor::silent(),
     );

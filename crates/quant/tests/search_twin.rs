@@ -1,13 +1,18 @@
 //! The vectorized, batched search against the same formulas written plainly in f64.
 
 use dualgrain_cpu::CpuDevice;
-use dualgrain_device::{Device, Gram};
-use dualgrain_format::GroupSize;
-use dualgrain_quant::methods::dgq::channel_search::{NUM_CHANNEL_RATIOS, RowGroups, best_of, channel_ratio};
-use dualgrain_quant::methods::dgq::group_search::{
-    GroupChoice, NUM_GROUP_RATIOS, group_ratio, search_groups,
+use dualgrain_device::{ActivationScale, Device, Gram};
+use dualgrain_format::{GroupSize, LinearWeights, QuantizedLinear};
+use dualgrain_quant::methods::dgq::candidates::{
+    NUM_CHANNEL_RATIOS, NUM_GROUP_RATIOS, channel_ratio, group_ratio,
 };
-use dualgrain_quant::{FloatRows, Meter, Monitor, Search, output_error, quantize_linear};
+use dualgrain_quant::methods::dgq::channel_search::best_of;
+use dualgrain_quant::methods::dgq::group_search::search_groups;
+use dualgrain_quant::methods::group_scale::GroupScale;
+use dualgrain_quant::methods::grouped_row::GroupedRow;
+use dualgrain_quant::methods::method::{FloatRows, LinearTask, MethodReport, Resources};
+use dualgrain_quant::methods::output_error::output_error;
+use dualgrain_quant::{InputStatistics, Meter, Monitor, Search};
 
 /// Equal objectives may differ by the rounding of f32 sums.
 const TOLERANCE: f64 = 1e-5;
@@ -42,10 +47,9 @@ fn hostile_rows(k: usize) -> Vec<f32> {
     rows
 }
 
-/// The Gram matrix of inputs with a mean, an outlier channel and dead channels.
-fn hostile_gram(k: usize) -> Gram {
+/// Inputs with a mean, an outlier channel and dead channels.
+fn hostile_inputs(k: usize) -> InputStatistics {
     let mut random = Random(77);
-    let mut gram = Gram::new(k);
     let x: Vec<f32> = (0..200 * k)
         .map(|i| match i % k {
             3 => 30.0 * random.next(),
@@ -56,16 +60,42 @@ fn hostile_gram(k: usize) -> Gram {
     let device = device(1);
     let mut matrix = device.matrix(200, k);
     device.upload(&mut matrix, &x);
-    device.gram_accumulate(&mut gram, &matrix);
-    gram
+    let mut statistics = InputStatistics::new(k);
+    statistics.observe(&device, &matrix, 0, 1);
+    statistics
 }
 
 fn device(threads: usize) -> CpuDevice {
     CpuDevice::new(threads).unwrap()
 }
 
-fn silent() -> Meter<'static> {
-    Meter::new(Monitor::silent(), 0)
+/// What `search` makes of the rows `weights`.
+fn quantized(
+    device: &CpuDevice,
+    weights: &[f32],
+    statistics: &InputStatistics,
+    group_size: GroupSize,
+    search: Search,
+) -> (QuantizedLinear, MethodReport) {
+    let task = LinearTask {
+        rows: FloatRows {
+            weights,
+            k: statistics.maxima.len(),
+            bias: None,
+        },
+        statistics,
+        group_size,
+        activations: ActivationScale::PerToken,
+    };
+    let resources = Resources {
+        device,
+        pool: device.pool(),
+        meter: &Meter::new(Monitor::silent(), 0),
+    };
+    match search.method().quantize(&resources, &task).unwrap() {
+        (LinearWeights::W4(linear), report) => (linear, report),
+        (other, _) => panic!("not 4-bit: {other:?}"),
+    }
 }
 
 fn symmetric(gram: &Gram, i: usize, j: usize) -> f64 {
@@ -101,9 +131,11 @@ fn plain_errors(weights: &[f32], scale: f32, zero: u8, limit: f64) -> Vec<f64> {
 #[test]
 fn phase_one_finds_the_best_of_its_twenty_ratios_on_hostile_rows() {
     let (k, size) = (72, GroupSize::Along(32));
-    let (rows, gram) = (hostile_rows(k), hostile_gram(k));
+    let (rows, gram) = (hostile_rows(k), hostile_inputs(k).gram);
     let blocks = diagonal_blocks(&gram, size);
-    let choices = search_groups(&device(2), &rows, k, size, &blocks.iter().collect::<Vec<_>>());
+    let device = device(2);
+    let machine = (&device, &**device.pool());
+    let choices = search_groups(machine, &rows, k, size, &blocks.iter().collect::<Vec<_>>());
     for (row, choices) in rows.chunks(k).zip(choices.chunks(3)) {
         for (group, choice) in choices.iter().enumerate() {
             let columns = size.range(group, k);
@@ -133,9 +165,11 @@ fn phase_one_finds_the_best_of_its_twenty_ratios_on_hostile_rows() {
 #[test]
 fn phase_two_finds_the_best_of_its_eighty_ratios_on_hostile_rows() {
     let (k, size) = (72, GroupSize::Along(32));
-    let (rows, gram) = (hostile_rows(k), hostile_gram(k));
+    let (rows, gram) = (hostile_rows(k), hostile_inputs(k).gram);
+    let device = device(2);
+    let machine = (&device, &**device.pool());
     let choices = search_groups(
-        &device(1),
+        machine,
         &rows,
         k,
         size,
@@ -143,7 +177,7 @@ fn phase_two_finds_the_best_of_its_eighty_ratios_on_hostile_rows() {
     );
     let all: Vec<u8> = (0..NUM_CHANNEL_RATIOS as u8).collect();
     for (row, groups) in rows.chunks(k).zip(choices.chunks(3)) {
-        let found = best_of(&device(2), &gram, &[RowGroups::new(row, groups, size)], &all)[0];
+        let found = best_of(machine, &gram, &[GroupedRow::new(row, groups, size)], &all)[0];
         let largest = row.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
         let best = all
             .iter()
@@ -166,7 +200,7 @@ fn phase_two_finds_the_best_of_its_eighty_ratios_on_hostile_rows() {
     }
 }
 
-fn plain_row_objective(gram: &Gram, row: &[f32], groups: &[GroupChoice], size: GroupSize, s1: f32) -> f64 {
+fn plain_row_objective(gram: &Gram, row: &[f32], groups: &[GroupScale], size: GroupSize, s1: f32) -> f64 {
     let errors = groups.iter().enumerate().flat_map(|(group, choice)| {
         let s2 = if s1 > 0.0 {
             (f64::from(choice.scale) / f64::from(s1))
@@ -215,12 +249,7 @@ fn diagonal_blocks(gram: &Gram, size: GroupSize) -> Vec<Gram> {
 #[test]
 fn every_search_and_group_size_gives_a_valid_layer_with_the_error_it_reports() {
     let k = 136;
-    let (rows, gram) = (hostile_rows(k), hostile_gram(k));
-    let layer = FloatRows {
-        weights: &rows,
-        k,
-        bias: None,
-    };
+    let (rows, inputs) = (hostile_rows(k), hostile_inputs(k));
     let device = device(2);
     for size in [
         GroupSize::Along(32),
@@ -230,14 +259,14 @@ fn every_search_and_group_size_gives_a_valid_layer_with_the_error_it_reports() {
     ] {
         let mut errors = Vec::new();
         for search in [Search::Exhaustive, Search::TwoPhase, Search::Rtn] {
-            let (linear, fit) = quantize_linear(&device, layer, &gram, size, search, &silent()).unwrap();
-            let stored = output_error(&device, &gram, &rows, &linear);
+            let (linear, report) = quantized(&device, &rows, &inputs, size, search);
+            let stored = output_error(&device, &inputs.gram, &rows, &linear);
             assert!(
-                (stored - fit.error).abs() <= 1e-4 * fit.error,
+                (stored - report.error).abs() <= 1e-4 * report.error,
                 "{size} {search}: {stored}, {}",
-                fit.error
+                report.error
             );
-            errors.push(fit.error);
+            errors.push(report.error);
         }
         assert!(errors[0] <= errors[1] * (1.0 + TOLERANCE), "{size}: {errors:?}");
         assert!(errors[1] <= errors[2] * (1.0 + TOLERANCE), "{size}: {errors:?}");
@@ -247,22 +276,15 @@ fn every_search_and_group_size_gives_a_valid_layer_with_the_error_it_reports() {
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let k = 200;
-    let (rows, gram) = (hostile_rows(k), hostile_gram(k));
-    let layer = FloatRows {
-        weights: &rows,
-        k,
-        bias: None,
-    };
+    let (rows, inputs) = (hostile_rows(k), hostile_inputs(k));
     let run = |threads| {
-        quantize_linear(
+        quantized(
             &device(threads),
-            layer,
-            &gram,
+            &rows,
+            &inputs,
             GroupSize::Along(64),
             Search::TwoPhase,
-            &silent(),
         )
-        .unwrap()
     };
     let alone = run(1);
     assert_eq!(run(2), alone);
@@ -273,20 +295,22 @@ fn the_number_of_threads_changes_nothing() {
 fn a_starved_layer_is_rounded_by_its_weights_alone() {
     let k = 64;
     let rows = hostile_rows(k);
-    let layer = FloatRows {
-        weights: &rows,
-        k,
-        bias: None,
-    };
-    let (linear, fit) = quantize_linear(
-        &device(1),
-        layer,
-        &Gram::new(k),
-        GroupSize::Along(32),
-        Search::TwoPhase,
-        &silent(),
-    )
-    .unwrap();
+    let inputs = InputStatistics::new(k);
+    let (linear, report) = quantized(&device(1), &rows, &inputs, GroupSize::Along(32), Search::TwoPhase);
     assert_eq!(linear.n(), rows.len() / k);
-    assert!(fit.nmse().is_finite());
+    assert!(report.nmse().is_finite());
+}
+
+#[test]
+fn slices_of_a_linear_join_to_what_the_whole_gives() {
+    let (k, size) = (96, GroupSize::Along(32));
+    let (rows, inputs, device) = (hostile_rows(k), hostile_inputs(k), device(2));
+    for search in [Search::TwoPhase, Search::Rtn] {
+        let (whole, _) = quantized(&device, &rows, &inputs, size, search);
+        let slices = rows.chunks(4 * k);
+        let slices: Vec<_> = slices
+            .map(|rows| quantized(&device, rows, &inputs, size, search).0)
+            .collect();
+        assert_eq!(QuantizedLinear::join(&slices).unwrap(), whole);
+    }
 }

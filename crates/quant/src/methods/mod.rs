@@ -1,5 +1,15 @@
-//! From float weights to codes and scales.
+//! From float weights to codes and scales: `method` is what every method is given and gives back, `search` names those
+//! there are, `dgq` and `rtn` are two of them; the other files are what methods share.
 
 pub mod dgq;
-pub(crate) mod linear;
+pub mod group_scale;
+pub mod grouped_row;
+pub mod method;
+pub mod output_error;
+pub mod rtn;
+pub mod search;
+
+pub(crate) mod buffers;
+pub(crate) mod encode;
+pub(crate) mod int8;
 pub(crate) mod quantization_grid;

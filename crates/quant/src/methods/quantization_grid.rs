@@ -14,14 +14,14 @@ const SMALLEST_SCALE: f32 = 1e-30;
 
 /// The numbers `scale * d` for integers `d` in `low..=high`; `d` stands for `q - zero`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Grid {
+pub struct QuantizationGrid {
     scale: f32,
     inv_scale: f32,
     low: f32,
     high: f32,
 }
 
-impl Grid {
+impl QuantizationGrid {
     /// The grid of a u4 group with a zero point, `q` in `0..=15`, under the guard `|q - zero| <= limit`.
     ///
     /// A scale too small to invert gives the grid that holds only zero.
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn rounds_half_to_even_like_the_standard_library() {
-        let grid = Grid::new(1.0, 7, 127);
+        let grid = QuantizationGrid::new(1.0, 7, 127);
         for weight in [-2.5_f32, -1.5, -0.5, 0.0, 0.5, 1.5, 2.5, 3.49, 7.9] {
             assert_eq!(
                 grid.step(weight),
@@ -95,11 +95,11 @@ mod tests {
 
     #[test]
     fn huge_and_tiny_weights_stay_on_the_grid() {
-        let grid = Grid::new(2e-30, 3, 127);
+        let grid = QuantizationGrid::new(2e-30, 3, 127);
         for weight in [f32::MAX, f32::MIN, 1e30, -1e30] {
             assert_eq!(grid.step(weight), if weight > 0.0 { 12.0 } else { -3.0 });
         }
-        let dead = Grid::new(1e-40, 3, 127);
+        let dead = QuantizationGrid::new(1e-40, 3, 127);
         let mut errors = [0.0];
         dead.errors(&[5e-41], &mut errors);
         assert_eq!(errors, [5e-41]);
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_int8_guard_narrows_both_ends() {
-        let grid = Grid::new(1.0, 12, 2);
+        let grid = QuantizationGrid::new(1.0, 12, 2);
         assert_eq!((grid.low, grid.high), (-2.0, 2.0));
         let mut codes = [0; 3];
         grid.codes(12, &[-9.0, 0.4, 9.0], &mut codes);

@@ -252,7 +252,7 @@ fn median_ratio(histogram: &[u32]) -> String {
     for (index, count) in histogram.iter().enumerate() {
         seen += count;
         if rows > 0 && 2 * seen >= rows {
-            return format!("{:.2}", crate::methods::dgq::channel_search::channel_ratio(index));
+            return format!("{:.2}", crate::methods::dgq::candidates::channel_ratio(index));
         }
     }
     "1.00".to_owned()

@@ -1,55 +1,57 @@
-//! The output layer in integers, when the options ask for it: INT8 row by row, or the dual-grained format with the same
-//! search as the blocks on what the last norm puts out.
+//! The output layer in integers, when the options ask for it: INT8 row by row, or by the method of the blocks on what
+//! the last norm puts out.
 
 use dualgrain_device::Device;
 use dualgrain_engine::{EngineError, ModelConfig, Norm, Weights};
-use dualgrain_format::checkpoint::widen;
-use dualgrain_format::{
-    ActivationScheme, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts, TensorScheme,
-};
+use dualgrain_format::checkpoint::{Dtype, widen};
+use dualgrain_format::{Int8Linear, LinearWeights, TensorScheme};
 
-use crate::calibrate::hidden_states::{InputStats, Stream};
+use crate::calibrate::hidden_states::HiddenStates;
+use crate::calibrate::passes;
+use crate::calibrate::statistics::InputStatistics;
 use crate::error::QuantError;
-use crate::methods::linear::{FloatRows, LinearFit, quantize_linear};
-use crate::report::json::{LinearReport, Trial};
-use crate::run::block::Context;
-use crate::transform::activation_error::static_scale;
+use crate::methods::int8::round_to_int8;
+use crate::methods::method::{FloatRows, LinearTask, MethodReport};
+use crate::report::json::{LinearReport, ReportedLinear};
+use crate::run::context::RunContext;
+use crate::transform::linear_smoothing::LinearSmoothing;
+use crate::transform::sample::LinearSample;
 
 /// Rows that are widened and searched at a time: a head of 128,256 rows would take gigabytes in f32.
 const SLICE_ROWS: usize = 4096;
 
-/// Name of the head in reports.
-const ROLE: &str = "head";
-
-/// A quantized head, with its report if it was searched for.
+/// A quantized head, with its report if calibration had a part in it.
 pub type QuantizedHead = (LinearWeights, Option<LinearReport>);
 
-/// The head in the scheme that the options ask for; `None` when it stays as it is. `stream` stands after the last block.
+/// The head in the scheme that the options ask for; `None` when it stays as it is. `states` stand after the last block.
 ///
 /// # Errors
 /// See [`QuantError`].
 pub fn quantize_head<D: Device>(
-    context: &Context<'_, D>,
-    stream: &mut Stream<'_, D>,
+    run: &RunContext<'_, D>,
+    states: &mut HiddenStates<'_, D>,
 ) -> Result<Option<QuantizedHead>, QuantError> {
-    let rows = || FloatHead::new(context.config, context.weights);
-    Ok(match context.options.lm_head {
-        TensorScheme::Float => None,
-        TensorScheme::W8 => Some((LinearWeights::W8(int8(&rows()?)?), None)),
-        TensorScheme::W4 => {
-            context.meter.start("head".into());
-            let norm = Norm::load(context.device, context.weights, &context.config.final_norm())?;
-            let stats = stream.head_input(&norm, context.meter)?;
-            let (linear, report) = dual_grained(context, &rows()?, &stats)?;
-            Some((LinearWeights::W4(linear), Some(report)))
+    match run.options.lm_head {
+        TensorScheme::Float => Ok(None),
+        TensorScheme::W8 => {
+            let linear = int8(&FloatHead::new(run.config, run.weights)?)?;
+            Ok(Some((LinearWeights::W8(linear), None)))
         }
-    })
+        TensorScheme::W4 => {
+            run.meter.start("head".into());
+            let norm = Norm::load(run.device, run.weights, &run.config.final_norm())?;
+            let statistics = passes::head_input(states, &norm, run.config.num_layers, run.meter)?;
+            let head = FloatHead::new(run.config, run.weights)?;
+            let (linear, report) = by_method(run, &head, &statistics)?;
+            Ok(Some((linear, Some(report))))
+        }
+    }
 }
 
 /// The head's rows as the checkpoint stores them: a tied head is the embedding.
 struct FloatHead<'a> {
     weights: &'a Weights,
-    dtype: dualgrain_format::checkpoint::Dtype,
+    dtype: Dtype,
     bytes: &'a [u8],
     n: usize,
     k: usize,
@@ -83,62 +85,67 @@ impl<'a> FloatHead<'a> {
     }
 }
 
-/// Each row by its abs-max / 127.
 fn int8(head: &FloatHead<'_>) -> Result<Int8Linear, QuantError> {
     let (n, k) = (head.n, head.k);
     let (mut w8, mut s1) = (Vec::with_capacity(n * k), Vec::with_capacity(n));
     for rows in head.slices() {
-        for row in rows.chunks_exact(k) {
-            let scale = row.iter().fold(0.0_f32, |max, w| max.max(w.abs())) / 127.0;
-            let inv_scale = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-            let code = |w: &f32| (w * inv_scale).round_ties_even().clamp(-127.0, 127.0) as i8;
-            w8.extend(row.iter().map(code));
-            s1.push(scale);
-        }
+        let (codes, scales) = round_to_int8(&rows, k);
+        w8.extend(codes);
+        s1.extend(scales);
     }
     Ok(Int8Linear::new((n, k), w8, s1, None, None)?)
 }
 
-/// Searches slice by slice: a row's scales depend on that row and the Gram matrix alone.
-fn dual_grained<D: Device>(
-    context: &Context<'_, D>,
+/// Slice by slice: a row depends on that row and the statistics alone. The report looks at a sample of the first slice.
+fn by_method<D: Device>(
+    run: &RunContext<'_, D>,
     head: &FloatHead<'_>,
-    stats: &InputStats,
-) -> Result<(QuantizedLinear, LinearReport), QuantError> {
-    let options = context.options;
-    let no_smoothing = vec![1.0; head.k];
+    statistics: &InputStatistics,
+) -> Result<(LinearWeights, LinearReport), QuantError> {
+    let group_size = run.options.group_size;
     let mut report = None;
-    let mut whole = QuantizedParts {
-        q: Vec::new(),
-        zero: Vec::new(),
-        s2: Vec::new(),
-        s1: Vec::new(),
-        bias: None,
-        ta: (options.activations == ActivationScheme::Static)
-            .then(|| static_scale(&stats.maxima, &no_smoothing)),
-    };
-    let mut whole_fit = LinearFit::default();
-    for rows in head.slices() {
-        report.get_or_insert_with(|| {
-            let trial = Trial::new(context.device, options, stats, &rows);
-            trial.report(head.n, &no_smoothing, Vec::new(), None)
-        });
-        let layer = FloatRows {
-            weights: &rows,
-            k: head.k,
-            bias: None,
+    let (mut slices, mut method_report) = (Vec::new(), MethodReport::default());
+    for weights in head.slices() {
+        report.get_or_insert_with(|| first_report(run, head, statistics, &weights));
+        let task = LinearTask {
+            rows: FloatRows {
+                weights: &weights,
+                k: head.k,
+                bias: None,
+            },
+            statistics,
+            group_size,
+            activations: run.activations(statistics),
         };
-        let (size, search, meter) = (options.group_size, options.search, context.meter);
-        let (linear, fit) = quantize_linear(context.device, layer, &stats.gram, size, search, meter)?;
-        let QuantizedParts { q, zero, s2, s1, .. } = linear.parts();
-        whole.q.extend_from_slice(q);
-        whole.zero.extend_from_slice(zero);
-        whole.s2.extend_from_slice(s2);
-        whole.s1.extend_from_slice(s1);
-        whole_fit.add(&fit);
+        let (slice, of_slice) = run.method.quantize(&run.resources(), &task)?;
+        slices.push(slice);
+        method_report.add(&of_slice);
     }
-    let linear = QuantizedLinear::new((head.n, head.k), options.group_size, whole)?;
+    let linear = LinearWeights::join(slices)?;
     let mut report = report.unwrap_or_default();
-    report.finish(context.config.num_layers, ROLE, &linear, &whole_fit);
+    report.finish(&linear, &method_report);
     Ok((linear, report))
+}
+
+fn first_report<D: Device>(
+    run: &RunContext<'_, D>,
+    head: &FloatHead<'_>,
+    statistics: &InputStatistics,
+    weights: &[f32],
+) -> LinearReport {
+    let (group_size, activations) = (run.options.group_size, run.options.activations);
+    let sample = LinearSample::new(run.device, (group_size, activations), statistics, weights);
+    let smoothing = LinearSmoothing::none(head.k);
+    let linear = ReportedLinear {
+        layer: run.config.num_layers,
+        role: "head",
+        n: head.n,
+        group_size,
+    };
+    LinearReport::new(
+        linear,
+        statistics,
+        &smoothing,
+        sample.activation_nmse(&smoothing.scales),
+    )
 }

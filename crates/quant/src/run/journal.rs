@@ -22,8 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::QuantError;
 use crate::options::JournalPolicy;
 use crate::report::json::LinearReport;
-use crate::run::block::QuantizedBlock;
 use crate::run::identity::Identity;
+use crate::run::quantized_block::QuantizedBlock;
 use crate::run::sealed_file::{PARTIAL, Seal, SealedFile};
 
 /// Residual snapshots that are kept: one to go on from, one to go back to.

@@ -1,12 +1,15 @@
-//! A run: the walk over the blocks, what survives a kill, the folder that appears at the end.
+//! A run: the walk over the blocks, what survives a kill, the folder that appears at the end. `quantize` is the way in.
 
 pub mod block;
 pub mod checks;
+pub mod context;
 pub mod head;
 pub mod identity;
 pub mod journal;
 pub mod multiply_adds;
 pub mod output;
+pub mod partial_block;
 pub mod plan;
 pub mod quantize;
+pub mod quantized_block;
 pub mod sealed_file;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dualgrain_device::Device;
 use dualgrain_engine::{BlockSpec, EngineError, LEADING, ModelConfig, Weights};
 use dualgrain_format::checkpoint::{
     CheckpointError, Dtype, FolderWriter, LinearLayout, TensorEntry, TensorSpec, TensorTable, f32_bytes,
@@ -16,6 +17,7 @@ use crate::error::QuantError;
 use crate::options::QuantJob;
 use crate::report::html::html;
 use crate::report::json::QuantReport;
+use crate::run::context::RunContext;
 use crate::run::journal::{FinishedBlock, Journal};
 
 /// Files of a model folder besides config.json and weights that belong to the model.
@@ -55,14 +57,14 @@ pub fn is_written(name: &str) -> bool {
 ///
 /// # Errors
 /// An I/O error; the target is then what it was before.
-pub fn assemble(
+pub fn assemble<D: Device>(
     job: &QuantJob,
-    config: &ModelConfig,
-    weights: &Weights,
+    run: &RunContext<'_, D>,
     journal: &Journal,
     (finished, head): (&[FinishedBlock], Option<&LinearWeights>),
     report: &QuantReport,
 ) -> Result<(), QuantError> {
+    let (config, weights) = (run.config, run.weights);
     let blocks = (0..config.num_layers).map(|layer| BlockFile::open(&journal.tensors_path(layer)));
     let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
     let copied = copied_tensors(config, weights, &blocks, head.is_some());

@@ -8,13 +8,13 @@ use dualgrain_engine::{BlockSpec, FloatType, ModelConfig, NormKind, Position, Ro
 use dualgrain_format::{CacheScheme, GroupSize, TensorScheme, int4};
 use serde::Serialize;
 
+use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::windows::Windows;
 use crate::error::QuantError;
+use crate::methods::buffers::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
 use crate::methods::dgq::approximate_gram::RANK;
-use crate::methods::linear::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
 use crate::options::QuantOptions;
-use crate::run::multiply_adds::model_work;
-use crate::run::quantize::stream_bytes;
+use crate::run::multiply_adds::run_multiply_adds;
 
 /// Program, thread stacks, packed blocks that kernels keep, allocator slack (64 MB measured on small models).
 const PROGRAM_BYTES: u64 = 100_000_000;
@@ -28,7 +28,7 @@ const TOKENIZER_BYTES_PER_ENTRY: u64 = 1_500;
 const TIME_OVERHEAD: f64 = 1.4;
 
 /// Side of the Gram matrix that measures the machine.
-const PROBE_SIDE: usize = 768;
+const MEASURED_SIDE: usize = 768;
 
 /// The plan of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -49,7 +49,7 @@ pub struct Plan {
     pub inference: Vec<InferenceMemory>,
 }
 
-/// A share of the memory.
+/// A part of the memory.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MemoryPart {
     /// What it is for.
@@ -92,18 +92,19 @@ pub fn plan<D: Device>(
     let num_tokens = num_tokens.unwrap_or(options.num_windows * options.window_tokens);
     let windows = Windows::evenly_spaced(num_tokens, options.num_windows, options.window_tokens)?;
     let sizes = Sizes::new::<D>(config, options, &windows, num_tokens);
-    let spills = stream_bytes(config, &windows) > spill_above_bytes;
+    let spills = HiddenStates::<D>::size_bytes(config, &windows) > spill_above_bytes;
     let memory_parts = sizes.peak_parts(spills);
     let layers = config.num_layers as u64;
+    let multiply_adds = run_multiply_adds(config, options, &windows, &*options.search.method::<D>());
     Ok(Plan {
         peak_memory_bytes: memory_parts.iter().map(|part| part.size_bytes).sum(),
         memory_parts,
         output_bytes: layers * sizes.block_w4 + sizes.outside,
         scratch_disk_bytes: layers * sizes.block_w4
             + 3 * sizes.residual
-            + if spills { sizes.stream } else { 0 },
+            + if spills { sizes.hidden_states } else { 0 },
         spills,
-        time_s: model_work(config, options, &windows) as f64 / multiply_adds_per_s(device) * TIME_OVERHEAD,
+        time_s: multiply_adds as f64 / multiply_adds_per_s(device) * TIME_OVERHEAD,
         inference: [1, 32]
             .map(|batch| sizes.inference(config, options, batch))
             .to_vec(),
@@ -113,7 +114,7 @@ pub fn plan<D: Device>(
 /// Sizes in bytes.
 struct Sizes {
     caller: u64,
-    stream: u64,
+    hidden_states: u64,
     residual: u64,
     scratch: u64,
     /// The token (and position) embedding as stored.
@@ -139,56 +140,35 @@ impl Sizes {
         num_tokens: usize,
     ) -> Self {
         let spec = BlockSpec::new(config, 0);
+        let group_size = options.group_size;
         let stored = float_bytes(config);
         let hidden = config.hidden_size as u64;
-        let positions = match config.position {
-            Position::Learned { offset } => config.max_positions + offset,
-            _ => 0,
-        };
-        let embedding = (config.vocab_size + positions) as u64 * hidden * stored;
-        let shape = (config.vocab_size, config.hidden_size);
-        let head = match options.lm_head {
-            TensorScheme::Float if config.tie_embeddings => 0,
-            TensorScheme::Float => config.vocab_size as u64 * hidden * stored,
-            TensorScheme::W8 => config.vocab_size as u64 * (hidden + 4),
-            TensorScheme::W4 => w4_bytes(shape, options.group_size),
-        };
+        let tokens = windows.len() * windows.window_len();
+        let embedding = embedding_bytes(config);
         let shapes = Role::ALL.map(|role| (spec.role(role).n, spec.role(role).k));
-        let (gram, weights) = shapes
-            .map(|shape| {
-                (
-                    gram_bytes(shape.1, options.group_size),
-                    weight_bytes(shape, options.group_size, stored),
-                )
-            })
-            .into_iter()
-            .max_by_key(|(gram, weights)| gram + weights)
-            .unwrap_or_default();
-        let norm_vectors = match config.norm {
-            NormKind::Rms => 1,
-            NormKind::Layer => 2,
+        let largest = shapes.map(|shape| {
+            let gram = gram_bytes(shape.1, group_size);
+            (gram, weight_bytes(shape, group_size, stored))
+        });
+        let largest = largest.into_iter().max_by_key(|(gram, weights)| gram + weights);
+        let (gram, weights) = largest.unwrap_or_default();
+        let norms = norm_bytes(config);
+        let block = |bytes: fn((usize, usize), GroupSize) -> u64| {
+            let linears = shapes.map(|shape| bytes(shape, group_size));
+            linears.iter().sum::<u64>() + norms
         };
-        let norms = 2 * norm_vectors * hidden * 4;
         Self {
             caller: PROGRAM_BYTES
                 + num_tokens as u64 * ENCODING_BYTES_PER_TOKEN
                 + config.vocab_size as u64 * TOKENIZER_BYTES_PER_ENTRY,
-            stream: stream_bytes(config, windows),
-            residual: (windows.len() * windows.window_len()) as u64 * hidden * 4,
+            hidden_states: HiddenStates::<D>::size_bytes(config, windows),
+            residual: tokens as u64 * hidden * 4,
             scratch: Scratch::<D>::size_bytes(config, windows.window_len()) as u64
                 + windows.window_len() as u64 * hidden * 8,
             embedding,
-            outside: embedding + head + hidden * 4,
-            block_w4: shapes
-                .iter()
-                .map(|&shape| w4_bytes(shape, options.group_size))
-                .sum::<u64>()
-                + norms,
-            block_a16w4: shapes
-                .iter()
-                .map(|&shape| a16w4_bytes(shape, options.group_size))
-                .sum::<u64>()
-                + norms,
+            outside: embedding + head_bytes(config, options) + hidden * 4,
+            block_w4: block(w4_bytes),
+            block_a16w4: block(a16w4_bytes),
             layers: config.num_layers as u64,
             gram,
             weights,
@@ -202,7 +182,7 @@ impl Sizes {
             name: name.to_owned(),
             size_bytes,
         };
-        let stream = if spills { 0 } else { self.stream };
+        let hidden_states = if spills { 0 } else { self.hidden_states };
         // At the start the embedding is there beside its mapped pages, at the end a block beside its copy and the
         // mapped pages of the largest tensor outside the blocks; in between a linear with its statistics.
         let start = 2 * self.embedding + self.weights;
@@ -210,7 +190,7 @@ impl Sizes {
         let end = 3 * self.block_w4 + 2 * self.embedding;
         let mut parts = vec![
             part("program, tokenizer, calibration text", self.caller),
-            part("calibration activations", stream),
+            part("calibration activations", hidden_states),
             part("buffers of a window", self.scratch),
         ];
         if middle >= start.max(end) {
@@ -251,9 +231,37 @@ fn float_bytes(config: &ModelConfig) -> u64 {
     }
 }
 
+/// The token (and position) embedding as stored.
+fn embedding_bytes(config: &ModelConfig) -> u64 {
+    let positions = match config.position {
+        Position::Learned { offset } => config.max_positions + offset,
+        _ => 0,
+    };
+    (config.vocab_size + positions) as u64 * config.hidden_size as u64 * float_bytes(config)
+}
+
+fn head_bytes(config: &ModelConfig, options: &QuantOptions) -> u64 {
+    let (vocabulary, hidden) = (config.vocab_size as u64, config.hidden_size as u64);
+    match options.lm_head {
+        TensorScheme::Float if config.tie_embeddings => 0,
+        TensorScheme::Float => vocabulary * hidden * float_bytes(config),
+        TensorScheme::W8 => vocabulary * (hidden + 4),
+        TensorScheme::W4 => w4_bytes((config.vocab_size, config.hidden_size), options.group_size),
+    }
+}
+
+/// The norms of a block, in f32.
+fn norm_bytes(config: &ModelConfig) -> u64 {
+    let vectors = match config.norm {
+        NormKind::Rms => 1,
+        NormKind::Layer => 2,
+    };
+    2 * vectors * config.hidden_size as u64 * 4
+}
+
 fn gram_bytes(k: usize, group_size: GroupSize) -> u64 {
     let k64 = k as u64;
-    // The matrix, its diagonal blocks (of phase 1 and of the screen), the factor in f64 and f32, packed tokens.
+    // The matrix, its diagonal blocks (of phase 1 and of the approximation), the factor in f64 and f32, packed tokens.
     k64 * k64 * 4 + 2 * k64 * group_size.len(k).min(k) as u64 * 4 + k64 * RANK as u64 * 12 + 2 * k64 * 256 * 4
 }
 
@@ -275,17 +283,17 @@ fn a16w4_bytes((n, k): (usize, usize), group_size: GroupSize) -> u64 {
 /// Measures the machine for a few hundredths of a second: the best of three Gram accumulations.
 fn multiply_adds_per_s<D: Device>(device: &D) -> f64 {
     let tokens = 256;
-    let mut x = device.matrix(tokens, PROBE_SIDE);
-    let values: Vec<f32> = (0..tokens * PROBE_SIDE)
+    let mut x = device.matrix(tokens, MEASURED_SIDE);
+    let values: Vec<f32> = (0..tokens * MEASURED_SIDE)
         .map(|i| (i % 251) as f32 * 0.01 - 1.25)
         .collect();
     device.upload(&mut x, &values);
-    let mut gram = Gram::new(PROBE_SIDE);
+    let mut gram = Gram::new(MEASURED_SIDE);
     let mut best_s = f64::INFINITY;
     for _ in 0..3 {
         let start = Instant::now();
         device.gram_accumulate(&mut gram, &x);
         best_s = best_s.min(start.elapsed().as_secs_f64());
     }
-    (tokens * PROBE_SIDE * PROBE_SIDE / 2) as f64 / best_s.max(1e-9)
+    (tokens * MEASURED_SIDE * MEASURED_SIDE / 2) as f64 / best_s.max(1e-9)
 }

@@ -1,4 +1,9 @@
 //! What is done to a model before its weights are rounded, without changing the function it computes.
 
-pub(crate) mod activation_error;
+pub mod activation_error;
+pub mod divided_rows;
+pub mod heads;
+pub mod linear_smoothing;
+pub mod producer;
+pub mod sample;
 pub mod smoothing;

@@ -8,7 +8,10 @@
 //! `H_ij / (s_i s_j)`.
 
 use dualgrain_device::Gram;
+use dualgrain_engine::Role;
 use serde::{Deserialize, Serialize};
+
+use crate::calibrate::statistics::InputStatistics;
 
 /// How the scales are found.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -67,6 +70,18 @@ impl Default for SmoothPairs {
     }
 }
 
+impl SmoothPairs {
+    /// Whether the input of `role` is smoothed.
+    pub fn cover(&self, role: Role) -> bool {
+        match role {
+            Role::Qkv => self.norm_qkv,
+            Role::Out => self.v_out,
+            Role::Up => self.norm_up,
+            Role::Down => self.up_down,
+        }
+    }
+}
+
 /// Largest scale: beyond it a producer's other values would drown in its own rounding.
 const LARGEST_SCALE: f32 = 65_536.0;
 
@@ -80,11 +95,6 @@ impl Smoothing {
             Self::Percentile(percentile) => percentile_scales(maxima, percentile),
             Self::Alpha(alpha) => alpha_scales(maxima, weight_maxima, alpha as f32),
         }
-    }
-
-    /// Whether any scale can differ from 1.
-    pub fn is_on(&self) -> bool {
-        *self != Self::Off
     }
 }
 
@@ -131,6 +141,14 @@ fn bounded(scale: f32) -> f32 {
     }
 }
 
+/// The statistics of the smoothed input, from those of the input.
+pub fn smooth_statistics(statistics: &mut InputStatistics, scales: &[f32]) {
+    smooth_gram(&mut statistics.gram, scales);
+    divide(&mut statistics.maxima, scales);
+    let samples = statistics.samples.chunks_exact_mut(scales.len());
+    samples.for_each(|sample| divide(sample, scales));
+}
+
 /// `H_ij / (s_i s_j)`: the Gram matrix (lower triangle) of the smoothed input.
 pub fn smooth_gram(gram: &mut Gram, scales: &[f32]) {
     let inverse: Vec<f32> = scales.iter().map(|s| 1.0 / s).collect();
@@ -169,30 +187,6 @@ pub fn column_maxima(weights: &[f32], k: usize) -> Vec<f32> {
             .for_each(|(max, w)| *max = max.max(w.abs()));
     }
     maxima
-}
-
-/// Grouped heads: query heads that share a value head share its channels. From a statistic of the attention output
-/// [num_heads * head_dim] the maximum for each value channel [num_kv_heads * head_dim].
-pub fn fold_heads(maxima: &[f32], num_heads: usize, num_kv_heads: usize) -> Vec<f32> {
-    let head_dim = maxima.len() / num_heads;
-    let mut folded = vec![0.0_f32; num_kv_heads * head_dim];
-    for (channel, &max) in maxima.iter().enumerate() {
-        let shared = value_channel(channel, head_dim, num_heads / num_kv_heads);
-        folded[shared] = folded[shared].max(max);
-    }
-    folded
-}
-
-/// The inverse map: the scale of each attention output channel from those of the value channels.
-pub fn spread_heads(scales: &[f32], num_heads: usize, num_kv_heads: usize) -> Vec<f32> {
-    let head_dim = scales.len() / num_kv_heads;
-    (0..num_heads * head_dim)
-        .map(|channel| scales[value_channel(channel, head_dim, num_heads / num_kv_heads)])
-        .collect()
-}
-
-fn value_channel(channel: usize, head_dim: usize, sharing: usize) -> usize {
-    channel / head_dim / sharing * head_dim + channel % head_dim
 }
 
 #[cfg(test)]
@@ -257,16 +251,5 @@ mod tests {
         let mut expected = Gram::new(3);
         outer(&smoothed, &mut expected);
         assert_eq!(gram.values(), expected.values());
-    }
-
-    #[test]
-    fn heads_that_share_a_value_head_take_the_maximum_and_spread_it_back() {
-        // Four query heads of two elements on two value heads.
-        let folded = fold_heads(&[1.0, 8.0, 5.0, 2.0, 0.0, 3.0, 4.0, 1.0], 4, 2);
-        assert_eq!(folded, [5.0, 8.0, 4.0, 3.0]);
-        assert_eq!(
-            spread_heads(&folded, 4, 2),
-            [5.0, 8.0, 5.0, 8.0, 4.0, 3.0, 4.0, 3.0]
-        );
     }
 }

@@ -1,8 +1,8 @@
-//! A cheap stand-in for a Gram matrix that ranks candidates: its strongest directions plus its diagonal blocks.
+//! An approximation of a Gram matrix that ranks candidates cheaply: low rank plus diagonal blocks.
 //!
 //! `H ~= F F^T + blockdiag(H - F F^T)`, where F [K, RANK] is a pivoted Cholesky factor. What couples far groups is
 //! mostly the mean activation and a few outlier channels, and those F holds. Over all rows of the three test models
-//! the best of the [`SHORTLIST`](crate::methods::dgq::channel_search::SHORTLIST) ratios so ranked is within 0.1 % of the best of all
+//! the best of the [`SHORTLIST`](crate::methods::dgq::candidates::SHORTLIST) ratios so ranked is within 0.1 % of the best of all
 //! eighty; ranked by diagonal blocks alone it is up to 8 % worse.
 
 use std::ops::Range;
@@ -13,17 +13,17 @@ use dualgrain_format::GroupSize;
 /// Columns of the factor.
 pub const RANK: usize = 32;
 
-/// Residual diagonals below this share of the largest end the factorization.
+/// Residual diagonals below this part of the largest end the factorization.
 const SMALLEST_PIVOT: f64 = 1e-9;
 
-/// The stand-in.
+/// The approximation of a Gram matrix `[K,K]`.
 #[derive(Debug, Clone)]
-pub struct Screen {
+pub struct ApproximateGram {
     factors: Vec<f32>,
     blocks: Vec<Gram>,
 }
 
-impl Screen {
+impl ApproximateGram {
     /// Factors `gram` (lower triangle) and keeps the remaining diagonal blocks.
     pub fn new(gram: &Gram, group_size: GroupSize) -> Self {
         let factors = strongest_directions(gram);
@@ -132,17 +132,17 @@ mod tests {
     #[test]
     fn a_matrix_of_low_rank_is_held_by_the_factor_alone() {
         let gram = gram_of(&[[3.0, -1.0, 2.0], [1.0, 5.0, 0.5]]);
-        let screen = Screen::new(&gram, GroupSize::WholeRow);
-        let left = screen.blocks()[0].values();
+        let approximate = ApproximateGram::new(&gram, GroupSize::WholeRow);
+        let left = approximate.blocks()[0].values();
         assert!(left.iter().all(|v| v.abs() < 1e-4), "{left:?}");
     }
 
     #[test]
     fn dead_channels_and_an_empty_matrix_give_zeros() {
         for rows in [&[[0.0, 2.0, 0.0]][..], &[]] {
-            let screen = Screen::new(&gram_of(rows), GroupSize::WholeRow);
-            assert!(screen.factors(0..3).iter().all(|f| f.is_finite()));
-            assert!(screen.blocks()[0].values().iter().all(|v| v.abs() < 1e-5));
+            let approximate = ApproximateGram::new(&gram_of(rows), GroupSize::WholeRow);
+            assert!(approximate.factors(0..3).iter().all(|f| f.is_finite()));
+            assert!(approximate.blocks()[0].values().iter().all(|v| v.abs() < 1e-5));
         }
     }
 

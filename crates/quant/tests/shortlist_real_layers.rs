@@ -1,18 +1,19 @@
-//! The screened search of phase 2 against judging all eighty ratios, on the layers of real models.
+//! The search of phase 2 with a shortlist against judging all eighty ratios, on the layers of real models.
 
 use std::path::{Path, PathBuf};
 
 use dualgrain_cpu::CpuDevice;
-use dualgrain_device::{CacheFormat, CacheShape, Device, Gram, PAGE_TOKENS, Step};
+use dualgrain_device::{ActivationScale, CacheFormat, CacheShape, Device, PAGE_TOKENS, Step};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{Block, Embedding, ModelConfig, Role, Scratch, Weights, load_role_float};
 use dualgrain_format::{FloatValues, GroupSize, LinearWeights};
-use dualgrain_quant::{FloatRows, Meter, Monitor, Search, quantize_linear};
+use dualgrain_quant::methods::method::{FloatRows, LinearTask, Resources};
+use dualgrain_quant::{InputStatistics, Meter, Monitor, Search};
 
 /// Tokens the Gram matrices are made of: more than any K, so that they are not singular for lack of text.
 const TOKENS: usize = 2048;
 
-/// The screen may lose this share of a model's objective, summed over rows and layers.
+/// The shortlist may lose this part of a model's objective, summed over rows and layers.
 const LOSS: f64 = 1e-3;
 
 /// Judging every ratio of every row would take a minute on the larger model.
@@ -22,14 +23,14 @@ fn bundled() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/llama-tiny")
 }
 
-/// The inputs of the four linears of a block, as Gram matrices.
+/// What the inputs of the four linears of a block are like.
 fn observe(
     device: &CpuDevice,
     config: &ModelConfig,
     block: &Block<CpuDevice>,
     x: &mut <CpuDevice as Device>::Matrix,
     scratch: &mut Scratch<CpuDevice>,
-) -> [Gram; 4] {
+) -> [InputStatistics; 4] {
     let positions: Vec<u32> = (0..TOKENS as u32).collect();
     let (sequences, tables) = (vec![0; TOKENS], [(0..(TOKENS / PAGE_TOKENS) as u32).collect()]);
     let step = Step {
@@ -44,26 +45,26 @@ fn observe(
         num_pages: TOKENS / PAGE_TOKENS,
     };
     let mut cache = device.cache(shape, &CacheFormat::F32).unwrap();
-    let gram = |input: &<CpuDevice as Device>::Matrix| {
-        let mut gram = Gram::new(device.columns(input));
-        device.gram_accumulate(&mut gram, input);
-        gram
+    let observed = |input: &<CpuDevice as Device>::Matrix| {
+        let mut statistics = InputStatistics::new(device.columns(input));
+        statistics.observe(device, input, 0, 1);
+        statistics
     };
     block.attn_norm(device, x, scratch);
-    let qkv = gram(&scratch.h);
+    let qkv = observed(&scratch.h);
     block.qkv(device, x, scratch);
     block.attention(device, scratch, &mut cache, 0, &step);
-    let out = gram(&scratch.c);
+    let out = observed(&scratch.c);
     block.add_out(device, x, scratch);
     block.ffn_norm(device, x, scratch);
-    let up = gram(&scratch.h);
+    let up = observed(&scratch.h);
     block.ffn_inner(device, x, scratch);
-    let down = gram(&scratch.f);
+    let down = observed(&scratch.f);
     block.add_down(device, x, scratch);
     [qkv, out, up, down]
 }
 
-/// Summed objective of a model's layers, screened and exhaustive.
+/// Summed objective of a model's layers, with a shortlist and exhaustive.
 fn objectives(dir: &Path) -> [f64; 2] {
     let device = CpuDevice::new(2).unwrap();
     let config = ModelConfig::load(dir).unwrap();
@@ -82,8 +83,8 @@ fn objectives(dir: &Path) -> [f64; 2] {
     let mut sums = [0.0; 2];
     for layer in 0..config.num_layers {
         let block = Block::load(&device, &weights, &config, layer).unwrap();
-        let grams = observe(&device, &config, &block, &mut x, &mut scratch);
-        for (role, gram) in Role::ALL.into_iter().zip(&grams) {
+        let inputs = observe(&device, &config, &block, &mut x, &mut scratch);
+        for (role, statistics) in Role::ALL.into_iter().zip(&inputs) {
             let LinearWeights::Float(linear) = load_role_float(&weights, block.spec(), role).unwrap().weights
             else {
                 panic!("an original layer is float");
@@ -97,40 +98,48 @@ fn objectives(dir: &Path) -> [f64; 2] {
                 .flatten()
                 .copied()
                 .collect();
-            let layer = FloatRows {
-                weights: &rows,
-                k,
-                bias: None,
+            let task = LinearTask {
+                rows: FloatRows {
+                    weights: &rows,
+                    k,
+                    bias: None,
+                },
+                statistics,
+                group_size: GroupSize::Along(128),
+                activations: ActivationScale::PerToken,
+            };
+            let resources = Resources {
+                device: &device,
+                pool: device.pool(),
+                meter: &Meter::new(Monitor::silent(), 0),
             };
             for (sum, search) in sums.iter_mut().zip([Search::TwoPhase, Search::Exhaustive]) {
-                let meter = Meter::new(Monitor::silent(), 0);
-                let size = GroupSize::Along(128);
-                *sum += quantize_linear(&device, layer, gram, size, search, &meter)
-                    .unwrap()
-                    .1
-                    .nmse();
+                *sum += search.method().quantize(&resources, &task).unwrap().1.nmse();
             }
         }
     }
     sums
 }
 
-fn assert_screen_loses_little(dir: &Path) {
-    let [screened, exhaustive] = objectives(dir);
-    println!("{}: screened {screened}, exhaustive {exhaustive}", dir.display());
+fn assert_shortlist_loses_little(dir: &Path) {
+    let [shortlisted, exhaustive] = objectives(dir);
+    println!(
+        "{}: shortlisted {shortlisted}, exhaustive {exhaustive}",
+        dir.display()
+    );
     assert!(
-        screened >= exhaustive * (1.0 - 1e-9),
+        shortlisted >= exhaustive * (1.0 - 1e-9),
         "exhaustive is the best there is"
     );
     assert!(
-        screened <= exhaustive * (1.0 + LOSS),
-        "{screened} against {exhaustive}"
+        shortlisted <= exhaustive * (1.0 + LOSS),
+        "{shortlisted} against {exhaustive}"
     );
 }
 
 #[test]
 fn on_the_bundled_model() {
-    assert_screen_loses_little(&bundled());
+    assert_shortlist_loses_little(&bundled());
 }
 
 #[test]
@@ -140,7 +149,7 @@ fn on_the_shared_models() {
             .join("../../../shared/models")
             .join(name);
         if dir.exists() {
-            assert_screen_loses_little(&dir);
+            assert_shortlist_loses_little(&dir);
         } else {
             println!("skipped: {} is not here", dir.display());
         }

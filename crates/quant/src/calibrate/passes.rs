@@ -1,0 +1,228 @@
+//! The passes of a block, in the order in which a block takes them. Each runs all calibration windows through one step
+//! of the block; most leave the statistics of what the next linear takes.
+
+use dualgrain_device::Device;
+use dualgrain_engine::{Block, Norm, Role, Scratch};
+
+use crate::calibrate::hidden_states::HiddenStates;
+use crate::calibrate::multiply_adds::{PassMultiplyAdds, gram_multiply_adds};
+use crate::calibrate::statistics::InputStatistics;
+use crate::error::QuantError;
+use crate::monitor::Meter;
+
+/// The input of Qkv: the residual stream after the norm before attention.
+///
+/// # Errors
+/// I/O, cancellation, values that are not finite; the same in every pass.
+pub fn attention_input<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    meter: &Meter<'_>,
+) -> Result<InputStatistics, QuantError> {
+    let input = Input {
+        layer: block.spec().layer,
+        role: Role::Qkv.name(),
+        of: |scratch| &scratch.h,
+        multiply_adds: cost(states, block).gram[Role::Qkv as usize],
+    };
+    input.observe(states, meter, |states, window| {
+        states.load(window)?;
+        block.attn_norm(states.device, &states.x, &mut states.scratch);
+        Ok(())
+    })
+}
+
+/// Largest magnitude of the keys (after rope) and of the values.
+///
+/// # Errors
+/// As [`attention_input`].
+pub fn key_value_maxima<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    meter: &Meter<'_>,
+) -> Result<[f32; 2], QuantError> {
+    let (q, kv) = (block.spec().q_size(), block.spec().kv_size());
+    let mut maxima = [vec![0.0; kv], vec![0.0; kv]];
+    for window in 0..states.num_windows() {
+        states.load(window)?;
+        block.qkv(states.device, &states.x, &mut states.scratch);
+        for (part, maxima) in maxima.iter_mut().enumerate() {
+            let first = q + part * kv;
+            states
+                .device
+                .abs_max(&states.scratch.qkv, first..first + kv, maxima);
+        }
+        meter.check()?;
+    }
+    Ok(maxima.map(|maxima| maxima.into_iter().fold(0.0, f32::max)))
+}
+
+/// The input of Out: attention, which is also kept for [`add_attention`].
+///
+/// # Errors
+/// As [`attention_input`].
+pub fn attention_output<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    meter: &Meter<'_>,
+) -> Result<InputStatistics, QuantError> {
+    let cost = cost(states, block);
+    let input = Input {
+        layer: block.spec().layer,
+        role: Role::Out.name(),
+        of: |scratch| &scratch.c,
+        multiply_adds: cost.linear[Role::Qkv as usize] + cost.attention + cost.gram[Role::Out as usize],
+    };
+    input.observe(states, meter, |states, window| attend(states, block, window))
+}
+
+/// Attention once more, after the values were rescaled.
+///
+/// # Errors
+/// As [`attention_input`].
+pub fn repeat_attention<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    meter: &Meter<'_>,
+) -> Result<(), QuantError> {
+    (0..states.num_windows()).try_for_each(|window| {
+        attend(states, block, window)?;
+        meter.check()
+    })
+}
+
+/// Adds Out of the attention to the residual stream; the input of Up.
+///
+/// # Errors
+/// As [`attention_input`].
+pub fn add_attention<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    meter: &Meter<'_>,
+) -> Result<InputStatistics, QuantError> {
+    let cost = cost(states, block);
+    let input = Input {
+        layer: block.spec().layer,
+        role: Role::Up.name(),
+        of: |scratch| &scratch.h,
+        multiply_adds: cost.linear[Role::Out as usize] + cost.gram[Role::Up as usize],
+    };
+    input.observe(states, meter, |states, window| {
+        states.load(window)?;
+        states.load_attended(window)?;
+        block.add_out(states.device, &mut states.x, &mut states.scratch);
+        states.store(window)?;
+        block.ffn_norm(states.device, &states.x, &mut states.scratch);
+        Ok(())
+    })
+}
+
+/// The input of Down: the feed-forward between its two linears.
+///
+/// # Errors
+/// As [`attention_input`].
+pub fn feed_forward_inner<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    meter: &Meter<'_>,
+) -> Result<InputStatistics, QuantError> {
+    let cost = cost(states, block);
+    let input = Input {
+        layer: block.spec().layer,
+        role: Role::Down.name(),
+        of: |scratch| &scratch.f,
+        multiply_adds: cost.linear[Role::Up as usize] + cost.gram[Role::Down as usize],
+    };
+    input.observe(states, meter, |states, window| {
+        states.load(window)?;
+        block.ffn_inner(states.device, &states.x, &mut states.scratch);
+        Ok(())
+    })
+}
+
+/// Adds Down of the feed-forward to the residual stream: the input of the next block.
+///
+/// # Errors
+/// As [`attention_input`].
+pub fn add_feed_forward<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    meter: &Meter<'_>,
+) -> Result<(), QuantError> {
+    let cost = cost(states, block);
+    for window in 0..states.num_windows() {
+        states.load(window)?;
+        block.ffn_inner(states.device, &states.x, &mut states.scratch);
+        block.add_down(states.device, &mut states.x, &mut states.scratch);
+        states.store(window)?;
+        meter.advance(cost.linear[Role::Up as usize] + cost.linear[Role::Down as usize])?;
+    }
+    Ok(())
+}
+
+/// The input of the head, after the last of `num_layers` blocks and the norm behind it.
+///
+/// # Errors
+/// As [`attention_input`].
+pub fn head_input<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    norm: &Norm<D>,
+    num_layers: usize,
+    meter: &Meter<'_>,
+) -> Result<InputStatistics, QuantError> {
+    let hidden = states.device.columns(&states.x);
+    let input = Input {
+        layer: num_layers,
+        role: "head",
+        of: |scratch| &scratch.h,
+        multiply_adds: gram_multiply_adds(states.window_len(), hidden),
+    };
+    input.observe(states, meter, |states, window| {
+        states.load(window)?;
+        norm.apply(states.device, &mut states.scratch.h, &states.x);
+        Ok(())
+    })
+}
+
+/// The input of a linear, as a pass observes it.
+struct Input<D: Device> {
+    layer: usize,
+    role: &'static str,
+    /// Where it lies when a window has been run.
+    of: fn(&Scratch<D>) -> &D::Matrix,
+    /// What a window costs.
+    multiply_adds: u64,
+}
+
+impl<D: Device> Input<D> {
+    /// Runs `step` on every window and observes what it leaves.
+    fn observe(
+        &self,
+        states: &mut HiddenStates<'_, D>,
+        meter: &Meter<'_>,
+        step: impl Fn(&mut HiddenStates<'_, D>, usize) -> Result<(), QuantError>,
+    ) -> Result<InputStatistics, QuantError> {
+        let (device, num_windows) = (states.device, states.num_windows());
+        let mut statistics = InputStatistics::new(device.columns((self.of)(&states.scratch)));
+        for window in 0..num_windows {
+            step(states, window)?;
+            statistics.observe(device, (self.of)(&states.scratch), window, num_windows);
+            meter.advance(self.multiply_adds)?;
+        }
+        statistics.finish(self.layer, self.role)
+    }
+}
+
+fn attend<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    window: usize,
+) -> Result<(), QuantError> {
+    states.load(window)?;
+    block.qkv(states.device, &states.x, &mut states.scratch);
+    states.attend(block, window)
+}
+
+fn cost<D: Device>(states: &HiddenStates<'_, D>, block: &Block<D>) -> PassMultiplyAdds {
+    PassMultiplyAdds::new(block.spec(), states.window_len())
+}

@@ -1,0 +1,266 @@
+//! A block whose linears become quantized one after the other.
+
+use dualgrain_device::{CacheFormat, Device};
+use dualgrain_engine::{
+    Block, BlockSpec, EngineError, JoinedLinear, Norm, NormKind, NormSpec, Projection, Role, load_role_float,
+    split_members,
+};
+use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes, linear_tensors};
+use dualgrain_format::{CacheScheme, FloatLinear, FloatValues, FormatError, LinearWeights};
+
+use crate::calibrate::hidden_states::HiddenStates;
+use crate::calibrate::passes;
+use crate::calibrate::statistics::InputStatistics;
+use crate::error::QuantError;
+use crate::methods::method::{FloatRows, LinearTask};
+use crate::report::json::{LinearReport, ReportedLinear};
+use crate::run::context::RunContext;
+use crate::run::quantized_block::QuantizedBlock;
+use crate::transform::divided_rows::with_divided_rows;
+use crate::transform::linear_smoothing::LinearSmoothing;
+use crate::transform::producer::Producer;
+use crate::transform::sample::LinearSample;
+use crate::transform::smoothing::{column_maxima, divide, multiply_columns, smooth_statistics};
+
+/// The linears of a block that are quantized so far, in a block that runs them.
+pub struct PartialBlock<'a, D: Device> {
+    run: &'a RunContext<'a, D>,
+    block: Block<D>,
+    /// By [`Role`].
+    linears: [Option<LinearWeights>; 4],
+    /// Tensors of smoothed norms.
+    norms: Vec<TensorBytes>,
+    cache_scales: Option<[f32; 2]>,
+    reports: Vec<LinearReport>,
+}
+
+impl<'a, D: Device> PartialBlock<'a, D> {
+    /// Block `layer`, of which only the norms are there.
+    ///
+    /// # Errors
+    /// A norm that is missing, misshapen or not finite.
+    pub fn new(run: &'a RunContext<'a, D>, layer: usize) -> Result<Self, QuantError> {
+        let spec = BlockSpec::new(run.config, layer);
+        let empty = || Projection::new(run.device, no_weights()?).map_err(QuantError::from);
+        let empty = [empty()?, empty()?, empty()?, empty()?];
+        Ok(Self {
+            block: Block::from_projections(run.device, run.weights, spec, empty)?,
+            run,
+            linears: [None, None, None, None],
+            norms: Vec::new(),
+            cache_scales: None,
+            reports: Vec::new(),
+        })
+    }
+
+    /// The block, for passes through what is quantized of it.
+    pub fn block(&self) -> &Block<D> {
+        &self.block
+    }
+
+    /// Says which linear is worked on.
+    pub fn announce(&self, role: Role) {
+        let (layer, layers) = (self.spec().layer + 1, self.run.config.num_layers);
+        let phase = format!("block {layer}/{layers}: {}", role.name());
+        self.run.meter.start(phase);
+    }
+
+    /// Quantizes one linear from the statistics of its (not yet smoothed) input. Returns whether something before it
+    /// changed, since smoothing scales went there.
+    ///
+    /// # Errors
+    /// See [`QuantError`].
+    pub fn quantize_linear(
+        &mut self,
+        role: Role,
+        mut statistics: InputStatistics,
+    ) -> Result<bool, QuantError> {
+        let run = self.run;
+        let (mut weights, bias) = self.float_weights(role)?;
+        let sample = LinearSample::new(
+            run.device,
+            (run.options.group_size, run.options.activations),
+            &statistics,
+            &weights,
+        );
+        let smoothing = self.choose_smoothing(role, &sample, &weights);
+        let activation_nmse = sample.activation_nmse(&smoothing.scales);
+        let mut report = LinearReport::new(self.reported(role), &statistics, &smoothing, activation_nmse);
+
+        multiply_columns(&mut weights, &smoothing.scales);
+        smooth_statistics(&mut statistics, &smoothing.scales);
+
+        let task = LinearTask {
+            rows: FloatRows {
+                weights: &weights,
+                k: statistics.maxima.len(),
+                bias: bias.as_deref(),
+            },
+            statistics: &statistics,
+            group_size: run.options.group_size,
+            activations: run.activations(&statistics),
+        };
+        let (linear, method_report) = run.method.quantize(&run.resources(), &task)?;
+
+        report.finish(&linear, &method_report);
+        self.reports.push(report);
+        self.place(role, linear)?;
+        self.smooth_producer(role, &smoothing)?;
+        Ok(smoothing.producer.is_some())
+    }
+
+    /// Static scales of keys and values, and the cache that calibration attends over.
+    ///
+    /// # Errors
+    /// See [`QuantError`].
+    pub fn calibrate_cache(&mut self, states: &mut HiddenStates<'_, D>) -> Result<(), QuantError> {
+        let format = match self.run.options.kv_cache {
+            CacheScheme::F16 => CacheFormat::F16,
+            CacheScheme::Int8 => CacheFormat::Int8,
+            CacheScheme::Int8Static => {
+                let maxima = passes::key_value_maxima(states, &self.block, self.run.meter)?;
+                let [keys, values] = maxima.map(|max| max / 127.0);
+                self.cache_scales = Some([keys, values]);
+                CacheFormat::Int8Static {
+                    key_scales: vec![keys],
+                    value_scales: vec![values],
+                }
+            }
+        };
+        states.set_cache(&format)
+    }
+
+    /// What the block leaves, its linears under their names in the checkpoint.
+    ///
+    /// # Errors
+    /// A number-format error would be a bug here and is passed on.
+    pub fn finish(self) -> Result<QuantizedBlock, QuantError> {
+        let mut tensors = self.norms;
+        for (role, linear) in Role::ALL.into_iter().zip(self.linears) {
+            let Some(linear) = linear else { continue };
+            let members = &self.block.spec().role(role).members;
+            for (name, member) in split_members(&linear, members)? {
+                tensors.extend(linear_tensors(&name, &member));
+            }
+        }
+        Ok(QuantizedBlock {
+            tensors,
+            cache_scales: self.cache_scales,
+            reports: self.reports,
+        })
+    }
+
+    fn spec(&self) -> &BlockSpec {
+        self.block.spec()
+    }
+
+    fn reported(&self, role: Role) -> ReportedLinear {
+        ReportedLinear {
+            layer: self.spec().layer,
+            role: role.name(),
+            n: self.spec().role(role).n,
+            group_size: self.run.options.group_size,
+        }
+    }
+
+    fn float_weights(&self, role: Role) -> Result<(Vec<f32>, Option<Vec<f32>>), QuantError> {
+        let JoinedLinear { weights, .. } = load_role_float(self.run.weights, self.spec(), role)?;
+        self.run.weights.release_pages();
+        match weights {
+            LinearWeights::Float(linear) => match linear.into_parts() {
+                (FloatValues::F32(weights), bias) => Ok((weights, bias)),
+                (halves @ FloatValues::Bf16(_), bias) => Ok((halves.to_f32(), bias)),
+            },
+            LinearWeights::W8(_) | LinearWeights::W4(_) => Err(QuantError::AlreadyQuantized {
+                path: self.run.weights.dir().to_path_buf(),
+            }),
+        }
+    }
+
+    fn choose_smoothing(&self, role: Role, sample: &LinearSample<'_, D>, weights: &[f32]) -> LinearSmoothing {
+        let options = self.run.options;
+        let column_maxima = column_maxima(weights, self.spec().role(role).k);
+        LinearSmoothing::choose(
+            Producer::of(role, self.spec()),
+            (options.smoothing, options.pairs.cover(role)),
+            sample,
+            &column_maxima,
+        )
+    }
+
+    /// Divides what makes the input of `role` by its smoothing scales.
+    fn smooth_producer(&mut self, role: Role, smoothing: &LinearSmoothing) -> Result<(), QuantError> {
+        let Some(producer) = smoothing.producer else {
+            return Ok(());
+        };
+        let scales = producer.own_scales(&smoothing.scales);
+        match producer {
+            Producer::Norm => self.divide_norm(role, &scales),
+            Producer::Rows { role, first_row } => self.divide_rows(role, first_row, &scales),
+            Producer::ValueRows { first_row, .. } => self.divide_rows(Role::Qkv, first_row, &scales),
+        }
+    }
+
+    /// Divides weight and bias of the norm before `role`.
+    fn divide_norm(&mut self, role: Role, scales: &[f32]) -> Result<(), QuantError> {
+        let attention = role == Role::Qkv;
+        let spec = match attention {
+            true => self.spec().attn_norm.clone(),
+            false => self.spec().ffn_norm.clone(),
+        };
+        let weight = self.divided(&spec, "weight", scales)?;
+        let bias = match spec.kind {
+            NormKind::Rms => None,
+            NormKind::Layer => Some(self.divided(&spec, "bias", scales)?),
+        };
+        let norm = Norm::new(self.run.device, &spec, &weight, bias.as_deref());
+        match attention {
+            true => self.block.set_attn_norm(norm),
+            false => self.block.set_ffn_norm(norm),
+        }
+        self.norms
+            .push(f32_tensor(format!("{}.weight", spec.name), &weight));
+        let bias = bias.map(|bias| f32_tensor(format!("{}.bias", spec.name), &bias));
+        self.norms.extend(bias);
+        Ok(())
+    }
+
+    fn divided(&self, norm: &NormSpec, part: &str, scales: &[f32]) -> Result<Vec<f32>, QuantError> {
+        let name = format!("{}.{part}", norm.name);
+        let values = self.run.weights.f32(&name, &[norm.len]);
+        let mut values = values.map_err(EngineError::from)?;
+        divide(&mut values, scales);
+        Ok(values)
+    }
+
+    /// Divides rows of a quantized linear: their channel scales and biases.
+    fn divide_rows(&mut self, role: Role, first_row: usize, scales: &[f32]) -> Result<(), QuantError> {
+        let Some(linear) = self.linears[role as usize].take() else {
+            return Ok(());
+        };
+        self.place(role, with_divided_rows(linear, first_row, scales)?)
+    }
+
+    /// Puts a quantized linear where passes run it and where [`Self::finish`] takes it.
+    fn place(&mut self, role: Role, linear: LinearWeights) -> Result<(), QuantError> {
+        let projection = Projection::new(self.run.device, linear.clone())?;
+        self.block.set_projection(role, projection);
+        self.linears[role as usize] = Some(linear);
+        Ok(())
+    }
+}
+
+/// Stands in for a linear whose turn has not come.
+fn no_weights() -> Result<LinearWeights, FormatError> {
+    FloatLinear::new(1, 1, FloatValues::F32(vec![0.0]), None).map(LinearWeights::Float)
+}
+
+/// An F32 vector as a tensor.
+fn f32_tensor(name: String, values: &[f32]) -> TensorBytes {
+    let spec = TensorSpec {
+        name,
+        dtype: Dtype::F32,
+        shape: vec![values.len()],
+    };
+    (spec, f32_bytes(values))
+}
