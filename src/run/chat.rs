@@ -8,9 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::chat::{ChatTemplate, Message};
-use dualgrain_engine::generate::{Request, generate};
-use dualgrain_engine::sampler::Sampler;
-use dualgrain_engine::{Session, SessionLimits};
+use dualgrain_engine::{Engine, Request, SessionLimits};
 
 use crate::cli::arguments::{Chat, Common};
 use crate::cli::interruption::interrupt_flag;
@@ -23,7 +21,7 @@ const MAX_CONTEXT_TOKENS: usize = 8192;
 
 /// Reads lines from stdin and answers each; Ctrl-C stops an answer, end of input or /exit the conversation.
 pub fn run(arguments: &Chat, common: &Common, terminal: &Terminal) -> Result<()> {
-    Sampler::new(arguments.sampling.options().sampling)?;
+    arguments.sampling.options().sampling.check()?;
     let device = Arc::new(CpuDevice::new(common.threads)?);
     let opened = model_folder::open(&arguments.model, &device, None)?;
     let template = ChatTemplate::load(&arguments.model)?;
@@ -62,29 +60,20 @@ fn read_line(terminal: &Terminal) -> Result<Option<String>> {
 
 struct Conversation<'a> {
     arguments: &'a Chat,
-    opened: Opened,
     template: ChatTemplate,
-    session: Session<CpuDevice>,
+    engine: Engine<CpuDevice>,
     messages: Vec<Message>,
-    /// Tokens the session's cache holds.
-    cached: Vec<u32>,
 }
 
 impl<'a> Conversation<'a> {
     fn new(arguments: &'a Chat, opened: Opened, template: ChatTemplate) -> Result<Self> {
-        let limits = SessionLimits {
-            num_sequences: 1,
-            context_tokens: opened.model.config().max_positions.min(MAX_CONTEXT_TOKENS),
-            step_tokens: STEP_TOKENS,
-        };
-        let session = Session::new(Arc::clone(&opened.model), limits)?;
+        let context_tokens = opened.model.config().max_positions.min(MAX_CONTEXT_TOKENS);
+        let limits = SessionLimits::new(1, context_tokens, STEP_TOKENS);
         let mut conversation = Self {
             arguments,
-            opened,
             template,
-            session,
+            engine: Engine::new(opened.model, opened.tokenizer, limits)?,
             messages: Vec::new(),
-            cached: Vec::new(),
         };
         conversation.clear();
         Ok(conversation)
@@ -98,36 +87,23 @@ impl<'a> Conversation<'a> {
     fn answer(&mut self, message: &str, terminal: &Terminal, interrupted: &AtomicBool) -> Result<()> {
         self.messages.push(said("user", message));
         let prompt = self.template.render(&self.messages, true)?;
-        let tokens = self.opened.tokenizer.encode(&prompt, false)?;
         let request = Request {
-            prompt: self.uncached(tokens),
+            prompt: self.engine.tokenizer().encode(&prompt, false)?,
             options: self.arguments.sampling.options(),
+            // The next turn begins with what this one leaves in the cache.
+            keep: true,
         };
         let mut stream = |text: &str| match write_stdout(text) {
             Ok(()) if !interrupted.load(Ordering::Relaxed) => ControlFlow::Continue(()),
             _ => ControlFlow::Break(()),
         };
-        let (generation, timings) =
-            generate(&mut self.session, &self.opened.tokenizer, &request, &mut stream)
-                .context("no answer (/clear starts anew)")?;
+        let answer = self.engine.generate(request, &mut stream);
+        let (generation, timings) = answer.context("no answer (/clear starts anew)")?;
         write_stdout("\n")?;
         std::io::stdout().flush().context("writing to stdout")?;
-        let run = request.prompt.iter().chain(&generation.tokens);
-        self.cached.extend(run);
-        self.cached.truncate(self.session.len(0));
         self.messages.push(said("assistant", generation.text.trim()));
         terminal.detail(&speed(&timings));
         Ok(())
-    }
-
-    /// The part of `tokens` that must still be run: what the cache holds already is kept when it is a prefix.
-    fn uncached(&mut self, tokens: Vec<u32>) -> Vec<u32> {
-        if !self.cached.is_empty() && self.cached.len() < tokens.len() && tokens.starts_with(&self.cached) {
-            return tokens[self.cached.len()..].to_vec();
-        }
-        self.session.reset(0);
-        self.cached.clear();
-        tokens
     }
 }
 

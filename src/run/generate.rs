@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use dualgrain_cpu::CpuDevice;
-use dualgrain_engine::generate::{FinishReason, GenerateOptions, Generation, Request, Timings, generate};
-use dualgrain_engine::sampler::{Sampler, SamplingParams};
-use dualgrain_engine::{Session, SessionLimits};
+use dualgrain_device::sampling::SamplingParams;
+use dualgrain_engine::{Engine, FinishReason, GenerateOptions, Generation, Request, SessionLimits, Timings};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Generate, Sampling};
@@ -31,15 +30,16 @@ struct Report {
 /// Continues the prompt; text streams to stdout, timings go to stderr with `-v`.
 pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result<()> {
     // Wrong options should not cost the time of loading a model.
-    Sampler::new(arguments.sampling.options().sampling)?;
+    arguments.sampling.options().sampling.check()?;
     let device = Arc::new(CpuDevice::new(common.threads)?);
     let opened = model_folder::open(&arguments.model, &device, None)?;
     let request = Request {
         prompt: opened.tokenizer.encode(&arguments.prompt, true)?,
         options: arguments.sampling.options(),
+        keep: false,
     };
     let interrupted = interrupt_flag()?;
-    let (generation, timings) = stream(&opened, &request, arguments, !common.json, &interrupted)?;
+    let (generation, timings) = stream(opened, request, arguments, !common.json, &interrupted)?;
     ensure!(generation.finish_reason != FinishReason::Cancelled, "interrupted");
     if common.json {
         let report = Report {
@@ -56,13 +56,13 @@ pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result
 
 /// Generates, and writes each piece of text as soon as it is there when `shown`.
 fn stream(
-    opened: &Opened,
-    request: &Request,
+    opened: Opened,
+    request: Request,
     arguments: &Generate,
     shown: bool,
     interrupted: &AtomicBool,
 ) -> Result<(Generation, Timings)> {
-    let mut session = session(opened, request, arguments)?;
+    let mut engine = engine(opened, &request, arguments)?;
     let mut broken = None;
     let mut write = |text: &str| {
         if shown {
@@ -73,7 +73,8 @@ fn stream(
         }
         ControlFlow::Continue(())
     };
-    let generated = generate(&mut session, &opened.tokenizer, request, &mut write)
+    let generated = engine
+        .generate(request, &mut write)
         .with_context(|| format!("generating with {}", arguments.model.display()))?;
     match broken {
         Some(error) => Err(error),
@@ -82,15 +83,11 @@ fn stream(
 }
 
 /// One that holds no more cache than this request can fill.
-fn session(opened: &Opened, request: &Request, arguments: &Generate) -> Result<Session<CpuDevice>> {
+fn engine(opened: Opened, request: &Request, arguments: &Generate) -> Result<Engine<CpuDevice>> {
     let positions = opened.model.config().max_positions;
     let tokens = request.prompt.len().saturating_add(arguments.sampling.max_tokens);
-    let limits = SessionLimits {
-        num_sequences: 1,
-        context_tokens: positions.min(tokens),
-        step_tokens: STEP_TOKENS,
-    };
-    Ok(Session::new(Arc::clone(&opened.model), limits)?)
+    let limits = SessionLimits::new(1, positions.min(tokens), STEP_TOKENS);
+    Ok(Engine::new(opened.model, opened.tokenizer, limits)?)
 }
 
 /// Timings as a line.
@@ -117,6 +114,7 @@ impl Sampling {
                 top_p: self.top_p,
                 min_p: self.min_p,
                 seed: self.seed,
+                ..SamplingParams::GREEDY
             },
         }
     }

@@ -17,7 +17,7 @@ pub struct Opened {
     /// The model.
     pub model: Arc<Model<CpuDevice>>,
     /// Its tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
 }
 
 /// Loads the folder `dir` on `device`; `cache` overrides the folder's cache format.
@@ -27,7 +27,7 @@ pub fn open(dir: &Path, device: &Arc<CpuDevice>, cache: Option<CacheFormat>) -> 
     let tokenizer = Tokenizer::load(dir, model.config().vocab_size)?;
     Ok(Opened {
         model: Arc::new(model),
-        tokenizer,
+        tokenizer: Arc::new(tokenizer),
     })
 }
 

@@ -8,8 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use dualgrain_cpu::CpuDevice;
-use dualgrain_engine::generate::{GenerateOptions, Request, generate};
-use dualgrain_engine::{Session, SessionLimits};
+use dualgrain_engine::{Engine, GenerateOptions, Request, SessionLimits};
 use dualgrain_quant::{JournalPolicy, QuantError, QuantJob, REPORT_HTML};
 use serde::Serialize;
 
@@ -191,18 +190,15 @@ fn side(dir: &Path, device: &Arc<CpuDevice>, perplexity: f64, interrupted: &Atom
 }
 
 fn sample(opened: &Opened) -> Result<String> {
-    let limits = SessionLimits {
-        num_sequences: 1,
-        context_tokens: 256,
-        step_tokens: 64,
-    };
-    let mut session = Session::new(Arc::clone(&opened.model), limits)?;
+    let (model, tokenizer) = (Arc::clone(&opened.model), Arc::clone(&opened.tokenizer));
+    let mut engine = Engine::new(model, tokenizer, SessionLimits::new(1, 256, 64))?;
     let request = Request {
         prompt: opened.tokenizer.encode(SAMPLE_PROMPT, true)?,
         options: sample_options(),
+        keep: false,
     };
     let mut ignore = |_: &str| std::ops::ControlFlow::Continue(());
-    let (generation, _) = generate(&mut session, &opened.tokenizer, &request, &mut ignore)?;
+    let (generation, _) = engine.generate(request, &mut ignore)?;
     Ok(generation.text)
 }
 

@@ -4,162 +4,17 @@ use std::ops::Range;
 
 use dualgrain_format::{FloatValues, LinearWeights};
 
-use crate::DeviceError;
-
-/// Tokens in one page of the KV cache.
-pub const PAGE_TOKENS: usize = 64;
-
-/// Largest head a device must be able to attend over.
-pub const MAX_HEAD_DIM: usize = 512;
+use crate::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
+use crate::{
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, DeviceError, Gram, StepLayout,
+    StepLimits,
+};
 
 /// A contiguous range of a matrix's columns, e.g. the queries inside a joined [q|k|v] projection.
 pub type Columns = Range<usize>;
 
-/// Where the INT8 activation scale comes from.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum ActivationScale {
-    /// `ta[m] = max|row m| / 127`; an all-zero token gets `ta = 0` and zero codes.
-    PerToken,
-    /// One calibrated scale for the whole tensor; codes saturate at -127..=127.
-    Static(f32),
-}
-
-/// Pointwise nonlinearities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
-    /// `max(x, 0)`.
-    Relu,
-    /// `x * sigmoid(x)`.
-    Silu,
-    /// `x * (1 + erf(x / sqrt 2)) / 2`.
-    Gelu,
-    /// GELU by its tanh approximation.
-    GeluTanh,
-}
-
-/// How keys and values are stored.
-#[derive(Debug, Clone, PartialEq)]
-pub enum CacheFormat {
-    /// 32-bit floats: the reference.
-    F32,
-    /// 16-bit floats.
-    F16,
-    /// INT8 with a scale per token and head, `absmax / 127`; attention multiplies integers.
-    Int8,
-    /// INT8 with one calibrated scale per layer for keys and one for values (the paper's option).
-    Int8Static {
-        /// Key scale of each layer.
-        key_scales: Vec<f32>,
-        /// Value scale of each layer.
-        value_scales: Vec<f32>,
-    },
-}
-
-impl CacheFormat {
-    /// Bytes a token takes in one layer, keys and values with their scales.
-    pub fn bytes_per_token(&self, num_kv_heads: usize, head_dim: usize) -> usize {
-        let (element, scale) = match self {
-            Self::F32 => (4, 0),
-            Self::F16 => (2, 0),
-            Self::Int8 => (1, 4),
-            Self::Int8Static { .. } => (1, 0),
-        };
-        2 * num_kv_heads * (head_dim * element + scale)
-    }
-}
-
-/// Size of a paged KV cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheShape {
-    /// Layers that each have their own pages.
-    pub num_layers: usize,
-    /// Key/value heads.
-    pub num_kv_heads: usize,
-    /// Elements of a head.
-    pub head_dim: usize,
-    /// Pages of [`PAGE_TOKENS`] tokens.
-    pub num_pages: usize,
-}
-
-/// A ragged step: tokens of one or many sequences that are run together.
-#[derive(Debug, Clone, Copy)]
-pub struct Step<'a> {
-    /// Position of each token in its sequence. Positions of one sequence ascend within a step.
-    pub positions: &'a [u32],
-    /// For each token, the index of its sequence in `page_tables`.
-    pub sequences: &'a [u32],
-    /// For each sequence its pages in order: position `p` lives in page `table[p / PAGE_TOKENS]`.
-    pub page_tables: &'a [Vec<u32>],
-}
-
-/// What an attention layer needs besides queries and the cache.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AttentionParams {
-    /// Query heads; each group of `num_heads / num_kv_heads` consecutive heads shares a key/value head.
-    pub num_heads: usize,
-    /// Factor on the scores, usually `1 / sqrt(head_dim)`.
-    pub scale: f32,
-    /// A query at position p sees keys at positions > p - window.
-    pub sliding_window: Option<usize>,
-    /// ALiBi slopes `[num_heads]`: `slope * key_position` is added to the scaled score (the query-position part
-    /// cancels in the softmax; this is the form transformers computes).
-    pub alibi_slopes: Option<Vec<f32>>,
-}
-
-/// A Gram matrix `sum over tokens of x x^T` `[K,K]`, row-major on the host; only the lower triangle (row >= column)
-/// is accumulated until [`Gram::symmetrize`].
-#[derive(Debug, Clone, PartialEq)]
-pub struct Gram {
-    k: usize,
-    values: Vec<f32>,
-    num_tokens: usize,
-}
-
-impl Gram {
-    /// The zero matrix `[k,k]`.
-    pub fn new(k: usize) -> Self {
-        Self {
-            k,
-            values: vec![0.0; k * k],
-            num_tokens: 0,
-        }
-    }
-
-    /// Side length.
-    pub fn k(&self) -> usize {
-        self.k
-    }
-
-    /// Tokens accumulated.
-    pub fn num_tokens(&self) -> usize {
-        self.num_tokens
-    }
-
-    /// Values `[K,K]`, row-major.
-    pub fn values(&self) -> &[f32] {
-        &self.values
-    }
-
-    /// Values to change in place (smoothing rescales rows and columns).
-    pub fn values_mut(&mut self) -> &mut [f32] {
-        &mut self.values
-    }
-
-    /// Values and the token count, for the device that accumulates.
-    pub fn accumulate_parts(&mut self, num_tokens: usize) -> &mut [f32] {
-        self.num_tokens += num_tokens;
-        &mut self.values
-    }
-
-    /// Copies the lower triangle onto the upper one.
-    pub fn symmetrize(&mut self) {
-        for row in 1..self.k {
-            for column in 0..row {
-                self.values[column * self.k + row] = self.values[row * self.k + column];
-            }
-        }
-    }
-}
+/// What an operation gives: nothing, or why the device failed at it.
+pub type Done = Result<(), DeviceError>;
 
 /// The left operand of a product: float for float weights, INT8 for integer weights.
 #[derive(Debug)]
@@ -175,8 +30,10 @@ pub const SLICE_ROWS: usize = 64;
 
 /// A device that can run a model.
 ///
-/// Buffers are opaque; rows are tokens. Outputs are resized to the rows they receive and keep their allocation,
-/// so a loop of steps of at most `capacity` rows allocates nothing.
+/// Buffers are opaque and have a fixed capacity; rows are tokens. Outputs are resized to the rows they receive and keep
+/// their allocation, so a loop of steps of at most `capacity` rows allocates nothing. What changes from step to step lies
+/// in buffers too ([`Self::Indices`], [`Self::Step`], [`Self::Sampler`]): a device can replay a recorded step once
+/// they are filled.
 ///
 /// **Order of float operations** (the contract that makes all devices and batch sizes agree bit for bit):
 /// - a float product accumulates over k = 0, 1, 2, ... with fused multiply-adds from 0, then adds the bias;
@@ -194,6 +51,11 @@ pub const SLICE_ROWS: usize = 64;
 /// - exp, tanh, erf are the polynomials of `naive`, the same operations on every path;
 /// - the integer epilogue is `(acc as f32 * ta) * s1 + bias` without fusing.
 ///
+/// # Errors
+/// Making a buffer fails where the device has no room for it. Every operation may fail; its error names the operation, the
+/// device and the sizes. A device whose operation has failed can be asked for the next one; the outputs of the failed one
+/// are undefined.
+///
 /// Shape mistakes are programming errors of the engine and panic with both shapes; sizes that come from files are
 /// checked before they reach a device and give a [`DeviceError`] from the constructors.
 pub trait Device: Sized + Send + Sync + 'static {
@@ -207,11 +69,30 @@ pub trait Device: Sized + Send + Sync + 'static {
     type Table: Send + Sync;
     /// Paged keys and values of all layers.
     type Cache: Send + Sync;
+    /// Token ids, positions or row numbers.
+    type Indices: Send + Sync;
+    /// Positions, sequences and page tables of a step.
+    type Step: Send + Sync;
+    /// A Gram matrix in the making.
+    type Gram: Send + Sync;
+    /// A Gram matrix of the host where the device can read it.
+    type GramView<'a>: Send + Sync;
+    /// The largest magnitude of every column.
+    type Maxima: Send + Sync;
+    /// Sampling parameters and token counts of every sequence, and the last samples.
+    type Sampler: Send + Sync;
+
+    /// What a message calls this device.
+    fn name(&self) -> String;
 
     /// An empty matrix with room for `capacity` rows.
-    fn matrix(&self, capacity: usize, columns: usize) -> Self::Matrix;
+    fn matrix(&self, capacity: usize, columns: usize) -> Result<Self::Matrix, DeviceError>;
     /// Empty INT8 activations with room for `capacity` rows.
-    fn quantized(&self, capacity: usize, columns: usize) -> Self::Quantized;
+    fn quantized(&self, capacity: usize, columns: usize) -> Result<Self::Quantized, DeviceError>;
+    /// Room for `capacity` indices.
+    fn indices(&self, capacity: usize) -> Result<Self::Indices, DeviceError>;
+    /// Room for steps within `limits`.
+    fn step(&self, limits: StepLimits) -> Result<Self::Step, DeviceError>;
     /// Packs a layer. The weights are consumed so that both copies need not live at once.
     ///
     /// # Errors
@@ -253,17 +134,23 @@ pub trait Device: Sized + Send + Sync + 'static {
     fn linear_bytes(&self, linear: &Self::Linear) -> usize;
     /// Bytes a cache occupies.
     fn cache_bytes(&self, cache: &Self::Cache) -> usize;
-    /// Replaces the contents by `values` `[rows, columns]` from the host.
-    fn upload(&self, x: &mut Self::Matrix, values: &[f32]);
-    /// Copies rows to the host: `out` is [rows.len(), columns].
-    fn download(&self, x: &Self::Matrix, rows: Range<usize>, out: &mut [f32]);
 
-    /// `x[m] = table[ids[m]]`. Ids are checked by the engine.
-    fn embed(&self, x: &mut Self::Matrix, table: &Self::Table, ids: &[u32]);
+    /// Replaces the contents by `values` `[rows, columns]` from the host.
+    fn upload(&self, x: &mut Self::Matrix, values: &[f32]) -> Done;
+    /// Copies rows to the host: `out` is [rows.len(), columns].
+    fn download(&self, x: &Self::Matrix, rows: Range<usize>, out: &mut [f32]) -> Done;
+    /// Replaces the contents by `values`.
+    fn upload_indices(&self, indices: &mut Self::Indices, values: &[u32]) -> Done;
+    /// Replaces the step by another one.
+    fn upload_step(&self, step: &mut Self::Step, layout: &StepLayout<'_>) -> Done;
+
+    /// `x[m] = table[ids[m]]`. The engine checks the ids.
+    fn embed(&self, x: &mut Self::Matrix, table: &Self::Table, ids: &Self::Indices) -> Done;
     /// `out = x / sqrt(mean(x^2) + eps) * weight`; `weight` is a matrix of one row.
-    fn rms_norm(&self, out: &mut Self::Matrix, x: &Self::Matrix, weight: &Self::Matrix, eps: f32);
+    fn rms_norm(&self, out: &mut Self::Matrix, x: &Self::Matrix, weight: &Self::Matrix, eps: f32) -> Done;
     /// RMS norm in place of every head inside `columns`; `weight` `[1, head_dim]`.
-    fn rms_norm_heads(&self, x: &mut Self::Matrix, columns: Columns, weight: &Self::Matrix, eps: f32);
+    fn rms_norm_heads(&self, x: &mut Self::Matrix, columns: Columns, weight: &Self::Matrix, eps: f32)
+    -> Done;
     /// `out = (x - mean) / sqrt(var + eps) * weight + bias`; weight and bias are matrices of one row.
     fn layer_norm(
         &self,
@@ -272,11 +159,11 @@ pub trait Device: Sized + Send + Sync + 'static {
         weight: &Self::Matrix,
         bias: &Self::Matrix,
         eps: f32,
-    );
+    ) -> Done;
     /// `a8 = clamp(round_ties_even(x / ta), -127, 127)` (computed as `x * (1 / ta)`), 0 where ta = 0.
-    fn quantize(&self, out: &mut Self::Quantized, x: &Self::Matrix, scale: ActivationScale);
-    /// [`Self::rms_norm`], quantized, with the same bits. `h` may be used on the way, and holds nothing that counts
-    /// afterwards.
+    fn quantize(&self, out: &mut Self::Quantized, x: &Self::Matrix, scale: ActivationScale) -> Done;
+    /// [`Self::rms_norm`], quantized, with the same bits. A device may compute through `h`; the caller reads nothing
+    /// from `h` afterwards.
     fn rms_norm_quantize(
         &self,
         out: &mut Self::Quantized,
@@ -285,9 +172,9 @@ pub trait Device: Sized + Send + Sync + 'static {
         weight: &Self::Matrix,
         eps: f32,
         scale: ActivationScale,
-    ) {
-        self.rms_norm(h, x, weight, eps);
-        self.quantize(out, h, scale);
+    ) -> Done {
+        self.rms_norm(h, x, weight, eps)?;
+        self.quantize(out, h, scale)
     }
     /// [`Self::layer_norm`] with (weight, bias), quantized; `h` as in [`Self::rms_norm_quantize`].
     fn layer_norm_quantize(
@@ -298,19 +185,44 @@ pub trait Device: Sized + Send + Sync + 'static {
         (weight, bias): (&Self::Matrix, &Self::Matrix),
         eps: f32,
         scale: ActivationScale,
-    ) {
-        self.layer_norm(h, x, weight, bias, eps);
-        self.quantize(out, h, scale);
+    ) -> Done {
+        self.layer_norm(h, x, weight, bias, eps)?;
+        self.quantize(out, h, scale)
     }
     /// Says which weights the product after the next one takes, so that a device may fetch them ahead; changes no result.
     fn will_read(&self, _next: &Self::Linear) {}
     /// `out[M,N] = a[M,K] * weights[N,K]^T` with the epilogue of the weights' scheme. The operand's kind must fit:
     /// float weights take floats, integer weights take INT8.
-    fn gemm(&self, out: &mut Self::Matrix, a: Operand<'_, Self>, weights: &Self::Linear);
+    fn gemm(&self, out: &mut Self::Matrix, a: Operand<'_, Self>, weights: &Self::Linear) -> Done;
+    /// `out[M, N/2] = f(gate) * up` of the product whose columns are [gate | up], with the bits of [`Self::gemm`] and
+    /// [`Self::gated`]. A device may compute through `wide`; the caller reads nothing from `wide` afterwards.
+    fn gemm_gated(
+        &self,
+        out: &mut Self::Matrix,
+        wide: &mut Self::Matrix,
+        a: Operand<'_, Self>,
+        weights: &Self::Linear,
+        f: Activation,
+    ) -> Done {
+        self.gemm(wide, a, weights)?;
+        self.gated(out, wide, f)
+    }
+    /// `x += a * weights^T`, with the bits of [`Self::gemm`] and [`Self::add`]. A device may compute through `y`; the
+    /// caller reads nothing from `y` afterwards.
+    fn gemm_add(
+        &self,
+        x: &mut Self::Matrix,
+        y: &mut Self::Matrix,
+        a: Operand<'_, Self>,
+        weights: &Self::Linear,
+    ) -> Done {
+        self.gemm(y, a, weights)?;
+        self.add(x, y)
+    }
     /// Rotates halves of every head inside `columns`: with c = cos`[m,i]`, s = sin`[m,i]`, i < rotary_dim / 2,
     /// `(x[i], x[i + rotary_dim/2]) = (x[i] c - x[i + rotary_dim/2] s, x[i + rotary_dim/2] c + x[i] s)`; each product rounded, then the
     /// sum. `angles` `[M, rotary_dim]` holds cos in its first half of columns and sin in its second.
-    fn rope(&self, x: &mut Self::Matrix, columns: Columns, head_dim: usize, angles: &Self::Matrix);
+    fn rope(&self, x: &mut Self::Matrix, columns: Columns, head_dim: usize, angles: &Self::Matrix) -> Done;
     /// Writes the keys and values of a step into `layer` of the cache.
     fn cache_write(
         &self,
@@ -319,8 +231,8 @@ pub trait Device: Sized + Send + Sync + 'static {
         x: &Self::Matrix,
         keys: Columns,
         values: Columns,
-        step: &Step<'_>,
-    );
+        step: &Self::Step,
+    ) -> Done;
     #[allow(clippy::too_many_arguments, reason = "each is a buffer or a place of its own")]
     /// Causal attention of `x[:, queries]` over the cache: `out` [M, num_heads * head_dim].
     fn attention(
@@ -331,52 +243,52 @@ pub trait Device: Sized + Send + Sync + 'static {
         cache: &Self::Cache,
         layer: usize,
         params: &AttentionParams,
-        step: &Step<'_>,
-    );
+        step: &Self::Step,
+    ) -> Done;
     /// `out[M, C] = f(x[M, 0..C]) * x[M, C..2C]` (gate first).
-    fn gated(&self, out: &mut Self::Matrix, x: &Self::Matrix, f: Activation);
-    /// `out[M, N/2] = f(gate) * up` of the product whose columns are [gate | up], `wide` may be used on
-    /// the way, and holds nothing that counts afterwards. The same bits as [`Self::gemm`] and [`Self::gated`].
-    fn gemm_gated(
-        &self,
-        out: &mut Self::Matrix,
-        wide: &mut Self::Matrix,
-        a: Operand<'_, Self>,
-        weights: &Self::Linear,
-        f: Activation,
-    ) {
-        self.gemm(wide, a, weights);
-        self.gated(out, wide, f);
-    }
-    /// `x += a * weights^T`; `y` may be used on the way, and holds nothing that counts afterwards. The same bits as
-    /// [`Self::gemm`] and [`Self::add`].
-    fn gemm_add(
-        &self,
-        x: &mut Self::Matrix,
-        y: &mut Self::Matrix,
-        a: Operand<'_, Self>,
-        weights: &Self::Linear,
-    ) {
-        self.gemm(y, a, weights);
-        self.add(x, y);
-    }
+    fn gated(&self, out: &mut Self::Matrix, x: &Self::Matrix, f: Activation) -> Done;
     /// `x = f(x)`.
-    fn activate(&self, x: &mut Self::Matrix, f: Activation);
+    fn activate(&self, x: &mut Self::Matrix, f: Activation) -> Done;
     /// `x += y`.
-    fn add(&self, x: &mut Self::Matrix, y: &Self::Matrix);
+    fn add(&self, x: &mut Self::Matrix, y: &Self::Matrix) -> Done;
     /// `out[i] = x[rows[i]]`.
-    fn gather(&self, out: &mut Self::Matrix, x: &Self::Matrix, rows: &[u32]);
+    fn gather(&self, out: &mut Self::Matrix, x: &Self::Matrix, rows: &Self::Indices) -> Done;
     /// `x = x - log(sum(exp(x)))` per row.
-    fn log_softmax(&self, x: &mut Self::Matrix);
+    fn log_softmax(&self, x: &mut Self::Matrix) -> Done;
 
+    /// Room for the sampling state of `shape.sequences` sequences.
+    fn sampler(&self, shape: SamplerShape) -> Result<Self::Sampler, DeviceError>;
+    /// Begins a sequence in `slot`: how its tokens are chosen, and which tokens it has already. `generated` are those that
+    /// were sampled, for the penalties that count only them.
+    fn begin_sampling(
+        &self,
+        sampler: &mut Self::Sampler,
+        slot: usize,
+        params: &SamplingParams,
+        prompt: &[u32],
+        generated: &[u32],
+    ) -> Done;
+    /// Chooses a token from each row of `logits`, by the rule of [`crate::naive::sample`], and counts it for its sequence.
+    /// `rows[i]` says which sequence row i belongs to and at which position the chosen token will stand.
+    fn sample(&self, sampler: &mut Self::Sampler, logits: &Self::Matrix, rows: &[SampleRow]) -> Done;
+    /// The samples of the last [`Self::sample`], in the order of its rows.
+    fn read_samples(&self, sampler: &Self::Sampler) -> Result<Vec<Sample>, DeviceError>;
+
+    /// The zero Gram matrix `[k,k]`.
+    fn gram(&self, k: usize) -> Result<Self::Gram, DeviceError>;
     /// `gram += x^T x` (lower triangle), tokens in order.
-    fn gram_accumulate(&self, gram: &mut Gram, x: &Self::Matrix);
-    /// `out[r] = errors[r] * gram * errors[r]^T` for rows `[R,K]` of `errors`, reading only the gram's lower triangle.
-    fn quadratic_rows(&self, gram: &Gram, errors: &[f32], out: &mut [f64]);
+    fn gram_accumulate(&self, gram: &mut Self::Gram, x: &Self::Matrix) -> Done;
+    /// Hands a Gram matrix to the host; nothing is copied where the device computes there.
+    fn gram_to_host(&self, gram: Self::Gram) -> Result<Gram, DeviceError>;
+    /// A Gram matrix of the host as [`Self::output_errors`] reads it; nothing is copied where the device computes there.
+    fn view_gram<'a>(&self, gram: &'a Gram) -> Result<Self::GramView<'a>, DeviceError>;
+    /// `out[r] = errors[r] * gram * errors[r]^T` for rows `[R,K]` of weight errors, reading only the Gram matrix's lower
+    /// triangle: the squared error of a layer's outputs over all calibration tokens.
+    fn output_errors(&self, gram: &Self::GramView<'_>, errors: &[f32], out: &mut [f64]) -> Done;
+    /// Maxima of `columns` columns, all zero.
+    fn maxima(&self, columns: usize) -> Result<Self::Maxima, DeviceError>;
     /// `maxima[j] = max(maxima[j], max over rows of |x[:, columns.start + j]|)`.
-    fn abs_max(&self, x: &Self::Matrix, columns: Columns, maxima: &mut [f32]);
-    /// Splits `data` into chunks of `chunk` elements and runs `f(chunk_idx, chunk)` on the device's host threads.
-    fn for_each_chunk<T: Send>(&self, data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync);
-    /// Host threads in use.
-    fn num_threads(&self) -> usize;
+    fn abs_max(&self, x: &Self::Matrix, columns: Columns, maxima: &mut Self::Maxima) -> Done;
+    /// The maxima so far.
+    fn read_maxima(&self, maxima: &Self::Maxima) -> Result<Vec<f32>, DeviceError>;
 }

@@ -1,9 +1,9 @@
-//! Why a device refused a buffer.
+//! Why a device refused a buffer or failed at an operation.
 
 use thiserror::Error;
 
-/// Why a device refused a buffer or could not start.
-#[derive(Debug, Error, PartialEq)]
+/// Why a device could not start, refused a buffer or failed at an operation.
+#[derive(Debug, Clone, Error, PartialEq)]
 pub enum DeviceError {
     /// A buffer does not have the length its shape asks for.
     #[error("{what}: expected {expected} elements, got {got}")]
@@ -38,5 +38,17 @@ pub enum DeviceError {
         asked: String,
         /// Names that would work.
         available: String,
+    },
+    /// An operation was begun and did not end well: a lost device, a launch that was refused.
+    #[error("{operation} of {sizes} failed on {device}: {problem}")]
+    Operation {
+        /// Name of the operation, as the contract calls it.
+        operation: &'static str,
+        /// Name of the device.
+        device: String,
+        /// The sizes it was asked for.
+        sizes: String,
+        /// What the device said.
+        problem: String,
     },
 }

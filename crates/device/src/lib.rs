@@ -1,17 +1,24 @@
 //! The contract of a device: every operation a model needs, behind one trait.
 //!
-//! `naive/` is the specification, one file per operation; everything faster is compared with it bit for bit.
-//! Devices (`dualgrain-cpu`, `dualgrain-cuda`) implement them. Integer sums have no order. Float operations fix theirs (see [`Device`]), so results do not depend on the
-//! instruction set, the number of threads, or how many tokens share a step.
+//! `naive` is the specification, one file per operation, and a device made of it ([`naive::NaiveDevice`]). Faster devices
+//! (`dualgrain-cpu`, `dualgrain-cuda`) are compared with it bit for bit. Integer sums have no order. Float operations fix
+//! theirs (see [`Device`]), so results do not depend on the instruction set, the number of threads, or how many tokens
+//! share a step.
 #![forbid(unsafe_code)]
 
+mod activation;
+mod cache;
 pub mod cases;
 mod contract;
 mod error;
+mod gram;
 pub mod naive;
+pub mod sampling;
+mod step;
 
-pub use contract::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, Gram,
-    MAX_HEAD_DIM, Operand, PAGE_TOKENS, SLICE_ROWS, Step,
-};
+pub use activation::{Activation, ActivationScale};
+pub use cache::{AttentionParams, CacheFormat, CacheShape, MAX_HEAD_DIM, PAGE_TOKENS};
+pub use contract::{Columns, Device, Done, Operand, SLICE_ROWS};
 pub use error::DeviceError;
+pub use gram::Gram;
+pub use step::{HostStep, StepLayout, StepLimits};

@@ -1,6 +1,7 @@
 //! One error for everything the engine does, so that callers need a single `?`.
 
 use dualgrain_device::DeviceError;
+use dualgrain_device::sampling::{ParameterError, SampleError};
 use dualgrain_format::FormatError;
 use dualgrain_format::checkpoint::CheckpointError;
 use thiserror::Error;
@@ -22,9 +23,15 @@ pub enum EngineError {
     /// Linears that must be joined do not fit together.
     #[error(transparent)]
     Format(#[from] FormatError),
-    /// The device refused a buffer.
+    /// The device refused a buffer or failed at an operation.
     #[error(transparent)]
-    Kernel(#[from] DeviceError),
+    Device(#[from] DeviceError),
+    /// A row of logits is no distribution.
+    #[error(transparent)]
+    Sample(#[from] SampleError),
+    /// A sampling parameter is outside its range.
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
     /// A session was asked for something beyond its limits.
     #[error(transparent)]
     Session(#[from] SessionError),

@@ -18,5 +18,9 @@ pub use model::{
     Product, Projection, Role, RoleSpec, RopeConfig, RopeScaling, Scratch, Storage, Weights, WeightsError,
     load_role, load_role_float, products, split_members,
 };
-pub use run::{Session, SessionError, SessionLimits, SessionMemory, generate, sampler};
+pub use run::{
+    BatchGeneration, Engine, Event, GenerateError, GenerateOptions, Generation, OnText, PagePool, Request,
+    Session, SessionError, SessionLimits, SessionMemory, Timings, scheduler,
+};
+pub use scheduler::{FinishReason, SequenceId};
 pub use text::{chat, detokenizer, tokenizer};

@@ -2,8 +2,10 @@
 
 use std::panic::catch_unwind;
 use std::path::Path;
+use std::sync::Arc;
 
 use dualgrain_engine::chat::ChatTemplate;
+use dualgrain_engine::detokenizer::DecodeStream;
 use dualgrain_engine::evaluate::Task;
 use dualgrain_engine::tokenizer::Tokenizer;
 
@@ -109,7 +111,8 @@ fn damaged_tokenizers_never_panic() {
             return false;
         };
         let ids = tokenizer.encode(sample, true).unwrap_or_default();
-        let mut stream = tokenizer.stream(true);
+        let tokenizer = Arc::new(tokenizer);
+        let mut stream = DecodeStream::new(Arc::clone(&tokenizer), true);
         for id in ids.iter().copied().chain([6, 6, 3, 99_999]) {
             let _ = stream.push(id);
         }

@@ -8,6 +8,7 @@ use dualgrain_device::CacheFormat;
 use dualgrain_engine::evaluate::{EvaluateError, Windows, divergence, perplexity};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model};
+use dualgrain_threads::Pool;
 use serde_json::Value;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/llama-tiny");
@@ -87,6 +88,7 @@ fn the_number_of_threads_changes_no_digit() {
             &load(num_threads, None),
             &quantized_cache,
             &windows,
+            &Pool::new(num_threads),
             &mut |_, _| {},
         )
         .unwrap()
@@ -98,7 +100,7 @@ fn the_number_of_threads_changes_no_digit() {
 fn a_model_does_not_diverge_from_itself() {
     let model = load(0, None);
     let windows = windows(300, 2);
-    let report = divergence(&model, &model, &windows, &mut |_, _| {}).unwrap();
+    let report = divergence(&model, &model, &windows, &Pool::new(2), &mut |_, _| {}).unwrap();
     assert_eq!(
         (
             report.kl_divergence,
@@ -119,7 +121,7 @@ fn an_int8_cache_diverges_a_little_and_both_perplexities_are_their_own() {
     // 600 tokens: more than one step, so positions must be carried over.
     let windows = windows(600, 1);
     let (original, int8) = (load(0, None), load(0, Some(CacheFormat::Int8)));
-    let report = divergence(&original, &int8, &windows, &mut |_, _| {}).unwrap();
+    let report = divergence(&original, &int8, &windows, &Pool::new(2), &mut |_, _| {}).unwrap();
     assert!(
         report.kl_divergence > 0.0 && report.kl_divergence < 0.01,
         "{report:?}"
@@ -155,7 +157,7 @@ fn windows_the_model_cannot_hold_are_an_error_with_both_numbers() {
         let foreign = Windows::from_tokens("text", tokens, 8, None).unwrap();
         let results = [
             perplexity(&model, &foreign, &mut |_, _| {}).map(|_| ()),
-            divergence(&model, &model, &foreign, &mut |_, _| {}).map(|_| ()),
+            divergence(&model, &model, &foreign, &Pool::new(2), &mut |_, _| {}).map(|_| ()),
         ];
         for result in results {
             let error = result.unwrap_err().to_string();

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dualgrain_cpu::CpuDevice;
 use dualgrain_device::CacheFormat;
-use dualgrain_device::Device as _;
 use dualgrain_engine::{BlockSpec, LoadOptions, Model, ModelConfig, Role, Session, SessionLimits, Weights};
 use dualgrain_engine::{load_role, load_role_float, split_members};
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, LinearLayout, TensorSpec};
@@ -466,7 +465,7 @@ unsafe impl GlobalAlloc for Counting {
 fn watch(device: &CpuDevice, is_watched: bool) {
     let arrived = AtomicUsize::new(0);
     let mut chunks = vec![(); device.num_threads()];
-    device.for_each_chunk(&mut chunks, 1, |_, _| {
+    device.pool().for_each_chunk(&mut chunks, 1, |_, _| {
         WATCHED.set(is_watched);
         arrived.fetch_add(1, Ordering::SeqCst);
         while arrived.load(Ordering::SeqCst) < device.num_threads() {
@@ -488,11 +487,7 @@ fn the_token_loop_allocates_nothing() {
             // One thread computes on this one, so that what the kernels do counts as well.
             let device = CpuDevice::new(num_threads).unwrap();
             let model = Model::load(Arc::new(device.clone()), &target, &LoadOptions::default());
-            let limits = SessionLimits {
-                num_sequences: 2,
-                context_tokens: num_tokens + 6,
-                step_tokens: 20,
-            };
+            let limits = SessionLimits::new(2, num_tokens + 6, 20);
             let mut session = Session::new(Arc::new(model.unwrap()), limits).unwrap();
             let mut step = |position: u32| {
                 let tokens = [[position % 60], [position % 60 + 1]];

@@ -20,6 +20,8 @@ const LIMITS: SessionLimits = SessionLimits {
     num_sequences: 2,
     context_tokens: 70,
     step_tokens: 16,
+    num_pages: None,
+    logit_rows: 2,
 };
 
 #[track_caller]
@@ -60,6 +62,13 @@ fn refused_steps_change_nothing() {
     assert!(matches!(
         refusal(session.logits(&[3])),
         SessionError::Row { row: 3, rows: 3 }
+    ));
+    assert!(matches!(
+        refusal(session.logits(&[0, 1, 2])),
+        SessionError::LogitRows {
+            got: 3,
+            logit_rows: 2
+        }
     ));
     assert_eq!((session.len(0), session.len(1), session.len(9)), (3, 0, 0));
     assert_eq!(logits(&mut session, &[2]), before);
@@ -120,6 +129,20 @@ fn limits_must_be_possible() {
         ),
         (
             SessionLimits {
+                num_pages: Some(1),
+                ..LIMITS
+            },
+            "num_pages",
+        ),
+        (
+            SessionLimits {
+                logit_rows: 0,
+                ..LIMITS
+            },
+            "logit_rows",
+        ),
+        (
+            SessionLimits {
                 num_sequences: u32::MAX as usize,
                 ..LIMITS
             },
@@ -145,4 +168,41 @@ fn a_session_knows_its_memory() {
     let expected = 4 * 2 * config.num_layers * 2 * 2 * 64 * config.kv_size();
     assert!((expected..2 * expected).contains(&session.memory().cache_bytes));
     assert!(session.memory().scratch_bytes > 4 * LIMITS.step_tokens * config.hidden_size);
+}
+
+#[test]
+fn a_step_without_pages_is_refused_and_leaves_everything_as_it_was() {
+    let limits = SessionLimits {
+        num_pages: Some(3),
+        ..LIMITS
+    };
+    let mut session = Session::new(model("llama2"), limits).unwrap();
+    session.prefill(0, &[7; 70]).unwrap();
+    session.prefill(1, &[7; 64]).unwrap();
+    assert!(matches!(
+        refusal(session.run(&[(1, &[1])])),
+        SessionError::Pages { needed: 1, free: 0 }
+    ));
+    assert_eq!((session.len(1), session.num_free_pages()), (64, 0));
+    session.reset(0);
+    session.run(&[(1, &[1])]).unwrap();
+}
+
+#[test]
+fn a_shared_prefix_gives_the_bits_of_one_that_was_run() {
+    let model = model("llama3");
+    let limits = SessionLimits::new(2, 100, 100);
+    let tokens: Vec<u32> = (0..90).map(|i| (i * 31 + 7) % 90).collect();
+    let mut session = Session::new(Arc::clone(&model), limits).unwrap();
+    let row = session.prefill(0, &tokens).unwrap();
+    let expected = logits(&mut session, &[row]);
+    let free = session.num_free_pages();
+    assert_eq!(session.share_prefix(0, 1, 89).unwrap(), 64);
+    assert_eq!(session.num_free_pages(), free, "nothing is copied");
+    let row = session.prefill(1, &tokens[64..]).unwrap();
+    assert_eq!(logits(&mut session, &[row]), expected);
+    assert!(session.share_prefix(0, 1, 64).is_err(), "sequence 1 holds tokens");
+    assert!(session.share_prefix(0, 9, 64).is_err());
+    session.reset(0);
+    assert_eq!(session.len(1), 90);
 }

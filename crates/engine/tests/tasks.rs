@@ -188,9 +188,8 @@ fn long_contexts_are_cut_on_the_left_and_scored_as_their_end_alone() {
     let tokenizer = Tokenizer::load(Path::new(MODEL), model().config().vocab_size).unwrap();
     let ids = tokenizer.encode(&format!("{}four", long), true).unwrap();
     let limits = dualgrain_engine::SessionLimits {
-        num_sequences: 1,
-        context_tokens: 64,
-        step_tokens: 64,
+        logit_rows: 64,
+        ..dualgrain_engine::SessionLimits::new(1, 64, 64)
     };
     let mut session = dualgrain_engine::Session::new(model().clone(), limits).unwrap();
     let inputs = &ids[ids.len() - 65..ids.len() - 1];
@@ -200,8 +199,8 @@ fn long_contexts_are_cut_on_the_left_and_scored_as_their_end_alone() {
     let mut values = vec![0.0; 64 * vocab_size];
     let logits = session.logits(&rows).unwrap();
     use dualgrain_device::Device;
-    model().device().log_softmax(logits);
-    model().device().download(logits, 0..64, &mut values);
+    model().device().log_softmax(logits).unwrap();
+    model().device().download(logits, 0..64, &mut values).unwrap();
     let expected: f64 = (ids.len() - option.tokens..ids.len())
         .map(|at| f64::from(values[(63 - (ids.len() - 1 - at)) * vocab_size + ids[at] as usize]))
         .sum();

@@ -14,7 +14,7 @@ mod report;
 mod run;
 mod transform;
 
-pub use calibrate::statistics::InputStatistics;
+pub use calibrate::statistics::{InputStatistics, Observation};
 pub use error::QuantError;
 pub use methods::search::Search;
 pub use monitor::{Meter, Monitor, Progress};

@@ -12,7 +12,7 @@ use dualgrain_quant::methods::group_scale::GroupScale;
 use dualgrain_quant::methods::grouped_row::GroupedRow;
 use dualgrain_quant::methods::method::{FloatRows, LinearTask, MethodReport, Resources};
 use dualgrain_quant::methods::output_error::output_error;
-use dualgrain_quant::{InputStatistics, Meter, Monitor, Search};
+use dualgrain_quant::{InputStatistics, Meter, Monitor, Observation, Search};
 
 /// Equal objectives may differ by the rounding of f32 sums.
 const TOLERANCE: f64 = 1e-5;
@@ -58,11 +58,11 @@ fn hostile_inputs(k: usize) -> InputStatistics {
         })
         .collect();
     let device = device(1);
-    let mut matrix = device.matrix(200, k);
-    device.upload(&mut matrix, &x);
-    let mut statistics = InputStatistics::new(k);
-    statistics.observe(&device, &matrix, 0, 1);
-    statistics
+    let mut matrix = device.matrix(200, k).unwrap();
+    device.upload(&mut matrix, &x).unwrap();
+    let mut observation = Observation::new(&device, k).unwrap();
+    observation.add(&matrix, 0, 1).unwrap();
+    observation.finish(0, "qkv").unwrap()
 }
 
 fn device(threads: usize) -> CpuDevice {
@@ -135,7 +135,7 @@ fn phase_one_finds_the_best_of_its_twenty_ratios_on_hostile_rows() {
     let blocks = diagonal_blocks(&gram, size);
     let device = device(2);
     let machine = (&device, &**device.pool());
-    let choices = search_groups(machine, &rows, k, size, &blocks.iter().collect::<Vec<_>>());
+    let choices = search_groups(machine, &rows, k, size, &blocks.iter().collect::<Vec<_>>()).unwrap();
     for (row, choices) in rows.chunks(k).zip(choices.chunks(3)) {
         for (group, choice) in choices.iter().enumerate() {
             let columns = size.range(group, k);
@@ -174,10 +174,11 @@ fn phase_two_finds_the_best_of_its_eighty_ratios_on_hostile_rows() {
         k,
         size,
         &diagonal_blocks(&gram, size).iter().collect::<Vec<_>>(),
-    );
+    )
+    .unwrap();
     let all: Vec<u8> = (0..NUM_CHANNEL_RATIOS as u8).collect();
     for (row, groups) in rows.chunks(k).zip(choices.chunks(3)) {
-        let found = best_of(machine, &gram, &[GroupedRow::new(row, groups, size)], &all)[0];
+        let found = best_of(machine, &&gram, &[GroupedRow::new(row, groups, size)], &all).unwrap()[0];
         let largest = row.iter().fold(0.0_f32, |m, w| m.max(w.abs()));
         let best = all
             .iter()
@@ -260,7 +261,7 @@ fn every_search_and_group_size_gives_a_valid_layer_with_the_error_it_reports() {
         let mut errors = Vec::new();
         for search in [Search::Exhaustive, Search::TwoPhase, Search::Rtn] {
             let (linear, report) = quantized(&device, &rows, &inputs, size, search);
-            let stored = output_error(&device, &inputs.gram, &rows, &linear);
+            let stored = output_error(&device, &inputs.gram, &rows, &linear).unwrap();
             assert!(
                 (stored - report.error).abs() <= 1e-4 * report.error,
                 "{size} {search}: {stored}, {}",
@@ -295,7 +296,7 @@ fn the_number_of_threads_changes_nothing() {
 fn a_starved_layer_is_rounded_by_its_weights_alone() {
     let k = 64;
     let rows = hostile_rows(k);
-    let inputs = InputStatistics::new(k);
+    let inputs = Observation::new(&device(1), k).unwrap().finish(0, "qkv").unwrap();
     let (linear, report) = quantized(&device(1), &rows, &inputs, GroupSize::Along(32), Search::TwoPhase);
     assert_eq!(linear.n(), rows.len() / k);
     assert!(report.nmse().is_finite());

@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use dualgrain_cpu::CpuDevice;
-use dualgrain_device::{ActivationScale, CacheFormat, CacheShape, Device, PAGE_TOKENS, Step};
+use dualgrain_device::{
+    ActivationScale, CacheFormat, CacheShape, Device, PAGE_TOKENS, StepLayout, StepLimits,
+};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{Block, Embedding, ModelConfig, Role, Scratch, Weights, load_role_float};
 use dualgrain_format::{FloatValues, GroupSize, LinearWeights};
 use dualgrain_quant::methods::method::{FloatRows, LinearTask, Resources};
-use dualgrain_quant::{InputStatistics, Meter, Monitor, Search};
+use dualgrain_quant::{InputStatistics, Meter, Monitor, Observation, Search};
 
 /// Tokens the Gram matrices are made of: more than any K, so that they are not singular for lack of text.
 const TOKENS: usize = 2048;
@@ -33,11 +35,18 @@ fn observe(
 ) -> [InputStatistics; 4] {
     let positions: Vec<u32> = (0..TOKENS as u32).collect();
     let (sequences, tables) = (vec![0; TOKENS], [(0..(TOKENS / PAGE_TOKENS) as u32).collect()]);
-    let step = Step {
+    let limits = StepLimits {
+        tokens: TOKENS,
+        sequences: 1,
+        pages_per_sequence: TOKENS / PAGE_TOKENS,
+    };
+    let mut step = device.step(limits).unwrap();
+    let layout = StepLayout {
         positions: &positions,
         sequences: &sequences,
         page_tables: &tables,
     };
+    device.upload_step(&mut step, &layout).unwrap();
     let shape = CacheShape {
         num_layers: 1,
         num_kv_heads: config.num_kv_heads,
@@ -46,21 +55,21 @@ fn observe(
     };
     let mut cache = device.cache(shape, &CacheFormat::F32).unwrap();
     let observed = |input: &<CpuDevice as Device>::Matrix| {
-        let mut statistics = InputStatistics::new(device.columns(input));
-        statistics.observe(device, input, 0, 1);
-        statistics
+        let mut observation = Observation::new(device, device.columns(input)).unwrap();
+        observation.add(input, 0, 1).unwrap();
+        observation.finish(0, "any").unwrap()
     };
-    block.attn_norm(device, x, scratch);
+    block.attn_norm(device, x, scratch).unwrap();
     let qkv = observed(&scratch.h);
-    block.qkv(device, x, scratch);
-    block.attention(device, scratch, &mut cache, 0, &step);
+    block.qkv(device, x, scratch).unwrap();
+    block.attention(device, scratch, &mut cache, 0, &step).unwrap();
     let out = observed(&scratch.c);
-    block.add_out(device, x, scratch);
-    block.ffn_norm(device, x, scratch);
+    block.add_out(device, x, scratch).unwrap();
+    block.ffn_norm(device, x, scratch).unwrap();
     let up = observed(&scratch.h);
-    block.ffn_inner(device, x, scratch);
+    block.ffn_inner(device, x, scratch).unwrap();
     let down = observed(&scratch.f);
-    block.add_down(device, x, scratch);
+    block.add_down(device, x, scratch).unwrap();
     [qkv, out, up, down]
 }
 
@@ -75,11 +84,19 @@ fn objectives(dir: &Path) -> [f64; 2] {
     let positions: Vec<u32> = (0..TOKENS as u32)
         .map(|p| p % config.max_positions as u32)
         .collect();
-    let mut scratch = Scratch::new(&device, &config, TOKENS);
-    scratch.prepare(&device, &positions);
-    let mut x = device.matrix(TOKENS, config.hidden_size);
+    let mut scratch = Scratch::new(&device, &config, TOKENS).unwrap();
+    scratch.prepare(&device, &positions).unwrap();
+    let mut x = device.matrix(TOKENS, config.hidden_size).unwrap();
     let embedding = Embedding::load(&device, &weights, &config).unwrap();
-    embedding.apply(&device, &mut x, &mut scratch.y, &tokens[..TOKENS], &positions);
+    let on_device = |values: &[u32]| {
+        let mut indices = device.indices(TOKENS).unwrap();
+        device.upload_indices(&mut indices, values).unwrap();
+        indices
+    };
+    let (tokens, positions) = (on_device(&tokens[..TOKENS]), on_device(&positions));
+    embedding
+        .apply(&device, &mut x, &mut scratch.y, &tokens, &positions)
+        .unwrap();
     let mut sums = [0.0; 2];
     for layer in 0..config.num_layers {
         let block = Block::load(&device, &weights, &config, layer).unwrap();

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
+use dualgrain_format::GroupSize;
 
 use crate::cli::arguments::shapes::{Shapes, shapes};
-use crate::cli::arguments::values::count;
+use crate::cli::arguments::values::{count, group_size};
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
@@ -68,8 +68,8 @@ pub struct BenchGemm {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "RIVALS")]
     pub against: Vec<Rival>,
     /// Weights along K that share a group scale; `channel` means one scale a row.
-    #[arg(long, default_value = "128", value_parser = PossibleValuesParser::new(["32", "64", "128", "channel"]))]
-    pub group_size: String,
+    #[arg(long, default_value = "128", value_parser = group_size())]
+    pub group_size: GroupSize,
     /// Type of the outputs.
     #[arg(long, value_enum, default_value_t = OutputKind::Bf16)]
     pub output: OutputKind,

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
+use dualgrain_format::GroupSize;
 
-use crate::cli::arguments::values::{count, number};
+use crate::cli::arguments::values::{count, group_size, number};
 
 /// Options of `quickstart`.
 #[derive(Debug, Args)]
@@ -31,8 +31,8 @@ pub struct Quantize {
     #[arg(long, value_name = "FILE")]
     pub calib: Option<PathBuf>,
     /// Weights along K that share a group scale; `channel` means one scale a row (an ablation).
-    #[arg(long, default_value = "128", value_parser = PossibleValuesParser::new(["32", "64", "128", "channel"]))]
-    pub group_size: String,
+    #[arg(long, default_value = "128", value_parser = group_size())]
+    pub group_size: GroupSize,
     /// Activation smoothing.
     #[arg(long, value_enum, default_value_t = Smooth::Percentile)]
     pub smooth: Smooth,

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use clap::builder::RangedU64ValueParser;
+use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
+use dualgrain_format::GroupSize;
 
 /// Accepts whole numbers from `least` to `most`.
 pub fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {
@@ -52,6 +53,11 @@ pub fn shard(text: &str) -> Result<(usize, usize), String> {
         Some((part, parts)) if part < parts => Ok((part, parts)),
         _ => Err("expected a part and how many there are, from 0/2".to_owned()),
     }
+}
+
+/// Accepts the spellings of a group size, and lists them in the help.
+pub fn group_size() -> impl TypedValueParser<Value = GroupSize> {
+    PossibleValuesParser::new(["32", "64", "128", "channel"]).try_map(|text| text.parse::<GroupSize>())
 }
 
 #[cfg(test)]

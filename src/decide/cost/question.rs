@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use dualgrain_device::CacheFormat;
 use dualgrain_engine::{FfnKind, ModelConfig, Position, products};
-use dualgrain_format::{CacheScheme, GroupField, TensorScheme};
+use dualgrain_format::{CacheScheme, GroupSize, TensorScheme};
 use dualgrain_perf::cost::{Linear, Network, Request, Scheme};
 
 use crate::cli::arguments::{Cost as Options, CostScheme, Kv, LmHead};
@@ -92,8 +92,8 @@ pub fn request(options: &Options, config: &ModelConfig) -> Request {
             Scheme::W4a8 | Scheme::W8a8 => Scheme::W8a8,
         }),
         group_size: quantization.map_or(GROUP_SIZE, |q| match q.group_size {
-            GroupField::Along(size) => size,
-            GroupField::WholeRow(_) => 0,
+            GroupSize::Along(size) => size,
+            GroupSize::WholeRow => 0,
         }),
         cache: cache(options.kv, quantization.map(|q| q.kv_cache), scheme),
     }

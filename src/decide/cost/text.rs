@@ -2,7 +2,7 @@
 
 use dualgrain_perf::Interval;
 use dualgrain_perf::cost::{BatchCost, Cost, Line};
-use dualgrain_perf::plot::quantity;
+use dualgrain_perf::report::plot::quantity;
 
 use crate::cli::table::table;
 

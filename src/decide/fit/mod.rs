@@ -5,7 +5,7 @@ mod held_out_products;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain_perf::{Dataset, FitOptions, FitReport, HeldOut, Model, PerfError, Score, Scores, gpperf};
+use dualgrain_perf::{Dataset, FitOptions, FitReport, Model, Score, Scores, gpperf};
 
 use crate::cli::arguments::{Common, Fit, Learner};
 use crate::cli::table::table;

@@ -9,7 +9,7 @@ use anyhow::Result;
 use dualgrain_cuda::{Output, SelectionTable};
 use dualgrain_perf::Model;
 #[cfg(feature = "cuda")]
-use dualgrain_perf::selection::{self, KnownChoice};
+use dualgrain_perf::choose::gpu::{self, KnownChoice};
 
 use crate::cli::arguments::Select;
 use crate::cli::terminal::Terminal;
@@ -20,7 +20,7 @@ use crate::decide::request::by;
 pub fn write(model: &Model, options: &Select, path: &Path, terminal: &Terminal) -> Result<()> {
     let known = options.known.as_deref().map(known_choices).transpose()?;
     let known = known.unwrap_or_default();
-    let text = selection::table(model, by(options.by), Output::Bf16, &known)?;
+    let text = gpu::table(model, by(options.by), Output::Bf16, &known)?;
     SelectionTable::parse(&text).context("the table that was made")?;
     std::fs::write(path, &text).with_context(|| format!("writing {}", path.display()))?;
     let lines = text.lines().count();

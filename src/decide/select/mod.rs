@@ -5,7 +5,7 @@ mod kernel_table;
 mod regret;
 
 use anyhow::{Context, Result, bail};
-use dualgrain_perf::select::pareto;
+use dualgrain_perf::choose::pareto;
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Select};

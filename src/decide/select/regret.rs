@@ -1,7 +1,7 @@
 //! `select --regret DATA`: what choosing by predictions loses against the best of what was measured.
 
 use anyhow::{Context, Result};
-use dualgrain_perf::select::{self as choosing, Regret};
+use dualgrain_perf::choose::{self as choosing, Regret};
 use dualgrain_perf::{By, Dataset, FitOptions, HeldOut};
 
 use crate::cli::arguments::{Common, Select};
@@ -91,7 +91,7 @@ fn chosen_here(data: &Dataset, kernel: &str) -> bool {
 #[cfg(feature = "cuda")]
 fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: By) -> Result<Vec<Regret>> {
     Ok(match chosen_here(data, kernel) {
-        true => dualgrain_perf::selection::learned_regrets(data, held, kernel, by)?,
+        true => dualgrain_perf::choose::gpu::learned_regrets(data, held, kernel, by)?,
         false => choosing::regrets(data, held, kernel, by)?,
     })
 }
@@ -105,7 +105,7 @@ fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: By) -> Result<Vec
 #[cfg(feature = "cuda")]
 fn analytic(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
     Ok(match chosen_here(data, kernel) {
-        true => dualgrain_perf::selection::analytic_regrets(data, kernel, by)?,
+        true => dualgrain_perf::choose::gpu::analytic_regrets(data, kernel, by)?,
         false => Vec::new(),
     })
 }
@@ -114,10 +114,10 @@ fn analytic(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
 #[cfg(feature = "cuda")]
 fn by_table(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
     use dualgrain_cuda::SelectionTable;
-    let device = dualgrain_perf::selection::device(&data.manifest.machine);
+    let device = dualgrain_perf::choose::gpu::device(&data.manifest.machine);
     Ok(match SelectionTable::of(&device) {
         Some(table) if chosen_here(data, kernel) => {
-            dualgrain_perf::selection::table_regrets(data, table, by)?
+            dualgrain_perf::choose::gpu::table_regrets(data, table, by)?
         }
         _ => Vec::new(),
     })

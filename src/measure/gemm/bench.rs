@@ -6,11 +6,11 @@ use dualgrain_cuda::{
     read_bytes_per_s, select, stand_ins, times_s,
 };
 use dualgrain_format::{GemmShape, GroupSize};
-use dualgrain_perf::selection::Learned;
+use dualgrain_perf::choose::gpu::Learned;
 use dualgrain_perf::{By, Model};
 
 use crate::cli::arguments::{BenchGemm, OutputKind, Shape};
-use crate::measure::gemm::operands::{Operands, Tokens, group_size, room_for};
+use crate::measure::gemm::operands::{Operands, Tokens, room_for};
 use crate::measure::gemm::record::{Ceilings, Row, tops};
 use crate::measure::gemm::rivals::{RivalTimes, Rivals};
 
@@ -55,8 +55,8 @@ impl<'a> Bench<'a> {
 
     /// Rows of all numbers of tokens.
     pub fn time_shape(&self, shape: &Shape) -> Result<Vec<Row>> {
-        let group = GroupSize::of(group_size(&self.options.group_size)?)?;
-        let operands = Operands::new(self.device, (shape.n, shape.k), &self.options.group_size)?;
+        let group = self.options.group_size;
+        let operands = Operands::new(self.device, (shape.n, shape.k), self.options.group_size)?;
         let rivals = self.rivals.times(&operands)?;
         let mut rows = Vec::new();
         for (&m, rivals) in self.options.m.iter().zip(rivals) {
@@ -172,7 +172,7 @@ impl<'a> Bench<'a> {
             m,
             n,
             k,
-            group_size: self.options.group_size.clone(),
+            group_size: self.options.group_size.to_string(),
             chosen,
             time_s,
             tops,

@@ -18,9 +18,9 @@ use crate::measure::gemm::rivals::RivalTimes;
 
 /// Times taken in turn.
 const ROUNDS: usize = 2;
-/// Names of the group sizes in rows.
-const DUAL: &str = "128";
-const COARSE: &str = "channel";
+/// Group sizes of the first two, and the name of float group scales in rows.
+const DUAL: GroupSize = GroupSize::Along(128);
+const COARSE: GroupSize = GroupSize::WholeRow;
 const FLOAT: &str = "128 float";
 
 /// The weights of a shape, three ways.
@@ -62,7 +62,11 @@ impl Grains {
                 ..bench.row(&cell, config, &times[i], self.dual.image_bytes())
             }
         };
-        Ok([row(0, DUAL), row(1, COARSE), row(2, FLOAT)])
+        Ok([
+            row(0, &DUAL.to_string()),
+            row(1, &COARSE.to_string()),
+            row(2, FLOAT),
+        ])
     }
 
     /// The three products, each compared with its specification.

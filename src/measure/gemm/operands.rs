@@ -20,14 +20,6 @@ const CHECKED_TOKENS: usize = 48;
 /// Features of these tokens that are compared.
 pub const CHECKED_FEATURES: usize = 64;
 
-/// A group size from the command line.
-pub fn group_size(size: &str) -> Result<GroupSize> {
-    Ok(match size {
-        "channel" => GroupSize::WholeRow,
-        number => GroupSize::new(number.parse()?)?,
-    })
-}
-
 /// Weights of one shape in copies that pass the caches.
 pub struct Operands {
     layer: QuantizedLinear,
@@ -46,9 +38,9 @@ pub struct Tokens {
 
 impl Operands {
     /// Random weights.
-    pub fn new(device: &Gpu, (n, k): (usize, usize), size: &str) -> Result<Self> {
+    pub fn new(device: &Gpu, (n, k): (usize, usize), size: GroupSize) -> Result<Self> {
         let rows = n.min(OWN_ROWS).next_multiple_of(BLOCK_N);
-        let layer = random_layer((rows, k), group_size(size)?)?;
+        let layer = random_layer((rows, k), size)?;
         let copies = copies_of(device, PackedLinear::repeated(device, &layer, n)?)?;
         Ok(Self { layer, n, copies })
     }

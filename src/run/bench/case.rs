@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use dualgrain_cpu::CpuDevice;
-use dualgrain_device::Device;
 use dualgrain_engine::{Model, ModelConfig, Product, Session, SessionLimits, products};
 use serde::Serialize;
 
@@ -67,11 +66,8 @@ pub struct Row {
 
 impl Case {
     fn limits(&self) -> SessionLimits {
-        SessionLimits {
-            num_sequences: self.batch,
-            context_tokens: self.prompt_tokens + self.generate_tokens,
-            step_tokens: STEP_TOKENS.max(self.batch),
-        }
+        let context_tokens = self.prompt_tokens + self.generate_tokens;
+        SessionLimits::new(self.batch, context_tokens, STEP_TOKENS.max(self.batch))
     }
 
     /// Refuses what the model can not do, before anything is loaded.

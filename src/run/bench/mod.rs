@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use dualgrain_cpu::CpuDevice;
-use dualgrain_device::Device;
 use dualgrain_engine::{Model, ModelConfig};
 
 use crate::cli::arguments::{Bench, Common};

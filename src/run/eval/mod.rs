@@ -113,6 +113,7 @@ fn judge_text(
         &original.model,
         &opened.model,
         &first,
+        opened.model.device().pool(),
         &mut show("divergence from the original"),
     )?;
     report.set_divergence(&both);

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use dualgrain_engine::ModelConfig;
-use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
-use dualgrain_quant::smooth::{SmoothPairs, Smoothing};
+use dualgrain_format::{ActivationScheme, CacheScheme, TensorScheme};
 use dualgrain_quant::{JournalPolicy, QuantJob, QuantOptions, Search};
+use dualgrain_quant::{SmoothPairs, Smoothing};
 
 use crate::cli::arguments::{self, Activations, Kv, LmHead, Quantize, Smooth, SmoothPair};
 
@@ -21,7 +21,7 @@ pub fn job(arguments: &Quantize) -> Result<QuantJob> {
     job.journal = journal_policy(arguments);
     job.spill_above_bytes = (arguments.spill_above * 1e9) as u64;
     job.options = QuantOptions {
-        group_size: group_size(&arguments.group_size)?,
+        group_size: arguments.group_size,
         search: search(arguments.search),
         smoothing: smoothing(arguments),
         pairs: pairs(&arguments.smooth_pairs),
@@ -72,13 +72,6 @@ fn pairs(chosen: &[SmoothPair]) -> SmoothPairs {
         up_down: chosen.contains(&SmoothPair::UpDown),
         v_out: chosen.contains(&SmoothPair::VOut),
     }
-}
-
-fn group_size(size: &str) -> Result<GroupSize> {
-    Ok(match size {
-        "channel" => GroupSize::WholeRow,
-        size => GroupSize::new(size.parse()?)?,
-    })
 }
 
 fn search(search: arguments::Search) -> Search {

@@ -88,6 +88,7 @@ pub fn quantize(
     Ok(dualgrain_quant::quantize(
         job,
         &*device,
+        device.pool(),
         &tokens,
         Monitor::new(&show, cancel),
     )?)

@@ -1,9 +1,9 @@
 //! Attention over caches of every format, and what writes them.
 
 use dualgrain_cpu::CpuDevice;
-use dualgrain_device::{AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS, Step};
+use dualgrain_device::{AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS};
 
-use crate::operands::matrix;
+use crate::operands::{matrix, one_sequence};
 use crate::table::Table;
 
 /// Elements of a head.
@@ -45,14 +45,6 @@ fn one_attention(
     };
     let mut cache = device.cache(shape, format).expect("fits");
     let (q, kv) = (num_heads * HEAD_DIM, num_kv_heads * HEAD_DIM);
-    let page_tables = [(0..num_pages as u32).collect::<Vec<_>>()];
-    let positions: Vec<u32> = (0..context as u32).collect();
-    let sequences = vec![0; context];
-    let step = |first: usize| Step {
-        positions: &positions[first..],
-        sequences: &sequences[first..],
-        page_tables: &page_tables,
-    };
     let name = match format {
         CacheFormat::F32 => "f32",
         CacheFormat::F16 => "f16",
@@ -61,10 +53,16 @@ fn one_attention(
     let shape = format!("{tokens}over{context}x{num_heads}/{num_kv_heads}");
     let (all, written) = (matrix(device, context, q + 2 * kv), (context * 2 * kv * 4) as f64);
     let op = format!("attention_write_{name}");
+    let whole = one_sequence(device, 0..context, num_pages);
     table.row(device, &op, &shape, written, "GB/s", || {
-        device.cache_write(&mut cache, 0, &all, q..q + kv, q + kv..q + 2 * kv, &step(0));
+        device
+            .cache_write(&mut cache, 0, &all, q..q + kv, q + kv..q + 2 * kv, &whole)
+            .unwrap();
     });
-    let (x, mut out) = (matrix(device, tokens, q + 2 * kv), device.matrix(tokens, q));
+    let (x, mut out) = (
+        matrix(device, tokens, q + 2 * kv),
+        device.matrix(tokens, q).unwrap(),
+    );
     let params = AttentionParams {
         num_heads,
         scale: 0.125,
@@ -73,8 +71,11 @@ fn one_attention(
     };
     // Pairs of query and key under the causal mask.
     let pairs = (tokens * (context - tokens)) as f64 + (tokens * (tokens + 1)) as f64 / 2.0;
+    let last = one_sequence(device, context - tokens..context, num_pages);
     let (op, operations) = (format!("attention_{name}"), 4.0 * pairs * q as f64);
     table.row(device, &op, &shape, operations, "GFLOPS", || {
-        device.attention(&mut out, &x, 0..q, &cache, 0, &params, &step(context - tokens));
+        device
+            .attention(&mut out, &x, 0..q, &cache, 0, &params, &last)
+            .unwrap();
     });
 }

@@ -17,7 +17,6 @@ mod avx512vnni;
 use std::ops::Range;
 
 use dualgrain_cpu::{CpuDevice, Isa};
-use dualgrain_device::Device;
 
 use crate::operands::{matrix, quantized, random};
 use crate::table::Table;
@@ -303,7 +302,7 @@ struct Tile {
 /// `d` is `[blocks of rows][N / 64][rows][64]`.
 fn gemm(device: &CpuDevice, a: &Activations, weights: &Weights, copy: usize, d: &mut [f32]) {
     let (rows, blocks) = (a.block_rows(), weights.n / COLUMNS);
-    device.for_each_chunk(d, rows * COLUMNS, |chunk, d| {
+    device.pool().for_each_chunk(d, rows * COLUMNS, |chunk, d| {
         let (row_block, column_block) = (chunk / blocks, chunk % blocks);
         let rows = row_block * rows..(row_block + 1) * rows;
         let panels = weights.panels(copy, column_block);

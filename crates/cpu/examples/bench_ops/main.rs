@@ -93,7 +93,7 @@ fn memory(device: &CpuDevice, table: &mut Table) {
     ];
     let bytes = data.len() as f64 * 8.0;
     table.row(device, "memory_read", "512MiB", bytes, "GB/s", || {
-        device.for_each_chunk(&mut data, 1 << 17, |_, chunk| {
+        device.pool().for_each_chunk(&mut data, 1 << 17, |_, chunk| {
             black_box(chunk.iter().fold(0u64, |sum, v| sum.wrapping_add(*v)));
         });
     });
@@ -129,7 +129,7 @@ fn linears(device: &CpuDevice, table: &mut Table) {
                 }
                 let x = matrix(device, m, k);
                 let a = quantized(device, &x);
-                let mut out = device.matrix(m, n);
+                let mut out = device.matrix(m, n).unwrap();
                 let mut turn = 0;
                 let mut call = |layers: &[Linear]| {
                     turn = (turn + 1) % layers.len();
@@ -138,7 +138,7 @@ fn linears(device: &CpuDevice, table: &mut Table) {
                     } else {
                         Operand::Float(&x)
                     };
-                    device.gemm(&mut out, operand, &layers[turn]);
+                    device.gemm(&mut out, operand, &layers[turn]).unwrap();
                 };
                 let operations = 2.0 * (m * n * k) as f64;
                 let (amount, unit) = match m {
@@ -168,7 +168,7 @@ fn quantizer(device: &CpuDevice, table: &mut Table) {
             operations,
             "GFLOPS",
             || {
-                device.gram_accumulate(&mut gram, &x);
+                device.gram_accumulate(&mut gram, &x).unwrap();
             },
         );
     }
@@ -180,19 +180,19 @@ fn quantizer(device: &CpuDevice, table: &mut Table) {
         (768, 2_048),
         (768, 5_632),
     ] {
-        if !table.wants("quadratic_rows") {
+        if !table.wants("output_errors") {
             break;
         }
         let (gram, errors, mut out) = (Gram::new(k), floats(rows * k), vec![0.0; rows]);
         let operations = rows as f64 * (k * (k + 1)) as f64;
         table.row(
             device,
-            "quadratic_rows",
+            "output_errors",
             &format!("{rows}x{k}"),
             operations,
             "GFLOPS",
             || {
-                device.quadratic_rows(&gram, &errors, &mut out);
+                device.output_errors(&gram, &errors, &mut out).unwrap();
             },
         );
     }
@@ -202,13 +202,13 @@ fn rows(device: &CpuDevice, table: &mut Table) {
     for (m, k) in [(1, 2_048), (1_024, 2_048)] {
         let x = matrix(device, m, k);
         let weight = matrix(device, 1, k);
-        let (mut out, mut a) = (device.matrix(m, k), device.quantized(m, k));
+        let (mut out, mut a) = (device.matrix(m, k).unwrap(), device.quantized(m, k).unwrap());
         let (shape, elements) = (format!("{m}x{k}"), (m * k) as f64);
         table.row(device, "rows_rms_norm", &shape, elements, "Gel/s", || {
-            device.rms_norm(&mut out, &x, &weight, 1e-5)
+            device.rms_norm(&mut out, &x, &weight, 1e-5).unwrap()
         });
         table.row(device, "rows_quantize", &shape, elements, "Gel/s", || {
-            device.quantize(&mut a, &x, ActivationScale::PerToken);
+            device.quantize(&mut a, &x, ActivationScale::PerToken).unwrap();
         });
         table.row(
             device,
@@ -217,7 +217,9 @@ fn rows(device: &CpuDevice, table: &mut Table) {
             elements,
             "Gel/s",
             || {
-                device.rms_norm_quantize(&mut a, &mut out, &x, &weight, 1e-5, ActivationScale::PerToken);
+                device
+                    .rms_norm_quantize(&mut a, &mut out, &x, &weight, 1e-5, ActivationScale::PerToken)
+                    .unwrap();
             },
         );
         // What it replaces: through a matrix of floats.
@@ -228,20 +230,20 @@ fn rows(device: &CpuDevice, table: &mut Table) {
             elements,
             "Gel/s",
             || {
-                device.rms_norm(&mut out, &x, &weight, 1e-5);
-                device.quantize(&mut a, &out, ActivationScale::PerToken);
+                device.rms_norm(&mut out, &x, &weight, 1e-5).unwrap();
+                device.quantize(&mut a, &out, ActivationScale::PerToken).unwrap();
             },
         );
-        let mut half = device.matrix(m, k / 2);
+        let mut half = device.matrix(m, k / 2).unwrap();
         table.row(device, "rows_gated_silu", &shape, elements / 2.0, "Gel/s", || {
-            device.gated(&mut half, &x, Activation::Silu);
+            device.gated(&mut half, &x, Activation::Silu).unwrap();
         });
         let mut logits = matrix(device, m, k);
         table.row(device, "rows_log_softmax", &shape, elements, "Gel/s", || {
-            device.log_softmax(&mut logits)
+            device.log_softmax(&mut logits).unwrap()
         });
         table.row(device, "rows_add", &shape, elements, "Gel/s", || {
-            device.add(&mut out, &x)
+            device.add(&mut out, &x).unwrap()
         });
     }
 }
@@ -254,14 +256,16 @@ fn added(device: &CpuDevice, table: &mut Table) {
         }
         let weights = device.pack(w4(n, k)).expect("packs");
         let a = quantized(device, &matrix(device, m, k));
-        let (mut x, mut y) = (matrix(device, m, n), device.matrix(m, n));
+        let (mut x, mut y) = (matrix(device, m, n), device.matrix(m, n).unwrap());
         let (shape, operations) = (format!("{m}x{n}x{k}"), (2 * m * n * k) as f64);
         table.row(device, "added_w4a8", &shape, operations, "GOPS", || {
-            device.gemm_add(&mut x, &mut y, Operand::Int8(&a), &weights);
+            device
+                .gemm_add(&mut x, &mut y, Operand::Int8(&a), &weights)
+                .unwrap();
         });
         table.row(device, "added_then", &shape, operations, "GOPS", || {
-            device.gemm(&mut y, Operand::Int8(&a), &weights);
-            device.add(&mut x, &y);
+            device.gemm(&mut y, Operand::Int8(&a), &weights).unwrap();
+            device.add(&mut x, &y).unwrap();
         });
     }
 }

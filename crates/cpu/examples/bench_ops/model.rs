@@ -2,12 +2,13 @@
 
 use dualgrain_cpu::{Cache, CpuDevice, Isa, Linear, Matrix, Quantized};
 use dualgrain_device::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, Operand, PAGE_TOKENS, Step,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, Done, HostStep, Operand,
+    PAGE_TOKENS,
 };
 use dualgrain_format::LinearWeights;
 
 use crate::LAYERS;
-use crate::operands::{matrix, w4, w8};
+use crate::operands::{matrix, one_sequence, w4, w8};
 use crate::table::Table;
 
 /// All operations of a step of a 1.1B Llama (22 layers, hidden 2,048, W4 linears, W8 head, INT8 cache), weights distinct.
@@ -50,17 +51,9 @@ impl<'a> Model<'a> {
         linears.map(|linear| self.device.linear_bytes(linear)).sum()
     }
 
-    /// Runs tokens at positions `first..`; buffers are made once by the caller, as an engine does.
-    fn step(&mut self, x: &mut Matrix, buffers: &mut Buffers, first: usize) {
+    /// Runs the tokens of a step; buffers are made once by the caller, as an engine does.
+    fn step(&mut self, x: &mut Matrix, buffers: &mut Buffers, step: &HostStep) -> Done {
         let (b, tokens) = (self.device, self.device.rows(x));
-        let positions: Vec<u32> = (first as u32..(first + tokens) as u32).collect();
-        let sequences = vec![0; tokens];
-        let page_tables = [(0..(CONTEXT / PAGE_TOKENS) as u32).collect()];
-        let step = Step {
-            positions: &positions,
-            sequences: &sequences,
-            page_tables: &page_tables,
-        };
         let params = AttentionParams {
             num_heads: 32,
             scale: 0.125,
@@ -73,41 +66,43 @@ impl<'a> Model<'a> {
             act,
             codes,
             angles,
-            ..
+            last_row,
         } = buffers;
-        b.upload(angles, &vec![0.5; tokens * 64]);
+        b.upload(angles, &vec![0.5; tokens * 64])?;
         for (layer, [qkv, o, gate_up, down]) in self.layers.iter().enumerate() {
-            b.rms_norm_quantize(codes, y, x, &self.norm, 1e-5, ActivationScale::PerToken);
+            b.rms_norm_quantize(codes, y, x, &self.norm, 1e-5, ActivationScale::PerToken)?;
             b.will_read(o);
-            b.gemm(wide, Operand::Int8(codes), qkv);
-            b.rope(wide, 0..2_304, 64, angles);
-            b.cache_write(&mut self.cache, layer, wide, 2_048..2_304, 2_304..QKV, &step);
-            b.attention(y, wide, 0..2_048, &self.cache, layer, &params, &step);
-            b.quantize(codes, y, ActivationScale::PerToken);
+            b.gemm(wide, Operand::Int8(codes), qkv)?;
+            b.rope(wide, 0..2_304, 64, angles)?;
+            b.cache_write(&mut self.cache, layer, wide, 2_048..2_304, 2_304..QKV, step)?;
+            b.attention(y, wide, 0..2_048, &self.cache, layer, &params, step)?;
+            b.quantize(codes, y, ActivationScale::PerToken)?;
             b.will_read(gate_up);
-            b.gemm_add(x, y, Operand::Int8(codes), o);
-            b.rms_norm_quantize(codes, y, x, &self.norm, 1e-5, ActivationScale::PerToken);
+            b.gemm_add(x, y, Operand::Int8(codes), o)?;
+            b.rms_norm_quantize(codes, y, x, &self.norm, 1e-5, ActivationScale::PerToken)?;
             b.will_read(down);
-            b.gemm(wide, Operand::Int8(codes), gate_up);
-            b.gated(act, wide, Activation::Silu);
-            b.quantize(codes, act, ActivationScale::PerToken);
+            b.gemm(wide, Operand::Int8(codes), gate_up)?;
+            b.gated(act, wide, Activation::Silu)?;
+            b.quantize(codes, act, ActivationScale::PerToken)?;
             b.will_read(self.layers.get(layer + 1).map_or(&self.head, |next| &next[0]));
-            b.gemm_add(x, y, Operand::Int8(codes), down);
+            b.gemm_add(x, y, Operand::Int8(codes), down)?;
         }
-        b.gather(y, x, &[tokens as u32 - 1]);
-        b.quantize(codes, y, ActivationScale::PerToken);
+        b.gather(y, x, last_row)?;
+        b.quantize(codes, y, ActivationScale::PerToken)?;
         b.will_read(&self.layers[0][0]);
-        b.gemm(wide, Operand::Int8(codes), &self.head);
+        b.gemm(wide, Operand::Int8(codes), &self.head)
     }
 }
 
-/// Matrices of a step.
+/// Matrices and indices of a step.
 struct Buffers {
     y: Matrix,
     wide: Matrix,
     act: Matrix,
     codes: Quantized,
     angles: Matrix,
+    /// The row whose logits are wanted.
+    last_row: Vec<u32>,
 }
 
 /// Times a decode step and the prefill of a prompt.
@@ -117,15 +112,20 @@ pub fn model(device: &CpuDevice, table: &mut Table) {
     }
     let mut model = Model::new(device);
     let mut buffers = Buffers {
-        y: device.matrix(512, HIDDEN),
-        wide: device.matrix(512, 11_264),
-        act: device.matrix(512, 5_632),
-        codes: device.quantized(512, 5_632),
-        angles: device.matrix(512, 64),
+        y: device.matrix(512, HIDDEN).unwrap(),
+        wide: device.matrix(512, 11_264).unwrap(),
+        act: device.matrix(512, 5_632).unwrap(),
+        codes: device.quantized(512, 5_632).unwrap(),
+        angles: device.matrix(512, 64).unwrap(),
+        last_row: device.indices(1).unwrap(),
     };
     let bytes = model.bytes() as f64;
     for (tokens, first, op) in [(1, 64, "model_1b_decode"), (512, 0, "model_1b_prefill")] {
         let mut x = matrix(device, tokens, HIDDEN);
+        let step = one_sequence(device, first..first + tokens, CONTEXT / PAGE_TOKENS);
+        device
+            .upload_indices(&mut buffers.last_row, &[tokens as u32 - 1])
+            .unwrap();
         let shape = format!("{tokens}at{first}");
         // Rates in 1e9: tokens a second would be unreadable, so bytes read, or operations.
         let (amount, unit) = match tokens {
@@ -133,7 +133,7 @@ pub fn model(device: &CpuDevice, table: &mut Table) {
             _ => (tokens as f64 * 2.0 * 0.97e9, "GOPS"),
         };
         table.row(device, op, &shape, amount, unit, || {
-            model.step(&mut x, &mut buffers, first)
+            model.step(&mut x, &mut buffers, &step).unwrap()
         });
     }
 }

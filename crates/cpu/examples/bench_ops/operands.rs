@@ -1,7 +1,9 @@
-//! Operands of products and other operations, made of random bits.
+//! Operands of products and other operations, made of random bits, and steps.
+
+use std::ops::Range;
 
 use dualgrain_cpu::{CpuDevice, Matrix, Quantized};
-use dualgrain_device::{ActivationScale, Device};
+use dualgrain_device::{ActivationScale, Device, HostStep, StepLayout, StepLimits};
 use dualgrain_format::{GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts};
 
 pub fn random(seed: u64) -> impl FnMut() -> u64 {
@@ -49,13 +51,30 @@ pub fn w8(n: usize, k: usize) -> LinearWeights {
 }
 
 pub fn matrix(device: &CpuDevice, rows: usize, columns: usize) -> Matrix {
-    let mut x = device.matrix(rows, columns);
-    device.upload(&mut x, &floats(rows * columns));
+    let mut x = device.matrix(rows, columns).unwrap();
+    device.upload(&mut x, &floats(rows * columns)).unwrap();
     x
 }
 
 pub fn quantized(device: &CpuDevice, x: &Matrix) -> Quantized {
-    let mut a = device.quantized(device.rows(x), device.columns(x));
-    device.quantize(&mut a, x, ActivationScale::PerToken);
+    let mut a = device.quantized(device.rows(x), device.columns(x)).unwrap();
+    device.quantize(&mut a, x, ActivationScale::PerToken).unwrap();
     a
+}
+
+/// A step of the tokens at these positions of one sequence, whose pages are the first ones.
+pub fn one_sequence(device: &CpuDevice, positions: Range<usize>, num_pages: usize) -> HostStep {
+    let limits = StepLimits {
+        tokens: positions.len(),
+        sequences: 1,
+        pages_per_sequence: num_pages,
+    };
+    let layout = StepLayout {
+        sequences: &vec![0; positions.len()],
+        positions: &positions.map(|position| position as u32).collect::<Vec<_>>(),
+        page_tables: &[(0..num_pages as u32).collect()],
+    };
+    let mut step = device.step(limits).unwrap();
+    device.upload_step(&mut step, &layout).unwrap();
+    step
 }

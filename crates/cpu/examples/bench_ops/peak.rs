@@ -1,7 +1,6 @@
 //! What the machine could do at best.
 
 use dualgrain_cpu::{CpuDevice, Isa};
-use dualgrain_device::Device;
 
 use crate::table::Table;
 

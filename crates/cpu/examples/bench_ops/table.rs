@@ -3,7 +3,6 @@
 use std::io::Write as _;
 
 use dualgrain_cpu::CpuDevice;
-use dualgrain_device::Device;
 use rustix::time::{ClockId, clock_gettime};
 
 const ROUNDS: usize = 7;

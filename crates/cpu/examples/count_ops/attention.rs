@@ -1,9 +1,9 @@
 //! Attention over an INT8 cache, and what writes the cache.
 
 use dualgrain_cpu::{Cache, CpuDevice, Matrix};
-use dualgrain_device::{AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS, Step};
+use dualgrain_device::{AttentionParams, CacheFormat, CacheShape, Device, HostStep, PAGE_TOKENS};
 
-use crate::operands::matrix;
+use crate::operands::{matrix, one_sequence};
 use crate::operation::Operation;
 
 /// Attention of a 1.1B Llama: queries, then keys, then values side by side.
@@ -23,7 +23,8 @@ pub fn cache_write((tokens, context): (usize, usize)) -> Operation {
         prepare: Box::new(move |device| {
             let mut sequence = Sequence::new(&device, context);
             let x = matrix(&device, tokens, Q + 2 * KV);
-            Box::new(move || sequence.write(&device, &x, context - tokens))
+            let step = one_sequence(&device, context - tokens..context, sequence.num_pages);
+            Box::new(move || sequence.write(&device, &x, &step))
         }),
     }
 }
@@ -39,18 +40,21 @@ pub fn attention((tokens, context): (usize, usize)) -> Operation {
         unit: "multiply-add",
         prepare: Box::new(move |device| {
             let mut sequence = Sequence::new(&device, context);
-            sequence.write(&device, &matrix(&device, context, Q + 2 * KV), 0);
+            let whole = one_sequence(&device, 0..context, sequence.num_pages);
+            sequence.write(&device, &matrix(&device, context, Q + 2 * KV), &whole);
             let x = matrix(&device, tokens, Q + 2 * KV);
-            let mut out = device.matrix(tokens, Q);
+            let mut out = device.matrix(tokens, Q).unwrap();
             let params = AttentionParams {
                 num_heads: HEADS,
                 scale: 0.125,
                 sliding_window: None,
                 alibi_slopes: None,
             };
+            let step = one_sequence(&device, context - tokens..context, sequence.num_pages);
             Box::new(move || {
-                let step = sequence.step(context - tokens, tokens);
-                device.attention(&mut out, &x, 0..Q, &sequence.cache, 0, &params, &step);
+                device
+                    .attention(&mut out, &x, 0..Q, &sequence.cache, 0, &params, &step)
+                    .unwrap();
             })
         }),
     }
@@ -59,9 +63,7 @@ pub fn attention((tokens, context): (usize, usize)) -> Operation {
 /// A sequence alone in its cache.
 struct Sequence {
     cache: Cache,
-    positions: Vec<u32>,
-    sequences: Vec<u32>,
-    page_tables: [Vec<u32>; 1],
+    num_pages: usize,
 }
 
 impl Sequence {
@@ -75,27 +77,13 @@ impl Sequence {
         };
         Self {
             cache: device.cache(shape, &CacheFormat::Int8).expect("fits"),
-            positions: (0..context as u32).collect(),
-            sequences: vec![0; context],
-            page_tables: [(0..num_pages as u32).collect()],
+            num_pages,
         }
     }
 
-    fn step(&self, first: usize, tokens: usize) -> Step<'_> {
-        Step {
-            positions: &self.positions[first..first + tokens],
-            sequences: &self.sequences[..tokens],
-            page_tables: &self.page_tables,
-        }
-    }
-
-    fn write(&mut self, device: &CpuDevice, x: &Matrix, first: usize) {
-        // Not `step`, which would borrow the cache too.
-        let step = Step {
-            positions: &self.positions[first..first + device.rows(x)],
-            sequences: &self.sequences[..device.rows(x)],
-            page_tables: &self.page_tables,
-        };
-        device.cache_write(&mut self.cache, 0, x, Q..Q + KV, Q + KV..Q + 2 * KV, &step);
+    fn write(&mut self, device: &CpuDevice, x: &Matrix, step: &HostStep) {
+        device
+            .cache_write(&mut self.cache, 0, x, Q..Q + KV, Q + KV..Q + 2 * KV, step)
+            .unwrap();
     }
 }

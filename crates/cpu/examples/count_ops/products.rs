@@ -22,8 +22,8 @@ pub fn product(
                 activations(&device, m, k),
                 device.pack(make(n, k)).expect("packs"),
             );
-            let mut out = device.matrix(m, n);
-            Box::new(move || device.gemm(&mut out, Operand::Int8(&a), &weights))
+            let mut out = device.matrix(m, n).unwrap();
+            Box::new(move || device.gemm(&mut out, Operand::Int8(&a), &weights).unwrap())
         }),
     }
 }
@@ -41,9 +41,11 @@ pub fn gated_product((m, n, k): (usize, usize, usize)) -> Operation {
         unit: "multiply-add",
         prepare: Box::new(move |device| {
             let (a, weights) = (activations(&device, m, k), device.pack(w4(n, k)).expect("packs"));
-            let (mut out, mut wide) = (device.matrix(m, n / 2), device.matrix(m, n));
+            let (mut out, mut wide) = (device.matrix(m, n / 2).unwrap(), device.matrix(m, n).unwrap());
             Box::new(move || {
-                device.gemm_gated(&mut out, &mut wide, Operand::Int8(&a), &weights, Activation::Silu);
+                device
+                    .gemm_gated(&mut out, &mut wide, Operand::Int8(&a), &weights, Activation::Silu)
+                    .unwrap();
             })
         }),
     }
@@ -58,8 +60,12 @@ pub fn added_product((m, n, k): (usize, usize, usize)) -> Operation {
         unit: "multiply-add",
         prepare: Box::new(move |device| {
             let (a, weights) = (activations(&device, m, k), device.pack(w4(n, k)).expect("packs"));
-            let (mut x, mut y) = (matrix(&device, m, n), device.matrix(m, n));
-            Box::new(move || device.gemm_add(&mut x, &mut y, Operand::Int8(&a), &weights))
+            let (mut x, mut y) = (matrix(&device, m, n), device.matrix(m, n).unwrap());
+            Box::new(move || {
+                device
+                    .gemm_add(&mut x, &mut y, Operand::Int8(&a), &weights)
+                    .unwrap()
+            })
         }),
     }
 }

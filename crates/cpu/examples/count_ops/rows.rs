@@ -31,18 +31,21 @@ fn of_rows(
 fn quantizing((m, k): (usize, usize)) -> [Operation; 3] {
     [
         of_rows("rows_quantize", (m, k), m * k, move |b: CpuDevice| -> Call {
-            let (x, mut out) = (matrix(&b, m, k), b.quantized(m, k));
-            Box::new(move || b.quantize(&mut out, &x, ActivationScale::PerToken))
+            let (x, mut out) = (matrix(&b, m, k), b.quantized(m, k).unwrap());
+            Box::new(move || b.quantize(&mut out, &x, ActivationScale::PerToken).unwrap())
         }),
         of_rows("rows_rms_norm", (m, k), m * k, move |b| {
-            let (x, weight, mut out) = (matrix(&b, m, k), matrix(&b, 1, k), b.matrix(m, k));
-            Box::new(move || b.rms_norm(&mut out, &x, &weight, 1e-5))
+            let (x, weight, mut out) = (matrix(&b, m, k), matrix(&b, 1, k), b.matrix(m, k).unwrap());
+            Box::new(move || b.rms_norm(&mut out, &x, &weight, 1e-5).unwrap())
         }),
         of_rows("rows_rms_norm_quantize", (m, k), m * k, move |b| {
             let (x, weight) = (matrix(&b, m, k), matrix(&b, 1, k));
-            let (mut out, mut h) = (b.quantized(m, k), b.matrix(m, k));
+            let (mut out, mut h) = (b.quantized(m, k).unwrap(), b.matrix(m, k).unwrap());
             let scale = ActivationScale::PerToken;
-            Box::new(move || b.rms_norm_quantize(&mut out, &mut h, &x, &weight, 1e-5, scale))
+            Box::new(move || {
+                b.rms_norm_quantize(&mut out, &mut h, &x, &weight, 1e-5, scale)
+                    .unwrap()
+            })
         }),
     ]
 }
@@ -50,16 +53,16 @@ fn quantizing((m, k): (usize, usize)) -> [Operation; 3] {
 fn others((m, k): (usize, usize)) -> [Operation; 3] {
     [
         of_rows("rows_gated_silu", (m, k), m * k / 2, move |b| {
-            let (x, mut out) = (matrix(&b, m, k), b.matrix(m, k / 2));
-            Box::new(move || b.gated(&mut out, &x, Activation::Silu))
+            let (x, mut out) = (matrix(&b, m, k), b.matrix(m, k / 2).unwrap());
+            Box::new(move || b.gated(&mut out, &x, Activation::Silu).unwrap())
         }),
         of_rows("rows_rope", (m, k), m * k, move |b| {
             let (mut x, angles) = (matrix(&b, m, k), matrix(&b, m, HEAD_DIM));
-            Box::new(move || b.rope(&mut x, 0..k, HEAD_DIM, &angles))
+            Box::new(move || b.rope(&mut x, 0..k, HEAD_DIM, &angles).unwrap())
         }),
         of_rows("rows_log_softmax", (m, k), m * k, move |b| {
             let mut x = matrix(&b, m, k);
-            Box::new(move || b.log_softmax(&mut x))
+            Box::new(move || b.log_softmax(&mut x).unwrap())
         }),
     ]
 }

@@ -1,6 +1,6 @@
 //! What the tasks of one call share, and the two products that depend on what the cache stores.
 
-use dualgrain_device::{AttentionParams, Columns, PAGE_TOKENS, Step};
+use dualgrain_device::{AttentionParams, Columns, HostStep, PAGE_TOKENS};
 use dualgrain_threads::SharedSlice;
 
 use super::scratch::Scratch;
@@ -17,7 +17,7 @@ pub(super) struct Job<'a> {
     pub(super) cache: &'a Cache,
     pub(super) layer: usize,
     pub(super) params: &'a AttentionParams,
-    pub(super) step: &'a Step<'a>,
+    pub(super) step: &'a HostStep,
     pub(super) group: usize,
     /// Key and value scale of the layer, for caches that have no others.
     pub(super) fixed_scales: ([f32; PAGE_TOKENS], [f32; PAGE_TOKENS]),

@@ -10,7 +10,7 @@
 
 use std::cell::RefCell;
 
-use dualgrain_device::{AttentionParams, CacheShape, Columns, PAGE_TOKENS, Step};
+use dualgrain_device::{AttentionParams, CacheShape, Columns, HostStep, PAGE_TOKENS};
 use dualgrain_threads::{Pool, SharedSlice};
 
 use super::job::{Job, Page, Products};
@@ -39,7 +39,7 @@ pub(crate) fn attention(
     cache: &Cache,
     layer: usize,
     params: &AttentionParams,
-    step: &Step<'_>,
+    step: &HostStep,
 ) {
     let shape = cache.shape;
     check_shapes(x, &queries, shape, layer, params, step);
@@ -65,7 +65,7 @@ pub(crate) fn attention(
     };
     // Every query meets at most as many keys as the largest position has before it.
     let longest = step
-        .positions
+        .positions()
         .iter()
         .max()
         .map_or(0, |&position| position as usize + 1);
@@ -90,7 +90,7 @@ fn check_shapes(
     shape: CacheShape,
     layer: usize,
     params: &AttentionParams,
-    step: &Step<'_>,
+    step: &HostStep,
 ) {
     let (heads, kv_heads) = (params.num_heads, shape.num_kv_heads);
     assert_eq!(queries.len(), heads * shape.head_dim, "query columns");
@@ -99,7 +99,7 @@ fn check_shapes(
         "{heads} query heads over {kv_heads} kv heads"
     );
     assert!(layer < shape.num_layers, "layer {layer} of {}", shape.num_layers);
-    let tokens = (step.positions.len(), step.sequences.len());
+    let tokens = (step.num_tokens(), step.sequences().len());
     assert_eq!(tokens, (x.rows, x.rows), "tokens of the step");
 }
 
@@ -116,7 +116,7 @@ struct Run {
 impl Job<'_> {
     /// Splits a task's tokens where the sequence changes.
     fn tokens(&self, products: &impl Products, tokens: std::ops::Range<usize>, kv_head: usize) {
-        let sequences = &self.step.sequences[tokens.clone()];
+        let sequences = &self.step.sequences()[tokens.clone()];
         let mut start = tokens.start;
         for same in sequences.chunk_by(|a, b| a == b) {
             let tokens = start..start + same.len();
@@ -137,7 +137,7 @@ impl Job<'_> {
 
     /// First and last key position a token sees.
     fn keys_of(&self, token: usize) -> (usize, usize) {
-        let last = self.step.positions[token] as usize;
+        let last = self.step.positions()[token] as usize;
         let first = self
             .params
             .sliding_window
@@ -151,7 +151,7 @@ impl Job<'_> {
         let stride = (run.end - run.base).next_multiple_of(PAGE_TOKENS) + LANES;
         scratch.stride = stride;
         scratch.queries.resize(rows * dim, 0.0);
-        scratch.resize_scores(rows, self.context_of(run));
+        scratch.resize_scores(rows, self.step.context_tokens());
         scratch.outputs.resize(rows * padded_dim(dim), 0.0);
         scratch.inv_sums.resize(rows, 0.0);
         self.collect_queries(run, &mut scratch.queries);
@@ -170,12 +170,6 @@ impl Job<'_> {
         self.write_outputs(run, scratch);
     }
 
-    /// Positions that the pages of a run's sequence have room for: its engine gave the table room for all of them.
-    fn context_of(&self, run: &Run) -> usize {
-        let table = &self.step.page_tables[self.step.sequences[run.tokens.start] as usize];
-        table.capacity().saturating_mul(PAGE_TOKENS)
-    }
-
     /// Query rows in the order token, head of the group.
     fn collect_queries(&self, run: &Run, queries: &mut [f32]) {
         let width = self.group * self.cache.shape.head_dim;
@@ -187,7 +181,7 @@ impl Job<'_> {
 
     /// The head's page that holds position `start`.
     fn page(&self, run: &Run, start: usize) -> Page {
-        let table = &self.step.page_tables[self.step.sequences[run.tokens.start] as usize];
+        let table = self.step.page_table(run.tokens.start);
         let page = table[start / PAGE_TOKENS] as usize;
         assert!(
             page < self.cache.shape.num_pages,

@@ -3,9 +3,10 @@
 
 use std::ops::Range;
 
+use dualgrain_device::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
-    Gram, Operand, Step,
+    Done, Gram, HostStep, Operand, StepLayout, StepLimits,
 };
 use dualgrain_format::{FloatValues, LinearWeights};
 use dualgrain_threads::SharedSlice;
@@ -19,7 +20,7 @@ use crate::gemm_w4a8::epilogue::Sink;
 use crate::gemm_w4a8::product;
 use crate::kv_cache::storage::Cache;
 use crate::kv_cache::write::write;
-use crate::rows::{elementwise, log_softmax, norm, norm_quantize, quantize, rope};
+use crate::rows::{elementwise, log_softmax, norm, norm_quantize, quantize, rope, sampling};
 use crate::tensor::matrix::Matrix;
 use crate::tensor::quantized::Quantized;
 use crate::tensor::table::Table;
@@ -30,13 +31,31 @@ impl Device for CpuDevice {
     type Linear = Linear;
     type Table = Table;
     type Cache = Cache;
+    type Indices = Vec<u32>;
+    type Step = HostStep;
+    type Gram = Gram;
+    type GramView<'a> = &'a Gram;
+    type Maxima = Vec<f32>;
+    type Sampler = HostSampler;
 
-    fn matrix(&self, capacity: usize, columns: usize) -> Matrix {
-        Matrix::new(capacity, columns)
+    fn name(&self) -> String {
+        format!("the CPU ({}, {} threads)", self.isa().name(), self.num_threads())
     }
 
-    fn quantized(&self, capacity: usize, columns: usize) -> Quantized {
-        Quantized::new(self.isa(), capacity, columns)
+    fn matrix(&self, capacity: usize, columns: usize) -> Result<Matrix, DeviceError> {
+        Ok(Matrix::new(capacity, columns))
+    }
+
+    fn quantized(&self, capacity: usize, columns: usize) -> Result<Quantized, DeviceError> {
+        Ok(Quantized::new(self.isa(), capacity, columns))
+    }
+
+    fn indices(&self, capacity: usize) -> Result<Vec<u32>, DeviceError> {
+        Ok(Vec::with_capacity(capacity))
+    }
+
+    fn step(&self, limits: StepLimits) -> Result<HostStep, DeviceError> {
+        Ok(HostStep::new(limits))
     }
 
     fn pack_slices<E: From<DeviceError>>(
@@ -75,7 +94,7 @@ impl Device for CpuDevice {
         cache.bytes()
     }
 
-    fn upload(&self, x: &mut Matrix, values: &[f32]) {
+    fn upload(&self, x: &mut Matrix, values: &[f32]) -> Done {
         assert!(
             x.columns > 0 && values.len().is_multiple_of(x.columns),
             "{} values for {} columns",
@@ -84,26 +103,41 @@ impl Device for CpuDevice {
         );
         x.resize(values.len() / x.columns);
         x.values_mut().copy_from_slice(values);
+        Ok(())
     }
 
-    fn download(&self, x: &Matrix, rows: Range<usize>, out: &mut [f32]) {
+    fn download(&self, x: &Matrix, rows: Range<usize>, out: &mut [f32]) -> Done {
         out.copy_from_slice(&x.values()[rows.start * x.columns..rows.end * x.columns]);
+        Ok(())
     }
 
-    fn embed(&self, x: &mut Matrix, table: &Table, ids: &[u32]) {
+    fn upload_indices(&self, indices: &mut Vec<u32>, values: &[u32]) -> Done {
+        indices.clear();
+        indices.extend_from_slice(values);
+        Ok(())
+    }
+
+    fn upload_step(&self, step: &mut HostStep, layout: &StepLayout<'_>) -> Done {
+        step.fill(layout);
+        Ok(())
+    }
+
+    fn embed(&self, x: &mut Matrix, table: &Table, ids: &Vec<u32>) -> Done {
         self.fill(x, ids.len(), table.columns, |row, out| {
             elementwise::embed(self.isa(), &table.values, ids[row], out);
         });
+        Ok(())
     }
 
-    fn rms_norm(&self, out: &mut Matrix, x: &Matrix, weight: &Matrix, eps: f32) {
+    fn rms_norm(&self, out: &mut Matrix, x: &Matrix, weight: &Matrix, eps: f32) -> Done {
         let weight = one_row("weight", weight, x.columns);
         self.fill(out, x.rows, x.columns, |row, out| {
             norm::rms_norm(self.isa(), x.row(row), weight, eps, out)
         });
+        Ok(())
     }
 
-    fn rms_norm_heads(&self, x: &mut Matrix, columns: Columns, weight: &Matrix, eps: f32) {
+    fn rms_norm_heads(&self, x: &mut Matrix, columns: Columns, weight: &Matrix, eps: f32) -> Done {
         let weight = one_row("weight", weight, weight.columns);
         assert!(
             columns.len().is_multiple_of(weight.len()),
@@ -114,9 +148,10 @@ impl Device for CpuDevice {
         self.for_rows(x.values_mut(), width, |_, row| {
             norm::rms_norm_heads(self.isa(), &mut row[columns.clone()], weight, eps);
         });
+        Ok(())
     }
 
-    fn layer_norm(&self, out: &mut Matrix, x: &Matrix, weight: &Matrix, bias: &Matrix, eps: f32) {
+    fn layer_norm(&self, out: &mut Matrix, x: &Matrix, weight: &Matrix, bias: &Matrix, eps: f32) -> Done {
         let (weight, bias) = (
             one_row("weight", weight, x.columns),
             one_row("bias", bias, x.columns),
@@ -124,12 +159,14 @@ impl Device for CpuDevice {
         self.fill(out, x.rows, x.columns, |row, out| {
             norm::layer_norm(self.isa(), x.row(row), weight, bias, eps, out);
         });
+        Ok(())
     }
 
-    fn quantize(&self, out: &mut Quantized, x: &Matrix, scale: ActivationScale) {
+    fn quantize(&self, out: &mut Quantized, x: &Matrix, scale: ActivationScale) -> Done {
         self.fill_quantized(out, (x.rows, x.columns), |row, place| {
             quantize::quantize(self.isa(), x.row(row), scale, place)
         });
+        Ok(())
     }
 
     fn rms_norm_quantize(
@@ -140,11 +177,12 @@ impl Device for CpuDevice {
         weight: &Matrix,
         eps: f32,
         scale: ActivationScale,
-    ) {
+    ) -> Done {
         let weight = one_row("weight", weight, x.columns);
         self.fill_quantized(out, (x.rows, x.columns), |row, place| {
             norm_quantize::rms_norm_quantize(self.isa(), x.row(row), weight, eps, scale, place)
         });
+        Ok(())
     }
 
     fn layer_norm_quantize(
@@ -155,12 +193,13 @@ impl Device for CpuDevice {
         (weight, bias): (&Matrix, &Matrix),
         eps: f32,
         scale: ActivationScale,
-    ) {
+    ) -> Done {
         let weight = one_row("weight", weight, x.columns);
         let bias = one_row("bias", bias, x.columns);
         self.fill_quantized(out, (x.rows, x.columns), |row, place| {
             norm_quantize::layer_norm_quantize(self.isa(), x.row(row), weight, bias, eps, scale, place)
         });
+        Ok(())
     }
 
     fn will_read(&self, next: &Linear) {
@@ -173,7 +212,7 @@ impl Device for CpuDevice {
         self.set_next(stream);
     }
 
-    fn gemm(&self, out: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) {
+    fn gemm(&self, out: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) -> Done {
         out.columns = self.linear_n(weights);
         match (a, &weights.0) {
             (Operand::Float(a), Packed::Float(packed)) => {
@@ -191,9 +230,10 @@ impl Device for CpuDevice {
             }
             (Operand::Int8(_), Packed::Float(_)) => panic!("float weights take float activations, got INT8"),
         }
+        Ok(())
     }
 
-    fn rope(&self, x: &mut Matrix, columns: Columns, head_dim: usize, angles: &Matrix) {
+    fn rope(&self, x: &mut Matrix, columns: Columns, head_dim: usize, angles: &Matrix) -> Done {
         assert_eq!(x.rows, angles.rows, "rows of x and of the angles");
         assert!(
             angles.columns <= head_dim && angles.columns.is_multiple_of(2),
@@ -213,6 +253,7 @@ impl Device for CpuDevice {
                 angles.row(row),
             );
         });
+        Ok(())
     }
 
     fn cache_write(
@@ -222,9 +263,10 @@ impl Device for CpuDevice {
         x: &Matrix,
         keys: Columns,
         values: Columns,
-        step: &Step<'_>,
-    ) {
+        step: &HostStep,
+    ) -> Done {
         write((self.isa(), self.pool()), cache, layer, x, (keys, values), step);
+        Ok(())
     }
 
     fn attention(
@@ -235,8 +277,8 @@ impl Device for CpuDevice {
         cache: &Cache,
         layer: usize,
         params: &AttentionParams,
-        step: &Step<'_>,
-    ) {
+        step: &HostStep,
+    ) -> Done {
         attention(
             (self.isa(), self.pool()),
             out,
@@ -247,9 +289,10 @@ impl Device for CpuDevice {
             params,
             step,
         );
+        Ok(())
     }
 
-    fn gated(&self, out: &mut Matrix, x: &Matrix, f: Activation) {
+    fn gated(&self, out: &mut Matrix, x: &Matrix, f: Activation) -> Done {
         assert!(
             x.columns.is_multiple_of(2),
             "gate and up in {} columns",
@@ -258,6 +301,7 @@ impl Device for CpuDevice {
         self.fill(out, x.rows, x.columns / 2, |row, out| {
             elementwise::gated(self.isa(), x.row(row), f, out)
         });
+        Ok(())
     }
 
     fn gemm_gated(
@@ -267,73 +311,123 @@ impl Device for CpuDevice {
         a: Operand<'_, Self>,
         weights: &Linear,
         f: Activation,
-    ) {
+    ) -> Done {
         match (a, &weights.0) {
             (Operand::Int8(a), Packed::Int(packed)) if product::can_gate(self.isa(), a, packed) => {
                 out.columns = packed.n() / 2;
                 out.resize(a.rows);
                 let sink = Sink::Gated(SharedSlice::new(out.values_mut()), f);
                 product::gemm(self.isa(), self.pool(), a, packed, self.take_next(), &sink);
+                Ok(())
             }
             (a, _) => {
-                self.gemm(wide, a, weights);
-                self.gated(out, wide, f);
+                self.gemm(wide, a, weights)?;
+                self.gated(out, wide, f)
             }
         }
     }
 
-    fn gemm_add(&self, x: &mut Matrix, y: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) {
+    fn gemm_add(&self, x: &mut Matrix, y: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) -> Done {
         match (a, &weights.0) {
             (Operand::Int8(a), Packed::Int(packed)) => {
                 assert_eq!((x.rows, x.columns), (a.rows, packed.n()), "shapes of the terms");
                 let sink = Sink::Added(SharedSlice::new(x.values_mut()));
                 product::gemm(self.isa(), self.pool(), a, packed, self.take_next(), &sink);
+                Ok(())
             }
             (a, _) => {
-                self.gemm(y, a, weights);
-                self.add(x, y);
+                self.gemm(y, a, weights)?;
+                self.add(x, y)
             }
         }
     }
 
-    fn activate(&self, x: &mut Matrix, f: Activation) {
+    fn activate(&self, x: &mut Matrix, f: Activation) -> Done {
         self.pool()
             .for_each_chunk(x.values_mut(), CHUNK_ELEMENTS, |_, x| {
                 elementwise::activate(self.isa(), x, f)
             });
+        Ok(())
     }
 
-    fn add(&self, x: &mut Matrix, y: &Matrix) {
+    fn add(&self, x: &mut Matrix, y: &Matrix) -> Done {
         assert_eq!((x.rows, x.columns), (y.rows, y.columns), "shapes of the terms");
         self.pool()
             .for_each_chunk(x.values_mut(), CHUNK_ELEMENTS, |chunk, x| {
                 let start = chunk * CHUNK_ELEMENTS;
                 elementwise::add(self.isa(), x, &y.values()[start..start + x.len()]);
             });
+        Ok(())
     }
 
-    fn gather(&self, out: &mut Matrix, x: &Matrix, rows: &[u32]) {
+    fn gather(&self, out: &mut Matrix, x: &Matrix, rows: &Vec<u32>) -> Done {
         self.fill(out, rows.len(), x.columns, |row, out| {
             out.copy_from_slice(x.row(rows[row] as usize))
         });
+        Ok(())
     }
 
-    fn log_softmax(&self, x: &mut Matrix) {
+    fn log_softmax(&self, x: &mut Matrix) -> Done {
         let columns = x.columns;
         self.for_rows(x.values_mut(), columns, |_, row| {
             log_softmax::log_softmax(self.isa(), row)
         });
+        Ok(())
     }
 
-    fn gram_accumulate(&self, gram: &mut Gram, x: &Matrix) {
+    fn sampler(&self, shape: SamplerShape) -> Result<HostSampler, DeviceError> {
+        Ok(HostSampler::new(shape))
+    }
+
+    fn begin_sampling(
+        &self,
+        sampler: &mut HostSampler,
+        slot: usize,
+        params: &SamplingParams,
+        prompt: &[u32],
+        generated: &[u32],
+    ) -> Done {
+        sampler.begin(slot, params, prompt, generated);
+        Ok(())
+    }
+
+    fn sample(&self, sampler: &mut HostSampler, logits: &Matrix, rows: &[SampleRow]) -> Done {
+        assert_eq!(logits.rows, rows.len(), "rows of logits to sample");
+        sampling::sample(self.pool(), sampler, logits, rows);
+        Ok(())
+    }
+
+    fn read_samples(&self, sampler: &HostSampler) -> Result<Vec<Sample>, DeviceError> {
+        Ok(sampler.samples().to_vec())
+    }
+
+    fn gram(&self, k: usize) -> Result<Gram, DeviceError> {
+        Ok(Gram::new(k))
+    }
+
+    fn gram_accumulate(&self, gram: &mut Gram, x: &Matrix) -> Done {
         gram::accumulate(self.isa(), self.pool(), gram, x);
+        Ok(())
     }
 
-    fn quadratic_rows(&self, gram: &Gram, errors: &[f32], out: &mut [f64]) {
+    fn gram_to_host(&self, gram: Gram) -> Result<Gram, DeviceError> {
+        Ok(gram)
+    }
+
+    fn view_gram<'a>(&self, gram: &'a Gram) -> Result<&'a Gram, DeviceError> {
+        Ok(gram)
+    }
+
+    fn output_errors(&self, gram: &&Gram, errors: &[f32], out: &mut [f64]) -> Done {
         quadratic_form::quadratic_forms(self.isa(), self.pool(), gram, errors, out);
+        Ok(())
     }
 
-    fn abs_max(&self, x: &Matrix, columns: Columns, maxima: &mut [f32]) {
+    fn maxima(&self, columns: usize) -> Result<Vec<f32>, DeviceError> {
+        Ok(vec![0.0; columns])
+    }
+
+    fn abs_max(&self, x: &Matrix, columns: Columns, maxima: &mut Vec<f32>) -> Done {
         assert_eq!(columns.len(), maxima.len(), "columns and maxima");
         // Columns are shared out, so that a maximum has one owner.
         self.pool().for_each_chunk(maxima, 512, |chunk, maxima| {
@@ -342,13 +436,10 @@ impl Device for CpuDevice {
                 elementwise::abs_max(self.isa(), &x.row(row)[start..start + maxima.len()], maxima);
             }
         });
+        Ok(())
     }
 
-    fn for_each_chunk<T: Send>(&self, data: &mut [T], chunk: usize, f: impl Fn(usize, &mut [T]) + Sync) {
-        self.pool().for_each_chunk(data, chunk, f);
-    }
-
-    fn num_threads(&self) -> usize {
-        self.pool().num_threads()
+    fn read_maxima(&self, maxima: &Vec<f32>) -> Result<Vec<f32>, DeviceError> {
+        Ok(maxima.clone())
     }
 }

@@ -56,8 +56,14 @@ impl CpuDevice {
         self.isa
     }
 
-    pub(crate) fn pool(&self) -> &Pool {
+    /// The threads, for host work beside the operations.
+    pub fn pool(&self) -> &Arc<Pool> {
         &self.pool
+    }
+
+    /// Threads that share an operation.
+    pub fn num_threads(&self) -> usize {
+        self.pool.num_threads()
     }
 
     /// The i32 sums `[M,N]` of an integer product before the epilogue, for tests that compare instruction sets.

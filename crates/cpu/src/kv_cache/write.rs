@@ -1,6 +1,6 @@
 //! Writes the keys and values of a step into the pages of their sequences.
 
-use dualgrain_device::{CacheShape, Columns, MAX_HEAD_DIM, PAGE_TOKENS, Step};
+use dualgrain_device::{CacheShape, Columns, HostStep, MAX_HEAD_DIM, PAGE_TOKENS};
 use dualgrain_threads::{Pool, SharedSlice};
 
 use super::element::{Stored, padded_dim};
@@ -15,7 +15,7 @@ pub(crate) fn write(
     layer: usize,
     x: &Matrix,
     columns: (Columns, Columns),
-    step: &Step<'_>,
+    step: &HostStep,
 ) {
     let Cache {
         shape,
@@ -48,7 +48,7 @@ struct Write<'a> {
     x: &'a Matrix,
     keys: Columns,
     values: Columns,
-    step: &'a Step<'a>,
+    step: &'a HostStep,
 }
 
 impl Write<'_> {
@@ -99,8 +99,8 @@ impl Write<'_> {
 
     /// Where a token's head goes: the head's page and the slot in it.
     fn slot(&self, token: usize, kv_head: usize) -> (usize, usize) {
-        let position = self.step.positions[token] as usize;
-        let table = &self.step.page_tables[self.step.sequences[token] as usize];
+        let position = self.step.positions()[token] as usize;
+        let table = self.step.page_table(token);
         let page = table[position / PAGE_TOKENS] as usize;
         assert!(
             page < self.shape.num_pages,

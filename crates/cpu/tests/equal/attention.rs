@@ -1,7 +1,9 @@
 //! Attention: equal to the specification, and however a prompt is cut into steps.
 
 use dualgrain_cpu::CpuDevice;
-use dualgrain_device::{AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS, Step, naive};
+use dualgrain_device::{
+    AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS, StepLayout, StepLimits, naive,
+};
 
 use super::cases::{Random, assert_same, devices, name};
 
@@ -132,8 +134,17 @@ impl Case {
         let mut cache = device.cache(shape, &self.format).unwrap();
         let [q, k, v] = self.columns();
         let mut outs = vec![Vec::new(); sequences.len()];
-        let (mut x, mut out) = (device.matrix(0, width), device.matrix(0, q.len()));
+        let (mut x, mut out) = (
+            device.matrix(0, width).unwrap(),
+            device.matrix(0, q.len()).unwrap(),
+        );
         let longest = tokens.iter().copied().max().unwrap();
+        let limits = StepLimits {
+            tokens: chunk * sequences.len(),
+            sequences: sequences.len(),
+            pages_per_sequence: num_pages,
+        };
+        let mut step = device.step(limits).unwrap();
         for start in (0..longest).step_by(chunk) {
             let (mut rows, mut positions, mut ids) = (Vec::new(), Vec::new(), Vec::new());
             for (s, sequence) in sequences.iter().enumerate() {
@@ -143,16 +154,21 @@ impl Case {
                     ids.push(s as u32);
                 }
             }
-            let step = Step {
+            let layout = StepLayout {
                 positions: &positions,
                 sequences: &ids,
                 page_tables: &page_tables,
             };
-            device.upload(&mut x, &rows);
-            device.cache_write(&mut cache, 1, &x, k.clone(), v.clone(), &step);
-            device.attention(&mut out, &x, q.clone(), &cache, 1, &self.params(), &step);
+            device.upload_step(&mut step, &layout).unwrap();
+            device.upload(&mut x, &rows).unwrap();
+            device
+                .cache_write(&mut cache, 1, &x, k.clone(), v.clone(), &step)
+                .unwrap();
+            device
+                .attention(&mut out, &x, q.clone(), &cache, 1, &self.params(), &step)
+                .unwrap();
             let mut values = vec![0.0; positions.len() * q.len()];
-            device.download(&out, 0..positions.len(), &mut values);
+            device.download(&out, 0..positions.len(), &mut values).unwrap();
             for (values, id) in values.chunks(q.len()).zip(ids) {
                 outs[id as usize].extend_from_slice(values);
             }
@@ -346,21 +362,35 @@ fn a_page_that_another_sequence_left_changes_nothing() {
             num_pages: 1,
         };
         let mut cache = device.cache(shape, &case.format).unwrap();
-        let (mut x, mut out) = (device.matrix(0, case.width()), device.matrix(0, q.len()));
+        let (mut x, mut out) = (
+            device.matrix(0, case.width()).unwrap(),
+            device.matrix(0, q.len()).unwrap(),
+        );
+        let limits = StepLimits {
+            tokens: PAGE_TOKENS,
+            sequences: 1,
+            pages_per_sequence: 1,
+        };
+        let mut step = device.step(limits).unwrap();
         for rows in [&old, &new] {
             let tokens = rows.len() / case.width();
             let positions: Vec<u32> = (0..tokens as u32).collect();
-            let step = Step {
+            let layout = StepLayout {
                 positions: &positions,
                 sequences: &vec![0; tokens],
                 page_tables: &[vec![0]],
             };
-            device.upload(&mut x, rows);
-            device.cache_write(&mut cache, 0, &x, k.clone(), v.clone(), &step);
-            device.attention(&mut out, &x, q.clone(), &cache, 0, &case.params(), &step);
+            device.upload_step(&mut step, &layout).unwrap();
+            device.upload(&mut x, rows).unwrap();
+            device
+                .cache_write(&mut cache, 0, &x, k.clone(), v.clone(), &step)
+                .unwrap();
+            device
+                .attention(&mut out, &x, q.clone(), &cache, 0, &case.params(), &step)
+                .unwrap();
         }
         let mut got = vec![0.0; expected.len()];
-        device.download(&out, 0..11, &mut got);
+        device.download(&out, 0..11, &mut got).unwrap();
         assert_same(&got, &expected, &name(&device));
     }
 }

@@ -49,11 +49,11 @@ fn float_products_equal_the_specification_on_every_instruction_set() {
                 true => pack_in_slices(device, &weights),
                 false => device.pack(weights).unwrap(),
             };
-            let (mut x, mut out) = (device.matrix(m, k), device.matrix(m, n));
-            device.upload(&mut x, &a);
-            device.gemm(&mut out, Operand::Float(&x), &packed);
+            let (mut x, mut out) = (device.matrix(m, k).unwrap(), device.matrix(m, n).unwrap());
+            device.upload(&mut x, &a).unwrap();
+            device.gemm(&mut out, Operand::Float(&x), &packed).unwrap();
             let mut got = vec![0.0; m * n];
-            device.download(&out, 0..m, &mut got);
+            device.download(&out, 0..m, &mut got).unwrap();
             assert_same(&got, &expected, &format!("{} {m}x{n}x{k}", name(device)));
         }
     }

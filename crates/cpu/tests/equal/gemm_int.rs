@@ -25,12 +25,12 @@ pub fn run(device: &CpuDevice, layer: LinearWeights, codes: &[i8], ta: &[f32]) -
 
 fn product(device: &CpuDevice, (packed, k): (&Linear, usize), codes: &[i8], ta: &[f32]) -> Product {
     let n = device.linear_n(packed);
-    let mut a = device.quantized(ta.len(), k);
+    let mut a = device.quantized(ta.len(), k).unwrap();
     device.upload_int8(&mut a, codes, ta);
-    let mut out = device.matrix(ta.len(), n);
-    device.gemm(&mut out, Operand::Int8(&a), packed);
+    let mut out = device.matrix(ta.len(), n).unwrap();
+    device.gemm(&mut out, Operand::Int8(&a), packed).unwrap();
     let mut d = vec![0.0; ta.len() * n];
-    device.download(&out, 0..ta.len(), &mut d);
+    device.download(&out, 0..ta.len(), &mut d).unwrap();
     (device.gemm_acc(&a, packed), d)
 }
 
@@ -243,13 +243,15 @@ fn a_product_that_adds_gives_the_bits_of_the_product_and_then_the_sum() {
                 let packed = device.pack(layer.clone()).unwrap();
                 let mut expected = before.clone();
                 naive::add(&mut expected, &product(device, (&packed, k), &codes, &ta).1);
-                let mut a = device.quantized(m, k);
+                let mut a = device.quantized(m, k).unwrap();
                 device.upload_int8(&mut a, &codes, &ta);
-                let (mut x, mut y) = (device.matrix(m, n), device.matrix(0, n));
-                device.upload(&mut x, &before);
-                device.gemm_add(&mut x, &mut y, Operand::Int8(&a), &packed);
+                let (mut x, mut y) = (device.matrix(m, n).unwrap(), device.matrix(0, n).unwrap());
+                device.upload(&mut x, &before).unwrap();
+                device
+                    .gemm_add(&mut x, &mut y, Operand::Int8(&a), &packed)
+                    .unwrap();
                 let mut got = vec![0.0; m * n];
-                device.download(&x, 0..m, &mut got);
+                device.download(&x, 0..m, &mut got).unwrap();
                 assert_same(
                     &got,
                     &expected,
@@ -291,12 +293,14 @@ fn gated_product_equals_the_specification() {
             }
             for device in &devices {
                 let packed = device.pack(weights(&layer)).unwrap();
-                let mut a = device.quantized(m, k);
+                let mut a = device.quantized(m, k).unwrap();
                 device.upload_int8(&mut a, &codes, &ta);
-                let (mut wide, mut out) = (device.matrix(m, n), device.matrix(m, n / 2));
-                device.gemm_gated(&mut out, &mut wide, Operand::Int8(&a), &packed, f);
+                let (mut wide, mut out) = (device.matrix(m, n).unwrap(), device.matrix(m, n / 2).unwrap());
+                device
+                    .gemm_gated(&mut out, &mut wide, Operand::Int8(&a), &packed, f)
+                    .unwrap();
                 let mut got = vec![0.0; m * n / 2];
-                device.download(&out, 0..m, &mut got);
+                device.download(&out, 0..m, &mut got).unwrap();
                 assert_same(&got, &expected, &format!("{} {m}x{n}x{k} {f:?}", name(device)));
             }
         }

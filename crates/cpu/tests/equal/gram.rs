@@ -1,4 +1,4 @@
-//! Gram matrices and quadratic forms.
+//! Gram matrices and the squared errors of outputs.
 
 use dualgrain_device::{Device, Gram, naive};
 
@@ -24,11 +24,12 @@ fn gram_matrices_equal_the_specification_and_leave_the_upper_triangle_alone() {
         naive::gram_accumulate(&mut expected, &first, k);
         naive::gram_accumulate(&mut expected, &second, k);
         for device in &devices {
-            let (mut gram, mut x) = (Gram::new(k), device.matrix(tokens, k));
+            let (mut gram, mut x) = (device.gram(k).unwrap(), device.matrix(tokens, k).unwrap());
             for part in [&first, &second] {
-                device.upload(&mut x, part);
-                device.gram_accumulate(&mut gram, &x);
+                device.upload(&mut x, part).unwrap();
+                device.gram_accumulate(&mut gram, &x).unwrap();
             }
+            let gram = device.gram_to_host(gram).unwrap();
             assert_same(
                 gram.values(),
                 &expected,
@@ -40,7 +41,7 @@ fn gram_matrices_equal_the_specification_and_leave_the_upper_triangle_alone() {
 }
 
 #[test]
-fn quadratic_forms_equal_the_specification_and_read_the_lower_triangle_only() {
+fn output_errors_equal_the_specification_and_read_the_lower_triangle_only() {
     let (devices, mut r) = (devices(), Random(22));
     // Around the tiles (12, 6 rows; 16, 32 lanes), the row block (120) and kc (256).
     for (rows, k) in [
@@ -67,7 +68,8 @@ fn quadratic_forms_equal_the_specification_and_read_the_lower_triangle_only() {
             .collect();
         for device in &devices {
             let mut got = vec![0.0; rows];
-            device.quadratic_rows(&gram, &errors, &mut got);
+            let gram = device.view_gram(&gram).unwrap();
+            device.output_errors(&gram, &errors, &mut got).unwrap();
             assert_eq!(got, expected, "{} {rows} rows, k = {k}", name(device));
         }
     }

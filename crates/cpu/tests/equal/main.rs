@@ -6,4 +6,5 @@ mod gemm_float;
 mod gemm_int;
 mod gram;
 mod rows;
+mod sampling;
 mod vectors;

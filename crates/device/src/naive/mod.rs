@@ -4,41 +4,34 @@
 //! added; speed is no concern here.
 
 mod attention;
+mod device;
 mod elementwise;
 mod exp;
 mod gemm;
 mod gram;
+mod lanes;
 mod norm;
 mod quantize;
 mod rope;
+mod sampling;
 mod sgemm;
 mod softmax;
 
 pub use attention::{CachedHead, CachedHeadInt8, attention, attention_int8, to_f16, to_int8};
+pub use device::NaiveDevice;
 pub use elementwise::{abs_max, activate, add, embed, gated, gather};
 pub use exp::{activation, erf, exp, sigmoid, tanh};
 pub use gemm::{epilogue, gemm_float, gemm_w4a8, gemm_w4f, gemm_w8a8};
 pub use gram::{GRAM_BLOCK_TOKENS, gram_accumulate, quadratic_row};
+pub use lanes::{LANES, sum_lanes};
 pub use norm::{layer_norm, rms_norm};
 pub use quantize::quantize_row;
 pub use quantize::usable_scale;
 pub use rope::rope_head;
+pub use sampling::{
+    WHOLE_WEIGHT, adjust, adjusted, argmax, check, drawn_point, least_weight, more_likely, nucleus_weight,
+    sample, weight,
+};
 pub use sgemm::{Transposes, sgemm};
 pub use softmax::log_sum_exp;
 pub use softmax::{log_softmax, softmax_numerators};
-
-/// Lanes of a row sum: lane j takes elements j, j + 16, ...
-pub const LANES: usize = 16;
-
-/// Adds 16 partial sums pairwise: (0+8, 1+9, ...), then (0+4, ...), (0+2, ...), (0+1).
-#[inline(always)]
-pub fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
-        }
-        half /= 2;
-    }
-    lanes[0]
-}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dualgrain_device::Device;
+use dualgrain_threads::Pool;
 use serde::Serialize;
 
 use super::error::EvaluateError;
@@ -45,7 +46,8 @@ pub struct DivergenceReport {
     pub context: usize,
 }
 
-/// Runs both models side by side over the windows. A part of a window's logits is in memory at a time.
+/// Runs both models side by side over the windows and compares their logits on `pool`. A part of a window's logits is in
+/// memory at a time.
 ///
 /// # Errors
 /// Different vocabularies; otherwise as [`super::perplexity()`].
@@ -53,6 +55,7 @@ pub fn divergence<A: Device, D: Device>(
     original: &Arc<Model<A>>,
     model: &Arc<Model<D>>,
     windows: &Windows,
+    pool: &Pool,
     progress: &mut Progress<'_>,
 ) -> Result<DivergenceReport, EvaluateError> {
     let (a, b) = (original.config().vocab_size, model.config().vocab_size);
@@ -65,6 +68,7 @@ pub fn divergence<A: Device, D: Device>(
     let mut pair = Pair {
         original: Side::new(original, windows.context())?,
         model: Side::new(model, windows.context())?,
+        pool,
         rows: Vec::new(),
         sums: Sums::default(),
     };
@@ -90,9 +94,10 @@ impl<D: Device> Side<D> {
     }
 }
 
-struct Pair<A: Device, D: Device> {
+struct Pair<'a, A: Device, D: Device> {
     original: Side<A>,
     model: Side<D>,
+    pool: &'a Pool,
     rows: Vec<RowDivergence>,
     sums: Sums,
 }
@@ -113,7 +118,7 @@ struct Sums {
     agreement: Moments,
 }
 
-impl<A: Device, B: Device> Pair<A, B> {
+impl<A: Device, B: Device> Pair<'_, A, B> {
     fn add_window(&mut self, idx: usize, window: &[u32]) -> Result<(), EvaluateError> {
         self.original.session.reset(0);
         self.model.session.reset(0);
@@ -141,8 +146,7 @@ impl<A: Device, B: Device> Pair<A, B> {
         let q = self.model.buffer.fill(&mut self.model.session, rows)?;
         self.rows.clear();
         self.rows.resize(rows.len(), RowDivergence::default());
-        let model = self.model.session.model();
-        model.device().for_each_chunk(&mut self.rows, 1, |idx, row| {
+        self.pool.for_each_chunk(&mut self.rows, 1, |idx, row| {
             let range = idx * vocab_size..(idx + 1) * vocab_size;
             row.fill(compare(&p[range.clone()], &q[range]));
         });

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use dualgrain_device::DeviceError;
 use thiserror::Error;
 
 use crate::EngineError;
@@ -97,6 +98,9 @@ pub enum EvaluateError {
     /// The model could not run.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The device failed at an operation.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// A text that could not be encoded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),

@@ -39,17 +39,17 @@ impl<D: Device> RowBuffer<D> {
 
     /// How many rows to ask for at once.
     pub fn num_rows(&self) -> usize {
-        (ELEMENTS / self.vocab_size().max(1)).clamp(1, ROWS)
+        num_rows(self.vocab_size())
     }
 
     /// Log-probabilities [rows.len(), vocab] of rows of the session's last step.
     pub fn fill(&mut self, session: &mut Session<D>, rows: &[u32]) -> Result<&[f32], EvaluateError> {
         let logits = session.logits(rows)?;
         let device = self.model.device();
-        device.log_softmax(logits);
+        device.log_softmax(logits)?;
         self.values
             .resize(rows.len() * self.model.config().vocab_size, 0.0);
-        device.download(logits, 0..rows.len(), &mut self.values);
+        device.download(logits, 0..rows.len(), &mut self.values)?;
         Ok(&self.values)
     }
 }
@@ -61,12 +61,17 @@ pub(super) fn session<D: Device>(
     context: usize,
 ) -> Result<Session<D>, EvaluateError> {
     check_context(context, model.config().max_positions)?;
+    let step_tokens = STEP_TOKENS.min(num_sequences * context);
     let limits = SessionLimits {
-        num_sequences,
-        context_tokens: context,
-        step_tokens: STEP_TOKENS.min(num_sequences * context),
+        logit_rows: num_rows(model.config().vocab_size),
+        ..SessionLimits::new(num_sequences, context, step_tokens)
     };
     Ok(Session::new(model.clone(), limits)?)
+}
+
+/// How many rows of `vocab_size` log-probabilities to look at together.
+fn num_rows(vocab_size: usize) -> usize {
+    (ELEMENTS / vocab_size.max(1)).clamp(1, ROWS)
 }
 
 /// The largest value's index, the first of equals.

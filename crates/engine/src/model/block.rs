@@ -10,7 +10,7 @@
 //!
 //! What Qkv and Up take is quantized by the norm itself; `attn_norm` and `ffn_norm` give it as floats, for statistics.
 
-use dualgrain_device::{Columns, Device, Step};
+use dualgrain_device::{Columns, Device, Done};
 
 use crate::{
     BlockSpec, EngineError, FfnKind, ModelConfig, Norm, NormSpec, Projection, Role, Scratch, Weights,
@@ -95,6 +95,9 @@ impl<D: Device> Block<D> {
 
     /// The whole block: `x` [M, hidden] is updated, keys and values of the step go to `cache_layer` of the cache. `next`
     /// is the linear that follows the block's own.
+    ///
+    /// # Errors
+    /// The device failed; so for every part below.
     #[allow(clippy::too_many_arguments, reason = "what a step needs")]
     pub fn forward(
         &self,
@@ -103,90 +106,112 @@ impl<D: Device> Block<D> {
         scratch: &mut Scratch<D>,
         cache: &mut D::Cache,
         cache_layer: usize,
-        step: &Step<'_>,
+        step: &D::Step,
         next: &D::Linear,
-    ) {
+    ) -> Done {
         let FeedForward::Dense { up, down, .. } = &self.feed_forward;
         device.will_read(&self.out.linear);
-        self.qkv(device, x, scratch);
-        self.attention(device, scratch, cache, cache_layer, step);
+        self.qkv(device, x, scratch)?;
+        self.attention(device, scratch, cache, cache_layer, step)?;
         device.will_read(&up.linear);
-        self.add_out(device, x, scratch);
+        self.add_out(device, x, scratch)?;
         device.will_read(&down.linear);
-        self.ffn_inner(device, x, scratch);
+        self.ffn_inner(device, x, scratch)?;
         device.will_read(next);
-        self.add_down(device, x, scratch);
+        self.add_down(device, x, scratch)
     }
 
     /// `scratch.h = norm(x)`: the input of [`Role::Qkv`], as floats.
-    pub fn attn_norm(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) {
-        self.attn_norm.apply(device, &mut scratch.h, x);
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn attn_norm(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
+        self.attn_norm.apply(device, &mut scratch.h, x)
     }
 
     /// `scratch.qkv` from `x`, with q/k norm and rope applied.
-    pub fn qkv(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) {
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn qkv(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
         let Scratch {
             h, qkv, h8, angles, ..
         } = scratch;
-        self.qkv.apply_normed(device, qkv, (&self.attn_norm, x), h, h8);
+        self.qkv.apply_normed(device, qkv, (&self.attn_norm, x), h, h8)?;
         let [queries, keys, _] = self.columns();
         if let Some([q_norm, k_norm]) = &self.qk_norm {
-            q_norm.apply_heads(device, qkv, queries.clone());
-            k_norm.apply_heads(device, qkv, keys.clone());
+            q_norm.apply_heads(device, qkv, queries.clone())?;
+            k_norm.apply_heads(device, qkv, keys.clone())?;
         }
-        if let (true, Some(angles)) = (self.spec.rope, angles) {
+        match (self.spec.rope, angles) {
             // Queries and keys lie side by side and are rotated alike.
-            device.rope(qkv, queries.start..keys.end, self.spec.head_dim, &angles.rows);
+            (true, Some(angles)) => {
+                device.rope(qkv, queries.start..keys.end, self.spec.head_dim, &angles.rows)
+            }
+            _ => Ok(()),
         }
     }
 
     /// Writes keys and values of `scratch.qkv` to the cache and attends: `scratch.c`, the input of [`Role::Out`].
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
     pub fn attention(
         &self,
         device: &D,
         scratch: &mut Scratch<D>,
         cache: &mut D::Cache,
         cache_layer: usize,
-        step: &Step<'_>,
-    ) {
+        step: &D::Step,
+    ) -> Done {
         let Scratch { qkv, c, .. } = scratch;
         let [queries, keys, values] = self.columns();
-        device.cache_write(cache, cache_layer, qkv, keys, values, step);
-        device.attention(c, qkv, queries, cache, cache_layer, &self.spec.attention, step);
+        device.cache_write(cache, cache_layer, qkv, keys, values, step)?;
+        device.attention(c, qkv, queries, cache, cache_layer, &self.spec.attention, step)
     }
 
     /// `x += Out(scratch.c)`.
-    pub fn add_out(&self, device: &D, x: &mut D::Matrix, scratch: &mut Scratch<D>) {
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn add_out(&self, device: &D, x: &mut D::Matrix, scratch: &mut Scratch<D>) -> Done {
         let Scratch { c, y, c8, .. } = scratch;
-        device.gemm_add(x, y, self.out.operand(device, c, c8), &self.out.linear);
+        device.gemm_add(x, y, self.out.operand(device, c, c8)?, &self.out.linear)
     }
 
     /// `scratch.h = norm(x)`: the input of [`Role::Up`], as floats.
-    pub fn ffn_norm(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) {
-        self.ffn_norm.apply(device, &mut scratch.h, x);
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn ffn_norm(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
+        self.ffn_norm.apply(device, &mut scratch.h, x)
     }
 
     /// `scratch.f` from `x`, activation applied: the input of [`Role::Down`].
-    pub fn ffn_inner(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) {
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn ffn_inner(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
         let FeedForward::Dense { up: linear, kind, .. } = &self.feed_forward;
         let Scratch { h, up, f, h8, .. } = scratch;
-        let input = linear.normed(device, (&self.ffn_norm, x), h, h8);
+        let input = linear.normed(device, (&self.ffn_norm, x), h, h8)?;
         match *kind {
-            FfnKind::Gated(activation) => {
-                device.gemm_gated(f, up, input, &linear.linear, activation);
-            }
+            FfnKind::Gated(activation) => device.gemm_gated(f, up, input, &linear.linear, activation),
             FfnKind::Plain(activation) => {
-                device.gemm(f, input, &linear.linear);
-                device.activate(f, activation);
+                device.gemm(f, input, &linear.linear)?;
+                device.activate(f, activation)
             }
         }
     }
 
     /// `x += Down(scratch.f)`.
-    pub fn add_down(&self, device: &D, x: &mut D::Matrix, scratch: &mut Scratch<D>) {
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn add_down(&self, device: &D, x: &mut D::Matrix, scratch: &mut Scratch<D>) -> Done {
         let FeedForward::Dense { down, .. } = &self.feed_forward;
         let Scratch { f, y, f8, .. } = scratch;
-        device.gemm_add(x, y, down.operand(device, f, f8), &down.linear);
+        device.gemm_add(x, y, down.operand(device, f, f8)?, &down.linear)
     }
 
     /// The block's description.

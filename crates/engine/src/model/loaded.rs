@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dualgrain_device::{CacheFormat, Device, SLICE_ROWS};
+use dualgrain_device::{CacheFormat, Device, Done, SLICE_ROWS};
 use dualgrain_format::{CacheScheme, FloatValues, KEY_SCALES_TENSOR, TensorScheme, VALUE_SCALES_TENSOR};
 
 use crate::{Block, EngineError, ModelConfig, Norm, Position, Projection, Role, Weights};
@@ -175,16 +175,27 @@ impl<D: Device> Embedding<D> {
     }
 
     /// `x` [M, hidden] for tokens at positions; `y` is a buffer of the same shape.
-    pub fn apply(&self, device: &D, x: &mut D::Matrix, y: &mut D::Matrix, tokens: &[u32], positions: &[u32]) {
-        device.embed(x, &self.tokens, tokens);
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn apply(
+        &self,
+        device: &D,
+        x: &mut D::Matrix,
+        y: &mut D::Matrix,
+        tokens: &D::Indices,
+        positions: &D::Indices,
+    ) -> Done {
+        device.embed(x, &self.tokens, tokens)?;
         if let Some(table) = &self.positions {
-            device.embed(y, table, positions);
-            device.add(x, y);
+            device.embed(y, table, positions)?;
+            device.add(x, y)?;
         }
         if let Some(norm) = &self.norm {
-            norm.apply(device, y, x);
+            norm.apply(device, y, x)?;
             std::mem::swap(x, y);
         }
+        Ok(())
     }
 }
 
@@ -206,6 +217,9 @@ impl<D: Device> Head<D> {
     }
 
     /// `logits` [M, vocab] of `x` [M, hidden]; `h` and `a8` are buffers of that shape.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn apply(
         &self,
         device: &D,
@@ -213,9 +227,9 @@ impl<D: Device> Head<D> {
         x: &D::Matrix,
         h: &mut D::Matrix,
         a8: &mut D::Quantized,
-    ) {
+    ) -> Done {
         self.projection
-            .apply_normed(device, logits, (&self.norm, x), h, a8);
+            .apply_normed(device, logits, (&self.norm, x), h, a8)
     }
 }
 

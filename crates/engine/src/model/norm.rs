@@ -1,6 +1,6 @@
 //! A norm on a device.
 
-use dualgrain_device::{ActivationScale, Columns, Device};
+use dualgrain_device::{ActivationScale, Columns, Device, DeviceError, Done};
 
 use crate::{EngineError, NormKind, NormSpec, Weights};
 
@@ -22,29 +22,42 @@ impl<D: Device> Norm<D> {
             NormKind::Rms => None,
             NormKind::Layer => Some(weights.f32(&format!("{}.bias", spec.name), &[spec.len])?),
         };
-        Ok(Self::new(device, spec, &weight, bias.as_deref()))
+        Ok(Self::new(device, spec, &weight, bias.as_deref())?)
     }
 
     /// A norm from host values (after smoothing was folded in). `bias` belongs to [`NormKind::Layer`] only; without
     /// one it is zero.
-    pub fn new(device: &D, spec: &NormSpec, weight: &[f32], bias: Option<&[f32]>) -> Self {
+    ///
+    /// # Errors
+    /// The device refuses the buffers.
+    pub fn new(
+        device: &D,
+        spec: &NormSpec,
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<Self, DeviceError> {
         let row = |values: &[f32]| {
-            let mut row = device.matrix(1, spec.len);
-            device.upload(&mut row, values);
-            row
+            let mut row = device.matrix(1, spec.len)?;
+            device.upload(&mut row, values)?;
+            Ok(row)
         };
-        Self {
+        let bias = match (spec.kind, bias) {
+            (NormKind::Rms, _) => None,
+            (NormKind::Layer, Some(bias)) => Some(row(bias)?),
+            (NormKind::Layer, None) => Some(row(&vec![0.0; spec.len])?),
+        };
+        Ok(Self {
             spec: spec.clone(),
-            weight: row(weight),
-            bias: match spec.kind {
-                NormKind::Rms => None,
-                NormKind::Layer => Some(bias.map_or_else(|| row(&vec![0.0; spec.len]), row)),
-            },
-        }
+            weight: row(weight)?,
+            bias,
+        })
     }
 
     /// `out = norm(x)`.
-    pub fn apply(&self, device: &D, out: &mut D::Matrix, x: &D::Matrix) {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn apply(&self, device: &D, out: &mut D::Matrix, x: &D::Matrix) -> Done {
         match &self.bias {
             None => device.rms_norm(out, x, &self.weight, self.spec.eps),
             Some(bias) => device.layer_norm(out, x, &self.weight, bias, self.spec.eps),
@@ -59,7 +72,7 @@ impl<D: Device> Norm<D> {
         h: &mut D::Matrix,
         x: &D::Matrix,
         scale: ActivationScale,
-    ) {
+    ) -> Done {
         let (weight, eps) = (&self.weight, self.spec.eps);
         match &self.bias {
             None => device.rms_norm_quantize(out, h, x, weight, eps, scale),
@@ -68,7 +81,7 @@ impl<D: Device> Norm<D> {
     }
 
     /// Normalizes every head inside `columns` in place.
-    pub(super) fn apply_heads(&self, device: &D, x: &mut D::Matrix, columns: Columns) {
-        device.rms_norm_heads(x, columns, &self.weight, self.spec.eps);
+    pub(super) fn apply_heads(&self, device: &D, x: &mut D::Matrix, columns: Columns) -> Done {
+        device.rms_norm_heads(x, columns, &self.weight, self.spec.eps)
     }
 }

@@ -1,6 +1,6 @@
 //! A linear on a device, with the way its input becomes what the weights take.
 
-use dualgrain_device::{ActivationScale, Device, Operand};
+use dualgrain_device::{ActivationScale, Device, DeviceError, Done, Operand};
 use dualgrain_format::LinearWeights;
 
 use super::norm::Norm;
@@ -49,6 +49,9 @@ impl<D: Device> Projection<D> {
     }
 
     /// `out = linear(norm(x))`, through `h` or `a8`.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn apply_normed(
         &self,
         device: &D,
@@ -56,8 +59,8 @@ impl<D: Device> Projection<D> {
         x: (&Norm<D>, &D::Matrix),
         h: &mut D::Matrix,
         a8: &mut D::Quantized,
-    ) {
-        device.gemm(out, self.normed(device, x, h, a8), &self.linear);
+    ) -> Done {
+        device.gemm(out, self.normed(device, x, h, a8)?, &self.linear)
     }
 
     /// What the linear takes of `x`: itself, or `a8` when the weights are integers.
@@ -66,12 +69,12 @@ impl<D: Device> Projection<D> {
         device: &D,
         x: &'x D::Matrix,
         a8: &'x mut D::Quantized,
-    ) -> Operand<'x, D> {
+    ) -> Result<Operand<'x, D>, DeviceError> {
         match self.activations {
-            None => Operand::Float(x),
+            None => Ok(Operand::Float(x)),
             Some(scale) => {
-                device.quantize(a8, x, scale);
-                Operand::Int8(a8)
+                device.quantize(a8, x, scale)?;
+                Ok(Operand::Int8(a8))
             }
         }
     }
@@ -83,15 +86,15 @@ impl<D: Device> Projection<D> {
         (norm, x): (&Norm<D>, &D::Matrix),
         h: &'h mut D::Matrix,
         a8: &'h mut D::Quantized,
-    ) -> Operand<'h, D> {
+    ) -> Result<Operand<'h, D>, DeviceError> {
         match self.activations {
             None => {
-                norm.apply(device, h, x);
-                Operand::Float(h)
+                norm.apply(device, h, x)?;
+                Ok(Operand::Float(h))
             }
             Some(scale) => {
-                norm.apply_quantized(device, a8, h, x, scale);
-                Operand::Int8(a8)
+                norm.apply_quantized(device, a8, h, x, scale)?;
+                Ok(Operand::Int8(a8))
             }
         }
     }

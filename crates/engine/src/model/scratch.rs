@@ -1,6 +1,6 @@
 //! The buffers of a step.
 
-use dualgrain_device::Device;
+use dualgrain_device::{Device, DeviceError, Done};
 
 use crate::{Angles, FfnKind, ModelConfig, Position};
 
@@ -35,39 +35,46 @@ pub(super) struct StepAngles<D: Device> {
 
 impl<D: Device> Scratch<D> {
     /// Buffers for steps of up to `capacity` tokens.
-    pub fn new(device: &D, config: &ModelConfig, capacity: usize) -> Self {
+    ///
+    /// # Errors
+    /// The device has no room for them.
+    pub fn new(device: &D, config: &ModelConfig, capacity: usize) -> Result<Self, DeviceError> {
         let matrix = |columns| device.matrix(capacity, columns);
         let quantized = |columns| device.quantized(capacity, columns);
         let angles = match &config.position {
             Position::Rope(rope) => Some(StepAngles {
                 angles: Angles::new(rope, config.head_dim),
                 host: Vec::with_capacity(capacity * config.head_dim),
-                rows: matrix(config.head_dim),
+                rows: matrix(config.head_dim)?,
             }),
             _ => None,
         };
         let [hidden, q, qkv, up, ffn] = widths(config);
-        Self {
-            h: matrix(hidden),
-            qkv: matrix(qkv),
-            c: matrix(q),
-            up: device.matrix(if up > 0 { capacity } else { 0 }, up.max(1)),
-            f: matrix(ffn),
-            y: matrix(hidden),
-            h8: quantized(hidden),
-            c8: quantized(q),
-            f8: quantized(ffn),
+        Ok(Self {
+            h: matrix(hidden)?,
+            qkv: matrix(qkv)?,
+            c: matrix(q)?,
+            up: device.matrix(if up > 0 { capacity } else { 0 }, up.max(1))?,
+            f: matrix(ffn)?,
+            y: matrix(hidden)?,
+            h8: quantized(hidden)?,
+            c8: quantized(q)?,
+            f8: quantized(ffn)?,
             angles,
-        }
+        })
     }
 
     /// Computes the rotary angles of a step; once per step, before the first block.
-    pub fn prepare(&mut self, device: &D, positions: &[u32]) {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn prepare(&mut self, device: &D, positions: &[u32]) -> Done {
         if let Some(StepAngles { angles, host, rows }) = &mut self.angles {
             host.clear();
             angles.rows(positions, host);
-            device.upload(rows, host);
+            device.upload(rows, host)?;
         }
+        Ok(())
     }
 
     /// Bytes of the buffers for `capacity` tokens.

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// Why a session refused a step.
-#[derive(Debug, Error, PartialEq, Eq)]
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
 pub enum SessionError {
     /// A limit is zero or beyond what the model can do.
     #[error("{what} is {got}, expected {expected}")]
@@ -51,9 +51,25 @@ pub enum SessionError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// Fewer free pages than a step needs.
+    #[error("a step needs {needed} more pages of the KV cache, {free} are free")]
+    Pages {
+        /// Pages the step must take.
+        needed: usize,
+        /// Pages that nobody holds.
+        free: usize,
+    },
     /// Nothing to run.
     #[error("a step needs at least one token")]
     Empty,
+    /// Logits of more rows than the session has room for.
+    #[error("logits of {got} rows at once, the session's buffer holds {logit_rows}")]
+    LogitRows {
+        /// Rows asked for.
+        got: usize,
+        /// Rows possible.
+        logit_rows: usize,
+    },
     /// Logits of a row that the last step did not have.
     #[error("logits of row {row}, the last step had {rows} rows")]
     Row {

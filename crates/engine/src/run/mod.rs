@@ -1,9 +1,17 @@
-//! Running a model: sequences in steps (`session`), the next token (`sampler`), prompts to texts (`generate`).
+//! Running a model: pages and sequences (`pages`, `session`), many sequences in few steps (`scheduler`), and their texts (`engine`).
 
+mod clock;
+mod engine;
 mod error;
-pub mod generate;
-pub mod sampler;
+mod pages;
+mod request;
+pub mod scheduler;
 mod session;
+mod tables;
+mod text_of_sequence;
 
+pub use engine::{Engine, Event, OnText};
 pub use error::SessionError;
+pub use pages::PagePool;
+pub use request::{BatchGeneration, GenerateError, GenerateOptions, Generation, Request, Timings};
 pub use session::{Session, SessionLimits, SessionMemory};

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use dualgrain_device::{CacheShape, Device, PAGE_TOKENS, Step};
+use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
+use dualgrain_device::{CacheShape, Device, Done, PAGE_TOKENS, StepLayout, StepLimits};
 
 use super::error::SessionError;
+use super::tables::Tables;
 use crate::{EngineError, Model, Position, Role, Scratch};
 
 /// How much a session can hold.
@@ -16,6 +18,10 @@ pub struct SessionLimits {
     pub context_tokens: usize,
     /// Tokens in one step, over all sequences.
     pub step_tokens: usize,
+    /// Pages of the KV cache, [`PAGE_TOKENS`] tokens each; `None` has as many as all sequences at their full context take.
+    pub num_pages: Option<usize>,
+    /// Rows whose logits can be asked for at once.
+    pub logit_rows: usize,
 }
 
 /// Bytes a session holds besides the model.
@@ -36,44 +42,74 @@ pub struct Session<D: Device> {
     /// The residual stream of the last step [M, hidden].
     x: D::Matrix,
     logits: D::Matrix,
-    pages: Pages,
+    sampler: D::Sampler,
+    tables: Tables,
+    step: StepBuffers<D>,
+}
+
+/// The tokens of a step, as the host lays them out and on the device.
+struct StepBuffers<D: Device> {
     tokens: Vec<u32>,
     positions: Vec<u32>,
     sequences: Vec<u32>,
+    on_device: D::Step,
+    tokens_on_device: D::Indices,
+    positions_on_device: D::Indices,
+    /// Rows whose logits are asked for.
+    rows_on_device: D::Indices,
 }
 
-/// Which pages belong to which sequence.
-#[derive(Debug)]
-struct Pages {
-    tables: Vec<Vec<u32>>,
-    lens: Vec<usize>,
-    free: Vec<u32>,
+impl SessionLimits {
+    /// Room for every sequence at its full context, and for the logits of one token of each.
+    pub fn new(num_sequences: usize, context_tokens: usize, step_tokens: usize) -> Self {
+        Self {
+            num_sequences,
+            context_tokens,
+            step_tokens,
+            num_pages: None,
+            logit_rows: num_sequences,
+        }
+    }
+
+    /// Pages of a sequence at its full context.
+    pub fn pages_per_sequence(&self) -> usize {
+        self.context_tokens.div_ceil(PAGE_TOKENS)
+    }
+
+    /// Pages of the KV cache; `None` beyond what a page table can name.
+    fn pages(&self) -> Option<u32> {
+        let all = self.num_sequences.checked_mul(self.pages_per_sequence());
+        u32::try_from(self.num_pages.or(all)?).ok()
+    }
 }
 
 impl<D: Device> Session<D> {
     /// Buffers and cache for `limits`.
     ///
     /// # Errors
-    /// A limit of zero, a context longer than learned positions reach, or sizes the device cannot hold.
+    /// A limit of zero, a context longer than learned positions reach, fewer pages than one sequence needs, or sizes
+    /// that the device cannot hold.
     pub fn new(model: Arc<Model<D>>, limits: SessionLimits) -> Result<Self, EngineError> {
-        check_limits(&model, limits)?;
+        let num_pages = check_limits(&model, limits)?;
         let (device, config) = (model.device(), model.config());
-        let pages = Pages::new(limits)?;
         let shape = CacheShape {
             num_layers: config.num_layers,
             num_kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
-            num_pages: pages.free.len(),
+            num_pages: num_pages as usize,
+        };
+        let sampler = SamplerShape {
+            sequences: limits.num_sequences,
+            vocab_size: config.vocab_size,
         };
         Ok(Self {
             cache: device.cache(shape, model.cache_format())?,
-            scratch: Scratch::new(device, config, limits.step_tokens),
-            x: device.matrix(limits.step_tokens, config.hidden_size),
-            logits: device.matrix(limits.num_sequences, config.vocab_size),
-            pages,
-            tokens: Vec::with_capacity(limits.step_tokens),
-            positions: Vec::with_capacity(limits.step_tokens),
-            sequences: Vec::with_capacity(limits.step_tokens),
+            scratch: Scratch::new(device, config, limits.step_tokens)?,
+            x: device.matrix(limits.step_tokens, config.hidden_size)?,
+            logits: device.matrix(limits.logit_rows, config.vocab_size)?,
+            sampler: device.sampler(sampler)?,
+            tables: Tables::new(limits.num_sequences, limits.pages_per_sequence(), num_pages),
+            step: StepBuffers::new(device, limits)?,
             limits,
             model,
         })
@@ -84,26 +120,35 @@ impl<D: Device> Session<D> {
     ///
     /// # Errors
     /// A token outside the vocabulary, a sequence beyond the context, more tokens than a step holds, a sequence
-    /// named twice; nothing is run then.
+    /// named twice, too few free pages; nothing is run then. A device that failed: every sequence holds what it held before.
     pub fn run(&mut self, batch: &[(usize, &[u32])]) -> Result<(), EngineError> {
         self.check(batch)?;
         self.lay_out(batch);
+        let done = self.forward();
+        if done.is_err() {
+            for &(sequence, tokens) in batch {
+                self.tables
+                    .truncate(sequence, self.tables.len(sequence) - tokens.len());
+            }
+            self.step.clear();
+        }
+        Ok(done?)
+    }
+
+    fn forward(&mut self) -> Done {
         let device = self.model.device();
-        let step = Step {
-            positions: &self.positions,
-            sequences: &self.sequences,
-            page_tables: &self.pages.tables,
-        };
-        self.scratch.prepare(device, &self.positions);
-        let (embedding, y) = (self.model.embedding(), &mut self.scratch.y);
-        embedding.apply(device, &mut self.x, y, &self.tokens, &self.positions);
+        self.step.upload(device, self.tables.tables())?;
+        self.scratch.prepare(device, &self.step.positions)?;
+        let (tokens, positions) = (&self.step.tokens_on_device, &self.step.positions_on_device);
+        let (x, y) = (&mut self.x, &mut self.scratch.y);
+        self.model.embedding().apply(device, x, y, tokens, positions)?;
         let blocks = self.model.blocks();
         for (layer, block) in blocks.iter().enumerate() {
             let (x, scratch, cache) = (&mut self.x, &mut self.scratch, &mut self.cache);
             let next = blocks.get(layer + 1).map_or(self.model.head().linear(), |next| {
                 &next.projection(Role::Qkv).linear
             });
-            block.forward(device, x, scratch, cache, layer, &step, next);
+            block.forward(device, x, scratch, cache, layer, &self.step.on_device, next)?;
         }
         Ok(())
     }
@@ -126,41 +171,126 @@ impl<D: Device> Session<D> {
     /// Logits [rows.len(), vocab] of chosen rows of the last step.
     ///
     /// # Errors
-    /// A row the last step did not have.
+    /// A row the last step did not have; a device that failed.
     pub fn logits(&mut self, rows: &[u32]) -> Result<&mut D::Matrix, EngineError> {
-        let num_rows = self.tokens.len();
+        let num_rows = self.step.tokens.len();
+        if rows.len() > self.limits.logit_rows {
+            return Err(SessionError::LogitRows {
+                got: rows.len(),
+                logit_rows: self.limits.logit_rows,
+            }
+            .into());
+        }
         if let Some(&row) = rows.iter().find(|&&row| row as usize >= num_rows) {
             return Err(SessionError::Row { row, rows: num_rows }.into());
         }
         let device = self.model.device();
         let Scratch { h, y, h8, .. } = &mut self.scratch;
-        device.gather(y, &self.x, rows);
+        device.upload_indices(&mut self.step.rows_on_device, rows)?;
+        device.gather(y, &self.x, &self.step.rows_on_device)?;
         // The next token begins there.
         if let Some(first) = self.model.blocks().first() {
             device.will_read(&first.projection(Role::Qkv).linear);
         }
-        self.model.head().apply(device, &mut self.logits, y, h, h8);
+        self.model.head().apply(device, &mut self.logits, y, h, h8)?;
         Ok(&mut self.logits)
     }
 
-    /// Forgets a sequence; its pages are free again.
-    pub fn reset(&mut self, sequence: usize) {
-        self.truncate(sequence, 0);
+    /// Says how the tokens of a sequence are chosen, which tokens its prompt has and which were generated before.
+    ///
+    /// # Errors
+    /// A device that failed.
+    pub fn begin_sampling(
+        &mut self,
+        sequence: usize,
+        params: &SamplingParams,
+        prompt: &[u32],
+        generated: &[u32],
+    ) -> Result<(), EngineError> {
+        let device = self.model.device();
+        Ok(device.begin_sampling(&mut self.sampler, sequence, params, prompt, generated)?)
     }
 
-    /// Forgets the tokens of a sequence from `len` on, e.g. to try another continuation of the same context.
-    pub fn truncate(&mut self, sequence: usize, len: usize) {
-        self.pages.truncate(sequence, len);
+    /// Chooses the next token of some sequences from `rows` of the last step, on the device: (row, sequence).
+    ///
+    /// # Errors
+    /// A row the last step did not have; a device that failed. A row that is no distribution is an error of its sample alone.
+    pub fn sample(&mut self, rows: &[(u32, usize)]) -> Result<Vec<Sample>, EngineError> {
+        let of_step: Vec<u32> = rows.iter().map(|&(row, _)| row).collect();
+        self.logits(&of_step)?;
+        let row = |&(row, slot): &(u32, usize)| SampleRow {
+            slot,
+            position: self.step.positions[row as usize] as usize + 1,
+        };
+        let rows: Vec<SampleRow> = rows.iter().map(row).collect();
+        let device = self.model.device();
+        device.sample(&mut self.sampler, &self.logits, &rows)?;
+        Ok(device.read_samples(&self.sampler)?)
+    }
+
+    /// Forgets a sequence; pages that no other sequence holds are free again.
+    pub fn reset(&mut self, sequence: usize) {
+        self.tables.truncate(sequence, 0);
+    }
+
+    /// Forgets the tokens of a sequence from `len` on, e.g. to try another continuation of the same context. Returns how
+    /// many tokens are left: fewer than `len` where another sequence holds the last page too.
+    pub fn truncate(&mut self, sequence: usize, len: usize) -> usize {
+        self.tables.truncate(sequence, len)
+    }
+
+    /// Lets the empty sequence `to` begin with the first `len` tokens of `from`, without running or copying them. Full pages
+    /// are shared; returns how many tokens they hold.
+    ///
+    /// # Errors
+    /// A sequence that does not exist, or `to` holds tokens.
+    pub fn share_prefix(&mut self, from: usize, to: usize, len: usize) -> Result<usize, SessionError> {
+        for sequence in [from, to] {
+            self.check_exists(sequence)?;
+        }
+        if from == to || !self.is_empty(to) {
+            let problem = "holds tokens already";
+            return Err(SessionError::Sequence {
+                sequence: to,
+                problem,
+            });
+        }
+        Ok(self.tables.share(from, to, len))
     }
 
     /// Tokens in a sequence; 0 for one that does not exist.
     pub fn len(&self, sequence: usize) -> usize {
-        self.pages.lens.get(sequence).copied().unwrap_or(0)
+        self.tables.len(sequence)
     }
 
     /// Whether a sequence has no tokens.
     pub fn is_empty(&self, sequence: usize) -> bool {
         self.len(sequence) == 0
+    }
+
+    /// Pages of a sequence, in order.
+    pub fn pages(&self, sequence: usize) -> &[u32] {
+        self.tables.tables().get(sequence).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many sequences hold `page`.
+    pub fn num_holders(&self, page: u32) -> u32 {
+        self.tables.pool().num_holders(page)
+    }
+
+    /// Pages that no sequence holds.
+    pub fn num_free_pages(&self) -> usize {
+        self.tables.pool().num_free()
+    }
+
+    /// Pages of the KV cache.
+    pub fn num_pages(&self) -> usize {
+        self.tables.pool().num_pages()
+    }
+
+    /// Pages that sequence `sequence` must still take to hold `len` tokens.
+    pub fn missing_pages(&self, sequence: usize, len: usize) -> usize {
+        self.tables.missing(sequence, len)
     }
 
     /// The model.
@@ -176,31 +306,29 @@ impl<D: Device> Session<D> {
     /// Bytes that a session of `limits` would hold, to be asked before it is made; `None` beyond 64 bits.
     pub fn required_bytes(model: &Model<D>, limits: SessionLimits) -> Option<u64> {
         let config = model.config();
-        let pages = limits.context_tokens.div_ceil(PAGE_TOKENS) as u64;
         let token = model
             .cache_format()
             .bytes_per_token(config.num_kv_heads, config.head_dim);
         let page = (PAGE_TOKENS * config.num_layers * token) as u64;
-        let sequence = pages
-            .checked_mul(page)?
-            .checked_add(4 * config.vocab_size as u64)?;
+        let all_pages = (limits.pages_per_sequence() as u64).checked_mul(limits.num_sequences as u64)?;
+        let pages = limits.num_pages.map_or(all_pages, |pages| pages as u64);
+        let logits = (4 * config.vocab_size as u64).checked_mul(limits.logit_rows as u64)?;
         let step = (Scratch::<D>::size_bytes(config, 1) + 4 * config.hidden_size) as u64;
-        sequence
-            .checked_mul(limits.num_sequences as u64)?
+        pages
+            .checked_mul(page)?
+            .checked_add(logits)?
             .checked_add(step.checked_mul(limits.step_tokens as u64)?)
     }
 
     /// Bytes held.
     pub fn memory(&self) -> SessionMemory {
-        let (
-            config,
-            SessionLimits {
-                num_sequences,
-                step_tokens,
-                ..
-            },
-        ) = (self.model.config(), self.limits);
-        let own = step_tokens * config.hidden_size + num_sequences * config.vocab_size;
+        let SessionLimits {
+            step_tokens,
+            logit_rows,
+            ..
+        } = self.limits;
+        let config = self.model.config();
+        let own = step_tokens * config.hidden_size + logit_rows * config.vocab_size;
         SessionMemory {
             cache_bytes: self.model.device().cache_bytes(&self.cache),
             scratch_bytes: Scratch::<D>::size_bytes(config, step_tokens) + 4 * own,
@@ -208,6 +336,7 @@ impl<D: Device> Session<D> {
     }
 
     fn check(&self, batch: &[(usize, &[u32])]) -> Result<(), SessionError> {
+        let mut needed = 0;
         for (i, &(sequence, tokens)) in batch.iter().enumerate() {
             self.check_sequence(sequence, tokens)?;
             if batch[..i].iter().any(|&(other, _)| other == sequence) {
@@ -216,27 +345,36 @@ impl<D: Device> Session<D> {
                     problem: "is twice in one step",
                 });
             }
+            needed += self.missing_pages(sequence, self.len(sequence) + tokens.len());
         }
         let SessionLimits { step_tokens, .. } = self.limits;
         match batch.iter().map(|(_, tokens)| tokens.len()).sum() {
             0 => Err(SessionError::Empty),
             got if got > step_tokens => Err(SessionError::StepTokens { got, step_tokens }),
+            _ if needed > self.num_free_pages() => Err(SessionError::Pages {
+                needed,
+                free: self.num_free_pages(),
+            }),
             _ => Ok(()),
         }
     }
 
-    fn check_sequence(&self, sequence: usize, tokens: &[u32]) -> Result<(), SessionError> {
-        let vocab_size = self.model.config().vocab_size;
-        if sequence >= self.limits.num_sequences {
-            let problem = "is beyond the session's num_sequences";
-            return Err(SessionError::Sequence { sequence, problem });
+    fn check_exists(&self, sequence: usize) -> Result<(), SessionError> {
+        match sequence < self.limits.num_sequences {
+            true => Ok(()),
+            false => {
+                let problem = "is beyond the session's num_sequences";
+                Err(SessionError::Sequence { sequence, problem })
+            }
         }
+    }
+
+    fn check_sequence(&self, sequence: usize, tokens: &[u32]) -> Result<(), SessionError> {
+        self.check_exists(sequence)?;
         if tokens.is_empty() {
             return Err(SessionError::Empty);
         }
-        if let Some(&got) = tokens.iter().find(|&&token| token as usize >= vocab_size) {
-            return Err(SessionError::Token { got, vocab_size });
-        }
+        check_tokens(tokens, self.model.config().vocab_size)?;
         let (got, context_tokens) = (self.len(sequence) + tokens.len(), self.limits.context_tokens);
         if got > context_tokens {
             return Err(SessionError::Context {
@@ -250,61 +388,71 @@ impl<D: Device> Session<D> {
 
     /// Positions, sequences and pages of a checked batch.
     fn lay_out(&mut self, batch: &[(usize, &[u32])]) {
-        self.tokens.clear();
-        self.positions.clear();
-        self.sequences.clear();
+        self.step.clear();
         for &(sequence, tokens) in batch {
             let first = self.len(sequence);
             let last = first + tokens.len();
-            self.pages.extend(sequence, last);
-            self.tokens.extend_from_slice(tokens);
-            self.positions
-                .extend((first..last).map(|position| position as u32));
-            self.sequences.extend(tokens.iter().map(|_| sequence as u32));
+            self.tables.extend(sequence, last);
+            self.step.push(sequence, first, tokens);
         }
     }
 }
 
-impl Pages {
-    /// Pages for every sequence at its full context, so that no step can run out of them.
-    fn new(limits: SessionLimits) -> Result<Self, SessionError> {
-        let per_sequence = limits.context_tokens.div_ceil(PAGE_TOKENS);
-        let pages = limits.num_sequences.checked_mul(per_sequence);
-        let Some(num_pages) = pages.and_then(|pages| u32::try_from(pages).ok()) else {
-            return Err(SessionError::Limit {
-                what: "num_sequences",
-                got: limits.num_sequences,
-                expected: format!("at most {} with this context", u32::MAX as usize / per_sequence),
-            });
+impl<D: Device> StepBuffers<D> {
+    fn new(device: &D, limits: SessionLimits) -> Result<Self, EngineError> {
+        let tokens = limits.step_tokens;
+        let of_device = StepLimits {
+            tokens,
+            sequences: limits.num_sequences,
+            pages_per_sequence: limits.pages_per_sequence(),
         };
         Ok(Self {
-            // Not `vec![...]`: clones of a vector have no room.
-            tables: (0..limits.num_sequences)
-                .map(|_| Vec::with_capacity(per_sequence))
-                .collect(),
-            lens: vec![0; limits.num_sequences],
-            free: (0..num_pages).rev().collect(),
+            tokens: Vec::with_capacity(tokens),
+            positions: Vec::with_capacity(tokens),
+            sequences: Vec::with_capacity(tokens),
+            on_device: device.step(of_device)?,
+            tokens_on_device: device.indices(tokens)?,
+            positions_on_device: device.indices(tokens)?,
+            rows_on_device: device.indices(limits.logit_rows)?,
         })
     }
 
-    fn extend(&mut self, sequence: usize, len: usize) {
-        let table = &mut self.tables[sequence];
-        let missing = len.div_ceil(PAGE_TOKENS) - table.len();
-        table.extend(self.free.drain(self.free.len() - missing..).rev());
-        self.lens[sequence] = len;
+    fn clear(&mut self) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.sequences.clear();
     }
 
-    fn truncate(&mut self, sequence: usize, len: usize) {
-        let (Some(table), Some(old)) = (self.tables.get_mut(sequence), self.lens.get_mut(sequence)) else {
-            return;
+    /// Adds tokens of `sequence` that begin at position `first`.
+    fn push(&mut self, sequence: usize, first: usize, tokens: &[u32]) {
+        self.tokens.extend_from_slice(tokens);
+        self.positions
+            .extend((first..first + tokens.len()).map(|position| position as u32));
+        self.sequences.extend(tokens.iter().map(|_| sequence as u32));
+    }
+
+    fn upload(&mut self, device: &D, page_tables: &[Vec<u32>]) -> Done {
+        device.upload_indices(&mut self.tokens_on_device, &self.tokens)?;
+        device.upload_indices(&mut self.positions_on_device, &self.positions)?;
+        let layout = StepLayout {
+            positions: &self.positions,
+            sequences: &self.sequences,
+            page_tables,
         };
-        *old = len.min(*old);
-        let kept = old.div_ceil(PAGE_TOKENS);
-        self.free.extend(table.drain(kept..).rev());
+        device.upload_step(&mut self.on_device, &layout)
     }
 }
 
-fn check_limits<D: Device>(model: &Model<D>, limits: SessionLimits) -> Result<(), SessionError> {
+/// Refuses token ids outside the vocabulary.
+pub(super) fn check_tokens(tokens: &[u32], vocab_size: usize) -> Result<(), SessionError> {
+    match tokens.iter().find(|&&token| token as usize >= vocab_size) {
+        None => Ok(()),
+        Some(&got) => Err(SessionError::Token { got, vocab_size }),
+    }
+}
+
+/// Checks the limits and returns the number of pages.
+fn check_limits<D: Device>(model: &Model<D>, limits: SessionLimits) -> Result<u32, SessionError> {
     let config = model.config();
     let max_context = match config.position {
         Position::Learned { .. } => config.max_positions,
@@ -314,11 +462,27 @@ fn check_limits<D: Device>(model: &Model<D>, limits: SessionLimits) -> Result<()
         ("num_sequences", limits.num_sequences, u32::MAX as usize),
         ("context_tokens", limits.context_tokens, max_context),
         ("step_tokens", limits.step_tokens, u32::MAX as usize),
+        ("logit_rows", limits.logit_rows, u32::MAX as usize),
     ] {
         if !(1..=max).contains(&got) {
             let expected = format!("1..={max}");
             return Err(SessionError::Limit { what, got, expected });
         }
     }
-    Ok(())
+    let per_sequence = limits.pages_per_sequence();
+    let Some(num_pages) = limits.pages() else {
+        return Err(SessionError::Limit {
+            what: "num_sequences",
+            got: limits.num_sequences,
+            expected: format!("at most {} with this context", u32::MAX as usize / per_sequence),
+        });
+    };
+    if (num_pages as usize) < per_sequence {
+        return Err(SessionError::Limit {
+            what: "num_pages",
+            got: num_pages as usize,
+            expected: format!("at least {per_sequence}, the pages of one sequence at its full context"),
+        });
+    }
+    Ok(num_pages)
 }

@@ -1,5 +1,7 @@
 //! Text from tokens that come one at a time.
 
+use std::sync::Arc;
+
 use crate::text::tokenizer::{Tokenizer, TokenizerError};
 
 /// Turns tokens into text as they come. Characters are given out whole: bytes of a character that its next tokens may
@@ -10,8 +12,8 @@ use crate::text::tokenizer::{Tokenizer, TokenizerError};
 /// together, and what goes beyond the context's text is new. Both parts are bounded, so a token costs the same
 /// wherever it stands.
 #[derive(Debug)]
-pub struct DecodeStream<'a> {
-    tokenizer: &'a Tokenizer,
+pub struct DecodeStream {
+    tokenizer: Arc<Tokenizer>,
     skip_special_tokens: bool,
     /// Context, then tokens that wait for the rest of a character.
     window: Vec<u32>,
@@ -28,8 +30,9 @@ const WINDOW_TOKENS_MAX: usize = 32;
 /// What decoders write for bytes that are not UTF-8.
 const REPLACEMENT: char = '\u{fffd}';
 
-impl<'a> DecodeStream<'a> {
-    pub(crate) fn new(tokenizer: &'a Tokenizer, skip_special_tokens: bool) -> Self {
+impl DecodeStream {
+    /// A stream of text; special tokens (end of text, roles of a chat) give none where they are skipped.
+    pub fn new(tokenizer: Arc<Tokenizer>, skip_special_tokens: bool) -> Self {
         Self {
             tokenizer,
             skip_special_tokens,
@@ -121,15 +124,15 @@ mod tests {
     use super::*;
     use serde_json::Value;
 
-    fn load(json: &Value, vocab_size: usize) -> Tokenizer {
+    fn load(json: &Value, vocab_size: usize) -> Arc<Tokenizer> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
-        Tokenizer::load(dir.path(), vocab_size).unwrap()
+        Arc::new(Tokenizer::load(dir.path(), vocab_size).unwrap())
     }
 
     /// Byte-level, as GPT-2: one token per byte with id = byte (so any split of a character can be made), then
     /// "<|end|>" with id 256.
-    fn byte_level() -> Tokenizer {
+    fn byte_level() -> Arc<Tokenizer> {
         let printable = |b: u8| (33..=126).contains(&b) || (161..=172).contains(&b) || b >= 174;
         let mut others = 0;
         let vocab: serde_json::Map<String, Value> = (0..=255u8)
@@ -151,7 +154,7 @@ mod tests {
     }
 
     /// As Llama 2: words with a leading \u{2581}, bytes as <0xXX>, the first space stripped.
-    fn sentencepiece() -> Tokenizer {
+    fn sentencepiece() -> Arc<Tokenizer> {
         let mut vocab: serde_json::Map<String, Value> =
             (0..=255u32).map(|b| (format!("<0x{b:02X}>"), b.into())).collect();
         for (id, word) in ["\u{2581}", "\u{2581}Hi", "\u{2581}you", "!", "\u{e9}"]
@@ -173,8 +176,8 @@ mod tests {
         load(&json, 261)
     }
 
-    fn stream_pieces(tokenizer: &Tokenizer, ids: &[u32]) -> Vec<String> {
-        let mut stream = tokenizer.stream(true);
+    fn stream_pieces(tokenizer: &Arc<Tokenizer>, ids: &[u32]) -> Vec<String> {
+        let mut stream = DecodeStream::new(Arc::clone(tokenizer), true);
         let mut pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
         pieces.push(stream.finish().unwrap());
         pieces
@@ -239,10 +242,10 @@ mod tests {
     #[test]
     fn a_stream_that_follows_a_prompt_keeps_the_space_between_them() {
         let tokenizer = sentencepiece();
-        let mut stream = tokenizer.stream(true);
+        let mut stream = DecodeStream::new(Arc::clone(&tokenizer), true);
         stream.follow(&[257]).unwrap();
         assert_eq!(stream.push(258).unwrap(), " you");
-        let mut after_bytes = tokenizer.stream(true);
+        let mut after_bytes = DecodeStream::new(Arc::clone(&tokenizer), true);
         after_bytes.follow(&[257, 0xe2, 0x82, 0xac]).unwrap();
         assert_eq!(after_bytes.push(258).unwrap(), " you");
     }
@@ -259,7 +262,7 @@ mod tests {
     #[test]
     fn endless_garbage_keeps_a_short_window_and_loses_no_character_after_it() {
         for (tokenizer, exclamation) in [(byte_level(), 0x21), (sentencepiece(), 259)] {
-            let mut stream = tokenizer.stream(true);
+            let mut stream = DecodeStream::new(Arc::clone(&tokenizer), true);
             let mut text = String::new();
             for _ in 0..1000 {
                 text += &stream.push(0x80).unwrap();
@@ -289,7 +292,7 @@ mod tests {
             "\u{e9}"
         );
         let shown = byte_level();
-        let mut stream = shown.stream(false);
+        let mut stream = DecodeStream::new(Arc::clone(&shown), false);
         assert_eq!(stream.push(256).unwrap(), "<|end|>");
     }
 }

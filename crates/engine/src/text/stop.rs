@@ -3,15 +3,16 @@
 /// Ends a text before the first stop string. Text that may be the beginning of one is held back until the next
 /// piece decides.
 #[derive(Debug)]
-pub(crate) struct StopMatcher<'a> {
-    stops: &'a [String],
+pub(crate) struct StopMatcher {
+    stops: Vec<String>,
     /// Undecided text; its first `num_ready` bytes can be given out.
     held: String,
     num_ready: usize,
 }
 
-impl<'a> StopMatcher<'a> {
-    pub fn new(stops: &'a [String]) -> Self {
+impl StopMatcher {
+    /// Watches for any of `stops`.
+    pub fn new(stops: Vec<String>) -> Self {
         Self {
             stops,
             held: String::new(),
@@ -49,13 +50,11 @@ impl<'a> StopMatcher<'a> {
         self.num_ready = self.held.len();
     }
 
-    pub fn ready(&self) -> &str {
-        &self.held[..self.num_ready]
-    }
-
-    pub fn clear_ready(&mut self) {
-        self.held.drain(..self.num_ready);
+    /// The text that is certain to come before any stop string; it is given out once.
+    pub fn take_ready(&mut self) -> String {
+        let ready = self.held.drain(..self.num_ready).collect();
         self.num_ready = 0;
+        ready
     }
 }
 
@@ -65,19 +64,17 @@ mod tests {
 
     /// What comes out piece by piece, and whether a stop string ended it.
     fn filter(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
-        let stops: Vec<String> = stops.iter().map(|&s| s.to_owned()).collect();
-        let mut matcher = StopMatcher::new(&stops);
+        let mut matcher = StopMatcher::new(strings(stops));
         let mut out = Vec::new();
         for piece in pieces {
             let stopped = matcher.push(piece);
-            out.push(matcher.ready().to_owned());
-            matcher.clear_ready();
+            out.push(matcher.take_ready());
             if stopped {
                 return (out, true);
             }
         }
         matcher.release();
-        out.push(matcher.ready().to_owned());
+        out.push(matcher.take_ready());
         (out, false)
     }
 

@@ -10,8 +10,6 @@ use std::sync::Once;
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::text::detokenizer::DecodeStream;
-
 /// Why a tokenizer could not be loaded or used.
 #[derive(Debug, Error)]
 pub enum TokenizerError {
@@ -140,11 +138,6 @@ impl Tokenizer {
             num_tokens: ids.len(),
             message,
         })
-    }
-
-    /// A decoder that takes one token at a time.
-    pub fn stream(&self, skip_special_tokens: bool) -> DecodeStream<'_> {
-        DecodeStream::new(self, skip_special_tokens)
     }
 
     /// Whether a token is one of those that stand for no text (end of text, roles of a chat).

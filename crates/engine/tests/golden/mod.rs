@@ -65,36 +65,39 @@ pub fn read_config(path: &Path) -> ModelConfig {
 }
 
 pub fn load(dir: &Path, config: ModelConfig) -> Arc<Model<CpuDevice>> {
-    let device = Arc::new(CpuDevice::new(2).unwrap());
+    load_on(Arc::new(CpuDevice::new(2).unwrap()), dir, config)
+}
+
+pub fn load_on<D: Device>(device: Arc<D>, dir: &Path, config: ModelConfig) -> Arc<Model<D>> {
     let weights = Weights::open(dir).unwrap();
     Arc::new(Model::build(device, config, &weights, &LoadOptions::default()).unwrap())
 }
 
-pub fn session(model: &Arc<Model<CpuDevice>>, num_sequences: usize) -> Session<CpuDevice> {
+pub fn session<D: Device>(model: &Arc<Model<D>>, num_sequences: usize) -> Session<D> {
+    let context_tokens = model.config().max_positions.min(160);
     let limits = SessionLimits {
-        num_sequences,
-        context_tokens: model.config().max_positions.min(160),
-        step_tokens: 128,
+        logit_rows: 160,
+        ..SessionLimits::new(num_sequences, context_tokens, 128)
     };
     Session::new(Arc::clone(model), limits).unwrap()
 }
 
 /// Logits [rows, vocab] of the session's last step.
-pub fn logits(session: &mut Session<CpuDevice>, rows: &[u32]) -> Vec<f32> {
+pub fn logits<D: Device>(session: &mut Session<D>, rows: &[u32]) -> Vec<f32> {
     let model = Arc::clone(session.model());
     let mut out = vec![0.0; rows.len() * model.config().vocab_size];
     let matrix = session.logits(rows).unwrap();
-    model.device().download(matrix, 0..rows.len(), &mut out);
+    model.device().download(matrix, 0..rows.len(), &mut out).unwrap();
     out
 }
 
 /// Logits of all of `ids`, run as one step.
-pub fn prefill(model: &Arc<Model<CpuDevice>>, ids: &[u32]) -> Vec<f32> {
+pub fn prefill<D: Device>(model: &Arc<Model<D>>, ids: &[u32]) -> Vec<f32> {
     in_steps(model, ids, ids.len())
 }
 
 /// Logits of all of `ids`, run in steps of `step_tokens`.
-pub fn in_steps(model: &Arc<Model<CpuDevice>>, ids: &[u32], step_tokens: usize) -> Vec<f32> {
+pub fn in_steps<D: Device>(model: &Arc<Model<D>>, ids: &[u32], step_tokens: usize) -> Vec<f32> {
     let mut session = session(model, 1);
     let steps = ids.chunks(step_tokens).map(|chunk| {
         session.run(&[(0, chunk)]).unwrap();
@@ -104,7 +107,7 @@ pub fn in_steps(model: &Arc<Model<CpuDevice>>, ids: &[u32], step_tokens: usize) 
 }
 
 /// The argmax continuation of `prompt`.
-pub fn greedy(model: &Arc<Model<CpuDevice>>, prompt: &[u32], num_tokens: usize) -> Vec<u32> {
+pub fn greedy<D: Device>(model: &Arc<Model<D>>, prompt: &[u32], num_tokens: usize) -> Vec<u32> {
     let mut session = session(model, 1);
     let mut row = session.prefill(0, prompt).unwrap();
     let mut tokens = Vec::new();

@@ -5,7 +5,9 @@
 
 use std::path::Path;
 
-use dualgrain_device::{CacheFormat, CacheShape, Device, PAGE_TOKENS, Step};
+use dualgrain_device::{
+    CacheFormat, CacheShape, Device, DeviceError, Done, PAGE_TOKENS, StepLayout, StepLimits,
+};
 use dualgrain_engine::{Block, Embedding, ModelConfig, Scratch};
 
 use crate::calibrate::window_rows::WindowRows;
@@ -18,9 +20,10 @@ pub struct HiddenStates<'a, D: Device> {
     config: &'a ModelConfig,
     num_windows: usize,
     window_len: usize,
-    positions: Vec<u32>,
-    sequences: Vec<u32>,
-    page_tables: Vec<Vec<u32>>,
+    /// Every window is one sequence that is run in one step.
+    step: D::Step,
+    positions: D::Indices,
+    tokens: D::Indices,
     /// The residual stream of the window at hand [window_len, hidden].
     pub(super) x: D::Matrix,
     /// What a block leaves of the window at hand.
@@ -50,20 +53,22 @@ impl<'a, D: Device> HiddenStates<'a, D> {
             Some(dir) => WindowRows::on_disk(&dir.join(name), window_len * columns),
         };
         let positions: Vec<u32> = (0..window_len as u32).collect();
-        let mut scratch = Scratch::new(device, config, window_len);
-        scratch.prepare(device, &positions);
+        let mut scratch = Scratch::new(device, config, window_len)?;
+        scratch.prepare(device, &positions)?;
+        let mut positions_on_device = device.indices(window_len)?;
+        device.upload_indices(&mut positions_on_device, &positions)?;
         Ok(Self {
             device,
             config,
             num_windows,
             window_len,
-            sequences: vec![0; window_len],
-            page_tables: vec![(0..window_len.div_ceil(PAGE_TOKENS) as u32).collect()],
-            x: device.matrix(window_len, config.hidden_size),
+            step: whole_window(device, &positions)?,
+            positions: positions_on_device,
+            tokens: device.indices(window_len)?,
+            x: device.matrix(window_len, config.hidden_size)?,
             cache: device.cache(cache_shape(config, window_len), &CacheFormat::F32)?,
             residual: rows(config.hidden_size, "residual.spill")?,
             attended: rows(config.q_size(), "attended.spill")?,
-            positions,
             scratch,
             host: Vec::new(),
         })
@@ -98,13 +103,9 @@ impl<'a, D: Device> HiddenStates<'a, D> {
     ) -> Result<(), QuantError> {
         for (window, range) in windows.ranges.iter().enumerate() {
             let tokens = &tokens[range.clone()];
-            embedding.apply(
-                self.device,
-                &mut self.x,
-                &mut self.scratch.y,
-                tokens,
-                &self.positions,
-            );
+            self.device.upload_indices(&mut self.tokens, tokens)?;
+            let (x, y) = (&mut self.x, &mut self.scratch.y);
+            embedding.apply(self.device, x, y, &self.tokens, &self.positions)?;
             self.store(window)?;
         }
         Ok(())
@@ -145,33 +146,26 @@ impl<'a, D: Device> HiddenStates<'a, D> {
     /// The residual stream of a window, into the buffers.
     pub(super) fn load(&mut self, window: usize) -> Result<(), QuantError> {
         self.residual.read(window, &mut self.host)?;
-        self.device.upload(&mut self.x, &self.host);
-        Ok(())
+        Ok(self.device.upload(&mut self.x, &self.host)?)
     }
 
     /// The residual stream in the buffers is now that of a window.
     pub(super) fn store(&mut self, window: usize) -> Result<(), QuantError> {
-        download(self.device, &self.x, &mut self.host);
+        download(self.device, &self.x, &mut self.host)?;
         self.residual.write(window, &self.host)
     }
 
     /// Attention of the queries, keys and values in the buffers, kept for the passes that follow.
     pub(super) fn attend(&mut self, block: &Block<D>, window: usize) -> Result<(), QuantError> {
-        let step = Step {
-            positions: &self.positions,
-            sequences: &self.sequences,
-            page_tables: &self.page_tables,
-        };
-        block.attention(self.device, &mut self.scratch, &mut self.cache, 0, &step);
-        download(self.device, &self.scratch.c, &mut self.host);
+        block.attention(self.device, &mut self.scratch, &mut self.cache, 0, &self.step)?;
+        download(self.device, &self.scratch.c, &mut self.host)?;
         self.attended.write(window, &self.host)
     }
 
     /// The attention output of a window, into the buffers.
     pub(super) fn load_attended(&mut self, window: usize) -> Result<(), QuantError> {
         self.attended.read(window, &mut self.host)?;
-        self.device.upload(&mut self.scratch.c, &self.host);
-        Ok(())
+        Ok(self.device.upload(&mut self.scratch.c, &self.host)?)
     }
 }
 
@@ -184,8 +178,26 @@ fn cache_shape(config: &ModelConfig, window_len: usize) -> CacheShape {
     }
 }
 
-fn download<D: Device>(device: &D, x: &D::Matrix, host: &mut Vec<f32>) {
+/// The step that runs all tokens of a window.
+fn whole_window<D: Device>(device: &D, positions: &[u32]) -> Result<D::Step, DeviceError> {
+    let pages = positions.len().div_ceil(PAGE_TOKENS);
+    let limits = StepLimits {
+        tokens: positions.len(),
+        sequences: 1,
+        pages_per_sequence: pages,
+    };
+    let mut step = device.step(limits)?;
+    let layout = StepLayout {
+        positions,
+        sequences: &vec![0; positions.len()],
+        page_tables: &[(0..pages as u32).collect()],
+    };
+    device.upload_step(&mut step, &layout)?;
+    Ok(step)
+}
+
+fn download<D: Device>(device: &D, x: &D::Matrix, host: &mut Vec<f32>) -> Done {
     let rows = device.rows(x);
     host.resize(rows * device.columns(x), 0.0);
-    device.download(x, 0..rows, host);
+    device.download(x, 0..rows, host)
 }

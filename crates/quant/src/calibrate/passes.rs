@@ -6,7 +6,7 @@ use dualgrain_engine::{Block, Norm, Role, Scratch};
 
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::multiply_adds::{PassMultiplyAdds, gram_multiply_adds};
-use crate::calibrate::statistics::InputStatistics;
+use crate::calibrate::statistics::{InputStatistics, Observation};
 use crate::error::QuantError;
 use crate::monitor::Meter;
 
@@ -27,8 +27,7 @@ pub fn attention_input<D: Device>(
     };
     input.observe(states, meter, |states, window| {
         states.load(window)?;
-        block.attn_norm(states.device, &states.x, &mut states.scratch);
-        Ok(())
+        Ok(block.attn_norm(states.device, &states.x, &mut states.scratch)?)
     })
 }
 
@@ -42,19 +41,23 @@ pub fn key_value_maxima<D: Device>(
     meter: &Meter<'_>,
 ) -> Result<[f32; 2], QuantError> {
     let (q, kv) = (block.spec().q_size(), block.spec().kv_size());
-    let mut maxima = [vec![0.0; kv], vec![0.0; kv]];
+    let device = states.device;
+    let mut maxima = [device.maxima(kv)?, device.maxima(kv)?];
     for window in 0..states.num_windows() {
         states.load(window)?;
-        block.qkv(states.device, &states.x, &mut states.scratch);
+        block.qkv(states.device, &states.x, &mut states.scratch)?;
         for (part, maxima) in maxima.iter_mut().enumerate() {
             let first = q + part * kv;
-            states
-                .device
-                .abs_max(&states.scratch.qkv, first..first + kv, maxima);
+            device.abs_max(&states.scratch.qkv, first..first + kv, maxima)?;
         }
         meter.check()?;
     }
-    Ok(maxima.map(|maxima| maxima.into_iter().fold(0.0, f32::max)))
+    let [keys, values] = maxima;
+    let largest = |maxima: Vec<f32>| maxima.into_iter().fold(0.0, f32::max);
+    Ok([
+        largest(device.read_maxima(&keys)?),
+        largest(device.read_maxima(&values)?),
+    ])
 }
 
 /// The input of Out: attention, which is also kept for [`add_attention`].
@@ -110,10 +113,9 @@ pub fn add_attention<D: Device>(
     input.observe(states, meter, |states, window| {
         states.load(window)?;
         states.load_attended(window)?;
-        block.add_out(states.device, &mut states.x, &mut states.scratch);
+        block.add_out(states.device, &mut states.x, &mut states.scratch)?;
         states.store(window)?;
-        block.ffn_norm(states.device, &states.x, &mut states.scratch);
-        Ok(())
+        Ok(block.ffn_norm(states.device, &states.x, &mut states.scratch)?)
     })
 }
 
@@ -135,8 +137,7 @@ pub fn feed_forward_inner<D: Device>(
     };
     input.observe(states, meter, |states, window| {
         states.load(window)?;
-        block.ffn_inner(states.device, &states.x, &mut states.scratch);
-        Ok(())
+        Ok(block.ffn_inner(states.device, &states.x, &mut states.scratch)?)
     })
 }
 
@@ -152,8 +153,8 @@ pub fn add_feed_forward<D: Device>(
     let cost = cost(states, block);
     for window in 0..states.num_windows() {
         states.load(window)?;
-        block.ffn_inner(states.device, &states.x, &mut states.scratch);
-        block.add_down(states.device, &mut states.x, &mut states.scratch);
+        block.ffn_inner(states.device, &states.x, &mut states.scratch)?;
+        block.add_down(states.device, &mut states.x, &mut states.scratch)?;
         states.store(window)?;
         meter.advance(cost.linear[Role::Up as usize] + cost.linear[Role::Down as usize])?;
     }
@@ -179,8 +180,7 @@ pub fn head_input<D: Device>(
     };
     input.observe(states, meter, |states, window| {
         states.load(window)?;
-        norm.apply(states.device, &mut states.scratch.h, &states.x);
-        Ok(())
+        Ok(norm.apply(states.device, &mut states.scratch.h, &states.x)?)
     })
 }
 
@@ -203,13 +203,13 @@ impl<D: Device> Input<D> {
         step: impl Fn(&mut HiddenStates<'_, D>, usize) -> Result<(), QuantError>,
     ) -> Result<InputStatistics, QuantError> {
         let (device, num_windows) = (states.device, states.num_windows());
-        let mut statistics = InputStatistics::new(device.columns((self.of)(&states.scratch)));
+        let mut observation = Observation::new(device, device.columns((self.of)(&states.scratch)))?;
         for window in 0..num_windows {
             step(states, window)?;
-            statistics.observe(device, (self.of)(&states.scratch), window, num_windows);
+            observation.add((self.of)(&states.scratch), window, num_windows)?;
             meter.advance(self.multiply_adds)?;
         }
-        statistics.finish(self.layer, self.role)
+        observation.finish(self.layer, self.role)
     }
 }
 
@@ -219,7 +219,7 @@ fn attend<D: Device>(
     window: usize,
 ) -> Result<(), QuantError> {
     states.load(window)?;
-    block.qkv(states.device, &states.x, &mut states.scratch);
+    block.qkv(states.device, &states.x, &mut states.scratch)?;
     states.attend(block, window)
 }
 

@@ -1,6 +1,6 @@
 //! What calibration knows about the input of a linear.
 
-use dualgrain_device::{Device, Gram};
+use dualgrain_device::{Device, DeviceError, Gram};
 
 use crate::error::QuantError;
 
@@ -23,22 +23,39 @@ pub struct InputStatistics {
     pub num_dead: usize,
 }
 
-impl InputStatistics {
+/// The input of a linear as it is observed, on the device.
+pub struct Observation<'a, D: Device> {
+    device: &'a D,
+    gram: D::Gram,
+    maxima: D::Maxima,
+    /// [samples, K]
+    samples: Vec<f32>,
+    k: usize,
+}
+
+impl<'a, D: Device> Observation<'a, D> {
     /// Nothing observed yet of an input of `k` channels.
-    pub fn new(k: usize) -> Self {
-        Self {
-            gram: Gram::new(k),
-            maxima: vec![0.0; k],
+    ///
+    /// # Errors
+    /// The device has no room for the statistics.
+    pub fn new(device: &'a D, k: usize) -> Result<Self, DeviceError> {
+        Ok(Self {
+            gram: device.gram(k)?,
+            maxima: device.maxima(k)?,
             samples: Vec::new(),
-            num_dead: 0,
-        }
+            device,
+            k,
+        })
     }
 
     /// Adds the tokens `x` `[M,K]` of window `window`.
-    pub fn observe<D: Device>(&mut self, device: &D, x: &D::Matrix, window: usize, num_windows: usize) {
-        let k = self.maxima.len();
-        device.gram_accumulate(&mut self.gram, x);
-        device.abs_max(x, 0..k, &mut self.maxima);
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn add(&mut self, x: &D::Matrix, window: usize, num_windows: usize) -> Result<(), DeviceError> {
+        let (device, k) = (self.device, self.k);
+        device.gram_accumulate(&mut self.gram, x)?;
+        device.abs_max(x, 0..k, &mut self.maxima)?;
         let rows = device.rows(x);
         let count = NUM_SAMPLES.div_ceil(num_windows).min(rows);
         for sample in 0..count {
@@ -46,22 +63,31 @@ impl InputStatistics {
             let row = (window * 37 + sample * rows / count) % rows;
             let start = self.samples.len();
             self.samples.resize(start + k, 0.0);
-            device.download(x, row..row + 1, &mut self.samples[start..]);
+            device.download(x, row..row + 1, &mut self.samples[start..])?;
         }
+        Ok(())
     }
 
     /// The statistics after the last window, those of the linear `role` of block `layer`.
     ///
     /// # Errors
-    /// [`QuantError::NotFinite`].
-    pub fn finish(mut self, layer: usize, role: &'static str) -> Result<Self, QuantError> {
-        if !self.is_finite() {
+    /// [`QuantError::NotFinite`]; the device failed.
+    pub fn finish(self, layer: usize, role: &'static str) -> Result<InputStatistics, QuantError> {
+        let mut statistics = InputStatistics {
+            maxima: self.device.read_maxima(&self.maxima)?,
+            gram: self.device.gram_to_host(self.gram)?,
+            samples: self.samples,
+            num_dead: 0,
+        };
+        if !statistics.is_finite() {
             return Err(QuantError::NotFinite { layer, role });
         }
-        self.lift_dead_channels();
-        Ok(self)
+        statistics.lift_dead_channels();
+        Ok(statistics)
     }
+}
 
+impl InputStatistics {
     /// Gives channels that never spoke a small weight of their own: without one their columns could be rounded to
     /// anything, and they may speak in use. A layer that saw nothing at all is judged by its weights alone.
     fn lift_dead_channels(&mut self) {

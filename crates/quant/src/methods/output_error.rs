@@ -1,20 +1,31 @@
 //! How far the output of a linear moves over the calibration tokens, from the Gram matrix of its input: for a row of
 //! weight errors e the squared error of the row's output is `e H e^T`.
 
-use dualgrain_device::{Device, Gram};
+use dualgrain_device::{Device, DeviceError, Gram};
 use dualgrain_format::QuantizedLinear;
 
 use crate::methods::buffers::{ROW_BUFFER_BYTES, rows_per_buffer};
 
 /// Squared output of `rows` `[N,K]` over the calibration tokens: of weights, or of their errors.
-pub fn output_energy<D: Device>(device: &D, gram: &Gram, rows: &[f32]) -> f64 {
+///
+/// # Errors
+/// The device failed.
+pub fn output_energy<D: Device>(device: &D, gram: &Gram, rows: &[f32]) -> Result<f64, DeviceError> {
     let mut energies = vec![0.0; rows.len() / gram.k()];
-    device.quadratic_rows(gram, rows, &mut energies);
-    energies.iter().sum()
+    device.output_errors(&device.view_gram(gram)?, rows, &mut energies)?;
+    Ok(energies.iter().sum())
 }
 
 /// Squared error of the layer's output over the calibration tokens, from the stored codes.
-pub fn output_error<D: Device>(device: &D, gram: &Gram, weights: &[f32], linear: &QuantizedLinear) -> f64 {
+///
+/// # Errors
+/// The device failed.
+pub fn output_error<D: Device>(
+    device: &D,
+    gram: &Gram,
+    weights: &[f32],
+    linear: &QuantizedLinear,
+) -> Result<f64, DeviceError> {
     let k = gram.k();
     let rows_at_once = k * rows_per_buffer(ROW_BUFFER_BYTES, k);
     let mut w8 = vec![0; k];
@@ -31,7 +42,7 @@ pub fn output_error<D: Device>(device: &D, gram: &Gram, weights: &[f32], linear:
                 .for_each(|(e, &w)| *e -= s1 * f32::from(w));
         }
         first_row += weights.len() / k;
-        error += output_energy(device, gram, &errors);
+        error += output_energy(device, gram, &errors)?;
     }
-    error
+    Ok(error)
 }

@@ -28,8 +28,8 @@ impl<D: Device> Method<D> for Rtn {
         let linear = encode(task, &rows, &s1)?;
         let (device, gram) = (resources.device, &task.statistics.gram);
         let report = MethodReport {
-            error: output_error(device, gram, weights, &linear),
-            energy: output_energy(device, gram, weights),
+            error: output_error(device, gram, weights, &linear)?,
+            energy: output_energy(device, gram, weights)?,
             ratio_histogram: Vec::new(),
         };
         let shape = (rows.len(), k);

@@ -83,7 +83,7 @@ impl<'a, D: Device> PartialBlock<'a, D> {
             &statistics,
             &weights,
         );
-        let smoothing = self.choose_smoothing(role, &sample, &weights);
+        let smoothing = self.choose_smoothing(role, &sample, &weights)?;
         let activation_nmse = sample.activation_nmse(&smoothing.scales);
         let mut report = LinearReport::new(self.reported(role), &statistics, &smoothing, activation_nmse);
 
@@ -177,15 +177,20 @@ impl<'a, D: Device> PartialBlock<'a, D> {
         }
     }
 
-    fn choose_smoothing(&self, role: Role, sample: &LinearSample<'_, D>, weights: &[f32]) -> LinearSmoothing {
+    fn choose_smoothing(
+        &self,
+        role: Role,
+        sample: &LinearSample<'_, D>,
+        weights: &[f32],
+    ) -> Result<LinearSmoothing, QuantError> {
         let options = self.run.options;
         let column_maxima = column_maxima(weights, self.spec().role(role).k);
-        LinearSmoothing::choose(
+        Ok(LinearSmoothing::choose(
             Producer::of(role, self.spec()),
             (options.smoothing, options.pairs.cover(role)),
             sample,
             &column_maxima,
-        )
+        )?)
     }
 
     /// Divides what makes the input of `role` by its smoothing scales.
@@ -213,7 +218,7 @@ impl<'a, D: Device> PartialBlock<'a, D> {
             NormKind::Rms => None,
             NormKind::Layer => Some(self.divided(&spec, "bias", scales)?),
         };
-        let norm = Norm::new(self.run.device, &spec, &weight, bias.as_deref());
+        let norm = Norm::new(self.run.device, &spec, &weight, bias.as_deref())?;
         match attention {
             true => self.block.set_attn_norm(norm),
             false => self.block.set_ffn_norm(norm),

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use dualgrain_device::{Device, Gram};
+use dualgrain_device::{Device, DeviceError};
 use dualgrain_engine::{BlockSpec, FloatType, ModelConfig, NormKind, Position, Role, Scratch};
 use dualgrain_format::{CacheScheme, GroupSize, TensorScheme, int4};
 use serde::Serialize;
@@ -104,7 +104,7 @@ pub fn plan<D: Device>(
             + 3 * sizes.residual
             + if spills { sizes.hidden_states } else { 0 },
         spills,
-        time_s: multiply_adds as f64 / multiply_adds_per_s(device) * TIME_OVERHEAD,
+        time_s: multiply_adds as f64 / multiply_adds_per_s(device)? * TIME_OVERHEAD,
         inference: [1, 32]
             .map(|batch| sizes.inference(config, options, batch))
             .to_vec(),
@@ -281,19 +281,19 @@ fn a16w4_bytes((n, k): (usize, usize), group_size: GroupSize) -> u64 {
 }
 
 /// Measures the machine for a few hundredths of a second: the best of three Gram accumulations.
-fn multiply_adds_per_s<D: Device>(device: &D) -> f64 {
+fn multiply_adds_per_s<D: Device>(device: &D) -> Result<f64, DeviceError> {
     let tokens = 256;
-    let mut x = device.matrix(tokens, MEASURED_SIDE);
+    let mut x = device.matrix(tokens, MEASURED_SIDE)?;
     let values: Vec<f32> = (0..tokens * MEASURED_SIDE)
         .map(|i| (i % 251) as f32 * 0.01 - 1.25)
         .collect();
-    device.upload(&mut x, &values);
-    let mut gram = Gram::new(MEASURED_SIDE);
+    device.upload(&mut x, &values)?;
+    let mut gram = device.gram(MEASURED_SIDE)?;
     let mut best_s = f64::INFINITY;
     for _ in 0..3 {
         let start = Instant::now();
-        device.gram_accumulate(&mut gram, &x);
+        device.gram_accumulate(&mut gram, &x)?;
         best_s = best_s.min(start.elapsed().as_secs_f64());
     }
-    (tokens * MEASURED_SIDE * MEASURED_SIDE / 2) as f64 / best_s.max(1e-9)
+    Ok((tokens * MEASURED_SIDE * MEASURED_SIDE / 2) as f64 / best_s.max(1e-9))
 }

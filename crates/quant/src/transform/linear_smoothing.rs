@@ -1,6 +1,6 @@
 //! Which smoothing scales the input of one linear gets.
 
-use dualgrain_device::Device;
+use dualgrain_device::{Device, DeviceError};
 
 use crate::transform::producer::Producer;
 use crate::transform::sample::{LinearSample, SweepPoint};
@@ -35,24 +35,29 @@ impl LinearSmoothing {
 
     /// The scales of an input made by `producer`, under `smoothing`, which is left off unless `on`.
     /// `column_maxima` `[K]` are those of the linear's weights.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn choose<D: Device>(
         producer: Option<Producer>,
         (smoothing, on): (Smoothing, bool),
         sample: &LinearSample<'_, D>,
         column_maxima: &[f32],
-    ) -> Self {
+    ) -> Result<Self, DeviceError> {
         let none = Self::none(column_maxima.len());
-        let Some(producer) = producer else { return none };
+        let Some(producer) = producer else {
+            return Ok(none);
+        };
         let scales = |smoothing| producer.input_scales(smoothing, sample.maxima(), column_maxima);
-        let sweep = sample.sweep(scales);
+        let sweep = sample.sweep(scales)?;
         if !on || smoothing == Smoothing::Off {
-            return Self { sweep, ..none };
+            return Ok(Self { sweep, ..none });
         }
         let smoothing = match (smoothing, best_percentile(&sweep)) {
             (Smoothing::Auto, Some(percentile)) => Smoothing::Percentile(percentile),
             (smoothing, _) => smoothing,
         };
-        Self {
+        Ok(Self {
             producer: Some(producer),
             scales: scales(smoothing),
             percentile: match smoothing {
@@ -60,7 +65,7 @@ impl LinearSmoothing {
                 Smoothing::Off | Smoothing::Auto | Smoothing::Alpha(_) => None,
             },
             sweep,
-        }
+        })
     }
 }
 

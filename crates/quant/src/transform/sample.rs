@@ -1,6 +1,6 @@
 //! A sample of a linear, on which smoothing scales are judged before the weights are quantized.
 
-use dualgrain_device::Device;
+use dualgrain_device::{Device, DeviceError};
 use dualgrain_format::{ActivationScheme, GroupSize};
 use serde::{Deserialize, Serialize};
 
@@ -59,33 +59,35 @@ impl<'a, D: Device> LinearSample<'a, D> {
     }
 
     /// Every candidate percentile, with the scales that `scales` gives for it.
-    pub fn sweep(&self, scales: impl Fn(Smoothing) -> Vec<f32>) -> Vec<SweepPoint> {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn sweep(&self, scales: impl Fn(Smoothing) -> Vec<f32>) -> Result<Vec<SweepPoint>, DeviceError> {
         let point = |percentile| {
             let scales = scales(Smoothing::Percentile(percentile));
-            SweepPoint {
+            Ok(SweepPoint {
                 percentile,
-                weight_nmse: self.weight_nmse(&scales),
+                weight_nmse: self.weight_nmse(&scales)?,
                 activation_nmse: self.activation_nmse(&scales),
                 num_smoothed: num_smoothed(&scales),
-            }
+            })
         };
-        CANDIDATE_PERCENTILES.map(point).to_vec()
+        CANDIDATE_PERCENTILES.into_iter().map(point).collect()
     }
 
     /// Normalized squared error of the output when the rows are smoothed by `scales` and rounded to nearest. The errors
     /// are brought back to the input as it is, which spares a copy of the Gram matrix.
-    fn weight_nmse(&self, scales: &[f32]) -> f64 {
+    fn weight_nmse(&self, scales: &[f32]) -> Result<f64, DeviceError> {
         let gram = &self.statistics.gram;
         let mut smoothed = self.rows.clone();
         multiply_columns(&mut smoothed, scales);
         let mut errors = rounding_errors(&smoothed, scales.len(), self.group_size);
         let rows = errors.chunks_exact_mut(scales.len());
         rows.for_each(|errors| divide(errors, scales));
-        let energy = output_energy(self.device, gram, &self.rows);
-        if energy > 0.0 {
-            output_energy(self.device, gram, &errors) / energy
-        } else {
-            0.0
+        let energy = output_energy(self.device, gram, &self.rows)?;
+        match energy > 0.0 {
+            true => Ok(output_energy(self.device, gram, &errors)? / energy),
+            false => Ok(0.0),
         }
     }
 

@@ -6,6 +6,7 @@ use dualgrain_cpu::Linear;
 use dualgrain_cpu::Matrix;
 use dualgrain_cpu::Quantized;
 use dualgrain_device::Device;
+use dualgrain_device::DeviceError;
 use dualgrain_device::Operand;
 use dualgrain_device::naive;
 use dualgrain_format::FloatLinear;
@@ -13,14 +14,22 @@ use dualgrain_format::FloatLinear;
 impl CpuOperands {
     /// Whether a device multiplies them rightly: integer sums by Freivalds' check modulo 2^32 and outputs bit by bit from
     /// those, floats by signs in double precision; small products against the specification.
-    pub fn is_right(&self, device: &CpuDevice, linear: &Linear, (a, x): (&Quantized, &Matrix)) -> bool {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn is_right(
+        &self,
+        device: &CpuDevice,
+        linear: &Linear,
+        (a, x): (&Quantized, &Matrix),
+    ) -> Result<bool, DeviceError> {
         let (m, n, _) = self.shape;
-        let mut out = device.matrix(m, n);
+        let mut out = device.matrix(m, n)?;
         let mut d = vec![f32::NAN; m * n];
-        match &self.drawn {
+        Ok(match &self.drawn {
             Drawn::Integer { w8, s1 } => {
-                device.gemm(&mut out, Operand::Int8(a), linear);
-                device.download(&out, 0..m, &mut d);
+                device.gemm(&mut out, Operand::Int8(a), linear)?;
+                device.download(&out, 0..m, &mut d)?;
                 let sums = device.gemm_acc(a, linear);
                 let outputs_follow = d.iter().zip(&sums).enumerate().all(|(place, (d, &sum))| {
                     let expected = naive::epilogue(sum, self.scales[place / n], s1[place % n], None);
@@ -31,11 +40,11 @@ impl CpuOperands {
                     && self.naive_sums.as_ref().is_none_or(|naive| *naive == sums)
             }
             Drawn::Float(layer) => {
-                device.gemm(&mut out, Operand::Float(x), linear);
-                device.download(&out, 0..m, &mut d);
+                device.gemm(&mut out, Operand::Float(x), linear)?;
+                device.download(&out, 0..m, &mut d)?;
                 self.floats_are_right(layer, &d) && self.naive_floats.as_ref().is_none_or(|naive| *naive == d)
             }
-        }
+        })
     }
 
     fn sums_are_right(&self, w8: &[i8], sums: &[i32]) -> bool {

@@ -71,9 +71,9 @@ fn float_ceiling(device: &CpuDevice) -> Result<f64, PerfError> {
     let side = CEILING_SIDE;
     let operands = CpuOperands::new(CpuOp::F32, (side, side, side), GroupSize::Along(128))?;
     let linears = [operands.pack(device)?];
-    let (a, x) = operands.upload(device);
+    let (a, x) = operands.upload(device)?;
     let mut row = Row::blank("", (side, side, side));
-    operands.measure(&mut row, device, &linears, (&a, &x), None);
+    operands.measure(&mut row, device, &linears, (&a, &x), None)?;
     Ok(row
         .time_q1_s
         .map_or(0.0, |time_s| ops((side, side, side)) / time_s))

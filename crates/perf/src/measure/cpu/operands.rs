@@ -5,7 +5,7 @@ use crate::error::PerfError;
 use crate::trees::Random;
 
 use dualgrain_cpu::{CpuDevice, Linear, Matrix, Quantized};
-use dualgrain_device::{Device, naive};
+use dualgrain_device::{Device, DeviceError, naive};
 use dualgrain_format::{
     FloatLinear, FloatValues, GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts,
 };
@@ -190,15 +190,18 @@ impl CpuOperands {
     }
 
     /// Activations on a device.
-    pub fn upload(&self, device: &CpuDevice) -> (Quantized, Matrix) {
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn upload(&self, device: &CpuDevice) -> Result<(Quantized, Matrix), DeviceError> {
         let (m, _, k) = self.shape;
-        let (mut a, mut x) = (device.quantized(m, k), device.matrix(m, k));
+        let (mut a, mut x) = (device.quantized(m, k)?, device.matrix(m, k)?);
         if self.op.is_integer() {
             device.upload_int8(&mut a, &self.codes, &self.scales);
         } else {
-            device.upload(&mut x, &self.a);
+            device.upload(&mut x, &self.a)?;
         }
-        (a, x)
+        Ok((a, x))
     }
 }
 
@@ -219,9 +222,12 @@ mod tests {
             // Small and not: one passes the specification as well.
             for shape in [(5, 70, 257), (130, 400, 513)] {
                 let operands = CpuOperands::new(op, shape, GroupSize::Along(128)).unwrap();
-                let (a, x) = operands.upload(&device);
+                let (a, x) = operands.upload(&device).unwrap();
                 let linear = operands.pack(&device).unwrap();
-                assert!(operands.is_right(&device, &linear, (&a, &x)), "{op:?} {shape:?}");
+                assert!(
+                    operands.is_right(&device, &linear, (&a, &x)).unwrap(),
+                    "{op:?} {shape:?}"
+                );
                 let mut other = CpuOperands::new(op, shape, GroupSize::Along(128)).unwrap();
                 let (_, n, k) = shape;
                 // One weight of the last row is another one.
@@ -234,7 +240,10 @@ mod tests {
                     }
                 }
                 other.multiply_naively();
-                assert!(!other.is_right(&device, &linear, (&a, &x)), "{op:?} {shape:?}");
+                assert!(
+                    !other.is_right(&device, &linear, (&a, &x)).unwrap(),
+                    "{op:?} {shape:?}"
+                );
             }
         }
     }

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use dualgrain_cpu::{CpuDevice, Matrix, Quantized};
 use dualgrain_device::{
-    ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS, Step,
+    ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, DeviceError, Done, PAGE_TOKENS,
+    StepLayout, StepLimits,
 };
 
 use super::operands::floats;
@@ -41,22 +42,23 @@ pub(crate) fn measure(device: &CpuDevice) -> Result<SmallOpRates, PerfError> {
     let decode_pairs = (SEQUENCES * CONTEXT) as f64;
     let mut attention = Attention::new(device)?;
     Ok(SmallOpRates {
-        prompt_attention_ops_per_s: SIZES.attention_ops(prompt_pairs) / attention.prompt_s(),
-        decode_attention_ops_per_s: SIZES.attention_ops(decode_pairs) / attention.decode_s(),
-        bytes_per_s: prompt_bytes / RowOps::new(device, PROMPT).block_s(),
-        start_s: RowOps::new(device, 1).block_s() / SMALL_OPS as f64,
+        prompt_attention_ops_per_s: SIZES.attention_ops(prompt_pairs) / attention.prompt_s()?,
+        decode_attention_ops_per_s: SIZES.attention_ops(decode_pairs) / attention.decode_s()?,
+        bytes_per_s: prompt_bytes / RowOps::new(device, PROMPT)?.block_s()?,
+        start_s: RowOps::new(device, 1)?.block_s()? / SMALL_OPS as f64,
     })
 }
 
 /// Median seconds of one layer's share of `pass`, which goes through all layers.
-fn layer_s(mut pass: impl FnMut()) -> f64 {
-    pass();
+fn layer_s(mut pass: impl FnMut() -> Done) -> Result<f64, DeviceError> {
+    pass()?;
     let times = (0..REPEATS).map(|_| {
         let start = Instant::now();
-        pass();
-        start.elapsed().as_secs_f64() / NUM_LAYERS as f64
+        pass()?;
+        Ok(start.elapsed().as_secs_f64() / NUM_LAYERS as f64)
     });
-    quartiles(times.collect()).map_or(0.0, |[_, median, _]| median)
+    let times = times.collect::<Result<_, DeviceError>>()?;
+    Ok(quartiles(times).map_or(0.0, |[_, median, _]| median))
 }
 
 /// Everything but attention.
@@ -74,44 +76,44 @@ struct RowOps<'a> {
 }
 
 impl<'a> RowOps<'a> {
-    fn new(device: &'a CpuDevice, tokens: usize) -> Self {
+    fn new(device: &'a CpuDevice, tokens: usize) -> Result<Self, DeviceError> {
         let BlockSizes {
             hidden, q, kv, ffn, ..
         } = SIZES;
         let filled = |rows: usize, columns: usize| {
-            let mut matrix = device.matrix(rows, columns);
-            device.upload(&mut matrix, &floats(rows * columns, 17));
-            matrix
+            let mut matrix = device.matrix(rows, columns)?;
+            device.upload(&mut matrix, &floats(rows * columns, 17))?;
+            Ok(matrix)
         };
-        Self {
+        Ok(Self {
             device,
-            x: filled(tokens, hidden),
-            h: filled(tokens, hidden),
-            y: filled(tokens, hidden),
-            qkv: filled(tokens, q + 2 * kv),
-            f: filled(tokens, ffn),
-            norm: filled(1, hidden),
-            angles: filled(tokens, HEAD_DIM),
-            h8: device.quantized(tokens, hidden),
-            f8: device.quantized(tokens, ffn),
-        }
+            x: filled(tokens, hidden)?,
+            h: filled(tokens, hidden)?,
+            y: filled(tokens, hidden)?,
+            qkv: filled(tokens, q + 2 * kv)?,
+            f: filled(tokens, ffn)?,
+            norm: filled(1, hidden)?,
+            angles: filled(tokens, HEAD_DIM)?,
+            h8: device.quantized(tokens, hidden)?,
+            f8: device.quantized(tokens, ffn)?,
+        })
     }
 
-    fn block_s(mut self) -> f64 {
-        layer_s(|| (0..NUM_LAYERS).for_each(|_| self.block()))
+    fn block_s(mut self) -> Result<f64, DeviceError> {
+        layer_s(|| (0..NUM_LAYERS).try_for_each(|_| self.block()))
     }
 
     /// What a block runs; the gate and the sums with the stream are parts of the products before them.
-    fn block(&mut self) {
+    fn block(&mut self) -> Done {
         let device = self.device;
         for _ in 0..2 {
             let scale = ActivationScale::PerToken;
-            device.rms_norm_quantize(&mut self.h8, &mut self.h, &self.x, &self.norm, 1e-5, scale);
+            device.rms_norm_quantize(&mut self.h8, &mut self.h, &self.x, &self.norm, 1e-5, scale)?;
         }
-        device.rope(&mut self.qkv, 0..SIZES.q + SIZES.kv, HEAD_DIM, &self.angles);
+        device.rope(&mut self.qkv, 0..SIZES.q + SIZES.kv, HEAD_DIM, &self.angles)?;
         // The output of attention is as wide as what a norm puts out.
-        device.quantize(&mut self.h8, &self.y, ActivationScale::PerToken);
-        device.quantize(&mut self.f8, &self.f, ActivationScale::PerToken);
+        device.quantize(&mut self.h8, &self.y, ActivationScale::PerToken)?;
+        device.quantize(&mut self.f8, &self.f, ActivationScale::PerToken)
     }
 }
 
@@ -146,31 +148,38 @@ impl<'a> Attention<'a> {
         })
     }
 
-    fn prompt_s(&mut self) -> f64 {
+    fn prompt_s(&mut self) -> Result<f64, DeviceError> {
         let positions: Vec<u32> = (0..PROMPT as u32).collect();
         self.step_s(&positions, &[0; PROMPT])
     }
 
-    fn decode_s(&mut self) -> f64 {
+    fn decode_s(&mut self) -> Result<f64, DeviceError> {
         let sequences: Vec<u32> = (0..SEQUENCES as u32).collect();
         self.step_s(&[CONTEXT as u32 - 1; SEQUENCES], &sequences)
     }
 
-    fn step_s(&mut self, positions: &[u32], sequences: &[u32]) -> f64 {
+    fn step_s(&mut self, positions: &[u32], sequences: &[u32]) -> Result<f64, DeviceError> {
         let (device, BlockSizes { q, kv, .. }) = (self.device, SIZES);
-        let step = Step {
+        let layout = StepLayout {
             positions,
             sequences,
             page_tables: &self.page_tables,
         };
-        let mut x = device.matrix(positions.len(), q + 2 * kv);
-        device.upload(&mut x, &floats(positions.len() * (q + 2 * kv), 19));
-        let mut out = device.matrix(positions.len(), q);
+        let mut step = device.step(StepLimits {
+            tokens: positions.len(),
+            sequences: SEQUENCES,
+            pages_per_sequence: CONTEXT / PAGE_TOKENS,
+        })?;
+        device.upload_step(&mut step, &layout)?;
+        let mut x = device.matrix(positions.len(), q + 2 * kv)?;
+        device.upload(&mut x, &floats(positions.len() * (q + 2 * kv), 19))?;
+        let mut out = device.matrix(positions.len(), q)?;
         layer_s(|| {
             for layer in 0..NUM_LAYERS {
-                device.cache_write(&mut self.cache, layer, &x, q..q + kv, q + kv..q + 2 * kv, &step);
-                device.attention(&mut out, &x, 0..q, &self.cache, layer, &self.params, &step);
+                device.cache_write(&mut self.cache, layer, &x, q..q + kv, q + kv..q + 2 * kv, &step)?;
+                device.attention(&mut out, &x, 0..q, &self.cache, layer, &self.params, &step)?;
             }
+            Ok(())
         })
     }
 }

@@ -10,7 +10,6 @@ use crate::measure::options::{ProfileOptions, ProfileSummary, Watch};
 use crate::measure::space::Task;
 use crate::measure::sweep::Sweep;
 use dualgrain_cpu::{CpuDevice, Isa, available};
-use dualgrain_device::Device;
 use dualgrain_format::GroupSize;
 
 /// Beyond these operations the portable kernels, and those of floats, take too long.
@@ -154,10 +153,10 @@ impl CpuBench<'_> {
                 Some(packed) => packed,
                 None => (device.isa(), operands.pack_copies(self.fellow(&device))?),
             };
-            let (a, x) = operands.upload(&device);
-            if operands.is_right(&device, &linears[0], (&a, &x)) {
+            let (a, x) = operands.upload(&device)?;
+            if operands.is_right(&device, &linears[0], (&a, &x))? {
                 row.verified = operands.verified_by();
-                operands.measure(&mut row, &device, &linears, (&a, &x), self.rapl.as_ref());
+                operands.measure(&mut row, &device, &linears, (&a, &x), self.rapl.as_ref())?;
             } else {
                 row.mark = Some(Mark::Wrong);
             }

@@ -9,6 +9,7 @@ use dualgrain_cpu::Linear;
 use dualgrain_cpu::Matrix;
 use dualgrain_cpu::Quantized;
 use dualgrain_device::Device;
+use dualgrain_device::DeviceError;
 use dualgrain_device::Operand;
 use std::hint::black_box;
 use std::time::Instant;
@@ -30,9 +31,9 @@ impl CpuOperands {
         linears: &[Linear],
         (a, x): (&Quantized, &Matrix),
         rapl: Option<&Rapl>,
-    ) {
+    ) -> Result<(), DeviceError> {
         let (m, n, _) = self.shape;
-        let mut out = device.matrix(m, n);
+        let mut out = device.matrix(m, n)?;
         let mut turn = 0;
         let mut run = |count: usize| {
             let start = Instant::now();
@@ -42,27 +43,28 @@ impl CpuOperands {
                     true => Operand::Int8(a),
                     false => Operand::Float(x),
                 };
-                device.gemm(&mut out, operand, &linears[turn]);
+                device.gemm(&mut out, operand, &linears[turn])?;
                 black_box(&out);
             }
-            start.elapsed().as_secs_f64() / count as f64
+            Ok::<f64, DeviceError>(start.elapsed().as_secs_f64() / count as f64)
         };
-        let one_s = run(1).min(run(1)).max(1e-7);
+        let one_s = run(1)?.min(run(1)?).max(1e-7);
         let count = ((REPEAT_S / one_s) as usize).clamp(1, 10_000);
-        run(count);
+        run(count)?;
         for _ in 0..TRIES {
             row.mark = None;
-            set_times(row, (0..REPEATS).map(|_| run(count)).collect());
+            let times = (0..REPEATS).map(|_| run(count));
+            set_times(row, times.collect::<Result<_, _>>()?);
             if row.mark != Some(Mark::Unsteady) {
                 break;
             }
         }
         let Some((rapl, earlier)) = rapl.and_then(|rapl| rapl.read().map(|reading| (rapl, reading))) else {
-            return;
+            return Ok(());
         };
         let (start, mut runs) = (Instant::now(), 0);
         while start.elapsed().as_secs_f64() < ENERGY_S {
-            run(count);
+            run(count)?;
             runs += count;
         }
         let window_s = start.elapsed().as_secs_f64();
@@ -72,5 +74,6 @@ impl CpuOperands {
             row.energy_window_s = Some(window_s);
             row.energy_runs = runs;
         }
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@
 //! the best by 2..11 % of the objective. An approximation (`approximate_gram.rs`) that costs a few per cent of the exact
 //! form ranks all eighty instead; only the [`SHORTLIST`] best are judged exactly. DGQ, arXiv 2310.04836.
 
-use dualgrain_device::{Device, Gram};
+use dualgrain_device::{Device, DeviceError};
 use dualgrain_threads::Pool;
 
 use crate::methods::dgq::approximate_gram::{ApproximateGram, RANK};
@@ -23,44 +23,49 @@ pub struct ChannelChoice {
 }
 
 /// Judges the ratios `candidates` [rows, per_row] of every row with the full Gram matrix and keeps the best.
+///
+/// # Errors
+/// The device failed.
 pub fn best_of<D: Device>(
     (device, pool): (&D, &Pool),
-    gram: &Gram,
+    gram: &D::GramView<'_>,
     rows: &[GroupedRow<'_>],
     candidates: &[u8],
-) -> Vec<ChannelChoice> {
-    let per_row = candidates.len() / rows.len();
-    let mut errors = vec![0.0; candidates.len() * gram.k()];
-    pool.for_each_chunk(&mut errors, per_row * gram.k(), |row, errors| {
+) -> Result<Vec<ChannelChoice>, DeviceError> {
+    let (per_row, k) = (candidates.len() / rows.len(), rows[0].k());
+    let mut errors = vec![0.0; candidates.len() * k];
+    pool.for_each_chunk(&mut errors, per_row * k, |row, errors| {
         let candidates = &candidates[row * per_row..][..per_row];
-        for (errors, &ratio_idx) in errors.chunks_exact_mut(gram.k()).zip(candidates) {
+        for (errors, &ratio_idx) in errors.chunks_exact_mut(k).zip(candidates) {
             rows[row].errors(rows[row].s1(channel_ratio(usize::from(ratio_idx))), errors);
         }
     });
     let mut objectives = vec![0.0; candidates.len()];
-    device.quadratic_rows(gram, &errors, &mut objectives);
+    device.output_errors(gram, &errors, &mut objectives)?;
     let chosen = objectives
         .chunks_exact(per_row)
         .zip(candidates.chunks_exact(per_row));
-    chosen
-        .map(|(objectives, candidates)| {
-            let best = least(objectives);
-            ChannelChoice {
-                ratio_idx: usize::from(candidates[best]),
-                objective: objectives[best],
-            }
-        })
-        .collect()
+    let choices = chosen.map(|(objectives, candidates)| {
+        let best = least(objectives);
+        ChannelChoice {
+            ratio_idx: usize::from(candidates[best]),
+            objective: objectives[best],
+        }
+    });
+    Ok(choices.collect())
 }
 
 /// Ranks all ratios of every row by the approximate Gram matrix; returns the [`SHORTLIST`] best, [rows, SHORTLIST], in
 /// ascending order of the index so that equal objectives keep the larger range.
+///
+/// # Errors
+/// The device failed.
 pub fn shortlist<D: Device>(
     (device, pool): (&D, &Pool),
     gram: &ApproximateGram,
     rows: &[GroupedRow<'_>],
-) -> Vec<u8> {
-    let mut objectives = approximate_objectives((device, pool), gram, rows);
+) -> Result<Vec<u8>, DeviceError> {
+    let mut objectives = approximate_objectives((device, pool), gram, rows)?;
     let mut shortlist = vec![0; rows.len() * SHORTLIST];
     for (objectives, chosen) in objectives
         .chunks_exact_mut(NUM_CHANNEL_RATIOS)
@@ -73,7 +78,7 @@ pub fn shortlist<D: Device>(
         }
         chosen.sort_unstable();
     }
-    shortlist
+    Ok(shortlist)
 }
 
 /// The approximate objective of every ratio of every row, [rows, ratios].
@@ -81,7 +86,7 @@ fn approximate_objectives<D: Device>(
     (device, pool): (&D, &Pool),
     gram: &ApproximateGram,
     rows: &[GroupedRow<'_>],
-) -> Vec<f64> {
+) -> Result<Vec<f64>, DeviceError> {
     let (group_size, k) = (rows[0].group_size(), rows[0].k());
     let count = rows.len() * NUM_CHANNEL_RATIOS;
     let mut objectives = vec![0.0; count];
@@ -104,7 +109,7 @@ fn approximate_objectives<D: Device>(
                 project(errors, factors, projection);
             }
         });
-        device.quadratic_rows(block, errors, &mut partial);
+        device.output_errors(&device.view_gram(block)?, errors, &mut partial)?;
         objectives
             .iter_mut()
             .zip(&partial)
@@ -116,7 +121,7 @@ fn approximate_objectives<D: Device>(
             .map(|&p| f64::from(p) * f64::from(p))
             .sum::<f64>();
     }
-    objectives
+    Ok(objectives)
 }
 
 /// `projection += errors * factors`, factors [len, RANK].

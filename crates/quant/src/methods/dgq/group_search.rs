@@ -4,7 +4,7 @@
 //! output wins. That error is the quadratic form of the weight errors with the group's diagonal block of the Gram
 //! matrix, so it sees every calibration token and costs the same for any number of them. DGQ, arXiv 2310.04836.
 
-use dualgrain_device::{Device, Gram};
+use dualgrain_device::{Device, DeviceError};
 use dualgrain_format::GroupSize;
 use dualgrain_threads::Pool;
 
@@ -14,13 +14,16 @@ use crate::methods::quantization_grid::QuantizationGrid;
 
 /// Searches the scale of every group of `weights` [rows, k]; `blocks` are the Gram matrix's diagonal blocks.
 /// Returns [rows, groups]. Equal objectives keep the larger range.
+///
+/// # Errors
+/// The device failed.
 pub fn search_groups<D: Device>(
     (device, pool): (&D, &Pool),
     weights: &[f32],
     k: usize,
     group_size: GroupSize,
-    blocks: &[&Gram],
-) -> Vec<GroupScale> {
+    blocks: &[D::GramView<'_>],
+) -> Result<Vec<GroupScale>, DeviceError> {
     let rows = weights.len() / k;
     let mut scales = vec![GroupScale { scale: 0.0, zero: 0 }; rows * blocks.len()];
     let mut errors = vec![0.0; rows * NUM_GROUP_RATIOS * group_size.len(k)];
@@ -32,13 +35,13 @@ pub fn search_groups<D: Device>(
         pool.for_each_chunk(errors, NUM_GROUP_RATIOS * columns.len(), |row, errors| {
             candidate_errors(slice(row), errors);
         });
-        device.quadratic_rows(gram, errors, &mut objectives);
+        device.output_errors(gram, errors, &mut objectives)?;
         for (row, objectives) in objectives.chunks_exact(NUM_GROUP_RATIOS).enumerate() {
             let ratio = group_ratio(least(objectives));
             scales[row * blocks.len() + group] = GroupRange::new(slice(row)).shrunk(ratio);
         }
     }
-    scales
+    Ok(scales)
 }
 
 /// The errors of all ratios of one group, [ratios, len].

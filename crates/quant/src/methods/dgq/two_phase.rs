@@ -47,8 +47,8 @@ impl<D: Device> Method<D> for Dgq {
             let s1: Vec<f32> = rows.iter().map(GroupedRow::whole_s1).collect();
             let linear = encode(task, &rows, &s1)?;
             let report = MethodReport {
-                error: output_error(device, gram, weights, &linear),
-                energy: energy(),
+                error: output_error(device, gram, weights, &linear)?,
+                energy: energy()?,
                 ratio_histogram: Vec::new(),
             };
             return Ok((LinearWeights::W4(linear), report));
@@ -61,7 +61,7 @@ impl<D: Device> Method<D> for Dgq {
         let linear = encode(task, &rows, &s1)?;
         let report = MethodReport {
             error: choices.iter().map(|choice| choice.objective).sum(),
-            energy: energy(),
+            energy: energy()?,
             ratio_histogram: histogram(&choices),
         };
         Ok((LinearWeights::W4(linear), report))
@@ -89,13 +89,15 @@ impl Dgq {
             GroupSize::Along(_) => cut.iter().collect(),
             GroupSize::WholeRow => vec![gram],
         };
+        let blocks = blocks.into_iter().map(|block| resources.device.view_gram(block));
+        let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let per_row = self.row_multiply_adds(k, group_size).groups;
         let rows_at_once = rows_per_buffer(GROUP_BUFFER_BYTES, NUM_GROUP_RATIOS * group_size.len(k));
         let num_groups = task.rows.weights.len() / k * group_size.num_groups(k);
         let mut scales = Vec::with_capacity(num_groups);
         for weights in task.rows.weights.chunks(k * rows_at_once) {
             let machine = (resources.device, resources.pool);
-            scales.extend(search_groups(machine, weights, k, group_size, &blocks));
+            scales.extend(search_groups(machine, weights, k, group_size, &blocks)?);
             resources.meter.advance(per_row * (weights.len() / k) as u64)?;
         }
         Ok(scales)
@@ -119,6 +121,7 @@ impl Dgq {
             let all: Vec<u8> = (0..NUM_CHANNEL_RATIOS as u8).collect();
             (NUM_CHANNEL_RATIOS, all.repeat(rows.len()))
         };
+        let view = resources.device.view_gram(gram)?;
         let exact = self.row_multiply_adds(k, group_size).exact;
         let rows_at_once = rows_per_buffer(ROW_BUFFER_BYTES, per_row * k);
         let mut choices = Vec::with_capacity(rows.len());
@@ -127,7 +130,7 @@ impl Dgq {
             .zip(candidates.chunks(rows_at_once * per_row));
         for (rows, candidates) in tiles {
             let machine = (resources.device, resources.pool);
-            choices.extend(best_of(machine, gram, rows, candidates));
+            choices.extend(best_of(machine, &view, rows, candidates)?);
             resources.meter.advance(exact * rows.len() as u64)?;
         }
         Ok(choices)
@@ -147,7 +150,7 @@ impl Dgq {
         let rows_at_once = rows_per_buffer(GROUP_BUFFER_BYTES, NUM_CHANNEL_RATIOS * group_size.len(k));
         for rows in rows.chunks(rows_at_once) {
             let machine = (resources.device, resources.pool);
-            candidates.extend(shortlist(machine, &approximate, rows));
+            candidates.extend(shortlist(machine, &approximate, rows)?);
             resources.meter.advance(per_row * rows.len() as u64)?;
         }
         Ok(candidates)

@@ -1,0 +1,459 @@
+//! The scheduler: many sequences in few steps.
+//!
+//! Sequences are admitted in order, run in ragged steps that mix prompt chunks and decoding under a token budget, and end
+//! each for a reason of their own. Nothing that the scheduler decides can change a bit of a sequence: results do not depend on
+//! how a prompt is cut or on who shares a step. So pages can be taken from a sequence when they run short
+//! and its tokens run again later, and a prompt that begins like another one can hold the same pages.
+
+mod plan;
+mod sequence;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use dualgrain_device::sampling::{ChosenToken, Sample};
+use dualgrain_device::{Device, PAGE_TOKENS};
+
+use super::error::SessionError;
+use super::session::{Session, check_tokens};
+use crate::EngineError;
+use plan::{Candidate, Part, divide};
+use sequence::Sequence;
+
+pub use sequence::{FinishReason, SequenceId, TokenRequest};
+
+/// Pages that must stay free when a sequence is admitted beside others: a 32nd, so that those have room to grow.
+const WATERMARK: usize = 32;
+
+/// What happened to a sequence in a step.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A token was generated.
+    Token {
+        /// The sequence.
+        id: SequenceId,
+        /// The token.
+        token: ChosenToken,
+    },
+    /// The sequence ended; it is no more.
+    Finished {
+        /// The sequence.
+        id: SequenceId,
+        /// Why.
+        reason: FinishReason,
+    },
+    /// The sequence can not go on; it is no more.
+    Failed {
+        /// The sequence.
+        id: SequenceId,
+        /// Why.
+        error: Arc<EngineError>,
+    },
+}
+
+/// What a step did.
+#[derive(Debug, Default)]
+pub struct StepReport {
+    /// What happened, in the order of the sequences.
+    pub events: Vec<Event>,
+    /// Tokens of prompts that were run (and of sequences whose pages had been taken).
+    pub prompt_tokens: usize,
+    /// Tokens that were chosen.
+    pub sampled_tokens: usize,
+}
+
+/// Sequences of one model, from admission to their end.
+pub struct Scheduler<D: Device> {
+    session: Session<D>,
+    /// Not running yet, or not any more: the oldest first.
+    waiting: VecDeque<Sequence>,
+    /// The oldest first.
+    running: Vec<Running>,
+    /// Ended sequences whose keys and values are still there: the oldest first.
+    kept: Vec<Kept>,
+    free_slots: Vec<usize>,
+    next_id: u64,
+    num_steps: u64,
+}
+
+/// A sequence that holds a slot of the session.
+struct Running {
+    sequence: Sequence,
+    slot: usize,
+}
+
+/// What an ended sequence left in the cache.
+struct Kept {
+    slot: usize,
+    tokens: Vec<u32>,
+}
+
+impl<D: Device> Scheduler<D> {
+    /// Schedules the sequences of `session`, which holds none yet.
+    pub fn new(session: Session<D>) -> Self {
+        let slots = (0..session.limits().num_sequences).rev();
+        Self {
+            free_slots: slots.collect(),
+            session,
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            kept: Vec::new(),
+            next_id: 0,
+            num_steps: 0,
+        }
+    }
+
+    /// Takes a request over. It runs as soon as there is room for it, after those that were admitted before.
+    ///
+    /// # Errors
+    /// A prompt that is empty, outside the vocabulary or longer than a context; parameters outside their ranges.
+    pub fn admit(&mut self, request: TokenRequest) -> Result<SequenceId, EngineError> {
+        let context_tokens = self.session.limits().context_tokens;
+        request.sampling.check()?;
+        check_tokens(&request.prompt, self.session.model().config().vocab_size)?;
+        if request.prompt.is_empty() {
+            return Err(SessionError::Empty.into());
+        }
+        if request.prompt.len() > context_tokens {
+            return Err(SessionError::Context {
+                sequence: self.next_id as usize,
+                got: request.prompt.len(),
+                context_tokens,
+            }
+            .into());
+        }
+        let id = SequenceId(self.next_id);
+        self.next_id += 1;
+        self.waiting.push_back(Sequence::new(id, request));
+        Ok(id)
+    }
+
+    /// Ends a sequence before its time, wherever it stands; its pages are free at once. Returns whether there was one.
+    pub fn cancel(&mut self, id: SequenceId) -> bool {
+        if let Some(index) = self.waiting.iter().position(|sequence| sequence.id == id) {
+            self.waiting.remove(index);
+            return true;
+        }
+        match self.running.iter().position(|running| running.sequence.id == id) {
+            Some(index) => {
+                self.end(index);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Runs one step. A device that fails ends every sequence with its error; the scheduler can go on with new ones.
+    pub fn step(&mut self) -> StepReport {
+        let mut report = StepReport::default();
+        self.num_steps += 1;
+        let outcome = self.try_step(&mut report);
+        if let Err(error) = outcome {
+            self.fail_all(Arc::new(error), &mut report.events);
+        }
+        report
+    }
+
+    /// Whether no sequence is left to run.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Sequences that wait for room.
+    pub fn num_waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Sequences that run.
+    pub fn num_running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// The session underneath.
+    pub fn session(&self) -> &Session<D> {
+        &self.session
+    }
+
+    /// Forgets what ended sequences left in the cache.
+    pub fn forget_kept(&mut self) {
+        while self.drop_oldest_kept() {}
+    }
+
+    fn try_step(&mut self, report: &mut StepReport) -> Result<(), EngineError> {
+        self.finish_empty_requests(&mut report.events);
+        self.begin_waiting()?;
+        let parts = self.plan();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        self.run(&parts)?;
+        let sampled = self.count(&parts, report);
+        self.sample(&sampled, report)
+    }
+
+    /// Requests for no tokens at all are done before they begin.
+    fn finish_empty_requests(&mut self, events: &mut Vec<Event>) {
+        self.waiting.retain(|sequence| {
+            let is_done = sequence.request.max_tokens == Some(0);
+            if is_done {
+                events.push(Event::Finished {
+                    id: sequence.id,
+                    reason: FinishReason::MaxTokens,
+                });
+            }
+            !is_done
+        });
+    }
+
+    /// Lets waiting sequences run while there is room: a slot, and pages for the prompt beside those that run.
+    fn begin_waiting(&mut self) -> Result<(), EngineError> {
+        while let Some(sequence) = self.waiting.front() {
+            let tokens = sequence.tokens.len();
+            let Some(slot) = self.place_for(tokens) else {
+                return Ok(());
+            };
+            let Some(sequence) = self.waiting.pop_front() else {
+                return Ok(());
+            };
+            self.running.push(Running { sequence, slot });
+            self.begin_sampling()?;
+        }
+        Ok(())
+    }
+
+    /// Tells the device how the sequence that was added last chooses its tokens.
+    fn begin_sampling(&mut self) -> Result<(), EngineError> {
+        let Some(Running { sequence, slot }) = self.running.last() else {
+            return Ok(());
+        };
+        let request = &sequence.request;
+        self.session
+            .begin_sampling(*slot, &request.sampling, &request.prompt, sequence.generated())
+    }
+
+    /// A slot that already holds the beginning of the first waiting sequence where one does, with room for `tokens` tokens.
+    fn place_for(&mut self, tokens: usize) -> Option<usize> {
+        loop {
+            let pages = tokens.div_ceil(PAGE_TOKENS);
+            let fits = self.running.is_empty()
+                || self.pages_to_spare() >= pages + self.session.num_pages() / WATERMARK;
+            let has_slot = !self.free_slots.is_empty() || self.best_kept().is_some();
+            if fits && has_slot {
+                return self.reuse_prefix();
+            }
+            // What ended sequences left gives way to those that wait.
+            if !self.drop_oldest_kept() {
+                return None;
+            }
+        }
+    }
+
+    /// Free pages beyond those that the running sequences' pending tokens take.
+    fn pages_to_spare(&self) -> usize {
+        let pending = self.running.iter().map(|running| {
+            let tokens = running.sequence.tokens.len();
+            self.session.missing_pages(running.slot, tokens)
+        });
+        self.session.num_free_pages().saturating_sub(pending.sum())
+    }
+
+    /// The slot for the first waiting sequence: a kept one that begins alike, or a free one that shares the pages of a running one.
+    fn reuse_prefix(&mut self) -> Option<usize> {
+        if let Some((index, common)) = self.best_kept() {
+            let kept = self.kept.remove(index);
+            self.session.truncate(kept.slot, common);
+            return Some(kept.slot);
+        }
+        let slot = self.free_slots.pop()?;
+        if let Some((from, common)) = self.best_running() {
+            // Both slots exist and `slot` is empty, so nothing can be refused; sharing nothing would be right too.
+            let _ = self.session.share_prefix(from, slot, common);
+        }
+        Some(slot)
+    }
+
+    /// The kept sequence that has most in common with the first waiting one, at least a page or half of what it holds.
+    fn best_kept(&self) -> Option<(usize, usize)> {
+        let wanted = &self.waiting.front()?.tokens;
+        let common = |kept: &Kept| common_prefix(&kept.tokens, wanted);
+        let worth =
+            |(_, kept): &(usize, &Kept)| common(kept) >= PAGE_TOKENS || 2 * common(kept) > kept.tokens.len();
+        let candidates = self.kept.iter().enumerate().filter(worth);
+        let best = candidates.max_by_key(|(_, kept)| common(kept))?;
+        Some((best.0, common(best.1)))
+    }
+
+    /// The running sequence whose cache has most in common with the first waiting one.
+    fn best_running(&self) -> Option<(usize, usize)> {
+        let wanted = &self.waiting.front()?.tokens;
+        let common = |running: &Running| {
+            let cached = self.session.len(running.slot);
+            common_prefix(&running.sequence.tokens[..cached], wanted)
+        };
+        let best = self.running.iter().max_by_key(|running| common(running))?;
+        Some((best.slot, common(best)))
+    }
+
+    /// Divides the next step. Where its pages run short the youngest sequence gives its own up.
+    fn plan(&mut self) -> Vec<Part> {
+        loop {
+            let candidates: Vec<Candidate> = self
+                .running
+                .iter()
+                .map(|running| self.candidate(running))
+                .collect();
+            let parts = divide(&candidates, self.session.limits().step_tokens, self.num_steps);
+            let needed = parts.iter().map(|part| {
+                let slot = self.running[part.index].slot;
+                self.session
+                    .missing_pages(slot, self.session.len(slot) + part.num_tokens)
+            });
+            if needed.sum::<usize>() <= self.session.num_free_pages() {
+                return parts;
+            }
+            if !self.drop_oldest_kept() {
+                self.preempt_youngest();
+            }
+        }
+    }
+
+    fn candidate(&self, running: &Running) -> Candidate {
+        let sequence = &running.sequence;
+        let pending = sequence.tokens.len() - self.session.len(running.slot);
+        Candidate {
+            pending,
+            decodes: pending == 1 && !sequence.generated().is_empty(),
+            last_step: sequence.last_step,
+        }
+    }
+
+    /// Takes the pages of the youngest sequence; its tokens will run again.
+    fn preempt_youngest(&mut self) {
+        let Some(Running { sequence, slot }) = self.running.pop() else {
+            return;
+        };
+        self.session.reset(slot);
+        self.free_slots.push(slot);
+        let place = self.waiting.partition_point(|waiting| waiting.id < sequence.id);
+        self.waiting.insert(place, sequence);
+    }
+
+    fn run(&mut self, parts: &[Part]) -> Result<(), EngineError> {
+        let tokens = |part: &Part| {
+            let Running { sequence, slot } = &self.running[part.index];
+            let first = self.session.len(*slot);
+            (*slot, &sequence.tokens[first..first + part.num_tokens])
+        };
+        let batch: Vec<(usize, &[u32])> = parts.iter().map(tokens).collect();
+        self.session.run(&batch)
+    }
+
+    /// Counts what was run; returns (row of the step, index of the sequence) where the next token is to be chosen.
+    fn count(&mut self, parts: &[Part], report: &mut StepReport) -> Vec<(u32, usize)> {
+        let mut sampled = Vec::with_capacity(parts.len());
+        let mut num_rows = 0;
+        for part in parts {
+            let running = &mut self.running[part.index];
+            running.sequence.last_step = self.num_steps;
+            num_rows += part.num_tokens;
+            let cached = self.session.len(running.slot);
+            if part.num_tokens > 1 || running.sequence.generated().is_empty() {
+                report.prompt_tokens += part.num_tokens;
+            }
+            if cached == running.sequence.tokens.len() {
+                sampled.push((num_rows as u32 - 1, part.index));
+            }
+        }
+        sampled
+    }
+
+    fn sample(&mut self, sampled: &[(u32, usize)], report: &mut StepReport) -> Result<(), EngineError> {
+        if sampled.is_empty() {
+            return Ok(());
+        }
+        let rows: Vec<(u32, usize)> = sampled
+            .iter()
+            .map(|&(row, index)| (row, self.running[index].slot))
+            .collect();
+        let samples = self.session.sample(&rows)?;
+        report.sampled_tokens = samples.len();
+        let mut ended = Vec::new();
+        for (&(_, index), sample) in sampled.iter().zip(samples) {
+            if self.take_sample(index, sample, &mut report.events) {
+                ended.push(index);
+            }
+        }
+        ended.sort_unstable();
+        ended.into_iter().rev().for_each(|index| self.end(index));
+        Ok(())
+    }
+
+    /// Gives a sequence its next token; whether it ends with it.
+    fn take_sample(&mut self, index: usize, sample: Sample, events: &mut Vec<Event>) -> bool {
+        let Running { sequence, slot } = &mut self.running[index];
+        let id = sequence.id;
+        let token = match sample {
+            Ok(token) => token,
+            Err(error) => {
+                // What such a sequence has in the cache is of no use to another.
+                sequence.request.keep = false;
+                let error = Arc::new(EngineError::Sample(error));
+                events.push(Event::Failed { id, error });
+                return true;
+            }
+        };
+        let has_room = self.session.len(*slot) < self.session.limits().context_tokens;
+        let reason = sequence.accept(token.token, has_room);
+        if reason != Some(FinishReason::Eos) {
+            events.push(Event::Token { id, token });
+        }
+        if let Some(reason) = reason {
+            events.push(Event::Finished { id, reason });
+        }
+        reason.is_some()
+    }
+
+    /// Takes a sequence out of the running ones; its pages are kept or free.
+    fn end(&mut self, index: usize) {
+        let Running { sequence, slot } = self.running.remove(index);
+        let mut tokens = sequence.tokens;
+        tokens.truncate(self.session.len(slot));
+        if sequence.request.keep && !tokens.is_empty() {
+            self.kept.push(Kept { slot, tokens });
+        } else {
+            self.session.reset(slot);
+            self.free_slots.push(slot);
+        }
+    }
+
+    fn drop_oldest_kept(&mut self) -> bool {
+        if self.kept.is_empty() {
+            return false;
+        }
+        let Kept { slot, .. } = self.kept.remove(0);
+        self.session.reset(slot);
+        self.free_slots.push(slot);
+        true
+    }
+
+    fn fail_all(&mut self, error: Arc<EngineError>, events: &mut Vec<Event>) {
+        let running = std::mem::take(&mut self.running);
+        for Running { slot, .. } in &running {
+            self.session.reset(*slot);
+            self.free_slots.push(*slot);
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        let all = running.into_iter().map(|running| running.sequence).chain(waiting);
+        events.extend(all.map(|sequence| Event::Failed {
+            id: sequence.id,
+            error: Arc::clone(&error),
+        }));
+        self.forget_kept();
+    }
+}
+
+/// How many tokens of `wanted` stand at the beginning of `cached` too; at least one of `wanted` is left to run.
+fn common_prefix(cached: &[u32], wanted: &[u32]) -> usize {
+    let common = cached.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+    common.min(wanted.len().saturating_sub(1))
+}

@@ -1,0 +1,83 @@
+//! A sequence that the scheduler owns: what was asked for, its tokens so far, and why it ends.
+
+use dualgrain_device::sampling::SamplingParams;
+use serde::Serialize;
+
+/// Names a sequence from its admission to its end; never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct SequenceId(pub(crate) u64);
+
+/// Tokens to continue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenRequest {
+    /// Tokens to run before the first new one, not empty.
+    pub prompt: Vec<u32>,
+    /// How a token is chosen.
+    pub sampling: SamplingParams,
+    /// End after this many new tokens; `None` goes on to the end of the context.
+    pub max_tokens: Option<usize>,
+    /// Tokens that end the sequence and do not belong to it.
+    pub end_tokens: Vec<u32>,
+    /// Keep the cached keys and values when the sequence ends, until their room is needed: a later prompt that begins with
+    /// the same tokens need not run them again.
+    pub keep: bool,
+}
+
+/// Why a sequence ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model gave an end token.
+    Eos,
+    /// A stop string came.
+    StopString,
+    /// `max_tokens` were generated.
+    MaxTokens,
+    /// The sequence is as long as its context allows.
+    Context,
+    /// The caller broke off.
+    Cancelled,
+}
+
+/// A sequence under way.
+#[derive(Debug)]
+pub(super) struct Sequence {
+    pub id: SequenceId,
+    pub request: TokenRequest,
+    /// The prompt and what was generated after it.
+    pub tokens: Vec<u32>,
+    /// The last step in which tokens of the sequence were run.
+    pub last_step: u64,
+}
+
+impl Sequence {
+    pub fn new(id: SequenceId, request: TokenRequest) -> Self {
+        Self {
+            id,
+            tokens: request.prompt.clone(),
+            request,
+            last_step: 0,
+        }
+    }
+
+    /// Tokens generated so far.
+    pub fn generated(&self) -> &[u32] {
+        &self.tokens[self.request.prompt.len()..]
+    }
+
+    /// Takes the next token; says why the sequence ends with it, if it does. `has_room` says whether the token could be run.
+    pub fn accept(&mut self, token: u32, has_room: bool) -> Option<FinishReason> {
+        if self.request.end_tokens.contains(&token) {
+            return Some(FinishReason::Eos);
+        }
+        self.tokens.push(token);
+        if self
+            .request
+            .max_tokens
+            .is_some_and(|max| self.generated().len() >= max)
+        {
+            return Some(FinishReason::MaxTokens);
+        }
+        (!has_room).then_some(FinishReason::Context)
+    }
+}

@@ -1,0 +1,138 @@
+//! Whole models on the naive device and on the CPU, bit for bit: the seam between engine and device holds.
+
+mod golden;
+mod toy;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dualgrain_cpu::{CpuDevice, Isa};
+use dualgrain_device::naive::NaiveDevice;
+use dualgrain_device::sampling::SamplingParams;
+use dualgrain_device::{CacheFormat, Device};
+use dualgrain_engine::scheduler::{Event, Scheduler, TokenRequest};
+use dualgrain_engine::{LoadOptions, Model, Session, SessionLimits};
+use golden::{logits, read_golden};
+
+const CASES: [&str; 13] = [
+    "llama2",
+    "llama3",
+    "llama-bias",
+    "llama-linear",
+    "mistral",
+    "qwen2",
+    "qwen2-window",
+    "qwen3",
+    "opt",
+    "bloom",
+    "bloom-6heads",
+    "llama2-f16",
+    "qwen3-f32",
+];
+
+const CACHES: [CacheFormat; 3] = [CacheFormat::F32, CacheFormat::F16, CacheFormat::Int8];
+
+fn dir(case: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", case]
+        .iter()
+        .collect()
+}
+
+/// Logits after every token of `ids`: a prompt in two steps, then token by token.
+fn all_logits<D: Device>(device: D, dir: &Path, cache: &CacheFormat, ids: &[u32]) -> Vec<f32> {
+    let options = LoadOptions {
+        cache: Some(cache.clone()),
+    };
+    let model = Arc::new(Model::load(Arc::new(device), dir, &options).unwrap());
+    let mut session = golden::session(&model, 1);
+    let (prompt, rest) = ids.split_at(ids.len() - 3);
+    let steps = prompt.chunks(prompt.len().div_ceil(2)).chain(rest.chunks(1));
+    let of_step = steps.map(|step| {
+        session.run(&[(0, step)]).unwrap();
+        logits(&mut session, &(0..step.len() as u32).collect::<Vec<_>>())
+    });
+    of_step.collect::<Vec<_>>().concat()
+}
+
+#[test]
+fn every_family_gives_the_same_bits_on_the_naive_device_and_on_every_instruction_set() {
+    for case in CASES {
+        let ids = read_golden(&dir(case)).ids;
+        for cache in &CACHES {
+            let expected = all_logits(NaiveDevice::new(), &dir(case), cache, &ids);
+            for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+                let device = CpuDevice::with_isa(2, isa).unwrap();
+                let got = all_logits(device, &dir(case), cache, &ids);
+                let same = got.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(
+                    same && got.len() == expected.len(),
+                    "{case}, {cache:?}, {}",
+                    isa.name()
+                );
+            }
+        }
+    }
+}
+
+/// Tokens and log-probabilities of some requests that share steps.
+fn generated<D: Device>(device: Arc<D>) -> Vec<String> {
+    let session = Session::new(toy::model(device), SessionLimits::new(3, 120, 20)).unwrap();
+    let mut scheduler = Scheduler::new(session);
+    for seed in 0..5 {
+        let sampling = SamplingParams {
+            temperature: 0.25 * seed as f32,
+            top_p: 0.9,
+            repetition_penalty: 1.1,
+            num_logprobs: Some(3),
+            seed,
+            ..SamplingParams::GREEDY
+        };
+        let prompt = (0..30 + seed as u32)
+            .map(|i| (i * 7 + 3) % toy::VOCAB_SIZE)
+            .collect();
+        let request = TokenRequest {
+            prompt,
+            sampling,
+            max_tokens: Some(30),
+            end_tokens: Vec::new(),
+            keep: false,
+        };
+        scheduler.admit(request).unwrap();
+    }
+    let mut events = Vec::new();
+    while !scheduler.is_idle() {
+        events.extend(scheduler.step().events);
+    }
+    assert!(!events.iter().any(|event| matches!(event, Event::Failed { .. })));
+    events.iter().map(|event| format!("{event:?}")).collect()
+}
+
+#[test]
+fn sampled_tokens_and_log_probabilities_are_those_of_the_naive_device() {
+    let expected = generated(Arc::new(NaiveDevice::new()));
+    assert_eq!(expected.len(), 5 * 31);
+    assert_eq!(generated(Arc::new(CpuDevice::new(2).unwrap())), expected);
+}
+
+#[test]
+fn a_failing_device_names_the_operation_and_can_go_on() {
+    let device = Arc::new(NaiveDevice::new());
+    let mut session = Session::new(toy::model(Arc::clone(&device)), SessionLimits::new(2, 120, 20)).unwrap();
+    session.run(&[(0, &[1, 2, 3])]).unwrap();
+    let mut operations = 0;
+    loop {
+        device.fail_after(operations);
+        let Err(error) = session.run(&[(0, &[4]), (1, &[5, 6])]) else {
+            break;
+        };
+        let text = error.to_string();
+        assert!(
+            text.contains("failed on the naive device: it was told to fail here"),
+            "{text}"
+        );
+        assert_eq!((session.len(0), session.len(1)), (3, 0), "{text}");
+        operations += 1;
+    }
+    assert!(operations > 20, "{operations} operations in a step");
+    assert_eq!((session.len(0), session.len(1)), (4, 2));
+}

@@ -1,0 +1,251 @@
+//! The scheduler over many steps of random requests, cancellations, page shortage, failing sequences and failing devices.
+//!
+//! After every step no page is lost or shared wrongly, and every sequence that ends has the tokens and log-probabilities
+//! that it has alone, bit for bit. `SIMULATION_STEPS` (10,000 by default) and `SIMULATION_SEED` change the run:
+//! `SIMULATION_STEPS=1000000 cargo test --release -p dualgrain-engine --test simulation -- --nocapture`
+
+mod toy;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use dualgrain_device::PAGE_TOKENS;
+use dualgrain_device::cases::Random;
+use dualgrain_device::naive::NaiveDevice;
+use dualgrain_device::sampling::{ChosenToken, SamplingParams};
+use dualgrain_engine::scheduler::{Event, FinishReason, Scheduler, TokenRequest};
+use dualgrain_engine::{EngineError, Model, SequenceId, Session, SessionLimits};
+
+/// A token whose embedding is NaN: sequences with it fail.
+const SPOILED: u32 = toy::VOCAB_SIZE - 1;
+const CONTEXT_TOKENS: usize = 250;
+/// Different requests that come again and again.
+const NUM_REQUESTS: usize = 150;
+/// Sequences in the scheduler at once, most of them waiting.
+const MAX_LIVE: usize = 24;
+
+/// How a sequence ends.
+#[derive(Debug, Clone, PartialEq)]
+enum End {
+    Finished(FinishReason),
+    Failed,
+}
+
+type Outcome = (Vec<ChosenToken>, End);
+
+#[test]
+fn every_sequence_is_what_it_is_alone_whatever_happens_around_it() {
+    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
+    let (steps, seed) = (number("SIMULATION_STEPS", 10_000), number("SIMULATION_SEED", 1));
+    let mut simulation = Simulation::new(seed);
+    for _ in 0..steps {
+        simulation.step();
+    }
+    println!("{steps} steps with seed {seed}: {:?}", simulation.counts);
+    let counts = simulation.counts;
+    assert!(
+        steps < 5_000
+            || counts.finished > 500 && counts.failed > 10 && counts.cancelled > 50 && counts.faults > 5
+    );
+    assert!(steps < 5_000 || counts.preempted > 20, "pages never ran short");
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    finished: usize,
+    failed: usize,
+    cancelled: usize,
+    faults: usize,
+    preempted: usize,
+}
+
+struct Simulation {
+    random: Random,
+    device: Arc<NaiveDevice>,
+    scheduler: Scheduler<NaiveDevice>,
+    requests: Vec<TokenRequest>,
+    alone: HashMap<usize, Outcome>,
+    live: BTreeMap<SequenceId, (usize, Vec<ChosenToken>)>,
+    counts: Counts,
+}
+
+impl Simulation {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let device = Arc::new(NaiveDevice::new());
+        device.spoil_token(SPOILED);
+        let model = toy::model(Arc::clone(&device));
+        let limits = SessionLimits {
+            num_pages: Some(11),
+            ..SessionLimits::new(6, CONTEXT_TOKENS, 48)
+        };
+        let bases: Vec<Vec<u32>> = (0..4).map(|_| tokens(&mut random, 200)).collect();
+        Self {
+            requests: (0..NUM_REQUESTS).map(|_| request(&mut random, &bases)).collect(),
+            scheduler: Scheduler::new(Session::new(model, limits).unwrap()),
+            random,
+            device,
+            alone: HashMap::new(),
+            live: BTreeMap::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    fn step(&mut self) {
+        while self.live.len() < MAX_LIVE && self.random.below(3) == 0 {
+            let which = self.random.below(NUM_REQUESTS);
+            let id = self.scheduler.admit(self.requests[which].clone()).unwrap();
+            self.live.insert(id, (which, Vec::new()));
+        }
+        if self.random.below(40) == 0 {
+            self.cancel_one();
+        }
+        let is_faulty = self.random.below(1000) == 0;
+        if is_faulty {
+            self.device.fail_after(self.random.below(80) as u64);
+        }
+        let before = self.scheduler.num_running();
+        let report = self.scheduler.step();
+        let ended = report
+            .events
+            .iter()
+            .filter(|event| !matches!(event, Event::Token { .. }))
+            .count();
+        self.counts.preempted += usize::from(self.scheduler.num_running() + ended < before);
+        for event in report.events {
+            self.take(event);
+        }
+        // A fault that no operation of the step met must not hit the next one.
+        self.device.fail_after(u64::MAX - 1);
+        self.check_pages();
+    }
+
+    fn cancel_one(&mut self) {
+        let ids: Vec<SequenceId> = self.live.keys().copied().collect();
+        if ids.is_empty() {
+            return;
+        }
+        let id = ids[self.random.below(ids.len())];
+        assert!(self.scheduler.cancel(id) && !self.scheduler.cancel(id));
+        let (which, tokens) = self.live.remove(&id).unwrap();
+        let (expected, _) = self.alone(which);
+        assert!(expected.starts_with(&tokens), "request {which} cancelled");
+        self.counts.cancelled += 1;
+        self.check_pages();
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Token { id, token } => self.live.get_mut(&id).unwrap().1.push(token),
+            Event::Finished { id, reason } => {
+                self.counts.finished += 1;
+                self.compare(id, End::Finished(reason));
+            }
+            Event::Failed { id, error } => match &*error {
+                EngineError::Device(error) => {
+                    assert!(error.to_string().contains("told to fail"), "{error}");
+                    self.counts.faults += 1;
+                    self.live.remove(&id).unwrap();
+                }
+                EngineError::Sample(_) => {
+                    self.counts.failed += 1;
+                    self.compare(id, End::Failed);
+                }
+                other => panic!("{other}"),
+            },
+        }
+    }
+
+    fn compare(&mut self, id: SequenceId, end: End) {
+        let (which, tokens) = self.live.remove(&id).unwrap();
+        assert_eq!((tokens, end), self.alone(which), "request {which}");
+    }
+
+    /// What a request gives when nothing else runs and nothing fails.
+    fn alone(&mut self, which: usize) -> Outcome {
+        if let Some(outcome) = self.alone.get(&which) {
+            return outcome.clone();
+        }
+        let model = self.scheduler.session().model();
+        let outcome = run_alone(model, self.requests[which].clone());
+        self.alone.insert(which, outcome.clone());
+        outcome
+    }
+
+    /// Every page is held by exactly the tables that name it, and free otherwise; tables have as many as their tokens need.
+    fn check_pages(&self) {
+        let session = self.scheduler.session();
+        let mut holders = vec![0; session.num_pages()];
+        for sequence in 0..session.limits().num_sequences {
+            let pages = session.pages(sequence);
+            assert_eq!(pages.len(), session.len(sequence).div_ceil(PAGE_TOKENS));
+            pages.iter().for_each(|&page| holders[page as usize] += 1);
+        }
+        for (page, &count) in holders.iter().enumerate() {
+            assert_eq!(session.num_holders(page as u32), count, "holders of page {page}");
+        }
+        let free = holders.iter().filter(|&&count| count == 0).count();
+        assert_eq!(session.num_free_pages(), free);
+        assert!(!self.scheduler.is_idle() || self.live.is_empty());
+    }
+}
+
+fn run_alone(model: &Arc<Model<NaiveDevice>>, request: TokenRequest) -> Outcome {
+    let limits = SessionLimits::new(1, CONTEXT_TOKENS, 64);
+    let mut scheduler = Scheduler::new(Session::new(Arc::clone(model), limits).unwrap());
+    scheduler.admit(request).unwrap();
+    let mut tokens = Vec::new();
+    loop {
+        for event in scheduler.step().events {
+            match event {
+                Event::Token { token, .. } => tokens.push(token),
+                Event::Finished { reason, .. } => return (tokens, End::Finished(reason)),
+                Event::Failed { .. } => return (tokens, End::Failed),
+            }
+        }
+    }
+}
+
+fn tokens(random: &mut Random, len: usize) -> Vec<u32> {
+    (0..len).map(|_| random.below(SPOILED as usize) as u32).collect()
+}
+
+/// A prompt that may begin as others do, and one of many ways to continue it.
+fn request(random: &mut Random, bases: &[Vec<u32>]) -> TokenRequest {
+    let mut prompt = match random.below(2) {
+        0 => Vec::new(),
+        _ => {
+            let base = &bases[random.below(bases.len())];
+            base[..random.below(base.len())].to_vec()
+        }
+    };
+    let len = 1 + random.below(40);
+    prompt.extend(tokens(random, len));
+    if random.below(20) == 0 {
+        let place = random.below(prompt.len());
+        prompt[place] = SPOILED;
+    }
+    let mut sampling = SamplingParams {
+        num_logprobs: Some(2),
+        seed: random.next(),
+        ..SamplingParams::GREEDY
+    };
+    if random.below(4) > 0 {
+        sampling.temperature = 0.3 + random.float().abs();
+        sampling.top_k = random.below(12);
+        sampling.top_p = 0.5 + 0.5 * random.float().abs();
+        sampling.min_p = 0.1 * random.float().abs();
+    }
+    if random.below(3) == 0 {
+        sampling.repetition_penalty = 1.3;
+        sampling.frequency_penalty = 0.2;
+        sampling.presence_penalty = -0.1;
+    }
+    TokenRequest {
+        prompt,
+        sampling,
+        max_tokens: (random.below(10) > 0).then(|| random.below(45)),
+        end_tokens: vec![3],
+        keep: random.below(4) == 0,
+    }
+}
