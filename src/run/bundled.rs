@@ -4,12 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+pub use dualgrain::{SAMPLE_CALIBRATION, SAMPLE_EVALUATION};
 use dualgrain_format::checkpoint::FolderWriter;
-
-/// Public-domain prose for calibration, used when the user names no text.
-pub const SAMPLE_CALIBRATION: &str = include_str!("../../models/llama-tiny/sample_calib.txt");
-/// Public-domain prose for evaluation, none of it in the bundled model's training text.
-pub const SAMPLE_EVALUATION: &str = include_str!("../../models/llama-tiny/sample_eval.txt");
 
 /// The bundled model, file by file.
 const MODEL: [(&str, &[u8]); 5] = [

@@ -5,13 +5,11 @@ mod plan;
 
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain_cpu::CpuDevice;
-use dualgrain_engine::tokenizer::Tokenizer;
+use dualgrain::Quantizer;
 use dualgrain_engine::{ModelConfig, Storage, Weights};
 use dualgrain_quant::{Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML};
 use serde::Serialize;
@@ -76,22 +74,15 @@ pub fn quantize(
     cancel: &AtomicBool,
     terminal: &Terminal,
 ) -> Result<QuantSummary> {
-    let config = ModelConfig::load(&job.model_dir)?;
-    let tokenizer = Tokenizer::load(&job.model_dir, config.vocab_size)?;
-    let tokens = tokenizer.encode(text, true)?;
-    ensure!(
-        !text.trim().is_empty(),
-        "the calibration text is empty: it needs a few thousand words"
-    );
-    let device = Arc::new(CpuDevice::new(threads)?);
     let show = |p: Progress<'_>| terminal.progress("quantizing", p.phase, p.done, p.total);
-    Ok(dualgrain_quant::quantize(
-        job,
-        &*device,
-        device.pool(),
-        &tokens,
-        Monitor::new(&show, cancel),
-    )?)
+    let quantizer = Quantizer::of_job(job.clone()).calibration(text).threads(threads);
+    quantizer
+        .run_watched(Monitor::new(&show, cancel))
+        .map_err(|error| match error {
+            // Who asks whether it was cancelled asks for the quantizer's own error.
+            dualgrain::Error::Quant(error) => error.into(),
+            error => error.into(),
+        })
 }
 
 /// Bytes of the tensors in a folder and stored bits per weight of its block linears.

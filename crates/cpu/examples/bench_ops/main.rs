@@ -192,7 +192,7 @@ fn quantizer(device: &CpuDevice, table: &mut Table) {
             operations,
             "GFLOPS",
             || {
-                device.output_errors(&gram, &errors, &mut out).unwrap();
+                device.output_errors(&&gram, &errors, &mut out).unwrap();
             },
         );
     }

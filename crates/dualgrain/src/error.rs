@@ -1,0 +1,58 @@
+//! Why something could not be done.
+
+use std::path::PathBuf;
+
+use dualgrain_device::DeviceError;
+use dualgrain_engine::evaluate::EvaluateError;
+use dualgrain_engine::tokenizer::TokenizerError;
+use dualgrain_engine::{ConfigError, EngineError, GenerateError, WeightsError};
+use dualgrain_quant::QuantError;
+use thiserror::Error;
+
+use crate::units::bytes;
+
+/// Why something could not be done.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A model folder that is not there.
+    #[error("{}: no such model folder", dir.display())]
+    NoFolder {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A model that memory can not hold.
+    #[error("its weights need {} of memory, {} are free", bytes(*needed_bytes), bytes(*free_bytes))]
+    Memory {
+        /// What the packed weights take.
+        needed_bytes: u64,
+        /// What a program can take.
+        free_bytes: u64,
+    },
+    /// A calibration text without words.
+    #[error("the calibration text is empty: it needs a few thousand words")]
+    NoText,
+    /// config.json is wrong or asks for something unsupported.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The tensors are missing or damaged.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The tokenizer is missing or damaged, or a text can not be encoded.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// The device could not start or failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The model could not be loaded or run.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// Nothing could be generated.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The model could not be judged.
+    #[error(transparent)]
+    Evaluate(#[from] EvaluateError),
+    /// The model could not be quantized.
+    #[error(transparent)]
+    Quant(#[from] QuantError),
+}

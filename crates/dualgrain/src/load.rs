@@ -1,0 +1,94 @@
+//! A model folder, original or quantized, ready to run.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::CacheFormat;
+use dualgrain_engine::tokenizer::Tokenizer;
+use dualgrain_engine::{LoadOptions, Model, ModelConfig, Weights};
+
+use crate::error::Error;
+use crate::memory;
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Threads that share the work; 0 takes all cores.
+    pub threads: usize,
+    /// Format of the KV cache; by default the one that the folder names.
+    pub cache: Option<CacheFormat>,
+}
+
+/// A model with its tokenizer.
+pub struct Loaded {
+    /// The model.
+    pub model: Arc<Model<CpuDevice>>,
+    /// Its tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+}
+
+/// Loads the folder `dir`. A model that memory can not hold is refused before its weights are read.
+///
+/// # Errors
+/// No such folder, a file that is missing or damaged, something unsupported, too little memory.
+pub fn load(dir: impl AsRef<Path>, options: &Options) -> Result<Loaded, Error> {
+    let device = Arc::new(CpuDevice::new(options.threads)?);
+    load_on(dir, &device, options.cache.clone())
+}
+
+/// As [`load`], on threads that are there already.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_on(
+    dir: impl AsRef<Path>,
+    device: &Arc<CpuDevice>,
+    cache: Option<CacheFormat>,
+) -> Result<Loaded, Error> {
+    let dir = dir.as_ref();
+    let model = model_on(dir, device, cache)?;
+    let tokenizer = Tokenizer::load(dir, model.config().vocab_size)?;
+    Ok(Loaded {
+        model: Arc::new(model),
+        tokenizer: Arc::new(tokenizer),
+    })
+}
+
+/// The model alone, for measurements that need no text.
+///
+/// # Errors
+/// As [`load`].
+pub fn model_on(
+    dir: &Path,
+    device: &Arc<CpuDevice>,
+    cache: Option<CacheFormat>,
+) -> Result<Model<CpuDevice>, Error> {
+    if !dir.is_dir() {
+        return Err(Error::NoFolder { dir: dir.to_owned() });
+    }
+    let config = ModelConfig::load(dir)?;
+    let weights = Weights::open(dir)?;
+    check_memory(&weights, &config)?;
+    Ok(Model::build(
+        Arc::clone(device),
+        config,
+        &weights,
+        &LoadOptions { cache },
+    )?)
+}
+
+fn check_memory(weights: &Weights, config: &ModelConfig) -> Result<(), Error> {
+    let needed_bytes = Model::<CpuDevice>::required_bytes(weights, config).unwrap_or(u64::MAX);
+    let Some(memory) = memory::memory() else {
+        return Ok(());
+    };
+    let free_bytes = memory.available_bytes.saturating_add(memory.swap_bytes);
+    match needed_bytes <= free_bytes {
+        true => Ok(()),
+        false => Err(Error::Memory {
+            needed_bytes,
+            free_bytes,
+        }),
+    }
+}

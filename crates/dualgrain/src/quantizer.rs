@@ -1,0 +1,102 @@
+//! Quantizing a model folder.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use dualgrain_cpu::CpuDevice;
+use dualgrain_engine::ModelConfig;
+use dualgrain_engine::tokenizer::Tokenizer;
+use dualgrain_quant::{Monitor, QuantJob, QuantOptions, QuantSummary};
+
+use crate::SAMPLE_CALIBRATION;
+use crate::error::Error;
+
+/// Turns a Hugging Face folder into a W4A8 folder.
+#[derive(Debug, Clone)]
+pub struct Quantizer {
+    job: QuantJob,
+    text: String,
+    threads: usize,
+}
+
+impl Quantizer {
+    /// Quantizes the folder `model` into `out`, which appears whole at the end, with the default options, calibrated on
+    /// the sample prose.
+    pub fn new(model: impl AsRef<Path>, out: impl AsRef<Path>) -> Self {
+        Self::of_job(QuantJob::new(model.as_ref(), out.as_ref()))
+    }
+
+    /// Quantizes as `job` says.
+    pub fn of_job(job: QuantJob) -> Self {
+        Self {
+            job,
+            text: SAMPLE_CALIBRATION.to_owned(),
+            threads: 0,
+        }
+    }
+
+    /// Calibrates on this text: a few thousand words of what the model will see.
+    #[must_use]
+    pub fn calibration(mut self, text: impl Into<String>) -> Self {
+        self.text = text.into();
+        self
+    }
+
+    /// Calibrates on `num_windows` windows of `window_tokens` tokens of the text.
+    #[must_use]
+    pub fn windows(mut self, num_windows: usize, window_tokens: usize) -> Self {
+        self.job.options.num_windows = num_windows;
+        self.job.options.window_tokens = window_tokens;
+        self
+    }
+
+    /// Takes these options.
+    #[must_use]
+    pub fn options(mut self, options: QuantOptions) -> Self {
+        self.job.options = options;
+        self
+    }
+
+    /// Replaces a model folder at `out`.
+    #[must_use]
+    pub fn replace(mut self) -> Self {
+        self.job.replace = true;
+        self
+    }
+
+    /// Shares the work between so many threads; 0 takes all cores. The bytes of the result do not depend on it.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// Quantizes, and returns when the folder is there.
+    ///
+    /// # Errors
+    /// A folder that is missing, damaged or unsupported; an `out` that can not be written; an empty text.
+    pub fn run(&self) -> Result<QuantSummary, Error> {
+        self.run_watched(Monitor::new(&|_| {}, &AtomicBool::new(false)))
+    }
+
+    /// As [`Self::run`]; `monitor` sees the progress and can cancel.
+    ///
+    /// # Errors
+    /// As [`Self::run`]; cancelled.
+    pub fn run_watched(&self, monitor: Monitor<'_>) -> Result<QuantSummary, Error> {
+        let config = ModelConfig::load(&self.job.model_dir)?;
+        let tokenizer = Tokenizer::load(&self.job.model_dir, config.vocab_size)?;
+        let tokens = tokenizer.encode(&self.text, true)?;
+        if self.text.trim().is_empty() {
+            return Err(Error::NoText);
+        }
+        let device = CpuDevice::new(self.threads)?;
+        Ok(dualgrain_quant::quantize(
+            &self.job,
+            &device,
+            device.pool(),
+            &tokens,
+            monitor,
+        )?)
+    }
+}
