@@ -24,7 +24,7 @@ pub enum GroupSize {
 const CHANNEL: &str = "channel";
 
 impl GroupSize {
-    /// All of them, the finest first.
+    /// Every group size there is, the finest first.
     pub const ALL: [Self; 4] = [Self::Along(32), Self::Along(64), Self::Along(128), Self::WholeRow];
 
     /// A group size from a number a user gave.
@@ -75,11 +75,8 @@ impl FromStr for GroupSize {
     type Err = FormatError;
 
     fn from_str(text: &str) -> Result<Self, FormatError> {
-        match (text, text.parse()) {
-            (CHANNEL, _) => Ok(Self::WholeRow),
-            (_, Ok(size)) => Self::new(size),
-            (_, Err(_)) => Err(FormatError::GroupSize { got: text.to_owned() }),
-        }
+        let found = Self::ALL.into_iter().find(|size| size.to_string() == text);
+        found.ok_or_else(|| FormatError::GroupSize { got: text.to_owned() })
     }
 }
 
@@ -137,7 +134,7 @@ mod tests {
     fn other_group_sizes_are_refused() {
         assert!(GroupSize::new(0).is_err());
         assert!(GroupSize::new(48).is_err());
-        for text in ["0", "48", "", "Channel", "row", "-32", "128 "] {
+        for text in ["0", "48", "", "Channel", "row", "-32", "+32", "032", "128 "] {
             assert!(text.parse::<GroupSize>().is_err(), "{text}");
         }
     }

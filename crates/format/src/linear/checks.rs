@@ -69,3 +69,42 @@ pub(crate) fn check_scales(
     check_bias(bias, n)?;
     check_finite("ta", ta.into_iter(), true)
 }
+
+/// Refuses layers that differ in what joining asks to be equal.
+pub(crate) fn check_all_same<T: PartialEq + std::fmt::Debug>(
+    what: &'static str,
+    mut values: impl Iterator<Item = T>,
+) -> Result<(), FormatError> {
+    let Some(first) = values.next() else {
+        return Ok(());
+    };
+    match values.find(|value| *value != first) {
+        None => Ok(()),
+        Some(other) => Err(FormatError::Join {
+            what,
+            left: format!("{first:?}"),
+            right: format!("{other:?}"),
+        }),
+    }
+}
+
+/// What joining nothing gives.
+pub(crate) fn no_layers() -> FormatError {
+    FormatError::Length {
+        what: "layers to join",
+        expected: 1,
+        got: 0,
+    }
+}
+
+/// Refuses rows that a layer of `n` rows does not have.
+pub(crate) fn check_rows(rows: &[usize], n: usize) -> Result<(), FormatError> {
+    match rows.iter().find(|&&row| row >= n) {
+        None => Ok(()),
+        Some(&got) => Err(FormatError::Dimension {
+            what: "row",
+            expected: "the layer's rows",
+            got,
+        }),
+    }
+}

@@ -4,6 +4,7 @@ use half::bf16;
 
 use crate::error::FormatError;
 use crate::linear::bias::join_biases;
+use crate::linear::checks::{check_all_same, check_rows, no_layers};
 use crate::linear::float::{FloatLinear, FloatValues};
 use crate::linear::int8::Int8Linear;
 use crate::linear::quantized::QuantizedLinear;
@@ -15,8 +16,7 @@ impl LinearWeights {
     /// # Errors
     /// [`FormatError::Join`] when schemes, K, group sizes or static activation scales differ.
     pub fn join(layers: Vec<Self>) -> Result<Self, FormatError> {
-        let schemes = layers.iter().map(Self::scheme_name).collect::<Vec<_>>();
-        check_all_same("schemes", &schemes)?;
+        check_all_same("schemes", layers.iter().map(Self::scheme_name))?;
         let (mut float, mut w8, mut w4) = (Vec::new(), Vec::new(), Vec::new());
         for layer in layers {
             match layer {
@@ -29,11 +29,7 @@ impl LinearWeights {
             (false, ..) => join_float(&float).map(Self::Float),
             (_, false, _) => join_w8(&w8).map(Self::W8),
             (_, _, false) => QuantizedLinear::join(&w4).map(Self::W4),
-            _ => Err(FormatError::Length {
-                what: "layers to join",
-                expected: 1,
-                got: 0,
-            }),
+            _ => Err(no_layers()),
         }
     }
 
@@ -80,44 +76,17 @@ fn join_values<'a>(parts: impl Iterator<Item = &'a FloatValues> + Clone) -> Floa
 
 fn join_w8(layers: &[Int8Linear]) -> Result<Int8Linear, FormatError> {
     let k = common_k(layers.iter().map(Int8Linear::k))?;
-    let scales = layers.iter().map(Int8Linear::ta).collect::<Vec<_>>();
-    check_all_same("static activation scales", &scales)?;
+    check_all_same("static activation scales", layers.iter().map(Int8Linear::ta))?;
     let n = layers.iter().map(Int8Linear::n).sum();
     let w8 = layers.iter().flat_map(|l| l.w8().iter().copied()).collect();
     let s1 = layers.iter().flat_map(|l| l.s1().iter().copied()).collect();
     let bias = join_biases(layers.iter().map(|l| (l.bias(), l.n())));
-    Int8Linear::new((n, k), w8, s1, bias, scales[0])
+    Int8Linear::new((n, k), w8, s1, bias, layers[0].ta())
 }
 
-fn common_k(ks: impl Iterator<Item = usize>) -> Result<usize, FormatError> {
-    let ks = ks.collect::<Vec<_>>();
-    check_all_same("K", &ks)?;
-    Ok(ks[0])
-}
-
-fn check_all_same<T: PartialEq + std::fmt::Debug>(
-    what: &'static str,
-    values: &[T],
-) -> Result<(), FormatError> {
-    match values.windows(2).find(|pair| pair[0] != pair[1]) {
-        None => Ok(()),
-        Some(pair) => Err(FormatError::Join {
-            what,
-            left: format!("{:?}", pair[0]),
-            right: format!("{:?}", pair[1]),
-        }),
-    }
-}
-
-fn check_rows(rows: &[usize], n: usize) -> Result<(), FormatError> {
-    match rows.iter().find(|&&row| row >= n) {
-        None => Ok(()),
-        Some(&got) => Err(FormatError::Dimension {
-            what: "row",
-            expected: "the layer's rows",
-            got,
-        }),
-    }
+fn common_k(mut ks: impl Iterator<Item = usize> + Clone) -> Result<usize, FormatError> {
+    check_all_same("K", ks.clone())?;
+    ks.next().ok_or_else(no_layers)
 }
 
 fn select_float(l: &FloatLinear, rows: &[usize]) -> Result<FloatLinear, FormatError> {

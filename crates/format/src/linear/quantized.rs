@@ -4,7 +4,7 @@ use crate::error::FormatError;
 use crate::group_size::GroupSize;
 use crate::int4;
 use crate::linear::bias::join_biases;
-use crate::linear::checks::{check_len, check_scales, elements};
+use crate::linear::checks::{check_all_same, check_len, check_rows, check_scales, elements, no_layers};
 use crate::weight::{GROUP_SCALES, INT8_RANGE, int8_weight};
 
 /// The tensors of a dual-grained layer before they are checked; see [`QuantizedLinear::new`].
@@ -171,15 +171,10 @@ impl QuantizedLinear {
     /// The rows of `rows`, in that order (slicing along N is free in this format).
     ///
     /// # Errors
-    /// A row index outside the layer.
+    /// A row index outside the layer, or no rows at all.
     pub fn select_rows(&self, rows: &[usize]) -> Result<Self, FormatError> {
-        if let Some(&got) = rows.iter().find(|&&row| row >= self.n) {
-            return Err(FormatError::Dimension {
-                what: "row",
-                expected: "the layer's rows",
-                got,
-            });
-        }
+        check_rows(rows, self.n)?;
+        elements(rows.len(), self.k)?;
         let gather = |f: &dyn Fn(usize) -> Vec<u8>| rows.iter().flat_map(|&row| f(row)).collect();
         let parts = QuantizedParts {
             q: gather(&|row| self.q_row(row).to_vec()),
@@ -203,14 +198,14 @@ impl QuantizedLinear {
     /// becomes zeros.
     ///
     /// # Errors
-    /// [`FormatError::Join`] when K, group size or static activation scale differ.
+    /// [`FormatError::Join`] when K, group size or static activation scale differ; no layers at all.
     pub fn join(layers: &[Self]) -> Result<Self, FormatError> {
-        let first = &layers[0];
-        for layer in &layers[1..] {
-            check_same("K", first.k, layer.k)?;
-            check_same("group sizes", first.group_size, layer.group_size)?;
-            check_same("static activation scales", first.parts.ta, layer.parts.ta)?;
-        }
+        let Some(first) = layers.first() else {
+            return Err(no_layers());
+        };
+        check_all_same("K", layers.iter().map(|l| l.k))?;
+        check_all_same("group sizes", layers.iter().map(|l| l.group_size))?;
+        check_all_same("static activation scales", layers.iter().map(|l| l.parts.ta))?;
         let gather = |f: &dyn Fn(&Self) -> &[u8]| layers.iter().map(f).collect::<Vec<_>>().concat();
         let parts = QuantizedParts {
             q: gather(&|l| &l.parts.q),
@@ -227,21 +222,6 @@ impl QuantizedLinear {
             parts,
         })
     }
-}
-
-fn check_same<T: PartialEq + std::fmt::Debug>(
-    what: &'static str,
-    left: T,
-    right: T,
-) -> Result<(), FormatError> {
-    if left == right {
-        return Ok(());
-    }
-    Err(FormatError::Join {
-        what,
-        left: format!("{left:?}"),
-        right: format!("{right:?}"),
-    })
 }
 
 fn check_padding(
