@@ -5,7 +5,7 @@ use dualgrain_perf::{By, ConfigFacts, Interval, Prediction};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Predict};
-use crate::cli::table::table;
+use crate::cli::table::{or_dash, table};
 use crate::cli::terminal::Terminal;
 use crate::decide::request::{model, of_threads, product};
 
@@ -96,9 +96,8 @@ fn text(report: &Report<'_>) -> String {
 }
 
 fn cells(row: &Row<'_>) -> Vec<String> {
-    let shown = |cell: Option<String>| cell.unwrap_or("-".to_owned());
     let scaled = |interval: Option<Interval>, scale: f64| {
-        shown(interval.map(|interval| format!("{:.3}", interval.value * scale)))
+        or_dash(interval.map(|interval| format!("{:.3}", interval.value * scale)))
     };
     let p = &row.prediction;
     let micros = |time_s: f64| format!("{:.2}", time_s * 1e6);
@@ -108,7 +107,7 @@ fn cells(row: &Row<'_>) -> Vec<String> {
         row.output.to_owned(),
         micros(p.time_s.value),
         format!("{}..{}", micros(p.time_s.low), micros(p.time_s.high)),
-        shown(p.power_w.map(|power| format!("{:.0}", power.value))),
+        or_dash(p.power_w.map(|power| format!("{:.0}", power.value))),
         scaled(p.energy_j, 1e3),
         scaled(Some(p.ops_per_s), 1e-12),
         scaled(p.ops_per_j, 1e-9),

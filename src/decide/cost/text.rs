@@ -4,7 +4,7 @@ use dualgrain_perf::Interval;
 use dualgrain_perf::cost::{BatchCost, Cost, Line};
 use dualgrain_perf::report::plot::quantity;
 
-use crate::cli::table::table;
+use crate::cli::table::{or_dash, table};
 
 /// The answer as a person reads it.
 pub fn text(cost: &Cost) -> String {
@@ -60,7 +60,7 @@ fn batch_cells(batch: &BatchCost) -> Vec<String> {
     row.extend(interval_cells(batch.decode_tokens_per_s, ""));
     row.extend(interval_cells(batch.joules_per_token, "J"));
     row.extend([
-        prompt.map_or("-".to_owned(), |energy| quantity(energy.value, "J")),
+        or_dash(prompt.map(|energy| quantity(energy.value, "J"))),
         quantity(memory.total_bytes as f64, "B"),
         if memory.fits { "yes" } else { "no" }.to_owned(),
         format!("{:.0} %", 100.0 * batch.estimated_share),
@@ -71,10 +71,10 @@ fn batch_cells(batch: &BatchCost) -> Vec<String> {
 
 /// The value, and from where to where it may be.
 fn interval_cells(interval: Option<Interval>, unit: &str) -> [String; 2] {
-    match interval {
-        Some(interval) => [quantity(interval.value, unit), range(interval, unit)],
-        None => ["-".to_owned(), "-".to_owned()],
-    }
+    [
+        or_dash(interval.map(|interval| quantity(interval.value, unit))),
+        or_dash(interval.map(|interval| range(interval, unit))),
+    ]
 }
 
 fn range(interval: Interval, unit: &str) -> String {

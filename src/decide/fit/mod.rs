@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use dualgrain_perf::{Dataset, FitOptions, FitReport, Model, Score, Scores, gpperf};
 
 use crate::cli::arguments::{Common, Fit, Learner};
-use crate::cli::table::table;
+use crate::cli::table::{or_dash, table};
 use crate::cli::terminal::Terminal;
 use crate::cli::units::bytes;
 use crate::decide::learning;
@@ -137,9 +137,7 @@ fn line(split: &str, target: &str, score: &Score) -> Vec<String> {
         format!("{:.3e}", score.mae),
         format!("{:.2} %", score.mean_percent_error),
         format!("{:.2} %", score.median_percent_error),
-        score
-            .coverage
-            .map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share)),
+        or_dash(score.coverage.map(|share| format!("{:.1} %", 100.0 * share))),
     ]
 }
 

@@ -9,7 +9,7 @@ use dualgrain_perf::choose::pareto;
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Select};
-use crate::cli::table::table;
+use crate::cli::table::{or_dash, table};
 use crate::cli::terminal::Terminal;
 use crate::decide::predict::Row;
 use crate::decide::request::{by, by_name, model, of_threads, product};
@@ -73,9 +73,7 @@ fn cells(row: &Row<'_>) -> Vec<String> {
     let p = &row.prediction;
     let time_s = p.time_s.value;
     let energy_j = p.energy_j.map(|energy| energy.value);
-    let shown = |value: Option<f64>, scale: f64| {
-        value.map_or("-".to_owned(), |value| format!("{:.3}", value * scale))
-    };
+    let shown = |value: Option<f64>, scale: f64| or_dash(value.map(|value| format!("{:.3}", value * scale)));
     let extrapolated = if p.extrapolated { "extrapolated" } else { "" };
     vec![
         row.kernel.to_owned(),

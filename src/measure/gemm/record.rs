@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::cli::table::table;
+use crate::cli::table::{or_dash, table};
 use crate::measure::card_reading::CardReading;
 
 /// Side of the square int8 product that stands for the arithmetic ceiling.
@@ -160,8 +160,7 @@ fn best_s(report: &Report, row: &Row) -> f64 {
 }
 
 fn cells(row: &Row, best_s: f64) -> Vec<String> {
-    let shown = |value: Option<String>| value.unwrap_or("-".to_owned());
-    let ratio = |rival: Option<f64>| shown(rival.map(|rival| format!("{:.2}", rival / row.time_s)));
+    let ratio = |rival: Option<f64>| or_dash(rival.map(|rival| format!("{:.2}", rival / row.time_s)));
     let share = row.ceiling_fraction;
     let micros = |time_s: f64| format!("{:.2}", time_s * 1e6);
     vec![
@@ -171,10 +170,10 @@ fn cells(row: &Row, best_s: f64) -> Vec<String> {
         micros(row.time_s),
         format!("{:.0}", row.tops),
         format!("{:.0}", row.read_bytes_per_s / 1e9),
-        shown(share.map(|share| format!("{:.0} %", 100.0 * share))),
+        or_dash(share.map(|share| format!("{:.0} %", 100.0 * share))),
         ratio(row.cublas_bf16_time_s),
         ratio(row.cublaslt_int8_time_s),
-        shown(row.learned_s.map(micros)),
+        or_dash(row.learned_s.map(micros)),
         micros(best_s),
         format!("{:.0} %", 100.0 * (row.time_s / best_s - 1.0)),
     ]

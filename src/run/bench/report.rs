@@ -6,7 +6,7 @@ use std::path::Path;
 use dualgrain_engine::ModelConfig;
 use serde::Serialize;
 
-use crate::cli::table::table;
+use crate::cli::table::{or_dash, table};
 use crate::cli::units::bytes;
 use crate::measure::machine;
 use crate::measure::revision::REVISION;
@@ -244,8 +244,8 @@ fn measured_fields(row: &Row) -> String {
 
 /// A row of the table.
 fn cells(row: &Row) -> Vec<String> {
-    let giga = |value: Option<f64>, digits: usize| shown(value.map(|v| format!("{:.digits$}", v / 1e9)));
-    let share = |share: Option<f64>| shown(share.map(|share| format!("{:.0} %", 100.0 * share)));
+    let giga = |value: Option<f64>, digits: usize| or_dash(value.map(|v| format!("{:.digits$}", v / 1e9)));
+    let share = |share: Option<f64>| or_dash(share.map(|share| format!("{:.0} %", 100.0 * share)));
     let of_read = match row.decode_share_of_read {
         Some(_) if row.linears_fit_cache => "cached".to_owned(),
         other => share(other),
@@ -273,13 +273,9 @@ fn cells(row: &Row) -> Vec<String> {
 fn rate_cells(rate: &Option<Rate>) -> [String; 2] {
     let rate = rate.as_ref();
     [
-        shown(rate.map(|rate| format!("{:.1}", rate.median))),
-        shown(rate.map(|rate| format!("{:.0} %", 100.0 * rate.stddev / rate.mean))),
+        or_dash(rate.map(|rate| format!("{:.1}", rate.median))),
+        or_dash(rate.map(|rate| format!("{:.0} %", 100.0 * rate.stddev / rate.mean))),
     ]
-}
-
-fn shown(cell: Option<String>) -> String {
-    cell.unwrap_or_else(|| "-".to_owned())
 }
 
 impl Row {

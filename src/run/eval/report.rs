@@ -6,7 +6,7 @@ use dualgrain_engine::{Storage, Weights};
 use serde::Serialize;
 
 use crate::cli::arguments::Eval;
-use crate::cli::table::table;
+use crate::cli::table::{or_dash, table};
 use crate::cli::units::bytes;
 use crate::run::model_folder::Opened;
 
@@ -172,17 +172,16 @@ impl Report {
 
 fn task_cells(task: &TaskReport, original: Option<&TaskReport>) -> Vec<String> {
     let percent = |share: f64| format!("{:.2} %", 100.0 * share);
-    let shown = |cell: Option<String>| cell.unwrap_or("-".to_owned());
     let perplexity = |task: &TaskReport| task.perplexity.map(|perplexity| format!("{perplexity:.2}"));
     vec![
         task.task.clone(),
         task.items.to_string(),
         percent(task.accuracy),
         percent(task.accuracy_stderr),
-        shown(task.accuracy_byte_normalized.map(percent)),
-        shown(perplexity(task)),
-        shown(original.map(|original| percent(original.accuracy))),
-        shown(original.and_then(perplexity)),
+        or_dash(task.accuracy_byte_normalized.map(percent)),
+        or_dash(perplexity(task)),
+        or_dash(original.map(|original| percent(original.accuracy))),
+        or_dash(original.and_then(perplexity)),
         task.cut_items.to_string(),
     ]
 }
