@@ -10,6 +10,7 @@ mod float_groups;
 mod model;
 mod operands;
 mod peak;
+mod shapes;
 mod table;
 
 use std::hint::black_box;
@@ -20,10 +21,8 @@ use dualgrain_format::{FloatLinear, FloatValues, GroupSize, LinearWeights};
 use half::bf16;
 
 use crate::operands::{floats, grouped_w4, matrix, quantized, w4, w8};
+use crate::shapes::{LAYERS, ROTATION_BYTES, SQUARE};
 use crate::table::{Options, Table};
-
-/// Copies of a layer pass this size together, so that none stays in a cache.
-const ROTATION_BYTES: usize = 1 << 29;
 
 fn main() {
     let options = Options::from_args();
@@ -98,11 +97,6 @@ fn memory(device: &CpuDevice, table: &mut Table) {
         });
     });
 }
-
-/// Shapes of a 1.1B Llama: qkv, o, gate_up, down.
-const LAYERS: [(usize, usize); 4] = [(2_560, 2_048), (2_048, 2_048), (11_264, 2_048), (2_048, 5_632)];
-/// A square layer beside them.
-const SQUARE: (usize, usize) = (4_096, 4_096);
 
 fn linears(device: &CpuDevice, table: &mut Table) {
     type Make = fn(usize, usize) -> LinearWeights;

@@ -7,8 +7,8 @@ use dualgrain_device::{
 };
 use dualgrain_format::LinearWeights;
 
-use crate::LAYERS;
 use crate::operands::{matrix, one_sequence, w4, w8};
+use crate::shapes::LAYERS;
 use crate::table::Table;
 
 /// All operations of a step of a 1.1B Llama (22 layers, hidden 2,048, W4 linears, W8 head, INT8 cache), weights distinct.

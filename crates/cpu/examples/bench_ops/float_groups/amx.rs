@@ -8,7 +8,7 @@ use std::arch::x86_64::*;
 use std::ops::Range;
 
 use super::avx512vnni::widen;
-use super::{
+use super::layout::{
     Activations, BLOCK_GROUPS, COLUMNS, GROUP, GROUP_BYTES, Line, PANEL, PANELS, Panels, Tile, group_blocks,
     tile,
 };

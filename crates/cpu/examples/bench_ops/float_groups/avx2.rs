@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 use std::ops::Range;
 
-use super::{Activations, COLUMNS, GROUP, GROUP_LINES, LINE, PANEL, PANELS, Panels, Tile, tile};
+use super::layout::{Activations, COLUMNS, GROUP, GROUP_LINES, LINE, PANEL, PANELS, Panels, Tile, tile};
 
 /// Rows of N in a register.
 const HALF: usize = PANEL / 2;

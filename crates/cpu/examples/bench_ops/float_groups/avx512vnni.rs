@@ -6,7 +6,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::{
+use super::layout::{
     Activations, BLOCK_GROUPS, COLUMNS, GROUP_BYTES, GROUP_LINES, LINE, Line, PANEL, PANELS, Panels, Tile,
     group_blocks, tile,
 };
