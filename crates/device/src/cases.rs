@@ -148,7 +148,7 @@ pub fn w8_layer(r: &mut Random, (n, k): (usize, usize)) -> Int8Linear {
     Int8Linear::new((n, k), w8, s1, bias, None).unwrap()
 }
 
-/// Codes [m,k] and scales [m].
+/// Codes `[m,k]` and scales `[m]`.
 pub fn activations(r: &mut Random, (m, k): (usize, usize), how: Hostility) -> (Vec<i8>, Vec<f32>) {
     let mut codes = Vec::new();
     let mut scales = Vec::new();

@@ -43,7 +43,7 @@ pub const SLICE_ROWS: usize = 64;
 ///   accumulate over key positions in order;
 /// - over an INT8 cache both products are integer. A query head becomes INT8 as an activation row does
 ///   (`tq = absmax / 127`), and a score is `((acc as f32 * tq) * key_scale) * scale`, nothing fused. The softmax
-///   numerators times the value scales become weights 0..=127 for each page of [`PAGE_TOKENS`] positions, counted from
+///   numerators times the value scales become weights 0..=127 for each page of [`crate::PAGE_TOKENS`] positions, counted from
 ///   position 0 (`weight_scale = max / 127`, times its inverse, ties to even; an inverse that is not finite makes all of
 ///   them 0), and an output is `fma(acc as f32, weight_scale, output)` from 0, one for each page in order of positions;
 /// - ALiBi adds `slope * key_position` to the scaled score, and attention outputs are multiplied by `1 / sum` of the

@@ -35,7 +35,7 @@ pub(crate) struct HeldOutEstimates {
 /// `done` counts the folds that are learned, of [`FitOptions::folds`].
 ///
 /// # Errors
-/// As [`Model::fit`].
+/// As `Model::fit`.
 pub fn held_out(data: &Dataset, options: &FitOptions, done: &AtomicUsize) -> Result<Vec<HeldOut>, PerfError> {
     let ground = Ground::new(data, options)?;
     let fitted = parallel(options.threads, ground.num_folds, |fold| {

@@ -15,7 +15,7 @@ pub struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    /// What a row measured. An empty configuration of a CPU kernel means that with the most rows; [`ConfigFacts::of_row`]
+    /// What a row measured. An empty configuration of a CPU kernel means that with the most rows; `ConfigFacts::of_row`
     /// knows its threads.
     pub fn of_row(row: &'a Row) -> Self {
         Self {

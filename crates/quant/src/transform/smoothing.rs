@@ -19,7 +19,7 @@ use crate::calibrate::statistics::InputStatistics;
 pub enum Smoothing {
     /// All scales are 1.
     Off,
-    /// Percentile smoothing at the paper's 99.5 %, or at a lower one of [`CANDIDATE_PERCENTILES`] for a linear where that
+    /// Percentile smoothing at the paper's 99.5 %, or at a lower one of `CANDIDATE_PERCENTILES` for a linear where that
     /// clearly lowers the error of weights and activations together (on a sample of its rows and inputs): a layer with
     /// more outliers than the percentile expects.
     Auto,

@@ -39,7 +39,7 @@ fn of_row(row: &Row, device: &GpuInfo) -> Option<(GemmProblem, GemmConfig)> {
     Some((problem, config))
 }
 
-/// What the hand-written cost function loses on the products that [`crate::select::regrets`] judges.
+/// What the hand-written cost function loses on the products that [`crate::choose::regrets`] judges.
 ///
 /// # Errors
 /// No product was searched.
@@ -70,7 +70,7 @@ pub fn learned_regrets(
     })
 }
 
-/// What a table's choice loses, where it was measured, on the products that [`crate::select::regrets`] judges; a product
+/// What a table's choice loses, where it was measured, on the products that [`crate::choose::regrets`] judges; a product
 /// whose choice was not measured is left out. The table was made of a model that has seen these products: this says what
 /// its regions cost, not what choosing by prediction does.
 ///
