@@ -74,6 +74,8 @@ pub struct Scheduler<D: Device> {
     free_slots: Vec<usize>,
     next_id: u64,
     num_steps: u64,
+    /// Parts of steps so far, over all sequences.
+    num_turns: u64,
 }
 
 /// A sequence that holds a slot of the session.
@@ -100,6 +102,7 @@ impl<D: Device> Scheduler<D> {
             kept: Vec::new(),
             next_id: 0,
             num_steps: 0,
+            num_turns: 0,
         }
     }
 
@@ -323,7 +326,7 @@ impl<D: Device> Scheduler<D> {
         Candidate {
             pending,
             decodes: pending == 1 && !sequence.generated().is_empty(),
-            last_step: sequence.last_step,
+            last_turn: sequence.last_turn,
         }
     }
 
@@ -354,7 +357,8 @@ impl<D: Device> Scheduler<D> {
         let mut num_rows = 0;
         for part in parts {
             let running = &mut self.running[part.index];
-            running.sequence.last_step = self.num_steps;
+            self.num_turns += 1;
+            running.sequence.last_turn = self.num_turns;
             num_rows += part.num_tokens;
             let cached = self.session.len(running.slot);
             if part.num_tokens > 1 || running.sequence.generated().is_empty() {

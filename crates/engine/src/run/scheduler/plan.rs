@@ -7,8 +7,8 @@ pub(super) struct Candidate {
     pub pending: usize,
     /// Whether it decodes: one token is pending, which was generated in an earlier step.
     pub decodes: bool,
-    /// The last step in which it took part.
-    pub last_step: u64,
+    /// When it took part last: turns are counted over all steps and sequences.
+    pub last_turn: u64,
 }
 
 /// A candidate's share of a step.
@@ -30,7 +30,7 @@ pub(super) fn divide(candidates: &[Candidate], budget: usize, step: u64) -> Vec<
     let of_kind = |decodes: bool| move |(_, c): &(usize, &Candidate)| c.pending > 0 && c.decodes == decodes;
     let mut decoding: Vec<(usize, &Candidate)> =
         candidates.iter().enumerate().filter(of_kind(true)).collect();
-    decoding.sort_by_key(|(index, candidate)| (candidate.last_step, *index));
+    decoding.sort_by_key(|(index, candidate)| (candidate.last_turn, *index));
     let prompts = candidates.iter().enumerate().filter(of_kind(false));
     let waiting: usize = prompts.clone().map(|(_, candidate)| candidate.pending).sum();
     // A step of one token goes to either kind in turn.
@@ -60,11 +60,11 @@ pub(super) fn divide(candidates: &[Candidate], budget: usize, step: u64) -> Vec<
 mod tests {
     use super::*;
 
-    fn candidate(pending: usize, decodes: bool, last_step: u64) -> Candidate {
+    fn candidate(pending: usize, decodes: bool, last_turn: u64) -> Candidate {
         Candidate {
             pending,
             decodes,
-            last_step,
+            last_turn,
         }
     }
 
@@ -101,10 +101,11 @@ mod tests {
     #[test]
     fn who_decoded_last_waits_for_those_who_did_not() {
         let mut all = [candidate(1, true, 0); 5];
-        let mut served = [0; 5];
+        let (mut served, mut turn) = ([0; 5], 0);
         for step in 1..=5 {
             for part in divide(&all, 3, step) {
-                all[part.index].last_step = step;
+                turn += 1;
+                all[part.index].last_turn = turn;
                 served[part.index] += 1;
             }
         }

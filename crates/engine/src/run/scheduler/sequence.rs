@@ -46,8 +46,8 @@ pub(super) struct Sequence {
     pub request: TokenRequest,
     /// The prompt and what was generated after it.
     pub tokens: Vec<u32>,
-    /// The last step in which tokens of the sequence were run.
-    pub last_step: u64,
+    /// The last turn in which tokens of the sequence were run.
+    pub last_turn: u64,
 }
 
 impl Sequence {
@@ -56,7 +56,7 @@ impl Sequence {
             id,
             tokens: request.prompt.clone(),
             request,
-            last_step: 0,
+            last_turn: 0,
         }
     }
 
