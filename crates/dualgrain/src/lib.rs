@@ -10,7 +10,7 @@
 //! use dualgrain::{Engine, Quantizer, Request, SessionLimits, load};
 //!
 //! let summary = Quantizer::new(model, &out).calibration(dualgrain::SAMPLE_CALIBRATION).windows(4, 256).run()?;
-//! assert_eq!(summary.report.linears.len(), 4 * 4 + 1);
+//! assert_eq!(summary.report.linears.len(), 6 * 4);
 //!
 //! let loaded = load(&out, &dualgrain::Options::default())?;
 //! let mut engine = Engine::new(loaded.model, loaded.tokenizer, SessionLimits::new(1, 64, 64))?;
