@@ -8,6 +8,7 @@ use dualgrain_engine::evaluate::Task;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{ModelConfig, Weights};
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, QuantizationConfig, TensorScheme};
+use dualgrain_quant::{Identity, Journal, JournalPolicy, QuantizedBlock};
 
 /// Bytes as model.safetensors: the header, then every tensor read as float and as part of a quantized linear.
 pub fn checkpoint(folder: &Path, data: &[u8]) {
@@ -67,6 +68,56 @@ pub fn tokenizer(folder: &Path, data: &[u8]) {
 pub fn tasks(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         let _ = Task::parse(Path::new("fuzz.jsonl"), text, None);
+    }
+}
+
+/// Windows of the journal's run, and floats in a window.
+const WINDOWS: (usize, usize) = (2, 3);
+
+/// A journal of two finished blocks in `folder`, by the names of its files.
+pub fn whole_journal(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let dir = folder.join("whole.journal");
+    let journal = Journal::open(dir.clone(), JournalPolicy::Restart, &identity()).expect("a new journal");
+    let block = QuantizedBlock {
+        tensors: Vec::new(),
+        cache_scales: Some([0.5, 0.25]),
+        reports: vec![Default::default()],
+    };
+    for layer in 0..2 {
+        let rows = |window: usize| Ok(vec![window as f32; WINDOWS.1]);
+        let entered = journal.append(layer, &block, WINDOWS.0, rows);
+        entered.expect("writing to a temporary folder");
+    }
+    let files = fs::read_dir(dir).expect("a journal").map(|entry| {
+        let path = entry.expect("a file").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        (name.into_owned(), fs::read(&path).expect("a file"))
+    });
+    files.collect()
+}
+
+/// Bytes as a file of a journal whose other files are `whole`; the first byte says which.
+pub fn journal(folder: &Path, whole: &[(String, Vec<u8>)], data: &[u8]) {
+    let Some((which, contents)) = data.split_first() else {
+        return;
+    };
+    let dir = folder.join("out.journal");
+    fs::create_dir_all(&dir).expect("a temporary folder");
+    for (index, (name, bytes)) in whole.iter().enumerate() {
+        let changed = index == usize::from(*which) % whole.len();
+        write(&dir, name, if changed { contents } else { bytes });
+    }
+    let Ok(journal) = Journal::open(dir, JournalPolicy::Resume, &identity()) else {
+        return;
+    };
+    if let Some(last) = journal.finished_blocks(3).len().checked_sub(1) {
+        let _ = journal.read_residual(last, WINDOWS.1, WINDOWS.0, |_, _| Ok(()));
+    }
+}
+
+fn identity() -> Identity {
+    Identity {
+        entries: vec![("group size".into(), "128".into())],
     }
 }
 

@@ -1,5 +1,5 @@
 //! A short, repeatable run of the fuzz entry points (fuzz/) on stable Rust: real files, damaged at random. For a
-//! longer search guided by coverage: `cargo +nightly fuzz run checkpoint` (or config, tokenizer, tasks).
+//! longer search guided by coverage: `cargo +nightly fuzz run checkpoint` (or config, tokenizer, tasks, journal).
 
 #[path = "../fuzz/entry_points.rs"]
 mod entry_points;
@@ -165,5 +165,18 @@ fn damaged_tokenizers_never_panic() {
     let seed = fs::read(path).unwrap();
     for round in 0..ROUNDS / 10 {
         entry_points::tokenizer(folder.path(), &Random(round).damage(&seed));
+    }
+}
+
+#[test]
+fn damaged_journals_are_resumed_from_or_refused_but_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = entry_points::whole_journal(folder.path());
+    for (index, (_, contents)) in whole.iter().enumerate() {
+        for round in 0..ROUNDS {
+            let mut data = vec![index as u8];
+            data.extend(Random(round << 8 | index as u64).damage(contents));
+            entry_points::journal(folder.path(), &whole, &data);
+        }
     }
 }

@@ -1,4 +1,8 @@
+use std::sync::LazyLock;
+
 use dualgrain_format::checkpoint::{Dtype, TensorSpec};
+use proptest::prelude::*;
+use proptest::sample::Index;
 
 use super::*;
 
@@ -131,4 +135,72 @@ fn a_folder_that_is_no_journal_is_never_removed() {
     assert!(matches!(error, Err(QuantError::NotAJournal { .. })));
     let left: Vec<_> = fs::read_dir(&path).unwrap().collect();
     assert_eq!(left.len(), 1, "nothing removed, nothing added");
+}
+
+/// The files of a journal of three blocks, by name.
+static WHOLE: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = journal_of(dir.path(), 3);
+    let paths = entries(journal.dir()).unwrap().into_iter();
+    let named = paths.map(|path| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        (name, fs::read(&path).unwrap())
+    });
+    let mut files: Vec<_> = named.collect();
+    files.sort();
+    files
+});
+
+/// What resumes of [`WHOLE`] when file `index` holds `contents` instead; `None` when the journal is refused.
+fn resumed(index: usize, contents: &[u8]) -> Option<(Vec<FinishedBlock>, Option<Vec<f32>>)> {
+    let dir = tempfile::tempdir().unwrap();
+    for (place, (name, whole)) in WHOLE.iter().enumerate() {
+        let bytes = if place == index { contents } else { whole };
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    let policy = JournalPolicy::Resume;
+    let journal = Journal::open(dir.path().to_path_buf(), policy, &identity("128")).ok()?;
+    let finished = journal.finished_blocks(5);
+    let mut rows = Vec::new();
+    let last = finished.len().checked_sub(1);
+    let read = last.map(|last| {
+        journal.read_residual(last, 2, 2, |_, window| {
+            rows.extend_from_slice(window);
+            Ok(())
+        })
+    });
+    read.transpose().ok()?;
+    Some((finished, last.map(|_| rows)))
+}
+
+proptest! {
+    #[test]
+    fn a_file_cut_anywhere_leaves_a_beginning_of_the_run(file in any::<Index>(), at in any::<Index>()) {
+        let index = file.index(WHOLE.len());
+        let contents = &WHOLE[index].1;
+        let (whole, _) = resumed(WHOLE.len(), &[]).unwrap();
+        prop_assert_eq!(whole.len(), 3);
+        let cut = &contents[..at.index(contents.len() + 1)];
+        let (finished, rows) = resumed(index, cut).expect("a cut journal is not refused");
+        prop_assert_eq!(&finished[..], &whole[..finished.len()]);
+        let last = finished.len() as f32 - 1.0;
+        prop_assert!(rows.is_none_or(|rows| rows == [last, 0.0, last, 1.0]));
+    }
+
+    #[test]
+    fn a_file_of_any_bytes_is_resumed_from_or_refused(file in any::<Index>(), contents: Vec<u8>) {
+        let finished = resumed(file.index(WHOLE.len()), &contents);
+        prop_assert!(finished.is_none_or(|(finished, _)| finished.len() <= 3));
+    }
+
+    #[test]
+    fn a_changed_byte_is_resumed_from_or_refused(file in any::<Index>(), at in any::<Index>(), byte: u8) {
+        let index = file.index(WHOLE.len());
+        let mut contents = WHOLE[index].1.clone();
+        prop_assume!(!contents.is_empty());
+        let at = at.index(contents.len());
+        contents[at] = byte;
+        let finished = resumed(index, &contents);
+        prop_assert!(finished.is_none_or(|(finished, _)| finished.len() <= 3));
+    }
 }
