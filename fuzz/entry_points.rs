@@ -7,7 +7,7 @@ use std::path::Path;
 use dualgrain_engine::evaluate::Task;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{ModelConfig, Weights};
-use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, QuantizationConfig, TensorScheme};
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme, QuantizationConfig};
 use dualgrain_quant::{Identity, Journal, JournalPolicy, QuantizedBlock};
 
 /// Bytes as model.safetensors: the header, then every tensor read as float and as part of a quantized linear.
@@ -34,10 +34,10 @@ fn linears(weights: &Weights, name: &str, codes: &str) {
         return;
     };
     let even = bytes.saturating_mul(2);
-    for scheme in [TensorScheme::W4, TensorScheme::W8] {
+    for scheme in [LinearScheme::w4(GroupSize::Along(32)), LinearScheme::W8] {
         for activations in [ActivationScheme::PerToken, ActivationScheme::Static] {
             let mut config = QuantizationConfig::new(GroupSize::Along(32), activations, CacheScheme::Int8);
-            config.tensors.insert(name.to_owned(), scheme);
+            config.linears.insert(name.to_owned(), scheme);
             for k in [bytes, even, even.saturating_sub(1)] {
                 for bias in [false, true] {
                     let _ = weights.linear(name, (n, k), bias, Some(&config));

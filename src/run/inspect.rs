@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use dualgrain_engine::{ModelConfig, Storage, Weights};
-use dualgrain_format::TensorScheme;
+use dualgrain_format::LinearScheme;
 use serde::Serialize;
 
 use crate::cli::arguments::Inspect;
@@ -66,7 +66,7 @@ pub fn run(options: &Inspect, terminal: &Terminal) -> Result<()> {
     terminal.result(&report, &text(&report))
 }
 
-/// Weights of the block linears and every element of `*.weight` and `*.bias` tensors outside them.
+/// Weights of four bits, and every element of `*.weight`, `*.w8` and `*.bias` tensors.
 fn parameters(weights: &Weights, storage: &Storage) -> Result<u64> {
     let mut floats = 0;
     for name in weights.names() {
@@ -74,24 +74,19 @@ fn parameters(weights: &Weights, storage: &Storage) -> Result<u64> {
             floats += weights.raw(&name)?.1.iter().product::<usize>() as u64;
         }
     }
-    let linears_are_float = storage.schemes.keys().all(|&scheme| scheme != "w4");
-    Ok(if linears_are_float {
-        floats
-    } else {
-        floats + storage.linear_weights
-    })
+    Ok(floats + storage.w4_weights)
 }
 
 fn lm_head(config: &ModelConfig) -> &'static str {
     let scheme = config
         .quantization
         .as_ref()
-        .map_or(TensorScheme::Float, |q| q.scheme(config.family.head_name()));
+        .map_or(LinearScheme::Float, |q| q.scheme(config.family.head_name()));
     match (scheme, config.tie_embeddings) {
-        (TensorScheme::Float, true) => "float, tied to the embedding",
-        (TensorScheme::Float, false) => "float",
-        (TensorScheme::W8, _) => "int8",
-        (TensorScheme::W4, _) => "w4a8",
+        (LinearScheme::Float, true) => "float, tied to the embedding",
+        (LinearScheme::Float, false) => "float",
+        (LinearScheme::W8, _) => "int8",
+        (LinearScheme::W4 { .. }, _) => "w4a8",
     }
 }
 

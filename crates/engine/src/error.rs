@@ -6,7 +6,7 @@ use dualgrain_format::FormatError;
 use dualgrain_format::checkpoint::CheckpointError;
 use thiserror::Error;
 
-use crate::{ConfigError, SessionError, WeightsError};
+use crate::{ConfigError, LinearId, SessionError, WeightsError};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, Error)]
@@ -20,6 +20,12 @@ pub enum EngineError {
     /// A file could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A block was asked for a linear that it does not have.
+    #[error("{id}: there is no such linear")]
+    NoLinear {
+        /// The linear.
+        id: LinearId,
+    },
     /// Linears that must be joined do not fit together.
     #[error(transparent)]
     Format(#[from] FormatError),

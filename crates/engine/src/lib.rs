@@ -14,9 +14,9 @@ mod text;
 pub use error::EngineError;
 pub use model::{
     Angles, Block, BlockSpec, ConfigError, Embedding, Family, FeedForward, FfnKind, FloatType, Head,
-    JoinedLinear, LEADING, LoadOptions, Member, Model, ModelConfig, Norm, NormKind, NormSpec, Position,
-    Product, Projection, Role, RoleSpec, RopeConfig, RopeScaling, Scratch, Storage, Weights, WeightsError,
-    load_role, load_role_float, products, split_members,
+    JoinedLinear, LEADING, LinearId, LinearSpec, LoadOptions, Member, Mlp, Model, ModelConfig, Norm,
+    NormKind, NormSpec, Position, Product, Projection, Role, RopeConfig, RopeScaling, Scratch, Storage,
+    Weights, WeightsError, load_linear, load_linear_float, products, split_members,
 };
 pub use run::{
     BatchGeneration, Engine, Event, GenerateError, GenerateOptions, Generation, OnText, PagePool, Request,

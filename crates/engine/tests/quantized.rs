@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dualgrain_cpu::CpuDevice;
 use dualgrain_device::CacheFormat;
-use dualgrain_engine::{BlockSpec, LoadOptions, Model, ModelConfig, Role, Session, SessionLimits, Weights};
-use dualgrain_engine::{load_role, load_role_float, split_members};
+use dualgrain_engine::{BlockSpec, LoadOptions, Model, ModelConfig, Session, SessionLimits, Weights};
+use dualgrain_engine::{load_linear, load_linear_float, split_members};
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, LinearLayout, TensorSpec};
 use dualgrain_format::{
     ActivationScheme, CacheScheme, FloatLinear, FloatValues, GroupSize, Int8Linear, KEY_SCALES_TENSOR,
-    LinearWeights, QuantizationConfig, QuantizedLinear, QuantizedParts, TensorScheme, VALUE_SCALES_TENSOR,
+    LinearScheme, LinearWeights, QuantizationConfig, QuantizedLinear, QuantizedParts, VALUE_SCALES_TENSOR,
     int4,
 };
 use golden::{in_steps, load, prefill, read_config, read_golden};
@@ -140,8 +140,8 @@ fn linears(weights: &Weights, config: &ModelConfig, recipe: Recipe) -> Vec<(Stri
     let mut linears = vec![("lm_head".to_owned(), int8_head(weights, config))];
     for layer in 0..config.num_layers {
         let spec = BlockSpec::new(config, layer);
-        for role in Role::ALL {
-            let joined = load_role_float(weights, &spec, role).unwrap();
+        for linear in spec.linears.values() {
+            let joined = load_linear_float(weights, linear).unwrap();
             let quantized = round_to_nearest(&joined.weights, recipe.static_activations);
             linears.extend(split_members(&LinearWeights::W4(quantized), &joined.members).unwrap());
         }
@@ -168,7 +168,7 @@ fn quantize(case: &str, target: &Path, recipe: Recipe) {
     let mut specs = Vec::new();
     for (name, linear) in &linears {
         let layout = LinearLayout::of(linear);
-        scheme.tensors.insert(name.clone(), layout.scheme);
+        scheme.linears.insert(name.clone(), layout.scheme);
         specs.extend(layout.specs(name));
     }
     let mut others = Vec::new();
@@ -240,11 +240,11 @@ fn what_is_written_split_is_loaded_joined() {
         let config = ModelConfig::load(&target).unwrap();
         for layer in 0..config.num_layers {
             let spec = BlockSpec::new(&config, layer);
-            for role in Role::ALL {
-                let float = load_role_float(&original, &spec, role).unwrap();
-                let loaded = load_role(&written, &spec, role, config.quantization.as_ref()).unwrap();
+            for linear in spec.linears.values() {
+                let float = load_linear_float(&original, linear).unwrap();
+                let loaded = load_linear(&written, linear, config.quantization.as_ref()).unwrap();
                 let expected = LinearWeights::W4(round_to_nearest(&float.weights, None));
-                assert!(loaded.weights == expected, "{case} layer {layer} {role:?}");
+                assert!(loaded.weights == expected, "{case} {}", linear.id);
                 assert_eq!(loaded.members, float.members);
             }
         }
@@ -252,25 +252,26 @@ fn what_is_written_split_is_loaded_joined() {
 }
 
 #[test]
-fn both_ways_of_loading_a_float_role_agree() {
+fn both_ways_of_loading_a_float_linear_agree() {
     for case in CASES {
         let weights = Weights::open(&dir(case)).unwrap();
         let spec = BlockSpec::new(&read_config(&dir(case).join("config.json")), 1);
-        for role in Role::ALL {
+        for linear in spec.linears.values() {
+            let id = linear.id;
             let (kept, wide) = (
-                load_role(&weights, &spec, role, None).unwrap(),
-                load_role_float(&weights, &spec, role).unwrap(),
+                load_linear(&weights, linear, None).unwrap(),
+                load_linear_float(&weights, linear).unwrap(),
             );
             let (LinearWeights::Float(kept), LinearWeights::Float(wide)) = (kept.weights, wide.weights)
             else {
-                panic!("{case} {role:?} is not float");
+                panic!("{case} {id} is not float");
             };
             assert!(
                 matches!(kept.weight(), FloatValues::Bf16(_)),
-                "{case} {role:?} lost its type"
+                "{case} {id} lost its type"
             );
-            assert_eq!(kept.weight().to_f32(), wide.weight().to_f32(), "{case} {role:?}");
-            assert_eq!(kept.bias(), wide.bias(), "{case} {role:?}");
+            assert_eq!(kept.weight().to_f32(), wide.weight().to_f32(), "{case} {id}");
+            assert_eq!(kept.bias(), wide.bias(), "{case} {id}");
         }
     }
 }
@@ -424,8 +425,8 @@ fn a_scheme_that_lists_what_is_not_stored_is_refused() {
     quantize("mistral", &target, PLAIN);
     let mut config = ModelConfig::load(&target).unwrap();
     let name = "model.layers.0.mlp.gate_proj";
-    let schemes = &mut config.quantization.as_mut().unwrap().tensors;
-    schemes.insert(name.into(), TensorScheme::W8);
+    let linears = &mut config.quantization.as_mut().unwrap().linears;
+    linears.insert(name.into(), LinearScheme::W8);
     let weights = Weights::open(&target).unwrap();
     let device = Arc::new(CpuDevice::new(1).unwrap());
     let error = Model::build(device, config, &weights, &LoadOptions::default());

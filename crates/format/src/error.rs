@@ -83,6 +83,12 @@ pub enum FormatError {
         /// The value found.
         got: u8,
     },
+    /// A text is no scheme of a linear.
+    #[error("`{got}` is no scheme of a linear: expected float, w8, w4/32, w4/64, w4/128 or w4/channel")]
+    LinearScheme {
+        /// The text.
+        got: String,
+    },
     /// Layers that should be joined along N differ in what must be equal.
     #[error("cannot join linears along N: {what} differ ({left} and {right})")]
     Join {

@@ -11,6 +11,7 @@ mod gemm_shape;
 mod group_size;
 pub mod int4;
 mod linear;
+mod linear_scheme;
 mod quantization_config;
 pub mod weight;
 
@@ -21,7 +22,8 @@ pub use linear::float::{FloatLinear, FloatValues};
 pub use linear::int8::Int8Linear;
 pub use linear::quantized::{QuantizedLinear, QuantizedParts};
 pub use linear::weights::LinearWeights;
+pub use linear_scheme::LinearScheme;
 pub use quantization_config::{
     ActivationScheme, CacheScheme, FORMAT_VERSION, KEY_SCALES_TENSOR, QUANT_METHOD, QuantizationConfig,
-    SchemeError, TensorScheme, VALUE_SCALES_TENSOR,
+    SchemeError, VALUE_SCALES_TENSOR,
 };

@@ -1,43 +1,76 @@
 //! `quantization_config` of config.json: what was done to which tensor, in words a loader can check.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::group_size::GroupSize;
+use crate::linear_scheme::LinearScheme;
 
 /// The value of `quant_method` this crate writes and reads.
 pub const QUANT_METHOD: &str = "dualgrain";
-/// The only version of the tensor layout so far.
-pub const FORMAT_VERSION: u32 = 1;
+/// The version of the layout that this crate writes. It reads version 1 as well, in which all linears of four bits have
+/// the folder's one group size.
+pub const FORMAT_VERSION: u32 = 2;
 /// Tensor F32 `[num_layers]` with the static key scales of an `int8-static` cache.
 pub const KEY_SCALES_TENSOR: &str = "kv_cache.key_scales";
 /// Tensor F32 `[num_layers]` with the static value scales of an `int8-static` cache.
 pub const VALUE_SCALES_TENSOR: &str = "kv_cache.value_scales";
 
 /// `quantization_config` of a dual-grained folder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(into = "Stored")]
 pub struct QuantizationConfig {
-    /// Always [`QUANT_METHOD`].
-    pub quant_method: String,
-    /// Always [`FORMAT_VERSION`].
-    pub format_version: u32,
-    /// Weights along K that share a group scale.
+    /// The usual group size: that of most linears of four bits.
     pub group_size: GroupSize,
     /// Where activation scales come from.
     pub activations: ActivationScheme,
     /// How keys and values are kept while running.
     pub kv_cache: CacheScheme,
     /// How activations were smoothed before quantizing, for readers ("percentile 99.5", "off").
-    #[serde(default)]
     pub smoothing: String,
     /// How scales were searched, for readers ("two-phase", "rtn").
-    #[serde(default)]
     pub search: String,
     /// Scheme of each linear by its name without `.weight`; a linear that is not listed is float.
+    pub linears: BTreeMap<String, LinearScheme>,
+}
+
+/// [`QuantizationConfig`] as it stands in config.json.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    quant_method: String,
+    format_version: u32,
+    group_size: GroupSize,
+    activations: ActivationScheme,
+    kv_cache: CacheScheme,
     #[serde(default)]
-    pub tensors: BTreeMap<String, TensorScheme>,
+    smoothing: String,
+    #[serde(default)]
+    search: String,
+    /// Words of [`LinearScheme::parse`].
+    #[serde(default)]
+    tensors: BTreeMap<String, String>,
+}
+
+impl From<QuantizationConfig> for Stored {
+    fn from(config: QuantizationConfig) -> Self {
+        let usual = config.group_size;
+        let linears = config.linears.into_iter();
+        Self {
+            quant_method: QUANT_METHOD.into(),
+            format_version: FORMAT_VERSION,
+            group_size: usual,
+            activations: config.activations,
+            kv_cache: config.kv_cache,
+            smoothing: config.smoothing,
+            search: config.search,
+            tensors: linears
+                .map(|(name, scheme)| (name, scheme.spelled(usual)))
+                .collect(),
+        }
+    }
 }
 
 /// Where activation scales come from.
@@ -65,18 +98,6 @@ pub enum CacheScheme {
     Int8Static,
 }
 
-/// How one linear is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TensorScheme {
-    /// `X.weight` in a float type.
-    Float,
-    /// `X.w8` I8 `[N,K]` and `X.s1` F32 `[N]`.
-    W8,
-    /// `X.q`, `X.zero`, `X.s2`, `X.s1`: the dual-grained layer.
-    W4,
-}
-
 /// Why a `quantization_config` was refused.
 #[derive(Debug, Error)]
 pub enum SchemeError {
@@ -88,29 +109,53 @@ pub enum SchemeError {
     },
     /// A later (or broken) layout.
     #[error(
-        "format_version is {got}, this program reads {FORMAT_VERSION}: use a newer dualgrain or quantize again"
+        "format_version is {got}, this program reads 1 to {FORMAT_VERSION}: use a newer dualgrain or quantize again"
     )]
     Version {
         /// The value found.
         got: String,
+    },
+    /// A linear is in no scheme that the folder's version has.
+    #[error(
+        "quantization_config: `{name}` has the scheme `{got}`: expected {}",
+        LinearSchemes(*.version)
+    )]
+    Linear {
+        /// The linear.
+        name: String,
+        /// The word found.
+        got: String,
+        /// The folder's version.
+        version: u32,
     },
     /// A field has a value that is not known, or a group size other than 32, 64, 128 and "channel".
     #[error("quantization_config: {0}")]
     Json(#[from] serde_json::Error),
 }
 
+/// The words that a version has for schemes.
+struct LinearSchemes(u32);
+
+impl fmt::Display for LinearSchemes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("float, w8, w4")?;
+        match self.0 {
+            1 => f.write_str(" (format_version 1 has one group size for all linears)"),
+            _ => f.write_str(", w4/32, w4/64, w4/128 or w4/channel"),
+        }
+    }
+}
+
 impl QuantizationConfig {
-    /// A config of this version; every linear still has to be entered into `tensors`.
+    /// A config without linears; each one that is not float still has to be entered.
     pub fn new(group_size: GroupSize, activations: ActivationScheme, kv_cache: CacheScheme) -> Self {
         Self {
-            quant_method: QUANT_METHOD.into(),
-            format_version: FORMAT_VERSION,
             group_size,
             activations,
             kv_cache,
             smoothing: String::new(),
             search: String::new(),
-            tensors: BTreeMap::new(),
+            linears: BTreeMap::new(),
         }
     }
 
@@ -126,17 +171,42 @@ impl QuantizationConfig {
                 got: text("quant_method"),
             });
         }
-        if value.get("format_version").and_then(|v| v.as_u64()) != Some(u64::from(FORMAT_VERSION)) {
+        let version = value.get("format_version").and_then(serde_json::Value::as_u64);
+        if !version.is_some_and(|version| (1..=u64::from(FORMAT_VERSION)).contains(&version)) {
             return Err(SchemeError::Version {
                 got: text("format_version"),
             });
         }
-        Ok(serde_json::from_value(value.clone())?)
+        Self::from_stored(serde_json::from_value(value.clone())?)
+    }
+
+    fn from_stored(stored: Stored) -> Result<Self, SchemeError> {
+        let (version, usual) = (stored.format_version, stored.group_size);
+        let scheme = |(name, word): (String, String)| {
+            // Version 1 had no word for a group size of a linear's own.
+            let known = version > 1 || !word.contains('/');
+            match LinearScheme::parse(&word, usual).filter(|_| known) {
+                Some(scheme) => Ok((name, scheme)),
+                None => Err(SchemeError::Linear {
+                    name,
+                    got: word,
+                    version,
+                }),
+            }
+        };
+        Ok(Self {
+            group_size: usual,
+            activations: stored.activations,
+            kv_cache: stored.kv_cache,
+            smoothing: stored.smoothing,
+            search: stored.search,
+            linears: stored.tensors.into_iter().map(scheme).collect::<Result<_, _>>()?,
+        })
     }
 
     /// Scheme of linear `name` (without `.weight`).
-    pub fn scheme(&self, name: &str) -> TensorScheme {
-        self.tensors.get(name).copied().unwrap_or(TensorScheme::Float)
+    pub fn scheme(&self, name: &str) -> LinearScheme {
+        self.linears.get(name).copied().unwrap_or(LinearScheme::Float)
     }
 }
 
@@ -158,24 +228,54 @@ mod tests {
             ActivationScheme::PerToken,
             CacheScheme::Int8Static,
         );
-        config.tensors.insert("lm_head".into(), TensorScheme::W8);
+        config.linears.insert("lm_head".into(), LinearScheme::W8);
+        let (own, usual) = (GroupSize::Along(32), GroupSize::WholeRow);
+        config.linears.insert("own".into(), LinearScheme::w4(own));
+        config.linears.insert("usual".into(), LinearScheme::w4(usual));
         let value = serde_json::to_value(&config).unwrap();
         assert_eq!(value["group_size"], "channel");
         assert_eq!(value["activations"], "per-token");
         assert_eq!(value["kv_cache"], "int8-static");
-        assert_eq!(value["tensors"]["lm_head"], "w8");
+        assert_eq!(value["quant_method"], QUANT_METHOD);
+        assert_eq!(value["format_version"], FORMAT_VERSION);
+        assert_eq!(
+            value["tensors"],
+            json!({"lm_head": "w8", "own": "w4/32", "usual": "w4"})
+        );
         assert_eq!(QuantizationConfig::from_json(&value).unwrap(), config);
-        assert_eq!(config.scheme("lm_head"), TensorScheme::W8);
-        assert_eq!(config.scheme("other"), TensorScheme::Float);
+        assert_eq!(config.scheme("lm_head"), LinearScheme::W8);
+        assert_eq!(config.scheme("other"), LinearScheme::Float);
     }
 
     #[test]
     fn another_method_or_version_is_named_before_missing_fields() {
         let gptq = QuantizationConfig::from_json(&json!({"quant_method": "gptq", "bits": 4})).unwrap_err();
         assert!(gptq.to_string().contains("`gptq`"), "{gptq}");
-        let later = QuantizationConfig::from_json(&json!({"quant_method": "dualgrain", "format_version": 2}));
-        assert!(matches!(later.unwrap_err(), SchemeError::Version { got } if got == "2"));
+        let later = QuantizationConfig::from_json(&json!({"quant_method": "dualgrain", "format_version": 3}));
+        assert!(matches!(later.unwrap_err(), SchemeError::Version { got } if got == "3"));
         assert!(QuantizationConfig::from_json(&json!(null)).is_err());
+    }
+
+    #[test]
+    fn version_1_has_one_group_size_for_all_linears() {
+        let with = |version: u32, word: &str| {
+            QuantizationConfig::from_json(&json!({"quant_method": "dualgrain", "format_version": version,
+                "group_size": 64, "activations": "static", "kv_cache": "f16", "tensors": {"a": word}}))
+        };
+        let sixty_four = LinearScheme::w4(GroupSize::Along(64));
+        assert_eq!(with(1, "w4").unwrap().scheme("a"), sixty_four);
+        assert_eq!(with(2, "w4").unwrap().scheme("a"), sixty_four);
+        assert_eq!(
+            with(2, "w4/32").unwrap().scheme("a"),
+            LinearScheme::w4(GroupSize::Along(32))
+        );
+        for (version, word) in [(1, "w4/32"), (2, "w4/48"), (2, "w3"), (1, "")] {
+            let error = with(version, word).unwrap_err().to_string();
+            assert!(
+                error.contains("`a`") && error.contains(&format!("`{word}`")),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use dualgrain_format::checkpoint::{
     CheckpointError, Dtype, FolderWriter, LinearLayout, TensorSpec, TensorTable, linear_tensors,
 };
-use dualgrain_format::{GroupSize, LinearWeights, QuantizedLinear, QuantizedParts, TensorScheme};
+use dualgrain_format::{GroupSize, LinearScheme, LinearWeights, QuantizedLinear, QuantizedParts};
 
 fn spec(name: &str, dtype: Dtype, len: usize) -> TensorSpec {
     TensorSpec {
@@ -226,7 +226,7 @@ fn a_linear_is_written_under_the_names_it_announces() {
     let linear = QuantizedLinear::new((1, 3), GroupSize::Along(128), parts).unwrap();
     let linear = LinearWeights::W4(linear);
     let layout = LinearLayout::of(&linear);
-    assert_eq!(layout.scheme, TensorScheme::W4);
+    assert_eq!(layout.scheme, LinearScheme::w4(GroupSize::Along(128)));
     let tensors = linear_tensors("x", &linear);
     for (spec, bytes) in &tensors {
         assert_eq!(spec.num_bytes().unwrap(), bytes.len(), "{}", spec.name);

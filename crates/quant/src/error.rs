@@ -118,6 +118,14 @@ pub enum QuantError {
         /// Entries of the vocabulary.
         vocab_size: usize,
     },
+    /// A scheme for a block that the model does not have.
+    #[error("scheme {rule}: the model has the blocks 0 to {}", num_layers.saturating_sub(1))]
+    NoBlock {
+        /// The rule.
+        rule: String,
+        /// Blocks of the model.
+        num_layers: usize,
+    },
     /// A calibration window longer than the model's positions.
     #[error(
         "calibration windows of {got} tokens, the model has {max_positions} positions: ask for shorter windows"

@@ -12,6 +12,7 @@ mod monitor;
 mod options;
 mod report;
 mod run;
+mod schemes;
 mod transform;
 
 pub use calibrate::statistics::{InputStatistics, Observation};
@@ -26,5 +27,6 @@ pub use run::output::{REPORT_HTML, REPORT_JSON};
 pub use run::plan::{InferenceMemory, MemoryPart, Plan, plan};
 pub use run::quantize::{QuantSummary, quantize};
 pub use run::quantized_block::QuantizedBlock;
+pub use schemes::{SchemeRule, SchemeRuleError};
 pub use transform::sample::SweepPoint;
 pub use transform::smoothing::{SmoothPairs, Smoothing};

@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
-use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
+use dualgrain_engine::LinearId;
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme};
 use serde::{Deserialize, Serialize};
 
 use crate::methods::search::Search;
+use crate::schemes::SchemeRule;
 use crate::transform::smoothing::{SmoothPairs, Smoothing};
 
 /// Everything that decides the bytes of the output; two runs with equal options on the same model and text agree
@@ -14,6 +16,9 @@ use crate::transform::smoothing::{SmoothPairs, Smoothing};
 pub struct QuantOptions {
     /// Weights along K that share a group scale.
     pub group_size: GroupSize,
+    /// Linears that get another scheme than four bits in groups of `group_size`; where several rules cover a linear, the
+    /// last one counts.
+    pub schemes: Vec<SchemeRule>,
     /// How scales are found.
     pub search: Search,
     /// How activation outliers are smoothed.
@@ -25,7 +30,7 @@ pub struct QuantOptions {
     /// How keys and values are kept while running (and during calibration).
     pub kv_cache: CacheScheme,
     /// What the head becomes.
-    pub lm_head: TensorScheme,
+    pub lm_head: LinearScheme,
     /// Calibration windows.
     pub num_windows: usize,
     /// Tokens in a window.
@@ -36,12 +41,13 @@ impl Default for QuantOptions {
     fn default() -> Self {
         Self {
             group_size: GroupSize::Along(128),
+            schemes: Vec::new(),
             search: Search::TwoPhase,
             smoothing: Smoothing::Auto,
             pairs: SmoothPairs::default(),
             activations: ActivationScheme::PerToken,
             kv_cache: CacheScheme::Int8,
-            lm_head: TensorScheme::W8,
+            lm_head: LinearScheme::W8,
             num_windows: 32,
             window_tokens: 1024,
         }
@@ -49,6 +55,12 @@ impl Default for QuantOptions {
 }
 
 impl QuantOptions {
+    /// What linear `id` becomes.
+    pub fn scheme(&self, id: LinearId) -> LinearScheme {
+        let rule = self.schemes.iter().rev().find(|rule| rule.covers(id));
+        rule.map_or(LinearScheme::w4(self.group_size), |rule| rule.scheme)
+    }
+
     /// The options by name, as the journal stores and compares them.
     pub fn described(&self) -> Vec<(String, String)> {
         let pairs = [
@@ -62,19 +74,21 @@ impl QuantOptions {
             .filter(|(_, on)| *on)
             .map(|(name, _)| *name)
             .collect();
-        [
+        let options = [
             ("group size", self.group_size.to_string()),
             ("search", self.search.to_string()),
             ("smoothing", self.smoothing.to_string()),
             ("smoothed pairs", pairs.join(" ")),
             ("activations", activations_name(self.activations).to_owned()),
             ("kv cache", cache_name(self.kv_cache).to_owned()),
-            ("lm_head", head_name(self.lm_head).to_owned()),
+            ("lm_head", head_name(self.lm_head, self.group_size)),
             ("calibration windows", self.num_windows.to_string()),
             ("tokens per window", self.window_tokens.to_string()),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .to_vec()
+        ];
+        let rules: Vec<String> = self.schemes.iter().map(ToString::to_string).collect();
+        let schemes = (!rules.is_empty()).then(|| ("schemes", rules.join(" ")));
+        let options = options.into_iter().chain(schemes);
+        options.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }
 
@@ -85,11 +99,12 @@ fn activations_name(scheme: ActivationScheme) -> &'static str {
     }
 }
 
-fn head_name(scheme: TensorScheme) -> &'static str {
+fn head_name(scheme: LinearScheme, usual: GroupSize) -> String {
     match scheme {
-        TensorScheme::Float => "as it was",
-        TensorScheme::W8 => "int8",
-        TensorScheme::W4 => "w4a8",
+        LinearScheme::Float => "as it was".into(),
+        LinearScheme::W8 => "int8".into(),
+        LinearScheme::W4 { group_size } if group_size == usual => "w4a8".into(),
+        LinearScheme::W4 { group_size } => format!("w4a8 in groups of {group_size}"),
     }
 }
 

@@ -12,7 +12,7 @@ use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::evaluate::{Windows, perplexity};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig};
-use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, TensorScheme};
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme};
 use dualgrain_quant::{
     JournalPolicy, Monitor, Progress, QuantError, QuantJob, QuantSummary, Search, SmoothPairs, Smoothing,
     plan,
@@ -101,11 +101,11 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
             job.options.kv_cache = CacheScheme::Int8Static;
         }),
         ("float head, f16 cache", 0.12, |job| {
-            job.options.lm_head = TensorScheme::Float;
+            job.options.lm_head = LinearScheme::Float;
             job.options.kv_cache = CacheScheme::F16;
         }),
         ("dual-grained head, static activations", 0.35, |job| {
-            job.options.lm_head = TensorScheme::W4;
+            job.options.lm_head = LinearScheme::w4(GroupSize::Along(32));
             job.options.activations = ActivationScheme::Static;
         }),
         ("spilled", 0.12, |job| job.spill_above_bytes = 0),
@@ -115,7 +115,7 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
         let mut job = job(&dir.path().join(name));
         change(&mut job);
         let summary = quantize(&job, 2, &calibration, Monitor::silent()).unwrap();
-        let heads = usize::from(job.options.lm_head == TensorScheme::W4);
+        let heads = usize::from(job.options.lm_head.group_size().is_some());
         assert_eq!(summary.report.linears.len(), 24 + heads, "{name}");
         let worse = loss(&job.out_dir) - original;
         assert!(worse < tolerance, "{name}: {worse} nats worse");

@@ -7,7 +7,7 @@ use dualgrain_device::{
     ActivationScale, CacheFormat, CacheShape, Device, PAGE_TOKENS, StepLayout, StepLimits,
 };
 use dualgrain_engine::tokenizer::Tokenizer;
-use dualgrain_engine::{Block, Embedding, ModelConfig, Role, Scratch, Weights, load_role_float};
+use dualgrain_engine::{Block, Embedding, ModelConfig, Scratch, Weights, load_linear_float};
 use dualgrain_format::{FloatValues, GroupSize, LinearWeights};
 use dualgrain_quant::methods::method::{FloatRows, LinearTask, Resources};
 use dualgrain_quant::{InputStatistics, Meter, Monitor, Observation, Search};
@@ -101,9 +101,8 @@ fn objectives(dir: &Path) -> [f64; 2] {
     for layer in 0..config.num_layers {
         let block = Block::load(&device, &weights, &config, layer).unwrap();
         let inputs = observe(&device, &config, &block, &mut x, &mut scratch);
-        for (role, statistics) in Role::ALL.into_iter().zip(&inputs) {
-            let LinearWeights::Float(linear) = load_role_float(&weights, block.spec(), role).unwrap().weights
-            else {
+        for (linear, statistics) in block.spec().linears.values().zip(&inputs) {
+            let LinearWeights::Float(linear) = load_linear_float(&weights, linear).unwrap().weights else {
                 panic!("an original layer is float");
             };
             let (FloatValues::F32(rows), k) = (linear.weight(), linear.k()) else {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use dualgrain_format::GroupSize;
+use dualgrain_quant::SchemeRule;
 
 use crate::cli::arguments::values::{count, group_size, number};
 
@@ -33,6 +34,11 @@ pub struct Quantize {
     /// Weights along K that share a group scale; `channel` means one scale a row (an ablation).
     #[arg(long, default_value = "128", value_parser = group_size())]
     pub group_size: GroupSize,
+    /// Another scheme for some linears of the blocks (qkv, out, up or down): `down=w8` for all blocks, `3.down=w4/32` for
+    /// block 3; schemes are float, w8, w4/32, w4/64, w4/128 and w4/channel. May be given several times; the last one
+    /// that fits a linear counts.
+    #[arg(long, value_name = "LINEAR=SCHEME")]
+    pub scheme: Vec<SchemeRule>,
     /// Activation smoothing.
     #[arg(long, value_enum, default_value_t = Smooth::Percentile)]
     pub smooth: Smooth,

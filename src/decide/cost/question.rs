@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use dualgrain_device::CacheFormat;
 use dualgrain_engine::{FfnKind, ModelConfig, Position, products};
-use dualgrain_format::{CacheScheme, GroupSize, TensorScheme};
+use dualgrain_format::{CacheScheme, GroupSize, LinearScheme};
 use dualgrain_perf::cost::{Linear, Network, Request, Scheme};
 
 use crate::cli::arguments::{Cost as Options, CostScheme, Kv, LmHead};
@@ -115,11 +115,11 @@ fn head(head: LmHead) -> Scheme {
     }
 }
 
-fn stored(scheme: TensorScheme) -> Scheme {
+fn stored(scheme: LinearScheme) -> Scheme {
     match scheme {
-        TensorScheme::Float => Scheme::Bf16,
-        TensorScheme::W8 => Scheme::W8a8,
-        TensorScheme::W4 => Scheme::W4a8,
+        LinearScheme::Float => Scheme::Bf16,
+        LinearScheme::W8 => Scheme::W8a8,
+        LinearScheme::W4 { .. } => Scheme::W4a8,
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use dualgrain_engine::ModelConfig;
-use dualgrain_format::{ActivationScheme, CacheScheme, TensorScheme};
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme};
 use dualgrain_quant::{JournalPolicy, QuantJob, QuantOptions, Search};
 use dualgrain_quant::{SmoothPairs, Smoothing};
 
@@ -22,12 +22,13 @@ pub fn job(arguments: &Quantize) -> Result<QuantJob> {
     job.spill_above_bytes = (arguments.spill_above * 1e9) as u64;
     job.options = QuantOptions {
         group_size: arguments.group_size,
+        schemes: arguments.scheme.clone(),
         search: search(arguments.search),
         smoothing: smoothing(arguments),
         pairs: pairs(&arguments.smooth_pairs),
         activations: activations(arguments.activations),
         kv_cache: cache(arguments.kv),
-        lm_head: head(arguments.lm_head),
+        lm_head: head(arguments.lm_head, arguments.group_size),
         num_windows: arguments.windows,
         window_tokens: match arguments.context {
             Some(tokens) => tokens,
@@ -107,10 +108,10 @@ fn cache(kv: Kv) -> CacheScheme {
     }
 }
 
-fn head(head: LmHead) -> TensorScheme {
+fn head(head: LmHead, group_size: GroupSize) -> LinearScheme {
     match head {
-        LmHead::Float => TensorScheme::Float,
-        LmHead::Int8 => TensorScheme::W8,
-        LmHead::W4a8 => TensorScheme::W4,
+        LmHead::Float => LinearScheme::Float,
+        LmHead::Int8 => LinearScheme::W8,
+        LmHead::W4a8 => LinearScheme::w4(group_size),
     }
 }

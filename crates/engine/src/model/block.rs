@@ -10,25 +10,48 @@
 //!
 //! What Qkv and Up take is quantized by the norm itself; `attn_norm` and `ffn_norm` give it as floats, for statistics.
 
+use std::collections::BTreeMap;
+
 use dualgrain_device::{Columns, Device, Done};
 
 use crate::{
-    BlockSpec, EngineError, FfnKind, ModelConfig, Norm, NormSpec, Projection, Role, Scratch, Weights,
-    load_role,
+    BlockSpec, EngineError, FfnKind, LinearId, LinearSpec, ModelConfig, Norm, NormSpec, Projection, Role,
+    Scratch, Weights, load_linear,
 };
+
+/// Two linears with an activation between them: the feed-forward of a block, or one expert of it.
+pub struct Mlp<D: Device> {
+    /// Gate and up joined, or fc1.
+    pub up: Projection<D>,
+    /// Gated or plain, with its activation function.
+    pub kind: FfnKind,
+    /// down, or fc2.
+    pub down: Projection<D>,
+}
 
 /// What follows attention in a block.
 #[non_exhaustive]
 pub enum FeedForward<D: Device> {
     /// One feed-forward for every token.
-    Dense {
-        /// Gate and up joined, or fc1.
-        up: Projection<D>,
-        /// Gated or plain, with its activation function.
-        kind: FfnKind,
-        /// down, or fc2.
-        down: Projection<D>,
-    },
+    Dense(Mlp<D>),
+}
+
+impl<D: Device> FeedForward<D> {
+    fn projection(&self, role: Role, expert: Option<usize>) -> Option<&Projection<D>> {
+        match (self, role, expert) {
+            (Self::Dense(mlp), Role::Up, None) => Some(&mlp.up),
+            (Self::Dense(mlp), Role::Down, None) => Some(&mlp.down),
+            _ => None,
+        }
+    }
+
+    fn projection_mut(&mut self, role: Role, expert: Option<usize>) -> Option<&mut Projection<D>> {
+        match (self, role, expert) {
+            (Self::Dense(mlp), Role::Up, None) => Some(&mut mlp.up),
+            (Self::Dense(mlp), Role::Down, None) => Some(&mut mlp.down),
+            _ => None,
+        }
+    }
 }
 
 /// A block ready to run.
@@ -54,25 +77,34 @@ impl<D: Device> Block<D> {
         layer: usize,
     ) -> Result<Self, EngineError> {
         let spec = BlockSpec::new(config, layer);
-        let projection = |role| {
-            let joined = load_role(weights, &spec, role, config.quantization.as_ref())?;
-            Projection::new(device, joined.weights)
+        let projection = |linear: &LinearSpec| {
+            let joined = load_linear(weights, linear, config.quantization.as_ref())?;
+            Ok::<_, EngineError>((linear.id, Projection::new(device, joined.weights)?))
         };
-        let [qkv, out, up, down] = Role::ALL.map(projection);
-        let [qkv, out, up, down] = [qkv?, out?, up?, down?];
-        Self::from_projections(device, weights, spec, [qkv, out, up, down])
+        let projections = spec.linears.values().map(projection).collect::<Result<_, _>>()?;
+        Self::from_projections(device, weights, spec, projections)
     }
 
-    /// A block from its four linears (in the order of [`Role::ALL`]), with its norms from `weights`.
+    /// A block from the linears of `spec`, with its norms from `weights`.
     ///
     /// # Errors
-    /// A missing, misshapen or non-finite norm.
+    /// A linear that is not there; a missing, misshapen or non-finite norm.
     pub fn from_projections(
         device: &D,
         weights: &Weights,
         spec: BlockSpec,
-        [qkv, out, up, down]: [Projection<D>; 4],
+        mut projections: BTreeMap<LinearId, Projection<D>>,
     ) -> Result<Self, EngineError> {
+        let mut take = |role| {
+            let id = LinearId::dense(spec.layer, role);
+            projections.remove(&id).ok_or(EngineError::NoLinear { id })
+        };
+        let (qkv, out) = (take(Role::Qkv)?, take(Role::Out)?);
+        let mlp = Mlp {
+            up: take(Role::Up)?,
+            kind: spec.ffn,
+            down: take(Role::Down)?,
+        };
         let norm = |spec: &NormSpec| Norm::load(device, weights, spec);
         let qk_norm = match &spec.qk_norm {
             Some([q, k]) => Some([norm(q)?, norm(k)?]),
@@ -81,11 +113,7 @@ impl<D: Device> Block<D> {
         Ok(Self {
             attn_norm: norm(&spec.attn_norm)?,
             ffn_norm: norm(&spec.ffn_norm)?,
-            feed_forward: FeedForward::Dense {
-                up,
-                kind: spec.ffn,
-                down,
-            },
+            feed_forward: FeedForward::Dense(mlp),
             qkv,
             qk_norm,
             out,
@@ -109,7 +137,7 @@ impl<D: Device> Block<D> {
         step: &D::Step,
         next: &D::Linear,
     ) -> Done {
-        let FeedForward::Dense { up, down, .. } = &self.feed_forward;
+        let FeedForward::Dense(Mlp { up, down, .. }) = &self.feed_forward;
         device.will_read(&self.out.linear);
         self.qkv(device, x, scratch)?;
         self.attention(device, scratch, cache, cache_layer, step)?;
@@ -192,7 +220,7 @@ impl<D: Device> Block<D> {
     /// # Errors
     /// As [`Self::forward`].
     pub fn ffn_inner(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
-        let FeedForward::Dense { up: linear, kind, .. } = &self.feed_forward;
+        let FeedForward::Dense(Mlp { up: linear, kind, .. }) = &self.feed_forward;
         let Scratch { h, up, f, h8, .. } = scratch;
         let input = linear.normed(device, (&self.ffn_norm, x), h, h8)?;
         match *kind {
@@ -209,7 +237,7 @@ impl<D: Device> Block<D> {
     /// # Errors
     /// As [`Self::forward`].
     pub fn add_down(&self, device: &D, x: &mut D::Matrix, scratch: &mut Scratch<D>) -> Done {
-        let FeedForward::Dense { down, .. } = &self.feed_forward;
+        let FeedForward::Dense(Mlp { down, .. }) = &self.feed_forward;
         let Scratch { f, y, f8, .. } = scratch;
         device.gemm_add(x, y, down.operand(device, f, f8)?, &down.linear)
     }
@@ -219,26 +247,39 @@ impl<D: Device> Block<D> {
         &self.spec
     }
 
-    /// One linear.
-    pub fn projection(&self, role: Role) -> &Projection<D> {
-        let FeedForward::Dense { up, down, .. } = &self.feed_forward;
-        match role {
-            Role::Qkv => &self.qkv,
-            Role::Out => &self.out,
-            Role::Up => up,
-            Role::Down => down,
+    /// One linear; `None` when the block has none of that identity.
+    pub fn projection(&self, id: LinearId) -> Option<&Projection<D>> {
+        match (id.role, id.expert) {
+            _ if id.layer != self.spec.layer => None,
+            (Role::Qkv, None) => Some(&self.qkv),
+            (Role::Out, None) => Some(&self.out),
+            (role, expert) => self.feed_forward.projection(role, expert),
         }
     }
 
+    /// All linears, in order of execution.
+    pub fn projections(&self) -> impl Iterator<Item = &Projection<D>> {
+        self.spec.linears.keys().filter_map(|&id| self.projection(id))
+    }
+
+    /// The linear that a step runs first.
+    pub fn first_projection(&self) -> &Projection<D> {
+        &self.qkv
+    }
+
     /// Replaces one linear, e.g. by its quantized form.
-    pub fn set_projection(&mut self, role: Role, projection: Projection<D>) {
-        let FeedForward::Dense { up, down, .. } = &mut self.feed_forward;
-        match role {
-            Role::Qkv => self.qkv = projection,
-            Role::Out => self.out = projection,
-            Role::Up => *up = projection,
-            Role::Down => *down = projection,
-        }
+    ///
+    /// # Errors
+    /// The block has no linear of that identity.
+    pub fn set_projection(&mut self, id: LinearId, projection: Projection<D>) -> Result<(), EngineError> {
+        let place = match (id.role, id.expert) {
+            _ if id.layer != self.spec.layer => None,
+            (Role::Qkv, None) => Some(&mut self.qkv),
+            (Role::Out, None) => Some(&mut self.out),
+            (role, expert) => self.feed_forward.projection_mut(role, expert),
+        };
+        *place.ok_or(EngineError::NoLinear { id })? = projection;
+        Ok(())
     }
 
     /// Replaces the norm before attention (smoothing folds its scales there).

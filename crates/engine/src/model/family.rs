@@ -6,9 +6,11 @@
 //! | OPT | `model.decoder.layers.I.{self_attn.*_proj,fc1,fc2}` | q, k, v |
 //! | BLOOM | `transformer.h.I.{self_attention,mlp}.*` | one tensor, its rows permuted to [q\|k\|v] |
 
+use std::collections::BTreeMap;
+
 use dualgrain_device::AttentionParams;
 
-use crate::{Family, FfnKind, ModelConfig, NormKind, Position, Role};
+use crate::{EngineError, Family, FfnKind, LinearId, ModelConfig, NormKind, Position, Role};
 
 /// One block: what its tensors are called and what happens between them.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,8 +39,8 @@ pub struct BlockSpec {
     pub ffn: FfnKind,
     /// Scale, window and slopes of the attention.
     pub attention: AttentionParams,
-    /// The four linears, indexed by [`Role`].
-    pub roles: [RoleSpec; 4],
+    /// The linears, in order of execution.
+    pub linears: BTreeMap<LinearId, LinearSpec>,
 }
 
 /// A norm's tensors: `name.weight`, and `name.bias` for [`NormKind::Layer`].
@@ -54,11 +56,11 @@ pub struct NormSpec {
     pub eps: f32,
 }
 
-/// One of a block's four linears: a matrix joined along N from one or more tensors of the checkpoint.
+/// A linear of a block: a matrix joined along N from one or more tensors of the checkpoint.
 #[derive(Debug, Clone, PartialEq)]
-pub struct RoleSpec {
+pub struct LinearSpec {
     /// Which linear.
-    pub role: Role,
+    pub id: LinearId,
     /// Output features of the joined matrix.
     pub n: usize,
     /// Input features.
@@ -210,13 +212,19 @@ impl BlockSpec {
             rope: matches!(config.position, Position::Rope(_)),
             ffn: config.ffn,
             attention: attention_params(config, layer),
-            roles: Role::ALL.map(|role| role_spec(config, names, role, &full)),
+            linears: Role::ALL
+                .map(|role| linear_spec(config, names, LinearId::dense(layer, role), &full))
+                .map(|linear| (linear.id, linear))
+                .into(),
         }
     }
 
-    /// One of the four linears.
-    pub fn role(&self, role: Role) -> &RoleSpec {
-        &self.roles[role as usize]
+    /// One of the linears.
+    ///
+    /// # Errors
+    /// The block has none of that identity.
+    pub fn linear(&self, id: LinearId) -> Result<&LinearSpec, EngineError> {
+        self.linears.get(&id).ok_or(EngineError::NoLinear { id })
     }
 
     /// Columns of queries: `num_heads * head_dim`.
@@ -230,14 +238,19 @@ impl BlockSpec {
     }
 }
 
-fn role_spec(config: &ModelConfig, names: &Names, role: Role, full: &dyn Fn(&str) -> String) -> RoleSpec {
+fn linear_spec(
+    config: &ModelConfig,
+    names: &Names,
+    id: LinearId,
+    full: &dyn Fn(&str) -> String,
+) -> LinearSpec {
     let (hidden, ffn, q, kv) = (
         config.hidden_size,
         config.ffn_size,
         config.q_size(),
         config.kv_size(),
     );
-    let (k, members, sizes, bias): (_, &[&str], &[usize], _) = match role {
+    let (k, members, sizes, bias): (_, &[&str], &[usize], _) = match id.role {
         Role::Qkv => (hidden, names.qkv, &[q, kv, kv], config.qkv_bias),
         Role::Out => (q, &[names.out], &[hidden], config.out_bias),
         Role::Up => (hidden, names.up, &[ffn, ffn], config.ffn_bias),
@@ -256,11 +269,11 @@ fn role_spec(config: &ModelConfig, names: &Names, role: Role, full: &dyn Fn(&str
             }
         })
         .collect::<Vec<_>>();
-    if let (Role::Qkv, Family::Bloom, Some(member)) = (role, config.family, members.first_mut()) {
+    if let (Role::Qkv, Family::Bloom, Some(member)) = (id.role, config.family, members.first_mut()) {
         member.rows = interleaved_rows(config.num_heads, config.head_dim);
     }
-    RoleSpec {
-        role,
+    LinearSpec {
+        id,
         n: members.iter().map(|member| member.rows.len()).sum(),
         k,
         members,
@@ -305,19 +318,18 @@ mod tests {
     }
 
     #[test]
-    fn members_partition_the_rows_of_every_role() {
+    fn members_partition_the_rows_of_every_linear() {
         for family in Family::ALL {
             let json = format!(r#"{{"model_type": "{}"}}"#, family.class_prefix().to_lowercase());
             let spec = BlockSpec::new(&config(&json), 1);
-            for role in Role::ALL {
-                let role = spec.role(role);
-                let mut rows = role
+            for linear in spec.linears.values() {
+                let mut rows = linear
                     .members
                     .iter()
                     .flat_map(|m| m.rows.clone())
                     .collect::<Vec<_>>();
                 rows.sort_unstable();
-                assert!(rows.into_iter().eq(0..role.n), "{family:?} {:?}", role.role);
+                assert!(rows.into_iter().eq(0..linear.n), "{family:?} {}", linear.id);
             }
         }
     }

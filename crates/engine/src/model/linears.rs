@@ -2,7 +2,7 @@
 
 use dualgrain_format::{FloatLinear, FloatValues, FormatError, LinearWeights, QuantizationConfig};
 
-use crate::{BlockSpec, EngineError, Member, Role, RoleSpec, Weights};
+use crate::{EngineError, LinearSpec, Member, Weights, WeightsError};
 
 /// A joined linear and the checkpoint tensors it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,38 +13,38 @@ pub struct JoinedLinear {
     pub members: Vec<Member>,
 }
 
-/// Loads one role of a block in the scheme the folder stores it (`quantization` from its config).
+/// Loads a linear in the scheme the folder stores it (`quantization` from its config).
 ///
 /// # Errors
 /// A missing, misshapen or non-finite tensor; members in different schemes.
-pub fn load_role(
+pub fn load_linear(
     weights: &Weights,
-    block: &BlockSpec,
-    role: Role,
+    spec: &LinearSpec,
     quantization: Option<&QuantizationConfig>,
 ) -> Result<JoinedLinear, EngineError> {
-    let spec = block.role(role);
     let parts = spec.members.iter().map(|member| {
         let shape = (member.rows.len(), spec.k);
         weights.linear(&member.name, shape, member.bias, quantization)
     });
-    let joined = LinearWeights::join(parts.collect::<Result<_, _>>()?)?;
+    let parts = parts.collect::<Result<Vec<_>, _>>()?;
+    let joined = LinearWeights::join(parts).and_then(|joined| in_joined_order(joined, &spec.members));
+    let joined = joined.map_err(|source| WeightsError::Linear {
+        dir: weights.dir().to_owned(),
+        name: spec.id.to_string(),
+        source,
+    });
     Ok(JoinedLinear {
-        weights: in_role_order(joined, &spec.members)?,
+        weights: joined?,
         members: spec.members.clone(),
     })
 }
 
-/// Loads one role of an unquantized folder as f32 [`dualgrain_format::FloatLinear`], whatever float type is stored.
+/// Loads a linear of an unquantized folder as f32 [`dualgrain_format::FloatLinear`], whatever float type is stored.
 ///
 /// # Errors
 /// A missing, misshapen or non-finite tensor.
-pub fn load_role_float(
-    weights: &Weights,
-    block: &BlockSpec,
-    role: Role,
-) -> Result<JoinedLinear, EngineError> {
-    let RoleSpec { n, k, members, .. } = block.role(role);
+pub fn load_linear_float(weights: &Weights, spec: &LinearSpec) -> Result<JoinedLinear, EngineError> {
+    let LinearSpec { n, k, members, .. } = spec;
     let mut matrix = vec![0.0; n * k];
     let mut bias = members.iter().any(|member| member.bias).then(|| vec![0.0; *n]);
     for Member {
@@ -69,7 +69,7 @@ pub fn load_role_float(
 }
 
 /// From the members' rows one after the other to the order of the joined matrix.
-fn in_role_order(joined: LinearWeights, members: &[Member]) -> Result<LinearWeights, FormatError> {
+fn in_joined_order(joined: LinearWeights, members: &[Member]) -> Result<LinearWeights, FormatError> {
     let order = members.iter().flat_map(|member| member.rows.iter().copied());
     if order.clone().eq(0..joined.n()) {
         return Ok(joined);

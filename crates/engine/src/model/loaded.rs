@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dualgrain_device::{CacheFormat, Device, Done, SLICE_ROWS};
-use dualgrain_format::{CacheScheme, FloatValues, KEY_SCALES_TENSOR, TensorScheme, VALUE_SCALES_TENSOR};
+use dualgrain_format::{CacheScheme, FloatValues, KEY_SCALES_TENSOR, LinearScheme, VALUE_SCALES_TENSOR};
 
-use crate::{Block, EngineError, ModelConfig, Norm, Position, Projection, Role, Weights};
+use crate::{Block, EngineError, ModelConfig, Norm, Position, Projection, Weights};
 
 /// What a caller can choose at load.
 #[derive(Debug, Clone, Default)]
@@ -86,7 +86,7 @@ impl<D: Device> Model<D> {
     pub fn required_bytes(weights: &Weights, config: &ModelConfig) -> Option<u64> {
         let head = config.family.head_name();
         let scheme = config.quantization.as_ref().map(|q| q.scheme(head));
-        let is_copied = config.tie_embeddings && scheme.is_none_or(|scheme| scheme == TensorScheme::Float);
+        let is_copied = config.tie_embeddings && scheme.is_none_or(|scheme| scheme == LinearScheme::Float);
         // Two bytes a weight at least.
         let head = config
             .vocab_size
@@ -131,9 +131,7 @@ impl<D: Device> Model<D> {
     pub fn linear_bytes(&self) -> usize {
         let bytes = |projection: &Projection<D>| self.device.linear_bytes(&projection.linear);
         let blocks = self.blocks.iter();
-        let in_blocks: usize = blocks
-            .flat_map(|block| Role::ALL.map(|role| bytes(block.projection(role))))
-            .sum();
+        let in_blocks: usize = blocks.flat_map(|block| block.projections().map(bytes)).sum();
         in_blocks + bytes(&self.head.projection)
     }
 }
@@ -248,8 +246,8 @@ fn load_head<D: Device>(
     let (head, embedding) = (config.family.head_name(), config.family.embedding_name());
     let (n, k) = (config.vocab_size, config.hidden_size);
     let quantization = config.quantization.as_ref();
-    let scheme = quantization.map_or(TensorScheme::Float, |q| q.scheme(head));
-    let (name, quantization) = match config.tie_embeddings && scheme == TensorScheme::Float {
+    let scheme = quantization.map_or(LinearScheme::Float, |q| q.scheme(head));
+    let (name, quantization) = match config.tie_embeddings && scheme == LinearScheme::Float {
         true => (embedding, None),
         false => (head, quantization),
     };

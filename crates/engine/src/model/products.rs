@@ -2,7 +2,7 @@
 
 use dualgrain_format::GemmShape;
 
-use crate::{BlockSpec, ModelConfig, Role};
+use crate::{BlockSpec, ModelConfig};
 
 /// A product that a step runs `count` times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,17 +18,18 @@ pub struct Product {
 /// The products of a step of `m` tokens; the head is counted on all of them.
 pub fn products(config: &ModelConfig, m: usize) -> Vec<Product> {
     let spec = BlockSpec::new(config, 0);
-    let mut products = Role::ALL
-        .map(|role| Product {
-            name: role.name(),
+    let linears = spec.linears.values();
+    let mut products: Vec<Product> = linears
+        .map(|linear| Product {
+            name: linear.id.role.name(),
             shape: GemmShape {
                 m,
-                n: spec.role(role).n,
-                k: spec.role(role).k,
+                n: linear.n,
+                k: linear.k,
             },
             count: config.num_layers,
         })
-        .to_vec();
+        .collect();
     products.push(Product {
         name: "head",
         shape: GemmShape {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dualgrain_format::TensorScheme;
+use dualgrain_format::LinearScheme;
 use serde::Serialize;
 
 use crate::{BlockSpec, ModelConfig, Weights, WeightsError};
@@ -18,8 +18,11 @@ pub struct Storage {
     pub linear_bits: u64,
     /// Bytes of everything else: embeddings, head, norms, biases.
     pub other_bytes: u64,
-    /// How many of the blocks' linears have each scheme.
-    pub schemes: BTreeMap<&'static str, usize>,
+    /// How many of the blocks' linears have each scheme; `w4` alone means the folder's usual group size.
+    pub schemes: BTreeMap<String, usize>,
+    /// Those of `linear_weights` that are stored in four bits.
+    #[serde(skip)]
+    pub w4_weights: u64,
 }
 
 impl Storage {
@@ -34,12 +37,13 @@ impl Storage {
             linear_bits: 0,
             other_bytes: 0,
             schemes: BTreeMap::new(),
+            w4_weights: 0,
         };
         for layer in 0..config.num_layers {
-            for role in BlockSpec::new(config, layer).roles {
-                for member in &role.members {
-                    storage.linear_weights += (member.rows.len() * role.k) as u64;
-                    storage.add_linear(weights, config, &member.name)?;
+            for linear in BlockSpec::new(config, layer).linears.values() {
+                for member in &linear.members {
+                    let num_weights = (member.rows.len() * linear.k) as u64;
+                    storage.add_linear(weights, config, (&member.name, num_weights))?;
                 }
             }
         }
@@ -51,18 +55,22 @@ impl Storage {
         &mut self,
         weights: &Weights,
         config: &ModelConfig,
-        name: &str,
+        (name, num_weights): (&str, u64),
     ) -> Result<(), WeightsError> {
-        let scheme = config
-            .quantization
-            .as_ref()
-            .map_or(TensorScheme::Float, |q| q.scheme(name));
-        let (word, suffixes): (_, &[&str]) = match scheme {
-            TensorScheme::Float => ("float", &["weight"]),
-            TensorScheme::W8 => ("w8", &["w8", "s1"]),
-            TensorScheme::W4 => ("w4", &["q", "zero", "s2", "s1"]),
+        let (scheme, word) = match &config.quantization {
+            Some(q) => (q.scheme(name), q.scheme(name).spelled(q.group_size)),
+            None => (LinearScheme::Float, LinearScheme::Float.to_string()),
+        };
+        let suffixes: &[&str] = match scheme {
+            LinearScheme::Float => &["weight"],
+            LinearScheme::W8 => &["w8", "s1"],
+            LinearScheme::W4 { .. } => &["q", "zero", "s2", "s1"],
         };
         *self.schemes.entry(word).or_default() += 1;
+        self.linear_weights += num_weights;
+        if scheme.group_size().is_some() {
+            self.w4_weights += num_weights;
+        }
         for suffix in suffixes {
             self.linear_bits += 8 * weights.raw(&format!("{name}.{suffix}"))?.2.len() as u64;
         }

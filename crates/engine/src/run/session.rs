@@ -7,7 +7,7 @@ use dualgrain_device::{CacheShape, Device, Done, PAGE_TOKENS, StepLayout, StepLi
 
 use super::error::SessionError;
 use super::tables::Tables;
-use crate::{EngineError, Model, Position, Role, Scratch};
+use crate::{EngineError, Model, Position, Scratch};
 
 /// How much a session can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,9 +145,9 @@ impl<D: Device> Session<D> {
         let blocks = self.model.blocks();
         for (layer, block) in blocks.iter().enumerate() {
             let (x, scratch, cache) = (&mut self.x, &mut self.scratch, &mut self.cache);
-            let next = blocks.get(layer + 1).map_or(self.model.head().linear(), |next| {
-                &next.projection(Role::Qkv).linear
-            });
+            let next = blocks
+                .get(layer + 1)
+                .map_or(self.model.head().linear(), |next| &next.first_projection().linear);
             block.forward(device, x, scratch, cache, layer, &self.step.on_device, next)?;
         }
         Ok(())
@@ -190,7 +190,7 @@ impl<D: Device> Session<D> {
         device.gather(y, &self.x, &self.step.rows_on_device)?;
         // The next token begins there.
         if let Some(first) = self.model.blocks().first() {
-            device.will_read(&first.projection(Role::Qkv).linear);
+            device.will_read(&first.first_projection().linear);
         }
         self.model.head().apply(device, &mut self.logits, y, h, h8)?;
         Ok(&mut self.logits)

@@ -13,11 +13,10 @@ use safetensors::Dtype;
 
 use crate::checkpoint::floats::f32_bytes;
 use crate::checkpoint::writer::TensorSpec;
-use crate::group_size::GroupSize;
 use crate::int4;
 use crate::linear::float::FloatValues;
 use crate::linear::weights::LinearWeights;
-use crate::quantization_config::TensorScheme;
+use crate::linear_scheme::LinearScheme;
 
 /// A tensor and its bytes, little endian.
 pub type TensorBytes = (TensorSpec, Vec<u8>);
@@ -26,13 +25,11 @@ pub type TensorBytes = (TensorSpec, Vec<u8>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinearLayout {
     /// How it will be stored.
-    pub scheme: TensorScheme,
+    pub scheme: LinearScheme,
     /// Output features.
     pub n: usize,
     /// Input features.
     pub k: usize,
-    /// Weights per group (w4 only).
-    pub group_size: GroupSize,
     /// Type of `X.weight` (float only).
     pub float: Dtype,
     /// Whether there is a bias.
@@ -45,19 +42,21 @@ impl LinearLayout {
     /// The tensors of linear `name`.
     pub fn specs(&self, name: &str) -> Vec<TensorSpec> {
         let (n, k) = (self.n, self.k);
-        let groups = self.group_size.num_groups(k);
         let mut specs = match self.scheme {
-            TensorScheme::Float => vec![spec(name, "weight", self.float, &[n, k])],
-            TensorScheme::W8 => vec![
+            LinearScheme::Float => vec![spec(name, "weight", self.float, &[n, k])],
+            LinearScheme::W8 => vec![
                 spec(name, "w8", Dtype::I8, &[n, k]),
                 spec(name, "s1", Dtype::F32, &[n]),
             ],
-            TensorScheme::W4 => vec![
-                spec(name, "q", Dtype::U8, &[n, int4::row_bytes(k)]),
-                spec(name, "zero", Dtype::U8, &[n, int4::row_bytes(groups)]),
-                spec(name, "s2", Dtype::U8, &[n, groups]),
-                spec(name, "s1", Dtype::F32, &[n]),
-            ],
+            LinearScheme::W4 { group_size } => {
+                let groups = group_size.num_groups(k);
+                vec![
+                    spec(name, "q", Dtype::U8, &[n, int4::row_bytes(k)]),
+                    spec(name, "zero", Dtype::U8, &[n, int4::row_bytes(groups)]),
+                    spec(name, "s2", Dtype::U8, &[n, groups]),
+                    spec(name, "s1", Dtype::F32, &[n]),
+                ]
+            }
         };
         if self.bias {
             specs.push(spec(name, "bias", Dtype::F32, &[n]));
@@ -70,16 +69,14 @@ impl LinearLayout {
 
     /// The layout of a linear at hand.
     pub fn of(linear: &LinearWeights) -> Self {
-        let (scheme, group_size, float) = match linear {
-            LinearWeights::Float(l) => (TensorScheme::Float, GroupSize::WholeRow, l.weight().dtype()),
-            LinearWeights::W8(_) => (TensorScheme::W8, GroupSize::WholeRow, Dtype::F32),
-            LinearWeights::W4(l) => (TensorScheme::W4, l.group_size(), Dtype::F32),
+        let float = match linear {
+            LinearWeights::Float(l) => l.weight().dtype(),
+            LinearWeights::W8(_) | LinearWeights::W4(_) => Dtype::F32,
         };
         Self {
-            scheme,
+            scheme: linear.scheme(),
             n: linear.n(),
             k: linear.k(),
-            group_size,
             float,
             bias: linear.bias().is_some(),
             static_activations: linear.ta().is_some(),

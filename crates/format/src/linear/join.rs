@@ -16,7 +16,7 @@ impl LinearWeights {
     /// # Errors
     /// [`FormatError::Join`] when schemes, K, group sizes or static activation scales differ.
     pub fn join(layers: Vec<Self>) -> Result<Self, FormatError> {
-        check_all_same("schemes", layers.iter().map(Self::scheme_name))?;
+        check_all_same("schemes", layers.iter().map(|layer| layer.scheme().to_string()))?;
         let (mut float, mut w8, mut w4) = (Vec::new(), Vec::new(), Vec::new());
         for layer in layers {
             match layer {
@@ -43,14 +43,6 @@ impl LinearWeights {
             Self::Float(l) => select_float(l, rows).map(Self::Float),
             Self::W8(l) => select_w8(l, rows).map(Self::W8),
             Self::W4(l) => l.select_rows(rows).map(Self::W4),
-        }
-    }
-
-    fn scheme_name(&self) -> &'static str {
-        match self {
-            Self::Float(_) => "float",
-            Self::W8(_) => "w8",
-            Self::W4(_) => "w4",
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::linear::float::FloatLinear;
 use crate::linear::int8::Int8Linear;
 use crate::linear::quantized::QuantizedLinear;
+use crate::linear_scheme::LinearScheme;
 
 /// A linear layer in whatever scheme the checkpoint stores it.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +32,15 @@ impl LinearWeights {
             Self::Float(l) => l.k(),
             Self::W8(l) => l.k(),
             Self::W4(l) => l.k(),
+        }
+    }
+
+    /// How it is stored.
+    pub fn scheme(&self) -> LinearScheme {
+        match self {
+            Self::Float(_) => LinearScheme::Float,
+            Self::W8(_) => LinearScheme::W8,
+            Self::W4(l) => LinearScheme::w4(l.group_size()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Configurations and group sizes as text.
 
-use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, QuantizationConfig, TensorScheme};
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme, QuantizationConfig};
 use proptest::collection::btree_map;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -10,14 +10,18 @@ use crate::layers::group_sizes;
 fn configs() -> impl Strategy<Value = QuantizationConfig> {
     let activations = select(vec![ActivationScheme::PerToken, ActivationScheme::Static]);
     let caches = select(vec![CacheScheme::F16, CacheScheme::Int8, CacheScheme::Int8Static]);
-    let schemes = select(vec![TensorScheme::Float, TensorScheme::W8, TensorScheme::W4]);
-    let tensors = btree_map(".*", schemes, 0..8);
-    (group_sizes(), activations, caches, ".*", ".*", tensors).prop_map(
-        |(group_size, activations, cache, smoothing, search, tensors)| {
+    let schemes = prop_oneof![
+        Just(LinearScheme::Float),
+        Just(LinearScheme::W8),
+        group_sizes().prop_map(LinearScheme::w4)
+    ];
+    let linears = btree_map(".*", schemes, 0..8);
+    (group_sizes(), activations, caches, ".*", ".*", linears).prop_map(
+        |(group_size, activations, cache, smoothing, search, linears)| {
             let mut config = QuantizationConfig::new(group_size, activations, cache);
             config.smoothing = smoothing;
             config.search = search;
-            config.tensors = tensors;
+            config.linears = linears;
             config
         },
     )

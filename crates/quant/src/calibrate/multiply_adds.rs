@@ -1,37 +1,63 @@
 //! How many multiply-adds the passes over the calibration windows take: for progress and the plan. The unit is a
 //! multiply-add of floats.
 
-use dualgrain_engine::{BlockSpec, Role};
+use std::collections::BTreeMap;
+
+use dualgrain_engine::{BlockSpec, LinearId, Role};
 
 /// An integer product takes about a fourth of the time of a float product.
 const INT8_SPEEDUP: u64 = 4;
 
 /// Multiply-adds of the passes of a block, for one window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassMultiplyAdds {
-    /// One run of each linear, indexed by [`Role`].
-    pub linear: [u64; 4],
-    /// Accumulating the Gram matrix of each linear's input.
-    pub gram: [u64; 4],
+    linears: BTreeMap<LinearId, LinearMultiplyAdds>,
     /// Attention.
     pub attention: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LinearMultiplyAdds {
+    run: u64,
+    gram: u64,
 }
 
 impl PassMultiplyAdds {
     /// Those of `spec` on a window of `tokens`.
     pub fn new(spec: &BlockSpec, tokens: usize) -> Self {
-        let shape = Role::ALL.map(|role| (spec.role(role).n as u64, spec.role(role).k as u64));
+        let linears = spec.linears.iter().map(|(&id, linear)| {
+            let (n, k) = (linear.n as u64, linear.k as u64);
+            let run = tokens as u64 * n * k / INT8_SPEEDUP;
+            let gram = gram_multiply_adds(tokens, linear.k);
+            (id, LinearMultiplyAdds { run, gram })
+        });
         Self {
-            linear: shape.map(|(n, k)| tokens as u64 * n * k / INT8_SPEEDUP),
-            gram: shape.map(|(_, k)| gram_multiply_adds(tokens, k as usize)),
+            linears: linears.collect(),
             attention: (tokens * tokens * spec.num_heads * spec.head_dim) as u64,
         }
     }
 
-    /// All passes: qkv and up run twice, the others once.
+    /// One run of the linears of `role`.
+    pub fn run(&self, role: Role) -> u64 {
+        self.of(role).map(|linear| linear.run).sum()
+    }
+
+    /// Accumulating the Gram matrices of their inputs.
+    pub fn gram(&self, role: Role) -> u64 {
+        self.of(role).map(|linear| linear.gram).sum()
+    }
+
+    /// All passes: up runs twice, the others once.
     pub fn total(&self) -> u64 {
-        let [qkv, out, up, down] = self.linear;
-        qkv + out + 2 * up + down + self.gram.iter().sum::<u64>() + self.attention
+        let role = |role| self.run(role) + self.gram(role);
+        Role::ALL.map(role).iter().sum::<u64>() + self.run(Role::Up) + self.attention
+    }
+
+    fn of(&self, role: Role) -> impl Iterator<Item = &LinearMultiplyAdds> {
+        let linears = self.linears.iter();
+        linears
+            .filter(move |(id, _)| id.role == role)
+            .map(|(_, linear)| linear)
     }
 }
 

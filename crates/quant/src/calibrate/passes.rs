@@ -23,7 +23,7 @@ pub fn attention_input<D: Device>(
         layer: block.spec().layer,
         role: Role::Qkv.name(),
         of: |scratch| &scratch.h,
-        multiply_adds: cost(states, block).gram[Role::Qkv as usize],
+        multiply_adds: cost(states, block).gram(Role::Qkv),
     };
     input.observe(states, meter, |states, window| {
         states.load(window)?;
@@ -74,7 +74,7 @@ pub fn attention_output<D: Device>(
         layer: block.spec().layer,
         role: Role::Out.name(),
         of: |scratch| &scratch.c,
-        multiply_adds: cost.linear[Role::Qkv as usize] + cost.attention + cost.gram[Role::Out as usize],
+        multiply_adds: cost.run(Role::Qkv) + cost.attention + cost.gram(Role::Out),
     };
     input.observe(states, meter, |states, window| attend(states, block, window))
 }
@@ -108,7 +108,7 @@ pub fn add_attention<D: Device>(
         layer: block.spec().layer,
         role: Role::Up.name(),
         of: |scratch| &scratch.h,
-        multiply_adds: cost.linear[Role::Out as usize] + cost.gram[Role::Up as usize],
+        multiply_adds: cost.run(Role::Out) + cost.gram(Role::Up),
     };
     input.observe(states, meter, |states, window| {
         states.load(window)?;
@@ -133,7 +133,7 @@ pub fn feed_forward_inner<D: Device>(
         layer: block.spec().layer,
         role: Role::Down.name(),
         of: |scratch| &scratch.f,
-        multiply_adds: cost.linear[Role::Up as usize] + cost.gram[Role::Down as usize],
+        multiply_adds: cost.run(Role::Up) + cost.gram(Role::Down),
     };
     input.observe(states, meter, |states, window| {
         states.load(window)?;
@@ -156,7 +156,7 @@ pub fn add_feed_forward<D: Device>(
         block.ffn_inner(states.device, &states.x, &mut states.scratch)?;
         block.add_down(states.device, &mut states.x, &mut states.scratch)?;
         states.store(window)?;
-        meter.advance(cost.linear[Role::Up as usize] + cost.linear[Role::Down as usize])?;
+        meter.advance(cost.run(Role::Up) + cost.run(Role::Down))?;
     }
     Ok(())
 }

@@ -1,4 +1,47 @@
-//! INT8 weights with one scale a row, for a head.
+//! INT8 weights with one scale a row: a head, and linears that lose too much in four bits.
+
+use dualgrain_device::Device;
+use dualgrain_format::{GroupSize, Int8Linear, LinearWeights};
+
+use crate::error::QuantError;
+use crate::methods::method::{LinearTask, Method, MethodReport, Resources};
+use crate::methods::output_error::{output_energy, output_error_of_rows};
+
+/// Round to nearest in eight bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Int8;
+
+impl<D: Device> Method<D> for Int8 {
+    fn quantize(
+        &self,
+        resources: &Resources<'_, D>,
+        task: &LinearTask<'_>,
+    ) -> Result<(LinearWeights, MethodReport), QuantError> {
+        let (weights, k) = (task.rows.weights, task.rows.k);
+        let (w8, s1) = round_to_int8(weights, k);
+        let (device, gram) = (resources.device, &task.statistics.gram);
+        let report = MethodReport {
+            error: output_error_of_rows(device, gram, weights, |row, row_w8| {
+                row_w8.copy_from_slice(&w8[row * k..][..k]);
+                s1[row]
+            })?,
+            energy: output_energy(device, gram, weights)?,
+            ratio_histogram: Vec::new(),
+        };
+        let shape = (s1.len(), k);
+        resources
+            .meter
+            .advance(Method::<D>::multiply_adds(self, shape, task.group_size))?;
+        let bias = task.rows.bias.map(<[f32]>::to_vec);
+        let linear = Int8Linear::new(shape, w8, s1, bias, task.ta())?;
+        Ok((LinearWeights::W8(linear), report))
+    }
+
+    /// The error and the energy of every row.
+    fn multiply_adds(&self, (n, k): (usize, usize), _: GroupSize) -> u64 {
+        (n * k) as u64 * k as u64
+    }
+}
 
 /// The INT8 codes `[N,K]` of `rows`, and the scale of each row `[N]`: its abs-max by 127.
 pub fn round_to_int8(rows: &[f32], k: usize) -> (Vec<i8>, Vec<f32>) {
@@ -11,6 +54,14 @@ pub fn round_to_int8(rows: &[f32], k: usize) -> (Vec<i8>, Vec<f32>) {
         s1.push(scale);
     }
     (w8, s1)
+}
+
+/// The errors `[N,K]` that rounding `weights` `[N,K]` to INT8 leaves.
+pub fn int8_rounding_errors(weights: &[f32], k: usize) -> Vec<f32> {
+    let (w8, s1) = round_to_int8(weights, k);
+    let stored = w8.chunks_exact(k).zip(&s1);
+    let stored = stored.flat_map(|(row, s1)| row.iter().map(move |&w8| s1 * f32::from(w8)));
+    weights.iter().zip(stored).map(|(w, stored)| w - stored).collect()
 }
 
 #[cfg(test)]

@@ -26,6 +26,22 @@ pub fn output_error<D: Device>(
     weights: &[f32],
     linear: &QuantizedLinear,
 ) -> Result<f64, DeviceError> {
+    output_error_of_rows(device, gram, weights, |row, w8| {
+        linear.w8_row(row, w8);
+        linear.s1()[row]
+    })
+}
+
+/// As [`output_error`], from what `stored_row` says of a row: it writes the row's integers `[K]` and returns their scale.
+///
+/// # Errors
+/// The device failed.
+pub fn output_error_of_rows<D: Device>(
+    device: &D,
+    gram: &Gram,
+    weights: &[f32],
+    mut stored_row: impl FnMut(usize, &mut [i8]) -> f32,
+) -> Result<f64, DeviceError> {
     let k = gram.k();
     let rows_at_once = k * rows_per_buffer(ROW_BUFFER_BYTES, k);
     let mut w8 = vec![0; k];
@@ -34,8 +50,7 @@ pub fn output_error<D: Device>(
     for weights in weights.chunks(rows_at_once) {
         let mut errors = weights.to_vec();
         for (row, errors) in errors.chunks_exact_mut(k).enumerate() {
-            linear.w8_row(first_row + row, &mut w8);
-            let s1 = linear.s1()[first_row + row];
+            let s1 = stored_row(first_row + row, &mut w8);
             errors
                 .iter_mut()
                 .zip(&w8)

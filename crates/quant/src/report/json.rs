@@ -1,6 +1,6 @@
 //! What happened to every linear: errors, outliers, scales. JSON beside the model; `html.rs` makes a page of it.
 
-use dualgrain_format::{GroupSize, LinearWeights, QuantizedLinear};
+use dualgrain_format::{LinearScheme, LinearWeights, QuantizedLinear};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::statistics::InputStatistics;
@@ -45,7 +45,10 @@ pub struct LinearReport {
     pub n: usize,
     /// Input features.
     pub k: usize,
-    /// Squared error of the output over the calibration tokens by the squared output: 4-bit weights alone.
+    /// How it is stored, where that differs from the run's usual four bits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    /// Squared error of the output over the calibration tokens by the squared output: rounded weights alone.
     pub weight_nmse: f64,
     /// The same for INT8 activations alone, on a sample of tokens and rows.
     pub activation_nmse: f64,
@@ -80,8 +83,10 @@ pub struct ReportedLinear {
     pub role: &'static str,
     /// Output features.
     pub n: usize,
-    /// Weights that share a group scale.
-    pub group_size: GroupSize,
+    /// What it becomes.
+    pub scheme: LinearScheme,
+    /// What most linears of the run become.
+    pub usual: LinearScheme,
 }
 
 impl LinearReport {
@@ -100,6 +105,7 @@ impl LinearReport {
             role: linear.role.to_owned(),
             n: linear.n,
             k: maxima.len(),
+            scheme: (linear.scheme != linear.usual).then(|| linear.scheme.to_string()),
             weight_nmse: 0.0,
             activation_nmse,
             num_outliers: maxima.iter().filter(|&&max| max > OUTLIER_RATIO * median).count(),
@@ -110,7 +116,7 @@ impl LinearReport {
             num_smoothed: num_smoothed(scales),
             ratio_histogram: Vec::new(),
             num_scales_outside_f16: 0,
-            group_divides_k: divides(linear.group_size, maxima.len()),
+            group_divides_k: divides(linear.scheme, maxima.len()),
             sweep: smoothing.sweep.clone(),
         }
     }
@@ -137,8 +143,10 @@ fn scales_outside_f16(linear: &QuantizedLinear) -> usize {
     (0..linear.n()).map(outside).sum()
 }
 
-fn divides(group_size: GroupSize, k: usize) -> bool {
-    k.is_multiple_of(group_size.len(k))
+fn divides(scheme: LinearScheme, k: usize) -> bool {
+    scheme
+        .group_size()
+        .is_none_or(|size| k.is_multiple_of(size.len(k)))
 }
 
 fn median(values: &[f32]) -> f32 {

@@ -9,7 +9,7 @@
 //! smoothing before quantizing would give, without a pass in float.
 
 use dualgrain_device::Device;
-use dualgrain_engine::Role;
+use dualgrain_engine::{LinearId, Role};
 
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::passes;
@@ -28,27 +28,28 @@ pub fn quantize_block<D: Device>(
     layer: usize,
 ) -> Result<QuantizedBlock, QuantError> {
     let mut partial = PartialBlock::new(run, layer)?;
+    let [qkv, out, up, down] = Role::ALL.map(|role| LinearId::dense(layer, role));
 
-    partial.announce(Role::Qkv);
+    partial.announce(qkv);
     let statistics = passes::attention_input(states, partial.block(), run.meter)?;
-    partial.quantize_linear(Role::Qkv, statistics)?;
+    partial.quantize_linear(qkv, statistics)?;
     partial.calibrate_cache(states)?;
 
-    partial.announce(Role::Out);
+    partial.announce(out);
     let statistics = passes::attention_output(states, partial.block(), run.meter)?;
-    let values_changed = partial.quantize_linear(Role::Out, statistics)?;
+    let values_changed = partial.quantize_linear(out, statistics)?;
     if values_changed {
         partial.calibrate_cache(states)?;
         passes::repeat_attention(states, partial.block(), run.meter)?;
     }
 
-    partial.announce(Role::Up);
+    partial.announce(up);
     let statistics = passes::add_attention(states, partial.block(), run.meter)?;
-    partial.quantize_linear(Role::Up, statistics)?;
+    partial.quantize_linear(up, statistics)?;
 
-    partial.announce(Role::Down);
+    partial.announce(down);
     let statistics = passes::feed_forward_inner(states, partial.block(), run.meter)?;
-    partial.quantize_linear(Role::Down, statistics)?;
+    partial.quantize_linear(down, statistics)?;
 
     passes::add_feed_forward(states, partial.block(), run.meter)?;
     run.weights.release_pages();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dualgrain_engine::{BlockSpec, EngineError, ModelConfig, NormKind, NormSpec, Role, Weights, load_role};
+use dualgrain_engine::{BlockSpec, EngineError, ModelConfig, NormKind, NormSpec, Weights, load_linear};
 use dualgrain_format::checkpoint::FolderWriter;
 
 use crate::calibrate::windows::Windows;
@@ -11,6 +11,7 @@ use crate::error::QuantError;
 use crate::monitor::Meter;
 use crate::options::QuantJob;
 use crate::run::output::is_written;
+use crate::schemes::SchemeRule;
 
 /// Checks model and text against the options, and cuts the text into windows.
 ///
@@ -22,6 +23,7 @@ pub fn check_job(job: &QuantJob, config: &ModelConfig, tokens: &[u32]) -> Result
             path: job.model_dir.clone(),
         });
     }
+    check_schemes(job, config)?;
     let windows = Windows::evenly_spaced(tokens.len(), job.options.num_windows, job.options.window_tokens)?;
     if let Some(&got) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
         return Err(QuantError::Token {
@@ -36,6 +38,18 @@ pub fn check_job(job: &QuantJob, config: &ModelConfig, tokens: &[u32]) -> Result
         });
     }
     Ok(windows)
+}
+
+/// A rule for a block that is not there is a slip of the hand.
+fn check_schemes(job: &QuantJob, config: &ModelConfig) -> Result<(), QuantError> {
+    let beyond = |rule: &&SchemeRule| rule.layer.is_some_and(|layer| layer >= config.num_layers);
+    match job.options.schemes.iter().find(beyond) {
+        None => Ok(()),
+        Some(rule) => Err(QuantError::NoBlock {
+            rule: rule.to_string(),
+            num_layers: config.num_layers,
+        }),
+    }
 }
 
 /// Checks that the folder can be made, before hours of work.
@@ -90,8 +104,8 @@ pub fn check_tensors(config: &ModelConfig, weights: &Weights, meter: &Meter<'_>)
 }
 
 fn check_block(spec: &BlockSpec, weights: &Weights) -> Result<(), EngineError> {
-    for role in Role::ALL {
-        load_role(weights, spec, role, None)?;
+    for linear in spec.linears.values() {
+        load_linear(weights, linear, None)?;
         weights.release_pages();
     }
     let norms = [&spec.attn_norm, &spec.ffn_norm].into_iter();

@@ -2,10 +2,11 @@
 
 use dualgrain_device::{ActivationScale, Device};
 use dualgrain_engine::{ModelConfig, Weights};
-use dualgrain_format::ActivationScheme;
+use dualgrain_format::{ActivationScheme, GroupSize, LinearScheme};
 use dualgrain_threads::Pool;
 
 use crate::calibrate::statistics::InputStatistics;
+use crate::methods::int8::Int8;
 use crate::methods::method::{Method, Resources};
 use crate::monitor::Meter;
 use crate::options::QuantOptions;
@@ -23,7 +24,7 @@ pub struct RunContext<'a, D: Device> {
     pub weights: &'a Weights,
     /// The options.
     pub options: &'a QuantOptions,
-    /// How linears are quantized.
+    /// How linears get their four bits.
     pub method: &'a dyn Method<D>,
     /// Progress and cancellation.
     pub meter: &'a Meter<'a>,
@@ -36,6 +37,16 @@ impl<D: Device> RunContext<'_, D> {
             device: self.device,
             pool: self.pool,
             meter: self.meter,
+        }
+    }
+
+    /// How a linear gets `scheme`; `None` where it stays as it is.
+    pub fn method_of(&self, scheme: LinearScheme) -> Option<(&dyn Method<D>, GroupSize)> {
+        match scheme {
+            LinearScheme::Float => None,
+            // Rows of INT8 are not cut into groups.
+            LinearScheme::W8 => Some((&Int8, GroupSize::WholeRow)),
+            LinearScheme::W4 { group_size } => Some((self.method, group_size)),
         }
     }
 

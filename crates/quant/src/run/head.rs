@@ -4,7 +4,7 @@
 use dualgrain_device::Device;
 use dualgrain_engine::{EngineError, ModelConfig, Norm, Weights};
 use dualgrain_format::checkpoint::{Dtype, widen};
-use dualgrain_format::{Int8Linear, LinearWeights, TensorScheme};
+use dualgrain_format::{GroupSize, Int8Linear, LinearScheme, LinearWeights};
 
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::passes;
@@ -32,17 +32,17 @@ pub fn quantize_head<D: Device>(
     states: &mut HiddenStates<'_, D>,
 ) -> Result<Option<QuantizedHead>, QuantError> {
     match run.options.lm_head {
-        TensorScheme::Float => Ok(None),
-        TensorScheme::W8 => {
+        LinearScheme::Float => Ok(None),
+        LinearScheme::W8 => {
             let linear = int8(&FloatHead::new(run.config, run.weights)?)?;
             Ok(Some((LinearWeights::W8(linear), None)))
         }
-        TensorScheme::W4 => {
+        LinearScheme::W4 { group_size } => {
             run.meter.start("head".into());
             let norm = Norm::load(run.device, run.weights, &run.config.final_norm())?;
             let statistics = passes::head_input(states, &norm, run.config.num_layers, run.meter)?;
             let head = FloatHead::new(run.config, run.weights)?;
-            let (linear, report) = by_method(run, &head, &statistics)?;
+            let (linear, report) = by_method(run, &head, (&statistics, group_size))?;
             Ok(Some((linear, Some(report))))
         }
     }
@@ -100,13 +100,12 @@ fn int8(head: &FloatHead<'_>) -> Result<Int8Linear, QuantError> {
 fn by_method<D: Device>(
     run: &RunContext<'_, D>,
     head: &FloatHead<'_>,
-    statistics: &InputStatistics,
+    (statistics, group_size): (&InputStatistics, GroupSize),
 ) -> Result<(LinearWeights, LinearReport), QuantError> {
-    let group_size = run.options.group_size;
     let mut report = None;
     let (mut slices, mut method_report) = (Vec::new(), MethodReport::default());
     for weights in head.slices() {
-        report.get_or_insert_with(|| first_report(run, head, statistics, &weights));
+        report.get_or_insert_with(|| first_report(run, head, (statistics, group_size), &weights));
         let task = LinearTask {
             rows: FloatRows {
                 weights: &weights,
@@ -130,17 +129,19 @@ fn by_method<D: Device>(
 fn first_report<D: Device>(
     run: &RunContext<'_, D>,
     head: &FloatHead<'_>,
-    statistics: &InputStatistics,
+    (statistics, group_size): (&InputStatistics, GroupSize),
     weights: &[f32],
 ) -> LinearReport {
-    let (group_size, activations) = (run.options.group_size, run.options.activations);
-    let sample = LinearSample::new(run.device, (group_size, activations), statistics, weights);
+    let activations = run.options.activations;
+    let scheme = LinearScheme::w4(group_size);
+    let sample = LinearSample::new(run.device, (scheme, activations), statistics, weights);
     let smoothing = LinearSmoothing::none(head.k);
     let linear = ReportedLinear {
         layer: run.config.num_layers,
         role: "head",
         n: head.n,
-        group_size,
+        scheme,
+        usual: LinearScheme::w4(run.options.group_size),
     };
     LinearReport::new(
         linear,

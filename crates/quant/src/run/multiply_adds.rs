@@ -1,11 +1,12 @@
 //! How many multiply-adds of floats a run takes: for progress and the plan.
 
 use dualgrain_device::Device;
-use dualgrain_engine::{BlockSpec, ModelConfig, Role};
-use dualgrain_format::TensorScheme;
+use dualgrain_engine::{BlockSpec, LinearId, LinearSpec, ModelConfig};
+use dualgrain_format::{GroupSize, LinearScheme};
 
 use crate::calibrate::multiply_adds::{PassMultiplyAdds, gram_multiply_adds};
 use crate::calibrate::windows::Windows;
+use crate::methods::int8::Int8;
 use crate::methods::method::Method;
 use crate::options::QuantOptions;
 
@@ -18,18 +19,22 @@ pub fn run_multiply_adds<D: Device>(
 ) -> u64 {
     let (count, tokens) = (windows.len() as u64, windows.window_len());
     let spec = BlockSpec::new(config, 0);
-    let linears = Role::ALL.map(|role| {
-        let shape = (spec.role(role).n, spec.role(role).k);
-        method.multiply_adds(shape, options.group_size)
-    });
-    let block = count * PassMultiplyAdds::new(&spec, tokens).total() + linears.iter().sum::<u64>();
-    let head = match options.lm_head {
-        TensorScheme::W4 => {
-            let shape = (config.vocab_size, config.hidden_size);
-            count * gram_multiply_adds(tokens, config.hidden_size)
-                + method.multiply_adds(shape, options.group_size)
+    let passes = count * PassMultiplyAdds::new(&spec, tokens).total();
+    let linear = |layer, linear: &LinearSpec| {
+        let shape = (linear.n, linear.k);
+        match options.scheme(LinearId { layer, ..linear.id }) {
+            LinearScheme::Float => 0,
+            LinearScheme::W8 => Method::<D>::multiply_adds(&Int8, shape, GroupSize::WholeRow),
+            LinearScheme::W4 { group_size } => method.multiply_adds(shape, group_size),
         }
-        TensorScheme::Float | TensorScheme::W8 => 0,
     };
-    config.num_layers as u64 * block + head
+    let block = |layer| passes + spec.linears.values().map(|of| linear(layer, of)).sum::<u64>();
+    let head = match options.lm_head {
+        LinearScheme::W4 { group_size } => {
+            let shape = (config.vocab_size, config.hidden_size);
+            count * gram_multiply_adds(tokens, config.hidden_size) + method.multiply_adds(shape, group_size)
+        }
+        LinearScheme::Float | LinearScheme::W8 => 0,
+    };
+    (0..config.num_layers).map(block).sum::<u64>() + head
 }

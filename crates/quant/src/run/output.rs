@@ -1,6 +1,6 @@
 //! The finished folder: quantized tensors from the journal, everything else as it was, in one piece.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,11 +10,11 @@ use dualgrain_format::checkpoint::{
     CheckpointError, Dtype, FolderWriter, LinearLayout, TensorEntry, TensorSpec, TensorTable, f32_bytes,
 };
 use dualgrain_format::{
-    CacheScheme, KEY_SCALES_TENSOR, LinearWeights, QuantizationConfig, TensorScheme, VALUE_SCALES_TENSOR,
+    CacheScheme, KEY_SCALES_TENSOR, LinearScheme, LinearWeights, QuantizationConfig, VALUE_SCALES_TENSOR,
 };
 
 use crate::error::QuantError;
-use crate::options::QuantJob;
+use crate::options::{QuantJob, QuantOptions};
 use crate::report::html::html;
 use crate::report::json::QuantReport;
 use crate::run::context::RunContext;
@@ -67,7 +67,8 @@ pub fn assemble<D: Device>(
     let (config, weights) = (run.config, run.weights);
     let blocks = (0..config.num_layers).map(|layer| BlockFile::open(&journal.tensors_path(layer)));
     let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
-    let copied = copied_tensors(config, weights, &blocks, head.is_some());
+    let linears = block_linears(config, &job.options);
+    let copied = copied_tensors(config, weights, &blocks, (&linears, head.is_some()));
     let mut writer = FolderWriter::create(&job.out_dir, job.replace)?;
     writer.start_tensors(specs(config, weights, &blocks, &copied, head, job)?)?;
     for name in &copied {
@@ -148,10 +149,10 @@ fn copied_tensors(
     config: &ModelConfig,
     weights: &Weights,
     blocks: &[BlockFile],
-    new_head: bool,
+    (linears, new_head): (&BTreeMap<String, LinearScheme>, bool),
 ) -> Vec<String> {
-    let mut replaced: BTreeSet<String> = linear_names(config)
-        .into_iter()
+    let mut replaced: BTreeSet<String> = linears
+        .keys()
         .flat_map(|name| [format!("{name}.weight"), format!("{name}.bias")])
         .collect();
     replaced.extend(
@@ -175,14 +176,18 @@ fn copied_tensors(
         .collect()
 }
 
-/// The linears of all blocks by their checkpoint names.
-fn linear_names(config: &ModelConfig) -> Vec<String> {
-    let of_block = |layer| {
-        let spec = BlockSpec::new(config, layer);
-        let members = spec.roles.into_iter().flat_map(|role| role.members);
-        members.map(|member| member.name).collect::<Vec<_>>()
-    };
-    (0..config.num_layers).flat_map(of_block).collect()
+/// The linears of all blocks that do not stay as they were, by their checkpoint names.
+fn block_linears(config: &ModelConfig, options: &QuantOptions) -> BTreeMap<String, LinearScheme> {
+    let mut linears = BTreeMap::new();
+    for layer in 0..config.num_layers {
+        for (id, linear) in BlockSpec::new(config, layer).linears {
+            let scheme = options.scheme(id);
+            if scheme != LinearScheme::Float {
+                linears.extend(linear.members.into_iter().map(|member| (member.name, scheme)));
+            }
+        }
+    }
+    linears
 }
 
 fn write_cache_scales(
@@ -237,13 +242,10 @@ fn quantization_config(job: &QuantJob, config: &ModelConfig) -> QuantizationConf
     let mut described = QuantizationConfig::new(options.group_size, options.activations, options.kv_cache);
     described.smoothing = options.smoothing.to_string();
     described.search = options.search.to_string();
-    described.tensors = linear_names(config)
-        .into_iter()
-        .map(|name| (name, TensorScheme::W4))
-        .collect();
-    if options.lm_head != TensorScheme::Float {
+    described.linears = block_linears(config, options);
+    if options.lm_head != LinearScheme::Float {
         described
-            .tensors
+            .linears
             .insert(config.family.head_name().into(), options.lm_head);
     }
     described

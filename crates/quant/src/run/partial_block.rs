@@ -1,12 +1,14 @@
 //! A block whose linears become quantized one after the other.
 
+use std::collections::BTreeMap;
+
 use dualgrain_device::{CacheFormat, Device};
 use dualgrain_engine::{
-    Block, BlockSpec, EngineError, JoinedLinear, Norm, NormKind, NormSpec, Projection, Role, load_role_float,
-    split_members,
+    Block, BlockSpec, EngineError, JoinedLinear, LinearId, LinearSpec, Norm, NormKind, NormSpec, Projection,
+    Role, load_linear, load_linear_float, split_members,
 };
 use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes, linear_tensors};
-use dualgrain_format::{CacheScheme, FloatLinear, FloatValues, FormatError, LinearWeights};
+use dualgrain_format::{CacheScheme, FloatLinear, FloatValues, FormatError, LinearScheme, LinearWeights};
 
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::passes;
@@ -26,8 +28,8 @@ use crate::transform::smoothing::{column_maxima, divide, multiply_columns, smoot
 pub struct PartialBlock<'a, D: Device> {
     run: &'a RunContext<'a, D>,
     block: Block<D>,
-    /// By [`Role`].
-    linears: [Option<LinearWeights>; 4],
+    /// What is quantized so far.
+    linears: BTreeMap<LinearId, LinearWeights>,
     /// Tensors of smoothed norms.
     norms: Vec<TensorBytes>,
     cache_scales: Option<[f32; 2]>,
@@ -41,12 +43,16 @@ impl<'a, D: Device> PartialBlock<'a, D> {
     /// A norm that is missing, misshapen or not finite.
     pub fn new(run: &'a RunContext<'a, D>, layer: usize) -> Result<Self, QuantError> {
         let spec = BlockSpec::new(run.config, layer);
-        let empty = || Projection::new(run.device, no_weights()?).map_err(QuantError::from);
-        let empty = [empty()?, empty()?, empty()?, empty()?];
+        let empty = |&id| Ok((id, Projection::new(run.device, no_weights()?)?));
+        let empty = spec
+            .linears
+            .keys()
+            .map(empty)
+            .collect::<Result<_, QuantError>>()?;
         Ok(Self {
             block: Block::from_projections(run.device, run.weights, spec, empty)?,
             run,
-            linears: [None, None, None, None],
+            linears: BTreeMap::new(),
             norms: Vec::new(),
             cache_scales: None,
             reports: Vec::new(),
@@ -59,9 +65,9 @@ impl<'a, D: Device> PartialBlock<'a, D> {
     }
 
     /// Says which linear is worked on.
-    pub fn announce(&self, role: Role) {
-        let (layer, layers) = (self.spec().layer + 1, self.run.config.num_layers);
-        let phase = format!("block {layer}/{layers}: {}", role.name());
+    pub fn announce(&self, id: LinearId) {
+        let (layer, layers) = (id.layer + 1, self.run.config.num_layers);
+        let phase = format!("block {layer}/{layers}: {}", id.role.name());
         self.run.meter.start(phase);
     }
 
@@ -72,20 +78,26 @@ impl<'a, D: Device> PartialBlock<'a, D> {
     /// See [`QuantError`].
     pub fn quantize_linear(
         &mut self,
-        role: Role,
+        id: LinearId,
         mut statistics: InputStatistics,
     ) -> Result<bool, QuantError> {
         let run = self.run;
-        let (mut weights, bias) = self.float_weights(role)?;
+        let spec = self.spec().linear(id)?.clone();
+        let scheme = run.options.scheme(id);
+        let Some((method, group_size)) = run.method_of(scheme) else {
+            self.keep_float(&spec)?;
+            return Ok(false);
+        };
+        let (mut weights, bias) = self.float_weights(&spec)?;
         let sample = LinearSample::new(
             run.device,
-            (run.options.group_size, run.options.activations),
+            (scheme, run.options.activations),
             &statistics,
             &weights,
         );
-        let smoothing = self.choose_smoothing(role, &sample, &weights)?;
+        let smoothing = self.choose_smoothing(id, &sample, &column_maxima(&weights, spec.k))?;
         let activation_nmse = sample.activation_nmse(&smoothing.scales);
-        let mut report = LinearReport::new(self.reported(role), &statistics, &smoothing, activation_nmse);
+        let mut report = LinearReport::new(self.reported(&spec), &statistics, &smoothing, activation_nmse);
 
         multiply_columns(&mut weights, &smoothing.scales);
         smooth_statistics(&mut statistics, &smoothing.scales);
@@ -97,15 +109,15 @@ impl<'a, D: Device> PartialBlock<'a, D> {
                 bias: bias.as_deref(),
             },
             statistics: &statistics,
-            group_size: run.options.group_size,
+            group_size,
             activations: run.activations(&statistics),
         };
-        let (linear, method_report) = run.method.quantize(&run.resources(), &task)?;
+        let (linear, method_report) = method.quantize(&run.resources(), &task)?;
 
         report.finish(&linear, &method_report);
         self.reports.push(report);
-        self.place(role, linear)?;
-        self.smooth_producer(role, &smoothing)?;
+        self.place(id, linear)?;
+        self.smooth_producer(id.role, &smoothing)?;
         Ok(smoothing.producer.is_some())
     }
 
@@ -136,10 +148,9 @@ impl<'a, D: Device> PartialBlock<'a, D> {
     /// A number-format error would be a bug here and is passed on.
     pub fn finish(self) -> Result<QuantizedBlock, QuantError> {
         let mut tensors = self.norms;
-        for (role, linear) in Role::ALL.into_iter().zip(self.linears) {
-            let Some(linear) = linear else { continue };
-            let members = &self.block.spec().role(role).members;
-            for (name, member) in split_members(&linear, members)? {
+        for (id, linear) in &self.linears {
+            let members = &self.block.spec().linear(*id)?.members;
+            for (name, member) in split_members(linear, members)? {
                 tensors.extend(linear_tensors(&name, &member));
             }
         }
@@ -154,17 +165,18 @@ impl<'a, D: Device> PartialBlock<'a, D> {
         self.block.spec()
     }
 
-    fn reported(&self, role: Role) -> ReportedLinear {
+    fn reported(&self, spec: &LinearSpec) -> ReportedLinear {
         ReportedLinear {
-            layer: self.spec().layer,
-            role: role.name(),
-            n: self.spec().role(role).n,
-            group_size: self.run.options.group_size,
+            layer: spec.id.layer,
+            role: spec.id.role.name(),
+            n: spec.n,
+            scheme: self.run.options.scheme(spec.id),
+            usual: LinearScheme::w4(self.run.options.group_size),
         }
     }
 
-    fn float_weights(&self, role: Role) -> Result<(Vec<f32>, Option<Vec<f32>>), QuantError> {
-        let JoinedLinear { weights, .. } = load_role_float(self.run.weights, self.spec(), role)?;
+    fn float_weights(&self, spec: &LinearSpec) -> Result<(Vec<f32>, Option<Vec<f32>>), QuantError> {
+        let JoinedLinear { weights, .. } = load_linear_float(self.run.weights, spec)?;
         self.run.weights.release_pages();
         match weights {
             LinearWeights::Float(linear) => match linear.into_parts() {
@@ -179,18 +191,37 @@ impl<'a, D: Device> PartialBlock<'a, D> {
 
     fn choose_smoothing(
         &self,
-        role: Role,
+        id: LinearId,
         sample: &LinearSample<'_, D>,
-        weights: &[f32],
+        column_maxima: &[f32],
     ) -> Result<LinearSmoothing, QuantError> {
         let options = self.run.options;
-        let column_maxima = column_maxima(weights, self.spec().role(role).k);
         Ok(LinearSmoothing::choose(
-            Producer::of(role, self.spec()),
-            (options.smoothing, options.pairs.cover(role)),
+            self.producer(id),
+            (options.smoothing, options.pairs.cover(id.role)),
             sample,
-            &column_maxima,
+            column_maxima,
         )?)
+    }
+
+    /// What makes the input of a linear, where smoothing may change it: a linear that stays as it was does not take scales.
+    fn producer(&self, id: LinearId) -> Option<Producer> {
+        let producer = Producer::of(id.role, self.spec())?;
+        let is_quantized = |role| self.linears.contains_key(&LinearId { role, ..id });
+        let takes_scales = match producer {
+            Producer::Norm => true,
+            Producer::Rows { role, .. } => is_quantized(role),
+            Producer::ValueRows { .. } => is_quantized(Role::Qkv),
+        };
+        takes_scales.then_some(producer)
+    }
+
+    /// Puts a linear in place as the checkpoint stores it. Its tensors are copied when the folder is written.
+    fn keep_float(&mut self, spec: &LinearSpec) -> Result<(), QuantError> {
+        let linear = load_linear(self.run.weights, spec, None)?;
+        let projection = Projection::new(self.run.device, linear.weights)?;
+        self.run.weights.release_pages();
+        Ok(self.block.set_projection(spec.id, projection)?)
     }
 
     /// Divides what makes the input of `role` by its smoothing scales.
@@ -240,17 +271,18 @@ impl<'a, D: Device> PartialBlock<'a, D> {
 
     /// Divides rows of a quantized linear: their channel scales and biases.
     fn divide_rows(&mut self, role: Role, first_row: usize, scales: &[f32]) -> Result<(), QuantError> {
-        let Some(linear) = self.linears[role as usize].take() else {
-            return Ok(());
-        };
-        self.place(role, with_divided_rows(linear, first_row, scales)?)
+        let id = LinearId::dense(self.spec().layer, role);
+        match self.linears.remove(&id) {
+            Some(linear) => self.place(id, with_divided_rows(linear, first_row, scales)?),
+            None => Ok(()),
+        }
     }
 
     /// Puts a quantized linear where passes run it and where [`Self::finish`] takes it.
-    fn place(&mut self, role: Role, linear: LinearWeights) -> Result<(), QuantError> {
+    fn place(&mut self, id: LinearId, linear: LinearWeights) -> Result<(), QuantError> {
         let projection = Projection::new(self.run.device, linear.clone())?;
-        self.block.set_projection(role, projection);
-        self.linears[role as usize] = Some(linear);
+        self.block.set_projection(id, projection)?;
+        self.linears.insert(id, linear);
         Ok(())
     }
 }

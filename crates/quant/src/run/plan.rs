@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use dualgrain_device::{Device, DeviceError};
-use dualgrain_engine::{BlockSpec, FloatType, ModelConfig, NormKind, Position, Role, Scratch};
-use dualgrain_format::{CacheScheme, GroupSize, TensorScheme, int4};
+use dualgrain_engine::{BlockSpec, FloatType, LinearId, ModelConfig, NormKind, Position, Scratch};
+use dualgrain_format::{CacheScheme, GroupSize, LinearScheme, int4};
 use serde::Serialize;
 
 use crate::calibrate::hidden_states::HiddenStates;
@@ -94,15 +94,12 @@ pub fn plan<D: Device>(
     let sizes = Sizes::new::<D>(config, options, &windows, num_tokens);
     let spills = HiddenStates::<D>::size_bytes(config, &windows) > spill_above_bytes;
     let memory_parts = sizes.peak_parts(spills);
-    let layers = config.num_layers as u64;
     let multiply_adds = run_multiply_adds(config, options, &windows, &*options.search.method::<D>());
     Ok(Plan {
         peak_memory_bytes: memory_parts.iter().map(|part| part.size_bytes).sum(),
         memory_parts,
-        output_bytes: layers * sizes.block_w4 + sizes.outside,
-        scratch_disk_bytes: layers * sizes.block_w4
-            + 3 * sizes.residual
-            + if spills { sizes.hidden_states } else { 0 },
+        output_bytes: sizes.blocks + sizes.outside,
+        scratch_disk_bytes: sizes.blocks + 3 * sizes.residual + if spills { sizes.hidden_states } else { 0 },
         spills,
         time_s: multiply_adds as f64 / multiply_adds_per_s(device)? * TIME_OVERHEAD,
         inference: [1, 32]
@@ -121,11 +118,11 @@ struct Sizes {
     embedding: u64,
     /// Everything outside the blocks as stored.
     outside: u64,
-    /// The quantized linears of a block.
-    block_w4: u64,
-    /// The same linears with fp16 group scales and zeros.
-    block_a16w4: u64,
-    layers: u64,
+    /// The largest block of the finished model, and all of them.
+    block: u64,
+    blocks: u64,
+    /// All blocks with fp16 group scales and zeros where weights have four bits.
+    blocks_a16w4: u64,
     /// The most expensive linear: its Gram matrix with the blocks cut from it, and its weights.
     gram: u64,
     weights: u64,
@@ -139,24 +136,31 @@ impl Sizes {
         windows: &Windows,
         num_tokens: usize,
     ) -> Self {
-        let spec = BlockSpec::new(config, 0);
-        let group_size = options.group_size;
         let stored = float_bytes(config);
         let hidden = config.hidden_size as u64;
         let tokens = windows.len() * windows.window_len();
         let embedding = embedding_bytes(config);
-        let shapes = Role::ALL.map(|role| (spec.role(role).n, spec.role(role).k));
-        let largest = shapes.map(|shape| {
-            let gram = gram_bytes(shape.1, group_size);
-            (gram, weight_bytes(shape, group_size, stored))
+        let linears = all_linears(config, options);
+        let largest = linears.iter().flatten().map(|&(shape, scheme)| {
+            let group_size = scheme.group_size().unwrap_or(options.group_size);
+            (
+                gram_bytes(shape.1, group_size),
+                weight_bytes(shape, group_size, stored),
+            )
         });
-        let largest = largest.into_iter().max_by_key(|(gram, weights)| gram + weights);
+        let largest = largest.max_by_key(|(gram, weights)| gram + weights);
         let (gram, weights) = largest.unwrap_or_default();
         let norms = norm_bytes(config);
-        let block = |bytes: fn((usize, usize), GroupSize) -> u64| {
-            let linears = shapes.map(|shape| bytes(shape, group_size));
-            linears.iter().sum::<u64>() + norms
+        let sum = |linears: &Vec<_>, bytes: &dyn Fn((usize, usize), LinearScheme) -> u64| {
+            let linears = linears.iter().map(|&(shape, scheme)| bytes(shape, scheme));
+            linears.sum::<u64>() + norms
         };
+        let blocks = linears
+            .iter()
+            .map(|block| sum(block, &|shape, scheme| linear_bytes(shape, scheme, stored)));
+        let blocks_a16w4 = linears
+            .iter()
+            .map(|block| sum(block, &|shape, scheme| a16w4_bytes(shape, scheme, stored)));
         Self {
             caller: PROGRAM_BYTES
                 + num_tokens as u64 * ENCODING_BYTES_PER_TOKEN
@@ -167,9 +171,9 @@ impl Sizes {
                 + windows.window_len() as u64 * hidden * 8,
             embedding,
             outside: embedding + head_bytes(config, options) + hidden * 4,
-            block_w4: block(w4_bytes),
-            block_a16w4: block(a16w4_bytes),
-            layers: config.num_layers as u64,
+            block: blocks.clone().max().unwrap_or_default(),
+            blocks: blocks.sum(),
+            blocks_a16w4: blocks_a16w4.sum(),
             gram,
             weights,
             buffers: (3 * GROUP_BUFFER_BYTES + 3 * ROW_BUFFER_BYTES) as u64,
@@ -186,8 +190,8 @@ impl Sizes {
         // At the start the embedding is there beside its mapped pages, at the end a block beside its copy and the
         // mapped pages of the largest tensor outside the blocks; in between a linear with its statistics.
         let start = 2 * self.embedding + self.weights;
-        let middle = self.gram + self.weights + self.buffers + 3 * self.block_w4;
-        let end = 3 * self.block_w4 + 2 * self.embedding;
+        let middle = self.gram + self.weights + self.buffers + 3 * self.block;
+        let end = 3 * self.block + 2 * self.embedding;
         let mut parts = vec![
             part("program, tokenizer, calibration text", self.caller),
             part("calibration activations", hidden_states),
@@ -197,7 +201,7 @@ impl Sizes {
             parts.push(part("Gram matrix of the largest linear input", self.gram));
             parts.push(part("float weights of a linear", self.weights));
             parts.push(part("candidates of the search", self.buffers));
-            parts.push(part("quantized block", 3 * self.block_w4));
+            parts.push(part("quantized block", 3 * self.block));
         } else {
             parts.push(part("embedding", start.max(end)));
         }
@@ -217,8 +221,8 @@ impl Sizes {
         InferenceMemory {
             batch,
             context_tokens: CONTEXT_TOKENS,
-            w4a8_bytes: self.layers * self.block_w4 + self.outside + cache,
-            a16w4_bytes: self.layers * self.block_a16w4 + self.outside + float_cache,
+            w4a8_bytes: self.blocks + self.outside + cache,
+            a16w4_bytes: self.blocks_a16w4 + self.outside + float_cache,
         }
     }
 }
@@ -241,12 +245,13 @@ fn embedding_bytes(config: &ModelConfig) -> u64 {
 }
 
 fn head_bytes(config: &ModelConfig, options: &QuantOptions) -> u64 {
-    let (vocabulary, hidden) = (config.vocab_size as u64, config.hidden_size as u64);
     match options.lm_head {
-        TensorScheme::Float if config.tie_embeddings => 0,
-        TensorScheme::Float => vocabulary * hidden * float_bytes(config),
-        TensorScheme::W8 => vocabulary * (hidden + 4),
-        TensorScheme::W4 => w4_bytes((config.vocab_size, config.hidden_size), options.group_size),
+        LinearScheme::Float if config.tie_embeddings => 0,
+        scheme => linear_bytes(
+            (config.vocab_size, config.hidden_size),
+            scheme,
+            float_bytes(config),
+        ),
     }
 }
 
@@ -271,13 +276,40 @@ fn weight_bytes((n, k): (usize, usize), group_size: GroupSize, stored: u64) -> u
     weights * (4 + stored) + (n * group_size.num_groups(k)) as u64 * 8 + n as u64 * 64
 }
 
-fn w4_bytes((n, k): (usize, usize), group_size: GroupSize) -> u64 {
-    let groups = group_size.num_groups(k);
-    (n * (int4::row_bytes(k) + int4::row_bytes(groups) + groups + 4)) as u64
+/// Shape and scheme of the linears of every block.
+fn all_linears(config: &ModelConfig, options: &QuantOptions) -> Vec<Vec<((usize, usize), LinearScheme)>> {
+    // Blocks differ in their schemes alone.
+    let spec = BlockSpec::new(config, 0);
+    let of_block = |layer| {
+        let linears = spec.linears.values();
+        linears
+            .map(|linear| {
+                let scheme = options.scheme(LinearId { layer, ..linear.id });
+                ((linear.n, linear.k), scheme)
+            })
+            .collect()
+    };
+    (0..config.num_layers).map(of_block).collect()
 }
 
-fn a16w4_bytes((n, k): (usize, usize), group_size: GroupSize) -> u64 {
-    (n * (int4::row_bytes(k) + 4 * group_size.num_groups(k))) as u64
+/// A linear as it is stored; a float takes `float` bytes.
+fn linear_bytes((n, k): (usize, usize), scheme: LinearScheme, float: u64) -> u64 {
+    match scheme {
+        LinearScheme::Float => (n * k) as u64 * float,
+        LinearScheme::W8 => (n * (k + 4)) as u64,
+        LinearScheme::W4 { group_size } => {
+            let groups = group_size.num_groups(k);
+            (n * (int4::row_bytes(k) + int4::row_bytes(groups) + groups + 4)) as u64
+        }
+    }
+}
+
+/// The same with fp16 group scales and zeros where weights have four bits.
+fn a16w4_bytes((n, k): (usize, usize), scheme: LinearScheme, float: u64) -> u64 {
+    match scheme {
+        LinearScheme::W4 { group_size } => (n * (int4::row_bytes(k) + 4 * group_size.num_groups(k))) as u64,
+        LinearScheme::Float | LinearScheme::W8 => linear_bytes((n, k), scheme, float),
+    }
 }
 
 /// Measures the machine for a few hundredths of a second: the best of three Gram accumulations.

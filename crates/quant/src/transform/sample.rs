@@ -1,10 +1,11 @@
 //! A sample of a linear, on which smoothing scales are judged before the weights are quantized.
 
 use dualgrain_device::{Device, DeviceError};
-use dualgrain_format::{ActivationScheme, GroupSize};
+use dualgrain_format::{ActivationScheme, LinearScheme};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::statistics::InputStatistics;
+use crate::methods::int8::int8_rounding_errors;
 use crate::methods::output_error::output_energy;
 use crate::methods::rtn::rounding_errors;
 use crate::transform::activation_error::{activation_nmse, static_scale};
@@ -18,7 +19,7 @@ const SAMPLE_ROWS: usize = 64;
 pub struct SweepPoint {
     /// The percentile; 100 is no smoothing.
     pub percentile: f64,
-    /// Error of 4-bit weights.
+    /// Error of the weights in their scheme.
     pub weight_nmse: f64,
     /// Error of INT8 activations.
     pub activation_nmse: f64,
@@ -30,7 +31,7 @@ pub struct SweepPoint {
 pub struct LinearSample<'a, D: Device> {
     device: &'a D,
     statistics: &'a InputStatistics,
-    group_size: GroupSize,
+    scheme: LinearScheme,
     activations: ActivationScheme,
     /// [rows, K].
     rows: Vec<f32>,
@@ -40,14 +41,14 @@ impl<'a, D: Device> LinearSample<'a, D> {
     /// A sample of `weights` `[N,K]`.
     pub fn new(
         device: &'a D,
-        (group_size, activations): (GroupSize, ActivationScheme),
+        (scheme, activations): (LinearScheme, ActivationScheme),
         statistics: &'a InputStatistics,
         weights: &[f32],
     ) -> Self {
         Self {
             device,
             statistics,
-            group_size,
+            scheme,
             activations,
             rows: some_rows(weights, statistics.maxima.len()),
         }
@@ -81,7 +82,11 @@ impl<'a, D: Device> LinearSample<'a, D> {
         let gram = &self.statistics.gram;
         let mut smoothed = self.rows.clone();
         multiply_columns(&mut smoothed, scales);
-        let mut errors = rounding_errors(&smoothed, scales.len(), self.group_size);
+        let mut errors = match self.scheme {
+            LinearScheme::Float => vec![0.0; smoothed.len()],
+            LinearScheme::W8 => int8_rounding_errors(&smoothed, scales.len()),
+            LinearScheme::W4 { group_size } => rounding_errors(&smoothed, scales.len(), group_size),
+        };
         let rows = errors.chunks_exact_mut(scales.len());
         rows.for_each(|errors| divide(errors, scales));
         let energy = output_energy(self.device, gram, &self.rows)?;

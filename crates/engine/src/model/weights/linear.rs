@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use dualgrain_format::checkpoint::Dtype;
 use dualgrain_format::{
-    ActivationScheme, FloatLinear, FormatError, GroupSize, Int8Linear, LinearWeights, QuantizationConfig,
-    QuantizedLinear, QuantizedParts, TensorScheme, int4,
+    ActivationScheme, FloatLinear, FormatError, GroupSize, Int8Linear, LinearScheme, LinearWeights,
+    QuantizationConfig, QuantizedLinear, QuantizedParts, int4,
 };
 
 use crate::{Weights, WeightsError};
@@ -55,11 +55,11 @@ impl Weights {
             name: name.to_owned(),
             source: source.with_rows_from(first),
         };
-        let scheme = quantization.map_or(TensorScheme::Float, |q| q.scheme(name));
+        let scheme = quantization.map_or(LinearScheme::Float, |q| q.scheme(name));
         let ta = match (quantization, scheme) {
-            (None, _) | (_, TensorScheme::Float) => None,
+            (None, _) | (_, LinearScheme::Float) => None,
             (Some(quantization), scheme) => {
-                self.static_scale(name, quantization, scheme == TensorScheme::W4)?
+                self.static_scale(name, quantization, scheme.group_size().is_some())?
             }
         };
         let bias = bias.then(|| self.f32_rows(&format!("{name}.bias"), n, rows.clone()));
@@ -71,10 +71,10 @@ impl Weights {
             bias: bias.transpose()?,
             ta,
         };
-        let linear = match (scheme, quantization) {
-            (TensorScheme::W8, _) => self.int8_linear(rows)?,
-            (TensorScheme::W4, Some(quantization)) => self.quantized_linear(rows, quantization.group_size)?,
-            _ => self.float_linear(rows)?,
+        let linear = match scheme {
+            LinearScheme::Float => self.float_linear(rows)?,
+            LinearScheme::W8 => self.int8_linear(rows)?,
+            LinearScheme::W4 { group_size } => self.quantized_linear(rows, group_size)?,
         };
         linear.map_err(wrong)
     }
