@@ -91,6 +91,7 @@ fn generated<D: Device>(device: Arc<D>) -> Vec<String> {
             .map(|i| (i * 7 + 3) % toy::VOCAB_SIZE)
             .collect();
         let request = TokenRequest {
+            score_from: None,
             prompt,
             sampling,
             max_tokens: Some(30),

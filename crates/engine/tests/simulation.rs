@@ -1,18 +1,20 @@
 //! The scheduler over many steps of random requests, cancellations, page shortage, failing sequences and failing devices.
 //!
-//! After every step no page is lost or shared wrongly, and every sequence that ends has the tokens and log-probabilities
-//! that it has alone, bit for bit. `SIMULATION_STEPS` (10,000 by default) and `SIMULATION_SEED` change the run:
+//! After every step no page is lost or shared wrongly, and every sequence that ends has the tokens, the log-probabilities and
+//! the logits after scored prompt tokens that it has alone, bit for bit. `SIMULATION_STEPS` (10,000 by default) and
+//! `SIMULATION_SEED` change the run:
 //! `SIMULATION_STEPS=1000000 cargo test --release -p dualgrain-engine --test simulation -- --nocapture`
 
 mod toy;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
-use dualgrain_device::PAGE_TOKENS;
 use dualgrain_device::cases::Random;
 use dualgrain_device::naive::NaiveDevice;
 use dualgrain_device::sampling::{ChosenToken, SamplingParams};
+use dualgrain_device::{Device, PAGE_TOKENS};
 use dualgrain_engine::scheduler::{Event, FinishReason, Scheduler, TokenRequest};
 use dualgrain_engine::{EngineError, Model, SequenceId, Session, SessionLimits};
 
@@ -31,7 +33,15 @@ enum End {
     Failed,
 }
 
-type Outcome = (Vec<ChosenToken>, End);
+/// What a sequence has told so far.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Told {
+    tokens: Vec<ChosenToken>,
+    /// Scored positions in order, each with the bits of its logits.
+    scored: Vec<(usize, Vec<u32>)>,
+}
+
+type Outcome = (Told, End);
 
 #[test]
 fn every_sequence_is_what_it_is_alone_whatever_happens_around_it() {
@@ -65,7 +75,7 @@ struct Simulation {
     scheduler: Scheduler<NaiveDevice>,
     requests: Vec<TokenRequest>,
     alone: HashMap<usize, Outcome>,
-    live: BTreeMap<SequenceId, (usize, Vec<ChosenToken>)>,
+    live: BTreeMap<SequenceId, (usize, Told)>,
     counts: Counts,
 }
 
@@ -95,7 +105,7 @@ impl Simulation {
         while self.live.len() < MAX_LIVE && self.random.below(3) == 0 {
             let which = self.random.below(NUM_REQUESTS);
             let id = self.scheduler.admit(self.requests[which].clone()).unwrap();
-            self.live.insert(id, (which, Vec::new()));
+            self.live.insert(id, (which, Told::default()));
         }
         if self.random.below(40) == 0 {
             self.cancel_one();
@@ -106,17 +116,17 @@ impl Simulation {
         }
         let before = self.scheduler.num_running();
         let report = self.scheduler.step();
+        // A fault that no operation of the step met must not hit what follows.
+        self.device.fail_after(u64::MAX - 1);
         let ended = report
             .events
             .iter()
-            .filter(|event| !matches!(event, Event::Token { .. }))
+            .filter(|event| !matches!(event, Event::Token { .. } | Event::Rows { .. }))
             .count();
         self.counts.preempted += usize::from(self.scheduler.num_running() + ended < before);
         for event in report.events {
             self.take(event);
         }
-        // A fault that no operation of the step met must not hit the next one.
-        self.device.fail_after(u64::MAX - 1);
         self.check_pages();
     }
 
@@ -127,16 +137,31 @@ impl Simulation {
         }
         let id = ids[self.random.below(ids.len())];
         assert!(self.scheduler.cancel(id) && !self.scheduler.cancel(id));
-        let (which, tokens) = self.live.remove(&id).unwrap();
+        let (which, told) = self.live.remove(&id).unwrap();
         let (expected, _) = self.alone(which);
-        assert!(expected.starts_with(&tokens), "request {which} cancelled");
+        assert!(
+            expected.tokens.starts_with(&told.tokens),
+            "request {which} cancelled"
+        );
+        assert!(
+            expected.scored.starts_with(&told.scored),
+            "request {which} cancelled"
+        );
         self.counts.cancelled += 1;
         self.check_pages();
     }
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Token { id, token } => self.live.get_mut(&id).unwrap().1.push(token),
+            Event::Token { id, token } => self.live.get_mut(&id).unwrap().1.tokens.push(token),
+            Event::Rows {
+                id,
+                positions,
+                first_row,
+            } => {
+                let scored = read_rows(&mut self.scheduler, positions, first_row);
+                self.live.get_mut(&id).unwrap().1.scored.extend(scored);
+            }
             Event::Finished { id, reason } => {
                 self.counts.finished += 1;
                 self.compare(id, End::Finished(reason));
@@ -157,8 +182,8 @@ impl Simulation {
     }
 
     fn compare(&mut self, id: SequenceId, end: End) {
-        let (which, tokens) = self.live.remove(&id).unwrap();
-        assert_eq!((tokens, end), self.alone(which), "request {which}");
+        let (which, told) = self.live.remove(&id).unwrap();
+        assert_eq!((told, end), self.alone(which), "request {which}");
     }
 
     /// What a request gives when nothing else runs and nothing fails.
@@ -194,16 +219,37 @@ fn run_alone(model: &Arc<Model<NaiveDevice>>, request: TokenRequest) -> Outcome 
     let limits = SessionLimits::new(1, CONTEXT_TOKENS, 64);
     let mut scheduler = Scheduler::new(Session::new(Arc::clone(model), limits).unwrap());
     scheduler.admit(request).unwrap();
-    let mut tokens = Vec::new();
+    let mut told = Told::default();
     loop {
         for event in scheduler.step().events {
             match event {
-                Event::Token { token, .. } => tokens.push(token),
-                Event::Finished { reason, .. } => return (tokens, End::Finished(reason)),
-                Event::Failed { .. } => return (tokens, End::Failed),
+                Event::Token { token, .. } => told.tokens.push(token),
+                Event::Rows {
+                    positions, first_row, ..
+                } => told
+                    .scored
+                    .extend(read_rows(&mut scheduler, positions, first_row)),
+                Event::Finished { reason, .. } => return (told, End::Finished(reason)),
+                Event::Failed { .. } => return (told, End::Failed),
             }
         }
     }
+}
+
+/// The logits of scored positions, as bits.
+fn read_rows(
+    scheduler: &mut Scheduler<NaiveDevice>,
+    positions: Range<usize>,
+    first_row: u32,
+) -> Vec<(usize, Vec<u32>)> {
+    let model = Arc::clone(scheduler.session().model());
+    let read = |(idx, position)| {
+        let logits = scheduler.logits(&[first_row + idx as u32]).unwrap();
+        let mut row = vec![0.0; toy::VOCAB_SIZE as usize];
+        model.device().download(logits, 0..1, &mut row).unwrap();
+        (position, row.iter().map(|value: &f32| value.to_bits()).collect())
+    };
+    positions.enumerate().map(read).collect()
 }
 
 fn tokens(random: &mut Random, len: usize) -> Vec<u32> {
@@ -241,7 +287,9 @@ fn request(random: &mut Random, bases: &[Vec<u32>]) -> TokenRequest {
         sampling.frequency_penalty = 0.2;
         sampling.presence_penalty = -0.1;
     }
+    let is_scored = random.below(8) == 0;
     TokenRequest {
+        score_from: is_scored.then(|| random.below(prompt.len())),
         prompt,
         sampling,
         max_tokens: (random.below(10) > 0).then(|| random.below(45)),

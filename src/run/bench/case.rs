@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use dualgrain_cpu::CpuDevice;
+use dualgrain_device::sampling::SamplingParams;
+use dualgrain_engine::scheduler::{Event, Scheduler, TokenRequest};
 use dualgrain_engine::{Model, ModelConfig, Product, Session, SessionLimits, products};
 use serde::Serialize;
 
@@ -67,7 +69,13 @@ pub struct Row {
 impl Case {
     fn limits(&self) -> SessionLimits {
         let context_tokens = self.prompt_tokens + self.generate_tokens;
-        SessionLimits::new(self.batch, context_tokens, STEP_TOKENS.max(self.batch))
+        let limits = SessionLimits::new(self.batch, context_tokens, STEP_TOKENS.max(self.batch));
+        // The scheduler keeps a 32nd of the pages free: with as many more all sequences run at once.
+        let num_pages = self.batch * limits.pages_per_sequence();
+        SessionLimits {
+            num_pages: Some(num_pages + num_pages / 31 + 1),
+            ..limits
+        }
     }
 
     /// Refuses what the model can not do, before anything is loaded.
@@ -141,10 +149,10 @@ pub fn time_case(
 ) -> Result<Option<Row>> {
     case.check(model.config())?;
     case.check_memory(model)?;
-    let mut session = Session::new(Arc::clone(model), case.limits())?;
+    let mut scheduler = Scheduler::new(Session::new(Arc::clone(model), case.limits())?);
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for round in 0..=repeat {
-        let Some((prefill_s, decode_s)) = time_round(&mut session, case, model, interrupted)? else {
+        let Some((prefill_s, decode_s)) = time_round(&mut scheduler, case, interrupted)? else {
             return Ok(None);
         };
         if round > 0 {
@@ -155,7 +163,7 @@ pub fn time_case(
     let prefill = (case.prompt_tokens > 0).then(|| Rate::of(prefill));
     let decode = (case.generate_tokens > 0).then(|| Rate::of(decode));
     let mut row = Row::new(model, case, prefill, decode);
-    row.cache_bytes = session.memory().cache_bytes;
+    row.cache_bytes = scheduler.session().memory().cache_bytes;
     row.rounds = repeat;
     Ok(Some(row))
 }
@@ -198,55 +206,56 @@ fn ops_per_token(model: &Model<CpuDevice>, prompt_tokens: usize) -> f64 {
     2.0 * products(model.config(), 1).iter().map(weights).sum::<f64>()
 }
 
-/// Seconds for all prompts, and for all generated tokens; logits are computed once a prompt and once a step.
+/// Seconds for all prompts with the first token after each, and for all generated tokens. Prompts end and are taken up again
+/// from the cache, so that neither time has a part of the other.
 fn time_round(
-    session: &mut Session<CpuDevice>,
+    scheduler: &mut Scheduler<CpuDevice>,
     case: &Case,
-    model: &Model<CpuDevice>,
     interrupted: &AtomicBool,
 ) -> Result<Option<(f64, f64)>> {
-    let vocab = model.config().vocab_size as u32;
-    let goes_on = || !interrupted.load(Ordering::Relaxed);
-    let started = Instant::now();
+    let prompts = case.prompt_tokens;
+    let Some(prefill_s) = time_requests(scheduler, case, (prompts, usize::from(prompts > 0)), interrupted)?
+    else {
+        return Ok(None);
+    };
+    let decode_s = time_requests(scheduler, case, (prompts + 1, case.generate_tokens), interrupted)?;
+    Ok(decode_s.map(|decode_s| (prefill_s, decode_s)))
+}
+
+/// Seconds until every sequence has run its first `prompt_tokens` tokens and was given `new_tokens`; no tokens take no time.
+fn time_requests(
+    scheduler: &mut Scheduler<CpuDevice>,
+    case: &Case,
+    (prompt_tokens, new_tokens): (usize, usize),
+    interrupted: &AtomicBool,
+) -> Result<Option<f64>> {
+    if new_tokens == 0 {
+        return Ok(Some(0.0));
+    }
+    let vocab = scheduler.session().model().config().vocab_size as u32;
     for sequence in 0..case.batch {
-        run_prompt(session, sequence, case.prompt_tokens, vocab)?;
-        if !goes_on() {
-            return Ok(None);
-        }
+        let tokens = (0..prompt_tokens).map(|position| token(sequence, position, vocab));
+        scheduler.admit(TokenRequest {
+            prompt: tokens.collect(),
+            sampling: SamplingParams::GREEDY,
+            max_tokens: Some(new_tokens),
+            end_tokens: Vec::new(),
+            keep: prompt_tokens == case.prompt_tokens && case.generate_tokens > 0,
+            score_from: None,
+        })?;
     }
-    let prefill_s = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    for position in 0..case.generate_tokens {
-        run_step(session, case.batch, position, vocab)?;
-        if !goes_on() {
+    while !scheduler.is_idle() {
+        if interrupted.load(Ordering::Relaxed) {
             return Ok(None);
         }
+        for event in scheduler.step().events {
+            if let Event::Failed { error, .. } = event {
+                bail!("{error}");
+            }
+        }
     }
-    Ok(Some((prefill_s, started.elapsed().as_secs_f64())))
-}
-
-fn run_prompt(session: &mut Session<CpuDevice>, sequence: usize, len: usize, vocab: u32) -> Result<()> {
-    session.reset(sequence);
-    let prompt: Vec<u32> = (0..len)
-        .map(|position| token(sequence, position, vocab))
-        .collect();
-    if !prompt.is_empty() {
-        let last = session.prefill(sequence, &prompt)?;
-        session.logits(&[last])?;
-    }
-    Ok(())
-}
-
-/// One token of each sequence.
-fn run_step(session: &mut Session<CpuDevice>, batch: usize, position: usize, vocab: u32) -> Result<()> {
-    let tokens: Vec<u32> = (0..batch)
-        .map(|sequence| token(sequence, position, vocab))
-        .collect();
-    let step: Vec<(usize, &[u32])> = tokens.iter().map(std::slice::from_ref).enumerate().collect();
-    session.run(&step)?;
-    let rows: Vec<u32> = (0..batch as u32).collect();
-    session.logits(&rows)?;
-    Ok(())
+    Ok(Some(started.elapsed().as_secs_f64()))
 }
 
 /// Some token of the vocabulary, another for each place.

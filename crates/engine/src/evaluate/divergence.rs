@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::error::EvaluateError;
 use super::moments::Moments;
 use super::perplexity::report;
-use super::scoring::{Progress, RowBuffer, STEP_TOKENS, argmax, log_probability, session};
+use super::scoring::{Progress, ScoredRows, Scorer, argmax, log_probability};
 use super::windows::Windows;
-use crate::{Model, Session};
+use crate::Model;
 
 /// A model against the original it was made from, on one text.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -66,8 +66,8 @@ pub fn divergence<A: Device, D: Device>(
         });
     }
     let mut pair = Pair {
-        original: Side::new(original, windows.context())?,
-        model: Side::new(model, windows.context())?,
+        original: Scorer::new(original, 1, windows.context())?,
+        model: Scorer::new(model, 1, windows.context())?,
         pool,
         rows: Vec::new(),
         sums: Sums::default(),
@@ -79,24 +79,9 @@ pub fn divergence<A: Device, D: Device>(
     Ok(pair.sums.report(windows))
 }
 
-/// One of the two models with its cache and its part of the logits.
-struct Side<D: Device> {
-    session: Session<D>,
-    buffer: RowBuffer<D>,
-}
-
-impl<D: Device> Side<D> {
-    fn new(model: &Arc<Model<D>>, context: usize) -> Result<Self, EvaluateError> {
-        Ok(Self {
-            session: session(model, 1, context)?,
-            buffer: RowBuffer::new(model.clone()),
-        })
-    }
-}
-
 struct Pair<'a, A: Device, D: Device> {
-    original: Side<A>,
-    model: Side<D>,
+    original: Scorer<A>,
+    model: Scorer<D>,
     pool: &'a Pool,
     rows: Vec<RowDivergence>,
     sums: Sums,
@@ -120,32 +105,33 @@ struct Sums {
 
 impl<A: Device, B: Device> Pair<'_, A, B> {
     fn add_window(&mut self, idx: usize, window: &[u32]) -> Result<(), EvaluateError> {
-        self.original.session.reset(0);
-        self.model.session.reset(0);
-        for (step_idx, step) in window.chunks(STEP_TOKENS).enumerate() {
-            self.original.session.run(&[(0, step)])?;
-            self.model.session.run(&[(0, step)])?;
-            let rows: Vec<u32> = (0..step.len() as u32).collect();
-            for rows in rows.chunks(self.model.buffer.num_rows()) {
-                let first = step_idx * STEP_TOKENS + rows[0] as usize;
-                self.add_rows(rows, &window[first + 1..], (idx, first))?;
+        self.original.admit(window, 0)?;
+        self.model.admit(window, 0)?;
+        // Schedulers with equal limits cut equal sequences into equal steps.
+        while let (Some(original), Some(model)) = (self.original.step()?, self.model.step()?) {
+            let count = self.model.num_rows();
+            for (original, model) in original.rows.iter().zip(&model.rows) {
+                for pair in original.parts(count).zip(model.parts(count)) {
+                    self.add_rows(&pair, window, idx)?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Adds rows of the last step; `targets` are the tokens after them (the window's last row has none).
+    /// Adds rows of the last steps; each but the window's last has a token after it.
     fn add_rows(
         &mut self,
-        rows: &[u32],
-        targets: &[u32],
-        (window_idx, first): (usize, usize),
+        (original, model): &(ScoredRows, ScoredRows),
+        window: &[u32],
+        window_idx: usize,
     ) -> Result<(), EvaluateError> {
-        let vocab_size = self.model.buffer.vocab_size();
-        let p = self.original.buffer.fill(&mut self.original.session, rows)?;
-        let q = self.model.buffer.fill(&mut self.model.session, rows)?;
+        let vocab_size = self.model.vocab_size();
+        let (first, len) = (model.positions.start, model.positions.len());
+        let p = self.original.log_probabilities(original)?;
+        let q = self.model.log_probabilities(model)?;
         self.rows.clear();
-        self.rows.resize(rows.len(), RowDivergence::default());
+        self.rows.resize(len, RowDivergence::default());
         self.pool.for_each_chunk(&mut self.rows, 1, |idx, row| {
             let range = idx * vocab_size..(idx + 1) * vocab_size;
             row.fill(compare(&p[range.clone()], &q[range]));
@@ -154,7 +140,7 @@ impl<A: Device, B: Device> Pair<'_, A, B> {
             let place = || (format!("window {window_idx}"), first + i + 1);
             self.sums.kl.add(checked_divergence(row.kl, place)?);
             self.sums.agreement.add(f64::from(u8::from(row.agrees)));
-            if let Some(&target) = targets.get(i) {
+            if let Some(&target) = window.get(first + i + 1) {
                 let range = i * vocab_size..(i + 1) * vocab_size;
                 let original = log_probability(&p[range.clone()], target, place)?;
                 self.sums

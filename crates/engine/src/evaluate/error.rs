@@ -1,6 +1,7 @@
 //! Why a model could not be judged.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use dualgrain_device::DeviceError;
 use thiserror::Error;
@@ -98,6 +99,9 @@ pub enum EvaluateError {
     /// The model could not run.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A step of the model failed.
+    #[error("{0}")]
+    Step(Arc<EngineError>),
     /// The device failed at an operation.
     #[error(transparent)]
     Device(#[from] DeviceError),

@@ -5,11 +5,8 @@
 //! special tokens; the first `len(encode(context))` tokens are context, the rest is scored. What does not fit the model's
 //! context is cut off on the left.
 
-use std::ops::Range;
-
 use super::error::EvaluateError;
 use super::item_score::{ItemScore, OptionScore};
-use super::scoring::STEP_TOKENS;
 use super::task_file::{Task, TaskItem};
 use crate::ModelConfig;
 use crate::text::tokenizer::Tokenizer;
@@ -23,8 +20,6 @@ pub(super) struct Run {
     pub line: usize,
     /// At least one.
     pub continuations: Vec<Continuation>,
-    /// How many of the inputs have been run.
-    pub num_run: usize,
 }
 
 /// What is scored of one option.
@@ -129,7 +124,6 @@ impl Encoder<'_> {
                     inputs: whole,
                     line: item.line,
                     continuations: vec![continuation],
-                    num_run: 0,
                 }),
             }
         }
@@ -191,26 +185,6 @@ impl Encoder<'_> {
     }
 }
 
-/// Groups of consecutive runs that fit a step together, at most one for each sequence; a run longer than a step is
-/// alone.
-pub(super) fn pack(runs: &[Run], num_sequences: usize) -> Vec<Range<usize>> {
-    let mut groups: Vec<Range<usize>> = Vec::new();
-    let mut room = 0;
-    for (idx, run) in runs.iter().enumerate() {
-        match groups.last_mut() {
-            Some(group) if run.inputs.len() <= room && group.len() < num_sequences => {
-                group.end += 1;
-                room -= run.inputs.len();
-            }
-            _ => {
-                groups.push(idx..idx + 1);
-                room = STEP_TOKENS.saturating_sub(run.inputs.len());
-            }
-        }
-    }
-    groups
-}
-
 /// What Python's `str.rstrip` strips: Unicode whitespace and four separators.
 fn is_python_whitespace(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
@@ -219,26 +193,6 @@ fn is_python_whitespace(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn runs(lengths: &[usize]) -> Vec<Run> {
-        let run = |&length: &usize| Run {
-            inputs: vec![0; length],
-            line: 1,
-            continuations: Vec::new(),
-            num_run: 0,
-        };
-        lengths.iter().map(run).collect()
-    }
-
-    #[test]
-    fn runs_are_packed_in_order_and_none_is_lost() {
-        assert_eq!(
-            pack(&runs(&[200, 300, 12, 1, 600, 5]), 16),
-            [0..3, 3..4, 4..5, 5..6]
-        );
-        assert_eq!(pack(&runs(&[1; 7]), 3), [0..3, 3..6, 6..7]);
-        assert!(pack(&[], 3).is_empty());
-    }
 
     #[test]
     fn whitespace_is_what_python_strips() {

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::error::EvaluateError;
 use super::moments::Moments;
-use super::scoring::{Progress, RowBuffer, STEP_TOKENS, log_probability, session};
+use super::scoring::{Progress, Scorer, log_probability};
 use super::windows::Windows;
-use crate::{Model, Session};
+use crate::Model;
 
 /// Perplexity of a model on a text.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -39,11 +39,10 @@ pub fn perplexity<D: Device>(
     windows: &Windows,
     progress: &mut Progress<'_>,
 ) -> Result<PerplexityReport, EvaluateError> {
-    let mut session = session(model, 1, windows.context())?;
-    let mut buffer = RowBuffer::new(model.clone());
+    let mut scorer = Scorer::new(model, 1, windows.context())?;
     let mut nll = Moments::default();
     for (idx, window) in windows.iter().enumerate() {
-        add_window(&mut session, &mut buffer, (idx, window), &mut nll)?;
+        add_window(&mut scorer, (idx, window), &mut nll)?;
         progress(idx + 1, windows.len());
     }
     Ok(report(&nll, windows))
@@ -63,25 +62,20 @@ pub(super) fn report(nll: &Moments, windows: &Windows) -> PerplexityReport {
 }
 
 fn add_window<D: Device>(
-    session: &mut Session<D>,
-    buffer: &mut RowBuffer<D>,
+    scorer: &mut Scorer<D>,
     (idx, window): (usize, &[u32]),
     nll: &mut Moments,
 ) -> Result<(), EvaluateError> {
-    session.reset(0);
     // The last token predicts nothing that can be checked, so it is not run.
     let (inputs, targets) = (&window[..window.len() - 1], &window[1..]);
-    for (step_idx, step) in inputs.chunks(STEP_TOKENS).enumerate() {
-        session.run(&[(0, step)])?;
-        let rows: Vec<u32> = (0..step.len() as u32).collect();
-        for rows in rows.chunks(buffer.num_rows()) {
-            let first = step_idx * STEP_TOKENS + rows[0] as usize;
-            let vocab_size = buffer.vocab_size();
-            let log_probabilities = buffer.fill(session, rows)?;
-            for (i, row) in log_probabilities.chunks_exact(vocab_size).enumerate() {
-                let target = targets[first + i];
-                let place = || (format!("window {idx}"), first + i + 1);
-                nll.add(-log_probability(row, target, place)?);
+    scorer.admit(inputs, 0)?;
+    let (vocab_size, count) = (scorer.vocab_size(), scorer.num_rows());
+    while let Some(step) = scorer.step()? {
+        for rows in step.rows.iter().flat_map(|rows| rows.parts(count)) {
+            let log_probabilities = scorer.log_probabilities(&rows)?.chunks_exact(vocab_size);
+            for (position, row) in rows.positions.zip(log_probabilities) {
+                let place = || (format!("window {idx}"), position + 1);
+                nll.add(-log_probability(row, targets[position], place)?);
             }
         }
     }

@@ -1,40 +1,129 @@
-//! What every judgement runs: a session in bounded steps, log-probabilities of a bounded number of its rows at a time.
+//! What every judgement runs: scored sequences in bounded steps, log-probabilities of a bounded number of rows at a time.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use dualgrain_device::Device;
+use dualgrain_device::sampling::SamplingParams;
 
 use super::error::EvaluateError;
 use super::windows::check_context;
-use crate::{EngineError, Model, Session, SessionError, SessionLimits};
+use crate::scheduler::{Event, Scheduler, TokenRequest};
+use crate::{EngineError, Model, SequenceId, Session, SessionError, SessionLimits};
 
 /// Receives (done, total) after every window or item.
 pub type Progress<'a> = dyn FnMut(usize, usize) + 'a;
 
 /// Tokens run at once: enough to use each weight many times, little enough to bound the buffers.
-pub(super) const STEP_TOKENS: usize = 512;
+const STEP_TOKENS: usize = 512;
 
 /// Rows looked at together: with a vocabulary of 32 k they take 16 MB.
 const ROWS: usize = 128;
 /// Elements of a buffer above which fewer rows are taken.
 const ELEMENTS: usize = 1 << 22;
 
-/// A host buffer for log-probabilities [rows, vocab] of a model.
-pub(super) struct RowBuffer<D: Device> {
-    model: Arc<Model<D>>,
+/// Runs sequences of one model and reads the log-probabilities after their tokens.
+pub(super) struct Scorer<D: Device> {
+    scheduler: Scheduler<D>,
+    /// [rows, vocab].
     values: Vec<f32>,
 }
 
-impl<D: Device> RowBuffer<D> {
-    pub fn new(model: Arc<Model<D>>) -> Self {
-        Self {
-            model,
+/// Tokens of a sequence that the last step has run.
+#[derive(Debug, Clone)]
+pub(super) struct ScoredRows {
+    /// The sequence.
+    pub id: SequenceId,
+    /// Where they stand in it.
+    pub positions: Range<usize>,
+    /// Row of the step that holds the first of them.
+    first_row: u32,
+}
+
+impl ScoredRows {
+    /// In parts of at most `count` tokens.
+    pub fn parts(&self, count: usize) -> impl Iterator<Item = Self> {
+        let (all, starts) = (self.clone(), self.positions.clone().step_by(count));
+        starts.map(move |start| Self {
+            id: all.id,
+            positions: start..(start + count).min(all.positions.end),
+            first_row: all.first_row + (start - all.positions.start) as u32,
+        })
+    }
+}
+
+/// What a step of a [`Scorer`] has run.
+#[derive(Debug, Default)]
+pub(super) struct ScoredStep {
+    /// Tokens whose log-probabilities can be read now.
+    pub rows: Vec<ScoredRows>,
+    /// Sequences that are done.
+    pub finished: Vec<SequenceId>,
+}
+
+impl<D: Device> Scorer<D> {
+    /// Room for `num_sequences` of `context` tokens.
+    pub fn new(model: &Arc<Model<D>>, num_sequences: usize, context: usize) -> Result<Self, EvaluateError> {
+        check_context(context, model.config().max_positions)?;
+        let step_tokens = STEP_TOKENS.min(num_sequences * context);
+        let limits = SessionLimits {
+            logit_rows: num_rows(model.config().vocab_size),
+            ..SessionLimits::new(num_sequences, context, step_tokens)
+        };
+        let session = Session::new(model.clone(), limits)?;
+        Ok(Self {
+            scheduler: Scheduler::new(session),
             values: Vec::new(),
-        }
+        })
     }
 
-    pub fn vocab_size(&self) -> usize {
-        self.model.config().vocab_size
+    /// Takes a sequence over; what follows each token from `first` on will be scored.
+    pub fn admit(&mut self, tokens: &[u32], first: usize) -> Result<SequenceId, EvaluateError> {
+        Ok(self.scheduler.admit(TokenRequest {
+            prompt: tokens.to_vec(),
+            sampling: SamplingParams::GREEDY,
+            max_tokens: Some(0),
+            end_tokens: Vec::new(),
+            keep: false,
+            score_from: Some(first),
+        })?)
+    }
+
+    /// Runs a step; `None` when no sequence is left.
+    pub fn step(&mut self) -> Result<Option<ScoredStep>, EvaluateError> {
+        if self.scheduler.is_idle() {
+            return Ok(None);
+        }
+        let mut step = ScoredStep::default();
+        for event in self.scheduler.step().events {
+            match event {
+                Event::Rows {
+                    id,
+                    positions,
+                    first_row,
+                } => step.rows.push(ScoredRows {
+                    id,
+                    positions,
+                    first_row,
+                }),
+                Event::Finished { id, .. } => step.finished.push(id),
+                Event::Failed { error, .. } => return Err(EvaluateError::Step(error)),
+                Event::Token { .. } => {}
+            }
+        }
+        Ok(Some(step))
+    }
+
+    /// Log-probabilities `[rows.len(), vocab]` after tokens of the last step.
+    pub fn log_probabilities(&mut self, rows: &ScoredRows) -> Result<&[f32], EvaluateError> {
+        let len = rows.positions.len();
+        let rows: Vec<u32> = (rows.first_row..).take(len).collect();
+        let model = Arc::clone(self.scheduler.session().model());
+        let logits = self.scheduler.logits(&rows)?;
+        model.device().log_softmax(logits)?;
+        self.values.resize(len * model.config().vocab_size, 0.0);
+        model.device().download(logits, 0..len, &mut self.values)?;
+        Ok(&self.values)
     }
 
     /// How many rows to ask for at once.
@@ -42,31 +131,10 @@ impl<D: Device> RowBuffer<D> {
         num_rows(self.vocab_size())
     }
 
-    /// Log-probabilities [rows.len(), vocab] of rows of the session's last step.
-    pub fn fill(&mut self, session: &mut Session<D>, rows: &[u32]) -> Result<&[f32], EvaluateError> {
-        let logits = session.logits(rows)?;
-        let device = self.model.device();
-        device.log_softmax(logits)?;
-        self.values
-            .resize(rows.len() * self.model.config().vocab_size, 0.0);
-        device.download(logits, 0..rows.len(), &mut self.values)?;
-        Ok(&self.values)
+    /// Tokens of the vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        self.scheduler.session().model().config().vocab_size
     }
-}
-
-/// A session that holds `num_sequences` of `context` tokens and runs them in bounded steps.
-pub(super) fn session<D: Device>(
-    model: &Arc<Model<D>>,
-    num_sequences: usize,
-    context: usize,
-) -> Result<Session<D>, EvaluateError> {
-    check_context(context, model.config().max_positions)?;
-    let step_tokens = STEP_TOKENS.min(num_sequences * context);
-    let limits = SessionLimits {
-        logit_rows: num_rows(model.config().vocab_size),
-        ..SessionLimits::new(num_sequences, context, step_tokens)
-    };
-    Ok(Session::new(model.clone(), limits)?)
 }
 
 /// How many rows of `vocab_size` log-probabilities to look at together.

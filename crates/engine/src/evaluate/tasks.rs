@@ -1,6 +1,6 @@
 //! Tasks with right answers: each option of an item is scored by its log-likelihood after its context.
 
-use std::ops::Range;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,12 +10,12 @@ use serde::Serialize;
 use super::error::EvaluateError;
 use super::item_score::ItemScore;
 use super::moments::Moments;
-use super::options::{Run, encode_task, pack};
-use super::scoring::{Progress, RowBuffer, argmax, log_probability, session};
+use super::options::{Run, encode_task};
+use super::scoring::{Progress, ScoredRows, Scorer, argmax, log_probability};
 use super::task_file::{Task, TaskForm};
 use super::windows::check_context;
+use crate::Model;
 use crate::text::tokenizer::Tokenizer;
-use crate::{Model, Session};
 
 /// A model's result on a task.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -66,110 +66,44 @@ pub fn score_task<D: Device>(
     progress: &mut Progress<'_>,
 ) -> Result<(TaskReport, Vec<ItemScore>), EvaluateError> {
     check_context(context, model.config().max_positions)?;
-    let (mut runs, mut scores) = encode_task(model.config(), tokenizer, task, context)?;
+    let (runs, mut scores) = encode_task(model.config(), tokenizer, task, context)?;
     // The cache is made for the longest run, not for all the model could take.
     let longest = runs.iter().map(|run| run.inputs.len()).max().unwrap_or(0).max(2);
     let num_sequences = (CACHE_TOKENS / longest).clamp(1, NUM_SEQUENCES_MAX);
-    let mut scorer = Scorer {
-        session: session(model, num_sequences, longest)?,
-        buffer: RowBuffer::new(model.clone()),
-        path: task.path(),
-    };
-    for group in pack(&runs, num_sequences) {
-        scorer.score(&mut runs, group.clone(), &mut scores)?;
-        let next_item = runs.get(group.end).map_or(scores.len(), Run::item);
+    let mut scorer = Scorer::new(model, num_sequences, longest)?;
+    let mut under_way = BTreeMap::new();
+    for run in &runs {
+        under_way.insert(scorer.admit(&run.inputs, run.first_scored())?, run);
+    }
+    while let Some(step) = scorer.step()? {
+        for rows in &step.rows {
+            if let Some(run) = under_way.get(&rows.id) {
+                add_rows(&mut scorer, rows, (run, task.path()), &mut scores)?;
+            }
+        }
+        step.finished.iter().for_each(|id| _ = under_way.remove(id));
+        // Runs begin in the order of their items.
+        let next_item = under_way.values().next().map_or(scores.len(), |run| run.item());
         progress(next_item, scores.len());
     }
     Ok((report(task, &scores), scores))
 }
 
-struct Scorer<'a, D: Device> {
-    session: Session<D>,
-    buffer: RowBuffer<D>,
-    path: &'a Path,
-}
-
-/// A part of a run inside a step.
-struct Part {
-    run_idx: usize,
-    /// Row of the step where the part begins.
-    first_row: usize,
-    /// Positions of the run it holds.
-    positions: Range<usize>,
-}
-
-impl<D: Device> Scorer<'_, D> {
-    /// Runs a group, one sequence each, and adds its continuations to their options.
-    fn score(
-        &mut self,
-        runs: &mut [Run],
-        group: Range<usize>,
-        scores: &mut [ItemScore],
-    ) -> Result<(), EvaluateError> {
-        for sequence in 0..group.len() {
-            self.session.reset(sequence);
-        }
-        loop {
-            let parts = self.run_step(runs, group.clone())?;
-            if parts.is_empty() {
-                return Ok(());
-            }
-            self.add_step(runs, &parts, scores)?;
+/// Adds scored rows of a run to its options.
+fn add_rows<D: Device>(
+    scorer: &mut Scorer<D>,
+    rows: &ScoredRows,
+    (run, path): (&Run, &Path),
+    scores: &mut [ItemScore],
+) -> Result<(), EvaluateError> {
+    let vocab_size = scorer.vocab_size();
+    for rows in rows.parts(scorer.num_rows()) {
+        let log_probabilities = scorer.log_probabilities(&rows)?.chunks_exact(vocab_size);
+        for (position, row) in rows.positions.zip(log_probabilities) {
+            add_row(run, position, row, path, scores)?;
         }
     }
-
-    /// Runs the next tokens of a group in one step and says what lies where; empty when the group is done.
-    fn run_step(&mut self, runs: &mut [Run], group: Range<usize>) -> Result<Vec<Part>, EvaluateError> {
-        let mut parts: Vec<Part> = Vec::new();
-        let mut batch: Vec<(usize, &[u32])> = Vec::new();
-        let step_tokens = self.session.limits().step_tokens;
-        let mut num_rows = 0;
-        for (sequence, run_idx) in group.enumerate() {
-            let run = &runs[run_idx];
-            let end = run.inputs.len().min(run.num_run + step_tokens - num_rows);
-            let positions = run.num_run..end;
-            if !positions.is_empty() {
-                batch.push((sequence, &run.inputs[positions.clone()]));
-                parts.push(Part {
-                    run_idx,
-                    first_row: num_rows,
-                    positions: positions.clone(),
-                });
-                num_rows += positions.len();
-            }
-        }
-        if !batch.is_empty() {
-            self.session.run(&batch)?;
-        }
-        for part in &parts {
-            runs[part.run_idx].num_run = part.positions.end;
-        }
-        Ok(parts)
-    }
-
-    /// Adds the scored positions of the last step to their options.
-    fn add_step(
-        &mut self,
-        runs: &[Run],
-        parts: &[Part],
-        scores: &mut [ItemScore],
-    ) -> Result<(), EvaluateError> {
-        let scored = |part: &Part| {
-            let (run_idx, first_row, positions) = (part.run_idx, part.first_row, part.positions.clone());
-            let from = positions.start.max(runs[run_idx].first_scored());
-            (from..positions.end).map(move |at| (run_idx, at, (first_row + at - positions.start) as u32))
-        };
-        let wanted: Vec<(usize, usize, u32)> = parts.iter().flat_map(scored).collect();
-        let vocab_size = self.buffer.vocab_size();
-        for wanted in wanted.chunks(self.buffer.num_rows()) {
-            let rows: Vec<u32> = wanted.iter().map(|&(_, _, row)| row).collect();
-            let values = self.buffer.fill(&mut self.session, &rows)?;
-            for (&(run_idx, position, _), row) in wanted.iter().zip(values.chunks_exact(vocab_size)) {
-                add_row(&runs[run_idx], position, row, self.path, scores)?;
-            }
-        }
-        Ok(())
-    }
+    Ok(())
 }
 
 /// Adds the log-probabilities after `position` to the continuations that have a token there.

@@ -99,6 +99,7 @@ impl<D: Device> Engine<D> {
             max_tokens: options.max_tokens,
             end_tokens,
             keep,
+            score_from: None,
         })?;
         self.texts.insert(id, text);
         Ok(id)
@@ -229,6 +230,7 @@ impl<D: Device> Engine<D> {
     fn add_text(&mut self, event: scheduler::Event, events: &mut Vec<Event>) {
         match event {
             scheduler::Event::Token { id, token } => self.add_token(id, token, events),
+            scheduler::Event::Rows { .. } => {}
             scheduler::Event::Finished { id, reason } => self.finish(id, reason, events),
             scheduler::Event::Failed { id, error } => {
                 if self.texts.remove(&id).is_some() {

@@ -5,13 +5,14 @@
 //! how a prompt is cut or on who shares a step. So pages can be taken from a sequence when they run short
 //! and its tokens run again later, and a prompt that begins like another one can hold the same pages.
 
+mod event;
 mod plan;
 mod sequence;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use dualgrain_device::sampling::{ChosenToken, Sample};
+use dualgrain_device::sampling::Sample;
 use dualgrain_device::{Device, PAGE_TOKENS};
 
 use super::error::SessionError;
@@ -20,47 +21,11 @@ use crate::EngineError;
 use plan::{Candidate, Part, divide};
 use sequence::Sequence;
 
+pub use event::{Event, StepReport};
 pub use sequence::{FinishReason, SequenceId, TokenRequest};
 
 /// Pages that must stay free when a sequence is admitted beside others: a 32nd, so that those have room to grow.
 const WATERMARK: usize = 32;
-
-/// What happened to a sequence in a step.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// A token was generated.
-    Token {
-        /// The sequence.
-        id: SequenceId,
-        /// The token.
-        token: ChosenToken,
-    },
-    /// The sequence ended; it is no more.
-    Finished {
-        /// The sequence.
-        id: SequenceId,
-        /// Why.
-        reason: FinishReason,
-    },
-    /// The sequence can not go on; it is no more.
-    Failed {
-        /// The sequence.
-        id: SequenceId,
-        /// Why.
-        error: Arc<EngineError>,
-    },
-}
-
-/// What a step did.
-#[derive(Debug, Default)]
-pub struct StepReport {
-    /// What happened, in the order of the sequences.
-    pub events: Vec<Event>,
-    /// Tokens of prompts that were run (and of sequences whose pages had been taken).
-    pub prompt_tokens: usize,
-    /// Tokens that were chosen.
-    pub sampled_tokens: usize,
-}
 
 /// Sequences of one model, from admission to their end.
 pub struct Scheduler<D: Device> {
@@ -172,6 +137,14 @@ impl<D: Device> Scheduler<D> {
         self.running.len()
     }
 
+    /// Logits `[rows.len(), vocab]` of rows of the last step, where [`Event::Rows`] says that they stand.
+    ///
+    /// # Errors
+    /// As [`Session::logits`].
+    pub fn logits(&mut self, rows: &[u32]) -> Result<&mut D::Matrix, EngineError> {
+        self.session.logits(rows)
+    }
+
     /// The session underneath.
     pub fn session(&self) -> &Session<D> {
         &self.session
@@ -190,14 +163,26 @@ impl<D: Device> Scheduler<D> {
             return Ok(());
         }
         self.run(&parts)?;
-        let sampled = self.count(&parts, report);
-        self.sample(&sampled, report)
+        let complete = self.count(&parts, report);
+        let (scored, sampled): (Vec<_>, Vec<_>) = complete
+            .into_iter()
+            .partition(|&(_, index)| self.running[index].sequence.request.max_tokens == Some(0));
+        let mut ended = self.sample(&sampled, report)?;
+        for (_, index) in scored {
+            let (id, reason) = (self.running[index].sequence.id, FinishReason::MaxTokens);
+            report.events.push(Event::Finished { id, reason });
+            ended.push(index);
+        }
+        ended.sort_unstable();
+        ended.into_iter().rev().for_each(|index| self.end(index));
+        Ok(())
     }
 
     /// Requests for no tokens at all are done before they begin.
     fn finish_empty_requests(&mut self, events: &mut Vec<Event>) {
         self.waiting.retain(|sequence| {
-            let is_done = sequence.request.max_tokens == Some(0);
+            let request = &sequence.request;
+            let is_done = request.max_tokens == Some(0) && request.score_from.is_none();
             if is_done {
                 events.push(Event::Finished {
                     id: sequence.id,
@@ -237,7 +222,9 @@ impl<D: Device> Scheduler<D> {
     /// A slot that already holds the beginning of the first waiting sequence where one does, with room for `tokens` tokens.
     fn place_for(&mut self, tokens: usize) -> Option<usize> {
         loop {
-            let pages = tokens.div_ceil(PAGE_TOKENS);
+            // A kept sequence that begins alike has its pages already.
+            let there = self.best_kept().map_or(0, |(_, common)| common / PAGE_TOKENS);
+            let pages = tokens.div_ceil(PAGE_TOKENS) - there;
             let fits = self.running.is_empty()
                 || self.pages_to_spare() >= pages + self.session.num_pages() / WATERMARK;
             let has_slot = !self.free_slots.is_empty() || self.best_kept().is_some();
@@ -277,7 +264,7 @@ impl<D: Device> Scheduler<D> {
 
     /// The kept sequence that has most in common with the first waiting one, at least a page or half of what it holds.
     fn best_kept(&self) -> Option<(usize, usize)> {
-        let wanted = &self.waiting.front()?.tokens;
+        let wanted = self.waiting.front()?.reusable();
         let common = |kept: &Kept| common_prefix(&kept.tokens, wanted);
         let worth =
             |(_, kept): &(usize, &Kept)| common(kept) >= PAGE_TOKENS || 2 * common(kept) > kept.tokens.len();
@@ -288,7 +275,7 @@ impl<D: Device> Scheduler<D> {
 
     /// The running sequence whose cache has most in common with the first waiting one.
     fn best_running(&self) -> Option<(usize, usize)> {
-        let wanted = &self.waiting.front()?.tokens;
+        let wanted = self.waiting.front()?.reusable();
         let common = |running: &Running| {
             let cached = self.session.len(running.slot);
             common_prefix(&running.sequence.tokens[..cached], wanted)
@@ -351,29 +338,43 @@ impl<D: Device> Scheduler<D> {
         self.session.run(&batch)
     }
 
-    /// Counts what was run; returns (row of the step, index of the sequence) where the next token is to be chosen.
+    /// Counts what was run, and says where scored rows stand; returns (row of the step, index of the sequence) where all tokens
+    /// of a sequence have been run.
     fn count(&mut self, parts: &[Part], report: &mut StepReport) -> Vec<(u32, usize)> {
-        let mut sampled = Vec::with_capacity(parts.len());
+        let mut complete = Vec::with_capacity(parts.len());
         let mut num_rows = 0;
         for part in parts {
             let running = &mut self.running[part.index];
             self.num_turns += 1;
             running.sequence.last_turn = self.num_turns;
-            num_rows += part.num_tokens;
             let cached = self.session.len(running.slot);
+            let positions = cached - part.num_tokens..cached;
+            let first = positions.start;
+            let scored = running.sequence.score(positions);
+            report.events.extend(scored.map(|positions| Event::Rows {
+                id: running.sequence.id,
+                first_row: (num_rows + positions.start - first) as u32,
+                positions,
+            }));
+            num_rows += part.num_tokens;
             if part.num_tokens > 1 || running.sequence.generated().is_empty() {
                 report.prompt_tokens += part.num_tokens;
             }
             if cached == running.sequence.tokens.len() {
-                sampled.push((num_rows as u32 - 1, part.index));
+                complete.push((num_rows as u32 - 1, part.index));
             }
         }
-        sampled
+        complete
     }
 
-    fn sample(&mut self, sampled: &[(u32, usize)], report: &mut StepReport) -> Result<(), EngineError> {
+    /// Gives each sequence of `sampled` its next token; returns those that end with it.
+    fn sample(
+        &mut self,
+        sampled: &[(u32, usize)],
+        report: &mut StepReport,
+    ) -> Result<Vec<usize>, EngineError> {
         if sampled.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let rows: Vec<(u32, usize)> = sampled
             .iter()
@@ -387,9 +388,7 @@ impl<D: Device> Scheduler<D> {
                 ended.push(index);
             }
         }
-        ended.sort_unstable();
-        ended.into_iter().rev().for_each(|index| self.end(index));
-        Ok(())
+        Ok(ended)
     }
 
     /// Gives a sequence its next token; whether it ends with it.
@@ -456,8 +455,7 @@ impl<D: Device> Scheduler<D> {
     }
 }
 
-/// How many tokens of `wanted` stand at the beginning of `cached` too; at least one of `wanted` is left to run.
+/// How many tokens of `wanted` stand at the beginning of `cached` too.
 fn common_prefix(cached: &[u32], wanted: &[u32]) -> usize {
-    let common = cached.iter().zip(wanted).take_while(|(a, b)| a == b).count();
-    common.min(wanted.len().saturating_sub(1))
+    cached.iter().zip(wanted).take_while(|(a, b)| a == b).count()
 }

@@ -1,5 +1,7 @@
 //! A sequence that the scheduler owns: what was asked for, its tokens so far, and why it ends.
 
+use std::ops::Range;
+
 use dualgrain_device::sampling::SamplingParams;
 use serde::Serialize;
 
@@ -21,6 +23,9 @@ pub struct TokenRequest {
     /// Keep the cached keys and values when the sequence ends, until their room is needed: a later prompt that begins with
     /// the same tokens need not run them again.
     pub keep: bool,
+    /// Say where the logits after each prompt token from this position on stand ([`Event::Rows`]). A scored request for no
+    /// new tokens ends when its prompt has been run.
+    pub score_from: Option<usize>,
 }
 
 /// Why a sequence ended.
@@ -46,6 +51,8 @@ pub(super) struct Sequence {
     pub request: TokenRequest,
     /// The prompt and what was generated after it.
     pub tokens: Vec<u32>,
+    /// The first prompt position whose logits have not been told of.
+    next_scored: usize,
     /// The last turn in which tokens of the sequence were run.
     pub last_turn: u64,
 }
@@ -55,6 +62,7 @@ impl Sequence {
         Self {
             id,
             tokens: request.prompt.clone(),
+            next_scored: request.score_from.unwrap_or(usize::MAX),
             request,
             last_turn: 0,
         }
@@ -63,6 +71,24 @@ impl Sequence {
     /// Tokens generated so far.
     pub fn generated(&self) -> &[u32] {
         &self.tokens[self.request.prompt.len()..]
+    }
+
+    /// The first tokens, as far as their keys and values may be those of another sequence: the last token is run, and so is every
+    /// token whose logits are wanted.
+    pub fn reusable(&self) -> &[u32] {
+        let last = self.tokens.len() - 1;
+        &self.tokens[..last.min(self.next_scored)]
+    }
+
+    /// Which of the tokens at `positions`, which were run, are wanted for their logits; they are wanted once.
+    pub fn score(&mut self, positions: Range<usize>) -> Option<Range<usize>> {
+        let end = positions.end.min(self.request.prompt.len());
+        let scored = positions.start.max(self.next_scored)..end;
+        if scored.is_empty() {
+            return None;
+        }
+        self.next_scored = end;
+        Some(scored)
     }
 
     /// Takes the next token; says why the sequence ends with it, if it does. `has_room` says whether the token could be run.

@@ -1,0 +1,56 @@
+//! What a step of the scheduler says.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use dualgrain_device::sampling::ChosenToken;
+
+use super::sequence::{FinishReason, SequenceId};
+use crate::EngineError;
+
+/// What happened to a sequence in a step.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A token was generated.
+    Token {
+        /// The sequence.
+        id: SequenceId,
+        /// The token.
+        token: ChosenToken,
+    },
+    /// Prompt tokens of a request with [`TokenRequest::score_from`] were run. Until the next step
+    /// [`Scheduler::logits`](super::Scheduler::logits) gives the logits after them.
+    Rows {
+        /// The sequence.
+        id: SequenceId,
+        /// Where the tokens stand in the prompt.
+        positions: Range<usize>,
+        /// Row of the step that holds the first of them; the others follow.
+        first_row: u32,
+    },
+    /// The sequence ended; it is no more.
+    Finished {
+        /// The sequence.
+        id: SequenceId,
+        /// Why.
+        reason: FinishReason,
+    },
+    /// The sequence can not go on; it is no more.
+    Failed {
+        /// The sequence.
+        id: SequenceId,
+        /// Why.
+        error: Arc<EngineError>,
+    },
+}
+
+/// What a step did.
+#[derive(Debug, Default)]
+pub struct StepReport {
+    /// What happened, in the order of the sequences.
+    pub events: Vec<Event>,
+    /// Tokens of prompts that were run (and of sequences whose pages had been taken).
+    pub prompt_tokens: usize,
+    /// Tokens that were chosen.
+    pub sampled_tokens: usize,
+}
