@@ -39,16 +39,29 @@ pub const SLICE_ROWS: usize = 64;
 /// - a float product accumulates over k = 0, 1, 2, ... with fused multiply-adds from 0, then adds the bias;
 /// - a sum over a row (norms, softmax) runs in 16 lanes, lane j taking elements j, j+16, ..., then adds the lanes
 ///   pairwise: (0+8, 1+9, ...), (0+4, ...), (0+2, ...), (0+1);
-/// - over a float cache, scores accumulate over head_dim like a product and are multiplied by `scale`; attention outputs
-///   accumulate over key positions in order;
-/// - over an INT8 cache both products are integer. A query head becomes INT8 as an activation row does
-///   (`tq = absmax / 127`), and a score is `((acc as f32 * tq) * key_scale) * scale`, nothing fused. The softmax
-///   numerators times the value scales become weights 0..=127 for each page of [`crate::PAGE_TOKENS`] positions, counted from
-///   position 0 (`weight_scale = max / 127`, times its inverse, ties to even; an inverse that is not finite makes all of
-///   them 0), and an output is `fma(acc as f32, weight_scale, output)` from 0, one for each page in order of positions;
-/// - ALiBi adds `slope * key_position` to the scaled score, and attention outputs are multiplied by `1 / sum` of the
-///   numerators (before they became weights) at the end;
-/// - exp, tanh, erf are the polynomials of `naive`, the same operations on every path;
+/// - attention counts scores in powers of two: `scale` and ALiBi slopes are multiplied by `log2 e` (rounded), and ALiBi
+///   adds `slope * key_position` to the scaled score, nothing fused. Over a float cache a score accumulates over head_dim like
+///   a product and is multiplied by `scale`. Over an INT8 cache both products are integer: a query head becomes INT8 as an
+///   activation row does (`tq = absmax / 127`), and a score is `((acc as f32 * tq) * key_scale) * scale`;
+/// - a softmax goes by pages, spans and the whole; what a query does not see counts for nothing in all three:
+///   1. A **page** is [`crate::PAGE_TOKENS`] positions, counted from position 0. Its reference is `e = ceil(max of its scores)`,
+///      where the maximum is at least the least finite float and NaN counts for nothing; its numerators are `n = 2^(score - e)`, and
+///      `page_sum` is their sum in 16 lanes by position. Over a float cache `page_out` is one chain of fused multiply-adds of
+///      numerators and values over positions from 0, and `page_scale` is 1. Over an INT8 cache the weights are `n * value_scale` as
+///      codes 0..=127 with one scale for the page (`page_scale = max / 127`, times its inverse, ties to even; an inverse that is
+///      not finite makes all of them 0), and `page_out` is the integer sum of weights and values, as a float;
+///   2. A **span** is [`SPAN_TOKENS`](crate::naive::SPAN_TOKENS) positions, counted from position 0. It begins with `E` = the least finite
+///      float, `sum` = 0 and `out` = 0, and its pages join it in order: `E' = max(E, e)`,
+///      `sum = fma(page_sum, 2^(e - E'), sum * 2^(E - E'))`, `out = fma(page_out, page_scale * 2^(e - E'), out * 2^(E - E'))`;
+///   3. The **whole** begins as a span does, and spans join it in order by the same step, with the scale 1. The result is
+///      `out * (1 / sum) + 0`.
+///
+///   So a span needs nothing of another one: thread blocks may compute spans apart, each leaves `E`, `sum` and `out`, and
+///   whoever joins these in order gets the same bits. Products with powers of two round nothing, unless they leave
+///   the normal floats. A page or span of which nothing is seen may join or be left out: it changes no bit of the
+///   result (the last `+ 0` makes zeros positive). A score of NaN or positive infinity makes the result NaN;
+/// - no result is flushed to zero for being subnormal; `2^t` is that of `naive`, exact for whole numbers and 0 below -64;
+/// - exp, `2^t`, tanh, erf are the polynomials of `naive`, the same operations on every path;
 /// - the integer epilogue is `(acc as f32 * ta) * s1 + bias` without fusing.
 ///
 /// # Errors

@@ -1,12 +1,18 @@
 //! What the tasks of one call share, and the two products that depend on what the cache stores.
 
+use std::f32::consts::LOG2_E;
+use std::ops::Range;
+
+use dualgrain_device::naive::SPAN_TOKENS;
 use dualgrain_device::{AttentionParams, Columns, HostStep, PAGE_TOKENS};
 use dualgrain_threads::SharedSlice;
 
 use super::scratch::Scratch;
-use crate::isa::Isa;
+use crate::isa::{Isa, per_isa};
 use crate::kv_cache::storage::{Cache, Scales};
 use crate::tensor::matrix::Matrix;
+
+pub(super) const SPAN_PAGES: usize = SPAN_TOKENS / PAGE_TOKENS;
 
 /// One call of the operation: what all its tasks share.
 pub(super) struct Job<'a> {
@@ -24,10 +30,21 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The ALiBi slope of a row.
-    pub(super) fn slope(&self, kv_head: usize, row: usize) -> Option<f32> {
-        let slopes = self.params.alibi_slopes.as_ref()?;
-        Some(slopes[kv_head * self.group + row % self.group])
+    /// The factor on scores, which count in powers of two.
+    pub(super) fn scale(&self) -> f32 {
+        self.params.scale * LOG2_E
+    }
+
+    /// Adds ALiBi's part to the scores of all rows, if there is one.
+    #[inline]
+    pub(super) fn add_bias(&self, page: &Page, scores: &mut [[f32; PAGE_TOKENS]]) {
+        let Some(slopes) = &self.params.alibi_slopes else {
+            return;
+        };
+        let slopes = &slopes[page.kv_head * self.group..][..self.group];
+        for (scores, slope) in scores.iter_mut().zip(slopes.iter().cycle()) {
+            add_bias(self.isa, scores, slope * LOG2_E, page.start);
+        }
     }
 
     /// Scales of a head's page; those of the layer stand in `fixed`.
@@ -44,25 +61,48 @@ impl Job<'_> {
     }
 }
 
+per_isa! {
+    fn add_bias(scores: &mut [f32; PAGE_TOKENS], slope: f32, start: usize) = add_bias_lanes
+}
+
+#[inline(always)]
+fn add_bias_lanes(scores: &mut [f32; PAGE_TOKENS], slope: f32, start: usize) {
+    for (offset, score) in scores.iter_mut().enumerate() {
+        *score += slope * (start + offset) as u32 as f32;
+    }
+}
+
 /// The two products of attention over the pages of one element type.
 pub(super) trait Products: Sync {
     /// What the rows of `scratch.queries` need before they meet keys.
     fn prepare(&self, job: &Job<'_>, scratch: &mut Scratch);
-    /// Scores of all rows and the keys of a page, scaled.
+    /// Scores of all rows and the keys of a page, in powers of two.
     fn score(&self, job: &Job<'_>, page: &Page, scratch: &mut Scratch);
-    /// Adds the page's values, weighted by numerators, to the outputs.
+    /// Softmax numerators of some pages from their scores; their sums join the span's.
+    fn weigh(&self, job: &Job<'_>, pages: &[Page], scratch: &mut Scratch);
+    /// The page's values, weighted by numerators, join the span's outputs.
     fn add_values(&self, job: &Job<'_>, page: &Page, scratch: &mut Scratch);
 }
 
 /// A head's page in a run.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Page {
     pub(super) kv_head: usize,
     /// Where it lies in the cache, in units of one head's page.
     pub(super) head_page: usize,
     /// Its first position.
     pub(super) start: usize,
-    /// The same from the first score on.
-    pub(super) offset: usize,
     /// Positions that any row sees.
     pub(super) keys: usize,
+    /// Its place among the pages whose scores are at hand.
+    pub(super) place: usize,
+    /// Whether outputs of its span begin with it.
+    pub(super) is_first: bool,
+}
+
+impl Page {
+    /// Its rows among those of all pages at hand.
+    pub(super) fn rows(&self, rows: usize) -> Range<usize> {
+        self.place * rows..(self.place + 1) * rows
+    }
 }

@@ -2,20 +2,24 @@
 
 use dualgrain_device::PAGE_TOKENS;
 
-use crate::float::lanes::LANES;
+use super::softmax::Softmax;
+use crate::isa::Isa;
 
-/// A thread's buffers; they grow to the longest context once.
+/// A thread's buffers; they grow to the largest task once.
 pub(super) struct Scratch {
-    /// `[queries, head_dim]`
+    /// Rows of the task: its queries.
+    pub(super) rows: usize,
+    /// `[rows, head_dim]`
     pub(super) queries: Vec<f32>,
-    /// `[queries, keys]`: scores, then softmax numerators.
-    pub(super) scores: Vec<f32>,
-    /// Elements of a row of `scores`.
-    pub(super) stride: usize,
-    /// `[queries, padded head_dim]`
+    /// `[pages, rows]`: scores of the keys of some pages, then softmax numerators.
+    pub(super) scores: Vec<[f32; PAGE_TOKENS]>,
+    pub(super) softmax: Softmax,
+    /// `[rows, padded head_dim]` of the present page, as float products give them.
+    pub(super) page_outputs: Vec<f32>,
+    /// The same of the present span.
     pub(super) outputs: Vec<f32>,
-    /// `[queries]`
-    pub(super) inv_sums: Vec<f32>,
+    /// The same of the spans before it, in the end of all.
+    pub(super) totals: Vec<f32>,
     /// What integer products multiply.
     pub(super) codes: Codes,
 }
@@ -23,45 +27,60 @@ pub(super) struct Scratch {
 impl Scratch {
     pub(super) const fn new() -> Self {
         Self {
+            rows: 0,
             queries: Vec::new(),
             scores: Vec::new(),
-            stride: 0,
+            softmax: Softmax::new(),
+            page_outputs: Vec::new(),
             outputs: Vec::new(),
-            inv_sums: Vec::new(),
+            totals: Vec::new(),
             codes: Codes::new(),
         }
     }
 
-    /// Room for `rows` of the present stride, and for as many over a whole context, so that a sequence which grows from
-    /// page to page allocates once.
-    pub(super) fn resize_scores(&mut self, rows: usize, context: usize) {
-        let len = rows * self.stride;
-        let longest = rows.saturating_mul(context.saturating_add(LANES)).max(len);
-        if self.scores.capacity() < len {
-            // What was there means nothing, and one allocation suffices.
-            self.scores = Vec::with_capacity(longest);
+    /// Room for `rows` queries of `dim` elements, whose outputs have `padded_dim`.
+    pub(super) fn begin(&mut self, rows: usize, dim: usize, padded_dim: usize) {
+        self.rows = rows;
+        self.queries.resize(rows * dim, 0.0);
+        self.outputs.resize(rows * padded_dim, 0.0);
+        self.totals.resize(rows * padded_dim, 0.0);
+    }
+
+    /// Room for the scores of `pages` pages.
+    pub(super) fn begin_pages(&mut self, pages: usize) {
+        self.scores.resize(pages * self.rows, [0.0; PAGE_TOKENS]);
+        self.softmax.begin_pages(pages * self.rows);
+    }
+
+    /// Adds the present span to those before it.
+    pub(super) fn end_span(&mut self, isa: Isa, is_first: bool) {
+        if is_first {
+            std::mem::swap(&mut self.totals, &mut self.outputs);
+            self.softmax.take_first_span();
+        } else {
+            let dim = self.outputs.len() / self.rows;
+            self.softmax.join_span(isa, &self.outputs, &mut self.totals, dim);
         }
-        self.scores.resize(len, 0.0);
     }
 }
 
 /// Quantized rows of a task.
 pub(super) struct Codes {
-    /// `[head_dim / 4][queries][4]`
+    /// `[head_dim / 4][rows][4]`
     pub(super) queries: Vec<i8>,
-    /// `[queries]`
+    /// `[rows]`
     pub(super) query_scales: Vec<f32>,
     /// Sum of each query's codes: keys are stored as code + 128.
     pub(super) query_sums: Vec<i32>,
-    /// Weights of a page.
+    /// `[pages, rows]`
     pub(super) weights: Vec<[i8; PAGE_TOKENS]>,
-    /// `[queries]`
+    /// What products of weights are multiplied by as they join the span's outputs: `[pages, rows]`.
     pub(super) weight_scales: Vec<f32>,
     pub(super) inv_weight_scales: Vec<f32>,
 }
 
 impl Codes {
-    pub(super) const fn new() -> Self {
+    const fn new() -> Self {
         Self {
             queries: Vec::new(),
             query_scales: Vec::new(),
@@ -72,12 +91,17 @@ impl Codes {
         }
     }
 
-    pub(super) fn resize(&mut self, rows: usize, dim: usize) {
+    /// Room for `rows` queries of `dim` codes.
+    pub(super) fn begin(&mut self, rows: usize, dim: usize) {
         self.queries.resize(rows * dim, 0);
         self.query_scales.resize(rows, 0.0);
         self.query_sums.resize(rows, 0);
-        self.weights.resize(rows, [0; PAGE_TOKENS]);
-        self.weight_scales.resize(rows, 0.0);
-        self.inv_weight_scales.resize(rows, 0.0);
+    }
+
+    /// Room for the weights of as many rows of pages.
+    pub(super) fn begin_pages(&mut self, len: usize) {
+        self.weights.resize(len, [0; PAGE_TOKENS]);
+        self.weight_scales.resize(len, 0.0);
+        self.inv_weight_scales.resize(len, 0.0);
     }
 }

@@ -7,21 +7,21 @@ use dualgrain_device::{
 
 use super::cases::{Random, assert_same, devices, name};
 
-struct Case {
-    num_heads: usize,
-    num_kv_heads: usize,
-    head_dim: usize,
-    sliding_window: Option<usize>,
-    alibi: bool,
-    format: CacheFormat,
+pub(super) struct Case {
+    pub(super) num_heads: usize,
+    pub(super) num_kv_heads: usize,
+    pub(super) head_dim: usize,
+    pub(super) sliding_window: Option<usize>,
+    pub(super) alibi: bool,
+    pub(super) format: CacheFormat,
 }
 
 impl Case {
-    fn width(&self) -> usize {
+    pub(super) fn width(&self) -> usize {
         (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
     }
 
-    fn columns(&self) -> [std::ops::Range<usize>; 3] {
+    pub(super) fn columns(&self) -> [std::ops::Range<usize>; 3] {
         let (q, kv) = (self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim);
         [0..q, q..q + kv, q + kv..q + 2 * kv]
     }
@@ -64,7 +64,7 @@ impl Case {
     }
 
     /// Rows [tokens, width] of one sequence through the specification.
-    fn expected(&self, x: &[f32]) -> Vec<f32> {
+    pub(super) fn expected(&self, x: &[f32]) -> Vec<f32> {
         let (params, [queries, keys, values]) = (self.params(), self.columns());
         let (dim, tokens) = (self.head_dim, x.len() / self.width());
         let mut out = vec![0.0; tokens * self.num_heads * dim];
@@ -114,7 +114,7 @@ impl Case {
     }
 
     /// The same on a device, `sequences` interleaved in steps of at most `chunk` tokens each.
-    fn run(&self, device: &CpuDevice, sequences: &[Vec<f32>], chunk: usize) -> Vec<Vec<f32>> {
+    pub(super) fn run(&self, device: &CpuDevice, sequences: &[Vec<f32>], chunk: usize) -> Vec<Vec<f32>> {
         let width = self.width();
         let tokens: Vec<usize> = sequences.iter().map(|x| x.len() / width).collect();
         // Pages of the sequences alternate, so that no table is contiguous.
@@ -180,7 +180,7 @@ impl Case {
 const STATIC_KEY_SCALE: f32 = 0.004;
 const STATIC_VALUE_SCALE: f32 = 0.006;
 
-fn formats() -> [CacheFormat; 4] {
+pub(super) fn formats() -> [CacheFormat; 4] {
     let [per_token, fixed] = int8_formats();
     [CacheFormat::F32, CacheFormat::F16, per_token, fixed]
 }
@@ -203,7 +203,7 @@ fn check(case: &Case, lengths: &[usize], chunks: &[usize]) {
     check_sequences(case, &sequences, chunks);
 }
 
-fn check_sequences(case: &Case, sequences: &[Vec<f32>], chunks: &[usize]) {
+pub(super) fn check_sequences(case: &Case, sequences: &[Vec<f32>], chunks: &[usize]) {
     let expected: Vec<_> = sequences.iter().map(|x| case.expected(x)).collect();
     for device in devices() {
         for &chunk in chunks {

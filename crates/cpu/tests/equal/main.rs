@@ -1,6 +1,7 @@
 //! Every operation of every instruction set of this machine against the specification, bit for bit.
 
 mod attention;
+mod attention_spans;
 mod cases;
 mod gemm_float;
 mod gemm_int;

@@ -38,6 +38,33 @@ pub fn exp(x: f32) -> f32 {
     }
 }
 
+/// Adding it rounds a float between -126 and 127 to the nearest whole number, ties to even, in the low mantissa bits, whose
+/// last nine are then the exponent field of that power of two.
+const ROUND_EXPONENT: f32 = 12_582_912.0 + 127.0;
+
+/// Below `2^-64` a softmax numerator counts as nothing: it is lost in a sum of at least 1/2, and what it is multiplied by stays
+/// a normal float.
+const SMALLEST_POWER: f32 = -64.0;
+
+/// `2^t` for t up to 127: exact for whole numbers, 0 below -64, NaN for NaN.
+///
+/// Attention counts in powers of two, so its argument needs no reduction by a rounded logarithm, and a shorter polynomial than
+/// that of [`exp`] has the same error.
+#[inline(always)]
+pub fn exp2(t: f32) -> f32 {
+    let rounded = t + ROUND_EXPONENT;
+    let r = t - (rounded - ROUND_EXPONENT);
+    let p = 0.001_325_594_7_f32;
+    let p = p.mul_add(r, 0.009_671_229);
+    let p = p.mul_add(r, 0.055_507_686);
+    let p = p.mul_add(r, 0.240_222_48);
+    let p = p.mul_add(r, 0.693_146_94);
+    let mantissa = p.mul_add(r, 1.0);
+    // A product, not a sum of exponents: it keeps NaN.
+    let scaled = mantissa * f32::from_bits(rounded.to_bits() << 23);
+    if t < SMALLEST_POWER { 0.0 } else { scaled }
+}
+
 /// `1 / (1 + e^-x)`.
 #[inline(always)]
 pub fn sigmoid(x: f32) -> f32 {

@@ -17,10 +17,10 @@ mod sampling;
 mod sgemm;
 mod softmax;
 
-pub use attention::{CachedHead, CachedHeadInt8, attention, attention_int8, to_f16, to_int8};
+pub use attention::{CachedHead, CachedHeadInt8, SPAN_TOKENS, attention, attention_int8, to_f16, to_int8};
 pub use device::NaiveDevice;
 pub use elementwise::{abs_max, activate, add, embed, gated, gather};
-pub use exp::{activation, erf, exp, sigmoid, tanh};
+pub use exp::{activation, erf, exp, exp2, sigmoid, tanh};
 pub use gemm::{epilogue, gemm_float, gemm_w4a8, gemm_w4f, gemm_w8a8};
 pub use gram::{GRAM_BLOCK_TOKENS, gram_accumulate, quadratic_row};
 pub use lanes::{LANES, sum_lanes};
@@ -33,5 +33,4 @@ pub use sampling::{
     sample, weight,
 };
 pub use sgemm::{Transposes, sgemm};
-pub use softmax::log_sum_exp;
-pub use softmax::{log_softmax, softmax_numerators};
+pub use softmax::{log_softmax, log_sum_exp};

@@ -1,20 +1,6 @@
-//! Softmax pieces: maxima are order-free, sums run in 16 lanes.
+//! The logarithm of the softmax of a row: maxima are order-free, sums run in 16 lanes.
 
 use super::{LANES, exp, sum_lanes};
-
-/// Replaces scores by `exp(s - max)` and returns their sum. Lane j sums the elements whose index + `first` is j modulo
-/// 16: `first` is the key position of the first score, so that a sliding window does not move the lanes.
-pub fn softmax_numerators(scores: &mut [f32], first: usize) -> f32 {
-    let max = scores
-        .iter()
-        .fold(f32::NEG_INFINITY, |max, &s| if s > max { s } else { max });
-    let mut lanes = [0.0; LANES];
-    for (i, s) in scores.iter_mut().enumerate() {
-        *s = exp(*s - max);
-        lanes[(i + first) % LANES] += *s;
-    }
-    sum_lanes(lanes)
-}
 
 /// `x = x - (max + ln(sum(exp(x - max))))`; the logarithm is taken in f64 and rounded once.
 pub fn log_softmax(x: &mut [f32]) {

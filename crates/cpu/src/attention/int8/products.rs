@@ -2,17 +2,17 @@
 //!
 //! Queries become INT8 with a scale each, as activations do; scores are exact sums of products, scaled as floats at
 //! the end. The numerators of a row, times the scales of the values, become weights 0..=127 with one scale for every page of
-//! 64 positions; a page adds `sum * scale` to each output by one fused multiply-add. Pages are aligned to positions, so
-//! quantizing depends on neither steps nor batch nor threads. Beside the products stand, for each row and page, one
-//! pass over 64 numerators and one multiply-add for each output.
+//! 64 positions; a page adds `sum * scale` to each output of its span by one fused multiply-add. Beside the products stand,
+//! for each row and page, a few passes over 64 scores in the first-level cache and one multiply-add for each output.
 
 use dualgrain_device::naive::usable_scale;
 use dualgrain_device::{MAX_HEAD_DIM, PAGE_TOKENS};
 
 use super::choose::multiply;
 use super::tile::{Outputs, Scores};
-use crate::attention::job::{Job, Page, Products};
+use crate::attention::job::{Job, Page, Products, SPAN_PAGES};
 use crate::attention::scratch::{Codes, Scratch};
+use crate::attention::softmax::Softmax;
 use crate::float::lanes::LANES;
 use crate::isa::per_isa;
 use crate::kv_cache::element::{QUAD, Stored, padded_dim, to_int8};
@@ -21,9 +21,9 @@ use crate::rows::quantize::ROUND_MAGIC;
 
 impl Products for Planes<i8> {
     fn prepare(&self, job: &Job<'_>, scratch: &mut Scratch) {
-        let (dim, rows) = (job.cache.shape.head_dim, scratch.inv_sums.len());
+        let (dim, rows) = (job.cache.shape.head_dim, scratch.rows);
         let codes = &mut scratch.codes;
-        codes.resize(rows, i8::key_dim(dim));
+        codes.begin(rows, i8::key_dim(dim));
         for (row, query) in scratch.queries.chunks_exact(dim).enumerate() {
             let mut of_query = [0; MAX_HEAD_DIM];
             codes.query_scales[row] = to_int8(job.isa, query, None, &mut of_query[..dim]);
@@ -37,99 +37,133 @@ impl Products for Planes<i8> {
     }
 
     fn score(&self, job: &Job<'_>, page: &Page, scratch: &mut Scratch) {
-        let (stride, rows) = (scratch.stride, scratch.inv_sums.len());
         let len = i8::key_dim(job.cache.shape.head_dim) * PAGE_TOKENS;
         let scales = job.page_scales(&job.cache.key_scales, &job.fixed_scales.0, page.head_page);
+        let scores = &mut scratch.scores[page.rows(scratch.rows)];
         let product = Scores {
             queries: scratch.codes.queries.as_ptr(),
-            rows,
+            rows: scratch.rows,
             query_scales: scratch.codes.query_scales.as_ptr(),
             query_sums: scratch.codes.query_sums.as_ptr(),
             keys: self.keys[page.head_page * len..][..len].as_ptr(),
             quads: len / (QUAD * PAGE_TOKENS),
             key_scales: scales.as_ptr(),
-            scale: job.params.scale,
-            scores: scratch.scores[page.offset..].as_mut_ptr(),
-            stride,
+            scale: job.scale(),
+            scores: scores.as_flattened_mut().as_mut_ptr(),
         };
-        let vectors = page.keys.div_ceil(LANES);
-        // SAFETY: codes, scale and sum of `rows` queries; a page of keys and 64 scales; a row of scores has room for
-        // whole pages (stride).
-        unsafe { multiply(job.isa, product, rows, vectors) };
-        for row in 0..rows {
-            let Some(slope) = job.slope(page.kv_head, row) else {
-                break;
-            };
-            let scores = &mut scratch.scores[row * stride + page.offset..][..vectors * LANES];
-            add_bias(job.isa, scores, slope, page.start);
+        // SAFETY: codes, scale and sum of `rows` queries; a page of keys and 64 scales; as many rows of 64 scores.
+        unsafe { multiply(job.isa, product, scratch.rows, page.keys.div_ceil(LANES)) };
+        job.add_bias(page, scores);
+    }
+
+    fn weigh(&self, job: &Job<'_>, pages: &[Page], scratch: &mut Scratch) {
+        let Scratch {
+            scores,
+            softmax,
+            codes,
+            ..
+        } = scratch;
+        codes.begin_pages(scores.len());
+        let of_page =
+            |page: &Page| job.page_scales(&job.cache.value_scales, &job.fixed_scales.1, page.head_page);
+        let mut scales = [&job.fixed_scales.1; SPAN_PAGES];
+        for (scales, page) in scales.iter_mut().zip(pages) {
+            *scales = of_page(page);
         }
+        // Behind the last key stands what an earlier task left.
+        let mut of_last;
+        if let [.., last] = pages
+            && last.keys < PAGE_TOKENS
+        {
+            of_last = *of_page(last);
+            of_last[last.keys..].fill(0.0);
+            scales[last.place] = &of_last;
+        }
+        weigh(job.isa, scores, &scales[..pages.len()], softmax, codes);
     }
 
     fn add_values(&self, job: &Job<'_>, page: &Page, scratch: &mut Scratch) {
-        let dim = padded_dim(job.cache.shape.head_dim);
-        let mut scales = *job.page_scales(&job.cache.value_scales, &job.fixed_scales.1, page.head_page);
-        // Behind the last key stands what an earlier task left.
-        scales[page.keys..].fill(0.0);
-        let codes = &mut scratch.codes;
-        quantize_weights(
-            job.isa,
-            &scratch.scores[page.offset..],
-            scratch.stride,
-            &scales,
-            codes,
-        );
+        let (dim, rows) = (padded_dim(job.cache.shape.head_dim), page.rows(scratch.rows));
+        if !page.is_first {
+            let factors = &scratch.softmax.before()[rows.clone()];
+            if factors.iter().any(|factor| *factor != 1.0) {
+                rescale(job.isa, &mut scratch.outputs, dim, factors);
+            }
+        }
         let len = dim * PAGE_TOKENS;
         let product = Outputs {
-            weights: codes.weights.as_ptr().cast(),
-            weight_scales: codes.weight_scales.as_ptr(),
+            weights: scratch.codes.weights[rows.clone()].as_ptr().cast(),
+            weight_scales: scratch.codes.weight_scales[rows].as_ptr(),
             values: self.values[page.head_page * len..][..len].as_ptr(),
             quads: page.keys.div_ceil(QUAD),
             dim,
             outputs: scratch.outputs.as_mut_ptr(),
-            from_zero: page.offset == 0,
+            from_zero: page.is_first,
         };
         // SAFETY: weights and scale of as many rows, a page of values, as many outputs of `dim`.
-        unsafe { multiply(job.isa, product, codes.weights.len(), dim / LANES) };
+        unsafe { multiply(job.isa, product, scratch.rows, dim / LANES) };
     }
 }
 
 per_isa! {
-    fn add_bias(scores: &mut [f32], slope: f32, start: usize) = add_bias_lanes
-}
-
-#[inline(always)]
-fn add_bias_lanes(scores: &mut [f32], slope: f32, start: usize) {
-    for (offset, score) in scores.iter_mut().enumerate() {
-        *score += slope * (start + offset) as u32 as f32;
-    }
-}
-
-per_isa! {
-    /// Weights of a page: the numerators of each row (the first at `scores`, rows `stride` apart) times the scales of
-    /// their values, as 0..=127 with a scale for each row. Positions with the scale 0 get no weight, whatever stands there.
-    fn quantize_weights(
-        scores: &[f32],
-        stride: usize,
-        scales: &[f32; PAGE_TOKENS],
+    /// Weights of some pages: the numerators of each row times the scales of their values, as 0..=127 with a scale for each
+    /// row and page. Positions with the scale 0 get no weight, whatever stands there.
+    fn weigh(
+        scores: &mut [[f32; PAGE_TOKENS]],
+        scales: &[&[f32; PAGE_TOKENS]],
+        softmax: &mut Softmax,
         codes: &mut Codes,
-    ) = quantize_weights_lanes
+    ) = weigh_lanes
 }
 
-/// All maxima first, then all scales: a row's chain of comparisons and two divisions is long, but rows are independent.
 #[inline(always)]
-fn quantize_weights_lanes(scores: &[f32], stride: usize, scales: &[f32; PAGE_TOKENS], codes: &mut Codes) {
-    let numerators = || scores.chunks(stride).filter_map(|row| row.first_chunk());
-    for (row, max) in numerators().zip(&mut codes.weight_scales) {
-        *max = largest_product(row, scales);
+fn weigh_lanes(
+    scores: &mut [[f32; PAGE_TOKENS]],
+    scales: &[&[f32; PAGE_TOKENS]],
+    softmax: &mut Softmax,
+    codes: &mut Codes,
+) {
+    softmax.meet(scores);
+    let rows = scores.len() / scales.len();
+    for (page, scales) in scales.iter().enumerate() {
+        let places = page * rows..(page + 1) * rows;
+        let of_page = scores[places.clone()]
+            .iter_mut()
+            .zip(&mut codes.weight_scales[places.clone()]);
+        for (place, (scores, max)) in places.zip(of_page) {
+            softmax.numerators(place, scores);
+            *max = largest_product(scores, scales);
+        }
     }
+    softmax.join_pages();
     let of_rows = codes.weight_scales.iter_mut().zip(&mut codes.inv_weight_scales);
-    for (scale, inv_scale) in of_rows {
+    for ((scale, inv_scale), added) in of_rows.zip(softmax.added()) {
         (*scale, *inv_scale) = usable_scale(*scale / 127.0);
+        *scale *= added;
     }
-    let of_rows = codes.weights.iter_mut().zip(&codes.inv_weight_scales);
-    for (row, (weights, inv_scale)) in numerators().zip(of_rows) {
-        for i in 0..PAGE_TOKENS {
-            weights[i] = round_to_weight(row[i] * scales[i] * inv_scale);
+    for (page, scales) in scales.iter().enumerate() {
+        let places = page * rows..(page + 1) * rows;
+        let of_page = codes.weights[places.clone()]
+            .iter_mut()
+            .zip(&codes.inv_weight_scales[places.clone()]);
+        for (numerators, (weights, inv_scale)) in scores[places].iter().zip(of_page) {
+            for i in 0..PAGE_TOKENS {
+                weights[i] = round_to_weight(numerators[i] * scales[i] * inv_scale);
+            }
+        }
+    }
+}
+
+per_isa! {
+    /// Multiplies rows of `dim` outputs by a factor each, most of which are 1.
+    fn rescale(outputs: &mut [f32], dim: usize, factors: &[f32]) = rescale_lanes
+}
+
+#[inline(always)]
+fn rescale_lanes(outputs: &mut [f32], dim: usize, factors: &[f32]) {
+    for (outputs, factor) in outputs.chunks_exact_mut(dim).zip(factors) {
+        if *factor != 1.0 {
+            outputs.iter_mut().for_each(|v| *v *= factor);
         }
     }
 }

@@ -37,9 +37,8 @@ pub(super) struct Scores {
     /// `[64]`
     pub(super) key_scales: *const f32,
     pub(super) scale: f32,
-    /// Rows `stride` apart.
+    /// `[rows][64]`
     pub(super) scores: *mut f32,
-    pub(super) stride: usize,
 }
 
 impl Product for Scores {
@@ -74,7 +73,7 @@ impl Product for Scores {
                     let at = (vector + v) * LANES;
                     let key_scales = D::Floats::load(self.key_scales.add(at));
                     let score = D::floats(*sums).mul(query_scale).mul(key_scales).mul(scale);
-                    score.store(self.scores.add((row + m) * self.stride + at));
+                    score.store(self.scores.add((row + m) * PAGE_TOKENS + at));
                 }
             }
         }

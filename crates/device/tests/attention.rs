@@ -1,0 +1,152 @@
+//! The softmax that goes by pages and spans against one of all keys at once, in f64.
+
+use dualgrain_device::cases::Random;
+use dualgrain_device::naive::{CachedHead, CachedHeadInt8, SPAN_TOKENS, attention, attention_int8, to_int8};
+
+const DIM: usize = 8;
+
+/// Keys and values of some positions, and a query.
+struct Head {
+    query: Vec<f32>,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+impl Head {
+    fn random(tokens: usize, size: f32, r: &mut Random) -> Self {
+        let mut large = |len: usize| r.floats(len).into_iter().map(|v| v * size).collect();
+        let (query, keys) = (large(DIM), large(tokens * DIM));
+        let values = r.floats(tokens * DIM);
+        Self { query, keys, values }
+    }
+
+    /// `softmax((q . k) * scale + slope * j) * values` in f64.
+    fn exact(&self, (first, last): (usize, usize), scale: f32, slope: Option<f32>) -> Vec<f64> {
+        let score = |j: usize| {
+            let key = &self.keys[j * DIM..(j + 1) * DIM];
+            let products = self
+                .query
+                .iter()
+                .zip(key)
+                .map(|(q, k)| f64::from(*q) * f64::from(*k));
+            products.sum::<f64>() * f64::from(scale) + f64::from(slope.unwrap_or(0.0)) * j as f64
+        };
+        let scores: Vec<f64> = (first..=last).map(score).collect();
+        let max = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let weights: Vec<f64> = scores.iter().map(|score| (score - max).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        let output = |d: usize| {
+            let weighted = (first..=last).zip(&weights);
+            weighted
+                .map(|(j, weight)| weight * f64::from(self.values[j * DIM + d]))
+                .sum::<f64>()
+                / sum
+        };
+        (0..DIM).map(output).collect()
+    }
+
+    fn float(&self, range: (usize, usize), scale: f32, slope: Option<f32>) -> Vec<f32> {
+        let mut out = vec![f32::NAN; DIM];
+        let head = CachedHead {
+            keys: &self.keys,
+            values: &self.values,
+        };
+        attention(&self.query, head, range, scale, slope, &mut out);
+        out
+    }
+
+    fn int8(&self, range: (usize, usize), scale: f32, slope: Option<f32>) -> Vec<f32> {
+        let codes = |x: &[f32]| -> (Vec<i8>, Vec<f32>) {
+            let mut codes = vec![0; x.len()];
+            let heads = x.chunks(DIM).zip(codes.chunks_mut(DIM));
+            let scales = heads.map(|(head, codes)| to_int8(head, None, codes)).collect();
+            (codes, scales)
+        };
+        let ((keys, key_scales), (values, value_scales)) = (codes(&self.keys), codes(&self.values));
+        let head = CachedHeadInt8 {
+            keys: &keys,
+            key_scales: &key_scales,
+            values: &values,
+            value_scales: &value_scales,
+        };
+        let mut out = vec![f32::NAN; DIM];
+        attention_int8(&self.query, head, range, scale, slope, &mut out);
+        out
+    }
+}
+
+fn largest_difference(got: &[f32], exact: &[f64]) -> f64 {
+    let differences = got
+        .iter()
+        .zip(exact)
+        .map(|(got, exact)| (f64::from(*got) - exact).abs());
+    differences.fold(
+        0.0,
+        |max, difference| if difference <= max { max } else { difference },
+    )
+}
+
+#[test]
+fn pages_and_spans_give_the_softmax_of_all_keys() {
+    let mut r = Random(61);
+    for (size, slope) in [(1.0, None), (3.0, None), (1.0, Some(0.5)), (2.0, Some(0.001))] {
+        for range in [
+            (0, 0),
+            (0, 63),
+            (0, SPAN_TOKENS - 1),
+            (0, SPAN_TOKENS),
+            (0, 3 * SPAN_TOKENS + 70),
+            (SPAN_TOKENS - 1, SPAN_TOKENS + 1),
+            (SPAN_TOKENS + 100, 3 * SPAN_TOKENS),
+        ] {
+            let head = Head::random(range.1 + 1, size, &mut r);
+            let exact = head.exact(range, 0.35, slope);
+            let what = format!("size {size}, slope {slope:?}, keys {range:?}");
+            // Scores up to 30 round at 2^-19 of a power of two, with a slope up to 800 at 2^-14.
+            let rounding = if slope.is_some() { 2e-4 } else { 1e-5 };
+            let difference = largest_difference(&head.float(range, 0.35, slope), &exact);
+            assert!(difference < rounding, "{what}: floats differ by {difference}");
+            // Codes of queries, keys, weights and values: each is off by half a 127th at most.
+            let difference = largest_difference(&head.int8(range, 0.35, slope), &exact);
+            assert!(
+                difference < 0.06 * f64::from(size * size),
+                "{what}: INT8 differs by {difference}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_lies_far_below_the_largest_score_vanishes_and_nothing_becomes_nan() {
+    let mut r = Random(67);
+    let mut head = Head::random(2 * SPAN_TOKENS, 1.0, &mut r);
+    head.query = vec![1.0; DIM];
+    for (place, size) in [
+        (3, 1e4),
+        (70, 1e30),
+        (SPAN_TOKENS + 5, 1e37),
+        (SPAN_TOKENS + 6, -1e37),
+    ] {
+        head.keys[place * DIM..(place + 1) * DIM].fill(size);
+        let range = (0, 2 * SPAN_TOKENS - 1);
+        for out in [head.float(range, 0.25, None), head.int8(range, 0.25, None)] {
+            let largest = if size > 0.0 { place } else { place - 1 };
+            let value = &head.values[largest * DIM..(largest + 1) * DIM];
+            for (out, value) in out.iter().zip(value) {
+                assert!((out - value).abs() < 0.01, "{size}: {out} instead of {value}");
+            }
+        }
+    }
+}
+
+#[test]
+fn scores_of_negative_infinity_weigh_nothing_even_in_a_page_of_their_own() {
+    let mut r = Random(71);
+    let mut head = Head::random(SPAN_TOKENS + 64, 1.0, &mut r);
+    head.query = vec![1.0; DIM];
+    let expected = head.float((SPAN_TOKENS, SPAN_TOKENS + 63), 0.25, None);
+    head.keys[..SPAN_TOKENS * DIM].fill(f32::NEG_INFINITY);
+    assert_eq!(head.float((0, SPAN_TOKENS + 63), 0.25, None), expected);
+    // And where there is nothing else there is no softmax.
+    assert!(head.float((0, 10), 0.25, None).iter().all(|v| v.is_nan()));
+}
