@@ -35,7 +35,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
 }
 
-/// `out[M, num_heads * head_dim]` = attention of `x[:, queries]` over `layer` of the cache.
+/// `out[M, num_heads * head_dim]`, which has that shape already, = attention of `x[:, queries]` over `layer` of the cache.
 #[allow(clippy::too_many_arguments, reason = "the operation's own arguments")]
 pub(crate) fn attention(
     (isa, pool): (Isa, &Pool),
@@ -49,8 +49,6 @@ pub(crate) fn attention(
 ) {
     let shape = cache.shape;
     check_shapes(x, &queries, shape, layer, params, step);
-    out.columns = queries.len();
-    out.resize(x.rows);
     let group = params.num_heads / shape.num_kv_heads;
     let tokens = TASK_QUERIES.div_ceil(group);
     let out = SharedSlice::new(out.values_mut());

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use dualgrain_device::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams};
 use dualgrain_device::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
-    Done, Gram, HostStep, Operand, StepLayout, StepLimits,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
+    DeviceError, Done, Gram, HostStep, Operand, StepLayout, StepLimits,
 };
 use dualgrain_format::{FloatValues, LinearWeights};
 use dualgrain_threads::SharedSlice;
@@ -101,7 +101,7 @@ impl Device for CpuDevice {
             values.len(),
             x.columns
         );
-        x.resize(values.len() / x.columns);
+        self.reshape(x, "upload", (values.len() / x.columns, x.columns))?;
         x.values_mut().copy_from_slice(values);
         Ok(())
     }
@@ -112,6 +112,7 @@ impl Device for CpuDevice {
     }
 
     fn upload_indices(&self, indices: &mut Vec<u32>, values: &[u32]) -> Done {
+        Capacity::new(indices.capacity(), 1).check("upload_indices", || self.name(), (values.len(), 1))?;
         indices.clear();
         indices.extend_from_slice(values);
         Ok(())
@@ -123,18 +124,16 @@ impl Device for CpuDevice {
     }
 
     fn embed(&self, x: &mut Matrix, table: &Table, ids: &Vec<u32>) -> Done {
-        self.fill(x, ids.len(), table.columns, |row, out| {
+        self.fill(x, "embed", (ids.len(), table.columns), |row, out| {
             elementwise::embed(self.isa(), &table.values, ids[row], out);
-        });
-        Ok(())
+        })
     }
 
     fn rms_norm(&self, out: &mut Matrix, x: &Matrix, weight: &Matrix, eps: f32) -> Done {
         let weight = one_row("weight", weight, x.columns);
-        self.fill(out, x.rows, x.columns, |row, out| {
+        self.fill(out, "rms_norm", (x.rows, x.columns), |row, out| {
             norm::rms_norm(self.isa(), x.row(row), weight, eps, out)
-        });
-        Ok(())
+        })
     }
 
     fn rms_norm_heads(&self, x: &mut Matrix, columns: Columns, weight: &Matrix, eps: f32) -> Done {
@@ -156,17 +155,15 @@ impl Device for CpuDevice {
             one_row("weight", weight, x.columns),
             one_row("bias", bias, x.columns),
         );
-        self.fill(out, x.rows, x.columns, |row, out| {
+        self.fill(out, "layer_norm", (x.rows, x.columns), |row, out| {
             norm::layer_norm(self.isa(), x.row(row), weight, bias, eps, out);
-        });
-        Ok(())
+        })
     }
 
     fn quantize(&self, out: &mut Quantized, x: &Matrix, scale: ActivationScale) -> Done {
-        self.fill_quantized(out, (x.rows, x.columns), |row, place| {
+        self.fill_quantized(out, "quantize", (x.rows, x.columns), |row, place| {
             quantize::quantize(self.isa(), x.row(row), scale, place)
-        });
-        Ok(())
+        })
     }
 
     fn rms_norm_quantize(
@@ -179,10 +176,9 @@ impl Device for CpuDevice {
         scale: ActivationScale,
     ) -> Done {
         let weight = one_row("weight", weight, x.columns);
-        self.fill_quantized(out, (x.rows, x.columns), |row, place| {
+        self.fill_quantized(out, "rms_norm_quantize", (x.rows, x.columns), |row, place| {
             norm_quantize::rms_norm_quantize(self.isa(), x.row(row), weight, eps, scale, place)
-        });
-        Ok(())
+        })
     }
 
     fn layer_norm_quantize(
@@ -196,10 +192,9 @@ impl Device for CpuDevice {
     ) -> Done {
         let weight = one_row("weight", weight, x.columns);
         let bias = one_row("bias", bias, x.columns);
-        self.fill_quantized(out, (x.rows, x.columns), |row, place| {
+        self.fill_quantized(out, "layer_norm_quantize", (x.rows, x.columns), |row, place| {
             norm_quantize::layer_norm_quantize(self.isa(), x.row(row), weight, bias, eps, scale, place)
-        });
-        Ok(())
+        })
     }
 
     fn will_read(&self, next: &Linear) {
@@ -213,15 +208,15 @@ impl Device for CpuDevice {
     }
 
     fn gemm(&self, out: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) -> Done {
-        out.columns = self.linear_n(weights);
+        let n = self.linear_n(weights);
         match (a, &weights.0) {
             (Operand::Float(a), Packed::Float(packed)) => {
                 assert_eq!(a.columns, packed.k(), "columns of A and K of the weights");
-                out.resize(a.rows);
+                self.reshape(out, "gemm", (a.rows, n))?;
                 gemm::gemm(self.isa(), self.pool(), a.values(), packed, out.values_mut());
             }
             (Operand::Int8(a), Packed::Int(packed)) => {
-                out.resize(a.rows);
+                self.reshape(out, "gemm", (a.rows, n))?;
                 let sink = Sink::Output(SharedSlice::new(out.values_mut()));
                 product::gemm(self.isa(), self.pool(), a, packed, self.take_next(), &sink);
             }
@@ -279,6 +274,7 @@ impl Device for CpuDevice {
         params: &AttentionParams,
         step: &HostStep,
     ) -> Done {
+        self.reshape(out, "attention", (x.rows, queries.len()))?;
         attention(
             (self.isa(), self.pool()),
             out,
@@ -298,10 +294,9 @@ impl Device for CpuDevice {
             "gate and up in {} columns",
             x.columns
         );
-        self.fill(out, x.rows, x.columns / 2, |row, out| {
+        self.fill(out, "gated", (x.rows, x.columns / 2), |row, out| {
             elementwise::gated(self.isa(), x.row(row), f, out)
-        });
-        Ok(())
+        })
     }
 
     fn gemm_gated(
@@ -314,8 +309,7 @@ impl Device for CpuDevice {
     ) -> Done {
         match (a, &weights.0) {
             (Operand::Int8(a), Packed::Int(packed)) if product::can_gate(self.isa(), a, packed) => {
-                out.columns = packed.n() / 2;
-                out.resize(a.rows);
+                self.reshape(out, "gemm_gated", (a.rows, packed.n() / 2))?;
                 let sink = Sink::Gated(SharedSlice::new(out.values_mut()), f);
                 product::gemm(self.isa(), self.pool(), a, packed, self.take_next(), &sink);
                 Ok(())
@@ -361,10 +355,9 @@ impl Device for CpuDevice {
     }
 
     fn gather(&self, out: &mut Matrix, x: &Matrix, rows: &Vec<u32>) -> Done {
-        self.fill(out, rows.len(), x.columns, |row, out| {
+        self.fill(out, "gather", (rows.len(), x.columns), |row, out| {
             out.copy_from_slice(x.row(rows[row] as usize))
-        });
-        Ok(())
+        })
     }
 
     fn log_softmax(&self, x: &mut Matrix) -> Done {

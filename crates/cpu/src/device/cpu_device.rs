@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dualgrain_device::DeviceError;
+use dualgrain_device::{Device, DeviceError};
 use dualgrain_threads::{Pool, SharedSlice, Stream};
 
 use super::linear::{Linear, Packed};
@@ -89,7 +89,7 @@ impl CpuDevice {
     /// Replaces the contents by codes `[rows, columns]` and scales `[rows]` from the host.
     ///
     /// # Panics
-    /// When the lengths do not fit or a code is -128, which no quantization makes.
+    /// When the lengths or the rows do not fit or a code is -128, which no quantization makes.
     pub fn upload_int8(&self, x: &mut Quantized, codes: &[i8], scales: &[f32]) {
         assert_eq!(
             codes.len(),
@@ -98,6 +98,10 @@ impl CpuDevice {
             scales.len()
         );
         assert!(!codes.contains(&i8::MIN), "code -128");
+        let shape = (scales.len(), x.columns);
+        if let Err(error) = x.capacity.check("upload_int8", || self.name(), shape) {
+            panic!("{error}");
+        }
         x.upload(codes, scales);
     }
 

@@ -1,5 +1,6 @@
 //! Rows of a matrix shared out between the threads.
 
+use dualgrain_device::{Device, Done};
 use dualgrain_threads::SharedSlice;
 
 use super::cpu_device::CpuDevice;
@@ -25,26 +26,43 @@ impl CpuDevice {
             });
     }
 
-    /// Resizes `out` to `rows` x `columns` and runs `f(row_idx, row)`.
+    /// Gives `out` the shape of what `operation` writes.
+    ///
+    /// # Errors
+    /// It has no room for that.
+    pub(super) fn reshape(
+        &self,
+        out: &mut Matrix,
+        operation: &'static str,
+        (rows, columns): (usize, usize),
+    ) -> Done {
+        out.capacity.check(operation, || self.name(), (rows, columns))?;
+        out.resize(rows, columns);
+        Ok(())
+    }
+
+    /// Gives `out` the shape of what `operation` writes and runs `f(row_idx, row)`.
     pub(super) fn fill(
         &self,
         out: &mut Matrix,
-        rows: usize,
-        columns: usize,
+        operation: &'static str,
+        shape: (usize, usize),
         f: impl Fn(usize, &mut [f32]) + Sync,
-    ) {
-        out.columns = columns;
-        out.resize(rows);
-        self.for_rows(out.values_mut(), columns, f);
+    ) -> Done {
+        self.reshape(out, operation, shape)?;
+        self.for_rows(out.values_mut(), shape.1, f);
+        Ok(())
     }
 
-    /// Resizes `out` to `shape` and runs `f(row_idx, place)`, which gives the row's scale.
+    /// Gives `out` the shape of what `operation` writes and runs `f(row_idx, place)`, which gives the row's scale.
     pub(super) fn fill_quantized(
         &self,
         out: &mut Quantized,
+        operation: &'static str,
         (rows, columns): (usize, usize),
         f: impl Fn(usize, Place<'_>) -> f32 + Sync,
-    ) {
+    ) -> Done {
+        out.capacity.check(operation, || self.name(), (rows, columns))?;
         out.columns = columns;
         let (layout, blocks) = (out.resize(rows), out.blocks());
         let QuantizedParts {
@@ -87,6 +105,7 @@ impl CpuDevice {
                 );
             }
         });
+        Ok(())
     }
 }
 

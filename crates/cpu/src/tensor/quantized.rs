@@ -1,5 +1,7 @@
 //! Quantized activations: INT8 codes as the integer tiles read them.
 
+use dualgrain_device::Capacity;
+
 use crate::isa::Isa;
 use crate::memory::huge_pages::in_huge_pages;
 
@@ -27,6 +29,7 @@ pub(crate) const FEW_ROWS: usize = 8;
 /// K is padded with zeros to a multiple of 32. For AMX and more than 8 rows: `[rows / 16][K / 64][16][64]`, K padded to 64.
 #[derive(Debug, Clone)]
 pub struct Quantized {
+    pub(crate) capacity: Capacity,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     isa: Isa,
@@ -89,6 +92,7 @@ pub(crate) struct QuantizedParts<'a> {
 impl Quantized {
     pub(crate) fn new(isa: Isa, capacity: usize, columns: usize) -> Self {
         let mut new = Self {
+            capacity: Capacity::new(capacity, columns),
             rows: 0,
             columns,
             isa,
@@ -159,7 +163,7 @@ impl Quantized {
         self.columns.div_ceil(SUM_BLOCK)
     }
 
-    /// Takes another number of rows; says where their codes go.
+    /// Takes another number of rows, for which there is room; says where their codes go.
     pub(crate) fn resize(&mut self, rows: usize) -> Layout {
         let layout = self.layout(rows);
         self.rows = rows;

@@ -134,13 +134,14 @@ impl Case {
         let mut cache = device.cache(shape, &self.format).unwrap();
         let [q, k, v] = self.columns();
         let mut outs = vec![Vec::new(); sequences.len()];
+        let step_tokens = chunk * sequences.len();
         let (mut x, mut out) = (
-            device.matrix(0, width).unwrap(),
-            device.matrix(0, q.len()).unwrap(),
+            device.matrix(step_tokens, width).unwrap(),
+            device.matrix(step_tokens, q.len()).unwrap(),
         );
         let longest = tokens.iter().copied().max().unwrap();
         let limits = StepLimits {
-            tokens: chunk * sequences.len(),
+            tokens: step_tokens,
             sequences: sequences.len(),
             pages_per_sequence: num_pages,
         };
@@ -363,8 +364,8 @@ fn a_page_that_another_sequence_left_changes_nothing() {
         };
         let mut cache = device.cache(shape, &case.format).unwrap();
         let (mut x, mut out) = (
-            device.matrix(0, case.width()).unwrap(),
-            device.matrix(0, q.len()).unwrap(),
+            device.matrix(PAGE_TOKENS, case.width()).unwrap(),
+            device.matrix(PAGE_TOKENS, q.len()).unwrap(),
         );
         let limits = StepLimits {
             tokens: PAGE_TOKENS,

@@ -245,7 +245,7 @@ fn a_product_that_adds_gives_the_bits_of_the_product_and_then_the_sum() {
                 naive::add(&mut expected, &product(device, (&packed, k), &codes, &ta).1);
                 let mut a = device.quantized(m, k).unwrap();
                 device.upload_int8(&mut a, &codes, &ta);
-                let (mut x, mut y) = (device.matrix(m, n).unwrap(), device.matrix(0, n).unwrap());
+                let (mut x, mut y) = (device.matrix(m, n).unwrap(), device.matrix(m, n).unwrap());
                 device.upload(&mut x, &before).unwrap();
                 device
                     .gemm_add(&mut x, &mut y, Operand::Int8(&a), &packed)

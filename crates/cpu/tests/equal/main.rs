@@ -2,6 +2,7 @@
 
 mod attention;
 mod attention_spans;
+mod capacity;
 mod cases;
 mod gemm_float;
 mod gemm_int;

@@ -73,7 +73,7 @@ fn norms_equal_the_specification() {
             out
         },
         |device, x, weight| {
-            let mut out = device.matrix(0, weight.len()).unwrap();
+            let mut out = device.matrix(device.rows(x), weight.len()).unwrap();
             device
                 .rms_norm(&mut out, x, &upload(device, weight, weight.len()), eps)
                 .unwrap();
@@ -88,7 +88,8 @@ fn norms_equal_the_specification() {
             out
         },
         |device, x, weight| {
-            let (mut out, weight) = (device.matrix(0, 1).unwrap(), upload(device, weight, weight.len()));
+            let mut out = device.matrix(device.rows(x), weight.len()).unwrap();
+            let weight = upload(device, weight, weight.len());
             device.layer_norm(&mut out, x, &weight, &weight, eps).unwrap();
             out
         },
@@ -158,7 +159,7 @@ fn activations_equal_the_specification() {
             naive::gated(x, f, out);
         }
         for device in devices() {
-            let mut out = device.matrix(0, 37).unwrap();
+            let mut out = device.matrix(7, 37).unwrap();
             device.gated(&mut out, &upload(&device, &x, 74), f).unwrap();
             assert_same(
                 &values(&device, &out),
@@ -223,7 +224,7 @@ fn quantization_equals_the_specification_also_for_zeros_ties_and_infinities() {
             ActivationScale::Static(0.0),
         ] {
             for device in devices() {
-                let mut got = device.quantized(1, columns).unwrap();
+                let mut got = device.quantized(rows.len(), columns).unwrap();
                 device
                     .quantize(&mut got, &upload(&device, &rows.concat(), columns), scale)
                     .unwrap();
@@ -305,7 +306,7 @@ fn a_norm_that_quantizes_gives_the_bits_of_the_norm_and_then_the_quantization() 
             let (x, weight, bias) = (matrix(&x), matrix(&weight), matrix(&bias));
             let (mut h, mut got) = (
                 device.matrix(0, columns).unwrap(),
-                device.quantized(rows, columns).unwrap(),
+                device.quantized(rows + 1, columns).unwrap(),
             );
             // What an earlier step left in the buffer must not show.
             device
@@ -352,7 +353,7 @@ fn rows_are_looked_up_gathered_and_their_maxima_kept() {
             naive::embed(&table, id, out);
         }
         for device in devices() {
-            let mut x = device.matrix(0, columns).unwrap();
+            let mut x = device.matrix(ids.len(), columns).unwrap();
             let table = device.table(table.clone(), columns).unwrap();
             device.embed(&mut x, &table, &indices(&device, &ids)).unwrap();
             assert_same(&values(&device, &x), &expected, &name(&device));
@@ -366,7 +367,7 @@ fn rows_are_looked_up_gathered_and_their_maxima_kept() {
         .for_each(|row| naive::abs_max(&row[25..675], &mut maxima));
     for device in devices() {
         let x = upload(&device, &floats, columns);
-        let mut out = device.matrix(0, columns).unwrap();
+        let mut out = device.matrix(ids.len(), columns).unwrap();
         device.gather(&mut out, &x, &indices(&device, &ids)).unwrap();
         assert_same(&values(&device, &out), &gathered, &name(&device));
         let mut got = device.maxima(650).unwrap();

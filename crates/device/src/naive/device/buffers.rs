@@ -2,10 +2,12 @@
 
 use dualgrain_format::FloatValues;
 
+use crate::Capacity;
+
 /// f32 `[rows, columns]`, row after row.
 #[derive(Debug, Clone)]
 pub struct Matrix {
-    pub(super) capacity: usize,
+    pub(super) capacity: Capacity,
     pub(super) columns: usize,
     pub(super) values: Vec<f32>,
 }
@@ -13,7 +15,7 @@ pub struct Matrix {
 /// INT8 codes `[rows, columns]`, row after row, and scales `[rows]`.
 #[derive(Debug, Clone)]
 pub struct Quantized {
-    pub(super) capacity: usize,
+    pub(super) capacity: Capacity,
     pub(super) columns: usize,
     pub(super) codes: Vec<i8>,
     pub(super) scales: Vec<f32>,
@@ -29,7 +31,7 @@ pub struct Table {
 impl Matrix {
     pub(super) fn new(capacity: usize, columns: usize) -> Self {
         Self {
-            capacity,
+            capacity: Capacity::new(capacity, columns),
             columns,
             values: Vec::with_capacity(capacity * columns),
         }
@@ -40,13 +42,8 @@ impl Matrix {
         self.values.len() / self.columns
     }
 
-    /// Zeros `[rows, columns]`.
+    /// Zeros `[rows, columns]`, for which there is room.
     pub(super) fn resize(&mut self, rows: usize, columns: usize) {
-        assert!(
-            rows <= self.capacity,
-            "{rows} rows, there is room for {}",
-            self.capacity
-        );
         self.columns = columns;
         self.values.clear();
         self.values.resize(rows * columns, 0.0);
@@ -81,20 +78,15 @@ impl Matrix {
 impl Quantized {
     pub(super) fn new(capacity: usize, columns: usize) -> Self {
         Self {
-            capacity,
+            capacity: Capacity::new(capacity, columns),
             columns,
             codes: Vec::new(),
             scales: Vec::new(),
         }
     }
 
-    /// Zeros `[rows, columns]`.
+    /// Zeros `[rows, columns]`, for which there is room.
     pub(super) fn resize(&mut self, rows: usize, columns: usize) {
-        assert!(
-            rows <= self.capacity,
-            "{rows} rows, there is room for {}",
-            self.capacity
-        );
         self.columns = columns;
         self.codes.clear();
         self.codes.resize(rows * columns, 0);

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::{DeviceError, Done};
 
+/// What an error calls the device.
+const NAME: &str = "the naive device";
+
 /// The specification as a device.
 #[derive(Debug)]
 pub struct NaiveDevice {
@@ -62,7 +65,7 @@ impl NaiveDevice {
         let sizes: Vec<String> = sizes.iter().map(usize::to_string).collect();
         Err(DeviceError::Operation {
             operation,
-            device: "the naive device".to_owned(),
+            device: NAME.to_owned(),
             sizes: sizes.join(" x "),
             problem: "it was told to fail here".to_owned(),
         })

@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 
-use super::NaiveDevice;
 use super::buffers::{Matrix, Quantized, Table};
 use super::cache::{Cache, HeadOf};
+use super::{NAME, NaiveDevice};
 use crate::naive;
 use crate::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams};
 use crate::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
-    Done, Gram, HostStep, Operand, SLICE_ROWS, StepLayout, StepLimits,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
+    DeviceError, Done, Gram, HostStep, Operand, SLICE_ROWS, StepLayout, StepLimits,
 };
 
 impl Device for NaiveDevice {
@@ -28,7 +28,7 @@ impl Device for NaiveDevice {
     type Sampler = HostSampler;
 
     fn name(&self) -> String {
-        "naive".to_owned()
+        NAME.to_owned()
     }
 
     fn matrix(&self, capacity: usize, columns: usize) -> Result<Matrix, DeviceError> {
@@ -118,6 +118,7 @@ impl Device for NaiveDevice {
             values.len(),
             x.columns
         );
+        has_room(x.capacity, "upload", (values.len() / x.columns, x.columns))?;
         x.resize(values.len() / x.columns, x.columns);
         x.values.copy_from_slice(values);
         Ok(())
@@ -131,12 +132,11 @@ impl Device for NaiveDevice {
 
     fn upload_indices(&self, indices: &mut Vec<u32>, values: &[u32]) -> Done {
         self.begin("upload_indices", &[values.len()])?;
-        assert!(
-            values.len() <= indices.capacity(),
-            "{} indices in {}",
-            values.len(),
-            indices.capacity()
-        );
+        has_room(
+            Capacity::new(indices.capacity(), 1),
+            "upload_indices",
+            (values.len(), 1),
+        )?;
         indices.clear();
         indices.extend_from_slice(values);
         Ok(())
@@ -150,6 +150,7 @@ impl Device for NaiveDevice {
 
     fn embed(&self, x: &mut Matrix, table: &Table, ids: &Vec<u32>) -> Done {
         self.begin("embed", &[ids.len(), table.columns])?;
+        has_room(x.capacity, "embed", (ids.len(), table.columns))?;
         x.resize(ids.len(), table.columns);
         for (row, &id) in x.iter_mut().zip(ids) {
             match self.is_spoiled(id) {
@@ -163,6 +164,7 @@ impl Device for NaiveDevice {
     fn rms_norm(&self, out: &mut Matrix, x: &Matrix, weight: &Matrix, eps: f32) -> Done {
         self.begin("rms_norm", &[x.rows(), x.columns])?;
         let weight = weight.one_row("weight", x.columns);
+        has_room(out.capacity, "rms_norm", (x.rows(), x.columns))?;
         out.resize(x.rows(), x.columns);
         out.iter_mut()
             .zip(x.iter())
@@ -188,6 +190,7 @@ impl Device for NaiveDevice {
             weight.one_row("weight", x.columns),
             bias.one_row("bias", x.columns),
         );
+        has_room(out.capacity, "layer_norm", (x.rows(), x.columns))?;
         out.resize(x.rows(), x.columns);
         out.iter_mut()
             .zip(x.iter())
@@ -197,6 +200,7 @@ impl Device for NaiveDevice {
 
     fn quantize(&self, out: &mut Quantized, x: &Matrix, scale: ActivationScale) -> Done {
         self.begin("quantize", &[x.rows(), x.columns])?;
+        has_room(out.capacity, "quantize", (x.rows(), x.columns))?;
         out.resize(x.rows(), x.columns);
         let rows = out.codes.chunks_exact_mut(x.columns).zip(&mut out.scales);
         for ((codes, ta), x) in rows.zip(x.iter()) {
@@ -211,12 +215,14 @@ impl Device for NaiveDevice {
             (Operand::Float(a), LinearWeights::Float(linear)) => {
                 self.begin("gemm", &[a.rows(), n, k])?;
                 assert_eq!(a.columns, k, "columns of A and K of the weights");
+                has_room(out.capacity, "gemm", (a.rows(), n))?;
                 out.resize(a.rows(), n);
                 float_product(a, linear, out);
             }
             (Operand::Int8(a), integers) => {
                 self.begin("gemm", &[a.scales.len(), n, k])?;
                 assert_eq!(a.columns, k, "columns of A and K of the weights");
+                has_room(out.capacity, "gemm", (a.scales.len(), n))?;
                 out.resize(a.scales.len(), n);
                 integer_product(a, integers, out);
             }
@@ -278,6 +284,7 @@ impl Device for NaiveDevice {
             cache.shape().head_dim,
             params.num_heads / cache.shape().num_kv_heads,
         );
+        has_room(out.capacity, "attention", (x.rows(), params.num_heads * dim))?;
         out.resize(x.rows(), params.num_heads * dim);
         for (token, out) in out.iter_mut().enumerate() {
             let last = step.positions()[token] as usize;
@@ -300,6 +307,7 @@ impl Device for NaiveDevice {
 
     fn gated(&self, out: &mut Matrix, x: &Matrix, f: Activation) -> Done {
         self.begin("gated", &[x.rows(), x.columns])?;
+        has_room(out.capacity, "gated", (x.rows(), x.columns / 2))?;
         out.resize(x.rows(), x.columns / 2);
         out.iter_mut()
             .zip(x.iter())
@@ -322,6 +330,7 @@ impl Device for NaiveDevice {
 
     fn gather(&self, out: &mut Matrix, x: &Matrix, rows: &Vec<u32>) -> Done {
         self.begin("gather", &[rows.len(), x.columns])?;
+        has_room(out.capacity, "gather", (rows.len(), x.columns))?;
         out.resize(rows.len(), x.columns);
         naive::gather(&x.values, x.columns, rows, &mut out.values);
         Ok(())
@@ -411,6 +420,11 @@ impl Device for NaiveDevice {
         self.begin("read_maxima", &[maxima.len()])?;
         Ok(maxima.clone())
     }
+}
+
+/// Whether an output has room for a shape.
+fn has_room(output: Capacity, operation: &'static str, shape: (usize, usize)) -> Done {
+    output.check(operation, || NAME.to_owned(), shape)
 }
 
 fn float_product(a: &Matrix, linear: &FloatLinear, out: &mut Matrix) {
