@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+use dualgrain_testing::copy_folder;
 use program::{dualgrain, failure, json, stderr, stdout, text};
 use serde_json::Value;
 
@@ -42,15 +43,7 @@ fn quantized() -> &'static Path {
 /// A copy of llama-tiny that a test may damage.
 fn damaged(name: &str, damage: impl FnOnce(&Path)) -> PathBuf {
     let folder = scratch(name).join("model");
-    fs::create_dir_all(&folder).unwrap();
-    for file in [
-        "config.json",
-        "model.safetensors",
-        "tokenizer.json",
-        "tokenizer_config.json",
-    ] {
-        fs::copy(original().join(file), folder.join(file)).unwrap();
-    }
+    copy_folder(&original(), &folder);
     damage(&folder);
     folder
 }

@@ -7,52 +7,13 @@ mod entry_points;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use dualgrain_device::cases::Random;
 use dualgrain_format::checkpoint::{FolderWriter, LinearLayout};
 use dualgrain_format::{GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts};
+use dualgrain_testing::damage;
 
 /// Mutations tried for each seed file.
 const ROUNDS: u64 = 400;
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % bound.max(1) as u64) as usize
-    }
-
-    /// One to eight changes: a byte flipped or replaced, a piece cut out, doubled or overwritten with digits, the
-    /// end cut off.
-    fn damage(&mut self, seed: &[u8]) -> Vec<u8> {
-        let mut data = seed.to_vec();
-        for _ in 0..1 + self.below(8) {
-            if data.is_empty() {
-                break;
-            }
-            // Headers come first and hold most of what can go wrong.
-            let reach = if self.below(2) == 0 {
-                data.len().min(4096)
-            } else {
-                data.len()
-            };
-            let at = self.below(reach);
-            let end = (at + 1 + self.below(32)).min(data.len());
-            match self.below(6) {
-                0 => data[at] ^= 1 << self.below(8),
-                1 => data[at] = self.below(256) as u8,
-                2 => drop(data.drain(at..end)),
-                3 => data.splice(at..at, data[at..end].to_vec()).for_each(drop),
-                4 => data[at..end].fill(b'0' + self.below(10) as u8),
-                _ => data.truncate(at),
-            }
-        }
-        data
-    }
-}
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/engine/tests/fixtures")
@@ -76,7 +37,7 @@ fn run(name: &str, matches: impl Fn(&str) -> bool, rounds: u64, entry: impl Fn(&
     for (index, seed) in found.iter().enumerate() {
         entry(seed);
         for round in 0..rounds {
-            entry(&Random(round << 8 | index as u64).damage(seed));
+            entry(&damage(&mut Random(round << 8 | index as u64), seed));
         }
     }
 }
@@ -134,7 +95,7 @@ fn damaged_quantized_checkpoints_are_refused_or_read_but_never_panic() {
     let seed = quantized_checkpoint();
     entry_points::checkpoint(folder.path(), &seed);
     for round in 0..20 * ROUNDS {
-        entry_points::checkpoint(folder.path(), &Random(round).damage(&seed));
+        entry_points::checkpoint(folder.path(), &damage(&mut Random(round), &seed));
     }
 }
 
@@ -164,7 +125,7 @@ fn damaged_tokenizers_never_panic() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/llama-tiny/tokenizer.json");
     let seed = fs::read(path).unwrap();
     for round in 0..ROUNDS / 10 {
-        entry_points::tokenizer(folder.path(), &Random(round).damage(&seed));
+        entry_points::tokenizer(folder.path(), &damage(&mut Random(round), &seed));
     }
 }
 
@@ -175,7 +136,7 @@ fn damaged_journals_are_resumed_from_or_refused_but_never_panic() {
     for (index, (_, contents)) in whole.iter().enumerate() {
         for round in 0..ROUNDS {
             let mut data = vec![index as u8];
-            data.extend(Random(round << 8 | index as u64).damage(contents));
+            data.extend(damage(&mut Random(round << 8 | index as u64), contents));
             entry_points::journal(folder.path(), &whole, &data);
         }
     }

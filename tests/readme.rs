@@ -11,6 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use dualgrain_testing::copy_folder;
+
 /// Begins the first line of a block that is not run.
 const NEEDS: &str = "# needs ";
 
@@ -189,11 +191,7 @@ fn scratch() -> PathBuf {
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR")).join("readme");
     let _ = fs::remove_dir_all(&scratch);
     for folder in ["models/llama-tiny", "bench/data/h200"] {
-        let copy = scratch.join(folder);
-        fs::create_dir_all(&copy).unwrap();
-        for entry in fs::read_dir(root().join(folder)).unwrap().map(Result::unwrap) {
-            fs::copy(entry.path(), copy.join(entry.file_name())).unwrap();
-        }
+        copy_folder(&root().join(folder), &scratch.join(folder));
     }
     scratch
 }

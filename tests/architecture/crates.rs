@@ -29,14 +29,23 @@ pub fn undrawn_arrows(house: &House, drawn: &[Arrows<'_>]) -> Vec<String> {
     violations
 }
 
-/// The crates of this project that a manifest names, but for its tests.
+/// Whether the binary depends on the crate of tests, apart from its own tests.
+pub fn tests_in_the_binary(house: &House, crate_of_tests: &str) -> Vec<String> {
+    let mut used = dependencies(&read(&house.root.join("Cargo.toml")));
+    used.retain(|name| name == crate_of_tests);
+    used.iter()
+        .map(|name| format!("the binary must not depend on {name}"))
+        .collect()
+}
+
+/// The crates of this project that a manifest names for itself, not for its tests or for the workspace.
 fn dependencies(manifest: &str) -> Vec<String> {
     let mut dependencies = Vec::new();
     let mut counts = false;
     for line in manifest.lines().map(str::trim) {
         let section = line.strip_prefix('[').map(|line| line.trim_end_matches(']'));
         counts = section.map_or(counts, |name| {
-            name.contains("dependencies") && !name.contains("dev-")
+            name.contains("dependencies") && !["dev-", "workspace"].iter().any(|word| name.contains(word))
         });
         let entry = section
             .and_then(|name| name.rsplit_once("dependencies."))
@@ -121,6 +130,21 @@ mod tests {
                 "b must not depend on dualgrain",
                 "the table of arrows has gone, which is not in crates/"
             ]
+        );
+    }
+
+    #[test]
+    fn the_binary_may_take_the_crate_of_tests_for_its_own_tests_alone() {
+        let line = "\ndualgrain-testing.workspace = true\n";
+        let (_folder, house) = invented(&[(
+            "Cargo.toml",
+            &format!("[workspace.dependencies]{line}[dev-dependencies]{line}"),
+        )]);
+        assert!(tests_in_the_binary(&house, "testing").is_empty());
+        let (_folder, house) = invented(&[("Cargo.toml", &format!("[dependencies]{line}"))]);
+        assert_eq!(
+            tests_in_the_binary(&house, "testing"),
+            ["the binary must not depend on testing"]
         );
     }
 

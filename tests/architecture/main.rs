@@ -18,7 +18,7 @@ mod tokens;
 use house::House;
 
 /// The only dependencies between the project's crates (DESIGN.md, "Layout").
-const ARROWS: [crates::Arrows<'_>; 9] = [
+const ARROWS: [crates::Arrows<'_>; 10] = [
     ("format", &[]),
     ("threads", &[]),
     ("device", &["format"]),
@@ -28,7 +28,11 @@ const ARROWS: [crates::Arrows<'_>; 9] = [
     ("quant", &["device", "engine", "format", "threads"]),
     ("dualgrain", &["cpu", "device", "engine", "format", "quant"]),
     ("perf", &["cpu", "cuda", "device", "format"]),
+    ("testing", &["device"]),
 ];
+
+/// What tests share: no arrow leads to it.
+const TESTS: &str = "testing";
 
 /// Crates with unsafe code: what threads share, instructions, foreign functions.
 const UNSAFE: [&str; 3] = ["threads", "cpu", "cuda"];
@@ -56,6 +60,11 @@ fn files_of_a_crate_do_not_import_each_other_in_circles() {
 #[test]
 fn crates_depend_only_along_the_arrows() {
     none(crates::undrawn_arrows(&House::here(), &ARROWS));
+}
+
+#[test]
+fn tests_alone_depend_on_what_they_share() {
+    none(crates::tests_in_the_binary(&House::here(), TESTS));
 }
 
 #[test]

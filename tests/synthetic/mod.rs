@@ -3,32 +3,20 @@
 
 use std::path::Path;
 
+use dualgrain_device::cases::Random;
 use dualgrain_perf::{Cut, Layout, Machine, MachineKind, Manifest, Mark, PROTOCOL, Row, RowWriter};
 
-/// A small generator of random numbers (SplitMix64).
-struct Random(u64);
+fn unit(random: &mut Random) -> f64 {
+    (random.next() >> 11) as f64 / (1_u64 << 53) as f64
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
+/// About 1, 2 % either way.
+fn noise(random: &mut Random) -> f64 {
+    (0.04 * (unit(random) + unit(random) - 1.0)).exp()
+}
 
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// About 1, 2 % either way.
-    fn noise(&mut self) -> f64 {
-        (0.04 * (self.unit() + self.unit() - 1.0)).exp()
-    }
-
-    fn log_between(&mut self, low: f64, high: f64) -> usize {
-        (low * (high / low).powf(self.unit())).round() as usize
-    }
+fn log_between(random: &mut Random, low: f64, high: f64) -> usize {
+    (low * (high / low).powf(unit(random))).round() as usize
 }
 
 /// The machine.
@@ -140,10 +128,10 @@ fn row(config: &Config, shape: [usize; 3], layout: Layout, with_energy: bool, ra
         Layout::Tn => 1.1,
         Layout::Tt => 1.4,
     };
-    let time = (2e-6 + compute_s.max(memory_s) * slower) * random.noise();
+    let time = (2e-6 + compute_s.max(memory_s) * slower) * noise(random);
     let busy = (2.0 * m as f64 * n as f64 * k as f64 / time / config.ops_per_s).min(1.0);
     let reading = (bytes / time / machine.read_bytes_per_s).min(1.0);
-    let power = (90.0 + 420.0 * busy + 180.0 * reading).min(700.0) * random.noise();
+    let power = (90.0 + 420.0 * busy + 180.0 * reading).min(700.0) * noise(random);
     Row {
         kernel: config.kernel.to_owned(),
         config: config.name.clone(),
@@ -197,9 +185,9 @@ pub fn rows(num_shapes: usize) -> Vec<Row> {
     let mut rows = Vec::new();
     for index in 0..num_shapes {
         let shape = [
-            random.log_between(1.0, 8192.0),
-            64 * random.log_between(4.0, 800.0),
-            64 * random.log_between(4.0, 400.0),
+            log_between(random, 1.0, 8192.0),
+            64 * log_between(random, 4.0, 800.0),
+            64 * log_between(random, 4.0, 400.0),
         ];
         for config in configs() {
             rows.push(row(&config, shape, Layout::Nt, index % 4 == 0, random));

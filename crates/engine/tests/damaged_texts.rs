@@ -4,10 +4,12 @@ use std::panic::catch_unwind;
 use std::path::Path;
 use std::sync::Arc;
 
+use dualgrain_device::cases::Random;
 use dualgrain_engine::chat::ChatTemplate;
 use dualgrain_engine::detokenizer::DecodeStream;
 use dualgrain_engine::evaluate::Task;
 use dualgrain_engine::tokenizer::Tokenizer;
+use dualgrain_testing::damage_text;
 
 /// A tokenizer with one of each part that real ones have.
 const TOKENIZER: &str = r#"{"version":"1.0","truncation":{"direction":"Right","max_length":3,"strategy":"LongestFirst","stride":0},
@@ -24,74 +26,15 @@ const TEMPLATE: &str = "{% set ns = namespace(a=0) %}{% for m in messages %}{%- 
 const TASKS: &str = r#"{"query": "q é", "choices": ["a", "b"], "gold": 1}
 {"query": "", "choices": ["a", "bc", "d"], "gold": 0}
 "#;
-/// What may stand in the place of a value.
-const VALUES: [&str; 16] = [
-    "null",
-    "-1",
-    "4294967296",
-    "\"\"",
-    "[]",
-    "{}",
-    "true",
-    "0",
-    "1e400",
-    "\"\\u0000\"",
-    "\"é\"",
-    "\"(\"",
-    "99999",
-    "[[[[",
-    "\"a\"",
-    "\u{2029}",
-];
-
-/// xorshift: the same damage in every run.
-struct Noise(u64);
-
-impl Noise {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % end.max(1)
-    }
-
-    /// Replaces a JSON value, overwrites a character, or cuts the end off.
-    fn damage(&mut self, text: &str) -> String {
-        let mut chars: Vec<char> = text.chars().collect();
-        match self.below(8) {
-            0 => chars.truncate(self.below(chars.len())),
-            1 => {
-                let at = self.below(chars.len());
-                let symbols: Vec<char> = "{}[]\":,%-(|)é\u{0}9".chars().collect();
-                chars[at] = symbols[self.below(symbols.len())];
-            }
-            _ => {
-                let starts: Vec<usize> = (0..chars.len())
-                    .filter(|&i| [':', '[', ',', '('].contains(&chars[i]))
-                    .collect();
-                if !starts.is_empty() {
-                    let start = starts[self.below(starts.len())] + 1;
-                    let length = chars[start..]
-                        .iter()
-                        .position(|c| [',', '}', ']', ')'].contains(c))
-                        .unwrap_or(0);
-                    chars.splice(start..start + length, VALUES[self.below(VALUES.len())].chars());
-                }
-            }
-        }
-        chars.into_iter().collect()
-    }
-}
-
 /// Runs `attempt` on damaged copies of `good`; it must accept some and refuse some, so that both paths are exercised.
 fn damage_many(good: &str, rounds: usize, attempt: impl Fn(&str) -> bool + std::panic::RefUnwindSafe) {
-    let mut noise = Noise(0x9e37_79b9_7f4a_7c15);
+    let random = &mut Random(1);
     assert!(attempt(good), "the undamaged text must be accepted");
     let mut num_accepted = 0;
     for round in 0..rounds {
-        let mut text = noise.damage(good);
-        if round % 3 == 0 {
-            text = noise.damage(&text);
+        let mut text = damage_text(random, good);
+        if round % 3 == 0 && !text.is_empty() {
+            text = damage_text(random, &text);
         }
         let accepted =
             catch_unwind(|| attempt(&text)).unwrap_or_else(|_| panic!("round {round} panicked on {text}"));

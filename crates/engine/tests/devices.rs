@@ -3,7 +3,7 @@
 mod golden;
 mod toy;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use dualgrain_cpu::{CpuDevice, Isa};
@@ -12,7 +12,7 @@ use dualgrain_device::sampling::SamplingParams;
 use dualgrain_device::{CacheFormat, Device};
 use dualgrain_engine::scheduler::{Event, Scheduler, TokenRequest};
 use dualgrain_engine::{LoadOptions, Model, Session, SessionLimits};
-use golden::{logits, read_golden};
+use golden::{family, logits, read_golden};
 
 const CASES: [&str; 13] = [
     "llama2",
@@ -31,12 +31,6 @@ const CASES: [&str; 13] = [
 ];
 
 const CACHES: [CacheFormat; 3] = [CacheFormat::F32, CacheFormat::F16, CacheFormat::Int8];
-
-fn dir(case: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", case]
-        .iter()
-        .collect()
-}
 
 /// Logits after every token of `ids`: a prompt in two steps, then token by token.
 fn all_logits<D: Device>(device: D, dir: &Path, cache: &CacheFormat, ids: &[u32]) -> Vec<f32> {
@@ -57,12 +51,12 @@ fn all_logits<D: Device>(device: D, dir: &Path, cache: &CacheFormat, ids: &[u32]
 #[test]
 fn every_family_gives_the_same_bits_on_the_naive_device_and_on_every_instruction_set() {
     for case in CASES {
-        let ids = read_golden(&dir(case)).ids;
+        let ids = read_golden(&family(case)).ids;
         for cache in &CACHES {
-            let expected = all_logits(NaiveDevice::new(), &dir(case), cache, &ids);
+            let expected = all_logits(NaiveDevice::new(), &family(case), cache, &ids);
             for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
                 let device = CpuDevice::with_isa(2, isa).unwrap();
-                let got = all_logits(device, &dir(case), cache, &ids);
+                let got = all_logits(device, &family(case), cache, &ids);
                 let same = got.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(
                     same && got.len() == expected.len(),

@@ -2,11 +2,9 @@
 
 mod golden;
 
-use std::path::PathBuf;
-
 use dualgrain_device::Activation;
 use dualgrain_engine::{FfnKind, ModelConfig, Position, RopeConfig, RopeScaling};
-use golden::{Golden, in_steps, load, prefill, read_config, read_golden, rewrite};
+use golden::{Golden, family, in_steps, load, prefill, read_config, read_golden, rewrite};
 
 const CASES: [&str; 14] = [
     "llama2",
@@ -32,16 +30,10 @@ const TOLERANCE: f32 = 1e-5;
 /// What the smallest wrong feature must at least change, as a part of the span.
 const FEATURE: f32 = 5e-3;
 
-fn dir(case: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", case]
-        .iter()
-        .collect()
-}
-
 #[test]
 fn logits_agree_with_transformers_in_both_spellings_of_the_config() {
     for case in CASES {
-        let (dir, golden) = (dir(case), read_golden(&dir(case)));
+        let (dir, golden) = (family(case), read_golden(&family(case)));
         for spelling in ["config.json", "config_v4.json"] {
             let model = load(&dir, read_config(&dir.join(spelling)));
             let difference = golden.max_difference(&prefill(&model, &golden.ids));
@@ -60,8 +52,8 @@ fn logits_agree_with_transformers_in_both_spellings_of_the_config() {
 #[test]
 fn greedy_continuations_are_those_of_transformers() {
     for case in CASES {
-        let golden = read_golden(&dir(case));
-        let model = load(&dir(case), read_config(&dir(case).join("config.json")));
+        let golden = read_golden(&family(case));
+        let model = load(&family(case), read_config(&family(case).join("config.json")));
         let tokens = golden::greedy(&model, &golden.greedy_prompt, golden.greedy.len());
         assert_eq!(tokens, golden.greedy, "{case}");
     }
@@ -70,8 +62,8 @@ fn greedy_continuations_are_those_of_transformers() {
 #[test]
 fn the_size_of_steps_changes_no_bit() {
     for case in CASES {
-        let golden = read_golden(&dir(case));
-        let model = load(&dir(case), read_config(&dir(case).join("config.json")));
+        let golden = read_golden(&family(case));
+        let model = load(&family(case), read_config(&family(case).join("config.json")));
         let whole = prefill(&model, &golden.ids);
         for step_tokens in [1, 7, 33] {
             assert_eq!(
@@ -86,8 +78,8 @@ fn the_size_of_steps_changes_no_bit() {
 #[test]
 fn sequences_in_one_step_do_not_see_each_other() {
     for case in ["llama3", "bloom", "opt"] {
-        let golden = read_golden(&dir(case));
-        let model = load(&dir(case), read_config(&dir(case).join("config.json")));
+        let golden = read_golden(&family(case));
+        let model = load(&family(case), read_config(&family(case).join("config.json")));
         let alone = prefill(&model, &golden.ids);
         let vocab_size = model.config().vocab_size;
         let mut session = golden::session(&model, 3);
@@ -110,8 +102,11 @@ fn sequences_in_one_step_do_not_see_each_other() {
 
 #[test]
 fn forgetting_the_end_of_a_sequence_lets_it_go_another_way() {
-    let golden = read_golden(&dir("qwen3"));
-    let model = load(&dir("qwen3"), read_config(&dir("qwen3").join("config.json")));
+    let golden = read_golden(&family("qwen3"));
+    let model = load(
+        &family("qwen3"),
+        read_config(&family("qwen3").join("config.json")),
+    );
     let mut session = golden::session(&model, 1);
     session.prefill(0, &golden.ids[..30]).unwrap();
     session.prefill(0, &[5; 40]).unwrap();
@@ -129,20 +124,20 @@ fn forgetting_the_end_of_a_sequence_lets_it_go_another_way() {
 
 /// A change of the configuration that must be visible in the logits.
 fn assert_config_matters(case: &str, what: &str, change: impl FnOnce(&mut ModelConfig)) {
-    let mut config = read_config(&dir(case).join("config.json"));
+    let mut config = read_config(&family(case).join("config.json"));
     let before = config.clone();
     change(&mut config);
     assert_ne!(
         config, before,
         "{case}: {what} changed nothing in the configuration"
     );
-    assert_far(case, what, &read_golden(&dir(case)), &dir(case), config);
+    assert_far(case, what, &read_golden(&family(case)), &family(case), config);
 }
 
 /// Tensors that must matter: those that match are zeroed.
 fn assert_tensors_matter(case: &str, what: &str, matches: impl Fn(&str) -> bool) {
     let tmp = tempfile::tempdir().unwrap();
-    let changed = rewrite(&dir(case), &tmp.path().join("model"), |name, bytes| {
+    let changed = rewrite(&family(case), &tmp.path().join("model"), |name, bytes| {
         let zeroed = if matches(name) {
             vec![0; bytes.len()]
         } else {
@@ -150,19 +145,19 @@ fn assert_tensors_matter(case: &str, what: &str, matches: impl Fn(&str) -> bool)
         };
         Some(zeroed)
     });
-    let config = read_config(&dir(case).join("config.json"));
-    assert_far(case, what, &read_golden(&dir(case)), &changed, config);
+    let config = read_config(&family(case).join("config.json"));
+    assert_far(case, what, &read_golden(&family(case)), &changed, config);
 }
 
 /// A feature whose tensors are left out with it.
 fn assert_feature_matters(case: &str, part: &str, switch_off: impl FnOnce(&mut ModelConfig)) {
     let tmp = tempfile::tempdir().unwrap();
-    let changed = rewrite(&dir(case), &tmp.path().join("model"), |name, bytes| {
+    let changed = rewrite(&family(case), &tmp.path().join("model"), |name, bytes| {
         (!name.contains(part)).then(|| bytes.to_vec())
     });
-    let mut config = read_config(&dir(case).join("config.json"));
+    let mut config = read_config(&family(case).join("config.json"));
     switch_off(&mut config);
-    assert_far(case, part, &read_golden(&dir(case)), &changed, config);
+    assert_far(case, part, &read_golden(&family(case)), &changed, config);
 }
 
 fn assert_far(case: &str, what: &str, golden: &Golden, dir: &std::path::Path, config: ModelConfig) {

@@ -1,27 +1,23 @@
 //! Broken and hostile model folders give one clear error, and never a panic or a model.
 
+mod golden;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use dualgrain_cpu::CpuDevice;
+use dualgrain_device::cases::Random;
 use dualgrain_engine::{EngineError, LoadOptions, Model, ModelConfig};
-use dualgrain_format::checkpoint::{Dtype, FolderWriter, TensorSpec};
+use dualgrain_format::checkpoint::{Dtype, TensorSpec};
+use dualgrain_testing::{copy_folder, damage, damage_text};
+use golden::family;
 use tempfile::TempDir;
 
-fn fixture(case: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", case]
-        .iter()
-        .collect()
-}
-
-/// A copy of a fixture to break.
+/// A copy of a family's model to break.
 fn copy(case: &str) -> TempDir {
     let tmp = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(fixture(case)).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), tmp.path().join(entry.file_name())).unwrap();
-    }
+    copy_folder(&family(case), tmp.path());
     tmp
 }
 
@@ -41,32 +37,16 @@ fn assert_refused(dir: &Path, words: &[&str]) {
     }
 }
 
-/// The tensors of a fixture as (spec, bytes), to be changed and written again.
+/// The tensors of a family's model, to be changed and written again.
 fn tensors(case: &str) -> Vec<(TensorSpec, Vec<u8>)> {
-    let weights = dualgrain_engine::Weights::open(&fixture(case)).unwrap();
-    let names = weights.names().into_iter();
-    names
-        .map(|name| {
-            let (dtype, shape, bytes) = weights.raw(&name).unwrap();
-            let (shape, bytes) = (shape.to_vec(), bytes.to_vec());
-            (TensorSpec { name, dtype, shape }, bytes)
-        })
-        .collect()
+    golden::tensors(&family(case))
 }
 
 /// A folder with `tensors` and the config of `case`.
 fn folder(case: &str, tensors: Vec<(TensorSpec, Vec<u8>)>) -> TempDir {
     let tmp = tempfile::tempdir().unwrap();
-    let mut folder = FolderWriter::create(&tmp.path().join("model"), false).unwrap();
-    let config = fs::read(fixture(case).join("config.json")).unwrap();
-    folder.write_file("config.json", &config).unwrap();
-    folder
-        .start_tensors(tensors.iter().map(|(spec, _)| spec.clone()).collect())
-        .unwrap();
-    for (spec, bytes) in &tensors {
-        folder.write_tensor(&spec.name, bytes).unwrap();
-    }
-    folder.commit().unwrap();
+    let config = fs::read(family(case).join("config.json")).unwrap();
+    golden::write(&tmp.path().join("model"), &[("config.json", &config)], &tensors);
     tmp
 }
 
@@ -260,38 +240,13 @@ fn unknown_architectures_and_other_quantizers_are_refused() {
     assert_refused(dir.path(), &["model.layers.2."]);
 }
 
-/// Random numbers that are the same in every run (a linear congruential generator).
-struct Noise(u64);
-
-impl Noise {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (self.0 >> 33) as usize % bound
-    }
-
-    /// Overwrites, inserts or removes a few bytes of `text[..end]`.
-    fn damage(&mut self, text: &mut Vec<u8>, end: usize) {
-        const DIGITS: &[u8] = b"0123456789-.eE[]{}\",:ntf\xff\x00";
-        for _ in 0..=self.below(3) {
-            let (at, byte) = (self.below(end), DIGITS[self.below(DIGITS.len())]);
-            match self.below(3) {
-                0 => text[at] = byte,
-                1 => text.insert(at, byte),
-                _ => drop(text.remove(at)),
-            }
-        }
-    }
-}
-
 #[test]
 fn damaged_configs_give_a_config_or_an_error_but_never_a_panic() {
-    let mut noise = Noise(1);
+    let random = &mut Random(1);
     for case in ["llama3", "qwen2-window", "opt", "bloom"] {
-        let good = fs::read(fixture(case).join("config.json")).unwrap();
+        let good = fs::read_to_string(family(case).join("config.json")).unwrap();
         for _ in 0..2_000 {
-            let mut text = good.clone();
-            noise.damage(&mut text, good.len() - 8);
-            let _ = ModelConfig::from_json(&String::from_utf8_lossy(&text));
+            let _ = ModelConfig::from_json(&damage_text(random, &good));
         }
     }
 }
@@ -302,11 +257,10 @@ fn damaged_headers_give_a_model_or_an_error_but_never_a_panic() {
     let path = dir.path().join("model.safetensors");
     let good = fs::read(&path).unwrap();
     let header = 8 + usize::try_from(u64::from_le_bytes(good[..8].try_into().unwrap())).unwrap();
-    let mut noise = Noise(2);
+    let random = &mut Random(2);
     for _ in 0..300 {
-        let mut file = good.clone();
-        noise.damage(&mut file, header - 8);
-        fs::write(&path, file).unwrap();
+        let damaged = damage(random, &good[..header]);
+        fs::write(&path, [&damaged, &good[header..]].concat()).unwrap();
         let _ = load(dir.path());
     }
 }

@@ -5,7 +5,7 @@ mod golden;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,16 +19,10 @@ use dualgrain_format::{
     LinearScheme, LinearWeights, QuantizationConfig, QuantizedLinear, QuantizedParts, VALUE_SCALES_TENSOR,
     int4,
 };
-use golden::{in_steps, load, prefill, read_config, read_golden};
+use golden::{family, in_steps, load, prefill, read_config, read_golden};
 
 const CASES: [&str; 6] = ["llama-bias", "mistral", "qwen3", "opt", "bloom", "bloom-6heads"];
 const GROUP: GroupSize = GroupSize::Along(32);
-
-fn dir(case: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", case]
-        .iter()
-        .collect()
-}
 
 /// How a test folder is made.
 #[derive(Clone, Copy)]
@@ -157,8 +151,8 @@ fn linears(weights: &Weights, config: &ModelConfig, recipe: Recipe) -> Vec<(Stri
 /// Writes the quantized form of a fixture.
 fn quantize(case: &str, target: &Path, recipe: Recipe) {
     let (weights, config) = (
-        Weights::open(&dir(case)).unwrap(),
-        read_config(&dir(case).join("config.json")),
+        Weights::open(&family(case)).unwrap(),
+        read_config(&family(case).join("config.json")),
     );
     let linears = linears(&weights, &config, recipe);
     let mut scheme = QuantizationConfig::new(GROUP, ActivationScheme::PerToken, recipe.cache);
@@ -201,7 +195,7 @@ fn quantize(case: &str, target: &Path, recipe: Recipe) {
         }
     }
     specs.extend(others.iter().map(|(spec, _)| spec.clone()));
-    let text = fs::read_to_string(dir(case).join("config.json")).unwrap();
+    let text = fs::read_to_string(family(case).join("config.json")).unwrap();
     let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
     if recipe.dequantized {
         json["tie_word_embeddings"] = false.into();
@@ -234,7 +228,7 @@ fn what_is_written_split_is_loaded_joined() {
         let target = tmp.path().join("model");
         quantize(case, &target, PLAIN);
         let (original, written) = (
-            Weights::open(&dir(case)).unwrap(),
+            Weights::open(&family(case)).unwrap(),
             Weights::open(&target).unwrap(),
         );
         let config = ModelConfig::load(&target).unwrap();
@@ -254,8 +248,8 @@ fn what_is_written_split_is_loaded_joined() {
 #[test]
 fn both_ways_of_loading_a_float_linear_agree() {
     for case in CASES {
-        let weights = Weights::open(&dir(case)).unwrap();
-        let spec = BlockSpec::new(&read_config(&dir(case).join("config.json")), 1);
+        let weights = Weights::open(&family(case)).unwrap();
+        let spec = BlockSpec::new(&read_config(&family(case).join("config.json")), 1);
         for linear in spec.linears.values() {
             let id = linear.id;
             let (kept, wide) = (
@@ -290,7 +284,7 @@ fn integer_models_run_close_to_their_float_twins() {
                 ..PLAIN
             },
         );
-        let ids = read_golden(&dir(case)).ids;
+        let ids = read_golden(&family(case)).ids;
         let integer = prefill(&load(&integer, ModelConfig::load(&integer).unwrap()), &ids);
         let float = prefill(&load(&float, ModelConfig::load(&float).unwrap()), &ids);
         let error = normalized_error(&integer, &float);
@@ -314,7 +308,7 @@ fn the_size_of_steps_changes_no_bit_of_an_integer_model() {
         let target = tmp.path().join("model");
         quantize(case, &target, Recipe { cache, ..PLAIN });
         let model = load(&target, ModelConfig::load(&target).unwrap());
-        let ids = read_golden(&dir(case)).ids;
+        let ids = read_golden(&family(case)).ids;
         let whole = prefill(&model, &ids);
         for step_tokens in [1, 7, 33] {
             assert_eq!(
@@ -359,7 +353,7 @@ fn static_activation_scales_are_required_and_shared_by_joined_members() {
             ..PLAIN
         },
     );
-    let ids = read_golden(&dir("qwen3")).ids;
+    let ids = read_golden(&family("qwen3")).ids;
     let config = || ModelConfig::load(&target).unwrap();
     let model = load(&target, config());
     assert!(prefill(&model, &ids).iter().all(|logit| logit.is_finite()));

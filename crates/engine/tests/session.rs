@@ -2,17 +2,14 @@
 
 mod golden;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::{EngineError, Model, Session, SessionError, SessionLimits};
-use golden::{load, logits, read_config};
+use golden::{family, load, logits, read_config};
 
 fn model(case: &str) -> Arc<Model<CpuDevice>> {
-    let dir: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", case]
-        .iter()
-        .collect();
+    let dir = family(case);
     load(&dir, read_config(&dir.join("config.json")))
 }
 

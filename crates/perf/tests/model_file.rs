@@ -6,7 +6,9 @@ mod synthetic;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use dualgrain_device::cases::Random;
 use dualgrain_perf::{By, Dataset, Model, PerfError, Product, Query};
+use dualgrain_testing::damage;
 use synthetic::{Noise, set};
 
 fn model() -> &'static Model {
@@ -52,17 +54,18 @@ fn what_is_written_is_read_back_to_the_bit_and_fitting_repeats_itself() {
 #[test]
 fn damaged_files_are_refused_wherever_the_damage_is() {
     let whole = bytes();
-    let mut noise = Noise(5);
-    for _ in 0..300 {
-        let mut damaged = whole.clone();
-        let at = (noise.next() * damaged.len() as f64) as usize;
-        damaged[at] ^= 1 << (noise.next() * 8.0) as u32;
-        let error = read(&damaged).unwrap_err().to_string();
-        assert!(error.contains("model.dgm"), "{error}");
+    let random = &mut Random(5);
+    for _ in 0..500 {
+        let damaged = damage(random, &whole);
+        if damaged != whole {
+            let error = read(&damaged).unwrap_err().to_string();
+            assert!(error.contains("model.dgm"), "{error}");
+        }
     }
-    for _ in 0..50 {
-        let end = (noise.next() * whole.len() as f64) as usize;
-        assert!(read(&whole[..end]).is_err(), "cut to {end}");
+    for _ in 0..100 {
+        let mut flipped = whole.clone();
+        flipped[random.below(whole.len())] ^= 1 << random.below(8);
+        assert!(read(&flipped).is_err(), "a single bit");
     }
     let mut longer = whole.clone();
     longer.push(0);

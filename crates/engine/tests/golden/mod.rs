@@ -3,7 +3,6 @@
 
 pub mod npz;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -122,23 +121,46 @@ pub fn greedy<D: Device>(model: &Arc<Model<D>>, prompt: &[u32], num_tokens: usiz
     }
 }
 
-/// A copy of a model's tensors with some changed (`Some(bytes)`) or left out (`None`).
-pub fn rewrite(dir: &Path, target: &Path, change: impl Fn(&str, &[u8]) -> Option<Vec<u8>>) -> PathBuf {
+/// The folder of a family's small random model.
+pub fn family(case: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/fixtures/families", case]
+        .iter()
+        .collect()
+}
+
+/// The tensors of a model folder, to be changed and written again.
+pub fn tensors(dir: &Path) -> Vec<(TensorSpec, Vec<u8>)> {
     let weights = Weights::open(dir).unwrap();
-    let mut tensors = BTreeMap::new();
-    for name in weights.names() {
+    let tensor = |name: String| {
         let (dtype, shape, bytes) = weights.raw(&name).unwrap();
-        if let Some(bytes) = change(&name, bytes) {
-            let shape = shape.to_vec();
-            tensors.insert(name.clone(), (TensorSpec { name, dtype, shape }, bytes));
-        }
-    }
+        let (shape, bytes) = (shape.to_vec(), bytes.to_vec());
+        (TensorSpec { name, dtype, shape }, bytes)
+    };
+    weights.names().into_iter().map(tensor).collect()
+}
+
+/// A folder of some files and tensors.
+pub fn write(target: &Path, files: &[(&str, &[u8])], tensors: &[(TensorSpec, Vec<u8>)]) {
     let mut folder = FolderWriter::create(target, false).unwrap();
-    let specs = tensors.values().map(|(spec, _)| spec.clone()).collect();
-    folder.start_tensors(specs).unwrap();
-    for (spec, bytes) in tensors.values() {
+    for (name, bytes) in files {
+        folder.write_file(name, bytes).unwrap();
+    }
+    folder
+        .start_tensors(tensors.iter().map(|(spec, _)| spec.clone()).collect())
+        .unwrap();
+    for (spec, bytes) in tensors {
         folder.write_tensor(&spec.name, bytes).unwrap();
     }
     folder.commit().unwrap();
+}
+
+/// A copy of a model's tensors with some changed (`Some(bytes)`) or left out (`None`).
+pub fn rewrite(dir: &Path, target: &Path, change: impl Fn(&str, &[u8]) -> Option<Vec<u8>>) -> PathBuf {
+    let tensors = tensors(dir).into_iter();
+    let changed = tensors.filter_map(|(spec, bytes)| {
+        let bytes = change(&spec.name, &bytes)?;
+        Some((spec, bytes))
+    });
+    write(target, &[], &changed.collect::<Vec<_>>());
     target.to_path_buf()
 }
