@@ -2,10 +2,15 @@
 //! existed is lost, nothing half-made looks like a model, and `--resume` ends with the same bytes.
 #![cfg(unix)]
 
+mod program;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+
+use dualgrain_testing::skipped;
+use program::stderr;
 
 /// Windows of calibration: enough that a run can be caught in the middle.
 const WINDOWS: &str = "12";
@@ -15,12 +20,7 @@ fn original() -> PathBuf {
 }
 
 fn scratch(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
-        .join("interruption")
-        .join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
+    program::scratch("interruption", name)
 }
 
 fn quantize(out: &Path, more: &[&str]) -> Command {
@@ -41,12 +41,7 @@ fn quantize(out: &Path, more: &[&str]) -> Command {
 
 fn succeed(mut command: Command) {
     let output = command.output().unwrap();
-    assert_eq!(
-        output.status.code(),
-        Some(0),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
 }
 
 /// Starts a run and sends `signal` once the journal holds `blocks` finished blocks.
@@ -103,7 +98,7 @@ fn a_run_resumed_after_a_kill_or_ctrl_c_ends_with_the_same_bytes() {
         assert!(!out.exists(), "{name}: a half-made folder was left");
         if signal == "-INT" {
             assert_eq!(output.status.code(), Some(130));
-            assert!(String::from_utf8_lossy(&output.stderr).contains("--resume"));
+            assert!(stderr(&output).contains("--resume"));
         }
         succeed(quantize(&out, &["--resume", "--threads", "1"]));
         assert!(
@@ -125,7 +120,7 @@ fn a_journal_is_not_resumed_with_other_options() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("group size"));
+    assert!(stderr(&output).contains("group size"));
 }
 
 #[test]
@@ -142,7 +137,7 @@ fn an_output_that_cannot_be_made_is_named() {
     let output = quantize(Path::new("/proc/dualgrain-test/out"), &[])
         .output()
         .unwrap();
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    let message = stderr(&output);
     assert_eq!(output.status.code(), Some(1));
     assert!(message.contains("/proc/dualgrain-test"), "{message}");
 }
@@ -162,12 +157,15 @@ fn a_full_disk_ends_the_run_with_an_error_that_says_so() {
         .args(["--mount", "--map-root-user", "sh", "-c", &script])
         .output();
     let Ok(output) = output else {
-        println!("NOT TESTED: unshare is missing, so no small disk can be made");
+        skipped("small-disk", "unshare is missing, so no small disk can be made");
         return;
     };
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    let message = stderr(&output);
     if message.contains("unshare failed") || message.contains("mount:") {
-        println!("NOT TESTED: no right to mount a small disk: {message}");
+        skipped(
+            "small-disk",
+            format_args!("no right to mount a small disk: {message}"),
+        );
         return;
     }
     assert_eq!(output.status.code(), Some(1), "{message}");

@@ -1,8 +1,8 @@
 //! Compiles every kernel of the table for every architecture it is meant for; needs NVRTC but no GPU.
 //!
 //! Fails on a kernel that does not compile, that does not keep to registers and shared memory (spills, arrays indexed
-//! at run time), or whose registers do not fit its block. Without NVRTC it says SKIPPED, unless
-//! `DUALGRAIN_REQUIRE_NVRTC` is set. Arguments: `--list` prints the table and compiles nothing; a word keeps only the
+//! at run time), or whose registers do not fit its block. Without NVRTC it says SKIPPED, or fails
+//! with `DUALGRAIN_MAY_LACK=nothing`. Arguments: `--list` prints the table and compiles nothing; a word keeps only the
 //! kernels and configurations whose line holds it. With `DUALGRAIN_CUDA_CACHE` the compiled kernels go to that folder, for
 //! a machine with a card.
 
@@ -17,6 +17,7 @@ use dualgrain_cuda::{
     read_memory_source, sgemm_source,
 };
 use dualgrain_format::GroupSize;
+use dualgrain_testing::skipped;
 
 /// Compute capabilities and what the compiler calls them.
 const ARCHS: [((i32, i32), &str); 3] = [((8, 0), "sm_80"), ((8, 9), "sm_89"), ((9, 0), "sm_90a")];
@@ -45,10 +46,9 @@ fn main() -> ExitCode {
     let found = check_the_check();
     match found {
         Ok(version) => compile_all(&jobs, &version),
-        Err(error @ CudaError::LibraryMissing { .. })
-            if std::env::var_os("DUALGRAIN_REQUIRE_NVRTC").is_none() =>
-        {
-            println!("SKIPPED: {} kernels not compiled: {error}", jobs.len());
+        Err(error @ CudaError::LibraryMissing { .. }) => {
+            let why = format_args!("{} kernels not compiled: {error}", jobs.len());
+            skipped("nvrtc", why);
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -1,7 +1,7 @@
 //! The comparison product with float group scales (`gemm_w4f_sm90`) against its specification, bit for bit: every size it is
 //! compiled in, hostile shapes, activations and scales. Its order of additions is fixed, so no tolerance is needed.
 //!
-//! Without a Hopper card or a compiler it says SKIPPED, unless `DUALGRAIN_REQUIRE_GPU` is set. `--cases N` (default 300).
+//! Without a Hopper card or a compiler it says SKIPPED, or fails with `DUALGRAIN_MAY_LACK=nothing`. `--cases N` (default 300).
 
 use std::process::ExitCode;
 
@@ -14,6 +14,7 @@ use dualgrain_format::{GemmShape, GroupSize, QuantizedLinear};
 use half::{bf16, f16};
 
 use dualgrain_device::cases::{HOSTILITIES, Random, activations, w4_layer};
+use dualgrain_testing::skipped;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args()
@@ -23,18 +24,18 @@ fn main() -> ExitCode {
     let ready = Gpu::open(0).and_then(|gpu| Ok((Jit::new(&gpu)?, gpu)));
     let compared = match ready {
         Ok((_, gpu)) if gpu.info().capability != (9, 0) => {
-            println!(
-                "SKIPPED: gemm_w4f_sm90 not compared: {} is no Hopper",
-                gpu.info().name
+            let name = &gpu.info().name;
+            skipped(
+                "hopper",
+                format_args!("gemm_w4f_sm90 not compared: {name} is no Hopper"),
             );
             return ExitCode::SUCCESS;
         }
         Ok((jit, gpu)) => compare_all(&jit, &gpu, count),
-        Err(error) if std::env::var_os("DUALGRAIN_REQUIRE_GPU").is_none() => {
-            println!("SKIPPED: gemm_w4f_sm90 not compared: {error}");
+        Err(error) => {
+            skipped("gpu", format_args!("gemm_w4f_sm90 not compared: {error}"));
             return ExitCode::SUCCESS;
         }
-        Err(error) => Err(error),
     };
     match compared {
         Ok(0) => {

@@ -1,6 +1,6 @@
 //! Quantization on a card, alone and behind RMSNorm or SwiGLU, against the specification, bit for bit.
 //!
-//! Without a card or a compiler it says SKIPPED, unless `DUALGRAIN_REQUIRE_GPU` is set. `--cases N` (default 300);
+//! Without a card or a compiler it says SKIPPED, or fails with `DUALGRAIN_MAY_LACK=nothing`. `--cases N` (default 300);
 //! `--times` prints times afterwards: a row of RMSNorm at 8,192 and of SwiGLU at 28,672, for 1 and 4,096 tokens.
 
 use std::process::ExitCode;
@@ -13,6 +13,7 @@ use dualgrain_device::{Activation, ActivationScale, naive};
 use half::{bf16, f16};
 
 use dualgrain_device::cases::Random;
+use dualgrain_testing::skipped;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args()
@@ -27,11 +28,10 @@ fn main() -> ExitCode {
                 false => Ok(failed),
             }
         }),
-        Err(error) if std::env::var_os("DUALGRAIN_REQUIRE_GPU").is_none() => {
-            println!("SKIPPED: no quantization compared on a GPU: {error}");
+        Err(error) => {
+            skipped("gpu", format_args!("no quantization compared on a GPU: {error}"));
             return ExitCode::SUCCESS;
         }
-        Err(error) => Err(error),
     };
     match compared {
         Ok(0) => {

@@ -8,6 +8,7 @@ use dualgrain_device::CacheFormat;
 use dualgrain_engine::evaluate::{EvaluateError, Windows, divergence, perplexity};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model};
+use dualgrain_testing::skipped;
 use dualgrain_threads::Pool;
 use serde_json::Value;
 
@@ -172,7 +173,7 @@ fn windows_the_model_cannot_hold_are_an_error_with_both_numbers() {
 fn unquantized_models_have_their_published_perplexities() {
     let text = PathBuf::from(SHARED).join("eval/wikitext2_test.txt");
     if !text.is_file() {
-        eprintln!("SKIPPED: no evaluation text at {}", text.display());
+        skipped("shared", "no perplexity was compared with published ones");
         return;
     }
     for (name, expected) in [

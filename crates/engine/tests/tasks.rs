@@ -8,6 +8,7 @@ use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::evaluate::{EvaluateError, ItemScore, Task, TaskForm, TaskReport, score_task};
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model};
+use dualgrain_testing::skipped;
 use serde::Deserialize;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/llama-tiny");
@@ -129,7 +130,7 @@ fn assert_report(report: &TaskReport, expected: &[ExpectedItem]) {
 #[test]
 fn first_items_of_the_public_tasks_have_the_log_likelihoods_of_transformers() {
     if !Path::new(SHARED).is_dir() {
-        eprintln!("SKIPPED: no evaluation texts at {SHARED}");
+        skipped("shared", "no public task was read");
         return;
     }
     for (file, expected) in &fixture(include_str!("fixtures/tasks/shared_expected.json")).files {
@@ -145,7 +146,7 @@ fn first_items_of_the_public_tasks_have_the_log_likelihoods_of_transformers() {
 #[test]
 fn every_line_of_the_public_tasks_is_an_item() {
     if !Path::new(SHARED).is_dir() {
-        eprintln!("SKIPPED: no evaluation texts at {SHARED}");
+        skipped("shared", "no public task was read");
         return;
     }
     for file in fixture(include_str!("fixtures/tasks/shared_expected.json"))

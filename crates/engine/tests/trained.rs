@@ -4,6 +4,7 @@ mod golden;
 
 use std::path::{Path, PathBuf};
 
+use dualgrain_testing::skipped;
 use golden::{Golden, load, npz, prefill, read_config};
 
 /// The bar of the project for trained models.
@@ -58,7 +59,10 @@ fn larger_and_opt_models_agree_with_transformers() {
         if dir.exists() {
             assert_agrees(&dir);
         } else {
-            println!("SKIPPED: {} is not there, {name} was not compared", dir.display());
+            skipped(
+                "shared",
+                format_args!("{name} was not compared with transformers"),
+            );
         }
     }
 }

@@ -11,6 +11,7 @@ use dualgrain_engine::{Block, Embedding, ModelConfig, Scratch, Weights, load_lin
 use dualgrain_format::{FloatValues, GroupSize, LinearWeights};
 use dualgrain_quant::methods::method::{FloatRows, LinearTask, Resources};
 use dualgrain_quant::{InputStatistics, Meter, Monitor, Observation, Search};
+use dualgrain_testing::skipped;
 
 /// Tokens the Gram matrices are made of: more than any K, so that they are not singular for lack of text.
 const TOKENS: usize = 2048;
@@ -167,7 +168,7 @@ fn on_the_shared_models() {
         if dir.exists() {
             assert_shortlist_loses_little(&dir);
         } else {
-            println!("skipped: {} is not here", dir.display());
+            skipped("shared", format_args!("the shortlist was not tried on {name}"));
         }
     }
 }

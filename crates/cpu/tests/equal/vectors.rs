@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use dualgrain_format::{GroupSize, QuantizedLinear, QuantizedParts, int4};
+use dualgrain_testing::skipped;
 
 use super::cases::{assert_same, devices, name, weights};
 use super::gemm_int::{naive_w4, run};
@@ -56,7 +57,7 @@ fn vectors_computed_elsewhere_are_reproduced_bit_for_bit() {
         "/../../../shared/format_vectors.safetensors"
     ));
     let Some(tensors) = read(path) else {
-        println!("SKIPPED: {} is not there", path.display());
+        skipped("shared", "format vectors computed elsewhere were not compared");
         return;
     };
     let devices = devices();
