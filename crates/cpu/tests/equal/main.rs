@@ -9,4 +9,5 @@ mod gemm_int;
 mod gram;
 mod rows;
 mod sampling;
+mod sampling_properties;
 mod vectors;
