@@ -1,7 +1,7 @@
 //! `predict`: what a product costs in every configuration of a kernel, or in one.
 
 use anyhow::Result;
-use dualgrain_perf::{By, ConfigFacts, Interval, Prediction};
+use dualgrain_perf::{Objective, KernelConfig, Interval, Prediction};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Predict};
@@ -33,7 +33,7 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    pub fn new((facts, prediction): &(&'a ConfigFacts, Prediction)) -> Self {
+    pub fn new((facts, prediction): &(&'a KernelConfig, Prediction)) -> Self {
         Self {
             kernel: &facts.kernel,
             config: &facts.config,
@@ -50,7 +50,7 @@ pub fn run(options: &Predict, common: &Common, terminal: &Terminal) -> Result<()
     let kernel = &options.run.kernel;
     let predictions = match &options.config {
         Some(config) => model.in_config(kernel, config, &product)?,
-        None => model.ranked(kernel, &product, By::Time)?,
+        None => model.ranked(kernel, &product, Objective::Time)?,
     };
     let predictions = of_threads(&model, predictions, common.threads)?;
     let report = Report {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use dualgrain_perf::choose::regrets;
-use dualgrain_perf::report::{Choice, Findings, Summary, page};
-use dualgrain_perf::{By, Dataset, HeldOut, Machine, Model};
+use dualgrain_perf::report::{Choice, Findings, Summary, render};
+use dualgrain_perf::{Dataset, HeldOut, Machine, Model, Objective};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Report as Options};
@@ -36,10 +36,10 @@ pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()
         data: data.as_ref(),
         machine: model.as_ref().map(Model::machine),
         held_out: &learned.held_out,
-        fit: model.as_ref().map(Model::report),
+        fit: model.as_ref().map(Model::fit_summary),
         choices: &learned.choices,
     };
-    let (html, summary) = page(&findings);
+    let (html, summary) = render(&findings);
     let out = &options.out;
     std::fs::write(out, &html).with_context(|| format!("writing {}", out.display()))?;
     let report = Report {
@@ -125,7 +125,7 @@ fn learn(data: &Dataset, fit: bool, common: &Common, terminal: &Terminal) -> Lea
 fn choices(data: &Dataset, held_out: &[HeldOut]) -> Vec<Choice> {
     let mut choices = Vec::new();
     for kernel in CHOSEN_FROM {
-        for (name, by) in [("time", By::Time), ("energy", By::Energy)] {
+        for (name, by) in [("time", Objective::Time), ("energy", Objective::Energy)] {
             // Too few products in too few configurations: the page does without.
             if let Ok(regrets) = regrets(data, held_out, kernel, by) {
                 choices.push(Choice {

@@ -1,7 +1,7 @@
 //! What the options that several verbs share ask for: a fitted model, a product, what is to be least.
 
 use anyhow::{Result, bail, ensure};
-use dualgrain_perf::{By, ConfigFacts, Layout, MachineKind, Model, Prediction, Product};
+use dualgrain_perf::{Objective, KernelConfig, Layout, MachineKind, Model, Prediction, Product};
 
 use crate::cli::arguments::{Aim, Run};
 
@@ -25,9 +25,9 @@ pub fn shipped(device: &str) -> Result<Model> {
 /// Those of a CPU's configurations that run on as many threads as `--threads` says; all where it says nothing.
 pub fn of_threads<'a>(
     model: &Model,
-    mut ranked: Vec<(&'a ConfigFacts, Prediction)>,
+    mut ranked: Vec<(&'a KernelConfig, Prediction)>,
     threads: usize,
-) -> Result<Vec<(&'a ConfigFacts, Prediction)>> {
+) -> Result<Vec<(&'a KernelConfig, Prediction)>> {
     if threads > 0 && model.machine().kind == MachineKind::Cpu {
         ranked.retain(|(facts, _)| facts.threads == threads);
         ensure!(
@@ -59,11 +59,11 @@ pub fn product(run: &Run, (m, n, k): (usize, usize, usize)) -> Result<Product<'_
 }
 
 /// What is to be least.
-pub fn by(aim: Aim) -> By {
+pub fn by(aim: Aim) -> Objective {
     match aim {
-        Aim::Time => By::Time,
-        Aim::Energy => By::Energy,
-        Aim::Edp => By::Edp,
+        Aim::Time => Objective::Time,
+        Aim::Energy => Objective::Energy,
+        Aim::Edp => Objective::Edp,
     }
 }
 

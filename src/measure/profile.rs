@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
-use dualgrain_perf::{ProfileOptions, ProfileSummary, Space, Watch, merge, profile_cpu};
+use dualgrain_perf::{Space, SweepOptions, SweepSummary, Watch, merge, sweep_cpu};
 
 use crate::cli::arguments::{Common, Profile, ProfileAction, ProfileMerge};
 use crate::cli::interruption::interrupt_flag;
@@ -73,8 +73,8 @@ pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()
     Ok(())
 }
 
-fn wanted(options: &Profile, on: &On) -> Result<ProfileOptions> {
-    Ok(ProfileOptions {
+fn wanted(options: &Profile, on: &On) -> Result<SweepOptions> {
+    Ok(SweepOptions {
         kernels: options.kernels.clone(),
         space: space(options, on)?,
         out: options.out.clone(),
@@ -87,10 +87,10 @@ fn wanted(options: &Profile, on: &On) -> Result<ProfileOptions> {
     })
 }
 
-fn measure(on: &On, wanted: &ProfileOptions, common: &Common, watch: &Watched<'_>) -> Result<ProfileSummary> {
+fn measure(on: &On, wanted: &SweepOptions, common: &Common, watch: &Watched<'_>) -> Result<SweepSummary> {
     let On::Card(index) = on else {
         let name = machine::cpu_name().unwrap_or_else(|| "unknown CPU".to_owned());
-        return Ok(profile_cpu(
+        return Ok(sweep_cpu(
             &name,
             machine::threads(common.threads),
             wanted,
@@ -100,7 +100,7 @@ fn measure(on: &On, wanted: &ProfileOptions, common: &Common, watch: &Watched<'_
     on_card(*index, wanted, watch)
 }
 
-fn text(summary: &ProfileSummary, watch: &Watched<'_>, out: &Path) -> String {
+fn text(summary: &SweepSummary, watch: &Watched<'_>, out: &Path) -> String {
     let end = match (summary.finished, watch.stops()) {
         (true, _) => "everything is measured".to_owned(),
         (false, true) => format!("interrupted at {}", watch.last.borrow()),
@@ -113,7 +113,7 @@ fn text(summary: &ProfileSummary, watch: &Watched<'_>, out: &Path) -> String {
         summary.new_rows,
         duration(summary.time_s),
         summary.new_energy_rows,
-        summary.marked_rows,
+        summary.flagged_rows,
         summary.skipped_rows
     )
 }
@@ -162,12 +162,12 @@ fn run_merge(options: &ProfileMerge, terminal: &Terminal) -> Result<()> {
 }
 
 #[cfg(feature = "cuda")]
-fn on_card(index: usize, options: &ProfileOptions, watch: &Watched<'_>) -> Result<ProfileSummary> {
-    Ok(dualgrain_perf::profile_gpu(index, options, watch)?)
+fn on_card(index: usize, options: &SweepOptions, watch: &Watched<'_>) -> Result<SweepSummary> {
+    Ok(dualgrain_perf::sweep_gpu(index, options, watch)?)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn on_card(_: usize, _: &ProfileOptions, _: &Watched<'_>) -> Result<ProfileSummary> {
+fn on_card(_: usize, _: &SweepOptions, _: &Watched<'_>) -> Result<SweepSummary> {
     bail!("this dualgrain was built without GPUs (feature cuda)")
 }
 
@@ -176,7 +176,7 @@ fn check_energy(on: &On, ticks: usize, csv: &Path, watch: &Watched<'_>) -> Resul
     let On::Card(index) = on else {
         bail!("--check-energy is about a card's counter: add --device cuda:0");
     };
-    let found = dualgrain_perf::check_energy(*index, ticks, csv, VERSION, watch)?;
+    let found = dualgrain_perf::check_energy_counter(*index, ticks, csv, VERSION, watch)?;
     let lines = found.iter().map(|truth| {
         format!(
             "{}: counter / samples {:.3}, {} repetitions within {:.1} %",

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use dualgrain_device::cases::Random;
-use dualgrain_perf::{Cut, Layout, Machine, MachineKind, Manifest, Mark, PROTOCOL, Row, RowWriter};
+use dualgrain_perf::{Cut, Layout, Machine, MachineKind, Manifest, PROTOCOL, QualityFlag, Row, RowWriter};
 
 fn unit(random: &mut Random) -> f64 {
     (random.next() >> 11) as f64 / (1_u64 << 53) as f64
@@ -163,7 +163,7 @@ fn row(config: &Config, shape: [usize; 3], layout: Layout, with_energy: bool, ra
         shared_bytes: config.shared_bytes,
         waves,
         verified: "freivalds".to_owned(),
-        mark: None,
+        flag: None,
         time_s: Some(time),
         time_q1_s: Some(0.99 * time),
         time_q3_s: Some(1.01 * time),
@@ -200,9 +200,9 @@ pub fn rows(num_shapes: usize) -> Vec<Row> {
             }
         }
     }
-    let marks = [Mark::BelowResolution, Mark::Unsteady];
-    for (row, mark) in rows.iter_mut().step_by(97).zip(marks.into_iter().cycle()) {
-        row.mark = Some(mark);
+    let flags = [QualityFlag::BelowResolution, QualityFlag::Unsteady];
+    for (row, flag) in rows.iter_mut().step_by(97).zip(flags.into_iter().cycle()) {
+        row.flag = Some(flag);
     }
     rows
 }

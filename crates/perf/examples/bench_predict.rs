@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use dualgrain_perf::{Model, Product, Query};
+use dualgrain_perf::{KernelCall, Model, Product};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Every configuration with some products, spread over the sizes.
-fn queries(model: &Model, count: usize) -> Vec<Query<'_>> {
+fn queries(model: &Model, count: usize) -> Vec<KernelCall<'_>> {
     let configs: Vec<_> = model.kernels().flat_map(|kernel| model.configs(kernel)).collect();
     let mut queries = Vec::new();
     for at in 0..count.min(20_000) {
@@ -48,7 +48,7 @@ fn queries(model: &Model, count: usize) -> Vec<Query<'_>> {
                 64 * (1 + at * 29 % 200),
             )
         };
-        queries.push(Query {
+        queries.push(KernelCall {
             kernel: &facts.kernel,
             config: &facts.config,
             product,

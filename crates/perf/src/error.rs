@@ -43,7 +43,7 @@ pub enum PerfError {
     Kernel(#[from] dualgrain_device::DeviceError),
     /// Operands that were drawn do not make a layer.
     #[error("operands of a sweep: {what}")]
-    Operands {
+    OperandTypes {
         /// The layer's own words.
         what: String,
     },
@@ -118,7 +118,7 @@ pub enum PerfError {
 
 impl PerfError {
     pub(crate) fn operands(error: &impl std::fmt::Display) -> Self {
-        Self::Operands {
+        Self::OperandTypes {
             what: error.to_string(),
         }
     }
@@ -138,17 +138,17 @@ impl PerfError {
 }
 
 /// "did you mean ...", with what was measured.
-pub(crate) fn meant<'a>(got: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(crate) fn measured_hint<'a>(got: &str, known: impl Iterator<Item = &'a str>) -> String {
     let mut known: Vec<&str> = known.collect();
     known.dedup();
-    let question = question(got, &known);
+    let suggestion = suggestion(got, &known);
     let shown = known.len().min(12);
     let more = if known.len() > shown { ", ..." } else { "" };
-    format!("{question}measured were {}{more}", known[..shown].join(", "))
+    format!("{suggestion}measured were {}{more}", known[..shown].join(", "))
 }
 
 /// "did you mean ...? ", where there is anything that could be meant.
-pub(crate) fn question(got: &str, known: &[&str]) -> String {
+pub(crate) fn suggestion(got: &str, known: &[&str]) -> String {
     // A beginning is meant before a name that is as short.
     let distance = |name: &&&str| (!name.starts_with(got), strsim::levenshtein(name, got));
     let nearest = known.iter().min_by_key(distance);

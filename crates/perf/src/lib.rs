@@ -24,18 +24,20 @@ mod roofline;
 mod small_ops;
 mod trees;
 
-pub use data::{Cut, Dataset, Manifest, Mark, Merged, OLDEST_PROTOCOL, PROTOCOL, Row, RowWriter, merge};
+pub use data::{
+    Cut, Dataset, Manifest, Merged, OLDEST_PROTOCOL, PROTOCOL, QualityFlag, Row, RowWriter, merge,
+};
 pub use error::PerfError;
 pub use learn::{FitOptions, HeldOut, Learner, gpperf, held_out, score};
 pub use machine::{Machine, MachineKind};
 #[cfg(feature = "cuda")]
-pub use measure::{EnergyTruth, check_energy, profile_gpu};
-pub use measure::{ProfileOptions, ProfileSummary, Space, Watch, profile_cpu};
-pub use operands::{Operands, Unit};
+pub use measure::{CounterComparison, check_energy_counter, sweep_gpu};
+pub use measure::{Space, SweepOptions, SweepSummary, Watch, sweep_cpu};
+pub use operands::{ArithmeticUnit, OperandTypes};
 pub use predict::{
-    By, COVERAGE, ConfigFacts, FitReport, Importance, Interval, Model, Prediction, Query, Score, Scores,
-    feature_names,
+    COVERAGE, FitSummary, Importance, Interval, KernelCall, KernelConfig, Model, Objective, Prediction,
+    Score, Scores, feature_names,
 };
 pub use product::{LONGEST_SIDE, Layout, Product};
-pub use roofline::Work;
+pub use roofline::Roofline;
 pub use small_ops::SmallOpRates;

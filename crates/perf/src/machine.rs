@@ -1,7 +1,7 @@
 //! The machine that runs the products, with its ceilings: the rates that no product on it exceeds.
 
 use crate::error::PerfError;
-use crate::operands::Unit;
+use crate::operands::ArithmeticUnit;
 use crate::small_ops::SmallOpRates;
 use serde::{Deserialize, Serialize};
 
@@ -52,11 +52,11 @@ pub struct Machine {
 }
 
 /// Operations a second at best.
-pub(crate) fn peak(unit: Unit, machine: &Machine) -> f64 {
+pub(crate) fn peak(unit: ArithmeticUnit, machine: &Machine) -> f64 {
     match unit {
-        Unit::Int8 => machine.int8_ops_per_s,
-        Unit::Half => machine.half_ops_per_s,
-        Unit::Float => machine.float_ops_per_s,
+        ArithmeticUnit::Int8 => machine.int8_ops_per_s,
+        ArithmeticUnit::Half => machine.half_ops_per_s,
+        ArithmeticUnit::Float => machine.float_ops_per_s,
     }
 }
 

@@ -14,18 +14,18 @@ pub(crate) fn int8_library_takes((n, k): (usize, usize)) -> bool {
 
 /// What a kernel multiplies, told from its name.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Operands {
+pub struct OperandTypes {
     /// Bits of an element of A.
     pub a_bits: f64,
     /// Bits of an element of B, scales apart.
     pub b_bits: f64,
     /// Units that multiply.
-    pub unit: Unit,
+    pub unit: ArithmeticUnit,
 }
 
 /// Arithmetic a machine has a ceiling for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unit {
+pub enum ArithmeticUnit {
     /// 8-bit integers.
     Int8,
     /// 16-bit floats.
@@ -35,22 +35,22 @@ pub enum Unit {
 }
 
 /// Words of a kernel's name and what they mean.
-const OPERANDS: [(&str, f64, f64, Unit); 12] = [
-    ("w4a8", 8.0, 4.0, Unit::Int8),
-    ("w4a16", 16.0, 4.0, Unit::Half),
-    ("w8a8", 8.0, 8.0, Unit::Int8),
-    ("int8", 8.0, 8.0, Unit::Int8),
-    ("i8", 8.0, 8.0, Unit::Int8),
-    ("bf16", 16.0, 16.0, Unit::Half),
-    ("f16", 16.0, 16.0, Unit::Half),
-    ("half", 16.0, 16.0, Unit::Half),
-    ("sgemm", 32.0, 32.0, Unit::Float),
-    ("f32", 32.0, 32.0, Unit::Float),
-    ("fp32", 32.0, 32.0, Unit::Float),
-    ("float", 32.0, 32.0, Unit::Float),
+const OPERANDS: [(&str, f64, f64, ArithmeticUnit); 12] = [
+    ("w4a8", 8.0, 4.0, ArithmeticUnit::Int8),
+    ("w4a16", 16.0, 4.0, ArithmeticUnit::Half),
+    ("w8a8", 8.0, 8.0, ArithmeticUnit::Int8),
+    ("int8", 8.0, 8.0, ArithmeticUnit::Int8),
+    ("i8", 8.0, 8.0, ArithmeticUnit::Int8),
+    ("bf16", 16.0, 16.0, ArithmeticUnit::Half),
+    ("f16", 16.0, 16.0, ArithmeticUnit::Half),
+    ("half", 16.0, 16.0, ArithmeticUnit::Half),
+    ("sgemm", 32.0, 32.0, ArithmeticUnit::Float),
+    ("f32", 32.0, 32.0, ArithmeticUnit::Float),
+    ("fp32", 32.0, 32.0, ArithmeticUnit::Float),
+    ("float", 32.0, 32.0, ArithmeticUnit::Float),
 ];
 
-impl Operands {
+impl OperandTypes {
     /// Reads a kernel's name, `op_types_arch`.
     ///
     /// # Errors
@@ -78,11 +78,11 @@ mod tests {
 
     #[test]
     fn kernels_say_what_they_multiply_in_their_names() {
-        let unit = |kernel| Operands::of_kernel(kernel).map(|operands| operands.unit);
-        assert_eq!(unit("gemm_w4a8_sm90").unwrap(), Unit::Int8);
-        assert_eq!(unit("cublaslt_int8").unwrap(), Unit::Int8);
-        assert_eq!(unit("cublas_bf16").unwrap(), Unit::Half);
-        assert_eq!(unit("sgemm_tiled").unwrap(), Unit::Float);
+        let unit = |kernel| OperandTypes::of_kernel(kernel).map(|operands| operands.unit);
+        assert_eq!(unit("gemm_w4a8_sm90").unwrap(), ArithmeticUnit::Int8);
+        assert_eq!(unit("cublaslt_int8").unwrap(), ArithmeticUnit::Int8);
+        assert_eq!(unit("cublas_bf16").unwrap(), ArithmeticUnit::Half);
+        assert_eq!(unit("sgemm_tiled").unwrap(), ArithmeticUnit::Float);
         let error = unit("gemm_tern_sm90").unwrap_err().to_string();
         assert!(
             error.contains("gemm_tern_sm90") && error.contains("w4a8"),

@@ -3,7 +3,7 @@
 
 use crate::error::PerfError;
 use crate::machine::{Machine, peak};
-use crate::operands::{Operands, Unit};
+use crate::operands::{ArithmeticUnit, OperandTypes};
 use crate::product::Product;
 
 /// Bytes of a group's scale and zero point.
@@ -13,7 +13,7 @@ const SCALE_BYTES: f64 = 4.0;
 
 /// Bytes and operations of a product, and what they take at best.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Work {
+pub struct Roofline {
     /// Operations, multiply and add counted apart.
     pub ops: f64,
     /// Weights with their scales.
@@ -30,21 +30,21 @@ pub struct Work {
     byte_s: f64,
 }
 
-impl Work {
+impl Roofline {
     /// Of a product on a machine.
-    pub fn new(operands: &Operands, product: &Product<'_>, output: &str, machine: &Machine) -> Self {
+    pub fn new(operand_types: &OperandTypes, product: &Product<'_>, output: &str, machine: &Machine) -> Self {
         let (m, n, k) = (product.m as f64, product.n as f64, product.k as f64);
         let groups = match product.group_size {
             0 => 0.0,
             size => n * (k / size as f64).ceil(),
         };
-        let scaled = if operands.unit == Unit::Int8 {
+        let scaled = if operand_types.unit == ArithmeticUnit::Int8 {
             SCALE_BYTES
         } else {
             0.0
         };
-        let weight_bytes = n * k * operands.b_bits / 8.0 + groups * GROUP_BYTES + n * scaled;
-        let token_bytes = m * (k * operands.a_bits / 8.0 + scaled);
+        let weight_bytes = n * k * operand_types.b_bits / 8.0 + groups * GROUP_BYTES + n * scaled;
+        let token_bytes = m * (k * operand_types.a_bits / 8.0 + scaled);
         let passes = if product.beta == 0.0 { 1.0 } else { 2.0 };
         let output_bytes = passes * m * n * element_bytes(output);
         Self {
@@ -53,7 +53,7 @@ impl Work {
             token_bytes,
             output_bytes,
             memory_s: (weight_bytes + token_bytes + output_bytes) / machine.read_bytes_per_s,
-            compute_s: product.ops() / peak(operands.unit, machine),
+            compute_s: product.ops() / peak(operand_types.unit, machine),
             byte_s: machine.read_bytes_per_s.recip(),
         }
     }

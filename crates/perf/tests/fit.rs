@@ -10,7 +10,7 @@ use synthetic::set;
 #[test]
 fn unseen_shapes_are_predicted_well_and_intervals_hold_what_they_promise() {
     let model = Model::fit(&set(250)).unwrap();
-    let honest = &model.report().scores["shape"];
+    let honest = &model.fit_summary().scores["shape"];
     println!("{honest:#?}");
     assert!(honest["runtime"].r2_log > 0.99 && honest["runtime"].mean_percent_error < 6.0);
     assert!(honest["power"].r2 > 0.9 && honest["energy"].mean_percent_error < 8.0);

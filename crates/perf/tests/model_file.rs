@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use dualgrain_device::cases::Random;
-use dualgrain_perf::{By, Dataset, Model, PerfError, Product, Query};
+use dualgrain_perf::{Dataset, KernelCall, Model, Objective, PerfError, Product};
 use dualgrain_testing::damage;
 use synthetic::{Noise, set};
 
@@ -30,8 +30,8 @@ fn read(bytes: &[u8]) -> Result<Model, PerfError> {
     Model::read(&path)
 }
 
-fn query<'a>(kernel: &'a str, config: &'a str, (m, n, k): (usize, usize, usize)) -> Query<'a> {
-    Query {
+fn query<'a>(kernel: &'a str, config: &'a str, (m, n, k): (usize, usize, usize)) -> KernelCall<'a> {
+    KernelCall {
         kernel,
         config,
         product: Product::new(m, n, k),
@@ -97,7 +97,7 @@ fn misspelt_kernels_and_configurations_are_asked_back() {
         .unwrap_err();
     assert!(error.to_string().contains("did you mean m16n64_k1?"), "{error}");
     let error = model()
-        .best("w3a8", &Product::new(1, 64, 64), By::Time)
+        .best("w3a8", &Product::new(1, 64, 64), Objective::Time)
         .unwrap_err();
     assert!(error.to_string().contains("gemm_w4a8_formula"), "{error}");
     let error = Model::shipped("h20O").unwrap_err().to_string();
@@ -130,7 +130,7 @@ fn shapes_of_zero_and_beyond_all_are_refused_and_those_never_measured_are_marked
         group_size: 32,
         ..Product::new(64, 4096, 4096)
     };
-    let other_group = Query {
+    let other_group = KernelCall {
         product,
         ..query("gemm_w4a8_formula", "m16n64_k1", (64, 4096, 4096))
     };
@@ -190,7 +190,7 @@ fn predictions_are_finite_and_inside_their_intervals_on_hostile_shapes() {
 
 #[test]
 fn the_best_is_the_first_of_the_ranked_and_no_other_is_cheaper() {
-    for by in [By::Time, By::Energy, By::Edp] {
+    for by in [Objective::Time, Objective::Energy, Objective::Edp] {
         let product = Product::new(100, 4096, 8192);
         let ranked = model().ranked("w4a8", &product, by).unwrap();
         let (facts, best) = model().best("w4a8", &product, by).unwrap();
@@ -215,7 +215,7 @@ fn sets_nothing_can_be_learned_from_are_refused_with_what_they_lack() {
     wrong
         .rows
         .iter_mut()
-        .for_each(|row| row.mark = Some(dualgrain_perf::Mark::Wrong));
+        .for_each(|row| row.flag = Some(dualgrain_perf::QualityFlag::Wrong));
     assert!(refused(wrong).contains("rows to learn from: 0"));
     let mut unknown = set(60);
     unknown.rows[3].kernel = "gemm_ternary".to_owned();
@@ -238,7 +238,7 @@ fn shipped_models_are_whole_and_answer() {
                 output: "",
                 ..Product::new(16, 4096, 4096)
             },
-            By::Time,
+            Objective::Time,
         );
         let (facts, prediction) = best.unwrap();
         assert!(!prediction.extrapolated, "{machine}: {}", facts.config);

@@ -5,14 +5,14 @@ mod synthetic;
 use std::sync::atomic::AtomicUsize;
 
 use dualgrain_perf::cost::{Prices, Scheme};
-use dualgrain_perf::{By, FitOptions, Model, Product, choose, held_out};
+use dualgrain_perf::{FitOptions, Model, Objective, Product, choose, held_out};
 use synthetic::set;
 
 #[test]
 fn choosing_by_prediction_loses_little_on_unseen_products() {
     let data = set(250);
     let held = held_out(&data, &FitOptions::default(), &AtomicUsize::new(0)).unwrap();
-    let regrets = choose::regrets(&data, &held, "w4a8", By::Time).unwrap();
+    let regrets = choose::regrets(&data, &held, "w4a8", Objective::Time).unwrap();
     let learned = choose::summary(&regrets).unwrap();
     println!("{learned:?}");
     assert_eq!(learned.shapes, 250);
@@ -21,7 +21,7 @@ fn choosing_by_prediction_loses_little_on_unseen_products() {
         "{learned:?}"
     );
     // Always the same tile is far worse: there is something to choose.
-    let fixed = choose::regrets_of(&data, "w4a8", By::Time, |_, row| {
+    let fixed = choose::regrets_of(&data, "w4a8", Objective::Time, |_, row| {
         Some(if row.config == "m64n128_k2" { 0.0 } else { 1.0 })
     });
     let fixed = choose::summary(&fixed.unwrap()).unwrap();
@@ -47,13 +47,13 @@ fn outputs_are_the_usual_ones_unless_asked_for_and_linears_of_a_card_write_bf16(
         output: "bf16",
         ..product
     };
-    let ranked = model.ranked("w4a8", &product, By::Time).unwrap();
+    let ranked = model.ranked("w4a8", &product, Objective::Time).unwrap();
     assert!(ranked.len() == synthetic::TILES.len() && ranked.iter().all(|(facts, _)| facts.output == "f32"));
     let config = &ranked[0].0.config;
     assert_eq!(model.in_config("w4a8", config, &product).unwrap(), ranked[..1]);
-    let (_, best) = model.best("w4a8", &bf16, By::Time).unwrap();
+    let (_, best) = model.best("w4a8", &bf16, Objective::Time).unwrap();
     assert_ne!(best, ranked[0].1);
-    let mut prices = Prices::of_model(&model, 128, By::Time, None).unwrap();
+    let mut prices = Prices::of_model(&model, 128, Objective::Time, None).unwrap();
     assert_eq!(
         prices.of(Scheme::W4a8, [100, 4096, 8192]).unwrap().prediction,
         best
@@ -65,7 +65,7 @@ fn pareto_view_holds_the_fastest_and_the_leanest_and_nothing_that_another_beats(
     let model = Model::fit(&set(120)).unwrap();
     for m in [1, 30, 300, 3000] {
         let product = Product::new(m, 4096, 4096);
-        let ranked = model.ranked("w4a8", &product, By::Time).unwrap();
+        let ranked = model.ranked("w4a8", &product, Objective::Time).unwrap();
         let front = choose::pareto(&ranked);
         let energy = |p: &dualgrain_perf::Prediction| p.energy_j.unwrap().value;
         assert_eq!(front[0].0, ranked[0].0);

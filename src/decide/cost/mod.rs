@@ -23,7 +23,7 @@ pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()
     let prices = &mut Prices::of_model(&model, request.group_size, by(options.by), threads)?;
     let cost = cost::cost(&network, model.machine(), &request, prices)?;
     if let Some(path) = &options.html {
-        std::fs::write(path, cost::page(&cost)).with_context(|| format!("writing {}", path.display()))?;
+        std::fs::write(path, cost::html(&cost)).with_context(|| format!("writing {}", path.display()))?;
         terminal.say(&format!("pictures in {}", path.display()));
     }
     terminal.result(&cost, &text(&cost))

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use dualgrain_device::CacheFormat;
 use dualgrain_engine::{FfnKind, ModelConfig, Position, products};
 use dualgrain_format::{CacheScheme, GroupSize, LinearScheme};
-use dualgrain_perf::cost::{Linear, Network, Request, Scheme};
+use dualgrain_perf::cost::{Linear, Network, Scheme, Workload};
 
 use crate::cli::arguments::{Cost as Options, CostScheme, Kv, LmHead};
 
@@ -76,12 +76,12 @@ pub fn network(config: &ModelConfig, name: String) -> Network {
 }
 
 /// What was asked for, filled up with what the folder says.
-pub fn request(options: &Options, config: &ModelConfig) -> Request {
+pub fn request(options: &Options, config: &ModelConfig) -> Workload {
     let quantization = config.quantization.as_ref();
     let scheme = linears(options.scheme);
     let asked_head = options.lm_head.map(head);
     let stored_head = quantization.map(|q| stored(q.scheme(config.family.head_name())));
-    Request {
+    Workload {
         batches: options.batch.clone(),
         prompt_tokens: options.prompt,
         generate_tokens: options.generate,

@@ -1,13 +1,13 @@
 //! The answer of `cost` in tables.
 
 use dualgrain_perf::Interval;
-use dualgrain_perf::cost::{BatchCost, Cost, Line};
+use dualgrain_perf::cost::{BatchCost, CostItem, NetworkCost};
 use dualgrain_perf::report::plot::quantity;
 
 use crate::cli::table::{or_dash, table};
 
 /// The answer as a person reads it.
-pub fn text(cost: &Cost) -> String {
+pub fn text(cost: &NetworkCost) -> String {
     let mut text = format!(
         "{} on {}: {} linears, {} output layer, prompts of {} tokens, {} generated\n\n",
         cost.model,
@@ -102,7 +102,7 @@ fn products_table(batch: &BatchCost) -> String {
     table(&header, &rows)
 }
 
-fn product_cells(line: &Line) -> Vec<String> {
+fn product_cells(line: &CostItem) -> Vec<String> {
     let [m, n, k] = line.shape.unwrap_or_default();
     let extrapolated = if line.extrapolated { "extrapolated" } else { "" };
     vec![

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use dualgrain_perf::{Dataset, Model, Product, Query, Row};
+use dualgrain_perf::{Dataset, KernelCall, Model, Product, Row};
 
 /// The kernel the file's column stands for.
 const KERNEL: &str = "cublas_bf16";
@@ -62,7 +62,7 @@ impl HeldOutProducts {
         let own = taken.iter().filter(|row| row.kernel == KERNEL && row.is_sound());
         let mut here = Vec::new();
         for row in own {
-            let prediction = model.predict(&Query::of_row(row))?.time_s.value;
+            let prediction = model.predict(&KernelCall::of_row(row))?.time_s.value;
             here.extend(row.time_s.map(|time_s| percent(prediction, time_s)));
         }
         Ok(format!(
@@ -79,7 +79,7 @@ fn predicted(model: &Model, (m, n, k): (usize, usize, usize)) -> Result<f64> {
         group_size: 0,
         ..Product::new(m, n, k)
     };
-    let query = Query {
+    let query = KernelCall {
         kernel: KERNEL,
         config: "",
         product,

@@ -5,7 +5,7 @@ mod held_out_products;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain_perf::{Dataset, FitOptions, FitReport, Model, Score, Scores, gpperf};
+use dualgrain_perf::{Dataset, FitOptions, FitSummary, Model, Score, Scores, gpperf};
 
 use crate::cli::arguments::{Common, Fit, Learner};
 use crate::cli::table::{or_dash, table};
@@ -35,7 +35,7 @@ pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
     let taken = held_out.as_ref().map(|products| products.take_from(&mut data));
     terminal.say(&format!("learning from {} rows", data.rows.len()));
     let model = fit(&data, options.learner, how)?;
-    let mut words = text(model.report());
+    let mut words = text(model.fit_summary());
     if let Some(out) = &options.out {
         model.write(out)?;
         words += &written(out)?;
@@ -43,7 +43,7 @@ pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
     if let (Some(products), Some(taken)) = (&held_out, &taken) {
         words += &products.text(&model, taken)?;
     }
-    terminal.result(&model.report().scores, &words)
+    terminal.result(&model.fit_summary().scores, &words)
 }
 
 /// Refuses a place for the model before anything is learned.
@@ -77,7 +77,7 @@ fn written(out: &Path) -> Result<String> {
     Ok(format!("\n{}: {}\n", out.display(), bytes(size)))
 }
 
-fn text(report: &FitReport) -> String {
+fn text(report: &FitSummary) -> String {
     let mut text = format!(
         "{} rows ({} with power) of {} shapes, learned by {}, seed {}\n{}",
         report.num_rows,
@@ -141,7 +141,7 @@ fn line(split: &str, target: &str, score: &Score) -> Vec<String> {
     ]
 }
 
-fn paper_text(judged: &gpperf::Judged) -> String {
+fn paper_text(judged: &gpperf::Judgement) -> String {
     format!(
         "GPPerf's log: {} rows, {} with power, {} distinct kernel runs of {} shapes\n{}\n{}",
         judged.num_rows,

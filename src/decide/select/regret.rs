@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use dualgrain_perf::choose::{self as choosing, Regret};
-use dualgrain_perf::{By, Dataset, FitOptions, HeldOut};
+use dualgrain_perf::{Objective, Dataset, FitOptions, HeldOut};
 
 use crate::cli::arguments::{Common, Select};
 use crate::cli::table::table;
@@ -89,7 +89,7 @@ fn chosen_here(data: &Dataset, kernel: &str) -> bool {
 }
 
 #[cfg(feature = "cuda")]
-fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: By) -> Result<Vec<Regret>> {
+fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: Objective) -> Result<Vec<Regret>> {
     Ok(match chosen_here(data, kernel) {
         true => dualgrain_perf::choose::gpu::learned_regrets(data, held, kernel, by)?,
         false => choosing::regrets(data, held, kernel, by)?,
@@ -97,13 +97,13 @@ fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: By) -> Result<Vec
 }
 
 #[cfg(not(feature = "cuda"))]
-fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: By) -> Result<Vec<Regret>> {
+fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: Objective) -> Result<Vec<Regret>> {
     Ok(choosing::regrets(data, held, kernel, by)?)
 }
 
 /// None where there is no hand-written cost function.
 #[cfg(feature = "cuda")]
-fn analytic(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
+fn analytic(data: &Dataset, kernel: &str, by: Objective) -> Result<Vec<Regret>> {
     Ok(match chosen_here(data, kernel) {
         true => dualgrain_perf::choose::gpu::analytic_regrets(data, kernel, by)?,
         false => Vec::new(),
@@ -112,7 +112,7 @@ fn analytic(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
 
 /// What the table that the kernels read loses (its model has seen these products); none where there is none.
 #[cfg(feature = "cuda")]
-fn by_table(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
+fn by_table(data: &Dataset, kernel: &str, by: Objective) -> Result<Vec<Regret>> {
     use dualgrain_cuda::SelectionTable;
     let device = dualgrain_perf::choose::gpu::device(&data.manifest.machine);
     Ok(match SelectionTable::of(&device) {
@@ -124,11 +124,11 @@ fn by_table(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>> {
 }
 
 #[cfg(not(feature = "cuda"))]
-fn by_table(_: &Dataset, _: &str, _: By) -> Result<Vec<Regret>> {
+fn by_table(_: &Dataset, _: &str, _: Objective) -> Result<Vec<Regret>> {
     Ok(Vec::new())
 }
 
 #[cfg(not(feature = "cuda"))]
-fn analytic(_: &Dataset, _: &str, _: By) -> Result<Vec<Regret>> {
+fn analytic(_: &Dataset, _: &str, _: Objective) -> Result<Vec<Regret>> {
     Ok(Vec::new())
 }

@@ -6,8 +6,8 @@ use dualgrain_cuda::{
     read_bytes_per_s, select, stand_ins, times_s,
 };
 use dualgrain_format::{GemmShape, GroupSize};
-use dualgrain_perf::choose::gpu::Learned;
-use dualgrain_perf::{By, Model};
+use dualgrain_perf::choose::gpu::PredictedCost;
+use dualgrain_perf::{Model, Objective};
 
 use crate::cli::arguments::{BenchGemm, OutputKind, Shape};
 use crate::measure::gemm::operands::{Operands, Tokens, room_for};
@@ -187,8 +187,8 @@ impl<'a> Bench<'a> {
     }
 
     fn learned_s(&self, problem: &GemmProblem, config: &GemmConfig) -> Option<f64> {
-        let by = By::Time;
-        let learned = Learned {
+        let by = Objective::Time;
+        let learned = PredictedCost {
             model: self.model.as_ref()?,
             by,
         };

@@ -1,7 +1,7 @@
 //! Ranks the configurations that can run a product by time, energy or both.
 
 use crate::error::PerfError;
-use crate::predict::{By, ConfigFacts, Model, Prediction, answers_to, in_groups_of};
+use crate::predict::{KernelConfig, Model, Objective, Prediction, answers_to, in_groups_of};
 use crate::product::Product;
 
 impl Model {
@@ -14,8 +14,8 @@ impl Model {
         &self,
         kernel: &str,
         product: &Product<'_>,
-        by: By,
-    ) -> Result<(&ConfigFacts, Prediction), PerfError> {
+        by: Objective,
+    ) -> Result<(&KernelConfig, Prediction), PerfError> {
         let candidates = self.candidates(kernel, product)?;
         let costs = candidates.filter_map(|(facts, prediction)| {
             let cost = prediction.cost(by)?;
@@ -35,8 +35,8 @@ impl Model {
         &self,
         kernel: &str,
         product: &Product<'_>,
-        by: By,
-    ) -> Result<Vec<(&ConfigFacts, Prediction)>, PerfError> {
+        by: Objective,
+    ) -> Result<Vec<(&KernelConfig, Prediction)>, PerfError> {
         let candidates = self.candidates(kernel, product)?;
         let mut ranked: Vec<_> = candidates
             .filter_map(|(facts, prediction)| Some((prediction.cost(by)?, facts, prediction)))
@@ -58,15 +58,15 @@ impl Model {
         &'a self,
         kernel: &'q str,
         product: &'q Product<'q>,
-    ) -> Result<impl Iterator<Item = (&'a ConfigFacts, Prediction)> + use<'a, 'q>, PerfError> {
+    ) -> Result<impl Iterator<Item = (&'a KernelConfig, Prediction)> + use<'a, 'q>, PerfError> {
         product.check()?;
         self.answering_to(kernel)?;
-        let configs = self.parts.catalogue.configs.iter().enumerate();
+        let configs = self.parts.config_index.configs.iter().enumerate();
         let of_kernel = configs.filter(move |(_, facts)| answers_to(&facts.kernel, kernel));
         if let Some((at, _)) = of_kernel.clone().next() {
             // Kernels that answer to one word hold operands of one size.
-            let work = self.physics(at, product).work;
-            work.check_fits(product, &self.parts.machine)?;
+            let roofline = self.physics(at, product).roofline;
+            roofline.check_fits(product, &self.parts.machine)?;
         }
         Ok(of_kernel
             .filter(move |&(at, facts)| self.is_meant(at, product) && facts.check(product).is_ok())
@@ -79,20 +79,20 @@ impl Model {
 
     /// Whether a configuration has a product's groups and output.
     fn is_meant(&self, config: usize, product: &Product<'_>) -> bool {
-        let catalogue = &self.parts.catalogue;
-        let facts = &catalogue.configs[config];
-        in_groups_of(facts, product).group_size == facts.group_size && catalogue.writes(config, product)
+        let config_index = &self.parts.config_index;
+        let facts = &config_index.configs[config];
+        in_groups_of(facts, product).group_size == facts.group_size && config_index.writes(config, product)
     }
 
-    fn nothing_to_rank(&self, kernel: &str, product: &Product<'_>, by: By) -> PerfError {
-        if by != By::Time && self.parts.power_spread.is_none() {
+    fn nothing_to_rank(&self, kernel: &str, product: &Product<'_>, by: Objective) -> PerfError {
+        if by != Objective::Time && self.parts.power_width.is_none() {
             return PerfError::TooLittle {
                 what: format!("energy of products on {}", self.machine().name),
                 expected: "rows with power, or a choice by time".to_owned(),
                 got: "not measured".to_owned(),
             };
         }
-        let configs = self.parts.catalogue.configs.iter().enumerate();
+        let configs = self.parts.config_index.configs.iter().enumerate();
         let of_kernel = || {
             configs
                 .clone()

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::data::{Dataset, Row};
 use crate::error::PerfError;
 use crate::learn::HeldOut;
-use crate::predict::{By, Prediction, answers_to};
+use crate::predict::{Objective, Prediction, answers_to};
 
 /// A product with fewer measured configurations was not searched.
 pub const LEAST_CANDIDATES: usize = 8;
@@ -77,7 +77,12 @@ pub fn summary(regrets: &[Regret]) -> Option<RegretSummary> {
 ///
 /// # Errors
 /// No product was searched.
-pub fn regrets(data: &Dataset, held: &[HeldOut], kernel: &str, by: By) -> Result<Vec<Regret>, PerfError> {
+pub fn regrets(
+    data: &Dataset,
+    held: &[HeldOut],
+    kernel: &str,
+    by: Objective,
+) -> Result<Vec<Regret>, PerfError> {
     let predicted: BTreeMap<usize, &Prediction> =
         held.iter().map(|held| (held.row_idx, &held.prediction)).collect();
     regrets_of(data, kernel, by, |row_idx, _| predicted.get(&row_idx)?.cost(by))
@@ -90,7 +95,7 @@ pub fn regrets(data: &Dataset, held: &[HeldOut], kernel: &str, by: By) -> Result
 pub fn regrets_of(
     data: &Dataset,
     kernel: &str,
-    by: By,
+    by: Objective,
     cost: impl Fn(usize, &Row) -> Option<f64>,
 ) -> Result<Vec<Regret>, PerfError> {
     let mut products: BTreeMap<_, Vec<usize>> = BTreeMap::new();
@@ -126,7 +131,7 @@ pub fn regrets_of(
 pub(crate) fn regret(
     data: &Dataset,
     rows: &[usize],
-    by: By,
+    by: Objective,
     cost: &impl Fn(usize, &Row) -> Option<f64>,
 ) -> Option<Regret> {
     let judged = rows.iter().filter_map(|&row_idx| {
@@ -151,10 +156,10 @@ pub(crate) fn regret(
     })
 }
 
-fn measured(row: &Row, by: By) -> Option<f64> {
+fn measured(row: &Row, by: Objective) -> Option<f64> {
     match by {
-        By::Time => row.time_s,
-        By::Energy => row.energy_j,
-        By::Edp => Some(row.energy_j? * row.time_s?),
+        Objective::Time => row.time_s,
+        Objective::Energy => row.energy_j,
+        Objective::Edp => Some(row.energy_j? * row.time_s?),
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Cost {
+pub struct NetworkCost {
     /// The model's name.
     pub model: String,
     /// The machine, as it names itself.
@@ -31,7 +31,7 @@ pub struct Cost {
     pub assumptions: Vec<String>,
 }
 
-impl Cost {
+impl NetworkCost {
     /// The machine, and how many of its threads.
     pub fn machine_words(&self) -> String {
         match self.threads {
@@ -63,9 +63,9 @@ pub struct BatchCost {
     /// Memory that is held.
     pub memory: Memory,
     /// The most expensive products of the whole run, first the worst.
-    pub products: Vec<Line>,
+    pub products: Vec<CostItem>,
     /// What is no product: estimates.
-    pub estimates: Vec<Line>,
+    pub estimates: Vec<CostItem>,
     /// Share of the whole time that estimates stand for.
     pub estimated_share: f64,
     /// Share of the whole time of products outside what was measured: that far, the intervals of the sums promise nothing.
@@ -74,7 +74,7 @@ pub struct BatchCost {
 
 /// Something that costs time.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Line {
+pub struct CostItem {
     /// `qkv`, `attention over the cache`, ...
     pub name: String,
     /// Reading the prompts or generating.

@@ -1,13 +1,13 @@
 //! The sentences that say what an answer assumes.
 
-use super::workload::Request;
+use super::workload::Workload;
 use super::{estimate, threads};
 use crate::machine::{Machine, MachineKind};
 
 pub(crate) fn assumptions(
     machine: &Machine,
     limited: &Machine,
-    request: &Request,
+    workload: &Workload,
     threads: Option<usize>,
 ) -> Vec<String> {
     let runs = match machine.kind {
@@ -22,12 +22,12 @@ pub(crate) fn assumptions(
         format!(
             "All prompts start together and are read in steps of at most {} tokens; logits are computed for the last token of each \
              prompt. The last step of a prompt gives the first token, every later one takes a step of its own.",
-            request.step_tokens
+            workload.step_tokens
         ),
         "Intervals of products are the fitted model's 90 % intervals. In sums the errors of one kernel are taken as fully \
          correlated (they add up), those of different kernels as independent (root of the sum of squares)."
             .to_owned(),
-        estimate::assumption(limited, request),
+        estimate::assumption(limited, workload),
     ];
     all.extend(threads.and_then(|threads| threads::assumption(machine, threads)));
     all

@@ -7,10 +7,10 @@
 
 use dualgrain_device::CacheFormat;
 
-use super::answer::Line;
+use super::answer::CostItem;
 use super::network::Network;
 use super::scheme::Scheme;
-use super::workload::{Phase, Request};
+use super::workload::{Phase, Workload};
 use crate::machine::{Machine, MachineKind};
 use crate::predict::Interval;
 use crate::report::plot::quantity;
@@ -42,7 +42,7 @@ struct Ceilings {
 }
 
 impl Ceilings {
-    fn new(machine: &Machine, request: &Request) -> Self {
+    fn new(machine: &Machine, workload: &Workload) -> Self {
         let (ops_per_s, float_bytes, launch_s) = match machine.kind {
             MachineKind::Gpu => (machine.half_ops_per_s, 2.0, LAUNCH_S),
             MachineKind::Cpu => (machine.float_ops_per_s, 4.0, WAKE_S),
@@ -57,7 +57,7 @@ impl Ceilings {
         };
         // They were measured over an INT8 cache.
         match machine.small_ops {
-            Some(rates) if matches!(request.cache, CacheFormat::Int8 | CacheFormat::Int8Static { .. }) => {
+            Some(rates) if matches!(workload.cache, CacheFormat::Int8 | CacheFormat::Int8Static { .. }) => {
                 Self {
                     bytes_per_s: rates.bytes_per_s,
                     attention_ops_per_s: [rates.prompt_attention_ops_per_s, rates.decode_attention_ops_per_s],
@@ -85,8 +85,8 @@ fn bounds([low, value, high]: [f64; 3]) -> Interval {
 }
 
 /// The sentence that says what the lines stand on.
-pub(crate) fn assumption(machine: &Machine, request: &Request) -> String {
-    let ceilings = Ceilings::new(machine, request);
+pub(crate) fn assumption(machine: &Machine, workload: &Workload) -> String {
+    let ceilings = Ceilings::new(machine, workload);
     let [least, rule, most] = ceilings.launch_s.map(|seconds| quantity(seconds, "s"));
     let [best, reached, worst] = ceilings.reached.map(|share| share * 100.0);
     let of_what = match ceilings.cache_bytes_per_s > 0.0 {
@@ -101,29 +101,29 @@ pub(crate) fn assumption(machine: &Machine, request: &Request) -> String {
 }
 
 /// The lines of a phase, summed over its steps. `products` give the power.
-pub(crate) fn lines(
+pub(crate) fn items(
     network: &Network,
     machine: &Machine,
-    request: &Request,
+    workload: &Workload,
     batch: usize,
     phase: Phase,
-    products: &[Line],
-) -> Vec<Line> {
+    products: &[CostItem],
+) -> Vec<CostItem> {
     let (first, last) = match phase {
-        Phase::Prompt => (0, request.prompt_tokens),
+        Phase::Prompt => (0, workload.prompt_tokens),
         // The first token generated comes from the prompt's last position.
         Phase::Decode => (
-            request.prompt_tokens,
-            request.prompt_tokens + request.decode_steps(),
+            workload.prompt_tokens,
+            workload.prompt_tokens + workload.decode_steps(),
         ),
     };
     if batch * (last - first) == 0 {
         return Vec::new();
     }
-    let count: usize = request.steps(batch, phase).iter().map(|(_, count)| count).sum();
-    let times = times(network, machine, request, batch, phase, (first..last, count));
+    let count: usize = workload.steps(batch, phase).iter().map(|(_, count)| count).sum();
+    let times = times(network, machine, workload, batch, phase, (first..last, count));
     let power = power(machine, products);
-    let line = |(name, time_s): (&str, Interval)| Line {
+    let item = |(name, time_s): (&str, Interval)| CostItem {
         name: name.to_owned(),
         phase,
         count,
@@ -140,29 +140,29 @@ pub(crate) fn lines(
             high: power.high * time_s.high,
         }),
     };
-    times.into_iter().map(line).collect()
+    times.into_iter().map(item).collect()
 }
 
 /// What the lines are called and how long they take, over all positions of a phase and its steps.
 fn times(
     network: &Network,
     machine: &Machine,
-    request: &Request,
+    workload: &Workload,
     batch: usize,
     phase: Phase,
     (positions, num_steps): (std::ops::Range<usize>, usize),
 ) -> [(&'static str, Interval); 4] {
-    let ceilings = Ceilings::new(machine, request);
+    let ceilings = Ceilings::new(machine, workload);
     let tokens = (batch * positions.len()) as f64;
-    let logits = (batch * request.head_steps(phase) * network.vocab_size) as f64;
+    let logits = (batch * workload.head_steps(phase) * network.vocab_size) as f64;
     // Logits are read twice: the largest, then the chances.
     let sampled_bytes = tokens * 2.0 * network.hidden_size as f64 * 2.0 + logits * 8.0;
-    let small_bytes = tokens * small_op_bytes(network, request, &ceilings);
+    let small_bytes = tokens * small_op_bytes(network, workload, &ceilings);
     let starts = (num_steps * (SMALL_OPS * network.num_layers + 3)) as f64;
     [
         (
             "attention over the cache",
-            attention(network, &ceilings, request, batch, phase, positions),
+            attention(network, &ceilings, workload, batch, phase, positions),
         ),
         (
             "norms, activations, quantization",
@@ -183,13 +183,13 @@ fn times(
 fn attention(
     network: &Network,
     ceilings: &Ceilings,
-    request: &Request,
+    workload: &Workload,
     batch: usize,
     phase: Phase,
     positions: std::ops::Range<usize>,
 ) -> Interval {
     let seen = batch as f64 * network.seen_positions(positions.start, positions.end);
-    let token = request
+    let token = workload
         .cache
         .bytes_per_token(network.num_kv_heads, network.head_dim) as f64;
     let [of_prompt, of_decode] = ceilings.attention_ops_per_s;
@@ -204,9 +204,9 @@ fn attention(
 }
 
 /// Bytes a token moves in all blocks between products.
-fn small_op_bytes(network: &Network, request: &Request, ceilings: &Ceilings) -> f64 {
+fn small_op_bytes(network: &Network, workload: &Workload, ceilings: &Ceilings) -> f64 {
     // What a product reads: integers, or floats again.
-    let operand = match request.scheme {
+    let operand = match workload.scheme {
         Scheme::W4a8 | Scheme::W8a8 => 1.0,
         Scheme::Bf16 => ceilings.float_bytes,
     };
@@ -224,11 +224,11 @@ fn sizes(network: &Network) -> BlockSizes {
 }
 
 /// Mean power of products, between what the machine draws idle and at most; `None` where energy is not known.
-fn power(machine: &Machine, products: &[Line]) -> Option<Interval> {
-    let time_s: f64 = products.iter().map(|line| line.time_s.value).sum();
+fn power(machine: &Machine, products: &[CostItem]) -> Option<Interval> {
+    let time_s: f64 = products.iter().map(|item| item.time_s.value).sum();
     let energy_j = products
         .iter()
-        .map(|line| line.energy_j.map(|energy| energy.value))
+        .map(|item| item.energy_j.map(|energy| energy.value))
         .sum::<Option<f64>>()?;
     let value = energy_j / time_s;
     Some(Interval {

@@ -1,43 +1,44 @@
 //! The answer as one HTML document with pictures.
 
-use super::answer::{BatchCost, Cost, Line};
+use super::answer::{BatchCost, CostItem, NetworkCost};
 use crate::predict::Interval;
 use crate::report::plot::{
-    Axis, Bar, Chart, Page, Series, bars, figure, grid, legend, note, quantity, table,
+    Axis, Bar, Chart, Document, Series, bars, figure, legend, note, quantity, side_by_side, table,
 };
 
 const SIZE: (f64, f64) = (420.0, 260.0);
 
 /// The page's HTML: figures over batch sizes, the most expensive products of the first and the last batch size, all numbers.
-pub fn page(cost: &Cost) -> String {
-    let mut page = Page::new(&format!("What {} costs on {}", cost.model, cost.machine)).facts(&facts(cost));
-    page = page.section(
+pub fn html(cost: &NetworkCost) -> String {
+    let mut document =
+        Document::new(&format!("What {} costs on {}", cost.model, cost.machine)).facts(&facts(cost));
+    document = document.section(
         "batches",
         "Over batch sizes",
         "Lines are predictions, bands their 90 % intervals (sums as said at the end). They promise nothing for the share of the time that the \
          table says lies outside what was measured.",
-        &grid(&pictures(cost)),
+        &side_by_side(&pictures(cost)),
     );
-    page = page.section("table", "All figures", "", &figures_table(cost));
+    document = document.section("table", "All figures", "", &figures_table(cost));
     for batch in first_and_last(&cost.batches) {
         let heading = format!("Where the time of {} goes", sequences(batch.batch));
         let explanation = "Products as predicted by the fitted model, lines: 90 % intervals. Everything else is an estimate; its lines are bounds. A star marks products outside of what was \
                            measured: their intervals promise nothing.";
-        page = page.section(
+        document = document.section(
             &format!("batch{}", batch.batch),
             &heading,
             explanation,
             &spent(batch),
         );
     }
-    page = page.section("assumptions", "Assumptions", "", "");
+    document = document.section("assumptions", "Assumptions", "", "");
     for assumption in &cost.assumptions {
-        page = page.paragraph(assumption);
+        document = document.paragraph(assumption);
     }
-    page.html()
+    document.html()
 }
 
-fn facts(cost: &Cost) -> [(&'static str, String); 3] {
+fn facts(cost: &NetworkCost) -> [(&'static str, String); 3] {
     [
         ("machine", cost.machine_words()),
         (
@@ -57,7 +58,7 @@ fn facts(cost: &Cost) -> [(&'static str, String); 3] {
 }
 
 /// Time, speed, energy and memory over batch sizes.
-fn pictures(cost: &Cost) -> [String; 4] {
+fn pictures(cost: &NetworkCost) -> [String; 4] {
     [
         over_batches(cost, "Time to first token", "time", "s", &|b| {
             Some(b.time_to_first_token_s)
@@ -80,7 +81,7 @@ fn pictures(cost: &Cost) -> [String; 4] {
     ]
 }
 
-fn batch_list(cost: &Cost) -> String {
+fn batch_list(cost: &NetworkCost) -> String {
     let sizes = cost.batches.iter().map(|batch| batch.batch.to_string());
     sizes.collect::<Vec<_>>().join(", ")
 }
@@ -101,7 +102,7 @@ fn first_and_last(batches: &[BatchCost]) -> Vec<&BatchCost> {
 
 /// A figure over batch sizes with its band.
 fn over_batches(
-    cost: &Cost,
+    cost: &NetworkCost,
     caption: &str,
     title: &str,
     unit: &'static str,
@@ -137,18 +138,18 @@ fn over_batches(
         .line(Series(0), line);
     for (batch, interval) in &points {
         let title = format!("{}: {}", sequences(*batch), with_interval(interval, unit));
-        chart = chart.mark(Series(0), (*batch as f64, interval.value), &title);
+        chart = chart.marker(Series(0), (*batch as f64, interval.value), &title);
     }
     figure(caption, "", &chart.svg_named(&batch_names(cost)))
 }
 
-fn batch_names(cost: &Cost) -> Vec<(f64, String)> {
+fn batch_names(cost: &NetworkCost) -> Vec<(f64, String)> {
     let sizes = cost.batches.iter().map(|batch| batch.batch);
     sizes.map(|batch| (batch as f64, batch.to_string())).collect()
 }
 
 /// Weights, cache and the rest, one on the other, under the machine's memory.
-fn memory(cost: &Cost) -> String {
+fn memory(cost: &NetworkCost) -> String {
     let caption = "Memory";
     let batches = &cost.batches;
     let machine = batches.first().map_or(0, |b| b.memory.machine_bytes) as f64;
@@ -195,19 +196,19 @@ fn memory(cost: &Cost) -> String {
 
 /// Bars of products, bars of estimates, and the products' table.
 fn spent(batch: &BatchCost) -> String {
-    let bar = |line: &Line| Bar {
-        name: format!("{} {}", line.phase.name(), short(&line.name)),
-        value: line.time_s.value,
-        interval: Some((line.time_s.low, line.time_s.high)),
+    let bar = |item: &CostItem| Bar {
+        name: format!("{} {}", item.phase.name(), short(&item.name)),
+        value: item.time_s.value,
+        interval: Some((item.time_s.low, item.time_s.high)),
         title: format!(
             "{} {}: {}, {:.1} % of the time",
-            line.phase.name(),
-            line.name,
-            with_interval(&line.time_s, "s"),
-            100.0 * line.share
+            item.phase.name(),
+            item.name,
+            with_interval(&item.time_s, "s"),
+            100.0 * item.share
         ),
     };
-    let all = |lines: &[Line]| lines.iter().map(bar).collect::<Vec<_>>();
+    let all = |items: &[CostItem]| items.iter().map(bar).collect::<Vec<_>>();
     let pictures = [
         figure(
             "The most expensive products",
@@ -220,7 +221,7 @@ fn spent(batch: &BatchCost) -> String {
             &bars("time of the rest", Series(1), "s", &all(&batch.estimates)),
         ),
     ];
-    grid(&pictures) + &table(&HEADER, &product_rows(batch))
+    side_by_side(&pictures) + &table(&HEADER, &product_rows(batch))
 }
 
 /// Names of estimates are too long for a bar's room.
@@ -247,25 +248,25 @@ const HEADER: [&str; 9] = [
 ];
 
 fn product_rows(batch: &BatchCost) -> Vec<Vec<String>> {
-    let rows = batch.products.iter().map(|line| {
-        let [m, n, k] = line.shape.unwrap_or_default();
-        let star = if line.extrapolated { " *" } else { "" };
+    let rows = batch.products.iter().map(|item| {
+        let [m, n, k] = item.shape.unwrap_or_default();
+        let star = if item.extrapolated { " *" } else { "" };
         vec![
-            line.name.clone() + star,
-            line.phase.name().to_owned(),
+            item.name.clone() + star,
+            item.phase.name().to_owned(),
             format!("{m} x {n} x {k}"),
-            line.count.to_string(),
-            quantity(line.time_s.value, "s"),
-            ends(&line.time_s, "s"),
-            format!("{:.1} %", 100.0 * line.share),
-            line.kernel.clone(),
-            line.config.clone(),
+            item.count.to_string(),
+            quantity(item.time_s.value, "s"),
+            ends(&item.time_s, "s"),
+            format!("{:.1} %", 100.0 * item.share),
+            item.kernel.clone(),
+            item.config.clone(),
         ]
     });
     rows.collect()
 }
 
-fn figures_table(cost: &Cost) -> String {
+fn figures_table(cost: &NetworkCost) -> String {
     let optional = |interval: &Option<Interval>, unit: &str| {
         interval
             .as_ref()

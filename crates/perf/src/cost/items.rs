@@ -1,40 +1,41 @@
 //! The products of a step as priced items, and sums over items.
 
-use super::answer::Line;
+use super::answer::CostItem;
 use super::network::{Linear, Network};
 use super::price::{Price, Prices};
 use super::scheme::Scheme;
-use super::sum::{Sum, scaled};
-use super::workload::{Phase, Request};
+use super::sum::{IntervalSum, scaled};
+use super::workload::{Phase, Workload};
 use crate::error::PerfError;
 use crate::predict::Interval;
 
 /// Every product of a phase, those of equal shape in one line.
-pub(crate) fn product_lines(
+pub(crate) fn product_items(
     network: &Network,
-    request: &Request,
+    workload: &Workload,
     batch: usize,
     phase: Phase,
     prices: &mut Prices<'_>,
-) -> Result<Vec<Line>, PerfError> {
-    let mut lines = Vec::new();
-    for (step_tokens, num_steps) in request.steps(batch, phase) {
+) -> Result<Vec<CostItem>, PerfError> {
+    let mut items = Vec::new();
+    for (step_tokens, num_steps) in workload.steps(batch, phase) {
         for linear in &network.linears {
             // Logits are wanted of each sequence's last token only, and of a prompt's last step only.
             let (m, num_steps, scheme) = match linear.head {
-                true => (batch, request.head_steps(phase), request.head_scheme),
-                false => (step_tokens, num_steps, request.scheme),
+                true => (batch, workload.head_steps(phase), workload.head_scheme),
+                false => (step_tokens, num_steps, workload.scheme),
             };
             let count = linear.count * num_steps;
-            let seen = |line: &Line| line.name == linear.name && line.shape == Some([m, linear.n, linear.k]);
-            if count > 0 && !lines.iter().any(seen) {
+            let seen =
+                |item: &CostItem| item.name == linear.name && item.shape == Some([m, linear.n, linear.k]);
+            if count > 0 && !items.iter().any(seen) {
                 let price = prices.of(scheme, [m, linear.n, linear.k]);
                 let price = price.map_err(|error| unpriced(linear, m, scheme, error))?;
-                lines.push(product_line(linear, m, phase, count, &price));
+                items.push(product_item(linear, m, phase, count, &price));
             }
         }
     }
-    Ok(lines)
+    Ok(items)
 }
 
 fn unpriced(linear: &Linear, m: usize, scheme: Scheme, error: PerfError) -> PerfError {
@@ -46,9 +47,9 @@ fn unpriced(linear: &Linear, m: usize, scheme: Scheme, error: PerfError) -> Perf
     }
 }
 
-fn product_line(linear: &Linear, m: usize, phase: Phase, count: usize, price: &Price) -> Line {
+fn product_item(linear: &Linear, m: usize, phase: Phase, count: usize, price: &Price) -> CostItem {
     let total = |one: Interval| scaled(one, count as f64);
-    Line {
+    CostItem {
         name: linear.name.clone(),
         phase,
         count,
@@ -63,22 +64,22 @@ fn product_line(linear: &Linear, m: usize, phase: Phase, count: usize, price: &P
     }
 }
 
-pub(crate) fn time(lines: &[Line], phase: Option<Phase>) -> Interval {
-    let wanted = lines
+pub(crate) fn time(items: &[CostItem], phase: Option<Phase>) -> Interval {
+    let wanted = items
         .iter()
-        .filter(|line| phase.is_none_or(|phase| line.phase == phase));
-    let mut sum = Sum::default();
-    wanted.for_each(|line| sum.add(&line.kernel, line.time_s));
+        .filter(|item| phase.is_none_or(|phase| item.phase == phase));
+    let mut sum = IntervalSum::default();
+    wanted.for_each(|item| sum.add(&item.kernel, item.time_s));
     sum.interval()
 }
 
 /// `None` when a line has no energy.
-pub(crate) fn energy(lines: &[Line], phase: Option<Phase>) -> Option<Interval> {
-    let mut wanted = lines
+pub(crate) fn energy(items: &[CostItem], phase: Option<Phase>) -> Option<Interval> {
+    let mut wanted = items
         .iter()
-        .filter(|line| phase.is_none_or(|phase| line.phase == phase));
-    let sum = wanted.try_fold(Sum::default(), |mut sum, line| {
-        sum.add(&line.kernel, line.energy_j?);
+        .filter(|item| phase.is_none_or(|phase| item.phase == phase));
+    let sum = wanted.try_fold(IntervalSum::default(), |mut sum, item| {
+        sum.add(&item.kernel, item.energy_j?);
         Some(sum)
     })?;
     Some(sum.interval())

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::network::{Linear, Network};
 use super::scheme::Scheme;
-use super::workload::Request;
+use super::workload::Workload;
 use crate::machine::{Machine, MachineKind};
 
 /// A GPU's driver, libraries and compiled kernels, roughly.
@@ -32,10 +32,10 @@ pub struct Memory {
 }
 
 impl Memory {
-    pub(crate) fn new(network: &Network, machine: &Machine, request: &Request, batch: usize) -> Self {
-        let weights_bytes = weights(network, request);
-        let cache_bytes = cache(network, request, batch);
-        let workspace_bytes = workspace(network, machine, request, batch);
+    pub(crate) fn new(network: &Network, machine: &Machine, workload: &Workload, batch: usize) -> Self {
+        let weights_bytes = weights(network, workload);
+        let cache_bytes = cache(network, workload, batch);
+        let workspace_bytes = workspace(network, machine, workload, batch);
         let total_bytes = weights_bytes + cache_bytes + workspace_bytes;
         let machine_bytes = machine.memory_bytes as u64;
         Self {
@@ -49,12 +49,12 @@ impl Memory {
     }
 }
 
-fn weights(network: &Network, request: &Request) -> u64 {
+fn weights(network: &Network, workload: &Workload) -> u64 {
     let linears = network.linears.iter().map(|linear| match linear.head {
         // A tied float head is the embedding.
-        true if network.tie_embeddings && request.head_scheme == Scheme::Bf16 => 0,
-        true => linear_bytes(linear, request.head_scheme, request.group_size),
-        false => linear_bytes(linear, request.scheme, request.group_size),
+        true if network.tie_embeddings && workload.head_scheme == Scheme::Bf16 => 0,
+        true => linear_bytes(linear, workload.head_scheme, workload.group_size),
+        false => linear_bytes(linear, workload.scheme, workload.group_size),
     });
     let embeddings = 2 * network.num_embeddings * network.hidden_size;
     let norms = 4 * network.hidden_size * (2 * network.num_layers + 1);
@@ -75,18 +75,18 @@ fn linear_bytes(linear: &Linear, scheme: Scheme, group_size: usize) -> u64 {
     (linear.count * linear.n * row) as u64
 }
 
-fn cache(network: &Network, request: &Request, batch: usize) -> u64 {
-    let pages = (request.prompt_tokens + request.generate_tokens).div_ceil(PAGE_TOKENS);
-    let token = request
+fn cache(network: &Network, workload: &Workload, batch: usize) -> u64 {
+    let pages = (workload.prompt_tokens + workload.generate_tokens).div_ceil(PAGE_TOKENS);
+    let token = workload
         .cache
         .bytes_per_token(network.num_kv_heads, network.head_dim);
     (batch * network.num_layers) as u64 * (pages * PAGE_TOKENS * token) as u64
 }
 
-fn workspace(network: &Network, machine: &Machine, request: &Request, batch: usize) -> u64 {
+fn workspace(network: &Network, machine: &Machine, workload: &Workload, batch: usize) -> u64 {
     let tokens = batch
-        .saturating_mul(request.prompt_tokens)
-        .min(request.step_tokens)
+        .saturating_mul(workload.prompt_tokens)
+        .min(workload.step_tokens)
         .max(batch);
     let (float_bytes, process) = match machine.kind {
         MachineKind::Gpu => (2, CONTEXT_BYTES),

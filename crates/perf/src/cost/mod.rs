@@ -22,11 +22,11 @@ mod tests;
 mod threads;
 mod workload;
 
-pub use answer::{BatchCost, Cost, Line};
+pub use answer::{BatchCost, CostItem, NetworkCost};
 pub use calculation::cost;
-pub use html::page;
+pub use html::html;
 pub use memory::Memory;
 pub use network::{Linear, Network};
 pub use price::{Price, Prices};
 pub use scheme::Scheme;
-pub use workload::{Phase, Request};
+pub use workload::{Phase, Workload};

@@ -6,7 +6,7 @@ use super::scheme::Scheme;
 use super::threads;
 use crate::error::PerfError;
 use crate::machine::MachineKind;
-use crate::predict::{By, ConfigFacts, Model, Prediction};
+use crate::predict::{KernelConfig, Model, Objective, Prediction};
 use crate::product::Product;
 
 /// The way to run a product, and what it costs.
@@ -49,7 +49,7 @@ impl<'a> Prices<'a> {
     pub fn of_model(
         model: &'a Model,
         group_size: usize,
-        by: By,
+        by: Objective,
         threads: Option<usize>,
     ) -> Result<Self, PerfError> {
         let threads = threads::of_model(model, threads)?;
@@ -90,9 +90,9 @@ fn best_of<'a>(
     model: &'a Model,
     kernel: &str,
     product: &Product<'_>,
-    by: By,
+    by: Objective,
     threads: Option<usize>,
-) -> Result<Option<(&'a ConfigFacts, Prediction)>, PerfError> {
+) -> Result<Option<(&'a KernelConfig, Prediction)>, PerfError> {
     let Some(threads) = threads else {
         return model.best(kernel, product, by).map(Some);
     };
@@ -114,7 +114,7 @@ fn least(
     model: &Model,
     scheme: Scheme,
     product: &Product<'_>,
-    by: By,
+    by: Objective,
     threads: Option<usize>,
 ) -> Result<Price, PerfError> {
     let measured: Vec<&str> = model.kernels().collect();

@@ -1,6 +1,6 @@
 //! The scheme of a model's linears: how they are stored and multiplied, and which kernels do so.
 
-use crate::operands::{Operands, Unit};
+use crate::operands::{ArithmeticUnit, OperandTypes};
 use serde::Serialize;
 use std::fmt;
 
@@ -20,25 +20,31 @@ impl Scheme {
     /// Those of `kernels` that multiply so. A CPU without 16-bit arithmetic multiplies floats in 32 bits; kernels whose operands
     /// cannot be told from their names are left out.
     pub fn kernels<'a>(self, kernels: &[&'a str]) -> Vec<&'a str> {
-        let those = |wanted: &dyn Fn(&str, Operands) -> bool| -> Vec<&'a str> {
-            let fits =
-                |kernel: &&str| Operands::of_kernel(kernel).is_ok_and(|operands| wanted(kernel, operands));
+        let those = |wanted: &dyn Fn(&str, OperandTypes) -> bool| -> Vec<&'a str> {
+            let fits = |kernel: &&str| {
+                OperandTypes::of_kernel(kernel).is_ok_and(|operand_types| wanted(kernel, operand_types))
+            };
             kernels.iter().copied().filter(fits).collect()
         };
-        let integers =
-            |b_bits: f64| those(&move |_, operands| operands.unit == Unit::Int8 && operands.b_bits == b_bits);
-        let floats = |unit: Unit, word: &'static str| {
-            those(&move |kernel, operands| {
-                operands.unit == unit && operands.a_bits == operands.b_bits && kernel.contains(word)
+        let integers = |b_bits: f64| {
+            those(&move |_, operand_types| {
+                operand_types.unit == ArithmeticUnit::Int8 && operand_types.b_bits == b_bits
+            })
+        };
+        let floats = |unit: ArithmeticUnit, word: &'static str| {
+            those(&move |kernel, operand_types| {
+                operand_types.unit == unit
+                    && operand_types.a_bits == operand_types.b_bits
+                    && kernel.contains(word)
             })
         };
         match self {
             Self::W4a8 => integers(4.0),
             Self::W8a8 => integers(8.0),
             Self::Bf16 => [
-                floats(Unit::Half, "bf16"),
-                floats(Unit::Half, ""),
-                floats(Unit::Float, ""),
+                floats(ArithmeticUnit::Half, "bf16"),
+                floats(ArithmeticUnit::Half, ""),
+                floats(ArithmeticUnit::Float, ""),
             ]
             .into_iter()
             .find(|kernels| !kernels.is_empty())

@@ -6,11 +6,11 @@ use crate::predict::Interval;
 
 /// A sum whose parts err together within a group and independently of other groups.
 #[derive(Debug, Default)]
-pub(crate) struct Sum {
+pub(crate) struct IntervalSum {
     groups: BTreeMap<String, Interval>,
 }
 
-impl Sum {
+impl IntervalSum {
     /// Adds a part: errors of one group are fully correlated, so their ends add up.
     pub(crate) fn add(&mut self, group: &str, part: Interval) {
         let zero = Interval {
@@ -58,7 +58,7 @@ mod tests {
             low: value - 3.0,
             high: value + 4.0,
         };
-        let mut sum = Sum::default();
+        let mut sum = IntervalSum::default();
         sum.add("a", part(10.0));
         sum.add("a", part(20.0));
         let one = sum.interval();

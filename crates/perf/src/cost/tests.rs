@@ -2,16 +2,16 @@
 
 use dualgrain_device::CacheFormat;
 
-use super::answer::{BatchCost, Cost};
+use super::answer::{BatchCost, NetworkCost};
 use super::calculation::cost;
-use super::html::page;
-use super::items::product_lines;
+use super::html::html;
+use super::items::product_items;
 use super::network::{Linear, Network};
 use super::price::{Price, Prices};
 use super::scheme::Scheme;
 use super::sum::scaled;
 use super::threads;
-use super::workload::{Phase, Request};
+use super::workload::{Phase, Workload};
 use crate::machine::{Machine, MachineKind};
 use crate::predict::{Interval, Prediction};
 
@@ -68,8 +68,8 @@ fn network() -> Network {
     }
 }
 
-fn request(batches: &[usize]) -> Request {
-    Request {
+fn workload(batches: &[usize]) -> Workload {
+    Workload {
         batches: batches.to_vec(),
         prompt_tokens: 512,
         generate_tokens: 64,
@@ -108,11 +108,11 @@ fn roofline(with_energy: bool) -> Prices<'static> {
     })
 }
 
-fn answer(request: &Request) -> Cost {
+fn answer(workload: &Workload) -> NetworkCost {
     cost(
         &network(),
         &machine(MachineKind::Gpu),
-        request,
+        workload,
         &mut roofline(true),
     )
     .unwrap()
@@ -120,11 +120,11 @@ fn answer(request: &Request) -> Cost {
 
 #[test]
 fn shares_of_all_lines_are_the_whole_time() {
-    for batch in answer(&request(&[1, 8, 32])).batches {
+    for batch in answer(&workload(&[1, 8, 32])).batches {
         // At most ten kinds of product here, so none is cut off.
-        let lines = || batch.products.iter().chain(&batch.estimates);
-        let shares: f64 = lines().map(|line| line.share).sum();
-        let time_s: f64 = lines().map(|line| line.time_s.value).sum();
+        let items = || batch.products.iter().chain(&batch.estimates);
+        let shares: f64 = items().map(|item| item.share).sum();
+        let time_s: f64 = items().map(|item| item.time_s.value).sum();
         assert!((shares - 1.0).abs() < 1e-9, "{shares}");
         assert!((time_s / batch.total_time_s.value - 1.0).abs() < 1e-9);
         let phases = batch.time_to_first_token_s.value
@@ -136,13 +136,13 @@ fn shares_of_all_lines_are_the_whole_time() {
 #[test]
 fn every_token_of_the_prompts_is_multiplied_once() {
     // 5 prompts of 512 tokens in steps of 1,000: two whole ones and a rest of 560.
-    let mut request = request(&[5]);
-    request.step_tokens = 1_000;
-    let lines = |phase| product_lines(&network(), &request, 5, phase, &mut roofline(true)).unwrap();
+    let mut workload = workload(&[5]);
+    workload.step_tokens = 1_000;
+    let items = |phase| product_items(&network(), &workload, 5, phase, &mut roofline(true)).unwrap();
     let rows = |name: &str, phase: Phase| -> usize {
-        let lines = lines(phase);
-        let wanted = lines.iter().filter(|line| line.name == name);
-        wanted.map(|line| line.count * line.shape.unwrap()[0]).sum()
+        let items = items(phase);
+        let wanted = items.iter().filter(|item| item.name == name);
+        wanted.map(|item| item.count * item.shape.unwrap()[0]).sum()
     };
     assert_eq!(rows("up", Phase::Prompt), 80 * 5 * 512);
     assert_eq!(rows("head", Phase::Prompt), 5);
@@ -153,9 +153,9 @@ fn every_token_of_the_prompts_is_multiplied_once() {
 #[test]
 fn steps_of_equal_size_are_counted_together() {
     // One prompt token for each of three sequences: the prompt's step looks like a step of decoding, in its own phase.
-    let mut request = request(&[3]);
-    (request.prompt_tokens, request.generate_tokens) = (1, 1);
-    let cost = answer(&request);
+    let mut workload = workload(&[3]);
+    (workload.prompt_tokens, workload.generate_tokens) = (1, 1);
+    let cost = answer(&workload);
     let batch = &cost.batches[0];
     assert_eq!(batch.products.len(), 5);
     assert_eq!((batch.decode_tokens_per_s, batch.joules_per_token), (None, None));
@@ -164,7 +164,7 @@ fn steps_of_equal_size_are_counted_together() {
 
 #[test]
 fn larger_batches_share_the_weights() {
-    let cost = answer(&request(&[1, 32]));
+    let cost = answer(&workload(&[1, 32]));
     let [one, many] = &cost.batches[..] else {
         panic!("two batch sizes")
     };
@@ -177,7 +177,7 @@ fn larger_batches_share_the_weights() {
 
 #[test]
 fn energy_of_a_token_leaves_the_prompts_out_as_its_speed_does() {
-    let cost = answer(&request(&[4]));
+    let cost = answer(&workload(&[4]));
     let batch = &cost.batches[0];
     let [token, prompt, total] = [
         batch.joules_per_token,
@@ -204,17 +204,17 @@ fn products_outside_what_was_measured_are_told_in_the_totals() {
     let cost = cost(
         &network(),
         &machine(MachineKind::Gpu),
-        &request(&[1]),
+        &workload(&[1]),
         &mut prices,
     )
     .unwrap();
     let batch = &cost.batches[0];
-    let heads = batch.products.iter().filter(|line| line.name == "head");
-    let share: f64 = heads.map(|line| line.share).sum();
+    let heads = batch.products.iter().filter(|item| item.name == "head");
+    let share: f64 = heads.map(|item| item.share).sum();
     assert!(share > 0.0 && (batch.extrapolated_share - share).abs() < 1e-12);
-    let none = answer(&request(&[1])).batches[0].extrapolated_share;
+    let none = answer(&workload(&[1])).batches[0].extrapolated_share;
     assert!(none == 0.0 && none.is_sign_positive(), "{none}");
-    assert!(page(&cost).contains(&format!("{:.0} %", 100.0 * share)));
+    assert!(html(&cost).contains(&format!("{:.0} %", 100.0 * share)));
 }
 
 #[test]
@@ -236,15 +236,15 @@ fn fewer_threads_reach_less_and_say_so() {
 
 #[test]
 fn memory_says_what_fits() {
-    let (small, large) = (request(&[1]), request(&[512]));
-    let memory = |request: &Request| answer(request).batches[0].memory;
+    let (small, large) = (workload(&[1]), workload(&[512]));
+    let memory = |workload: &Workload| answer(workload).batches[0].memory;
     // 68.45 G weights of the blocks at 4.1 bits, a 16-bit head and embedding of 1.05 G each.
     let expected = 68.45e9 * 4.1 / 8.0 + 2.0 * 2.1e9;
     assert!((memory(&small).weights_bytes as f64 / expected - 1.0).abs() < 0.01);
     assert!(memory(&small).fits && memory(&large).cache_bytes > memory(&small).cache_bytes);
-    let floats = Request {
+    let floats = Workload {
         scheme: Scheme::Bf16,
-        ..request(&[1])
+        ..workload(&[1])
     };
     assert!(!memory(&floats).fits, "141 GB of weights do not fit 140 GB");
 }
@@ -253,7 +253,7 @@ fn memory_says_what_fits() {
 fn intervals_hold_their_values_and_energy_needs_every_line() {
     let cost_of = |with_energy| {
         let prices = &mut roofline(with_energy);
-        cost(&network(), &machine(MachineKind::Cpu), &request(&[4]), prices).unwrap()
+        cost(&network(), &machine(MachineKind::Cpu), &workload(&[4]), prices).unwrap()
     };
     let batch = &cost_of(true).batches[0];
     let energy = [batch.joules_per_token, batch.prompt_joules_per_token];
@@ -266,11 +266,11 @@ fn intervals_hold_their_values_and_energy_needs_every_line() {
 
 #[test]
 fn requests_that_cannot_be_are_refused_in_words() {
-    let refused = |change: &dyn Fn(&mut Request)| {
-        let mut request = request(&[1]);
-        change(&mut request);
+    let refused = |change: &dyn Fn(&mut Workload)| {
+        let mut workload = workload(&[1]);
+        change(&mut workload);
         let prices = &mut roofline(true);
-        cost(&network(), &machine(MachineKind::Gpu), &request, prices)
+        cost(&network(), &machine(MachineKind::Gpu), &workload, prices)
             .unwrap_err()
             .to_string()
     };
@@ -303,8 +303,8 @@ fn kernels_of_a_scheme_are_told_by_their_names() {
 
 #[test]
 fn page_shows_the_figures_of_the_answer() {
-    let cost = answer(&request(&[1, 8, 32]));
-    let html = page(&cost);
+    let cost = answer(&workload(&[1, 8, 32]));
+    let html = html(&cost);
     for batch in &cost.batches {
         let figure = crate::report::plot::quantity(batch.decode_tokens_per_s.unwrap().value, "tok/s");
         assert!(html.contains(&figure), "{figure}");

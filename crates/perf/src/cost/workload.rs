@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// What is to be priced.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Request {
+pub struct Workload {
     /// Batch sizes, each priced on its own.
     pub batches: Vec<usize>,
     /// Tokens of each prompt.
@@ -28,7 +28,7 @@ pub struct Request {
     pub cache: CacheFormat,
 }
 
-impl Request {
+impl Workload {
     /// Refuses what no model can do.
     ///
     /// # Errors

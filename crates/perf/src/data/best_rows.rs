@@ -6,12 +6,12 @@ use std::collections::hash_map::Entry;
 
 /// Rows in the order their configurations were first met, of each configuration the best.
 #[derive(Debug, Default)]
-pub(crate) struct Configurations {
+pub(crate) struct BestRows {
     pub rows: Vec<Row>,
     places: HashMap<String, usize>,
 }
 
-impl Configurations {
+impl BestRows {
     /// Takes a row of a new configuration, or one that is better than what is there.
     pub fn take(&mut self, row: Row) {
         match self.places.entry(row.key()) {

@@ -1,6 +1,6 @@
 //! A measured set in memory, read from the folder that `profile` wrote.
 
-use super::best_rows::Configurations;
+use super::best_rows::BestRows;
 use super::compatibility::check_compatible;
 use super::files::{files_of_rows, read_manifest, read_rows};
 use super::manifest::Manifest;
@@ -50,7 +50,7 @@ impl Dataset {
         let Some(mut all) = sets.next() else {
             return Err(PerfError::no_folders());
         };
-        let mut rows = Configurations::default();
+        let mut rows = BestRows::default();
         std::mem::take(&mut all.rows)
             .into_iter()
             .chain(sets.flat_map(|set| set.rows))

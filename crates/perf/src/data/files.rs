@@ -5,7 +5,7 @@
 //! measured twice, because its energy was wanted later. Both rows stay in the file, and a reader gets the better one.
 //! Rows that are added to a committed set stand in `rows.csv` beside its `rows.csv.gz`.
 
-use super::best_rows::Configurations;
+use super::best_rows::BestRows;
 use super::manifest::{Manifest, OLDEST_PROTOCOL, PROTOCOL};
 use super::row::Row;
 use crate::error::PerfError;
@@ -40,8 +40,8 @@ pub(crate) fn holds_measurements(folder: &Path) -> bool {
 }
 
 /// The rows of files that were measured on `machine`.
-pub(crate) fn read_rows(files: &[PathBuf], machine: &Machine) -> Result<Configurations, PerfError> {
-    let mut all = Configurations::default();
+pub(crate) fn read_rows(files: &[PathBuf], machine: &Machine) -> Result<BestRows, PerfError> {
+    let mut all = BestRows::default();
     for path in files {
         let file = BufReader::new(File::open(path).map_err(PerfError::io(path))?);
         match path.ends_with(ROWS_COMPRESSED) {
@@ -52,12 +52,7 @@ pub(crate) fn read_rows(files: &[PathBuf], machine: &Machine) -> Result<Configur
     Ok(all)
 }
 
-fn read_file(
-    path: &Path,
-    text: impl Read,
-    machine: &Machine,
-    all: &mut Configurations,
-) -> Result<(), PerfError> {
+fn read_file(path: &Path, text: impl Read, machine: &Machine, all: &mut BestRows) -> Result<(), PerfError> {
     let mut csv = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(text);
     let columns = csv.headers().map_err(|error| corrupt(path, &error))?.clone();
     check_columns(path, &columns)?;

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::best_rows::Configurations;
+use super::best_rows::BestRows;
 use super::compatibility::OLDER_ROWS;
 use super::dataset::Dataset;
 use super::files::check_vacant;
@@ -46,7 +46,7 @@ pub fn merge(folders: &[PathBuf], without: &[String], out: &Path) -> Result<Merg
         let name = format!("{}/{}", row.kernel, row.config);
         !without.iter().any(|word| name.starts_with(word.as_str()))
     };
-    let (mut all, mut kept) = (Configurations::default(), 0);
+    let (mut all, mut kept) = (BestRows::default(), 0);
     for row in sets.into_iter().flat_map(|set| set.rows).filter(is_kept) {
         kept += 1;
         all.take(row);

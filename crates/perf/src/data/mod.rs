@@ -17,11 +17,11 @@ mod row;
 mod tests;
 mod writer;
 
-pub(crate) use best_rows::Configurations;
+pub(crate) use best_rows::BestRows;
 pub(crate) use compatibility::check_compatible;
 pub use dataset::Dataset;
 pub(crate) use files::check_vacant;
 pub use manifest::{Manifest, OLDEST_PROTOCOL, PROTOCOL};
 pub use merge::{Merged, merge};
-pub use row::{Cut, Mark, Row};
+pub use row::{Cut, QualityFlag, Row};
 pub use writer::RowWriter;

@@ -2,7 +2,7 @@
 
 use super::row::Row;
 use crate::machine::{Machine, peak};
-use crate::operands::Operands;
+use crate::operands::OperandTypes;
 use crate::product::LONGEST_SIDE;
 
 /// What a configuration's numbers may be at most: far beyond any kernel's.
@@ -33,7 +33,7 @@ impl Row {
         self.check_time()?;
         self.check_energy()?;
         let is_whole = !self.verified.is_empty() && self.time_s.is_some();
-        match is_whole || self.mark.is_some() {
+        match is_whole || self.flag.is_some() {
             true => Ok(()),
             false => Err(
                 "neither checked and timed (verified, time_s) nor marked with the reason why not (mark)"
@@ -47,11 +47,11 @@ impl Row {
     /// # Errors
     /// What the row says, and what the machine can.
     pub fn check_rate(&self, machine: &Machine) -> Result<(), String> {
-        let (Some(time_s), Ok(operands)) = (self.time_s, Operands::of_kernel(&self.kernel)) else {
+        let (Some(time_s), Ok(operand_types)) = (self.time_s, OperandTypes::of_kernel(&self.kernel)) else {
             return Ok(());
         };
         let rate = self.product().ops() / time_s;
-        let most = RATES_OF_PEAK * peak(operands.unit, machine);
+        let most = RATES_OF_PEAK * peak(operand_types.unit, machine);
         match rate <= most {
             true => Ok(()),
             false => Err(format!(
@@ -153,7 +153,7 @@ fn within(column: &str, value: f64, (least, most): (f64, f64)) -> Result<(), Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::row::Mark;
+    use crate::data::row::QualityFlag;
     use crate::data::row::tests::sound_row;
 
     #[test]
@@ -199,12 +199,12 @@ mod tests {
             ..sound_row()
         };
         assert!(untimed.check().unwrap_err().contains("mark"));
-        let marked = Row {
-            mark: Some(Mark::NotRun),
+        let flagged = Row {
+            flag: Some(QualityFlag::NotRun),
             verified: String::new(),
             ..untimed
         };
-        assert_eq!(marked.check(), Ok(()));
+        assert_eq!(flagged.check(), Ok(()));
         let unchecked = Row {
             verified: String::new(),
             ..sound_row()

@@ -22,7 +22,7 @@ pub enum Cut {
 /// Why a row must not be learned from; most rows have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mark {
+pub enum QualityFlag {
     /// The product was wrong. Its time says nothing.
     Wrong,
     /// Too short for the clock that measured it.
@@ -90,7 +90,8 @@ pub struct Row {
     /// How the product was checked before it was timed: `freivalds` or `naive`; empty when it was not.
     pub verified: String,
     /// Why the row must not be learned from.
-    pub mark: Option<Mark>,
+    #[serde(rename = "mark")]
+    pub flag: Option<QualityFlag>,
     /// Median seconds a product.
     pub time_s: Option<f64>,
     /// Lower quartile.
@@ -146,7 +147,7 @@ impl Row {
             shared_bytes: 0,
             waves: 0.0,
             verified: String::new(),
-            mark: None,
+            flag: None,
             time_s: None,
             time_q1_s: None,
             time_q3_s: None,
@@ -217,7 +218,7 @@ impl Row {
 
     /// Whether a model may learn the row's time.
     pub fn is_sound(&self) -> bool {
-        self.mark.is_none() && !self.verified.is_empty() && self.time_s.is_some_and(|time| time > 0.0)
+        self.flag.is_none() && !self.verified.is_empty() && self.time_s.is_some_and(|time| time > 0.0)
     }
 }
 
@@ -253,7 +254,7 @@ pub(crate) mod tests {
             shared_bytes: 218_344,
             waves: 0.25,
             verified: "freivalds".to_owned(),
-            mark: None,
+            flag: None,
             time_s: Some(1.25e-5),
             time_q1_s: Some(1.2e-5),
             time_q3_s: Some(1.3e-5),

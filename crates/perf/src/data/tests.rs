@@ -4,7 +4,7 @@ use std::io::Write;
 use super::dataset::Dataset;
 use super::files::{MANIFEST, ROWS, ROWS_COMPRESSED, write_manifest};
 use super::manifest::{Manifest, OLDEST_PROTOCOL, PROTOCOL};
-use super::row::{Mark, Row};
+use super::row::{QualityFlag, Row};
 use super::writer::RowWriter;
 use crate::machine::{Machine, MachineKind};
 use std::path::Path;
@@ -113,12 +113,12 @@ fn energy_that_comes_later_takes_the_place_of_the_row_without_and_is_never_lost_
     let mut writer = RowWriter::open(folder.path(), &manifest("NVIDIA H200")).unwrap();
     assert_eq!(writer.held(&row(2).key()), Some(&with_energy(0.2)));
     assert!(writer.append(&with_energy(1.0)).unwrap());
-    let marked = Row {
-        mark: Some(Mark::Unsteady),
+    let flagged = Row {
+        flag: Some(QualityFlag::Unsteady),
         ..with_energy(9.0)
     };
     assert!(
-        !writer.append(&marked).unwrap(),
+        !writer.append(&flagged).unwrap(),
         "a marked row took a sound one's place"
     );
 }

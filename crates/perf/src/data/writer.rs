@@ -1,6 +1,6 @@
 //! Appends rows to a folder. A folder is begun or continued; nothing in it is ever written over.
 
-use super::best_rows::Configurations;
+use super::best_rows::BestRows;
 use super::compatibility::difference;
 use super::files::{
     MANIFEST, ROWS, check_vacant, cut_torn_line, files_of_rows, first_line, holds_measurements,
@@ -20,7 +20,7 @@ pub struct RowWriter {
     file: File,
     /// The header has been compared with what this program writes, or written.
     has_header: bool,
-    held: Configurations,
+    held: BestRows,
 }
 
 impl RowWriter {
@@ -32,7 +32,7 @@ impl RowWriter {
         check_vacant(folder, "choose another --out")?;
         std::fs::create_dir_all(folder).map_err(PerfError::io(folder))?;
         write_manifest(folder, manifest)?;
-        Self::append_to(folder, Configurations::default())
+        Self::append_to(folder, BestRows::default())
     }
 
     /// Goes on with a folder that was measured alike, also one whose rows are compressed; or begins one.
@@ -53,7 +53,7 @@ impl RowWriter {
         Self::append_to(folder, read_rows(&files_of_rows(folder), &earlier.machine)?)
     }
 
-    fn append_to(folder: &Path, held: Configurations) -> Result<Self, PerfError> {
+    fn append_to(folder: &Path, held: BestRows) -> Result<Self, PerfError> {
         let path = folder.join(ROWS);
         let mut options = OpenOptions::new();
         let file = options

@@ -1,7 +1,7 @@
 //! Calibrates prediction intervals, split-conformal over folds of shapes: the local width is learned from the errors on
 //! unseen shapes, then scaled so that the promised share of them falls inside.
 
-use crate::predict::{COVERAGE, FeatureRow, NAMES, Spread, quantile};
+use crate::predict::{COVERAGE, FeatureRow, NAMES, WidthModel, quantile};
 use crate::trees::{Boost, Table, boost};
 
 /// Residuals below this say nothing: measurements repeat no better.
@@ -25,7 +25,7 @@ pub(crate) struct Residual {
 
 /// A residual with the local spread that those of other folds gave it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Spreading {
+pub(crate) struct WidthSample {
     /// Logarithm of measured over predicted.
     pub value: f64,
     /// The local spread.
@@ -42,10 +42,10 @@ pub(crate) fn calibrate(
     num_folds: usize,
     num_kernels: usize,
     seed: u64,
-) -> (Spread, Vec<f64>) {
-    let mut spreading: Vec<Spreading> = residuals
+) -> (WidthModel, Vec<f64>) {
+    let mut spreading: Vec<WidthSample> = residuals
         .iter()
-        .map(|residual| Spreading {
+        .map(|residual| WidthSample {
             value: residual.value,
             local: 0.0,
             fold: residual.fold,
@@ -54,20 +54,20 @@ pub(crate) fn calibrate(
         .collect();
     for fold in 0..num_folds {
         let others: Vec<Residual> = residuals.iter().filter(|r| r.fold != fold).copied().collect();
-        let spread = Spread::fit(&others, seed);
+        let spread = WidthModel::fit(&others, seed);
         for (residual, spreading) in residuals.iter().zip(&mut spreading) {
             if residual.fold == fold {
                 spreading.local = spread.unscaled(&residual.features);
             }
         }
     }
-    let mut spread = Spread::fit(residuals, seed);
+    let mut spread = WidthModel::fit(residuals, seed);
     spread.scales = scales(spreading.iter(), num_kernels);
     (spread, widths(&spreading, num_folds, num_kernels))
 }
 
 /// Half widths: local spreads by the scale that the other folds need.
-pub(crate) fn widths(spreading: &[Spreading], num_folds: usize, num_kernels: usize) -> Vec<f64> {
+pub(crate) fn widths(spreading: &[WidthSample], num_folds: usize, num_kernels: usize) -> Vec<f64> {
     let scales: Vec<Vec<f64>> = (0..num_folds)
         .map(|fold| scales(spreading.iter().filter(|other| other.fold != fold), num_kernels))
         .collect();
@@ -80,7 +80,7 @@ pub(crate) fn widths(spreading: &[Spreading], num_folds: usize, num_kernels: usi
 /// Of each kernel, the factor of local spreads that [`COVERAGE`] of its residuals lie within; of all residuals where it has
 /// few.
 pub(crate) fn scales<'a>(
-    spreading: impl Iterator<Item = &'a Spreading> + Clone,
+    spreading: impl Iterator<Item = &'a WidthSample> + Clone,
     num_kernels: usize,
 ) -> Vec<f64> {
     let of = |wanted: &dyn Fn(usize) -> bool| -> Vec<f64> {
@@ -98,7 +98,7 @@ pub(crate) fn scales<'a>(
     (0..num_kernels).map(of_kernel).collect()
 }
 
-impl Spread {
+impl WidthModel {
     /// Learns the local size of residuals; the scales are set apart.
     pub fn fit(residuals: &[Residual], seed: u64) -> Self {
         let mut table = Table::new(NAMES.len());

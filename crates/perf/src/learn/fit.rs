@@ -5,10 +5,10 @@ use super::importance;
 use super::judgement::judge_folds;
 use super::options::{FitOptions, Learner};
 use super::scores::{honest_scores, random_scores};
-use super::training_set::{Ground, Part};
+use super::training_set::{Subset, TrainingSet};
 use crate::data::Dataset;
 use crate::error::PerfError;
-use crate::predict::{FitReport, Model, Parts, Scores};
+use crate::predict::{FitSummary, Model, ModelParts, Scores};
 use crate::trees::parallel;
 
 impl Model {
@@ -25,26 +25,33 @@ impl Model {
     /// # Errors
     /// As [`Model::fit`].
     pub fn fit_with(data: &Dataset, options: &FitOptions) -> Result<Self, PerfError> {
-        let ground = Ground::new(data, options)?;
-        let parts: Vec<Part> = (0..ground.num_folds)
-            .map(Part::Outside)
-            .chain([Part::All, Part::Random])
+        let training_set = TrainingSet::new(data, options)?;
+        let subsets: Vec<Subset> = (0..training_set.num_folds)
+            .map(Subset::Outside)
+            .chain([Subset::All, Subset::Random])
             .collect();
-        let mut fitted = parallel(options.threads, parts.len(), |at| {
-            ground.fit(&ground.part(parts[at], options.seed), options)
+        let mut fitted = parallel(options.threads, subsets.len(), |at| {
+            training_set.fit(&training_set.subset(subsets[at], options.seed), options)
         });
         let (random, whole) = (fitted.pop(), fitted.pop());
         let (Some(random), Some(estimator)) = (random, whole) else {
             unreachable!("one result a part")
         };
-        let judged = judge_folds(&ground, &fitted, options);
+        let judged = judge_folds(&training_set, &fitted, options);
         let mut scores = Scores::new();
-        scores.insert("shape".to_owned(), honest_scores(&ground, &judged));
-        scores.insert("random".to_owned(), random_scores(&ground, &random, options.seed));
-        let report = FitReport {
-            num_rows: ground.samples.len(),
-            num_power_rows: ground.samples.iter().filter(|s| s.row.power_w.is_some()).count(),
-            num_shapes: ground.num_shapes,
+        scores.insert("shape".to_owned(), honest_scores(&training_set, &judged));
+        scores.insert(
+            "random".to_owned(),
+            random_scores(&training_set, &random, options.seed),
+        );
+        let fit_summary = FitSummary {
+            num_rows: training_set.samples.len(),
+            num_power_rows: training_set
+                .samples
+                .iter()
+                .filter(|s| s.row.power_w.is_some())
+                .count(),
+            num_shapes: training_set.num_shapes,
             learner: format!("{:?}", options.learner).to_lowercase(),
             out_of_bag_error: match estimator.out_of_bag {
                 (_, 0) => None,
@@ -54,15 +61,15 @@ impl Model {
             date: data.manifest.date.clone(),
             measured_by: data.manifest.version.clone(),
             scores,
-            importances: importance::of(&ground, &fitted, &estimator, options),
+            importances: importance::of(&training_set, &fitted, &estimator, options),
         };
-        Ok(Self::from_parts(Parts {
+        Ok(Self::from_parts(ModelParts {
             machine: data.manifest.machine.clone(),
-            catalogue: ground.catalogue,
+            config_index: training_set.config_index,
             estimator,
-            time_spread: judged.time,
-            power_spread: judged.power,
-            report,
+            time_width: judged.time,
+            power_width: judged.power,
+            fit_summary,
         }))
     }
 }
@@ -73,15 +80,16 @@ impl Model {
     /// # Errors
     /// As [`Model::fit`].
     pub fn fit_best(data: &Dataset, options: &FitOptions) -> Result<Self, PerfError> {
-        let ground = Ground::new(data, options)?;
+        let training_set = TrainingSet::new(data, options)?;
         // One fold decides: a forest takes several times as long to grow.
         let errors = parallel(options.threads, 2, |which| {
             let learner = [Learner::Boost, Learner::Forest][which];
             let how = FitOptions { learner, ..*options };
-            let estimator = ground.fit(&ground.part(Part::Outside(0), options.seed), &how);
-            let unseen = (0..ground.samples.len()).filter(|&at| ground.folds[at] == 0);
-            let error =
-                |at: usize| (ground.samples[at].time_s.ln() - ground.estimate(&estimator, at).log_time).abs();
+            let estimator = training_set.fit(&training_set.subset(Subset::Outside(0), options.seed), &how);
+            let unseen = (0..training_set.samples.len()).filter(|&at| training_set.folds[at] == 0);
+            let error = |at: usize| {
+                (training_set.samples[at].time_s.ln() - training_set.estimate(&estimator, at).log_time).abs()
+            };
             (unseen.map(error).sum::<f64>(), learner)
         });
         let best = errors

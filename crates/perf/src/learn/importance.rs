@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::options::FitOptions;
-use super::trainer::used;
-use super::training_set::Ground;
+use super::trainer::features_of_target;
+use super::training_set::TrainingSet;
 use crate::predict::{Estimator, FeatureRow, Importance, NAMES};
 use crate::trees::{Ensemble, Random, parallel};
 
@@ -22,25 +22,31 @@ struct Case<'a> {
 
 /// Importances for runtime and, where there is any, power.
 pub(crate) fn of(
-    ground: &Ground<'_>,
+    training_set: &TrainingSet<'_>,
     folds: &[Estimator],
     whole: &Estimator,
     options: &FitOptions,
 ) -> BTreeMap<String, Vec<Importance>> {
     let mut random = Random::new(options.seed, 3 << 32);
-    let count = ground.samples.len();
+    let count = training_set.samples.len();
     let rows = random.sample(count, count.min(ROWS));
     let time: Vec<Case<'_>> = rows
         .iter()
-        .map(|&at| time_case(ground, &folds[ground.folds[at]], at))
+        .map(|&at| time_case(training_set, &folds[training_set.folds[at]], at))
         .collect();
     let with_power: Vec<usize> = (0..count)
-        .filter(|&at| ground.samples[at].row.power_w.is_some())
+        .filter(|&at| training_set.samples[at].row.power_w.is_some())
         .collect();
     let drawn = random.sample(with_power.len(), with_power.len().min(ROWS));
     let power: Vec<Case<'_>> = drawn
         .iter()
-        .filter_map(|&at| power_case(ground, &folds[ground.folds[with_power[at]]], with_power[at]))
+        .filter_map(|&at| {
+            power_case(
+                training_set,
+                &folds[training_set.folds[with_power[at]]],
+                with_power[at],
+            )
+        })
         .collect();
     let mut importances = BTreeMap::new();
     importances.insert(
@@ -53,10 +59,10 @@ pub(crate) fn of(
     importances
 }
 
-fn time_case<'a>(ground: &Ground<'_>, estimator: &'a Estimator, at: usize) -> Case<'a> {
-    let sample = &ground.samples[at];
-    let estimate = ground.estimate(estimator, at);
-    let trees = &estimator.time[estimator.trees_of[ground.catalogue.kernel_of[sample.config]]];
+fn time_case<'a>(training_set: &TrainingSet<'_>, estimator: &'a Estimator, at: usize) -> Case<'a> {
+    let sample = &training_set.samples[at];
+    let estimate = training_set.estimate(estimator, at);
+    let trees = &estimator.time[estimator.trees_of[training_set.config_index.kernel_of[sample.config]]];
     let said = f64::from(trees.sum(&estimate.features));
     Case {
         trees,
@@ -65,20 +71,20 @@ fn time_case<'a>(ground: &Ground<'_>, estimator: &'a Estimator, at: usize) -> Ca
     }
 }
 
-fn power_case<'a>(ground: &Ground<'_>, estimator: &'a Estimator, at: usize) -> Option<Case<'a>> {
-    let estimate = ground.estimate(estimator, at);
+fn power_case<'a>(training_set: &TrainingSet<'_>, estimator: &'a Estimator, at: usize) -> Option<Case<'a>> {
+    let estimate = training_set.estimate(estimator, at);
     let trees = estimator.power.as_ref()?;
     let said = f64::from(trees.sum(&estimate.features));
     Some(Case {
         trees,
         features: estimate.features,
-        truth: said + ground.samples[at].row.power_w?.ln() - estimate.log_power?,
+        truth: said + training_set.samples[at].row.power_w?.ln() - estimate.log_power?,
     })
 }
 
 fn sorted(cases: &[Case<'_>], gains: &[f64], power: bool, options: &FitOptions) -> Vec<Importance> {
     let all: f64 = gains.iter().sum::<f64>().max(f64::MIN_POSITIVE);
-    let features: Vec<usize> = used(power).collect();
+    let features: Vec<usize> = features_of_target(power).collect();
     let untouched = error(cases, None, &[]);
     let mut order: Vec<usize> = (0..cases.len()).collect();
     Random::new(options.seed, 4 << 32).shuffle(&mut order);

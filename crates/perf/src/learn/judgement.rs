@@ -1,12 +1,12 @@
 //! Judges a fit on unseen shapes: the rows of each fold are predicted by the estimator that was trained without them.
 
-use super::calibration::{Residual, Spreading, calibrate, scales, widths};
+use super::calibration::{Residual, WidthSample, calibrate, scales, widths};
 use super::options::FitOptions;
 use super::trainer::LEAST_POWER_ROWS;
-use super::training_set::{Ground, Part};
+use super::training_set::{Subset, TrainingSet};
 use crate::data::Dataset;
 use crate::error::PerfError;
-use crate::predict::{Estimate, Estimator, Interval, Prediction, Spread};
+use crate::predict::{Estimate, Estimator, Interval, Prediction, WidthModel};
 use crate::trees::parallel;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
@@ -27,8 +27,8 @@ pub(crate) struct HeldOutEstimates {
     time_widths: Vec<f64>,
     /// Of samples with power, by their place: half widths of power and of energy.
     power_widths: BTreeMap<usize, (f64, f64)>,
-    pub(crate) time: Spread,
-    pub(crate) power: Option<(Spread, Vec<f64>)>,
+    pub(crate) time: WidthModel,
+    pub(crate) power: Option<(WidthModel, Vec<f64>)>,
 }
 
 /// Predictions for all sound rows, each by a model that has seen no row of its shape: what the honest split is judged by.
@@ -37,44 +37,44 @@ pub(crate) struct HeldOutEstimates {
 /// # Errors
 /// As `Model::fit`.
 pub fn held_out(data: &Dataset, options: &FitOptions, done: &AtomicUsize) -> Result<Vec<HeldOut>, PerfError> {
-    let ground = Ground::new(data, options)?;
-    let fitted = parallel(options.threads, ground.num_folds, |fold| {
-        let estimator = ground.fit(&ground.part(Part::Outside(fold), options.seed), options);
+    let training_set = TrainingSet::new(data, options)?;
+    let fitted = parallel(options.threads, training_set.num_folds, |fold| {
+        let estimator = training_set.fit(&training_set.subset(Subset::Outside(fold), options.seed), options);
         done.fetch_add(1, Ordering::Relaxed);
         estimator
     });
-    let judged = judge_folds(&ground, &fitted, options);
-    let predictions = (0..ground.samples.len()).map(|at| HeldOut {
-        row_idx: ground.samples[at].row_idx,
-        prediction: prediction(&ground, &judged, at),
+    let judged = judge_folds(&training_set, &fitted, options);
+    let predictions = (0..training_set.samples.len()).map(|at| HeldOut {
+        row_idx: training_set.samples[at].row_idx,
+        prediction: prediction(&training_set, &judged, at),
     });
     Ok(predictions.collect())
 }
 
 pub(crate) fn judge_folds(
-    ground: &Ground<'_>,
+    training_set: &TrainingSet<'_>,
     folds: &[Estimator],
     options: &FitOptions,
 ) -> HeldOutEstimates {
-    let indices = 0..ground.samples.len();
+    let indices = 0..training_set.samples.len();
     let estimates: Vec<Estimate> = indices
         .clone()
-        .map(|at| ground.estimate(&folds[ground.folds[at]], at))
+        .map(|at| training_set.estimate(&folds[training_set.folds[at]], at))
         .collect();
     let residual = |at: usize, value: f64| Residual {
         features: estimates[at].features,
         value,
-        fold: ground.folds[at],
-        kernel: ground.catalogue.kernel_of[ground.samples[at].config],
+        fold: training_set.folds[at],
+        kernel: training_set.config_index.kernel_of[training_set.samples[at].config],
     };
-    let num_kernels = ground.catalogue.kernels.len();
-    let log_time = |at: usize| ground.samples[at].time_s.ln() - estimates[at].log_time;
+    let num_kernels = training_set.config_index.kernels.len();
+    let log_time = |at: usize| training_set.samples[at].time_s.ln() - estimates[at].log_time;
     let times: Vec<Residual> = indices.clone().map(|at| residual(at, log_time(at))).collect();
     let with_power: Vec<(usize, f64)> = indices
         .filter_map(|at| {
             Some((
                 at,
-                ground.samples[at].row.power_w?.ln() - estimates[at].log_power?,
+                training_set.samples[at].row.power_w?.ln() - estimates[at].log_power?,
             ))
         })
         .collect();
@@ -83,9 +83,14 @@ pub(crate) fn judge_folds(
         .map(|&(at, value)| residual(at, value))
         .collect();
     let mut calibrated = parallel(options.threads, 2, |which| match which {
-        0 => Some(calibrate(&times, ground.num_folds, num_kernels, options.seed)),
+        0 => Some(calibrate(
+            &times,
+            training_set.num_folds,
+            num_kernels,
+            options.seed,
+        )),
         _ => (powers.len() >= LEAST_POWER_ROWS)
-            .then(|| calibrate(&powers, ground.num_folds, num_kernels, options.seed)),
+            .then(|| calibrate(&powers, training_set.num_folds, num_kernels, options.seed)),
     });
     let power = calibrated.pop().flatten();
     let Some((time, time_widths)) = calibrated.pop().flatten() else {
@@ -99,32 +104,38 @@ pub(crate) fn judge_folds(
         power: None,
     };
     if let Some((spread, widths)) = power {
-        judged.add_power(ground, &with_power, spread, &widths);
+        judged.add_power(training_set, &with_power, spread, &widths);
     }
     judged
 }
 
 impl HeldOutEstimates {
     /// Power's half widths, and energy's: time's and power's together, scaled to the coverage of energy.
-    fn add_power(&mut self, ground: &Ground<'_>, with_power: &[(usize, f64)], spread: Spread, power: &[f64]) {
-        let energies: Vec<(usize, Spreading)> = with_power
+    fn add_power(
+        &mut self,
+        training_set: &TrainingSet<'_>,
+        with_power: &[(usize, f64)],
+        spread: WidthModel,
+        power: &[f64],
+    ) {
+        let energies: Vec<(usize, WidthSample)> = with_power
             .iter()
             .zip(power)
             .filter_map(|(&(at, _), power)| {
                 let estimate = &self.estimates[at];
                 let predicted = estimate.log_time + estimate.log_power?;
-                let spreading = Spreading {
-                    value: ground.samples[at].row.energy_j?.ln() - predicted,
+                let spreading = WidthSample {
+                    value: training_set.samples[at].row.energy_j?.ln() - predicted,
                     local: self.time_widths[at].hypot(*power),
-                    fold: ground.folds[at],
-                    kernel: ground.catalogue.kernel_of[ground.samples[at].config],
+                    fold: training_set.folds[at],
+                    kernel: training_set.config_index.kernel_of[training_set.samples[at].config],
                 };
                 Some((at, spreading))
             })
             .collect();
-        let spreading: Vec<Spreading> = energies.iter().map(|(_, one)| *one).collect();
-        let num_kernels = ground.catalogue.kernels.len();
-        let widths = widths(&spreading, ground.num_folds, num_kernels);
+        let spreading: Vec<WidthSample> = energies.iter().map(|(_, one)| *one).collect();
+        let num_kernels = training_set.config_index.kernels.len();
+        let widths = widths(&spreading, training_set.num_folds, num_kernels);
         let energy: BTreeMap<usize, f64> = energies.iter().map(|(at, _)| *at).zip(widths).collect();
         for (&(at, _), &power) in with_power.iter().zip(power) {
             let energy = energy.get(&at).copied().unwrap_or(power + self.time_widths[at]);
@@ -134,14 +145,14 @@ impl HeldOutEstimates {
     }
 }
 
-pub(crate) fn prediction(ground: &Ground<'_>, judged: &HeldOutEstimates, at: usize) -> Prediction {
+pub(crate) fn prediction(training_set: &TrainingSet<'_>, judged: &HeldOutEstimates, at: usize) -> Prediction {
     let estimate = &judged.estimates[at];
     let time_s = Interval::around(estimate.log_time.exp(), judged.time_widths[at]);
     let both = estimate.log_power.zip(judged.power_widths.get(&at));
     let power_w = both.map(|(log_power, (width, _))| Interval::around(log_power.exp(), *width));
     let energy_j =
         both.map(|(log_power, (_, width))| Interval::around((estimate.log_time + log_power).exp(), *width));
-    let ops = ground.samples[at].physics.work.ops;
+    let ops = training_set.samples[at].physics.roofline.ops;
     Prediction {
         time_s,
         power_w,

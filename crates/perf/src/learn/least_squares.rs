@@ -34,11 +34,11 @@ pub(crate) fn fit<const N: usize>(rows: &[([f64; N], f64)], prior: &[f64; N]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::predict::physics::{Factors, NUM_TERMS, base_s};
+    use crate::predict::physics::{NUM_TERMS, TimeFactors, rough_time_s};
 
     #[test]
     fn factors_that_made_the_times_are_found_again() {
-        let truth: Factors = [2.0, 1.2, 1.5, 0.0, 0.5, 3.0, 0.0, 0.7, 0.0];
+        let truth: TimeFactors = [2.0, 1.2, 1.5, 0.0, 0.5, 3.0, 0.0, 0.7, 0.0];
         let mut rows = Vec::new();
         for i in 1..400u32 {
             let x = f64::from(i);
@@ -53,12 +53,12 @@ mod tests {
                 (x * 17.0 % 41.0) * 1e-7,
                 (x * 19.0 % 23.0) * 1e-7,
             ];
-            rows.push((terms, base_s(&truth, &terms)));
+            rows.push((terms, rough_time_s(&truth, &terms)));
         }
         let found = fit(&rows, &[1.0; NUM_TERMS]);
         let errors = rows
             .iter()
-            .map(|(terms, time_s)| (base_s(&found, terms) / time_s - 1.0).abs());
+            .map(|(terms, time_s)| (rough_time_s(&found, terms) / time_s - 1.0).abs());
         let mean = errors.sum::<f64>() / rows.len() as f64;
         assert!(mean < 0.01, "{mean}: {found:?}");
         assert!(found.iter().all(|factor| *factor >= 0.0));

@@ -1,7 +1,7 @@
 //! Scores of predictions by target: runtime, power, energy, throughput, throughput per watt.
 
 use super::judgement::{HeldOutEstimates, prediction};
-use super::training_set::{Ground, Part};
+use super::training_set::{Subset, TrainingSet};
 use crate::data::Row;
 use crate::predict::{Estimator, Interval, Prediction, Score};
 use std::collections::BTreeMap;
@@ -52,32 +52,41 @@ pub fn score<'a>(pairs: impl Iterator<Item = (&'a Row, &'a Prediction)>) -> BTre
     scored.collect()
 }
 
-pub(crate) fn honest_scores(ground: &Ground<'_>, judged: &HeldOutEstimates) -> BTreeMap<String, Score> {
-    let predictions: Vec<Prediction> = (0..ground.samples.len())
-        .map(|at| prediction(ground, judged, at))
+pub(crate) fn honest_scores(
+    training_set: &TrainingSet<'_>,
+    judged: &HeldOutEstimates,
+) -> BTreeMap<String, Score> {
+    let predictions: Vec<Prediction> = (0..training_set.samples.len())
+        .map(|at| prediction(training_set, judged, at))
         .collect();
-    score(ground.samples.iter().map(|sample| sample.row).zip(&predictions))
+    score(
+        training_set
+            .samples
+            .iter()
+            .map(|sample| sample.row)
+            .zip(&predictions),
+    )
 }
 
 /// A random split of rows has no intervals of its own: those promise unseen shapes.
 pub(crate) fn random_scores(
-    ground: &Ground<'_>,
+    training_set: &TrainingSet<'_>,
     estimator: &Estimator,
     seed: u64,
 ) -> BTreeMap<String, Score> {
-    let mut seen = vec![false; ground.samples.len()];
-    ground
-        .part(Part::Random, seed)
+    let mut seen = vec![false; training_set.samples.len()];
+    training_set
+        .subset(Subset::Random, seed)
         .into_iter()
         .for_each(|at| seen[at] = true);
     let unseen = (0..seen.len()).filter(|&at| !seen[at]);
     let predicted: Vec<(usize, Prediction)> = unseen
         .map(|at| {
-            let estimate = ground.estimate(estimator, at);
+            let estimate = training_set.estimate(estimator, at);
             let point = |log: f64| Interval::around(log.exp(), 0.0);
             let time_s = point(estimate.log_time);
             let energy_j = estimate.log_power.map(|power| point(power + estimate.log_time));
-            let ops = ground.samples[at].physics.work.ops;
+            let ops = training_set.samples[at].physics.roofline.ops;
             let prediction = Prediction {
                 time_s,
                 power_w: estimate.log_power.map(point),
@@ -92,7 +101,7 @@ pub(crate) fn random_scores(
     let mut scores = score(
         predicted
             .iter()
-            .map(|(at, prediction)| (ground.samples[*at].row, prediction)),
+            .map(|(at, prediction)| (training_set.samples[*at].row, prediction)),
     );
     scores.values_mut().for_each(|score| score.coverage = None);
     scores

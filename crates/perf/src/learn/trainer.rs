@@ -1,12 +1,14 @@
 //! Trains an estimator: the factors of the rough time and power, then trees for what those leave.
 
-use super::least_squares::fit as fit_factors;
+use super::least_squares::fit as least_squares;
 use super::options::{FitOptions, Learner};
 use super::rough_factors::fit_power;
 use super::training_set::Sample;
 use crate::machine::Machine;
-use crate::predict::physics::{Factors, NUM_TERMS, base_w, rates};
-use crate::predict::{Catalogue, ConfigFacts, Estimator, FeatureRow, NAMES, add_time, is_of_time};
+use crate::predict::physics::{NUM_TERMS, TimeFactors, rates, rough_power_w};
+use crate::predict::{
+    ConfigIndex, Estimator, FeatureRow, KernelConfig, NAMES, add_time_features, is_of_time,
+};
 use crate::trees::{Boost, Ensemble, Forest, Random, Table, boost, forest};
 use std::collections::BTreeMap;
 
@@ -36,7 +38,7 @@ const JITTERED: usize = 3;
 const JITTER: f64 = 0.06;
 
 /// The prior of the factors: a start of 2 us, all else as the ceilings say.
-const PRIOR: Factors = [2.0, 0.2, 0.2, 0.1, 0.2, 1.0, 1.0, 0.1, 0.1];
+const PRIOR: TimeFactors = [2.0, 0.2, 0.2, 0.1, 0.2, 1.0, 1.0, 0.1, 0.1];
 
 /// Between -1.5 and 1.5, half a unit off on average.
 fn jitter(random: &mut Random) -> f64 {
@@ -46,13 +48,13 @@ fn jitter(random: &mut Random) -> f64 {
 }
 
 /// Rows and targets of one ensemble.
-struct Learning {
+struct TreeTargets {
     table: Table,
     targets: Vec<f32>,
     shapes: Vec<u32>,
 }
 
-impl Default for Learning {
+impl Default for TreeTargets {
     fn default() -> Self {
         Self {
             table: Table::new(NAMES.len()),
@@ -62,21 +64,21 @@ impl Default for Learning {
     }
 }
 
-impl Learning {
+impl TreeTargets {
     fn push(&mut self, row: &FeatureRow, target: f64, shape: u32) {
         self.table.push(&row[..NAMES.len()]);
         self.targets.push(target as f32);
         self.shapes.push(shape);
     }
 
-    fn learn(mut self, options: &FitOptions, how: Boost) -> Learned {
+    fn learn(mut self, options: &FitOptions, how: Boost) -> TrainedTrees {
         if options.learner == Learner::Boost {
             let how = Boost {
                 seed: options.seed,
                 ..how
             };
             let (trees, gains) = boost(&self.table, &self.targets, &how);
-            return Learned {
+            return TrainedTrees {
                 trees: Ensemble::Boost(trees),
                 gains,
                 out_of_bag: (0.0, 0),
@@ -92,7 +94,7 @@ impl Learning {
         let errors = unseen
             .filter(|(said, _)| said.is_finite())
             .map(|(said, target)| f64::from((said - target).abs()));
-        Learned {
+        TrainedTrees {
             out_of_bag: errors.fold((0.0, 0), |(sum, count), error| (sum + error, count + 1)),
             trees: Ensemble::Forest(grown.trees),
             gains: grown.gains,
@@ -101,7 +103,7 @@ impl Learning {
 }
 
 /// Trees with what became known beside them.
-struct Learned {
+struct TrainedTrees {
     trees: Ensemble,
     gains: Vec<f64>,
     out_of_bag: (f64, usize),
@@ -118,11 +120,11 @@ fn number(kinds: &mut [u32]) {
 
 /// Which trees each kernel has: its own, or those of all that have few rows. A library's types share theirs:
 /// it chooses alike for them.
-fn trees_of(samples: &[Sample<'_>], train: &[usize], catalogue: &Catalogue) -> Vec<usize> {
-    let library = |kernel: usize| catalogue.kernels[kernel].name.starts_with("cublas");
-    let mut counts = vec![0; catalogue.kernels.len()];
+fn trees_of(samples: &[Sample<'_>], train: &[usize], config_index: &ConfigIndex) -> Vec<usize> {
+    let library = |kernel: usize| config_index.kernels[kernel].name.starts_with("cublas");
+    let mut counts = vec![0; config_index.kernels.len()];
     for &at in train {
-        counts[catalogue.kernel_of[samples[at].config]] += 1;
+        counts[config_index.kernel_of[samples[at].config]] += 1;
     }
     let (mut few, mut libraries, mut next) = (None, None, 0);
     let mut new = || {
@@ -138,39 +140,39 @@ fn trees_of(samples: &[Sample<'_>], train: &[usize], catalogue: &Catalogue) -> V
 }
 
 /// Factors of each size of a kernel, in whatever groups and outputs, pulled towards those of the kernel.
-fn factors(samples: &[Sample<'_>], train: &[usize], catalogue: &Catalogue) -> Vec<Factors> {
+fn factors(samples: &[Sample<'_>], train: &[usize], config_index: &ConfigIndex) -> Vec<TimeFactors> {
     let mut of_kernel: BTreeMap<&str, Terms> = BTreeMap::new();
     let mut of_size: BTreeMap<(&str, &str), Terms> = BTreeMap::new();
     for sample in train.iter().map(|&at| &samples[at]) {
         let row = (sample.physics.terms, sample.time_s);
-        let facts = &catalogue.configs[sample.config];
+        let facts = &config_index.configs[sample.config];
         of_kernel.entry(&facts.kernel).or_default().push(row);
         of_size
             .entry((&facts.kernel, &facts.config))
             .or_default()
             .push(row);
     }
-    let kernels: BTreeMap<&str, Factors> = of_kernel
+    let kernels: BTreeMap<&str, TimeFactors> = of_kernel
         .into_iter()
-        .map(|(kernel, rows)| (kernel, fit_factors(&rows, &PRIOR)))
+        .map(|(kernel, rows)| (kernel, least_squares(&rows, &PRIOR)))
         .collect();
     let kernel = |name: &str| kernels.get(name).unwrap_or(&PRIOR);
-    let sizes: BTreeMap<(&str, &str), Factors> = of_size
+    let sizes: BTreeMap<(&str, &str), TimeFactors> = of_size
         .into_iter()
-        .map(|(size, rows)| (size, fit_factors(&rows, kernel(size.0))))
+        .map(|(size, rows)| (size, least_squares(&rows, kernel(size.0))))
         .collect();
-    let of = |facts: &ConfigFacts| {
+    let of = |facts: &KernelConfig| {
         let size = sizes.get(&(facts.kernel.as_str(), facts.config.as_str()));
         *size.unwrap_or_else(|| kernel(&facts.kernel))
     };
-    catalogue.configs.iter().map(of).collect()
+    config_index.configs.iter().map(of).collect()
 }
 
 /// Terms and seconds of rows.
 type Terms = Vec<([f64; NUM_TERMS], f64)>;
 
 /// Names of the features that targets are learned from: time's, then power's.
-pub(crate) fn used(power: bool) -> impl Iterator<Item = usize> {
+pub(crate) fn features_of_target(power: bool) -> impl Iterator<Item = usize> {
     (0..NAMES.len()).filter(move |&feature| power || !is_of_time(feature))
 }
 
@@ -179,14 +181,14 @@ impl Estimator {
     pub fn fit(
         samples: &[Sample<'_>],
         train: &[usize],
-        catalogue: &Catalogue,
+        config_index: &ConfigIndex,
         machine: &Machine,
         options: &FitOptions,
     ) -> Self {
-        let trees_of = trees_of(samples, train, catalogue);
+        let trees_of = trees_of(samples, train, config_index);
         let num_groups = trees_of.iter().max().map_or(0, |last| last + 1);
         let mut estimator = Self {
-            factors: factors(samples, train, catalogue),
+            factors: factors(samples, train, config_index),
             time: Vec::new(),
             trees_of,
             power_factors: Vec::new(),
@@ -195,12 +197,12 @@ impl Estimator {
             out_of_bag: (0.0, 0),
         };
         for group in 0..num_groups {
-            let of_group = |&&at: &&usize| estimator.group(catalogue, samples[at].config) == group;
+            let of_group = |&&at: &&usize| estimator.group(config_index, samples[at].config) == group;
             let rows: Vec<usize> = train.iter().filter(of_group).copied().collect();
-            let trees = estimator.fit_time(samples, &rows, catalogue, machine, options);
+            let trees = estimator.fit_time(samples, &rows, config_index, machine, options);
             estimator.time.push(trees);
         }
-        estimator.fit_power(samples, train, catalogue, machine, options);
+        estimator.fit_power(samples, train, config_index, machine, options);
         estimator
     }
 
@@ -208,18 +210,18 @@ impl Estimator {
         &mut self,
         samples: &[Sample<'_>],
         rows: &[usize],
-        catalogue: &Catalogue,
+        config_index: &ConfigIndex,
         machine: &Machine,
         options: &FitOptions,
     ) -> Ensemble {
-        let mut learning = Learning::default();
+        let mut learning = TreeTargets::default();
         for &at in rows {
             let sample = &samples[at];
             let product = sample.row.product();
-            let (row, base) = self.features(catalogue, sample.config, &product, &sample.physics, machine);
+            let (row, base) = self.features(config_index, sample.config, &product, &sample.physics, machine);
             learning.push(&row, (sample.time_s / base).ln(), sample.shape);
         }
-        let Learned {
+        let TrainedTrees {
             trees,
             gains,
             out_of_bag,
@@ -238,14 +240,14 @@ impl Estimator {
         &mut self,
         samples: &[Sample<'_>],
         train: &[usize],
-        catalogue: &Catalogue,
+        config_index: &ConfigIndex,
         machine: &Machine,
         options: &FitOptions,
     ) {
         let measured = train.iter().filter_map(|&at| {
             let sample = &samples[at];
             let power_w = sample.row.power_w.filter(|&power_w| power_w > 0.0)?;
-            Some((sample, power_w, catalogue.kernel_of[sample.config]))
+            Some((sample, power_w, config_index.kernel_of[sample.config]))
         });
         let measured: Vec<(&Sample<'_>, f64, usize)> = measured.collect();
         if measured.len() < LEAST_POWER_ROWS {
@@ -254,20 +256,20 @@ impl Estimator {
         let rows = measured
             .iter()
             .map(|&(sample, power_w, kernel)| (rates(&sample.physics, sample.time_s), power_w, kernel));
-        self.power_factors = fit_power(&rows.collect::<Vec<_>>(), catalogue.kernels.len());
-        let mut learning = Learning::default();
+        self.power_factors = fit_power(&rows.collect::<Vec<_>>(), config_index.kernels.len());
+        let mut learning = TreeTargets::default();
         let mut random = Random::new(options.seed, 7 << 32);
         for (sample, power_w, kernel) in measured {
             let product = sample.row.product();
-            let (mut row, _) = self.features(catalogue, sample.config, &product, &sample.physics, machine);
+            let (mut row, _) = self.features(config_index, sample.config, &product, &sample.physics, machine);
             for _ in 0..JITTERED {
                 let time_s = sample.time_s * (2.0 * JITTER * jitter(&mut random)).exp();
-                let base = base_w(
+                let base = rough_power_w(
                     &self.power_factors[kernel],
                     &rates(&sample.physics, time_s),
                     machine,
                 );
-                add_time(&mut row, &sample.physics, time_s, base);
+                add_time_features(&mut row, &sample.physics, time_s, base);
                 learning.push(&row, (power_w / base).ln(), sample.shape);
             }
         }

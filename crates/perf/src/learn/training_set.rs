@@ -6,7 +6,7 @@ use crate::data::{Dataset, Row};
 use crate::error::PerfError;
 use crate::machine::{Machine, check_machine};
 use crate::predict::physics::Physics;
-use crate::predict::{Catalogue, Estimate, Estimator, Query, config_of};
+use crate::predict::{ConfigIndex, Estimate, Estimator, KernelCall, config_name};
 use crate::trees::Random;
 
 /// Share of rows that a random split tests on, as the paper's.
@@ -35,27 +35,32 @@ pub(crate) struct Sample<'a> {
 /// All sound rows as samples, and the number of distinct shapes.
 pub(crate) fn samples<'a>(
     data: &'a Dataset,
-    catalogue: &Catalogue,
+    config_index: &ConfigIndex,
     machine: &Machine,
 ) -> Result<(Vec<Sample<'a>>, usize), PerfError> {
     let mut shapes = std::collections::HashMap::new();
     let mut samples = Vec::new();
     for (row_idx, row) in data.rows.iter().enumerate().filter(|(_, row)| row.is_sound()) {
-        let name = config_of(row);
-        let query = Query {
+        let name = config_name(row);
+        let call = KernelCall {
             config: &name,
-            ..Query::of_row(row)
+            ..KernelCall::of_row(row)
         };
-        query.product.check()?;
-        let (config, _) = catalogue.find(&query)?;
-        let operands = &catalogue.operands[catalogue.kernel_of[config]];
+        call.product.check()?;
+        let (config, _) = config_index.find(&call)?;
+        let operand_types = &config_index.operand_types[config_index.kernel_of[config]];
         let next = shapes.len() as u32;
         samples.push(Sample {
             row_idx,
             row,
             config,
             shape: *shapes.entry((row.m, row.n, row.k)).or_insert(next),
-            physics: Physics::new(&catalogue.configs[config], operands, &query.product, machine),
+            physics: Physics::new(
+                &config_index.configs[config],
+                operand_types,
+                &call.product,
+                machine,
+            ),
             time_s: row.time_s.unwrap_or(f64::NAN),
         });
     }
@@ -63,8 +68,8 @@ pub(crate) fn samples<'a>(
 }
 
 /// A set made ready to learn from.
-pub(crate) struct Ground<'a> {
-    pub catalogue: Catalogue,
+pub(crate) struct TrainingSet<'a> {
+    pub config_index: ConfigIndex,
     pub samples: Vec<Sample<'a>>,
     pub num_shapes: usize,
     pub num_folds: usize,
@@ -73,12 +78,12 @@ pub(crate) struct Ground<'a> {
     pub machine: &'a Machine,
 }
 
-impl<'a> Ground<'a> {
+impl<'a> TrainingSet<'a> {
     pub fn new(data: &'a Dataset, options: &FitOptions) -> Result<Self, PerfError> {
         let machine = &data.manifest.machine;
         check_machine(machine)?;
-        let catalogue = Catalogue::new(data)?;
-        let (samples, num_shapes) = samples(data, &catalogue, machine)?;
+        let config_index = ConfigIndex::new(data)?;
+        let (samples, num_shapes) = samples(data, &config_index, machine)?;
         for (what, least, got) in [
             ("rows to learn from", LEAST_ROWS, samples.len()),
             ("distinct shapes to learn from", LEAST_SHAPES, num_shapes),
@@ -100,7 +105,7 @@ impl<'a> Ground<'a> {
                 .iter()
                 .map(|sample| fold_of[sample.shape as usize])
                 .collect(),
-            catalogue,
+            config_index,
             samples,
             num_shapes,
             machine,
@@ -108,14 +113,14 @@ impl<'a> Ground<'a> {
     }
 
     pub(crate) fn fit(&self, train: &[usize], options: &FitOptions) -> Estimator {
-        Estimator::fit(&self.samples, train, &self.catalogue, self.machine, options)
+        Estimator::fit(&self.samples, train, &self.config_index, self.machine, options)
     }
 
     pub fn estimate(&self, estimator: &Estimator, at: usize) -> Estimate {
         let sample = &self.samples[at];
         let product = sample.row.product();
         estimator.estimate(
-            &self.catalogue,
+            &self.config_index,
             sample.config,
             &product,
             &sample.physics,
@@ -124,12 +129,12 @@ impl<'a> Ground<'a> {
     }
 
     /// All samples, those outside a fold, or those a random split learns from.
-    pub(crate) fn part(&self, part: Part, seed: u64) -> Vec<usize> {
+    pub(crate) fn subset(&self, subset: Subset, seed: u64) -> Vec<usize> {
         let all = 0..self.samples.len();
-        match part {
-            Part::All => all.collect(),
-            Part::Outside(fold) => all.filter(|&at| self.folds[at] != fold).collect(),
-            Part::Random => {
+        match subset {
+            Subset::All => all.collect(),
+            Subset::Outside(fold) => all.filter(|&at| self.folds[at] != fold).collect(),
+            Subset::Random => {
                 let share = (1.0 - RANDOM_TEST_SHARE) * self.samples.len() as f64;
                 Random::new(seed, 2 << 32).sample(self.samples.len(), share as usize)
             }
@@ -138,7 +143,7 @@ impl<'a> Ground<'a> {
 }
 
 #[derive(Clone, Copy)]
-pub(crate) enum Part {
+pub(crate) enum Subset {
     All,
     Outside(usize),
     Random,

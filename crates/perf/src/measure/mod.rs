@@ -16,8 +16,8 @@ mod space;
 mod sweep;
 mod times;
 
-pub use cpu::profile_cpu;
+pub use cpu::sweep_cpu;
 #[cfg(feature = "cuda")]
-pub use gpu::{EnergyTruth, check_energy, profile_gpu};
-pub use options::{ProfileOptions, ProfileSummary, Watch};
+pub use gpu::{CounterComparison, check_energy_counter, sweep_gpu};
+pub use options::{SweepOptions, SweepSummary, Watch};
 pub use space::Space;

@@ -1,7 +1,7 @@
 //! What a sweep is asked for, whom it tells of its progress, and what it did.
 
 use crate::data::check_vacant;
-use crate::error::{PerfError, question};
+use crate::error::{PerfError, suggestion};
 use crate::measure::space::Space;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What a sweep is asked for.
 #[derive(Debug, Clone)]
-pub struct ProfileOptions {
+pub struct SweepOptions {
     /// Beginnings of kernels' names; empty means all.
     pub kernels: Vec<String>,
     /// What is measured.
@@ -30,7 +30,7 @@ pub struct ProfileOptions {
     pub version: String,
 }
 
-impl ProfileOptions {
+impl SweepOptions {
     /// Refuses, before anything is measured, what would overwrite rows or measure nothing; `kernels` are those of the device.
     pub(crate) fn check(&self, kernels: &[&str]) -> Result<(), PerfError> {
         if !self.resume {
@@ -42,7 +42,11 @@ impl ProfileOptions {
             None => Ok(()),
             Some(got) => Err(PerfError::UnknownKernel {
                 got: got.clone(),
-                hint: format!("{}this device has {}", question(got, kernels), kernels.join(", ")),
+                hint: format!(
+                    "{}this device has {}",
+                    suggestion(got, kernels),
+                    kernels.join(", ")
+                ),
             }),
         }
     }
@@ -60,7 +64,7 @@ pub trait Watch {
 
 /// What a sweep did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct ProfileSummary {
+pub struct SweepSummary {
     /// Rows in the folder now.
     pub rows: usize,
     /// Those of this run.
@@ -68,7 +72,8 @@ pub struct ProfileSummary {
     /// Those of this run with energy.
     pub new_energy_rows: usize,
     /// Those of this run that were marked, whatever the reason.
-    pub marked_rows: usize,
+    #[serde(rename = "marked_rows")]
+    pub flagged_rows: usize,
     /// Products of this run that were wrong.
     pub wrong_rows: usize,
     /// Rows that were there already.

@@ -1,19 +1,19 @@
 //! The part of a sweep that every device shares: rows on disk, the budget, the counts. Each row is on disk before the
 //! next row is begun, so that a sweep may be killed at any moment and continued.
 
-use super::options::{ProfileOptions, ProfileSummary, Watch};
-use crate::data::{Configurations, Dataset, Manifest, Mark, Row, RowWriter, check_compatible};
+use super::options::{SweepOptions, SweepSummary, Watch};
+use crate::data::{BestRows, Dataset, Manifest, QualityFlag, Row, RowWriter, check_compatible};
 use crate::error::PerfError;
 use std::collections::HashSet;
 use std::time::Instant;
 
 /// The part of a sweep that every device has: rows, budget, counts.
 pub(crate) struct Sweep<'a> {
-    pub options: &'a ProfileOptions,
+    pub options: &'a SweepOptions,
     pub watch: &'a dyn Watch,
     pub writer: RowWriter,
     /// Rows of other folders.
-    pub known: Configurations,
+    pub known: BestRows,
     /// Configurations that an earlier run left without a sound time.
     pub retries: HashSet<String>,
     /// Whether those are measured again now.
@@ -21,17 +21,17 @@ pub(crate) struct Sweep<'a> {
     /// Whether something was left out because the sweep had to end.
     pub is_cut: bool,
     pub started: Instant,
-    pub summary: ProfileSummary,
+    pub summary: SweepSummary,
 }
 
 impl<'a> Sweep<'a> {
     /// Begins or goes on with a folder.
     pub fn open(
-        options: &'a ProfileOptions,
+        options: &'a SweepOptions,
         watch: &'a dyn Watch,
         manifest: &Manifest,
     ) -> Result<Self, PerfError> {
-        let mut known = Configurations::default();
+        let mut known = BestRows::default();
         for folder in &options.known {
             let set = Dataset::read(folder)?;
             check_compatible((folder, &set.manifest), (&options.out, manifest))?;
@@ -42,7 +42,8 @@ impl<'a> Sweep<'a> {
             false => RowWriter::create(&options.out, manifest)?,
         };
         let rows = writer.rows().iter().chain(&known.rows);
-        let unsound = rows.filter(|row| matches!(row.mark, Some(Mark::Unsteady | Mark::NotRun)));
+        let unsound =
+            rows.filter(|row| matches!(row.flag, Some(QualityFlag::Unsteady | QualityFlag::NotRun)));
         Ok(Self {
             options,
             watch,
@@ -52,7 +53,7 @@ impl<'a> Sweep<'a> {
             is_retrying: false,
             is_cut: false,
             started: Instant::now(),
-            summary: ProfileSummary::default(),
+            summary: SweepSummary::default(),
         })
     }
 
@@ -84,19 +85,19 @@ impl<'a> Sweep<'a> {
     }
 
     pub fn keep(&mut self, row: &Row) -> Result<(), PerfError> {
-        let row = &possible(row.clone());
+        let row = &plausible(row.clone());
         let is_new = self.writer.append(row)?;
         self.summary.new_rows += usize::from(is_new);
         self.summary.new_energy_rows += usize::from(row.energy_j.is_some());
-        self.summary.marked_rows += usize::from(row.mark.is_some());
-        if row.mark == Some(Mark::Wrong) {
+        self.summary.flagged_rows += usize::from(row.flag.is_some());
+        if row.flag == Some(QualityFlag::Wrong) {
             self.summary.wrong_rows += 1;
             self.watch.say(&format!("wrong product: {}", row.key()));
         }
         Ok(())
     }
 
-    pub fn ended(mut self) -> ProfileSummary {
+    pub fn ended(mut self) -> SweepSummary {
         self.summary.finished = !self.is_cut;
         self.summary.rows = self.writer.num_rows();
         self.summary.time_s = self.started.elapsed().as_secs_f64();
@@ -105,13 +106,13 @@ impl<'a> Sweep<'a> {
 }
 
 /// What a row may keep: a counter that stood still or began again has shown no energy, and a clock that did shows no time.
-fn possible(mut row: Row) -> Row {
+fn plausible(mut row: Row) -> Row {
     if row.check().is_err() {
         (row.power_w, row.energy_j, row.energy_window_s, row.energy_runs) = (None, None, None, 0);
     }
     if row.check().is_err() {
         (row.time_q1_s, row.time_s, row.time_q3_s) = (None, None, None);
-        row.mark = row.mark.or(Some(Mark::BelowResolution));
+        row.flag = row.flag.or(Some(QualityFlag::BelowResolution));
     }
     row
 }
@@ -127,11 +128,14 @@ mod tests {
         row.verified = "naive".to_owned();
         set_times(&mut row, vec![1e-3; 3]);
         (row.power_w, row.energy_j) = (Some(0.0), Some(0.0));
-        let kept = possible(row.clone());
-        assert_eq!((kept.energy_j, kept.time_s, kept.mark), (None, Some(1e-3), None));
+        let kept = plausible(row.clone());
+        assert_eq!((kept.energy_j, kept.time_s, kept.flag), (None, Some(1e-3), None));
         row.time_s = Some(0.0);
-        let kept = possible(row);
-        assert_eq!((kept.time_s, kept.mark), (None, Some(Mark::BelowResolution)));
+        let kept = plausible(row);
+        assert_eq!(
+            (kept.time_s, kept.flag),
+            (None, Some(QualityFlag::BelowResolution))
+        );
         assert_eq!(kept.check(), Ok(()));
     }
 }

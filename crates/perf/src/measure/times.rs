@@ -1,6 +1,6 @@
 //! Times of repetitions: their median and quartiles, and whether they scatter too much.
 
-use crate::data::{Mark, Row};
+use crate::data::{QualityFlag, Row};
 
 /// Spread of the quartiles over the median beyond which repetitions count as unsteady.
 pub(crate) const MOST_SPREAD: f64 = 0.12;
@@ -25,7 +25,7 @@ pub(crate) fn set_times(row: &mut Row, times: Vec<f64>) {
     };
     (row.time_q1_s, row.time_s, row.time_q3_s) = (Some(q1), Some(median), Some(q3));
     if q3 - q1 > MOST_SPREAD * median {
-        row.mark = Some(Mark::Unsteady);
+        row.flag = Some(QualityFlag::Unsteady);
     }
 }
 
@@ -44,8 +44,8 @@ mod tests {
     fn repetitions_far_apart_are_marked() {
         let mut row = Row::blank("sgemm_tiled", (1, 1, 1));
         set_times(&mut row, vec![1.0, 1.01, 1.02]);
-        assert_eq!((row.mark, row.time_s), (None, Some(1.01)));
+        assert_eq!((row.flag, row.time_s), (None, Some(1.01)));
         set_times(&mut row, vec![1.0, 2.0, 3.0]);
-        assert_eq!(row.mark, Some(Mark::Unsteady));
+        assert_eq!(row.flag, Some(QualityFlag::Unsteady));
     }
 }

@@ -1,11 +1,11 @@
 //! The kernels and configurations that a set holds, and the search for the one that a call names.
 
-use super::kernel_call::Query;
-use super::kernel_config::ConfigFacts;
+use super::kernel_call::KernelCall;
+use super::kernel_config::KernelConfig;
 use super::kernel_range::KernelRange;
 use crate::data::{Dataset, Row};
-use crate::error::{PerfError, meant};
-use crate::operands::Operands;
+use crate::error::{PerfError, measured_hint};
+use crate::operands::OperandTypes;
 use crate::product::Product;
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 
 /// Configurations and kernels, each list sorted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Catalogue {
-    /// Sorted by [`ConfigFacts::key`].
-    pub configs: Vec<ConfigFacts>,
+pub(crate) struct ConfigIndex {
+    /// Sorted by [`KernelConfig::key`].
+    pub configs: Vec<KernelConfig>,
     /// Sorted by name.
     pub kernels: Vec<KernelRange>,
     /// Of each configuration: its kernel's number. Not stored, it follows.
@@ -23,7 +23,7 @@ pub(crate) struct Catalogue {
     pub kernel_of: Vec<usize>,
     /// Of each kernel: what it multiplies. Not stored, it follows.
     #[serde(skip)]
-    pub operands: Vec<Operands>,
+    pub operand_types: Vec<OperandTypes>,
     /// Of each configuration: whether its output is the one that most rows of its kernel, in its group length, have. Not stored,
     /// it follows.
     #[serde(skip)]
@@ -33,12 +33,12 @@ pub(crate) struct Catalogue {
     by_hash: Vec<(u64, usize)>,
 }
 
-impl Catalogue {
+impl ConfigIndex {
     /// Of all sound rows.
     pub fn new(data: &Dataset) -> Result<Self, PerfError> {
-        let (mut configs, mut kernels): (Vec<ConfigFacts>, Vec<KernelRange>) = (Vec::new(), Vec::new());
+        let (mut configs, mut kernels): (Vec<KernelConfig>, Vec<KernelRange>) = (Vec::new(), Vec::new());
         for row in data.rows.iter().filter(|row| row.is_sound()) {
-            let facts = ConfigFacts::of_row(row);
+            let facts = KernelConfig::of_row(row);
             match configs.binary_search_by(|known| known.key().cmp(&facts.key())) {
                 Ok(at) => widen(&mut configs[at], row),
                 Err(at) => configs.insert(at, facts),
@@ -52,30 +52,30 @@ impl Catalogue {
             };
             kernels[at].add(row);
         }
-        let mut catalogue = Self {
+        let mut config_index = Self {
             configs,
             kernels,
             kernel_of: Vec::new(),
-            operands: Vec::new(),
+            operand_types: Vec::new(),
             is_usual: Vec::new(),
             by_hash: Vec::new(),
         };
-        catalogue.link()?;
-        Ok(catalogue)
+        config_index.link()?;
+        Ok(config_index)
     }
 
     /// Works out what is not stored, and refuses a catalogue that contradicts itself.
     pub fn link(&mut self) -> Result<(), PerfError> {
-        self.operands = self
+        self.operand_types = self
             .kernels
             .iter()
-            .map(|kernel| Operands::of_kernel(&kernel.name))
+            .map(|kernel| OperandTypes::of_kernel(&kernel.name))
             .collect::<Result<_, _>>()?;
         self.is_usual = usual(&self.configs);
         let hashes = self.configs.iter().enumerate();
         self.by_hash = hashes.map(|(at, facts)| (hash(facts.key()), at)).collect();
         self.by_hash.sort_unstable();
-        let number = |facts: &ConfigFacts| {
+        let number = |facts: &KernelConfig| {
             let found = self
                 .kernels
                 .binary_search_by(|kernel| kernel.name.as_str().cmp(&facts.kernel));
@@ -97,23 +97,23 @@ impl Catalogue {
     }
 
     /// The place of a query's configuration, and whether it is exactly the one that was measured.
-    pub fn find(&self, query: &Query<'_>) -> Result<(usize, bool), PerfError> {
-        let product = &query.product;
-        let key = (query.kernel, query.config, product.group_size, product.output);
+    pub fn find(&self, call: &KernelCall<'_>) -> Result<(usize, bool), PerfError> {
+        let product = &call.product;
+        let key = (call.kernel, call.config, product.group_size, product.output);
         if let Some(at) = self.exactly(key) {
             return Ok((at, true));
         }
-        let of_kernel = self.range_of(query.kernel);
+        let of_kernel = self.range_of(call.kernel);
         let alike = of_kernel
             .clone()
-            .filter(|&at| self.configs[at].config == query.config);
+            .filter(|&at| self.configs[at].config == call.config);
         let rank = |&at: &usize| {
             let facts = &self.configs[at];
             let group = facts.group_size == product.group_size;
             (group, self.writes(at, product), facts.num_rows)
         };
         let Some(at) = alike.max_by_key(rank) else {
-            return Err(self.not_found(query, of_kernel));
+            return Err(self.not_found(call, of_kernel));
         };
         let facts = &self.configs[at];
         let exact = product.output.is_empty() || facts.output == product.output;
@@ -150,15 +150,15 @@ impl Catalogue {
             && (facts.least_m..=facts.most_m).contains(&product.m)
     }
 
-    fn not_found(&self, query: &Query<'_>, of_kernel: std::ops::Range<usize>) -> PerfError {
+    fn not_found(&self, call: &KernelCall<'_>, of_kernel: std::ops::Range<usize>) -> PerfError {
         if of_kernel.is_empty() {
-            return self.unknown_kernel(query.kernel);
+            return self.unknown_kernel(call.kernel);
         }
         let configs = &self.configs[of_kernel];
         PerfError::UnknownConfig {
-            kernel: query.kernel.to_owned(),
-            got: format!("{:?}", query.config),
-            hint: meant(query.config, configs.iter().map(|facts| facts.config.as_str())),
+            kernel: call.kernel.to_owned(),
+            got: format!("{:?}", call.config),
+            hint: measured_hint(call.config, configs.iter().map(|facts| facts.config.as_str())),
         }
     }
 
@@ -166,7 +166,7 @@ impl Catalogue {
     pub fn unknown_kernel(&self, got: &str) -> PerfError {
         PerfError::UnknownKernel {
             got: got.to_owned(),
-            hint: meant(got, self.kernels.iter().map(|kernel| kernel.name.as_str())),
+            hint: measured_hint(got, self.kernels.iter().map(|kernel| kernel.name.as_str())),
         }
     }
 }
@@ -188,8 +188,8 @@ fn hash((kernel, config, group_size, output): (&str, &str, usize, &str)) -> u64 
 }
 
 /// Which configurations have the output that most rows of their kernel, in their group length, have.
-fn usual(configs: &[ConfigFacts]) -> Vec<bool> {
-    let kind = |facts: &ConfigFacts| (facts.kernel.clone(), facts.group_size);
+fn usual(configs: &[KernelConfig]) -> Vec<bool> {
+    let kind = |facts: &KernelConfig| (facts.kernel.clone(), facts.group_size);
     let mut rows: BTreeMap<_, BTreeMap<&str, usize>> = BTreeMap::new();
     for facts in configs {
         *rows
@@ -198,12 +198,12 @@ fn usual(configs: &[ConfigFacts]) -> Vec<bool> {
             .entry(&facts.output)
             .or_default() += facts.num_rows;
     }
-    let most = |facts: &ConfigFacts| rows[&kind(facts)].iter().max_by_key(|(_, rows)| **rows);
-    let is_usual = |facts: &ConfigFacts| most(facts).is_some_and(|(output, _)| *output == facts.output);
+    let most = |facts: &KernelConfig| rows[&kind(facts)].iter().max_by_key(|(_, rows)| **rows);
+    let is_usual = |facts: &KernelConfig| most(facts).is_some_and(|(output, _)| *output == facts.output);
     configs.iter().map(is_usual).collect()
 }
 
-fn widen(facts: &mut ConfigFacts, row: &Row) {
+fn widen(facts: &mut KernelConfig, row: &Row) {
     facts.num_rows += 1;
     facts.least_m = facts.least_m.min(row.m);
     facts.most_m = facts.most_m.max(row.m);

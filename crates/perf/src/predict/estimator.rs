@@ -1,9 +1,9 @@
 //! Predicts the logarithms of time and power: the rough value by physics, times what the trees say of its error.
 
-use super::config_index::Catalogue;
-use super::features::{FeatureRow, add_time, of_product};
+use super::config_index::ConfigIndex;
+use super::features::{FeatureRow, add_time_features, time_features};
 use crate::machine::Machine;
-use crate::predict::physics::{Factors, Physics, PowerFactors, base_s, base_w, rates};
+use crate::predict::physics::{Physics, PowerFactors, TimeFactors, rates, rough_power_w, rough_time_s};
 use crate::product::Product;
 use crate::trees::Ensemble;
 
@@ -11,7 +11,7 @@ use crate::trees::Ensemble;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Estimator {
     /// Of each configuration.
-    pub factors: Vec<Factors>,
+    pub factors: Vec<TimeFactors>,
     /// Trees for `ln(time / rough time)`, each of some kernels.
     pub time: Vec<Ensemble>,
     /// Of each kernel: which of them.
@@ -38,43 +38,43 @@ pub(crate) struct Estimate {
 }
 
 impl Estimator {
-    pub(crate) fn group(&self, catalogue: &Catalogue, config: usize) -> usize {
-        self.trees_of[catalogue.kernel_of[config]]
+    pub(crate) fn group(&self, config_index: &ConfigIndex, config: usize) -> usize {
+        self.trees_of[config_index.kernel_of[config]]
     }
 
     pub(crate) fn features(
         &self,
-        catalogue: &Catalogue,
+        config_index: &ConfigIndex,
         config: usize,
         product: &Product<'_>,
         physics: &Physics,
         machine: &Machine,
     ) -> (FeatureRow, f64) {
-        let base = base_s(&self.factors[config], &physics.terms);
-        let facts = &catalogue.configs[config];
-        let kernel = catalogue.kernel_of[config];
-        let operands = &catalogue.operands[kernel];
-        let row = of_product(facts, (product, operands), physics, machine, (kernel, base));
+        let base = rough_time_s(&self.factors[config], &physics.terms);
+        let facts = &config_index.configs[config];
+        let kernel = config_index.kernel_of[config];
+        let operand_types = &config_index.operand_types[kernel];
+        let row = time_features(facts, (product, operand_types), physics, machine, (kernel, base));
         (row, base)
     }
 
     /// What a product takes in a configuration.
     pub fn estimate(
         &self,
-        catalogue: &Catalogue,
+        config_index: &ConfigIndex,
         config: usize,
         product: &Product<'_>,
         physics: &Physics,
         machine: &Machine,
     ) -> Estimate {
-        let (mut row, base) = self.features(catalogue, config, product, physics, machine);
-        let trees = &self.time[self.group(catalogue, config)];
+        let (mut row, base) = self.features(config_index, config, product, physics, machine);
+        let trees = &self.time[self.group(config_index, config)];
         let log_time = base.ln() + f64::from(trees.sum(&row));
         let power = self.power.as_ref().map(|trees| {
             let time_s = log_time.exp();
-            let factors = &self.power_factors[catalogue.kernel_of[config]];
-            let base = base_w(factors, &rates(physics, time_s), machine);
-            add_time(&mut row, physics, time_s, base);
+            let factors = &self.power_factors[config_index.kernel_of[config]];
+            let base = rough_power_w(factors, &rates(physics, time_s), machine);
+            add_time_features(&mut row, physics, time_s, base);
             base.ln() + f64::from(trees.sum(&row))
         });
         Estimate {

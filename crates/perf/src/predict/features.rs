@@ -1,13 +1,13 @@
 //! The features that the trees learn from and predict by: physical quantities, each a pure function of the call and of
 //! the machine's ceilings. Every prediction computes them, so nothing is allocated here.
 
-use super::kernel_config::ConfigFacts;
+use super::kernel_config::KernelConfig;
 use crate::data::Cut;
 use crate::machine::{Machine, MachineKind};
-use crate::operands::Operands;
+use crate::operands::OperandTypes;
 use crate::predict::physics::{Physics, Tile, Tiling};
 use crate::product::{Layout, Product};
-use crate::roofline::{Work, element_bytes};
+use crate::roofline::{Roofline, element_bytes};
 
 /// Places of a row of features; a power of two, so that a walk through trees needs no check.
 pub(crate) const WIDTH: usize = 64;
@@ -85,13 +85,13 @@ const OF_TIME: usize = 56;
 /// How many they are.
 const NUM_OF_TIME: usize = 5;
 
-/// The features that time is learned from. `base_s` is the rough time that the terms give; `kernel` its number.
-pub(crate) fn of_product(
-    facts: &ConfigFacts,
-    (product, operands): (&Product<'_>, &Operands),
+/// The features that time is learned from. `rough_time_s` is the rough time that the terms give; `kernel` its number.
+pub(crate) fn time_features(
+    facts: &KernelConfig,
+    (product, operand_types): (&Product<'_>, &OperandTypes),
     physics: &Physics,
     machine: &Machine,
-    (kernel, base_s): (usize, f64),
+    (kernel, rough_time_s): (usize, f64),
 ) -> FeatureRow {
     let mut row = [0.0; WIDTH];
     let mut free = row.as_mut_slice();
@@ -100,11 +100,11 @@ pub(crate) fn of_product(
         taken.copy_from_slice(features);
         free = rest;
     };
-    add(&of_work(product, &physics.work, machine));
+    add(&of_work(product, &physics.roofline, machine));
     add(&of_config(facts, product, &physics.tiling));
     add(&of_tiling(product, physics, machine));
-    let rows = row_alignments(product, operands, &facts.output);
-    add(&of_base(product, rows, physics, (kernel, base_s)));
+    let rows = row_alignments(product, operand_types, &facts.output);
+    add(&of_base(product, rows, physics, (kernel, rough_time_s)));
     row
 }
 
@@ -115,28 +115,28 @@ fn log(value: f64) -> f32 {
 
 /// Sizes, bytes and operations.
 #[inline]
-fn of_work(product: &Product<'_>, work: &Work, machine: &Machine) -> [f32; 13] {
+fn of_work(product: &Product<'_>, roofline: &Roofline, machine: &Machine) -> [f32; 13] {
     let cache = machine.cache_bytes.max(1) as f64;
     [
         log(product.m as f64),
         log(product.n as f64),
         log(product.k as f64),
-        log(work.ops),
-        log(work.bytes()),
-        log(work.ops / work.bytes()),
-        log(work.roofline_s()),
-        log(work.memory_s / work.compute_s),
-        log(work.weight_bytes),
-        log(work.token_bytes),
-        log(work.output_bytes),
-        log(work.token_bytes / cache),
-        log(work.bytes() / cache),
+        log(roofline.ops),
+        log(roofline.bytes()),
+        log(roofline.ops / roofline.bytes()),
+        log(roofline.roofline_s()),
+        log(roofline.memory_s / roofline.compute_s),
+        log(roofline.weight_bytes),
+        log(roofline.token_bytes),
+        log(roofline.output_bytes),
+        log(roofline.token_bytes / cache),
+        log(roofline.bytes() / cache),
     ]
 }
 
 /// The configuration, and what of the product its code depends on.
 #[inline]
-fn of_config(facts: &ConfigFacts, product: &Product<'_>, tiling: &Tiling) -> [f32; 18] {
+fn of_config(facts: &KernelConfig, product: &Product<'_>, tiling: &Tiling) -> [f32; 18] {
     let flag = |set: bool| if set { 1.0 } else { 0.0 };
     let Tile {
         sides: [tile_m, tile_n, tile_k],
@@ -171,7 +171,7 @@ fn of_config(facts: &ConfigFacts, product: &Product<'_>, tiling: &Tiling) -> [f3
 /// How tiles fill the machine.
 #[inline]
 fn of_tiling(product: &Product<'_>, physics: &Physics, machine: &Machine) -> [f32; 14] {
-    let Physics { work, tiling, .. } = physics;
+    let Physics { roofline, tiling, .. } = physics;
     let [efficiency_m, efficiency_n, efficiency_k] = tiling.efficiency;
     [
         log(tiling.tiles),
@@ -184,8 +184,8 @@ fn of_tiling(product: &Product<'_>, physics: &Physics, machine: &Machine) -> [f3
         tiling.efficiency() as f32,
         tiling.steps as f32,
         log(tiling.rounds * tiling.steps),
-        log(tiling.busiest_s / work.roofline_s()),
-        log(tiling.cache_bytes / work.bytes()),
+        log(tiling.busiest_s / roofline.roofline_s()),
+        log(tiling.cache_bytes / roofline.bytes()),
         tail(product.m, product.n, [128, 256], machine),
         tail(product.m, product.n, [256, 128], machine),
     ]
@@ -196,16 +196,20 @@ fn of_tiling(product: &Product<'_>, physics: &Physics, machine: &Machine) -> [f3
 fn of_base(
     product: &Product<'_>,
     [a_row, b_row, d_row]: [f32; 3],
-    Physics { work, tiling, terms }: &Physics,
-    (kernel, base_s): (usize, f64),
+    Physics {
+        roofline,
+        tiling,
+        terms,
+    }: &Physics,
+    (kernel, rough_time_s): (usize, f64),
 ) -> [f32; 11] {
     [
         alignment(product.m),
         alignment(product.n),
         alignment(product.k),
         kernel as f32,
-        log(base_s / work.roofline_s()),
-        (terms[2] / base_s) as f32,
+        log(rough_time_s / roofline.roofline_s()),
+        (terms[2] / rough_time_s) as f32,
         a_row,
         b_row,
         a_row.min(b_row).min(d_row),
@@ -215,13 +219,13 @@ fn of_base(
 }
 
 /// Adds what a predicted time says: how much of the machine is busy, and the rough power that follows.
-pub(crate) fn add_time(row: &mut FeatureRow, physics: &Physics, time_s: f64, base_w: f64) {
-    let work = &physics.work;
-    row[OF_TIME] = (time_s / work.roofline_s()).log2() as f32;
-    row[OF_TIME + 1] = (work.compute_s / time_s).log2() as f32;
-    row[OF_TIME + 2] = (work.memory_s / time_s).log2() as f32;
+pub(crate) fn add_time_features(row: &mut FeatureRow, physics: &Physics, time_s: f64, rough_power_w: f64) {
+    let roofline = &physics.roofline;
+    row[OF_TIME] = (time_s / roofline.roofline_s()).log2() as f32;
+    row[OF_TIME + 1] = (roofline.compute_s / time_s).log2() as f32;
+    row[OF_TIME + 2] = (roofline.memory_s / time_s).log2() as f32;
     row[OF_TIME + 3] = (physics.terms[3] / time_s).log2() as f32;
-    row[OF_TIME + 4] = base_w.log2() as f32;
+    row[OF_TIME + 4] = rough_power_w.log2() as f32;
 }
 
 /// Whether a feature only exists once a time was predicted.
@@ -239,7 +243,7 @@ fn tail(m: usize, n: usize, [tile_m, tile_n]: [usize; 2], machine: &Machine) -> 
 }
 
 /// The largest powers of two, up to 128, that divide the bytes of a stored row of A, B and D: what vector loads can take.
-fn row_alignments(product: &Product<'_>, operands: &Operands, output: &str) -> [f32; 3] {
+fn row_alignments(product: &Product<'_>, operand_types: &OperandTypes, output: &str) -> [f32; 3] {
     let a_row = match product.layout {
         Layout::Nn | Layout::Nt => product.k,
         Layout::Tn | Layout::Tt => product.m,
@@ -250,8 +254,8 @@ fn row_alignments(product: &Product<'_>, operands: &Operands, output: &str) -> [
     };
     let bits = |elements: usize, bits: f64| (elements as f64 * bits) as u64;
     [
-        bits(a_row, operands.a_bits),
-        bits(b_row, operands.b_bits),
+        bits(a_row, operand_types.a_bits),
+        bits(b_row, operand_types.b_bits),
         bits(product.n, 8.0 * element_bytes(output)),
     ]
     .map(|bits| bits.trailing_zeros().clamp(3, 10) as f32 - 3.0)

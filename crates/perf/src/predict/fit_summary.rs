@@ -9,7 +9,7 @@ pub type Scores = BTreeMap<String, BTreeMap<String, Score>>;
 
 /// How a model came about and how good it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FitReport {
+pub struct FitSummary {
     /// Rows learned from.
     pub num_rows: usize,
     /// Those of them with power.

@@ -2,21 +2,21 @@
 //! nine of ten measurements on unseen shapes fall inside.
 
 use super::features::FeatureRow;
-use crate::trees::Symmetric;
+use crate::trees::SymmetricTrees;
 
 /// Spreads stay within these whatever the trees say: 0.2 % and a factor of e.
 const SPREADS: [f64; 2] = [0.002, 1.0];
 
 /// How far off a prediction may be, before it is scaled to a coverage.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Spread {
+pub(crate) struct WidthModel {
     /// Trees for `ln |residual|`.
-    pub trees: Symmetric,
+    pub trees: SymmetricTrees,
     /// Of each kernel: what its answer is multiplied by so that [`COVERAGE`] of residuals lie within.
     pub scales: Vec<f64>,
 }
 
-impl Spread {
+impl WidthModel {
     /// Half the width of an interval, in logarithms.
     pub fn of(&self, features: &FeatureRow, kernel: usize) -> f64 {
         self.scales[kernel] * self.unscaled(features)

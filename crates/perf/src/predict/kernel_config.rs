@@ -12,7 +12,7 @@ const LINEARS: [&str; 3] = ["gemm_", "gemv_", "cublaslt_"];
 
 /// Facts of a kernel in one size that do not depend on the product. Numbers a kernel does not have are 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ConfigFacts {
+pub struct KernelConfig {
     /// `op_types_arch`.
     pub kernel: String,
     /// The kernel's size.
@@ -53,12 +53,12 @@ pub struct ConfigFacts {
     pub most_m: usize,
 }
 
-impl ConfigFacts {
+impl KernelConfig {
     /// The facts of a row's configuration.
     pub fn of_row(row: &Row) -> Self {
         Self {
             kernel: row.kernel.clone(),
-            config: config_of(row).into_owned(),
+            config: config_name(row).into_owned(),
             group_size: row.group_size,
             output: row.output.clone(),
             tile_m: row.tile_m,
@@ -126,7 +126,7 @@ impl ConfigFacts {
 }
 
 /// The name of a row's configuration. A CPU kernel has no sizes to choose but the number of its threads: `t2`.
-pub(crate) fn config_of(row: &Row) -> Cow<'_, str> {
+pub(crate) fn config_name(row: &Row) -> Cow<'_, str> {
     let threads_alone = row.config.is_empty() && row.threads > 0 && row.tile_m == 0;
     match threads_alone {
         true => Cow::Owned(format!("t{}", row.threads)),
@@ -135,7 +135,7 @@ pub(crate) fn config_of(row: &Row) -> Cow<'_, str> {
 }
 
 /// A product as a configuration's kernel takes it: kernels without groups take any.
-pub(crate) fn in_groups_of<'a>(facts: &ConfigFacts, product: &Product<'a>) -> Product<'a> {
+pub(crate) fn in_groups_of<'a>(facts: &KernelConfig, product: &Product<'a>) -> Product<'a> {
     let group_size = match facts.kernel.contains("w4") {
         true => product.group_size,
         false => facts.group_size,
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn kernels_refuse_what_they_have_no_way_to_run() {
-        let facts = |kernel: &str| ConfigFacts {
+        let facts = |kernel: &str| KernelConfig {
             kernel: kernel.to_owned(),
             config: "m8".to_owned(),
             group_size: 0,

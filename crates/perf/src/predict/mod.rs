@@ -21,19 +21,19 @@ mod prediction;
 mod score;
 mod shipped;
 
-pub(crate) use config_index::Catalogue;
+pub(crate) use config_index::ConfigIndex;
 pub(crate) use estimator::{Estimate, Estimator};
 #[cfg(test)]
 pub(crate) use features::WIDTH;
 pub use features::feature_names;
-pub(crate) use features::{FeatureRow, NAMES, add_time, is_of_time};
-pub use fit_summary::{FitReport, Importance, Scores};
-pub(crate) use interval_width::Spread;
-pub use kernel_call::Query;
-pub use kernel_config::ConfigFacts;
-pub(crate) use kernel_config::{answers_to, config_of, in_groups_of};
+pub(crate) use features::{FeatureRow, NAMES, add_time_features, is_of_time};
+pub use fit_summary::{FitSummary, Importance, Scores};
+pub(crate) use interval_width::WidthModel;
+pub use kernel_call::KernelCall;
+pub use kernel_config::KernelConfig;
+pub(crate) use kernel_config::{answers_to, config_name, in_groups_of};
 pub use model::Model;
-pub(crate) use model_parts::Parts;
-pub use prediction::{By, COVERAGE, Interval, Prediction};
+pub(crate) use model_parts::ModelParts;
+pub use prediction::{COVERAGE, Interval, Objective, Prediction};
 pub use score::Score;
 pub(crate) use score::quantile;

@@ -1,11 +1,11 @@
 //! A fitted model of one machine. It predicts what a product costs in a configuration.
 
-use super::fit_summary::FitReport;
-use super::kernel_call::Query;
-use super::kernel_config::{ConfigFacts, answers_to, in_groups_of};
-use super::model_parts::Parts;
+use super::fit_summary::FitSummary;
+use super::kernel_call::KernelCall;
+use super::kernel_config::{KernelConfig, answers_to, in_groups_of};
+use super::model_parts::ModelParts;
 use super::prediction::{Interval, Prediction};
-use crate::error::{PerfError, meant};
+use crate::error::{PerfError, measured_hint};
 use crate::machine::Machine;
 use crate::predict::file::{model_from_bytes, model_to_bytes};
 use crate::predict::physics::Physics;
@@ -15,7 +15,7 @@ use std::path::Path;
 /// A fitted model of one machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
-    pub(crate) parts: Parts,
+    pub(crate) parts: ModelParts,
 }
 
 impl Model {
@@ -39,7 +39,7 @@ impl Model {
         std::fs::rename(&aside, path).map_err(PerfError::io(path))
     }
 
-    pub(crate) fn from_parts(parts: Parts) -> Self {
+    pub(crate) fn from_parts(parts: ModelParts) -> Self {
         Self { parts }
     }
 
@@ -49,35 +49,35 @@ impl Model {
     }
 
     /// How it was fitted, how good it is, what matters.
-    pub fn report(&self) -> &FitReport {
-        &self.parts.report
+    pub fn fit_summary(&self) -> &FitSummary {
+        &self.parts.fit_summary
     }
 
     /// Kernels it knows, in alphabetical order.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
         self.parts
-            .catalogue
+            .config_index
             .kernels
             .iter()
             .map(|kernel| kernel.name.as_str())
     }
 
     /// Configurations of a kernel, each in the group lengths and output types that were measured.
-    pub fn configs(&self, kernel: &str) -> &[ConfigFacts] {
-        &self.parts.catalogue.configs[self.parts.catalogue.range_of(kernel)]
+    pub fn configs(&self, kernel: &str) -> &[KernelConfig] {
+        &self.parts.config_index.configs[self.parts.config_index.range_of(kernel)]
     }
 
     /// What a product costs in one configuration. Allocates nothing.
     ///
     /// # Errors
     /// A product no machine, or not this kernel, runs; a kernel or configuration that was not measured.
-    pub fn predict(&self, query: &Query<'_>) -> Result<Prediction, PerfError> {
-        query.product.check()?;
-        let (config, exact) = self.parts.catalogue.find(query)?;
-        self.parts.catalogue.configs[config].check(&query.product)?;
-        let physics = self.physics(config, &query.product);
-        physics.work.check_fits(&query.product, &self.parts.machine)?;
-        Ok(self.predict_at(config, exact, &query.product, &physics))
+    pub fn predict(&self, call: &KernelCall<'_>) -> Result<Prediction, PerfError> {
+        call.product.check()?;
+        let (config, exact) = self.parts.config_index.find(call)?;
+        self.parts.config_index.configs[config].check(&call.product)?;
+        let physics = self.physics(config, &call.product);
+        physics.roofline.check_fits(&call.product, &self.parts.machine)?;
+        Ok(self.predict_at(config, exact, &call.product, &physics))
     }
 
     /// What a product costs in the configuration of a name, of one kernel or of all that multiply the same types and have it, the
@@ -90,7 +90,7 @@ impl Model {
         kernel: &str,
         config: &str,
         product: &Product<'_>,
-    ) -> Result<Vec<(&ConfigFacts, Prediction)>, PerfError> {
+    ) -> Result<Vec<(&KernelConfig, Prediction)>, PerfError> {
         product.check()?;
         let (mut predictions, mut refusal, mut others) = (Vec::new(), None, Vec::new());
         for kernel in self.answering_to(kernel)? {
@@ -99,14 +99,14 @@ impl Model {
                 others.extend(configs.iter().map(|facts| facts.config.as_str()));
                 continue;
             };
-            let query = Query {
+            let call = KernelCall {
                 kernel,
                 config,
                 product: in_groups_of(facts, product),
             };
-            let (at, _) = self.parts.catalogue.find(&query)?;
-            match self.predict(&query) {
-                Ok(prediction) => predictions.push((&self.parts.catalogue.configs[at], prediction)),
+            let (at, _) = self.parts.config_index.find(&call)?;
+            match self.predict(&call) {
+                Ok(prediction) => predictions.push((&self.parts.config_index.configs[at], prediction)),
                 Err(error) => refusal = Some(error),
             }
         }
@@ -115,7 +115,7 @@ impl Model {
             return Err(refusal.unwrap_or_else(|| PerfError::UnknownConfig {
                 kernel: kernel.to_owned(),
                 got: format!("{config:?}"),
-                hint: meant(config, others.into_iter()),
+                hint: measured_hint(config, others.into_iter()),
             }));
         }
         predictions.sort_by(|left, right| left.1.time_s.value.total_cmp(&right.1.time_s.value));
@@ -129,15 +129,20 @@ impl Model {
             .filter(|kernel| answers_to(kernel, asked))
             .collect();
         match kernels.is_empty() {
-            true => Err(self.parts.catalogue.unknown_kernel(asked)),
+            true => Err(self.parts.config_index.unknown_kernel(asked)),
             false => Ok(kernels),
         }
     }
 
     pub(crate) fn physics(&self, config: usize, product: &Product<'_>) -> Physics {
-        let catalogue = &self.parts.catalogue;
-        let operands = &catalogue.operands[catalogue.kernel_of[config]];
-        Physics::new(&catalogue.configs[config], operands, product, &self.parts.machine)
+        let config_index = &self.parts.config_index;
+        let operand_types = &config_index.operand_types[config_index.kernel_of[config]];
+        Physics::new(
+            &config_index.configs[config],
+            operand_types,
+            product,
+            &self.parts.machine,
+        )
     }
 
     pub(crate) fn predict_at(
@@ -147,19 +152,19 @@ impl Model {
         product: &Product<'_>,
         physics: &Physics,
     ) -> Prediction {
-        let Parts {
+        let ModelParts {
             machine,
-            catalogue,
+            config_index,
             estimator,
-            time_spread,
-            power_spread,
+            time_width,
+            power_width,
             ..
         } = &self.parts;
-        let kernel = catalogue.kernel_of[config];
-        let estimate = estimator.estimate(catalogue, config, product, physics, machine);
-        let time_width = time_spread.of(&estimate.features, kernel);
+        let kernel = config_index.kernel_of[config];
+        let estimate = estimator.estimate(config_index, config, product, physics, machine);
+        let time_width = time_width.of(&estimate.features, kernel);
         let time_s = Interval::around(estimate.log_time.exp(), time_width);
-        let power = estimate.log_power.zip(power_spread.as_ref());
+        let power = estimate.log_power.zip(power_width.as_ref());
         let energy = power.map(|(log_power, (spread, energy_scales))| {
             let width = spread.of(&estimate.features, kernel);
             let value = (estimate.log_time + log_power).exp();
@@ -172,9 +177,9 @@ impl Model {
             time_s,
             power_w: energy.map(|(power_w, _)| power_w),
             energy_j: energy.map(|(_, energy_j)| energy_j),
-            ops_per_s: time_s.rate(physics.work.ops),
-            ops_per_j: energy.map(|(_, energy_j)| energy_j.rate(physics.work.ops)),
-            extrapolated: !(exact && catalogue.covers(config, product)),
+            ops_per_s: time_s.rate(physics.roofline.ops),
+            ops_per_j: energy.map(|(_, energy_j)| energy_j.rate(physics.roofline.ops)),
+            extrapolated: !(exact && config_index.covers(config, product)),
         }
     }
 }

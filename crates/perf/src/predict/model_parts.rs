@@ -1,19 +1,19 @@
 //! The parts that a model consists of, and that its file holds.
 
-use super::config_index::Catalogue;
+use super::config_index::ConfigIndex;
 use super::estimator::Estimator;
-use super::fit_summary::FitReport;
-use super::interval_width::Spread;
+use super::fit_summary::FitSummary;
+use super::interval_width::WidthModel;
 use crate::machine::Machine;
 
 /// What a model consists of.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Parts {
+pub(crate) struct ModelParts {
     pub machine: Machine,
-    pub catalogue: Catalogue,
+    pub config_index: ConfigIndex,
     pub estimator: Estimator,
-    pub time_spread: Spread,
+    pub time_width: WidthModel,
     /// Of power, and of each kernel the scale of energy's intervals.
-    pub power_spread: Option<(Spread, Vec<f64>)>,
-    pub report: FitReport,
+    pub power_width: Option<(WidthModel, Vec<f64>)>,
+    pub fit_summary: FitSummary,
 }

@@ -62,7 +62,7 @@ pub struct Prediction {
 
 /// What is to be least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum By {
+pub enum Objective {
     /// Seconds.
     Time,
     /// Joules.
@@ -73,11 +73,11 @@ pub enum By {
 
 impl Prediction {
     /// The figure to make least; `None` where the machine's rows had no energy.
-    pub fn cost(&self, by: By) -> Option<f64> {
+    pub fn cost(&self, by: Objective) -> Option<f64> {
         match by {
-            By::Time => Some(self.time_s.value),
-            By::Energy => Some(self.energy_j?.value),
-            By::Edp => Some(self.energy_j?.value * self.time_s.value),
+            Objective::Time => Some(self.time_s.value),
+            Objective::Energy => Some(self.energy_j?.value),
+            Objective::Edp => Some(self.energy_j?.value * self.time_s.value),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The fitted models that come with the program.
 
 use super::model::Model;
-use super::model_parts::Parts;
-use crate::error::{PerfError, meant};
+use super::model_parts::ModelParts;
+use crate::error::{PerfError, measured_hint};
 use crate::predict::file::model_from_bytes;
 use std::path::Path;
 
@@ -27,7 +27,7 @@ impl Model {
             Some((name, bytes)) => model_from_bytes(bytes, Path::new(name)).map(Self::from_parts),
             None => Err(PerfError::NoModel {
                 machine: machine.to_owned(),
-                hint: meant(machine, Self::shipped_machines()),
+                hint: measured_hint(machine, Self::shipped_machines()),
             }),
         }
     }
@@ -37,7 +37,8 @@ impl Model {
         let models = FILES
             .iter()
             .filter_map(|(key, bytes)| model_from_bytes(bytes, Path::new(key)).ok());
-        let of_machine = |parts: &Parts| parts.machine.name == name && parts.machine.num_units == num_units;
+        let of_machine =
+            |parts: &ModelParts| parts.machine.name == name && parts.machine.num_units == num_units;
         models
             .map(Self::from_parts)
             .find(|model| of_machine(&model.parts))

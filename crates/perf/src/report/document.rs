@@ -5,14 +5,14 @@ use super::section::Section;
 use super::summary::{Summary, summarize};
 use super::tile_study::study;
 use crate::data::{Manifest, Row};
-use crate::report::plot::{Page, absent, quantity};
+use crate::report::plot::{Document, absent, quantity};
 
 use super::sections::{
     accuracy, correlation, fit_scores, importance, layouts, regret, resources, roofline, tiles, time_energy,
 };
 
 /// The page's HTML, and its figures.
-pub fn page(findings: &Findings<'_>) -> (String, Summary) {
+pub fn render(findings: &Findings<'_>) -> (String, Summary) {
     let rows: Vec<&Row> = findings.data.map_or_else(Vec::new, |data| {
         data.rows.iter().filter(|row| row.is_sound()).collect()
     });
@@ -45,7 +45,7 @@ fn assembled(findings: &Findings<'_>, summary: &Summary, sections: &[Section]) -
         .iter()
         .map(|section| (section.anchor, section.heading))
         .collect();
-    let mut page = Page::new(&title)
+    let mut document = Document::new(&title)
         .facts(&facts(manifest, summary))
         .contents(&contents);
     for section in sections {
@@ -53,9 +53,9 @@ fn assembled(findings: &Findings<'_>, summary: &Summary, sections: &[Section]) -
             Ok(body) => body.clone(),
             Err(reason) => absent(reason),
         };
-        page = page.section(section.anchor, section.heading, &section.explanation, &body);
+        document = document.section(section.anchor, section.heading, &section.explanation, &body);
     }
-    page.html()
+    document.html()
 }
 
 fn facts(manifest: Option<&Manifest>, summary: &Summary) -> Vec<(&'static str, String)> {
@@ -80,11 +80,11 @@ fn facts(manifest: Option<&Manifest>, summary: &Summary) -> Vec<(&'static str, S
         .filter_map(|(name, watts)| Some(format!("{name} {}", quantity((*watts)?, "W"))))
         .collect();
     facts.push(("power", power.join(", ")));
-    let marked: usize = summary.marks.values().sum();
-    let marks: Vec<_> = summary
-        .marks
+    let flagged: usize = summary.flags.values().sum();
+    let flags: Vec<_> = summary
+        .flags
         .iter()
-        .map(|(mark, count)| format!("{count} {mark}"))
+        .map(|(flag, count)| format!("{count} {flag}"))
         .collect();
     facts.push((
         "rows",
@@ -93,8 +93,8 @@ fn facts(manifest: Option<&Manifest>, summary: &Summary) -> Vec<(&'static str, S
             summary.rows,
             summary.sound_rows,
             summary.energy_rows,
-            if marked > 0 {
-                format!("; marked and left out: {}", marks.join(", "))
+            if flagged > 0 {
+                format!("; marked and left out: {}", flags.join(", "))
             } else {
                 String::new()
             }

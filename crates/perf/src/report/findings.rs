@@ -3,7 +3,7 @@
 use crate::data::Dataset;
 use crate::learn::HeldOut;
 use crate::machine::Machine;
-use crate::predict::FitReport;
+use crate::predict::FitSummary;
 use crate::report::sections::Choice;
 
 /// What a page is made of; what is absent is said to be.
@@ -16,7 +16,7 @@ pub struct Findings<'a> {
     /// Predictions of rows of `data`, each by a model that never saw the row's shape.
     pub held_out: &'a [HeldOut],
     /// How the fitted model came about and what it leans on.
-    pub fit: Option<&'a FitReport>,
+    pub fit: Option<&'a FitSummary>,
     /// What was lost by choosing by prediction, on shapes the model never saw.
     pub choices: &'a [Choice],
 }

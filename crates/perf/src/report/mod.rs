@@ -16,8 +16,8 @@ mod targets;
 mod tests;
 mod tile_study;
 
-pub use document::page;
+pub use document::render;
 pub use findings::Findings;
 pub use sections::{Choice, ChoiceSummary};
 pub use summary::Summary;
-pub use tile_study::{Answer, TileStudy};
+pub use tile_study::{TileEffect, TileStudy};

@@ -3,9 +3,9 @@
 
 use crate::data::Row;
 use crate::machine::Machine;
-use crate::operands::Operands;
+use crate::operands::OperandTypes;
 use crate::report::plot::Series;
-use crate::roofline::Work;
+use crate::roofline::Roofline;
 
 /// Why what comes from a model is not there.
 pub(crate) const NO_MODEL: &str = "No model could be fitted to this set, and none was named.";
@@ -20,7 +20,7 @@ pub(crate) struct Section {
 }
 
 /// How a row's configuration is called when it is pointed at.
-pub(crate) fn called(row: &Row) -> String {
+pub(crate) fn row_title(row: &Row) -> String {
     let mut name = row.kernel.clone();
     if !row.config.is_empty() {
         name += &format!(" {}", row.config);
@@ -41,7 +41,12 @@ pub(crate) fn kernel_series(rows: &[&Row]) -> Vec<(Series, String)> {
 }
 
 /// Bytes and operations of a row; `None` for a kernel whose types its name does not tell.
-pub(crate) fn work(row: &Row, machine: Option<&Machine>) -> Option<Work> {
-    let operands = Operands::of_kernel(&row.kernel).ok()?;
-    Some(Work::new(&operands, &row.product(), &row.output, machine?))
+pub(crate) fn roofline_of_row(row: &Row, machine: Option<&Machine>) -> Option<Roofline> {
+    let operand_types = OperandTypes::of_kernel(&row.kernel).ok()?;
+    Some(Roofline::new(
+        &operand_types,
+        &row.product(),
+        &row.output,
+        machine?,
+    ))
 }

@@ -22,7 +22,8 @@ pub struct Summary {
     /// Those of them with energy.
     pub energy_rows: usize,
     /// Rows that carry a mark, by mark.
-    pub marks: BTreeMap<String, usize>,
+    #[serde(rename = "marks")]
+    pub flags: BTreeMap<String, usize>,
     /// Sound rows by kernel.
     pub kernels: BTreeMap<String, usize>,
     /// Agreement on shapes the model never saw, by target.
@@ -42,16 +43,16 @@ pub(crate) fn summarize(
     tiles: Option<TileStudy>,
     sections: &[Section],
 ) -> Summary {
-    let mut marks = BTreeMap::new();
-    for mark in findings
+    let mut flags = BTreeMap::new();
+    for flag in findings
         .data
         .iter()
         .flat_map(|data| &data.rows)
-        .filter_map(|row| row.mark)
+        .filter_map(|row| row.flag)
     {
-        let name = serde_json::to_value(mark).ok();
+        let name = serde_json::to_value(flag).ok();
         let name = name.and_then(|name| name.as_str().map(str::to_owned));
-        *marks.entry(name.unwrap_or_default()).or_default() += 1;
+        *flags.entry(name.unwrap_or_default()).or_default() += 1;
     }
     let mut kernels = BTreeMap::new();
     for row in rows {
@@ -65,7 +66,7 @@ pub(crate) fn summarize(
         rows: findings.data.map_or(0, |data| data.rows.len()),
         sound_rows: rows.len(),
         energy_rows: rows.iter().filter(|row| row.energy_j.is_some()).count(),
-        marks,
+        flags,
         kernels,
         held_out: accuracy::scores(findings),
         tiles,

@@ -1,10 +1,10 @@
 //! Whole reports from few rows: sections with data are drawn, the others say what they lack.
 
-use super::document::page;
+use super::document::render;
 use super::findings::Findings;
 use super::summary::Summary;
 use crate::choose::Regret;
-use crate::data::{Cut, Dataset, Manifest, Mark, PROTOCOL, Row};
+use crate::data::{Cut, Dataset, Manifest, PROTOCOL, QualityFlag, Row};
 use crate::learn::HeldOut;
 use crate::machine::{Machine, MachineKind};
 use crate::predict::{Interval, Prediction};
@@ -67,7 +67,7 @@ fn tiled(side: usize, tile: usize, time_s: f64, power_w: Option<f64>) -> Row {
         shared_bytes: 8 * tile * tile,
         waves: 1.0,
         verified: "freivalds".to_owned(),
-        mark: None,
+        flag: None,
         time_s: Some(time_s),
         time_q1_s: None,
         time_q3_s: None,
@@ -91,7 +91,7 @@ fn dataset(rows: Vec<Row>) -> Dataset {
 }
 
 fn drawn(data: &Dataset, held_out: &[HeldOut]) -> (String, Summary) {
-    page(&Findings {
+    render(&Findings {
         data: Some(data),
         held_out,
         ..Findings::default()
@@ -100,7 +100,7 @@ fn drawn(data: &Dataset, held_out: &[HeldOut]) -> (String, Summary) {
 
 #[test]
 fn page_of_nothing_says_of_every_section_why_it_is_empty() {
-    let (html, summary) = page(&Findings::default());
+    let (html, summary) = render(&Findings::default());
     assert_eq!(summary.absent.len(), 11);
     assert_eq!(html.matches("class=\"absent\"").count(), 11);
     assert!(!html.contains("<svg"));
@@ -119,10 +119,10 @@ fn names_from_files_cannot_become_markup() {
 #[test]
 fn marked_rows_are_counted_and_not_drawn() {
     let mut wrong = tiled(8192, 16, 1e-9, None);
-    wrong.mark = Some(Mark::Wrong);
+    wrong.flag = Some(QualityFlag::Wrong);
     let (_, summary) = drawn(&dataset(vec![tiled(8192, 8, 1.0, None), wrong]), &[]);
     assert_eq!((summary.rows, summary.sound_rows), (2, 1));
-    assert_eq!(summary.marks["wrong"], 1);
+    assert_eq!(summary.flags["wrong"], 1);
     assert_eq!(summary.tiles, None, "one tile is no choice");
 }
 
@@ -206,7 +206,7 @@ fn regret_is_told_for_each_goal() {
         regrets: regrets.iter().copied().map(regret).collect(),
     };
     let choices = [choice("time", &[0.04, 0.0]), choice("energy", &[0.1])];
-    let (html, summary) = page(&Findings {
+    let (html, summary) = render(&Findings {
         choices: &choices,
         ..Findings::default()
     });

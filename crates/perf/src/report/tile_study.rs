@@ -21,11 +21,11 @@ pub struct TileStudy {
     /// Products (with their layout and factors) measured in more than one tile.
     pub products: usize,
     /// Tile 16 against 8: time over time.
-    pub speedup_16_over_8: Option<Answer>,
+    pub speedup_16_over_8: Option<TileEffect>,
     /// Best against worst tile of 8 and more: time over time.
-    pub speedup_best_over_worst: Option<Answer>,
+    pub speedup_best_over_worst: Option<TileEffect>,
     /// Tile 32 against 8: percent of the power less.
-    pub power_saved_32_over_8_percent: Option<Answer>,
+    pub power_saved_32_over_8_percent: Option<TileEffect>,
     /// Which tile was the fastest of how many products.
     pub fastest: BTreeMap<usize, usize>,
     /// Which tile took the least energy of how many products.
@@ -34,7 +34,7 @@ pub struct TileStudy {
 
 /// A figure over the large products, and over all.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Answer {
+pub struct TileEffect {
     /// Mean over large products.
     pub mean: f64,
     /// The most of large products.
@@ -47,7 +47,7 @@ pub struct Answer {
     pub most_of_all: f64,
 }
 
-impl Answer {
+impl TileEffect {
     /// Of (least side, figure) pairs.
     fn new(figures: &[(usize, f64)]) -> Option<Self> {
         let wanted = figures.len().clamp(1, LEAST_PRODUCTS);
@@ -105,7 +105,7 @@ pub(crate) fn study(rows: &[&Row]) -> Option<TileStudy> {
         let figures = products
             .iter()
             .filter_map(|product| Some((least_side(product), of(product)?)));
-        Answer::new(&figures.collect::<Vec<_>>())
+        TileEffect::new(&figures.collect::<Vec<_>>())
     };
     (!products.is_empty()).then(|| TileStudy {
         products: products.len(),

@@ -14,7 +14,7 @@ pub struct Limits {
     /// Rows of a leaf at least.
     pub leaf_rows: usize,
     /// Columns looked at for a split, as a share of all.
-    pub column_share: f64,
+    pub column_fraction: f64,
     /// Whether every split draws columns of its own (a forest), or the tree once (boosting).
     pub draw_each_split: bool,
     /// Added to the rows of a leaf when its mean is taken.
@@ -50,7 +50,7 @@ struct Split {
 }
 
 /// The data a tree grows on.
-pub struct Soil<'a> {
+pub struct BestFirstGrower<'a> {
     /// Binned features.
     pub bins: &'a Bins,
     /// `[rows][outputs]`.
@@ -61,7 +61,7 @@ pub struct Soil<'a> {
     offsets: Vec<usize>,
 }
 
-impl<'a> Soil<'a> {
+impl<'a> BestFirstGrower<'a> {
     /// Targets `[rows][outputs]` over binned rows.
     pub fn new(bins: &'a Bins, targets: &'a [f32], outputs: usize) -> Self {
         let mut offsets = vec![0];
@@ -118,7 +118,7 @@ impl<'a> Soil<'a> {
         let width = self.bins.width();
         match limits.draw_each_split {
             true => (0..width).collect(),
-            false => random.sample(width, share_of(width, limits.column_share)),
+            false => random.sample(width, fraction_of(width, limits.column_fraction)),
         }
     }
 
@@ -165,7 +165,7 @@ impl<'a> Soil<'a> {
             return None;
         }
         let drawn: Vec<usize> = match limits.draw_each_split {
-            true => random.sample(columns.len(), share_of(columns.len(), limits.column_share)),
+            true => random.sample(columns.len(), fraction_of(columns.len(), limits.column_fraction)),
             false => columns.to_vec(),
         };
         let found = drawn
@@ -269,7 +269,7 @@ fn most_gain(open: &[Open]) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-fn share_of(count: usize, share: f64) -> usize {
+fn fraction_of(count: usize, share: f64) -> usize {
     ((count as f64 * share).ceil() as usize).clamp(1, count.max(1))
 }
 
@@ -293,11 +293,11 @@ mod tests {
             leaves: 2,
             depth: 4,
             leaf_rows: 1,
-            column_share: 1.0,
+            column_fraction: 1.0,
             draw_each_split: false,
             shrinkage: 0.0,
         };
-        let tree = Soil::new(&bins, &targets, 1).grow((0..400).collect(), &limits, &mut random);
+        let tree = BestFirstGrower::new(&bins, &targets, 1).grow((0..400).collect(), &limits, &mut random);
         assert_eq!(tree.nodes[0].feature, 1);
         assert!((35.0..=37.0).contains(&tree.nodes[0].threshold));
         assert_eq!(tree.values, [0.0, -1.0, 5.0]);

@@ -16,7 +16,7 @@ pub struct Node {
 
 /// Trees whose leaves' values are summed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Trees {
+pub struct BinaryTrees {
     /// Values of a leaf.
     outputs: usize,
     /// What the sum begins with.
@@ -31,7 +31,7 @@ pub struct Trees {
 /// Trees walked side by side: their loads wait for memory together.
 const LANES: usize = 8;
 
-impl Trees {
+impl BinaryTrees {
     /// None yet.
     pub fn new(start: Vec<f32>) -> Self {
         Self {
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn walk_of_eight_and_walk_of_one_end_in_the_same_leaves() {
-        let mut trees = Trees::new(vec![0.5]);
+        let mut trees = BinaryTrees::new(vec![0.5]);
         for tree in 0..19u16 {
             let mut nodes = stump(tree % 4, f32::from(tree));
             if tree % 3 == 0 {
@@ -243,7 +243,7 @@ mod tests {
             assert_eq!(trees.sum(&row), trees.sums(&row)[0]);
         }
         let sizes = trees.sizes();
-        let again = Trees::from_parts(vec![0.5], &sizes, trees.nodes.clone(), trees.values.clone(), 4);
+        let again = BinaryTrees::from_parts(vec![0.5], &sizes, trees.nodes.clone(), trees.values.clone(), 4);
         assert_eq!(again.unwrap(), trees);
     }
 
@@ -251,7 +251,7 @@ mod tests {
     fn nodes_that_are_no_tree_are_refused() {
         let read = |nodes: Vec<Node>, size| {
             let values = vec![0.0; nodes.len()];
-            Trees::from_parts(vec![0.0], &[size], nodes, values, 4)
+            BinaryTrees::from_parts(vec![0.0], &[size], nodes, values, 4)
         };
         assert!(read(stump(0, 1.0), 3).is_some());
         assert!(read(stump(9, 1.0), 3).is_none(), "a column beyond the last");

@@ -3,9 +3,9 @@
 //! as many trees that grow best split first, and they are walked in a third of the time.
 
 use super::bins::{Bins, Table};
-use super::level_wise::Soil;
+use super::level_wise::LevelWiseGrower;
 use super::random::Random;
-use super::symmetric::{DEPTH, LEAVES, Question, Symmetric, SymmetricTree};
+use super::symmetric::{DEPTH, LEAVES, Question, SymmetricTree, SymmetricTrees};
 
 /// How to boost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,9 +17,9 @@ pub struct Boost {
     /// Questions of a tree, [`DEPTH`] at most.
     pub depth: usize,
     /// Share of the rows that a tree's questions are chosen by.
-    pub row_share: f64,
+    pub row_fraction: f64,
     /// Share of the columns a tree sees.
-    pub column_share: f64,
+    pub column_fraction: f64,
     /// Rows of nothing that every leaf has besides its own.
     pub shrinkage: f64,
     /// Bins of a column at most.
@@ -34,8 +34,8 @@ impl Boost {
         trees: 160,
         rate: 0.15,
         depth: DEPTH,
-        row_share: 0.8,
-        column_share: 0.6,
+        row_fraction: 0.8,
+        column_fraction: 0.6,
         shrinkage: 6.0,
         bins: 64,
         seed: 7,
@@ -43,21 +43,21 @@ impl Boost {
 }
 
 /// Trees whose sum answers for `targets`, and the gain of each column.
-pub fn boost(table: &Table, targets: &[f32], how: &Boost) -> (Symmetric, Vec<f64>) {
+pub fn boost(table: &Table, targets: &[f32], how: &Boost) -> (SymmetricTrees, Vec<f64>) {
     let bins = Bins::new(table, how.bins);
     let num_rows = targets.len();
     let mean = targets.iter().map(|&target| f64::from(target)).sum::<f64>() / num_rows.max(1) as f64;
-    let mut trees = Symmetric::new(mean as f32);
+    let mut trees = SymmetricTrees::new(mean as f32);
     let mut gains = vec![0.0; table.width()];
     let mut rest: Vec<f32> = targets.iter().map(|target| target - mean as f32).collect();
     let mut leaf_of = vec![0u8; num_rows];
     let share = |count: usize, share: f64| ((count as f64 * share).ceil() as usize).clamp(1, count.max(1));
     for number in 0..how.trees {
         let mut random = Random::new(how.seed, number as u64);
-        let rows = random.sample(num_rows, share(num_rows, how.row_share));
-        let columns = random.sample(table.width(), share(table.width(), how.column_share));
-        let soil = Soil::new(&bins, &columns, &rest, how.shrinkage);
-        let splits = soil.grow(
+        let rows = random.sample(num_rows, share(num_rows, how.row_fraction));
+        let columns = random.sample(table.width(), share(table.width(), how.column_fraction));
+        let grower = LevelWiseGrower::new(&bins, &columns, &rest, how.shrinkage);
+        let splits = grower.grow(
             rows.into_iter().map(|row| row as u32).collect(),
             how.depth.min(DEPTH),
         );

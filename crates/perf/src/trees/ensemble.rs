@@ -1,15 +1,15 @@
 //! An ensemble: the trees of a forest or of boosting.
 
-use super::binary::Trees;
-use super::symmetric::Symmetric;
+use super::binary::BinaryTrees;
+use super::symmetric::SymmetricTrees;
 
 /// Trees of one kind or the other.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ensemble {
     /// A forest's: each node asks its own question.
-    Forest(Trees),
+    Forest(BinaryTrees),
     /// Boosting's.
-    Boost(Symmetric),
+    Boost(SymmetricTrees),
 }
 
 impl Ensemble {

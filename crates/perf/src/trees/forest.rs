@@ -1,8 +1,8 @@
 //! A random forest with several outputs: each tree grows on rows drawn with repetition, and is judged by the rows not
 //! drawn.
 
-use super::best_first::{Limits, Soil};
-use super::binary::Trees;
+use super::best_first::{BestFirstGrower, Limits};
+use super::binary::BinaryTrees;
 use super::bins::{Bins, Table};
 use super::parallel::parallel;
 use super::random::Random;
@@ -19,7 +19,7 @@ pub struct Forest {
     /// Rows of a leaf at least.
     pub leaf_rows: usize,
     /// Share of the columns each split looks at.
-    pub column_share: f64,
+    pub column_fraction: f64,
     /// Bins of a column at most.
     pub bins: usize,
     /// Seed.
@@ -35,7 +35,7 @@ impl Default for Forest {
             depth: 24,
             leaves: 4096,
             leaf_rows: 2,
-            column_share: 0.4,
+            column_fraction: 0.4,
             bins: 128,
             seed: 7,
             threads: 1,
@@ -44,20 +44,20 @@ impl Default for Forest {
 }
 
 /// What a forest learned.
-pub struct Grown {
+pub struct GrownForest {
     /// Trees whose leaves are shares of means, so that their sum is the forest's mean.
-    pub trees: Trees,
+    pub trees: BinaryTrees,
     /// `[rows][outputs]`: what the trees that have not seen a row say of it; not a number where every tree has.
     pub out_of_bag: Vec<f32>,
     /// Gain of each column.
     pub gains: Vec<f64>,
 }
 
-/// Learns `targets`, `[rows][outputs]`, each output by its own variance. `kinds` numbers each row's kind from 0 without
+/// Learns `targets`, `[rows][outputs]`, each output by its own variance. `groups` numbers each row's kind from 0 without
 /// gaps: rows of a kind are drawn together, so that what a tree has not seen is new to it.
-pub fn forest(table: &Table, targets: &[f32], outputs: usize, kinds: &[u32], how: &Forest) -> Grown {
+pub fn forest(table: &Table, targets: &[f32], outputs: usize, groups: &[u32], how: &Forest) -> GrownForest {
     let bins = Bins::new(table, how.bins);
-    let members = members(kinds);
+    let rows_of_groups = rows_of_groups(groups);
     let scales = scales(targets, outputs);
     let scaled: Vec<f32> = targets
         .iter()
@@ -68,23 +68,23 @@ pub fn forest(table: &Table, targets: &[f32], outputs: usize, kinds: &[u32], how
         leaves: how.leaves,
         depth: how.depth,
         leaf_rows: how.leaf_rows,
-        column_share: how.column_share,
+        column_fraction: how.column_fraction,
         draw_each_split: true,
         shrinkage: 0.0,
     };
-    let soil = Soil::new(&bins, &scaled, outputs);
+    let grower = BestFirstGrower::new(&bins, &scaled, outputs);
     let grown = parallel(how.threads, how.trees, |number| {
         let mut random = Random::new(how.seed, 1 + number as u64);
-        let drawn = (0..members.len()).map(|_| &members[random.below(members.len())]);
+        let drawn = (0..rows_of_groups.len()).map(|_| &rows_of_groups[random.below(rows_of_groups.len())]);
         let mut rows: Vec<u32> = drawn.flatten().copied().collect();
         rows.sort_unstable();
-        let mut tree = soil.grow(rows.clone(), &limits, &mut random);
+        let mut tree = grower.grow(rows.clone(), &limits, &mut random);
         for (at, value) in tree.values.iter_mut().enumerate() {
             *value *= scales[at % outputs].1 / how.trees as f32;
         }
         (tree, rows)
     });
-    let mut trees = Trees::new(scales.iter().map(|&(mean, _)| mean).collect());
+    let mut trees = BinaryTrees::new(scales.iter().map(|&(mean, _)| mean).collect());
     let mut gains = vec![0.0; table.width()];
     for (tree, _) in &grown {
         trees.push(&tree.nodes, &tree.values);
@@ -94,7 +94,7 @@ pub fn forest(table: &Table, targets: &[f32], outputs: usize, kinds: &[u32], how
             .for_each(|(sum, gain)| *sum += gain);
     }
     let bags = grown.into_iter().map(|(_, rows)| rows).collect::<Vec<_>>();
-    Grown {
+    GrownForest {
         out_of_bag: out_of_bag(&trees, table, &bags),
         trees,
         gains,
@@ -102,13 +102,13 @@ pub fn forest(table: &Table, targets: &[f32], outputs: usize, kinds: &[u32], how
 }
 
 /// The rows of each kind.
-fn members(kinds: &[u32]) -> Vec<Vec<u32>> {
-    let count = kinds.iter().max().map_or(0, |&last| last as usize + 1);
-    let mut members = vec![Vec::new(); count];
-    for (row, &kind) in kinds.iter().enumerate() {
-        members[kind as usize].push(row as u32);
+fn rows_of_groups(groups: &[u32]) -> Vec<Vec<u32>> {
+    let count = groups.iter().max().map_or(0, |&last| last as usize + 1);
+    let mut rows_of_groups = vec![Vec::new(); count];
+    for (row, &group) in groups.iter().enumerate() {
+        rows_of_groups[group as usize].push(row as u32);
     }
-    members
+    rows_of_groups
 }
 
 /// Mean and standard deviation of each output.
@@ -129,7 +129,7 @@ fn scales(targets: &[f32], outputs: usize) -> Vec<(f32, f32)> {
     (0..outputs).map(scale).collect()
 }
 
-fn out_of_bag(trees: &Trees, table: &Table, bags: &[Vec<u32>]) -> Vec<f32> {
+fn out_of_bag(trees: &BinaryTrees, table: &Table, bags: &[Vec<u32>]) -> Vec<f32> {
     let outputs = trees.outputs();
     let mut sums = vec![0.0f32; table.len() * outputs];
     let mut counts = vec![0usize; table.len()];
@@ -175,12 +175,12 @@ mod tests {
     #[test]
     fn forest_answers_for_outputs_of_any_scale_and_threads_change_nothing() {
         let (table, targets) = data();
-        let kinds: Vec<u32> = (0..1_500).collect();
+        let groups: Vec<u32> = (0..1_500).collect();
         let how = Forest {
             trees: 60,
             ..Forest::default()
         };
-        let grown = forest(&table, &targets, 2, &kinds, &how);
+        let grown = forest(&table, &targets, 2, &groups, &how);
         for (output, scale) in [(0, 1.0), (1, 1e6)] {
             let error = |row: usize| {
                 f64::from((grown.out_of_bag[2 * row + output] - targets[2 * row + output]) / scale)
@@ -188,34 +188,34 @@ mod tests {
             let mean = (0..1_500).map(|row| error(row).powi(2)).sum::<f64>() / 1_500.0;
             assert!(mean < 0.02, "output {output}: out-of-bag error {mean}");
         }
-        let threaded = forest(&table, &targets, 2, &kinds, &Forest { threads: 3, ..how });
+        let threaded = forest(&table, &targets, 2, &groups, &Forest { threads: 3, ..how });
         assert_eq!(threaded.trees, grown.trees);
     }
 
     #[test]
     fn rows_of_a_kind_are_drawn_together() {
         let (table, targets) = data();
-        let kinds: Vec<u32> = (0..1_500).map(|row| row / 10).collect();
+        let groups: Vec<u32> = (0..1_500).map(|row| row / 10).collect();
         let how = Forest {
             trees: 1,
             ..Forest::default()
         };
-        let unseen = forest(&table, &targets, 2, &kinds, &how).out_of_bag;
-        for kind in unseen.chunks_exact(20) {
-            assert!(kind.iter().all(|value| value.is_nan()) || kind.iter().all(|value| value.is_finite()));
+        let unseen = forest(&table, &targets, 2, &groups, &how).out_of_bag;
+        for group in unseen.chunks_exact(20) {
+            assert!(group.iter().all(|value| value.is_nan()) || group.iter().all(|value| value.is_finite()));
         }
     }
 
     #[test]
     fn rows_a_tree_has_seen_are_not_judged_by_it() {
         let (table, targets) = data();
-        let kinds: Vec<u32> = (0..1_500).collect();
+        let groups: Vec<u32> = (0..1_500).collect();
         let how = Forest {
             trees: 1,
             leaf_rows: 1,
             ..Forest::default()
         };
-        let grown = forest(&table, &targets, 2, &kinds, &how);
+        let grown = forest(&table, &targets, 2, &groups, &how);
         let unseen = grown
             .out_of_bag
             .iter()

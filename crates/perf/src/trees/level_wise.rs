@@ -15,7 +15,7 @@ pub struct Split {
 }
 
 /// The data a tree grows on.
-pub struct Soil<'a> {
+pub struct LevelWiseGrower<'a> {
     bins: &'a Bins,
     columns: &'a [usize],
     targets: &'a [f32],
@@ -42,7 +42,7 @@ impl Level {
     }
 }
 
-impl<'a> Soil<'a> {
+impl<'a> LevelWiseGrower<'a> {
     /// Targets over binned rows, of which some columns are looked at.
     pub fn new(bins: &'a Bins, columns: &'a [usize], targets: &'a [f32], shrinkage: f64) -> Self {
         let mut offsets = vec![0];
@@ -193,8 +193,8 @@ mod tests {
             targets.push(side + if row[2] > 70.0 { 0.5 } else { 0.0 });
         }
         let bins = Bins::new(&table, 64);
-        let soil = Soil::new(&bins, &[0, 1, 2], &targets, 1.0);
-        let splits = soil.grow((0..800).collect(), 2);
+        let grower = LevelWiseGrower::new(&bins, &[0, 1, 2], &targets, 1.0);
+        let splits = grower.grow((0..800).collect(), 2);
         let borders: Vec<(usize, f32)> = splits
             .iter()
             .map(|split| (split.column, bins.border(split.column, split.bin)))
@@ -210,7 +210,7 @@ mod tests {
         (0..50).for_each(|row| table.push(&[row as f32]));
         let bins = Bins::new(&table, 16);
         assert_eq!(
-            Soil::new(&bins, &[0], &[0.0; 50], 1.0).grow((0..50).collect(), 6),
+            LevelWiseGrower::new(&bins, &[0], &[0.0; 50], 1.0).grow((0..50).collect(), 6),
             []
         );
     }

@@ -17,11 +17,11 @@ mod parallel;
 mod random;
 mod symmetric;
 
-pub(crate) use binary::{Node, Trees};
+pub(crate) use binary::{BinaryTrees, Node};
 pub(crate) use bins::Table;
 pub(crate) use boost::{Boost, boost};
 pub(crate) use ensemble::Ensemble;
 pub(crate) use forest::{Forest, forest};
 pub(crate) use parallel::parallel;
 pub(crate) use random::Random;
-pub(crate) use symmetric::{DEPTH, LEAVES, Question, Symmetric, SymmetricTree};
+pub(crate) use symmetric::{DEPTH, LEAVES, Question, SymmetricTree, SymmetricTrees};

@@ -36,7 +36,7 @@ pub struct SymmetricTree {
 
 /// Trees whose leaves' values are summed.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Symmetric {
+pub struct SymmetricTrees {
     start: f32,
     num_trees: usize,
     /// Columns and thresholds of eight trees, level by level.
@@ -51,7 +51,7 @@ struct Eight {
     thresholds: [[f32; LANES]; DEPTH],
 }
 
-impl Symmetric {
+impl SymmetricTrees {
     /// None yet: sums are `start`.
     pub fn new(start: f32) -> Self {
         Self {
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn walk_of_eight_ends_in_the_leaves_that_the_answers_name() {
-        let mut trees = Symmetric::new(0.5);
+        let mut trees = SymmetricTrees::new(0.5);
         (0..19).for_each(|number| trees.push(&tree(number)));
         for row in [[0.0, 3.0, -1.5, 9.0], [1.0, -7.0, 2.0, 4.5]] {
             let one_by_one: f32 = trees
@@ -182,13 +182,13 @@ mod tests {
                 .sum();
             assert_eq!(trees.sum(&row), 0.5 + one_by_one);
         }
-        let again = Symmetric::from_parts(0.5, trees.trees(), 4).unwrap();
+        let again = SymmetricTrees::from_parts(0.5, trees.trees(), 4).unwrap();
         assert_eq!((again.len(), &again), (19, &trees));
     }
 
     #[test]
     fn numbers_that_make_no_tree_are_refused() {
-        let read = |tree: SymmetricTree| Symmetric::from_parts(0.0, [tree].into_iter(), 4);
+        let read = |tree: SymmetricTree| SymmetricTrees::from_parts(0.0, [tree].into_iter(), 4);
         assert!(read(tree(3)).is_some());
         let mut beyond = tree(3);
         beyond.questions[1].feature = 4;

@@ -110,7 +110,7 @@ pub fn row(
         shared_bytes: 100_000,
         waves,
         verified: "freivalds".to_owned(),
-        mark: None,
+        flag: None,
         time_s: Some(time_s),
         time_q1_s: Some(time_s * 0.99),
         time_q3_s: Some(time_s * 1.01),

@@ -1,7 +1,7 @@
 //! A model as a cost function of the GPU kernels.
 
 use crate::machine::Machine;
-use crate::predict::{By, Model, Prediction, Query};
+use crate::predict::{KernelCall, Model, Objective, Prediction};
 use crate::product::Product;
 use dualgrain_cuda::Cost;
 use dualgrain_cuda::GemmConfig;
@@ -12,14 +12,14 @@ use dualgrain_format::{GemmShape, GroupSize};
 
 /// A model as a cost function of the kernels: seconds, joules or both. What the model cannot say is never chosen.
 #[derive(Debug, Clone, Copy)]
-pub struct Learned<'a> {
+pub struct PredictedCost<'a> {
     /// The model.
     pub model: &'a Model,
     /// What is to be least.
-    pub by: By,
+    pub by: Objective,
 }
 
-impl Learned<'_> {
+impl PredictedCost<'_> {
     /// What the model says of a configuration.
     pub fn prediction(&self, problem: &GemmProblem, config: &GemmConfig) -> Option<Prediction> {
         let GemmShape { m, n, k } = problem.shape;
@@ -30,16 +30,16 @@ impl Learned<'_> {
         };
         // The one allocation of choosing: a configuration's name.
         let name = config.to_string();
-        let query = Query {
+        let call = KernelCall {
             kernel: config.variant.kernel(),
             config: &name,
             product,
         };
-        self.model.predict(&query).ok()
+        self.model.predict(&call).ok()
     }
 }
 
-impl Cost for Learned<'_> {
+impl Cost for PredictedCost<'_> {
     fn time_s(&self, problem: &GemmProblem, config: &GemmConfig, _: &GpuInfo) -> f64 {
         let cost = self
             .prediction(problem, config)

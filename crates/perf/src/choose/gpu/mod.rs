@@ -8,6 +8,6 @@ mod cost;
 mod regret;
 mod table;
 
-pub use cost::{Learned, device, output_name};
+pub use cost::{PredictedCost, device, output_name};
 pub use regret::{analytic_regrets, learned_regrets, table_regrets};
 pub use table::{KnownChoice, table};

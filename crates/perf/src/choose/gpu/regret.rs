@@ -5,7 +5,7 @@ use crate::choose::regret::{Regret, regrets_of};
 use crate::data::{Dataset, Row};
 use crate::error::PerfError;
 use crate::learn::HeldOut;
-use crate::predict::By;
+use crate::predict::Objective;
 use dualgrain_cuda::Analytic;
 use dualgrain_cuda::Cost as _;
 use dualgrain_cuda::GemmConfig;
@@ -43,7 +43,7 @@ fn of_row(row: &Row, device: &GpuInfo) -> Option<(GemmProblem, GemmConfig)> {
 ///
 /// # Errors
 /// No product was searched.
-pub fn analytic_regrets(data: &Dataset, kernel: &str, by: By) -> Result<Vec<Regret>, PerfError> {
+pub fn analytic_regrets(data: &Dataset, kernel: &str, by: Objective) -> Result<Vec<Regret>, PerfError> {
     let device = device(&data.manifest.machine);
     regrets_of(data, kernel, by, |_, row| {
         let (problem, config) = of_row(row, &device)?;
@@ -60,7 +60,7 @@ pub fn learned_regrets(
     data: &Dataset,
     held: &[HeldOut],
     kernel: &str,
-    by: By,
+    by: Objective,
 ) -> Result<Vec<Regret>, PerfError> {
     let device = device(&data.manifest.machine);
     let predicted: BTreeMap<usize, &HeldOut> = held.iter().map(|held| (held.row_idx, held)).collect();
@@ -76,7 +76,11 @@ pub fn learned_regrets(
 ///
 /// # Errors
 /// No product was searched.
-pub fn table_regrets(data: &Dataset, table: &SelectionTable, by: By) -> Result<Vec<Regret>, PerfError> {
+pub fn table_regrets(
+    data: &Dataset,
+    table: &SelectionTable,
+    by: Objective,
+) -> Result<Vec<Regret>, PerfError> {
     let device = device(&data.manifest.machine);
     let key = |row: &Row, config: &str| {
         let sides = (row.m, row.n, row.k, row.group_size);

@@ -1,8 +1,8 @@
 //! Writes the selection table: for every region of sizes the configuration that is predicted best, or known to be.
 
-use super::cost::{Learned, device, output_name, row_group_size};
+use super::cost::{PredictedCost, device, output_name, row_group_size};
 use crate::error::PerfError;
-use crate::predict::{By, Model};
+use crate::predict::{Model, Objective};
 use std::fmt::Write as _;
 
 use dualgrain_cuda::{Analytic, GemmProblem, GpuInfo, Output, SelectionTable, enumerate};
@@ -58,7 +58,12 @@ impl KnownChoice {
 ///
 /// # Errors
 /// A model of a machine that is no card, or without W4A8 kernels; known choices between the table's sizes.
-pub fn table(model: &Model, by: By, output: Output, known: &[KnownChoice]) -> Result<String, PerfError> {
+pub fn table(
+    model: &Model,
+    by: Objective,
+    output: Output,
+    known: &[KnownChoice],
+) -> Result<String, PerfError> {
     known.iter().try_for_each(KnownChoice::check)?;
     let machine = model.machine();
     let device = device(machine);
@@ -73,7 +78,7 @@ pub fn table(model: &Model, by: By, output: Output, known: &[KnownChoice]) -> Re
             hint: format!("the model of {} has none that could be chosen", machine.name),
         });
     }
-    let mut numbers = Numbers::default();
+    let mut numbers = ConfigNumbers::default();
     let mut cells = String::new();
     for group in groups {
         for (m, n) in TOKENS.into_iter().flat_map(|m| FEATURES.map(|n| (m, n))) {
@@ -108,11 +113,11 @@ pub fn table(model: &Model, by: By, output: Output, known: &[KnownChoice]) -> Re
 
 /// Configurations by number, in the order they come up.
 #[derive(Default)]
-struct Numbers {
+struct ConfigNumbers {
     names: Vec<String>,
 }
 
-impl Numbers {
+impl ConfigNumbers {
     fn of(&mut self, name: String) -> usize {
         let known = self.names.iter().position(|known| *known == name);
         known.unwrap_or_else(|| {
@@ -130,8 +135,8 @@ fn measured(model: &Model, group_size: usize, output: &str) -> bool {
 
 /// Among what is worth a thought, so that a wild prediction cannot put a tile of 256 tokens on one; what the model was not
 /// fitted on comes last.
-fn best(model: &Model, by: By, problem: &GemmProblem, device: &GpuInfo) -> String {
-    let learned = Learned { model, by };
+fn best(model: &Model, by: Objective, problem: &GemmProblem, device: &GpuInfo) -> String {
+    let learned = PredictedCost { model, by };
     let costs = enumerate(problem, device).into_iter().filter_map(|config| {
         let prediction = learned.prediction(problem, &config)?;
         Some((prediction.extrapolated, prediction.cost(by)?, config))

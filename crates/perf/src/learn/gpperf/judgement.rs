@@ -17,7 +17,7 @@ pub const NOTES: &str = "paper: its protocol (targets clipped to 1..99 %, 80/20 
 
 /// How well a forest does on the log.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judged {
+pub struct Judgement {
     /// Rows.
     pub num_rows: usize,
     /// Those with power.
@@ -35,7 +35,7 @@ const TIME_TARGETS: [&str; 2] = ["runtime", "throughput"];
 const POWER_TARGETS: [&str; 3] = ["power", "energy", "throughput_per_watt"];
 
 /// One set of targets over the rows that have them.
-struct Task {
+struct TargetGroup {
     names: &'static [&'static str],
     rows: Vec<usize>,
     /// `[rows][names]`.
@@ -46,7 +46,7 @@ struct Task {
 ///
 /// # Errors
 /// Too few rows.
-pub fn judge(log: &[LogRow], options: &FitOptions) -> Result<Judged, PerfError> {
+pub fn judge(log: &[LogRow], options: &FitOptions) -> Result<Judgement, PerfError> {
     if log.len() < 100 {
         return Err(PerfError::TooLittle {
             what: "rows of the log".to_owned(),
@@ -68,7 +68,7 @@ pub fn judge(log: &[LogRow], options: &FitOptions) -> Result<Judged, PerfError> 
         ("run", &runs, false),
         ("shape", &shapes, false),
     ];
-    let tasks = [time_task(log), power_task(log)];
+    let tasks = [time_targets(log), power_targets(log)];
     let jobs: Vec<_> = splits
         .iter()
         .flat_map(|split| tasks.iter().map(move |task| (split, task)))
@@ -82,7 +82,7 @@ pub fn judge(log: &[LogRow], options: &FitOptions) -> Result<Judged, PerfError> 
         all.entry((*split).to_owned()).or_default().extend(scores);
     }
     let count = |kinds: &[u32]| kinds.iter().max().map_or(0, |&last| last as usize + 1);
-    Ok(Judged {
+    Ok(Judgement {
         num_rows: log.len(),
         num_power_rows: tasks[1].rows.len(),
         num_runs: count(&runs),
@@ -91,8 +91,8 @@ pub fn judge(log: &[LogRow], options: &FitOptions) -> Result<Judged, PerfError> 
     })
 }
 
-fn time_task(log: &[LogRow]) -> Task {
-    Task {
+fn time_targets(log: &[LogRow]) -> TargetGroup {
+    TargetGroup {
         names: &TIME_TARGETS,
         rows: (0..log.len()).collect(),
         values: log
@@ -102,8 +102,8 @@ fn time_task(log: &[LogRow]) -> Task {
     }
 }
 
-fn power_task(log: &[LogRow]) -> Task {
-    let mut task = Task {
+fn power_targets(log: &[LogRow]) -> TargetGroup {
+    let mut task = TargetGroup {
         names: &POWER_TARGETS,
         rows: Vec::new(),
         values: Vec::new(),
@@ -120,7 +120,7 @@ fn power_task(log: &[LogRow]) -> Task {
 
 fn scores(
     log: &[LogRow],
-    task: &Task,
+    task: &TargetGroup,
     kinds: &[u32],
     clipped: bool,
     options: &FitOptions,

@@ -9,5 +9,5 @@ mod judgement;
 mod log;
 mod splits;
 
-pub use judgement::{Judged, NOTES, judge};
+pub use judgement::{Judgement, NOTES, judge};
 pub use log::{LogRow, read};

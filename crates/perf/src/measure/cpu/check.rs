@@ -1,6 +1,6 @@
 //! Checks a CPU product at full size before it is timed.
 
-use super::operands::{CpuOperands, Drawn, random};
+use super::operands::{DrawnOperands, DrawnWeights, random};
 use dualgrain_cpu::CpuDevice;
 use dualgrain_cpu::Linear;
 use dualgrain_cpu::Matrix;
@@ -11,7 +11,7 @@ use dualgrain_device::Operand;
 use dualgrain_device::naive;
 use dualgrain_format::FloatLinear;
 
-impl CpuOperands {
+impl DrawnOperands {
     /// Whether a device multiplies them rightly: integer sums by Freivalds' check modulo 2^32 and outputs bit by bit from
     /// those, floats by signs in double precision; small products against the specification.
     ///
@@ -27,7 +27,7 @@ impl CpuOperands {
         let mut out = device.matrix(m, n)?;
         let mut d = vec![f32::NAN; m * n];
         Ok(match &self.drawn {
-            Drawn::Integer { w8, s1 } => {
+            DrawnWeights::Integer { w8, s1 } => {
                 device.gemm(&mut out, Operand::Int8(a), linear)?;
                 device.download(&out, 0..m, &mut d)?;
                 let sums = device.gemm_acc(a, linear);
@@ -39,7 +39,7 @@ impl CpuOperands {
                     && self.sums_are_right(w8, &sums)
                     && self.naive_sums.as_ref().is_none_or(|naive| *naive == sums)
             }
-            Drawn::Float(layer) => {
+            DrawnWeights::Float(layer) => {
                 device.gemm(&mut out, Operand::Float(x), linear)?;
                 device.download(&out, 0..m, &mut d)?;
                 self.floats_are_right(layer, &d) && self.naive_floats.as_ref().is_none_or(|naive| *naive == d)

@@ -1,13 +1,13 @@
 //! The manifest of a CPU's set: what Linux says of the machine, its measured ceilings, and the method.
 
-use super::op::CpuOp;
-use super::operands::CpuOperands;
+use super::op::ProductType;
+use super::operands::DrawnOperands;
 use super::small_ops;
 use crate::data::{Manifest, PROTOCOL, Row};
 use crate::error::PerfError;
 use crate::machine::{Machine, MachineKind};
 use crate::measure::date::today;
-use crate::measure::options::ProfileOptions;
+use crate::measure::options::SweepOptions;
 use crate::product::ops;
 use dualgrain_cpu::CpuDevice;
 use dualgrain_cpu::Isa;
@@ -21,7 +21,7 @@ const CEILING_SIDE: usize = 1_024;
 pub(crate) fn manifest(
     name: &str,
     max_threads: usize,
-    options: &ProfileOptions,
+    options: &SweepOptions,
     has_energy: bool,
 ) -> Result<Manifest, PerfError> {
     let isa = available().into_iter().next_back().unwrap_or(Isa::Portable);
@@ -69,7 +69,7 @@ pub(crate) fn manifest(
 
 fn float_ceiling(device: &CpuDevice) -> Result<f64, PerfError> {
     let side = CEILING_SIDE;
-    let operands = CpuOperands::new(CpuOp::F32, (side, side, side), GroupSize::Along(128))?;
+    let operands = DrawnOperands::new(ProductType::F32, (side, side, side), GroupSize::Along(128))?;
     let linears = [operands.pack(device)?];
     let (a, x) = operands.upload(device)?;
     let mut row = Row::blank("", (side, side, side));

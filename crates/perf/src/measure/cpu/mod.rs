@@ -9,4 +9,4 @@ mod small_ops;
 mod sweep;
 mod timing;
 
-pub use sweep::profile_cpu;
+pub use sweep::sweep_cpu;

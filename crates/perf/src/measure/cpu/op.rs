@@ -6,14 +6,14 @@ pub(crate) const ROTATION_BYTES: usize = 320 << 20;
 
 /// Types of a product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CpuOp {
+pub(crate) enum ProductType {
     W4a8,
     W8a8,
     F32,
     Bf16,
 }
 
-impl CpuOp {
+impl ProductType {
     pub const ALL: [Self; 4] = [Self::W4a8, Self::W8a8, Self::F32, Self::Bf16];
 
     pub fn name(self) -> &'static str {

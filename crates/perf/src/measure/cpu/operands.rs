@@ -1,6 +1,6 @@
 //! The operands of CPU products. They are drawn at random, and the same on every machine.
 
-use super::op::{CpuOp, ROTATION_BYTES};
+use super::op::{ProductType, ROTATION_BYTES};
 use crate::error::PerfError;
 use crate::trees::Random;
 
@@ -62,17 +62,17 @@ fn w4((n, k): (usize, usize), size: GroupSize) -> Result<QuantizedLinear, PerfEr
 }
 
 /// One type's weights of a shape, as they were drawn.
-pub(crate) enum Drawn {
+pub(crate) enum DrawnWeights {
     Integer { w8: Vec<i8>, s1: Vec<f32> },
     Float(FloatLinear),
 }
 
 /// One type's operands of a shape, with what is known of their product.
-pub(crate) struct CpuOperands {
-    pub(crate) op: CpuOp,
+pub(crate) struct DrawnOperands {
+    pub(crate) op: ProductType,
     pub(crate) shape: (usize, usize, usize),
     weights: LinearWeights,
-    pub(crate) drawn: Drawn,
+    pub(crate) drawn: DrawnWeights,
     pub(crate) codes: Vec<i8>,
     pub(crate) scales: Vec<f32>,
     pub(crate) a: Vec<f32>,
@@ -80,40 +80,40 @@ pub(crate) struct CpuOperands {
     pub(crate) naive_floats: Option<Vec<f32>>,
 }
 
-impl CpuOperands {
+impl DrawnOperands {
     pub fn new(
-        op: CpuOp,
+        op: ProductType,
         (m, n, k): (usize, usize, usize),
         group_size: GroupSize,
     ) -> Result<Self, PerfError> {
         let mut next = random(5);
         let mut code = || ((next() % 255) as i32 - 127) as i8;
         let (weights, drawn) = match op {
-            CpuOp::W4a8 => {
+            ProductType::W4a8 => {
                 let layer = w4((n, k), group_size)?;
                 let mut w8 = vec![0; n * k];
                 for (row, w8) in w8.chunks_exact_mut(k).enumerate() {
                     layer.w8_row(row, w8);
                 }
                 let s1 = layer.s1().to_vec();
-                (LinearWeights::W4(layer), Drawn::Integer { w8, s1 })
+                (LinearWeights::W4(layer), DrawnWeights::Integer { w8, s1 })
             }
-            CpuOp::W8a8 => {
+            ProductType::W8a8 => {
                 let w8: Vec<i8> = (0..n * k).map(|_| code()).collect();
                 let s1: Vec<f32> = (0..n).map(|row| 1e-3 + row as f32 * 1e-7).collect();
                 let layer = Int8Linear::new((n, k), w8.clone(), s1.clone(), None, None)
                     .map_err(|error| PerfError::operands(&error))?;
-                (LinearWeights::W8(layer), Drawn::Integer { w8, s1 })
+                (LinearWeights::W8(layer), DrawnWeights::Integer { w8, s1 })
             }
-            CpuOp::F32 | CpuOp::Bf16 => {
+            ProductType::F32 | ProductType::Bf16 => {
                 let values = floats(n * k, 7);
                 let values = match op {
-                    CpuOp::F32 => FloatValues::F32(values),
+                    ProductType::F32 => FloatValues::F32(values),
                     _ => FloatValues::Bf16(values.into_iter().map(bf16::from_f32).collect()),
                 };
                 let layer =
                     FloatLinear::new(n, k, values, None).map_err(|error| PerfError::operands(&error))?;
-                (LinearWeights::Float(layer.clone()), Drawn::Float(layer))
+                (LinearWeights::Float(layer.clone()), DrawnWeights::Float(layer))
             }
         };
         let codes: Vec<i8> = if op.is_integer() {
@@ -159,7 +159,7 @@ impl CpuOperands {
             return;
         }
         match &self.drawn {
-            Drawn::Integer { w8, .. } => {
+            DrawnWeights::Integer { w8, .. } => {
                 let dot = |a: &[i8], w: &[i8]| -> i32 {
                     a.iter().zip(w).map(|(&a, &w)| i32::from(a) * i32::from(w)).sum()
                 };
@@ -167,7 +167,7 @@ impl CpuOperands {
                 let sums = rows.flat_map(|a| w8.chunks_exact(k).map(move |w| dot(a, w)));
                 self.naive_sums = Some(sums.collect());
             }
-            Drawn::Float(layer) => {
+            DrawnWeights::Float(layer) => {
                 let mut d = vec![0.0; m * n];
                 naive::gemm_float(&self.a, layer, &mut d);
                 self.naive_floats = Some(d);
@@ -218,22 +218,22 @@ mod tests {
     #[test]
     fn right_products_pass_and_a_product_of_other_weights_does_not() {
         let device = fastest();
-        for op in CpuOp::ALL {
+        for op in ProductType::ALL {
             // Small and not: one passes the specification as well.
             for shape in [(5, 70, 257), (130, 400, 513)] {
-                let operands = CpuOperands::new(op, shape, GroupSize::Along(128)).unwrap();
+                let operands = DrawnOperands::new(op, shape, GroupSize::Along(128)).unwrap();
                 let (a, x) = operands.upload(&device).unwrap();
                 let linear = operands.pack(&device).unwrap();
                 assert!(
                     operands.is_right(&device, &linear, (&a, &x)).unwrap(),
                     "{op:?} {shape:?}"
                 );
-                let mut other = CpuOperands::new(op, shape, GroupSize::Along(128)).unwrap();
+                let mut other = DrawnOperands::new(op, shape, GroupSize::Along(128)).unwrap();
                 let (_, n, k) = shape;
                 // One weight of the last row is another one.
                 match &mut other.drawn {
-                    Drawn::Integer { w8, .. } => w8[n * k - 1] = w8[n * k - 1].wrapping_add(1),
-                    Drawn::Float(layer) => {
+                    DrawnWeights::Integer { w8, .. } => w8[n * k - 1] = w8[n * k - 1].wrapping_add(1),
+                    DrawnWeights::Float(layer) => {
                         let mut values: Vec<f32> = (0..n * k).map(|i| layer.weight().at(i)).collect();
                         values[n * k - 1] += 1.0;
                         *layer = FloatLinear::new(n, k, FloatValues::F32(values), None).unwrap();

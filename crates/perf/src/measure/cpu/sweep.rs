@@ -1,13 +1,13 @@
 //! Runs a sweep on the CPU, shape by shape and type by type.
 
 use super::manifest::{manifest, meminfo_bytes};
-use super::op::CpuOp;
-use super::operands::CpuOperands;
+use super::op::ProductType;
+use super::operands::DrawnOperands;
 use super::rapl::Rapl;
-use crate::data::{Mark, Row};
+use crate::data::{QualityFlag, Row};
 use crate::error::PerfError;
-use crate::measure::options::{ProfileOptions, ProfileSummary, Watch};
-use crate::measure::space::Task;
+use crate::measure::options::{SweepOptions, SweepSummary, Watch};
+use crate::measure::space::ShapeTask;
 use crate::measure::sweep::Sweep;
 use dualgrain_cpu::{CpuDevice, Isa, available};
 use dualgrain_format::GroupSize;
@@ -26,37 +26,37 @@ const USUAL_BYTES: usize = 4 << 30;
 ///
 /// # Errors
 /// A folder of another machine, a file that cannot be written. Rows measured until then are on disk.
-pub fn profile_cpu(
+pub fn sweep_cpu(
     name: &str,
     max_threads: usize,
-    options: &ProfileOptions,
+    options: &SweepOptions,
     watch: &dyn Watch,
-) -> Result<ProfileSummary, PerfError> {
+) -> Result<SweepSummary, PerfError> {
     options.check(&kernels().iter().map(String::as_str).collect::<Vec<_>>())?;
     let rapl = Rapl::open();
     if rapl.is_none() {
         watch.say("rows get no energy: the kernel shows no RAPL counter (/sys/class/powercap) to this user");
     }
     let manifest = manifest(name, max_threads, options, rapl.is_some())?;
-    let bench = CpuBench {
+    let cpu_sweep = CpuSweep {
         free_bytes: meminfo_bytes("MemAvailable:").unwrap_or(USUAL_BYTES),
         devices: devices(max_threads)?,
         rapl,
         sweep: Sweep::open(options, watch, &manifest)?,
     };
-    bench.run()
+    cpu_sweep.run()
 }
 
 /// Kernels of this processor.
 fn kernels() -> Vec<String> {
     let isas = || available().into_iter();
-    CpuOp::ALL
+    ProductType::ALL
         .iter()
         .flat_map(|op| isas().map(|isa| kernel(*op, isa)))
         .collect()
 }
 
-fn kernel(op: CpuOp, isa: Isa) -> String {
+fn kernel(op: ProductType, isa: Isa) -> String {
     format!("{}_{}", op.name(), isa.name())
 }
 
@@ -70,7 +70,7 @@ fn devices(max_threads: usize) -> Result<Vec<CpuDevice>, PerfError> {
     Ok(all)
 }
 
-struct CpuBench<'a> {
+struct CpuSweep<'a> {
     /// Memory that operands may take.
     free_bytes: usize,
     devices: Vec<CpuDevice>,
@@ -78,11 +78,11 @@ struct CpuBench<'a> {
     sweep: Sweep<'a>,
 }
 
-impl CpuBench<'_> {
-    fn run(mut self) -> Result<ProfileSummary, PerfError> {
+impl CpuSweep<'_> {
+    fn run(mut self) -> Result<SweepSummary, PerfError> {
         let (shard, shards) = self.sweep.options.shard;
         let tasks = self.sweep.options.space.tasks();
-        let mine: Vec<&Task> = tasks.iter().skip(shard).step_by(shards.max(1)).collect();
+        let mine: Vec<&ShapeTask> = tasks.iter().skip(shard).step_by(shards.max(1)).collect();
         self.pass(&mine)?;
         // What was unsteady in an earlier run is tried again when all that is new is measured.
         if !self.sweep.is_cut && !self.sweep.retries.is_empty() {
@@ -94,13 +94,13 @@ impl CpuBench<'_> {
         Ok(self.sweep.ended())
     }
 
-    fn pass(&mut self, tasks: &[&Task]) -> Result<(), PerfError> {
+    fn pass(&mut self, tasks: &[&ShapeTask]) -> Result<(), PerfError> {
         for (place, task) in tasks.iter().enumerate() {
             let (m, n, k) = task.shape;
             self.sweep
                 .watch
                 .progress(&format!("{m} x {n} x {k}"), place, tasks.len());
-            for op in CpuOp::ALL {
+            for op in ProductType::ALL {
                 self.products(task, op)?;
                 if self.sweep.is_cut {
                     return Ok(());
@@ -111,13 +111,13 @@ impl CpuBench<'_> {
     }
 
     /// The device of the same instruction set that has the most threads: it packs fastest.
-    fn fellow<'b>(&'b self, device: &'b CpuDevice) -> &'b CpuDevice {
+    fn packing_device<'b>(&'b self, device: &'b CpuDevice) -> &'b CpuDevice {
         let mut alike = self.devices.iter().filter(|other| other.isa() == device.isa());
         alike.next_back().unwrap_or(device)
     }
 
     /// All instruction sets and threads on one type of a shape.
-    fn products(&mut self, task: &Task, op: CpuOp) -> Result<(), PerfError> {
+    fn products(&mut self, task: &ShapeTask, op: ProductType) -> Result<(), PerfError> {
         let mut rows = Vec::new();
         for device in &self.devices {
             let row = cpu_row(task, op, device);
@@ -132,7 +132,7 @@ impl CpuBench<'_> {
         let (_, n, k) = task.shape;
         if n * k > MOST_WEIGHTS || op.bytes(task.shape) > SHARE_OF_FREE * self.free_bytes as f64 {
             for (_, mut row) in rows {
-                row.mark = Some(Mark::NotRun);
+                row.flag = Some(QualityFlag::NotRun);
                 self.sweep.keep(&row)?;
             }
             return Ok(());
@@ -141,7 +141,7 @@ impl CpuBench<'_> {
             0 => GroupSize::WholeRow,
             size => GroupSize::Along(size),
         };
-        let operands = CpuOperands::new(op, task.shape, group_size)?;
+        let operands = DrawnOperands::new(op, task.shape, group_size)?;
         let mut packed: Option<(Isa, Vec<_>)> = None;
         for (device, mut row) in rows {
             if !self.sweep.begins() {
@@ -151,14 +151,14 @@ impl CpuBench<'_> {
             let fits = |(isa, _): &(Isa, Vec<_>)| op.is_integer() || *isa == device.isa();
             let (isa, linears) = match packed.take().filter(fits) {
                 Some(packed) => packed,
-                None => (device.isa(), operands.pack_copies(self.fellow(&device))?),
+                None => (device.isa(), operands.pack_copies(self.packing_device(&device))?),
             };
             let (a, x) = operands.upload(&device)?;
             if operands.is_right(&device, &linears[0], (&a, &x))? {
                 row.verified = operands.verified_by();
                 operands.measure(&mut row, &device, &linears, (&a, &x), self.rapl.as_ref())?;
             } else {
-                row.mark = Some(Mark::Wrong);
+                row.flag = Some(QualityFlag::Wrong);
             }
             packed = Some((isa, linears));
             self.sweep.keep(&row)?;
@@ -168,7 +168,7 @@ impl CpuBench<'_> {
 }
 
 /// Float kernels are the same code with and without integer instructions, and the portable ones are slow.
-fn is_sensible(op: CpuOp, device: &CpuDevice, row: &Row) -> bool {
+fn is_sensible(op: ProductType, device: &CpuDevice, row: &Row) -> bool {
     match device.isa() {
         Isa::Portable => row.ops() <= MOST_NAIVE_OPS,
         Isa::AvxVnni | Isa::Amx => op.is_integer(),
@@ -176,9 +176,13 @@ fn is_sensible(op: CpuOp, device: &CpuDevice, row: &Row) -> bool {
     }
 }
 
-fn cpu_row(task: &Task, op: CpuOp, device: &CpuDevice) -> Row {
+fn cpu_row(task: &ShapeTask, op: ProductType, device: &CpuDevice) -> Row {
     let mut row = Row::blank(&kernel(op, device.isa()), task.shape);
-    row.group_size = if op == CpuOp::W4a8 { task.group_size } else { 0 };
+    row.group_size = if op == ProductType::W4a8 {
+        task.group_size
+    } else {
+        0
+    };
     row.output = "f32".to_owned();
     row.threads = device.num_threads();
     row.ctas = row.threads;

@@ -1,8 +1,8 @@
 //! Times a CPU product, and reads its energy where the machine shows a counter.
 
-use super::operands::CpuOperands;
+use super::operands::DrawnOperands;
 use super::rapl::Rapl;
-use crate::data::{Mark, Row};
+use crate::data::{QualityFlag, Row};
 use crate::measure::times::set_times;
 use dualgrain_cpu::CpuDevice;
 use dualgrain_cpu::Linear;
@@ -22,7 +22,7 @@ const TRIES: usize = 3;
 /// An energy region.
 const ENERGY_S: f64 = 0.3;
 
-impl CpuOperands {
+impl DrawnOperands {
     /// Fills in time, and energy where the machine shows it.
     pub fn measure(
         &self,
@@ -52,10 +52,10 @@ impl CpuOperands {
         let count = ((REPEAT_S / one_s) as usize).clamp(1, 10_000);
         run(count)?;
         for _ in 0..TRIES {
-            row.mark = None;
+            row.flag = None;
             let times = (0..REPEATS).map(|_| run(count));
             set_times(row, times.collect::<Result<_, _>>()?);
-            if row.mark != Some(Mark::Unsteady) {
+            if row.flag != Some(QualityFlag::Unsteady) {
                 break;
             }
         }

@@ -1,7 +1,7 @@
 //! The ceilings of a card: the rates of large square products.
 
 use super::libraries::Libraries;
-use super::meter::{Meter, Subject};
+use super::meter::{Meter, TimedLaunch};
 use crate::data::Row;
 use crate::error::PerfError;
 use dualgrain_cuda::Arena;
@@ -77,6 +77,6 @@ fn rate(
     launch: &dyn Fn(usize) -> Result<(), CudaError>,
 ) -> Result<f64, PerfError> {
     let mut row = Row::blank("", (side, side, side));
-    meter.measure(&mut row, &Subject { launch, copies: 1 }, false)?;
+    meter.measure(&mut row, &TimedLaunch { launch, copies: 1 }, false)?;
     Ok(row.time_s.map_or(0.0, |time_s| row.ops() / time_s))
 }

@@ -4,7 +4,7 @@
 //! moment 20 to 40 ms ago. The log makes it possible to read the energy of a span of time after the span, when the card
 //! already does something else.
 
-use super::ticks::{Grid, Tick};
+use super::ticks::{Tick, TickTimes};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -69,8 +69,8 @@ impl CounterLog {
     }
 
     /// The grid the ticks lie on, as the recent ones show it; `None` before there are some.
-    pub fn grid(&self) -> Option<Grid> {
-        Grid::of(&self.last(RECENT))
+    pub fn tick_times(&self) -> Option<TickTimes> {
+        TickTimes::of(&self.last(RECENT))
     }
 }
 

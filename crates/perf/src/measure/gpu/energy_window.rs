@@ -6,8 +6,8 @@
 
 use super::counter::CounterLog;
 use super::meter::{LOOK, Meter, SLOW_S};
-use super::ticks::{Grid, power_between};
-use crate::data::{Mark, Row};
+use super::ticks::{TickTimes, power_between};
+use crate::data::{QualityFlag, Row};
 use crate::error::PerfError;
 use crate::measure::times::{MOST_SPREAD, set_times};
 use dualgrain_cuda::Graph;
@@ -34,19 +34,19 @@ const NO_TICK: Duration = Duration::from_secs(3);
 const RECENT_TICKS: usize = 200;
 
 impl<'a> Meter<'a> {
-    pub(crate) fn region(
+    pub(crate) fn window(
         &self,
         row: &mut Row,
         graph: &Graph<'_>,
         (count, one_s): (usize, f64),
-        grid: &Grid,
-    ) -> Result<Option<Region>, PerfError> {
+        tick_times: &TickTimes,
+    ) -> Result<Option<EnergyWindow>, PerfError> {
         // Two of a very long product would have to be waited for.
         let ahead = if one_s * count as f64 > SLOW_S { 1 } else { 2 };
         let mut steady = Steady::new(self.device, graph)?;
         // The counter's ticks show moments that are a lag ago: the region begins and ends at such.
-        let start = grid.after(Instant::now() + ENERGY_WARM + self.lag) - self.lag;
-        let ticks = |count: usize| Duration::from_secs_f64(count as f64 * grid.tick_s);
+        let start = tick_times.after(Instant::now() + ENERGY_WARM + self.lag) - self.lag;
+        let ticks = |count: usize| Duration::from_secs_f64(count as f64 * tick_times.tick_s);
         let mut end = start + ticks(self.ticks);
         let mut is_decided = self.ticks >= LIMIT_TICKS;
         let (mut first, mut last) = (None, None);
@@ -61,7 +61,7 @@ impl<'a> Meter<'a> {
             if now <= end {
                 last = Some(passed);
             }
-            if !is_decided && let Some(power_w) = self.power_of(grid, (start, start + ticks(1))) {
+            if !is_decided && let Some(power_w) = self.power_of(tick_times, (start, start + ticks(1))) {
                 is_decided = true;
                 if self.is_held_back(power_w) {
                     end = start + ticks(LIMIT_TICKS);
@@ -84,17 +84,17 @@ impl<'a> Meter<'a> {
             } else {
                 MOST_SPREAD
             };
-            row.mark = (q3 - q1 > limit * time_s).then_some(Mark::Unsteady);
+            row.flag = (q3 - q1 > limit * time_s).then_some(QualityFlag::Unsteady);
         }
-        Ok((mean_s > 0.0).then_some(Region { start, end, mean_s }))
+        Ok((mean_s > 0.0).then_some(EnergyWindow { start, end, mean_s }))
     }
 
     /// Power between two ticks of the grid, once the counter has reached them.
-    fn power_of(&self, grid: &Grid, (from, to): (Instant, Instant)) -> Option<f64> {
+    fn power_of(&self, tick_times: &TickTimes, (from, to): (Instant, Instant)) -> Option<f64> {
         // The counter is not asked before it can know.
         let counter = self.counter.as_ref().filter(|_| Instant::now() > to + self.lag)?;
         let span = (from + self.lag, to + self.lag);
-        Some(power_between(&counter.last(RECENT_TICKS), grid, span)?.0)
+        Some(power_between(&counter.last(RECENT_TICKS), tick_times, span)?.0)
     }
 
     /// Whether the card draws what it may.
@@ -116,35 +116,35 @@ impl<'a> Meter<'a> {
     /// Whether a row that is there already has no energy, or one of a region that was too short for its power, and this card
     /// can do better.
     pub fn lacks_energy(&self, row: &Row) -> bool {
-        let can = self.counter.as_ref().and_then(CounterLog::grid);
-        can.is_some_and(|grid| lacks_energy(row, self.limit_w(), grid.tick_s))
+        let can = self.counter.as_ref().and_then(CounterLog::tick_times);
+        can.is_some_and(|tick_times| lacks_energy(row, self.limit_w(), tick_times.tick_s))
     }
 
     /// Fills in the energy of a region when the counter has reached it; `false` until then. A counter that stopped
     /// leaves a row without energy.
-    pub fn settle(&self, row: &mut Row, region: &Region) -> bool {
-        let Some((counter, grid)) = self
+    pub fn settle(&self, row: &mut Row, window: &EnergyWindow) -> bool {
+        let Some((counter, tick_times)) = self
             .counter
             .as_ref()
-            .and_then(|counter| Some((counter, counter.grid()?)))
+            .and_then(|counter| Some((counter, counter.tick_times()?)))
         else {
             return true;
         };
-        let span = (region.start + self.lag, region.end + self.lag);
-        let Some((power_w, window_s)) = power_between(&counter.last(RECENT_TICKS), &grid, span) else {
+        let span = (window.start + self.lag, window.end + self.lag);
+        let Some((power_w, window_s)) = power_between(&counter.last(RECENT_TICKS), &tick_times, span) else {
             return Instant::now() > span.1 + NO_TICK;
         };
         row.power_w = Some(power_w);
-        row.energy_j = Some(power_w * region.mean_s);
+        row.energy_j = Some(power_w * window.mean_s);
         row.energy_window_s = Some(window_s);
-        row.energy_runs = ((window_s / region.mean_s) as usize).max(1);
+        row.energy_runs = ((window_s / window.mean_s) as usize).max(1);
         true
     }
 }
 
 /// A span in which one product ran steadily, whose energy the counter will show a lag later.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Region {
+pub(crate) struct EnergyWindow {
     start: Instant,
     end: Instant,
     /// Mean seconds of a product.
@@ -196,7 +196,7 @@ mod tests {
             "the word was of the product before"
         );
         let wrong = Row {
-            mark: Some(Mark::Wrong),
+            flag: Some(QualityFlag::Wrong),
             ..row(None, 0.0, false)
         };
         assert!(!lacks(&wrong), "measured again without end");

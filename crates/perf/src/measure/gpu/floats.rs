@@ -1,21 +1,21 @@
 //! Measures the float products of a shape: the libraries and the tiled kernel.
 
-use super::meter::Subject;
+use super::meter::TimedLaunch;
 use super::rows::{float_row, float_share, kind_of, output_of, set_tiled, transposes};
-use super::sweep::Bench;
-use crate::data::{Mark, Row};
+use super::sweep::GpuSweep;
+use crate::data::{QualityFlag, Row};
 use crate::error::PerfError;
-use crate::measure::gpu::check::{FloatBuffers, FloatTruth, verified_by};
-use crate::measure::space::{FloatCase, FloatKernel, Task};
+use crate::measure::gpu::check::{FloatBuffers, FloatReference, verified_by};
+use crate::measure::space::{FloatCase, FloatKernel, ShapeTask};
 use crate::product::Layout;
 use dualgrain_cuda::Blend;
 use dualgrain_cuda::Buffer;
 use dualgrain_cuda::CublasType;
 use dualgrain_cuda::SgemmTiled;
 
-impl Bench<'_> {
+impl GpuSweep<'_> {
     /// Float products, type by type.
-    pub(crate) fn floats(&mut self, task: &Task) -> Result<(), PerfError> {
+    pub(crate) fn floats(&mut self, task: &ShapeTask) -> Result<(), PerfError> {
         for kind in [CublasType::Bf16, CublasType::F16, CublasType::F32] {
             let mut rows: Vec<(FloatCase, Row)> = Vec::new();
             for case in task.floats.iter().filter(|case| kind_of(case.kernel) == kind) {
@@ -34,7 +34,7 @@ impl Bench<'_> {
 
     fn floats_of(
         &mut self,
-        task: &Task,
+        task: &ShapeTask,
         kind: CublasType,
         rows: Vec<(FloatCase, Row)>,
     ) -> Result<(), PerfError> {
@@ -71,12 +71,12 @@ impl Bench<'_> {
                 continue;
             }
             let transposes = transposes(layout);
-            let truth = self.checker.floats(&buffers, transposes, task.shape, 21)?;
+            let reference = self.checker.floats(&buffers, transposes, task.shape, 21)?;
             for (case, row) in of_layout {
                 if !self.sweep.begins() {
                     return Ok(());
                 }
-                self.float(task, (case, row.clone()), &truth, (&buffers, &weights))?;
+                self.float(task, (case, row.clone()), &reference, (&buffers, &weights))?;
             }
         }
         Ok(())
@@ -85,9 +85,9 @@ impl Bench<'_> {
     /// One kernel on operands whose product is known.
     fn float(
         &mut self,
-        task: &Task,
+        task: &ShapeTask,
         (case, mut row): (&FloatCase, Row),
-        truth: &FloatTruth,
+        reference: &FloatReference,
         (buffers, weights): (&FloatBuffers<'_>, &[Buffer]),
     ) -> Result<(), PerfError> {
         let (shape, transposes) = (task.shape, transposes(case.layout));
@@ -111,17 +111,17 @@ impl Bench<'_> {
             beta: case.blend.1,
         };
         let checker = &self.checker;
-        if !checker.floats_are_right(truth, buffers, shape, blend, &launch)? {
-            row.mark = Some(Mark::Wrong);
+        if !checker.floats_are_right(reference, buffers, shape, blend, &launch)? {
+            row.flag = Some(QualityFlag::Wrong);
             return self.keep(row, None);
         }
         row.verified = verified_by(shape);
         let energy = self.draws_energy(&row, float_share(task, case));
-        let subject = Subject {
+        let timed = TimedLaunch {
             launch: &launch,
             copies: weights.len(),
         };
-        let region = self.meter.measure(&mut row, &subject, energy)?;
-        self.keep(row, region)
+        let window = self.meter.measure(&mut row, &timed, energy)?;
+        self.keep(row, window)
     }
 }

@@ -1,21 +1,21 @@
 //! Measures the integer products of a shape: the W4A8 kernels and the int8 library.
 
-use super::meter::Subject;
+use super::meter::TimedLaunch;
 use super::rows::{configs, int8_row, problem, set_occupancy, w4a8_row};
-use super::sweep::Bench;
-use crate::data::{Mark, Row};
+use super::sweep::GpuSweep;
+use crate::data::{QualityFlag, Row};
 use crate::error::PerfError;
-use crate::measure::gpu::check::{IntegerTruth, verified_by};
-use crate::measure::space::{Task, hash};
+use crate::measure::gpu::check::{IntegerReference, verified_by};
+use crate::measure::space::{ShapeTask, hash};
 use crate::operands::int8_library_takes;
 use dualgrain_cuda::Gemm;
 use dualgrain_cuda::GemmConfig;
 use dualgrain_cuda::GemmProblem;
 use dualgrain_cuda::PackedLinear;
 
-impl Bench<'_> {
+impl GpuSweep<'_> {
     /// The W4A8 kernels and the int8 library.
-    pub(crate) fn integers(&mut self, task: &Task) -> Result<(), PerfError> {
+    pub(crate) fn integers(&mut self, task: &ShapeTask) -> Result<(), PerfError> {
         let problem = problem(task);
         let (m, n, k) = task.shape;
         let mut rows: Vec<(GemmConfig, Row, f64)> = Vec::new();
@@ -44,12 +44,12 @@ impl Bench<'_> {
             .checker
             .operands
             .w4(&mut self.arena, (n, k), problem.group, copies, seed)?;
-        let truth = self
+        let reference = self
             .checker
             .integers(&mut self.arena, &layers[0], &problem, seed)?;
-        let Some(truth) = truth else {
+        let Some(reference) = reference else {
             for mut row in rows.into_iter().map(|(_, row, _)| row) {
-                row.mark = Some(Mark::Wrong);
+                row.flag = Some(QualityFlag::Wrong);
                 self.sweep.keep(&row)?;
             }
             return Ok(());
@@ -58,10 +58,10 @@ impl Bench<'_> {
             if !self.sweep.begins() {
                 return Ok(());
             }
-            self.w4a8(row, config, &problem, (&layers, &truth), share)?;
+            self.w4a8(row, config, &problem, (&layers, &reference), share)?;
         }
         match int8.filter(|_| self.sweep.begins()) {
-            Some(row) => self.int8(row, &truth, int8_share),
+            Some(row) => self.int8(row, &reference, int8_share),
             None => Ok(()),
         }
     }
@@ -71,7 +71,7 @@ impl Bench<'_> {
         mut row: Row,
         config: GemmConfig,
         problem: &GemmProblem,
-        (layers, truth): (&[PackedLinear], &IntegerTruth),
+        (layers, reference): (&[PackedLinear], &IntegerReference),
         share: f64,
     ) -> Result<(), PerfError> {
         let checker = &self.checker;
@@ -81,21 +81,21 @@ impl Bench<'_> {
         row.registers = kernel.num_registers() as usize;
         row.ctas_per_sm = kernel.blocks_per_sm(row.threads, launch.shared_bytes)?;
         set_occupancy(&mut row, checker.device);
-        if !checker.w4a8_is_right(truth, &layers[0], &gemm)? {
-            row.mark = Some(Mark::Wrong);
+        if !checker.w4a8_is_right(reference, &layers[0], &gemm)? {
+            row.flag = Some(QualityFlag::Wrong);
             return self.sweep.keep(&row);
         }
         row.verified = verified_by((row.m, row.n, row.k));
         let energy = self.draws_energy(&row, share);
-        let subject = Subject {
-            launch: &|i| gemm.launch(&layers[i], &truth.tokens, &truth.d),
+        let timed = TimedLaunch {
+            launch: &|i| gemm.launch(&layers[i], &reference.tokens, &reference.d),
             copies: layers.len(),
         };
-        let region = self.meter.measure(&mut row, &subject, energy)?;
-        self.keep(row, region)
+        let window = self.meter.measure(&mut row, &timed, energy)?;
+        self.keep(row, window)
     }
 
-    fn int8(&mut self, mut row: Row, truth: &IntegerTruth, share: f64) -> Result<(), PerfError> {
+    fn int8(&mut self, mut row: Row, reference: &IntegerReference, share: f64) -> Result<(), PerfError> {
         let Some(library) = &self.libraries.int8 else {
             return Ok(());
         };
@@ -104,32 +104,35 @@ impl Bench<'_> {
         let Ok(product) = library.product(shape) else {
             return Ok(());
         };
-        let size_bytes = truth.w8.len_bytes();
+        let size_bytes = reference.w8.len_bytes();
         let mut copies = Vec::new();
         for _ in 1..self.copies(size_bytes) {
             let copy = self.arena.take(size_bytes)?;
-            copy.copy_from(&truth.w8)?;
+            copy.copy_from(&reference.w8)?;
             copies.push(copy);
         }
-        let weights = |i: usize| i.checked_sub(1).map_or(&truth.w8, |i| &copies[i]);
-        let launch = |i: usize| product.launch(truth.tokens.codes(), weights(i), &truth.d);
-        truth.d.fill(0xff)?;
+        let weights = |i: usize| i.checked_sub(1).map_or(&reference.w8, |i| &copies[i]);
+        let launch = |i: usize| product.launch(reference.tokens.codes(), weights(i), &reference.d);
+        reference.d.fill(0xff)?;
         // Some shapes are refused only now.
         if launch(0).is_err() {
             return Ok(());
         }
-        if !self.checker.right_sums(truth, &truth.d, (shape.0, shape.1))? {
-            row.mark = Some(Mark::Wrong);
+        if !self
+            .checker
+            .right_sums(reference, &reference.d, (shape.0, shape.1))?
+        {
+            row.flag = Some(QualityFlag::Wrong);
             return self.sweep.keep(&row);
         }
         row.verified = verified_by(shape);
         let energy = self.draws_energy(&row, share);
-        let subject = Subject {
+        let timed = TimedLaunch {
             launch: &launch,
             copies: copies.len() + 1,
         };
-        let region = self.meter.measure(&mut row, &subject, energy)?;
+        let window = self.meter.measure(&mut row, &timed, energy)?;
         drop(product);
-        self.keep(row, region)
+        self.keep(row, window)
     }
 }

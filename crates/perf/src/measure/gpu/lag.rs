@@ -1,7 +1,7 @@
 //! Measures how far a card's energy counter is behind. The card idles, then runs a steady load. The counter shows the
 //! step of the load too late, by its lag.
 
-use super::meter::{ENERGY_REPLAY_S, LOOK, MOST_LAUNCHES, Meter, Subject, record};
+use super::meter::{ENERGY_REPLAY_S, LOOK, MOST_LAUNCHES, Meter, TimedLaunch, record};
 use super::ticks::Tick;
 use crate::error::PerfError;
 use dualgrain_cuda::Arena;
@@ -22,15 +22,15 @@ const STEP_SIDE: usize = 2_048;
 
 impl<'a> Meter<'a> {
     /// Measures how far the counter is behind, by a step of load after the idle time that came before.
-    pub fn find_lag(&mut self, subject: &Subject<'_>) -> Result<Option<Duration>, PerfError> {
+    pub fn find_lag(&mut self, timed: &TimedLaunch<'_>) -> Result<Option<Duration>, PerfError> {
         let Some(counter) = &self.counter else {
             return Ok(None);
         };
-        let one_s = self.estimate_s(subject)?;
+        let one_s = self.estimate_s(timed)?;
         let idle_since = Instant::now();
         let graph = record(
             self.device,
-            subject,
+            timed,
             ((ENERGY_REPLAY_S / one_s) as usize).clamp(1, MOST_LAUNCHES),
         )?;
         // Long enough for the counter to forget the estimate.
@@ -74,7 +74,7 @@ pub(crate) fn lag(
     let tiled = SgemmTiled::new(jit, 16)?;
     let launch = |_| tiled.launch(Transposes::ALL[0], (side, side, side), (1.0, 0.0), [&a, &b, &d]);
     let launch: &dyn Fn(usize) -> Result<(), CudaError> = &launch;
-    meter.find_lag(&Subject { launch, copies: 1 })
+    meter.find_lag(&TimedLaunch { launch, copies: 1 })
 }
 
 /// Seconds by which the counter is behind, from a step of load between two moments: what it has not counted yet of the load.

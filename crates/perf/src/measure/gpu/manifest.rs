@@ -8,7 +8,7 @@ use crate::data::{Manifest, PROTOCOL};
 use crate::error::PerfError;
 use crate::machine::{Machine, MachineKind};
 use crate::measure::date::today;
-use crate::measure::options::ProfileOptions;
+use crate::measure::options::SweepOptions;
 use std::time::Duration;
 
 use dualgrain_cuda::{Arena, CublasType, Jit, compiler_version, driver_version, read_bytes_per_s};
@@ -17,7 +17,7 @@ use dualgrain_cuda::{Arena, CublasType, Jit, compiler_version, driver_version, r
 const IDLE_S: f64 = 2.5;
 
 pub(crate) fn manifest(
-    options: &ProfileOptions,
+    options: &SweepOptions,
     jit: &Jit,
     meter: &mut Meter<'_>,
     libraries: &Libraries,

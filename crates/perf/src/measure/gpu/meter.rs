@@ -15,7 +15,7 @@ pub(crate) const MOST_LAUNCHES: usize = 1_500;
 pub(crate) const LOOK: Duration = Duration::from_micros(200);
 
 /// What is measured: launch `i` takes copy `i` of the weights.
-pub(crate) struct Subject<'a> {
+pub(crate) struct TimedLaunch<'a> {
     pub launch: &'a dyn Fn(usize) -> Result<(), CudaError>,
     pub copies: usize,
 }
@@ -46,10 +46,10 @@ impl<'a> Meter<'a> {
         }
     }
 
-    pub(crate) fn estimate_s(&self, subject: &Subject<'_>) -> Result<f64, CudaError> {
+    pub(crate) fn estimate_s(&self, timed: &TimedLaunch<'_>) -> Result<f64, CudaError> {
         let once = |count: usize| {
             time_once_s(self.device, || {
-                (0..count).try_for_each(|i| (subject.launch)(i % subject.copies))
+                (0..count).try_for_each(|i| (timed.launch)(i % timed.copies))
             })
         };
         let first = once(1)?;
@@ -70,7 +70,7 @@ impl<'a> Meter<'a> {
 
     /// Seconds between two movements of the counter; `None` without one that moves.
     pub fn tick_s(&self) -> Option<f64> {
-        Some(self.counter.as_ref()?.grid()?.tick_s)
+        Some(self.counter.as_ref()?.tick_times()?.tick_s)
     }
 
     /// Mean power over some seconds in which the caller runs nothing, after a pause for the counter to get there.
@@ -89,9 +89,9 @@ impl<'a> Meter<'a> {
 /// Records `count` launches.
 pub(crate) fn record<'a>(
     device: &Gpu,
-    subject: &'a Subject<'a>,
+    timed: &'a TimedLaunch<'a>,
     count: usize,
 ) -> Result<Graph<'a>, CudaError> {
-    let launches = move || (0..count).try_for_each(|i| (subject.launch)(i % subject.copies));
+    let launches = move || (0..count).try_for_each(|i| (timed.launch)(i % timed.copies));
     Graph::record(device, launches)
 }

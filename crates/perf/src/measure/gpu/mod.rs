@@ -23,5 +23,5 @@ mod sweep;
 mod ticks;
 mod timing;
 
-pub use counter_check::{EnergyTruth, check_energy};
-pub use sweep::profile_gpu;
+pub use counter_check::{CounterComparison, check_energy_counter};
+pub use sweep::sweep_gpu;

@@ -8,7 +8,7 @@ use dualgrain_device::naive::Transposes;
 use dualgrain_format::{GemmShape, GroupSize};
 
 use crate::data::{Cut, Row};
-use crate::measure::space::{Configs, FloatCase, FloatKernel, Task, hash};
+use crate::measure::space::{Configs, FloatCase, FloatKernel, ShapeTask, hash};
 use crate::product::Layout;
 
 /// Configurations that would take longer are not worth their time.
@@ -40,7 +40,7 @@ pub(crate) fn kernels() -> Vec<&'static str> {
 }
 
 /// Configurations and the share of their rows that get energy.
-pub(crate) fn configs(task: &Task, problem: &GemmProblem, info: &GpuInfo) -> Vec<(GemmConfig, f64)> {
+pub(crate) fn configs(task: &ShapeTask, problem: &GemmProblem, info: &GpuInfo) -> Vec<(GemmConfig, f64)> {
     let time_s = |config: &GemmConfig| Analytic.time_s(problem, config, info);
     let mut sensible = enumerate(problem, info);
     sensible.sort_by(|a, b| time_s(a).total_cmp(&time_s(b)));
@@ -87,12 +87,12 @@ pub(crate) fn draws_energy(seed: u64, row: &Row, share: f64) -> bool {
 }
 
 /// Share of a float product's rows with energy: more of those like the project's own.
-pub(crate) fn float_share(task: &Task, case: &FloatCase) -> f64 {
+pub(crate) fn float_share(task: &ShapeTask, case: &FloatCase) -> f64 {
     let plain = case.layout == Layout::Nt && case.blend == (1.0, 0.0);
     task.energy_share * if plain { CLOSE_WEIGHT } else { FAR_WEIGHT }
 }
 
-pub(crate) fn problem(task: &Task) -> GemmProblem {
+pub(crate) fn problem(task: &ShapeTask) -> GemmProblem {
     let (m, n, k) = task.shape;
     let group = match task.group_size {
         0 => GroupSize::WholeRow,
@@ -110,7 +110,7 @@ pub(crate) fn problem(task: &Task) -> GemmProblem {
     }
 }
 
-pub(crate) fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, info: &GpuInfo) -> Row {
+pub(crate) fn w4a8_row(task: &ShapeTask, problem: &GemmProblem, config: GemmConfig, info: &GpuInfo) -> Row {
     let geometry = config.geometry(problem, info);
     let variant = config.variant;
     let mut row = Row::blank(variant.kernel(), task.shape);
@@ -137,7 +137,7 @@ pub(crate) fn w4a8_row(task: &Task, problem: &GemmProblem, config: GemmConfig, i
     row
 }
 
-pub(crate) fn int8_row(task: &Task) -> Row {
+pub(crate) fn int8_row(task: &ShapeTask) -> Row {
     let mut row = Row::blank("cublaslt_int8", task.shape);
     row.output = "i32".to_owned();
     row

@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use dualgrain_cuda::{Arena, Freivalds, Gpu, Jit, Nvml, RandomOperands, rotation_copies};
 
-use super::energy_window::Region;
+use super::energy_window::EnergyWindow;
 use super::libraries::{Libraries, libraries};
 use super::manifest::manifest;
 use super::meter::Meter;
 use super::rows::{draws_energy, kernels};
-use crate::data::{Mark, Row};
+use crate::data::{QualityFlag, Row};
 use crate::error::PerfError;
 use crate::measure::gpu::check::Checker;
-use crate::measure::options::{ProfileOptions, ProfileSummary, Watch};
-use crate::measure::space::Task;
+use crate::measure::options::{SweepOptions, SweepSummary, Watch};
+use crate::measure::space::ShapeTask;
 use crate::measure::sweep::Sweep;
 
 /// Memory for operands: enough for every product of the default space.
@@ -25,11 +25,11 @@ const MOST_COPIES: usize = 1_000;
 ///
 /// # Errors
 /// No card or compiler, a folder of another machine, a call that failed. Rows measured until then are on disk.
-pub fn profile_gpu(
+pub fn sweep_gpu(
     index: usize,
-    options: &ProfileOptions,
+    options: &SweepOptions,
     watch: &dyn Watch,
-) -> Result<ProfileSummary, PerfError> {
+) -> Result<SweepSummary, PerfError> {
     let device = Gpu::open(index)?;
     options.check(&kernels())?;
     let jit = Jit::new(&device)?;
@@ -45,7 +45,7 @@ pub fn profile_gpu(
         freivalds: &freivalds,
     };
     let sweep = Sweep::open(options, watch, &manifest)?;
-    let bench = Bench {
+    let gpu_sweep = GpuSweep {
         checker,
         meter,
         libraries,
@@ -53,7 +53,7 @@ pub fn profile_gpu(
         sweep,
         pending: Vec::new(),
     };
-    bench.run()
+    gpu_sweep.run()
 }
 
 /// A card's meter; why there is no energy is told.
@@ -70,18 +70,18 @@ pub(crate) fn open_meter<'a>(device: &'a Gpu, ticks: usize, watch: &dyn Watch) -
     Meter::new(device, card.ok(), ticks)
 }
 
-pub(crate) struct Bench<'a> {
+pub(crate) struct GpuSweep<'a> {
     pub(crate) checker: Checker<'a>,
     pub(crate) meter: Meter<'a>,
     pub(crate) libraries: Libraries,
     pub(crate) arena: Arena,
     pub(crate) sweep: Sweep<'a>,
     /// Rows whose energy the counter has not reached yet.
-    pending: Vec<(Row, Region)>,
+    pending: Vec<(Row, EnergyWindow)>,
 }
 
-impl Bench<'_> {
-    fn run(mut self) -> Result<ProfileSummary, PerfError> {
+impl GpuSweep<'_> {
+    fn run(mut self) -> Result<SweepSummary, PerfError> {
         let measured = self.measure_all();
         // Also after an error: what was measured until then is kept.
         while !self.pending.is_empty() {
@@ -97,7 +97,7 @@ impl Bench<'_> {
         self.sweep.is_retrying = true;
         let (shard, shards) = self.sweep.options.shard;
         let tasks = self.sweep.options.space.tasks();
-        let mine: Vec<&Task> = tasks.iter().skip(shard).step_by(shards.max(1)).collect();
+        let mine: Vec<&ShapeTask> = tasks.iter().skip(shard).step_by(shards.max(1)).collect();
         for (place, task) in mine.iter().enumerate() {
             let (m, n, k) = task.shape;
             let detail = format!("{m} x {n} x {k}");
@@ -112,9 +112,9 @@ impl Bench<'_> {
     }
 
     /// Keeps a row, or waits with it for the counter.
-    pub(crate) fn keep(&mut self, row: Row, region: Option<Region>) -> Result<(), PerfError> {
-        match region {
-            Some(region) => self.pending.push((row, region)),
+    pub(crate) fn keep(&mut self, row: Row, window: Option<EnergyWindow>) -> Result<(), PerfError> {
+        match window {
+            Some(window) => self.pending.push((row, window)),
             None => self.sweep.keep(&row)?,
         }
         self.settle()
@@ -123,11 +123,11 @@ impl Bench<'_> {
     /// Keeps the rows whose energy the counter shows by now.
     fn settle(&mut self) -> Result<(), PerfError> {
         let mut left = Vec::new();
-        for (mut row, region) in std::mem::take(&mut self.pending) {
-            if self.meter.settle(&mut row, &region) {
+        for (mut row, window) in std::mem::take(&mut self.pending) {
+            if self.meter.settle(&mut row, &window) {
                 self.sweep.keep(&row)?;
             } else {
-                left.push((row, region));
+                left.push((row, window));
             }
         }
         self.pending = left;
@@ -152,7 +152,7 @@ impl Bench<'_> {
     /// Rows that do not fit the memory that is there.
     pub(crate) fn not_run(&mut self, rows: impl IntoIterator<Item = Row>) -> Result<(), PerfError> {
         for mut row in rows {
-            row.mark = Some(Mark::NotRun);
+            row.flag = Some(QualityFlag::NotRun);
             self.sweep.keep(&row)?;
         }
         Ok(())

@@ -14,14 +14,14 @@ pub(crate) struct Tick {
 
 /// Evenly spaced ticks.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Grid {
+pub(crate) struct TickTimes {
     /// One of them.
     pub origin: Instant,
     /// Seconds between two.
     pub tick_s: f64,
 }
 
-impl Grid {
+impl TickTimes {
     /// A tick is seen up to some milliseconds late; the median lateness of many is small.
     pub(crate) fn of(ticks: &[Tick]) -> Option<Self> {
         let (first, last) = (ticks.first()?, ticks.last()?);
@@ -68,7 +68,7 @@ impl Grid {
 /// Mean power between the ticks nearest to two moments, and the time between them; `None` before the later one is there.
 pub(crate) fn power_between(
     ticks: &[Tick],
-    grid: &Grid,
+    tick_times: &TickTimes,
     (from, to): (Instant, Instant),
 ) -> Option<(f64, f64)> {
     let distance = |tick: &Tick, at: Instant| {
@@ -79,14 +79,14 @@ pub(crate) fn power_between(
         early.max(late)
     };
     // The nearest one is known when one lies beyond.
-    let half = Duration::from_secs_f64(0.5 * grid.tick_s);
+    let half = Duration::from_secs_f64(0.5 * tick_times.tick_s);
     if ticks.last()?.at + half < to {
         return None;
     }
     let nearest = |at| ticks.iter().min_by_key(|tick| distance(tick, at));
     let (first, last) = (nearest(from)?, nearest(to)?);
     let seen_s = last.at.checked_duration_since(first.at)?.as_secs_f64();
-    let time_s = (seen_s / grid.tick_s).round() * grid.tick_s;
+    let time_s = (seen_s / tick_times.tick_s).round() * tick_times.tick_s;
     (time_s > 0.0).then(|| ((last.energy_j - first.energy_j) / time_s, time_s))
 }
 
@@ -118,12 +118,12 @@ mod tests {
             let ticks = ticks(start, behind_s);
             let found = lag_s(&ticks, (at(1.03), at(2.9))).unwrap();
             assert!((found - behind_s).abs() < 0.01, "{found} {behind_s}");
-            let grid = Grid::of(&ticks).unwrap();
-            assert!((grid.tick_s - 0.1).abs() < 1e-3);
+            let tick_times = TickTimes::of(&ticks).unwrap();
+            assert!((tick_times.tick_s - 0.1).abs() < 1e-3);
             let lag = Duration::from_secs_f64(behind_s);
-            let from = grid.after(at(1.2) + lag);
+            let from = tick_times.after(at(1.2) + lag);
             let to = from + Duration::from_secs_f64(0.2);
-            let (power_w, time_s) = power_between(&ticks, &grid, (from, to)).unwrap();
+            let (power_w, time_s) = power_between(&ticks, &tick_times, (from, to)).unwrap();
             assert!((power_w - 500.0).abs() < 1.0, "{power_w}");
             assert!((time_s - 0.2).abs() < 1e-3);
         }
@@ -133,21 +133,24 @@ mod tests {
     fn span_whose_end_the_counter_has_not_reached_has_no_power_yet() {
         let start = Instant::now() + Duration::from_secs(10);
         let ticks = ticks(start, 0.0);
-        let grid = Grid::of(&ticks).unwrap();
+        let tick_times = TickTimes::of(&ticks).unwrap();
         let at = |t: f64| start + Duration::from_secs_f64(t);
-        assert!(power_between(&ticks, &grid, (at(2.8), at(3.1))).is_none());
-        assert!(power_between(&ticks[..2], &grid, (at(0.0), at(0.1))).is_some());
-        assert!(Grid::of(&ticks[..2]).is_none());
+        assert!(power_between(&ticks, &tick_times, (at(2.8), at(3.1))).is_none());
+        assert!(power_between(&ticks[..2], &tick_times, (at(0.0), at(0.1))).is_some());
+        assert!(TickTimes::of(&ticks[..2]).is_none());
     }
 
     #[test]
     fn next_tick_lies_on_the_grid_before_and_after_its_origin() {
         let origin = Instant::now() + Duration::from_secs(10);
-        let grid = Grid { origin, tick_s: 0.1 };
+        let tick_times = TickTimes { origin, tick_s: 0.1 };
         let near = |a: Instant, b: Instant| a.max(b) - a.min(b) < Duration::from_micros(10);
         let at = |ms: u64| origin + Duration::from_millis(ms);
-        assert!(near(grid.after(at(250)), at(300)));
+        assert!(near(tick_times.after(at(250)), at(300)));
         let earlier = origin - Duration::from_millis(250);
-        assert!(near(grid.after(earlier), origin - Duration::from_millis(200)));
+        assert!(near(
+            tick_times.after(earlier),
+            origin - Duration::from_millis(200)
+        ));
     }
 }

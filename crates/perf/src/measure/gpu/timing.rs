@@ -4,9 +4,9 @@
 //! the clocks of a card follow its power limit within some 20 ms.
 
 use super::counter::CounterLog;
-use super::energy_window::Region;
-use super::meter::{ENERGY_REPLAY_S, MOST_LAUNCHES, Meter, SLOW_S, Subject, record};
-use crate::data::{Mark, Row};
+use super::energy_window::EnergyWindow;
+use super::meter::{ENERGY_REPLAY_S, MOST_LAUNCHES, Meter, SLOW_S, TimedLaunch, record};
+use crate::data::{QualityFlag, Row};
 use crate::error::PerfError;
 use crate::measure::times::set_times;
 use dualgrain_cuda::Graph;
@@ -34,16 +34,16 @@ impl<'a> Meter<'a> {
     pub fn measure(
         &self,
         row: &mut Row,
-        subject: &Subject<'_>,
+        timed: &TimedLaunch<'_>,
         energy: bool,
-    ) -> Result<Option<Region>, PerfError> {
-        let grid = self
+    ) -> Result<Option<EnergyWindow>, PerfError> {
+        let tick_times = self
             .counter
             .as_ref()
-            .and_then(CounterLog::grid)
+            .and_then(CounterLog::tick_times)
             .filter(|_| energy);
-        let energy = grid.is_some();
-        let one_s = self.estimate_s(subject)?;
+        let energy = tick_times.is_some();
+        let one_s = self.estimate_s(timed)?;
         let heavy = row.ops() / one_s > HEAVY_OPS_PER_S;
         let replay_s = match (energy, heavy) {
             (true, _) => ENERGY_REPLAY_S,
@@ -52,17 +52,17 @@ impl<'a> Meter<'a> {
         };
         let fitting = |seconds: f64| (seconds / one_s) as usize;
         // All copies once, unless that takes far too long.
-        let count = fitting(replay_s).max(subject.copies.min(fitting(3.0 * replay_s)));
+        let count = fitting(replay_s).max(timed.copies.min(fitting(3.0 * replay_s)));
         let count = count.clamp(1, MOST_LAUNCHES);
-        let graph = record(self.device, subject, count)?;
-        let mut region = None;
-        if let Some(grid) = grid {
-            region = self.region(row, &graph, (count, one_s), &grid)?;
+        let graph = record(self.device, timed, count)?;
+        let mut window = None;
+        if let Some(tick_times) = tick_times {
+            window = self.window(row, &graph, (count, one_s), &tick_times)?;
         } else {
             self.times(row, &graph, (count, one_s), heavy)?;
-            if row.mark == Some(Mark::Unsteady) {
+            if row.flag == Some(QualityFlag::Unsteady) {
                 // Once more, longer: a neighbour's last milliseconds may have been in it.
-                row.mark = None;
+                row.flag = None;
                 self.last_heavy.set(None);
                 self.times(row, &graph, (count, one_s), true)?;
             }
@@ -71,10 +71,10 @@ impl<'a> Meter<'a> {
             .time_s
             .is_some_and(|time_s| time_s * (count as f64) < RESOLUTION_S)
         {
-            row.mark = Some(Mark::BelowResolution);
+            row.flag = Some(QualityFlag::BelowResolution);
         }
         self.last_heavy.set(heavy.then(Instant::now));
-        Ok(region)
+        Ok(window)
     }
 
     fn times(

@@ -13,4 +13,4 @@ pub(crate) use draw::hash;
 pub(crate) use float_cases::{FloatCase, FloatKernel};
 #[cfg(feature = "cuda")]
 pub(crate) use tasks::Configs;
-pub(crate) use tasks::Task;
+pub(crate) use tasks::ShapeTask;

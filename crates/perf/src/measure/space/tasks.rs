@@ -23,7 +23,7 @@ pub enum Configs {
 
 /// Everything that is measured on one shape.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Task {
+pub struct ShapeTask {
     /// M, N, K.
     pub shape: (usize, usize, usize),
     /// Group size of the W4A8 kernels, 0 for one scale a row.
@@ -42,7 +42,7 @@ pub struct Task {
 
 impl Space {
     /// The work for a GPU, most informative first: any beginning of it is a balanced set.
-    pub fn tasks(&self) -> Vec<Task> {
+    pub fn tasks(&self) -> Vec<ShapeTask> {
         let mut cells = self.model_cells();
         cells.sort_by_key(|task| hash(self.seed, &format!("{:?}", task.shape)));
         let tiles = self.tile_tasks();
@@ -66,7 +66,7 @@ impl Space {
         tasks
     }
 
-    fn model_cells(&self) -> Vec<Task> {
+    fn model_cells(&self) -> Vec<ShapeTask> {
         let cells = self.model_weights.iter().flat_map(|&[n, k]| {
             let tokens = self.model_tokens.iter();
             tokens.map(move |&m| self.task((m, n, k), Configs::All))
@@ -89,7 +89,7 @@ impl Space {
         (within(self.m, at(2, 0)), rounded(n, self.n), rounded(k, self.k))
     }
 
-    fn sampled(&self, first: usize, count: usize, configs: Configs) -> Vec<Task> {
+    fn sampled(&self, first: usize, count: usize, configs: Configs) -> Vec<ShapeTask> {
         // Shapes that are too large are passed over, so the index runs ahead of the count.
         let fits = |&(m, n, k): &(usize, usize, usize)| {
             n * k <= self.most_weights && ops((m, n, k)) <= self.most_ops
@@ -105,7 +105,7 @@ impl Space {
             .collect()
     }
 
-    fn task(&self, shape: (usize, usize, usize), configs: Configs) -> Task {
+    fn task(&self, shape: (usize, usize, usize), configs: Configs) -> ShapeTask {
         let draw = |what: &str| hash(self.seed, &format!("{what} {shape:?}"));
         let mixed = matches!(configs, Configs::Some(_));
         let group_size = match draw("group") % 10 {
@@ -119,7 +119,7 @@ impl Space {
             1 if mixed && group_size == 128 => "f32",
             _ => "bf16",
         };
-        Task {
+        ShapeTask {
             shape,
             group_size,
             output,
@@ -130,7 +130,7 @@ impl Space {
         }
     }
 
-    fn tile_tasks(&self) -> Vec<Task> {
+    fn tile_tasks(&self) -> Vec<ShapeTask> {
         let all = self.tile_shapes.iter().map(|&[m, n, k]| {
             let tiles = (1..=32).map(FloatKernel::Tiled);
             ((m, n, k), tiles.collect::<Vec<_>>(), Layout::ALL.to_vec(), 0.15)
@@ -168,7 +168,7 @@ impl Space {
                 layout,
                 blend: BLENDS[0],
             }));
-            Task {
+            ShapeTask {
                 shape,
                 group_size: 128,
                 output: "bf16",

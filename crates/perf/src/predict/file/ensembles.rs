@@ -1,16 +1,16 @@
 //! The trees of a model file, column by column, because columns compress better than nodes one by one.
 
-use super::header::Shape;
+use super::header::EnsembleShape;
 use crate::predict::features::NAMES;
-use crate::trees::{DEPTH, Ensemble, LEAVES, Node, Question, Symmetric, SymmetricTree, Trees};
+use crate::trees::{BinaryTrees, DEPTH, Ensemble, LEAVES, Node, Question, SymmetricTree, SymmetricTrees};
 
 /// An ensemble to be written.
-pub(crate) enum Written<'a> {
-    Forest(&'a Trees),
-    Boost(&'a Symmetric),
+pub(crate) enum EnsembleRef<'a> {
+    Forest(&'a BinaryTrees),
+    Boost(&'a SymmetricTrees),
 }
 
-impl<'a> Written<'a> {
+impl<'a> EnsembleRef<'a> {
     pub(crate) fn of(ensemble: &'a Ensemble) -> Self {
         match ensemble {
             Ensemble::Forest(trees) => Self::Forest(trees),
@@ -18,13 +18,13 @@ impl<'a> Written<'a> {
         }
     }
 
-    pub(crate) fn shape(&self) -> Shape {
+    pub(crate) fn shape(&self) -> EnsembleShape {
         match self {
-            Self::Forest(trees) => Shape::Forest {
+            Self::Forest(trees) => EnsembleShape::Forest {
                 start: trees.start()[0],
                 sizes: trees.sizes(),
             },
-            Self::Boost(trees) => Shape::Boost {
+            Self::Boost(trees) => EnsembleShape::Boost {
                 start: trees.start(),
                 trees: trees.len(),
             },
@@ -40,7 +40,7 @@ impl<'a> Written<'a> {
 }
 
 /// Columns apart compress better than nodes one by one.
-fn write_trees(trees: &Trees, bytes: &mut Vec<u8>) {
+fn write_trees(trees: &BinaryTrees, bytes: &mut Vec<u8>) {
     trees
         .nodes()
         .iter()
@@ -59,7 +59,7 @@ fn write_trees(trees: &Trees, bytes: &mut Vec<u8>) {
         .for_each(|value| bytes.extend(value.to_le_bytes()));
 }
 
-fn write_symmetric(trees: &Symmetric, bytes: &mut Vec<u8>) {
+fn write_symmetric(trees: &SymmetricTrees, bytes: &mut Vec<u8>) {
     for tree in trees.trees() {
         let thresholds = tree.questions.iter().map(|question| question.threshold);
         thresholds.for_each(|threshold| bytes.extend(threshold.to_le_bytes()));
@@ -71,7 +71,7 @@ fn write_symmetric(trees: &Symmetric, bytes: &mut Vec<u8>) {
 }
 
 /// All ensembles; `None` where they contradict themselves.
-pub(crate) fn read_ensembles(shapes: &[Shape], mut bytes: &[u8]) -> Option<Vec<Ensemble>> {
+pub(crate) fn read_ensembles(shapes: &[EnsembleShape], mut bytes: &[u8]) -> Option<Vec<Ensemble>> {
     let mut trees = Vec::new();
     for shape in shapes {
         let (read, rest) = read_ensemble(shape, bytes)?;
@@ -81,13 +81,13 @@ pub(crate) fn read_ensembles(shapes: &[Shape], mut bytes: &[u8]) -> Option<Vec<E
     bytes.is_empty().then_some(trees)
 }
 
-fn read_ensemble<'a>(shape: &Shape, bytes: &'a [u8]) -> Option<(Ensemble, &'a [u8])> {
+fn read_ensemble<'a>(shape: &EnsembleShape, bytes: &'a [u8]) -> Option<(Ensemble, &'a [u8])> {
     match shape {
-        Shape::Forest { start, sizes } => {
+        EnsembleShape::Forest { start, sizes } => {
             let (trees, rest) = read_trees(*start, sizes, bytes)?;
             Some((Ensemble::Forest(trees), rest))
         }
-        Shape::Boost { start, trees } => {
+        EnsembleShape::Boost { start, trees } => {
             let (trees, rest) = read_symmetric(*start, *trees, bytes)?;
             Some((Ensemble::Boost(trees), rest))
         }
@@ -98,7 +98,7 @@ fn float(bytes: &[u8]) -> f32 {
     f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
-fn read_symmetric(start: f32, count: usize, bytes: &[u8]) -> Option<(Symmetric, &[u8])> {
+fn read_symmetric(start: f32, count: usize, bytes: &[u8]) -> Option<(SymmetricTrees, &[u8])> {
     const TREE: usize = 5 * DEPTH + 4 * LEAVES;
     let (trees, rest) = bytes.split_at_checked(count.checked_mul(TREE)?)?;
     let trees = trees.chunks_exact(TREE).map(|tree| {
@@ -112,10 +112,10 @@ fn read_symmetric(start: f32, count: usize, bytes: &[u8]) -> Option<(Symmetric, 
             values: std::array::from_fn(|leaf| float(&values[4 * leaf..])),
         }
     });
-    Some((Symmetric::from_parts(start, trees, NAMES.len())?, rest))
+    Some((SymmetricTrees::from_parts(start, trees, NAMES.len())?, rest))
 }
 
-fn read_trees<'a>(start: f32, sizes: &[u16], bytes: &'a [u8]) -> Option<(Trees, &'a [u8])> {
+fn read_trees<'a>(start: f32, sizes: &[u16], bytes: &'a [u8]) -> Option<(BinaryTrees, &'a [u8])> {
     let count: usize = sizes.iter().map(|&size| usize::from(size)).sum();
     let (thresholds, rest) = bytes.split_at_checked(4 * count)?;
     let (features, rest) = rest.split_at_checked(2 * count)?;
@@ -131,6 +131,6 @@ fn read_trees<'a>(start: f32, sizes: &[u16], bytes: &'a [u8]) -> Option<(Trees, 
             left: short(left),
         });
     let values = values.chunks_exact(4).map(float).collect();
-    let trees = Trees::from_parts(vec![start], sizes, nodes.collect(), values, NAMES.len())?;
+    let trees = BinaryTrees::from_parts(vec![start], sizes, nodes.collect(), values, NAMES.len())?;
     Some((trees, rest))
 }

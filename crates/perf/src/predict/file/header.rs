@@ -1,9 +1,9 @@
 //! The header of a model file: everything but the trees, as JSON.
 
 use crate::machine::Machine;
-use crate::predict::config_index::Catalogue;
-use crate::predict::fit_summary::FitReport;
-use crate::predict::physics::{Factors, PowerFactors};
+use crate::predict::config_index::ConfigIndex;
+use crate::predict::fit_summary::FitSummary;
+use crate::predict::physics::{PowerFactors, TimeFactors};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -11,8 +11,8 @@ pub(crate) struct Header {
     /// Names of the features, in order: a program that computes others must not read the trees.
     pub(crate) features: Vec<String>,
     pub(crate) machine: Machine,
-    pub(crate) catalogue: Catalogue,
-    pub(crate) factors: Vec<Factors>,
+    pub(crate) catalogue: ConfigIndex,
+    pub(crate) factors: Vec<TimeFactors>,
     pub(crate) trees_of: Vec<usize>,
     pub(crate) power_factors: Vec<PowerFactors>,
     pub(crate) gains: [Vec<f64>; 2],
@@ -23,14 +23,14 @@ pub(crate) struct Header {
     pub(crate) time_scales: Vec<f64>,
     pub(crate) power_scales: Vec<f64>,
     pub(crate) energy_scales: Vec<f64>,
-    pub(crate) report: FitReport,
-    pub(crate) ensembles: Vec<Shape>,
+    pub(crate) report: FitSummary,
+    pub(crate) ensembles: Vec<EnsembleShape>,
 }
 
 /// What is to be known of an ensemble before its bytes are read.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Shape {
+pub(crate) enum EnsembleShape {
     Forest {
         start: f32,
         /// Nodes of each tree.

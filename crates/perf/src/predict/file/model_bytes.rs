@@ -1,14 +1,14 @@
 //! Writes a model as bytes and reads it back. A reader trusts nothing: every count and every number is checked.
 
 use super::container::{MAGIC, VERSION, checksum, unpack};
-use super::ensembles::{Written, read_ensembles};
+use super::ensembles::{EnsembleRef, read_ensembles};
 use super::header::{Header, is_consistent};
 use crate::error::PerfError;
 use crate::machine::check_machine;
 use crate::predict::estimator::Estimator;
 use crate::predict::features::NAMES;
-use crate::predict::interval_width::Spread;
-use crate::predict::model_parts::Parts;
+use crate::predict::interval_width::WidthModel;
+use crate::predict::model_parts::ModelParts;
 use crate::trees::Ensemble;
 use std::io::Write as _;
 use std::path::Path;
@@ -17,27 +17,27 @@ use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
 /// The bytes of a model.
-pub(crate) fn model_to_bytes(parts: &Parts) -> Vec<u8> {
+pub(crate) fn model_to_bytes(parts: &ModelParts) -> Vec<u8> {
     let ensembles = ensembles(parts);
-    let (power_scales, energy_scales) = match &parts.power_spread {
+    let (power_scales, energy_scales) = match &parts.power_width {
         Some((spread, scales)) => (spread.scales.clone(), scales.clone()),
         None => (Vec::new(), Vec::new()),
     };
     let header = Header {
         features: NAMES.map(str::to_owned).to_vec(),
         machine: parts.machine.clone(),
-        catalogue: parts.catalogue.clone(),
+        catalogue: parts.config_index.clone(),
         factors: parts.estimator.factors.clone(),
         trees_of: parts.estimator.trees_of.clone(),
         power_factors: parts.estimator.power_factors.clone(),
         gains: parts.estimator.gains.clone(),
         num_time: parts.estimator.time.len(),
         has_power: ensembles.len() > parts.estimator.time.len() + 1,
-        time_scales: parts.time_spread.scales.clone(),
+        time_scales: parts.time_width.scales.clone(),
         power_scales,
         energy_scales,
-        report: parts.report.clone(),
-        ensembles: ensembles.iter().map(Written::shape).collect(),
+        report: parts.fit_summary.clone(),
+        ensembles: ensembles.iter().map(EnsembleRef::shape).collect(),
     };
     let json = serde_json::to_vec(&header).expect("a header is plain data");
     let mut contents = (json.len() as u32).to_le_bytes().to_vec();
@@ -54,17 +54,17 @@ pub(crate) fn model_to_bytes(parts: &Parts) -> Vec<u8> {
     bytes
 }
 
-fn ensembles(parts: &Parts) -> Vec<Written<'_>> {
-    let mut all: Vec<Written<'_>> = parts.estimator.time.iter().map(Written::of).collect();
-    all.push(Written::Boost(&parts.time_spread.trees));
-    if let (Some(power), Some((spread, _))) = (&parts.estimator.power, &parts.power_spread) {
-        all.extend([Written::of(power), Written::Boost(&spread.trees)]);
+fn ensembles(parts: &ModelParts) -> Vec<EnsembleRef<'_>> {
+    let mut all: Vec<EnsembleRef<'_>> = parts.estimator.time.iter().map(EnsembleRef::of).collect();
+    all.push(EnsembleRef::Boost(&parts.time_width.trees));
+    if let (Some(power), Some((spread, _))) = (&parts.estimator.power, &parts.power_width) {
+        all.extend([EnsembleRef::of(power), EnsembleRef::Boost(&spread.trees)]);
     }
     all
 }
 
 /// Reads a model; `path` is for errors.
-pub(crate) fn model_from_bytes(bytes: &[u8], path: &Path) -> Result<Parts, PerfError> {
+pub(crate) fn model_from_bytes(bytes: &[u8], path: &Path) -> Result<ModelParts, PerfError> {
     let malformed = |what: String| PerfError::Malformed {
         path: path.to_owned(),
         what,
@@ -85,7 +85,7 @@ fn header(contents: &[u8]) -> Result<(Header, &[u8]), String> {
     Ok((header, &rest[length..]))
 }
 
-fn parts(mut header: Header, bytes: &[u8]) -> Result<Result<Parts, String>, PerfError> {
+fn parts(mut header: Header, bytes: &[u8]) -> Result<Result<ModelParts, String>, PerfError> {
     check_machine(&header.machine)?;
     header.catalogue.link()?;
     let Some(trees) = read_ensembles(&header.ensembles, bytes) else {
@@ -100,13 +100,13 @@ fn parts(mut header: Header, bytes: &[u8]) -> Result<Result<Parts, String>, Perf
     let Some(Ensemble::Boost(of_time)) = of_time else {
         return Ok(Err("its intervals are missing".to_owned()));
     };
-    let time_spread = Spread {
+    let time_width = WidthModel {
         trees: of_time,
         scales: header.time_scales,
     };
-    let power_spread = match of_power {
+    let power_width = match of_power {
         Some(Ensemble::Boost(trees)) => Some((
-            Spread {
+            WidthModel {
                 trees,
                 scales: header.power_scales,
             },
@@ -115,9 +115,9 @@ fn parts(mut header: Header, bytes: &[u8]) -> Result<Result<Parts, String>, Perf
         Some(Ensemble::Forest(_)) => return Ok(Err("its intervals of power are missing".to_owned())),
         None => None,
     };
-    Ok(Ok(Parts {
+    Ok(Ok(ModelParts {
         machine: header.machine,
-        catalogue: header.catalogue,
+        config_index: header.catalogue,
         estimator: Estimator {
             factors: header.factors,
             time,
@@ -127,8 +127,8 @@ fn parts(mut header: Header, bytes: &[u8]) -> Result<Result<Parts, String>, Perf
             gains: header.gains,
             out_of_bag: (0.0, 0),
         },
-        time_spread,
-        power_spread,
-        report: header.report,
+        time_width,
+        power_width,
+        fit_summary: header.report,
     }))
 }

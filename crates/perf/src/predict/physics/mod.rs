@@ -6,7 +6,7 @@ mod terms;
 mod tiling;
 mod time;
 
-pub(crate) use power::{NUM_RATES, PowerFactors, base_w, rates};
+pub(crate) use power::{NUM_RATES, PowerFactors, rates, rough_power_w};
 pub(crate) use terms::{NUM_TERMS, Physics};
 pub(crate) use tiling::{Tile, Tiling};
-pub(crate) use time::{Factors, base_s};
+pub(crate) use time::{TimeFactors, rough_time_s};

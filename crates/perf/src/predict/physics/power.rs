@@ -3,7 +3,7 @@
 //! times the median error of the trees on unseen shapes of an H200 is a sixth less than without the rough power.
 
 use super::terms::Physics;
-use super::time::weigh;
+use super::time::weighted_sum;
 use crate::machine::Machine;
 
 /// What a power is roughly a sum of.
@@ -17,19 +17,19 @@ const ABOVE_LIMIT: f64 = 1.02;
 
 /// What happens a second, as shares of the machine's ceilings, by 100 W.
 pub(crate) fn rates(physics: &Physics, time_s: f64) -> [f64; NUM_RATES] {
-    let work = &physics.work;
+    let roofline = &physics.roofline;
     let tiling = &physics.tiling;
     [
         // The machine itself, and its units when they are busy at all.
         1.0,
         tiling.busy_units(),
         // Memory read and written, the cache that all units share.
-        work.memory_s / time_s,
-        work.output_s() / time_s,
+        roofline.memory_s / time_s,
+        roofline.output_s() / time_s,
         physics.terms[3] / time_s,
         // Operations; those of tiles that stand over; weights made ready once for every tile of tokens.
-        work.compute_s / time_s,
-        work.compute_s / tiling.efficiency().max(1e-3) / time_s,
+        roofline.compute_s / time_s,
+        roofline.compute_s / tiling.efficiency().max(1e-3) / time_s,
         tiling.made_ready_s / time_s,
         physics.terms[7] / time_s,
     ]
@@ -37,9 +37,9 @@ pub(crate) fn rates(physics: &Physics, time_s: f64) -> [f64; NUM_RATES] {
 }
 
 /// Watts, at most what the machine may draw.
-pub(crate) fn base_w(factors: &PowerFactors, rates: &[f64; NUM_RATES], machine: &Machine) -> f64 {
+pub(crate) fn rough_power_w(factors: &PowerFactors, rates: &[f64; NUM_RATES], machine: &Machine) -> f64 {
     let most = machine
         .power_limit_w
         .map_or(f64::INFINITY, |limit| limit * ABOVE_LIMIT);
-    weigh(factors, rates).clamp(1.0, most.max(1.0))
+    weighted_sum(factors, rates).clamp(1.0, most.max(1.0))
 }

@@ -2,10 +2,10 @@
 
 use super::tiling::{Tile, Tiling};
 use crate::machine::Machine;
-use crate::operands::{Operands, Unit};
-use crate::predict::kernel_config::ConfigFacts;
+use crate::operands::{ArithmeticUnit, OperandTypes};
+use crate::predict::kernel_config::KernelConfig;
 use crate::product::Product;
-use crate::roofline::{Work, element_bytes};
+use crate::roofline::{Roofline, element_bytes};
 
 /// Terms a time is roughly a sum of.
 pub(crate) const NUM_TERMS: usize = 9;
@@ -23,7 +23,7 @@ const REACHED: f64 = 0.8;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Physics {
     /// Bytes, operations, ceilings.
-    pub work: Work,
+    pub roofline: Roofline,
     pub tiling: Tiling,
     /// What the time is roughly a sum of, in seconds.
     pub terms: [f64; NUM_TERMS],
@@ -31,12 +31,17 @@ pub(crate) struct Physics {
 
 impl Physics {
     /// Of a product in a configuration.
-    pub fn new(facts: &ConfigFacts, operands: &Operands, product: &Product<'_>, machine: &Machine) -> Self {
-        let work = Work::new(operands, product, &facts.output, machine);
+    pub fn new(
+        facts: &KernelConfig,
+        operand_types: &OperandTypes,
+        product: &Product<'_>,
+        machine: &Machine,
+    ) -> Self {
+        let roofline = Roofline::new(operand_types, product, &facts.output, machine);
         let tile = Tile::of(facts, product, machine);
-        let tiling = Tiling::new(tile, facts, operands, product, machine);
+        let tiling = Tiling::new(tile, facts, operand_types, product, machine);
         // The 4-bit kernels hand their tiles out through shared memory in vectors; others have shown no such cost.
-        let staged = facts.tile_m > 0 && operands.unit == Unit::Int8;
+        let staged = facts.tile_m > 0 && operand_types.unit == ArithmeticUnit::Int8;
         let written_s = if staged { tiling.written_s } else { 0.0 };
         let row_bytes = (product.n as f64 * element_bytes(&facts.output)) as u64;
         let piece_bytes =
@@ -47,17 +52,21 @@ impl Physics {
         let pieces_s = elements * pieces / (machine.num_units as f64 * machine.clock_hz);
         let terms = [
             COUNTED_S[0],
-            work.memory_s,
+            roofline.memory_s,
             tiling.busiest_s,
             tiling.cache_bytes / machine.read_bytes_per_s,
             tiling.rounds * COUNTED_S[0],
             tiling.rounds * tiling.steps * COUNTED_S[1],
-            work.memory_s.max(tiling.busiest_s / REACHED),
+            roofline.memory_s.max(tiling.busiest_s / REACHED),
             written_s,
             // Rows of D that begin at odd places are written in pieces, at worst element by element; memory takes so
             // many pieces a second, however the tiles lie.
             if staged { pieces_s } else { 0.0 },
         ];
-        Self { work, tiling, terms }
+        Self {
+            roofline,
+            tiling,
+            terms,
+        }
     }
 }

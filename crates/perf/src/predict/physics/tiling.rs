@@ -2,8 +2,8 @@
 
 use crate::data::Cut;
 use crate::machine::{Machine, MachineKind, peak};
-use crate::operands::Operands;
-use crate::predict::kernel_config::ConfigFacts;
+use crate::operands::OperandTypes;
+use crate::predict::kernel_config::KernelConfig;
 use crate::product::Product;
 
 /// Tiles that a library may take, which does not say which it took.
@@ -62,7 +62,7 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
-    pub(crate) fn of(facts: &ConfigFacts, product: &Product<'_>, machine: &Machine) -> Self {
+    pub(crate) fn of(facts: &KernelConfig, product: &Product<'_>, machine: &Machine) -> Self {
         match facts.tile_m {
             0 if machine.kind == MachineKind::Cpu => Self {
                 sides: CPU_TILE,
@@ -86,9 +86,9 @@ impl Tile {
             let area = (tile_m * tile_n) as f64;
             // Small tiles read more for what they compute.
             let slowness = 1.0 + LIBRARY_HALF * (tile_m + tile_n) as f64 / area;
-            let work = rounds as f64 * area * slowness / parts as f64;
-            if work < best.0 {
-                best = (work, [tile_m, tile_n], parts);
+            let roofline = rounds as f64 * area * slowness / parts as f64;
+            if roofline < best.0 {
+                best = (roofline, [tile_m, tile_n], parts);
             }
         }
         let (_, [tile_m, tile_n], parts) = best;
@@ -102,8 +102,8 @@ impl Tile {
 impl Tiling {
     pub(crate) fn new(
         tile: Tile,
-        facts: &ConfigFacts,
-        operands: &Operands,
+        facts: &KernelConfig,
+        operand_types: &OperandTypes,
         product: &Product<'_>,
         machine: &Machine,
     ) -> Self {
@@ -136,10 +136,10 @@ impl Tiling {
             Cut::Tail => rounds.ceil(),
             Cut::All => rounds.ceil() + 1.0,
         };
-        let peak = peak(operands.unit, machine) / machine.num_units as f64;
+        let peak = peak(operand_types.unit, machine) / machine.num_units as f64;
         let tile_ops = 2.0 * tile_m * tile_n * tile_k * steps;
         // CTAs abreast read their tokens once for all.
-        let tile_bytes = (tile_m * operands.a_bits / abreast + tile_n * operands.b_bits) / 8.0 * k;
+        let tile_bytes = (tile_m * operand_types.a_bits / abreast + tile_n * operand_types.b_bits) / 8.0 * k;
         Self {
             tile,
             tiles,

@@ -5,16 +5,16 @@
 use super::terms::NUM_TERMS;
 
 /// Factors of the terms, none below 0.
-pub(crate) type Factors = [f64; NUM_TERMS];
+pub(crate) type TimeFactors = [f64; NUM_TERMS];
 
 /// The terms weighed.
-pub(crate) fn base_s(factors: &Factors, terms: &[f64; NUM_TERMS]) -> f64 {
+pub(crate) fn rough_time_s(factors: &TimeFactors, terms: &[f64; NUM_TERMS]) -> f64 {
     // A configuration whose factors vanish (all its terms did in fitting) still takes time.
-    weigh(factors, terms).max(1e-9)
+    weighted_sum(factors, terms).max(1e-9)
 }
 
 /// The sum of terms by their factors.
-pub(crate) fn weigh<const N: usize>(factors: &[f64; N], terms: &[f64; N]) -> f64 {
+pub(crate) fn weighted_sum<const N: usize>(factors: &[f64; N], terms: &[f64; N]) -> f64 {
     factors
         .iter()
         .zip(terms)

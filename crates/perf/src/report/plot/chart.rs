@@ -136,14 +136,14 @@ impl Chart {
     }
 
     /// A point that says what it is when pointed at.
-    pub fn mark(mut self, series: Series, at: (f64, f64), title: &str) -> Self {
+    pub fn marker(mut self, series: Series, at: (f64, f64), title: &str) -> Self {
         let (x, y) = self.at(at);
         let _ = write!(
             self.layers,
             "<g class=\"{}\"><title>{}</title>{}</g>",
             series.class(),
             escaped(title),
-            series.mark(x, y)
+            series.marker(x, y)
         );
         self
     }
@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn series_differ_in_colour_and_those_of_equal_colour_in_their_marks() {
         let looks: Vec<_> = (0..4 * NUM_SERIES)
-            .map(|index| (Series(index).class(), Series(index).mark(0.0, 0.0)))
+            .map(|index| (Series(index).class(), Series(index).marker(0.0, 0.0)))
             .collect();
         let colours: HashSet<_> = looks[..NUM_SERIES].iter().map(|look| &look.0).collect();
         assert_eq!(colours.len(), NUM_SERIES);
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn titles_from_outside_cannot_become_markup() {
-        let svg = chart().mark(Series(1), (1e-3, 1e-3), "<script>").svg();
+        let svg = chart().marker(Series(1), (1e-3, 1e-3), "<script>").svg();
         assert!(!svg.contains("<script>") && !svg.contains("<predicted>"));
         assert!(svg.contains("a &amp; b"));
     }

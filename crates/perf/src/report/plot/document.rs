@@ -43,11 +43,11 @@ nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.9rem}a{color:var(--s0)
 
 /// A page under construction. Every piece that is added is HTML already; texts from outside go through [`escaped`].
 #[derive(Debug, Clone)]
-pub struct Page {
+pub struct Document {
     html: String,
 }
 
-impl Page {
+impl Document {
     /// A page with its heading.
     pub fn new(title: &str) -> Self {
         let title = escaped(title);
@@ -117,7 +117,7 @@ pub fn absent(reason: &str) -> String {
 }
 
 /// Figures side by side where there is room.
-pub fn grid(figures: &[String]) -> String {
+pub fn side_by_side(figures: &[String]) -> String {
     format!("<div class=\"grid\">{}</div>", figures.concat())
 }
 
@@ -135,7 +135,7 @@ pub fn wide(caption: &str, legend: &str, svg: &str) -> String {
 }
 
 /// A line under a caption.
-pub fn under(text: &str) -> String {
+pub fn subcaption(text: &str) -> String {
     format!("<p class=\"legend\">{}</p>", escaped(text))
 }
 
@@ -147,7 +147,7 @@ pub fn legend<N: AsRef<str>>(names: &[(Series, N)]) -> String {
             html,
             "<span><svg class=\"{}\" viewBox=\"0 0 14 14\" aria-hidden=\"true\">{}</svg>{}</span>",
             series.class(),
-            series.mark(7.0, 7.0),
+            series.marker(7.0, 7.0),
             escaped(name.as_ref())
         );
     }

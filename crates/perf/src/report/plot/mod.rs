@@ -16,7 +16,7 @@ mod series;
 pub use axis::{Axis, quantity};
 pub use bars::{Bar, bars};
 pub use chart::Chart;
-pub use document::{Page, absent, figure, grid, legend, note, table, under, wide};
+pub use document::{Document, absent, figure, legend, note, side_by_side, subcaption, table, wide};
 pub use escape::escaped;
 pub use heat::heat_map;
 pub use series::{NUM_SERIES, Series};

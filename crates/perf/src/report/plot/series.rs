@@ -3,7 +3,7 @@
 /// Colours that the style knows, and shapes of marks.
 pub const NUM_SERIES: usize = 16;
 
-const NUM_MARKS: usize = 8;
+const NUM_MARKERS: usize = 8;
 
 /// A colour and its mark, by index; colours beyond [`NUM_SERIES`] begin again, with other marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +16,8 @@ impl Series {
     }
 
     /// The mark of a point that can be pointed at; each shape serves several colours.
-    pub fn mark(self, x: f64, y: f64) -> String {
-        match (self.0 + self.0 / NUM_MARKS) % NUM_MARKS {
+    pub fn marker(self, x: f64, y: f64) -> String {
+        match (self.0 + self.0 / NUM_MARKERS) % NUM_MARKERS {
             0 => format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.6\"/>"),
             1 => format!(
                 "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"6.6\" height=\"6.6\"/>",

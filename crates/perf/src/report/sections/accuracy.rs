@@ -3,7 +3,7 @@
 use crate::learn::{HeldOut, score};
 use crate::predict::{Interval, Score};
 use crate::report::findings::Findings;
-use crate::report::plot::{Axis, Chart, Series, figure, grid, under};
+use crate::report::plot::{Axis, Chart, Series, figure, side_by_side, subcaption};
 use crate::report::section::Section;
 use crate::report::statistics::{quantile, sorted};
 use crate::report::targets::{TARGETS, Target};
@@ -86,7 +86,7 @@ fn agreement_of(target: &Target, score: &Score, pairs: &[Pair]) -> Option<String
         .density(Series(0), points)
         .rule((low, low), (high, high))
         .svg();
-    Some(figure(&caption, &under(&words(score)), &svg))
+    Some(figure(&caption, &subcaption(&words(score)), &svg))
 }
 
 /// One picture a target: error over the size of the product.
@@ -147,7 +147,7 @@ fn by_size_of(target: &Target, pairs: &[Pair]) -> Option<String> {
     );
     for (x, [low, middle, high], rows) in &bands {
         let title = format!("{rows} rows: median {middle:.1} %, nine of ten from {low:.1} to {high:.1} %");
-        chart = chart.mark(Series(0), (*x, *middle), &title);
+        chart = chart.marker(Series(0), (*x, *middle), &title);
     }
     Some(figure(&capital(target.name), "", &chart.svg()))
 }
@@ -164,7 +164,7 @@ fn words(score: &Score) -> String {
 
 fn drawn(findings: &Findings<'_>, pictures: &[String]) -> Result<String, String> {
     match (pictures.is_empty(), findings.data) {
-        (false, _) => Ok(grid(pictures)),
+        (false, _) => Ok(side_by_side(pictures)),
         (true, None) => {
             Err("There are no measurements to compare with: name the folder of a measured set.".to_owned())
         }

@@ -3,15 +3,15 @@
 use crate::data::Row;
 use crate::machine::Machine;
 use crate::report::plot::{heat_map, wide};
-use crate::report::section::{Section, work};
+use crate::report::section::{Section, roofline_of_row};
 use crate::report::statistics::rank_correlation;
-use crate::roofline::Work;
+use crate::roofline::Roofline;
 use std::collections::BTreeMap;
 
 /// Rows that a correlation needs.
 const LEAST_ROWS: usize = 10;
 
-type Quantity = fn(&Row, Option<&Work>) -> Option<f64>;
+type Quantity = fn(&Row, Option<&Roofline>) -> Option<f64>;
 
 /// What is correlated: inputs, the configuration, then what was measured.
 const QUANTITIES: [(&str, Quantity); 20] = [
@@ -19,15 +19,15 @@ const QUANTITIES: [(&str, Quantity); 20] = [
     ("N", |row, _| Some(row.n as f64)),
     ("K", |row, _| Some(row.k as f64)),
     ("operations", |row, _| Some(row.ops())),
-    ("bytes", |_, work| Some(work?.bytes())),
-    ("intensity", |row, work| Some(row.ops() / work?.bytes())),
-    ("roofline time", |_, work| Some(work?.roofline_s())),
-    ("tile M", |row, _| had(row.tile_m)),
-    ("tile N", |row, _| had(row.tile_n)),
-    ("stages", |row, _| had(row.stages)),
-    ("threads", |row, _| had(row.threads)),
-    ("registers", |row, _| had(row.registers)),
-    ("shared memory", |row, _| had(row.shared_bytes)),
+    ("bytes", |_, roofline| Some(roofline?.bytes())),
+    ("intensity", |row, roofline| Some(row.ops() / roofline?.bytes())),
+    ("roofline time", |_, roofline| Some(roofline?.roofline_s())),
+    ("tile M", |row, _| nonzero(row.tile_m)),
+    ("tile N", |row, _| nonzero(row.tile_n)),
+    ("stages", |row, _| nonzero(row.stages)),
+    ("threads", |row, _| nonzero(row.threads)),
+    ("registers", |row, _| nonzero(row.registers)),
+    ("shared memory", |row, _| nonzero(row.shared_bytes)),
     ("occupancy", |row, _| {
         (row.occupancy > 0.0).then_some(row.occupancy)
     }),
@@ -40,7 +40,7 @@ const QUANTITIES: [(&str, Quantity); 20] = [
 ];
 
 /// A number that a kernel has; 0 means it has none.
-fn had(number: usize) -> Option<f64> {
+fn nonzero(number: usize) -> Option<f64> {
     (number > 0).then_some(number as f64)
 }
 
@@ -63,11 +63,14 @@ fn drawn(rows: &[&Row], machine: Option<&Machine>) -> Result<String, String> {
         return Err(format!("{} sound rows are too few to correlate.", rows.len()));
     }
     let kernels = rows_of_kernels(rows);
-    let works: Vec<Option<Work>> = rows.iter().map(|row| work(row, machine)).collect();
+    let works: Vec<Option<Roofline>> = rows.iter().map(|row| roofline_of_row(row, machine)).collect();
     let columns: Vec<(&str, Vec<Option<f64>>)> = QUANTITIES
         .iter()
         .map(|(name, of)| {
-            let values = rows.iter().zip(&works).map(|(row, work)| of(row, work.as_ref()));
+            let values = rows
+                .iter()
+                .zip(&works)
+                .map(|(row, roofline)| of(row, roofline.as_ref()));
             (*name, values.collect::<Vec<_>>())
         })
         .filter(|(_, values)| values.iter().flatten().count() >= LEAST_ROWS)

@@ -1,12 +1,12 @@
 //! The scores that are kept with the fitted model, for both splits.
 
-use crate::predict::FitReport;
+use crate::predict::FitSummary;
 use crate::report::plot::{note, quantity, table};
 use crate::report::section::{NO_MODEL, Section};
 use crate::report::targets::TARGETS;
 
 /// The table of both splits, as it is kept with the model.
-pub(crate) fn fitted(fit: Option<&FitReport>) -> Section {
+pub(crate) fn fitted(fit: Option<&FitSummary>) -> Section {
     Section {
         anchor: "scores",
         heading: "How good the fitted model is",
@@ -17,7 +17,7 @@ pub(crate) fn fitted(fit: Option<&FitReport>) -> Section {
     }
 }
 
-fn scores_table(fit: &FitReport) -> String {
+fn scores_table(fit: &FitSummary) -> String {
     let mut rows = Vec::new();
     for (split, name) in [("shape", "unseen shapes"), ("random", "random rows")] {
         for target in &TARGETS {

@@ -1,14 +1,14 @@
 //! The features that matter most to the fitted model.
 
-use crate::predict::{FitReport, Importance};
-use crate::report::plot::{Bar, Series, bars, figure, grid};
+use crate::predict::{FitSummary, Importance};
+use crate::report::plot::{Bar, Series, bars, figure, side_by_side};
 use crate::report::section::{NO_MODEL, Section};
 
 /// Features of a target that are shown.
 const SHOWN: usize = 10;
 
 /// Two pictures a target: what splits gained, and what is lost when a feature's values are swapped.
-pub(crate) fn section(fit: Option<&FitReport>) -> Section {
+pub(crate) fn section(fit: Option<&FitSummary>) -> Section {
     let targets = fit.iter().flat_map(|fit| &fit.importances);
     let pictures: Vec<_> = targets
         .flat_map(|(target, features)| {
@@ -29,7 +29,7 @@ pub(crate) fn section(fit: Option<&FitReport>) -> Section {
              error on unseen shapes grows when the feature's values change places between rows. Features that go together share their importance."
         ),
         body: match pictures.is_empty() {
-            false => Ok(grid(&pictures)),
+            false => Ok(side_by_side(&pictures)),
             true => Err(NO_MODEL.to_owned()),
         },
     }

@@ -2,7 +2,7 @@
 
 use crate::data::Row;
 use crate::product::Layout;
-use crate::report::plot::{Axis, Chart, Series, figure, grid};
+use crate::report::plot::{Axis, Chart, Series, figure, side_by_side};
 use crate::report::section::Section;
 use crate::report::statistics::{quantile, sorted};
 use std::collections::BTreeMap;
@@ -54,7 +54,7 @@ fn drawn_layouts(products: &BTreeMap<(String, String), Vec<&Row>>) -> Option<Str
         .enumerate()
         .map(|(index, (kernel, layouts))| boxes(Series(index), kernel, layouts))
         .collect();
-    (!pictures.is_empty()).then(|| grid(&pictures))
+    (!pictures.is_empty()).then(|| side_by_side(&pictures))
 }
 
 fn boxes(series: Series, kernel: &str, layouts: &BTreeMap<Layout, Vec<f64>>) -> String {
@@ -77,7 +77,7 @@ fn boxes(series: Series, kernel: &str, layouts: &BTreeMap<Layout, Vec<f64>>) -> 
         chart = chart
             .span(series, *place, (low, high), 4.0, &title)
             .span(series, *place, (first, third), 34.0, &title)
-            .mark(series, (*place, middle), &title);
+            .marker(series, (*place, middle), &title);
     }
     figure(kernel, "", &chart.svg_named(&names))
 }

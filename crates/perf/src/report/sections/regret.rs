@@ -110,7 +110,7 @@ fn curve(mut chart: Chart, series: Series, regrets: &[Regret]) -> Chart {
             regret.best,
             regret.candidates
         );
-        chart = chart.mark(series, (share(place), percent(regret)), &title);
+        chart = chart.marker(series, (share(place), percent(regret)), &title);
     }
     chart
 }

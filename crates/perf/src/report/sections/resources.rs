@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::data::Row;
-use crate::report::plot::{Axis, Chart, Series, figure, grid, legend, quantity};
+use crate::report::plot::{Axis, Chart, Series, figure, legend, quantity, side_by_side};
 use crate::report::section::{Section, kernel_series};
 use crate::report::statistics::{quantile, sorted};
 
@@ -82,7 +82,7 @@ pub(crate) fn section(rows: &[&Row]) -> Section {
                       product: box half of the rows, thin nine of ten, mark the median."
             .to_owned(),
         body: match pictures.is_empty() {
-            false => Ok(legend(&kernels) + &grid(&pictures)),
+            false => Ok(legend(&kernels) + &side_by_side(&pictures)),
             true => Err("No kernel of this set says what it takes of a multiprocessor (CPU kernels and libraries do not).".to_owned()),
         },
     }
@@ -189,7 +189,7 @@ fn relative_over(
         chart = chart
             .span(*series, at, (low, high), 2.0, &title)
             .span(*series, at, (first, third), 9.0, &title)
-            .mark(*series, (at, middle), &title);
+            .marker(*series, (at, middle), &title);
     }
     let caption = format!("{}, each product against its best", resource.name);
     drawn.then(|| figure(&caption, "", &chart.svg()))

@@ -3,8 +3,8 @@
 use crate::data::Row;
 use crate::machine::Machine;
 use crate::report::plot::{Axis, Chart, legend, quantity, wide};
-use crate::report::section::{Section, kernel_series, work};
-use crate::roofline::Work;
+use crate::report::section::{Section, kernel_series, roofline_of_row};
+use crate::roofline::Roofline;
 
 const SIZE: (f64, f64) = (860.0, 460.0);
 
@@ -27,13 +27,16 @@ pub(crate) fn roofline(rows: &[&Row], machine: Option<&Machine>) -> Section {
 
 /// How many rows lie above the ceilings, and what that says.
 fn above(rows: &[&Row], machine: &Machine) -> String {
-    let times = |of: fn(&Work) -> f64| -> Vec<f64> {
+    let times = |of: fn(&Roofline) -> f64| -> Vec<f64> {
         let times = rows
             .iter()
-            .filter_map(|row| Some(of(&work(row, Some(machine))?) / row.time_s?));
+            .filter_map(|row| Some(of(&roofline_of_row(row, Some(machine))?) / row.time_s?));
         times.filter(|times| times.is_finite() && *times > 1.0).collect()
     };
-    let (computing, reading) = (times(|work| work.compute_s), times(|work| work.memory_s));
+    let (computing, reading) = (
+        times(|roofline| roofline.compute_s),
+        times(|roofline| roofline.memory_s),
+    );
     let most = |times: &[f64]| times.iter().copied().fold(1.0, f64::max);
     format!(
         "{} of {} rows lie above the ceiling of their type, at most {:.2} times as high: a ceiling is one measurement too, and clocks and \
@@ -48,8 +51,8 @@ fn above(rows: &[&Row], machine: &Machine) -> String {
 
 fn drawn(rows: &[&Row], machine: &Machine) -> Option<String> {
     let point = |row: &&Row| {
-        let work = work(row, Some(machine))?;
-        Some((work.ops / work.bytes(), work.ops / row.time_s?))
+        let roofline = roofline_of_row(row, Some(machine))?;
+        Some((roofline.ops / roofline.bytes(), roofline.ops / row.time_s?))
     };
     let points: Vec<_> = rows.iter().filter_map(point).collect();
     let ceilings = [

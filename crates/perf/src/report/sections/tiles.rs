@@ -1,7 +1,7 @@
 //! The tile study in words and pictures.
 
 use crate::data::Row;
-use crate::report::plot::{Axis, Chart, Series, escaped, figure, grid, quantity};
+use crate::report::plot::{Axis, Chart, Series, escaped, figure, quantity, side_by_side};
 use crate::report::section::Section;
 use crate::report::statistics::{quantile, sorted};
 use crate::report::tile_study::{KERNEL, TileRows, TileStudy, least_side, products};
@@ -119,7 +119,7 @@ fn pictures(products: &[TileRows<'_>]) -> String {
     .into_iter()
     .flatten()
     .collect();
-    grid(&pictures)
+    side_by_side(&pictures)
 }
 
 /// The largest product whose power was measured in two tiles.
@@ -163,7 +163,7 @@ fn over_tile(
     for (tile, low, middle, high, count) in &bands {
         let title =
             format!("tile {tile}: {middle:.2} times, nine of ten {low:.2} to {high:.2}; {count} products");
-        chart = chart.mark(Series(0), (*tile, *middle), &title);
+        chart = chart.marker(Series(0), (*tile, *middle), &title);
     }
     Some(figure(caption, "", &chart.svg_named(&tile_numbers())))
 }
@@ -194,7 +194,7 @@ fn of_one(
     let mut chart = Chart::new(caption.clone(), SIZE, tile_axis(), y).line(Series(1), points.iter().copied());
     for (tile, value) in points {
         let title = format!("tile {tile}: {}", quantity(value, unit));
-        chart = chart.mark(Series(1), (tile, value), &title);
+        chart = chart.marker(Series(1), (tile, value), &title);
     }
     Some(figure(&caption, "", &chart.svg_named(&tile_numbers())))
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::data::Row;
-use crate::operands::Operands;
-use crate::report::plot::{Axis, Chart, NUM_SERIES, Series, figure, grid, legend, quantity};
-use crate::report::section::{Section, called, kernel_series};
+use crate::operands::OperandTypes;
+use crate::report::plot::{Axis, Chart, NUM_SERIES, Series, figure, legend, quantity, side_by_side};
+use crate::report::section::{Section, kernel_series, row_title};
 
 const SIZE: (f64, f64) = (420.0, 300.0);
 /// Products that are drawn of a pair of operand types.
@@ -14,11 +14,11 @@ const SHOWN: usize = 4;
 const LEAST_CONFIGS: usize = 3;
 
 /// What competes: bits of the operands, and the product.
-type Contest = ([u32; 2], (usize, usize, usize));
+type ComparedProduct = ([u32; 2], (usize, usize, usize));
 
 /// The products with the most configurations, of each pair of operand types.
 pub(crate) fn section(rows: &[&Row]) -> Section {
-    let products = contests(rows);
+    let products = compared_products(rows);
     let drawn: Vec<&Row> = products
         .iter()
         .flat_map(|(_, rows)| rows.iter().copied())
@@ -36,7 +36,7 @@ pub(crate) fn section(rows: &[&Row]) -> Section {
              line joins those that no other beats in both."
         ),
         body: match pictures.is_empty() {
-            false => Ok(legend(&kernels[..kernels.len().min(NUM_SERIES)]) + &grid(&pictures)),
+            false => Ok(legend(&kernels[..kernels.len().min(NUM_SERIES)]) + &side_by_side(&pictures)),
             true => Err(format!(
                 "No product has energy measured in {LEAST_CONFIGS} configurations or more (a machine that hides its counter has none)."
             )),
@@ -45,14 +45,14 @@ pub(crate) fn section(rows: &[&Row]) -> Section {
 }
 
 /// The products that are drawn: small ones first, 4-bit weights before others.
-fn contests<'a>(rows: &[&'a Row]) -> Vec<(Contest, Vec<&'a Row>)> {
-    let mut products = BTreeMap::<Contest, Vec<&'a Row>>::new();
+fn compared_products<'a>(rows: &[&'a Row]) -> Vec<(ComparedProduct, Vec<&'a Row>)> {
+    let mut products = BTreeMap::<ComparedProduct, Vec<&'a Row>>::new();
     for row in rows
         .iter()
         .filter(|row| row.energy_j.is_some_and(|energy| energy > 0.0))
     {
-        if let Ok(operands) = Operands::of_kernel(&row.kernel) {
-            let bits = [operands.b_bits as u32, operands.a_bits as u32];
+        if let Ok(operand_types) = OperandTypes::of_kernel(&row.kernel) {
+            let bits = [operand_types.b_bits as u32, operand_types.a_bits as u32];
             products
                 .entry((bits, (row.m, row.n, row.k)))
                 .or_default()
@@ -64,7 +64,7 @@ fn contests<'a>(rows: &[&'a Row]) -> Vec<(Contest, Vec<&'a Row>)> {
         .filter(|(_, rows)| rows.len() >= LEAST_CONFIGS)
         .collect();
     products.sort_by_key(|((bits, shape), rows)| (*bits, std::cmp::Reverse(rows.len()), *shape));
-    let mut kept: Vec<(Contest, Vec<&'a Row>)> = Vec::new();
+    let mut kept: Vec<(ComparedProduct, Vec<&'a Row>)> = Vec::new();
     for product in products {
         let alike = kept.iter().filter(|(known, _)| known.0 == product.0.0).count();
         if alike < SHOWN {
@@ -90,12 +90,12 @@ fn picture((m, n, k): (usize, usize, usize), rows: &[&Row], kernels: &[(Series, 
         let series = kernels.iter().find(|(_, name)| *name == row.kernel)?.0;
         let title = format!(
             "{}: {}, {}, {}",
-            called(row),
+            row_title(row),
             quantity(*time, "s"),
             quantity(*energy, "J"),
             quantity(row.power_w.unwrap_or(f64::NAN), "W")
         );
-        chart = chart.mark(series, (*time, *energy), &title);
+        chart = chart.marker(series, (*time, *energy), &title);
     }
     let caption = format!("{m} x {n} x {k}: {} configurations", points.len());
     Some(figure(&caption, "", &chart.svg()))

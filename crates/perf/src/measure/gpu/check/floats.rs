@@ -14,7 +14,7 @@ use half::bf16;
 use half::f16;
 
 /// A shape's float operands of one type and storage, with what their product must give.
-pub(crate) struct FloatTruth {
+pub(crate) struct FloatReference {
     expected: Expected,
     /// The product, if it is small.
     naive: Option<Vec<f64>>,
@@ -106,7 +106,7 @@ impl Checker<'_> {
         transposes: Transposes,
         (m, n, k): (usize, usize, usize),
         seed: u64,
-    ) -> Result<FloatTruth, PerfError> {
+    ) -> Result<FloatReference, PerfError> {
         let element = Element::Float(buffers.kind);
         let a_size = if transposes.a { (k, m) } else { (m, k) };
         let b_size = if transposes.b { (n, k) } else { (k, n) };
@@ -119,13 +119,13 @@ impl Checker<'_> {
             true => Some(naive_product(buffers, transposes, (m, n, k))?),
             false => None,
         };
-        Ok(FloatTruth { expected, naive })
+        Ok(FloatReference { expected, naive })
     }
 
     /// Runs a product once on prepared buffers and checks it.
     pub fn floats_are_right(
         &self,
-        truth: &FloatTruth,
+        reference: &FloatReference,
         buffers: &FloatBuffers<'_>,
         (m, n, k): (usize, usize, usize),
         blend: Blend,
@@ -137,16 +137,16 @@ impl Checker<'_> {
             None
         } else {
             buffers.d.copy_from(buffers.c)?;
-            Some(self.freivalds.before(d, &truth.expected)?)
+            Some(self.freivalds.before(d, &reference.expected)?)
         };
         launch(0)?;
-        let wrong = self
-            .freivalds
-            .wrong_floats(d, buffers.kind, &truth.expected, blend, before.as_ref())?;
+        let wrong =
+            self.freivalds
+                .wrong_floats(d, buffers.kind, &reference.expected, blend, before.as_ref())?;
         if wrong > 0 {
             return Ok(false);
         }
-        match &truth.naive {
+        match &reference.naive {
             None => Ok(true),
             Some(product) => {
                 naive_floats_are_right(product, buffers, (m, n, k), blend).map_err(PerfError::from)

@@ -9,7 +9,7 @@ use dualgrain_cuda::{
 use dualgrain_device::naive::Transposes;
 
 /// A shape's integer operands with what their product must give.
-pub(crate) struct IntegerTruth {
+pub(crate) struct IntegerReference {
     pub tokens: QuantizedTokens,
     /// Weights as int8 `[N,K]`.
     pub w8: Buffer,
@@ -30,7 +30,7 @@ impl Checker<'_> {
         layer: &PackedLinear,
         problem: &GemmProblem,
         seed: u64,
-    ) -> Result<Option<IntegerTruth>, PerfError> {
+    ) -> Result<Option<IntegerReference>, PerfError> {
         let shape = problem.shape;
         let (m, n, k) = (shape.m, shape.n, shape.k);
         let tokens = self.operands.tokens((m, k), seed)?;
@@ -45,7 +45,7 @@ impl Checker<'_> {
             let b = Stored::dense(&w8, Element::S8, (n, k));
             self.freivalds.expect(NT, (a, b), seed)?
         };
-        let truth = IntegerTruth {
+        let reference = IntegerReference {
             tokens,
             w8,
             sums: arena.take(4 * m * n)?,
@@ -59,10 +59,10 @@ impl Checker<'_> {
         };
         // The plainest kernel comes last in the table.
         for config in enumerate_all(&sums, self.device.info()).into_iter().rev() {
-            if self.sums_are_right(&truth, layer, &sums, config, &truth.sums)?
-                && (!is_small((m, n, k)) || naive_sums_are_right(&truth, (m, n, k))?)
+            if self.sums_are_right(&reference, layer, &sums, config, &reference.sums)?
+                && (!is_small((m, n, k)) || naive_sums_are_right(&reference, (m, n, k))?)
             {
-                return Ok(Some(truth));
+                return Ok(Some(reference));
             }
         }
         Ok(None)
@@ -70,7 +70,7 @@ impl Checker<'_> {
 
     fn sums_are_right(
         &self,
-        truth: &IntegerTruth,
+        reference: &IntegerReference,
         layer: &PackedLinear,
         problem: &GemmProblem,
         config: GemmConfig,
@@ -78,25 +78,25 @@ impl Checker<'_> {
     ) -> Result<bool, PerfError> {
         let gemm = Gemm::new(self.jit, self.device, *problem, config)?;
         into.fill(POISON)?;
-        gemm.launch(layer, &truth.tokens, into)?;
-        self.right_sums(truth, into, (problem.shape.m, problem.shape.n))
+        gemm.launch(layer, &reference.tokens, into)?;
+        self.right_sums(reference, into, (problem.shape.m, problem.shape.n))
     }
 
     /// Whether integer sums `[M,N]` are those of the operands.
     pub fn right_sums(
         &self,
-        truth: &IntegerTruth,
+        reference: &IntegerReference,
         sums: &Buffer,
         size: (usize, usize),
     ) -> Result<bool, PerfError> {
         let d = Stored::dense(sums, Element::I32, size);
-        Ok(self.freivalds.wrong_sums(d, &truth.expected)? == 0)
+        Ok(self.freivalds.wrong_sums(d, &reference.expected)? == 0)
     }
 
     /// Whether a configuration is right: its sums where it is compiled to write them, and its outputs bit by bit.
     pub fn w4a8_is_right(
         &self,
-        truth: &IntegerTruth,
+        reference: &IntegerReference,
         layer: &PackedLinear,
         gemm: &Gemm,
     ) -> Result<bool, PerfError> {
@@ -106,15 +106,15 @@ impl Checker<'_> {
             ..*problem
         };
         let writes_sums = gemm.config().variant.can_run(&sums, self.device.info());
-        if writes_sums && !self.sums_are_right(truth, layer, &sums, gemm.config(), &truth.scratch)? {
+        if writes_sums && !self.sums_are_right(reference, layer, &sums, gemm.config(), &reference.scratch)? {
             return Ok(false);
         }
-        truth.d.fill(POISON)?;
-        gemm.launch(layer, &truth.tokens, &truth.d)?;
+        reference.d.fill(POISON)?;
+        gemm.launch(layer, &reference.tokens, &reference.d)?;
         let wrong = self.operands.wrong_outputs(
             self.freivalds.wrong(),
-            (&truth.sums, &truth.d, problem.output),
-            &truth.tokens,
+            (&reference.sums, &reference.d, problem.output),
+            &reference.tokens,
             layer,
         )?;
         Ok(wrong == 0)
@@ -122,12 +122,15 @@ impl Checker<'_> {
 }
 
 /// The plain loop on the host.
-fn naive_sums_are_right(truth: &IntegerTruth, (m, n, k): (usize, usize, usize)) -> Result<bool, CudaError> {
-    let row_bytes = truth.tokens.row_bytes();
+fn naive_sums_are_right(
+    reference: &IntegerReference,
+    (m, n, k): (usize, usize, usize),
+) -> Result<bool, CudaError> {
+    let row_bytes = reference.tokens.row_bytes();
     let (mut codes, mut w8, mut sums) = (vec![0i8; m * row_bytes], vec![0i8; n * k], vec![0i32; m * n]);
-    truth.tokens.codes().read(0, &mut codes)?;
-    truth.w8.read(0, &mut w8)?;
-    truth.sums.read(0, &mut sums)?;
+    reference.tokens.codes().read(0, &mut codes)?;
+    reference.w8.read(0, &mut w8)?;
+    reference.sums.read(0, &mut sums)?;
     let dot = |a: &[i8], w: &[i8]| -> i32 {
         let products = a.iter().zip(w).map(|(&a, &w)| i32::from(a) * i32::from(w));
         products.sum()

@@ -7,6 +7,6 @@ mod integers;
 #[cfg(feature = "cuda")]
 pub(crate) use checker::{Checker, verified_by};
 #[cfg(feature = "cuda")]
-pub(crate) use floats::{FloatBuffers, FloatTruth};
+pub(crate) use floats::{FloatBuffers, FloatReference};
 #[cfg(feature = "cuda")]
-pub(crate) use integers::IntegerTruth;
+pub(crate) use integers::IntegerReference;

@@ -1,9 +1,9 @@
 //! Compares the counter with samples of the power under one load.
 
-use super::figures::{EnergyTruth, PowerSample};
+use super::figures::{CounterComparison, PowerSample};
 use crate::data::Row;
 use crate::error::PerfError;
-use crate::measure::gpu::meter::{Meter, Subject, record};
+use crate::measure::gpu::meter::{Meter, TimedLaunch, record};
 use crate::measure::gpu::ticks::power_between;
 use dualgrain_cuda::NvmlDevice;
 use dualgrain_cuda::Steady;
@@ -33,34 +33,34 @@ pub(crate) fn one(
     card: &NvmlDevice,
     load: &str,
     shape: (usize, usize, usize),
-    subject: &Subject<'_>,
+    timed: &TimedLaunch<'_>,
     samples: &mut Vec<PowerSample>,
-) -> Result<EnergyTruth, PerfError> {
-    let mut truth = long_region(meter, card, subject, samples)?;
-    truth.load = load.to_owned();
+) -> Result<CounterComparison, PerfError> {
+    let mut figures = long_region(meter, card, timed, samples)?;
+    figures.load = load.to_owned();
     for _ in 0..REPEATS {
         let mut row: Row = Row::blank(load, shape);
-        if let Some(region) = meter.measure(&mut row, subject, true)? {
-            while !meter.settle(&mut row, &region) {
+        if let Some(window) = meter.measure(&mut row, timed, true)? {
+            while !meter.settle(&mut row, &window) {
                 std::thread::sleep(PAUSE);
             }
         }
-        truth.repeated_w.extend(row.power_w);
-        truth.repeated_j.extend(row.energy_j);
-        truth.window_s = row.energy_window_s.unwrap_or(0.0);
+        figures.repeated_w.extend(row.power_w);
+        figures.repeated_j.extend(row.energy_j);
+        figures.window_s = row.energy_window_s.unwrap_or(0.0);
     }
-    Ok(truth)
+    Ok(figures)
 }
 
 /// The counter and both power readings over one region of a steady load.
 fn long_region(
     meter: &Meter<'_>,
     card: &NvmlDevice,
-    subject: &Subject<'_>,
+    timed: &TimedLaunch<'_>,
     samples: &mut Vec<PowerSample>,
-) -> Result<EnergyTruth, PerfError> {
+) -> Result<CounterComparison, PerfError> {
     let first = samples.len();
-    let begun = run_and_sample(meter, card, subject, samples)?;
+    let begun = run_and_sample(meter, card, timed, samples)?;
     let (start, end) = (begun + SETTLE, begun + SETTLE + REGION);
     let inside: Vec<&PowerSample> = samples[first..]
         .iter()
@@ -72,7 +72,7 @@ fn long_region(
         // Samples lie evenly: their mean is the mean of the time.
         values.map(|values| values.iter().sum::<f64>() / values.len().max(1) as f64 * region_s)
     };
-    Ok(EnergyTruth {
+    Ok(CounterComparison {
         load: String::new(),
         region_s,
         counter_j: power_w * region_s,
@@ -89,17 +89,17 @@ fn long_region(
 fn run_and_sample(
     meter: &Meter<'_>,
     card: &NvmlDevice,
-    subject: &Subject<'_>,
+    timed: &TimedLaunch<'_>,
     samples: &mut Vec<PowerSample>,
 ) -> Result<Instant, PerfError> {
     let device = meter.device;
     // A library's first call loads its kernels.
-    (subject.launch)(0)?;
+    (timed.launch)(0)?;
     device.synchronize()?;
     let one_s = time_once_s(device, || {
-        (0..4).try_for_each(|i| (subject.launch)(i % subject.copies))
+        (0..4).try_for_each(|i| (timed.launch)(i % timed.copies))
     })? / 4.0;
-    let graph = record(device, subject, ((REPLAY_S / one_s) as usize).clamp(1, 4_000))?;
+    let graph = record(device, timed, ((REPLAY_S / one_s) as usize).clamp(1, 4_000))?;
     let mut steady = Steady::new(device, &graph)?;
     let begun = Instant::now();
     while begun.elapsed() < SETTLE + REGION + meter.lag {
@@ -123,10 +123,14 @@ fn counted(
     (start, end): (Instant, Instant),
 ) -> Result<(f64, f64), PerfError> {
     loop {
-        let Some((log, grid)) = meter.counter.as_ref().and_then(|log| Some((log, log.grid()?))) else {
+        let Some((log, tick_times)) = meter
+            .counter
+            .as_ref()
+            .and_then(|log| Some((log, log.tick_times()?)))
+        else {
             return Err(PerfError::NoCounter);
         };
-        if let Some(found) = power_between(&log.ticks(), &grid, (start + meter.lag, end + meter.lag)) {
+        if let Some(found) = power_between(&log.ticks(), &tick_times, (start + meter.lag, end + meter.lag)) {
             return Ok(found);
         }
         if begun.elapsed() > 3 * (SETTLE + REGION) {

@@ -1,7 +1,7 @@
 //! Writes the figures and the samples as CSV.
 
 use super::comparison::REPEATS;
-use super::figures::{EnergyTruth, PowerSample};
+use super::figures::{CounterComparison, PowerSample};
 use crate::error::PerfError;
 use crate::measure::gpu::manifest::driver_words;
 use crate::measure::gpu::meter::Meter;
@@ -41,7 +41,7 @@ pub(crate) fn write(
     device: &Gpu,
     version: &str,
     (tick_s, lag_s): (Option<f64>, f64),
-    found: &[EnergyTruth],
+    found: &[CounterComparison],
 ) -> Result<(), PerfError> {
     let mut text = format!(
         "# {}, {}; dualgrain {version}\n\
@@ -53,26 +53,26 @@ pub(crate) fn write(
         driver_words(),
         tick_s.unwrap_or(f64::NAN)
     );
-    for truth in found {
-        let powers: Vec<String> = truth
+    for figures in found {
+        let powers: Vec<String> = figures
             .repeated_w
             .iter()
             .map(|power| format!("{power:.1}"))
             .collect();
         text += &format!(
             "{},{:.4},{:.2},{},{:.2},{},{:.4},{:.4},{},{:.4}\n",
-            truth.load,
-            truth.region_s,
-            truth.counter_j,
-            truth
+            figures.load,
+            figures.region_s,
+            figures.counter_j,
+            figures
                 .instant_j
                 .map_or(String::new(), |energy| format!("{energy:.2}")),
-            truth.average_j,
-            truth.samples,
-            1.0 + truth.deviation(),
-            truth.window_s,
+            figures.average_j,
+            figures.samples,
+            1.0 + figures.deviation(),
+            figures.window_s,
             powers.join(" "),
-            truth.spread()
+            figures.spread()
         );
     }
     let mut file = std::fs::File::create(path).map_err(PerfError::io(path))?;

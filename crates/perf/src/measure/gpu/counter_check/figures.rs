@@ -5,7 +5,7 @@ use std::time::Instant;
 
 /// One load's figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct EnergyTruth {
+pub struct CounterComparison {
     /// What ran.
     pub load: String,
     /// Length of the long region.
@@ -26,7 +26,7 @@ pub struct EnergyTruth {
     pub window_s: f64,
 }
 
-impl EnergyTruth {
+impl CounterComparison {
     /// Counter over samples, less 1.
     pub fn deviation(&self) -> f64 {
         self.counter_j / self.instant_j.unwrap_or(self.average_j) - 1.0

@@ -2,11 +2,11 @@
 
 use super::comparison::one;
 use super::csv::{write, write_samples};
-use super::figures::{EnergyTruth, PowerSample};
+use super::figures::{CounterComparison, PowerSample};
 use crate::error::PerfError;
 use crate::measure::gpu::lag::lag;
 use crate::measure::gpu::libraries::libraries;
-use crate::measure::gpu::meter::{Meter, Subject};
+use crate::measure::gpu::meter::{Meter, TimedLaunch};
 use crate::measure::gpu::sweep::open_meter;
 use crate::measure::options::Watch;
 use std::path::Path;
@@ -22,13 +22,13 @@ use dualgrain_format::{GemmShape, GroupSize};
 ///
 /// # Errors
 /// No card, no counter, or a call that failed.
-pub fn check_energy(
+pub fn check_energy_counter(
     index: usize,
     ticks: usize,
     csv: &Path,
     version: &str,
     watch: &dyn Watch,
-) -> Result<Vec<EnergyTruth>, PerfError> {
+) -> Result<Vec<CounterComparison>, PerfError> {
     let device = Gpu::open(index)?;
     let jit = Jit::new(&device)?;
     let mut meter = open_meter(&device, ticks, watch);
@@ -80,21 +80,21 @@ struct Loads<'a> {
 }
 
 impl Loads<'_> {
-    fn cublas(&mut self, cublas: &Cublas) -> Result<EnergyTruth, PerfError> {
+    fn cublas(&mut self, cublas: &Cublas) -> Result<CounterComparison, PerfError> {
         let shape = (4_096, 4_096, 4_096);
         let [a, b, d] = self.squares(4_096 * 4_096 * 2)?;
         self.operands.floats(&a, Output::Bf16, 1)?;
         self.operands.floats(&b, Output::Bf16, 2)?;
         let nt = Transposes { a: false, b: true };
         let launch = |_| cublas.launch(CublasType::Bf16, nt, shape, (1.0, 0.0), [&a, &b, &d]);
-        let subject = Subject {
+        let timed = TimedLaunch {
             launch: &launch,
             copies: 1,
         };
-        self.one("cublas_bf16 4096x4096x4096", shape, &subject)
+        self.one("cublas_bf16 4096x4096x4096", shape, &timed)
     }
 
-    fn w4a8(&mut self, (m, n, k): (usize, usize, usize)) -> Result<EnergyTruth, PerfError> {
+    fn w4a8(&mut self, (m, n, k): (usize, usize, usize)) -> Result<CounterComparison, PerfError> {
         self.arena.reset();
         let copies = rotation_copies(self.device, n * k / 2);
         let layers = self
@@ -109,25 +109,25 @@ impl Loads<'_> {
         };
         let gemm = Gemm::chosen(self.jit, self.device, problem, &Analytic)?;
         let launch = |i: usize| gemm.launch(&layers[i], &tokens, &d);
-        let subject = Subject {
+        let timed = TimedLaunch {
             launch: &launch,
             copies,
         };
-        self.one(&format!("gemm_w4a8 {m}x{n}x{k}"), (m, n, k), &subject)
+        self.one(&format!("gemm_w4a8 {m}x{n}x{k}"), (m, n, k), &timed)
     }
 
-    fn tiled(&mut self) -> Result<EnergyTruth, PerfError> {
+    fn tiled(&mut self) -> Result<CounterComparison, PerfError> {
         let shape = (2_048, 2_048, 2_048);
         let [a, b, d] = self.squares(2_048 * 2_048 * 4)?;
         self.operands.floats(&a, Output::F32, 5)?;
         self.operands.floats(&b, Output::F32, 6)?;
         let tiled = SgemmTiled::new(self.jit, 16)?;
         let launch = |_| tiled.launch(Transposes::ALL[0], shape, (1.0, 0.0), [&a, &b, &d]);
-        let subject = Subject {
+        let timed = TimedLaunch {
             launch: &launch,
             copies: 1,
         };
-        self.one("sgemm_tiled tile16 2048x2048x2048", shape, &subject)
+        self.one("sgemm_tiled tile16 2048x2048x2048", shape, &timed)
     }
 
     /// Both operands and the output of a square product.
@@ -144,8 +144,8 @@ impl Loads<'_> {
         &mut self,
         load: &str,
         shape: (usize, usize, usize),
-        subject: &Subject<'_>,
-    ) -> Result<EnergyTruth, PerfError> {
-        one(self.meter, self.card, load, shape, subject, &mut self.samples)
+        timed: &TimedLaunch<'_>,
+    ) -> Result<CounterComparison, PerfError> {
+        one(self.meter, self.card, load, shape, timed, &mut self.samples)
     }
 }

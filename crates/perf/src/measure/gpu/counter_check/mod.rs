@@ -6,5 +6,5 @@ mod csv;
 mod figures;
 mod loads;
 
-pub use figures::EnergyTruth;
-pub use loads::check_energy;
+pub use figures::CounterComparison;
+pub use loads::check_energy_counter;
