@@ -1,7 +1,7 @@
 //! `predict`: what a product costs in every configuration of a kernel, or in one.
 
 use anyhow::Result;
-use dualgrain_perf::{Objective, KernelConfig, Interval, Prediction};
+use dualgrain_perf::{Interval, KernelConfig, Objective, Prediction, group_number};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Predict};
@@ -58,7 +58,7 @@ pub fn run(options: &Predict, common: &Common, terminal: &Terminal) -> Result<()
         m: product.m,
         n: product.n,
         k: product.k,
-        group_size: product.group_size,
+        group_size: group_number::of(product.group_size),
         predictions: predictions.iter().map(Row::new).collect(),
     };
     terminal.result(&report, &text(&report))

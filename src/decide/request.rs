@@ -1,7 +1,9 @@
 //! What the options that several verbs share ask for: a fitted model, a product, what is to be least.
 
 use anyhow::{Result, bail, ensure};
-use dualgrain_perf::{Objective, KernelConfig, Layout, MachineKind, Model, Prediction, Product};
+use dualgrain_perf::{
+    KernelConfig, Layout, MachineKind, Model, Objective, Prediction, Product, group_number,
+};
 
 use crate::cli::arguments::{Aim, Run};
 
@@ -49,7 +51,7 @@ pub fn product(run: &Run, (m, n, k): (usize, usize, usize)) -> Result<Product<'_
         other => bail!("--layout {other}: expected nn, nt, tn or tt"),
     };
     Ok(Product {
-        group_size: run.group_size.parse()?,
+        group_size: group_number::group_size(run.group_size.parse()?),
         layout,
         alpha: run.alpha,
         beta: run.beta,

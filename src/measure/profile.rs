@@ -90,12 +90,7 @@ fn wanted(options: &Profile, on: &On) -> Result<SweepOptions> {
 fn measure(on: &On, wanted: &SweepOptions, common: &Common, watch: &Watched<'_>) -> Result<SweepSummary> {
     let On::Card(index) = on else {
         let name = machine::cpu_name().unwrap_or_else(|| "unknown CPU".to_owned());
-        return Ok(sweep_cpu(
-            &name,
-            machine::threads(common.threads),
-            wanted,
-            watch,
-        )?);
+        return Ok(sweep_cpu(&name, machine::threads(common.threads), wanted, watch)?);
     };
     on_card(*index, wanted, watch)
 }

@@ -1,6 +1,7 @@
 //! A measured set of a card that does not exist: a roofline with rounds of tiles, launches and noise, so that verbs over
 //! measurements can be run where there is neither a card nor a measured set. Every draw comes from one seed.
 
+use dualgrain_format::GroupSize;
 use std::path::Path;
 
 use dualgrain_device::cases::Random;
@@ -53,7 +54,7 @@ struct Config {
     kernel: &'static str,
     name: String,
     tile: (usize, usize),
-    group_size: usize,
+    group_size: GroupSize,
     bits: (f64, f64),
     ops_per_s: f64,
     ctas_per_sm: usize,
@@ -69,7 +70,7 @@ fn configs() -> Vec<Config> {
                 kernel,
                 name: format!("m{tile_m}n{tile_n}"),
                 tile: (tile_m, tile_n),
-                group_size: 128,
+                group_size: GroupSize::Along(128),
                 bits: (8.0, 4.0),
                 ops_per_s: if kernel.ends_with("90") { 1.1e15 } else { 5e14 }
                     * (tile_m as f64 / 256.0).powf(0.15),
@@ -84,7 +85,7 @@ fn configs() -> Vec<Config> {
             kernel,
             name: String::new(),
             tile: (128, 256),
-            group_size: 0,
+            group_size: GroupSize::WholeRow,
             bits: (bits, bits),
             ops_per_s,
             ctas_per_sm: 1,
@@ -100,7 +101,7 @@ fn tiled(tile: usize) -> Config {
         kernel: "sgemm_tiled",
         name: format!("t{tile}"),
         tile: (tile, tile),
-        group_size: 0,
+        group_size: GroupSize::WholeRow,
         bits: (32.0, 32.0),
         // Best at 16, worse with lone or many threads.
         ops_per_s: 6e12 * (tile as f64 / 16.0).min(1.0).powf(1.4)

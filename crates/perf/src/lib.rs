@@ -13,6 +13,7 @@ pub mod choose;
 pub mod cost;
 mod data;
 mod error;
+pub mod group_number;
 mod learn;
 mod machine;
 mod measure;

@@ -1,5 +1,6 @@
 //! A matrix product: its sizes, how its operands are stored, its factors and its output type.
 
+use dualgrain_format::GroupSize;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,8 @@ pub struct Product<'a> {
     pub n: usize,
     /// Reduction.
     pub k: usize,
-    /// Columns that share a group scale; 0 where there are none, or one a row.
-    pub group_size: usize,
+    /// Columns that share a group scale; the whole row for kernels without group scales.
+    pub group_size: GroupSize,
     /// Storage of the operands.
     pub layout: Layout,
     /// Factor of the product.
@@ -37,7 +38,7 @@ impl<'a> Product<'a> {
             m,
             n,
             k,
-            group_size: 128,
+            group_size: GroupSize::Along(128),
             layout: Layout::Nt,
             alpha: 1.0,
             beta: 0.0,

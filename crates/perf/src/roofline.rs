@@ -5,6 +5,7 @@ use crate::error::PerfError;
 use crate::machine::{Machine, peak};
 use crate::operands::{ArithmeticUnit, OperandTypes};
 use crate::product::Product;
+use dualgrain_format::GroupSize;
 
 /// Bytes of a group's scale and zero point.
 const GROUP_BYTES: f64 = 1.5;
@@ -35,8 +36,8 @@ impl Roofline {
     pub fn new(operand_types: &OperandTypes, product: &Product<'_>, output: &str, machine: &Machine) -> Self {
         let (m, n, k) = (product.m as f64, product.n as f64, product.k as f64);
         let groups = match product.group_size {
-            0 => 0.0,
-            size => n * (k / size as f64).ceil(),
+            GroupSize::WholeRow => 0.0,
+            GroupSize::Along(size) => n * (k / size as f64).ceil(),
         };
         let scaled = if operand_types.unit == ArithmeticUnit::Int8 {
             SCALE_BYTES

@@ -3,6 +3,7 @@
 
 mod synthetic;
 
+use dualgrain_format::GroupSize;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -127,7 +128,7 @@ fn shapes_of_zero_and_beyond_all_are_refused_and_those_never_measured_are_marked
     assert!(ask((64, 4096, 1_000_000)).extrapolated);
     assert!(ask((2_000_000, 4096, 4096)).extrapolated);
     let product = Product {
-        group_size: 32,
+        group_size: GroupSize::Along(32),
         ..Product::new(64, 4096, 4096)
     };
     let other_group = KernelCall {

@@ -2,6 +2,7 @@
 
 mod synthetic;
 
+use dualgrain_format::GroupSize;
 use std::sync::atomic::AtomicUsize;
 
 use dualgrain_perf::cost::{Prices, Scheme};
@@ -53,7 +54,7 @@ fn outputs_are_the_usual_ones_unless_asked_for_and_linears_of_a_card_write_bf16(
     assert_eq!(model.in_config("w4a8", config, &product).unwrap(), ranked[..1]);
     let (_, best) = model.best("w4a8", &bf16, Objective::Time).unwrap();
     assert_ne!(best, ranked[0].1);
-    let mut prices = Prices::of_model(&model, 128, Objective::Time, None).unwrap();
+    let mut prices = Prices::of_model(&model, GroupSize::Along(128), Objective::Time, None).unwrap();
     assert_eq!(
         prices.of(Scheme::W4a8, [100, 4096, 8192]).unwrap().prediction,
         best

@@ -11,7 +11,7 @@ use dualgrain_perf::cost::{Linear, Network, Scheme, Workload};
 use crate::cli::arguments::{Cost as Options, CostScheme, Kv, LmHead};
 
 /// Weights that share a group scale where the folder does not say.
-const GROUP_SIZE: usize = 128;
+const GROUP_SIZE: GroupSize = GroupSize::Along(128);
 
 /// The configuration in a folder or a file, and what to call the model.
 pub fn read_config(path: &Path) -> Result<(ModelConfig, String)> {
@@ -91,10 +91,7 @@ pub fn request(options: &Options, config: &ModelConfig) -> Workload {
             Scheme::Bf16 => Scheme::Bf16,
             Scheme::W4a8 | Scheme::W8a8 => Scheme::W8a8,
         }),
-        group_size: quantization.map_or(GROUP_SIZE, |q| match q.group_size {
-            GroupSize::Along(size) => size,
-            GroupSize::WholeRow => 0,
-        }),
+        group_size: quantization.map_or(GROUP_SIZE, |q| q.group_size),
         cache: cache(options.kv, quantization.map(|q| q.kv_cache), scheme),
     }
 }

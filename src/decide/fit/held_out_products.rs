@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use dualgrain_format::GroupSize;
 use dualgrain_perf::{Dataset, KernelCall, Model, Product, Row};
 
 /// The kernel the file's column stands for.
@@ -76,7 +77,7 @@ impl HeldOutProducts {
 
 fn predicted(model: &Model, (m, n, k): (usize, usize, usize)) -> Result<f64> {
     let product = Product {
-        group_size: 0,
+        group_size: GroupSize::WholeRow,
         ..Product::new(m, n, k)
     };
     let query = KernelCall {

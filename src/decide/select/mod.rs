@@ -6,6 +6,7 @@ mod regret;
 
 use anyhow::{Context, Result, bail};
 use dualgrain_perf::choose::pareto;
+use dualgrain_perf::group_number;
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Select};
@@ -47,7 +48,7 @@ pub fn run(options: &Select, common: &Common, terminal: &Terminal) -> Result<()>
         m,
         n,
         k,
-        group_size: product.group_size,
+        group_size: group_number::of(product.group_size),
         best: Row::new(ranked.first().context("nothing to choose from")?),
         pareto: pareto(&ranked).iter().map(Row::new).collect(),
     };

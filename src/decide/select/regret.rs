@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use dualgrain_perf::choose::{self as choosing, Regret};
-use dualgrain_perf::{Objective, Dataset, FitOptions, HeldOut};
+use dualgrain_perf::{Dataset, FitOptions, HeldOut, Objective, group_number};
 
 use crate::cli::arguments::{Common, Select};
 use crate::cli::table::table;
@@ -71,7 +71,7 @@ fn worst(regrets: &[Regret]) -> String {
     let rows: Vec<Vec<String>> = shown
         .map(|r| {
             vec![
-                format!("{}x{}x{} g{}", r.m, r.n, r.k, r.group_size),
+                format!("{}x{}x{} g{}", r.m, r.n, r.k, group_number::of(r.group_size)),
                 r.candidates.to_string(),
                 r.chosen.clone(),
                 r.best.clone(),

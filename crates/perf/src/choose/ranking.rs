@@ -1,6 +1,7 @@
 //! Ranks the configurations that can run a product by time, energy or both.
 
 use crate::error::PerfError;
+use crate::group_number;
 use crate::predict::{KernelConfig, Model, Objective, Prediction, answers_to, in_groups_of};
 use crate::product::Product;
 
@@ -105,7 +106,7 @@ impl Model {
             return refusal;
         }
         let mut measured: Vec<String> = of_kernel()
-            .map(|(_, facts)| format!("group {} to {}", facts.group_size, facts.output))
+            .map(|(_, facts)| format!("group {} to {}", group_number::of(facts.group_size), facts.output))
             .collect();
         measured.sort();
         measured.dedup();
@@ -115,7 +116,7 @@ impl Model {
         };
         PerfError::UnknownConfig {
             kernel: kernel.to_owned(),
-            got: format!("for groups of {}{output}", product.group_size),
+            got: format!("for groups of {}{output}", group_number::of(product.group_size)),
             hint: format!("measured were {}", measured.join(", ")),
         }
     }

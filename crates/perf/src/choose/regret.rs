@@ -1,5 +1,7 @@
 //! The regret of a choice: how much more the chosen configuration takes than the best of those that were measured.
 
+use crate::group_number;
+use dualgrain_format::GroupSize;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
@@ -25,7 +27,8 @@ pub struct Regret {
     /// Reduction.
     pub k: usize,
     /// Columns that share a group scale.
-    pub group_size: usize,
+    #[serde(with = "group_number")]
+    pub group_size: GroupSize,
     /// Configurations that were measured.
     pub candidates: usize,
     /// What was chosen.
@@ -106,7 +109,7 @@ pub fn regrets_of(
                 row.m,
                 row.n,
                 row.k,
-                row.group_size,
+                group_number::of(row.group_size),
                 row.layout,
                 &row.output,
                 blend,

@@ -1,6 +1,7 @@
 //! The memory that a model holds while it runs.
 
 use dualgrain_device::PAGE_TOKENS;
+use dualgrain_format::GroupSize;
 use dualgrain_format::int4;
 use serde::Serialize;
 
@@ -61,11 +62,8 @@ fn weights(network: &Network, workload: &Workload) -> u64 {
     linears.sum::<u64>() + (embeddings + norms) as u64
 }
 
-fn linear_bytes(linear: &Linear, scheme: Scheme, group_size: usize) -> u64 {
-    let groups = match group_size {
-        0 => 1,
-        size => linear.k.div_ceil(size),
-    };
+fn linear_bytes(linear: &Linear, scheme: Scheme, group_size: GroupSize) -> u64 {
+    let groups = group_size.num_groups(linear.k);
     let row = match scheme {
         // Codes, zero points, integer scales, the channel's scale.
         Scheme::W4a8 => int4::row_bytes(linear.k) + int4::row_bytes(groups) + groups + 4,

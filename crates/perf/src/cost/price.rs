@@ -1,5 +1,6 @@
 //! The prices of single products. Each is asked for once and remembered.
 
+use dualgrain_format::GroupSize;
 use std::collections::HashMap;
 
 use super::scheme::Scheme;
@@ -48,14 +49,17 @@ impl<'a> Prices<'a> {
     /// A number of threads that was not measured.
     pub fn of_model(
         model: &'a Model,
-        group_size: usize,
+        group_size: GroupSize,
         by: Objective,
         threads: Option<usize>,
     ) -> Result<Self, PerfError> {
         let threads = threads::of_model(model, threads)?;
         let ask = move |scheme, [m, n, k]: [usize; 3]| {
             let product = Product {
-                group_size: if scheme == Scheme::W4a8 { group_size } else { 0 },
+                group_size: match scheme {
+                    Scheme::W4a8 => group_size,
+                    Scheme::W8a8 | Scheme::Bf16 => GroupSize::WholeRow,
+                },
                 ..Product::new(m, n, k)
             };
             least(model, scheme, &product, by, threads)

@@ -1,6 +1,7 @@
 //! Whole answers from prices that are a roofline: sums that must hold whatever the products cost.
 
 use dualgrain_device::CacheFormat;
+use dualgrain_format::GroupSize;
 
 use super::answer::{BatchCost, NetworkCost};
 use super::calculation::cost;
@@ -76,7 +77,7 @@ fn workload(batches: &[usize]) -> Workload {
         step_tokens: 4_096,
         scheme: Scheme::W4a8,
         head_scheme: Scheme::Bf16,
-        group_size: 128,
+        group_size: GroupSize::Along(128),
         cache: CacheFormat::Int8,
     }
 }

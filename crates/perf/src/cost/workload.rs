@@ -3,6 +3,7 @@
 use super::network::Network;
 use super::scheme::Scheme;
 use crate::error::PerfError;
+use dualgrain_format::GroupSize;
 
 use dualgrain_device::CacheFormat;
 use serde::Serialize;
@@ -22,8 +23,8 @@ pub struct Workload {
     pub scheme: Scheme,
     /// The output layer.
     pub head_scheme: Scheme,
-    /// Weights along K that share a group scale (4-bit weights); 0 is one scale a row.
-    pub group_size: usize,
+    /// Weights along K that share a group scale (4-bit weights).
+    pub group_size: GroupSize,
     /// How keys and values are kept.
     pub cache: CacheFormat,
 }

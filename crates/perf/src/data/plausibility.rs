@@ -1,6 +1,7 @@
 //! What a row may hold. A row that no measurement can give is refused, when it is written and when it is read.
 
 use super::row::Row;
+use crate::group_number;
 use crate::machine::{Machine, peak};
 use crate::operands::OperandTypes;
 use crate::product::LONGEST_SIDE;
@@ -65,7 +66,7 @@ impl Row {
             within(column, side as f64, (1.0, LONGEST_SIDE as f64))?;
         }
         let sizes = [
-            ("group_size", self.group_size),
+            ("group_size", group_number::of(self.group_size)),
             ("tile_m", self.tile_m),
             ("tile_n", self.tile_n),
             ("tile_k", self.tile_k),

@@ -1,6 +1,8 @@
 //! One row: one measured configuration, that is a kernel in one size on one product, with what it is and what it took.
 
+use crate::group_number;
 use crate::product::{Layout, Product};
+use dualgrain_format::GroupSize;
 
 use serde::{Deserialize, Serialize};
 
@@ -48,8 +50,9 @@ pub struct Row {
     pub n: usize,
     /// Reduction.
     pub k: usize,
-    /// Columns that share a group scale; 0 where there are no group scales (or one a row).
-    pub group_size: usize,
+    /// Columns that share a group scale; the whole row where a kernel has no group scales. The column holds its number.
+    #[serde(with = "group_number")]
+    pub group_size: GroupSize,
     /// Storage of the operands.
     pub layout: Layout,
     /// Factor of the product.
@@ -127,7 +130,7 @@ impl Row {
             m,
             n,
             k,
-            group_size: 0,
+            group_size: GroupSize::WholeRow,
             layout: Layout::Nt,
             alpha: 1.0,
             beta: 0.0,
@@ -196,7 +199,7 @@ impl Row {
             self.m,
             self.n,
             self.k,
-            self.group_size,
+            group_number::of(self.group_size),
             self.layout,
             self.alpha,
             self.beta,
@@ -234,7 +237,7 @@ pub(crate) mod tests {
             m: 16,
             n: 4_096,
             k: 4_096,
-            group_size: 128,
+            group_size: GroupSize::Along(128),
             layout: Layout::Nt,
             alpha: 1.0,
             beta: 0.0,

@@ -5,6 +5,7 @@ use super::kernel_config::KernelConfig;
 use super::kernel_range::KernelRange;
 use crate::data::{Dataset, Row};
 use crate::error::{PerfError, measured_hint};
+use crate::group_number;
 use crate::operands::OperandTypes;
 use crate::product::Product;
 use std::collections::BTreeMap;
@@ -99,7 +100,12 @@ impl ConfigIndex {
     /// The place of a query's configuration, and whether it is exactly the one that was measured.
     pub fn find(&self, call: &KernelCall<'_>) -> Result<(usize, bool), PerfError> {
         let product = &call.product;
-        let key = (call.kernel, call.config, product.group_size, product.output);
+        let key = (
+            call.kernel,
+            call.config,
+            group_number::of(product.group_size),
+            product.output,
+        );
         if let Some(at) = self.exactly(key) {
             return Ok((at, true));
         }
@@ -172,7 +178,7 @@ impl ConfigIndex {
 }
 
 /// Of a configuration's key, eight bytes at a time.
-fn hash((kernel, config, group_size, output): (&str, &str, usize, &str)) -> u64 {
+fn hash((kernel, config, group_number, output): (&str, &str, usize, &str)) -> u64 {
     let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let text = |hash: u64, text: &str| {
         let (words, rest) = text.as_bytes().as_chunks::<8>();
@@ -184,12 +190,12 @@ fn hash((kernel, config, group_size, output): (&str, &str, usize, &str)) -> u64 
             .fold(text.len() as u64, |last, &byte| last << 8 | u64::from(byte));
         mix(hash, last)
     };
-    text(text(text(mix(0, group_size as u64), kernel), config), output)
+    text(text(text(mix(0, group_number as u64), kernel), config), output)
 }
 
 /// Which configurations have the output that most rows of their kernel, in their group length, have.
 fn usual(configs: &[KernelConfig]) -> Vec<bool> {
-    let kind = |facts: &KernelConfig| (facts.kernel.clone(), facts.group_size);
+    let kind = |facts: &KernelConfig| (facts.kernel.clone(), group_number::of(facts.group_size));
     let mut rows: BTreeMap<_, BTreeMap<&str, usize>> = BTreeMap::new();
     for facts in configs {
         *rows

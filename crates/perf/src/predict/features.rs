@@ -3,6 +3,7 @@
 
 use super::kernel_config::KernelConfig;
 use crate::data::Cut;
+use crate::group_number;
 use crate::machine::{Machine, MachineKind};
 use crate::operands::OperandTypes;
 use crate::predict::physics::{Physics, Tile, Tiling};
@@ -155,7 +156,7 @@ fn of_config(facts: &KernelConfig, product: &Product<'_>, tiling: &Tiling) -> [f
             Cut::Tail => 1.0,
             Cut::All => 2.0,
         },
-        facts.group_size as f32,
+        group_number::of(facts.group_size) as f32,
         flag(matches!(product.layout, Layout::Tn | Layout::Tt)),
         flag(matches!(product.layout, Layout::Nt | Layout::Tt)),
         flag(product.alpha != 1.0),

@@ -2,8 +2,10 @@
 
 use crate::data::{Cut, Row};
 use crate::error::PerfError;
+use crate::group_number;
 use crate::operands::{INT8_LIBRARY, INT8_LIBRARY_WORD, int8_library_takes};
 use crate::product::{Layout, Product};
+use dualgrain_format::GroupSize;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -17,8 +19,9 @@ pub struct KernelConfig {
     pub kernel: String,
     /// The kernel's size.
     pub config: String,
-    /// Columns that share a group scale.
-    pub group_size: usize,
+    /// Columns that share a group scale; the whole row where the kernel has no group scales. The file holds its number.
+    #[serde(with = "group_number")]
+    pub group_size: GroupSize,
     /// Type of D.
     pub output: String,
     /// Tokens of a tile.
@@ -121,7 +124,12 @@ impl KernelConfig {
 
     /// What identifies it in a catalogue, which is sorted by it.
     pub fn key(&self) -> (&str, &str, usize, &str) {
-        (&self.kernel, &self.config, self.group_size, &self.output)
+        (
+            &self.kernel,
+            &self.config,
+            group_number::of(self.group_size),
+            &self.output,
+        )
     }
 }
 
@@ -160,7 +168,7 @@ mod tests {
         let facts = |kernel: &str| KernelConfig {
             kernel: kernel.to_owned(),
             config: "m8".to_owned(),
-            group_size: 0,
+            group_size: GroupSize::WholeRow,
             output: "bf16".to_owned(),
             tile_m: 8,
             tile_n: 64,

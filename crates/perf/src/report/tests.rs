@@ -10,6 +10,7 @@ use crate::machine::{Machine, MachineKind};
 use crate::predict::{Interval, Prediction};
 use crate::product::Layout;
 use crate::report::sections::Choice;
+use dualgrain_format::GroupSize;
 
 fn manifest() -> Manifest {
     Manifest {
@@ -47,7 +48,7 @@ fn tiled(side: usize, tile: usize, time_s: f64, power_w: Option<f64>) -> Row {
         m: side,
         n: side,
         k: side,
-        group_size: 0,
+        group_size: GroupSize::WholeRow,
         layout: Layout::Nn,
         alpha: 1.0,
         beta: 0.0,
@@ -194,7 +195,7 @@ fn regret_is_told_for_each_goal() {
         m: 16,
         n: 4096,
         k: 4096,
-        group_size: 128,
+        group_size: GroupSize::Along(128),
         candidates: 12,
         chosen: "m<16>".to_owned(),
         best: "m64".to_owned(),

@@ -1,6 +1,7 @@
 //! A machine that does not exist: rows made from a formula with rounds of tiles, memory, a power limit and noise, so that
 //! tests know what there is to learn.
 
+use dualgrain_format::GroupSize;
 use dualgrain_perf::{Cut, Dataset, Layout, Machine, MachineKind, Manifest, PROTOCOL, Row};
 
 /// The machine, with ceilings like a large card's.
@@ -90,7 +91,7 @@ pub fn row(
         m,
         n,
         k,
-        group_size: 128,
+        group_size: GroupSize::Along(128),
         layout: Layout::Nt,
         alpha: 1.0,
         beta: 0.0,

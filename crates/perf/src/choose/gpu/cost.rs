@@ -8,7 +8,7 @@ use dualgrain_cuda::GemmConfig;
 use dualgrain_cuda::GemmProblem;
 use dualgrain_cuda::GpuInfo;
 use dualgrain_cuda::Output;
-use dualgrain_format::{GemmShape, GroupSize};
+use dualgrain_format::GemmShape;
 
 /// A model as a cost function of the kernels: seconds, joules or both. What the model cannot say is never chosen.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +24,7 @@ impl PredictedCost<'_> {
     pub fn prediction(&self, problem: &GemmProblem, config: &GemmConfig) -> Option<Prediction> {
         let GemmShape { m, n, k } = problem.shape;
         let product = Product {
-            group_size: row_group_size(problem.group),
+            group_size: problem.group,
             output: output_name(problem.output),
             ..Product::new(m, n, k)
         };
@@ -71,13 +71,5 @@ pub fn device(machine: &Machine) -> GpuInfo {
         memory_bytes: machine.memory_bytes,
         // Reading reaches about nine tenths of it.
         memory_bytes_per_s: machine.read_bytes_per_s / 0.9,
-    }
-}
-
-/// As rows write it: the length, or 0 for one group a row.
-pub(super) fn row_group_size(group: GroupSize) -> usize {
-    match group {
-        GroupSize::Along(len) => len,
-        GroupSize::WholeRow => 0,
     }
 }

@@ -1,9 +1,10 @@
 //! The regret of the ways to choose a GPU kernel's configuration: the model, the table, the hand-written cost function.
 
-use super::cost::{device, output_name, row_group_size};
+use super::cost::{device, output_name};
 use crate::choose::regret::{Regret, regrets_of};
 use crate::data::{Dataset, Row};
 use crate::error::PerfError;
+use crate::group_number;
 use crate::learn::HeldOut;
 use crate::predict::Objective;
 use dualgrain_cuda::Analytic;
@@ -28,7 +29,7 @@ fn of_row(row: &Row, device: &GpuInfo) -> Option<(GemmProblem, GemmConfig)> {
         },
         group: GroupSize::ALL
             .into_iter()
-            .find(|&group| row_group_size(group) == row.group_size)?,
+            .find(|&group| group == row.group_size)?,
         output: Output::ALL
             .into_iter()
             .find(|&output| output_name(output) == row.output)?,
@@ -83,7 +84,7 @@ pub fn table_regrets(
 ) -> Result<Vec<Regret>, PerfError> {
     let device = device(&data.manifest.machine);
     let key = |row: &Row, config: &str| {
-        let sides = (row.m, row.n, row.k, row.group_size);
+        let sides = (row.m, row.n, row.k, group_number::of(row.group_size));
         (sides, row.output.clone(), config.to_owned())
     };
     let sound = data.rows.iter().filter(|row| row.is_sound());

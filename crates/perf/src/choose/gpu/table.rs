@@ -1,6 +1,6 @@
 //! Writes the selection table: for every region of sizes the configuration that is predicted best, or known to be.
 
-use super::cost::{PredictedCost, device, output_name, row_group_size};
+use super::cost::{PredictedCost, device, output_name};
 use crate::error::PerfError;
 use crate::predict::{Model, Objective};
 use std::fmt::Write as _;
@@ -69,7 +69,7 @@ pub fn table(
     let device = device(machine);
     let groups = GroupSize::ALL
         .into_iter()
-        .filter(|&group| measured(model, row_group_size(group), output_name(output)));
+        .filter(|&group| measured(model, group, output_name(output)));
     let groups: Vec<GroupSize> = groups.collect();
     if groups.is_empty() {
         return Err(PerfError::UnknownConfig {
@@ -127,7 +127,7 @@ impl ConfigNumbers {
     }
 }
 
-fn measured(model: &Model, group_size: usize, output: &str) -> bool {
+fn measured(model: &Model, group_size: GroupSize, output: &str) -> bool {
     let kernels = model.kernels().filter(|kernel| kernel.contains("w4a8"));
     let mut configs = kernels.flat_map(|kernel| model.configs(kernel));
     configs.any(|facts| facts.group_size == group_size && facts.output == output)

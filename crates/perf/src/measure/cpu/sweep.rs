@@ -137,11 +137,7 @@ impl CpuSweep<'_> {
             }
             return Ok(());
         }
-        let group_size = match task.group_size {
-            0 => GroupSize::WholeRow,
-            size => GroupSize::Along(size),
-        };
-        let operands = DrawnOperands::new(op, task.shape, group_size)?;
+        let operands = DrawnOperands::new(op, task.shape, task.group_size)?;
         let mut packed: Option<(Isa, Vec<_>)> = None;
         for (device, mut row) in rows {
             if !self.sweep.begins() {
@@ -181,7 +177,7 @@ fn cpu_row(task: &ShapeTask, op: ProductType, device: &CpuDevice) -> Row {
     row.group_size = if op == ProductType::W4a8 {
         task.group_size
     } else {
-        0
+        GroupSize::WholeRow
     };
     row.output = "f32".to_owned();
     row.threads = device.num_threads();

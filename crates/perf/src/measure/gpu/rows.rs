@@ -5,7 +5,7 @@ use dualgrain_cuda::{
     TABLE, Variant, enumerate, enumerate_all,
 };
 use dualgrain_device::naive::Transposes;
-use dualgrain_format::{GemmShape, GroupSize};
+use dualgrain_format::GemmShape;
 
 use crate::data::{Cut, Row};
 use crate::measure::space::{Configs, FloatCase, FloatKernel, ShapeTask, hash};
@@ -94,10 +94,6 @@ pub(crate) fn float_share(task: &ShapeTask, case: &FloatCase) -> f64 {
 
 pub(crate) fn problem(task: &ShapeTask) -> GemmProblem {
     let (m, n, k) = task.shape;
-    let group = match task.group_size {
-        0 => GroupSize::WholeRow,
-        size => GroupSize::Along(size),
-    };
     let output = match task.output {
         "f32" => Output::F32,
         "f16" => Output::F16,
@@ -105,7 +101,7 @@ pub(crate) fn problem(task: &ShapeTask) -> GemmProblem {
     };
     GemmProblem {
         shape: GemmShape { m, n, k },
-        group,
+        group: task.group_size,
         output,
     }
 }

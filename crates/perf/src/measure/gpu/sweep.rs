@@ -25,11 +25,7 @@ const MOST_COPIES: usize = 1_000;
 ///
 /// # Errors
 /// No card or compiler, a folder of another machine, a call that failed. Rows measured until then are on disk.
-pub fn sweep_gpu(
-    index: usize,
-    options: &SweepOptions,
-    watch: &dyn Watch,
-) -> Result<SweepSummary, PerfError> {
+pub fn sweep_gpu(index: usize, options: &SweepOptions, watch: &dyn Watch) -> Result<SweepSummary, PerfError> {
     let device = Gpu::open(index)?;
     options.check(&kernels())?;
     let jit = Jit::new(&device)?;

@@ -5,8 +5,11 @@ use super::description::Space;
 use super::draw::{halton, hash};
 use super::float_cases::{BLENDS, FloatCase, FloatKernel, float_cases};
 use crate::product::{Layout, ops};
+use dualgrain_format::GroupSize;
 use std::collections::HashSet;
 
+/// The group size of most models.
+const USUAL_GROUP: GroupSize = GroupSize::Along(128);
 /// A space with too few different shapes ends the drawing.
 const MOST_DRAWS: usize = 100_000;
 
@@ -26,8 +29,8 @@ pub enum Configs {
 pub struct ShapeTask {
     /// M, N, K.
     pub shape: (usize, usize, usize),
-    /// Group size of the W4A8 kernels, 0 for one scale a row.
-    pub group_size: usize,
+    /// Group size of the W4A8 kernels.
+    pub group_size: GroupSize,
     /// Output of the W4A8 kernels: `bf16`, `f16`, `f32`.
     pub output: &'static str,
     /// Which of their configurations.
@@ -109,14 +112,14 @@ impl Space {
         let draw = |what: &str| hash(self.seed, &format!("{what} {shape:?}"));
         let mixed = matches!(configs, Configs::Some(_));
         let group_size = match draw("group") % 10 {
-            0 if mixed => 32,
-            1 if mixed => 64,
-            2 if mixed => 0,
-            _ => 128,
+            0 if mixed => GroupSize::Along(32),
+            1 if mixed => GroupSize::Along(64),
+            2 if mixed => GroupSize::WholeRow,
+            _ => USUAL_GROUP,
         };
         let output = match draw("output") % 12 {
-            0 if mixed && group_size == 128 => "f16",
-            1 if mixed && group_size == 128 => "f32",
+            0 if mixed && group_size == USUAL_GROUP => "f16",
+            1 if mixed && group_size == USUAL_GROUP => "f32",
             _ => "bf16",
         };
         ShapeTask {
@@ -170,7 +173,7 @@ impl Space {
             }));
             ShapeTask {
                 shape,
-                group_size: 128,
+                group_size: USUAL_GROUP,
                 output: "bf16",
                 configs: Configs::Some(0),
                 int8: false,

@@ -1,5 +1,6 @@
 //! Throughput by what a configuration takes of a multiprocessor: occupancy, shared memory, registers.
 
+use crate::group_number;
 use std::collections::BTreeMap;
 
 use crate::data::Row;
@@ -136,7 +137,15 @@ fn shares_of_best<'a>(rows: &[&'a Row]) -> Vec<(&'a Row, f64)> {
     let key = |row: &Row| {
         format!(
             "{} {} {} {} {} {:?} {} {} {}",
-            row.kernel, row.m, row.n, row.k, row.group_size, row.layout, row.alpha, row.beta, row.output
+            row.kernel,
+            row.m,
+            row.n,
+            row.k,
+            group_number::of(row.group_size),
+            row.layout,
+            row.alpha,
+            row.beta,
+            row.output
         )
     };
     let mut products = BTreeMap::<String, Vec<&'a Row>>::new();
