@@ -1,9 +1,10 @@
 //! The machine that runs the products, with its ceilings: the rates that no product on it exceeds.
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::PerfError;
 use crate::operands::ArithmeticUnit;
 use crate::small_ops::SmallOpRates;
-use serde::{Deserialize, Serialize};
 
 /// What kind of machine runs the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

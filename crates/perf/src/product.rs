@@ -1,8 +1,8 @@
 //! A matrix product: its sizes, how its operands are stored, its factors and its output type.
 
-use dualgrain_format::GroupSize;
 use std::fmt;
 
+use dualgrain_format::GroupSize;
 use serde::{Deserialize, Serialize};
 
 use crate::error::PerfError;

@@ -1,13 +1,13 @@
 //! The regret of a choice: how much more the chosen configuration takes than the best of those that were measured.
 
-use crate::group_number;
-use dualgrain_format::GroupSize;
 use std::collections::BTreeMap;
 
+use dualgrain_format::GroupSize;
 use serde::Serialize;
 
 use crate::data::{Dataset, Row};
 use crate::error::PerfError;
+use crate::group_number;
 use crate::learn::HeldOut;
 use crate::predict::{Objective, Prediction, answers_to};
 

@@ -1,10 +1,11 @@
 //! The answer: one cost for each batch size, with the items that it is a sum of.
 
+use serde::Serialize;
+
 use super::memory::Memory;
 use super::scheme::Scheme;
 use super::workload::Phase;
 use crate::predict::Interval;
-use serde::Serialize;
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Serialize)]

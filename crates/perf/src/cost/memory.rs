@@ -1,8 +1,7 @@
 //! The memory that a model holds while it runs.
 
 use dualgrain_device::PAGE_TOKENS;
-use dualgrain_format::GroupSize;
-use dualgrain_format::int4;
+use dualgrain_format::{GroupSize, int4};
 use serde::Serialize;
 
 use super::network::{Linear, Network};

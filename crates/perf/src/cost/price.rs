@@ -1,7 +1,8 @@
 //! The prices of single products. Each is asked for once and remembered.
 
-use dualgrain_format::GroupSize;
 use std::collections::HashMap;
+
+use dualgrain_format::GroupSize;
 
 use super::scheme::Scheme;
 use super::threads;

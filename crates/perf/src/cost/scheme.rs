@@ -1,8 +1,10 @@
 //! The scheme of a model's linears: how they are stored and multiplied, and which kernels do so.
 
-use crate::operands::{ArithmeticUnit, OperandTypes};
-use serde::Serialize;
 use std::fmt;
+
+use serde::Serialize;
+
+use crate::operands::{ArithmeticUnit, OperandTypes};
 
 /// How the linears of a model are stored and multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]

@@ -1,12 +1,12 @@
 //! The workload that is priced: how many sequences, how long, in which scheme, and the steps that follow from these.
 
+use dualgrain_device::CacheFormat;
+use dualgrain_format::GroupSize;
+use serde::Serialize;
+
 use super::network::Network;
 use super::scheme::Scheme;
 use crate::error::PerfError;
-use dualgrain_format::GroupSize;
-
-use dualgrain_device::CacheFormat;
-use serde::Serialize;
 
 /// What is to be priced.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,8 +1,9 @@
 //! Of each configuration the best row that was measured of it.
 
-use super::row::Row;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+
+use super::row::Row;
 
 /// Rows in the order their configurations were first met, of each configuration the best.
 #[derive(Debug, Default)]

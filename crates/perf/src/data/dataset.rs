@@ -1,12 +1,13 @@
 //! A measured set in memory, read from the folder that `profile` wrote.
 
+use std::path::{Path, PathBuf};
+
 use super::best_rows::BestRows;
 use super::compatibility::check_compatible;
 use super::files::{files_of_rows, read_manifest, read_rows};
 use super::manifest::Manifest;
 use super::row::Row;
 use crate::error::PerfError;
-use std::path::{Path, PathBuf};
 
 /// A machine's measurements, in memory.
 #[derive(Debug, Clone, PartialEq)]

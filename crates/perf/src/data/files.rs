@@ -5,19 +5,17 @@
 //! measured twice, because its energy was wanted later. Both rows stay in the file, and a reader gets the better one.
 //! Rows that are added to a committed set stand in `rows.csv` beside its `rows.csv.gz`.
 
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::read::GzDecoder;
+
 use super::best_rows::BestRows;
 use super::manifest::{Manifest, OLDEST_PROTOCOL, PROTOCOL};
 use super::row::Row;
 use crate::error::PerfError;
 use crate::machine::Machine;
-use flate2::read::GzDecoder;
-use std::fs::File;
-use std::fs::OpenOptions;
-use std::io::BufRead as _;
-use std::io::BufReader;
-use std::io::Read;
-use std::path::Path;
-use std::path::PathBuf;
 
 pub(crate) const ROWS: &str = "rows.csv";
 

@@ -1,7 +1,8 @@
 //! The manifest of a set: how, where and with what its rows were measured.
 
-use crate::machine::Machine;
 use serde::{Deserialize, Serialize};
+
+use crate::machine::Machine;
 
 /// How rows are measured; a change of method raises it. Folders of different protocols are merged only as `merge` says.
 ///

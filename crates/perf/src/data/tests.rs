@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 
 use super::dataset::Dataset;
 use super::files::{MANIFEST, ROWS, ROWS_COMPRESSED, write_manifest};
@@ -7,7 +8,6 @@ use super::manifest::{Manifest, OLDEST_PROTOCOL, PROTOCOL};
 use super::row::{QualityFlag, Row};
 use super::writer::RowWriter;
 use crate::machine::{Machine, MachineKind};
-use std::path::Path;
 
 fn manifest(name: &str) -> Manifest {
     Manifest {

@@ -1,5 +1,9 @@
 //! Appends rows to a folder. A folder is begun or continued; nothing in it is ever written over.
 
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
 use super::best_rows::BestRows;
 use super::compatibility::difference;
 use super::files::{
@@ -9,9 +13,6 @@ use super::files::{
 use super::manifest::Manifest;
 use super::row::Row;
 use crate::error::PerfError;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
 
 /// Appends rows to a folder, and knows which configurations it holds already.
 #[derive(Debug)]

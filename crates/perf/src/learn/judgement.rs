@@ -1,5 +1,8 @@
 //! Judges a fit on unseen shapes: the rows of each fold are predicted by the estimator that was trained without them.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::calibration::{Residual, WidthSample, calibrate, scales, widths};
 use super::options::FitOptions;
 use super::trainer::LEAST_POWER_ROWS;
@@ -8,9 +11,6 @@ use crate::data::Dataset;
 use crate::error::PerfError;
 use crate::predict::{Estimate, Estimator, Interval, Prediction, WidthModel};
 use crate::trees::parallel;
-use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
 
 /// A prediction for a row by a model that has seen no row of its shape.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,10 +1,11 @@
 //! Scores of predictions by target: runtime, power, energy, throughput, throughput per watt.
 
+use std::collections::BTreeMap;
+
 use super::judgement::{HeldOutEstimates, prediction};
 use super::training_set::{Subset, TrainingSet};
 use crate::data::Row;
 use crate::predict::{Estimator, Interval, Prediction, Score};
-use std::collections::BTreeMap;
 
 /// A target's name, what a row measured of it, and what was predicted.
 pub(crate) type Comparison = (&'static str, f64, Interval);

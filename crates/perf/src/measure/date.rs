@@ -1,7 +1,6 @@
 //! Today's date in UTC.
 
-use std::time::SystemTime;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Today in UTC, `YYYY-MM-DD`.
 pub(crate) fn today() -> String {

@@ -1,11 +1,13 @@
 //! What a sweep is asked for, whom it tells of its progress, and what it did.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
 use crate::data::check_vacant;
 use crate::error::{PerfError, suggestion};
 use crate::measure::space::Space;
-use serde::Serialize;
-use std::path::PathBuf;
-use std::time::Duration;
 
 /// What a sweep is asked for.
 #[derive(Debug, Clone)]

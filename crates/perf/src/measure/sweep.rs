@@ -1,11 +1,12 @@
 //! The part of a sweep that every device shares: rows on disk, the budget, the counts. Each row is on disk before the
 //! next row is begun, so that a sweep may be killed at any moment and continued.
 
+use std::collections::HashSet;
+use std::time::Instant;
+
 use super::options::{SweepOptions, SweepSummary, Watch};
 use crate::data::{BestRows, Dataset, Manifest, QualityFlag, Row, RowWriter, check_compatible};
 use crate::error::PerfError;
-use std::collections::HashSet;
-use std::time::Instant;
 
 /// The part of a sweep that every device has: rows, budget, counts.
 pub(crate) struct Sweep<'a> {

@@ -1,5 +1,9 @@
 //! The kernels and configurations that a set holds, and the search for the one that a call names.
 
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
 use super::kernel_call::KernelCall;
 use super::kernel_config::KernelConfig;
 use super::kernel_range::KernelRange;
@@ -8,9 +12,6 @@ use crate::error::{PerfError, measured_hint};
 use crate::group_number;
 use crate::operands::OperandTypes;
 use crate::product::Product;
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
 
 /// Configurations and kernels, each list sorted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -1,8 +1,10 @@
 //! How a model was fitted and how good it is. The summary is kept in the model file.
 
-use super::score::Score;
-use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::score::Score;
 
 /// Scores by split (`shape`, `random`) and target (`runtime`, `power`, `energy`, `throughput`, `throughput_per_watt`).
 pub type Scores = BTreeMap<String, BTreeMap<String, Score>>;

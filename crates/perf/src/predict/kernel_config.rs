@@ -1,13 +1,15 @@
 //! A kernel in one configuration: the facts of it that do not depend on the product.
 
+use std::borrow::Cow;
+
+use dualgrain_format::GroupSize;
+use serde::{Deserialize, Serialize};
+
 use crate::data::{Cut, Row};
 use crate::error::PerfError;
 use crate::group_number;
 use crate::operands::{INT8_LIBRARY, INT8_LIBRARY_WORD, int8_library_takes};
 use crate::product::{Layout, Product};
-use dualgrain_format::GroupSize;
-use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 
 /// How the names of kernels begin that compute `A[M,K] * B[N,K]^T` and nothing else.
 const LINEARS: [&str; 3] = ["gemm_", "gemv_", "cublaslt_"];

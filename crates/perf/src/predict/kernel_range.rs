@@ -1,8 +1,9 @@
 //! The ranges in which a kernel was measured. A prediction outside them is an extrapolation.
 
+use serde::{Deserialize, Serialize};
+
 use crate::data::Row;
 use crate::product::{Layout, Product};
-use serde::{Deserialize, Serialize};
 
 /// A kernel and the ranges it was measured in, both ends held.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

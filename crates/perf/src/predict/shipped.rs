@@ -1,10 +1,11 @@
 //! The fitted models that come with the program.
 
+use std::path::Path;
+
 use super::model::Model;
 use super::model_parts::ModelParts;
 use crate::error::{PerfError, measured_hint};
 use crate::predict::file::model_from_bytes;
-use std::path::Path;
 
 /// Fitted files that come with the program.
 const FILES: [(&str, &[u8]); 2] = [

@@ -1,5 +1,9 @@
 //! The figures of a report, as `report --json` prints them.
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
 use super::findings::Findings;
 use super::section::Section;
 use super::sections::{ChoiceSummary, accuracy, regret};
@@ -7,8 +11,6 @@ use super::tile_study::TileStudy;
 use crate::data::Row;
 use crate::machine::Machine;
 use crate::predict::Score;
-use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// The page in figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,5 +1,7 @@
 //! Whole reports from few rows: sections with data are drawn, the others say what they lack.
 
+use dualgrain_format::GroupSize;
+
 use super::document::render;
 use super::findings::Findings;
 use super::summary::Summary;
@@ -10,7 +12,6 @@ use crate::machine::{Machine, MachineKind};
 use crate::predict::{Interval, Prediction};
 use crate::product::Layout;
 use crate::report::sections::Choice;
-use dualgrain_format::GroupSize;
 
 fn manifest() -> Manifest {
     Manifest {

@@ -1,10 +1,12 @@
 //! The paper's questions about tiles, answered for this machine: what the tile of the tiled kernel does to time and
 //! power.
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
 use super::statistics::sorted;
 use crate::data::Row;
-use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// The kernel with a tile of 1 to 32 elements a side, one thread an element.
 pub(crate) const KERNEL: &str = "sgemm_tiled";

@@ -1,14 +1,11 @@
 //! A model as a cost function of the GPU kernels.
 
+use dualgrain_cuda::{Cost, GemmConfig, GemmProblem, GpuInfo, Output};
+use dualgrain_format::GemmShape;
+
 use crate::machine::Machine;
 use crate::predict::{KernelCall, Model, Objective, Prediction};
 use crate::product::Product;
-use dualgrain_cuda::Cost;
-use dualgrain_cuda::GemmConfig;
-use dualgrain_cuda::GemmProblem;
-use dualgrain_cuda::GpuInfo;
-use dualgrain_cuda::Output;
-use dualgrain_format::GemmShape;
 
 /// A model as a cost function of the kernels: seconds, joules or both. What the model cannot say is never chosen.
 #[derive(Debug, Clone, Copy)]

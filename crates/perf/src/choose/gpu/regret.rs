@@ -1,5 +1,12 @@
 //! The regret of the ways to choose a GPU kernel's configuration: the model, the table, the hand-written cost function.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use dualgrain_cuda::{
+    Analytic, Cost as _, GemmConfig, GemmProblem, GpuInfo, Output, SelectionTable, enumerate_all,
+};
+use dualgrain_format::{GemmShape, GroupSize};
+
 use super::cost::{device, output_name};
 use crate::choose::regret::{Regret, regrets_of};
 use crate::data::{Dataset, Row};
@@ -7,17 +14,6 @@ use crate::error::PerfError;
 use crate::group_number;
 use crate::learn::HeldOut;
 use crate::predict::Objective;
-use dualgrain_cuda::Analytic;
-use dualgrain_cuda::Cost as _;
-use dualgrain_cuda::GemmConfig;
-use dualgrain_cuda::GemmProblem;
-use dualgrain_cuda::GpuInfo;
-use dualgrain_cuda::Output;
-use dualgrain_cuda::SelectionTable;
-use dualgrain_cuda::enumerate_all;
-use dualgrain_format::{GemmShape, GroupSize};
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 
 /// The problem and configuration of a row; `None` where the kernels have no such.
 fn of_row(row: &Row, device: &GpuInfo) -> Option<(GemmProblem, GemmConfig)> {

@@ -1,12 +1,13 @@
 //! Writes the selection table: for every region of sizes the configuration that is predicted best, or known to be.
 
-use super::cost::{PredictedCost, device, output_name};
-use crate::error::PerfError;
-use crate::predict::{Model, Objective};
 use std::fmt::Write as _;
 
 use dualgrain_cuda::{Analytic, GemmProblem, GpuInfo, Output, SelectionTable, enumerate};
 use dualgrain_format::{GemmShape, GroupSize};
+
+use super::cost::{PredictedCost, device, output_name};
+use crate::error::PerfError;
+use crate::predict::{Model, Objective};
 
 /// Centres of the table's regions. Those of tokens lie closer: they are rounded up, and where tiles end the best one changes.
 const TOKENS: [usize; 53] = [

@@ -1,8 +1,10 @@
 //! The log: its rows, and the features that the paper learns from.
 
-use crate::error::PerfError;
-use serde::Deserialize;
 use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::error::PerfError;
 
 pub(crate) const FEATURES: usize = 18;
 

@@ -1,7 +1,8 @@
 //! Splits the rows of the log into those to learn from and those to test on.
 
-use crate::trees::Random;
 use std::collections::BTreeMap;
+
+use crate::trees::Random;
 
 /// Parts that runs or shapes are dealt into.
 const FOLDS: usize = 5;

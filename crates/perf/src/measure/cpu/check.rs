@@ -1,15 +1,10 @@
 //! Checks a CPU product at full size before it is timed.
 
-use super::operands::{DrawnOperands, DrawnWeights, random};
-use dualgrain_cpu::CpuDevice;
-use dualgrain_cpu::Linear;
-use dualgrain_cpu::Matrix;
-use dualgrain_cpu::Quantized;
-use dualgrain_device::Device;
-use dualgrain_device::DeviceError;
-use dualgrain_device::Operand;
-use dualgrain_device::naive;
+use dualgrain_cpu::{CpuDevice, Linear, Matrix, Quantized};
+use dualgrain_device::{Device, DeviceError, Operand, naive};
 use dualgrain_format::FloatLinear;
+
+use super::operands::{DrawnOperands, DrawnWeights, random};
 
 impl DrawnOperands {
     /// Whether a device multiplies them rightly: integer sums by Freivalds' check modulo 2^32 and outputs bit by bit from

@@ -1,5 +1,8 @@
 //! The manifest of a CPU's set: what Linux says of the machine, its measured ceilings, and the method.
 
+use dualgrain_cpu::{CpuDevice, Isa, available, last_level_cache_bytes};
+use dualgrain_format::GroupSize;
+
 use super::op::ProductType;
 use super::operands::DrawnOperands;
 use super::small_ops;
@@ -9,11 +12,6 @@ use crate::machine::{Machine, MachineKind};
 use crate::measure::date::today;
 use crate::measure::options::SweepOptions;
 use crate::product::ops;
-use dualgrain_cpu::CpuDevice;
-use dualgrain_cpu::Isa;
-use dualgrain_cpu::available;
-use dualgrain_cpu::last_level_cache_bytes;
-use dualgrain_format::GroupSize;
 
 /// Side of the product whose speed stands for the ceiling of floats.
 const CEILING_SIDE: usize = 1_024;

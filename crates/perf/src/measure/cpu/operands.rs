@@ -1,15 +1,15 @@
 //! The operands of CPU products. They are drawn at random, and the same on every machine.
 
-use super::op::{ProductType, ROTATION_BYTES};
-use crate::error::PerfError;
-use crate::trees::Random;
-
 use dualgrain_cpu::{CpuDevice, Linear, Matrix, Quantized};
 use dualgrain_device::{Device, DeviceError, naive};
 use dualgrain_format::{
     FloatLinear, FloatValues, GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts,
 };
 use half::bf16;
+
+use super::op::{ProductType, ROTATION_BYTES};
+use crate::error::PerfError;
+use crate::trees::Random;
 
 /// Small weights rotate through as many copies as a model of 32 blocks has, which may stay in a cache there too.
 const MOST_COPIES: usize = 128;

@@ -1,5 +1,8 @@
 //! Runs a sweep on the CPU, shape by shape and type by type.
 
+use dualgrain_cpu::{CpuDevice, Isa, available};
+use dualgrain_format::GroupSize;
+
 use super::manifest::{manifest, meminfo_bytes};
 use super::op::ProductType;
 use super::operands::DrawnOperands;
@@ -9,8 +12,6 @@ use crate::error::PerfError;
 use crate::measure::options::{SweepOptions, SweepSummary, Watch};
 use crate::measure::space::ShapeTask;
 use crate::measure::sweep::Sweep;
-use dualgrain_cpu::{CpuDevice, Isa, available};
-use dualgrain_format::GroupSize;
 
 /// Beyond these operations the portable kernels, and those of floats, take too long.
 const MOST_NAIVE_OPS: f64 = 5e7;

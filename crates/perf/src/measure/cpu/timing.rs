@@ -1,18 +1,15 @@
 //! Times a CPU product, and reads its energy where the machine shows a counter.
 
+use std::hint::black_box;
+use std::time::Instant;
+
+use dualgrain_cpu::{CpuDevice, Linear, Matrix, Quantized};
+use dualgrain_device::{Device, DeviceError, Operand};
+
 use super::operands::DrawnOperands;
 use super::rapl::Rapl;
 use crate::data::{QualityFlag, Row};
 use crate::measure::times::set_times;
-use dualgrain_cpu::CpuDevice;
-use dualgrain_cpu::Linear;
-use dualgrain_cpu::Matrix;
-use dualgrain_cpu::Quantized;
-use dualgrain_device::Device;
-use dualgrain_device::DeviceError;
-use dualgrain_device::Operand;
-use std::hint::black_box;
-use std::time::Instant;
 
 /// A repetition takes at least so long, and there are so many.
 const REPEAT_S: f64 = 2.5e-3;

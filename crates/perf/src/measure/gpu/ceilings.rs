@@ -1,16 +1,12 @@
 //! The ceilings of a card: the rates of large square products.
 
+use dualgrain_cuda::{Arena, CublasType, CudaError, Jit, Output, RandomOperands};
+use dualgrain_device::naive::Transposes;
+
 use super::libraries::Libraries;
 use super::meter::{Meter, TimedLaunch};
 use crate::data::Row;
 use crate::error::PerfError;
-use dualgrain_cuda::Arena;
-use dualgrain_cuda::CublasType;
-use dualgrain_cuda::CudaError;
-use dualgrain_cuda::Jit;
-use dualgrain_cuda::Output;
-use dualgrain_cuda::RandomOperands;
-use dualgrain_device::naive::Transposes;
 
 /// Sides of the square products that stand for the ceilings.
 pub(crate) const CEILING_SIDE: usize = 8_192;

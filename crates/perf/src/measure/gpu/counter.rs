@@ -4,13 +4,14 @@
 //! moment 20 to 40 ms ago. The log makes it possible to read the energy of a span of time after the span, when the card
 //! already does something else.
 
-use super::ticks::{Tick, TickTimes};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dualgrain_cuda::NvmlDevice;
+
+use super::ticks::{Tick, TickTimes};
 
 /// Pause between two looks when the counter is about to move.
 const LOOK: Duration = Duration::from_micros(500);

@@ -1,5 +1,7 @@
 //! Measures the float products of a shape: the libraries and the tiled kernel.
 
+use dualgrain_cuda::{Blend, Buffer, CublasType, SgemmTiled};
+
 use super::meter::TimedLaunch;
 use super::rows::{float_row, float_share, kind_of, output_of, set_tiled, transposes};
 use super::sweep::GpuSweep;
@@ -8,10 +10,6 @@ use crate::error::PerfError;
 use crate::measure::gpu::check::{FloatBuffers, FloatReference, verified_by};
 use crate::measure::space::{FloatCase, FloatKernel, ShapeTask};
 use crate::product::Layout;
-use dualgrain_cuda::Blend;
-use dualgrain_cuda::Buffer;
-use dualgrain_cuda::CublasType;
-use dualgrain_cuda::SgemmTiled;
 
 impl GpuSweep<'_> {
     /// Float products, type by type.

@@ -1,5 +1,7 @@
 //! Measures the integer products of a shape: the W4A8 kernels and the int8 library.
 
+use dualgrain_cuda::{Gemm, GemmConfig, GemmProblem, PackedLinear};
+
 use super::meter::TimedLaunch;
 use super::rows::{configs, int8_row, problem, set_occupancy, w4a8_row};
 use super::sweep::GpuSweep;
@@ -8,10 +10,6 @@ use crate::error::PerfError;
 use crate::measure::gpu::check::{IntegerReference, verified_by};
 use crate::measure::space::{ShapeTask, hash};
 use crate::operands::int8_library_takes;
-use dualgrain_cuda::Gemm;
-use dualgrain_cuda::GemmConfig;
-use dualgrain_cuda::GemmProblem;
-use dualgrain_cuda::PackedLinear;
 
 impl GpuSweep<'_> {
     /// The W4A8 kernels and the int8 library.

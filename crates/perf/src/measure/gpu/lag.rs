@@ -1,19 +1,14 @@
 //! Measures how far a card's energy counter is behind. The card idles, then runs a steady load. The counter shows the
 //! step of the load too late, by its lag.
 
+use std::time::{Duration, Instant};
+
+use dualgrain_cuda::{Arena, CudaError, Jit, Output, RandomOperands, SgemmTiled, Steady};
+use dualgrain_device::naive::Transposes;
+
 use super::meter::{ENERGY_REPLAY_S, LOOK, MOST_LAUNCHES, Meter, TimedLaunch, record};
 use super::ticks::Tick;
 use crate::error::PerfError;
-use dualgrain_cuda::Arena;
-use dualgrain_cuda::CudaError;
-use dualgrain_cuda::Jit;
-use dualgrain_cuda::Output;
-use dualgrain_cuda::RandomOperands;
-use dualgrain_cuda::SgemmTiled;
-use dualgrain_cuda::Steady;
-use dualgrain_device::naive::Transposes;
-use std::time::Duration;
-use std::time::Instant;
 
 /// The step of load that shows the lag.
 const STEP: Duration = Duration::from_millis(1_500);

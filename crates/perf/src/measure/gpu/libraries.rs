@@ -1,9 +1,6 @@
 //! The libraries that a card's products are compared with.
 
-use dualgrain_cuda::Cublas;
-use dualgrain_cuda::CublasLtInt8;
-use dualgrain_cuda::CudaError;
-use dualgrain_cuda::Gpu;
+use dualgrain_cuda::{Cublas, CublasLtInt8, CudaError, Gpu};
 
 /// The libraries that are here.
 pub(crate) struct Libraries {

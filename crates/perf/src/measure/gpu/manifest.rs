@@ -1,5 +1,9 @@
 //! The manifest of a card's set: its ceilings, measured in the same run, and the method.
 
+use std::time::Duration;
+
+use dualgrain_cuda::{Arena, CublasType, Jit, compiler_version, driver_version, read_bytes_per_s};
+
 use super::ceilings::{CEILING_SIDE, F32_CEILING_SIDE, float_ceiling, int8_ceiling};
 use super::lag::lag;
 use super::libraries::Libraries;
@@ -9,9 +13,6 @@ use crate::error::PerfError;
 use crate::machine::{Machine, MachineKind};
 use crate::measure::date::today;
 use crate::measure::options::SweepOptions;
-use std::time::Duration;
-
-use dualgrain_cuda::{Arena, CublasType, Jit, compiler_version, driver_version, read_bytes_per_s};
 
 /// How long idle power is watched.
 const IDLE_S: f64 = 2.5;

@@ -1,11 +1,12 @@
 //! A card with its clocks, its power and its energy counter.
 
-use super::counter::CounterLog;
-use crate::data::Row;
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use dualgrain_cuda::{CudaError, Gpu, Graph, NvmlDevice, time_once_s};
+
+use super::counter::CounterLog;
+use crate::data::Row;
 
 pub(crate) const ENERGY_REPLAY_S: f64 = 5e-3;
 pub(crate) const SLOW_S: f64 = 0.05;

@@ -1,9 +1,9 @@
 //! The ticks of an energy counter: the moments at which it moves lie at equal distances, and between two of them the mean
 //! power is known.
 
+use std::time::{Duration, Instant};
+
 use crate::measure::times::quartiles;
-use std::time::Duration;
-use std::time::Instant;
 
 /// The counter moved.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,16 +3,16 @@
 //! by events on the card. A product that draws much power is warmed up longer, unless the product before it drew as much:
 //! the clocks of a card follow its power limit within some 20 ms.
 
+use std::time::{Duration, Instant};
+
+use dualgrain_cuda::{Graph, Steady};
+
 use super::counter::CounterLog;
 use super::energy_window::EnergyWindow;
 use super::meter::{ENERGY_REPLAY_S, MOST_LAUNCHES, Meter, SLOW_S, TimedLaunch, record};
 use crate::data::{QualityFlag, Row};
 use crate::error::PerfError;
 use crate::measure::times::set_times;
-use dualgrain_cuda::Graph;
-use dualgrain_cuda::Steady;
-use std::time::Duration;
-use std::time::Instant;
 
 /// A repetition takes about this long; longer where power has to settle, and where energy is measured anyway.
 const REPLAY_S: f64 = 1.3e-3;

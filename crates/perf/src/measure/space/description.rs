@@ -1,7 +1,8 @@
 //! The description of a sweep: its models, its sample, its limits. `--space FILE` reads one from JSON.
 
-use crate::error::PerfError;
 use serde::{Deserialize, Serialize};
+
+use crate::error::PerfError;
 
 /// No product of this project has more of anything.
 const MOST_SIZE: usize = 131_071;

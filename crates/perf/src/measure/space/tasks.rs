@@ -1,12 +1,14 @@
 //! The shapes that a sweep measures, in order: those of real models, a low-discrepancy sample of the logarithms of the
 //! sizes, and the shapes of the tile study. Any beginning of the list is a balanced set.
 
+use std::collections::HashSet;
+
+use dualgrain_format::GroupSize;
+
 use super::description::Space;
 use super::draw::{halton, hash};
 use super::float_cases::{BLENDS, FloatCase, FloatKernel, float_cases};
 use crate::product::{Layout, ops};
-use dualgrain_format::GroupSize;
-use std::collections::HashSet;
 
 /// The group size of most models.
 const USUAL_GROUP: GroupSize = GroupSize::Along(128);

@@ -1,8 +1,9 @@
 //! The frame around a model's contents: a magic word, a version, a check sum, and compression.
 
+use std::io::Read as _;
+
 use flate2::Crc;
 use flate2::read::DeflateDecoder;
-use std::io::Read as _;
 
 pub(crate) const MAGIC: &[u8; 8] = b"DUALGRNM";
 

@@ -1,10 +1,11 @@
 //! The header of a model file: everything but the trees, as JSON.
 
+use serde::{Deserialize, Serialize};
+
 use crate::machine::Machine;
 use crate::predict::config_index::ConfigIndex;
 use crate::predict::fit_summary::FitSummary;
 use crate::predict::physics::{PowerFactors, TimeFactors};
-use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Header {

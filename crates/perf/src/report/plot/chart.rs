@@ -1,10 +1,11 @@
 //! A chart: two axes, and layers of dots, densities, lines, bands and rules between them.
 
+use std::collections::HashSet;
+use std::fmt::Write;
+
 use super::axis::Axis;
 use super::escape::escaped;
 use super::series::Series;
-use std::collections::HashSet;
-use std::fmt::Write;
 
 /// Room right of and above the plot, and below it for numbers and the title.
 const RIGHT: f64 = 18.0;

@@ -1,8 +1,9 @@
 //! The HTML document around pictures: style, headings, tables, legends.
 
+use std::fmt::Write;
+
 use super::escape::escaped;
 use super::series::Series;
-use std::fmt::Write;
 
 const STYLE: &str = "
 :root{color-scheme:light dark;--page:#fff;--ink:#1d2127;--soft:#5c6570;--line:#d9dde2;--over:#fff;\

@@ -1,5 +1,7 @@
 //! Predicted against measured values, on shapes that the model has not seen.
 
+use std::collections::BTreeMap;
+
 use crate::learn::{HeldOut, score};
 use crate::predict::{Interval, Score};
 use crate::report::findings::Findings;
@@ -7,7 +9,6 @@ use crate::report::plot::{Axis, Chart, Series, figure, side_by_side, subcaption}
 use crate::report::section::Section;
 use crate::report::statistics::{quantile, sorted};
 use crate::report::targets::{TARGETS, Target};
-use std::collections::BTreeMap;
 
 const SIZE: (f64, f64) = (420.0, 330.0);
 const SIZE_FLAT: (f64, f64) = (420.0, 240.0);

@@ -1,12 +1,13 @@
 //! Rank correlations between what was chosen and what was measured.
 
+use std::collections::BTreeMap;
+
 use crate::data::Row;
 use crate::machine::Machine;
 use crate::report::plot::{heat_map, wide};
 use crate::report::section::{Section, roofline_of_row};
 use crate::report::statistics::rank_correlation;
 use crate::roofline::Roofline;
-use std::collections::BTreeMap;
 
 /// Rows that a correlation needs.
 const LEAST_ROWS: usize = 10;

@@ -1,11 +1,12 @@
 //! Throughput by the layout of the operands, each product against its best layout.
 
+use std::collections::BTreeMap;
+
 use crate::data::Row;
 use crate::product::Layout;
 use crate::report::plot::{Axis, Chart, Series, figure, side_by_side};
 use crate::report::section::Section;
 use crate::report::statistics::{quantile, sorted};
-use std::collections::BTreeMap;
 
 const SIZE: (f64, f64) = (420.0, 300.0);
 

@@ -1,9 +1,9 @@
 //! Throughput by what a configuration takes of a multiprocessor: occupancy, shared memory, registers.
 
-use crate::group_number;
 use std::collections::BTreeMap;
 
 use crate::data::Row;
+use crate::group_number;
 use crate::report::plot::{Axis, Chart, Series, figure, legend, quantity, side_by_side};
 use crate::report::section::{Section, kernel_series};
 use crate::report::statistics::{quantile, sorted};

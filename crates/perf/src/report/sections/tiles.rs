@@ -1,11 +1,12 @@
 //! The tile study in words and pictures.
 
+use std::collections::BTreeMap;
+
 use crate::data::Row;
 use crate::report::plot::{Axis, Chart, Series, escaped, figure, quantity, side_by_side};
 use crate::report::section::Section;
 use crate::report::statistics::{quantile, sorted};
 use crate::report::tile_study::{KERNEL, TileRows, TileStudy, least_side, products};
-use std::collections::BTreeMap;
 
 const SIZE: (f64, f64) = (420.0, 300.0);
 /// Products that a point over the tile needs.

@@ -1,9 +1,6 @@
 //! The checker of a card, and the size up to which the plain loop checks as well.
 
-use dualgrain_cuda::Freivalds;
-use dualgrain_cuda::Gpu;
-use dualgrain_cuda::Jit;
-use dualgrain_cuda::RandomOperands;
+use dualgrain_cuda::{Freivalds, Gpu, Jit, RandomOperands};
 
 /// Up to so many multiply-adds a product is compared with the plain loop as well.
 const NAIVE_WORK: usize = 256 * 256 * 256;

@@ -1,17 +1,11 @@
 //! Checks float products against a bound of their rounding errors.
 
+use dualgrain_cuda::{Blend, Buffer, CublasType, CudaError, Element, Expected, Stored};
+use dualgrain_device::naive::Transposes;
+use half::{bf16, f16};
+
 use super::checker::{Checker, POISON, is_small};
 use crate::error::PerfError;
-use dualgrain_cuda::Blend;
-use dualgrain_cuda::Buffer;
-use dualgrain_cuda::CublasType;
-use dualgrain_cuda::CudaError;
-use dualgrain_cuda::Element;
-use dualgrain_cuda::Expected;
-use dualgrain_cuda::Stored;
-use dualgrain_device::naive::Transposes;
-use half::bf16;
-use half::f16;
 
 /// A shape's float operands of one type and storage, with what their product must give.
 pub(crate) struct FloatReference {

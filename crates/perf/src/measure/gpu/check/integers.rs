@@ -1,12 +1,13 @@
 //! Checks integer products: sums modulo 2^32, and outputs bit by bit from sums that were verified.
 
-use super::checker::{Checker, POISON, is_small};
-use crate::error::PerfError;
 use dualgrain_cuda::{
     Arena, Buffer, CudaError, Element, Expected, Gemm, GemmConfig, GemmProblem, Output, PackedLinear,
     QuantizedTokens, Stored, enumerate_all,
 };
 use dualgrain_device::naive::Transposes;
+
+use super::checker::{Checker, POISON, is_small};
+use crate::error::PerfError;
 
 /// A shape's integer operands with what their product must give.
 pub(crate) struct IntegerReference {

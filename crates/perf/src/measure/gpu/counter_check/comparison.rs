@@ -1,15 +1,14 @@
 //! Compares the counter with samples of the power under one load.
 
+use std::time::{Duration, Instant};
+
+use dualgrain_cuda::{NvmlDevice, Steady, time_once_s};
+
 use super::figures::{CounterComparison, PowerSample};
 use crate::data::Row;
 use crate::error::PerfError;
 use crate::measure::gpu::meter::{Meter, TimedLaunch, record};
 use crate::measure::gpu::ticks::power_between;
-use dualgrain_cuda::NvmlDevice;
-use dualgrain_cuda::Steady;
-use dualgrain_cuda::time_once_s;
-use std::time::Duration;
-use std::time::Instant;
 
 /// Length of the region whose power samples are added up.
 const REGION: Duration = Duration::from_millis(2_000);

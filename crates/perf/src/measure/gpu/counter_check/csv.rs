@@ -1,13 +1,15 @@
 //! Writes the figures and the samples as CSV.
 
+use std::io::Write as _;
+use std::path::Path;
+
+use dualgrain_cuda::Gpu;
+
 use super::comparison::REPEATS;
 use super::figures::{CounterComparison, PowerSample};
 use crate::error::PerfError;
 use crate::measure::gpu::manifest::driver_words;
 use crate::measure::gpu::meter::Meter;
-use dualgrain_cuda::Gpu;
-use std::io::Write as _;
-use std::path::Path;
 
 /// Every movement of the counter and every sample of power, by seconds from the first.
 pub(crate) fn write_samples(

@@ -1,7 +1,8 @@
 //! The figures of one load, and one sample of the power.
 
-use serde::Serialize;
 use std::time::Instant;
+
+use serde::Serialize;
 
 /// One load's figures.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -1,5 +1,14 @@
 //! Runs several loads, compares the counter with the samples under each, and writes the figures.
 
+use std::path::Path;
+
+use dualgrain_cuda::{
+    Analytic, Arena, Buffer, Cublas, CublasType, Gemm, GemmProblem, Gpu, Jit, NvmlDevice, Output,
+    RandomOperands, SgemmTiled, rotation_copies,
+};
+use dualgrain_device::naive::Transposes;
+use dualgrain_format::{GemmShape, GroupSize};
+
 use super::comparison::one;
 use super::csv::{write, write_samples};
 use super::figures::{CounterComparison, PowerSample};
@@ -9,14 +18,6 @@ use crate::measure::gpu::libraries::libraries;
 use crate::measure::gpu::meter::{Meter, TimedLaunch};
 use crate::measure::gpu::sweep::open_meter;
 use crate::measure::options::Watch;
-use std::path::Path;
-
-use dualgrain_cuda::{
-    Analytic, Arena, Buffer, Cublas, CublasType, Gemm, GemmProblem, Gpu, Jit, NvmlDevice, Output,
-    RandomOperands, SgemmTiled, rotation_copies,
-};
-use dualgrain_device::naive::Transposes;
-use dualgrain_format::{GemmShape, GroupSize};
 
 /// Checks the counter of card `index` under several loads and writes the figures to a CSV file.
 ///
