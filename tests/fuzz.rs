@@ -1,5 +1,6 @@
 //! A short, repeatable run of the fuzz entry points (fuzz/) on stable Rust: real files, damaged at random. For a
-//! longer search guided by coverage: `cargo +nightly fuzz run checkpoint` (or config, tokenizer, tasks, journal).
+//! longer search guided by coverage: `cargo +nightly fuzz run checkpoint` (or config, tokenizer, tasks, journal, perf_model,
+//! perf_set).
 
 #[path = "../fuzz/entry_points.rs"]
 mod entry_points;

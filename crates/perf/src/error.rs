@@ -11,12 +11,12 @@ pub enum PerfError {
     /// A file or folder could not be read or written.
     #[error("{path}: {source}")]
     Io {
-        /// Which.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
-    /// A row of a measurement file is not one.
+    /// A line of a file of rows is no row.
     #[error("{path}, line {line}: {what}; remove the line or measure again")]
     CorruptRow {
         /// The file.
@@ -34,82 +34,82 @@ pub enum PerfError {
         /// What is wrong with it, what was expected, and what to do.
         what: String,
     },
-    /// A GPU.
+    /// A call to a GPU failed.
     #[cfg(feature = "cuda")]
     #[error(transparent)]
     Cuda(#[from] dualgrain_cuda::CudaError),
-    /// A kernel of the CPU.
+    /// A kernel of the CPU failed.
     #[error(transparent)]
     Kernel(#[from] dualgrain_device::DeviceError),
-    /// Operands that were drawn do not make a layer.
+    /// The operands that a sweep drew do not make a layer.
     #[error("operands of a sweep: {what}")]
     OperandTypes {
         /// The layer's own words.
         what: String,
     },
-    /// Energy was asked for and cannot be had.
+    /// Energy was asked for, but the card shows no counter of it.
     #[error("the card shows no energy counter that moves")]
     NoCounter,
-    /// Sets that were not measured alike must not be mixed.
+    /// Two sets cannot be combined, because they were not measured alike.
     #[error("{left} and {right} cannot be merged: {what}")]
     Mismatch {
         /// One set.
         left: PathBuf,
         /// The other.
         right: PathBuf,
-        /// In what they differ.
+        /// What they differ in.
         what: String,
     },
-    /// A product no machine runs.
+    /// No machine runs the product.
     #[error("{what} is {got}, expected {expected}")]
     Shape {
-        /// Which number of it.
+        /// The number that is wrong.
         what: &'static str,
         /// What it may be.
         expected: String,
         /// What it is.
         got: String,
     },
-    /// A product of a language model that no kernel of the machine runs.
+    /// No kernel of the machine runs a product of a language model.
     #[error("no price for the product {what}: {source}")]
     Unpriced {
         /// Its name, its sizes and its scheme.
         what: String,
-        /// What the last kernel says.
+        /// The error of the last kernel that was asked.
         source: Box<PerfError>,
     },
-    /// A kernel nobody has heard of.
+    /// No kernel has this name.
     #[error("unknown kernel {got}: {hint}")]
     UnknownKernel {
-        /// Its name.
+        /// The name.
         got: String,
-        /// What was meant, perhaps.
+        /// What may have been meant.
         hint: String,
     },
-    /// A kernel has no such configuration, or was never measured in it.
+    /// The kernel has no such configuration, or was not measured in it.
     #[error("{kernel} has no configuration {got}: {hint}")]
     UnknownConfig {
         /// The kernel.
         kernel: String,
-        /// What was asked for.
+        /// The configuration that was asked for.
         got: String,
-        /// What was meant, perhaps.
+        /// What may have been meant.
         hint: String,
     },
     /// There is no fitted model for a machine.
     #[error("no fitted model for {machine}: {hint}")]
     NoModel {
-        /// What was asked for.
+        /// The machine that was asked for.
         machine: String,
         /// What there is, and what to do.
         hint: String,
     },
-    /// Measurements nothing can be learned from.
+    /// There is too little to learn from or to choose from.
     #[error("{what}: {got}, expected {expected}")]
     TooLittle {
-        /// What there is too little of.
+        /// Of what there is too little.
         what: String,
-        /// The least.
+        /// The least that is needed.
         expected: String,
         /// What there is.
         got: String,
@@ -137,7 +137,7 @@ impl PerfError {
     }
 }
 
-/// "did you mean ...", with what was measured.
+/// The hint "did you mean ...? measured were ...".
 pub(crate) fn measured_hint<'a>(got: &str, known: impl Iterator<Item = &'a str>) -> String {
     let mut known: Vec<&str> = known.collect();
     known.dedup();
@@ -147,9 +147,9 @@ pub(crate) fn measured_hint<'a>(got: &str, known: impl Iterator<Item = &'a str>)
     format!("{suggestion}measured were {}{more}", known[..shown].join(", "))
 }
 
-/// "did you mean ...? ", where there is anything that could be meant.
+/// The hint "did you mean ...? ", empty where no name is known.
 pub(crate) fn suggestion(got: &str, known: &[&str]) -> String {
-    // A beginning is meant before a name that is as short.
+    // A name that begins with what was typed comes before others that are as near.
     let distance = |name: &&&str| (!name.starts_with(got), strsim::levenshtein(name, got));
     let nearest = known.iter().min_by_key(distance);
     nearest.map_or(String::new(), |name| format!("did you mean {name}? "))

@@ -1,11 +1,18 @@
-//! What matrix products cost: measured, learned, predicted, chosen by.
+//! Knows what a matrix product costs in time, power and energy before it runs.
 //!
-//! The path of a figure: a `profile` measures configurations and appends a [`Row`] for each to a [`Dataset`]'s file, a
-//! fit turns rows into features and features into a model with an error bar, and predictions, selection tables and the
-//! cost of a whole language model are read off that model. Only measuring needs the device; the rest runs anywhere.
+//! The path of a figure: a sweep measures configurations and appends a [`Row`] for each to a file; a fit turns the rows into
+//! features and learns a model from them; predictions with an interval, choices of a kernel's size and the cost of a whole
+//! language model are read off that model. Only measuring needs the device; everything else runs anywhere.
 //!
-//! Source of the idea: GPPerf (arXiv 2411.16954); where its protocol is unsound (rows repeated across the split, power
-//! sampled after the process had ended) this crate does otherwise and says so beside the code.
+//! The rooms, from the ground up:
+//! - `product`, `operands`, `machine`, `roofline`, `small_ops`, `group_number`, `error`: the words that all rooms speak.
+//! - `data`: measured sets and their files. `trees`: a forest and boosting for any table of numbers.
+//! - `predict`: a fitted model and its predictions. `learn`: how a model is fitted and judged.
+//! - `choose`: the best configuration, and what a choice loses. `cost`: a language model's cost. `report`: pictures of all that.
+//! - `measure`: sweeps on a CPU or a GPU.
+//!
+//! The idea is GPPerf's (arXiv 2411.16954). Where its protocol is unsound (rows repeated on both sides of the split, power
+//! sampled after the process had ended) this crate does otherwise, and the code says so.
 
 #![forbid(unsafe_code)]
 

@@ -16,7 +16,7 @@ pub enum MachineKind {
     Gpu,
 }
 
-/// What a prediction may know of a machine: its ceilings, measured where they can be.
+/// A machine as a prediction knows it: its ceilings, measured where they can be.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// Processor or card, as it names itself: `NVIDIA H200`.
@@ -33,21 +33,21 @@ pub struct Machine {
     pub cache_bytes: usize,
     /// Memory.
     pub memory_bytes: usize,
-    /// Shared memory one block of a GPU may use; 0 on a CPU.
+    /// Shared memory that one block of a GPU may use; 0 on a CPU.
     pub shared_bytes: usize,
     /// Compute capability of a GPU, major times 10 plus minor; 0 on a CPU.
     pub capability: u32,
-    /// Operations a second at best, multiply and add counted apart: 8-bit integers, measured.
+    /// Most operations per second of 8-bit integers, measured; a multiplication and an addition count as two.
     pub int8_ops_per_s: f64,
     /// The same for 16-bit floats.
     pub half_ops_per_s: f64,
     /// The same for 32-bit floats.
     pub float_ops_per_s: f64,
-    /// What the machine draws when idle, where a counter shows it.
+    /// Power of the idle machine, where a counter shows it.
     pub idle_power_w: Option<f64>,
-    /// What the machine may draw.
+    /// Power that the machine may draw.
     pub power_limit_w: Option<f64>,
-    /// What a language model's operations between products reach, where `profile` measures them.
+    /// Rates of a language model's operations between products, where `profile` measures them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub small_ops: Option<SmallOpRates>,
 }

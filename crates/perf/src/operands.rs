@@ -2,28 +2,28 @@
 
 use crate::error::PerfError;
 
-/// NVIDIA's library for integers, which takes whole words of N and K.
+/// The kernel of NVIDIA's library for integers.
 pub(crate) const INT8_LIBRARY: &str = "cublaslt_int8";
-
+/// The library takes N and K that are multiples of this.
 pub(crate) const INT8_LIBRARY_WORD: usize = 16;
 
-/// Whether NVIDIA's library for integers takes weights of so many rows and columns.
+/// Whether NVIDIA's library for integers takes weights `[N, K]`.
 pub(crate) fn int8_library_takes((n, k): (usize, usize)) -> bool {
     n.is_multiple_of(INT8_LIBRARY_WORD) && k.is_multiple_of(INT8_LIBRARY_WORD)
 }
 
-/// What a kernel multiplies, told from its name.
+/// What a kernel multiplies, read from its name.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OperandTypes {
     /// Bits of an element of A.
     pub a_bits: f64,
-    /// Bits of an element of B, scales apart.
+    /// Bits of an element of B, without its scales.
     pub b_bits: f64,
-    /// Units that multiply.
+    /// The units of the machine that multiply.
     pub unit: ArithmeticUnit,
 }
 
-/// Arithmetic a machine has a ceiling for.
+/// Units of arithmetic. A machine has a ceiling for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ArithmeticUnit {
     /// 8-bit integers.
@@ -54,7 +54,7 @@ impl OperandTypes {
     /// Reads a kernel's name, `op_types_arch`.
     ///
     /// # Errors
-    /// A name without a type this program knows.
+    /// No word of the name is a known type.
     pub fn of_kernel(kernel: &str) -> Result<Self, PerfError> {
         let known = OPERANDS
             .iter()

@@ -7,10 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::PerfError;
 
-/// Longest side of a product that is measured or predicted: what 32-bit sizes on a card hold.
+/// Longest side of a product that is measured or predicted: sizes on a card have 32 bits.
 pub const LONGEST_SIDE: usize = 0x7fff_0000;
 
-/// A product, whatever runs it.
+/// A product, `D = alpha * A * B + beta * D`, whatever kernel runs it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Product<'a> {
     /// Tokens.
@@ -21,11 +21,11 @@ pub struct Product<'a> {
     pub k: usize,
     /// Columns that share a group scale; the whole row for kernels without group scales.
     pub group_size: GroupSize,
-    /// Storage of the operands.
+    /// How the operands are stored.
     pub layout: Layout,
     /// Factor of the product.
     pub alpha: f64,
-    /// Factor of what was in D.
+    /// Factor of what D held before.
     pub beta: f64,
     /// Type of D: `f32`, `f16`, `bf16`, `i32`; empty takes the type each kernel was mostly measured with.
     pub output: &'a str,
@@ -46,15 +46,15 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// Operations, multiply and add counted apart.
+    /// Operations; a multiplication and an addition count as two.
     pub fn ops(&self) -> f64 {
         2.0 * self.m as f64 * self.n as f64 * self.k as f64
     }
 
-    /// Refuses what no machine runs.
+    /// Refuses a product that no machine runs.
     ///
     /// # Errors
-    /// A side of zero or too long, or factors that are no numbers.
+    /// A side of zero or beyond [`LONGEST_SIDE`], or a factor that is not finite.
     pub fn check(&self) -> Result<(), PerfError> {
         for (what, got) in [("M", self.m), ("N", self.n), ("K", self.k)] {
             if got == 0 || got > LONGEST_SIDE {
@@ -109,7 +109,7 @@ impl fmt::Display for Layout {
     }
 }
 
-/// Multiply and add counted apart.
+/// Operations of a product; a multiplication and an addition count as two.
 pub(crate) fn ops((m, n, k): (usize, usize, usize)) -> f64 {
     2.0 * m as f64 * n as f64 * k as f64
 }

@@ -12,27 +12,27 @@ const GROUP_BYTES: f64 = 1.5;
 /// Bytes of a channel's, or a token's, scale.
 const SCALE_BYTES: f64 = 4.0;
 
-/// Bytes and operations of a product, and what they take at best.
+/// Bytes and operations of a product, and the seconds that they take at best.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Roofline {
-    /// Operations, multiply and add counted apart.
+    /// Operations; a multiplication and an addition count as two.
     pub ops: f64,
     /// Weights with their scales.
     pub weight_bytes: f64,
     /// Activations.
     pub token_bytes: f64,
-    /// D; twice where it is read too.
+    /// D; twice where it is read as well as written.
     pub output_bytes: f64,
     /// Seconds to move all bytes once.
     pub memory_s: f64,
     /// Seconds to compute.
     pub compute_s: f64,
-    /// Seconds by byte of memory.
+    /// Seconds per byte of memory.
     byte_s: f64,
 }
 
 impl Roofline {
-    /// Of a product on a machine.
+    /// The roofline of a product on a machine.
     pub fn new(operand_types: &OperandTypes, product: &Product<'_>, output: &str, machine: &Machine) -> Self {
         let (m, n, k) = (product.m as f64, product.n as f64, product.k as f64);
         let groups = match product.group_size {
@@ -59,12 +59,12 @@ impl Roofline {
         }
     }
 
-    /// All bytes, each once.
+    /// All bytes, each counted once.
     pub fn bytes(&self) -> f64 {
         self.weight_bytes + self.token_bytes + self.output_bytes
     }
 
-    /// Refuses a product whose operands and output a machine cannot hold.
+    /// Refuses a product whose operands and output do not fit the memory of a machine.
     pub(crate) fn check_fits(&self, product: &Product<'_>, machine: &Machine) -> Result<(), PerfError> {
         let passes = if product.beta == 0.0 { 1.0 } else { 2.0 };
         let held_bytes = self.weight_bytes + self.token_bytes + self.output_bytes / passes;
@@ -83,7 +83,7 @@ impl Roofline {
         self.output_bytes * self.byte_s
     }
 
-    /// The least time the ceilings allow.
+    /// The least time that the ceilings allow.
     pub fn roofline_s(&self) -> f64 {
         self.memory_s.max(self.compute_s)
     }

@@ -7,20 +7,21 @@ use serde::{Deserialize, Serialize};
 /// attention, quantization before `out`, activation before `down`.
 pub(crate) const SMALL_OPS: usize = 6;
 
-/// What a machine reaches between products, measured on the operations of one block.
+/// The rates that a machine reaches between products, measured on the operations of one block.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct SmallOpRates {
-    /// Operations a second of attention over an INT8 cache, many queries of one sequence (a prompt).
+    /// Operations per second of attention over an INT8 KV cache, many queries of one sequence (a prompt).
     pub prompt_attention_ops_per_s: f64,
     /// The same, one query of each sequence (decode).
     pub decode_attention_ops_per_s: f64,
-    /// Bytes a second that everything else moves when many tokens pass, each small operation reading its input and writing its output once.
+    /// Bytes per second that everything else moves when many tokens pass. Each small operation reads its input once and writes
+    /// its output once.
     pub bytes_per_s: f64,
-    /// Seconds that one small operation takes when a single token passes.
+    /// Seconds that one small operation takes for a single token.
     pub start_s: f64,
 }
 
-/// Sizes of a block, as far as its small operations depend on them.
+/// The sizes of a block that decide the cost of its small operations.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct BlockSizes {
     /// Elements of a token between blocks.
@@ -36,8 +37,8 @@ pub(crate) struct BlockSizes {
 }
 
 impl BlockSizes {
-    /// Bytes a token moves between the products of a block: each small operation reads its input and writes its output
-    /// once. `float` bytes an element of activations, `operand` bytes of what a product reads.
+    /// Bytes that a token moves between the products of a block: each small operation reads its input once and writes its
+    /// output once. An activation has `float` bytes, an element that a product reads has `operand` bytes.
     pub fn small_op_bytes(&self, float: f64, operand: f64) -> f64 {
         let size = |elements: usize| elements as f64;
         let norms = 2.0 * size(self.hidden) * (3.0 * float + operand);
@@ -47,7 +48,7 @@ impl BlockSizes {
         norms + rotation + out + inner
     }
 
-    /// Operations of attention: scores and sums, two each for every query, key seen and element of a head.
+    /// Operations of attention over `pairs` of a query and a key: for every element of a head two for the score, two for the sum.
     pub fn attention_ops(&self, pairs: f64) -> f64 {
         4.0 * pairs * self.q as f64
     }

@@ -115,6 +115,7 @@ fn output(model: &Model, kernel: &str) -> &'static str {
     if is_measured { wanted } else { "" }
 }
 
+/// The price of the kernel of a scheme that costs least.
 fn least(
     model: &Model,
     scheme: Scheme,
@@ -123,7 +124,6 @@ fn least(
     threads: Option<usize>,
 ) -> Result<Price, PerfError> {
     let measured: Vec<&str> = model.kernels().collect();
-    // What was measured near goes before what was not.
     let mut best: Option<((bool, f64), Price)> = None;
     let mut refusal = None;
     for kernel in scheme.kernels(&measured) {

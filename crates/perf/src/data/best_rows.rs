@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 
 use super::row::Row;
 
-/// Rows in the order their configurations were first met, of each configuration the best.
+/// The best row of each configuration, in the order in which the configurations were first met.
 #[derive(Debug, Default)]
 pub(crate) struct BestRows {
     pub rows: Vec<Row>,
@@ -13,7 +13,7 @@ pub(crate) struct BestRows {
 }
 
 impl BestRows {
-    /// Takes a row of a new configuration, or one that is better than what is there.
+    /// Takes a row if its configuration is new, or if the row is better than the one that is held.
     pub fn take(&mut self, row: Row) {
         match self.places.entry(row.key()) {
             Entry::Vacant(place) => {
@@ -29,7 +29,7 @@ impl BestRows {
         }
     }
 
-    /// The row of a configuration.
+    /// The row of a configuration, by [`Row::key`].
     pub fn get(&self, key: &str) -> Option<&Row> {
         self.rows.get(*self.places.get(key)?)
     }

@@ -6,14 +6,13 @@ use std::path::Path;
 use super::manifest::Manifest;
 use crate::error::PerfError;
 
-/// Words that a merge adds to the method of a set with rows of an older protocol.
+/// With these words a merge begins what it adds to the method of a set with rows of an older protocol.
 pub(crate) const OLDER_ROWS: &str = "; among them rows of protocol";
 
-/// Refuses two folders that were not measured alike. Those of different protocols may be: the newer ones take times as the
-/// older did.
+/// Refuses two folders whose sets are not compatible. Sets of different protocols are: both take times alike.
 ///
 /// # Errors
-/// The first thing in which they differ.
+/// The first difference.
 pub(crate) fn check_compatible(left: (&Path, &Manifest), right: (&Path, &Manifest)) -> Result<(), PerfError> {
     match difference(left.1, right.1) {
         None => Ok(()),
@@ -25,7 +24,7 @@ pub(crate) fn check_compatible(left: (&Path, &Manifest), right: (&Path, &Manifes
     }
 }
 
-/// In what two sets differ that must not: the machine, its driver, how times and energy were taken, what was multiplied.
+/// The first difference between two sets that must not differ: in the machine, its driver, the method or the operands.
 pub(crate) fn difference(a: &Manifest, b: &Manifest) -> Option<String> {
     let methods = match a.protocol == b.protocol {
         true => [method(a).to_owned(), method(b).to_owned()],
@@ -56,7 +55,7 @@ pub(crate) fn difference(a: &Manifest, b: &Manifest) -> Option<String> {
     differing.map(|(name, [one, two])| format!("{name} {one} and {two}"))
 }
 
-/// The words of a method without what an earlier merge added.
+/// The method of a set, without what an earlier merge added to it.
 fn method(manifest: &Manifest) -> &str {
     let words = manifest.method.split(OLDER_ROWS).next();
     words.unwrap_or_default()

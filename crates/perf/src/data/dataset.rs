@@ -9,20 +9,20 @@ use super::manifest::Manifest;
 use super::row::Row;
 use crate::error::PerfError;
 
-/// A machine's measurements, in memory.
+/// The measurements of one machine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Dataset {
-    /// How and where they were made.
+    /// How and where the rows were measured.
     pub manifest: Manifest,
-    /// In the order they were measured.
+    /// The rows, in the order in which they were measured.
     pub rows: Vec<Row>,
 }
 
 impl Dataset {
-    /// Reads a folder that a profile wrote, compressed or not.
+    /// Reads a folder that `profile` wrote, compressed or not.
     ///
     /// # Errors
-    /// A file that is missing or unreadable, a manifest of another protocol, a corrupt row (its line and column are named).
+    /// A file is missing or unreadable, the manifest has another protocol, or a row is corrupt; the error names its line and column.
     pub fn read(folder: &Path) -> Result<Self, PerfError> {
         if !folder.is_dir() {
             return Err(PerfError::Malformed {
@@ -41,10 +41,10 @@ impl Dataset {
         Ok(Self { manifest, rows })
     }
 
-    /// Reads folders of one machine as one set; of a configuration that several hold the better row is taken, or the first.
+    /// Reads folders of one machine as one set. Of a configuration that several folders hold, the best row is taken, or the first.
     ///
     /// # Errors
-    /// As [`Dataset::read`]; folders that were not measured alike.
+    /// As [`Dataset::read`], and where the sets are not compatible.
     pub fn read_all(folders: &[PathBuf]) -> Result<Self, PerfError> {
         let sets = Self::read_alike(folders)?;
         let mut sets = sets.into_iter();
@@ -60,7 +60,7 @@ impl Dataset {
         Ok(all)
     }
 
-    /// Reads folders that were measured alike.
+    /// Reads folders whose sets are compatible.
     ///
     /// # Errors
     /// As [`Dataset::read_all`].

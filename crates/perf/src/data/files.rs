@@ -18,26 +18,24 @@ use crate::error::PerfError;
 use crate::machine::Machine;
 
 pub(crate) const ROWS: &str = "rows.csv";
-
 pub(crate) const ROWS_COMPRESSED: &str = "rows.csv.gz";
-
 pub(crate) const MANIFEST: &str = "manifest.json";
 
-/// Columns without which a file is none of rows.
+/// A file of rows has at least these columns.
 const FIRST_COLUMNS: [&str; 2] = ["kernel", "time_s"];
 
-/// Those that are there, in the order they are read.
+/// The files of rows that a folder holds, in the order in which they are read.
 pub(crate) fn files_of_rows(folder: &Path) -> Vec<PathBuf> {
     let paths = [ROWS_COMPRESSED, ROWS].map(|name| folder.join(name));
     paths.into_iter().filter(|path| path.is_file()).collect()
 }
 
-/// Whether a folder holds measurements, or the beginning of some.
+/// Whether a folder holds rows or a manifest.
 pub(crate) fn holds_measurements(folder: &Path) -> bool {
     !files_of_rows(folder).is_empty() || folder.join(MANIFEST).is_file()
 }
 
-/// The rows of files that were measured on `machine`.
+/// Reads the rows of files that were measured on `machine`.
 pub(crate) fn read_rows(files: &[PathBuf], machine: &Machine) -> Result<BestRows, PerfError> {
     let mut all = BestRows::default();
     for path in files {
@@ -70,7 +68,7 @@ fn read_file(path: &Path, text: impl Read, machine: &Machine, all: &mut BestRows
     Ok(())
 }
 
-/// Refuses a file of something else; an empty one has no columns yet.
+/// Refuses a file of something else than rows. An empty file has no columns yet.
 fn check_columns(path: &Path, columns: &csv::StringRecord) -> Result<(), PerfError> {
     let absent = FIRST_COLUMNS
         .iter()
@@ -124,7 +122,7 @@ pub(crate) fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), P
     std::fs::rename(&aside, &path).map_err(PerfError::io(&path))
 }
 
-/// The first line of a file that is no comment, with its end; empty where there is none.
+/// The first line of a file that is no comment, with its line end; empty in an empty file.
 pub(crate) fn first_line(path: &Path) -> Result<Vec<u8>, PerfError> {
     let mut file = BufReader::new(File::open(path).map_err(PerfError::io(path))?);
     let mut line = Vec::new();
@@ -137,10 +135,10 @@ pub(crate) fn first_line(path: &Path) -> Result<Vec<u8>, PerfError> {
     }
 }
 
-/// Refuses a folder that holds rows, compressed or not, or a manifest; `advice` says what to do instead.
+/// Refuses a folder that holds rows, compressed or not, or a manifest. `advice` says what to do instead.
 ///
 /// # Errors
-/// Which file is there.
+/// The file that is there.
 pub(crate) fn check_vacant(folder: &Path, advice: &str) -> Result<(), PerfError> {
     let names = [ROWS, ROWS_COMPRESSED, MANIFEST];
     match names.into_iter().find(|name| folder.join(name).exists()) {
@@ -152,7 +150,7 @@ pub(crate) fn check_vacant(folder: &Path, advice: &str) -> Result<(), PerfError>
     }
 }
 
-/// Cuts what follows the last newline: the line a kill interrupted.
+/// Cuts off what follows the last line end: a line that a kill interrupted.
 pub(crate) fn cut_torn_line(path: &Path) -> Result<(), PerfError> {
     let mut options = OpenOptions::new();
     let mut file = options

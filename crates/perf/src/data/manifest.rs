@@ -4,16 +4,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 
-/// How rows are measured; a change of method raises it. Folders of different protocols are merged only as `merge` says.
+/// The number of the way in which rows are measured. A change of the method raises it.
 ///
-/// 2: where a card is at its power limit, energy is measured over 10 movements of the counter instead of 2 (or what was asked
-/// for), because the limiter swings once a second. Times are taken as by 1, and each row's `energy_window_s` tells.
+/// Protocol 2 measures energy at a card's power limit over 10 ticks of the counter. Protocol 1 took 2 ticks, or as many as were
+/// asked for, there too. The limiter swings once a second, so 2 ticks are too few. Both take times alike.
 pub const PROTOCOL: u32 = 2;
 
-/// The oldest one whose rows are read.
+/// The oldest protocol whose rows are read.
 pub const OLDEST_PROTOCOL: u32 = 1;
 
-/// What stands in `manifest.json` beside the rows: how, where and with what they were measured.
+/// The contents of `manifest.json`: how, where and with what the rows beside it were measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
     /// [`PROTOCOL`] of the rows.
@@ -26,7 +26,7 @@ pub struct Manifest {
     pub version: String,
     /// Day of the first row, `YYYY-MM-DD`.
     pub date: String,
-    /// How times, power and energy were taken, in words, with the counter's tick and the window.
+    /// How times, power and energy were taken, in words.
     pub method: String,
     /// How operands were drawn.
     pub operands: String,

@@ -18,22 +18,22 @@ use super::row::Row;
 use super::writer::RowWriter;
 use crate::error::PerfError;
 
-/// What was put together.
+/// What a merge did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Merged {
     /// Rows in the new folder.
     pub rows: usize,
-    /// Rows whose configuration had a row already.
+    /// Rows whose configuration the new folder held already.
     pub repeated: usize,
     /// Rows of kernels or sizes that were to be left out.
     pub left_out: usize,
 }
 
-/// Writes the rows of several folders into a new one, each configuration once; `without` are beginnings of `kernel/config`
-/// that are left out, as sizes a kernel no longer has.
+/// Writes the rows of several folders into a new folder, each configuration once. Rows whose `kernel/config` begins with a word
+/// of `without` are left out, as configurations that a kernel no longer has.
 ///
 /// # Errors
-/// A folder that cannot be read, devices, drivers or protocols that differ, or a target that holds rows already.
+/// A folder cannot be read, the sets are not compatible, or `out` holds rows already.
 pub fn merge(folders: &[PathBuf], without: &[String], out: &Path) -> Result<Merged, PerfError> {
     check_vacant(out, "choose another --out")?;
     let sets = Dataset::read_alike(folders)?;
@@ -63,7 +63,7 @@ pub fn merge(folders: &[PathBuf], without: &[String], out: &Path) -> Result<Merg
     })
 }
 
-/// That of the first folder of the newest protocol; older ones are told.
+/// The manifest of the first folder of the newest protocol. Its method names the oldest protocol among the rows.
 fn manifest(sets: &[Dataset], first: &Dataset) -> Manifest {
     let newest = sets
         .iter()

@@ -6,12 +6,12 @@ use crate::machine::{Machine, peak};
 use crate::operands::OperandTypes;
 use crate::product::LONGEST_SIDE;
 
-/// What a configuration's numbers may be at most: far beyond any kernel's.
+/// The most that a size of a configuration, or a count, may be: far beyond any kernel.
 const MOST_SIZE: f64 = 65_536.0;
 const MOST_COUNT: f64 = 4_294_967_296.0;
-/// Times a machine's measured peak that a row may state: a peak can have been measured in a bad moment.
+/// A rate may exceed the measured peak of the machine by this factor: the peak may have been measured in a bad moment.
 const RATES_OF_PEAK: f64 = 10.0;
-/// What a measurement may be, least and most.
+/// The least and the most that a measurement may be.
 const SECONDS: (f64, f64) = (1e-9, 1e5);
 const WATTS: (f64, f64) = (1e-3, 1e5);
 const JOULES: (f64, f64) = (1e-12, 1e9);
@@ -19,15 +19,15 @@ const HERTZ: (f64, f64) = (1e3, 1e11);
 const CELSIUS: (f64, f64) = (-50.0, 200.0);
 /// Quartiles are interpolated, so equal ones differ by rounding.
 const ROUNDING: f64 = 1e-9;
-/// Products inside a region of energy may take so many times longer, or shorter, than those that were timed.
+/// The time of a product inside the energy window may differ from the time that was measured by this factor.
 const MOST_DRIFT: f64 = 4.0;
 
 impl Row {
-    /// Refuses a row that no measurement can have: every number finite and in its range, quartiles around their median, energy
-    /// that is power times time, and a check and a time, or a mark that says why there are none.
+    /// Refuses a row that no measurement can give. Every number is finite and in its range, the quartiles lie around their
+    /// median, energy is power times time, and the product was checked and timed or a flag says why not.
     ///
     /// # Errors
-    /// The column, what it holds and what it may.
+    /// The column, its value, and what the value may be.
     pub fn check(&self) -> Result<(), String> {
         self.check_sizes()?;
         self.check_numbers()?;
@@ -43,10 +43,10 @@ impl Row {
         }
     }
 
-    /// Refuses a time in which the machine that measured cannot have done it.
+    /// Refuses a time that is too short for the machine.
     ///
     /// # Errors
-    /// What the row says, and what the machine can.
+    /// The rate that the row states, and the most that the machine may reach.
     pub fn check_rate(&self, machine: &Machine) -> Result<(), String> {
         let (Some(time_s), Ok(operand_types)) = (self.time_s, OperandTypes::of_kernel(&self.kernel)) else {
             return Ok(());

@@ -3,7 +3,6 @@
 use crate::group_number;
 use crate::product::{Layout, Product};
 use dualgrain_format::GroupSize;
-
 use serde::{Deserialize, Serialize};
 
 /// Regions are whole ticks of a counter; those of one length differ by its jitter.
@@ -13,36 +12,35 @@ const LONGER: f64 = 1.2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Cut {
-    /// None.
+    /// No tile.
     Whole,
-    /// Those of the last, incomplete round.
+    /// The tiles of the last, incomplete round.
     Tail,
-    /// All.
+    /// Every tile.
     All,
 }
 
-/// Why a row must not be learned from; most rows have none.
+/// Why a row must not be learned from. Most rows have no flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum QualityFlag {
     /// The product was wrong. Its time says nothing.
     Wrong,
-    /// Too short for the clock that measured it.
+    /// The repetitions were too short for the clock.
     BelowResolution,
-    /// Repetitions differ by more than the protocol allows.
+    /// The repetitions differ by more than the protocol allows.
     Unsteady,
-    /// It does not fit the machine's memory, or the time left.
+    /// The product does not fit the memory of the machine, or the time that was left.
     NotRun,
 }
 
-/// One measured configuration. Units end the names; an empty field means that nothing was measured.
-///
-/// Numbers of a configuration that a kernel does not have are 0 (a library's tile, a CPU kernel's registers).
+/// One measured configuration. Names end with their unit. An empty field means that nothing was measured. A number that a
+/// kernel does not have is 0, as the tile of a library or the registers of a CPU kernel.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
-    /// `op_types_arch`, as everywhere: `gemm_w4a8_sm90`, `cublas_bf16`, `sgemm_tiled`, `gemm_w4a8_avx2`.
+    /// The kernel, `op_types_arch`: `gemm_w4a8_sm90`, `cublas_bf16`, `sgemm_tiled`, `gemm_w4a8_avx2`.
     pub kernel: String,
-    /// The kernel's size, as its own `Display` writes it; empty for a library's.
+    /// The configuration of the kernel, as its `Display` writes it; empty for a library.
     pub config: String,
     /// Tokens.
     pub m: usize,
@@ -50,14 +48,14 @@ pub struct Row {
     pub n: usize,
     /// Reduction.
     pub k: usize,
-    /// Columns that share a group scale; the whole row where a kernel has no group scales. The column holds its number.
+    /// Columns that share a group scale; the whole row where a kernel has no group scales. A file holds its number.
     #[serde(with = "group_number")]
     pub group_size: GroupSize,
-    /// Storage of the operands.
+    /// How the operands are stored.
     pub layout: Layout,
     /// Factor of the product.
     pub alpha: f64,
-    /// Factor of what was in D.
+    /// Factor of what D held before.
     pub beta: f64,
     /// Type of D: `f32`, `f16`, `bf16`, `i32`.
     pub output: String,
@@ -65,7 +63,7 @@ pub struct Row {
     pub tile_m: usize,
     /// Output features of a tile.
     pub tile_n: usize,
-    /// Columns of K of a step.
+    /// Columns of K in a step.
     pub tile_k: usize,
     /// Slots of the shared-memory ring.
     pub stages: usize,
@@ -75,11 +73,11 @@ pub struct Row {
     pub cluster: usize,
     /// CTAs (or warp groups) that share a tile's K by design.
     pub split_k: usize,
-    /// Which tiles are cut along K besides.
+    /// Which tiles are cut along K in addition.
     pub cut: Cut,
     /// CTAs launched.
     pub ctas: usize,
-    /// CTAs a multiprocessor holds at once, as the driver counts it.
+    /// CTAs that a multiprocessor holds at once, as the driver counts them.
     pub ctas_per_sm: usize,
     /// Share of a multiprocessor's threads in use.
     pub occupancy: f64,
@@ -92,10 +90,10 @@ pub struct Row {
 
     /// How the product was checked before it was timed: `freivalds` or `naive`; empty when it was not.
     pub verified: String,
-    /// Why the row must not be learned from.
+    /// Why the row must not be learned from: the column `mark`.
     #[serde(rename = "mark")]
     pub flag: Option<QualityFlag>,
-    /// Median seconds a product.
+    /// Median seconds of a product.
     pub time_s: Option<f64>,
     /// Lower quartile.
     pub time_q1_s: Option<f64>,
@@ -105,19 +103,19 @@ pub struct Row {
     pub runs: usize,
     /// Mean power of the machine while the product ran over and over, idle power included.
     pub power_w: Option<f64>,
-    /// Energy of one product: `power_w` times the seconds of one product inside the energy region.
+    /// Energy of one product: `power_w` times the mean seconds of a product inside the energy window.
     pub energy_j: Option<f64>,
-    /// Length of the region whose energy was read.
+    /// Length of the window whose energy was read.
     pub energy_window_s: Option<f64>,
-    /// Products in that region.
+    /// Products in that window.
     pub energy_runs: usize,
-    /// Clock of the multiprocessors at the end of the region (of energy, else of time).
+    /// Clock of the multiprocessors at the end of the energy window, or of the timing where there is no window.
     pub sm_clock_hz: Option<f64>,
     /// Clock of the memory.
     pub memory_clock_hz: Option<f64>,
     /// Temperature of the chip.
     pub temperature_c: Option<f64>,
-    /// The driver's throttle bits at the end of the region.
+    /// The throttle bits of the driver at the same moment.
     pub throttle_reasons: Option<u64>,
 }
 
@@ -180,17 +178,17 @@ impl Row {
         }
     }
 
-    /// Operations of the product, multiply and add counted apart.
+    /// Operations of the product; a multiplication and an addition count as two.
     pub fn ops(&self) -> f64 {
         2.0 * self.m as f64 * self.n as f64 * self.k as f64
     }
 
-    /// Whether two rows measured the same thing: every field that was chosen, none that was measured.
+    /// Whether two rows measured the same configuration: all fields that were chosen are equal, whatever was measured.
     pub fn same_configuration(&self, other: &Self) -> bool {
         self.key() == other.key()
     }
 
-    /// What identifies the configuration inside one machine's set.
+    /// The text that identifies the configuration within the set of one machine.
     pub fn key(&self) -> String {
         format!(
             "{}|{}|{}x{}x{}|g{}|{:?}|{}|{}|{}|t{}",
@@ -208,8 +206,8 @@ impl Row {
         )
     }
 
-    /// Whether the row tells more than another of its configuration: a sound time before a marked one, then energy, then
-    /// energy over a clearly longer region.
+    /// Whether the row tells more than another row of its configuration: a sound time comes first, then energy, then energy
+    /// over a clearly longer window.
     pub fn is_better_than(&self, other: &Self) -> bool {
         match (self.is_sound(), other.is_sound()) {
             (true, true) | (false, false) => {
@@ -219,7 +217,7 @@ impl Row {
         }
     }
 
-    /// Whether a model may learn the row's time.
+    /// Whether a model may learn from the row.
     pub fn is_sound(&self) -> bool {
         self.flag.is_none() && !self.verified.is_empty() && self.time_s.is_some_and(|time| time > 0.0)
     }

@@ -19,16 +19,16 @@ use crate::error::PerfError;
 pub struct RowWriter {
     path: PathBuf,
     file: File,
-    /// The header has been compared with what this program writes, or written.
+    /// Whether the header of the file was compared with this program's, or written.
     has_header: bool,
     held: BestRows,
 }
 
 impl RowWriter {
-    /// Begins a folder that holds nothing yet.
+    /// Begins a folder that holds no rows yet.
     ///
     /// # Errors
-    /// A folder that holds rows or a manifest; files that cannot be written.
+    /// The folder holds rows or a manifest, or a file cannot be written.
     pub fn create(folder: &Path, manifest: &Manifest) -> Result<Self, PerfError> {
         check_vacant(folder, "choose another --out")?;
         std::fs::create_dir_all(folder).map_err(PerfError::io(folder))?;
@@ -36,10 +36,10 @@ impl RowWriter {
         Self::append_to(folder, BestRows::default())
     }
 
-    /// Goes on with a folder that was measured alike, also one whose rows are compressed; or begins one.
+    /// Continues a folder whose set is compatible, also one whose rows are compressed, or begins a folder.
     ///
     /// # Errors
-    /// A folder of another machine, protocol or method, a corrupt row, or files that cannot be read or written.
+    /// The folder has another machine, protocol or method, a row is corrupt, or a file cannot be read or written.
     pub fn open(folder: &Path, manifest: &Manifest) -> Result<Self, PerfError> {
         if !holds_measurements(folder) {
             return Self::create(folder, manifest);
@@ -70,7 +70,7 @@ impl RowWriter {
         })
     }
 
-    /// Every configuration's best row.
+    /// The best row of every configuration.
     pub(crate) fn rows(&self) -> &[Row] {
         &self.held.rows
     }
@@ -85,7 +85,7 @@ impl RowWriter {
         self.held.rows.len()
     }
 
-    /// Appends a row and says so; one of a configuration that is there already only if it is better.
+    /// Appends a row and returns true. A row whose configuration is there already is appended only if it is better.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -97,14 +97,14 @@ impl RowWriter {
             return Ok(false);
         }
         let line = self.line_of(row)?;
-        // One write a row: a kill leaves whole lines and at most one torn one.
+        // One write for each row: a kill leaves whole lines and at most one torn line.
         self.file.write_all(&line).map_err(PerfError::io(&self.path))?;
         self.has_header = true;
         self.held.take(row.clone());
         Ok(true)
     }
 
-    /// A row as the file takes it: below the header if it is the first.
+    /// A row as the file takes it: with the header above it if the file is empty.
     fn line_of(&self, row: &Row) -> Result<Vec<u8>, PerfError> {
         let mut csv = csv::Writer::from_writer(Vec::new());
         csv.serialize(row).expect("a row has scalar fields only");

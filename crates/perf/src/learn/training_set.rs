@@ -22,7 +22,7 @@ pub(crate) struct Sample<'a> {
     pub row_idx: usize,
     /// The row.
     pub row: &'a Row,
-    /// Its configuration's place in the catalogue.
+    /// Its configuration's place in the index of configurations.
     pub config: usize,
     /// Number of its shape.
     pub shape: u32,
@@ -145,6 +145,8 @@ impl<'a> TrainingSet<'a> {
 #[derive(Clone, Copy)]
 pub(crate) enum Subset {
     All,
+    /// Those outside a fold.
     Outside(usize),
+    /// Those that the random split learns from.
     Random,
 }

@@ -13,30 +13,29 @@ use crate::group_number;
 use crate::operands::OperandTypes;
 use crate::product::Product;
 
-/// Configurations and kernels, each list sorted.
+/// The configurations and kernels of a set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ConfigIndex {
-    /// Sorted by [`KernelConfig::key`].
+    /// The configurations, sorted by [`KernelConfig::key`].
     pub configs: Vec<KernelConfig>,
-    /// Sorted by name.
+    /// The kernels, sorted by name.
     pub kernels: Vec<KernelRange>,
-    /// Of each configuration: its kernel's number. Not stored, it follows.
+    /// Of each configuration: the place of its kernel. Not stored, because it follows from the others.
     #[serde(skip)]
     pub kernel_of: Vec<usize>,
-    /// Of each kernel: what it multiplies. Not stored, it follows.
+    /// Of each kernel: its operand types. Not stored.
     #[serde(skip)]
     pub operand_types: Vec<OperandTypes>,
-    /// Of each configuration: whether its output is the one that most rows of its kernel, in its group length, have. Not stored,
-    /// it follows.
+    /// Of each configuration: whether most rows of its kernel in its group size have its output. Not stored.
     #[serde(skip)]
     pub is_usual: Vec<bool>,
-    /// Hashes of the configurations' keys, sorted, with their places. Not stored, they follow.
+    /// Hashes of the keys of the configurations, sorted, with their places. Not stored.
     #[serde(skip)]
     by_hash: Vec<(u64, usize)>,
 }
 
 impl ConfigIndex {
-    /// Of all sound rows.
+    /// The index of all sound rows.
     pub fn new(data: &Dataset) -> Result<Self, PerfError> {
         let (mut configs, mut kernels): (Vec<KernelConfig>, Vec<KernelRange>) = (Vec::new(), Vec::new());
         for row in data.rows.iter().filter(|row| row.is_sound()) {
@@ -66,7 +65,10 @@ impl ConfigIndex {
         Ok(config_index)
     }
 
-    /// Works out what is not stored, and refuses a catalogue that contradicts itself.
+    /// Fills in what is not stored.
+    ///
+    /// # Errors
+    /// A configuration without its kernel, or a kernel without a known type in its name.
     pub fn link(&mut self) -> Result<(), PerfError> {
         self.operand_types = self
             .kernels
@@ -90,7 +92,7 @@ impl ConfigIndex {
         Ok(())
     }
 
-    /// Whether a configuration writes what a product wants.
+    /// Whether a configuration writes the output type of a product.
     pub fn writes(&self, config: usize, product: &Product<'_>) -> bool {
         match product.output {
             "" => self.is_usual[config],
@@ -98,7 +100,8 @@ impl ConfigIndex {
         }
     }
 
-    /// The place of a query's configuration, and whether it is exactly the one that was measured.
+    /// The place of a call's configuration, and whether it was measured exactly so. A configuration that was measured in another
+    /// group size or output type only is found too.
     pub fn find(&self, call: &KernelCall<'_>) -> Result<(usize, bool), PerfError> {
         let product = &call.product;
         let key = (
@@ -127,8 +130,8 @@ impl ConfigIndex {
         Ok((at, exact && facts.group_size == product.group_size))
     }
 
-    /// Looked up by hash: comparing the names of a kernel's configurations, which begin alike, takes longer than a walk
-    /// through a hundred trees.
+    /// The place of the configuration with a key. It is looked up by hash, because the names of a kernel's configurations begin
+    /// with the same letters: comparing them takes longer than walking a hundred trees.
     fn exactly(&self, key: (&str, &str, usize, &str)) -> Option<usize> {
         let hash = hash(key);
         let first = self.by_hash.partition_point(|&(known, _)| known < hash);
@@ -139,7 +142,7 @@ impl ConfigIndex {
         places.find(|&at| self.configs[at].key() == key)
     }
 
-    /// Places of a kernel's configurations.
+    /// The places of a kernel's configurations.
     pub fn range_of(&self, kernel: &str) -> std::ops::Range<usize> {
         let begin = self
             .configs
@@ -150,7 +153,7 @@ impl ConfigIndex {
         begin..end
     }
 
-    /// Whether a product lies within what its kernel was measured with.
+    /// Whether a product lies in the ranges in which the kernel and the configuration were measured.
     pub fn covers(&self, config: usize, product: &Product<'_>) -> bool {
         let facts = &self.configs[config];
         self.kernels[self.kernel_of[config]].holds(product)
@@ -178,7 +181,7 @@ impl ConfigIndex {
     }
 }
 
-/// Of a configuration's key, eight bytes at a time.
+/// The hash of a configuration's key, eight bytes at a time.
 fn hash((kernel, config, group_number, output): (&str, &str, usize, &str)) -> u64 {
     let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let text = |hash: u64, text: &str| {
@@ -194,7 +197,7 @@ fn hash((kernel, config, group_number, output): (&str, &str, usize, &str)) -> u6
     text(text(text(mix(0, group_number as u64), kernel), config), output)
 }
 
-/// Which configurations have the output that most rows of their kernel, in their group length, have.
+/// Of each configuration: whether most rows of its kernel in its group size have its output.
 fn usual(configs: &[KernelConfig]) -> Vec<bool> {
     let kind = |facts: &KernelConfig| (facts.kernel.clone(), group_number::of(facts.group_size));
     let mut rows: BTreeMap<_, BTreeMap<&str, usize>> = BTreeMap::new();
@@ -210,6 +213,7 @@ fn usual(configs: &[KernelConfig]) -> Vec<bool> {
     configs.iter().map(is_usual).collect()
 }
 
+/// Counts one more row of a configuration.
 fn widen(facts: &mut KernelConfig, row: &Row) {
     facts.num_rows += 1;
     facts.least_m = facts.least_m.min(row.m);

@@ -10,30 +10,30 @@ use crate::trees::Ensemble;
 /// What was learned of one machine.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Estimator {
-    /// Of each configuration.
+    /// Of each configuration: factors of the rough time.
     pub factors: Vec<TimeFactors>,
-    /// Trees for `ln(time / rough time)`, each of some kernels.
+    /// Trees for `ln(time / rough time)`, each for some kernels.
     pub time: Vec<Ensemble>,
-    /// Of each kernel: which of them.
+    /// Of each kernel: the place of its trees in `time`.
     pub trees_of: Vec<usize>,
-    /// Of each kernel, where there is power: factors of the rough power.
+    /// Of each kernel: factors of the rough power; empty without measured power.
     pub power_factors: Vec<PowerFactors>,
     /// Trees for `ln(power / rough power)`.
     pub power: Option<Ensemble>,
-    /// Gains of time's and of power's features.
+    /// Gains of the features for time and for power.
     pub gains: [Vec<f64>; 2],
-    /// Of forests: sum and number of time's errors (of the logarithm) where no tree had seen the shape.
+    /// Of forests: sum and number of the errors of the logarithm of time, on shapes that a tree had not seen.
     pub out_of_bag: (f64, usize),
 }
 
-/// A time with what led to it.
+/// An estimate of time and power, with the features that led to it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Estimate {
     /// Logarithm of the seconds.
     pub log_time: f64,
     /// Logarithm of the watts.
     pub log_power: Option<f64>,
-    /// Features, those of the time among them.
+    /// All features, those that follow from the time included.
     pub features: FeatureRow,
 }
 
@@ -42,6 +42,7 @@ impl Estimator {
         self.trees_of[config_index.kernel_of[config]]
     }
 
+    /// The features of a product in a configuration that time is predicted from, and its rough time.
     pub(crate) fn features(
         &self,
         config_index: &ConfigIndex,
@@ -58,7 +59,7 @@ impl Estimator {
         (row, base)
     }
 
-    /// What a product takes in a configuration.
+    /// Estimates time and power of a product in a configuration.
     pub fn estimate(
         &self,
         config_index: &ConfigIndex,

@@ -7,21 +7,22 @@ use crate::trees::SymmetricTrees;
 /// Spreads stay within these whatever the trees say: 0.2 % and a factor of e.
 const SPREADS: [f64; 2] = [0.002, 1.0];
 
-/// How far off a prediction may be, before it is scaled to a coverage.
+/// Predicts how far a prediction may be off.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct WidthModel {
     /// Trees for `ln |residual|`.
     pub trees: SymmetricTrees,
-    /// Of each kernel: what its answer is multiplied by so that [`COVERAGE`] of residuals lie within.
+    /// Of each kernel: the factor of the trees' answer at which [`COVERAGE`](super::COVERAGE) of the residuals fall inside.
     pub scales: Vec<f64>,
 }
 
 impl WidthModel {
-    /// Half the width of an interval, in logarithms.
+    /// Half the width of an interval, as a logarithm.
     pub fn of(&self, features: &FeatureRow, kernel: usize) -> f64 {
         self.scales[kernel] * self.unscaled(features)
     }
 
+    /// The answer of the trees alone.
     pub(crate) fn unscaled(&self, features: &FeatureRow) -> f64 {
         f64::from(self.trees.sum(features))
             .exp()

@@ -3,20 +3,20 @@
 use crate::data::Row;
 use crate::product::Product;
 
-/// A product and the way it is run.
+/// A kernel in a configuration on a product.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KernelCall<'a> {
-    /// `op_types_arch`: `gemm_w4a8_sm90`, `cublas_bf16`.
+    /// The kernel, `op_types_arch`: `gemm_w4a8_sm90`, `cublas_bf16`.
     pub kernel: &'a str,
-    /// The kernel's size, as its own `Display` writes it; empty for a library's.
+    /// The name of the configuration; empty for a library.
     pub config: &'a str,
     /// The product.
     pub product: Product<'a>,
 }
 
 impl<'a> KernelCall<'a> {
-    /// What a row measured. An empty configuration of a CPU kernel means that with the most rows; `KernelConfig::of_row`
-    /// knows its threads.
+    /// The call that a row measured. The row of a CPU kernel names no configuration, and an empty name stands for the
+    /// configuration with the most rows; `KernelConfig::of_row` knows the threads.
     pub fn of_row(row: &'a Row) -> Self {
         Self {
             kernel: &row.kernel,

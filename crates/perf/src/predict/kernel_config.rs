@@ -11,15 +11,15 @@ use crate::group_number;
 use crate::operands::{INT8_LIBRARY, INT8_LIBRARY_WORD, int8_library_takes};
 use crate::product::{Layout, Product};
 
-/// How the names of kernels begin that compute `A[M,K] * B[N,K]^T` and nothing else.
+/// Kernels whose names begin so compute `A[M,K] * B[N,K]^T` and nothing else.
 const LINEARS: [&str; 3] = ["gemm_", "gemv_", "cublaslt_"];
 
-/// Facts of a kernel in one size that do not depend on the product. Numbers a kernel does not have are 0.
+/// The facts of a kernel in one configuration. A number that the kernel does not have is 0.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct KernelConfig {
-    /// `op_types_arch`.
+    /// The kernel, `op_types_arch`.
     pub kernel: String,
-    /// The kernel's size.
+    /// The name of the configuration.
     pub config: String,
     /// Columns that share a group scale; the whole row where the kernel has no group scales. The file holds its number.
     #[serde(with = "group_number")]
@@ -30,7 +30,7 @@ pub struct KernelConfig {
     pub tile_m: usize,
     /// Output features of a tile.
     pub tile_n: usize,
-    /// Columns of K of a step.
+    /// Columns of K in a step.
     pub tile_k: usize,
     /// Slots of the shared-memory ring.
     pub stages: usize,
@@ -40,9 +40,9 @@ pub struct KernelConfig {
     pub cluster: usize,
     /// CTAs (or warp groups) that share a tile's K by design.
     pub split_k: usize,
-    /// Which tiles are cut along K besides.
+    /// Which tiles are cut along K in addition.
     pub cut: Cut,
-    /// CTAs a multiprocessor holds at once.
+    /// CTAs that a multiprocessor holds at once.
     pub ctas_per_sm: usize,
     /// Share of a multiprocessor's threads in use.
     pub occupancy: f64,
@@ -50,7 +50,7 @@ pub struct KernelConfig {
     pub registers: usize,
     /// Shared memory of a CTA.
     pub shared_bytes: usize,
-    /// Rows the model learned this configuration from.
+    /// Rows of this configuration that the model learned from.
     pub num_rows: usize,
     /// Fewest tokens it was measured with.
     pub least_m: usize,
@@ -59,7 +59,7 @@ pub struct KernelConfig {
 }
 
 impl KernelConfig {
-    /// The facts of a row's configuration.
+    /// The configuration of a row.
     pub fn of_row(row: &Row) -> Self {
         Self {
             kernel: row.kernel.clone(),
@@ -84,11 +84,11 @@ impl KernelConfig {
         }
     }
 
-    /// Refuses a product that the kernel has no way to run. Names are looked at last, because every prediction asks.
+    /// Refuses a product that the kernel cannot run. Every prediction asks, so names are compared last.
     ///
     /// # Errors
-    /// More tokens than a strip's tile holds, sizes that the integer library does not take, a layout or factors where the kernel
-    /// knows only `A[M,K] * B[N,K]^T`.
+    /// More tokens than the tile of a GEMV kernel holds, sizes that the integer library does not take, or a layout or factors
+    /// where the kernel computes `A[M,K] * B[N,K]^T` only.
     pub fn check(&self, product: &Product<'_>) -> Result<(), PerfError> {
         let &Product {
             m,
@@ -124,7 +124,7 @@ impl KernelConfig {
         Err(PerfError::Shape { what, expected, got })
     }
 
-    /// What identifies it in a catalogue, which is sorted by it.
+    /// The key of the configuration in the index, which is sorted by it.
     pub fn key(&self) -> (&str, &str, usize, &str) {
         (
             &self.kernel,
@@ -135,7 +135,7 @@ impl KernelConfig {
     }
 }
 
-/// The name of a row's configuration. A CPU kernel has no sizes to choose but the number of its threads: `t2`.
+/// The name of a row's configuration. The only thing to choose for a CPU kernel is the number of its threads: `t2`.
 pub(crate) fn config_name(row: &Row) -> Cow<'_, str> {
     let threads_alone = row.config.is_empty() && row.threads > 0 && row.tile_m == 0;
     match threads_alone {
@@ -144,7 +144,7 @@ pub(crate) fn config_name(row: &Row) -> Cow<'_, str> {
     }
 }
 
-/// A product as a configuration's kernel takes it: kernels without groups take any.
+/// A product as the kernel of a configuration takes it: a kernel without group scales takes any group size.
 pub(crate) fn in_groups_of<'a>(facts: &KernelConfig, product: &Product<'a>) -> Product<'a> {
     let group_size = match facts.kernel.contains("w4") {
         true => product.group_size,
@@ -156,7 +156,7 @@ pub(crate) fn in_groups_of<'a>(facts: &KernelConfig, product: &Product<'a>) -> P
     }
 }
 
-/// Whether a kernel is the one asked for, or multiplies the types asked for.
+/// Whether a kernel has the name that is asked for, or multiplies the types that are.
 pub(crate) fn answers_to(kernel: &str, asked: &str) -> bool {
     kernel == asked || kernel.split('_').any(|part| part == asked)
 }

@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 use crate::data::Row;
 use crate::product::{Layout, Product};
 
-/// A kernel and the ranges it was measured in, both ends held.
+/// A kernel and the ranges in which it was measured, both ends included.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct KernelRange {
-    /// Its name.
+    /// The name of the kernel.
     pub name: String,
     /// Rows.
     pub num_rows: usize,
@@ -18,11 +18,12 @@ pub(crate) struct KernelRange {
     pub most: [usize; 3],
     /// Most operations.
     pub most_ops: f64,
-    /// Layouts, and whether alpha was not 1 and beta not 0, as they occurred.
+    /// The layouts that occurred, each with whether alpha was not 1 and beta was not 0.
     pub variants: Vec<(Layout, bool, bool)>,
 }
 
 impl KernelRange {
+    /// The range of a single row, which is not yet counted.
     pub(crate) fn new(row: &Row) -> Self {
         let sides = [row.m, row.n, row.k];
         Self {
@@ -35,6 +36,7 @@ impl KernelRange {
         }
     }
 
+    /// Widens the range by a row.
     pub(crate) fn add(&mut self, row: &Row) {
         self.num_rows += 1;
         for (at, side) in [row.m, row.n, row.k].into_iter().enumerate() {
@@ -48,6 +50,7 @@ impl KernelRange {
         }
     }
 
+    /// Whether a product lies within the range.
     pub(crate) fn holds(&self, product: &Product<'_>) -> bool {
         let sides = [product.m, product.n, product.k];
         let within = sides.iter().zip(self.least.iter().zip(&self.most));

@@ -19,16 +19,16 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a fitted file.
+    /// Reads a model file.
     ///
     /// # Errors
-    /// A file that is missing, damaged, of another version, or no model.
+    /// The file is missing, damaged, of another version, or no model.
     pub fn read(path: &Path) -> Result<Self, PerfError> {
         let bytes = std::fs::read(path).map_err(PerfError::io(path))?;
         model_from_bytes(&bytes, path).map(Self::from_parts)
     }
 
-    /// Writes a fitted file; what was there is replaced only when all is written.
+    /// Writes a model file. An earlier file is replaced only when all of the new one is written.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -43,17 +43,17 @@ impl Model {
         Self { parts }
     }
 
-    /// The machine it was fitted to.
+    /// The machine whose measurements it was fitted to.
     pub fn machine(&self) -> &Machine {
         &self.parts.machine
     }
 
-    /// How it was fitted, how good it is, what matters.
+    /// How it was fitted, how good it is, which features matter.
     pub fn fit_summary(&self) -> &FitSummary {
         &self.parts.fit_summary
     }
 
-    /// Kernels it knows, in alphabetical order.
+    /// The kernels that it knows, in alphabetical order.
     pub fn kernels(&self) -> impl Iterator<Item = &str> {
         self.parts
             .config_index
@@ -62,15 +62,15 @@ impl Model {
             .map(|kernel| kernel.name.as_str())
     }
 
-    /// Configurations of a kernel, each in the group lengths and output types that were measured.
+    /// The configurations of a kernel, each in the group sizes and output types that were measured.
     pub fn configs(&self, kernel: &str) -> &[KernelConfig] {
         &self.parts.config_index.configs[self.parts.config_index.range_of(kernel)]
     }
 
-    /// What a product costs in one configuration. Allocates nothing.
+    /// Predicts what a call costs. Allocates nothing.
     ///
     /// # Errors
-    /// A product no machine, or not this kernel, runs; a kernel or configuration that was not measured.
+    /// The machine or the kernel cannot run the product, or the kernel or configuration was not measured.
     pub fn predict(&self, call: &KernelCall<'_>) -> Result<Prediction, PerfError> {
         call.product.check()?;
         let (config, exact) = self.parts.config_index.find(call)?;
@@ -80,11 +80,11 @@ impl Model {
         Ok(self.predict_at(config, exact, &call.product, &physics))
     }
 
-    /// What a product costs in the configuration of a name, of one kernel or of all that multiply the same types and have it, the
-    /// fastest first.
+    /// Predicts a product in the configuration of a name, for the kernel of a name or for all that multiply the types of a name
+    /// and have the configuration, the fastest first.
     ///
     /// # Errors
-    /// As [`Model::predict`], of the last kernel where none runs the product.
+    /// As [`Model::predict`], of the last kernel if none runs the product.
     pub fn in_config(
         &self,
         kernel: &str,
@@ -134,6 +134,7 @@ impl Model {
         }
     }
 
+    /// The physics of a product in the configuration at a place.
     pub(crate) fn physics(&self, config: usize, product: &Product<'_>) -> Physics {
         let config_index = &self.parts.config_index;
         let operand_types = &config_index.operand_types[config_index.kernel_of[config]];
@@ -145,6 +146,7 @@ impl Model {
         )
     }
 
+    /// Predicts a product in the configuration at a place; `exact` says whether it is the one that was asked for.
     pub(crate) fn predict_at(
         &self,
         config: usize,

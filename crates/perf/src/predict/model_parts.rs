@@ -6,14 +6,14 @@ use super::fit_summary::FitSummary;
 use super::interval_width::WidthModel;
 use crate::machine::Machine;
 
-/// What a model consists of.
+/// The parts of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ModelParts {
     pub machine: Machine,
     pub config_index: ConfigIndex,
     pub estimator: Estimator,
     pub time_width: WidthModel,
-    /// Of power, and of each kernel the scale of energy's intervals.
+    /// The widths of power, and of each kernel the scale of energy's intervals; `None` without measured power.
     pub power_width: Option<(WidthModel, Vec<f64>)>,
     pub fit_summary: FitSummary,
 }

@@ -4,7 +4,7 @@ use super::binary::Node;
 use super::bins::Bins;
 use super::random::Random;
 
-/// How large a tree may grow.
+/// Limits of a tree.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// Leaves at most.
@@ -13,7 +13,7 @@ pub struct Limits {
     pub depth: usize,
     /// Rows of a leaf at least.
     pub leaf_rows: usize,
-    /// Columns looked at for a split, as a share of all.
+    /// Fraction of the columns that a split looks at.
     pub column_fraction: f64,
     /// Whether every split draws columns of its own (a forest), or the tree once (boosting).
     pub draw_each_split: bool,
@@ -25,7 +25,7 @@ pub struct Limits {
 pub struct Tree {
     /// The nodes.
     pub nodes: Vec<Node>,
-    /// `[nodes][outputs]`: (shrunken) means of the targets of a leaf's rows.
+    /// `[nodes][outputs]`: means of the targets of a leaf's rows; 0 for inner nodes.
     pub values: Vec<f32>,
     /// `(leaf, rows)`.
     pub leaves: Vec<(usize, Vec<u32>)>,
@@ -33,7 +33,7 @@ pub struct Tree {
     pub gains: Vec<f64>,
 }
 
-/// Rows of a node, the sums of their targets, and the best way to split them.
+/// A leaf that may still be split: its rows, the sums of their targets, and its best split.
 struct Open {
     node: usize,
     depth: usize,
@@ -49,7 +49,7 @@ struct Split {
     bin: usize,
 }
 
-/// The data a tree grows on.
+/// Grows trees on binned rows and their targets.
 pub struct BestFirstGrower<'a> {
     /// Binned features.
     pub bins: &'a Bins,
@@ -57,12 +57,12 @@ pub struct BestFirstGrower<'a> {
     pub targets: &'a [f32],
     /// Targets of a row.
     pub outputs: usize,
-    /// Where each column's bins begin in a histogram.
+    /// Of each column: the place of its first bin in a histogram.
     offsets: Vec<usize>,
 }
 
 impl<'a> BestFirstGrower<'a> {
-    /// Targets `[rows][outputs]` over binned rows.
+    /// A grower for targets `[rows][outputs]` over binned rows.
     pub fn new(bins: &'a Bins, targets: &'a [f32], outputs: usize) -> Self {
         let mut offsets = vec![0];
         for column in 0..bins.width() {
@@ -76,7 +76,7 @@ impl<'a> BestFirstGrower<'a> {
         }
     }
 
-    /// Grows a tree on some rows (which may be there more than once).
+    /// Grows a tree on some rows. A row may occur more than once.
     pub fn grow(&self, rows: Vec<u32>, limits: &Limits, random: &mut Random) -> Tree {
         let mut tree = Tree {
             nodes: vec![Node::leaf(0)],

@@ -1,9 +1,9 @@
 //! Binary trees in flat arrays: each node asks its own question.
 
-/// A node: to its left child (or the one behind it, when the feature lies above the threshold).
+/// A node. A row goes to the left child, or to the child behind it if the feature lies above the threshold.
 ///
-/// A leaf is its own left child under a threshold nothing lies above, so that a walk of any length ends in it without
-/// asking.
+/// A leaf is its own left child, and no value lies above its threshold. A walk of any length therefore ends in the leaf, and
+/// nobody has to ask whether a node is one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Node {
     /// Greater values go right.
@@ -14,12 +14,12 @@ pub struct Node {
     pub left: u16,
 }
 
-/// Trees whose leaves' values are summed.
+/// Trees. The value for a row is the sum of the values of the leaves that it falls into.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BinaryTrees {
-    /// Values of a leaf.
+    /// Number of values of a leaf.
     outputs: usize,
-    /// What the sum begins with.
+    /// The sum of no trees.
     start: Vec<f32>,
     /// Each tree's first node, and its longest path.
     roots: Vec<(u32, u32)>,
@@ -28,11 +28,11 @@ pub struct BinaryTrees {
     values: Vec<f32>,
 }
 
-/// Trees walked side by side: their loads wait for memory together.
+/// Trees that are walked side by side: their loads wait for memory together.
 const LANES: usize = 8;
 
 impl BinaryTrees {
-    /// None yet.
+    /// No trees yet: sums are `start`.
     pub fn new(start: Vec<f32>) -> Self {
         Self {
             outputs: start.len(),
@@ -43,7 +43,7 @@ impl BinaryTrees {
         }
     }
 
-    /// From stored parts; `sizes` are the nodes of each tree. `None` when they are no trees over `width` columns.
+    /// Trees from stored parts; `sizes` are the numbers of nodes of each tree. `None` if they are no trees over `width` columns.
     pub fn from_parts(
         start: Vec<f32>,
         sizes: &[u16],
@@ -85,17 +85,17 @@ impl BinaryTrees {
         self.values.extend_from_slice(values);
     }
 
-    /// Trees.
+    /// Number of trees.
     pub fn len(&self) -> usize {
         self.roots.len()
     }
 
-    /// Values of a leaf.
+    /// Number of values of a leaf.
     pub fn outputs(&self) -> usize {
         self.outputs
     }
 
-    /// What sums begin with.
+    /// The sum of no trees.
     pub fn start(&self) -> &[f32] {
         &self.start
     }
@@ -110,7 +110,7 @@ impl BinaryTrees {
         &self.values
     }
 
-    /// Nodes of each tree.
+    /// Number of nodes of each tree.
     pub fn sizes(&self) -> Vec<u16> {
         let ends = self.roots.iter().skip(1).map(|&(root, _)| root as usize);
         let ends = ends.chain([self.nodes.len()]);
@@ -121,7 +121,7 @@ impl BinaryTrees {
             .collect()
     }
 
-    /// The first output's sum for a row of features. `N` is a power of two not below the number of columns.
+    /// The sum of the first output for a row of features. `N` is a power of two not below the number of columns.
     pub fn sum<const N: usize>(&self, row: &[f32; N]) -> f32 {
         const { assert!(N.is_power_of_two()) };
         let mut sum = self.start[0];
@@ -147,7 +147,7 @@ impl BinaryTrees {
         sum
     }
 
-    /// All outputs' sums for a row of any width.
+    /// The sums of all outputs for a row of any width.
     pub fn sums(&self, row: &[f32]) -> Vec<f32> {
         let mut sums = self.start.clone();
         for tree in 0..self.roots.len() {
@@ -188,8 +188,8 @@ impl Node {
     }
 }
 
-/// The longest path of a tree; `None` if the nodes are none: a child that is missing or before its parent, a column beyond
-/// `width`, a threshold that is no number.
+/// The longest path of a tree. `None` if the nodes are no tree: a child is missing or stands before its parent, a column lies
+/// beyond `width`, a threshold is not finite.
 fn depth_of(nodes: &[Node], width: usize) -> Option<u32> {
     let mut depths = vec![0u32; nodes.len()];
     for (at, node) in nodes.iter().enumerate() {

@@ -16,7 +16,7 @@ impl Table {
         }
     }
 
-    /// Appends a row. What is no number becomes 0, so that it cannot fall between two bins.
+    /// Appends a row. A value that is not finite becomes 0, so that it cannot fall between two bins.
     ///
     /// # Panics
     /// If the row has another width.
@@ -56,12 +56,12 @@ pub struct Bins {
     width: usize,
     /// `[rows][columns]`.
     codes: Vec<u8>,
-    /// Of each column, the values between bins, increasing: code `c` means above `borders[c - 1]` and at most `borders[c]`.
+    /// Of each column, the increasing values between its bins. Code `c` means above `borders[c - 1]` and at most `borders[c]`.
     borders: Vec<Vec<f32>>,
 }
 
 impl Bins {
-    /// Cuts each column at up to `most` - 1 borders (255 at most).
+    /// Cuts each column at up to `most - 1` borders, 255 at most.
     pub fn new(table: &Table, most: usize) -> Self {
         let borders: Vec<Vec<f32>> = (0..table.width())
             .map(|column| {
@@ -97,13 +97,13 @@ impl Bins {
         self.borders[column].len() + 1
     }
 
-    /// The value that splits a column behind a bin: what is not above it lies in that bin or before.
+    /// The value that splits a column behind a bin: a value that is not above it lies in that bin or in an earlier one.
     pub fn border(&self, column: usize, bin: usize) -> f32 {
         self.borders[column][bin]
     }
 }
 
-/// Values between which about as many others lie; midway between two that occur.
+/// Borders between which about as many values lie. Each lies midway between two values that occur.
 fn borders(mut values: Vec<f32>, most: usize) -> Vec<f32> {
     values.sort_unstable_by(f32::total_cmp);
     let num_rows = values.len();

@@ -7,20 +7,20 @@ use super::level_wise::LevelWiseGrower;
 use super::random::Random;
 use super::symmetric::{DEPTH, LEAVES, Question, SymmetricTree, SymmetricTrees};
 
-/// How to boost.
+/// Options of boosting.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Boost {
     /// Trees.
     pub trees: usize,
-    /// Share of a tree's answer that is taken.
+    /// Fraction of a tree's answer that is taken: the learning rate.
     pub rate: f64,
     /// Questions of a tree, [`DEPTH`] at most.
     pub depth: usize,
-    /// Share of the rows that a tree's questions are chosen by.
+    /// Fraction of the rows that choose a tree's questions.
     pub row_fraction: f64,
-    /// Share of the columns a tree sees.
+    /// Fraction of the columns that a tree sees.
     pub column_fraction: f64,
-    /// Rows of nothing that every leaf has besides its own.
+    /// Added to the rows of a leaf when its mean is taken: pulls the mean towards 0.
     pub shrinkage: f64,
     /// Bins of a column at most.
     pub bins: usize,

@@ -3,12 +3,12 @@
 use super::binary::BinaryTrees;
 use super::symmetric::SymmetricTrees;
 
-/// Trees of one kind or the other.
+/// The trees of either learner.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Ensemble {
-    /// A forest's: each node asks its own question.
+    /// The trees of a forest.
     Forest(BinaryTrees),
-    /// Boosting's.
+    /// The trees of boosting.
     Boost(SymmetricTrees),
 }
 

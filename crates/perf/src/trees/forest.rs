@@ -7,7 +7,7 @@ use super::bins::{Bins, Table};
 use super::parallel::parallel;
 use super::random::Random;
 
-/// How to grow a forest.
+/// Options of a forest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Forest {
     /// Trees.
@@ -18,7 +18,7 @@ pub struct Forest {
     pub leaves: usize,
     /// Rows of a leaf at least.
     pub leaf_rows: usize,
-    /// Share of the columns each split looks at.
+    /// Fraction of the columns that each split looks at.
     pub column_fraction: f64,
     /// Bins of a column at most.
     pub bins: usize,
@@ -43,11 +43,11 @@ impl Default for Forest {
     }
 }
 
-/// What a forest learned.
+/// A grown forest.
 pub struct GrownForest {
-    /// Trees whose leaves are shares of means, so that their sum is the forest's mean.
+    /// The trees. Their leaves are divided by the number of trees, so that their sum is the mean of the forest.
     pub trees: BinaryTrees,
-    /// `[rows][outputs]`: what the trees that have not seen a row say of it; not a number where every tree has.
+    /// `[rows][outputs]`: what the trees that have not seen a row predict for it; NaN where every tree has seen it.
     pub out_of_bag: Vec<f32>,
     /// Gain of each column.
     pub gains: Vec<f64>,
@@ -129,6 +129,7 @@ fn scales(targets: &[f32], outputs: usize) -> Vec<(f32, f32)> {
     (0..outputs).map(scale).collect()
 }
 
+/// The mean prediction of the trees whose bag does not hold a row.
 fn out_of_bag(trees: &BinaryTrees, table: &Table, bags: &[Vec<u32>]) -> Vec<f32> {
     let outputs = trees.outputs();
     let mut sums = vec![0.0f32; table.len() * outputs];

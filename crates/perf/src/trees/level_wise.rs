@@ -3,10 +3,10 @@
 
 use super::bins::Bins;
 
-/// A question in terms of bins.
+/// A split: a question in terms of bins.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Split {
-    /// How much it lessens the squared error.
+    /// How much the split lessens the squared error.
     pub gain: f64,
     /// Column.
     pub column: usize,
@@ -14,20 +14,20 @@ pub struct Split {
     pub bin: usize,
 }
 
-/// The data a tree grows on.
+/// Grows trees on binned rows, of which some columns are looked at.
 pub struct LevelWiseGrower<'a> {
     bins: &'a Bins,
     columns: &'a [usize],
     targets: &'a [f32],
     shrinkage: f32,
-    /// Of each drawn column: where its bins begin in a histogram.
+    /// Of each of these columns: the place of its first bin in a histogram.
     offsets: Vec<usize>,
 }
 
 /// Rows and sum of targets of a bin.
 type Bin = [f32; 2];
 
-/// The nodes of a level: rows, node after node, and where each node's end.
+/// The nodes of a level: their rows, node after node, the ends of the nodes among the rows, and their histograms.
 struct Level {
     rows: Vec<u32>,
     ends: Vec<usize>,
@@ -43,7 +43,7 @@ impl Level {
 }
 
 impl<'a> LevelWiseGrower<'a> {
-    /// Targets over binned rows, of which some columns are looked at.
+    /// A grower for targets over binned rows that looks at some columns.
     pub fn new(bins: &'a Bins, columns: &'a [usize], targets: &'a [f32], shrinkage: f64) -> Self {
         let mut offsets = vec![0];
         for (at, &column) in columns.iter().enumerate() {
@@ -58,7 +58,7 @@ impl<'a> LevelWiseGrower<'a> {
         }
     }
 
-    /// The questions of a tree over some rows, from the root down; fewer than `depth` where none helps any more.
+    /// The splits of a tree over some rows, from the root down; fewer than `depth` where no split helps any more.
     pub fn grow(&self, rows: Vec<u32>, depth: usize) -> Vec<Split> {
         let mut histograms = vec![[0.0; 2]; self.num_bins()];
         self.count(&rows, &mut histograms);
@@ -79,7 +79,7 @@ impl<'a> LevelWiseGrower<'a> {
         splits
     }
 
-    /// Bins of all drawn columns.
+    /// Bins of all columns that are looked at.
     fn num_bins(&self) -> usize {
         self.offsets[self.columns.len()]
     }
@@ -120,7 +120,7 @@ impl<'a> LevelWiseGrower<'a> {
         best
     }
 
-    /// Adds, for a split behind each bin, what the squares of the two sides' means explain.
+    /// Adds to the score of each bin what a split behind it explains of the squared error: the squares of the means of both sides.
     fn add_scores(&self, bins: &[Bin], scores: &mut [f32]) {
         let all = bins
             .iter()
@@ -138,7 +138,7 @@ impl<'a> LevelWiseGrower<'a> {
         }
     }
 
-    /// The next level; of two children the larger's histogram is what the smaller leaves of the parent's.
+    /// The next level. The histogram of the larger of two children is the parent's less the smaller child's.
     fn divide(&self, parent: &Level, split: Split) -> Level {
         let num_bins = self.num_bins();
         let mut child = Level {

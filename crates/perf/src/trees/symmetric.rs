@@ -1,7 +1,7 @@
 //! Symmetric trees: all nodes of a level ask the same question, so that the answers are the bits of the leaf's number and
 //! no load waits for another. Walking one takes 2 ns, a third of the time of a binary tree.
 
-/// Questions from root to leaf; a tree with fewer has some that are always answered with no.
+/// Questions from the root to a leaf. A tree with fewer questions has some whose answer is always no.
 pub const DEPTH: usize = 6;
 /// Leaves of a tree.
 pub const LEAVES: usize = 1 << DEPTH;
@@ -18,30 +18,30 @@ pub struct Question {
 }
 
 impl Question {
-    /// What nothing lies above.
+    /// A question whose answer is always no.
     pub const NO: Self = Self {
         feature: 0,
         threshold: f32::INFINITY,
     };
 }
 
-/// One tree: its questions, and the values of its leaves by the answers' bits, the first question's the highest.
+/// One tree: its questions, and the values of its leaves. The bits of a leaf's number are the answers, the first one the highest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SymmetricTree {
     /// From the root down.
     pub questions: [Question; DEPTH],
-    /// By the number of the leaf.
+    /// The values of the leaves, by number.
     pub values: [f32; LEAVES],
 }
 
-/// Trees whose leaves' values are summed.
+/// Trees. The value for a row is the sum of the values of the leaves that it falls into.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SymmetricTrees {
     start: f32,
     num_trees: usize,
-    /// Columns and thresholds of eight trees, level by level.
+    /// The questions of eight trees at a time, level by level.
     eights: Vec<Eight>,
-    /// Leaves of each tree; the last eight is filled up with trees that say 0.
+    /// The leaves of each tree. The last eight trees are filled up with trees whose values are 0.
     values: Vec<[f32; LEAVES]>,
 }
 
@@ -52,7 +52,7 @@ struct Eight {
 }
 
 impl SymmetricTrees {
-    /// None yet: sums are `start`.
+    /// No trees yet: sums are `start`.
     pub fn new(start: f32) -> Self {
         Self {
             start,
@@ -62,7 +62,7 @@ impl SymmetricTrees {
         }
     }
 
-    /// From stored parts; `None` where a number is none or a column lies beyond `width`.
+    /// Trees from stored parts. `None` if a number is not finite or a column lies beyond `width`.
     pub fn from_parts(start: f32, trees: impl Iterator<Item = SymmetricTree>, width: usize) -> Option<Self> {
         let mut whole = Self::new(start);
         for tree in trees {
@@ -97,12 +97,12 @@ impl SymmetricTrees {
         self.num_trees += 1;
     }
 
-    /// Trees.
+    /// Number of trees.
     pub fn len(&self) -> usize {
         self.num_trees
     }
 
-    /// What sums begin with.
+    /// The sum of no trees.
     pub fn start(&self) -> f32 {
         self.start
     }

@@ -54,7 +54,7 @@ impl KnownChoice {
     }
 }
 
-/// The text of a selection table: for every region and group length that was measured, the configuration predicted best, or
+/// The text of a selection table: for every region and group size that was measured, the configuration predicted best, or
 /// known to be.
 ///
 /// # Errors

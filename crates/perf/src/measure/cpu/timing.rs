@@ -16,7 +16,7 @@ const REPEAT_S: f64 = 2.5e-3;
 const REPEATS: usize = 5;
 /// Measured again at most so often when repetitions lie far apart: other programs come and go.
 const TRIES: usize = 3;
-/// An energy region.
+/// Energy is read over a window of this length.
 const ENERGY_S: f64 = 0.3;
 
 impl DrawnOperands {

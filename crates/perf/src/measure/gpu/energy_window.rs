@@ -15,11 +15,11 @@ use dualgrain_cuda::Steady;
 use std::time::Duration;
 use std::time::Instant;
 
-/// Least warm-up before an energy region may begin.
+/// Least warm-up before the window may begin.
 const ENERGY_WARM: Duration = Duration::from_millis(60);
-/// The product runs on for so long after the region, so that an error of the lag does no harm.
+/// The product runs on for so long after the window, so that an error of the lag does no harm.
 const ENERGY_TAIL: Duration = Duration::from_millis(15);
-/// Repetitions inside an energy region may lie so far apart: at the power limit the clocks go up and down all the time.
+/// Repetitions inside the window may lie so far apart: at the power limit the clocks go up and down all the time.
 const MOST_SPREAD_AT_LIMIT: f64 = 0.4;
 /// From this share of the power limit on the limiter holds a card back, and swings about once a second: the mean of this many
 /// ticks of 0.1 s moves by 0.3 %, of two by 5 %.
@@ -30,10 +30,11 @@ const HELD_BACK: f64 = 0.75;
 const POWER_CAP: u64 = 4;
 /// A counter that does not move for so long is none.
 const NO_TICK: Duration = Duration::from_secs(3);
-/// Ticks among which those of a region are looked for.
+/// Ticks among which those of a window are looked for.
 const RECENT_TICKS: usize = 200;
 
 impl<'a> Meter<'a> {
+    /// Runs a recorded product until its window has passed, and fills in the time.
     pub(crate) fn window(
         &self,
         row: &mut Row,
@@ -44,13 +45,13 @@ impl<'a> Meter<'a> {
         // Two of a very long product would have to be waited for.
         let ahead = if one_s * count as f64 > SLOW_S { 1 } else { 2 };
         let mut steady = Steady::new(self.device, graph)?;
-        // The counter's ticks show moments that are a lag ago: the region begins and ends at such.
+        // The counter's ticks show moments that are a lag ago: the window begins and ends at such moments.
         let start = tick_times.after(Instant::now() + ENERGY_WARM + self.lag) - self.lag;
         let ticks = |count: usize| Duration::from_secs_f64(count as f64 * tick_times.tick_s);
         let mut end = start + ticks(self.ticks);
         let mut is_decided = self.ticks >= LIMIT_TICKS;
         let (mut first, mut last) = (None, None);
-        // Its first tick is known by then.
+        // The window's first tick is known by then.
         let least = start + self.lag + ticks(3) / 2;
         while Instant::now() < end.max(least) + ENERGY_TAIL || steady.num_passed() < 2 {
             steady.keep(ahead)?;
@@ -89,7 +90,7 @@ impl<'a> Meter<'a> {
         Ok((mean_s > 0.0).then_some(EnergyWindow { start, end, mean_s }))
     }
 
-    /// Power between two ticks of the grid, once the counter has reached them.
+    /// Power between two ticks, once the counter has reached them.
     fn power_of(&self, tick_times: &TickTimes, (from, to): (Instant, Instant)) -> Option<f64> {
         // The counter is not asked before it can know.
         let counter = self.counter.as_ref().filter(|_| Instant::now() > to + self.lag)?;
@@ -113,14 +114,14 @@ impl<'a> Meter<'a> {
         self.card.as_ref()?.power_limit_w().ok()
     }
 
-    /// Whether a row that is there already has no energy, or one of a region that was too short for its power, and this card
+    /// Whether a row that is there already has no energy, or one of a window that was too short for its power, and this card
     /// can do better.
     pub fn lacks_energy(&self, row: &Row) -> bool {
         let can = self.counter.as_ref().and_then(CounterLog::tick_times);
         can.is_some_and(|tick_times| lacks_energy(row, self.limit_w(), tick_times.tick_s))
     }
 
-    /// Fills in the energy of a region when the counter has reached it; `false` until then. A counter that stopped
+    /// Fills in the energy of a window when the counter has reached it; `false` until then. A counter that stopped
     /// leaves a row without energy.
     pub fn settle(&self, row: &mut Row, window: &EnergyWindow) -> bool {
         let Some((counter, tick_times)) = self
@@ -151,7 +152,7 @@ pub(crate) struct EnergyWindow {
     mean_s: f64,
 }
 
-/// A sound row without energy, or with that of a short region at the power limit.
+/// A sound row without energy, or with that of a short window at the power limit.
 fn lacks_energy(row: &Row, limit_w: Option<f64>, tick_s: f64) -> bool {
     let (Some(window_s), Some(power_w)) = (row.energy_window_s, row.power_w) else {
         return row.is_sound();

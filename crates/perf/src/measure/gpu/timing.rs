@@ -30,7 +30,7 @@ const RECENT: Duration = Duration::from_millis(25);
 const RESOLUTION_S: f64 = 5e-5;
 
 impl<'a> Meter<'a> {
-    /// Fills in the time; where energy is asked for and can be had, says which region [`Meter::settle`] is to look at.
+    /// Fills in the time; where energy is asked for and can be had, says which window [`Meter::settle`] is to look at.
     pub fn measure(
         &self,
         row: &mut Row,

@@ -41,7 +41,7 @@ pub struct ShapeTask {
     pub int8: bool,
     /// Float products.
     pub floats: Vec<FloatCase>,
-    /// Share of its rows whose energy is measured.
+    /// The fraction of its rows whose energy is measured.
     pub energy_share: f64,
 }
 

@@ -6,24 +6,24 @@ use super::terms::Physics;
 use super::time::weighted_sum;
 use crate::machine::Machine;
 
-/// What a power is roughly a sum of.
+/// Number of the rates that a power is roughly a sum of.
 pub(crate) const NUM_RATES: usize = 9;
-/// Watts by the unit of the rates: about what a machine draws.
+/// The unit of the rates, in watts: about what a machine draws.
 const UNIT_W: f64 = 100.0;
 /// Factors of the rates, none below 0.
 pub(crate) type PowerFactors = [f64; NUM_RATES];
 /// The driver holds the mean over its own window to the limit; single regions are a little above.
 const ABOVE_LIMIT: f64 = 1.02;
 
-/// What happens a second, as shares of the machine's ceilings, by 100 W.
+/// What happens per second, as fractions of the machine's ceilings, times 100 W.
 pub(crate) fn rates(physics: &Physics, time_s: f64) -> [f64; NUM_RATES] {
     let roofline = &physics.roofline;
     let tiling = &physics.tiling;
     [
-        // The machine itself, and its units when they are busy at all.
+        // The machine itself, and its units while they have work.
         1.0,
         tiling.busy_units(),
-        // Memory read and written, the cache that all units share.
+        // Memory that is read and written, and the last-level cache.
         roofline.memory_s / time_s,
         roofline.output_s() / time_s,
         physics.terms[3] / time_s,
@@ -36,7 +36,7 @@ pub(crate) fn rates(physics: &Physics, time_s: f64) -> [f64; NUM_RATES] {
     .map(|rate| rate * UNIT_W)
 }
 
-/// Watts, at most what the machine may draw.
+/// The rough power in watts, at most what the machine may draw.
 pub(crate) fn rough_power_w(factors: &PowerFactors, rates: &[f64; NUM_RATES], machine: &Machine) -> f64 {
     let most = machine
         .power_limit_w

@@ -7,7 +7,7 @@ use crate::predict::kernel_config::KernelConfig;
 use crate::product::Product;
 use crate::roofline::{Roofline, element_bytes};
 
-/// Terms a time is roughly a sum of.
+/// Number of the terms that a time is roughly a sum of.
 pub(crate) const NUM_TERMS: usize = 9;
 
 /// Seconds by the unit of the terms that count rather than weigh: a kernel's start, a round of tiles, a step along K.
@@ -15,22 +15,20 @@ const COUNTED_S: [f64; 2] = [1e-6, 1e-8];
 
 /// Bytes that are written at a time where rows of D allow it.
 const VECTOR_BYTES: f64 = 16.0;
-
-/// Share of the peak that kernels reach inside a tile, roughly.
+/// Fraction of the peak that kernels roughly reach inside a tile.
 const REACHED: f64 = 0.8;
 
-/// All that is known of a product in a configuration before anything was learned.
+/// What is known of a product in a configuration before anything is learned.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Physics {
-    /// Bytes, operations, ceilings.
     pub roofline: Roofline,
     pub tiling: Tiling,
-    /// What the time is roughly a sum of, in seconds.
+    /// The terms that the time is roughly a sum of, in seconds.
     pub terms: [f64; NUM_TERMS],
 }
 
 impl Physics {
-    /// Of a product in a configuration.
+    /// The physics of a product in a configuration.
     pub fn new(
         facts: &KernelConfig,
         operand_types: &OperandTypes,
@@ -40,7 +38,7 @@ impl Physics {
         let roofline = Roofline::new(operand_types, product, &facts.output, machine);
         let tile = Tile::of(facts, product, machine);
         let tiling = Tiling::new(tile, facts, operand_types, product, machine);
-        // The 4-bit kernels hand their tiles out through shared memory in vectors; others have shown no such cost.
+        // The 4-bit kernels write their tiles through shared memory in vectors. Others have shown no such cost.
         let staged = facts.tile_m > 0 && operand_types.unit == ArithmeticUnit::Int8;
         let written_s = if staged { tiling.written_s } else { 0.0 };
         let row_bytes = (product.n as f64 * element_bytes(&facts.output)) as u64;

@@ -6,7 +6,7 @@ use crate::operands::OperandTypes;
 use crate::predict::kernel_config::KernelConfig;
 use crate::product::Product;
 
-/// Tiles that a library may take, which does not say which it took.
+/// Tiles that a library may take. It does not say which one it takes.
 const LIBRARY_TILES: [[usize; 2]; 7] = [
     [256, 128],
     [128, 256],
@@ -23,13 +23,11 @@ const CPU_TILE: [usize; 3] = [16, 32, 64];
 
 /// Columns of K of its steps, and the most parts it cuts K into.
 const LIBRARY_STEP: usize = 64;
-
 const LIBRARY_PARTS: usize = 8;
-
-/// Elements of a side at which half of the time goes into reading the tile's operands.
+/// Elements of a side at which a library spends half of its time on reading the operands of a tile.
 const LIBRARY_HALF: f64 = 20.0;
 
-/// The tiles of a product: how many, how they fill the machine, how long the busiest unit works.
+/// How a product is cut into tiles, how these fill the machine, and how long the busiest unit works.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Tiling {
     pub(crate) tile: Tile,
@@ -52,12 +50,12 @@ pub(crate) struct Tiling {
     pub made_ready_s: f64,
 }
 
-/// How a product is cut.
+/// A tile of a product.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Tile {
-    /// Of M, N, K.
+    /// Its sides along M, N and K.
     pub sides: [usize; 3],
-    /// CTAs that share a tile's K.
+    /// CTAs that share its K.
     pub parts: usize,
 }
 
@@ -76,7 +74,7 @@ impl Tile {
         }
     }
 
-    /// What a library would do well to take: the tile whose rounds work least, cut along K where units would idle.
+    /// The tile that is best for a library: its rounds take least, and K is cut where units would idle.
     fn of_library(product: &Product<'_>, machine: &Machine) -> Self {
         let mut best = (f64::INFINITY, [0, 0], 1);
         for [tile_m, tile_n] in LIBRARY_TILES {
@@ -84,7 +82,7 @@ impl Tile {
             let parts = (machine.num_units / tiles.max(1)).clamp(1, LIBRARY_PARTS);
             let rounds = (tiles * parts).div_ceil(machine.num_units);
             let area = (tile_m * tile_n) as f64;
-            // Small tiles read more for what they compute.
+            // Small tiles read more bytes for each operation.
             let slowness = 1.0 + LIBRARY_HALF * (tile_m + tile_n) as f64 / area;
             let roofline = rounds as f64 * area * slowness / parts as f64;
             if roofline < best.0 {
@@ -110,7 +108,7 @@ impl Tiling {
         let [tile_m, tile_n, tile_k] = tile.sides.map(|side| side.max(1) as f64);
         let (m, n, k) = (product.m as f64, product.n as f64, product.k as f64);
         let parts = tile.parts as f64;
-        // A row's cluster counts the CTAs that share K too; those that share tokens take neighbouring tiles of N.
+        // A cluster counts the CTAs that share K too. Those that share tokens take neighbouring tiles of N.
         let abreast = (facts.cluster.max(1) as f64 / facts.split_k.max(1) as f64).max(1.0);
         let tiles_m = (m / tile_m).ceil();
         let tiles_n = ((n / tile_n).ceil() / abreast).ceil() * abreast;
@@ -138,7 +136,7 @@ impl Tiling {
         };
         let peak = peak(operand_types.unit, machine) / machine.num_units as f64;
         let tile_ops = 2.0 * tile_m * tile_n * tile_k * steps;
-        // CTAs abreast read their tokens once for all.
+        // CTAs abreast read their tokens once for all of them.
         let tile_bytes = (tile_m * operand_types.a_bits / abreast + tile_n * operand_types.b_bits) / 8.0 * k;
         Self {
             tile,
@@ -158,12 +156,12 @@ impl Tiling {
         }
     }
 
-    /// Share of the units that have work in the first round.
+    /// Fraction of the units that have work in the first round.
     pub fn busy_units(&self) -> f64 {
         self.waves.min(1.0)
     }
 
-    /// Share of the tiles' work that is the product's.
+    /// Fraction of the tiles' work that belongs to the product.
     pub fn efficiency(&self) -> f64 {
         self.efficiency.iter().product()
     }
