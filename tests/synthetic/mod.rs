@@ -30,7 +30,7 @@ pub fn manifest() -> Manifest {
             num_units: 132,
             clock_hz: 1.98e9,
             read_bytes_per_s: 4.2e12,
-            cache_bytes: 60 << 20,
+            last_level_cache_bytes: 60 << 20,
             memory_bytes: 140 << 30,
             shared_bytes: 232_448,
             capability: 90,

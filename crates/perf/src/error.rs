@@ -43,7 +43,7 @@ pub enum PerfError {
     Kernel(#[from] dualgrain_device::DeviceError),
     /// The operands that a sweep drew do not make a layer.
     #[error("operands of a sweep: {what}")]
-    OperandTypes {
+    DrawnOperands {
         /// The layer's own words.
         what: String,
     },
@@ -118,7 +118,7 @@ pub enum PerfError {
 
 impl PerfError {
     pub(crate) fn operands(error: &impl std::fmt::Display) -> Self {
-        Self::OperandTypes {
+        Self::DrawnOperands {
             what: error.to_string(),
         }
     }

@@ -29,8 +29,9 @@ pub struct Machine {
     pub clock_hz: f64,
     /// Bytes a second read from memory, measured.
     pub read_bytes_per_s: f64,
-    /// Last cache that all units share.
-    pub cache_bytes: usize,
+    /// The last cache level, which all units share.
+    #[serde(rename = "cache_bytes")]
+    pub last_level_cache_bytes: usize,
     /// Memory.
     pub memory_bytes: usize,
     /// Shared memory that one block of a GPU may use; 0 on a CPU.

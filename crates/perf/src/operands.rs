@@ -34,8 +34,8 @@ pub enum ArithmeticUnit {
     Float,
 }
 
-/// Words of a kernel's name and what they mean.
-const OPERANDS: [(&str, f64, f64, ArithmeticUnit); 12] = [
+/// A word of a kernel's name, bits of A and of B, and the unit.
+const TYPES_BY_WORD: [(&str, f64, f64, ArithmeticUnit); 12] = [
     ("w4a8", 8.0, 4.0, ArithmeticUnit::Int8),
     ("w4a16", 16.0, 4.0, ArithmeticUnit::Half),
     ("w8a8", 8.0, 8.0, ArithmeticUnit::Int8),
@@ -56,7 +56,7 @@ impl OperandTypes {
     /// # Errors
     /// No word of the name is a known type.
     pub fn of_kernel(kernel: &str) -> Result<Self, PerfError> {
-        let known = OPERANDS
+        let known = TYPES_BY_WORD
             .iter()
             .find(|(word, ..)| kernel.split('_').any(|part| part == *word));
         match known {
@@ -65,7 +65,7 @@ impl OperandTypes {
                 got: kernel.to_owned(),
                 hint: format!(
                     "its name holds none of the types {}",
-                    OPERANDS.map(|(word, ..)| word).join(", ")
+                    TYPES_BY_WORD.map(|(word, ..)| word).join(", ")
                 ),
             }),
         }

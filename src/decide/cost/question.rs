@@ -92,7 +92,7 @@ pub fn request(options: &Options, config: &ModelConfig) -> Workload {
             Scheme::W4a8 | Scheme::W8a8 => Scheme::W8a8,
         }),
         group_size: quantization.map_or(GROUP_SIZE, |q| q.group_size),
-        cache: cache(options.kv, quantization.map(|q| q.kv_cache), scheme),
+        kv_cache: cache(options.kv, quantization.map(|q| q.kv_cache), scheme),
     }
 }
 

@@ -57,7 +57,12 @@ impl Ceilings {
         };
         // They were measured over an INT8 cache.
         match machine.small_ops {
-            Some(rates) if matches!(workload.cache, CacheFormat::Int8 | CacheFormat::Int8Static { .. }) => {
+            Some(rates)
+                if matches!(
+                    workload.kv_cache,
+                    CacheFormat::Int8 | CacheFormat::Int8Static { .. }
+                ) =>
+            {
                 Self {
                     bytes_per_s: rates.bytes_per_s,
                     attention_ops_per_s: [rates.prompt_attention_ops_per_s, rates.decode_attention_ops_per_s],
@@ -190,7 +195,7 @@ fn attention(
 ) -> Interval {
     let seen = batch as f64 * network.seen_positions(positions.start, positions.end);
     let token = workload
-        .cache
+        .kv_cache
         .bytes_per_token(network.num_kv_heads, network.head_dim) as f64;
     let [of_prompt, of_decode] = ceilings.attention_ops_per_s;
     let (shared_by, ops_per_s) = match phase {

@@ -172,7 +172,11 @@ fn memory(cost: &NetworkCost) -> String {
         let place = index as f64 + 0.5;
         places.push((place, batch.batch.to_string()));
         let memory = &batch.memory;
-        let parts = [memory.weights_bytes, memory.cache_bytes, memory.workspace_bytes];
+        let parts = [
+            memory.weights_bytes,
+            memory.kv_cache_bytes,
+            memory.workspace_bytes,
+        ];
         let mut low = 0.0;
         for (part_idx, part) in parts.into_iter().enumerate() {
             let high = low + part as f64;

@@ -20,7 +20,8 @@ pub struct Memory {
     /// Linears, embeddings, norms.
     pub weights_bytes: u64,
     /// Keys and values of all sequences at their full length, in whole pages.
-    pub cache_bytes: u64,
+    #[serde(rename = "cache_bytes")]
+    pub kv_cache_bytes: u64,
     /// Activations of the largest step, logits, and what program and driver take.
     pub workspace_bytes: u64,
     /// All of it.
@@ -34,13 +35,13 @@ pub struct Memory {
 impl Memory {
     pub(crate) fn new(network: &Network, machine: &Machine, workload: &Workload, batch: usize) -> Self {
         let weights_bytes = weights(network, workload);
-        let cache_bytes = cache(network, workload, batch);
+        let kv_cache_bytes = kv_cache(network, workload, batch);
         let workspace_bytes = workspace(network, machine, workload, batch);
-        let total_bytes = weights_bytes + cache_bytes + workspace_bytes;
+        let total_bytes = weights_bytes + kv_cache_bytes + workspace_bytes;
         let machine_bytes = machine.memory_bytes as u64;
         Self {
             weights_bytes,
-            cache_bytes,
+            kv_cache_bytes,
             workspace_bytes,
             total_bytes,
             machine_bytes,
@@ -72,10 +73,10 @@ fn linear_bytes(linear: &Linear, scheme: Scheme, group_size: GroupSize) -> u64 {
     (linear.count * linear.n * row) as u64
 }
 
-fn cache(network: &Network, workload: &Workload, batch: usize) -> u64 {
+fn kv_cache(network: &Network, workload: &Workload, batch: usize) -> u64 {
     let pages = (workload.prompt_tokens + workload.generate_tokens).div_ceil(PAGE_TOKENS);
     let token = workload
-        .cache
+        .kv_cache
         .bytes_per_token(network.num_kv_heads, network.head_dim);
     (batch * network.num_layers) as u64 * (pages * PAGE_TOKENS * token) as u64
 }

@@ -23,7 +23,7 @@ fn machine(kind: MachineKind) -> Machine {
         num_units: 132,
         clock_hz: 1.98e9,
         read_bytes_per_s: 4e12,
-        cache_bytes: 60 << 20,
+        last_level_cache_bytes: 60 << 20,
         memory_bytes: 140_000_000_000,
         shared_bytes: 232_448,
         capability: 90,
@@ -78,7 +78,7 @@ fn workload(batches: &[usize]) -> Workload {
         scheme: Scheme::W4a8,
         head_scheme: Scheme::Bf16,
         group_size: GroupSize::Along(128),
-        cache: CacheFormat::Int8,
+        kv_cache: CacheFormat::Int8,
     }
 }
 
@@ -173,7 +173,7 @@ fn larger_batches_share_the_weights() {
     assert!(speed(many) > 10.0 * speed(one));
     assert!(many.joules_per_token.unwrap().value < one.joules_per_token.unwrap().value);
     assert_eq!(many.memory.weights_bytes, one.memory.weights_bytes);
-    assert_eq!(many.memory.cache_bytes, 32 * one.memory.cache_bytes);
+    assert_eq!(many.memory.kv_cache_bytes, 32 * one.memory.kv_cache_bytes);
 }
 
 #[test]
@@ -242,7 +242,7 @@ fn memory_says_what_fits() {
     // 68.45 G weights of the blocks at 4.1 bits, a 16-bit head and embedding of 1.05 G each.
     let expected = 68.45e9 * 4.1 / 8.0 + 2.0 * 2.1e9;
     assert!((memory(&small).weights_bytes as f64 / expected - 1.0).abs() < 0.01);
-    assert!(memory(&small).fits && memory(&large).cache_bytes > memory(&small).cache_bytes);
+    assert!(memory(&small).fits && memory(&large).kv_cache_bytes > memory(&small).kv_cache_bytes);
     let floats = Workload {
         scheme: Scheme::Bf16,
         ..workload(&[1])

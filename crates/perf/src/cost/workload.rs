@@ -26,7 +26,7 @@ pub struct Workload {
     /// Weights along K that share a group scale (4-bit weights).
     pub group_size: GroupSize,
     /// How keys and values are kept.
-    pub cache: CacheFormat,
+    pub kv_cache: CacheFormat,
 }
 
 impl Workload {

@@ -46,7 +46,7 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::read`], and where the sets are not compatible.
     pub fn read_all(folders: &[PathBuf]) -> Result<Self, PerfError> {
-        let sets = Self::read_alike(folders)?;
+        let sets = Self::read_compatible(folders)?;
         let mut sets = sets.into_iter();
         let Some(mut all) = sets.next() else {
             return Err(PerfError::no_folders());
@@ -64,7 +64,7 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`Dataset::read_all`].
-    pub(crate) fn read_alike(folders: &[PathBuf]) -> Result<Vec<Self>, PerfError> {
+    pub(crate) fn read_compatible(folders: &[PathBuf]) -> Result<Vec<Self>, PerfError> {
         let mut sets: Vec<Self> = Vec::new();
         for folder in folders {
             let set = Self::read(folder)?;

@@ -36,7 +36,7 @@ pub struct Merged {
 /// A folder cannot be read, the sets are not compatible, or `out` holds rows already.
 pub fn merge(folders: &[PathBuf], without: &[String], out: &Path) -> Result<Merged, PerfError> {
     check_vacant(out, "choose another --out")?;
-    let sets = Dataset::read_alike(folders)?;
+    let sets = Dataset::read_compatible(folders)?;
     let Some(first) = sets.first() else {
         return Err(PerfError::no_folders());
     };

@@ -18,7 +18,7 @@ fn manifest(name: &str) -> Manifest {
             num_units: 132,
             clock_hz: 1.98e9,
             read_bytes_per_s: 4.2e12,
-            cache_bytes: 60 << 20,
+            last_level_cache_bytes: 60 << 20,
             memory_bytes: 143 << 30,
             shared_bytes: 232_448,
             capability: 90,

@@ -21,7 +21,7 @@ pub struct RowWriter {
     file: File,
     /// Whether the header of the file was compared with this program's, or written.
     has_header: bool,
-    held: BestRows,
+    best_rows: BestRows,
 }
 
 impl RowWriter {
@@ -45,7 +45,7 @@ impl RowWriter {
             return Self::create(folder, manifest);
         }
         let earlier = read_manifest(folder)?;
-        check_goes_on(folder, &earlier, manifest)?;
+        check_compatible_with(folder, &earlier, manifest)?;
         check_same_protocol(folder, &earlier, manifest)?;
         let path = folder.join(ROWS);
         if path.is_file() {
@@ -54,7 +54,7 @@ impl RowWriter {
         Self::append_to(folder, read_rows(&files_of_rows(folder), &earlier.machine)?)
     }
 
-    fn append_to(folder: &Path, held: BestRows) -> Result<Self, PerfError> {
+    fn append_to(folder: &Path, best_rows: BestRows) -> Result<Self, PerfError> {
         let path = folder.join(ROWS);
         let mut options = OpenOptions::new();
         let file = options
@@ -66,23 +66,23 @@ impl RowWriter {
             path,
             file,
             has_header: false,
-            held,
+            best_rows,
         })
     }
 
     /// The best row of every configuration.
     pub(crate) fn rows(&self) -> &[Row] {
-        &self.held.rows
+        &self.best_rows.rows
     }
 
     /// The best row of a configuration that was measured already.
     pub fn held(&self, key: &str) -> Option<&Row> {
-        self.held.get(key)
+        self.best_rows.get(key)
     }
 
     /// Configurations in the folder.
     pub fn num_rows(&self) -> usize {
-        self.held.rows.len()
+        self.best_rows.rows.len()
     }
 
     /// Appends a row and returns true. A row whose configuration is there already is appended only if it is better.
@@ -100,7 +100,7 @@ impl RowWriter {
         // One write for each row: a kill leaves whole lines and at most one torn line.
         self.file.write_all(&line).map_err(PerfError::io(&self.path))?;
         self.has_header = true;
-        self.held.take(row.clone());
+        self.best_rows.take(row.clone());
         Ok(true)
     }
 
@@ -133,7 +133,7 @@ impl RowWriter {
     }
 }
 
-fn check_goes_on(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
+fn check_compatible_with(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {
     match difference(earlier, now) {
         None => Ok(()),
         Some(what) => Err(PerfError::Malformed {

@@ -2,7 +2,7 @@
 //! unseen shapes, then scaled so that the promised share of them falls inside.
 
 use crate::predict::{COVERAGE, FeatureRow, NAMES, WidthModel, quantile};
-use crate::trees::{Boost, Table, boost};
+use crate::trees::{BoostOptions, Table, boost};
 
 /// Residuals below this say nothing: measurements repeat no better.
 const LEAST_RESIDUAL: f64 = 0.003;
@@ -107,14 +107,14 @@ impl WidthModel {
             table.push(&residual.features[..NAMES.len()]);
             targets.push(residual.value.abs().max(LEAST_RESIDUAL).ln() as f32);
         }
-        let how = Boost {
+        let how = BoostOptions {
             trees: 16,
             rate: 0.2,
             depth: 5,
             shrinkage: 20.0,
             bins: 32,
             seed,
-            ..Boost::USUAL
+            ..BoostOptions::USUAL
         };
         Self {
             trees: boost(&table, &targets, &how).0,

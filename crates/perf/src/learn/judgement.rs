@@ -103,8 +103,8 @@ pub(crate) fn judge_folds(
         time,
         power: None,
     };
-    if let Some((spread, widths)) = power {
-        judged.add_power(training_set, &with_power, spread, &widths);
+    if let Some((width_model, widths)) = power {
+        judged.add_power(training_set, &with_power, width_model, &widths);
     }
     judged
 }
@@ -115,7 +115,7 @@ impl HeldOutEstimates {
         &mut self,
         training_set: &TrainingSet<'_>,
         with_power: &[(usize, f64)],
-        spread: WidthModel,
+        width_model: WidthModel,
         power: &[f64],
     ) {
         let energies: Vec<(usize, WidthSample)> = with_power
@@ -141,7 +141,7 @@ impl HeldOutEstimates {
             let energy = energy.get(&at).copied().unwrap_or(power + self.time_widths[at]);
             self.power_widths.insert(at, (power, energy));
         }
-        self.power = Some((spread, scales(spreading.iter(), num_kernels)));
+        self.power = Some((width_model, scales(spreading.iter(), num_kernels)));
     }
 }
 

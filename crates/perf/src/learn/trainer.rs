@@ -9,7 +9,7 @@ use crate::predict::physics::{NUM_TERMS, TimeFactors, rates, rough_power_w};
 use crate::predict::{
     ConfigIndex, Estimator, FeatureRow, KernelConfig, NAMES, add_time_features, is_of_time,
 };
-use crate::trees::{Boost, Ensemble, Forest, Random, Table, boost, forest};
+use crate::trees::{BoostOptions, Ensemble, ForestOptions, Random, Table, boost, forest};
 use std::collections::BTreeMap;
 
 /// Kernels with fewer rows share trees.
@@ -20,16 +20,16 @@ pub(crate) const LEAST_POWER_ROWS: usize = 40;
 
 /// Boosting of time and of power. More trees would lessen the errors by little; a prediction takes about 2 ns a tree, and is
 /// to take 2 us.
-const TIME_BOOST: Boost = Boost {
+const TIME_BOOST: BoostOptions = BoostOptions {
     trees: 320,
-    ..Boost::USUAL
+    ..BoostOptions::USUAL
 };
 
-const POWER_BOOST: Boost = Boost {
+const POWER_BOOST: BoostOptions = BoostOptions {
     trees: 192,
     rate: 0.1,
     bins: 128,
-    ..Boost::USUAL
+    ..BoostOptions::USUAL
 };
 
 /// Copies of a row that power is learned from, and the standard deviation of their times' errors.
@@ -71,9 +71,9 @@ impl TreeTargets {
         self.shapes.push(shape);
     }
 
-    fn learn(mut self, options: &FitOptions, how: Boost) -> TrainedTrees {
+    fn learn(mut self, options: &FitOptions, how: BoostOptions) -> TrainedTrees {
         if options.learner == Learner::Boost {
-            let how = Boost {
+            let how = BoostOptions {
                 seed: options.seed,
                 ..how
             };
@@ -85,9 +85,9 @@ impl TreeTargets {
             };
         }
         number(&mut self.shapes);
-        let how = Forest {
+        let how = ForestOptions {
             seed: options.seed,
-            ..Forest::default()
+            ..ForestOptions::default()
         };
         let grown = forest(&self.table, &self.targets, 1, &self.shapes, &how);
         let unseen = grown.out_of_bag.iter().zip(&self.targets);
@@ -197,7 +197,8 @@ impl Estimator {
             out_of_bag: (0.0, 0),
         };
         for group in 0..num_groups {
-            let of_group = |&&at: &&usize| estimator.group(config_index, samples[at].config) == group;
+            let of_group =
+                |&&at: &&usize| estimator.trees_of_config(config_index, samples[at].config) == group;
             let rows: Vec<usize> = train.iter().filter(of_group).copied().collect();
             let trees = estimator.fit_time(samples, &rows, config_index, machine, options);
             estimator.time.push(trees);

@@ -114,7 +114,7 @@ impl ConfigIndex {
             return Ok((at, true));
         }
         let of_kernel = self.range_of(call.kernel);
-        let alike = of_kernel
+        let of_name = of_kernel
             .clone()
             .filter(|&at| self.configs[at].config == call.config);
         let rank = |&at: &usize| {
@@ -122,7 +122,7 @@ impl ConfigIndex {
             let group = facts.group_size == product.group_size;
             (group, self.writes(at, product), facts.num_rows)
         };
-        let Some(at) = alike.max_by_key(rank) else {
+        let Some(at) = of_name.max_by_key(rank) else {
             return Err(self.not_found(call, of_kernel));
         };
         let facts = &self.configs[at];
@@ -135,10 +135,10 @@ impl ConfigIndex {
     fn exactly(&self, key: (&str, &str, usize, &str)) -> Option<usize> {
         let hash = hash(key);
         let first = self.by_hash.partition_point(|&(known, _)| known < hash);
-        let alike = self.by_hash[first..]
+        let same_hash = self.by_hash[first..]
             .iter()
             .take_while(|&&(known, _)| known == hash);
-        let mut places = alike.map(|&(_, at)| at);
+        let mut places = same_hash.map(|&(_, at)| at);
         places.find(|&at| self.configs[at].key() == key)
     }
 

@@ -38,7 +38,8 @@ pub(crate) struct Estimate {
 }
 
 impl Estimator {
-    pub(crate) fn group(&self, config_index: &ConfigIndex, config: usize) -> usize {
+    /// The place in `time` of the trees of a configuration.
+    pub(crate) fn trees_of_config(&self, config_index: &ConfigIndex, config: usize) -> usize {
         self.trees_of[config_index.kernel_of[config]]
     }
 
@@ -51,12 +52,18 @@ impl Estimator {
         physics: &Physics,
         machine: &Machine,
     ) -> (FeatureRow, f64) {
-        let base = rough_time_s(&self.factors[config], &physics.terms);
+        let rough_s = rough_time_s(&self.factors[config], &physics.terms);
         let facts = &config_index.configs[config];
         let kernel = config_index.kernel_of[config];
         let operand_types = &config_index.operand_types[kernel];
-        let row = time_features(facts, (product, operand_types), physics, machine, (kernel, base));
-        (row, base)
+        let row = time_features(
+            facts,
+            (product, operand_types),
+            physics,
+            machine,
+            (kernel, rough_s),
+        );
+        (row, rough_s)
     }
 
     /// Estimates time and power of a product in a configuration.
@@ -69,7 +76,7 @@ impl Estimator {
         machine: &Machine,
     ) -> Estimate {
         let (mut row, base) = self.features(config_index, config, product, physics, machine);
-        let trees = &self.time[self.group(config_index, config)];
+        let trees = &self.time[self.trees_of_config(config_index, config)];
         let log_time = base.ln() + f64::from(trees.sum(&row));
         let power = self.power.as_ref().map(|trees| {
             let time_s = log_time.exp();

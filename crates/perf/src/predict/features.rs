@@ -117,7 +117,7 @@ fn log(value: f64) -> f32 {
 /// Sizes, bytes and operations.
 #[inline]
 fn of_work(product: &Product<'_>, roofline: &Roofline, machine: &Machine) -> [f32; 13] {
-    let cache = machine.cache_bytes.max(1) as f64;
+    let cache = machine.last_level_cache_bytes.max(1) as f64;
     [
         log(product.m as f64),
         log(product.n as f64),
@@ -186,7 +186,7 @@ fn of_tiling(product: &Product<'_>, physics: &Physics, machine: &Machine) -> [f3
         tiling.steps as f32,
         log(tiling.rounds * tiling.steps),
         log(tiling.busiest_s / roofline.roofline_s()),
-        log(tiling.cache_bytes / roofline.bytes()),
+        log(tiling.cached_bytes / roofline.bytes()),
         tail(product.m, product.n, [128, 256], machine),
         tail(product.m, product.n, [256, 128], machine),
     ]

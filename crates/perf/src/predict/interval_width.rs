@@ -4,8 +4,8 @@
 use super::features::FeatureRow;
 use crate::trees::SymmetricTrees;
 
-/// Spreads stay within these whatever the trees say: 0.2 % and a factor of e.
-const SPREADS: [f64; 2] = [0.002, 1.0];
+/// Widths stay within these bounds whatever the trees say: 0.2 % and a factor of e.
+const WIDTHS: [f64; 2] = [0.002, 1.0];
 
 /// Predicts how far a prediction may be off.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +26,6 @@ impl WidthModel {
     pub(crate) fn unscaled(&self, features: &FeatureRow) -> f64 {
         f64::from(self.trees.sum(features))
             .exp()
-            .clamp(SPREADS[0], SPREADS[1])
+            .clamp(WIDTHS[0], WIDTHS[1])
     }
 }

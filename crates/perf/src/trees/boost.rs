@@ -9,7 +9,7 @@ use super::symmetric::{DEPTH, LEAVES, Question, SymmetricTree, SymmetricTrees};
 
 /// Options of boosting.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Boost {
+pub struct BoostOptions {
     /// Trees.
     pub trees: usize,
     /// Fraction of a tree's answer that is taken: the learning rate.
@@ -28,8 +28,8 @@ pub struct Boost {
     pub seed: u64,
 }
 
-impl Boost {
-    /// What most tables are well learned with.
+impl BoostOptions {
+    /// Options that suit most tables.
     pub const USUAL: Self = Self {
         trees: 160,
         rate: 0.15,
@@ -43,7 +43,7 @@ impl Boost {
 }
 
 /// Trees whose sum answers for `targets`, and the gain of each column.
-pub fn boost(table: &Table, targets: &[f32], how: &Boost) -> (SymmetricTrees, Vec<f64>) {
+pub fn boost(table: &Table, targets: &[f32], how: &BoostOptions) -> (SymmetricTrees, Vec<f64>) {
     let bins = Bins::new(table, how.bins);
     let num_rows = targets.len();
     let mean = targets.iter().map(|&target| f64::from(target)).sum::<f64>() / num_rows.max(1) as f64;
@@ -88,7 +88,7 @@ pub fn boost(table: &Table, targets: &[f32], how: &Boost) -> (SymmetricTrees, Ve
 }
 
 /// Shrunken means of what is left, over all rows: those that did not choose the questions count as well.
-fn leaf_values(leaf_of: &[u8], rest: &[f32], how: &Boost) -> [f32; LEAVES] {
+fn leaf_values(leaf_of: &[u8], rest: &[f32], how: &BoostOptions) -> [f32; LEAVES] {
     let mut sums = [(0.0f64, 0.0f64); LEAVES];
     for (&leaf, &rest) in leaf_of.iter().zip(rest) {
         let (sum, count) = &mut sums[usize::from(leaf)];
@@ -112,7 +112,7 @@ mod tests {
             table.push(&row);
             targets.push((6.0 * row[0]).sin() + row[1] * row[1] * 2.0);
         }
-        let (trees, gains) = boost(&table, &targets, &Boost::USUAL);
+        let (trees, gains) = boost(&table, &targets, &BoostOptions::USUAL);
         let error = |row: usize| {
             let asked = table.row(row);
             f64::from((trees.sum(&[asked[0], asked[1], asked[2], 0.0]) - targets[row]).powi(2))
@@ -123,6 +123,6 @@ mod tests {
             gains[0] > 10.0 * gains[2] && gains[1] > 10.0 * gains[2],
             "{gains:?}"
         );
-        assert_eq!(boost(&table, &targets, &Boost::USUAL).0, trees);
+        assert_eq!(boost(&table, &targets, &BoostOptions::USUAL).0, trees);
     }
 }

@@ -9,7 +9,7 @@ use super::random::Random;
 
 /// Options of a forest.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Forest {
+pub struct ForestOptions {
     /// Trees.
     pub trees: usize,
     /// Splits above a leaf at most.
@@ -28,7 +28,7 @@ pub struct Forest {
     pub threads: usize,
 }
 
-impl Default for Forest {
+impl Default for ForestOptions {
     fn default() -> Self {
         Self {
             trees: 100,
@@ -55,7 +55,13 @@ pub struct GrownForest {
 
 /// Learns `targets`, `[rows][outputs]`, each output by its own variance. `groups` numbers each row's kind from 0 without
 /// gaps: rows of a kind are drawn together, so that what a tree has not seen is new to it.
-pub fn forest(table: &Table, targets: &[f32], outputs: usize, groups: &[u32], how: &Forest) -> GrownForest {
+pub fn forest(
+    table: &Table,
+    targets: &[f32],
+    outputs: usize,
+    groups: &[u32],
+    how: &ForestOptions,
+) -> GrownForest {
     let bins = Bins::new(table, how.bins);
     let rows_of_groups = rows_of_groups(groups);
     let scales = scales(targets, outputs);
@@ -177,9 +183,9 @@ mod tests {
     fn forest_answers_for_outputs_of_any_scale_and_threads_change_nothing() {
         let (table, targets) = data();
         let groups: Vec<u32> = (0..1_500).collect();
-        let how = Forest {
+        let how = ForestOptions {
             trees: 60,
-            ..Forest::default()
+            ..ForestOptions::default()
         };
         let grown = forest(&table, &targets, 2, &groups, &how);
         for (output, scale) in [(0, 1.0), (1, 1e6)] {
@@ -189,7 +195,7 @@ mod tests {
             let mean = (0..1_500).map(|row| error(row).powi(2)).sum::<f64>() / 1_500.0;
             assert!(mean < 0.02, "output {output}: out-of-bag error {mean}");
         }
-        let threaded = forest(&table, &targets, 2, &groups, &Forest { threads: 3, ..how });
+        let threaded = forest(&table, &targets, 2, &groups, &ForestOptions { threads: 3, ..how });
         assert_eq!(threaded.trees, grown.trees);
     }
 
@@ -197,9 +203,9 @@ mod tests {
     fn rows_of_a_kind_are_drawn_together() {
         let (table, targets) = data();
         let groups: Vec<u32> = (0..1_500).map(|row| row / 10).collect();
-        let how = Forest {
+        let how = ForestOptions {
             trees: 1,
-            ..Forest::default()
+            ..ForestOptions::default()
         };
         let unseen = forest(&table, &targets, 2, &groups, &how).out_of_bag;
         for group in unseen.chunks_exact(20) {
@@ -211,10 +217,10 @@ mod tests {
     fn rows_a_tree_has_seen_are_not_judged_by_it() {
         let (table, targets) = data();
         let groups: Vec<u32> = (0..1_500).collect();
-        let how = Forest {
+        let how = ForestOptions {
             trees: 1,
             leaf_rows: 1,
-            ..Forest::default()
+            ..ForestOptions::default()
         };
         let grown = forest(&table, &targets, 2, &groups, &how);
         let unseen = grown

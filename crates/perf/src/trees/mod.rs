@@ -19,9 +19,9 @@ mod symmetric;
 
 pub(crate) use binary::{BinaryTrees, Node};
 pub(crate) use bins::Table;
-pub(crate) use boost::{Boost, boost};
+pub(crate) use boost::{BoostOptions, boost};
 pub(crate) use ensemble::Ensemble;
-pub(crate) use forest::{Forest, forest};
+pub(crate) use forest::{ForestOptions, forest};
 pub(crate) use parallel::parallel;
 pub(crate) use random::Random;
 pub(crate) use symmetric::{DEPTH, LEAVES, Question, SymmetricTree, SymmetricTrees};

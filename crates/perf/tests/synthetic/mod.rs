@@ -14,7 +14,7 @@ pub fn manifest() -> Manifest {
             num_units: 100,
             clock_hz: 1.5e9,
             read_bytes_per_s: 2e12,
-            cache_bytes: 40 << 20,
+            last_level_cache_bytes: 40 << 20,
             memory_bytes: 80 << 30,
             shared_bytes: 160 << 10,
             capability: 80,

@@ -63,7 +63,7 @@ pub fn device(machine: &Machine) -> GpuInfo {
         capability: ((machine.capability / 10) as i32, (machine.capability % 10) as i32),
         num_sms: machine.num_units,
         clock_hz: machine.clock_hz,
-        l2_bytes: machine.cache_bytes,
+        l2_bytes: machine.last_level_cache_bytes,
         shared_bytes: machine.shared_bytes,
         memory_bytes: machine.memory_bytes,
         // Reading reaches about nine tenths of it.

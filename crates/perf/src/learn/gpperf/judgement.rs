@@ -5,7 +5,7 @@ use super::splits::{clip, numbers, tests};
 use crate::error::PerfError;
 use crate::learn::options::FitOptions;
 use crate::predict::{Score, Scores};
-use crate::trees::{Forest, Table, forest, parallel};
+use crate::trees::{ForestOptions, Table, forest, parallel};
 use std::collections::BTreeMap;
 
 /// What the figures are to be read with.
@@ -148,9 +148,9 @@ fn scores(
             .map(|(at, output)| (values[at * outputs + output].ln() - offset(at, output)) as f32)
             .collect();
         let bags = numbers(train.iter().map(|&at| of_task[at].to_string()));
-        let how = Forest {
+        let how = ForestOptions {
             seed: options.seed,
-            ..Forest::default()
+            ..ForestOptions::default()
         };
         let grown = forest(&table.select(&train), &targets, outputs, &bags, &how);
         for at in (0..task.rows.len()).filter(|&at| test[at]) {

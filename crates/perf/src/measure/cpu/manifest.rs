@@ -33,7 +33,7 @@ pub(crate) fn manifest(
         num_units: max_threads,
         clock_hz: clock_hz().unwrap_or(0.0),
         read_bytes_per_s: peak.read_bytes_per_s,
-        cache_bytes: last_level_cache_bytes().unwrap_or(0),
+        last_level_cache_bytes: last_level_cache_bytes().unwrap_or(0),
         memory_bytes: meminfo_bytes("MemTotal:").unwrap_or(0),
         shared_bytes: 0,
         capability: 0,

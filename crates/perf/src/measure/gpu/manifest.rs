@@ -39,7 +39,7 @@ pub(crate) fn manifest(
             .and_then(|card| card.max_sm_clock_hz().ok())
             .unwrap_or(info.clock_hz),
         read_bytes_per_s: read_bytes_per_s(jit, device, 3)?,
-        cache_bytes: info.l2_bytes,
+        last_level_cache_bytes: info.l2_bytes,
         memory_bytes: info.memory_bytes,
         shared_bytes: info.shared_bytes,
         capability: (10 * info.capability.0 + info.capability.1) as u32,

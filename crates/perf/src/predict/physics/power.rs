@@ -30,7 +30,7 @@ pub(crate) fn rates(physics: &Physics, time_s: f64) -> [f64; NUM_RATES] {
         // Operations; those of tiles that stand over; weights made ready once for every tile of tokens.
         roofline.compute_s / time_s,
         roofline.compute_s / tiling.efficiency().max(1e-3) / time_s,
-        tiling.made_ready_s / time_s,
+        tiling.prepared_s / time_s,
         physics.terms[7] / time_s,
     ]
     .map(|rate| rate * UNIT_W)

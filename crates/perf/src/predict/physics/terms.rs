@@ -52,7 +52,7 @@ impl Physics {
             COUNTED_S[0],
             roofline.memory_s,
             tiling.busiest_s,
-            tiling.cache_bytes / machine.read_bytes_per_s,
+            tiling.cached_bytes / machine.read_bytes_per_s,
             tiling.rounds * COUNTED_S[0],
             tiling.rounds * tiling.steps * COUNTED_S[1],
             roofline.memory_s.max(tiling.busiest_s / REACHED),

@@ -43,11 +43,11 @@ pub(crate) struct Tiling {
     /// Seconds of the busiest unit at the machine's peak.
     pub(crate) busiest_s: f64,
     /// Bytes that tiles read from the shared cache.
-    pub(crate) cache_bytes: f64,
+    pub(crate) cached_bytes: f64,
     /// Seconds of the busiest unit to write its tiles out, an element a cycle.
     pub(crate) written_s: f64,
     /// Seconds of all units to make the weights ready for the matrix units, an element a cycle and unit, once for every tile of tokens.
-    pub made_ready_s: f64,
+    pub prepared_s: f64,
 }
 
 /// A tile of a product.
@@ -150,9 +150,9 @@ impl Tiling {
                 k / (blocks * tile_k),
             ],
             busiest_s: rounds * resident * tile_ops / peak,
-            cache_bytes: tiles * tile_bytes,
+            cached_bytes: tiles * tile_bytes,
             written_s: touched * resident * tile_m * tile_n / machine.clock_hz,
-            made_ready_s: tiles_m * n * k / (machine.num_units as f64 * machine.clock_hz),
+            prepared_s: tiles_m * n * k / (machine.num_units as f64 * machine.clock_hz),
         }
     }
 
