@@ -15,10 +15,6 @@ pub struct Limits {
     pub leaf_rows: usize,
     /// Fraction of the columns that a split looks at.
     pub column_fraction: f64,
-    /// Whether every split draws columns of its own (a forest), or the tree once (boosting).
-    pub draw_each_split: bool,
-    /// Added to the rows of a leaf when its mean is taken.
-    pub shrinkage: f64,
 }
 
 /// A grown tree.
@@ -27,9 +23,7 @@ pub struct Tree {
     pub nodes: Vec<Node>,
     /// `[nodes][outputs]`: means of the targets of a leaf's rows; 0 for inner nodes.
     pub values: Vec<f32>,
-    /// `(leaf, rows)`.
-    pub leaves: Vec<(usize, Vec<u32>)>,
-    /// How much each column lessened the squared error.
+    /// How much the splits on each column lessened the squared error.
     pub gains: Vec<f64>,
 }
 
@@ -81,11 +75,9 @@ impl<'a> BestFirstGrower<'a> {
         let mut tree = Tree {
             nodes: vec![Node::leaf(0)],
             values: Vec::new(),
-            leaves: Vec::new(),
             gains: vec![0.0; self.bins.width()],
         };
-        let columns = self.draw(limits, random);
-        let histogram = self.histogram(&rows, &columns);
+        let histogram = self.histogram(&rows);
         let mut root = Open {
             node: 0,
             depth: 0,
@@ -93,7 +85,7 @@ impl<'a> BestFirstGrower<'a> {
             histogram,
             split: None,
         };
-        root.split = self.best_split(&root, &columns, limits, random);
+        root.split = self.best_split(&root, limits, random);
         let mut open = vec![root];
         let mut closed = Vec::new();
         while open.len() + closed.len() < limits.leaves {
@@ -104,30 +96,22 @@ impl<'a> BestFirstGrower<'a> {
                 continue;
             };
             tree.gains[split.column] += split.gain;
-            for mut child in self.divide(parent, split, &columns, &mut tree.nodes) {
-                child.split = self.best_split(&child, &columns, limits, random);
+            for mut child in self.divide(parent, split, &mut tree.nodes) {
+                child.split = self.best_split(&child, limits, random);
                 open.push(child);
             }
         }
         closed.append(&mut open);
-        self.finish(tree, closed, limits.shrinkage)
+        self.finish(tree, closed)
     }
 
-    /// Columns a tree (or, in a forest, a split) may use; a forest's histograms hold all.
-    fn draw(&self, limits: &Limits, random: &mut Random) -> Vec<usize> {
-        let width = self.bins.width();
-        match limits.draw_each_split {
-            true => (0..width).collect(),
-            false => random.sample(width, fraction_of(width, limits.column_fraction)),
-        }
-    }
-
-    /// Numbers of a bin: the count of rows, then the sum of each output.
+    /// The numbers of a bin: its rows, then the sum of each output.
     fn stride(&self) -> usize {
         1 + self.outputs
     }
 
-    fn histogram(&self, rows: &[u32], columns: &[usize]) -> Vec<f32> {
+    /// Of each bin of each column: the rows and the sums of their targets.
+    fn histogram(&self, rows: &[u32]) -> Vec<f32> {
         let stride = self.stride();
         let mut histogram = vec![0.0f32; self.offsets[self.bins.width()] * stride];
         for &row in rows {
@@ -135,16 +119,16 @@ impl<'a> BestFirstGrower<'a> {
             let codes = self.bins.row(row);
             if self.outputs == 1 {
                 let target = self.targets[row];
-                for &column in columns {
-                    let at = 2 * (self.offsets[column] + usize::from(codes[column]));
+                for (offset, &code) in self.offsets.iter().zip(codes) {
+                    let at = 2 * (offset + usize::from(code));
                     histogram[at] += 1.0;
                     histogram[at + 1] += target;
                 }
                 continue;
             }
             let targets = &self.targets[row * self.outputs..(row + 1) * self.outputs];
-            for &column in columns {
-                let at = stride * (self.offsets[column] + usize::from(codes[column]));
+            for (offset, &code) in self.offsets.iter().zip(codes) {
+                let at = stride * (offset + usize::from(code));
                 histogram[at] += 1.0;
                 for (sum, target) in histogram[at + 1..at + stride].iter_mut().zip(targets) {
                     *sum += target;
@@ -154,21 +138,13 @@ impl<'a> BestFirstGrower<'a> {
         histogram
     }
 
-    fn best_split(
-        &self,
-        open: &Open,
-        columns: &[usize],
-        limits: &Limits,
-        random: &mut Random,
-    ) -> Option<Split> {
+    fn best_split(&self, open: &Open, limits: &Limits, random: &mut Random) -> Option<Split> {
         if open.depth >= limits.depth || open.rows.len() < 2 * limits.leaf_rows {
             return None;
         }
-        let drawn: Vec<usize> = match limits.draw_each_split {
-            true => random.sample(columns.len(), fraction_of(columns.len(), limits.column_fraction)),
-            false => columns.to_vec(),
-        };
-        let found = drawn
+        let width = self.bins.width();
+        let columns = random.sample(width, fraction_of(width, limits.column_fraction));
+        let found = columns
             .iter()
             .filter_map(|&column| self.best_of_column(open, column, limits));
         found.max_by(|left, right| left.gain.total_cmp(&right.gain))
@@ -186,7 +162,7 @@ impl<'a> BestFirstGrower<'a> {
         }
         let score = |sums: &[f64]| {
             let squares: f64 = sums[1..].iter().map(|sum| sum * sum).sum();
-            squares / (sums[0] + limits.shrinkage)
+            squares / sums[0]
         };
         let whole = score(&all);
         let (mut left, mut right) = (vec![0.0f64; stride], all.clone());
@@ -209,8 +185,8 @@ impl<'a> BestFirstGrower<'a> {
         best
     }
 
-    /// Two children; the histogram of the larger is what the smaller leaves of the parent's.
-    fn divide(&self, parent: Open, split: Split, columns: &[usize], nodes: &mut Vec<Node>) -> [Open; 2] {
+    /// The two children of a node. The histogram of the larger child is the parent's less the smaller child's.
+    fn divide(&self, parent: Open, split: Split, nodes: &mut Vec<Node>) -> [Open; 2] {
         let left_node = nodes.len();
         nodes[parent.node] = Node {
             threshold: self.bins.border(split.column, split.bin),
@@ -222,7 +198,7 @@ impl<'a> BestFirstGrower<'a> {
         let goes_left = |&row: &u32| usize::from(self.bins.row(row as usize)[split.column]) <= split.bin;
         let (left, right): (Vec<u32>, Vec<u32>) = parent.rows.iter().partition(|row| goes_left(row));
         let smaller_is_left = left.len() <= right.len();
-        let smaller = self.histogram(if smaller_is_left { &left } else { &right }, columns);
+        let smaller = self.histogram(if smaller_is_left { &left } else { &right });
         let mut larger = parent.histogram;
         for (sum, taken) in larger.iter_mut().zip(&smaller) {
             *sum -= taken;
@@ -244,7 +220,8 @@ impl<'a> BestFirstGrower<'a> {
         ]
     }
 
-    fn finish(&self, mut tree: Tree, closed: Vec<Open>, shrinkage: f64) -> Tree {
+    /// The tree with the means of its leaves.
+    fn finish(&self, mut tree: Tree, closed: Vec<Open>) -> Tree {
         tree.values = vec![0.0; tree.nodes.len() * self.outputs];
         for leaf in closed {
             for output in 0..self.outputs {
@@ -252,10 +229,9 @@ impl<'a> BestFirstGrower<'a> {
                 let sum: f64 = targets
                     .map(|&row| f64::from(self.targets[row as usize * self.outputs + output]))
                     .sum();
-                let mean = sum / (leaf.rows.len() as f64 + shrinkage).max(1.0);
+                let mean = sum / (leaf.rows.len() as f64).max(1.0);
                 tree.values[leaf.node * self.outputs + output] = mean as f32;
             }
-            tree.leaves.push((leaf.node, leaf.rows));
         }
         tree
     }
@@ -294,14 +270,11 @@ mod tests {
             depth: 4,
             leaf_rows: 1,
             column_fraction: 1.0,
-            draw_each_split: false,
-            shrinkage: 0.0,
         };
         let tree = BestFirstGrower::new(&bins, &targets, 1).grow((0..400).collect(), &limits, &mut random);
         assert_eq!(tree.nodes[0].feature, 1);
         assert!((35.0..=37.0).contains(&tree.nodes[0].threshold));
         assert_eq!(tree.values, [0.0, -1.0, 5.0]);
         assert!(tree.gains[1] > 0.0 && tree.gains[0] == 0.0);
-        assert_eq!(tree.leaves.iter().map(|(_, rows)| rows.len()).sum::<usize>(), 400);
     }
 }

@@ -75,8 +75,6 @@ pub fn forest(
         depth: how.depth,
         leaf_rows: how.leaf_rows,
         column_fraction: how.column_fraction,
-        draw_each_split: true,
-        shrinkage: 0.0,
     };
     let grower = BestFirstGrower::new(&bins, &scaled, outputs);
     let grown = parallel(how.threads, how.trees, |number| {
