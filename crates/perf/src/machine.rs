@@ -53,32 +53,34 @@ pub struct Machine {
     pub small_ops: Option<SmallOpRates>,
 }
 
-/// Operations a second at best.
-pub(crate) fn peak(unit: ArithmeticUnit, machine: &Machine) -> f64 {
-    match unit {
-        ArithmeticUnit::Int8 => machine.int8_ops_per_s,
-        ArithmeticUnit::Half => machine.half_ops_per_s,
-        ArithmeticUnit::Float => machine.float_ops_per_s,
-    }
-}
-
-/// Refuses a machine whose ceilings nothing can be divided by.
-pub(crate) fn check_machine(machine: &Machine) -> Result<(), PerfError> {
-    for (what, got) in [
-        ("read_bytes_per_s", machine.read_bytes_per_s),
-        ("int8_ops_per_s", machine.int8_ops_per_s),
-        ("half_ops_per_s", machine.half_ops_per_s),
-        ("float_ops_per_s", machine.float_ops_per_s),
-        ("clock_hz", machine.clock_hz),
-        ("num_units", machine.num_units as f64),
-    ] {
-        if !(got.is_finite() && got > 0.0) {
-            return Err(PerfError::TooLittle {
-                what: format!("{what} of {} in the manifest", machine.name),
-                expected: "a number above 0".to_owned(),
-                got: got.to_string(),
-            });
+impl Machine {
+    /// Most operations per second of a unit.
+    pub(crate) fn peak_ops_per_s(&self, unit: ArithmeticUnit) -> f64 {
+        match unit {
+            ArithmeticUnit::Int8 => self.int8_ops_per_s,
+            ArithmeticUnit::Half => self.half_ops_per_s,
+            ArithmeticUnit::Float => self.float_ops_per_s,
         }
     }
-    Ok(())
+
+    /// Refuses a machine whose ceilings are not all above 0: predictions divide by them.
+    pub(crate) fn check(&self) -> Result<(), PerfError> {
+        for (what, got) in [
+            ("read_bytes_per_s", self.read_bytes_per_s),
+            ("int8_ops_per_s", self.int8_ops_per_s),
+            ("half_ops_per_s", self.half_ops_per_s),
+            ("float_ops_per_s", self.float_ops_per_s),
+            ("clock_hz", self.clock_hz),
+            ("num_units", self.num_units as f64),
+        ] {
+            if !(got.is_finite() && got > 0.0) {
+                return Err(PerfError::TooLittle {
+                    what: format!("{what} of {} in the manifest", self.name),
+                    expected: "a number above 0".to_owned(),
+                    got: got.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
 }

@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn kernels_say_what_they_multiply_in_their_names() {
-        let unit = |kernel| OperandTypes::of_kernel(kernel).map(|operands| operands.unit);
+        let unit = |kernel| OperandTypes::of_kernel(kernel).map(|types| types.unit);
         assert_eq!(unit("gemm_w4a8_sm90").unwrap(), ArithmeticUnit::Int8);
         assert_eq!(unit("cublaslt_int8").unwrap(), ArithmeticUnit::Int8);
         assert_eq!(unit("cublas_bf16").unwrap(), ArithmeticUnit::Half);

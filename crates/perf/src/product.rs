@@ -48,7 +48,7 @@ impl<'a> Product<'a> {
 
     /// Operations; a multiplication and an addition count as two.
     pub fn ops(&self) -> f64 {
-        2.0 * self.m as f64 * self.n as f64 * self.k as f64
+        ops((self.m, self.n, self.k))
     }
 
     /// Refuses a product that no machine runs.

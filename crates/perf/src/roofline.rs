@@ -1,11 +1,12 @@
 //! The roofline of a product: its operations, its bytes, and the least time that the ceilings of a machine allow for
 //! both.
 
+use dualgrain_format::GroupSize;
+
 use crate::error::PerfError;
-use crate::machine::{Machine, peak};
+use crate::machine::Machine;
 use crate::operands::{ArithmeticUnit, OperandTypes};
 use crate::product::Product;
-use dualgrain_format::GroupSize;
 
 /// Bytes of a group's scale and zero point.
 const GROUP_BYTES: f64 = 1.5;
@@ -39,13 +40,12 @@ impl Roofline {
             GroupSize::WholeRow => 0.0,
             GroupSize::Along(size) => n * (k / size as f64).ceil(),
         };
-        let scaled = if operand_types.unit == ArithmeticUnit::Int8 {
-            SCALE_BYTES
-        } else {
-            0.0
+        let scale_bytes = match operand_types.unit {
+            ArithmeticUnit::Int8 => SCALE_BYTES,
+            ArithmeticUnit::Half | ArithmeticUnit::Float => 0.0,
         };
-        let weight_bytes = n * k * operand_types.b_bits / 8.0 + groups * GROUP_BYTES + n * scaled;
-        let token_bytes = m * (k * operand_types.a_bits / 8.0 + scaled);
+        let weight_bytes = n * k * operand_types.b_bits / 8.0 + groups * GROUP_BYTES + n * scale_bytes;
+        let token_bytes = m * (k * operand_types.a_bits / 8.0 + scale_bytes);
         let passes = if product.beta == 0.0 { 1.0 } else { 2.0 };
         let output_bytes = passes * m * n * element_bytes(output);
         Self {
@@ -54,7 +54,7 @@ impl Roofline {
             token_bytes,
             output_bytes,
             memory_s: (weight_bytes + token_bytes + output_bytes) / machine.read_bytes_per_s,
-            compute_s: product.ops() / peak(operand_types.unit, machine),
+            compute_s: product.ops() / machine.peak_ops_per_s(operand_types.unit),
             byte_s: machine.read_bytes_per_s.recip(),
         }
     }

@@ -1,6 +1,6 @@
 //! Adds the items of a workload up, batch size by batch size.
 
-use super::answer::{BatchCost, NetworkCost};
+use super::answer::{BatchCost, CostItem, NetworkCost};
 use super::assumptions::assumptions;
 use super::items::{energy, product_items, time};
 use super::memory::Memory;
@@ -55,18 +55,7 @@ fn batch_cost(
     batch: usize,
     prices: &mut Prices<'_>,
 ) -> Result<BatchCost, PerfError> {
-    let mut items = Vec::new();
-    for phase in [Phase::Prompt, Phase::Decode] {
-        let mut products = product_items(network, workload, batch, phase, prices)?;
-        let estimates = estimate::items(network, machine, workload, batch, phase, &products);
-        products.extend(estimates);
-        items.extend(products);
-    }
-    let total = time(&items, None);
-    for item in &mut items {
-        item.share = item.time_s.value / total.value;
-    }
-    items.sort_by(|a, b| b.time_s.value.total_cmp(&a.time_s.value));
+    let (items, total) = items(network, machine, workload, batch, prices)?;
     let generated = batch * workload.generate_tokens;
     let decoded = batch * workload.decode_steps();
     let each = |energy: Option<Interval>, tokens: usize| {
@@ -97,4 +86,27 @@ fn batch_cost(
         products: products.into_iter().take(MOST_EXPENSIVE).collect(),
         estimates,
     })
+}
+
+/// What a batch spends its time on, in both phases, the longest first, and the sum.
+fn items(
+    network: &Network,
+    machine: &Machine,
+    workload: &Workload,
+    batch: usize,
+    prices: &mut Prices<'_>,
+) -> Result<(Vec<CostItem>, Interval), PerfError> {
+    let mut items = Vec::new();
+    for phase in [Phase::Prompt, Phase::Decode] {
+        let mut products = product_items(network, workload, batch, phase, prices)?;
+        let estimates = estimate::items(network, machine, workload, batch, phase, &products);
+        products.extend(estimates);
+        items.extend(products);
+    }
+    let total = time(&items, None);
+    for item in &mut items {
+        item.share = item.time_s.value / total.value;
+    }
+    items.sort_by(|a, b| b.time_s.value.total_cmp(&a.time_s.value));
+    Ok((items, total))
 }

@@ -134,31 +134,38 @@ fn least(
         match best_of(model, kernel, &product, by, threads) {
             Ok(None) => {}
             Ok(Some((facts, prediction))) => {
-                let cost = (
-                    prediction.extrapolated,
-                    prediction.cost(by).unwrap_or(f64::INFINITY),
-                );
-                if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-                    let price = Price {
-                        kernel: facts.kernel.clone(),
-                        config: facts.config.clone(),
-                        prediction,
-                    };
-                    best = Some((cost, price));
+                // What was measured near goes before what was not.
+                let cost = prediction.cost(by).unwrap_or(f64::INFINITY);
+                let rank = (prediction.extrapolated, cost);
+                if best.as_ref().is_none_or(|(least, _)| rank < *least) {
+                    best = Some((rank, price(facts, prediction)));
                 }
             }
             // Not every kernel runs every product; one that does suffices.
             Err(error) => refusal = Some(error),
         }
     }
-    best.map(|(_, price)| price).ok_or_else(|| {
-        refusal.unwrap_or_else(|| PerfError::UnknownKernel {
-            got: scheme.to_string(),
-            hint: format!(
-                "no kernel of this type was measured on {}; there are {}",
-                model.machine().name,
-                measured.join(", ")
-            ),
-        })
-    })
+    match best {
+        Some((_, price)) => Ok(price),
+        None => Err(refusal.unwrap_or_else(|| no_kernel(model, scheme, &measured))),
+    }
+}
+
+fn price(config: &KernelConfig, prediction: Prediction) -> Price {
+    Price {
+        kernel: config.kernel.clone(),
+        config: config.config.clone(),
+        prediction,
+    }
+}
+
+fn no_kernel(model: &Model, scheme: Scheme, measured: &[&str]) -> PerfError {
+    PerfError::UnknownKernel {
+        got: scheme.to_string(),
+        hint: format!(
+            "no kernel of this type was measured on {}; there are {}",
+            model.machine().name,
+            measured.join(", ")
+        ),
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::row::Row;
 use crate::group_number;
-use crate::machine::{Machine, peak};
+use crate::machine::Machine;
 use crate::operands::OperandTypes;
 use crate::product::LONGEST_SIDE;
 
@@ -52,7 +52,7 @@ impl Row {
             return Ok(());
         };
         let rate = self.product().ops() / time_s;
-        let most = RATES_OF_PEAK * peak(operand_types.unit, machine);
+        let most = RATES_OF_PEAK * machine.peak_ops_per_s(operand_types.unit);
         match rate <= most {
             true => Ok(()),
             false => Err(format!(
@@ -62,9 +62,8 @@ impl Row {
     }
 
     fn check_sizes(&self) -> Result<(), String> {
-        for (column, side) in [("m", self.m), ("n", self.n), ("k", self.k)] {
-            within(column, side as f64, (1.0, LONGEST_SIDE as f64))?;
-        }
+        let sides = [("m", self.m), ("n", self.n), ("k", self.k)];
+        all_within(&sides, (1.0, LONGEST_SIDE as f64))?;
         let sizes = [
             ("group_size", group_number::of(self.group_size)),
             ("tile_m", self.tile_m),
@@ -77,19 +76,14 @@ impl Row {
             ("ctas_per_sm", self.ctas_per_sm),
             ("registers", self.registers),
         ];
-        for (column, size) in sizes {
-            within(column, size as f64, (0.0, MOST_SIZE))?;
-        }
+        all_within(&sizes, (0.0, MOST_SIZE))?;
         let counts = [
             ("ctas", self.ctas),
             ("shared_bytes", self.shared_bytes),
             ("runs", self.runs),
             ("energy_runs", self.energy_runs),
         ];
-        for (column, count) in counts {
-            within(column, count as f64, (0.0, MOST_COUNT))?;
-        }
-        Ok(())
+        all_within(&counts, (0.0, MOST_COUNT))
     }
 
     fn check_numbers(&self) -> Result<(), String> {
@@ -143,7 +137,14 @@ impl Row {
     }
 }
 
-/// Refuses what is no number, or lies outside what both ends allow.
+/// Refuses the first of several columns that lies outside a range.
+fn all_within(columns: &[(&str, usize)], range: (f64, f64)) -> Result<(), String> {
+    columns
+        .iter()
+        .try_for_each(|&(column, value)| within(column, value as f64, range))
+}
+
+/// Refuses a value that is no number or lies outside a range.
 fn within(column: &str, value: f64, (least, most): (f64, f64)) -> Result<(), String> {
     match value >= least && value <= most {
         true => Ok(()),

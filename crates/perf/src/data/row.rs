@@ -1,11 +1,13 @@
 //! One row: one measured configuration, that is a kernel in one size on one product, with what it is and what it took.
 
-use crate::group_number;
-use crate::product::{Layout, Product};
 use dualgrain_format::GroupSize;
 use serde::{Deserialize, Serialize};
 
-/// Regions are whole ticks of a counter; those of one length differ by its jitter.
+use crate::group_number;
+use crate::product::{Layout, Product, ops};
+
+/// An energy window is a number of ticks of a counter, and windows of equally many ticks differ by the jitter of the counter. Only
+/// a window longer than another by this factor counts as longer.
 const LONGER: f64 = 1.2;
 
 /// Which tiles of a GPU kernel are cut along K, so that all multiprocessors share them.
@@ -180,7 +182,7 @@ impl Row {
 
     /// Operations of the product; a multiplication and an addition count as two.
     pub fn ops(&self) -> f64 {
-        2.0 * self.m as f64 * self.n as f64 * self.k as f64
+        ops((self.m, self.n, self.k))
     }
 
     /// Whether two rows measured the same configuration: all fields that were chosen are equal, whatever was measured.

@@ -106,14 +106,12 @@ impl RowWriter {
 
     /// A row as the file takes it: with the header above it if the file is empty.
     fn line_of(&self, row: &Row) -> Result<Vec<u8>, PerfError> {
-        let mut csv = csv::Writer::from_writer(Vec::new());
-        csv.serialize(row).expect("a row has scalar fields only");
-        let lines = csv.into_inner().expect("writing to memory");
-        let header_len = lines
+        let lines = header_and_line(row);
+        let end = lines
             .iter()
             .position(|&byte| byte == b'\n')
             .map_or(0, |at| at + 1);
-        let (header, line) = lines.split_at(header_len);
+        let (header, line) = lines.split_at(end);
         if self.has_header {
             return Ok(line.to_owned());
         }
@@ -121,16 +119,27 @@ impl RowWriter {
         match there.is_empty() {
             true => Ok(lines),
             false if there == header => Ok(line.to_owned()),
-            false => Err(PerfError::Malformed {
-                path: self.path.clone(),
-                what: format!(
-                    "its columns are {}, this program writes {}; choose another --out",
-                    String::from_utf8_lossy(&there).trim_end(),
-                    String::from_utf8_lossy(header).trim_end()
-                ),
-            }),
+            false => Err(self.other_columns(&there, header)),
         }
     }
+
+    fn other_columns(&self, there: &[u8], header: &[u8]) -> PerfError {
+        PerfError::Malformed {
+            path: self.path.clone(),
+            what: format!(
+                "its columns are {}, this program writes {}; choose another --out",
+                String::from_utf8_lossy(there).trim_end(),
+                String::from_utf8_lossy(header).trim_end()
+            ),
+        }
+    }
+}
+
+/// A row as CSV, below the header.
+fn header_and_line(row: &Row) -> Vec<u8> {
+    let mut csv = csv::Writer::from_writer(Vec::new());
+    csv.serialize(row).expect("a row has scalar fields only");
+    csv.into_inner().expect("writing to memory")
 }
 
 fn check_compatible_with(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), PerfError> {

@@ -1,6 +1,8 @@
 //! Fits a model and judges it twice: on shapes that it has not seen, and, as the paper does, on rows drawn at random, of
 //! which it has seen rows of the same shape.
 
+use std::collections::BTreeMap;
+
 use super::importance;
 use super::judgement::judge_folds;
 use super::options::{FitOptions, Learner};
@@ -8,7 +10,7 @@ use super::scores::{honest_scores, random_scores};
 use super::training_set::{Subset, TrainingSet};
 use crate::data::Dataset;
 use crate::error::PerfError;
-use crate::predict::{FitSummary, Model, ModelParts, Scores};
+use crate::predict::{Estimator, FitSummary, Model, ModelParts, Scores};
 use crate::trees::parallel;
 
 impl Model {
@@ -38,30 +40,16 @@ impl Model {
             unreachable!("one result a part")
         };
         let judged = judge_folds(&training_set, &fitted, options);
-        let mut scores = Scores::new();
-        scores.insert("shape".to_owned(), honest_scores(&training_set, &judged));
-        scores.insert(
-            "random".to_owned(),
-            random_scores(&training_set, &random, options.seed),
-        );
         let fit_summary = FitSummary {
-            num_rows: training_set.samples.len(),
-            num_power_rows: training_set
-                .samples
-                .iter()
-                .filter(|s| s.row.power_w.is_some())
-                .count(),
-            num_shapes: training_set.num_shapes,
-            learner: format!("{:?}", options.learner).to_lowercase(),
-            out_of_bag_error: match estimator.out_of_bag {
-                (_, 0) => None,
-                (sum, count) => Some(sum / count as f64),
-            },
-            seed: options.seed,
-            date: data.manifest.date.clone(),
-            measured_by: data.manifest.version.clone(),
-            scores,
+            scores: Scores::from([
+                ("shape".to_owned(), honest_scores(&training_set, &judged)),
+                (
+                    "random".to_owned(),
+                    random_scores(&training_set, &random, options.seed),
+                ),
+            ]),
             importances: importance::of(&training_set, &fitted, &estimator, options),
+            ..summary_without_scores(data, &training_set, &estimator, options)
         };
         Ok(Self::from_parts(ModelParts {
             machine: data.manifest.machine.clone(),
@@ -71,6 +59,30 @@ impl Model {
             power_width: judged.power,
             fit_summary,
         }))
+    }
+}
+
+fn summary_without_scores(
+    data: &Dataset,
+    training_set: &TrainingSet<'_>,
+    estimator: &Estimator,
+    options: &FitOptions,
+) -> FitSummary {
+    let with_power = training_set.samples.iter().filter(|s| s.row.power_w.is_some());
+    FitSummary {
+        num_rows: training_set.samples.len(),
+        num_power_rows: with_power.count(),
+        num_shapes: training_set.num_shapes,
+        learner: format!("{:?}", options.learner).to_lowercase(),
+        out_of_bag_error: match estimator.out_of_bag {
+            (_, 0) => None,
+            (sum, count) => Some(sum / count as f64),
+        },
+        seed: options.seed,
+        date: data.manifest.date.clone(),
+        measured_by: data.manifest.version.clone(),
+        scores: Scores::new(),
+        importances: BTreeMap::new(),
     }
 }
 
@@ -84,8 +96,11 @@ impl Model {
         // One fold decides: a forest takes several times as long to grow.
         let errors = parallel(options.threads, 2, |which| {
             let learner = [Learner::Boost, Learner::Forest][which];
-            let how = FitOptions { learner, ..*options };
-            let estimator = training_set.fit(&training_set.subset(Subset::Outside(0), options.seed), &how);
+            let of_learner = FitOptions { learner, ..*options };
+            let estimator = training_set.fit(
+                &training_set.subset(Subset::Outside(0), options.seed),
+                &of_learner,
+            );
             let unseen = (0..training_set.samples.len()).filter(|&at| training_set.folds[at] == 0);
             let error = |at: usize| {
                 (training_set.samples[at].time_s.ln() - training_set.estimate(&estimator, at).log_time).abs()

@@ -56,41 +56,20 @@ pub(crate) fn judge_folds(
     folds: &[Estimator],
     options: &FitOptions,
 ) -> HeldOutEstimates {
-    let indices = 0..training_set.samples.len();
-    let estimates: Vec<Estimate> = indices
-        .clone()
-        .map(|at| training_set.estimate(&folds[training_set.folds[at]], at))
+    let samples = &training_set.samples;
+    let estimate = |at| training_set.estimate(&folds[training_set.folds[at]], at);
+    let estimates: Vec<Estimate> = (0..samples.len()).map(estimate).collect();
+    let log_time = |at: usize| samples[at].time_s.ln() - estimates[at].log_time;
+    let log_power = |at: usize| Some(samples[at].row.power_w?.ln() - estimates[at].log_power?);
+    let off_times: Vec<(usize, f64)> = (0..samples.len()).map(|at| (at, log_time(at))).collect();
+    let with_power: Vec<(usize, f64)> = (0..samples.len())
+        .filter_map(|at| Some((at, log_power(at)?)))
         .collect();
-    let residual = |at: usize, value: f64| Residual {
-        features: estimates[at].features,
-        value,
-        fold: training_set.folds[at],
-        kernel: training_set.config_index.kernel_of[training_set.samples[at].config],
-    };
-    let num_kernels = training_set.config_index.kernels.len();
-    let log_time = |at: usize| training_set.samples[at].time_s.ln() - estimates[at].log_time;
-    let times: Vec<Residual> = indices.clone().map(|at| residual(at, log_time(at))).collect();
-    let with_power: Vec<(usize, f64)> = indices
-        .filter_map(|at| {
-            Some((
-                at,
-                training_set.samples[at].row.power_w?.ln() - estimates[at].log_power?,
-            ))
-        })
-        .collect();
-    let powers: Vec<Residual> = with_power
-        .iter()
-        .map(|&(at, value)| residual(at, value))
-        .collect();
-    let mut calibrated = parallel(options.threads, 2, |which| match which {
-        0 => Some(calibrate(
-            &times,
-            training_set.num_folds,
-            num_kernels,
-            options.seed,
-        )),
-        _ => (powers.len() >= LEAST_POWER_ROWS)
-            .then(|| calibrate(&powers, training_set.num_folds, num_kernels, options.seed)),
+    let mut calibrated = parallel(options.threads, 2, |which| {
+        let (off, least) = [(&off_times, 0), (&with_power, LEAST_POWER_ROWS)][which];
+        let residuals = residuals(training_set, &estimates, off);
+        let num_kernels = training_set.config_index.kernels.len();
+        (off.len() >= least).then(|| calibrate(&residuals, training_set.num_folds, num_kernels, options.seed))
     });
     let power = calibrated.pop().flatten();
     let Some((time, time_widths)) = calibrated.pop().flatten() else {
@@ -109,6 +88,17 @@ pub(crate) fn judge_folds(
     judged
 }
 
+/// How far the estimates are off, of samples by their place, as the interval's width is learned from it.
+fn residuals(training_set: &TrainingSet<'_>, estimates: &[Estimate], off: &[(usize, f64)]) -> Vec<Residual> {
+    let residual = |&(at, value): &(usize, f64)| Residual {
+        features: estimates[at].features,
+        value,
+        fold: training_set.folds[at],
+        kernel: training_set.kernel_of(at),
+    };
+    off.iter().map(residual).collect()
+}
+
 impl HeldOutEstimates {
     /// Power's half widths, and energy's: time's and power's together, scaled to the coverage of energy.
     fn add_power(
@@ -118,30 +108,37 @@ impl HeldOutEstimates {
         width_model: WidthModel,
         power: &[f64],
     ) {
-        let energies: Vec<(usize, WidthSample)> = with_power
-            .iter()
-            .zip(power)
-            .filter_map(|(&(at, _), power)| {
-                let estimate = &self.estimates[at];
-                let predicted = estimate.log_time + estimate.log_power?;
-                let spreading = WidthSample {
-                    value: training_set.samples[at].row.energy_j?.ln() - predicted,
-                    local: self.time_widths[at].hypot(*power),
-                    fold: training_set.folds[at],
-                    kernel: training_set.config_index.kernel_of[training_set.samples[at].config],
-                };
-                Some((at, spreading))
-            })
+        let energies = with_power.iter().zip(power);
+        let energies: Vec<(usize, WidthSample)> = energies
+            .filter_map(|(&(at, _), &power)| Some((at, self.energy_sample(training_set, at, power)?)))
             .collect();
-        let spreading: Vec<WidthSample> = energies.iter().map(|(_, one)| *one).collect();
+        let samples: Vec<WidthSample> = energies.iter().map(|(_, one)| *one).collect();
         let num_kernels = training_set.config_index.kernels.len();
-        let widths = widths(&spreading, training_set.num_folds, num_kernels);
+        let widths = widths(&samples, training_set.num_folds, num_kernels);
         let energy: BTreeMap<usize, f64> = energies.iter().map(|(at, _)| *at).zip(widths).collect();
         for (&(at, _), &power) in with_power.iter().zip(power) {
             let energy = energy.get(&at).copied().unwrap_or(power + self.time_widths[at]);
             self.power_widths.insert(at, (power, energy));
         }
-        self.power = Some((width_model, scales(spreading.iter(), num_kernels)));
+        self.power = Some((width_model, scales(samples.iter(), num_kernels)));
+    }
+
+    /// How far the estimate of a sample's energy is off; `None` where no energy was measured or estimated. `power_width` is
+    /// the half width of its power.
+    fn energy_sample(
+        &self,
+        training_set: &TrainingSet<'_>,
+        at: usize,
+        power_width: f64,
+    ) -> Option<WidthSample> {
+        let estimate = &self.estimates[at];
+        let predicted = estimate.log_time + estimate.log_power?;
+        Some(WidthSample {
+            value: training_set.samples[at].row.energy_j?.ln() - predicted,
+            local: self.time_widths[at].hypot(power_width),
+            fold: training_set.folds[at],
+            kernel: training_set.kernel_of(at),
+        })
     }
 }
 

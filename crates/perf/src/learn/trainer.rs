@@ -1,5 +1,7 @@
 //! Trains an estimator: the factors of the rough time and power, then trees for what those leave.
 
+use std::collections::BTreeMap;
+
 use super::least_squares::fit as least_squares;
 use super::options::{FitOptions, Learner};
 use super::rough_factors::fit_power;
@@ -10,7 +12,6 @@ use crate::predict::{
     ConfigIndex, Estimator, FeatureRow, KernelConfig, NAMES, add_time_features, is_of_time,
 };
 use crate::trees::{BoostOptions, Ensemble, ForestOptions, Random, Table, boost, forest};
-use std::collections::BTreeMap;
 
 /// Kernels with fewer rows share trees.
 const OWN_TREES_ROWS: usize = 200;

@@ -4,7 +4,7 @@
 use super::options::FitOptions;
 use crate::data::{Dataset, Row};
 use crate::error::PerfError;
-use crate::machine::{Machine, check_machine};
+use crate::machine::Machine;
 use crate::predict::physics::Physics;
 use crate::predict::{ConfigIndex, Estimate, Estimator, KernelCall, config_name};
 use crate::trees::Random;
@@ -81,21 +81,11 @@ pub(crate) struct TrainingSet<'a> {
 impl<'a> TrainingSet<'a> {
     pub fn new(data: &'a Dataset, options: &FitOptions) -> Result<Self, PerfError> {
         let machine = &data.manifest.machine;
-        check_machine(machine)?;
+        machine.check()?;
         let config_index = ConfigIndex::new(data)?;
         let (samples, num_shapes) = samples(data, &config_index, machine)?;
-        for (what, least, got) in [
-            ("rows to learn from", LEAST_ROWS, samples.len()),
-            ("distinct shapes to learn from", LEAST_SHAPES, num_shapes),
-        ] {
-            if got < least {
-                return Err(PerfError::TooLittle {
-                    what: what.to_owned(),
-                    expected: format!("at least {least} that are verified, timed and unmarked"),
-                    got: got.to_string(),
-                });
-            }
-        }
+        check_enough("rows to learn from", LEAST_ROWS, samples.len())?;
+        check_enough("distinct shapes to learn from", LEAST_SHAPES, num_shapes)?;
         let num_folds = options.folds.clamp(2, num_shapes / 2);
         let mut fold_of: Vec<usize> = (0..num_shapes).map(|shape| shape % num_folds).collect();
         Random::new(options.seed, 1 << 32).shuffle(&mut fold_of);
@@ -110,6 +100,11 @@ impl<'a> TrainingSet<'a> {
             num_shapes,
             machine,
         })
+    }
+
+    /// Number of the kernel that a sample was measured with.
+    pub(crate) fn kernel_of(&self, at: usize) -> usize {
+        self.config_index.kernel_of[self.samples[at].config]
     }
 
     pub(crate) fn fit(&self, train: &[usize], options: &FitOptions) -> Estimator {
@@ -135,13 +130,25 @@ impl<'a> TrainingSet<'a> {
             Subset::All => all.collect(),
             Subset::Outside(fold) => all.filter(|&at| self.folds[at] != fold).collect(),
             Subset::Random => {
-                let share = (1.0 - RANDOM_TEST_SHARE) * self.samples.len() as f64;
-                Random::new(seed, 2 << 32).sample(self.samples.len(), share as usize)
+                let count = (1.0 - RANDOM_TEST_SHARE) * self.samples.len() as f64;
+                Random::new(seed, 2 << 32).sample(self.samples.len(), count as usize)
             }
         }
     }
 }
 
+fn check_enough(what: &str, least: usize, got: usize) -> Result<(), PerfError> {
+    if got >= least {
+        return Ok(());
+    }
+    Err(PerfError::TooLittle {
+        what: what.to_owned(),
+        expected: format!("at least {least} that are verified, timed and unmarked"),
+        got: got.to_string(),
+    })
+}
+
+/// Which samples an estimator is trained on.
 #[derive(Clone, Copy)]
 pub(crate) enum Subset {
     All,

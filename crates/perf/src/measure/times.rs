@@ -3,7 +3,7 @@
 use crate::data::{QualityFlag, Row};
 
 /// Spread of the quartiles over the median beyond which repetitions count as unsteady.
-pub(crate) const MOST_SPREAD: f64 = 0.12;
+const MOST_SPREAD: f64 = 0.12;
 
 /// Median and quartiles of times that need not be sorted; nothing of nothing.
 pub(crate) fn quartiles(mut times: Vec<f64>) -> Option<[f64; 3]> {

@@ -75,19 +75,19 @@ impl Estimator {
         physics: &Physics,
         machine: &Machine,
     ) -> Estimate {
-        let (mut row, base) = self.features(config_index, config, product, physics, machine);
+        let (mut row, rough_s) = self.features(config_index, config, product, physics, machine);
         let trees = &self.time[self.trees_of_config(config_index, config)];
-        let log_time = base.ln() + f64::from(trees.sum(&row));
-        let power = self.power.as_ref().map(|trees| {
+        let log_time = rough_s.ln() + f64::from(trees.sum(&row));
+        let log_power = self.power.as_ref().map(|trees| {
             let time_s = log_time.exp();
             let factors = &self.power_factors[config_index.kernel_of[config]];
-            let base = rough_power_w(factors, &rates(physics, time_s), machine);
-            add_time_features(&mut row, physics, time_s, base);
-            base.ln() + f64::from(trees.sum(&row))
+            let rough_w = rough_power_w(factors, &rates(physics, time_s), machine);
+            add_time_features(&mut row, physics, time_s, rough_w);
+            rough_w.ln() + f64::from(trees.sum(&row))
         });
         Estimate {
             log_time,
-            log_power: power,
+            log_power,
             features: row,
         }
     }

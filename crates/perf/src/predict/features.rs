@@ -6,7 +6,7 @@ use crate::data::Cut;
 use crate::group_number;
 use crate::machine::{Machine, MachineKind};
 use crate::operands::OperandTypes;
-use crate::predict::physics::{Physics, Tile, Tiling};
+use crate::predict::physics::{BUSIEST, CACHED, Physics, Tile, Tiling};
 use crate::product::{Layout, Product};
 use crate::roofline::{Roofline, element_bytes};
 
@@ -210,12 +210,12 @@ fn of_base(
         alignment(product.k),
         kernel as f32,
         log(rough_time_s / roofline.roofline_s()),
-        (terms[2] / rough_time_s) as f32,
+        (terms[BUSIEST] / rough_time_s) as f32,
         a_row,
         b_row,
         a_row.min(b_row).min(d_row),
         log(tiling.busy_units()),
-        log(terms[3] / tiling.busiest_s),
+        log(terms[CACHED] / tiling.busiest_s),
     ]
 }
 
@@ -225,7 +225,7 @@ pub(crate) fn add_time_features(row: &mut FeatureRow, physics: &Physics, time_s:
     row[OF_TIME] = (time_s / roofline.roofline_s()).log2() as f32;
     row[OF_TIME + 1] = (roofline.compute_s / time_s).log2() as f32;
     row[OF_TIME + 2] = (roofline.memory_s / time_s).log2() as f32;
-    row[OF_TIME + 3] = (physics.terms[3] / time_s).log2() as f32;
+    row[OF_TIME + 3] = (physics.terms[CACHED] / time_s).log2() as f32;
     row[OF_TIME + 4] = rough_power_w.log2() as f32;
 }
 

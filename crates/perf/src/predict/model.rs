@@ -1,5 +1,8 @@
 //! A fitted model of one machine. It predicts what a product costs in a configuration.
 
+use std::path::Path;
+
+use super::estimator::Estimate;
 use super::fit_summary::FitSummary;
 use super::kernel_call::KernelCall;
 use super::kernel_config::{KernelConfig, answers_to, in_groups_of};
@@ -10,7 +13,6 @@ use crate::machine::Machine;
 use crate::predict::file::{model_from_bytes, model_to_bytes};
 use crate::predict::physics::Physics;
 use crate::product::Product;
-use std::path::Path;
 
 /// A fitted model of one machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -92,37 +94,52 @@ impl Model {
         product: &Product<'_>,
     ) -> Result<Vec<(&KernelConfig, Prediction)>, PerfError> {
         product.check()?;
-        let (mut predictions, mut refusal, mut others) = (Vec::new(), None, Vec::new());
-        for kernel in self.answering_to(kernel)? {
-            let configs = self.configs(kernel);
-            let Some(facts) = configs.iter().find(|facts| facts.config == config) else {
-                others.extend(configs.iter().map(|facts| facts.config.as_str()));
-                continue;
-            };
-            let call = KernelCall {
-                kernel,
-                config,
-                product: in_groups_of(facts, product),
-            };
-            let (at, _) = self.parts.config_index.find(&call)?;
-            match self.predict(&call) {
-                Ok(prediction) => predictions.push((&self.parts.config_index.configs[at], prediction)),
-                Err(error) => refusal = Some(error),
+        let (mut predictions, mut refusal) = (Vec::new(), None);
+        let kernels = self.answering_to(kernel)?;
+        for kernel in &kernels {
+            match self.in_config_of(kernel, config, product) {
+                None => {}
+                Some(Ok(prediction)) => predictions.push(prediction),
+                Some(Err(error)) => refusal = Some(error),
             }
         }
         if predictions.is_empty() {
-            others.sort_unstable();
-            return Err(refusal.unwrap_or_else(|| PerfError::UnknownConfig {
-                kernel: kernel.to_owned(),
-                got: format!("{config:?}"),
-                hint: measured_hint(config, others.into_iter()),
-            }));
+            return Err(refusal.unwrap_or_else(|| self.unknown_config((kernel, config), &kernels)));
         }
         predictions.sort_by(|left, right| left.1.time_s.value.total_cmp(&right.1.time_s.value));
         Ok(predictions)
     }
 
-    /// The kernels that a name means.
+    /// `None` if the kernel has no configuration of that name.
+    fn in_config_of(
+        &self,
+        kernel: &str,
+        config: &str,
+        product: &Product<'_>,
+    ) -> Option<Result<(&KernelConfig, Prediction), PerfError>> {
+        let facts = self.configs(kernel).iter().find(|facts| facts.config == config)?;
+        let call = KernelCall {
+            kernel,
+            config,
+            product: in_groups_of(facts, product),
+        };
+        let config_index = &self.parts.config_index;
+        let found = config_index.find(&call).map(|(at, _)| &config_index.configs[at]);
+        Some(found.and_then(|facts| Ok((facts, self.predict(&call)?))))
+    }
+
+    fn unknown_config(&self, (kernel, config): (&str, &str), kernels: &[&str]) -> PerfError {
+        let configs = kernels.iter().flat_map(|kernel| self.configs(kernel));
+        let mut known: Vec<&str> = configs.map(|facts| facts.config.as_str()).collect();
+        known.sort_unstable();
+        PerfError::UnknownConfig {
+            kernel: kernel.to_owned(),
+            got: format!("{config:?}"),
+            hint: measured_hint(config, known.into_iter()),
+        }
+    }
+
+    /// The kernels that a name stands for.
     pub(crate) fn answering_to(&self, asked: &str) -> Result<Vec<&str>, PerfError> {
         let kernels: Vec<&str> = self
             .kernels()
@@ -154,34 +171,36 @@ impl Model {
         product: &Product<'_>,
         physics: &Physics,
     ) -> Prediction {
-        let ModelParts {
-            machine,
-            config_index,
-            estimator,
-            time_width,
-            power_width,
-            ..
-        } = &self.parts;
-        let kernel = config_index.kernel_of[config];
-        let estimate = estimator.estimate(config_index, config, product, physics, machine);
-        let time_width = time_width.of(&estimate.features, kernel);
-        let time_s = Interval::around(estimate.log_time.exp(), time_width);
-        let power = estimate.log_power.zip(power_width.as_ref());
-        let energy = power.map(|(log_power, (spread, energy_scales))| {
-            let width = spread.of(&estimate.features, kernel);
-            let value = (estimate.log_time + log_power).exp();
-            (
-                Interval::around(log_power.exp(), width),
-                Interval::around(value, energy_scales[kernel] * time_width.hypot(width)),
-            )
-        });
+        let parts = &self.parts;
+        let index = &parts.config_index;
+        let estimate = parts
+            .estimator
+            .estimate(index, config, product, physics, &parts.machine);
+        let (time_s, power_and_energy) = self.intervals(&estimate, index.kernel_of[config]);
+        let energy_j = power_and_energy.map(|(_, energy_j)| energy_j);
         Prediction {
             time_s,
-            power_w: energy.map(|(power_w, _)| power_w),
-            energy_j: energy.map(|(_, energy_j)| energy_j),
+            power_w: power_and_energy.map(|(power_w, _)| power_w),
+            energy_j,
             ops_per_s: time_s.rate(physics.roofline.ops),
-            ops_per_j: energy.map(|(_, energy_j)| energy_j.rate(physics.roofline.ops)),
-            extrapolated: !(exact && config_index.covers(config, product)),
+            ops_per_j: energy_j.map(|energy_j| energy_j.rate(physics.roofline.ops)),
+            extrapolated: !(exact && index.covers(config, product)),
         }
+    }
+
+    /// The intervals of time, and of power and energy where the model has them.
+    fn intervals(&self, estimate: &Estimate, kernel: usize) -> (Interval, Option<(Interval, Interval)>) {
+        let time_width = self.parts.time_width.of(&estimate.features, kernel);
+        let time_s = Interval::around(estimate.log_time.exp(), time_width);
+        let power = estimate.log_power.zip(self.parts.power_width.as_ref());
+        let power_and_energy = power.map(|(log_power, (widths, energy_scales))| {
+            let width = widths.of(&estimate.features, kernel);
+            let energy = (estimate.log_time + log_power).exp();
+            (
+                Interval::around(log_power.exp(), width),
+                Interval::around(energy, energy_scales[kernel] * time_width.hypot(width)),
+            )
+        });
+        (time_s, power_and_energy)
     }
 }

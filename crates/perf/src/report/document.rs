@@ -2,14 +2,14 @@
 
 use super::findings::Findings;
 use super::section::Section;
-use super::summary::{Summary, summarize};
-use super::tile_study::study;
-use crate::data::{Manifest, Row};
-use crate::report::plot::{Document, absent, quantity};
-
 use super::sections::{
     accuracy, correlation, fit_scores, importance, layouts, regret, resources, roofline, tiles, time_energy,
 };
+use super::summary::{Summary, summarize};
+use super::tile_study::study;
+use crate::data::{Manifest, Row};
+use crate::machine::Machine;
+use crate::report::plot::{Document, absent, quantity};
 
 /// The page's HTML, and its figures.
 pub fn render(findings: &Findings<'_>) -> (String, Summary) {
@@ -63,44 +63,10 @@ fn facts(manifest: Option<&Manifest>, summary: &Summary) -> Vec<(&'static str, S
     let Some(manifest) = manifest else {
         return facts;
     };
-    let machine = &manifest.machine;
-    facts.push((
-        "ceilings",
-        format!(
-            "{} read, {} of 8-bit integers, {} of 16-bit and {} of 32-bit floats",
-            quantity(machine.read_bytes_per_s, "B/s"),
-            quantity(machine.int8_ops_per_s, "OPS"),
-            quantity(machine.half_ops_per_s, "FLOPS"),
-            quantity(machine.float_ops_per_s, "FLOPS"),
-        ),
-    ));
-    let power = [("idle", machine.idle_power_w), ("limit", machine.power_limit_w)];
-    let power: Vec<_> = power
-        .iter()
-        .filter_map(|(name, watts)| Some(format!("{name} {}", quantity((*watts)?, "W"))))
-        .collect();
-    facts.push(("power", power.join(", ")));
-    let flagged: usize = summary.flags.values().sum();
-    let flags: Vec<_> = summary
-        .flags
-        .iter()
-        .map(|(flag, count)| format!("{count} {flag}"))
-        .collect();
-    facts.push((
-        "rows",
-        format!(
-            "{} measured; {} verified, timed and drawn, {} of them with energy{}",
-            summary.rows,
-            summary.sound_rows,
-            summary.energy_rows,
-            if flagged > 0 {
-                format!("; marked and left out: {}", flags.join(", "))
-            } else {
-                String::new()
-            }
-        ),
-    ));
     facts.extend([
+        ("ceilings", ceilings(&manifest.machine)),
+        ("power", power(&manifest.machine)),
+        ("rows", rows(summary)),
         ("date", manifest.date.clone()),
         ("driver", manifest.driver.clone()),
         ("version", manifest.version.clone()),
@@ -109,4 +75,39 @@ fn facts(manifest: Option<&Manifest>, summary: &Summary) -> Vec<(&'static str, S
     ]);
     facts.retain(|(_, value)| !value.is_empty());
     facts
+}
+
+fn ceilings(machine: &Machine) -> String {
+    format!(
+        "{} read, {} of 8-bit integers, {} of 16-bit and {} of 32-bit floats",
+        quantity(machine.read_bytes_per_s, "B/s"),
+        quantity(machine.int8_ops_per_s, "OPS"),
+        quantity(machine.half_ops_per_s, "FLOPS"),
+        quantity(machine.float_ops_per_s, "FLOPS"),
+    )
+}
+
+/// Empty where the machine does not say its power.
+fn power(machine: &Machine) -> String {
+    let power = [("idle", machine.idle_power_w), ("limit", machine.power_limit_w)];
+    let known = power
+        .iter()
+        .filter_map(|(name, watts)| Some(format!("{name} {}", quantity((*watts)?, "W"))));
+    known.collect::<Vec<_>>().join(", ")
+}
+
+fn rows(summary: &Summary) -> String {
+    let flagged: usize = summary.flags.values().sum();
+    let flags = summary
+        .flags
+        .iter()
+        .map(|(flag, count)| format!("{count} {flag}"));
+    let left_out = match flagged {
+        0 => String::new(),
+        _ => format!("; marked and left out: {}", flags.collect::<Vec<_>>().join(", ")),
+    };
+    format!(
+        "{} measured; {} verified, timed and drawn, {} of them with energy{left_out}",
+        summary.rows, summary.sound_rows, summary.energy_rows
+    )
 }

@@ -119,9 +119,9 @@ fn borders(mut values: Vec<f32>, most: usize) -> Vec<f32> {
     for pair in distinct.windows(2) {
         filled += pair[0].1;
         seen += pair[0].1;
-        // What is left is shared by the bins that are left.
-        let share = (num_rows - seen + filled) / (most - borders.len()).max(1);
-        if distinct.len() <= most || filled >= share.max(1) {
+        // The rows that are left are divided among the bins that are left.
+        let wanted = (num_rows - seen + filled) / (most - borders.len()).max(1);
+        if distinct.len() <= most || filled >= wanted.max(1) {
             borders.push(pair[0].0 + (pair[1].0 - pair[0].0) / 2.0);
             filled = 0;
         }

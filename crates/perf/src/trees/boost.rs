@@ -3,7 +3,7 @@
 //! as many trees that grow best split first, and they are walked in a third of the time.
 
 use super::bins::{Bins, Table};
-use super::level_wise::LevelWiseGrower;
+use super::level_wise::{LevelWiseGrower, Split};
 use super::random::Random;
 use super::symmetric::{DEPTH, LEAVES, Question, SymmetricTree, SymmetricTrees};
 
@@ -42,60 +42,75 @@ impl BoostOptions {
     };
 }
 
-/// Trees whose sum answers for `targets`, and the gain of each column.
-pub fn boost(table: &Table, targets: &[f32], how: &BoostOptions) -> (SymmetricTrees, Vec<f64>) {
-    let bins = Bins::new(table, how.bins);
+/// Trees whose sum predicts `targets`, and the gain of each column.
+pub fn boost(table: &Table, targets: &[f32], options: &BoostOptions) -> (SymmetricTrees, Vec<f64>) {
+    let bins = Bins::new(table, options.bins);
     let num_rows = targets.len();
     let mean = targets.iter().map(|&target| f64::from(target)).sum::<f64>() / num_rows.max(1) as f64;
     let mut trees = SymmetricTrees::new(mean as f32);
     let mut gains = vec![0.0; table.width()];
     let mut rest: Vec<f32> = targets.iter().map(|target| target - mean as f32).collect();
     let mut leaf_of = vec![0u8; num_rows];
-    let share = |count: usize, share: f64| ((count as f64 * share).ceil() as usize).clamp(1, count.max(1));
-    for number in 0..how.trees {
-        let mut random = Random::new(how.seed, number as u64);
-        let rows = random.sample(num_rows, share(num_rows, how.row_fraction));
-        let columns = random.sample(table.width(), share(table.width(), how.column_fraction));
-        let grower = LevelWiseGrower::new(&bins, &columns, &rest, how.shrinkage);
-        let splits = grower.grow(
-            rows.into_iter().map(|row| row as u32).collect(),
-            how.depth.min(DEPTH),
-        );
-        let mut questions = [Question::NO; DEPTH];
-        for (question, split) in questions.iter_mut().zip(&splits) {
-            gains[split.column] += split.gain;
-            *question = Question {
-                feature: split.column as u8,
-                threshold: bins.border(split.column, split.bin),
-            };
-        }
+    for number in 0..options.trees {
+        let splits = splits(&bins, &rest, options, number);
+        splits.iter().for_each(|split| gains[split.column] += split.gain);
         for (row, leaf) in leaf_of.iter_mut().enumerate() {
-            let codes = bins.row(row);
-            let yes = |at: usize| {
-                splits
-                    .get(at)
-                    .is_some_and(|split| usize::from(codes[split.column]) > split.bin)
-            };
-            *leaf = (0..DEPTH).fold(0, |leaf, at| leaf * 2 + u8::from(yes(at)));
+            *leaf = leaf_number(bins.row(row), &splits);
         }
-        let values = leaf_values(&leaf_of, &rest, how);
+        let values = leaf_values(&leaf_of, &rest, options);
         for (rest, &leaf) in rest.iter_mut().zip(&leaf_of) {
             *rest -= values[usize::from(leaf)];
         }
+        let questions = questions(&bins, &splits);
         trees.push(&SymmetricTree { questions, values });
     }
     (trees, gains)
 }
 
+/// The splits of tree `number`, chosen by some rows among some columns.
+fn splits(bins: &Bins, rest: &[f32], options: &BoostOptions, number: usize) -> Vec<Split> {
+    let part =
+        |count: usize, fraction: f64| ((count as f64 * fraction).ceil() as usize).clamp(1, count.max(1));
+    let mut random = Random::new(options.seed, number as u64);
+    let rows = random.sample(rest.len(), part(rest.len(), options.row_fraction));
+    let columns = random.sample(bins.width(), part(bins.width(), options.column_fraction));
+    let grower = LevelWiseGrower::new(bins, &columns, rest, options.shrinkage);
+    grower.grow(
+        rows.into_iter().map(|row| row as u32).collect(),
+        options.depth.min(DEPTH),
+    )
+}
+
+/// The number of the leaf that a row falls into: the bits of its answers, the first one the highest.
+fn leaf_number(codes: &[u8], splits: &[Split]) -> u8 {
+    let yes = |at: usize| {
+        splits
+            .get(at)
+            .is_some_and(|split| usize::from(codes[split.column]) > split.bin)
+    };
+    (0..DEPTH).fold(0, |leaf, at| leaf * 2 + u8::from(yes(at)))
+}
+
+fn questions(bins: &Bins, splits: &[Split]) -> [Question; DEPTH] {
+    let mut questions = [Question::NO; DEPTH];
+    for (question, split) in questions.iter_mut().zip(splits) {
+        *question = Question {
+            feature: split.column as u8,
+            threshold: bins.border(split.column, split.bin),
+        };
+    }
+    questions
+}
+
 /// Shrunken means of what is left, over all rows: those that did not choose the questions count as well.
-fn leaf_values(leaf_of: &[u8], rest: &[f32], how: &BoostOptions) -> [f32; LEAVES] {
+fn leaf_values(leaf_of: &[u8], rest: &[f32], options: &BoostOptions) -> [f32; LEAVES] {
     let mut sums = [(0.0f64, 0.0f64); LEAVES];
     for (&leaf, &rest) in leaf_of.iter().zip(rest) {
         let (sum, count) = &mut sums[usize::from(leaf)];
         *sum += f64::from(rest);
         *count += 1.0;
     }
-    sums.map(|(sum, count)| (how.rate * sum / (count + how.shrinkage).max(1.0)) as f32)
+    sums.map(|(sum, count)| (options.rate * sum / (count + options.shrinkage).max(1.0)) as f32)
 }
 
 #[cfg(test)]

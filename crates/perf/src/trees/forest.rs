@@ -53,40 +53,28 @@ pub struct GrownForest {
     pub gains: Vec<f64>,
 }
 
-/// Learns `targets`, `[rows][outputs]`, each output by its own variance. `groups` numbers each row's kind from 0 without
-/// gaps: rows of a kind are drawn together, so that what a tree has not seen is new to it.
+/// Learns `targets`, `[rows][outputs]`, each output by its own variance. `groups` numbers the group of each row, from 0 without
+/// gaps. The rows of a group are drawn together, so that the groups that a tree has not seen are new to it.
 pub fn forest(
     table: &Table,
     targets: &[f32],
     outputs: usize,
     groups: &[u32],
-    how: &ForestOptions,
+    options: &ForestOptions,
 ) -> GrownForest {
-    let bins = Bins::new(table, how.bins);
-    let rows_of_groups = rows_of_groups(groups);
+    let bins = Bins::new(table, options.bins);
     let scales = scales(targets, outputs);
-    let scaled: Vec<f32> = targets
-        .iter()
-        .enumerate()
-        .map(|(at, target)| (target - scales[at % outputs].0) / scales[at % outputs].1)
-        .collect();
-    let limits = Limits {
-        leaves: how.leaves,
-        depth: how.depth,
-        leaf_rows: how.leaf_rows,
-        column_fraction: how.column_fraction,
-    };
+    let scaled = scaled(targets, &scales);
     let grower = BestFirstGrower::new(&bins, &scaled, outputs);
-    let grown = parallel(how.threads, how.trees, |number| {
-        let mut random = Random::new(how.seed, 1 + number as u64);
-        let drawn = (0..rows_of_groups.len()).map(|_| &rows_of_groups[random.below(rows_of_groups.len())]);
-        let mut rows: Vec<u32> = drawn.flatten().copied().collect();
-        rows.sort_unstable();
-        let mut tree = grower.grow(rows.clone(), &limits, &mut random);
+    let rows_of_groups = rows_of_groups(groups);
+    let grown = parallel(options.threads, options.trees, |number| {
+        let mut random = Random::new(options.seed, 1 + number as u64);
+        let bag = bag(&rows_of_groups, &mut random);
+        let mut tree = grower.grow(bag.clone(), &limits(options), &mut random);
         for (at, value) in tree.values.iter_mut().enumerate() {
-            *value *= scales[at % outputs].1 / how.trees as f32;
+            *value *= scales[at % outputs].1 / options.trees as f32;
         }
-        (tree, rows)
+        (tree, bag)
     });
     let mut trees = BinaryTrees::new(scales.iter().map(|&(mean, _)| mean).collect());
     let mut gains = vec![0.0; table.width()];
@@ -97,7 +85,7 @@ pub fn forest(
             .zip(&tree.gains)
             .for_each(|(sum, gain)| *sum += gain);
     }
-    let bags = grown.into_iter().map(|(_, rows)| rows).collect::<Vec<_>>();
+    let bags = grown.into_iter().map(|(_, bag)| bag).collect::<Vec<_>>();
     GrownForest {
         out_of_bag: out_of_bag(&trees, table, &bags),
         trees,
@@ -105,7 +93,33 @@ pub fn forest(
     }
 }
 
-/// The rows of each kind.
+fn limits(options: &ForestOptions) -> Limits {
+    Limits {
+        leaves: options.leaves,
+        depth: options.depth,
+        leaf_rows: options.leaf_rows,
+        column_fraction: options.column_fraction,
+    }
+}
+
+/// Targets less their mean, divided by their standard deviation.
+fn scaled(targets: &[f32], scales: &[(f32, f32)]) -> Vec<f32> {
+    let scale = |(at, target): (usize, &f32)| {
+        let (mean, deviation) = scales[at % scales.len()];
+        (target - mean) / deviation
+    };
+    targets.iter().enumerate().map(scale).collect()
+}
+
+/// The bag of a tree: as many groups as there are, drawn with repetition, and all their rows in order.
+fn bag(rows_of_groups: &[Vec<u32>], random: &mut Random) -> Vec<u32> {
+    let drawn = (0..rows_of_groups.len()).map(|_| &rows_of_groups[random.below(rows_of_groups.len())]);
+    let mut rows: Vec<u32> = drawn.flatten().copied().collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// The rows of each group.
 fn rows_of_groups(groups: &[u32]) -> Vec<Vec<u32>> {
     let count = groups.iter().max().map_or(0, |&last| last as usize + 1);
     let mut rows_of_groups = vec![Vec::new(); count];
@@ -181,11 +195,11 @@ mod tests {
     fn forest_answers_for_outputs_of_any_scale_and_threads_change_nothing() {
         let (table, targets) = data();
         let groups: Vec<u32> = (0..1_500).collect();
-        let how = ForestOptions {
+        let options = ForestOptions {
             trees: 60,
             ..ForestOptions::default()
         };
-        let grown = forest(&table, &targets, 2, &groups, &how);
+        let grown = forest(&table, &targets, 2, &groups, &options);
         for (output, scale) in [(0, 1.0), (1, 1e6)] {
             let error = |row: usize| {
                 f64::from((grown.out_of_bag[2 * row + output] - targets[2 * row + output]) / scale)
@@ -193,19 +207,28 @@ mod tests {
             let mean = (0..1_500).map(|row| error(row).powi(2)).sum::<f64>() / 1_500.0;
             assert!(mean < 0.02, "output {output}: out-of-bag error {mean}");
         }
-        let threaded = forest(&table, &targets, 2, &groups, &ForestOptions { threads: 3, ..how });
+        let threaded = forest(
+            &table,
+            &targets,
+            2,
+            &groups,
+            &ForestOptions {
+                threads: 3,
+                ..options
+            },
+        );
         assert_eq!(threaded.trees, grown.trees);
     }
 
     #[test]
-    fn rows_of_a_kind_are_drawn_together() {
+    fn rows_of_a_group_are_drawn_together() {
         let (table, targets) = data();
         let groups: Vec<u32> = (0..1_500).map(|row| row / 10).collect();
-        let how = ForestOptions {
+        let options = ForestOptions {
             trees: 1,
             ..ForestOptions::default()
         };
-        let unseen = forest(&table, &targets, 2, &groups, &how).out_of_bag;
+        let unseen = forest(&table, &targets, 2, &groups, &options).out_of_bag;
         for group in unseen.chunks_exact(20) {
             assert!(group.iter().all(|value| value.is_nan()) || group.iter().all(|value| value.is_finite()));
         }
@@ -215,12 +238,12 @@ mod tests {
     fn rows_a_tree_has_seen_are_not_judged_by_it() {
         let (table, targets) = data();
         let groups: Vec<u32> = (0..1_500).collect();
-        let how = ForestOptions {
+        let options = ForestOptions {
             trees: 1,
             leaf_rows: 1,
             ..ForestOptions::default()
         };
-        let grown = forest(&table, &targets, 2, &groups, &how);
+        let grown = forest(&table, &targets, 2, &groups, &options);
         let unseen = grown
             .out_of_bag
             .iter()

@@ -5,9 +5,9 @@
 pub struct Random(u64);
 
 impl Random {
-    /// From a seed; streams of one seed are told apart by their number.
-    pub fn new(seed: u64, stream: u64) -> Self {
-        let mut random = Self(seed ^ stream.wrapping_mul(0xd134_2543_de82_ef95));
+    /// A generator from a seed. Generators with the same seed and another number give independent random numbers.
+    pub fn new(seed: u64, number: u64) -> Self {
+        let mut random = Self(seed ^ number.wrapping_mul(0xd134_2543_de82_ef95));
         random.next();
         random
     }
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn samples_are_distinct_in_order_and_differ_between_streams() {
+    fn samples_are_distinct_in_order_and_differ_between_numbers() {
         let sample = Random::new(7, 1).sample(100, 30);
         assert!(sample.windows(2).all(|pair| pair[0] < pair[1]) && sample.len() == 30);
         assert_eq!(sample, Random::new(7, 1).sample(100, 30));

@@ -68,20 +68,9 @@ pub fn table(
     known.iter().try_for_each(KnownChoice::check)?;
     let machine = model.machine();
     let device = device(machine);
-    let groups = GroupSize::ALL
-        .into_iter()
-        .filter(|&group| measured(model, group, output_name(output)));
-    let groups: Vec<GroupSize> = groups.collect();
-    if groups.is_empty() {
-        return Err(PerfError::UnknownConfig {
-            kernel: "w4a8".to_owned(),
-            got: format!("with output {}", output_name(output)),
-            hint: format!("the model of {} has none that could be chosen", machine.name),
-        });
-    }
     let mut numbers = ConfigNumbers::default();
     let mut cells = String::new();
-    for group in groups {
+    for group in measured_groups(model, output)? {
         for (m, n) in TOKENS.into_iter().flat_map(|m| FEATURES.map(|n| (m, n))) {
             let _ = write!(cells, "cell {} {m} {n}", SelectionTable::group_number(group));
             for k in FEATURES {
@@ -128,10 +117,29 @@ impl ConfigNumbers {
     }
 }
 
-fn measured(model: &Model, group_size: GroupSize, output: &str) -> bool {
-    let kernels = model.kernels().filter(|kernel| kernel.contains("w4a8"));
-    let mut configs = kernels.flat_map(|kernel| model.configs(kernel));
-    configs.any(|facts| facts.group_size == group_size && facts.output == output)
+/// The group sizes that W4A8 kernels with an output were measured in.
+fn measured_groups(model: &Model, output: Output) -> Result<Vec<GroupSize>, PerfError> {
+    let output = output_name(output);
+    let is_measured = |group_size: GroupSize| {
+        let kernels = model.kernels().filter(|kernel| kernel.contains("w4a8"));
+        let mut configs = kernels.flat_map(|kernel| model.configs(kernel));
+        configs.any(|facts| facts.group_size == group_size && facts.output == output)
+    };
+    let groups: Vec<GroupSize> = GroupSize::ALL
+        .into_iter()
+        .filter(|&size| is_measured(size))
+        .collect();
+    match groups.is_empty() {
+        false => Ok(groups),
+        true => Err(PerfError::UnknownConfig {
+            kernel: "w4a8".to_owned(),
+            got: format!("with output {output}"),
+            hint: format!(
+                "the model of {} has none that could be chosen",
+                model.machine().name
+            ),
+        }),
+    }
 }
 
 /// Among what is worth a thought, so that a wild prediction cannot put a tile of 256 tokens on one; what the model was not

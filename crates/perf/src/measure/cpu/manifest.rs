@@ -22,12 +22,34 @@ pub(crate) fn manifest(
     options: &SweepOptions,
     has_energy: bool,
 ) -> Result<Manifest, PerfError> {
+    let instruction_sets: Vec<&str> = available().into_iter().map(Isa::name).collect();
+    let energy = match has_energy {
+        true => "energy of all packages by RAPL over 0.3 s",
+        false => "no energy: no RAPL counter that may be read",
+    };
+    Ok(Manifest {
+        protocol: PROTOCOL,
+        machine: machine(name, max_threads)?,
+        driver: format!("instruction sets {}", instruction_sets.join(" ")),
+        version: options.version.clone(),
+        date: today(),
+        method: format!(
+            "checked at full size (Freivalds; integers modulo 2^32, outputs bit by bit from the sums; small ones against the \
+             specification), then wall time: median and quartiles of 5 repetitions of 2.5 ms, weights \
+             rotate through copies of 320 MB together (128 at most); {energy}"
+        ),
+        operands: "4-bit codes uniform, group scales 4..14, zero points 6..9; int8 codes uniform in -127..127; floats nearly \
+                   normal (three uniform ones added), mean 0, variance 1"
+            .to_owned(),
+    })
+}
+
+fn machine(name: &str, max_threads: usize) -> Result<Machine, PerfError> {
     let isa = available().into_iter().next_back().unwrap_or(Isa::Portable);
     let device = CpuDevice::with_isa(max_threads, isa)?;
     let peak = device.measure_peak()?;
     let float_ops_per_s = float_ceiling(&device)?;
-    let instruction_sets: Vec<&str> = available().into_iter().map(Isa::name).collect();
-    let machine = Machine {
+    Ok(Machine {
         name: name.to_owned(),
         kind: MachineKind::Cpu,
         num_units: max_threads,
@@ -43,25 +65,6 @@ pub(crate) fn manifest(
         idle_power_w: None,
         power_limit_w: None,
         small_ops: Some(small_ops::measure(&device)?),
-    };
-    let energy = match has_energy {
-        true => "energy of all packages by RAPL over 0.3 s",
-        false => "no energy: no RAPL counter that may be read",
-    };
-    Ok(Manifest {
-        protocol: PROTOCOL,
-        machine,
-        driver: format!("instruction sets {}", instruction_sets.join(" ")),
-        version: options.version.clone(),
-        date: today(),
-        method: format!(
-            "checked at full size (Freivalds; integers modulo 2^32, outputs bit by bit from the sums; small ones against the \
-             specification), then wall time: median and quartiles of 5 repetitions of 2.5 ms, weights \
-             rotate through copies of 320 MB together (128 at most); {energy}"
-        ),
-        operands: "4-bit codes uniform, group scales 4..14, zero points 6..9; int8 codes uniform in -127..127; floats nearly \
-                   normal (three uniform ones added), mean 0, variance 1"
-            .to_owned(),
     })
 }
 

@@ -67,6 +67,43 @@ pub(crate) enum DrawnWeights {
     Float(FloatLinear),
 }
 
+fn w4_weights(
+    (n, k): (usize, usize),
+    group_size: GroupSize,
+) -> Result<(LinearWeights, DrawnWeights), PerfError> {
+    let layer = w4((n, k), group_size)?;
+    let mut w8 = vec![0; n * k];
+    for (row, w8) in w8.chunks_exact_mut(k).enumerate() {
+        layer.w8_row(row, w8);
+    }
+    let s1 = layer.s1().to_vec();
+    Ok((LinearWeights::W4(layer), DrawnWeights::Integer { w8, s1 }))
+}
+
+fn w8_weights(
+    (n, k): (usize, usize),
+    code: &mut impl FnMut() -> i8,
+) -> Result<(LinearWeights, DrawnWeights), PerfError> {
+    let w8: Vec<i8> = (0..n * k).map(|_| code()).collect();
+    let s1: Vec<f32> = (0..n).map(|row| 1e-3 + row as f32 * 1e-7).collect();
+    let layer = Int8Linear::new((n, k), w8.clone(), s1.clone(), None, None);
+    let layer = layer.map_err(|error| PerfError::operands(&error))?;
+    Ok((LinearWeights::W8(layer), DrawnWeights::Integer { w8, s1 }))
+}
+
+fn float_weights(
+    (n, k): (usize, usize),
+    op: ProductType,
+) -> Result<(LinearWeights, DrawnWeights), PerfError> {
+    let values = floats(n * k, 7);
+    let values = match op {
+        ProductType::F32 => FloatValues::F32(values),
+        _ => FloatValues::Bf16(values.into_iter().map(bf16::from_f32).collect()),
+    };
+    let layer = FloatLinear::new(n, k, values, None).map_err(|error| PerfError::operands(&error))?;
+    Ok((LinearWeights::Float(layer.clone()), DrawnWeights::Float(layer)))
+}
+
 /// One type's operands of a shape, with what is known of their product.
 pub(crate) struct DrawnOperands {
     pub(crate) op: ProductType,
@@ -89,52 +126,20 @@ impl DrawnOperands {
         let mut next = random(5);
         let mut code = || ((next() % 255) as i32 - 127) as i8;
         let (weights, drawn) = match op {
-            ProductType::W4a8 => {
-                let layer = w4((n, k), group_size)?;
-                let mut w8 = vec![0; n * k];
-                for (row, w8) in w8.chunks_exact_mut(k).enumerate() {
-                    layer.w8_row(row, w8);
-                }
-                let s1 = layer.s1().to_vec();
-                (LinearWeights::W4(layer), DrawnWeights::Integer { w8, s1 })
-            }
-            ProductType::W8a8 => {
-                let w8: Vec<i8> = (0..n * k).map(|_| code()).collect();
-                let s1: Vec<f32> = (0..n).map(|row| 1e-3 + row as f32 * 1e-7).collect();
-                let layer = Int8Linear::new((n, k), w8.clone(), s1.clone(), None, None)
-                    .map_err(|error| PerfError::operands(&error))?;
-                (LinearWeights::W8(layer), DrawnWeights::Integer { w8, s1 })
-            }
-            ProductType::F32 | ProductType::Bf16 => {
-                let values = floats(n * k, 7);
-                let values = match op {
-                    ProductType::F32 => FloatValues::F32(values),
-                    _ => FloatValues::Bf16(values.into_iter().map(bf16::from_f32).collect()),
-                };
-                let layer =
-                    FloatLinear::new(n, k, values, None).map_err(|error| PerfError::operands(&error))?;
-                (LinearWeights::Float(layer.clone()), DrawnWeights::Float(layer))
-            }
+            ProductType::W4a8 => w4_weights((n, k), group_size)?,
+            ProductType::W8a8 => w8_weights((n, k), &mut code)?,
+            ProductType::F32 | ProductType::Bf16 => float_weights((n, k), op)?,
         };
-        let codes: Vec<i8> = if op.is_integer() {
-            (0..m * k).map(|_| code()).collect()
-        } else {
-            Vec::new()
-        };
-        let scales = (0..m).map(|row| 1e-3 + row as f32 * 1e-6).collect();
-        let a = if op.is_integer() {
-            Vec::new()
-        } else {
-            floats(m * k, 9)
-        };
+        let num_codes = if op.is_integer() { m * k } else { 0 };
+        let num_floats = if op.is_integer() { 0 } else { m * k };
         let mut operands = Self {
             op,
             shape: (m, n, k),
             weights,
             drawn,
-            codes,
-            scales,
-            a,
+            codes: (0..num_codes).map(|_| code()).collect(),
+            scales: (0..m).map(|row| 1e-3 + row as f32 * 1e-6).collect(),
+            a: floats(num_floats, 9),
             naive_sums: None,
             naive_floats: None,
         };

@@ -45,32 +45,52 @@ impl DrawnOperands {
             }
             Ok::<f64, DeviceError>(start.elapsed().as_secs_f64() / count as f64)
         };
-        let one_s = run(1)?.min(run(1)?).max(1e-7);
-        let count = ((REPEAT_S / one_s) as usize).clamp(1, 10_000);
-        run(count)?;
-        for _ in 0..TRIES {
-            row.flag = None;
-            let times = (0..REPEATS).map(|_| run(count));
-            set_times(row, times.collect::<Result<_, _>>()?);
-            if row.flag != Some(QualityFlag::Unsteady) {
-                break;
-            }
-        }
-        let Some((rapl, earlier)) = rapl.and_then(|rapl| rapl.read().map(|reading| (rapl, reading))) else {
-            return Ok(());
-        };
-        let (start, mut runs) = (Instant::now(), 0);
-        while start.elapsed().as_secs_f64() < ENERGY_S {
-            run(count)?;
-            runs += count;
-        }
-        let window_s = start.elapsed().as_secs_f64();
-        if let Some(energy_j) = rapl.since_j(&earlier) {
-            row.power_w = Some(energy_j / window_s);
-            row.energy_j = Some(energy_j / runs as f64);
-            row.energy_window_s = Some(window_s);
-            row.energy_runs = runs;
-        }
-        Ok(())
+        let count = time(row, &mut run)?;
+        rapl.map_or(Ok(()), |rapl| read_energy(row, rapl, count, &mut run))
     }
+}
+
+/// Fills in the time. `run` runs the product so many times and says the mean seconds of one. Says how many runs make a
+/// repetition.
+fn time(
+    row: &mut Row,
+    run: &mut impl FnMut(usize) -> Result<f64, DeviceError>,
+) -> Result<usize, DeviceError> {
+    let one_s = run(1)?.min(run(1)?).max(1e-7);
+    let count = ((REPEAT_S / one_s) as usize).clamp(1, 10_000);
+    run(count)?;
+    for _ in 0..TRIES {
+        row.flag = None;
+        let times = (0..REPEATS).map(|_| run(count));
+        set_times(row, times.collect::<Result<_, _>>()?);
+        if row.flag != Some(QualityFlag::Unsteady) {
+            break;
+        }
+    }
+    Ok(count)
+}
+
+/// Fills in power and energy from the counter before and after a window of steady runs.
+fn read_energy(
+    row: &mut Row,
+    rapl: &Rapl,
+    count: usize,
+    run: &mut impl FnMut(usize) -> Result<f64, DeviceError>,
+) -> Result<(), DeviceError> {
+    let Some(earlier) = rapl.read() else {
+        return Ok(());
+    };
+    let (start, mut runs) = (Instant::now(), 0);
+    while start.elapsed().as_secs_f64() < ENERGY_S {
+        run(count)?;
+        runs += count;
+    }
+    let window_s = start.elapsed().as_secs_f64();
+    if let Some(energy_j) = rapl.since_j(&earlier) {
+        row.power_w = Some(energy_j / window_s);
+        row.energy_j = Some(energy_j / runs as f64);
+        row.energy_window_s = Some(window_s);
+        row.energy_runs = runs;
+    }
+    Ok(())
 }

@@ -4,16 +4,16 @@
 //! divided by the time between them; the energy of one product is that power times the mean time of a product inside the
 //! window.
 
+use std::time::{Duration, Instant};
+
+use dualgrain_cuda::{Graph, Steady};
+
 use super::counter::CounterLog;
 use super::meter::{LOOK, Meter, SLOW_S};
 use super::ticks::{TickTimes, power_between};
 use crate::data::{QualityFlag, Row};
 use crate::error::PerfError;
-use crate::measure::times::{MOST_SPREAD, set_times};
-use dualgrain_cuda::Graph;
-use dualgrain_cuda::Steady;
-use std::time::Duration;
-use std::time::Instant;
+use crate::measure::times::set_times;
 
 /// Least warm-up before the window may begin.
 const ENERGY_WARM: Duration = Duration::from_millis(60);
@@ -79,14 +79,7 @@ impl<'a> Meter<'a> {
         let inside = inside(&times, (first.unwrap_or(0), last.unwrap_or(0)));
         let mean_s = inside.iter().sum::<f64>() / inside.len().max(1) as f64;
         set_times(row, inside.to_vec());
-        if let (Some(q1), Some(time_s), Some(q3)) = (row.time_q1_s, row.time_s, row.time_q3_s) {
-            let limit = if q3 - q1 > MOST_SPREAD * time_s {
-                MOST_SPREAD_AT_LIMIT
-            } else {
-                MOST_SPREAD
-            };
-            row.flag = (q3 - q1 > limit * time_s).then_some(QualityFlag::Unsteady);
-        }
+        flag_unsteady(row);
         Ok((mean_s > 0.0).then_some(EnergyWindow { start, end, mean_s }))
     }
 
@@ -166,7 +159,14 @@ fn lacks_energy(row: &Row, limit_w: Option<f64>, tick_s: f64) -> bool {
     at_limit && window_s < 0.8 * LIMIT_TICKS as f64 * tick_s
 }
 
-/// Times between two counts of replays; of products longer than the region all but the first.
+/// Flags a row whose repetitions lie further apart than the swinging clocks of a card at its power limit put them.
+fn flag_unsteady(row: &mut Row) {
+    if let (Some(q1), Some(time_s), Some(q3)) = (row.time_q1_s, row.time_s, row.time_q3_s) {
+        row.flag = (q3 - q1 > MOST_SPREAD_AT_LIMIT * time_s).then_some(QualityFlag::Unsteady);
+    }
+}
+
+/// Times between two counts of replays; of products longer than the window all but the first.
 fn inside(times: &[f64], (first, last): (usize, usize)) -> &[f64] {
     match times.get(first..last) {
         Some(inside) if inside.len() > 1 => inside,

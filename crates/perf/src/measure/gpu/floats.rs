@@ -50,12 +50,7 @@ impl GpuSweep<'_> {
         for (seed, buffer) in [(11, &a), (12, &b), (13, &c)] {
             self.checker.operands.floats(buffer, output, seed)?;
         }
-        let mut weights = vec![b];
-        for _ in 1..copies {
-            let copy = self.arena.take(size * n * k)?;
-            copy.copy_from(&weights[0])?;
-            weights.push(copy);
-        }
+        let weights = self.copies_of(b, copies)?;
         let buffers = FloatBuffers {
             kind,
             a: &a,
@@ -63,18 +58,39 @@ impl GpuSweep<'_> {
             c: &c,
             d: &d,
         };
+        self.layouts(task, rows, (&buffers, &weights))
+    }
+
+    /// A buffer and copies of it, `copies` together.
+    fn copies_of(&mut self, buffer: Buffer, copies: usize) -> Result<Vec<Buffer>, PerfError> {
+        let mut all = vec![buffer];
+        for _ in 1..copies {
+            let copy = self.arena.take(all[0].len_bytes())?;
+            copy.copy_from(&all[0])?;
+            all.push(copy);
+        }
+        Ok(all)
+    }
+
+    /// The rows of one type, layout by layout: products of one layout share what they are checked against.
+    fn layouts(
+        &mut self,
+        task: &ShapeTask,
+        rows: Vec<(FloatCase, Row)>,
+        (buffers, weights): (&FloatBuffers<'_>, &[Buffer]),
+    ) -> Result<(), PerfError> {
         for layout in Layout::ALL {
             let of_layout: Vec<_> = rows.iter().filter(|(case, _)| case.layout == layout).collect();
             if of_layout.is_empty() {
                 continue;
             }
             let transposes = transposes(layout);
-            let reference = self.checker.floats(&buffers, transposes, task.shape, 21)?;
+            let reference = self.checker.floats(buffers, transposes, task.shape, 21)?;
             for (case, row) in of_layout {
                 if !self.sweep.begins() {
                     return Ok(());
                 }
-                self.float(task, (case, row.clone()), &reference, (&buffers, &weights))?;
+                self.float(task, (case, row.clone()), &reference, (buffers, weights))?;
             }
         }
         Ok(())

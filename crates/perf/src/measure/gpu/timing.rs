@@ -50,23 +50,15 @@ impl<'a> Meter<'a> {
             (false, true) => HEAVY_REPLAY_S,
             (false, false) => REPLAY_S,
         };
-        let fitting = |seconds: f64| (seconds / one_s) as usize;
-        // All copies once, unless that takes far too long.
-        let count = fitting(replay_s).max(timed.copies.min(fitting(3.0 * replay_s)));
-        let count = count.clamp(1, MOST_LAUNCHES);
+        let count = launches(replay_s, one_s, timed.copies);
         let graph = record(self.device, timed, count)?;
-        let mut window = None;
-        if let Some(tick_times) = tick_times {
-            window = self.window(row, &graph, (count, one_s), &tick_times)?;
-        } else {
-            self.times(row, &graph, (count, one_s), heavy)?;
-            if row.flag == Some(QualityFlag::Unsteady) {
-                // Once more, longer: a neighbour's last milliseconds may have been in it.
-                row.flag = None;
-                self.last_heavy.set(None);
-                self.times(row, &graph, (count, one_s), true)?;
+        let window = match tick_times {
+            Some(tick_times) => self.window(row, &graph, (count, one_s), &tick_times)?,
+            None => {
+                self.steady_times(row, &graph, (count, one_s), heavy)?;
+                None
             }
-        }
+        };
         if row
             .time_s
             .is_some_and(|time_s| time_s * (count as f64) < RESOLUTION_S)
@@ -75,6 +67,23 @@ impl<'a> Meter<'a> {
         }
         self.last_heavy.set(heavy.then(Instant::now));
         Ok(window)
+    }
+
+    /// Fills in the time; once more, and longer, where it is unsteady: a neighbour's last milliseconds may have been in it.
+    fn steady_times(
+        &self,
+        row: &mut Row,
+        graph: &Graph<'_>,
+        (count, one_s): (usize, f64),
+        heavy: bool,
+    ) -> Result<(), PerfError> {
+        self.times(row, graph, (count, one_s), heavy)?;
+        if row.flag == Some(QualityFlag::Unsteady) {
+            row.flag = None;
+            self.last_heavy.set(None);
+            self.times(row, graph, (count, one_s), true)?;
+        }
+        Ok(())
     }
 
     fn times(
@@ -108,4 +117,11 @@ impl<'a> Meter<'a> {
         set_times(row, times.map(|time| time / count as f64).collect());
         Ok(())
     }
+}
+
+/// Launches that a replay of about `replay_s` holds: all copies once, unless that takes far too long.
+fn launches(replay_s: f64, one_s: f64, copies: usize) -> usize {
+    let fitting = |seconds: f64| (seconds / one_s) as usize;
+    let count = fitting(replay_s).max(copies.min(fitting(3.0 * replay_s)));
+    count.clamp(1, MOST_LAUNCHES)
 }

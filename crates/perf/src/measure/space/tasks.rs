@@ -136,58 +136,79 @@ impl Space {
     }
 
     fn tile_tasks(&self) -> Vec<ShapeTask> {
-        let all = self.tile_shapes.iter().map(|&[m, n, k]| {
-            let tiles = (1..=32).map(FloatKernel::Tiled);
-            ((m, n, k), tiles.collect::<Vec<_>>(), Layout::ALL.to_vec(), 0.15)
-        });
-        let large = self.large_tile_shapes.iter().map(|&[m, n, k]| {
-            let huge = ops((m, n, k)) > 3e11;
-            let tiles: &[usize] = if huge {
-                &[8, 16, 32]
-            } else {
-                &[4, 8, 12, 16, 20, 24, 28, 32]
-            };
-            let layouts = if huge {
-                vec![Layout::Nn]
-            } else {
-                Layout::ALL.to_vec()
-            };
-            let kernels = tiles.iter().map(|&tile| FloatKernel::Tiled(tile)).collect();
-            // Few and telling: all of the huge ones get energy, whatever weight their layout has.
-            ((m, n, k), kernels, layouts, if huge { 1.5 } else { 0.4 })
-        });
-        let tasks = large.chain(all).map(|(shape, kernels, layouts, energy_share)| {
-            let mut floats = Vec::new();
-            for (place, &kernel) in kernels.iter().enumerate() {
-                for (at, &layout) in layouts.iter().enumerate() {
-                    let blend = BLENDS[if (place + at) % 8 == 7 { 2 } else { 0 }];
-                    floats.push(FloatCase {
-                        kernel,
-                        layout,
-                        blend,
-                    });
-                }
+        let large = self.large_tile_shapes.iter().copied().map(TileStudy::large);
+        let all = self.tile_shapes.iter().copied().map(TileStudy::all);
+        let mut tasks: Vec<ShapeTask> = large.chain(all).map(|study| study.task()).collect();
+        if self.energy_share <= 0.0 {
+            tasks.iter_mut().for_each(|task| task.energy_share = 0.0);
+        }
+        tasks
+    }
+}
+
+/// The tiles of the tiled kernel that run on one shape, in some layouts.
+struct TileStudy {
+    shape: (usize, usize, usize),
+    tiles: Vec<usize>,
+    layouts: &'static [Layout],
+    energy_share: f64,
+}
+
+impl TileStudy {
+    fn all([m, n, k]: [usize; 3]) -> Self {
+        Self {
+            shape: (m, n, k),
+            tiles: (1..=32).collect(),
+            layouts: &Layout::ALL,
+            energy_share: 0.15,
+        }
+    }
+
+    /// Few and telling: all of the huge ones get energy, whatever weight their layout has.
+    fn large([m, n, k]: [usize; 3]) -> Self {
+        let shape = (m, n, k);
+        let (tiles, layouts, energy_share) = match ops(shape) > 3e11 {
+            true => (vec![8, 16, 32], &[Layout::Nn][..], 1.5),
+            false => (vec![4, 8, 12, 16, 20, 24, 28, 32], &Layout::ALL[..], 0.4),
+        };
+        Self {
+            shape,
+            tiles,
+            layouts,
+            energy_share,
+        }
+    }
+
+    fn task(&self) -> ShapeTask {
+        ShapeTask {
+            shape: self.shape,
+            group_size: USUAL_GROUP,
+            output: "bf16",
+            configs: Configs::Some(0),
+            int8: false,
+            floats: self.floats(),
+            energy_share: self.energy_share,
+        }
+    }
+
+    /// Every tile in every layout, some of them with a blend, then the library in every layout.
+    fn floats(&self) -> Vec<FloatCase> {
+        let mut floats = Vec::new();
+        for (place, &tile) in self.tiles.iter().enumerate() {
+            for (at, &layout) in self.layouts.iter().enumerate() {
+                floats.push(FloatCase {
+                    kernel: FloatKernel::Tiled(tile),
+                    layout,
+                    blend: BLENDS[if (place + at) % 8 == 7 { 2 } else { 0 }],
+                });
             }
-            floats.extend(layouts.iter().map(|&layout| FloatCase {
-                kernel: FloatKernel::CublasF32,
-                layout,
-                blend: BLENDS[0],
-            }));
-            ShapeTask {
-                shape,
-                group_size: USUAL_GROUP,
-                output: "bf16",
-                configs: Configs::Some(0),
-                int8: false,
-                floats,
-                energy_share: if self.energy_share > 0.0 {
-                    energy_share
-                } else {
-                    0.0
-                },
-            }
-        });
-        tasks.collect()
+        }
+        floats.extend(self.layouts.iter().map(|&layout| FloatCase {
+            kernel: FloatKernel::CublasF32,
+            layout,
+            blend: BLENDS[0],
+        }));
+        floats
     }
 }
 

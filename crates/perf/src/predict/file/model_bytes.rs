@@ -1,20 +1,20 @@
 //! Writes a model as bytes and reads it back. A reader trusts nothing: every count and every number is checked.
 
-use super::container::{MAGIC, VERSION, checksum, unpack};
-use super::ensembles::{EnsembleRef, read_ensembles};
-use super::header::{Header, is_consistent};
-use crate::error::PerfError;
-use crate::machine::check_machine;
-use crate::predict::estimator::Estimator;
-use crate::predict::features::NAMES;
-use crate::predict::interval_width::WidthModel;
-use crate::predict::model_parts::ModelParts;
-use crate::trees::Ensemble;
 use std::io::Write as _;
 use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
+
+use super::container::{MAGIC, VERSION, checksum, unpack};
+use super::ensembles::{EnsembleRef, read_ensembles};
+use super::header::{Header, is_consistent};
+use crate::error::PerfError;
+use crate::predict::estimator::Estimator;
+use crate::predict::features::NAMES;
+use crate::predict::interval_width::WidthModel;
+use crate::predict::model_parts::ModelParts;
+use crate::trees::Ensemble;
 
 /// The bytes of a model.
 pub(crate) fn model_to_bytes(parts: &ModelParts) -> Vec<u8> {
@@ -86,7 +86,7 @@ fn header(contents: &[u8]) -> Result<(Header, &[u8]), String> {
 }
 
 fn parts(mut header: Header, bytes: &[u8]) -> Result<Result<ModelParts, String>, PerfError> {
-    check_machine(&header.machine)?;
+    header.machine.check()?;
     header.catalogue.link()?;
     let Some(trees) = read_ensembles(&header.ensembles, bytes) else {
         return Ok(Err("its trees contradict themselves".to_owned()));

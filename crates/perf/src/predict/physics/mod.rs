@@ -7,6 +7,6 @@ mod tiling;
 mod time;
 
 pub(crate) use power::{NUM_RATES, PowerFactors, rates, rough_power_w};
-pub(crate) use terms::{NUM_TERMS, Physics};
+pub(crate) use terms::{BUSIEST, CACHED, NUM_TERMS, Physics};
 pub(crate) use tiling::{Tile, Tiling};
 pub(crate) use time::{TimeFactors, rough_time_s};

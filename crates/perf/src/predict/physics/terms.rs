@@ -9,11 +9,15 @@ use crate::roofline::{Roofline, element_bytes};
 
 /// Number of the terms that a time is roughly a sum of.
 pub(crate) const NUM_TERMS: usize = 9;
+/// Places of some terms: the busiest unit's operations, bytes from the cache, writing the tiles out.
+pub(crate) const BUSIEST: usize = 2;
+pub(crate) const CACHED: usize = 3;
+pub(crate) const WRITTEN: usize = 7;
 
-/// Seconds by the unit of the terms that count rather than weigh: a kernel's start, a round of tiles, a step along K.
-const COUNTED_S: [f64; 2] = [1e-6, 1e-8];
-
-/// Bytes that are written at a time where rows of D allow it.
+/// Some terms are counts. A kernel's start and a round of tiles count as a microsecond, a step along K as ten nanoseconds.
+const ROUND_S: f64 = 1e-6;
+const STEP_S: f64 = 1e-8;
+/// Bytes that are written at a time where the rows of D allow it.
 const VECTOR_BYTES: f64 = 16.0;
 /// Fraction of the peak that kernels roughly reach inside a tile.
 const REACHED: f64 = 0.8;
@@ -40,26 +44,17 @@ impl Physics {
         let tiling = Tiling::new(tile, facts, operand_types, product, machine);
         // The 4-bit kernels write their tiles through shared memory in vectors. Others have shown no such cost.
         let staged = facts.tile_m > 0 && operand_types.unit == ArithmeticUnit::Int8;
-        let written_s = if staged { tiling.written_s } else { 0.0 };
-        let row_bytes = (product.n as f64 * element_bytes(&facts.output)) as u64;
-        let piece_bytes =
-            f64::from(1u32 << row_bytes.trailing_zeros().min(4)).max(element_bytes(&facts.output));
-        // Pieces beyond those of whole vectors.
-        let pieces = VECTOR_BYTES / piece_bytes - 1.0;
-        let elements = product.m as f64 * product.n as f64;
-        let pieces_s = elements * pieces / (machine.num_units as f64 * machine.clock_hz);
+        let if_staged = |seconds: f64| if staged { seconds } else { 0.0 };
         let terms = [
-            COUNTED_S[0],
+            ROUND_S,
             roofline.memory_s,
             tiling.busiest_s,
             tiling.cached_bytes / machine.read_bytes_per_s,
-            tiling.rounds * COUNTED_S[0],
-            tiling.rounds * tiling.steps * COUNTED_S[1],
+            tiling.rounds * ROUND_S,
+            tiling.rounds * tiling.steps * STEP_S,
             roofline.memory_s.max(tiling.busiest_s / REACHED),
-            written_s,
-            // Rows of D that begin at odd places are written in pieces, at worst element by element; memory takes so
-            // many pieces a second, however the tiles lie.
-            if staged { pieces_s } else { 0.0 },
+            if_staged(tiling.written_s),
+            if_staged(pieces_s(product, &facts.output, machine)),
         ];
         Self {
             roofline,
@@ -67,4 +62,14 @@ impl Physics {
             terms,
         }
     }
+}
+
+/// Seconds that memory takes for the pieces of D beyond whole vectors. Rows of D that begin at odd places are written in
+/// pieces, at worst element by element, however the tiles lie.
+fn pieces_s(product: &Product<'_>, output: &str, machine: &Machine) -> f64 {
+    let row_bytes = (product.n as f64 * element_bytes(output)) as u64;
+    let piece_bytes = f64::from(1u32 << row_bytes.trailing_zeros().min(4)).max(element_bytes(output));
+    let pieces = VECTOR_BYTES / piece_bytes - 1.0;
+    let elements = product.m as f64 * product.n as f64;
+    elements * pieces / (machine.num_units as f64 * machine.clock_hz)
 }

@@ -1,7 +1,7 @@
 //! The tiles of a product: how a kernel cuts it, how the tiles fill the machine, and how long the busiest unit works.
 
 use crate::data::Cut;
-use crate::machine::{Machine, MachineKind, peak};
+use crate::machine::{Machine, MachineKind};
 use crate::operands::OperandTypes;
 use crate::predict::kernel_config::KernelConfig;
 use crate::product::Product;
@@ -16,37 +16,37 @@ const LIBRARY_TILES: [[usize; 2]; 7] = [
     [64, 64],
     [32, 64],
 ];
-
-/// Tokens of a matrix unit's tile, weight rows of a packed panel, bytes of a step: what CPU kernels work by, one thread a
-/// panel.
-const CPU_TILE: [usize; 3] = [16, 32, 64];
-
-/// Columns of K of its steps, and the most parts it cuts K into.
+/// Columns of K in a library's step, and the most parts that it cuts K into.
 const LIBRARY_STEP: usize = 64;
 const LIBRARY_PARTS: usize = 8;
 /// Elements of a side at which a library spends half of its time on reading the operands of a tile.
 const LIBRARY_HALF: f64 = 20.0;
+/// The unit of work of CPU kernels: tokens of a matrix unit's tile, weight rows of a packed panel, bytes of a step. A thread
+/// takes one panel at a time.
+const CPU_TILE: [usize; 3] = [16, 32, 64];
 
 /// How a product is cut into tiles, how these fill the machine, and how long the busiest unit works.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Tiling {
-    pub(crate) tile: Tile,
-    pub(crate) tiles: f64,
+    pub tile: Tile,
+    /// Number of tiles.
+    pub tiles: f64,
     /// Rounds of tiles as a real number.
-    pub(crate) waves: f64,
+    pub waves: f64,
     /// Rounds that the busiest unit works.
-    pub(crate) rounds: f64,
-    /// Steps along K of a tile, for one CTA.
-    pub(crate) steps: f64,
-    /// Share of the tiles' area, and of their steps along K, that is the product's.
-    pub(crate) efficiency: [f64; 3],
+    pub rounds: f64,
+    /// Steps along K that one CTA takes for a tile.
+    pub steps: f64,
+    /// For M, N and K: the fraction of the tiles' extent that belongs to the product.
+    pub efficiency: [f64; 3],
     /// Seconds of the busiest unit at the machine's peak.
-    pub(crate) busiest_s: f64,
-    /// Bytes that tiles read from the shared cache.
-    pub(crate) cached_bytes: f64,
-    /// Seconds of the busiest unit to write its tiles out, an element a cycle.
-    pub(crate) written_s: f64,
-    /// Seconds of all units to make the weights ready for the matrix units, an element a cycle and unit, once for every tile of tokens.
+    pub busiest_s: f64,
+    /// Bytes that the tiles read from the last-level cache.
+    pub cached_bytes: f64,
+    /// Seconds of the busiest unit to write its tiles out, one element per cycle.
+    pub written_s: f64,
+    /// Seconds of all units to prepare the weights for the matrix units: one element per cycle and unit, once for every tile
+    /// of tokens.
     pub prepared_s: f64,
 }
 
@@ -60,7 +60,8 @@ pub(crate) struct Tile {
 }
 
 impl Tile {
-    pub(crate) fn of(facts: &KernelConfig, product: &Product<'_>, machine: &Machine) -> Self {
+    /// The tile of a configuration; for libraries and CPUs the tile that they are assumed to take.
+    pub fn of(facts: &KernelConfig, product: &Product<'_>, machine: &Machine) -> Self {
         match facts.tile_m {
             0 if machine.kind == MachineKind::Cpu => Self {
                 sides: CPU_TILE,
@@ -84,9 +85,9 @@ impl Tile {
             let area = (tile_m * tile_n) as f64;
             // Small tiles read more bytes for each operation.
             let slowness = 1.0 + LIBRARY_HALF * (tile_m + tile_n) as f64 / area;
-            let roofline = rounds as f64 * area * slowness / parts as f64;
-            if roofline < best.0 {
-                best = (roofline, [tile_m, tile_n], parts);
+            let cost = rounds as f64 * area * slowness / parts as f64;
+            if cost < best.0 {
+                best = (cost, [tile_m, tile_n], parts);
             }
         }
         let (_, [tile_m, tile_n], parts) = best;
@@ -98,7 +99,7 @@ impl Tile {
 }
 
 impl Tiling {
-    pub(crate) fn new(
+    pub fn new(
         tile: Tile,
         facts: &KernelConfig,
         operand_types: &OperandTypes,
@@ -114,27 +115,12 @@ impl Tiling {
         let tiles_n = ((n / tile_n).ceil() / abreast).ceil() * abreast;
         let tiles = tiles_m * tiles_n;
         let resident = facts.ctas_per_sm.max(1) as f64;
-        let units = match machine.kind {
-            MachineKind::Cpu => facts.threads.clamp(1, machine.num_units),
-            MachineKind::Gpu => machine.num_units,
-        };
-        let slots = slots(units, facts.cluster.max(1)) * resident;
+        let slots = slots(num_units(facts, machine), facts.cluster.max(1)) * resident;
         let waves = tiles * parts / slots;
         let blocks = (k / tile_k).ceil();
-        let rounds = match facts.cut {
-            Cut::Whole => waves.ceil(),
-            // The cut tiles are shared by all, block by block.
-            Cut::Tail => waves.floor() + (waves.fract() * blocks).ceil() / blocks,
-            Cut::All => (waves * blocks).ceil() / blocks,
-        };
+        let rounds = rounds(facts.cut, waves, blocks);
         let steps = (blocks / parts).ceil();
-        // A share of the work that begins inside a tile touches one more, and hands a part of it on.
-        let touched = match facts.cut {
-            Cut::Whole => rounds,
-            Cut::Tail => rounds.ceil(),
-            Cut::All => rounds.ceil() + 1.0,
-        };
-        let peak = peak(operand_types.unit, machine) / machine.num_units as f64;
+        let peak = machine.peak_ops_per_s(operand_types.unit) / machine.num_units as f64;
         let tile_ops = 2.0 * tile_m * tile_n * tile_k * steps;
         // CTAs abreast read their tokens once for all of them.
         let tile_bytes = (tile_m * operand_types.a_bits / abreast + tile_n * operand_types.b_bits) / 8.0 * k;
@@ -151,7 +137,7 @@ impl Tiling {
             ],
             busiest_s: rounds * resident * tile_ops / peak,
             cached_bytes: tiles * tile_bytes,
-            written_s: touched * resident * tile_m * tile_n / machine.clock_hz,
+            written_s: touched(facts.cut, rounds) * resident * tile_m * tile_n / machine.clock_hz,
             prepared_s: tiles_m * n * k / (machine.num_units as f64 * machine.clock_hz),
         }
     }
@@ -167,8 +153,34 @@ impl Tiling {
     }
 }
 
-/// CTAs that run at a time with one on a unit. Clusters of more than two do not reach all units (seen on an H200: four reach
-/// 120 of 132).
+/// Units that a configuration uses: the threads of a CPU, all multiprocessors of a GPU.
+fn num_units(facts: &KernelConfig, machine: &Machine) -> usize {
+    match machine.kind {
+        MachineKind::Cpu => facts.threads.clamp(1, machine.num_units),
+        MachineKind::Gpu => machine.num_units,
+    }
+}
+
+/// Rounds that the busiest unit works. Tiles that are cut along K are shared by all units, block by block.
+fn rounds(cut: Cut, waves: f64, blocks: f64) -> f64 {
+    match cut {
+        Cut::Whole => waves.ceil(),
+        Cut::Tail => waves.floor() + (waves.fract() * blocks).ceil() / blocks,
+        Cut::All => (waves * blocks).ceil() / blocks,
+    }
+}
+
+/// Tiles that the busiest unit writes to. Work that begins inside a tile touches one tile more, and hands a part of it on.
+fn touched(cut: Cut, rounds: f64) -> f64 {
+    match cut {
+        Cut::Whole => rounds,
+        Cut::Tail => rounds.ceil(),
+        Cut::All => rounds.ceil() + 1.0,
+    }
+}
+
+/// CTAs that run at a time if a unit holds one. Clusters of more than two do not reach all units: on an H200, clusters of four
+/// reach 120 of 132.
 fn slots(num_units: usize, cluster: usize) -> f64 {
     let reached = if cluster > 2 {
         num_units * 10 / 11

@@ -107,33 +107,43 @@ pub(crate) fn by_size(findings: &Findings<'_>) -> Section {
     }
 }
 
-fn by_size_of(target: &Target, pairs: &[Pair]) -> Option<String> {
+/// The errors of products of about one size.
+struct SizeBin {
+    /// Operations in its middle.
+    ops: f64,
+    /// The errors that 5, 50 and 95 of a hundred lie below, in percent.
+    quantiles: [f64; 3],
+    num_rows: usize,
+}
+
+fn size_bins(pairs: &[Pair]) -> Vec<SizeBin> {
     let mut bins = BTreeMap::<i32, Vec<f64>>::new();
     for pair in pairs {
         let bin = (pair.ops.log10() * BINS_A_DECADE).floor() as i32;
         bins.entry(bin).or_default().push(relative(pair));
     }
     bins.retain(|_, errors| errors.len() >= LEAST_IN_BIN);
-    let bands: Vec<(f64, [f64; 3], usize)> = bins
-        .into_iter()
-        .map(|(bin, errors)| {
-            let centre = 10_f64.powf((f64::from(bin) + 0.5) / BINS_A_DECADE);
-            let errors = sorted(errors);
-            (
-                centre,
-                [0.05, 0.5, 0.95].map(|share| quantile(&errors, share)),
-                errors.len(),
-            )
-        })
-        .collect();
-    let x = Axis::log("operations of the product", "OP", bands.iter().map(|band| band.0))?;
-    let ends = bands.iter().flat_map(|(_, [low, _, high], _)| [*low, *high]);
+    let drawn = bins.into_iter().map(|(bin, errors)| {
+        let errors = sorted(errors);
+        SizeBin {
+            ops: 10_f64.powf((f64::from(bin) + 0.5) / BINS_A_DECADE),
+            quantiles: [0.05, 0.5, 0.95].map(|fraction| quantile(&errors, fraction)),
+            num_rows: errors.len(),
+        }
+    });
+    drawn.collect()
+}
+
+fn by_size_of(target: &Target, pairs: &[Pair]) -> Option<String> {
+    let bins = size_bins(pairs);
+    let x = Axis::log("operations of the product", "OP", bins.iter().map(|bin| bin.ops))?;
+    let ends = bins.iter().flat_map(|bin| [bin.quantiles[0], bin.quantiles[2]]);
     let y = Axis::linear(format!("error of {}", target.name), "%", ends.chain([0.0]))?;
     let (first, last) = (x.least(), x.most());
-    let band: Vec<_> = bands
+    let band = bins
         .iter()
-        .map(|(x, [low, _, high], _)| (*x, *low, *high))
-        .collect();
+        .map(|bin| (bin.ops, bin.quantiles[0], bin.quantiles[2]));
+    let band: Vec<_> = band.collect();
     let mut chart = Chart::new(
         format!("error of {} over operations", target.name),
         SIZE_FLAT,
@@ -142,13 +152,14 @@ fn by_size_of(target: &Target, pairs: &[Pair]) -> Option<String> {
     )
     .rule((first, 0.0), (last, 0.0))
     .band(Series(0), &band)
-    .line(
-        Series(0),
-        bands.iter().map(|(x, [_, middle, _], _)| (*x, *middle)),
-    );
-    for (x, [low, middle, high], rows) in &bands {
-        let title = format!("{rows} rows: median {middle:.1} %, nine of ten from {low:.1} to {high:.1} %");
-        chart = chart.marker(Series(0), (*x, *middle), &title);
+    .line(Series(0), bins.iter().map(|bin| (bin.ops, bin.quantiles[1])));
+    for bin in &bins {
+        let [low, middle, high] = bin.quantiles;
+        let title = format!(
+            "{} rows: median {middle:.1} %, nine of ten from {low:.1} to {high:.1} %",
+            bin.num_rows
+        );
+        chart = chart.marker(Series(0), (bin.ops, middle), &title);
     }
     Some(figure(&capital(target.name), "", &chart.svg()))
 }

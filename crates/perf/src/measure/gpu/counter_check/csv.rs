@@ -55,28 +55,26 @@ pub(crate) fn write(
         driver_words(),
         tick_s.unwrap_or(f64::NAN)
     );
-    for figures in found {
-        let powers: Vec<String> = figures
-            .repeated_w
-            .iter()
-            .map(|power| format!("{power:.1}"))
-            .collect();
-        text += &format!(
-            "{},{:.4},{:.2},{},{:.2},{},{:.4},{:.4},{},{:.4}\n",
-            figures.load,
-            figures.region_s,
-            figures.counter_j,
-            figures
-                .instant_j
-                .map_or(String::new(), |energy| format!("{energy:.2}")),
-            figures.average_j,
-            figures.samples,
-            1.0 + figures.deviation(),
-            figures.window_s,
-            powers.join(" "),
-            figures.spread()
-        );
-    }
+    text.extend(found.iter().map(line));
     let mut file = std::fs::File::create(path).map_err(PerfError::io(path))?;
     file.write_all(text.as_bytes()).map_err(PerfError::io(path))
+}
+
+/// The figures of one load as a line of CSV.
+fn line(figures: &CounterComparison) -> String {
+    let powers = figures.repeated_w.iter().map(|power| format!("{power:.1}"));
+    let instant_j = figures.instant_j.map(|energy| format!("{energy:.2}"));
+    format!(
+        "{},{:.4},{:.2},{},{:.2},{},{:.4},{:.4},{},{:.4}\n",
+        figures.load,
+        figures.region_s,
+        figures.counter_j,
+        instant_j.unwrap_or_default(),
+        figures.average_j,
+        figures.samples,
+        1.0 + figures.deviation(),
+        figures.window_s,
+        powers.collect::<Vec<_>>().join(" "),
+        figures.spread()
+    )
 }

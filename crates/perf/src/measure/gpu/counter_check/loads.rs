@@ -54,16 +54,7 @@ pub fn check_energy_counter(
         arena,
         samples: Vec::new(),
     };
-    let mut found = Vec::new();
-    if let Some(cublas) = &libraries.cublas {
-        found.push(loads.cublas(cublas)?);
-        watch.progress("cublas_bf16", 1, 4);
-    }
-    for (place, m) in [16, 1_024].into_iter().enumerate() {
-        found.push(loads.w4a8((m, 8_192, 8_192))?);
-        watch.progress("gemm_w4a8", place + 2, 4);
-    }
-    found.push(loads.tiled()?);
+    let found = loads.all(libraries.cublas.as_ref(), watch)?;
     write(csv, &device, version, (tick_s, lag_s), &found)?;
     write_samples(&csv.with_extension("samples.csv"), &meter, &loads.samples)?;
     Ok(found)
@@ -81,6 +72,25 @@ struct Loads<'a> {
 }
 
 impl Loads<'_> {
+    /// Every load, the library's if it is there.
+    fn all(
+        &mut self,
+        cublas: Option<&Cublas>,
+        watch: &dyn Watch,
+    ) -> Result<Vec<CounterComparison>, PerfError> {
+        let mut found = Vec::new();
+        if let Some(cublas) = cublas {
+            found.push(self.cublas(cublas)?);
+            watch.progress("cublas_bf16", 1, 4);
+        }
+        for (place, m) in [16, 1_024].into_iter().enumerate() {
+            found.push(self.w4a8((m, 8_192, 8_192))?);
+            watch.progress("gemm_w4a8", place + 2, 4);
+        }
+        found.push(self.tiled()?);
+        Ok(found)
+    }
+
     fn cublas(&mut self, cublas: &Cublas) -> Result<CounterComparison, PerfError> {
         let shape = (4_096, 4_096, 4_096);
         let [a, b, d] = self.squares(4_096 * 4_096 * 2)?;
