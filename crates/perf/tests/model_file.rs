@@ -52,6 +52,21 @@ fn what_is_written_is_read_back_to_the_bit_and_fitting_repeats_itself() {
     );
 }
 
+/// 40 rows with power are enough to learn it from, but not the 32 that a fold leaves: it has no interval.
+#[test]
+fn model_whose_folds_have_too_little_power_is_read_back_without_power() {
+    let few = Model::fit(&set(15)).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("few.dgm");
+    few.write(&path).unwrap();
+    let read = Model::read(&path).unwrap();
+    assert!(read == few, "read back");
+    let (_, best) = read
+        .best("w4a8", &Product::new(64, 4096, 4096), Objective::Time)
+        .unwrap();
+    assert!(best.power_w.is_none() && best.energy_j.is_none());
+}
+
 #[test]
 fn damaged_files_are_refused_wherever_the_damage_is() {
     let whole = bytes();

@@ -36,10 +36,13 @@ impl Model {
             training_set.fit(&training_set.subset(subsets[at], options.seed), options)
         });
         let (random, whole) = (fitted.pop(), fitted.pop());
-        let (Some(random), Some(estimator)) = (random, whole) else {
+        let (Some(random), Some(mut estimator)) = (random, whole) else {
             unreachable!("one result a part")
         };
         let judged = judge_folds(&training_set, &fitted, options);
+        if judged.power.is_none() {
+            estimator.forget_power();
+        }
         let fit_summary = FitSummary {
             scores: Scores::from([
                 ("shape".to_owned(), honest_scores(&training_set, &judged)),

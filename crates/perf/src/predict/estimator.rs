@@ -43,6 +43,12 @@ impl Estimator {
         self.trees_of[config_index.kernel_of[config]]
     }
 
+    /// Forgets the power. Where the folds had too few rows with power to judge it, its intervals have no width.
+    pub(crate) fn forget_power(&mut self) {
+        self.power = None;
+        self.power_factors.clear();
+    }
+
     /// The features of a product in a configuration that time is predicted from, and its rough time.
     pub(crate) fn features(
         &self,
