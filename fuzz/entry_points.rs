@@ -2,13 +2,17 @@
 // runs them for a short while on stable Rust. Each must return, whatever the bytes are.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use dualgrain_engine::evaluate::Task;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{ModelConfig, Weights};
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme, QuantizationConfig};
+use dualgrain_perf::{Dataset, Model, Objective, Product};
 use dualgrain_quant::{Identity, Journal, JournalPolicy, QuantizedBlock};
+use flate2::write::DeflateEncoder;
+use flate2::{Compression, Crc};
 
 /// Bytes as model.safetensors: the header, then every tensor read as float and as part of a quantized linear.
 pub fn checkpoint(folder: &Path, data: &[u8]) {
@@ -119,6 +123,47 @@ fn identity() -> Identity {
     Identity {
         entries: vec![("group size".into(), "128".into())],
     }
+}
+
+/// Bytes as a fitted model's file, and as the contents of one: a header in JSON, then trees. What can be read predicts.
+pub fn perf_model(folder: &Path, data: &[u8]) {
+    for file in [data, &model_file(data)] {
+        write(folder, "fuzz.dgm", file);
+        if let Ok(model) = Model::read(&folder.join("fuzz.dgm")) {
+            for kernel in model.kernels() {
+                let _ = model.ranked(kernel, &Product::new(17, 4096, 512), Objective::Edp);
+            }
+        }
+    }
+}
+
+/// A fitted model's file with these contents: the magic word, the version, the check sum of what follows, the contents'
+/// length, and the contents compressed. Without the right check sum no search would come past it.
+pub fn model_file(contents: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::none());
+    encoder.write_all(contents).expect("writing to memory");
+    let packed = encoder.finish().expect("writing to memory");
+    let length = (contents.len() as u64).to_le_bytes();
+    let mut crc = Crc::new();
+    crc.update(&length);
+    crc.update(&packed);
+    let version = 2_u32.to_le_bytes();
+    [
+        b"DUALGRNM",
+        &version[..],
+        &crc.sum().to_le_bytes(),
+        &length,
+        &packed,
+    ]
+    .concat()
+}
+
+/// Bytes as a measured set: up to the first zero byte its manifest.json, from there on its rows.csv.
+pub fn perf_set(folder: &Path, data: &[u8]) {
+    let end = data.iter().position(|&byte| byte == 0).unwrap_or(data.len());
+    write(folder, "manifest.json", &data[..end]);
+    write(folder, "rows.csv", data.get(end + 1..).unwrap_or_default());
+    let _ = Dataset::read(folder);
 }
 
 fn write(folder: &Path, name: &str, data: &[u8]) {

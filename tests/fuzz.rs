@@ -4,14 +4,18 @@
 
 #[path = "../fuzz/entry_points.rs"]
 mod entry_points;
+mod synthetic;
 
 use std::fs;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use dualgrain_device::cases::Random;
 use dualgrain_format::checkpoint::{FolderWriter, LinearLayout};
 use dualgrain_format::{GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts};
+use dualgrain_perf::{Dataset, Model, Row};
 use dualgrain_testing::damage;
+use flate2::read::DeflateDecoder;
 
 /// Mutations tried for each seed file.
 const ROUNDS: u64 = 400;
@@ -140,5 +144,52 @@ fn damaged_journals_are_resumed_from_or_refused_but_never_panic() {
             data.extend(damage(&mut Random(round << 8 | index as u64), contents));
             entry_points::journal(folder.path(), &whole, &data);
         }
+    }
+}
+
+/// Bytes of a model file before its compressed contents.
+const MODEL_FRAME: usize = 24;
+
+/// The contents of a small model's file, with power: its header in JSON and its trees.
+fn model_contents() -> Vec<u8> {
+    let data = Dataset {
+        manifest: synthetic::manifest(),
+        rows: synthetic::rows(20)
+            .into_iter()
+            .filter(|row: &Row| row.kernel != "sgemm_tiled")
+            .collect(),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("seed.dgm");
+    Model::fit(&data).unwrap().write(&path).unwrap();
+    let mut contents = Vec::new();
+    let file = fs::read(path).unwrap();
+    DeflateDecoder::new(&file[MODEL_FRAME..])
+        .read_to_end(&mut contents)
+        .unwrap();
+    contents
+}
+
+#[test]
+fn damaged_fitted_models_are_refused_or_predict_but_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let seed = model_contents();
+    fs::write(folder.path().join("whole.dgm"), entry_points::model_file(&seed)).unwrap();
+    Model::read(&folder.path().join("whole.dgm")).expect("packed as a fit packs it");
+    for round in 0..ROUNDS {
+        entry_points::perf_model(folder.path(), &Random(round).damage(&seed));
+    }
+}
+
+#[test]
+fn damaged_measured_sets_are_refused_or_read_but_never_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    synthetic::write(folder.path(), 1);
+    let manifest = fs::read(folder.path().join("manifest.json")).unwrap();
+    let rows = fs::read_to_string(folder.path().join("rows.csv")).unwrap();
+    let first: Vec<&str> = rows.split_inclusive('\n').take(12).collect();
+    let seed = [manifest, b"\0".to_vec(), first.concat().into_bytes()].concat();
+    for round in 0..4 * ROUNDS {
+        entry_points::perf_set(folder.path(), &Random(round).damage(&seed));
     }
 }
