@@ -101,24 +101,9 @@ pub fn regrets_of(
     by: Objective,
     cost: impl Fn(usize, &Row) -> Option<f64>,
 ) -> Result<Vec<Regret>, PerfError> {
-    let mut products: BTreeMap<_, Vec<usize>> = BTreeMap::new();
-    for (row_idx, row) in data.rows.iter().enumerate() {
-        if row.is_sound() && answers_to(&row.kernel, kernel) {
-            let blend = (row.alpha.to_bits(), row.beta.to_bits());
-            let key = (
-                row.m,
-                row.n,
-                row.k,
-                group_number::of(row.group_size),
-                row.layout,
-                &row.output,
-                blend,
-            );
-            products.entry(key).or_default().push(row_idx);
-        }
-    }
+    let products = rows_by_product(data, kernel);
     let regrets: Vec<Regret> = products
-        .values()
+        .iter()
         .filter_map(|rows| regret(data, rows, by, &cost))
         .collect();
     if regrets.is_empty() {
@@ -129,6 +114,20 @@ pub fn regrets_of(
         });
     }
     Ok(regrets)
+}
+
+/// The places of a kernel's sound rows, product by product.
+fn rows_by_product(data: &Dataset, kernel: &str) -> Vec<Vec<usize>> {
+    let mut products: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (row_idx, row) in data.rows.iter().enumerate() {
+        if row.is_sound() && answers_to(&row.kernel, kernel) {
+            let blend = (row.alpha.to_bits(), row.beta.to_bits());
+            let group_number = group_number::of(row.group_size);
+            let key = (row.m, row.n, row.k, group_number, row.layout, &row.output, blend);
+            products.entry(key).or_default().push(row_idx);
+        }
+    }
+    products.into_values().collect()
 }
 
 pub(crate) fn regret(

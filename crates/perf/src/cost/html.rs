@@ -198,9 +198,8 @@ fn memory(cost: &NetworkCost) -> String {
     figure(caption, &legend(&names), &chart.svg_named(&places))
 }
 
-/// Bars of products, bars of estimates, and the products' table.
-fn spent(batch: &BatchCost) -> String {
-    let bar = |item: &CostItem| Bar {
+fn bar(item: &CostItem) -> Bar {
+    Bar {
         name: format!("{} {}", item.phase.name(), short(&item.name)),
         value: item.time_s.value,
         interval: Some((item.time_s.low, item.time_s.high)),
@@ -211,7 +210,11 @@ fn spent(batch: &BatchCost) -> String {
             with_interval(&item.time_s, "s"),
             100.0 * item.share
         ),
-    };
+    }
+}
+
+/// Bars of products, bars of estimates, and the products' table.
+fn spent(batch: &BatchCost) -> String {
     let all = |items: &[CostItem]| items.iter().map(bar).collect::<Vec<_>>();
     let pictures = [
         figure(

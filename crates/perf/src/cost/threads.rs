@@ -9,12 +9,7 @@ pub(crate) fn of_model(model: &Model, asked: Option<usize>) -> Result<Option<usi
     if model.machine().kind == MachineKind::Gpu {
         return Ok(None);
     }
-    let kernels = model.kernels();
-    let mut measured: Vec<usize> = kernels
-        .flat_map(|kernel| model.configs(kernel).iter().map(|facts| facts.threads))
-        .collect();
-    measured.sort_unstable();
-    measured.dedup();
+    let measured = measured(model);
     match asked {
         Some(threads) if !measured.contains(&threads) => {
             let measured: Vec<_> = measured.iter().map(usize::to_string).collect();
@@ -30,6 +25,15 @@ pub(crate) fn of_model(model: &Model, asked: Option<usize>) -> Result<Option<usi
         }
         _ => Ok(asked.or(measured.last().copied())),
     }
+}
+
+/// The numbers of threads that were measured, increasing.
+fn measured(model: &Model) -> Vec<usize> {
+    let configs = model.kernels().flat_map(|kernel| model.configs(kernel));
+    let mut threads: Vec<usize> = configs.map(|facts| facts.threads).collect();
+    threads.sort_unstable();
+    threads.dedup();
+    threads
 }
 
 /// The machine with as many of its threads: what its cores reach together in proportion, what a thread takes to wake as it is.

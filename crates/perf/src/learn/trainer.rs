@@ -72,29 +72,37 @@ impl TreeTargets {
         self.shapes.push(shape);
     }
 
-    fn learn(mut self, options: &FitOptions, how: BoostOptions) -> TrainedTrees {
-        if options.learner == Learner::Boost {
-            let how = BoostOptions {
-                seed: options.seed,
-                ..how
-            };
-            let (trees, gains) = boost(&self.table, &self.targets, &how);
-            return TrainedTrees {
-                trees: Ensemble::Boost(trees),
-                gains,
-                out_of_bag: (0.0, 0),
-            };
+    /// Trees of the learner that the options name; `boost_options` apart from the seed.
+    fn learn(self, options: &FitOptions, boost_options: BoostOptions) -> TrainedTrees {
+        let seed = options.seed;
+        match options.learner {
+            Learner::Boost => self.boost(&BoostOptions {
+                seed,
+                ..boost_options
+            }),
+            Learner::Forest => self.grow_forest(&ForestOptions {
+                seed,
+                ..ForestOptions::default()
+            }),
         }
+    }
+
+    fn boost(&self, options: &BoostOptions) -> TrainedTrees {
+        let (trees, gains) = boost(&self.table, &self.targets, options);
+        TrainedTrees {
+            trees: Ensemble::Boost(trees),
+            gains,
+            out_of_bag: (0.0, 0),
+        }
+    }
+
+    fn grow_forest(mut self, options: &ForestOptions) -> TrainedTrees {
         number(&mut self.shapes);
-        let how = ForestOptions {
-            seed: options.seed,
-            ..ForestOptions::default()
-        };
-        let grown = forest(&self.table, &self.targets, 1, &self.shapes, &how);
+        let grown = forest(&self.table, &self.targets, 1, &self.shapes, options);
         let unseen = grown.out_of_bag.iter().zip(&self.targets);
         let errors = unseen
-            .filter(|(said, _)| said.is_finite())
-            .map(|(said, target)| f64::from((said - target).abs()));
+            .filter(|(predicted, _)| predicted.is_finite())
+            .map(|(predicted, target)| f64::from((predicted - target).abs()));
         TrainedTrees {
             out_of_bag: errors.fold((0.0, 0), |(sum, count), error| (sum + error, count + 1)),
             trees: Ensemble::Forest(grown.trees),
@@ -220,8 +228,9 @@ impl Estimator {
         for &at in rows {
             let sample = &samples[at];
             let product = sample.row.product();
-            let (row, base) = self.features(config_index, sample.config, &product, &sample.physics, machine);
-            learning.push(&row, (sample.time_s / base).ln(), sample.shape);
+            let (row, rough_s) =
+                self.features(config_index, sample.config, &product, &sample.physics, machine);
+            learning.push(&row, (sample.time_s / rough_s).ln(), sample.shape);
         }
         let TrainedTrees {
             trees,

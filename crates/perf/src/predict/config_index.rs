@@ -110,9 +110,15 @@ impl ConfigIndex {
             group_number::of(product.group_size),
             product.output,
         );
-        if let Some(at) = self.exactly(key) {
-            return Ok((at, true));
+        match self.exactly(key) {
+            Some(at) => Ok((at, true)),
+            None => self.nearest(call),
         }
+    }
+
+    /// As [`ConfigIndex::find`], where the call's group size or output type was not measured or is not said.
+    fn nearest(&self, call: &KernelCall<'_>) -> Result<(usize, bool), PerfError> {
+        let product = &call.product;
         let of_kernel = self.range_of(call.kernel);
         let of_name = of_kernel
             .clone()

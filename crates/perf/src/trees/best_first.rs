@@ -77,16 +77,7 @@ impl<'a> BestFirstGrower<'a> {
             values: Vec::new(),
             gains: vec![0.0; self.bins.width()],
         };
-        let histogram = self.histogram(&rows);
-        let mut root = Open {
-            node: 0,
-            depth: 0,
-            rows,
-            histogram,
-            split: None,
-        };
-        root.split = self.best_split(&root, limits, random);
-        let mut open = vec![root];
+        let mut open = vec![self.root(rows, limits, random)];
         let mut closed = Vec::new();
         while open.len() + closed.len() < limits.leaves {
             let Some(at) = most_gain(&open) else { break };
@@ -103,6 +94,19 @@ impl<'a> BestFirstGrower<'a> {
         }
         closed.append(&mut open);
         self.finish(tree, closed)
+    }
+
+    /// The root of a tree, which holds all rows.
+    fn root(&self, rows: Vec<u32>, limits: &Limits, random: &mut Random) -> Open {
+        let mut root = Open {
+            node: 0,
+            depth: 0,
+            histogram: self.histogram(&rows),
+            rows,
+            split: None,
+        };
+        root.split = self.best_split(&root, limits, random);
+        root
     }
 
     /// The numbers of a bin: its rows, then the sum of each output.
@@ -154,16 +158,7 @@ impl<'a> BestFirstGrower<'a> {
         let stride = self.stride();
         let range = self.offsets[column] * stride..self.offsets[column + 1] * stride;
         let bins = &open.histogram[range];
-        let mut all = vec![0.0f64; stride];
-        for bin in bins.chunks_exact(stride) {
-            all.iter_mut()
-                .zip(bin)
-                .for_each(|(sum, &value)| *sum += f64::from(value));
-        }
-        let score = |sums: &[f64]| {
-            let squares: f64 = sums[1..].iter().map(|sum| sum * sum).sum();
-            squares / sums[0]
-        };
+        let all = sums(bins, stride);
         let whole = score(&all);
         let (mut left, mut right) = (vec![0.0f64; stride], all.clone());
         let mut best: Option<Split> = None;
@@ -247,6 +242,22 @@ fn most_gain(open: &[Open]) -> Option<usize> {
 
 fn fraction_of(count: usize, share: f64) -> usize {
     ((count as f64 * share).ceil() as usize).clamp(1, count.max(1))
+}
+
+/// The sums of the numbers of all bins.
+fn sums(bins: &[f32], stride: usize) -> Vec<f64> {
+    let mut sums = vec![0.0f64; stride];
+    for bin in bins.chunks_exact(stride) {
+        let pairs = sums.iter_mut().zip(bin);
+        pairs.for_each(|(sum, &value)| *sum += f64::from(value));
+    }
+    sums
+}
+
+/// What the means of some rows explain of their targets' squares: of each output the square of the sum over the rows.
+fn score(sums: &[f64]) -> f64 {
+    let squares: f64 = sums[1..].iter().map(|sum| sum * sum).sum();
+    squares / sums[0]
 }
 
 #[cfg(test)]

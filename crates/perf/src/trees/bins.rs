@@ -103,10 +103,9 @@ impl Bins {
     }
 }
 
-/// Borders between which about as many values lie. Each lies midway between two values that occur.
-fn borders(mut values: Vec<f32>, most: usize) -> Vec<f32> {
+/// The values that occur, increasing, and how often each does.
+fn distinct(mut values: Vec<f32>) -> Vec<(f32, usize)> {
     values.sort_unstable_by(f32::total_cmp);
-    let num_rows = values.len();
     let mut distinct: Vec<(f32, usize)> = Vec::new();
     for value in values {
         match distinct.last_mut() {
@@ -114,6 +113,13 @@ fn borders(mut values: Vec<f32>, most: usize) -> Vec<f32> {
             _ => distinct.push((value, 1)),
         }
     }
+    distinct
+}
+
+/// Borders between which about as many values lie. Each lies midway between two values that occur.
+fn borders(values: Vec<f32>, most: usize) -> Vec<f32> {
+    let num_rows = values.len();
+    let distinct = distinct(values);
     let mut borders = Vec::new();
     let (mut filled, mut seen) = (0usize, 0usize);
     for pair in distinct.windows(2) {

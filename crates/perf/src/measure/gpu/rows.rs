@@ -2,7 +2,7 @@
 
 use dualgrain_cuda::{
     Analytic, Cost as _, CublasType, CudaError, GemmConfig, GemmProblem, Gpu, GpuInfo, Output, SgemmTiled,
-    TABLE, Variant, enumerate, enumerate_all,
+    Split, TABLE, Variant, enumerate, enumerate_all,
 };
 use dualgrain_device::naive::Transposes;
 use dualgrain_format::GemmShape;
@@ -123,14 +123,18 @@ pub(crate) fn w4a8_row(task: &ShapeTask, problem: &GemmProblem, config: GemmConf
     };
     row.threads = variant.threads();
     row.cluster = geometry.launch.cluster as usize;
-    row.cut = match config.split {
-        dualgrain_cuda::Split::Whole => Cut::Whole,
-        dualgrain_cuda::Split::Tail => Cut::Tail,
-        dualgrain_cuda::Split::All => Cut::All,
-    };
+    row.cut = cut_of(config.split);
     row.ctas = geometry.launch.grid[0] as usize;
     row.shared_bytes = geometry.launch.shared_bytes;
     row
+}
+
+fn cut_of(split: Split) -> Cut {
+    match split {
+        Split::Whole => Cut::Whole,
+        Split::Tail => Cut::Tail,
+        Split::All => Cut::All,
+    }
 }
 
 pub(crate) fn int8_row(task: &ShapeTask) -> Row {

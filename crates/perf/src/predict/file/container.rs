@@ -39,6 +39,11 @@ pub(crate) fn unpack(bytes: &[u8]) -> Result<Vec<u8>, String> {
     if length > MOST_BYTES || checksum(packed, length) != word(12) {
         return Err("damaged or cut short: its check sum is wrong; fit or copy it again".to_owned());
     }
+    decompress(packed, length)
+}
+
+/// The contents, which must have `length` bytes.
+fn decompress(packed: &[u8], length: u64) -> Result<Vec<u8>, String> {
     let mut contents = Vec::new();
     let read = DeflateDecoder::new(packed)
         .take(MOST_BYTES)

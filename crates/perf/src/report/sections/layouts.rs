@@ -10,23 +10,27 @@ use crate::report::statistics::{quantile, sorted};
 
 const SIZE: (f64, f64) = (420.0, 300.0);
 
-/// How operands lie: each product against itself in the best layout.
-pub(crate) fn layouts(rows: &[&Row]) -> Section {
+/// By kernel and product, the rows of products that were measured in more than one layout.
+fn products_in_layouts<'a>(rows: &[&'a Row]) -> BTreeMap<(String, String), Vec<&'a Row>> {
     let mut products = BTreeMap::<(String, String), Vec<&Row>>::new();
     for row in rows {
         let product = format!(
             "{} {} {} {} {} {} {}",
             row.config, row.m, row.n, row.k, row.alpha, row.beta, row.output
         );
-        products
-            .entry((row.kernel.clone(), product))
-            .or_default()
-            .push(row);
+        let rows = products.entry((row.kernel.clone(), product));
+        rows.or_default().push(row);
     }
     products.retain(|_, rows| {
         let first = rows[0].layout;
         rows.iter().any(|row| row.layout != first)
     });
+    products
+}
+
+/// How operands lie: each product against itself in the best layout.
+pub(crate) fn layouts(rows: &[&Row]) -> Section {
+    let products = products_in_layouts(rows);
     Section {
         anchor: "layouts",
         heading: "Layout of the operands (coalescing) against throughput",
