@@ -15,18 +15,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let begun = Instant::now();
     let model = Model::read(Path::new(&path))?;
     println!("loaded in {:.2} ms", begun.elapsed().as_secs_f64() * 1e3);
-    let queries = queries(&model, count);
+    let calls = calls(&model, count);
     let mut sum = 0.0;
     let mut nanos = Vec::with_capacity(count);
-    for query in queries.iter().cycle().take(count) {
+    for call in calls.iter().cycle().take(count) {
         let begun = Instant::now();
-        sum += model.predict(query)?.time_s.high;
+        sum += model.predict(call)?.time_s.high;
         nanos.push(begun.elapsed().as_nanos());
     }
     nanos.sort_unstable();
     println!(
-        "{count} predictions over {} queries: median {} ns, 99 % within {} ns (sum {sum:.3} s)",
-        queries.len(),
+        "{count} predictions over {} calls: median {} ns, 99 % within {} ns (sum {sum:.3} s)",
+        calls.len(),
         nanos[count / 2],
         nanos[count * 99 / 100]
     );
@@ -34,9 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Every configuration with some products, spread over the sizes.
-fn queries(model: &Model, count: usize) -> Vec<KernelCall<'_>> {
+fn calls(model: &Model, count: usize) -> Vec<KernelCall<'_>> {
     let configs: Vec<_> = model.kernels().flat_map(|kernel| model.configs(kernel)).collect();
-    let mut queries = Vec::new();
+    let mut calls = Vec::new();
     for at in 0..count.min(20_000) {
         let facts = configs[at % configs.len()];
         let product = Product {
@@ -48,11 +48,11 @@ fn queries(model: &Model, count: usize) -> Vec<KernelCall<'_>> {
                 64 * (1 + at * 29 % 200),
             )
         };
-        queries.push(KernelCall {
+        calls.push(KernelCall {
             kernel: &facts.kernel,
             config: &facts.config,
             product,
         });
     }
-    queries
+    calls
 }

@@ -66,7 +66,7 @@ impl Ceilings {
                 Self {
                     bytes_per_s: rates.bytes_per_s,
                     attention_ops_per_s: [rates.prompt_attention_ops_per_s, rates.decode_attention_ops_per_s],
-                    launch_s: REACHED_OF_MEASURED.map(|share| rates.start_s / share),
+                    launch_s: REACHED_OF_MEASURED.map(|fraction| rates.start_s / fraction),
                     reached: REACHED_OF_MEASURED,
                     cache_bytes_per_s: 0.0,
                     ..ceilings
@@ -81,7 +81,7 @@ impl Ceilings {
     fn time_s(&self, amounts: &[(f64, f64)]) -> Interval {
         let at_rate = |&(amount, rate): &(f64, f64)| if rate > 0.0 { amount / rate } else { 0.0 };
         let ideal_s = amounts.iter().map(at_rate).fold(0.0, f64::max);
-        bounds(self.reached.map(|share| ideal_s / share))
+        bounds(self.reached.map(|fraction| ideal_s / fraction))
     }
 }
 
@@ -93,7 +93,7 @@ fn bounds([low, value, high]: [f64; 3]) -> Interval {
 pub(crate) fn assumption(machine: &Machine, workload: &Workload) -> String {
     let ceilings = Ceilings::new(machine, workload);
     let [least, rule, most] = ceilings.launch_s.map(|seconds| quantity(seconds, "s"));
-    let [best, reached, worst] = ceilings.reached.map(|share| share * 100.0);
+    let [best, reached, worst] = ceilings.reached.map(|fraction| fraction * 100.0);
     let of_what = match ceilings.cache_bytes_per_s > 0.0 {
         true => "of the machine's measured ceilings",
         false => "of what the operations of one block reach on the machine",

@@ -23,12 +23,12 @@ pub(crate) struct Residual {
     pub kernel: usize,
 }
 
-/// A residual with the local spread that those of other folds gave it.
+/// A residual with the local width that the residuals of other folds give it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WidthSample {
     /// Logarithm of measured over predicted.
     pub value: f64,
-    /// The local spread.
+    /// The local width.
     pub local: f64,
     /// Fold of its shape.
     pub fold: usize,
@@ -36,14 +36,14 @@ pub(crate) struct WidthSample {
     pub kernel: usize,
 }
 
-/// A spread for predictions to come, and for each residual the half width that those of the other folds give it.
+/// A width model for predictions to come, and for each residual the half width that the other folds give it.
 pub(crate) fn calibrate(
     residuals: &[Residual],
     num_folds: usize,
     num_kernels: usize,
     seed: u64,
 ) -> (WidthModel, Vec<f64>) {
-    let mut spreading: Vec<WidthSample> = residuals
+    let mut samples: Vec<WidthSample> = residuals
         .iter()
         .map(|residual| WidthSample {
             value: residual.value,
@@ -54,24 +54,24 @@ pub(crate) fn calibrate(
         .collect();
     for fold in 0..num_folds {
         let others: Vec<Residual> = residuals.iter().filter(|r| r.fold != fold).copied().collect();
-        let spread = WidthModel::fit(&others, seed);
-        for (residual, spreading) in residuals.iter().zip(&mut spreading) {
+        let width_model = WidthModel::fit(&others, seed);
+        for (residual, sample) in residuals.iter().zip(&mut samples) {
             if residual.fold == fold {
-                spreading.local = spread.unscaled(&residual.features);
+                sample.local = width_model.unscaled(&residual.features);
             }
         }
     }
-    let mut spread = WidthModel::fit(residuals, seed);
-    spread.scales = scales(spreading.iter(), num_kernels);
-    (spread, widths(&spreading, num_folds, num_kernels))
+    let mut width_model = WidthModel::fit(residuals, seed);
+    width_model.scales = scales(samples.iter(), num_kernels);
+    (width_model, widths(&samples, num_folds, num_kernels))
 }
 
 /// Half widths: local spreads by the scale that the other folds need.
-pub(crate) fn widths(spreading: &[WidthSample], num_folds: usize, num_kernels: usize) -> Vec<f64> {
+pub(crate) fn widths(samples: &[WidthSample], num_folds: usize, num_kernels: usize) -> Vec<f64> {
     let scales: Vec<Vec<f64>> = (0..num_folds)
-        .map(|fold| scales(spreading.iter().filter(|other| other.fold != fold), num_kernels))
+        .map(|fold| scales(samples.iter().filter(|other| other.fold != fold), num_kernels))
         .collect();
-    spreading
+    samples
         .iter()
         .map(|one| one.local * scales[one.fold][one.kernel])
         .collect()
@@ -80,11 +80,11 @@ pub(crate) fn widths(spreading: &[WidthSample], num_folds: usize, num_kernels: u
 /// Of each kernel, the factor of local spreads that [`COVERAGE`] of its residuals lie within; of all residuals where it has
 /// few.
 pub(crate) fn scales<'a>(
-    spreading: impl Iterator<Item = &'a WidthSample> + Clone,
+    samples: impl Iterator<Item = &'a WidthSample> + Clone,
     num_kernels: usize,
 ) -> Vec<f64> {
     let of = |wanted: &dyn Fn(usize) -> bool| -> Vec<f64> {
-        let wanted = spreading.clone().filter(|one| wanted(one.kernel));
+        let wanted = samples.clone().filter(|one| wanted(one.kernel));
         wanted.map(|one| one.value.abs() / one.local).collect()
     };
     let all = quantile(of(&|_| true), COVERAGE).unwrap_or(1.0);
@@ -150,14 +150,14 @@ mod tests {
                 kernel: at / 16 % 2,
             });
         }
-        let (spread, widths) = calibrate(&residuals, 5, 3, 7);
+        let (width_model, widths) = calibrate(&residuals, 5, 3, 7);
         for kernel in 0..2 {
             let own = || residuals.iter().zip(&widths).filter(|(r, _)| r.kernel == kernel);
             let within = own().filter(|(r, width)| r.value.abs() <= **width).count();
             let coverage = within as f64 / own().count() as f64;
             assert!((0.88..0.92).contains(&coverage), "kernel {kernel}: {coverage}");
         }
-        let width = |at: usize| spread.of(&residuals[at].features, 0);
+        let width = |at: usize| width_model.of(&residuals[at].features, 0);
         assert!(width(1) > 5.0 * width(0), "{} and {}", width(0), width(1));
     }
 }

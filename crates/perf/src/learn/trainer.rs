@@ -275,13 +275,13 @@ impl Estimator {
             let (mut row, _) = self.features(config_index, sample.config, &product, &sample.physics, machine);
             for _ in 0..JITTERED {
                 let time_s = sample.time_s * (2.0 * JITTER * jitter(&mut random)).exp();
-                let base = rough_power_w(
+                let rough_w = rough_power_w(
                     &self.power_factors[kernel],
                     &rates(&sample.physics, time_s),
                     machine,
                 );
-                add_time_features(&mut row, &sample.physics, time_s, base);
-                learning.push(&row, (power_w / base).ln(), sample.shape);
+                add_time_features(&mut row, &sample.physics, time_s, rough_w);
+                learning.push(&row, (power_w / rough_w).ln(), sample.shape);
             }
         }
         let learned = learning.learn(options, POWER_BOOST);

@@ -9,8 +9,8 @@ const MOST_SPREAD: f64 = 0.12;
 pub(crate) fn quartiles(mut times: Vec<f64>) -> Option<[f64; 3]> {
     times.sort_by(f64::total_cmp);
     let last = times.len().checked_sub(1)?;
-    let at = |share: f64| {
-        let place = share * last as f64;
+    let at = |fraction: f64| {
+        let place = fraction * last as f64;
         let (low, high) = (times[place.floor() as usize], times[place.ceil() as usize]);
         low + (high - low) * place.fract()
     };

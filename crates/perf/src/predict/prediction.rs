@@ -17,9 +17,9 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Around `value`, as far up as down in ratio: `value / exp(spread)` to `value * exp(spread)`.
-    pub(crate) fn around(value: f64, spread: f64) -> Self {
-        let factor = spread.exp();
+    /// Around `value`, as far up as down in ratio: `value / exp(width)` to `value * exp(width)`.
+    pub(crate) fn around(value: f64, width: f64) -> Self {
+        let factor = width.exp();
         Self {
             value,
             low: value / factor,

@@ -68,10 +68,10 @@ pub(crate) fn median(sorted: &[f64]) -> f64 {
     (sorted[low] + sorted[high]) / 2.0
 }
 
-/// The value that `share` of values (in any order) do not exceed, counted so that it holds for one more of their kind.
-pub(crate) fn quantile(mut values: Vec<f64>, share: f64) -> Option<f64> {
+/// The value that `fraction` of values (in any order) do not exceed, counted so that it holds for one more of their kind.
+pub(crate) fn quantile(mut values: Vec<f64>, fraction: f64) -> Option<f64> {
     values.sort_by(f64::total_cmp);
-    let rank = ((values.len() + 1) as f64 * share).ceil() as usize;
+    let rank = ((values.len() + 1) as f64 * fraction).ceil() as usize;
     values.get(rank.clamp(1, values.len().max(1)) - 1).copied()
 }
 

@@ -1,11 +1,11 @@
 //! Quantiles and rank correlations.
 
-/// The value below which `share` of `sorted` lie.
-pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
+/// The value below which `fraction` of `sorted` lie.
+pub(crate) fn quantile(sorted: &[f64], fraction: f64) -> f64 {
     let Some(last) = sorted.len().checked_sub(1) else {
         return f64::NAN;
     };
-    let place = share * last as f64;
+    let place = fraction * last as f64;
     let (low, part) = (place.floor() as usize, place.fract());
     let (left, right) = (sorted[low], sorted[(low + 1).min(last)]);
     left + (right - left) * part

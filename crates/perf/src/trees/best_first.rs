@@ -240,8 +240,8 @@ fn most_gain(open: &[Open]) -> Option<usize> {
         .map(|(at, _)| at)
 }
 
-fn fraction_of(count: usize, share: f64) -> usize {
-    ((count as f64 * share).ceil() as usize).clamp(1, count.max(1))
+fn fraction_of(count: usize, fraction: f64) -> usize {
+    ((count as f64 * fraction).ceil() as usize).clamp(1, count.max(1))
 }
 
 /// The sums of the numbers of all bins.

@@ -25,8 +25,8 @@ pub(crate) fn tests(kinds: &[u32], seed: u64) -> Vec<Vec<bool>> {
     let distinct = kinds.iter().collect::<std::collections::BTreeSet<_>>().len();
     if distinct == kinds.len() {
         let mut test = vec![false; kinds.len()];
-        let share = (kinds.len() as f64 * TEST_SHARE) as usize;
-        let drawn = Random::new(seed, 5 << 32).sample(kinds.len(), share);
+        let count = (kinds.len() as f64 * TEST_SHARE) as usize;
+        let drawn = Random::new(seed, 5 << 32).sample(kinds.len(), count);
         drawn.into_iter().for_each(|at| test[at] = true);
         return vec![test];
     }
@@ -41,7 +41,7 @@ pub(crate) fn tests(kinds: &[u32], seed: u64) -> Vec<Vec<bool>> {
 pub(crate) fn clip(values: &mut [f64], output: usize, outputs: usize) {
     let mut sorted: Vec<f64> = values.iter().skip(output).step_by(outputs).copied().collect();
     sorted.sort_by(f64::total_cmp);
-    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
+    let at = |fraction: f64| sorted[((sorted.len() - 1) as f64 * fraction).round() as usize];
     let (low, high) = (at(0.01), at(0.99));
     for value in values.iter_mut().skip(output).step_by(outputs) {
         *value = value.clamp(low, high);

@@ -113,8 +113,8 @@ impl CpuSweep<'_> {
 
     /// The device of the same instruction set that has the most threads: it packs fastest.
     fn packing_device<'b>(&'b self, device: &'b CpuDevice) -> &'b CpuDevice {
-        let mut alike = self.devices.iter().filter(|other| other.isa() == device.isa());
-        alike.next_back().unwrap_or(device)
+        let mut of_isa = self.devices.iter().filter(|other| other.isa() == device.isa());
+        of_isa.next_back().unwrap_or(device)
     }
 
     /// All instruction sets and threads on one type of a shape.

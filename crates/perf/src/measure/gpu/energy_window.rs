@@ -43,7 +43,7 @@ impl<'a> Meter<'a> {
         tick_times: &TickTimes,
     ) -> Result<Option<EnergyWindow>, PerfError> {
         // Two of a very long product would have to be waited for.
-        let ahead = if one_s * count as f64 > SLOW_S { 1 } else { 2 };
+        let queued = if one_s * count as f64 > SLOW_S { 1 } else { 2 };
         let mut steady = Steady::new(self.device, graph)?;
         // The counter's ticks show moments that are a lag ago: the window begins and ends at such moments.
         let start = tick_times.after(Instant::now() + ENERGY_WARM + self.lag) - self.lag;
@@ -54,7 +54,7 @@ impl<'a> Meter<'a> {
         // The window's first tick is known by then.
         let least = start + self.lag + ticks(3) / 2;
         while Instant::now() < end.max(least) + ENERGY_TAIL || steady.num_passed() < 2 {
-            steady.keep(ahead)?;
+            steady.keep(queued)?;
             let (now, passed) = (Instant::now(), steady.num_passed());
             if now >= start {
                 first.get_or_insert(passed);

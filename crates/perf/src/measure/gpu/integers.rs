@@ -17,10 +17,10 @@ impl GpuSweep<'_> {
         let problem = problem(task);
         let (m, n, k) = task.shape;
         let mut rows: Vec<(GemmConfig, Row, f64)> = Vec::new();
-        for (config, share) in configs(task, &problem, self.checker.device.info()) {
+        for (config, energy_share) in configs(task, &problem, self.checker.device.info()) {
             let row = w4a8_row(task, &problem, config, self.checker.device.info());
-            if self.is_missing(&row, share) {
-                rows.push((config, row, share));
+            if self.is_missing(&row, energy_share) {
+                rows.push((config, row, energy_share));
             }
         }
         let int8 = int8_row(task);
@@ -52,11 +52,11 @@ impl GpuSweep<'_> {
             }
             return Ok(());
         };
-        for (config, row, share) in rows {
+        for (config, row, energy_share) in rows {
             if !self.sweep.begins() {
                 return Ok(());
             }
-            self.w4a8(row, config, &problem, (&layers, &reference), share)?;
+            self.w4a8(row, config, &problem, (&layers, &reference), energy_share)?;
         }
         match int8.filter(|_| self.sweep.begins()) {
             Some(row) => self.int8(row, &reference, int8_share),
@@ -70,7 +70,7 @@ impl GpuSweep<'_> {
         config: GemmConfig,
         problem: &GemmProblem,
         (layers, reference): (&[PackedLinear], &IntegerReference),
-        share: f64,
+        energy_share: f64,
     ) -> Result<(), PerfError> {
         let checker = &self.checker;
         let gemm = Gemm::new(checker.jit, checker.device, *problem, config)?;
@@ -84,7 +84,7 @@ impl GpuSweep<'_> {
             return self.sweep.keep(&row);
         }
         row.verified = verified_by((row.m, row.n, row.k));
-        let energy = self.draws_energy(&row, share);
+        let energy = self.draws_energy(&row, energy_share);
         let timed = TimedLaunch {
             launch: &|i| gemm.launch(&layers[i], &reference.tokens, &reference.d),
             copies: layers.len(),
@@ -93,7 +93,12 @@ impl GpuSweep<'_> {
         self.keep(row, window)
     }
 
-    fn int8(&mut self, mut row: Row, reference: &IntegerReference, share: f64) -> Result<(), PerfError> {
+    fn int8(
+        &mut self,
+        mut row: Row,
+        reference: &IntegerReference,
+        energy_share: f64,
+    ) -> Result<(), PerfError> {
         let Some(library) = &self.libraries.int8 else {
             return Ok(());
         };
@@ -124,7 +129,7 @@ impl GpuSweep<'_> {
             return self.sweep.keep(&row);
         }
         row.verified = verified_by(shape);
-        let energy = self.draws_energy(&row, share);
+        let energy = self.draws_energy(&row, energy_share);
         let timed = TimedLaunch {
             launch: &launch,
             copies: copies.len() + 1,

@@ -66,7 +66,7 @@ pub(crate) fn configs(task: &ShapeTask, problem: &GemmProblem, info: &GpuInfo) -
             head.iter().copied().chain(tail).chain(odd).collect()
         }
     };
-    let share = |config: &GemmConfig| {
+    let energy_share = |config: &GemmConfig| {
         let weight = if time_s(config) < CLOSE * best_s {
             CLOSE_WEIGHT
         } else {
@@ -76,14 +76,14 @@ pub(crate) fn configs(task: &ShapeTask, problem: &GemmProblem, info: &GpuInfo) -
     };
     chosen
         .into_iter()
-        .map(|config| (config, share(&config)))
+        .map(|config| (config, energy_share(&config)))
         .collect()
 }
 
 /// Whether the row's energy is measured too: drawn by its key, so that every run draws alike.
-pub(crate) fn draws_energy(seed: u64, row: &Row, share: f64) -> bool {
+pub(crate) fn draws_energy(seed: u64, row: &Row, energy_share: f64) -> bool {
     let draw = hash(seed, &row.key()) as f64 / u64::MAX as f64;
-    draw < share
+    draw < energy_share
 }
 
 /// Share of a float product's rows with energy: more of those like the project's own.

@@ -130,13 +130,13 @@ impl GpuSweep<'_> {
         Ok(())
     }
 
-    pub(crate) fn draws_energy(&self, row: &Row, share: f64) -> bool {
-        draws_energy(self.sweep.options.space.seed, row, share)
+    pub(crate) fn draws_energy(&self, row: &Row, energy_share: f64) -> bool {
+        draws_energy(self.sweep.options.space.seed, row, energy_share)
     }
 
     /// Whether the row is wanted and still to be measured: its energy too, if its share draws it.
-    pub(crate) fn is_missing(&mut self, row: &Row, share: f64) -> bool {
-        let energy = self.draws_energy(row, share);
+    pub(crate) fn is_missing(&mut self, row: &Row, energy_share: f64) -> bool {
+        let energy = self.draws_energy(row, energy_share);
         let meter = &self.meter;
         self.sweep.wants(&row.kernel) && self.sweep.lacks(row, |held| energy && meter.lacks_energy(held))
     }
@@ -184,11 +184,12 @@ mod tests {
         for task in space.tasks() {
             let problem = problem(&task);
             let integers = configs(&task, &problem, &info).into_iter();
-            let integers = integers.map(|(config, share)| (w4a8_row(&task, &problem, config, &info), share));
+            let integers = integers
+                .map(|(config, energy_share)| (w4a8_row(&task, &problem, config, &info), energy_share));
             let floats = task.floats.iter();
             let floats = floats.map(|case| (float_row(task.shape, case), float_share(&task, case)));
-            for (row, share) in integers.chain(floats) {
-                with_energy += usize::from(draws_energy(space.seed, &row, share));
+            for (row, energy_share) in integers.chain(floats) {
+                with_energy += usize::from(draws_energy(space.seed, &row, energy_share));
                 doubled += usize::from(!keys.insert(row.key()));
             }
         }

@@ -48,12 +48,12 @@ impl TickTimes {
 
     /// The first tick at or after a moment.
     pub fn after(&self, at: Instant) -> Instant {
-        let ahead = |to: Instant| {
+        let tick_after = |to: Instant| {
             let since_s = (to - self.origin).as_secs_f64();
             self.origin + Duration::from_secs_f64((since_s / self.tick_s).ceil() * self.tick_s)
         };
         match at.checked_duration_since(self.origin) {
-            Some(_) => ahead(at),
+            Some(_) => tick_after(at),
             None => {
                 let before_s = (self.origin - at).as_secs_f64();
                 let back_s = (before_s / self.tick_s).floor() * self.tick_s;

@@ -12,7 +12,8 @@ pub(crate) struct Header {
     /// Names of the features, in order: a program that computes others must not read the trees.
     pub(crate) features: Vec<String>,
     pub(crate) machine: Machine,
-    pub(crate) catalogue: ConfigIndex,
+    #[serde(rename = "catalogue")]
+    pub(crate) config_index: ConfigIndex,
     pub(crate) factors: Vec<TimeFactors>,
     pub(crate) trees_of: Vec<usize>,
     pub(crate) power_factors: Vec<PowerFactors>,
@@ -46,13 +47,13 @@ pub(crate) enum EnsembleShape {
 /// Whether the header has as many of everything as there are kernels, configurations and trees, all of them numbers.
 pub(crate) fn is_consistent(header: &Header, num_trees: usize) -> bool {
     let num_power = if header.has_power { 2 } else { 0 };
-    let num_kernels = header.catalogue.kernels.len();
+    let num_kernels = header.config_index.kernels.len();
     let num_with_power = if header.has_power { num_kernels } else { 0 };
     let scales = |scales: &[f64], count: usize| {
         scales.len() == count && scales.iter().all(|scale| scale.is_finite() && *scale > 0.0)
     };
     num_trees == header.num_time.saturating_add(1 + num_power)
-        && header.factors.len() == header.catalogue.configs.len()
+        && header.factors.len() == header.config_index.configs.len()
         && header.trees_of.len() == num_kernels
         && header.trees_of.iter().all(|&at| at < header.num_time)
         && header.factors.iter().flatten().all(|factor| factor.is_finite())

@@ -20,13 +20,13 @@ use crate::trees::Ensemble;
 pub(crate) fn model_to_bytes(parts: &ModelParts) -> Vec<u8> {
     let ensembles = ensembles(parts);
     let (power_scales, energy_scales) = match &parts.power_width {
-        Some((spread, scales)) => (spread.scales.clone(), scales.clone()),
+        Some((width_model, scales)) => (width_model.scales.clone(), scales.clone()),
         None => (Vec::new(), Vec::new()),
     };
     let header = Header {
         features: NAMES.map(str::to_owned).to_vec(),
         machine: parts.machine.clone(),
-        catalogue: parts.config_index.clone(),
+        config_index: parts.config_index.clone(),
         factors: parts.estimator.factors.clone(),
         trees_of: parts.estimator.trees_of.clone(),
         power_factors: parts.estimator.power_factors.clone(),
@@ -57,8 +57,8 @@ pub(crate) fn model_to_bytes(parts: &ModelParts) -> Vec<u8> {
 fn ensembles(parts: &ModelParts) -> Vec<EnsembleRef<'_>> {
     let mut all: Vec<EnsembleRef<'_>> = parts.estimator.time.iter().map(EnsembleRef::of).collect();
     all.push(EnsembleRef::Boost(&parts.time_width.trees));
-    if let (Some(power), Some((spread, _))) = (&parts.estimator.power, &parts.power_width) {
-        all.extend([EnsembleRef::of(power), EnsembleRef::Boost(&spread.trees)]);
+    if let (Some(power), Some((width_model, _))) = (&parts.estimator.power, &parts.power_width) {
+        all.extend([EnsembleRef::of(power), EnsembleRef::Boost(&width_model.trees)]);
     }
     all
 }
@@ -87,7 +87,7 @@ fn header(contents: &[u8]) -> Result<(Header, &[u8]), String> {
 
 fn parts(mut header: Header, bytes: &[u8]) -> Result<Result<ModelParts, String>, PerfError> {
     header.machine.check()?;
-    header.catalogue.link()?;
+    header.config_index.link()?;
     let Some(trees) = read_ensembles(&header.ensembles, bytes) else {
         return Ok(Err("its trees contradict themselves".to_owned()));
     };
@@ -117,7 +117,7 @@ fn parts(mut header: Header, bytes: &[u8]) -> Result<Result<ModelParts, String>,
     };
     Ok(Ok(ModelParts {
         machine: header.machine,
-        config_index: header.catalogue,
+        config_index: header.config_index,
         estimator: Estimator {
             factors: header.factors,
             time,

@@ -74,7 +74,7 @@ fn boxes(series: Series, kernel: &str, layouts: &BTreeMap<Layout, Vec<f64>>) -> 
     for ((place, name), values) in names.iter().zip(layouts.values()) {
         let values = sorted(values.iter().copied());
         let [low, first, middle, third, high] =
-            [0.05, 0.25, 0.5, 0.75, 0.95].map(|share| quantile(&values, share));
+            [0.05, 0.25, 0.5, 0.75, 0.95].map(|fraction| quantile(&values, fraction));
         let title = format!(
             "{name}: median {middle:.1} % of the best, half from {first:.1} to {third:.1}, nine of ten from {low:.1} to {high:.1}; {} products",
             values.len()

@@ -114,7 +114,7 @@ fn over(rows: &[&Row], resource: &Resource, kernels: &[(Series, String)]) -> Opt
     let mut chart = Chart::new(label, SIZE, x, y);
     for (series, kernel) in kernels {
         let those = rows.iter().filter(|row| row.kernel == *kernel);
-        let spread = |(index, row): (usize, &&Row)| {
+        let scattered = |(index, row): (usize, &&Row)| {
             let (x, y) = point(row)?;
             // The golden ratio spreads any number of dots evenly.
             let aside = (index as f64 * 0.618_034).fract() - 0.5;
@@ -124,7 +124,7 @@ fn over(rows: &[&Row], resource: &Resource, kernels: &[(Series, String)]) -> Opt
             };
             Some((x, y))
         };
-        chart = chart.dots(*series, those.enumerate().filter_map(spread));
+        chart = chart.dots(*series, those.enumerate().filter_map(scattered));
     }
     for (series, steps) in lines.into_iter().filter(|(_, steps)| steps.len() > 1) {
         chart = chart.line(series, steps);
@@ -189,7 +189,7 @@ fn relative_over(
         let (values, shares): (Vec<_>, Vec<_>) = points.into_iter().unzip();
         let (at, shares) = (quantile(&sorted(values), 0.5), sorted(shares));
         let [low, first, middle, third, high] =
-            [0.05, 0.25, 0.5, 0.75, 0.95].map(|share| quantile(&shares, share));
+            [0.05, 0.25, 0.5, 0.75, 0.95].map(|fraction| quantile(&shares, fraction));
         let title = format!(
             "{name} at {}: median {middle:.0} % of the best, half from {first:.0} to {third:.0}, nine of ten from {low:.0} to {high:.0}; {} rows",
             quantity(at, resource.unit),

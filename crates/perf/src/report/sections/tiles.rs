@@ -151,7 +151,7 @@ fn over_tile(
         .map(|(tile, values)| (tile as f64, sorted(values)))
         .filter(|(_, values)| values.len() >= LEAST_BAND)
         .map(|(tile, values)| {
-            let [low, middle, high] = [0.05, 0.5, 0.95].map(|share| quantile(&values, share));
+            let [low, middle, high] = [0.05, 0.5, 0.95].map(|fraction| quantile(&values, fraction));
             (tile, low, middle, high, values.len())
         })
         .collect();

@@ -66,8 +66,8 @@ fn compared_products<'a>(rows: &[&'a Row]) -> Vec<(ComparedProduct, Vec<&'a Row>
     products.sort_by_key(|((bits, shape), rows)| (*bits, std::cmp::Reverse(rows.len()), *shape));
     let mut kept: Vec<(ComparedProduct, Vec<&'a Row>)> = Vec::new();
     for product in products {
-        let alike = kept.iter().filter(|(known, _)| known.0 == product.0.0).count();
-        if alike < SHOWN {
+        let of_types = kept.iter().filter(|(known, _)| known.0 == product.0.0).count();
+        if of_types < SHOWN {
             kept.push(product);
         }
     }
