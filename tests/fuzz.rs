@@ -177,7 +177,7 @@ fn damaged_fitted_models_are_refused_or_predict_but_never_panic() {
     fs::write(folder.path().join("whole.dgm"), entry_points::model_file(&seed)).unwrap();
     Model::read(&folder.path().join("whole.dgm")).expect("packed as a fit packs it");
     for round in 0..ROUNDS {
-        entry_points::perf_model(folder.path(), &Random(round).damage(&seed));
+        entry_points::perf_model(folder.path(), &damage(&mut Random(round), &seed));
     }
 }
 
@@ -190,6 +190,6 @@ fn damaged_measured_sets_are_refused_or_read_but_never_panic() {
     let first: Vec<&str> = rows.split_inclusive('\n').take(12).collect();
     let seed = [manifest, b"\0".to_vec(), first.concat().into_bytes()].concat();
     for round in 0..4 * ROUNDS {
-        entry_points::perf_set(folder.path(), &Random(round).damage(&seed));
+        entry_points::perf_set(folder.path(), &damage(&mut Random(round), &seed));
     }
 }
