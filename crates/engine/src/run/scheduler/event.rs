@@ -18,7 +18,7 @@ pub enum Event {
         /// The token.
         token: ChosenToken,
     },
-    /// Prompt tokens of a request with [`TokenRequest::score_from`] were run. Until the next step
+    /// Prompt tokens of a request with [`score_from`](super::TokenRequest::score_from) were run. Until the next step
     /// [`Scheduler::logits`](super::Scheduler::logits) gives the logits after them.
     Rows {
         /// The sequence.

@@ -23,7 +23,7 @@ pub struct TokenRequest {
     /// Keep the cached keys and values when the sequence ends, until their room is needed: a later prompt that begins with
     /// the same tokens need not run them again.
     pub keep: bool,
-    /// Say where the logits after each prompt token from this position on stand ([`Event::Rows`]). A scored request for no
+    /// Say where the logits after each prompt token from this position on stand ([`Event::Rows`](super::Event::Rows)). A scored request for no
     /// new tokens ends when its prompt has been run.
     pub score_from: Option<usize>,
 }
