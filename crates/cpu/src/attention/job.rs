@@ -3,7 +3,6 @@
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
-use dualgrain_device::naive::SPAN_TOKENS;
 use dualgrain_device::{AttentionParams, Columns, HostStep, PAGE_TOKENS};
 use dualgrain_threads::SharedSlice;
 
@@ -11,8 +10,6 @@ use super::scratch::Scratch;
 use crate::isa::{Isa, per_isa};
 use crate::kv_cache::storage::{Cache, Scales};
 use crate::tensor::matrix::Matrix;
-
-pub(super) const SPAN_PAGES: usize = SPAN_TOKENS / PAGE_TOKENS;
 
 /// One call of the operation: what all its tasks share.
 pub(super) struct Job<'a> {

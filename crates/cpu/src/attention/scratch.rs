@@ -1,9 +1,23 @@
 //! Buffers of a thread.
 
 use dualgrain_device::PAGE_TOKENS;
+use dualgrain_device::naive::SPAN_TOKENS;
 
 use super::softmax::Softmax;
 use crate::isa::Isa;
+
+pub(super) const SPAN_PAGES: usize = SPAN_TOKENS / PAGE_TOKENS;
+
+/// Pages whose scores are at hand together. What stands between the products is computed for all of them side by side: a page at a
+/// time took 6 % longer with 24 rows and 35 % with one row (AVX-512). Scores of 96 rows are 24 KB.
+pub(super) fn pages_at_hand(rows: usize) -> usize {
+    (96 / rows).clamp(1, SPAN_PAGES)
+}
+
+/// Makes room for `len` elements once, so that a longer context allocates nothing later.
+fn reserve<T>(buffer: &mut Vec<T>, len: usize) {
+    buffer.reserve(len.saturating_sub(buffer.len()));
+}
 
 /// A thread's buffers; they grow to the largest task once.
 pub(super) struct Scratch {
@@ -44,6 +58,9 @@ impl Scratch {
         self.queries.resize(rows * dim, 0.0);
         self.outputs.resize(rows * padded_dim, 0.0);
         self.totals.resize(rows * padded_dim, 0.0);
+        let len = pages_at_hand(rows) * rows;
+        reserve(&mut self.scores, len);
+        self.softmax.reserve(rows, len);
     }
 
     /// Room for the scores of `pages` pages.
@@ -96,6 +113,10 @@ impl Codes {
         self.queries.resize(rows * dim, 0);
         self.query_scales.resize(rows, 0.0);
         self.query_sums.resize(rows, 0);
+        let len = pages_at_hand(rows) * rows;
+        reserve(&mut self.weights, len);
+        reserve(&mut self.weight_scales, len);
+        reserve(&mut self.inv_weight_scales, len);
     }
 
     /// Room for the weights of as many rows of pages.

@@ -25,6 +25,12 @@ impl Sums {
         }
     }
 
+    /// Makes room for `len` sums once.
+    fn reserve(&mut self, len: usize) {
+        self.references.reserve(len.saturating_sub(self.references.len()));
+        self.sums.reserve(len.saturating_sub(self.sums.len()));
+    }
+
     /// `len` sums of nothing.
     fn clear(&mut self, len: usize) {
         self.references.clear();
@@ -59,6 +65,20 @@ impl Softmax {
             running: Vec::new(),
             before: Vec::new(),
             added: Vec::new(),
+        }
+    }
+
+    /// Makes room once for `rows` rows with any number of spans, and for `len` rows of pages at hand.
+    pub(super) fn reserve(&mut self, rows: usize, len: usize) {
+        self.total.reserve(rows);
+        self.span.reserve(rows);
+        self.pages.reserve(len);
+        for (buffer, len) in [
+            (&mut self.running, len + rows),
+            (&mut self.before, len),
+            (&mut self.added, len),
+        ] {
+            buffer.reserve(len.saturating_sub(buffer.len()));
         }
     }
 

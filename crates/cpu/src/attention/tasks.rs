@@ -15,8 +15,8 @@ use dualgrain_device::naive::SPAN_TOKENS;
 use dualgrain_device::{AttentionParams, CacheShape, Columns, HostStep, PAGE_TOKENS};
 use dualgrain_threads::{Pool, SharedSlice};
 
-use super::job::{Job, Page, Products, SPAN_PAGES};
-use super::scratch::Scratch;
+use super::job::{Job, Page, Products};
+use super::scratch::{SPAN_PAGES, Scratch, pages_at_hand};
 use crate::isa::Isa;
 use crate::kv_cache::element::padded_dim;
 use crate::kv_cache::storage::{Cache, Store};
@@ -24,12 +24,6 @@ use crate::tensor::matrix::Matrix;
 
 /// Queries a task aims for: two tiles of 12 or four of 6.
 const TASK_QUERIES: usize = 24;
-
-/// Pages whose scores are at hand together. What stands between the products is computed for all of them side by side: a page at a
-/// time took 6 % longer with 24 rows and 35 % with one row (AVX-512). Scores of 96 rows are 24 KB.
-fn pages_at_hand(rows: usize) -> usize {
-    (96 / rows).clamp(1, SPAN_PAGES)
-}
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };

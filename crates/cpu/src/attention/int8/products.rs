@@ -10,8 +10,8 @@ use dualgrain_device::{MAX_HEAD_DIM, PAGE_TOKENS};
 
 use super::choose::multiply;
 use super::tile::{Outputs, Scores};
-use crate::attention::job::{Job, Page, Products, SPAN_PAGES};
-use crate::attention::scratch::{Codes, Scratch};
+use crate::attention::job::{Job, Page, Products};
+use crate::attention::scratch::{Codes, SPAN_PAGES, Scratch};
 use crate::attention::softmax::Softmax;
 use crate::float::lanes::LANES;
 use crate::isa::per_isa;
