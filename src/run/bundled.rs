@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use dualgrain::format::checkpoint::FolderWriter;
 pub use dualgrain::{SAMPLE_CALIBRATION, SAMPLE_EVALUATION};
-use dualgrain_format::checkpoint::FolderWriter;
 
 /// The bundled model, file by file.
 const MODEL: [(&str, &[u8]); 5] = [

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
+use dualgrain::engine::chat::{ChatTemplate, Message};
+use dualgrain::engine::{Engine, Request, SessionLimits};
 use dualgrain_cpu::CpuDevice;
-use dualgrain_engine::chat::{ChatTemplate, Message};
-use dualgrain_engine::{Engine, Request, SessionLimits};
 
 use crate::cli::arguments::{Chat, Common};
 use crate::cli::interruption::interrupt_flag;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use dualgrain::engine::{Engine, FinishReason, GenerateOptions, Generation, Request, SessionLimits, Timings};
 use dualgrain_cpu::CpuDevice;
 use dualgrain_device::sampling::SamplingParams;
-use dualgrain_engine::{Engine, FinishReason, GenerateOptions, Generation, Request, SessionLimits, Timings};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Generate, Sampling};

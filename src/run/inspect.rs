@@ -1,8 +1,8 @@
 //! `inspect`: what a model folder holds.
 
 use anyhow::{Result, ensure};
-use dualgrain_engine::{ModelConfig, Storage, Weights};
-use dualgrain_format::LinearScheme;
+use dualgrain::engine::{ModelConfig, Storage, Weights};
+use dualgrain::format::LinearScheme;
 use serde::Serialize;
 
 use crate::cli::arguments::Inspect;

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 pub use dualgrain::Loaded as Opened;
+use dualgrain::engine::Model;
 use dualgrain::{CacheFormat, CpuDevice};
-use dualgrain_engine::Model;
 
 /// Loads the folder `dir` on `device`; `cache` overrides the folder's cache format.
 pub fn open(dir: &Path, device: &Arc<CpuDevice>, cache: Option<CacheFormat>) -> Result<Opened> {

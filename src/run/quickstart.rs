@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use dualgrain::engine::{Engine, GenerateOptions, Request, SessionLimits};
+use dualgrain::quant::{JournalPolicy, QuantError, QuantJob, REPORT_HTML};
 use dualgrain_cpu::CpuDevice;
-use dualgrain_engine::{Engine, GenerateOptions, Request, SessionLimits};
-use dualgrain_quant::{JournalPolicy, QuantError, QuantJob, REPORT_HTML};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Quickstart};

@@ -48,8 +48,10 @@ pub const SLICE_ROWS: usize = 64;
 ///      where the maximum is at least the least finite float and NaN counts for nothing; its numerators are `n = 2^(score - e)`, and
 ///      `page_sum` is their sum in 16 lanes by position. Over a float cache `page_out` is one chain of fused multiply-adds of
 ///      numerators and values over positions from 0, and `page_scale` is 1. Over an INT8 cache the weights are `n * value_scale` as
-///      codes 0..=127 with one scale for the page (`page_scale = max / 127`, times its inverse, ties to even; an inverse that is
-///      not finite makes all of them 0), and `page_out` is the integer sum of weights and values, as a float;
+///      codes 0..=127 with one scale for the page: `page_scale = max / 127`, where `max` is the largest of the page's weights, at least 0,
+///      and NaN counts for nothing; a code is the weight times the inverse of `page_scale`, ties to even. Where that inverse is
+///      not finite, `page_scale` and all codes are 0. `page_out` is the integer sum of products of the weights' codes and the
+///      values' codes, as a float;
 ///   2. A **span** is [`SPAN_TOKENS`](crate::naive::SPAN_TOKENS) positions, counted from position 0. It begins with `E` = the least finite
 ///      float, `sum` = 0 and `out` = 0, and its pages join it in order: `E' = max(E, e)`,
 ///      `sum = fma(page_sum, 2^(e - E'), sum * 2^(E - E'))`, `out = fma(page_out, page_scale * 2^(e - E'), out * 2^(E - E'))`;
@@ -159,12 +161,13 @@ pub trait Device: Sized + Send + Sync + 'static {
 
     /// `x[m] = table[ids[m]]`. The engine checks the ids.
     fn embed(&self, x: &mut Self::Matrix, table: &Self::Table, ids: &Self::Indices) -> Done;
-    /// `out = x / sqrt(mean(x^2) + eps) * weight`; `weight` is a matrix of one row.
+    /// `out = x * inv_rms * weight` with `inv_rms = 1 / sqrt(mean(x^2) + eps)`; `weight` is a matrix of one row.
     fn rms_norm(&self, out: &mut Self::Matrix, x: &Self::Matrix, weight: &Self::Matrix, eps: f32) -> Done;
     /// RMS norm in place of every head inside `columns`; `weight` `[1, head_dim]`.
     fn rms_norm_heads(&self, x: &mut Self::Matrix, columns: Columns, weight: &Self::Matrix, eps: f32)
     -> Done;
-    /// `out = (x - mean) / sqrt(var + eps) * weight + bias`; weight and bias are matrices of one row.
+    /// `out = fma((x - mean) * inv_std, weight, bias)` with `inv_std = 1 / sqrt(var + eps)`, the variance from the centred values; weight
+    /// and bias are matrices of one row.
     fn layer_norm(
         &self,
         out: &mut Self::Matrix,
@@ -236,7 +239,9 @@ pub trait Device: Sized + Send + Sync + 'static {
     /// `(x[i], x[i + rotary_dim/2]) = (x[i] c - x[i + rotary_dim/2] s, x[i + rotary_dim/2] c + x[i] s)`; each product rounded, then the
     /// sum. `angles` `[M, rotary_dim]` holds cos in its first half of columns and sin in its second.
     fn rope(&self, x: &mut Self::Matrix, columns: Columns, head_dim: usize, angles: &Self::Matrix) -> Done;
-    /// Writes the keys and values of a step into `layer` of the cache.
+    /// Writes the keys and values of a step into `layer` of the cache. f16 takes the nearest value, the largest finite one beyond it.
+    /// INT8 takes codes of `x` by the inverse of a scale, ties to even: the layer's static scale, or `absmax / 127` of a token's head;
+    /// where the inverse is not finite, scale and codes are 0.
     fn cache_write(
         &self,
         cache: &mut Self::Cache,

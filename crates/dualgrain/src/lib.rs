@@ -74,6 +74,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+/// The engine whole: configurations, weights, sessions, the scheduler, tokenizers.
+pub use dualgrain_engine as engine;
+/// The number format whole: linears, schemes, folders.
+pub use dualgrain_format as format;
+/// Quantizing whole: jobs, methods, plans, reports.
+pub use dualgrain_quant as quant;
+
 mod error;
 mod load;
 pub mod memory;
@@ -85,10 +92,14 @@ pub use dualgrain_device::CacheFormat;
 pub use dualgrain_device::sampling::SamplingParams;
 pub use dualgrain_engine::evaluate;
 pub use dualgrain_engine::{
-    BatchGeneration, Engine, Event, FinishReason, GenerateOptions, Generation, Request, SequenceId,
-    SessionLimits, Timings,
+    BatchGeneration, Engine, Event, FinishReason, GenerateOptions, Generation, Model, ModelConfig, Request,
+    SequenceId, SessionLimits, Timings,
 };
-pub use dualgrain_quant::{JournalPolicy, Monitor, Progress, QuantJob, QuantOptions, QuantSummary};
+pub use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme};
+pub use dualgrain_quant::{
+    JournalPolicy, Monitor, Plan, Progress, QuantJob, QuantOptions, QuantReport, QuantSummary, SchemeRule,
+    Search, SmoothPairs, Smoothing,
+};
 pub use error::Error;
 pub use load::{Loaded, Options, load, load_on, model_on};
 pub use quantizer::Quantizer;

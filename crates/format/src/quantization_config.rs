@@ -165,10 +165,16 @@ impl QuantizationConfig {
     /// # Errors
     /// See [`SchemeError`].
     pub fn from_json(value: &serde_json::Value) -> Result<Self, SchemeError> {
-        let text = |key| value.get(key).map_or_else(|| "missing".to_owned(), plain);
+        let text = |key| {
+            value
+                .get(key)
+                .map_or_else(|| "missing".to_owned(), |value| value.to_string())
+        };
         if value.get("quant_method").and_then(|v| v.as_str()) != Some(QUANT_METHOD) {
             return Err(SchemeError::Method {
-                got: text("quant_method"),
+                got: value
+                    .get("quant_method")
+                    .map_or_else(|| text("quant_method"), plain),
             });
         }
         let version = value.get("format_version").and_then(serde_json::Value::as_u64);

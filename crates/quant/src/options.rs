@@ -58,7 +58,8 @@ impl QuantOptions {
     /// What linear `id` becomes.
     pub fn scheme(&self, id: LinearId) -> LinearScheme {
         let rule = self.schemes.iter().rev().find(|rule| rule.covers(id));
-        rule.map_or(LinearScheme::w4(self.group_size), |rule| rule.scheme)
+        let asked = rule.and_then(|rule| rule.scheme);
+        asked.unwrap_or(LinearScheme::w4(self.group_size))
     }
 
     /// The options by name, as the journal stores and compares them.

@@ -9,16 +9,19 @@ use thiserror::Error;
 
 /// A scheme for the linears of one role, in all blocks or in one.
 ///
-/// As text it is `down=w8`, or `3.down=w4/32` for block 3 alone.
+/// As text it is `down=w8`, or `3.down=w4/32` for block 3 alone; `w4` means the run's usual groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchemeRule {
     /// The block; `None` for all of them.
     pub layer: Option<usize>,
     /// The part that the linears play in their blocks.
     pub role: Role,
-    /// What they become.
-    pub scheme: LinearScheme,
+    /// What they become; `None` for four bits in the run's usual groups.
+    pub scheme: Option<LinearScheme>,
 }
+
+/// How a rule spells the usual four bits.
+const USUAL: &str = "w4";
 
 impl SchemeRule {
     /// Whether the rule speaks of linear `id`.
@@ -49,7 +52,7 @@ pub enum SchemeRuleError {
         got: String,
     },
     /// What follows `=` is no scheme.
-    #[error(transparent)]
+    #[error("{0}, or {USUAL} for the usual groups")]
     Scheme(#[from] FormatError),
 }
 
@@ -67,7 +70,10 @@ impl FromStr for SchemeRule {
         Ok(Self {
             layer,
             role: named.ok_or_else(|| SchemeRuleError::Role { got: role.to_owned() })?,
-            scheme: scheme.parse()?,
+            scheme: match scheme {
+                USUAL => None,
+                scheme => Some(scheme.parse()?),
+            },
         })
     }
 }
@@ -83,7 +89,10 @@ impl fmt::Display for SchemeRule {
         if let Some(layer) = self.layer {
             write!(f, "{layer}.")?;
         }
-        write!(f, "{}={}", self.role.name(), self.scheme)
+        match self.scheme {
+            Some(scheme) => write!(f, "{}={scheme}", self.role.name()),
+            None => write!(f, "{}={USUAL}", self.role.name()),
+        }
     }
 }
 
@@ -95,11 +104,17 @@ mod tests {
 
     #[test]
     fn a_rule_is_read_as_it_is_written() {
-        for text in ["down=w8", "0.qkv=w4/32", "17.out=float", "up=w4/channel"] {
+        for text in [
+            "down=w8",
+            "5.down=w4",
+            "0.qkv=w4/32",
+            "17.out=float",
+            "up=w4/channel",
+        ] {
             assert_eq!(text.parse::<SchemeRule>().unwrap().to_string(), text);
         }
         let rule: SchemeRule = "3.up=w4/64".parse().unwrap();
-        assert_eq!(rule.scheme, LinearScheme::w4(GroupSize::Along(64)));
+        assert_eq!(rule.scheme, Some(LinearScheme::w4(GroupSize::Along(64))));
         assert!(rule.covers(LinearId::dense(3, Role::Up)));
         assert!(!rule.covers(LinearId::dense(2, Role::Up)) && !rule.covers(LinearId::dense(3, Role::Down)));
     }
@@ -109,7 +124,6 @@ mod tests {
         for (text, words) in [
             ("down", "has no `=`"),
             ("down=", "`` is no scheme"),
-            ("down=w4", "`w4` is no scheme"),
             ("down=w4/48", "`w4/48` is no scheme"),
             ("head=w8", "`head` is no part"),
             ("+3.down=w8", "`+3` is no block"),

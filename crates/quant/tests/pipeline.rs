@@ -301,14 +301,7 @@ fn resident_memory_stays_within_the_plan() {
     let job = job(&out);
     let config = ModelConfig::load(&tiny()).unwrap();
     let num_tokens = Some(tokens("sample_calib.txt").len());
-    let stated = plan(
-        &*device(2),
-        &config,
-        &job.options,
-        job.spill_above_bytes,
-        num_tokens,
-    )
-    .unwrap();
+    let stated = plan(&*device(2), &config, &job, num_tokens).unwrap();
     assert!(
         peak_bytes > 0 && peak_bytes <= stated.peak_memory_bytes,
         "{peak_bytes} of {}",

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use dualgrain_format::GroupSize;
+use dualgrain::format::GroupSize;
 
 use crate::cli::arguments::shapes::{Shapes, shapes};
 use crate::cli::arguments::values::{count, group_size};

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use dualgrain_format::GroupSize;
-use dualgrain_quant::SchemeRule;
+use dualgrain::format::GroupSize;
+use dualgrain::quant::SchemeRule;
 
 use crate::cli::arguments::values::{count, group_size, number};
 

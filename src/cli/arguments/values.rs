@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
-use dualgrain_format::GroupSize;
+use dualgrain::format::GroupSize;
 
 /// Accepts whole numbers from `least` to `most`.
 pub fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {

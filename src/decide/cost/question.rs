@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use dualgrain::engine::{FfnKind, ModelConfig, Position, products};
+use dualgrain::format::{CacheScheme, GroupSize, LinearScheme};
 use dualgrain_device::CacheFormat;
-use dualgrain_engine::{FfnKind, ModelConfig, Position, products};
-use dualgrain_format::{CacheScheme, GroupSize, LinearScheme};
 use dualgrain_perf::cost::{Linear, Network, Scheme, Workload};
 
 use crate::cli::arguments::{Cost as Options, CostScheme, Kv, LmHead};

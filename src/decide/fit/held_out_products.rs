@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use dualgrain_format::GroupSize;
+use dualgrain::format::GroupSize;
 use dualgrain_perf::{Dataset, KernelCall, Model, Product, Row};
 
 /// The kernel the file's column stands for.

@@ -47,7 +47,7 @@ fn known_choices(path: &Path) -> Result<Vec<KnownChoice>> {
                 .with_context(|| format!("{}: size {text:?}", path.display()))
         };
         Ok(KnownChoice {
-            shape: dualgrain_format::GemmShape {
+            shape: dualgrain::format::GemmShape {
                 m: side(&m)?,
                 n: side(&n)?,
                 k: side(&k)?,

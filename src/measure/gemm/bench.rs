@@ -1,11 +1,11 @@
 //! A card, and everything on it that times the products of one shape after the other.
 
 use anyhow::{Context, Result};
+use dualgrain::format::{GemmShape, GroupSize};
 use dualgrain_cuda::{
     Analytic, Buffer, Cost as _, Gemm, GemmConfig, GemmProblem, Gpu, Jit, Output, PackedLinear, enumerate,
     read_bytes_per_s, select, stand_ins, times_s,
 };
-use dualgrain_format::{GemmShape, GroupSize};
 use dualgrain_perf::choose::gpu::PredictedCost;
 use dualgrain_perf::{Model, Objective};
 

@@ -1,9 +1,9 @@
 //! The same codes with float group scales, which `bench gemm --grains` compares with.
 
 use anyhow::Result;
+use dualgrain::format::{QuantizedLinear, QuantizedParts};
 use dualgrain_cuda::{Gemm, Gpu, PackedLinear, float_scales_cut};
 use dualgrain_device::naive;
-use dualgrain_format::{QuantizedLinear, QuantizedParts};
 use half::f16;
 
 use crate::measure::gemm::operands::{

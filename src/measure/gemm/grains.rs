@@ -5,8 +5,8 @@
 //! would read 3 % fewer.
 
 use anyhow::{Context, Result};
+use dualgrain::format::GroupSize;
 use dualgrain_cuda::{FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, Split, times_s};
-use dualgrain_format::GroupSize;
 
 use crate::cli::arguments::Shape;
 use crate::cli::table::table;

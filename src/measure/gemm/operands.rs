@@ -1,12 +1,12 @@
 //! Operands of `bench gemm`: random layers large enough for any cache, and the specification's word on some outputs.
 
 use anyhow::{Result, ensure};
+use dualgrain::format::{GemmShape, GroupSize, QuantizedLinear};
 use dualgrain_cuda::{
     BLOCK_N, Buffer, CudaError, Gemm, GemmProblem, Gpu, Output, PackedLinear, QuantizedTokens,
     rotation_copies,
 };
 use dualgrain_device::naive;
-use dualgrain_format::{GemmShape, GroupSize, QuantizedLinear};
 use half::{bf16, f16};
 
 use crate::measure::gemm::random::{random, random_bf16, random_layer, spread};

@@ -1,7 +1,7 @@
 //! Random numbers, the same every run, and layers and choices made of them.
 
 use anyhow::Result;
-use dualgrain_format::{GroupSize, QuantizedLinear, QuantizedParts, int4};
+use dualgrain::format::{GroupSize, QuantizedLinear, QuantizedParts, int4};
 use half::bf16;
 
 /// Numbers that look random, the same every run.

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
+use dualgrain::engine::scheduler::{Event, Scheduler, TokenRequest};
+use dualgrain::engine::{Model, ModelConfig, Product, Session, SessionLimits, products};
 use dualgrain_cpu::CpuDevice;
 use dualgrain_device::sampling::SamplingParams;
-use dualgrain_engine::scheduler::{Event, Scheduler, TokenRequest};
-use dualgrain_engine::{Model, ModelConfig, Product, Session, SessionLimits, products};
 use serde::Serialize;
 
 use crate::cli::units::bytes;

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use dualgrain::engine::{Model, ModelConfig};
 use dualgrain_cpu::CpuDevice;
-use dualgrain_engine::{Model, ModelConfig};
 
 use crate::cli::arguments::{Bench, Common};
 use crate::cli::interruption::interrupt_flag;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use dualgrain_engine::ModelConfig;
+use dualgrain::engine::ModelConfig;
 use serde::Serialize;
 
 use crate::cli::table::{or_dash, table};

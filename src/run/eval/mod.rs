@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use dualgrain_cpu::CpuDevice;
-use dualgrain_device::CacheFormat;
-use dualgrain_engine::evaluate::{
+use dualgrain::engine::evaluate::{
     DEFAULT_CONTEXT, Task, TaskReport, Windows, divergence, perplexity, score_task,
 };
-use dualgrain_engine::tokenizer::Tokenizer;
+use dualgrain::engine::tokenizer::Tokenizer;
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::CacheFormat;
 
 use crate::cli::arguments::{Common, Eval, EvalKv};
 use crate::cli::terminal::Terminal;

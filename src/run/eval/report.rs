@@ -1,8 +1,8 @@
 //! What `eval` finds out about a model.
 
 use anyhow::Result;
-use dualgrain_engine::evaluate::{DivergenceReport, PerplexityReport, TaskReport};
-use dualgrain_engine::{Storage, Weights};
+use dualgrain::engine::evaluate::{DivergenceReport, PerplexityReport, TaskReport};
+use dualgrain::engine::{Storage, Weights};
 use serde::Serialize;
 
 use crate::cli::arguments::Eval;

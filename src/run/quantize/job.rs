@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use dualgrain_engine::ModelConfig;
-use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme};
-use dualgrain_quant::{JournalPolicy, QuantJob, QuantOptions, Search};
-use dualgrain_quant::{SmoothPairs, Smoothing};
+use dualgrain::engine::ModelConfig;
+use dualgrain::format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme};
+use dualgrain::quant::{JournalPolicy, QuantJob, QuantOptions, Search};
+use dualgrain::quant::{SmoothPairs, Smoothing};
 
 use crate::cli::arguments::{self, Activations, Kv, LmHead, Quantize, Smooth, SmoothPair};
 

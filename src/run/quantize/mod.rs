@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use dualgrain::Quantizer;
-use dualgrain_engine::{ModelConfig, Storage, Weights};
-use dualgrain_quant::{Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML};
+use dualgrain::engine::{ModelConfig, Storage, Weights};
+use dualgrain::quant::{Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Quantize};

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use dualgrain::engine::ModelConfig;
+use dualgrain::quant::{Plan, QuantJob, plan};
 use dualgrain_cpu::CpuDevice;
-use dualgrain_engine::ModelConfig;
-use dualgrain_quant::{Plan, QuantJob, plan};
 
 use crate::cli::arguments::Common;
 use crate::cli::table::table;
@@ -27,13 +27,7 @@ pub fn run(job: &QuantJob, text_file: Option<&Path>, common: &Common, terminal: 
     };
     let tokens = text_bytes.div_ceil(BYTES_PER_TOKEN) as usize;
     let device = CpuDevice::new(common.threads)?;
-    let plan = plan(
-        &device,
-        &config,
-        &job.options,
-        job.spill_above_bytes,
-        Some(tokens),
-    )?;
+    let plan = plan(&device, &config, job, Some(tokens))?;
     terminal.result(&plan, &text(&plan))
 }
 

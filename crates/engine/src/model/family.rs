@@ -176,6 +176,23 @@ impl ModelConfig {
         self.num_kv_heads * self.head_dim
     }
 
+    /// Whether the checkpoint has a linear of that name (without `.weight`) in a block, or as the head.
+    pub fn has_linear(&self, name: &str) -> bool {
+        let names = self.family.names();
+        let in_block = name
+            .strip_prefix(names.block)
+            .and_then(|rest| rest.strip_prefix('.'));
+        let Some((layer, linear)) = in_block.and_then(|rest| rest.split_once('.')) else {
+            return name == self.family.head_name();
+        };
+        let layer_exists = layer
+            .parse()
+            .is_ok_and(|number: usize| number < self.num_layers && number.to_string() == layer);
+        let joined = names.qkv.iter().chain(names.up);
+        let mut all = joined.chain([&names.out, &names.down]);
+        layer_exists && all.any(|known| *known == linear)
+    }
+
     fn norm_spec(&self, name: String) -> NormSpec {
         NormSpec {
             name,
@@ -330,6 +347,35 @@ mod tests {
                     .collect::<Vec<_>>();
                 rows.sort_unstable();
                 assert!(rows.into_iter().eq(0..linear.n), "{family:?} {}", linear.id);
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_has_the_linears_of_its_blocks_and_its_head() {
+        for family in Family::ALL {
+            let json = format!(r#"{{"model_type": "{}"}}"#, family.class_prefix().to_lowercase());
+            let config = config(&json);
+            for linear in BlockSpec::new(&config, 1).linears.values() {
+                assert!(
+                    linear
+                        .members
+                        .iter()
+                        .all(|member| config.has_linear(&member.name))
+                );
+            }
+            assert!(config.has_linear("lm_head"));
+            let block = family.names().block;
+            let beyond = format!("{block}.{}.{}", config.num_layers, family.names().down);
+            for name in [
+                "",
+                "head",
+                block,
+                &format!("{block}.0"),
+                &format!("{block}.01.fc1"),
+                &beyond,
+            ] {
+                assert!(!config.has_linear(name), "{family:?} {name}");
             }
         }
     }

@@ -2,11 +2,10 @@
 
 use std::fmt::Write;
 
+use dualgrain_engine::Role;
+
 use crate::report::json::{LinearReport, QuantReport};
 use crate::transform::smoothing::CANDIDATE_PERCENTILES;
-
-/// Roles in the order of execution, with the class of their colour.
-const ROLES: [&str; 4] = ["qkv", "out", "up", "down"];
 
 /// Size of the picture in its own units.
 const WIDTH: f64 = 860.0;
@@ -116,7 +115,7 @@ fn chart(linears: &[LinearReport]) -> String {
         bottom + 36.0,
         -(top + bottom) / 2.0,
     );
-    for (index, role) in ROLES.iter().enumerate() {
+    for (index, role) in Role::ALL.map(Role::name).into_iter().enumerate() {
         svg += &series(index, role, linears, &x, &y);
     }
     svg + "</svg>"

@@ -18,19 +18,28 @@ use crate::schemes::SchemeRule;
 /// # Errors
 /// A quantized model, no text, a token that the model does not have, windows longer than it can take.
 pub fn check_job(job: &QuantJob, config: &ModelConfig, tokens: &[u32]) -> Result<Windows, QuantError> {
-    if config.quantization.is_some() {
-        return Err(QuantError::AlreadyQuantized {
-            path: job.model_dir.clone(),
-        });
-    }
-    check_schemes(job, config)?;
-    let windows = Windows::evenly_spaced(tokens.len(), job.options.num_windows, job.options.window_tokens)?;
+    let windows = check_model(job, config, tokens.len())?;
     if let Some(&got) = tokens.iter().find(|&&token| token as usize >= config.vocab_size) {
         return Err(QuantError::Token {
             got,
             vocab_size: config.vocab_size,
         });
     }
+    Ok(windows)
+}
+
+/// Checks the model against the options, as far as a text of `num_tokens` tokens need not be read for it.
+///
+/// # Errors
+/// A quantized model, a scheme for a block that is not there, no text, windows longer than the model can take.
+pub fn check_model(job: &QuantJob, config: &ModelConfig, num_tokens: usize) -> Result<Windows, QuantError> {
+    if config.quantization.is_some() {
+        return Err(QuantError::AlreadyQuantized {
+            path: job.model_dir.clone(),
+        });
+    }
+    check_schemes(job, config)?;
+    let windows = Windows::evenly_spaced(num_tokens, job.options.num_windows, job.options.window_tokens)?;
     if windows.window_len() > config.max_positions {
         return Err(QuantError::WindowTooLong {
             got: windows.window_len(),

@@ -13,7 +13,8 @@ use crate::calibrate::windows::Windows;
 use crate::error::QuantError;
 use crate::methods::buffers::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
 use crate::methods::dgq::approximate_gram::RANK;
-use crate::options::QuantOptions;
+use crate::options::{QuantJob, QuantOptions};
+use crate::run::checks::check_model;
 use crate::run::multiply_adds::run_multiply_adds;
 
 /// Program, thread stacks, packed blocks that kernels keep, allocator slack (64 MB measured on small models).
@@ -81,18 +82,18 @@ impl InferenceMemory {
 /// Plans a run on `num_tokens` tokens of calibration text (`None`: as many as the windows need).
 ///
 /// # Errors
-/// A calibration text without tokens.
+/// What the run itself would refuse before it reads the text; a calibration text without tokens.
 pub fn plan<D: Device>(
     device: &D,
     config: &ModelConfig,
-    options: &QuantOptions,
-    spill_above_bytes: u64,
+    job: &QuantJob,
     num_tokens: Option<usize>,
 ) -> Result<Plan, QuantError> {
+    let options = &job.options;
     let num_tokens = num_tokens.unwrap_or(options.num_windows * options.window_tokens);
-    let windows = Windows::evenly_spaced(num_tokens, options.num_windows, options.window_tokens)?;
+    let windows = check_model(job, config, num_tokens)?;
     let sizes = Sizes::new::<D>(config, options, &windows, num_tokens);
-    let spills = HiddenStates::<D>::size_bytes(config, &windows) > spill_above_bytes;
+    let spills = HiddenStates::<D>::size_bytes(config, &windows) > job.spill_above_bytes;
     let memory_parts = sizes.peak_parts(spills);
     let multiply_adds = run_multiply_adds(config, options, &windows, &*options.search.method::<D>());
     Ok(Plan {

@@ -29,9 +29,23 @@ pub(super) fn read(object: &Map<String, Value>) -> Result<ModelConfig, ConfigErr
     }
     if let Some(value) = fields.value("quantization_config") {
         config.quantization = Some(QuantizationConfig::from_json(value)?);
+        check_linears(&config)?;
     }
     check_heads(&config)?;
     Ok(config)
+}
+
+/// A scheme for a linear that the model does not have was meant for another one.
+fn check_linears(config: &ModelConfig) -> Result<(), ConfigError> {
+    let listed = config.quantization.iter().flat_map(|q| q.linears.keys());
+    match listed.into_iter().find(|name| !config.has_linear(name)) {
+        None => Ok(()),
+        Some(name) => Err(ConfigError::Field {
+            field: "quantization_config.tensors".into(),
+            expected: "linears of this model".into(),
+            got: format!("`{name}`"),
+        }),
+    }
 }
 
 /// `model_type` decides, as in transformers; `architectures` may only agree or stand in for it.
