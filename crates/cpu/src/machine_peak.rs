@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use dualgrain_device::DeviceError;
+use dualgrain_device::{Device, DeviceError};
 
 use crate::device::cpu_device::CpuDevice;
 use crate::isa::{Isa, per_isa};
@@ -45,9 +45,10 @@ impl CpuDevice {
             (threads * STEPS * operations) as f64 / time_s
         });
         let read_bytes = read_bytes();
-        let buffer = Aligned::weights(read_bytes / size_of::<u64>());
+        let buffer = Aligned::weights(&self.name(), read_bytes / size_of::<u64>());
         let mut buffer: Aligned<u64> = buffer.map_err(|_| DeviceError::OutOfMemory {
             what: "buffer to read",
+            device: self.name(),
             size_bytes: read_bytes,
         })?;
         // Pages that were never written may all be one.

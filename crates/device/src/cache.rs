@@ -1,5 +1,7 @@
 //! The KV cache: formats, pages, and what attention over it needs.
 
+use std::fmt;
+
 /// Tokens in one page of the KV cache.
 pub const PAGE_TOKENS: usize = 64;
 
@@ -48,6 +50,16 @@ pub struct CacheShape {
     pub head_dim: usize,
     /// Pages of [`PAGE_TOKENS`] tokens.
     pub num_pages: usize,
+}
+
+impl fmt::Display for CacheShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} layers x {} pages x {PAGE_TOKENS} tokens x {} heads x {}",
+            self.num_layers, self.num_pages, self.num_kv_heads, self.head_dim
+        )
+    }
 }
 
 /// What an attention layer needs besides queries and the cache.

@@ -67,8 +67,8 @@ pub const SLICE_ROWS: usize = 64;
 /// - the integer epilogue is `(acc as f32 * ta) * s1 + bias` without fusing.
 ///
 /// # Errors
-/// Making a buffer fails where the device has no room for it. Every operation may fail; its error names the operation, the
-/// device and the sizes. An operation whose output has no room for its rows is refused and changes nothing ([`crate::Capacity`]). A device whose operation has failed can be asked for the next one; the outputs of the failed one
+/// Making a buffer fails where the device has no room for it; its error names the buffer, the device and the sizes. Every
+/// operation may fail; its error names the operation, the device and the sizes. An operation whose output has no room for its rows is refused and changes nothing ([`crate::Capacity`]). A device whose operation has failed can be asked for the next one; the outputs of the failed one
 /// are undefined.
 ///
 /// Shape mistakes are programming errors of the engine and panic with both shapes; sizes that come from files are

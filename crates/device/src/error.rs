@@ -6,28 +6,34 @@ use thiserror::Error;
 #[derive(Debug, Clone, Error, PartialEq)]
 pub enum DeviceError {
     /// A buffer does not have the length its shape asks for.
-    #[error("{what}: expected {expected} elements, got {got}")]
+    #[error("{what} on {device}: expected {expected} elements, got {got}")]
     Length {
         /// Which buffer.
         what: &'static str,
+        /// Name of the device.
+        device: String,
         /// Elements the shape asks for.
         expected: usize,
         /// Elements present.
         got: usize,
     },
-    /// A size does not fit memory or an index type.
-    #[error("{what} is too large: {got}")]
+    /// The sizes of a buffer do not fit memory or an index type.
+    #[error("{what} of {sizes} is too large for {device}")]
     TooLarge {
-        /// Which size.
+        /// Which buffer.
         what: &'static str,
-        /// The size asked for.
-        got: usize,
+        /// Name of the device.
+        device: String,
+        /// The sizes it was asked for.
+        sizes: String,
     },
     /// The system has no room for a buffer.
-    #[error("no memory for the {what}: {size_bytes} bytes are needed")]
+    #[error("no memory for the {what} on {device}: {size_bytes} bytes are needed")]
     OutOfMemory {
         /// Which buffer.
         what: &'static str,
+        /// Name of the device.
+        device: String,
         /// Its size.
         size_bytes: usize,
     },

@@ -63,15 +63,15 @@ impl Device for CpuDevice {
         shape: (usize, usize),
         slices: impl Iterator<Item = Result<LinearWeights, E>>,
     ) -> Result<Linear, E> {
-        Linear::from_slices((self.isa(), self.pool()), shape, slices)
+        Linear::from_slices((&self.name(), self.isa(), self.pool()), shape, slices)
     }
 
     fn table(&self, values: FloatValues, columns: usize) -> Result<Table, DeviceError> {
-        Table::new(values, columns)
+        Table::new(|| self.name(), values, columns)
     }
 
     fn cache(&self, shape: CacheShape, format: &CacheFormat) -> Result<Cache, DeviceError> {
-        Cache::new(shape, format)
+        Cache::new(&self.name(), shape, format)
     }
 
     fn rows(&self, x: &Matrix) -> usize {

@@ -20,11 +20,11 @@ pub(super) enum Packed {
 
 impl Packed {
     /// Room for a layer `[n,k]` in the scheme of `slice`.
-    fn empty_for(shape: (usize, usize), slice: &LinearWeights) -> Result<Self, DeviceError> {
+    fn empty_for(device: &str, shape: (usize, usize), slice: &LinearWeights) -> Result<Self, DeviceError> {
         Ok(match slice {
-            LinearWeights::Float(linear) => Self::Float(PackedFloat::empty_for(shape, linear)?),
-            LinearWeights::W8(_) => Self::Int(PackedInt::empty_w8(shape)?),
-            LinearWeights::W4(linear) => Self::Int(PackedInt::empty_w4(shape, linear)?),
+            LinearWeights::Float(linear) => Self::Float(PackedFloat::empty_for(device, shape, linear)?),
+            LinearWeights::W8(_) => Self::Int(PackedInt::empty_w8(device, shape)?),
+            LinearWeights::W4(linear) => Self::Int(PackedInt::empty_w4(device, shape, linear)?),
         })
     }
 
@@ -40,9 +40,9 @@ impl Packed {
 }
 
 impl Linear {
-    /// Packs a layer of `shape` that comes in slices of its rows.
+    /// Packs a layer of `shape` for the device called `device` that comes in slices of its rows.
     pub(super) fn from_slices<E: From<DeviceError>>(
-        threads: (Isa, &Pool),
+        (device, isa, pool): (&str, Isa, &Pool),
         shape: (usize, usize),
         slices: impl Iterator<Item = Result<LinearWeights, E>>,
     ) -> Result<Self, E> {
@@ -58,18 +58,19 @@ impl Linear {
             );
             let packed = match &mut packed {
                 Some(packed) => packed,
-                none => none.insert(Packed::empty_for(shape, &slice)?),
+                none => none.insert(Packed::empty_for(device, shape, &slice)?),
             };
-            packed.put(threads, rows, &slice);
+            packed.put((isa, pool), rows, &slice);
             rows += slice.n();
         }
         assert_eq!(rows, shape.0, "rows of all slices");
-        let none = DeviceError::Length {
+        let none = || DeviceError::Length {
             what: "rows of a layer",
+            device: device.to_owned(),
             expected: 1,
             got: 0,
         };
-        Ok(Self(packed.ok_or(none)?))
+        Ok(Self(packed.ok_or_else(none)?))
     }
 
     /// Output features.

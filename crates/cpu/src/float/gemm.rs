@@ -52,15 +52,20 @@ enum Panels {
 
 impl PackedFloat {
     /// Room for a layer `[n,k]` in the precision of `like`.
-    pub(crate) fn empty_for((n, k): (usize, usize), like: &FloatLinear) -> Result<Self, DeviceError> {
+    pub(crate) fn empty_for(
+        device: &str,
+        (n, k): (usize, usize),
+        like: &FloatLinear,
+    ) -> Result<Self, DeviceError> {
         let len = n.div_ceil(LANES).checked_mul(LANES * k);
-        let len = len.ok_or(DeviceError::TooLarge {
-            what: "N * K",
-            got: n,
+        let len = len.ok_or_else(|| DeviceError::TooLarge {
+            what: "packed layer",
+            device: device.to_owned(),
+            sizes: format!("{n} x {k}"),
         })?;
         let panels = match like.weight() {
-            FloatValues::F32(_) => Panels::F32(Aligned::weights(len)?),
-            FloatValues::Bf16(_) => Panels::Bf16(Aligned::weights(len)?),
+            FloatValues::F32(_) => Panels::F32(Aligned::weights(device, len)?),
+            FloatValues::Bf16(_) => Panels::Bf16(Aligned::weights(device, len)?),
         };
         let bias = like.bias().map(|_| vec![0.0; n]);
         Ok(Self { n, k, panels, bias })
@@ -325,7 +330,7 @@ mod tests {
             ] {
                 let weights = FloatLinear::new(n, k, FloatValues::F32(vec![1.0; n * k]), None);
                 let layer = weights.expect("valid layer");
-                let mut packed = PackedFloat::empty_for((n, k), &layer).expect("fits");
+                let mut packed = PackedFloat::empty_for("the CPU", (n, k), &layer).expect("fits");
                 packed.put(isa, &pool, 0, &layer);
                 let d = between_sentinels(m * n, &format!("{m}x{n} on {}", isa.name()), |d| {
                     gemm(isa, &pool, &vec![2.0; m * k], &packed, d);

@@ -32,11 +32,15 @@ pub(super) enum Codes {
 
 impl PackedInt {
     /// Room for a layer `[n,k]` in the groups of `like`.
-    pub(crate) fn empty_w4((n, k): (usize, usize), like: &QuantizedLinear) -> Result<Self, DeviceError> {
-        let (num_panels, padded_k) = checked_panels(n, k)?;
+    pub(crate) fn empty_w4(
+        device: &str,
+        (n, k): (usize, usize),
+        like: &QuantizedLinear,
+    ) -> Result<Self, DeviceError> {
+        let (num_panels, padded_k) = checked_panels(device, (n, k))?;
         let codes = Codes::W4 {
-            q: Aligned::weights(num_panels * PANEL * padded_k / 2)?,
-            groups: Aligned::weights(num_panels * like.num_groups() * GROUP_BYTES)?,
+            q: Aligned::weights(device, num_panels * PANEL * padded_k / 2)?,
+            groups: Aligned::weights(device, num_panels * like.num_groups() * GROUP_BYTES)?,
             group_size: like.group_size(),
         };
         Ok(Self::with_codes((n, k), codes))
@@ -70,10 +74,10 @@ impl PackedInt {
     }
 
     /// Room for an int8 layer `[n,k]`.
-    pub(crate) fn empty_w8((n, k): (usize, usize)) -> Result<Self, DeviceError> {
-        let (num_panels, padded_k) = checked_panels(n, k)?;
+    pub(crate) fn empty_w8(device: &str, (n, k): (usize, usize)) -> Result<Self, DeviceError> {
+        let (num_panels, padded_k) = checked_panels(device, (n, k))?;
         // AMX reads whole tiles of 64 k: half a tile follows the last panel.
-        let w8 = Aligned::weights(num_panels * PANEL * padded_k + PANEL * K_STEP)?;
+        let w8 = Aligned::weights(device, num_panels * PANEL * padded_k + PANEL * K_STEP)?;
         Ok(Self::with_codes((n, k), Codes::W8(w8)))
     }
 
@@ -181,7 +185,7 @@ fn pack_w4_panel(linear: &QuantizedLinear, rows: Range<usize>, q: &mut [u8], gro
 }
 
 /// Panels of N and padded K; their product must fit memory.
-fn checked_panels(n: usize, k: usize) -> Result<(usize, usize), DeviceError> {
+fn checked_panels(device: &str, (n, k): (usize, usize)) -> Result<(usize, usize), DeviceError> {
     let (num_panels, padded_k) = (n.div_ceil(PANEL), k.next_multiple_of(K_STEP));
     let bytes = padded_k
         .checked_mul(PANEL)
@@ -189,8 +193,9 @@ fn checked_panels(n: usize, k: usize) -> Result<(usize, usize), DeviceError> {
     match bytes {
         Some(_) => Ok((num_panels, padded_k)),
         None => Err(DeviceError::TooLarge {
-            what: "N * K",
-            got: n,
+            what: "packed layer",
+            device: device.to_owned(),
+            sizes: format!("{n} x {k}"),
         }),
     }
 }

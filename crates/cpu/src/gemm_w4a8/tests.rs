@@ -12,7 +12,7 @@ use crate::sentinels::between_sentinels;
 use crate::tensor::quantized::Quantized;
 
 fn packed_w8(layer: &Int8Linear) -> PackedInt {
-    let mut packed = PackedInt::empty_w8((layer.n(), layer.k())).expect("fits");
+    let mut packed = PackedInt::empty_w8("the CPU", (layer.n(), layer.k())).expect("fits");
     packed.put_w8(&Pool::new(1), 0, layer);
     packed
 }

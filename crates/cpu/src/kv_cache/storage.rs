@@ -46,22 +46,22 @@ pub(crate) enum Scales {
 }
 
 impl Cache {
-    pub(crate) fn new(shape: CacheShape, format: &CacheFormat) -> Result<Self, DeviceError> {
-        let sizes = Sizes::checked(shape)?;
+    pub(crate) fn new(device: &str, shape: CacheShape, format: &CacheFormat) -> Result<Self, DeviceError> {
+        let sizes = Sizes::checked(device, shape)?;
         let layers = shape.num_layers;
         let ones = || Scales::PerLayer(vec![1.0; layers]);
         let per_token = || Scales::PerToken(vec![0.0; sizes.scales]);
         let (store, key_scales, value_scales) = match format {
-            CacheFormat::F32 => (Store::F32(sizes.planes()?), ones(), ones()),
-            CacheFormat::F16 => (Store::F16(sizes.planes()?), ones(), ones()),
-            CacheFormat::Int8 => (Store::Int8(sizes.planes()?), per_token(), per_token()),
+            CacheFormat::F32 => (Store::F32(sizes.planes(device)?), ones(), ones()),
+            CacheFormat::F16 => (Store::F16(sizes.planes(device)?), ones(), ones()),
+            CacheFormat::Int8 => (Store::Int8(sizes.planes(device)?), per_token(), per_token()),
             CacheFormat::Int8Static {
                 key_scales,
                 value_scales,
             } => {
-                let keys = static_scales("static key scales", key_scales, layers)?;
-                let values = static_scales("static value scales", value_scales, layers)?;
-                (Store::Int8(sizes.planes()?), keys, values)
+                let keys = static_scales((device, "static key scales"), key_scales, layers)?;
+                let values = static_scales((device, "static value scales"), value_scales, layers)?;
+                (Store::Int8(sizes.planes(device)?), keys, values)
             }
         };
         Ok(Self {
@@ -110,10 +110,11 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn checked(shape: CacheShape) -> Result<Self, DeviceError> {
-        let too_large = DeviceError::TooLarge {
+    fn checked(device: &str, shape: CacheShape) -> Result<Self, DeviceError> {
+        let too_large = || DeviceError::TooLarge {
             what: "KV cache",
-            got: shape.num_pages,
+            device: device.to_owned(),
+            sizes: shape.to_string(),
         };
         let scales = [shape.num_pages, shape.num_kv_heads, PAGE_TOKENS]
             .into_iter()
@@ -130,14 +131,15 @@ impl Sizes {
                 scales,
             })
         });
-        sizes.ok_or(too_large)
+        sizes.ok_or_else(too_large)
     }
 
     /// Planes of zeros; a page takes memory when it is first written.
-    fn planes<E: Stored + Zeroable>(&self) -> Result<Planes<E>, DeviceError> {
+    fn planes<E: Stored + Zeroable>(&self, device: &str) -> Result<Planes<E>, DeviceError> {
         let plane = |len: usize| {
-            Aligned::zeroed(len).ok_or(DeviceError::OutOfMemory {
+            Aligned::zeroed(len).ok_or_else(|| DeviceError::OutOfMemory {
                 what: "KV cache",
+                device: device.to_owned(),
                 size_bytes: len * size_of::<E>(),
             })
         };
@@ -148,10 +150,15 @@ impl Sizes {
     }
 }
 
-fn static_scales(what: &'static str, scales: &[f32], num_layers: usize) -> Result<Scales, DeviceError> {
+fn static_scales(
+    (device, what): (&str, &'static str),
+    scales: &[f32],
+    num_layers: usize,
+) -> Result<Scales, DeviceError> {
     if scales.len() != num_layers {
         return Err(DeviceError::Length {
             what,
+            device: device.to_owned(),
             expected: num_layers,
             got: scales.len(),
         });

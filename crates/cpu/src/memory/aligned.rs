@@ -58,13 +58,14 @@ impl<T> Aligned<T> {
 }
 
 impl<T: Zeroable> Aligned<T> {
-    /// `len` zeros for packed weights, in huge pages where the system has them (`arena.rs`).
+    /// `len` zeros for packed weights of `device`, in huge pages where the system has them (`arena.rs`).
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
-    pub(crate) fn weights(len: usize) -> Result<Self, DeviceError> {
-        Self::in_arena(len).ok_or(DeviceError::OutOfMemory {
+    pub(crate) fn weights(device: &str, len: usize) -> Result<Self, DeviceError> {
+        Self::in_arena(len).ok_or_else(|| DeviceError::OutOfMemory {
             what: "packed weights",
+            device: device.to_owned(),
             size_bytes: len.saturating_mul(size_of::<T>()),
         })
     }

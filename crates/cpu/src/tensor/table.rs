@@ -13,7 +13,11 @@ pub struct Table {
 impl Table {
     /// # Errors
     /// [`DeviceError::Length`] when `values` are no whole entries.
-    pub(crate) fn new(values: FloatValues, columns: usize) -> Result<Self, DeviceError> {
+    pub(crate) fn new(
+        device: impl FnOnce() -> String,
+        values: FloatValues,
+        columns: usize,
+    ) -> Result<Self, DeviceError> {
         let len = values.len();
         if columns == 0 || !len.is_multiple_of(columns) {
             let expected = if columns == 0 {
@@ -23,6 +27,7 @@ impl Table {
             };
             return Err(DeviceError::Length {
                 what: "embedding table",
+                device: device(),
                 expected,
                 got: len,
             });

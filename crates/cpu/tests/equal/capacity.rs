@@ -168,3 +168,43 @@ fn rows_of_another_length_take_the_room_there_is() {
     check_elements(&NaiveDevice::new());
     devices().iter().for_each(check_elements);
 }
+
+/// Constructors that must be refused, and what their errors say.
+fn check_constructors<D: Device>(device: &D) {
+    let on = device.name();
+    let refused = |made: Result<(), DeviceError>| made.unwrap_err().to_string();
+    let table = device.table(FloatValues::F32(vec![0.5; 5]), 3).map(drop);
+    assert_eq!(
+        refused(table),
+        format!("embedding table on {on}: expected 6 elements, got 5")
+    );
+    let shape = CacheShape {
+        num_layers: 2,
+        num_kv_heads: 3,
+        head_dim: 4,
+        num_pages: usize::MAX / 64,
+    };
+    let sizes = format!("2 layers x {} pages x 64 tokens x 3 heads x 4", shape.num_pages);
+    assert_eq!(
+        refused(device.cache(shape, &CacheFormat::F32).map(drop)),
+        format!("KV cache of {sizes} is too large for {on}")
+    );
+    let format = CacheFormat::Int8Static {
+        key_scales: vec![1.0],
+        value_scales: vec![1.0; 2],
+    };
+    let shape = CacheShape {
+        num_pages: 1,
+        ..shape
+    };
+    assert_eq!(
+        refused(device.cache(shape, &format).map(drop)),
+        format!("static key scales on {on}: expected 2 elements, got 1")
+    );
+}
+
+#[test]
+fn errors_of_constructors_name_the_buffer_the_device_and_the_sizes() {
+    check_constructors(&NaiveDevice::new());
+    devices().iter().for_each(check_constructors);
+}

@@ -2,6 +2,7 @@
 
 use half::f16;
 
+use super::NAME;
 use crate::naive::{CachedHead, CachedHeadInt8, attention, attention_int8, to_f16, to_int8};
 use crate::{CacheFormat, CacheShape, DeviceError, PAGE_TOKENS};
 
@@ -33,7 +34,10 @@ impl Cache {
             value_scales,
         } = format
         {
-            for (what, scales) in [("key scales", key_scales), ("value scales", value_scales)] {
+            for (what, scales) in [
+                ("static key scales", key_scales),
+                ("static value scales", value_scales),
+            ] {
                 check_len(what, shape.num_layers, scales.len())?;
             }
         }
@@ -48,10 +52,10 @@ impl Cache {
             .iter()
             .try_fold(1usize, |product, &size| product.checked_mul(size));
         let elements = elements.filter(|&elements| elements <= isize::MAX as usize / 8);
-        let got = shape.num_pages;
         let elements = elements.ok_or(DeviceError::TooLarge {
-            what: "pages of the KV cache",
-            got,
+            what: "KV cache",
+            device: NAME.to_owned(),
+            sizes: shape.to_string(),
         })?;
         let heads = elements / shape.head_dim.max(1);
         Ok(Self {
@@ -178,6 +182,11 @@ fn keep(format: &CacheFormat, head: &[f32], static_scale: Option<f32>, kept: &mu
 fn check_len(what: &'static str, expected: usize, got: usize) -> Result<(), DeviceError> {
     match expected == got {
         true => Ok(()),
-        false => Err(DeviceError::Length { what, expected, got }),
+        false => Err(DeviceError::Length {
+            what,
+            device: NAME.to_owned(),
+            expected,
+            got,
+        }),
     }
 }

@@ -62,6 +62,7 @@ impl Device for NaiveDevice {
         assert_eq!(rows, shape.0, "rows of all slices");
         let none = DeviceError::Length {
             what: "rows of a layer",
+            device: NAME.to_owned(),
             expected: 1,
             got: 0,
         };
@@ -74,7 +75,8 @@ impl Device for NaiveDevice {
             true => Ok(Table { values, columns }),
             false => Err(DeviceError::Length {
                 what: "embedding table",
-                expected: columns,
+                device: NAME.to_owned(),
+                expected: got.checked_next_multiple_of(columns).unwrap_or(0),
                 got,
             }),
         }
