@@ -7,6 +7,7 @@ mod pages;
 mod request;
 pub mod scheduler;
 mod session;
+mod step_buffers;
 mod tables;
 mod text_of_sequence;
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
-use dualgrain_device::{CacheShape, Device, Done, PAGE_TOKENS, StepLayout, StepLimits};
+use dualgrain_device::{CacheShape, Device, Done, PAGE_TOKENS, StepLimits};
 
 use super::error::SessionError;
+use super::step_buffers::StepBuffers;
 use super::tables::Tables;
 use crate::{EngineError, Model, Position, Scratch};
 
@@ -45,18 +46,6 @@ pub struct Session<D: Device> {
     sampler: D::Sampler,
     tables: Tables,
     step: StepBuffers<D>,
-}
-
-/// The tokens of a step, as the host lays them out and on the device.
-struct StepBuffers<D: Device> {
-    tokens: Vec<u32>,
-    positions: Vec<u32>,
-    sequences: Vec<u32>,
-    on_device: D::Step,
-    tokens_on_device: D::Indices,
-    positions_on_device: D::Indices,
-    /// Rows whose logits are asked for.
-    rows_on_device: D::Indices,
 }
 
 impl SessionLimits {
@@ -102,6 +91,11 @@ impl<D: Device> Session<D> {
             sequences: limits.num_sequences,
             vocab_size: config.vocab_size,
         };
+        let step = StepLimits {
+            tokens: limits.step_tokens,
+            sequences: limits.num_sequences,
+            pages_per_sequence: limits.pages_per_sequence(),
+        };
         Ok(Self {
             cache: device.cache(shape, model.cache_format())?,
             scratch: Scratch::new(device, config, limits.step_tokens)?,
@@ -109,7 +103,7 @@ impl<D: Device> Session<D> {
             logits: device.matrix(limits.logit_rows, config.vocab_size)?,
             sampler: device.sampler(sampler)?,
             tables: Tables::new(limits.num_sequences, limits.pages_per_sequence(), num_pages),
-            step: StepBuffers::new(device, limits)?,
+            step: StepBuffers::new(device, step, limits.logit_rows)?,
             limits,
             model,
         })
@@ -395,51 +389,6 @@ impl<D: Device> Session<D> {
             self.tables.extend(sequence, last);
             self.step.push(sequence, first, tokens);
         }
-    }
-}
-
-impl<D: Device> StepBuffers<D> {
-    fn new(device: &D, limits: SessionLimits) -> Result<Self, EngineError> {
-        let tokens = limits.step_tokens;
-        let of_device = StepLimits {
-            tokens,
-            sequences: limits.num_sequences,
-            pages_per_sequence: limits.pages_per_sequence(),
-        };
-        Ok(Self {
-            tokens: Vec::with_capacity(tokens),
-            positions: Vec::with_capacity(tokens),
-            sequences: Vec::with_capacity(tokens),
-            on_device: device.step(of_device)?,
-            tokens_on_device: device.indices(tokens)?,
-            positions_on_device: device.indices(tokens)?,
-            rows_on_device: device.indices(limits.logit_rows)?,
-        })
-    }
-
-    fn clear(&mut self) {
-        self.tokens.clear();
-        self.positions.clear();
-        self.sequences.clear();
-    }
-
-    /// Adds tokens of `sequence` that begin at position `first`.
-    fn push(&mut self, sequence: usize, first: usize, tokens: &[u32]) {
-        self.tokens.extend_from_slice(tokens);
-        self.positions
-            .extend((first..first + tokens.len()).map(|position| position as u32));
-        self.sequences.extend(tokens.iter().map(|_| sequence as u32));
-    }
-
-    fn upload(&mut self, device: &D, page_tables: &[Vec<u32>]) -> Done {
-        device.upload_indices(&mut self.tokens_on_device, &self.tokens)?;
-        device.upload_indices(&mut self.positions_on_device, &self.positions)?;
-        let layout = StepLayout {
-            positions: &self.positions,
-            sequences: &self.sequences,
-            page_tables,
-        };
-        device.upload_step(&mut self.on_device, &layout)
     }
 }
 

@@ -1,0 +1,58 @@
+//! The tokens of a step, on the host and on the device.
+
+use dualgrain_device::{Device, Done, StepLayout, StepLimits};
+
+use crate::EngineError;
+
+/// The tokens of a step, as the host lays them out and on the device.
+pub(super) struct StepBuffers<D: Device> {
+    pub(super) tokens: Vec<u32>,
+    pub(super) positions: Vec<u32>,
+    sequences: Vec<u32>,
+    pub(super) on_device: D::Step,
+    pub(super) tokens_on_device: D::Indices,
+    pub(super) positions_on_device: D::Indices,
+    /// Rows whose logits are asked for.
+    pub(super) rows_on_device: D::Indices,
+}
+
+impl<D: Device> StepBuffers<D> {
+    /// Empty buffers for steps within `limits`, of which `logit_rows` rows are asked for at once.
+    pub(super) fn new(device: &D, limits: StepLimits, logit_rows: usize) -> Result<Self, EngineError> {
+        let tokens = limits.tokens;
+        Ok(Self {
+            tokens: Vec::with_capacity(tokens),
+            positions: Vec::with_capacity(tokens),
+            sequences: Vec::with_capacity(tokens),
+            on_device: device.step(limits)?,
+            tokens_on_device: device.indices(tokens)?,
+            positions_on_device: device.indices(tokens)?,
+            rows_on_device: device.indices(logit_rows)?,
+        })
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.tokens.clear();
+        self.positions.clear();
+        self.sequences.clear();
+    }
+
+    /// Adds tokens of `sequence` that begin at position `first`.
+    pub(super) fn push(&mut self, sequence: usize, first: usize, tokens: &[u32]) {
+        self.tokens.extend_from_slice(tokens);
+        self.positions
+            .extend((first..first + tokens.len()).map(|position| position as u32));
+        self.sequences.extend(tokens.iter().map(|_| sequence as u32));
+    }
+
+    pub(super) fn upload(&mut self, device: &D, page_tables: &[Vec<u32>]) -> Done {
+        device.upload_indices(&mut self.tokens_on_device, &self.tokens)?;
+        device.upload_indices(&mut self.positions_on_device, &self.positions)?;
+        let layout = StepLayout {
+            positions: &self.positions,
+            sequences: &self.sequences,
+            page_tables,
+        };
+        device.upload_step(&mut self.on_device, &layout)
+    }
+}
