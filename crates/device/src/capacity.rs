@@ -2,6 +2,23 @@
 
 use crate::{DeviceError, Done};
 
+/// Replaces the contents of a buffer in the host's memory, which never grows, by what `operation` on the device `device`
+/// uploads.
+///
+/// # Errors
+/// [`DeviceError::Operation`] where that is more than there is room for.
+pub fn refill<T: Copy>(
+    buffer: &mut Vec<T>,
+    operation: &'static str,
+    device: impl FnOnce() -> String,
+    values: &[T],
+) -> Done {
+    Capacity::new(buffer.capacity(), 1).check(operation, device, (values.len(), 1))?;
+    buffer.clear();
+    buffer.extend_from_slice(values);
+    Ok(())
+}
+
 /// The room of a matrix: the rows and columns that it was made for. It may hold rows of another length where they take no
 /// more elements, and it never grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -32,7 +32,7 @@ pub const SLICE_ROWS: usize = 64;
 ///
 /// Buffers are opaque and have a fixed capacity; rows are tokens. Outputs are resized to the rows they receive and keep
 /// their allocation, so a loop of steps of at most `capacity` rows allocates nothing. What changes from step to step lies
-/// in buffers too ([`Self::Indices`], [`Self::Step`], [`Self::Sampler`]): a device can replay a recorded step once
+/// in buffers too ([`Self::Indices`], [`Self::Step`], [`Self::SampleRows`], [`Self::Sampler`]): a device can replay a recorded step once
 /// they are filled.
 ///
 /// **Order of float operations** (the contract that makes all devices and batch sizes agree bit for bit):
@@ -96,6 +96,8 @@ pub trait Device: Sized + Send + Sync + 'static {
     type Maxima: Send + Sync;
     /// Sampling parameters and token counts of every sequence, and the last samples.
     type Sampler: Send + Sync;
+    /// Sequence and position of each row of logits that is sampled.
+    type SampleRows: Send + Sync;
 
     /// What a message calls this device.
     fn name(&self) -> String;
@@ -106,6 +108,8 @@ pub trait Device: Sized + Send + Sync + 'static {
     fn quantized(&self, capacity: usize, columns: usize) -> Result<Self::Quantized, DeviceError>;
     /// Room for `capacity` indices.
     fn indices(&self, capacity: usize) -> Result<Self::Indices, DeviceError>;
+    /// Room for `capacity` rows to sample.
+    fn sample_rows(&self, capacity: usize) -> Result<Self::SampleRows, DeviceError>;
     /// Room for steps within `limits`.
     fn step(&self, limits: StepLimits) -> Result<Self::Step, DeviceError>;
     /// Packs a layer. The weights are consumed so that both copies need not live at once.
@@ -156,6 +160,9 @@ pub trait Device: Sized + Send + Sync + 'static {
     fn download(&self, x: &Self::Matrix, rows: Range<usize>, out: &mut [f32]) -> Done;
     /// Replaces the contents by `values`.
     fn upload_indices(&self, indices: &mut Self::Indices, values: &[u32]) -> Done;
+    /// Replaces the contents by `values`: `values[i]` says which sequence row i of the logits belongs to and at which position
+    /// the chosen token will stand. The engine names slots that the sampler has, each at most once.
+    fn upload_sample_rows(&self, rows: &mut Self::SampleRows, values: &[SampleRow]) -> Done;
     /// Replaces the step by another one.
     fn upload_step(&self, step: &mut Self::Step, layout: &StepLayout<'_>) -> Done;
 
@@ -287,8 +294,8 @@ pub trait Device: Sized + Send + Sync + 'static {
         generated: &[u32],
     ) -> Done;
     /// Chooses a token from each row of `logits`, by the rule of [`crate::naive::sample`], and counts it for its sequence.
-    /// `rows[i]` says which sequence row i belongs to and at which position the chosen token will stand.
-    fn sample(&self, sampler: &mut Self::Sampler, logits: &Self::Matrix, rows: &[SampleRow]) -> Done;
+    /// Row i of `rows` belongs to row i of `logits`.
+    fn sample(&self, sampler: &mut Self::Sampler, logits: &Self::Matrix, rows: &Self::SampleRows) -> Done;
     /// The samples of the last [`Self::sample`], in the order of its rows.
     fn read_samples(&self, sampler: &Self::Sampler) -> Result<Vec<Sample>, DeviceError>;
 

@@ -19,7 +19,7 @@ mod step;
 
 pub use activation::{Activation, ActivationScale};
 pub use cache::{AttentionParams, CacheFormat, CacheShape, MAX_HEAD_DIM, PAGE_TOKENS};
-pub use capacity::Capacity;
+pub use capacity::{Capacity, refill};
 pub use contract::{Columns, Device, Done, Operand, SLICE_ROWS};
 pub use error::DeviceError;
 pub use gram::Gram;

@@ -498,12 +498,22 @@ fn the_token_loop_allocates_nothing() {
             let before = ALLOCATIONS.load(Ordering::SeqCst);
             (2..=num_tokens as u32).for_each(&mut step);
             let allocations = ALLOCATIONS.load(Ordering::SeqCst) - before;
+            let mut sample = || session.sample(&[(0, 0), (1, 1)]).unwrap();
+            sample();
+            let before = ALLOCATIONS.load(Ordering::SeqCst);
+            (0..num_tokens).for_each(|_| drop(sample()));
+            let for_samples = ALLOCATIONS.load(Ordering::SeqCst) - before;
             watch(&device, false);
             // A worker that has had no task yet makes its buffers with its first, once, whenever that comes.
             let allowed = 30 * (num_threads - 1);
             assert!(
                 allocations <= allowed,
                 "{case} on {num_threads} threads: {allocations} allocations in {num_tokens} tokens"
+            );
+            // The vector in which the samples come to the host is the only one.
+            assert!(
+                for_samples <= num_tokens + allowed,
+                "{case} on {num_threads} threads: {for_samples} allocations for {num_tokens} samples"
             );
         }
     }

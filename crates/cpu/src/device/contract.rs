@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use dualgrain_device::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams};
 use dualgrain_device::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
-    DeviceError, Done, Gram, HostStep, Operand, StepLayout, StepLimits,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
+    Done, Gram, HostStep, Operand, StepLayout, StepLimits, refill,
 };
 use dualgrain_format::{FloatValues, LinearWeights};
 use dualgrain_threads::SharedSlice;
@@ -37,6 +37,7 @@ impl Device for CpuDevice {
     type GramView<'a> = &'a Gram;
     type Maxima = Vec<f32>;
     type Sampler = HostSampler;
+    type SampleRows = Vec<SampleRow>;
 
     fn name(&self) -> String {
         format!("the CPU ({}, {} threads)", self.isa().name(), self.num_threads())
@@ -51,6 +52,10 @@ impl Device for CpuDevice {
     }
 
     fn indices(&self, capacity: usize) -> Result<Vec<u32>, DeviceError> {
+        Ok(Vec::with_capacity(capacity))
+    }
+
+    fn sample_rows(&self, capacity: usize) -> Result<Vec<SampleRow>, DeviceError> {
         Ok(Vec::with_capacity(capacity))
     }
 
@@ -112,10 +117,11 @@ impl Device for CpuDevice {
     }
 
     fn upload_indices(&self, indices: &mut Vec<u32>, values: &[u32]) -> Done {
-        Capacity::new(indices.capacity(), 1).check("upload_indices", || self.name(), (values.len(), 1))?;
-        indices.clear();
-        indices.extend_from_slice(values);
-        Ok(())
+        refill(indices, "upload_indices", || self.name(), values)
+    }
+
+    fn upload_sample_rows(&self, rows: &mut Vec<SampleRow>, values: &[SampleRow]) -> Done {
+        refill(rows, "upload_sample_rows", || self.name(), values)
     }
 
     fn upload_step(&self, step: &mut HostStep, layout: &StepLayout<'_>) -> Done {
@@ -384,7 +390,7 @@ impl Device for CpuDevice {
         Ok(())
     }
 
-    fn sample(&self, sampler: &mut HostSampler, logits: &Matrix, rows: &[SampleRow]) -> Done {
+    fn sample(&self, sampler: &mut HostSampler, logits: &Matrix, rows: &Vec<SampleRow>) -> Done {
         assert_eq!(logits.rows, rows.len(), "rows of logits to sample");
         sampling::sample(self.pool(), sampler, logits, rows);
         Ok(())

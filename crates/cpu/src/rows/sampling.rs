@@ -41,7 +41,8 @@ struct Candidate {
 /// Chooses a token for each of `rows` from its row of `logits`.
 pub(crate) fn sample(pool: &Pool, sampler: &mut HostSampler, logits: &Matrix, rows: &[SampleRow]) {
     let not_yet = SampleError::NoToken { num_logits: 0 };
-    let mut samples: Vec<Sample> = vec![Err(not_yet); rows.len()];
+    let mut samples = sampler.take_buffer();
+    samples.resize(rows.len(), Err(not_yet));
     pool.for_each_chunk(&mut samples, 1, |index, sample| {
         let row = rows[index];
         let (params, counts) = sampler.slot(row.slot);

@@ -1,6 +1,7 @@
 //! Buffers hold what they were made for: more is refused alike by the specification and by every instruction set.
 
 use dualgrain_device::naive::NaiveDevice;
+use dualgrain_device::sampling::SampleRow;
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, DeviceError, Done,
     Operand, StepLayout, StepLimits,
@@ -148,7 +149,18 @@ fn check_elements<D: Device>(device: &D) {
     device.embed(&mut x, &table(4 * COLUMNS), &one).unwrap();
     assert!(device.embed(&mut x, &table(4 * COLUMNS + 1), &one).is_err());
     assert_eq!(device.columns(&x), 4 * COLUMNS);
-    // Indices too.
+    // Indices and rows to sample too.
+    let mut rows = device.sample_rows(1).unwrap();
+    let row = SampleRow { slot: 0, position: 1 };
+    device.upload_sample_rows(&mut rows, &[row]).unwrap();
+    let refused = device.upload_sample_rows(&mut rows, &[row; 100]);
+    assert_eq!(
+        refused.unwrap_err().to_string(),
+        format!(
+            "upload_sample_rows of 100 x 1 failed on {}: its output has room for 1 x 1",
+            device.name()
+        )
+    );
     let mut ids = device.indices(ROOM).unwrap();
     let refused = device.upload_indices(&mut ids, &[0; 100]);
     assert!(

@@ -157,6 +157,13 @@ fn bits(sample: &Sample) -> SampleBits {
     Ok((chosen.token, logprobs))
 }
 
+/// `rows` on the device.
+pub(super) fn sample_rows<D: Device>(device: &D, rows: &[SampleRow]) -> D::SampleRows {
+    let mut on_device = device.sample_rows(rows.len()).unwrap();
+    device.upload_sample_rows(&mut on_device, rows).unwrap();
+    on_device
+}
+
 /// A call: its rows, the logits of each, and what the specification makes of them.
 struct Call {
     rows: Vec<SampleRow>,
@@ -214,7 +221,8 @@ fn samples_equal_the_specification_call_after_call() {
             for (device, sampler) in devices.iter().zip(&mut samplers) {
                 let mut logits = device.matrix(call.rows.len(), vocab_size).unwrap();
                 device.upload(&mut logits, &call.logits).unwrap();
-                device.sample(sampler, &logits, &call.rows).unwrap();
+                let rows = sample_rows(device, &call.rows);
+                device.sample(sampler, &logits, &rows).unwrap();
                 let got = device.read_samples(sampler).unwrap();
                 assert_eq!(got.len(), call.rows.len());
                 for ((got, expected), row) in got.iter().zip(&call.expected).zip(&call.rows) {
@@ -247,7 +255,11 @@ fn tokens_of_equal_logits(
     device.upload(&mut logits, &vec![0.25; vocab_size]).unwrap();
     let draw = |position| {
         device
-            .sample(&mut sampler, &logits, &[SampleRow { slot: 0, position }])
+            .sample(
+                &mut sampler,
+                &logits,
+                &sample_rows(device, &[SampleRow { slot: 0, position }]),
+            )
             .unwrap();
         let samples = device.read_samples(&sampler).unwrap();
         samples[0].as_ref().unwrap().token
@@ -306,7 +318,7 @@ fn a_chosen_token_is_penalized_in_the_next_call_of_its_sequence_alone() {
         let mut sampler = device.sampler(shape).unwrap();
         let mut logits = device.matrix(2, vocab_size).unwrap();
         device.upload(&mut logits, &vec![1.0; 2 * vocab_size]).unwrap();
-        let rows = [1, 0].map(|slot| SampleRow { slot, position: 9 });
+        let rows = sample_rows(&device, &[1, 0].map(|slot| SampleRow { slot, position: 9 }));
         let mut next = |slots: &[usize]| {
             for &slot in slots {
                 // Begun anew, a slot has forgotten its earlier sequence; of a prompt it takes nothing off.

@@ -15,6 +15,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::cases::{devices, name};
+use super::sampling::sample_rows;
 
 /// A logit that a distribution can hold: ties, ordinary ones, zeros and their neighbours, impossible and huge ones.
 fn logit() -> impl Strategy<Value = f32> {
@@ -144,6 +145,7 @@ fn sampled<D: Device>(device: &D, choice: &Choice, rows: &[&[f32]]) -> Vec<Sampl
     device.upload(&mut logits, &rows.concat()).unwrap();
     let position = choice.position;
     let rows: Vec<_> = (0..rows.len()).map(|slot| SampleRow { slot, position }).collect();
+    let rows = sample_rows(device, &rows);
     device.sample(&mut sampler, &logits, &rows).unwrap();
     device.read_samples(&sampler).unwrap()
 }

@@ -89,10 +89,16 @@ impl HostSampler {
         (params, counts)
     }
 
+    /// The buffer of the last samples, emptied, to be filled and given to [`Self::keep`].
+    pub fn take_buffer(&mut self) -> Vec<Sample> {
+        let mut buffer = std::mem::take(&mut self.samples);
+        buffer.clear();
+        buffer
+    }
+
     /// Keeps the samples of `rows` and counts their tokens.
-    pub fn keep(&mut self, rows: &[SampleRow], samples: impl IntoIterator<Item = Sample>) {
-        self.samples.clear();
-        self.samples.extend(samples);
+    pub fn keep(&mut self, rows: &[SampleRow], samples: Vec<Sample>) {
+        self.samples = samples;
         for (row, sample) in rows.iter().zip(&self.samples) {
             let (params, counts) = &mut self.slots[row.slot];
             if let (true, Ok(chosen)) = (params.counts_tokens(), sample) {

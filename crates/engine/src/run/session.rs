@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
+use dualgrain_device::sampling::{Sample, SamplerShape, SamplingParams};
 use dualgrain_device::{CacheShape, Device, Done, PAGE_TOKENS, StepLimits};
 
 use super::error::SessionError;
@@ -210,15 +210,15 @@ impl<D: Device> Session<D> {
     /// # Errors
     /// A row the last step did not have; a device that failed. A row that is no distribution is an error of its sample alone.
     pub fn sample(&mut self, rows: &[(u32, usize)]) -> Result<Vec<Sample>, EngineError> {
-        let of_step: Vec<u32> = rows.iter().map(|&(row, _)| row).collect();
-        self.logits(&of_step)?;
-        let row = |&(row, slot): &(u32, usize)| SampleRow {
-            slot,
-            position: self.step.positions[row as usize] as usize + 1,
-        };
-        let rows: Vec<SampleRow> = rows.iter().map(row).collect();
+        let mut sampled = std::mem::take(&mut self.step.sampled);
+        sampled.clear();
+        sampled.extend(rows.iter().map(|&(row, _)| row));
+        let done = self.logits(&sampled).map(drop);
+        self.step.sampled = sampled;
+        done?;
         let device = self.model.device();
-        device.sample(&mut self.sampler, &self.logits, &rows)?;
+        self.step.upload_sample_rows(device, rows)?;
+        device.sample(&mut self.sampler, &self.logits, &self.step.sample_rows_on_device)?;
         Ok(device.read_samples(&self.sampler)?)
     }
 

@@ -1,5 +1,6 @@
 //! The tokens of a step, on the host and on the device.
 
+use dualgrain_device::sampling::SampleRow;
 use dualgrain_device::{Device, Done, StepLayout, StepLimits};
 
 use crate::EngineError;
@@ -14,6 +15,10 @@ pub(super) struct StepBuffers<D: Device> {
     pub(super) positions_on_device: D::Indices,
     /// Rows whose logits are asked for.
     pub(super) rows_on_device: D::Indices,
+    /// Rows whose next tokens are asked for.
+    pub(super) sampled: Vec<u32>,
+    sample_rows: Vec<SampleRow>,
+    pub(super) sample_rows_on_device: D::SampleRows,
 }
 
 impl<D: Device> StepBuffers<D> {
@@ -28,6 +33,9 @@ impl<D: Device> StepBuffers<D> {
             tokens_on_device: device.indices(tokens)?,
             positions_on_device: device.indices(tokens)?,
             rows_on_device: device.indices(logit_rows)?,
+            sampled: Vec::with_capacity(logit_rows),
+            sample_rows: Vec::with_capacity(logit_rows),
+            sample_rows_on_device: device.sample_rows(logit_rows)?,
         })
     }
 
@@ -54,5 +62,15 @@ impl<D: Device> StepBuffers<D> {
             page_tables,
         };
         device.upload_step(&mut self.on_device, &layout)
+    }
+
+    /// Sequences of chosen rows of the step, and the positions after them.
+    pub(super) fn upload_sample_rows(&mut self, device: &D, rows: &[(u32, usize)]) -> Done {
+        self.sample_rows.clear();
+        self.sample_rows.extend(rows.iter().map(|&(row, slot)| SampleRow {
+            slot,
+            position: self.positions[row as usize] as usize + 1,
+        }));
+        device.upload_sample_rows(&mut self.sample_rows_on_device, &self.sample_rows)
     }
 }

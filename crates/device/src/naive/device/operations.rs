@@ -11,7 +11,7 @@ use crate::naive;
 use crate::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams};
 use crate::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
-    DeviceError, Done, Gram, HostStep, Operand, SLICE_ROWS, StepLayout, StepLimits,
+    DeviceError, Done, Gram, HostStep, Operand, SLICE_ROWS, StepLayout, StepLimits, refill,
 };
 
 impl Device for NaiveDevice {
@@ -26,6 +26,7 @@ impl Device for NaiveDevice {
     type GramView<'a> = &'a Gram;
     type Maxima = Vec<f32>;
     type Sampler = HostSampler;
+    type SampleRows = Vec<SampleRow>;
 
     fn name(&self) -> String {
         NAME.to_owned()
@@ -40,6 +41,10 @@ impl Device for NaiveDevice {
     }
 
     fn indices(&self, capacity: usize) -> Result<Vec<u32>, DeviceError> {
+        Ok(Vec::with_capacity(capacity))
+    }
+
+    fn sample_rows(&self, capacity: usize) -> Result<Vec<SampleRow>, DeviceError> {
         Ok(Vec::with_capacity(capacity))
     }
 
@@ -134,14 +139,12 @@ impl Device for NaiveDevice {
 
     fn upload_indices(&self, indices: &mut Vec<u32>, values: &[u32]) -> Done {
         self.begin("upload_indices", &[values.len()])?;
-        has_room(
-            Capacity::new(indices.capacity(), 1),
-            "upload_indices",
-            (values.len(), 1),
-        )?;
-        indices.clear();
-        indices.extend_from_slice(values);
-        Ok(())
+        refill(indices, "upload_indices", || NAME.to_owned(), values)
+    }
+
+    fn upload_sample_rows(&self, rows: &mut Vec<SampleRow>, values: &[SampleRow]) -> Done {
+        self.begin("upload_sample_rows", &[values.len()])?;
+        refill(rows, "upload_sample_rows", || NAME.to_owned(), values)
     }
 
     fn upload_step(&self, step: &mut HostStep, layout: &StepLayout<'_>) -> Done {
@@ -361,14 +364,14 @@ impl Device for NaiveDevice {
         Ok(())
     }
 
-    fn sample(&self, sampler: &mut HostSampler, logits: &Matrix, rows: &[SampleRow]) -> Done {
+    fn sample(&self, sampler: &mut HostSampler, logits: &Matrix, rows: &Vec<SampleRow>) -> Done {
         self.begin("sample", &[rows.len(), logits.columns])?;
         assert_eq!(logits.rows(), rows.len(), "rows of logits to sample");
         let choose = |(logits, row): (&[f32], &SampleRow)| {
             let (params, counts) = sampler.slot(row.slot);
             naive::sample(logits, params, counts, row.position)
         };
-        let samples: Vec<Sample> = logits.iter().zip(rows).map(choose).collect();
+        let samples = logits.iter().zip(rows).map(choose).collect();
         sampler.keep(rows, samples);
         Ok(())
     }
