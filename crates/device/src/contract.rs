@@ -92,6 +92,8 @@ pub trait Device: Sized + Send + Sync + 'static {
     type Gram: Send + Sync;
     /// A Gram matrix of the host where the device can read it.
     type GramView<'a>: Send + Sync;
+    /// Squared errors of a layer's outputs, one for each row of weights.
+    type OutputErrors: Send + Sync;
     /// The largest magnitude of every column.
     type Maxima: Send + Sync;
     /// Sampling parameters and token counts of every sequence, and the last samples.
@@ -305,11 +307,20 @@ pub trait Device: Sized + Send + Sync + 'static {
     fn gram_accumulate(&self, gram: &mut Self::Gram, x: &Self::Matrix) -> Done;
     /// Hands a Gram matrix to the host; nothing is copied where the device computes there.
     fn gram_to_host(&self, gram: Self::Gram) -> Result<Gram, DeviceError>;
-    /// A Gram matrix of the host as [`Self::output_errors`] reads it; nothing is copied where the device computes there.
+    /// A Gram matrix of the host as [`Self::compute_output_errors`] reads it; nothing is copied where the device computes there.
     fn view_gram<'a>(&self, gram: &'a Gram) -> Result<Self::GramView<'a>, DeviceError>;
-    /// `out[r] = errors[r] * gram * errors[r]^T` for rows `[R,K]` of weight errors, reading only the Gram matrix's lower
-    /// triangle: the squared error of a layer's outputs over all calibration tokens.
-    fn output_errors(&self, gram: &Self::GramView<'_>, errors: &[f32], out: &mut [f64]) -> Done;
+    /// Room for the output errors of `capacity` rows.
+    fn output_errors(&self, capacity: usize) -> Result<Self::OutputErrors, DeviceError>;
+    /// `out[r] = errors[r] * gram * errors[r]^T` for rows `[R,K]` of weight errors from the host, reading only the Gram matrix's
+    /// lower triangle: the squared error of a layer's outputs over all calibration tokens.
+    fn compute_output_errors(
+        &self,
+        out: &mut Self::OutputErrors,
+        gram: &Self::GramView<'_>,
+        errors: &[f32],
+    ) -> Done;
+    /// Copies the output errors of the last [`Self::compute_output_errors`] to the host: `out` is `[R]`.
+    fn read_output_errors(&self, errors: &Self::OutputErrors, out: &mut [f64]) -> Done;
     /// Maxima of `columns` columns, all zero.
     fn maxima(&self, columns: usize) -> Result<Self::Maxima, DeviceError>;
     /// `maxima[j] = max(maxima[j], max over rows of |x[:, columns.start + j]|)`.

@@ -177,7 +177,8 @@ fn quantizer(device: &CpuDevice, table: &mut Table) {
         if !table.wants("output_errors") {
             break;
         }
-        let (gram, errors, mut out) = (Gram::new(k), floats(rows * k), vec![0.0; rows]);
+        let (gram, errors) = (Gram::new(k), floats(rows * k));
+        let (mut out, mut on_host) = (device.output_errors(rows).unwrap(), vec![0.0; rows]);
         let operations = rows as f64 * (k * (k + 1)) as f64;
         table.row(
             device,
@@ -186,7 +187,8 @@ fn quantizer(device: &CpuDevice, table: &mut Table) {
             operations,
             "GFLOPS",
             || {
-                device.output_errors(&&gram, &errors, &mut out).unwrap();
+                device.compute_output_errors(&mut out, &&gram, &errors).unwrap();
+                device.read_output_errors(&out, &mut on_host).unwrap();
             },
         );
     }

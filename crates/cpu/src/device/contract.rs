@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use dualgrain_device::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams};
 use dualgrain_device::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
-    Done, Gram, HostStep, Operand, StepLayout, StepLimits, refill,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
+    DeviceError, Done, Gram, HostStep, Operand, StepLayout, StepLimits, refill,
 };
 use dualgrain_format::{FloatValues, LinearWeights};
 use dualgrain_threads::SharedSlice;
@@ -35,6 +35,7 @@ impl Device for CpuDevice {
     type Step = HostStep;
     type Gram = Gram;
     type GramView<'a> = &'a Gram;
+    type OutputErrors = Vec<f64>;
     type Maxima = Vec<f32>;
     type Sampler = HostSampler;
     type SampleRows = Vec<SampleRow>;
@@ -417,8 +418,20 @@ impl Device for CpuDevice {
         Ok(gram)
     }
 
-    fn output_errors(&self, gram: &&Gram, errors: &[f32], out: &mut [f64]) -> Done {
+    fn output_errors(&self, capacity: usize) -> Result<Vec<f64>, DeviceError> {
+        Ok(Vec::with_capacity(capacity))
+    }
+
+    fn compute_output_errors(&self, out: &mut Vec<f64>, gram: &&Gram, errors: &[f32]) -> Done {
+        let rows = errors.len() / gram.k();
+        Capacity::new(out.capacity(), 1).check("compute_output_errors", || self.name(), (rows, 1))?;
+        out.resize(rows, 0.0);
         quadratic_form::quadratic_forms(self.isa(), self.pool(), gram, errors, out);
+        Ok(())
+    }
+
+    fn read_output_errors(&self, errors: &Vec<f64>, out: &mut [f64]) -> Done {
+        out.copy_from_slice(errors);
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use dualgrain_device::naive::NaiveDevice;
 use dualgrain_device::sampling::SampleRow;
 use dualgrain_device::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, DeviceError, Done,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, DeviceError, Done, Gram,
     Operand, StepLayout, StepLimits,
 };
 use dualgrain_format::{FloatValues, GroupSize};
@@ -149,6 +149,24 @@ fn check_elements<D: Device>(device: &D) {
     device.embed(&mut x, &table(4 * COLUMNS), &one).unwrap();
     assert!(device.embed(&mut x, &table(4 * COLUMNS + 1), &one).is_err());
     assert_eq!(device.columns(&x), 4 * COLUMNS);
+    // Output errors too.
+    let mut errors = device.output_errors(1).unwrap();
+    let gram = Gram::new(2);
+    let view = device.view_gram(&gram).unwrap();
+    device
+        .compute_output_errors(&mut errors, &view, &[0.5; 2])
+        .unwrap();
+    let refused = device.compute_output_errors(&mut errors, &view, &[0.5; 200]);
+    assert!(
+        matches!(
+            refused,
+            Err(DeviceError::Operation {
+                operation: "compute_output_errors",
+                ..
+            })
+        ),
+        "{refused:?}"
+    );
     // Indices and rows to sample too.
     let mut rows = device.sample_rows(1).unwrap();
     let row = SampleRow { slot: 0, position: 1 };

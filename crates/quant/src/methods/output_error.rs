@@ -11,8 +11,21 @@ use crate::methods::buffers::{ROW_BUFFER_BYTES, rows_per_buffer};
 /// # Errors
 /// The device failed.
 pub fn output_energy<D: Device>(device: &D, gram: &Gram, rows: &[f32]) -> Result<f64, DeviceError> {
-    let mut energies = vec![0.0; rows.len() / gram.k()];
-    device.output_errors(&device.view_gram(gram)?, rows, &mut energies)?;
+    let k = gram.k();
+    let mut buffer = device.output_errors(rows.len() / k)?;
+    energy_in((&mut buffer, k), device, &device.view_gram(gram)?, rows)
+}
+
+/// As [`output_energy`], in a buffer with room for the rows of `[rows,K]`.
+fn energy_in<D: Device>(
+    (buffer, k): (&mut D::OutputErrors, usize),
+    device: &D,
+    gram: &D::GramView<'_>,
+    rows: &[f32],
+) -> Result<f64, DeviceError> {
+    device.compute_output_errors(buffer, gram, rows)?;
+    let mut energies = vec![0.0; rows.len() / k];
+    device.read_output_errors(buffer, &mut energies)?;
     Ok(energies.iter().sum())
 }
 
@@ -45,6 +58,8 @@ pub fn output_error_of_rows<D: Device>(
     let k = gram.k();
     let rows_at_once = k * rows_per_buffer(ROW_BUFFER_BYTES, k);
     let mut w8 = vec![0; k];
+    let view = device.view_gram(gram)?;
+    let mut buffer = device.output_errors(rows_at_once.min(weights.len()) / k)?;
     let mut error = 0.0;
     let mut first_row = 0;
     for weights in weights.chunks(rows_at_once) {
@@ -57,7 +72,7 @@ pub fn output_error_of_rows<D: Device>(
                 .for_each(|(e, &w)| *e -= s1 * f32::from(w));
         }
         first_row += weights.len() / k;
-        error += output_energy(device, gram, &errors)?;
+        error += energy_in((&mut buffer, k), device, &view, &errors)?;
     }
     Ok(error)
 }

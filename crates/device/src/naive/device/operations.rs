@@ -24,6 +24,7 @@ impl Device for NaiveDevice {
     type Step = HostStep;
     type Gram = Gram;
     type GramView<'a> = &'a Gram;
+    type OutputErrors = Vec<f64>;
     type Maxima = Vec<f32>;
     type Sampler = HostSampler;
     type SampleRows = Vec<SampleRow>;
@@ -402,11 +403,27 @@ impl Device for NaiveDevice {
         Ok(gram)
     }
 
-    fn output_errors(&self, gram: &&Gram, errors: &[f32], out: &mut [f64]) -> Done {
-        self.begin("output_errors", &[out.len(), gram.k()])?;
-        for (out, errors) in out.iter_mut().zip(errors.chunks_exact(gram.k())) {
-            *out = naive::quadratic_row(gram.values(), errors);
-        }
+    fn output_errors(&self, capacity: usize) -> Result<Vec<f64>, DeviceError> {
+        Ok(Vec::with_capacity(capacity))
+    }
+
+    fn compute_output_errors(&self, out: &mut Vec<f64>, gram: &&Gram, errors: &[f32]) -> Done {
+        let (rows, k) = (errors.len() / gram.k(), gram.k());
+        self.begin("compute_output_errors", &[rows, k])?;
+        has_room(
+            Capacity::new(out.capacity(), 1),
+            "compute_output_errors",
+            (rows, 1),
+        )?;
+        out.clear();
+        let errors = errors.chunks_exact(k);
+        out.extend(errors.map(|errors| naive::quadratic_row(gram.values(), errors)));
+        Ok(())
+    }
+
+    fn read_output_errors(&self, errors: &Vec<f64>, out: &mut [f64]) -> Done {
+        self.begin("read_output_errors", &[errors.len()])?;
+        out.copy_from_slice(errors);
         Ok(())
     }
 

@@ -40,8 +40,10 @@ pub fn best_of<D: Device>(
             rows[row].errors(rows[row].s1(channel_ratio(usize::from(ratio_idx))), errors);
         }
     });
+    let mut on_device = device.output_errors(candidates.len())?;
+    device.compute_output_errors(&mut on_device, gram, &errors)?;
     let mut objectives = vec![0.0; candidates.len()];
-    device.output_errors(gram, &errors, &mut objectives)?;
+    device.read_output_errors(&on_device, &mut objectives)?;
     let chosen = objectives
         .chunks_exact(per_row)
         .zip(candidates.chunks_exact(per_row));
@@ -91,6 +93,7 @@ fn approximate_objectives<D: Device>(
     let count = rows.len() * NUM_CHANNEL_RATIOS;
     let mut objectives = vec![0.0; count];
     let mut partial = vec![0.0; count];
+    let mut on_device = device.output_errors(count)?;
     let mut projections = vec![0.0; count * RANK];
     let mut errors = vec![0.0; count * group_size.len(k)];
     for (group, block) in gram.blocks().iter().enumerate() {
@@ -109,7 +112,8 @@ fn approximate_objectives<D: Device>(
                 project(errors, factors, projection);
             }
         });
-        device.output_errors(&device.view_gram(block)?, errors, &mut partial)?;
+        device.compute_output_errors(&mut on_device, &device.view_gram(block)?, errors)?;
+        device.read_output_errors(&on_device, &mut partial)?;
         objectives
             .iter_mut()
             .zip(&partial)

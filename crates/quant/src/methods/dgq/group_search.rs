@@ -28,6 +28,7 @@ pub fn search_groups<D: Device>(
     let mut scales = vec![GroupScale { scale: 0.0, zero: 0 }; rows * blocks.len()];
     let mut errors = vec![0.0; rows * NUM_GROUP_RATIOS * group_size.len(k)];
     let mut objectives = vec![0.0; rows * NUM_GROUP_RATIOS];
+    let mut on_device = device.output_errors(objectives.len())?;
     for (group, gram) in blocks.iter().enumerate() {
         let columns = group_size.range(group, k);
         let errors = &mut errors[..rows * NUM_GROUP_RATIOS * columns.len()];
@@ -35,7 +36,8 @@ pub fn search_groups<D: Device>(
         pool.for_each_chunk(errors, NUM_GROUP_RATIOS * columns.len(), |row, errors| {
             candidate_errors(slice(row), errors);
         });
-        device.output_errors(gram, errors, &mut objectives)?;
+        device.compute_output_errors(&mut on_device, gram, errors)?;
+        device.read_output_errors(&on_device, &mut objectives)?;
         for (row, objectives) in objectives.chunks_exact(NUM_GROUP_RATIOS).enumerate() {
             let ratio = group_ratio(least(objectives));
             scales[row * blocks.len() + group] = GroupRange::new(slice(row)).shrunk(ratio);
