@@ -1,8 +1,9 @@
 //! The scheduler over many steps of random requests, cancellations, page shortage, failing sequences and failing devices.
 //!
 //! After every step no page is lost or shared wrongly, and every sequence that ends has the tokens, the log-probabilities and
-//! the logits after scored prompt tokens that it has alone, bit for bit. `SIMULATION_STEPS` (10,000 by default) and
-//! `SIMULATION_SEED` change the run:
+//! the logits after scored prompt tokens that it has alone, bit for bit; where a sequence is cut short by a cancellation or a
+//! device, they are a prefix. Every sequence ends within a number of steps that is known when it is admitted. `SIMULATION_STEPS`
+//! (10,000 by default) and `SIMULATION_SEED` change the run:
 //! `SIMULATION_STEPS=1000000 cargo test --release -p dualgrain-engine --test simulation -- --nocapture`
 
 mod toy;
@@ -21,6 +22,8 @@ use dualgrain_engine::{EngineError, Model, SequenceId, Session, SessionLimits};
 /// A token whose embedding is NaN: sequences with it fail.
 const SPOILED: u32 = toy::VOCAB_SIZE - 1;
 const CONTEXT_TOKENS: usize = 250;
+/// Sequences that run at once.
+const MAX_RUNNING: usize = 6;
 /// Different requests that come again and again.
 const NUM_REQUESTS: usize = 150;
 /// Sequences in the scheduler at once, most of them waiting.
@@ -43,21 +46,49 @@ struct Told {
 
 type Outcome = (Told, End);
 
+/// A sequence that was admitted and has not ended.
+struct Live {
+    /// Index of its request.
+    which: usize,
+    told: Told,
+    /// Number of the step before which it was admitted.
+    admitted: usize,
+    /// Number of the step by which it ends at the latest.
+    deadline: usize,
+}
+
 #[test]
 fn every_sequence_is_what_it_is_alone_whatever_happens_around_it() {
-    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
-    let (steps, seed) = (number("SIMULATION_STEPS", 10_000), number("SIMULATION_SEED", 1));
-    let mut simulation = Simulation::new(seed);
-    for _ in 0..steps {
-        simulation.step();
-    }
-    println!("{steps} steps with seed {seed}: {:?}", simulation.counts);
-    let counts = simulation.counts;
+    let steps = number("SIMULATION_STEPS", 10_000);
+    let counts = simulate(steps, 48);
     assert!(
         steps < 5_000
             || counts.finished > 500 && counts.failed > 10 && counts.cancelled > 50 && counts.faults > 5
     );
     assert!(steps < 5_000 || counts.preempted > 20, "pages never ran short");
+}
+
+#[test]
+fn nobody_starves_where_a_step_has_fewer_tokens_than_sequences_run() {
+    let steps = number("SIMULATION_STEPS", 10_000) / 2;
+    let counts = simulate(steps, 4);
+    assert!(steps < 2_500 || counts.finished > 100);
+}
+
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+fn simulate(steps: usize, step_tokens: usize) -> Counts {
+    let seed = number("SIMULATION_SEED", 1);
+    let mut simulation = Simulation::new(seed as u64, step_tokens);
+    for _ in 0..steps {
+        simulation.step();
+    }
+    simulation.drain();
+    let counts = simulation.counts;
+    println!("{steps} steps of {step_tokens} tokens with seed {seed}: {counts:?}");
+    counts
 }
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -67,6 +98,10 @@ struct Counts {
     cancelled: usize,
     faults: usize,
     preempted: usize,
+    /// Most steps that a sequence took from its admission to its end.
+    longest_life: usize,
+    /// Most steps that a sequence could have taken.
+    longest_bound: usize,
 }
 
 struct Simulation {
@@ -75,19 +110,20 @@ struct Simulation {
     scheduler: Scheduler<NaiveDevice>,
     requests: Vec<TokenRequest>,
     alone: HashMap<usize, Outcome>,
-    live: BTreeMap<SequenceId, (usize, Told)>,
+    live: BTreeMap<SequenceId, Live>,
+    num_steps: usize,
     counts: Counts,
 }
 
 impl Simulation {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, step_tokens: usize) -> Self {
         let mut random = Random(seed);
         let device = Arc::new(NaiveDevice::new());
         device.spoil_token(SPOILED);
         let model = toy::model(Arc::clone(&device));
         let limits = SessionLimits {
             num_pages: Some(11),
-            ..SessionLimits::new(6, CONTEXT_TOKENS, 48)
+            ..SessionLimits::new(MAX_RUNNING, CONTEXT_TOKENS, step_tokens)
         };
         let bases: Vec<Vec<u32>> = (0..4).map(|_| tokens(&mut random, 200)).collect();
         Self {
@@ -97,15 +133,14 @@ impl Simulation {
             device,
             alone: HashMap::new(),
             live: BTreeMap::new(),
+            num_steps: 0,
             counts: Counts::default(),
         }
     }
 
     fn step(&mut self) {
         while self.live.len() < MAX_LIVE && self.random.below(3) == 0 {
-            let which = self.random.below(NUM_REQUESTS);
-            let id = self.scheduler.admit(self.requests[which].clone()).unwrap();
-            self.live.insert(id, (which, Told::default()));
+            self.admit_one();
         }
         if self.random.below(40) == 0 {
             self.cancel_one();
@@ -114,7 +149,44 @@ impl Simulation {
         if is_faulty {
             self.device.fail_after(self.random.below(80) as u64);
         }
+        self.run();
+    }
+
+    /// Steps until every sequence has ended, while nothing new comes and nothing fails.
+    fn drain(&mut self) {
+        // Who was admitted last has the latest deadline that counts: `run` checks each.
+        while !self.scheduler.is_idle() {
+            self.run();
+        }
+        assert!(self.live.is_empty(), "sequences without an end");
+    }
+
+    fn admit_one(&mut self) {
+        let which = self.random.below(NUM_REQUESTS);
+        let id = self.scheduler.admit(self.requests[which].clone()).unwrap();
+        let step_tokens = self.scheduler.session().limits().step_tokens;
+        let before = self
+            .live
+            .values()
+            .map(|live| (live.which, live.told.tokens.len()));
+        let bound = before
+            .chain([(which, 0)])
+            .map(|(which, told)| most_steps(&self.requests[which], told, step_tokens))
+            .sum::<usize>();
+        self.counts.longest_bound = self.counts.longest_bound.max(bound);
+        let live = Live {
+            which,
+            told: Told::default(),
+            admitted: self.num_steps,
+            deadline: self.num_steps + bound,
+        };
+        self.live.insert(id, live);
+    }
+
+    /// One step of the scheduler, and everything that must hold after it.
+    fn run(&mut self) {
         let before = self.scheduler.num_running();
+        self.num_steps += 1;
         let report = self.scheduler.step();
         // A fault that no operation of the step met must not hit what follows.
         self.device.fail_after(u64::MAX - 1);
@@ -128,6 +200,23 @@ impl Simulation {
             self.take(event);
         }
         self.check_pages();
+        self.check_deadlines();
+    }
+
+    /// Nobody starves: see [`most_steps`].
+    fn check_deadlines(&self) {
+        for (id, live) in &self.live {
+            let Live {
+                which,
+                admitted,
+                deadline,
+                ..
+            } = live;
+            assert!(
+                self.num_steps < *deadline,
+                "{id:?} of request {which}, admitted before step {admitted}, runs after step {deadline}"
+            );
+        }
     }
 
     fn cancel_one(&mut self) {
@@ -137,30 +226,21 @@ impl Simulation {
         }
         let id = ids[self.random.below(ids.len())];
         assert!(self.scheduler.cancel(id) && !self.scheduler.cancel(id));
-        let (which, told) = self.live.remove(&id).unwrap();
-        let (expected, _) = self.alone(which);
-        assert!(
-            expected.tokens.starts_with(&told.tokens),
-            "request {which} cancelled"
-        );
-        assert!(
-            expected.scored.starts_with(&told.scored),
-            "request {which} cancelled"
-        );
+        self.compare_beginning(id);
         self.counts.cancelled += 1;
         self.check_pages();
     }
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Token { id, token } => self.live.get_mut(&id).unwrap().1.tokens.push(token),
+            Event::Token { id, token } => self.live.get_mut(&id).unwrap().told.tokens.push(token),
             Event::Rows {
                 id,
                 positions,
                 first_row,
             } => {
                 let scored = read_rows(&mut self.scheduler, positions, first_row);
-                self.live.get_mut(&id).unwrap().1.scored.extend(scored);
+                self.live.get_mut(&id).unwrap().told.scored.extend(scored);
             }
             Event::Finished { id, reason } => {
                 self.counts.finished += 1;
@@ -170,7 +250,7 @@ impl Simulation {
                 EngineError::Device(error) => {
                     assert!(error.to_string().contains("told to fail"), "{error}");
                     self.counts.faults += 1;
-                    self.live.remove(&id).unwrap();
+                    self.compare_beginning(id);
                 }
                 EngineError::Sample(_) => {
                     self.counts.failed += 1;
@@ -182,8 +262,34 @@ impl Simulation {
     }
 
     fn compare(&mut self, id: SequenceId, end: End) {
-        let (which, told) = self.live.remove(&id).unwrap();
+        let (which, told) = self.end(id);
         assert_eq!((told, end), self.alone(which), "request {which}");
+    }
+
+    /// What a sequence told that was cut short is how it begins alone.
+    fn compare_beginning(&mut self, id: SequenceId) {
+        let (which, told) = self.end(id);
+        let (expected, _) = self.alone(which);
+        assert!(
+            expected.tokens.starts_with(&told.tokens),
+            "request {which} cut short"
+        );
+        assert!(
+            expected.scored.starts_with(&told.scored),
+            "request {which} cut short"
+        );
+    }
+
+    /// The request of a sequence that has ended, and what it told.
+    fn end(&mut self, id: SequenceId) -> (usize, Told) {
+        let Live {
+            which,
+            told,
+            admitted,
+            ..
+        } = self.live.remove(&id).unwrap();
+        self.counts.longest_life = self.counts.longest_life.max(self.num_steps - admitted);
+        (which, told)
     }
 
     /// What a request gives when nothing else runs and nothing fails.
@@ -213,6 +319,24 @@ impl Simulation {
         assert_eq!(session.num_free_pages(), free);
         assert!(!self.scheduler.is_idle() || self.live.is_empty());
     }
+}
+
+/// Steps after which a sequence has ended at the latest when it has told of `told` tokens and none before it is left.
+///
+/// The oldest sequence is admitted first and keeps its pages. While it has a prompt to run (with what was generated before its
+/// pages were taken, if they were), each step runs what is left of it, or as much as there is room for beside the others that
+/// decode. Afterwards it has a turn when those have had one that had their last turn before: each of the others can go
+/// ahead once. Some sequence is the oldest in every step, so a sequence ends within the sum over it and all before it.
+fn most_steps(request: &TokenRequest, told: usize, step_tokens: usize) -> usize {
+    let prompt_tokens = request.prompt.len();
+    // The last token is sampled after a full context.
+    let to_context = CONTEXT_TOKENS + 1 - prompt_tokens;
+    let new_tokens = request.max_tokens.map_or(to_context, |max| max.min(to_context));
+    // Prompts have a quarter of a step, if they need it.
+    let room_to_decode = step_tokens - step_tokens / 4;
+    let room_for_prompt = step_tokens - room_to_decode.min(MAX_RUNNING - 1);
+    let steps_to_turn = MAX_LIVE.div_ceil(room_to_decode);
+    (prompt_tokens + new_tokens).div_ceil(room_for_prompt) + (new_tokens - told) * steps_to_turn
 }
 
 fn run_alone(model: &Arc<Model<NaiveDevice>>, request: TokenRequest) -> Outcome {
