@@ -8,7 +8,7 @@ use dualgrain_cpu::CpuDevice;
 use dualgrain_device::sampling::SamplingParams;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{
-    Engine, FinishReason, GenerateError, GenerateOptions, Generation, LoadOptions, Model, Request,
+    Engine, Event, FinishReason, GenerateError, GenerateOptions, Generation, LoadOptions, Model, Request,
     SessionLimits, Weights,
 };
 
@@ -298,4 +298,78 @@ fn requests_that_cannot_begin_say_why_and_run_nothing() {
         error.contains("token id 60000 is outside the vocabulary"),
         "{error}"
     );
+}
+
+#[test]
+fn a_batch_leaves_the_events_of_other_requests_to_the_next_step() {
+    let requests = [
+        request(PROMPT, 30),
+        request("A", 4),
+        request("In the middle of the night", 8),
+    ];
+    let alone = requests.each_ref().map(|r| run(&mut engine(1, 128, 64), r).0);
+    let mut engine = engine(3, 128, 64);
+    let others = [0, 1].map(|index| engine.admit(requests[index].clone()).unwrap());
+    let mut events = engine.step();
+    let (generation, timings) = engine
+        .generate(requests[2].clone(), &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    assert_eq!(generation, alone[2]);
+    assert_eq!(timings.prompt_tokens, requests[2].prompt.len());
+    assert_eq!(
+        engine.scheduler().num_running(),
+        1,
+        "the batch waits for its own requests only"
+    );
+
+    while !engine.is_idle() {
+        events.extend(engine.step());
+    }
+    for (id, expected) in others.into_iter().zip(&alone) {
+        let mut tokens = Vec::new();
+        let mut finished = Vec::new();
+        for event in &events {
+            match event {
+                Event::Token { id: of, token, .. } if *of == id => tokens.push(*token),
+                Event::Finished {
+                    id: of, generation, ..
+                } if *of == id => finished.push(generation),
+                _ => {}
+            }
+        }
+        assert_eq!((tokens, finished), (expected.tokens.clone(), vec![expected]));
+    }
+    let prompt_tokens: usize = requests.iter().map(|r| r.prompt.len()).sum();
+    assert_eq!(engine.timings().prompt_tokens, prompt_tokens);
+}
+
+#[test]
+fn a_cancelled_request_has_no_events_left() {
+    let mut engine = engine(2, 128, 64);
+    let other = engine.admit(request(PROMPT, 30)).unwrap();
+    let mut ignore = |_: &str| ControlFlow::Continue(());
+    engine.generate(request("A", 4), &mut ignore).unwrap();
+    let generation = engine.cancel(other).unwrap();
+    assert_eq!(
+        (generation.finish_reason, generation.tokens.len()),
+        (FinishReason::Cancelled, 4)
+    );
+    assert!(engine.is_idle() && engine.step().is_empty());
+}
+
+#[test]
+fn a_cancelled_turn_is_kept_for_the_next_one_until_its_room_is_needed() {
+    let mut engine = engine(1, 64, 64);
+    let mut first = request(PROMPT, 20);
+    first.keep = true;
+    let mut break_off = |_: &str| ControlFlow::Break(());
+    let (generation, _) = engine.generate(first.clone(), &mut break_off).unwrap();
+    assert_eq!(generation.finish_reason, FinishReason::Cancelled);
+    assert_eq!(engine.scheduler().session().num_free_pages(), 0, "kept");
+    let mut ignore = |_: &str| ControlFlow::Continue(());
+    let (_, timings) = engine.generate(first, &mut ignore).unwrap();
+    assert_eq!(timings.prompt_tokens, 1);
+    let (generation, _) = engine.generate(request("A", 4), &mut ignore).unwrap();
+    assert_eq!(generation, run(&mut self::engine(1, 64, 64), &request("A", 4)).0);
+    assert_eq!(engine.scheduler().session().num_free_pages(), 1, "given way");
 }

@@ -48,6 +48,14 @@ pub enum Event {
     },
 }
 
+impl Event {
+    fn id(&self) -> SequenceId {
+        match self {
+            Self::Token { id, .. } | Self::Finished { id, .. } | Self::Failed { id, .. } => *id,
+        }
+    }
+}
+
 /// Receives each piece of text with the index of its request; `Break` cancels that request.
 pub type OnText<'a> = dyn FnMut(usize, &str) -> ControlFlow<()> + 'a;
 
@@ -57,6 +65,8 @@ pub struct Engine<D: Device> {
     tokenizer: Arc<Tokenizer>,
     texts: BTreeMap<SequenceId, TextOfSequence>,
     clock: Clock,
+    /// Events of requests outside a batch that came while it ran; the next step gives them out.
+    queued: Vec<Event>,
 }
 
 impl<D: Device> Engine<D> {
@@ -74,6 +84,7 @@ impl<D: Device> Engine<D> {
             tokenizer,
             texts: BTreeMap::new(),
             clock: Clock::default(),
+            queued: Vec::new(),
         })
     }
 
@@ -105,18 +116,29 @@ impl<D: Device> Engine<D> {
         Ok(id)
     }
 
-    /// Ends a request before its time; returns what it has so far, without what is held back.
+    /// Ends a request before its time; returns what it has so far, without what is held back. No event tells of it from then
+    /// on. `None` for a request that ended before, also where the next step has still to tell of its end.
     pub fn cancel(&mut self, id: SequenceId) -> Option<Generation> {
         self.scheduler.cancel(id);
         let text = self.texts.remove(&id)?;
+        self.queued.retain(|event| event.id() != id);
         Some(text.into_generation(FinishReason::Cancelled))
     }
 
     /// Runs one step for all requests.
     pub fn step(&mut self) -> Vec<Event> {
+        let mut events = std::mem::take(&mut self.queued);
+        events.extend(self.run_step(&mut Clock::default()));
+        events
+    }
+
+    /// One step, also counted by `clock`.
+    fn run_step(&mut self, clock: &mut Clock) -> Vec<Event> {
         let started = Instant::now();
         let report = self.scheduler.step();
-        self.clock.add(started.elapsed(), &report);
+        let elapsed = started.elapsed();
+        self.clock.add(elapsed, &report);
+        clock.add(elapsed, &report);
         let mut events = Vec::with_capacity(report.events.len());
         for event in report.events {
             self.add_text(event, &mut events);
@@ -124,9 +146,9 @@ impl<D: Device> Engine<D> {
         events
     }
 
-    /// Whether no request is left.
+    /// Whether no request is left, and no event to give out.
     pub fn is_idle(&self) -> bool {
-        self.scheduler.is_idle()
+        self.scheduler.is_idle() && self.queued.is_empty()
     }
 
     /// Times of all steps so far.
@@ -168,7 +190,8 @@ impl<D: Device> Engine<D> {
         Ok((generation, batch.timings))
     }
 
-    /// Generates for all requests and returns when they are done.
+    /// Generates for all requests and returns when they are done. Requests that were admitted before run along: the next
+    /// [`Self::step`] gives out their events, and the timings hold what the steps did for them too.
     ///
     /// # Errors
     /// A request that can not begin (nothing is run then); the first one that failed, when all are done.
@@ -186,7 +209,7 @@ impl<D: Device> Engine<D> {
         for (index, request) in requests.iter().enumerate() {
             self.check(request).map_err(in_batch(index))?;
         }
-        self.clock = Clock::default();
+        let mut clock = Clock::default();
         let mut batch = Batch::default();
         for (index, request) in requests.into_iter().enumerate() {
             match self.admit(request) {
@@ -197,16 +220,25 @@ impl<D: Device> Engine<D> {
                 }
             }
         }
-        while !self.is_idle() {
-            for event in self.step() {
-                if let Some(cancelled) = batch.take(event, on_text)
-                    && let Some(generation) = self.cancel(cancelled)
-                {
-                    batch.done.insert(cancelled, Ok(generation));
-                }
+        while !batch.is_done() && !self.scheduler.is_idle() {
+            for event in self.run_step(&mut clock) {
+                self.take_event(event, &mut batch, on_text);
             }
         }
-        batch.finish(self.clock.timings())
+        batch.finish(clock.timings())
+    }
+
+    /// Gives an event to the batch, or keeps it for the next step where it belongs to another request.
+    fn take_event(&mut self, event: Event, batch: &mut Batch, on_text: &mut OnText<'_>) {
+        if batch.index_of(event.id()).is_none() {
+            self.queued.push(event);
+            return;
+        }
+        if let Some(cancelled) = batch.take(event, on_text)
+            && let Some(generation) = self.cancel(cancelled)
+        {
+            batch.done.insert(cancelled, Ok(generation));
+        }
     }
 
     fn check(&self, request: &Request) -> Result<(), GenerateError> {
@@ -326,6 +358,10 @@ impl Batch {
                 None
             }
         }
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.len() == self.ids.len()
     }
 
     fn index_of(&self, id: SequenceId) -> Option<usize> {
