@@ -2,15 +2,16 @@
 
 use dualgrain_device::{Device, PAGE_TOKENS};
 
-use super::{Kept, Running, Scheduler};
+use super::{Kept, Running, Scheduler, StepReport};
 use crate::EngineError;
 
-/// Pages that must stay free when a sequence is admitted beside others: a 32nd, so that those have room to grow.
+/// Share of the pages that must stay free when a sequence is admitted beside others, so that those have room to grow: a 32nd, at
+/// least one page.
 const WATERMARK: usize = 32;
 
 impl<D: Device> Scheduler<D> {
     /// Lets waiting sequences run while there is room: a slot, and pages for the prompt beside those that run.
-    pub(super) fn begin_waiting(&mut self) -> Result<(), EngineError> {
+    pub(super) fn begin_waiting(&mut self, report: &mut StepReport) -> Result<(), EngineError> {
         while let Some(sequence) = self.waiting.front() {
             let tokens = sequence.tokens.len();
             let Some(slot) = self.place_for(tokens) else {
@@ -20,6 +21,7 @@ impl<D: Device> Scheduler<D> {
                 return Ok(());
             };
             self.running.push(Running { sequence, slot });
+            report.num_begun += 1;
             self.begin_sampling()?;
         }
         Ok(())
@@ -38,11 +40,13 @@ impl<D: Device> Scheduler<D> {
     /// A slot that already holds the beginning of the first waiting sequence where one does, with room for `tokens` tokens.
     fn place_for(&mut self, tokens: usize) -> Option<usize> {
         loop {
-            // A kept sequence that begins alike has its pages already.
-            let there = self.best_kept().map_or(0, |(_, common)| common / PAGE_TOKENS);
-            let pages = tokens.div_ceil(PAGE_TOKENS) - there;
-            let fits = self.running.is_empty()
-                || self.pages_to_spare() >= pages + self.session.num_pages() / WATERMARK;
+            // A kept sequence that begins alike has its pages already, and those beyond become free.
+            let (held, released) = self
+                .best_kept()
+                .map_or((0, 0), |(index, common)| self.pages_of_kept(index, common));
+            let pages = tokens.div_ceil(PAGE_TOKENS) - held;
+            let free = self.session.num_free_pages() + released;
+            let fits = self.running.is_empty() || free >= self.pending_pages() + pages + self.watermark();
             let has_slot = !self.free_slots.is_empty() || self.best_kept().is_some();
             if fits && has_slot {
                 return self.reuse_prefix();
@@ -54,13 +58,34 @@ impl<D: Device> Scheduler<D> {
         }
     }
 
-    /// Free pages beyond those that the running sequences' pending tokens take.
-    fn pages_to_spare(&self) -> usize {
+    /// Pages that must stay free when a sequence is admitted beside others; none where every sequence has room for a full
+    /// context, so that pages can not run short.
+    fn watermark(&self) -> usize {
+        let (limits, num_pages) = (self.session.limits(), self.session.num_pages());
+        match num_pages >= limits.num_sequences.saturating_mul(limits.pages_per_sequence()) {
+            true => 0,
+            false => num_pages.div_ceil(WATERMARK),
+        }
+    }
+
+    /// Pages that the running sequences' pending tokens take.
+    fn pending_pages(&self) -> usize {
         let pending = self.running.iter().map(|running| {
             let tokens = running.sequence.tokens.len();
             self.session.missing_pages(running.slot, tokens)
         });
-        self.session.num_free_pages().saturating_sub(pending.sum())
+        pending.sum()
+    }
+
+    /// How many pages a kept sequence holds, and how many become free, when it is cut to its first `len` tokens.
+    fn pages_of_kept(&self, index: usize, len: usize) -> (usize, usize) {
+        let pages = self.session.pages(self.kept[index].slot);
+        let is_own = |&&page: &&u32| self.session.num_holders(page) == 1;
+        // A page that another sequence holds too can not be cut: see `Session::truncate`.
+        let has_part = !len.is_multiple_of(PAGE_TOKENS)
+            && pages.get(len / PAGE_TOKENS).is_some_and(|page| is_own(&page));
+        let held = len / PAGE_TOKENS + usize::from(has_part);
+        (held, pages[held..].iter().filter(is_own).count())
     }
 
     /// The slot for the first waiting sequence: a kept one that begins alike, or a free one that shares the pages of a running one.

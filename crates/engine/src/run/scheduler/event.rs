@@ -53,4 +53,8 @@ pub struct StepReport {
     pub prompt_tokens: usize,
     /// Tokens that were chosen.
     pub sampled_tokens: usize,
+    /// Sequences that began to run, for the first time or again.
+    pub num_begun: usize,
+    /// Sequences whose pages were taken, because they ran short; these sequences wait again.
+    pub num_preempted: usize,
 }

@@ -94,7 +94,9 @@ impl<D: Device> Scheduler<D> {
         Ok(id)
     }
 
-    /// Ends a sequence before its time, wherever it stands; its pages are free at once. Returns whether there was one.
+    /// Ends a sequence before its time, wherever it stands; no event tells of it. What it holds in the cache is free at once, or kept
+    /// as at any other end where its request asked for that: kept pages give way when another sequence needs them.
+    /// Returns whether there was one.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
         if let Some(index) = self.waiting.iter().position(|sequence| sequence.id == id) {
             self.waiting.remove(index);
@@ -155,8 +157,8 @@ impl<D: Device> Scheduler<D> {
 
     fn try_step(&mut self, report: &mut StepReport) -> Result<(), EngineError> {
         self.finish_empty_requests(&mut report.events);
-        self.begin_waiting()?;
-        let parts = self.plan();
+        self.begin_waiting(report)?;
+        let parts = self.plan(report);
         if parts.is_empty() {
             return Ok(());
         }
@@ -192,7 +194,7 @@ impl<D: Device> Scheduler<D> {
     }
 
     /// Divides the next step. Where its pages run short the youngest sequence gives its own up.
-    fn plan(&mut self) -> Vec<Part> {
+    fn plan(&mut self, report: &mut StepReport) -> Vec<Part> {
         loop {
             let candidates: Vec<Candidate> = self
                 .running
@@ -210,6 +212,7 @@ impl<D: Device> Scheduler<D> {
             }
             if !self.drop_oldest_kept() {
                 self.preempt_youngest();
+                report.num_preempted += 1;
             }
         }
     }
