@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use dualgrain::memory::kilobytes;
 pub use dualgrain::memory::memory;
 
 use crate::cli::terminal::Terminal;
@@ -52,14 +53,4 @@ pub fn threads(asked: usize) -> usize {
 /// Cores this process may use.
 pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, |count| count.get())
-}
-
-/// The value of `key` in a /proc table whose unit is kB (1,024 bytes).
-fn kilobytes(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    line.split_whitespace()
-        .next()?
-        .parse::<u64>()
-        .ok()?
-        .checked_mul(1024)
 }

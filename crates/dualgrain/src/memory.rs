@@ -39,7 +39,7 @@ fn address_space_left() -> Option<u64> {
 }
 
 /// The value of `key` in a /proc table whose unit is kB (1,024 bytes).
-fn kilobytes(text: &str, key: &str) -> Option<u64> {
+pub fn kilobytes(text: &str, key: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     line.split_whitespace()
         .next()?

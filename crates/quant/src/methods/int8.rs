@@ -5,7 +5,7 @@ use dualgrain_format::{GroupSize, Int8Linear, LinearWeights};
 
 use crate::error::QuantError;
 use crate::methods::method::{LinearTask, Method, MethodReport, Resources};
-use crate::methods::output_error::{output_energy, output_error_of_rows};
+use crate::methods::output_error::{error_multiply_adds, output_energy, output_error_of_rows};
 
 /// Round to nearest in eight bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +38,8 @@ impl<D: Device> Method<D> for Int8 {
     }
 
     /// The error and the energy of every row.
-    fn multiply_adds(&self, (n, k): (usize, usize), _: GroupSize) -> u64 {
-        (n * k) as u64 * k as u64
+    fn multiply_adds(&self, shape: (usize, usize), _: GroupSize) -> u64 {
+        error_multiply_adds(shape)
     }
 }
 

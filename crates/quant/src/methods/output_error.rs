@@ -6,6 +6,11 @@ use dualgrain_format::QuantizedLinear;
 
 use crate::methods::buffers::{ROW_BUFFER_BYTES, rows_per_buffer};
 
+/// Multiply-adds of floats for the error and the energy of every row of a linear `[N,K]`.
+pub fn error_multiply_adds((n, k): (usize, usize)) -> u64 {
+    (n * k) as u64 * k as u64
+}
+
 /// Squared output of `rows` `[N,K]` over the calibration tokens: of weights, or of their errors.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use crate::methods::encode::encode;
 use crate::methods::group_scale::whole_ranges;
 use crate::methods::grouped_row::GroupedRow;
 use crate::methods::method::{LinearTask, Method, MethodReport, Resources};
-use crate::methods::output_error::{output_energy, output_error};
+use crate::methods::output_error::{error_multiply_adds, output_energy, output_error};
 
 /// Round to nearest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +40,8 @@ impl<D: Device> Method<D> for Rtn {
     }
 
     /// The error and the energy of every row.
-    fn multiply_adds(&self, (n, k): (usize, usize), _: GroupSize) -> u64 {
-        (n * k) as u64 * k as u64
+    fn multiply_adds(&self, shape: (usize, usize), _: GroupSize) -> u64 {
+        error_multiply_adds(shape)
     }
 }
 
