@@ -7,8 +7,7 @@
 use std::cell::RefCell;
 
 use dualgrain_device::naive::{
-    WHOLE_WEIGHT, adjust, argmax, check, drawn_point, least_weight, log_softmax, more_likely, nucleus_weight,
-    weight,
+    WHOLE_WEIGHT, adjust, check, drawn_point, least_weight, log_softmax, more_likely, nucleus_weight, weight,
 };
 use dualgrain_device::sampling::{
     ChosenToken, HostSampler, Logprobs, Sample, SampleError, SampleRow, SamplingParams, TokenCounts,
@@ -19,6 +18,10 @@ use crate::tensor::matrix::Matrix;
 
 /// Candidates that are sorted first; eight times as many while they are too few.
 const FIRST_SORTED: usize = 256;
+
+/// Logits whose largest one is found at once; a compiler keeps `LANES` of them in vector registers.
+const BLOCK: usize = 512;
+const LANES: usize = 16;
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = const { RefCell::new(Scratch::new()) };
@@ -67,11 +70,17 @@ impl Scratch {
         counts: &TokenCounts,
         position: usize,
     ) -> Sample {
-        check(logits)?;
+        let best = most_likely(logits)?;
+        if params.is_greedy() && !params.changes_logits() && params.num_logprobs.is_none() {
+            return Ok(ChosenToken {
+                token: best,
+                logprobs: None,
+            });
+        }
         self.logits.clear();
         self.logits.extend_from_slice(logits);
         adjust(&mut self.logits, params, counts);
-        let best = argmax(&self.logits);
+        let best = most_likely(&self.logits)?;
         let token = match params.is_greedy() {
             true => best,
             false => self.draw(best, params, position),
@@ -170,6 +179,40 @@ impl Scratch {
             top: self.candidates.iter().map(of).collect(),
         }
     }
+}
+
+/// The index of the largest logit, the first of equals: `naive::check` and `naive::argmax` in one pass.
+fn most_likely(logits: &[f32]) -> Result<u32, SampleError> {
+    let (mut max, mut first, mut is_sound) = (f32::NEG_INFINITY, 0, true);
+    for (index, block) in logits.chunks(BLOCK).enumerate() {
+        let (block_max, block_is_sound) = largest(block);
+        is_sound &= block_is_sound;
+        if block_max > max {
+            (max, first) = (block_max, index * BLOCK);
+        }
+    }
+    if !is_sound || max == f32::NEG_INFINITY {
+        check(logits)?;
+    }
+    let in_block = logits[first..].iter().position(|&logit| logit == max);
+    Ok((first + in_block.unwrap_or(0)) as u32)
+}
+
+/// The largest logit of a block, and whether none is NaN or +inf.
+fn largest(block: &[f32]) -> (f32, bool) {
+    let mut max = [f32::NEG_INFINITY; LANES];
+    let mut is_sound = [true; LANES];
+    let (whole, rest) = block.as_chunks::<LANES>();
+    let mut take = |lane: usize, logit: f32| {
+        max[lane] = if logit > max[lane] { logit } else { max[lane] };
+        is_sound[lane] &= logit < f32::INFINITY;
+    };
+    for logits in whole {
+        (0..LANES).for_each(|lane| take(lane, logits[lane]));
+    }
+    (0..rest.len()).for_each(|lane| take(lane, rest[lane]));
+    let max = max.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    (max, is_sound == [true; LANES])
 }
 
 /// Puts the `count` most likely candidates first, in no order.

@@ -119,4 +119,9 @@ impl SamplingParams {
     pub fn counts_tokens(&self) -> bool {
         self.repetition_penalty != 1.0 || self.presence_penalty != 0.0 || self.frequency_penalty != 0.0
     }
+
+    /// Whether penalties or biases may move a logit before a token is chosen.
+    pub fn changes_logits(&self) -> bool {
+        self.counts_tokens() || !self.logit_bias.is_empty()
+    }
 }
