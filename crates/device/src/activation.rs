@@ -10,7 +10,7 @@ pub enum ActivationScale {
 }
 
 /// Pointwise nonlinearities.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// `max(x, 0)`.
     Relu,

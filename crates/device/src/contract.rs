@@ -168,6 +168,12 @@ pub trait Device: Sized + Send + Sync + 'static {
     /// Replaces the step by another one.
     fn upload_step(&self, step: &mut Self::Step, layout: &StepLayout<'_>) -> Done;
 
+    /// Runs the operations of a step that was uploaded: `run` calls them, the same ones in the same order for every step of so many
+    /// tokens. It uploads and reads nothing. A device may record what they launch and replay the record for another step of the same
+    /// form; it calls `run` every time.
+    fn run_step(&self, _step: &Self::Step, run: &mut dyn FnMut() -> Done) -> Done {
+        run()
+    }
     /// `x[m] = table[ids[m]]`. The engine checks the ids.
     fn embed(&self, x: &mut Self::Matrix, table: &Self::Table, ids: &Self::Indices) -> Done;
     /// `out = x * inv_rms * weight` with `inv_rms = 1 / sqrt(mean(x^2) + eps)`; `weight` is a matrix of one row.
@@ -244,6 +250,38 @@ pub trait Device: Sized + Send + Sync + 'static {
         self.gemm(y, a, weights)?;
         self.add(x, y)
     }
+    /// [`Self::gemm_gated`], quantized, with the same bits. A device may compute through `f` and `wide`; the caller reads nothing from
+    /// them afterwards.
+    #[allow(clippy::too_many_arguments, reason = "each is a buffer or a rule of its own")]
+    fn gemm_gated_quantize(
+        &self,
+        out: &mut Self::Quantized,
+        f: &mut Self::Matrix,
+        wide: &mut Self::Matrix,
+        a: Operand<'_, Self>,
+        weights: &Self::Linear,
+        activation: Activation,
+        scale: ActivationScale,
+    ) -> Done {
+        self.gemm_gated(f, wide, a, weights, activation)?;
+        self.quantize(out, f, scale)
+    }
+    /// [`Self::gemm_add`] to `x`, then [`Self::rms_norm_quantize`] of `x` by `norm` (weight and eps), with the same bits. A device may
+    /// compute through `y` and `h`; the caller reads nothing from them afterwards.
+    #[allow(clippy::too_many_arguments, reason = "each is a buffer or a rule of its own")]
+    fn gemm_add_rms_norm_quantize(
+        &self,
+        out: &mut Self::Quantized,
+        x: &mut Self::Matrix,
+        (y, h): (&mut Self::Matrix, &mut Self::Matrix),
+        a: Operand<'_, Self>,
+        weights: &Self::Linear,
+        norm: (&Self::Matrix, f32),
+        scale: ActivationScale,
+    ) -> Done {
+        self.gemm_add(x, y, a, weights)?;
+        self.rms_norm_quantize(out, h, x, norm.0, norm.1, scale)
+    }
     /// Rotates halves of every head inside `columns`: with c = cos`[m,i]`, s = sin`[m,i]`, i < rotary_dim / 2,
     /// `(x[i], x[i + rotary_dim/2]) = (x[i] c - x[i + rotary_dim/2] s, x[i + rotary_dim/2] c + x[i] s)`; each product rounded, then the
     /// sum. `angles` `[M, rotary_dim]` holds cos in its first half of columns and sin in its second.
@@ -260,6 +298,22 @@ pub trait Device: Sized + Send + Sync + 'static {
         values: Columns,
         step: &Self::Step,
     ) -> Done;
+    /// [`Self::rope`] of queries and keys, which lie side by side, then [`Self::cache_write`], with the same bits. The caller reads
+    /// the queries of `x` alone afterwards.
+    #[allow(clippy::too_many_arguments, reason = "each is a buffer or a place of its own")]
+    fn rope_cache_write(
+        &self,
+        cache: &mut Self::Cache,
+        layer: usize,
+        x: &mut Self::Matrix,
+        [queries, keys, values]: [Columns; 3],
+        head_dim: usize,
+        angles: &Self::Matrix,
+        step: &Self::Step,
+    ) -> Done {
+        self.rope(x, queries.start..keys.end, head_dim, angles)?;
+        self.cache_write(cache, layer, x, keys, values, step)
+    }
     #[allow(clippy::too_many_arguments, reason = "each is a buffer or a place of its own")]
     /// Causal attention of `x[:, queries]` over the cache: `out` [M, num_heads * head_dim].
     fn attention(

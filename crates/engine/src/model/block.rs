@@ -8,7 +8,7 @@
 //! add_down    x += Down(f)
 //! ```
 //!
-//! What Qkv and Up take is quantized by the norm itself; `attn_norm` and `ffn_norm` give it as floats, for statistics.
+//! A model runs the same operations with more of them joined: see `forward.rs`. What Qkv and Up take is quantized by the norm itself; `attn_norm` and `ffn_norm` give it as floats, for statistics.
 
 use std::collections::BTreeMap;
 
@@ -56,13 +56,13 @@ impl<D: Device> FeedForward<D> {
 
 /// A block ready to run.
 pub struct Block<D: Device> {
-    spec: BlockSpec,
-    attn_norm: Norm<D>,
-    qkv: Projection<D>,
-    qk_norm: Option<[Norm<D>; 2]>,
-    out: Projection<D>,
-    ffn_norm: Norm<D>,
-    feed_forward: FeedForward<D>,
+    pub(super) spec: BlockSpec,
+    pub(super) attn_norm: Norm<D>,
+    pub(super) qkv: Projection<D>,
+    pub(super) qk_norm: Option<[Norm<D>; 2]>,
+    pub(super) out: Projection<D>,
+    pub(super) ffn_norm: Norm<D>,
+    pub(super) feed_forward: FeedForward<D>,
 }
 
 impl<D: Device> Block<D> {
@@ -121,38 +121,10 @@ impl<D: Device> Block<D> {
         })
     }
 
-    /// The whole block: `x` [M, hidden] is updated, keys and values of the step go to `cache_layer` of the cache. `next`
-    /// is the linear that follows the block's own.
-    ///
-    /// # Errors
-    /// The device failed; so for every part below.
-    #[allow(clippy::too_many_arguments, reason = "what a step needs")]
-    pub fn forward(
-        &self,
-        device: &D,
-        x: &mut D::Matrix,
-        scratch: &mut Scratch<D>,
-        cache: &mut D::Cache,
-        cache_layer: usize,
-        step: &D::Step,
-        next: &D::Linear,
-    ) -> Done {
-        let FeedForward::Dense(Mlp { up, down, .. }) = &self.feed_forward;
-        device.will_read(&self.out.linear);
-        self.qkv(device, x, scratch)?;
-        self.attention(device, scratch, cache, cache_layer, step)?;
-        device.will_read(&up.linear);
-        self.add_out(device, x, scratch)?;
-        device.will_read(&down.linear);
-        self.ffn_inner(device, x, scratch)?;
-        device.will_read(next);
-        self.add_down(device, x, scratch)
-    }
-
     /// `scratch.h = norm(x)`: the input of [`Role::Qkv`], as floats.
     ///
     /// # Errors
-    /// As [`Self::forward`].
+    /// The device failed; so for every part below.
     pub fn attn_norm(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
         self.attn_norm.apply(device, &mut scratch.h, x)
     }
@@ -160,17 +132,14 @@ impl<D: Device> Block<D> {
     /// `scratch.qkv` from `x`, with q/k norm and rope applied.
     ///
     /// # Errors
-    /// As [`Self::forward`].
+    /// The device failed.
     pub fn qkv(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
         let Scratch {
             h, qkv, h8, angles, ..
         } = scratch;
         self.qkv.apply_normed(device, qkv, (&self.attn_norm, x), h, h8)?;
         let [queries, keys, _] = self.columns();
-        if let Some([q_norm, k_norm]) = &self.qk_norm {
-            q_norm.apply_heads(device, qkv, queries.clone())?;
-            k_norm.apply_heads(device, qkv, keys.clone())?;
-        }
+        self.norm_heads(device, qkv)?;
         match (self.spec.rope, angles) {
             // Queries and keys lie side by side and are rotated alike.
             (true, Some(angles)) => {
@@ -183,7 +152,7 @@ impl<D: Device> Block<D> {
     /// Writes keys and values of `scratch.qkv` to the cache and attends: `scratch.c`, the input of [`Role::Out`].
     ///
     /// # Errors
-    /// As [`Self::forward`].
+    /// The device failed.
     pub fn attention(
         &self,
         device: &D,
@@ -201,7 +170,7 @@ impl<D: Device> Block<D> {
     /// `x += Out(scratch.c)`.
     ///
     /// # Errors
-    /// As [`Self::forward`].
+    /// The device failed.
     pub fn add_out(&self, device: &D, x: &mut D::Matrix, scratch: &mut Scratch<D>) -> Done {
         let Scratch { c, y, c8, .. } = scratch;
         device.gemm_add(x, y, self.out.operand(device, c, c8)?, &self.out.linear)
@@ -210,7 +179,7 @@ impl<D: Device> Block<D> {
     /// `scratch.h = norm(x)`: the input of [`Role::Up`], as floats.
     ///
     /// # Errors
-    /// As [`Self::forward`].
+    /// The device failed.
     pub fn ffn_norm(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
         self.ffn_norm.apply(device, &mut scratch.h, x)
     }
@@ -218,7 +187,7 @@ impl<D: Device> Block<D> {
     /// `scratch.f` from `x`, activation applied: the input of [`Role::Down`].
     ///
     /// # Errors
-    /// As [`Self::forward`].
+    /// The device failed.
     pub fn ffn_inner(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
         let FeedForward::Dense(Mlp { up: linear, kind, .. }) = &self.feed_forward;
         let Scratch { h, up, f, h8, .. } = scratch;
@@ -235,7 +204,7 @@ impl<D: Device> Block<D> {
     /// `x += Down(scratch.f)`.
     ///
     /// # Errors
-    /// As [`Self::forward`].
+    /// The device failed.
     pub fn add_down(&self, device: &D, x: &mut D::Matrix, scratch: &mut Scratch<D>) -> Done {
         let FeedForward::Dense(Mlp { down, .. }) = &self.feed_forward;
         let Scratch { f, y, f8, .. } = scratch;
@@ -292,8 +261,18 @@ impl<D: Device> Block<D> {
         self.ffn_norm = norm;
     }
 
+    /// Norms the heads of queries and keys, where the family does that.
+    pub(super) fn norm_heads(&self, device: &D, qkv: &mut D::Matrix) -> Done {
+        let [queries, keys, _] = self.columns();
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            q_norm.apply_heads(device, qkv, queries)?;
+            k_norm.apply_heads(device, qkv, keys)?;
+        }
+        Ok(())
+    }
+
     /// Columns of queries, keys and values in `scratch.qkv`.
-    fn columns(&self) -> [Columns; 3] {
+    pub(super) fn columns(&self) -> [Columns; 3] {
         let (q, kv) = (self.spec.q_size(), self.spec.kv_size());
         [0..q, q..q + kv, q + kv..q + 2 * kv]
     }

@@ -184,14 +184,15 @@ impl<D: Device> Embedding<D> {
         tokens: &D::Indices,
         positions: &D::Indices,
     ) -> Done {
-        device.embed(x, &self.tokens, tokens)?;
+        // No buffers are swapped: a device may have recorded where they lie.
+        let (sum, other) = if self.norm.is_some() { (y, x) } else { (x, y) };
+        device.embed(sum, &self.tokens, tokens)?;
         if let Some(table) = &self.positions {
-            device.embed(y, table, positions)?;
-            device.add(x, y)?;
+            device.embed(other, table, positions)?;
+            device.add(sum, other)?;
         }
         if let Some(norm) = &self.norm {
-            norm.apply(device, y, x)?;
-            std::mem::swap(x, y);
+            norm.apply(device, other, sum)?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod angles;
 mod block;
 mod config;
 mod family;
+mod forward;
 mod linear_id;
 mod linears;
 mod loaded;
@@ -21,6 +22,7 @@ pub use config::{
     ConfigError, Family, FfnKind, FloatType, ModelConfig, NormKind, Position, RopeConfig, RopeScaling,
 };
 pub use family::{BlockSpec, LinearSpec, Member, NormSpec};
+pub use forward::{StepState, run_blocks};
 pub use linear_id::{LinearId, Role};
 pub use linears::{JoinedLinear, load_linear, load_linear_float, split_members};
 pub use loaded::{Embedding, Head, LoadOptions, Model};

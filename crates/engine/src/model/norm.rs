@@ -53,6 +53,14 @@ impl<D: Device> Norm<D> {
         })
     }
 
+    /// Weight and eps of an RMS norm; `None` for a layer norm.
+    pub(super) fn rms(&self) -> Option<(&D::Matrix, f32)> {
+        match &self.bias {
+            None => Some((&self.weight, self.spec.eps)),
+            Some(_) => None,
+        }
+    }
+
     /// `out = norm(x)`.
     ///
     /// # Errors

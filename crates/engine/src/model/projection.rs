@@ -79,6 +79,45 @@ impl<D: Device> Projection<D> {
         }
     }
 
+    /// What the linear takes of `norm(x)` where [`Self::norm_input`] or [`Self::add_then_norm_input`] has put it.
+    pub(super) fn normed_input<'h>(&self, h: &'h D::Matrix, a8: &'h D::Quantized) -> Operand<'h, D> {
+        match self.activations {
+            None => Operand::Float(h),
+            Some(_) => Operand::Int8(a8),
+        }
+    }
+
+    /// Puts `norm(x)` where [`Self::normed_input`] finds it.
+    pub(super) fn norm_input(
+        &self,
+        device: &D,
+        (norm, x): (&Norm<D>, &D::Matrix),
+        h: &mut D::Matrix,
+        a8: &mut D::Quantized,
+    ) -> Done {
+        self.normed(device, (norm, x), h, a8).map(drop)
+    }
+
+    /// `x += before(a)` through `y`, then [`Self::norm_input`] of `x`.
+    pub(super) fn add_then_norm_input(
+        &self,
+        device: &D,
+        (x, y): (&mut D::Matrix, &mut D::Matrix),
+        (a, before): (Operand<'_, D>, &D::Linear),
+        norm: &Norm<D>,
+        (h, a8): (&mut D::Matrix, &mut D::Quantized),
+    ) -> Done {
+        match (self.activations, norm.rms()) {
+            (Some(scale), Some(rms)) => {
+                device.gemm_add_rms_norm_quantize(a8, x, (y, h), a, before, rms, scale)
+            }
+            _ => {
+                device.gemm_add(x, y, a, before)?;
+                self.norm_input(device, (norm, x), h, a8)
+            }
+        }
+    }
+
     /// What the linear takes of `norm(x)`: `h`, or `a8` when the weights are integers.
     pub(super) fn normed<'h>(
         &self,

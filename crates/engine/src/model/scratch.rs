@@ -2,7 +2,8 @@
 
 use dualgrain_device::{Device, DeviceError, Done};
 
-use crate::{Angles, FfnKind, ModelConfig, Position};
+use super::angles::{AngleTable, Angles};
+use crate::{FfnKind, ModelConfig, Position};
 
 /// Buffers of a step, shared by all blocks; nothing is allocated while steps fit `capacity`.
 pub struct Scratch<D: Device> {
@@ -27,7 +28,7 @@ pub struct Scratch<D: Device> {
 
 /// Rotary angles of a step.
 pub(super) struct StepAngles<D: Device> {
-    angles: Angles,
+    angles: AngleTable,
     host: Vec<f32>,
     /// [M, head_dim]: cos | sin.
     pub(super) rows: D::Matrix,
@@ -43,7 +44,7 @@ impl<D: Device> Scratch<D> {
         let quantized = |columns| device.quantized(capacity, columns);
         let angles = match &config.position {
             Position::Rope(rope) => Some(StepAngles {
-                angles: Angles::new(rope, config.head_dim),
+                angles: AngleTable::new(Angles::new(rope, config.head_dim)),
                 host: Vec::with_capacity(capacity * config.head_dim),
                 rows: matrix(config.head_dim)?,
             }),

@@ -8,7 +8,7 @@ use dualgrain_device::{CacheShape, Device, Done, PAGE_TOKENS, StepLimits};
 use super::error::SessionError;
 use super::step_buffers::StepBuffers;
 use super::tables::Tables;
-use crate::{EngineError, Model, Position, Scratch};
+use crate::{EngineError, Model, Position, Scratch, StepState, run_blocks};
 
 /// How much a session can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,17 +134,21 @@ impl<D: Device> Session<D> {
         self.step.upload(device, self.tables.tables())?;
         self.scratch.prepare(device, &self.step.positions)?;
         let (tokens, positions) = (&self.step.tokens_on_device, &self.step.positions_on_device);
-        let (x, y) = (&mut self.x, &mut self.scratch.y);
-        self.model.embedding().apply(device, x, y, tokens, positions)?;
-        let blocks = self.model.blocks();
-        for (layer, block) in blocks.iter().enumerate() {
-            let (x, scratch, cache) = (&mut self.x, &mut self.scratch, &mut self.cache);
-            let next = blocks
-                .get(layer + 1)
-                .map_or(self.model.head().linear(), |next| &next.first_projection().linear);
-            block.forward(device, x, scratch, cache, layer, &self.step.on_device, next)?;
-        }
-        Ok(())
+        let (x, scratch, cache) = (&mut self.x, &mut self.scratch, &mut self.cache);
+        let model = &self.model;
+        let step = &self.step.on_device;
+        device.run_step(step, &mut || {
+            model
+                .embedding()
+                .apply(device, x, &mut scratch.y, tokens, positions)?;
+            let state = StepState {
+                x,
+                scratch,
+                cache,
+                step,
+            };
+            run_blocks(device, model.blocks(), state, model.head().linear())
+        })
     }
 
     /// Runs the next tokens of one sequence in as many steps as needed and returns the row of the last token in the

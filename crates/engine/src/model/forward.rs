@@ -1,0 +1,151 @@
+//! All blocks of a model, one after the other, with as many operations joined as the contract has joined ones.
+//!
+//! A residual addition and the norm behind it are one operation, and the norm may belong to the next block. So the input of a
+//! block's first linear is made before the block, and the block leaves that of the next one:
+//!
+//! ```text
+//! h = norm(x)
+//! each block:  qkv = Qkv(h);  rotate and write to the cache;  c = attention;
+//!              x += Out(c), h = norm(x);  f = f(Up(h));
+//!              x += Down(f), h = norm(x) of the next block
+//! ```
+
+use dualgrain_device::{Device, Done};
+
+use super::block::{Block, FeedForward, Mlp};
+use super::scratch::{Scratch, StepAngles};
+use crate::FfnKind;
+
+/// The buffers that a step of all blocks works on.
+pub struct StepState<'a, D: Device> {
+    /// The residual stream `[M, hidden]`.
+    pub x: &'a mut D::Matrix,
+    /// Everything between.
+    pub scratch: &'a mut Scratch<D>,
+    /// Keys and values.
+    pub cache: &'a mut D::Cache,
+    /// Positions and pages.
+    pub step: &'a D::Step,
+}
+
+/// Runs `blocks`, block i on layer i of the cache; `last` is the linear that follows them.
+///
+/// # Errors
+/// The device failed.
+pub fn run_blocks<D: Device>(
+    device: &D,
+    blocks: &[Block<D>],
+    mut state: StepState<'_, D>,
+    last: &D::Linear,
+) -> Done {
+    let Some(first) = blocks.first() else {
+        return Ok(());
+    };
+    let Scratch { h, h8, .. } = &mut *state.scratch;
+    first.qkv.norm_input(device, (&first.attn_norm, state.x), h, h8)?;
+    for (layer, block) in blocks.iter().enumerate() {
+        let next = blocks.get(layer + 1);
+        block.attend(device, &mut state, layer)?;
+        let FeedForward::Dense(mlp) = &block.feed_forward;
+        block.add_attention(device, &mut state, mlp)?;
+        mlp.run(device, &mut state, next, last)?;
+    }
+    Ok(())
+}
+
+impl<D: Device> Block<D> {
+    /// Attention of the normed input: `scratch.c`.
+    fn attend(&self, device: &D, state: &mut StepState<'_, D>, layer: usize) -> Done {
+        let Scratch {
+            h,
+            qkv,
+            c,
+            h8,
+            angles,
+            ..
+        } = &mut *state.scratch;
+        let [queries, keys, values] = self.columns();
+        device.will_read(&self.out.linear);
+        device.gemm(qkv, self.qkv.normed_input(h, h8), &self.qkv.linear)?;
+        self.norm_heads(device, qkv)?;
+        match (self.spec.rope, angles) {
+            (true, Some(StepAngles { rows, .. })) => {
+                let columns = [queries.clone(), keys, values];
+                let head_dim = self.spec.head_dim;
+                device.rope_cache_write(state.cache, layer, qkv, columns, head_dim, rows, state.step)?;
+            }
+            _ => device.cache_write(state.cache, layer, qkv, keys, values, state.step)?,
+        }
+        device.attention(
+            c,
+            qkv,
+            queries,
+            state.cache,
+            layer,
+            &self.spec.attention,
+            state.step,
+        )
+    }
+
+    /// Adds what attention gave, and norms for the feed-forward.
+    fn add_attention(&self, device: &D, state: &mut StepState<'_, D>, mlp: &Mlp<D>) -> Done {
+        let Scratch { h, c, y, h8, c8, .. } = &mut *state.scratch;
+        device.will_read(&mlp.up.linear);
+        let attended = self.out.operand(device, c, c8)?;
+        let out = (attended, &self.out.linear);
+        mlp.up
+            .add_then_norm_input(device, (state.x, y), out, &self.ffn_norm, (h, h8))
+    }
+}
+
+impl<D: Device> Mlp<D> {
+    /// Adds the feed-forward of the normed input, and norms for the next block.
+    fn run(
+        &self,
+        device: &D,
+        state: &mut StepState<'_, D>,
+        next: Option<&Block<D>>,
+        last: &D::Linear,
+    ) -> Done {
+        let Self { kind, down, .. } = self;
+        device.will_read(&down.linear);
+        self.activate(device, state.scratch)?;
+        device.will_read(next.map_or(last, |next| &next.qkv.linear));
+        let Scratch { h, f, y, h8, f8, .. } = &mut *state.scratch;
+        let inner = match (down.activations, kind) {
+            // Quantized as it was activated.
+            (Some(_), FfnKind::Gated(_)) => down.normed_input(f, f8),
+            _ => down.operand(device, f, f8)?,
+        };
+        match next {
+            Some(Block { qkv, attn_norm, .. }) => {
+                let out = (inner, &down.linear);
+                qkv.add_then_norm_input(device, (state.x, y), out, attn_norm, (h, h8))
+            }
+            None => device.gemm_add(state.x, y, inner, &down.linear),
+        }
+    }
+
+    /// `scratch.f`, or `scratch.f8` where the feed-forward is gated and its last linear takes codes.
+    fn activate(&self, device: &D, scratch: &mut Scratch<D>) -> Done {
+        let Scratch {
+            h,
+            up: wide,
+            f,
+            h8,
+            f8,
+            ..
+        } = scratch;
+        let (input, up) = (self.up.normed_input(h, h8), &self.up.linear);
+        match (self.kind, self.down.activations) {
+            (FfnKind::Gated(activation), Some(scale)) => {
+                device.gemm_gated_quantize(f8, f, wide, input, up, activation, scale)
+            }
+            (FfnKind::Gated(activation), None) => device.gemm_gated(f, wide, input, up, activation),
+            (FfnKind::Plain(activation), _) => {
+                device.gemm(f, input, up)?;
+                device.activate(f, activation)
+            }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Whole models on a card and on the CPU, bit for bit: logits of every family, tokens and log-probabilities of requests that
+//! share steps, a step that is replayed from a recording.
+//!
+//! Without a card or a compiler it says SKIPPED. Arguments are more model folders to compare.
+
+mod golden;
+mod toy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use dualgrain_cpu::CpuDevice;
+use dualgrain_cuda::CudaDevice;
+use dualgrain_device::sampling::SamplingParams;
+use dualgrain_device::{CacheFormat, Device};
+use dualgrain_engine::scheduler::{Event, Scheduler, TokenRequest};
+use dualgrain_engine::{LoadOptions, Model, ModelConfig, Session, SessionLimits};
+use dualgrain_testing::skipped;
+use golden::{family, logits};
+
+const FAMILIES: [&str; 13] = [
+    "llama2",
+    "llama3",
+    "llama-bias",
+    "llama-linear",
+    "mistral",
+    "qwen2",
+    "qwen2-window",
+    "qwen3",
+    "opt",
+    "bloom",
+    "bloom-6heads",
+    "llama2-f16",
+    "qwen3-f32",
+];
+
+/// Tokens of a prompt, where the model has positions for them, and of a step of it.
+const PROMPT_TOKENS: usize = 190;
+const STEP_TOKENS: usize = 64;
+/// Tokens that follow one by one: the first step of its form is launched, the second recorded, the others replayed.
+const DECODED_TOKENS: usize = 8;
+
+fn main() -> ExitCode {
+    let card = match CudaDevice::open(0) {
+        Ok(card) => Arc::new(card),
+        Err(error) => {
+            skipped("gpu", format_args!("no model compared on a GPU: {error}"));
+            return ExitCode::SUCCESS;
+        }
+    };
+    let cpu = Arc::new(CpuDevice::new(0).expect("the CPU"));
+    let mut folders: Vec<PathBuf> = FAMILIES.iter().map(|name| family(name)).collect();
+    folders.extend(
+        std::env::args_os()
+            .skip(1)
+            .filter(|argument| Path::new(argument).is_dir())
+            .map(PathBuf::from),
+    );
+    let mut failed = 0;
+    for folder in &folders {
+        for cache in [
+            None,
+            Some(CacheFormat::F32),
+            Some(CacheFormat::F16),
+            Some(CacheFormat::Int8),
+        ] {
+            let (got, expected) = (
+                all_logits(&card, folder, &cache),
+                all_logits(&cpu, folder, &cache),
+            );
+            failed += usize::from(!is_same(
+                &format!("{} {cache:?}", folder.display()),
+                &got,
+                &expected,
+            ));
+        }
+    }
+    let (got, expected) = (generated(&card), generated(&cpu));
+    if got != expected {
+        let different = got.iter().zip(&expected).find(|(got, expected)| got != expected);
+        println!("FAILED: generated: {different:?}");
+        failed += 1;
+    }
+    println!(
+        "{} folders in four caches and {} events, {failed} differ",
+        folders.len(),
+        got.len()
+    );
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// Compares the bits, and says where they differ first.
+fn is_same(what: &str, got: &[f32], expected: &[f32]) -> bool {
+    let differs = |(got, expected): (&f32, &f32)| {
+        got.to_bits() != expected.to_bits() && !(got.is_nan() && expected.is_nan())
+    };
+    let count = got.iter().zip(expected).filter(|&pair| differs(pair)).count();
+    let first = got.iter().zip(expected).position(differs);
+    match first {
+        None if got.len() == expected.len() => true,
+        None => {
+            println!(
+                "FAILED: {what}: {} logits, expected {}",
+                got.len(),
+                expected.len()
+            );
+            false
+        }
+        Some(first) => {
+            let (got_first, expected_first) = (got[first], expected[first]);
+            println!(
+                "FAILED: {what}: {count} of {} differ, the first at {first}: {got_first} for {expected_first}",
+                got.len()
+            );
+            false
+        }
+    }
+}
+
+/// Logits after the last token of each step: a prompt in chunks, then token by token.
+fn all_logits<D: Device>(device: &Arc<D>, folder: &Path, cache: &Option<CacheFormat>) -> Vec<f32> {
+    let options = LoadOptions { cache: cache.clone() };
+    let positions = ModelConfig::load(folder).expect("a configuration").max_positions;
+    let model = Arc::new(Model::load(Arc::clone(device), folder, &options).expect("a model"));
+    let limits = SessionLimits::new(1, (PROMPT_TOKENS + DECODED_TOKENS).min(positions), STEP_TOKENS);
+    let mut session = Session::new(Arc::clone(&model), limits).expect("a session");
+    let vocab_size = model.config().vocab_size;
+    let tokens: Vec<u32> = (0..limits.context_tokens)
+        .map(|place| ((place * 7919 + 13) % vocab_size) as u32)
+        .collect();
+    let (prompt, decoded) = tokens.split_at(tokens.len() - DECODED_TOKENS);
+    let steps = prompt.chunks(STEP_TOKENS).chain(decoded.chunks(1));
+    let of_step = steps.map(|step| {
+        session.run(&[(0, step)]).expect("a step");
+        logits(&mut session, &[step.len() as u32 - 1])
+    });
+    of_step.collect::<Vec<_>>().concat()
+}
+
+/// Events of some requests that share steps.
+fn generated<D: Device>(device: &Arc<D>) -> Vec<String> {
+    let limits = SessionLimits::new(3, 120, 20);
+    let session = Session::new(toy::model(Arc::clone(device)), limits).expect("a session");
+    let mut scheduler = Scheduler::new(session);
+    for seed in 0..5 {
+        let sampling = SamplingParams {
+            temperature: 0.25 * seed as f32,
+            top_p: 0.9,
+            repetition_penalty: 1.1,
+            num_logprobs: Some(3),
+            seed,
+            ..SamplingParams::GREEDY
+        };
+        let prompt = (0..30 + seed as u32).map(|i| (i * 7 + 3) % toy::VOCAB_SIZE);
+        let request = TokenRequest {
+            score_from: None,
+            prompt: prompt.collect(),
+            sampling,
+            max_tokens: Some(30),
+            end_tokens: Vec::new(),
+            keep: false,
+        };
+        scheduler.admit(request).expect("a sound request");
+    }
+    let mut events = Vec::new();
+    while !scheduler.is_idle() {
+        events.extend(scheduler.step().events);
+    }
+    if let Some(Event::Failed { error, .. }) =
+        events.iter().find(|event| matches!(event, Event::Failed { .. }))
+    {
+        println!("FAILED: {error}");
+    }
+    events.iter().map(|event| format!("{event:?}")).collect()
+}
