@@ -34,29 +34,47 @@
 //! The other rooms serve what is measured: `check/` makes random operands and judges whole products on the card,
 //! `measurement/` reads clocks and meters, `rivals/` holds the products of others.
 
+mod attention;
 mod check;
 mod compiler;
 mod cu;
+mod device;
 mod driver;
 mod error;
+mod fit;
 mod gemm;
+mod linear;
 mod measurement;
 mod rivals;
 mod rows;
+mod sampling;
+mod statistics;
 
+pub use attention::{
+    Attention, AttentionKernel, AttentionWorkspace, CacheWrite, PagedCache, StepTokens, attention_source,
+};
 pub use check::{
     Blend, Element, Expected, Freivalds, RandomOperands, Stored, Wrong, freivalds_sources, operand_sources,
 };
 pub use compiler::{CACHE_VARIABLE, Cache, Jit, Key, Source, compiler_version};
+pub use device::{
+    CudaCache, CudaDevice, CudaIndices, CudaLinear, CudaMatrix, CudaQuantized, CudaStep, CudaTable,
+    OperationTime,
+};
 pub use driver::{
     Arena, Buffer, Gpu, GpuInfo, Graph, Kernel, KernelUse, Launch, driver_version, gpus, kernels,
 };
 pub use error::CudaError;
+pub use fit::Columns;
 pub use gemm::{
     Analytic, BLOCK_K, BLOCK_N, Cost, FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GemmSm80, GemmSm90,
     GemvSm90, Geometry, Output, PackedLinear, QuantizedTokens, SELECTION_VARIABLE, SelectionError,
     SelectionTable, Split, TABLE, TokenCodes, Variant, block_bytes, choose, enumerate, enumerate_all,
     float_scales_cut, groups_per_block, image_bytes, pack, select, stand_ins,
+};
+pub use linear::{
+    FloatKernel, FloatKind, FloatPacker, GemmFloat, GemmW8A8, LinearFloat, LinearW8, W8Kernel, W8Packer,
+    gemm_float_sources, gemm_w8a8_sources,
 };
 pub use measurement::{
     Nvml, NvmlDevice, Steady, Utilization, read_bytes_per_s, read_memory_source, rotation_copies,
@@ -65,4 +83,14 @@ pub use measurement::{
 pub use rivals::{
     Cublas, CublasBf16, CublasLtInt8, CublasType, Int8Product, SGEMM_TILES, SgemmTiled, sgemm_source,
 };
-pub use rows::{Before, Input, Quantize, quantize_source};
+pub use rows::{
+    Before, GateQuantize, GatherRows, Input, NormRows, NormRule, NormWeights, Pointwise, PointwiseRows,
+    Quantize, Rope, TableType, gate_quantize_source, gather_rows_source, norm_source, pointwise_source,
+    quantize_source, rope_source,
+};
+pub use sampling::{
+    LogSoftmax, MOST_TOP_LOGPROBS, SampleRows, Sampler, Sampling, log_softmax_source, sample_source,
+};
+pub use statistics::{
+    AbsMax, ComputeOutputErrors, GramMatrix, GramUpdate, Maxima, OutputErrors, statistics_sources,
+};

@@ -12,15 +12,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use dualgrain_cuda::{
-    Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse, Output, SGEMM_TILES,
-    Source, TABLE, Variant, compiler_version, freivalds_sources, kernels, operand_sources, quantize_source,
-    read_memory_source, sgemm_source,
+    AttentionKernel, Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse,
+    NormRule, Output, Pointwise, SGEMM_TILES, Source, TABLE, TableType, Variant, attention_source,
+    compiler_version, freivalds_sources, gate_quantize_source, gather_rows_source, gemm_float_sources,
+    gemm_w8a8_sources, kernels, log_softmax_source, norm_source, operand_sources, pointwise_source,
+    quantize_source, read_memory_source, rope_source, sample_source, sgemm_source, statistics_sources,
 };
+use dualgrain_device::Activation;
+use dualgrain_device::CacheFormat;
 use dualgrain_format::GroupSize;
 use dualgrain_testing::skipped;
 
 /// Compute capabilities and what the compiler calls them.
 const ARCHS: [((i32, i32), &str); 3] = [((8, 0), "sm_80"), ((8, 9), "sm_89"), ((9, 0), "sm_90a")];
+
+/// Architectures that the kernels of whole models compile for.
+const ALL_ARCHS: [&str; 6] = ["sm_80", "sm_86", "sm_89", "sm_90a", "sm_100", "sm_120"];
 
 /// Registers of a multiprocessor, on every architecture of `ARCHS`.
 const REGISTERS: usize = 65_536;
@@ -99,7 +106,7 @@ fn jobs() -> Vec<Job> {
             words: format!("sgemm_tiled {arch} tile {tile}"),
             threads: tile * tile,
         }));
-        for (before, input) in Before::ALL.iter().flat_map(|b| Input::ALL.map(|i| (*b, i))) {
+        for (before, input) in quantizations() {
             let source = quantize_source(before, input);
             let words = format!("{} {arch} {before:?} {input:?}", source.name);
             jobs.push(Job {
@@ -110,7 +117,123 @@ fn jobs() -> Vec<Job> {
             });
         }
     }
+    for arch in ALL_ARCHS {
+        jobs.extend(linear_jobs(arch));
+        jobs.extend(model_jobs(arch));
+        jobs.extend(row_jobs(arch));
+        jobs.extend(attention_jobs(arch));
+    }
     jobs
+}
+
+/// Every format with common and odd heads, groups that fit tiles and such that do not.
+fn attention_jobs(arch: &'static str) -> Vec<Job> {
+    let scales = || vec![1.0];
+    let formats = [
+        CacheFormat::F32,
+        CacheFormat::F16,
+        CacheFormat::Int8,
+        CacheFormat::Int8Static {
+            key_scales: scales(),
+            value_scales: scales(),
+        },
+    ];
+    let shapes = [
+        (128, 4),
+        (128, 8),
+        (64, 1),
+        (80, 1),
+        (96, 3),
+        (256, 2),
+        (40, 9),
+        (512, 8),
+    ];
+    let prompt = AttentionKernel::Prompt { warps: 4 };
+    let kernels = [
+        AttentionKernel::Write,
+        AttentionKernel::RotateWrite,
+        AttentionKernel::Spans,
+        AttentionKernel::Walk,
+        prompt,
+    ];
+    let mut jobs = Vec::new();
+    for (at, (format, (head_dim, group))) in formats.iter().flat_map(|f| shapes.map(|s| (f, s))).enumerate() {
+        for kernel in kernels {
+            let integers = !matches!(format, CacheFormat::F32 | CacheFormat::F16);
+            let tiled = integers && head_dim <= 256;
+            if kernel == prompt && !tiled
+                || kernel == AttentionKernel::Walk && tiled
+                || kernel == AttentionKernel::RotateWrite && head_dim % 64 != 0
+            {
+                continue;
+            }
+            let alibi = at % 3 == 0;
+            let source = attention_source(kernel, format, head_dim, group, alibi);
+            jobs.push(Job {
+                words: format!("{} {arch} {kernel:?} {:?}", source.name, source.macros),
+                source,
+                arch,
+                threads: 128,
+            });
+        }
+    }
+    jobs
+}
+
+/// Every quantization there is.
+fn quantizations() -> impl Iterator<Item = (Before, Input)> {
+    let all = Before::ALL
+        .into_iter()
+        .flat_map(|before| Input::ALL.map(|input| (before, input)));
+    all.filter(|&(before, input)| before.takes(input))
+}
+
+/// Products with INT8 and float weights.
+fn linear_jobs(arch: &'static str) -> impl Iterator<Item = Job> {
+    let sources = gemm_w8a8_sources().into_iter().chain(gemm_float_sources());
+    sources.map(move |(source, threads)| Job {
+        words: format!("{} {arch} {:?}", source.name, source.macros),
+        source,
+        arch,
+        threads,
+    })
+}
+
+/// Rows of activations: gathered, normed, rotated, changed element by element.
+fn row_jobs(arch: &'static str) -> Vec<Job> {
+    let mut sources = vec![rope_source()];
+    let activations = [
+        Activation::Relu,
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+    ];
+    sources.extend(activations.map(gate_quantize_source));
+    sources.extend(TableType::ALL.map(gather_rows_source));
+    sources.extend(NormRule::ALL.map(norm_source));
+    sources.extend(Pointwise::all().map(pointwise_source));
+    let job = |source: Source| Job {
+        words: format!("{} {arch} {:?}", source.name, source.macros),
+        source,
+        arch,
+        threads: 256,
+    };
+    sources.into_iter().map(job).collect()
+}
+
+/// Sampling, and what calibration measures.
+fn model_jobs(arch: &'static str) -> Vec<Job> {
+    let job = |threads| {
+        move |source: Source| Job {
+            words: format!("{} {arch} {:?}", source.name, source.macros),
+            source,
+            arch,
+            threads,
+        }
+    };
+    let sampling = [sample_source(), log_softmax_source()].map(job(512));
+    let statistics = statistics_sources().into_iter().map(job(256));
+    sampling.into_iter().chain(statistics).collect()
 }
 
 fn job(variant: &Variant, arch: &'static str, group: GroupSize, output: Output) -> Job {

@@ -6,8 +6,8 @@
 use std::process::ExitCode;
 
 use dualgrain_cuda::{
-    Before, Buffer, CudaError, Gpu, Input, Jit, Quantize, QuantizedTokens, TokenCodes, rotation_copies,
-    times_s,
+    Before, Buffer, CudaError, GateQuantize, Gpu, Input, Jit, Quantize, QuantizedTokens, TokenCodes,
+    rotation_copies, times_s,
 };
 use dualgrain_device::{Activation, ActivationScale, naive};
 use half::{bf16, f16};
@@ -58,6 +58,8 @@ struct Case {
     scale: ActivationScale,
     eps: f32,
     x: Vec<f32>,
+    /// Added to x first, where that is fused.
+    y: Vec<f32>,
     weight: Vec<f32>,
 }
 
@@ -72,7 +74,12 @@ impl Case {
             0 if k < 2_000 => 300,
             _ => 1 + r.below(5),
         };
-        let (before, input) = (Before::ALL[r.below(3)], Input::ALL[r.below(3)]);
+        let before = Before::ALL[r.below(4)];
+        let inputs: Vec<Input> = Input::ALL
+            .into_iter()
+            .filter(|&input| before.takes(input))
+            .collect();
+        let input = inputs[r.below(inputs.len())];
         let columns = before.input_columns(k);
         let mut x = Vec::new();
         for _ in 0..m {
@@ -95,26 +102,41 @@ impl Case {
                 _ => ActivationScale::PerToken,
             },
             eps: 1e-5,
+            y: r.floats(x.len()),
             x,
             weight: r.floats(k),
         }
     }
 
     fn expected(&self) -> TokenCodes {
+        self.expected_with(Activation::Silu)
+    }
+
+    fn expected_with(&self, f: Activation) -> TokenCodes {
         let (mut codes, mut scales) = (vec![0i8; self.m * self.k], Vec::new());
         let mut row = vec![0.0; self.k];
-        let inputs = self.x.chunks_exact(self.before.input_columns(self.k));
+        let x = self.added();
+        let inputs = x.chunks_exact(self.before.input_columns(self.k));
         for (x, codes) in inputs.zip(codes.chunks_exact_mut(self.k)) {
             match self.before {
                 Before::Nothing => row.copy_from_slice(x),
-                Before::RmsNorm => naive::rms_norm(x, &self.weight, self.eps, &mut row),
-                Before::SwiGlu => naive::gated(x, Activation::Silu, &mut row),
+                Before::RmsNorm | Before::AddRmsNorm => naive::rms_norm(x, &self.weight, self.eps, &mut row),
+                Before::SwiGlu => naive::gated(x, f, &mut row),
             }
             scales.push(naive::quantize_row(&row, self.scale, codes));
         }
         let sum = |row: &[i8]| row.iter().map(|&code| i32::from(code)).sum();
         let sums = codes.chunks_exact(self.k).map(sum).collect();
         TokenCodes { codes, sums, scales }
+    }
+
+    /// x, with y where that is added first.
+    fn added(&self) -> Vec<f32> {
+        let mut x = self.x.clone();
+        if self.before == Before::AddRmsNorm {
+            naive::add(&mut x, &self.y);
+        }
+        x
     }
 
     fn upload(&self, gpu: &Gpu) -> Result<Buffer, CudaError> {
@@ -124,6 +146,38 @@ impl Case {
             Input::F16 => gpu.upload(&bits(|x| f16::from_f32(x).to_bits())),
             Input::Bf16 => gpu.upload(&bits(|x| bf16::from_f32(x).to_bits())),
         }
+    }
+
+    /// Whether the kernel that gives a row to a cluster makes the same of it, with every activation.
+    fn equals_clusters(&self, jit: &Jit, gpu: &Gpu, x: &Buffer) -> Result<bool, CudaError> {
+        let mut equal = true;
+        for f in [
+            Activation::Silu,
+            Activation::Relu,
+            Activation::Gelu,
+            Activation::GeluTanh,
+        ] {
+            let kernel = GateQuantize::new(jit, gpu, f)?.filter(|kernel| kernel.takes(self.k));
+            let Some(kernel) = kernel.filter(|_| self.input == Input::F32) else {
+                continue;
+            };
+            let mut tokens = QuantizedTokens::empty(gpu, self.m, self.k)?;
+            kernel.launch(x, self.scale, &mut tokens)?;
+            let (got, expected) = (tokens.download()?, self.expected_with(f));
+            if got != expected {
+                println!("FAILED: {} with {f:?} in clusters", self.words());
+                equal = false;
+            }
+        }
+        Ok(equal)
+    }
+
+    /// Whether `x` on the card is the sum.
+    fn holds_sum(&self, x: &Buffer) -> Result<bool, CudaError> {
+        let mut got = vec![0.0f32; self.x.len()];
+        x.read(0, &mut got)?;
+        let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+        Ok(got.iter().zip(&self.added()).all(same))
     }
 
     fn words(&self) -> String {
@@ -154,18 +208,33 @@ fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<usize, CudaError> {
         let case = Case::new(&mut r);
         let kernel = Quantize::new(jit, gpu, case.before, case.input)?;
         let (x, weight) = (case.upload(gpu)?, gpu.upload(&case.weight)?);
-        let norm = (case.before == Before::RmsNorm).then_some((&weight, case.eps));
+        let norm = (&weight, case.eps);
         let mut tokens = QuantizedTokens::empty(gpu, case.m, case.k)?;
-        kernel.launch(&x, norm, case.scale, &mut tokens)?;
+        match case.before {
+            Before::AddRmsNorm => {
+                let y = gpu.upload(&case.y)?;
+                kernel.launch_added((&x, &y), norm, case.scale, &mut tokens)?;
+            }
+            Before::RmsNorm => kernel.launch(&x, Some(norm), case.scale, &mut tokens)?,
+            Before::SwiGlu => {
+                kernel.launch(&x, None, case.scale, &mut tokens)?;
+                failed += usize::from(!case.equals_clusters(jit, gpu, &x)?);
+            }
+            Before::Nothing => kernel.launch(&x, None, case.scale, &mut tokens)?,
+        }
         let (got, expected) = (tokens.download()?, case.expected());
         let bits = |scales: &[f32]| scales.iter().map(|scale| scale.to_bits()).collect::<Vec<_>>();
         let parts = [
             got.codes != expected.codes,
             got.sums != expected.sums,
             bits(&got.scales) != bits(&expected.scales),
+            case.before == Before::AddRmsNorm && !case.holds_sum(&x)?,
         ];
         if parts.contains(&true) {
-            println!("FAILED: {}: codes, sums, scales differ: {parts:?}", case.words());
+            println!(
+                "FAILED: {}: codes, sums, scales, x differ: {parts:?}",
+                case.words()
+            );
             failed += 1;
         }
     }

@@ -14,6 +14,26 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("wgmma.cuh", include_str!("gemm/wgmma.cuh")),
 ];
 
+/// Files that the kernels of whole models include. Apart from those of the products: measured tables belong to the products' texts.
+pub(crate) const MODEL_HEADERS: &[(&str, &str)] = &[
+    ("async_copy.cuh", include_str!("linear/async_copy.cuh")),
+    ("float_product.cuh", include_str!("linear/float_product.cuh")),
+    ("float_rules.cuh", include_str!("float_rules.cuh")),
+    ("w8a8.cuh", include_str!("linear/w8a8.cuh")),
+];
+
+/// Files that sampling and the logarithm of the softmax include.
+pub(crate) const SAMPLING_HEADERS: &[(&str, &str)] = &[
+    ("cluster.cuh", include_str!("sampling/cluster.cuh")),
+    ("float_rules.cuh", include_str!("float_rules.cuh")),
+    ("sample_cut.cuh", include_str!("sampling/sample_cut.cuh")),
+    (
+        "sample_logprobs.cuh",
+        include_str!("sampling/sample_logprobs.cuh"),
+    ),
+    ("sample_row.cuh", include_str!("sampling/sample_row.cuh")),
+];
+
 /// The product on Ampere and later.
 pub(crate) const GEMM_W4A8_SM80: &str = include_str!("gemm/gemm_w4a8_sm80.cu");
 /// The product on Hopper.
@@ -32,3 +52,43 @@ pub(crate) const FREIVALDS: &str = include_str!("freivalds.cu");
 pub(crate) const SGEMM_TILED: &str = include_str!("sgemm_tiled.cu");
 /// Reading as fast as the memory gives.
 pub(crate) const READ_MEMORY: &str = include_str!("read_memory.cu");
+/// Rows of a table by number.
+pub(crate) const GATHER_ROWS: &str = include_str!("rows/gather_rows.cu");
+/// RMS norm and layer norm.
+pub(crate) const NORM: &str = include_str!("rows/norm_rows.cu");
+/// Rotary position embedding.
+pub(crate) const ROPE: &str = include_str!("rows/rotate.cu");
+/// The gated activation, quantized.
+pub(crate) const GATE_QUANTIZE: &str = include_str!("rows/gate_quantize.cu");
+/// Functions of single elements.
+pub(crate) const POINTWISE: &str = include_str!("rows/pointwise.cu");
+/// Float weights, few rows of activations.
+pub(crate) const GEMM_FLOAT_FEW: &str = include_str!("linear/gemm_float_few.cu");
+/// Float weights, many rows.
+pub(crate) const GEMM_FLOAT_TILED: &str = include_str!("linear/gemm_float_tiled.cu");
+/// INT8 weights, few tokens.
+pub(crate) const GEMM_W8A8_FEW: &str = include_str!("linear/gemm_w8a8_few.cu");
+/// INT8 weights, many tokens.
+pub(crate) const GEMM_W8A8_TILED: &str = include_str!("linear/gemm_w8a8_tiled.cu");
+/// Choosing tokens.
+pub(crate) const SAMPLE: &str = include_str!("sampling/sample.cu");
+/// The logarithm of the softmax of rows.
+pub(crate) const LOG_SOFTMAX: &str = include_str!("sampling/log_softmax.cu");
+/// Gram matrices.
+pub(crate) const GRAM: &str = include_str!("statistics/gram.cu");
+/// Squared errors of a layer's outputs.
+pub(crate) const OUTPUT_ERRORS: &str = include_str!("statistics/output_errors.cu");
+/// The largest magnitudes of columns.
+pub(crate) const ABS_MAX: &str = include_str!("statistics/abs_max.cu");
+/// Files that the kernels of attention include.
+pub(crate) const ATTENTION_HEADERS: &[(&str, &str)] = &[
+    ("attention.cuh", include_str!("attention/attention.cuh")),
+    ("float_rules.cuh", include_str!("float_rules.cuh")),
+];
+
+/// Keys and values into the paged cache.
+pub(crate) const CACHE_WRITE: &str = include_str!("attention/cache_write.cu");
+/// Attention of single tokens.
+pub(crate) const ATTENTION_SPANS: &str = include_str!("attention/attention_spans.cu");
+/// Attention of a prompt's tiles.
+pub(crate) const ATTENTION_PROMPT: &str = include_str!("attention/attention_prompt.cu");

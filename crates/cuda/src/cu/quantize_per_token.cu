@@ -7,8 +7,9 @@
 #include "w4a8.cuh"
 
 #ifndef BEFORE
-#define BEFORE 0  // 0: nothing; 1: RMSNorm; 2: SwiGLU, silu(x[c]) * x[k + c]
+#define BEFORE 0  // 0: nothing; 1: RMSNorm; 2: SwiGLU, silu(x[c]) * x[k + c]; 3: x += y, then RMSNorm (f32)
 #endif
+#define NORMS (BEFORE == 1 || BEFORE == 3)
 #ifndef IN
 #define IN 1  // 0: f32, 1: f16, 2: bf16
 #endif
@@ -28,6 +29,7 @@ struct QuantizeArgs {
     int *a_sum;           // [m]
     float eps, static_ta;  // static_ta > 0: one scale for all tokens
     int m, k, ldx, lda;
+    const float *y;  // [m, k], what is added to x
 };
 
 #if IN == 0
@@ -148,9 +150,15 @@ __device__ __forceinline__ void hold(float *to, const float (&v)[4]) {
 
 // The row in shared memory, SwiGLU applied, zeros behind it; the largest magnitude this thread saw (of what is held).
 __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
+#if BEFORE == 3
+    float *x = (float *)args.x + (size_t)blockIdx.x * args.ldx;
+    const float *y = args.y + (size_t)blockIdx.x * args.k;
+    const bool aligned = (u64)x % 16 == 0 && (u64)y % 16 == 0;
+#else
     const In *x = (const In *)args.x + (size_t)blockIdx.x * args.ldx;
-    Held *row = (Held *)row_bytes;
     const bool aligned = (u64)x % 16 == 0 && (BEFORE != 2 || args.k % EACH == 0);
+#endif
+    Held *row = (Held *)row_bytes;
     const int whole = aligned ? args.k / EACH : 0, threads = blockDim.x;
     float max = 0.0f;
     for (int i = threadIdx.x; i < whole; i += AHEAD * threads) {
@@ -159,8 +167,14 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
         for (int a = 0; a < AHEAD; a++) {
             const int at = i + a * threads;
             if (at >= whole) break;
+#if BEFORE == 3
+            // x is written below: it may not come through the cache of what nobody writes.
+            v[a] = *((const uint4 *)x + at);
+            up[a] = load_once((const uint4 *)y + at);
+#else
             v[a] = load_once((const uint4 *)x + at);
             if (BEFORE == 2) up[a] = load_once((const uint4 *)(x + args.k) + at);
+#endif
         }
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
@@ -173,10 +187,17 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
             floats_of<In>(up[a], g);
             gated(f, g);
             hold(row + at * EACH, f);
+#elif BEFORE == 3
+            float g[EACH];
+            floats_of<In>(up[a], g);
+#pragma unroll
+            for (int e = 0; e < EACH; e++) f[e] = __fadd_rn(f[e], g[e]);
+            hold(row + at * EACH, f);
+            hold(x + at * EACH, f);
 #else
             ((uint4 *)row)[at] = v[a];
 #endif
-            if (BEFORE != 1) {
+            if (!NORMS) {
 #pragma unroll
                 for (int e = 0; e < EACH; e++) max = fmaxf(max, fabsf(f[e]));
             }
@@ -189,6 +210,8 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
         }
 #if BEFORE == 2
         row[i] = __fmul_rn(silu(float_of(x[i])), float_of(x[args.k + i]));
+#elif BEFORE == 3
+        row[i] = x[i] = __fadd_rn(x[i], y[i]);
 #else
         row[i] = x[i];
 #endif
@@ -238,7 +261,7 @@ __device__ __forceinline__ float inverse_rms(const QuantizeArgs &args) {
 // What becomes codes: HELD_EACH values of the row from `at`, a multiple of it; behind RMSNorm scaled (zeros stay where no weight is).
 __device__ __forceinline__ void values_at(const QuantizeArgs &args, int at, float inv_rms, float (&v)[HELD_EACH]) {
     floats_of<Held>(*(const uint4 *)((const Held *)row_bytes + at), v);
-#if BEFORE == 1
+#if NORMS
     float w[HELD_EACH];
     if (at + HELD_EACH <= args.k && (u64)args.weight % 16 == 0) {
 #pragma unroll
@@ -324,7 +347,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS) quantize_per_tok
     wait_for_producers();
     float max = load_row(args);
     float inv_rms = 1.0f;
-#if BEFORE == 1
+#if NORMS
     inv_rms = inverse_rms(args);
     max = 0.0f;
     if (!(args.static_ta > 0.0f))

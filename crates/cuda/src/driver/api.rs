@@ -78,6 +78,8 @@ functions! {
         memory_info = "cuMemGetInfo_v2" (*mut usize, *mut usize);
         memory_alloc = "cuMemAlloc_v2" (*mut Address, usize);
         memory_free = "cuMemFree_v2" (Address);
+        host_alloc = "cuMemHostAlloc" (*mut *mut c_void, usize, u32);
+        host_free = "cuMemFreeHost" (*mut c_void);
         copy_in = "cuMemcpyHtoDAsync_v2" (Address, *const c_void, usize, Handle);
         copy_out = "cuMemcpyDtoHAsync_v2" (*mut c_void, Address, usize, Handle);
         copy_within = "cuMemcpyDtoDAsync_v2" (Address, Address, usize, Handle);

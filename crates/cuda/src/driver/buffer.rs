@@ -161,7 +161,7 @@ impl Buffer {
         driver.check("cuMemcpyDtoDAsync", code)
     }
 
-    fn check_range(&self, what: &'static str, offset: usize, len: usize) -> Result<(), CudaError> {
+    pub(super) fn check_range(&self, what: &'static str, offset: usize, len: usize) -> Result<(), CudaError> {
         match offset.checked_add(len) {
             Some(end) if end <= self.len_bytes => Ok(()),
             _ => Err(CudaError::Length {

@@ -10,6 +10,9 @@ pub(crate) struct Event {
     handle: Handle,
 }
 
+// SAFETY: a handle of the driver's, which may be called from any thread.
+unsafe impl Send for Event {}
+
 impl Event {
     pub fn new(gpu: &Gpu) -> Result<Self, CudaError> {
         let driver = gpu.current()?;

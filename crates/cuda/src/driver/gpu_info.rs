@@ -39,6 +39,11 @@ impl GpuInfo {
         format!("sm_{major}{minor}{suffix}")
     }
 
+    /// Whether a kernel may start while the one before it finishes.
+    pub(crate) fn overlaps_launches(&self) -> bool {
+        self.capability >= (9, 0)
+    }
+
     /// Whether the kernels run on it.
     ///
     /// # Errors

@@ -23,22 +23,38 @@ impl<'a> Graph<'a> {
         gpu: &Gpu,
         launches: impl FnOnce() -> Result<(), CudaError> + 'a,
     ) -> Result<Self, CudaError> {
-        let driver = gpu.current()?;
+        // SAFETY: the graph borrows what `launches` borrows.
+        unsafe { Self::record_unbound(gpu, launches, std::convert::identity) }
+    }
+
+    /// As [`Graph::record`], without a borrow of the buffers that are launched on.
+    ///
+    /// # Safety
+    /// The buffers are alive whenever the graph is launched.
+    ///
+    /// # Errors
+    /// As [`Graph::record`]; `words` turns what the driver says into an error of `launches`.
+    pub(crate) unsafe fn record_unbound<E>(
+        gpu: &Gpu,
+        launches: impl FnOnce() -> Result<(), E>,
+        words: impl Fn(CudaError) -> E,
+    ) -> Result<Self, E> {
+        let driver = gpu.current().map_err(&words)?;
         // SAFETY: a live stream that this thread alone records.
         let code = unsafe { (driver.capture_begin)(gpu.stream(), api::CAPTURE_THREAD_LOCAL) };
-        driver.check("cuStreamBeginCapture", code)?;
+        driver.check("cuStreamBeginCapture", code).map_err(&words)?;
         let launched = launches();
         let mut graph = std::ptr::null_mut();
         // SAFETY: ends the recording begun above, also after an error, and writes one handle.
         let code = unsafe { (driver.capture_end)(gpu.stream(), &raw mut graph) };
         launched?;
-        driver.check("cuStreamEndCapture", code)?;
+        driver.check("cuStreamEndCapture", code).map_err(&words)?;
         let mut executable = std::ptr::null_mut();
         // SAFETY: a graph made just now; writes one handle.
         let code = unsafe { (driver.graph_instantiate)(&raw mut executable, graph, 0) };
         // SAFETY: the executable graph does not need it any more.
         unsafe { (driver.graph_destroy)(graph) };
-        driver.check("cuGraphInstantiate", code)?;
+        driver.check("cuGraphInstantiate", code).map_err(&words)?;
         Ok(Self {
             gpu: gpu.clone(),
             executable,

@@ -21,6 +21,31 @@ pub struct Launch {
     pub programmatic: bool,
 }
 
+impl Launch {
+    /// `parts` CTAs of `threads` threads for each of `m` rows.
+    pub(crate) fn rows(m: usize, parts: usize, threads: u32, programmatic: bool) -> Self {
+        Self {
+            grid: [m as u32, parts as u32, 1],
+            threads,
+            shared_bytes: 0,
+            cluster: 1,
+            programmatic,
+        }
+    }
+}
+
+/// Launches a kernel of one parameter.
+///
+/// # Safety
+/// As [`launch`]; `args` is the kernel's parameter.
+///
+/// # Errors
+/// As [`launch`].
+pub(crate) unsafe fn launch_with<T>(kernel: &Kernel, grid: &Launch, args: &mut T) -> Result<(), CudaError> {
+    // SAFETY: the caller's promise.
+    unsafe { launch(kernel, grid, &mut [std::ptr::from_mut(args).cast()]) }
+}
+
 /// Launches a kernel.
 ///
 /// # Safety
@@ -35,6 +60,9 @@ pub(crate) unsafe fn launch(
     arguments: &mut [*mut c_void],
 ) -> Result<(), CudaError> {
     let gpu = kernel.gpu();
+    if gpu.skips_launches() {
+        return Ok(());
+    }
     let driver = gpu.current()?;
     let mut attributes = Vec::with_capacity(2);
     if launch.cluster > 1 {

@@ -13,6 +13,7 @@ use super::selection::{Cost, choose};
 use crate::compiler::Jit;
 use crate::driver::{Buffer, Gpu, Kernel, byte_matrix_map, launch};
 use crate::error::CudaError;
+use crate::fit::at_least;
 
 /// Arguments of every product, as `GemmArgs` in cu/w4a8.cuh.
 #[repr(C)]
@@ -44,7 +45,7 @@ pub struct Gemm {
     geometry: Geometry,
     kernel: Arc<Kernel>,
     /// Zero between launches: the kernels leave it so.
-    workspace: Buffer,
+    workspace: Arc<Buffer>,
 }
 
 impl Gemm {
@@ -66,12 +67,30 @@ impl Gemm {
     /// # Errors
     /// It does not compile, or does not fit the card.
     pub fn new(jit: &Jit, gpu: &Gpu, problem: GemmProblem, config: GemmConfig) -> Result<Self, CudaError> {
+        let geometry = config.geometry(&problem, gpu.info());
+        let workspace = gpu.filled(geometry.workspace_bytes, 0)?;
+        Self::with_workspace(jit, gpu, problem, config, &Arc::new(workspace))
+    }
+
+    /// As [`Gemm::new`], with a workspace of zeros that products on one stream share, as many bytes as
+    /// [`GemmConfig::geometry`] says.
+    ///
+    /// # Errors
+    /// As [`Gemm::new`]; a workspace that is too small.
+    pub fn with_workspace(
+        jit: &Jit,
+        gpu: &Gpu,
+        problem: GemmProblem,
+        config: GemmConfig,
+        workspace: &Arc<Buffer>,
+    ) -> Result<Self, CudaError> {
         let GemmShape { m, n, k } = problem.shape;
         for (what, size) in [("M", m), ("N", n), ("K", k)] {
             count(what, size)?;
         }
         check_group(problem.group)?;
         let geometry = config.geometry(&problem, gpu.info());
+        at_least("workspace of a product", geometry.workspace_bytes, workspace)?;
         let kernel = jit.kernel(&config.variant.source(problem.group, problem.output))?;
         kernel.allow_shared(geometry.launch.shared_bytes)?;
         Ok(Self {
@@ -79,7 +98,7 @@ impl Gemm {
             config,
             geometry,
             kernel,
-            workspace: gpu.filled(geometry.workspace_bytes, 0)?,
+            workspace: Arc::clone(workspace),
         })
     }
 

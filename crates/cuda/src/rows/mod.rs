@@ -1,5 +1,16 @@
 //! Kernels that take activations row by row, a token each.
 
+mod gate_quantize;
+mod gather_rows;
+mod norm;
+mod pointwise;
 mod quantize_per_token;
+mod rope;
 
+pub use gate_quantize::{GateQuantize, gate_quantize_source};
+pub use gather_rows::{GatherRows, TableType, gather_rows_source};
+pub use norm::{NormRows, NormRule, NormWeights, norm_source};
+pub(crate) use pointwise::{ACTIVATIONS, activation_code};
+pub use pointwise::{Pointwise, PointwiseRows, pointwise_source};
 pub use quantize_per_token::{Before, Input, Quantize, quantize_source};
+pub use rope::{Rope, rope_source};

@@ -9,6 +9,7 @@ use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
 use crate::error::CudaError;
+use crate::fit::at_least;
 use crate::gemm::QuantizedTokens;
 
 /// Threads of a CTA, at most; one CTA takes a token.
@@ -27,25 +28,37 @@ pub enum Before {
     RmsNorm,
     /// `silu(x[c]) * x[K + c]`: rows of the input hold 2 K.
     SwiGlu,
+    /// `x += y`, which stays, then RMSNorm; f32 alone.
+    AddRmsNorm,
 }
 
 impl Before {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Nothing, Self::RmsNorm, Self::SwiGlu];
+    pub const ALL: [Self; 4] = [Self::Nothing, Self::RmsNorm, Self::SwiGlu, Self::AddRmsNorm];
+
+    /// Whether it exists for a type of input.
+    pub fn takes(self, input: Input) -> bool {
+        self != Self::AddRmsNorm || input == Input::F32
+    }
 
     fn code(self) -> i64 {
         match self {
             Self::Nothing => 0,
             Self::RmsNorm => 1,
             Self::SwiGlu => 2,
+            Self::AddRmsNorm => 3,
         }
+    }
+
+    fn norms(self) -> bool {
+        matches!(self, Self::RmsNorm | Self::AddRmsNorm)
     }
 
     /// Columns of the input for `k` codes.
     pub fn input_columns(self, k: usize) -> usize {
         match self {
             Self::SwiGlu => 2 * k,
-            Self::Nothing | Self::RmsNorm => k,
+            Self::Nothing | Self::RmsNorm | Self::AddRmsNorm => k,
         }
     }
 }
@@ -81,6 +94,14 @@ impl Input {
     }
 }
 
+/// CTAs that share a multiprocessor's registers at least: two loads on their way at a time, with a second input, want more of them.
+fn min_ctas(before: Before) -> i64 {
+    match before {
+        Before::SwiGlu | Before::AddRmsNorm => 2,
+        Before::Nothing | Before::RmsNorm => 4,
+    }
+}
+
 /// The text and macros of `quantize_per_token`.
 pub fn quantize_source(before: Before, input: Input) -> Source {
     Source {
@@ -92,7 +113,7 @@ pub fn quantize_source(before: Before, input: Input) -> Source {
             ("IN", input.code()),
             ("THREADS", THREADS as i64),
             // Registers for this many CTAs of `THREADS`: SwiGLU's loads and polynomials want 64, the others do with 32.
-            ("MIN_CTAS", if before == Before::SwiGlu { 2 } else { 4 }),
+            ("MIN_CTAS", min_ctas(before)),
         ],
     }
 }
@@ -111,6 +132,7 @@ struct QuantizeArgs {
     k: i32,
     x_row: i32,
     row_bytes: i32,
+    y: u64,
 }
 
 /// The kernel, made ready.
@@ -147,15 +169,48 @@ impl Quantize {
         scale: ActivationScale,
         tokens: &mut QuantizedTokens,
     ) -> Result<(), CudaError> {
+        self.launch_all(x, None, norm, scale, tokens)
+    }
+
+    /// As [`Self::launch`] for [`Before::AddRmsNorm`]: `y` `[M, K]` is added to `x` first.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    pub fn launch_added(
+        &self,
+        (x, y): (&Buffer, &Buffer),
+        norm: (&Buffer, f32),
+        scale: ActivationScale,
+        tokens: &mut QuantizedTokens,
+    ) -> Result<(), CudaError> {
+        self.launch_all(x, Some(y), Some(norm), scale, tokens)
+    }
+
+    fn launch_all(
+        &self,
+        x: &Buffer,
+        y: Option<&Buffer>,
+        norm: Option<(&Buffer, f32)>,
+        scale: ActivationScale,
+        tokens: &mut QuantizedTokens,
+    ) -> Result<(), CudaError> {
         let (m, k) = tokens.shape();
         let x_row = self.before.input_columns(k);
         let length = |what, expected: usize, got: usize| match expected == got {
             true => Ok(()),
             false => Err(CudaError::Length { what, expected, got }),
         };
-        length("input", m * x_row * self.input.size_bytes(), x.len_bytes())?;
+        at_least("input", m * x_row * self.input.size_bytes(), x)?;
+        if (self.before == Before::AddRmsNorm) != y.is_some() {
+            return Err(CudaError::Length {
+                what: "rows to add",
+                expected: if y.is_some() { 0 } else { 4 * m * k },
+                got: y.map_or(0, Buffer::len_bytes),
+            });
+        }
+        y.map_or(Ok(()), |y| at_least("rows to add", 4 * m * k, y))?;
         let norm_bytes = norm.map_or(0, |(weight, _)| weight.len_bytes());
-        let expected = if self.before == Before::RmsNorm { 4 * k } else { 0 };
+        let expected = if self.before.norms() { 4 * k } else { 0 };
         length("weight of RMSNorm", expected, norm_bytes)?;
         let shared_bytes = self.held_bytes() * k.next_multiple_of(8);
         if shared_bytes + CTA_SHARED_BYTES > self.gpu.info().shared_bytes {
@@ -181,6 +236,7 @@ impl Quantize {
             k: k as i32,
             x_row: x_row as i32,
             row_bytes: tokens.row_bytes() as i32,
+            y: y.map_or(0, Buffer::address),
         };
         let args: *mut c_void = (&raw mut args).cast();
         let grid = Launch {
@@ -199,7 +255,7 @@ impl Quantize {
     fn held_bytes(&self) -> usize {
         match self.before {
             Before::SwiGlu => 4,
-            Before::Nothing | Before::RmsNorm => self.input.size_bytes(),
+            Before::Nothing | Before::RmsNorm | Before::AddRmsNorm => self.input.size_bytes(),
         }
     }
 
@@ -219,6 +275,6 @@ mod tests {
 
     #[test]
     fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<QuantizeArgs>(), 64);
+        assert_eq!(size_of::<QuantizeArgs>(), 72);
     }
 }

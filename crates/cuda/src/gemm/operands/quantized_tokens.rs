@@ -20,6 +20,8 @@ pub struct TokenCodes {
 
 /// INT8 activations in a card's memory, with their scales and the sums of their codes.
 pub struct QuantizedTokens {
+    /// Tokens there is room for.
+    capacity: usize,
     m: usize,
     k: usize,
     row_bytes: usize,
@@ -50,6 +52,7 @@ impl QuantizedTokens {
         let sum = |row: &[i8]| row.iter().map(|&code| i32::from(code)).sum::<i32>();
         let sums: Vec<i32> = codes.chunks_exact(k).map(sum).collect();
         Ok(Self {
+            capacity: m,
             m,
             k,
             row_bytes,
@@ -66,6 +69,7 @@ impl QuantizedTokens {
     pub fn empty(gpu: &Gpu, m: usize, k: usize) -> Result<Self, CudaError> {
         let row_bytes = count("K", k)?.next_multiple_of(ROW_BYTES);
         Ok(Self {
+            capacity: m,
             m: count("M", m)?,
             k,
             row_bytes,
@@ -73,6 +77,22 @@ impl QuantizedTokens {
             sums: gpu.filled(4 * m, 0)?,
             scales: gpu.filled(4 * m, 0)?,
         })
+    }
+
+    /// Says how many tokens a kernel is to write, at most as many as there is room for.
+    ///
+    /// # Errors
+    /// More tokens.
+    pub fn set_tokens(&mut self, m: usize) -> Result<(), CudaError> {
+        if m > self.capacity {
+            return Err(CudaError::Length {
+                what: "rows of codes",
+                expected: self.capacity * self.row_bytes,
+                got: m * self.row_bytes,
+            });
+        }
+        self.m = m;
+        Ok(())
     }
 
     /// Copies them to the host.

@@ -15,9 +15,11 @@
 //! lie between two centres, the formula ranks what their cells name (four at most). Every group that occurs has all its cells.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 use std::sync::OnceLock;
 
 use dualgrain_format::GroupSize;
+use flate2::read::GzDecoder;
 use thiserror::Error;
 
 use super::analytic::Analytic;
@@ -35,8 +37,8 @@ const TITLE: &str = "dualgrain-selection 1";
 /// Centres along a side, and groups, at most: a damaged file must not take all memory.
 const MOST_CENTRES: usize = 64;
 
-/// Tables that come with the program.
-const SHIPPED: [&str; 1] = [include_str!("../../../selection/h200.txt")];
+/// Tables that come with the program, packed by gzip.
+const SHIPPED: [&[u8]; 1] = [include_bytes!("../../../selection/h200.txt.gz")];
 
 /// A text that is no table.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -271,9 +273,16 @@ fn tables() -> &'static [SelectionTable] {
         },
         Err(_) => SHIPPED
             .iter()
-            .filter_map(|text| SelectionTable::parse(text).ok())
+            .filter_map(|packed| SelectionTable::parse(&unpacked(packed)?).ok())
             .collect(),
     })
+}
+
+/// The text of a table that comes with the program.
+fn unpacked(packed: &[u8]) -> Option<String> {
+    let mut text = String::new();
+    GzDecoder::new(packed).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 #[cfg(test)]
@@ -354,8 +363,8 @@ mod tests {
 
     #[test]
     fn shipped_tables_are_whole_and_name_configurations_that_exist() {
-        for text in SHIPPED {
-            let table = SelectionTable::parse(text).unwrap();
+        for packed in SHIPPED {
+            let table = SelectionTable::parse(&unpacked(packed).unwrap()).unwrap();
             assert!(!table.cells.is_empty());
         }
     }

@@ -1,0 +1,343 @@
+//! Attention over a paged cache.
+
+use std::f32::consts::LOG2_E;
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use dualgrain_device::naive::usable_scale;
+use dualgrain_device::{AttentionParams, Columns, StepLimits};
+
+use super::cache_write::check_length;
+use super::paged_cache::PagedCache;
+use super::sources::{AttentionKernel, LONGEST_TILED_HEAD, attention_source, is_int8};
+use super::step_tokens::{StepTokens, most_spans};
+use crate::compiler::Jit;
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::error::CudaError;
+
+/// Pages of a span.
+const SPAN_PAGES: usize = 8;
+/// Warps of a thread block that takes a span.
+const SPAN_WARPS: usize = 4;
+/// Warps of a thread block that takes a tile of a prompt.
+const PROMPT_WARPS: usize = 4;
+
+/// Arguments of the kernels, as `AttentionArgs` in cu/attention/attention.cuh.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct AttentionArgs {
+    out: u64,
+    x: u64,
+    keys: u64,
+    values: u64,
+    key_scales: u64,
+    value_scales: u64,
+    slopes: u64,
+    step: u64,
+    partial: u64,
+    partial_state: u64,
+    arrived: u64,
+    scale: f32,
+    key_scale: f32,
+    value_scale: f32,
+    x_row: i32,
+    kv_heads: i32,
+    window: i32,
+}
+
+/// Room for what spans leave to be joined; launches on one stream share it.
+pub struct AttentionWorkspace {
+    limits: StepLimits,
+    heads: usize,
+    head_dim: usize,
+    /// `[spans][heads][head_dim]` f32
+    partial: Buffer,
+    /// `[spans][heads][2]` f32
+    partial_state: Buffer,
+    /// `[spans][heads]` u32, zeros between launches
+    arrived: Buffer,
+}
+
+impl AttentionWorkspace {
+    /// Room for steps within `limits`, of `heads` query heads of `head_dim`.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub fn new(gpu: &Gpu, limits: StepLimits, heads: usize, head_dim: usize) -> Result<Self, CudaError> {
+        let rows = most_spans(limits) * heads;
+        Ok(Self {
+            limits,
+            heads,
+            head_dim,
+            partial: gpu.filled(4 * rows * head_dim, 0)?,
+            partial_state: gpu.filled(8 * rows, 0)?,
+            arrived: gpu.filled(4 * rows, 0)?,
+        })
+    }
+
+    /// Bytes of the card's memory that it takes.
+    pub fn bytes(&self) -> usize {
+        self.partial.len_bytes() + self.partial_state.len_bytes() + self.arrived.len_bytes()
+    }
+}
+
+/// A kernel with the size of its thread blocks.
+struct Ready {
+    kernel: Arc<Kernel>,
+    threads: usize,
+    shared_bytes: usize,
+    /// Thread blocks that the card holds at once.
+    resident: usize,
+}
+
+/// Attention of one kind of layer, made ready.
+pub struct Attention {
+    gpu: Gpu,
+    params: AttentionParams,
+    kv_heads: usize,
+    head_dim: usize,
+    int8: bool,
+    /// `[heads]` f32, times log2 e.
+    slopes: Option<Buffer>,
+    spans: Ready,
+    runs: Ready,
+    /// Tokens of a tile of the kernel for runs; none where it goes token by token.
+    tile_tokens: Option<usize>,
+}
+
+impl Attention {
+    /// Compiles the kernels for a card, caches like `cache` and layers with `params`.
+    ///
+    /// # Errors
+    /// They do not compile or load, or not enough memory.
+    ///
+    /// # Panics
+    /// When the heads of `params` do not fit those of the cache.
+    pub fn new(
+        jit: &Jit,
+        gpu: &Gpu,
+        cache: &PagedCache,
+        params: &AttentionParams,
+    ) -> Result<Self, CudaError> {
+        Self::with_prompt_warps(jit, gpu, cache, params, PROMPT_WARPS)
+    }
+
+    /// As [`Self::new`], with so many warps of 16 rows for a tile of a prompt.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    pub fn with_prompt_warps(
+        jit: &Jit,
+        gpu: &Gpu,
+        cache: &PagedCache,
+        params: &AttentionParams,
+        warps: usize,
+    ) -> Result<Self, CudaError> {
+        let (kv_heads, head_dim) = (cache.shape().num_kv_heads, cache.shape().head_dim);
+        let heads = params.num_heads;
+        assert!(
+            kv_heads > 0 && heads.is_multiple_of(kv_heads),
+            "{heads} heads over {kv_heads} cached ones"
+        );
+        assert!(params.sliding_window != Some(0), "a window of no positions");
+        let group = heads / kv_heads;
+        let scaled = |slopes: &Vec<f32>| {
+            assert_eq!(slopes.len(), heads, "slopes of heads");
+            let slopes: Vec<f32> = slopes.iter().map(|slope| slope * LOG2_E).collect();
+            gpu.upload(&slopes)
+        };
+        let int8 = is_int8(cache.format());
+        let prompt = AttentionKernel::Prompt { warps };
+        let fits = block_of(prompt, int8, head_dim, group).1 <= gpu.info().shared_bytes;
+        let tiled = int8 && head_dim <= LONGEST_TILED_HEAD && group <= 16 * warps && fits;
+        let ready = |kernel| {
+            let alibi = params.alibi_slopes.is_some();
+            let source = attention_source(kernel, cache.format(), head_dim, group, alibi);
+            let (threads, shared_bytes) = block_of(kernel, int8, head_dim, group);
+            Ready::new(gpu, jit.kernel(&source)?, threads, shared_bytes)
+        };
+        Ok(Self {
+            gpu: gpu.clone(),
+            params: params.clone(),
+            kv_heads,
+            head_dim,
+            int8,
+            slopes: params.alibi_slopes.as_ref().map(scaled).transpose()?,
+            spans: ready(AttentionKernel::Spans)?,
+            runs: ready(match tiled {
+                true => prompt,
+                false => AttentionKernel::Walk,
+            })?,
+            tile_tokens: tiled.then(|| 16 * warps / group),
+        })
+    }
+
+    /// Puts on the stream: causal attention of the queries, columns of `x` `[tokens, x_columns]` f32, over `layer` of the cache
+    /// into `out` `[tokens, num_heads * head_dim]` f32.
+    ///
+    /// # Errors
+    /// Matrices that do not have the step's rows, or a launch the driver refuses.
+    ///
+    /// # Panics
+    /// When there is no such layer, the columns are not those of the heads, or cache or workspace are made for other sizes.
+    #[allow(clippy::too_many_arguments, reason = "each is a buffer or a place of its own")]
+    pub fn launch(
+        &self,
+        out: &Buffer,
+        (x, x_columns): (&Buffer, usize),
+        queries: Columns,
+        cache: &PagedCache,
+        layer: usize,
+        step: &StepTokens,
+        workspace: &AttentionWorkspace,
+    ) -> Result<(), CudaError> {
+        let (tokens, width) = (step.num_tokens(), self.params.num_heads * self.head_dim);
+        check_length("queries", 4 * tokens * x_columns, x.len_bytes())?;
+        check_length("output of attention", 4 * tokens * width, out.len_bytes())?;
+        assert!(
+            queries.len() == width && queries.end <= x_columns,
+            "columns {queries:?} of {x_columns} for heads of {width} elements"
+        );
+        self.check_fit(cache, step, workspace);
+        let query_x = x.address() + 4 * queries.start as u64;
+        let args = self.arguments(out, (query_x, x_columns), cache, layer, step, workspace);
+        if step.num_spans() > 0 {
+            self.start(&self.spans, self.spans.resident, args)?;
+        }
+        let run_tokens = step.run_tokens();
+        if run_tokens > 0 {
+            let blocks = match self.tile_tokens {
+                Some(tile) => step.num_tiles(tile) * self.kv_heads,
+                None => self.runs.resident,
+            };
+            self.start(&self.runs, blocks, args)?;
+        }
+        Ok(())
+    }
+
+    fn check_fit(&self, cache: &PagedCache, step: &StepTokens, workspace: &AttentionWorkspace) {
+        let shape = cache.shape();
+        assert!(
+            (shape.num_kv_heads, shape.head_dim) == (self.kv_heads, self.head_dim)
+                && is_int8(cache.format()) == self.int8,
+            "attention of {} heads of {} over a cache of {shape}",
+            self.kv_heads,
+            self.head_dim
+        );
+        assert!(
+            (workspace.heads, workspace.head_dim) == (self.params.num_heads, self.head_dim)
+                && step.limits() == workspace.limits,
+            "a workspace for {} heads of {} and {:?}, the step has {:?}",
+            workspace.heads,
+            workspace.head_dim,
+            workspace.limits,
+            step.limits()
+        );
+    }
+
+    fn arguments(
+        &self,
+        out: &Buffer,
+        (x, x_columns): (u64, usize),
+        cache: &PagedCache,
+        layer: usize,
+        step: &StepTokens,
+        workspace: &AttentionWorkspace,
+    ) -> AttentionArgs {
+        let place = cache.layer(layer);
+        // A window that no position reaches beyond is none.
+        let window = self
+            .params
+            .sliding_window
+            .and_then(|window| i32::try_from(window).ok());
+        AttentionArgs {
+            out: out.address(),
+            x,
+            keys: place.keys,
+            values: place.values,
+            key_scales: place.key_scales,
+            value_scales: place.value_scales,
+            slopes: self.slopes.as_ref().map_or(0, Buffer::address),
+            step: step.address(),
+            partial: workspace.partial.address(),
+            partial_state: workspace.partial_state.address(),
+            arrived: workspace.arrived.address(),
+            scale: self.params.scale * LOG2_E,
+            key_scale: usable_scale(place.key_scale).0,
+            value_scale: usable_scale(place.value_scale).0,
+            x_row: x_columns as i32,
+            kv_heads: self.kv_heads as i32,
+            window: window.unwrap_or(0),
+        }
+    }
+
+    fn start(&self, ready: &Ready, blocks: usize, mut args: AttentionArgs) -> Result<(), CudaError> {
+        let args: *mut c_void = (&raw mut args).cast();
+        let grid = Launch {
+            grid: [blocks as u32, 1, 1],
+            threads: ready.threads as u32,
+            shared_bytes: ready.shared_bytes,
+            cluster: 1,
+            programmatic: self.gpu.info().capability >= (9, 0),
+        };
+        // SAFETY: the kernel's one parameter; matrices are as long as their sizes say (checked), positions lie in pages of their
+        // tables and spans in the workspace (by construction of the step), and the driver frees none of the buffers before the
+        // stream has passed the launch.
+        unsafe { launch(&ready.kernel, &grid, &mut [args]) }
+    }
+}
+
+impl Ready {
+    fn new(gpu: &Gpu, kernel: Arc<Kernel>, threads: usize, shared_bytes: usize) -> Result<Self, CudaError> {
+        kernel.allow_shared(shared_bytes)?;
+        let blocks = kernel.blocks_per_sm(threads, shared_bytes)?;
+        Ok(Self {
+            kernel,
+            threads,
+            shared_bytes,
+            resident: blocks.max(1) * gpu.info().num_sms,
+        })
+    }
+}
+
+/// Threads and bytes of dynamic shared memory of a kernel's thread block: the size of its `Shared`.
+fn block_of(kernel: AttentionKernel, int8: bool, head_dim: usize, group: usize) -> (usize, usize) {
+    let row = head_dim.next_multiple_of(16);
+    match kernel {
+        AttentionKernel::Write | AttentionKernel::RotateWrite => (128, 0),
+        AttentionKernel::Spans | AttentionKernel::Walk => {
+            let heads = group.min(if head_dim > 256 { 4 } else { 8 });
+            let outputs = 4 * SPAN_PAGES * heads * (row + 4);
+            let states = 4 * (5 * SPAN_PAGES * 8 + 4 * 8 + 4);
+            let operands = match int8 {
+                true => SPAN_WARPS * 8 * 80 + 8 * 64 * (row.div_ceil(64) | 1),
+                false => 4 * (SPAN_WARPS * 64 * heads.next_multiple_of(4) + heads * row),
+            };
+            (32 * SPAN_WARPS, outputs + states + operands)
+        }
+        AttentionKernel::Prompt { warps } => {
+            let key_page = 64 * (row.next_multiple_of(32) + 16);
+            let stage = key_page + row * 80 + 2 * 4 * 64;
+            // Queries of long heads have a place of their own.
+            let queries = if head_dim > 128 {
+                16 * (row.next_multiple_of(32) + 16)
+            } else {
+                0
+            };
+            (32 * warps, 2 * stage + warps * (64 * row + queries))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_have_the_size_of_the_kernels_structure() {
+        assert_eq!(size_of::<AttentionArgs>(), 112);
+    }
+}

@@ -1,0 +1,202 @@
+//! Keys and values of a step into the cache.
+
+use std::ffi::c_void;
+use std::sync::Arc;
+
+use dualgrain_device::Columns;
+
+use super::paged_cache::PagedCache;
+use super::sources::{AttentionKernel, attention_source};
+use super::step_tokens::StepTokens;
+use crate::compiler::Jit;
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::error::CudaError;
+
+/// Warps of a thread block, as in cu/attention/cache_write.cu; each takes the key or the value of a head.
+const WARPS: usize = 4;
+/// Heads of multiples of so many elements are rotated by the kernel: a lane holds both elements of a pair.
+const ROTATED_HEAD: usize = 64;
+
+/// Arguments of the kernel, as `CacheWriteArgs` in cu/attention/cache_write.cu.
+#[repr(C)]
+struct CacheWriteArgs {
+    keys_x: u64,
+    values_x: u64,
+    keys: u64,
+    values: u64,
+    key_scales: u64,
+    value_scales: u64,
+    step: u64,
+    key_scale: f32,
+    value_scale: f32,
+    x_row: i32,
+    kv_heads: i32,
+    queries_x: u64,
+    angles: u64,
+    heads: i32,
+    padding: i32,
+}
+
+/// Queries that are rotated while keys and values are written, by angles `[tokens, head_dim]` f32.
+struct Rotated<'a> {
+    queries: Columns,
+    angles: &'a Buffer,
+}
+
+/// The kernel that writes keys and values, made ready.
+pub struct CacheWrite {
+    gpu: Gpu,
+    kernel: Arc<Kernel>,
+    /// For heads that the kernel can rotate.
+    rotating: Option<Arc<Kernel>>,
+}
+
+impl CacheWrite {
+    /// Compiles it for a card and caches like `cache`.
+    ///
+    /// # Errors
+    /// It does not compile or load.
+    pub fn new(jit: &Jit, gpu: &Gpu, cache: &PagedCache) -> Result<Self, CudaError> {
+        let head_dim = cache.shape().head_dim;
+        let kernel = |kernel| jit.kernel(&attention_source(kernel, cache.format(), head_dim, 1, false));
+        let rotates = head_dim.is_multiple_of(ROTATED_HEAD);
+        Ok(Self {
+            gpu: gpu.clone(),
+            kernel: kernel(AttentionKernel::Write)?,
+            rotating: rotates
+                .then(|| kernel(AttentionKernel::RotateWrite))
+                .transpose()?,
+        })
+    }
+
+    /// Whether [`Self::launch_rotated`] can rotate heads of which `rotary_dim` elements are rotated.
+    pub fn rotates(&self, cache: &PagedCache, rotary_dim: usize) -> bool {
+        self.rotating.is_some() && rotary_dim == cache.shape().head_dim
+    }
+
+    /// Puts on the stream: the keys and values of the step's tokens, columns of `x` `[tokens, x_columns]` f32, go into `layer`
+    /// of the cache.
+    ///
+    /// # Errors
+    /// A matrix that does not have the step's rows, or a launch the driver refuses.
+    ///
+    /// # Panics
+    /// When there is no such layer, or the columns are not those of the cache's heads.
+    pub fn launch(
+        &self,
+        (x, x_columns): (&Buffer, usize),
+        (keys, values): (Columns, Columns),
+        cache: &mut PagedCache,
+        layer: usize,
+        step: &StepTokens,
+    ) -> Result<(), CudaError> {
+        self.launch_all((x, x_columns), (keys, values), None, (cache, layer), step)
+    }
+
+    /// As [`Self::launch`], with keys and queries rotated by `angles` `[tokens, head_dim]`: the queries in place, the keys on their
+    /// way into the cache.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    ///
+    /// # Panics
+    /// As [`Self::launch`]; where [`Self::rotates`] says no.
+    pub fn launch_rotated(
+        &self,
+        (x, x_columns): (&Buffer, usize),
+        [queries, keys, values]: [Columns; 3],
+        angles: &Buffer,
+        (cache, layer): (&mut PagedCache, usize),
+        step: &StepTokens,
+    ) -> Result<(), CudaError> {
+        let rotated = Some(Rotated { queries, angles });
+        self.launch_all((x, x_columns), (keys, values), rotated, (cache, layer), step)
+    }
+
+    fn launch_all(
+        &self,
+        (x, x_columns): (&Buffer, usize),
+        (keys, values): (Columns, Columns),
+        rotated: Option<Rotated<'_>>,
+        (cache, layer): (&mut PagedCache, usize),
+        step: &StepTokens,
+    ) -> Result<(), CudaError> {
+        let (shape, tokens) = (cache.shape(), step.num_tokens());
+        check_length("keys and values", 4 * tokens * x_columns, x.len_bytes())?;
+        let width = shape.num_kv_heads * shape.head_dim;
+        for columns in [&keys, &values] {
+            assert!(
+                columns.len() == width && columns.end <= x_columns,
+                "columns {columns:?} of {x_columns} for heads of {width} elements"
+            );
+        }
+        if tokens == 0 {
+            return Ok(());
+        }
+        let heads = rotated
+            .as_ref()
+            .map_or(0, |rotated| rotated.queries.len() / shape.head_dim);
+        if let Some(Rotated { queries, angles }) = &rotated {
+            check_length("angles", 4 * tokens * shape.head_dim, angles.len_bytes())?;
+            assert!(queries.end <= x_columns, "columns {queries:?} of {x_columns}");
+        }
+        let kernel = match (&rotated, &self.rotating) {
+            (None, _) => &self.kernel,
+            (Some(_), Some(kernel)) => kernel,
+            (Some(_), None) => panic!("heads of {} elements are not rotated here", shape.head_dim),
+        };
+        let place = cache.layer(layer);
+        let mut args = CacheWriteArgs {
+            keys_x: x.address() + 4 * keys.start as u64,
+            values_x: x.address() + 4 * values.start as u64,
+            keys: place.keys,
+            values: place.values,
+            key_scales: place.key_scales,
+            value_scales: place.value_scales,
+            step: step.address(),
+            key_scale: place.key_scale,
+            value_scale: place.value_scale,
+            x_row: x_columns as i32,
+            kv_heads: shape.num_kv_heads as i32,
+            queries_x: rotated
+                .as_ref()
+                .map_or(0, |rotated| x.address() + 4 * rotated.queries.start as u64),
+            angles: rotated.as_ref().map_or(0, |rotated| rotated.angles.address()),
+            heads: heads as i32,
+            padding: 0,
+        };
+        let args: *mut c_void = (&raw mut args).cast();
+        let grid = Launch {
+            grid: [
+                (tokens * (2 * shape.num_kv_heads + heads)).div_ceil(WARPS) as u32,
+                1,
+                1,
+            ],
+            threads: 32 * WARPS as u32,
+            shared_bytes: 0,
+            cluster: 1,
+            programmatic: self.gpu.info().capability >= (9, 0),
+        };
+        // SAFETY: the kernel's one parameter; the matrix is as long as its sizes say (checked), the step's positions lie in
+        // pages of their tables (checked as it was filled), and the driver frees none of the buffers before the stream has passed.
+        unsafe { launch(kernel, &grid, &mut [args]) }
+    }
+}
+
+/// Bytes that a buffer has beside those its shape asks for.
+pub(super) fn check_length(what: &'static str, expected: usize, got: usize) -> Result<(), CudaError> {
+    match got >= expected {
+        true => Ok(()),
+        false => Err(CudaError::Length { what, expected, got }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_have_the_size_of_the_kernels_structure() {
+        assert_eq!(size_of::<CacheWriteArgs>(), 96);
+    }
+}

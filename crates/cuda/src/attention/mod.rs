@@ -1,0 +1,18 @@
+//! The paged KV cache on a card, and attention over it with the bits of the specification.
+//!
+//! A [`PagedCache`] holds keys and values of all layers; [`StepTokens`] says which positions of which sequences a step's rows
+//! are; [`CacheWrite`] puts keys and values into the cache, and [`Attention`] reads them. Tokens of which a step has few of a
+//! sequence have their spans of 512 positions attended by thread blocks of their own (`cu/attention/attention_spans.cu`); many
+//! consecutive tokens of one sequence go in tiles over an INT8 cache (`cu/attention/attention_prompt.cu`), else one by one.
+
+mod attend;
+mod cache_write;
+mod paged_cache;
+mod sources;
+mod step_tokens;
+
+pub use attend::{Attention, AttentionWorkspace};
+pub use cache_write::CacheWrite;
+pub use paged_cache::PagedCache;
+pub use sources::{AttentionKernel, attention_source};
+pub use step_tokens::StepTokens;

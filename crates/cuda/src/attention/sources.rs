@@ -1,0 +1,95 @@
+//! Texts and macros of the kernels.
+
+use dualgrain_device::CacheFormat;
+
+use crate::compiler::Source;
+use crate::cu;
+
+/// Heads at most this long have kernels for tiles of a prompt.
+pub(super) const LONGEST_TILED_HEAD: usize = 256;
+
+/// A kernel of the cache or of attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AttentionKernel {
+    /// Keys and values into the cache.
+    Write,
+    /// The same, with queries and keys rotated first.
+    RotateWrite,
+    /// Single tokens, a span a thread block.
+    Spans,
+    /// Single tokens, a token a thread block.
+    Walk,
+    /// Tiles of consecutive tokens over an INT8 cache.
+    Prompt {
+        /// Warps of a thread block, 16 rows each.
+        warps: usize,
+    },
+}
+
+/// The text and macros of a kernel for a cache's format and head size, a number of query heads for each key/value head, and
+/// with or without ALiBi.
+pub fn attention_source(
+    kernel: AttentionKernel,
+    format: &CacheFormat,
+    head_dim: usize,
+    group: usize,
+    alibi: bool,
+) -> Source {
+    let (name, text) = match kernel {
+        AttentionKernel::Write | AttentionKernel::RotateWrite => ("cache_write", cu::CACHE_WRITE),
+        AttentionKernel::Spans | AttentionKernel::Walk => ("attention_spans", cu::ATTENTION_SPANS),
+        AttentionKernel::Prompt { .. } => ("attention_prompt", cu::ATTENTION_PROMPT),
+    };
+    let mut macros = vec![("FORMAT", format_code(format)), ("HEAD_DIM", head_dim as i64)];
+    if !matches!(kernel, AttentionKernel::Write | AttentionKernel::RotateWrite) {
+        macros.extend([("GROUP", group as i64), ("ALIBI", i64::from(alibi))]);
+    }
+    match kernel {
+        AttentionKernel::Write => {}
+        AttentionKernel::RotateWrite => macros.push(("ROPE", 1)),
+        AttentionKernel::Spans | AttentionKernel::Walk => macros.extend([
+            ("WALK", i64::from(kernel == AttentionKernel::Walk)),
+            (
+                "MIN_CTAS",
+                if head_dim > 64 && is_int8(format) || head_dim > 256 {
+                    2
+                } else {
+                    3
+                },
+            ),
+        ]),
+        AttentionKernel::Prompt { warps } => macros.extend([
+            ("WARPS", warps as i64),
+            ("MIN_CTAS", prompt_ctas(warps, head_dim) as i64),
+        ]),
+    }
+    Source {
+        name,
+        text,
+        headers: cu::ATTENTION_HEADERS,
+        macros,
+    }
+}
+
+/// Thread blocks of a prompt's tiles that share a multiprocessor, for as many warps as have registers.
+fn prompt_ctas(warps: usize, head_dim: usize) -> usize {
+    let resident = match head_dim {
+        ..=80 | 113..=128 => 12,
+        _ => 8,
+    };
+    (resident / warps).max(1)
+}
+
+fn format_code(format: &CacheFormat) -> i64 {
+    match format {
+        CacheFormat::F32 => 0,
+        CacheFormat::F16 => 1,
+        CacheFormat::Int8 => 2,
+        CacheFormat::Int8Static { .. } => 3,
+    }
+}
+
+/// Whether the cache holds codes.
+pub(super) fn is_int8(format: &CacheFormat) -> bool {
+    matches!(format, CacheFormat::Int8 | CacheFormat::Int8Static { .. })
+}

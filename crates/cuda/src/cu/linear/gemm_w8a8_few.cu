@@ -1,0 +1,114 @@
+// INT8 weights times few INT8 tokens: as fast as the weights come from memory.
+//
+// A CTA takes a strip of 16 rows and up to 8 * COLUMNS tokens; its warps share the strip's chunks in turn and add their sums up in shared
+// memory. A lane's loads are what it multiplies: weights and tokens go straight to registers, AHEAD chunks before they are needed; the
+// weights leave the first-level cache to the tokens.
+#include "w8a8.cuh"
+
+#ifndef COLUMNS
+#define COLUMNS 1  // of eight tokens
+#endif
+#ifndef AHEAD
+#define AHEAD 4  // chunks of a warp on their way
+#endif
+#ifndef MIN_CTAS
+#define MIN_CTAS (COLUMNS == 4 ? 3 : 4)  // of a multiprocessor
+#endif
+
+constexpr int WARPS = 4;
+constexpr int THREADS = 32 * WARPS;
+constexpr int TOKENS = 8 * COLUMNS;
+
+struct Chunk {
+    uint4 w[2];
+    uint4 a[COLUMNS];
+};
+
+// Read once.
+__device__ __forceinline__ uint4 load_once(const u8 *from) {
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(from));
+    return v;
+}
+
+struct Strip {
+    const u8 *w;                    // this lane's part of chunk 0
+    const signed char *a[COLUMNS];  // this lane's part of chunk 0 of its tokens
+    int chunks, lda, column;
+
+    __device__ __forceinline__ void fetch_weights(Chunk &chunk, int at) const {
+        if (at >= chunks) return;
+        const u8 *from = w + (size_t)at * CHUNK_BYTES;
+        chunk.w[0] = load_once(from);
+        chunk.w[1] = load_once(from + STEP_BYTES);
+    }
+
+    __device__ __forceinline__ void fetch_tokens(Chunk &chunk, int at) const {
+        const bool inside = at * CHUNK_K + column < lda;
+#pragma unroll
+        for (int i = 0; i < COLUMNS; i++) chunk.a[i] = inside ? __ldg((const uint4 *)(a[i] + at * CHUNK_K)) : make_uint4(0, 0, 0, 0);
+    }
+
+    __device__ __forceinline__ static void multiply(int (&sums)[COLUMNS][4], const Chunk &chunk) {
+#pragma unroll
+        for (int i = 0; i < COLUMNS; i++) {
+            multiply_16x8(sums[i], chunk.w[0], chunk.a[i].x, chunk.a[i].y);
+            multiply_16x8(sums[i], chunk.w[1], chunk.a[i].z, chunk.a[i].w);
+        }
+    }
+};
+
+// The sums of all warps, scaled, to the tokens from `first`.
+__device__ __forceinline__ void write(const W8Args &args, const int (&sums)[COLUMNS][4], int row, int first) {
+    __shared__ int parts[WARPS][TOKENS][STRIP_ROWS + 1];
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 0; i < 4 * COLUMNS; i++)
+        parts[threadIdx.x / 32][i / 4 * 8 + lane % 4 * 2 + i % 2][lane / 4 + i / 2 % 2 * 8] = sums[i / 4][i % 4];
+    __syncthreads();
+    const int in_strip = threadIdx.x % STRIP_ROWS;
+    if (row + in_strip >= args.n) return;
+    const float s1 = args.s1[row + in_strip], bias = bias_of(args, row + in_strip);
+#pragma unroll
+    for (int i = 0; i < COLUMNS; i++) {
+        const int token = threadIdx.x / STRIP_ROWS + 8 * i;
+        if (first + token >= args.m) return;
+        int sum = 0;
+#pragma unroll
+        for (int warp = 0; warp < WARPS; warp++) sum += parts[warp][token][in_strip];
+        args.d[(size_t)(first + token) * args.n + row + in_strip] = scaled(sum, args.ta[first + token], s1, bias);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS) gemm_w8a8_few(const W8Args args) {
+    let_dependents_start();
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, first = blockIdx.y * TOKENS;
+    Strip strip;
+    strip.chunks = args.chunks;
+    strip.lda = args.lda;
+    strip.column = lane % 4 * 16;
+    strip.w = args.w + (size_t)blockIdx.x * args.chunks * CHUNK_BYTES + lane * 16;
+#pragma unroll
+    for (int i = 0; i < COLUMNS; i++)
+        strip.a[i] = args.a + (size_t)min(first + 8 * i + lane / 4, args.m - 1) * args.lda + strip.column;
+    Chunk ahead[AHEAD];
+    int sums[COLUMNS][4] = {};
+    // Weights are nobody's product: they may come before the producers are done.
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) strip.fetch_weights(ahead[i], warp + i * WARPS);
+    wait_for_producers();
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++) strip.fetch_tokens(ahead[i], warp + i * WARPS);
+    for (int start = warp; start < args.chunks; start += AHEAD * WARPS) {
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const int at = start + i * WARPS;
+            if (at < args.chunks) {
+                Strip::multiply(sums, ahead[i]);
+                strip.fetch_weights(ahead[i], at + AHEAD * WARPS);
+                strip.fetch_tokens(ahead[i], at + AHEAD * WARPS);
+            }
+        }
+    }
+    write(args, sums, blockIdx.x * STRIP_ROWS, first);
+}

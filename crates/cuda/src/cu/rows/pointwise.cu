@@ -1,0 +1,37 @@
+// Functions of single elements: an activation, an activation that gates, a sum.
+#include "float_rules.cuh"
+
+#define ACTIVATE 0  // x = f(x)
+#define GATE 1      // out = f(x[0..c]) * x[c..2c]
+#define ADD 2       // x += y
+
+#ifndef MODE
+#define MODE ADD
+#endif
+#ifndef FUNCTION
+#define FUNCTION SILU
+#endif
+
+// Mirrors `PointwiseArgs` of the host, by value.
+struct PointwiseArgs {
+    float *out;      // [m, columns]; x where it is changed in place
+    const float *x;  // [m, columns], [m, 2 columns] where it gates, y where it is added
+    int columns;
+    int padding;
+};
+
+extern "C" __global__ void __launch_bounds__(256) pointwise(const PointwiseArgs args) {
+    let_dependents_start();
+    wait_for_producers();
+    const int c = blockIdx.y * blockDim.x + threadIdx.x;
+    if (c >= args.columns) return;
+    float *out = args.out + (size_t)blockIdx.x * args.columns + c;
+#if MODE == ACTIVATE
+    *out = activated<FUNCTION>(*out);
+#elif MODE == GATE
+    const float *x = args.x + (size_t)blockIdx.x * 2 * args.columns + c;
+    *out = __fmul_rn(activated<FUNCTION>(x[0]), x[args.columns]);
+#else
+    *out = __fadd_rn(*out, args.x[(size_t)blockIdx.x * args.columns + c]);
+#endif
+}

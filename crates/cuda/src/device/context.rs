@@ -1,0 +1,218 @@
+//! The cache with the kernels that its format and its layers need, and the step with its recorded launches.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use dualgrain_device::{
+    AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError, Done, StepLayout, StepLimits,
+};
+
+use super::buffers::CudaMatrix;
+use super::cuda_device::CudaDevice;
+use crate::attention::{Attention, AttentionWorkspace, CacheWrite, PagedCache, StepTokens};
+use crate::driver::Graph;
+use crate::error::CudaError;
+
+/// Steps of more tokens are launched as they come: their kernels take longer than launching them.
+const MOST_RECORDED_TOKENS: usize = 512;
+
+/// Paged keys and values with the kernels that write and read them.
+pub struct CudaCache {
+    pages: PagedCache,
+    write: CacheWrite,
+    /// For each kind of layer.
+    attention: Mutex<Vec<(AttentionParams, Arc<Attention>)>>,
+}
+
+/// Positions and page tables of a step, and what steps of the same form have launched.
+pub struct CudaStep {
+    tokens: StepTokens,
+    workspace: OnceLock<AttentionWorkspace>,
+    recorded: Mutex<HashMap<usize, Recording>>,
+}
+
+/// What is known of steps of so many tokens.
+enum Recording {
+    /// One was launched: all kernels are compiled and all products are chosen.
+    Seen,
+    /// Its launches, to be replayed.
+    Graph(Graph<'static>),
+}
+
+// SAFETY: a graph is a handle of the driver's, which may be called from any thread; it is launched under the lock.
+unsafe impl Send for Recording {}
+
+impl CudaCache {
+    pub(super) fn bytes(&self) -> usize {
+        self.pages.bytes()
+    }
+
+    fn attention(&self, device: &CudaDevice, params: &AttentionParams) -> Result<Arc<Attention>, CudaError> {
+        let mut ready = lock(&self.attention);
+        if let Some((_, attention)) = ready.iter().find(|(known, _)| known == params) {
+            return Ok(Arc::clone(attention));
+        }
+        let attention = Arc::new(Attention::new(&device.jit, &device.gpu, &self.pages, params)?);
+        ready.push((params.clone(), Arc::clone(&attention)));
+        Ok(attention)
+    }
+}
+
+impl CudaDevice {
+    pub(super) fn new_cache(
+        &self,
+        shape: CacheShape,
+        format: &CacheFormat,
+    ) -> Result<CudaCache, DeviceError> {
+        let token = format.bytes_per_token(shape.num_kv_heads, shape.head_dim);
+        let tokens = [
+            shape.num_layers,
+            shape.num_pages,
+            dualgrain_device::PAGE_TOKENS,
+            token,
+        ];
+        let size_bytes = tokens
+            .iter()
+            .fold(1usize, |product, &size| product.saturating_mul(size));
+        self.buffer("KV cache", size_bytes, || {
+            let pages = PagedCache::new(&self.gpu, shape, format)?;
+            Ok(CudaCache {
+                write: CacheWrite::new(&self.jit, &self.gpu, &pages)?,
+                attention: Mutex::default(),
+                pages,
+            })
+        })
+    }
+
+    pub(super) fn new_step(&self, limits: StepLimits) -> Result<CudaStep, DeviceError> {
+        let words = limits
+            .tokens
+            .saturating_add(limits.sequences * limits.pages_per_sequence);
+        Ok(CudaStep {
+            tokens: self.buffer("step", 4 * words, || StepTokens::new(&self.gpu, limits))?,
+            workspace: OnceLock::new(),
+            recorded: Mutex::default(),
+        })
+    }
+
+    pub(super) fn fill_step(&self, step: &mut CudaStep, layout: &StepLayout<'_>) -> Done {
+        let sizes = [layout.positions.len(), layout.page_tables.len()];
+        self.operation("upload_step", &sizes, || {
+            step.tokens
+                .fill_by(layout, |buffer, words| self.staging.copy(buffer, 0, words))
+        })
+    }
+
+    pub(super) fn write_cache(
+        &self,
+        cache: &mut CudaCache,
+        layer: usize,
+        x: &CudaMatrix,
+        (keys, values): (Columns, Columns),
+        step: &CudaStep,
+    ) -> Done {
+        self.operation("cache_write", &[x.rows, keys.len()], || {
+            let from = (&x.buffer, x.columns);
+            cache
+                .write
+                .launch(from, (keys, values), &mut cache.pages, layer, &step.tokens)
+        })
+    }
+
+    /// Rotates queries and keys, and writes keys and values; in one kernel where that exists.
+    pub(super) fn rotate_and_write_cache(
+        &self,
+        (cache, layer): (&mut CudaCache, usize),
+        x: &mut CudaMatrix,
+        [queries, keys, values]: [Columns; 3],
+        (head_dim, angles): (usize, &CudaMatrix),
+        step: &CudaStep,
+    ) -> Done {
+        if !cache.write.rotates(&cache.pages, angles.columns) {
+            self.rope(x, queries.start..keys.end, head_dim, angles)?;
+            return self.write_cache(cache, layer, x, (keys, values), step);
+        }
+        self.operation("rope_cache_write", &[x.rows, keys.len()], || {
+            let (from, place) = ((&x.buffer, x.columns), (&mut cache.pages, layer));
+            let columns = [queries, keys, values];
+            cache
+                .write
+                .launch_rotated(from, columns, &angles.buffer, place, &step.tokens)
+        })
+    }
+
+    pub(super) fn attend(
+        &self,
+        out: &mut CudaMatrix,
+        (x, queries): (&CudaMatrix, Columns),
+        (cache, layer): (&CudaCache, usize),
+        params: &AttentionParams,
+        step: &CudaStep,
+    ) -> Done {
+        let head_dim = cache.pages.shape().head_dim;
+        self.resize(out, "attention", (x.rows, params.num_heads * head_dim))?;
+        self.operation("attention", &[x.rows, params.num_heads, head_dim], || {
+            let attention = cache.attention(self, params)?;
+            let workspace = self.workspace(step, (params.num_heads, head_dim))?;
+            let from = (&x.buffer, x.columns);
+            attention.launch(
+                &out.buffer,
+                from,
+                queries,
+                &cache.pages,
+                layer,
+                &step.tokens,
+                workspace,
+            )
+        })
+    }
+
+    /// Room for what spans leave to be joined; all layers of a model have the same heads.
+    fn workspace<'s>(
+        &self,
+        step: &'s CudaStep,
+        (heads, head_dim): (usize, usize),
+    ) -> Result<&'s AttentionWorkspace, CudaError> {
+        if let Some(workspace) = step.workspace.get() {
+            return Ok(workspace);
+        }
+        let workspace = AttentionWorkspace::new(&self.gpu, step.tokens.limits(), heads, head_dim)?;
+        Ok(step.workspace.get_or_init(|| workspace))
+    }
+
+    /// Runs a step; from the third one of a form on, its launches are a recorded graph.
+    pub(super) fn run_recorded(&self, step: &CudaStep, run: &mut dyn FnMut() -> Done) -> Done {
+        let tokens = step.tokens.num_tokens();
+        if !step.tokens.is_split() || tokens > MOST_RECORDED_TOKENS || self.clock.is_on() {
+            return run();
+        }
+        let mut recorded = lock(&step.recorded);
+        match recorded.get(&tokens) {
+            None => {
+                run()?;
+                recorded.insert(tokens, Recording::Seen);
+                Ok(())
+            }
+            Some(Recording::Seen) => {
+                let graph = self.record(run)?;
+                self.operation("run_step", &[tokens], || graph.launch())?;
+                recorded.insert(tokens, Recording::Graph(graph));
+                Ok(())
+            }
+            Some(Recording::Graph(graph)) => {
+                self.gpu.without_launches(run)?;
+                self.operation("run_step", &[tokens], || graph.launch())
+            }
+        }
+    }
+
+    fn record(&self, run: &mut dyn FnMut() -> Done) -> Result<Graph<'static>, DeviceError> {
+        // SAFETY: a session owns the step and every buffer that the step's operations name, and launches through the step alone;
+        // weights live as long as the model, which the session holds.
+        unsafe { Graph::record_unbound(&self.gpu, run, |error| self.failed("run_step", &[], &error)) }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,160 @@
+//! A card as a device of the contract.
+
+use dualgrain_device::Activation;
+
+use super::operation_times::OperationClock;
+use super::w4_products::W4Products;
+use crate::compiler::Jit;
+use crate::driver::{Gpu, Staging};
+use crate::error::CudaError;
+use crate::linear::{GemmFloat, GemmW8A8};
+use crate::rows::{
+    ACTIVATIONS, Before, GateQuantize, GatherRows, Input, NormRows, NormRule, Pointwise, PointwiseRows,
+    Quantize, Rope, TableType, activation_code,
+};
+use crate::sampling::{LogSoftmax, Sampling};
+use crate::statistics::{AbsMax, ComputeOutputErrors, GramUpdate};
+
+/// An NVIDIA card, Ampere or later, that runs models.
+pub struct CudaDevice {
+    pub(super) gpu: Gpu,
+    pub(super) jit: Jit,
+    pub(super) name: String,
+    pub(super) clock: OperationClock,
+    pub(super) staging: Staging,
+    pub(super) products: Products,
+    pub(super) rows: RowKernels,
+    pub(super) logits: LogitKernels,
+    pub(super) statistics: StatisticKernels,
+}
+
+/// Products by the scheme of their weights.
+pub(super) struct Products {
+    pub(super) w4: W4Products,
+    pub(super) w8: GemmW8A8,
+    pub(super) float: GemmFloat,
+}
+
+/// Kernels that take rows of logits.
+pub(super) struct LogitKernels {
+    pub(super) sampling: Sampling,
+    pub(super) log_softmax: LogSoftmax,
+}
+
+/// What calibration asks for.
+pub(super) struct StatisticKernels {
+    pub(super) gram: GramUpdate,
+    pub(super) output_errors: ComputeOutputErrors,
+    pub(super) abs_max: AbsMax,
+}
+
+/// Kernels that take activations row by row.
+pub(super) struct RowKernels {
+    pub(super) gather_f32: GatherRows,
+    pub(super) gather_bf16: GatherRows,
+    pub(super) rms_norm: NormRows,
+    pub(super) layer_norm: NormRows,
+    pub(super) rope: Rope,
+    pub(super) add: PointwiseRows,
+    activate: [PointwiseRows; 4],
+    gate: [PointwiseRows; 4],
+    pub(super) quantize: Quantize,
+    pub(super) rms_norm_quantize: Quantize,
+    pub(super) add_rms_norm_quantize: Quantize,
+    pub(super) swiglu_quantize: Quantize,
+    gate_quantize: [Option<GateQuantize>; 4],
+}
+
+impl CudaDevice {
+    /// Opens card `index` and compiles what every model needs, or finds it in the cache.
+    ///
+    /// # Errors
+    /// No driver, no such card, one that is too old, no compiler; a kernel that does not compile.
+    pub fn open(index: usize) -> Result<Self, CudaError> {
+        let gpu = Gpu::open(index)?;
+        let jit = Jit::new(&gpu)?;
+        Ok(Self {
+            name: format!("cuda:{index} ({})", gpu.info().name),
+            clock: OperationClock::default(),
+            staging: Staging::new(&gpu)?,
+            products: Products {
+                w4: W4Products::new(&gpu)?,
+                w8: GemmW8A8::new(&jit, &gpu)?,
+                float: GemmFloat::new(&jit, &gpu)?,
+            },
+            rows: RowKernels::new(&jit, &gpu)?,
+            logits: LogitKernels {
+                sampling: Sampling::new(&jit, &gpu)?,
+                log_softmax: LogSoftmax::new(&jit, &gpu)?,
+            },
+            statistics: StatisticKernels {
+                gram: GramUpdate::new(&jit, &gpu)?,
+                output_errors: ComputeOutputErrors::new(&jit, &gpu)?,
+                abs_max: AbsMax::new(&jit, &gpu)?,
+            },
+            jit,
+            gpu,
+        })
+    }
+
+    /// The card.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+}
+
+impl RowKernels {
+    fn new(jit: &Jit, gpu: &Gpu) -> Result<Self, CudaError> {
+        let pointwise = |operation| PointwiseRows::new(jit, gpu, operation);
+        let activate = |f| pointwise(Pointwise::Activate(f));
+        let gate = |f| pointwise(Pointwise::Gate(f));
+        let gate_quantize = |f| GateQuantize::new(jit, gpu, f);
+        let [relu, silu, gelu, gelu_tanh] = ACTIVATIONS;
+        Ok(Self {
+            gather_f32: GatherRows::new(jit, gpu, TableType::F32)?,
+            gather_bf16: GatherRows::new(jit, gpu, TableType::Bf16)?,
+            rms_norm: NormRows::new(jit, gpu, NormRule::Rms)?,
+            layer_norm: NormRows::new(jit, gpu, NormRule::Layer)?,
+            rope: Rope::new(jit, gpu)?,
+            add: pointwise(Pointwise::Add)?,
+            activate: [
+                activate(relu)?,
+                activate(silu)?,
+                activate(gelu)?,
+                activate(gelu_tanh)?,
+            ],
+            gate: [gate(relu)?, gate(silu)?, gate(gelu)?, gate(gelu_tanh)?],
+            quantize: Quantize::new(jit, gpu, Before::Nothing, Input::F32)?,
+            rms_norm_quantize: Quantize::new(jit, gpu, Before::RmsNorm, Input::F32)?,
+            add_rms_norm_quantize: Quantize::new(jit, gpu, Before::AddRmsNorm, Input::F32)?,
+            swiglu_quantize: Quantize::new(jit, gpu, Before::SwiGlu, Input::F32)?,
+            gate_quantize: [
+                gate_quantize(relu)?,
+                gate_quantize(silu)?,
+                gate_quantize(gelu)?,
+                gate_quantize(gelu_tanh)?,
+            ],
+        })
+    }
+
+    pub(super) fn gather(&self, table: TableType) -> &GatherRows {
+        match table {
+            TableType::F32 => &self.gather_f32,
+            TableType::Bf16 => &self.gather_bf16,
+        }
+    }
+
+    pub(super) fn activate(&self, f: Activation) -> &PointwiseRows {
+        &self.activate[activation_code(f) as usize]
+    }
+
+    /// The kernel that gates and quantizes rows of `k` codes, where there is one.
+    pub(super) fn gate_quantize(&self, f: Activation, k: usize) -> Option<&GateQuantize> {
+        let kernel = self.gate_quantize[activation_code(f) as usize].as_ref();
+        kernel.filter(|kernel| kernel.takes(k))
+    }
+
+    pub(super) fn gate(&self, f: Activation) -> &PointwiseRows {
+        &self.gate[activation_code(f) as usize]
+    }
+}

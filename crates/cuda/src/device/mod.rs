@@ -1,0 +1,16 @@
+//! A card as a device of the contract: every operation a launch on one stream, every buffer in the card's memory.
+
+mod buffers;
+mod context;
+mod cuda_device;
+mod failure;
+mod linears;
+mod operation_times;
+mod operations;
+mod w4_products;
+
+pub use buffers::{CudaIndices, CudaMatrix, CudaQuantized, CudaTable};
+pub use context::{CudaCache, CudaStep};
+pub use cuda_device::CudaDevice;
+pub use linears::CudaLinear;
+pub use operation_times::OperationTime;

@@ -1,0 +1,418 @@
+//! The contract, operation by operation: each is a launch or a few.
+
+use std::ops::Range;
+
+use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
+use dualgrain_device::{
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
+    Done, Gram, Operand, StepLayout, StepLimits,
+};
+use dualgrain_format::{FloatValues, LinearWeights};
+
+use super::buffers::{CudaIndices, CudaMatrix, CudaQuantized, CudaTable};
+use super::context::{CudaCache, CudaStep};
+use super::cuda_device::CudaDevice;
+use super::linears::CudaLinear;
+use crate::rows::NormWeights;
+use crate::sampling::{SampleRows, Sampler};
+use crate::statistics::{GramMatrix, Maxima, OutputErrors};
+
+impl Device for CudaDevice {
+    type Matrix = CudaMatrix;
+    type Quantized = CudaQuantized;
+    type Linear = CudaLinear;
+    type Table = CudaTable;
+    type Cache = CudaCache;
+    type Indices = CudaIndices;
+    type Step = CudaStep;
+    type Gram = GramMatrix;
+    type GramView<'a> = GramMatrix;
+    type OutputErrors = OutputErrors;
+    type Maxima = Maxima;
+    type Sampler = Sampler;
+    type SampleRows = SampleRows;
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+
+    fn matrix(&self, capacity: usize, columns: usize) -> Result<CudaMatrix, DeviceError> {
+        self.new_matrix(capacity, columns)
+    }
+
+    fn quantized(&self, capacity: usize, columns: usize) -> Result<CudaQuantized, DeviceError> {
+        self.new_quantized(capacity, columns)
+    }
+
+    fn indices(&self, capacity: usize) -> Result<CudaIndices, DeviceError> {
+        self.new_indices(capacity)
+    }
+
+    fn table(&self, values: FloatValues, columns: usize) -> Result<CudaTable, DeviceError> {
+        self.new_table(&values, columns)
+    }
+
+    fn sample_rows(&self, capacity: usize) -> Result<SampleRows, DeviceError> {
+        self.buffer("rows to sample", 16 * capacity, || {
+            SampleRows::new(&self.gpu, capacity)
+        })
+    }
+
+    fn step(&self, limits: StepLimits) -> Result<CudaStep, DeviceError> {
+        self.new_step(limits)
+    }
+
+    fn pack_slices<E: From<DeviceError>>(
+        &self,
+        shape: (usize, usize),
+        slices: impl Iterator<Item = Result<LinearWeights, E>>,
+    ) -> Result<CudaLinear, E> {
+        self.pack_all(shape, slices)
+    }
+
+    fn cache(&self, shape: CacheShape, format: &CacheFormat) -> Result<CudaCache, DeviceError> {
+        self.new_cache(shape, format)
+    }
+
+    fn linear_n(&self, linear: &CudaLinear) -> usize {
+        linear.shape().0
+    }
+
+    fn linear_bytes(&self, linear: &CudaLinear) -> usize {
+        linear.bytes()
+    }
+
+    fn cache_bytes(&self, cache: &CudaCache) -> usize {
+        cache.bytes()
+    }
+
+    fn rows(&self, x: &CudaMatrix) -> usize {
+        x.rows
+    }
+
+    fn columns(&self, x: &CudaMatrix) -> usize {
+        x.columns
+    }
+
+    fn upload(&self, x: &mut CudaMatrix, values: &[f32]) -> Done {
+        let shape = (values.len() / x.columns, x.columns);
+        assert_eq!(shape.0 * shape.1, values.len(), "values for whole rows");
+        self.resize(x, "upload", shape)?;
+        self.operation("upload", &[shape.0, shape.1], || {
+            self.staging.copy(&x.buffer, 0, values)
+        })
+    }
+
+    fn download(&self, x: &CudaMatrix, rows: Range<usize>, out: &mut [f32]) -> Done {
+        assert!(rows.end <= x.rows, "rows {rows:?} of {}", x.rows);
+        assert_eq!(out.len(), rows.len() * x.columns, "room for the rows");
+        self.operation("download", &[rows.len(), x.columns], || {
+            x.buffer.read(4 * rows.start * x.columns, out)
+        })
+    }
+
+    fn upload_indices(&self, indices: &mut CudaIndices, values: &[u32]) -> Done {
+        let room = dualgrain_device::Capacity::new(indices.capacity, 1);
+        room.check("upload_indices", || self.name.clone(), (values.len(), 1))?;
+        self.operation("upload_indices", &[values.len()], || {
+            self.staging.copy(&indices.buffer, 0, values)
+        })?;
+        indices.len = values.len();
+        Ok(())
+    }
+
+    fn upload_sample_rows(&self, rows: &mut SampleRows, values: &[SampleRow]) -> Done {
+        self.operation("upload_sample_rows", &[values.len()], || {
+            rows.upload_by(values, |buffer, words| self.staging.copy(buffer, 0, words))
+        })
+    }
+
+    fn upload_step(&self, step: &mut CudaStep, layout: &StepLayout<'_>) -> Done {
+        self.fill_step(step, layout)
+    }
+
+    fn run_step(&self, step: &CudaStep, run: &mut dyn FnMut() -> Done) -> Done {
+        self.run_recorded(step, run)
+    }
+
+    fn embed(&self, x: &mut CudaMatrix, table: &CudaTable, ids: &CudaIndices) -> Done {
+        let shape = (ids.len, table.columns);
+        self.resize(x, "embed", shape)?;
+        let gather = self.rows.gather(table.element);
+        self.operation("embed", &[shape.0, shape.1], || {
+            gather.launch(&x.buffer, &table.buffer, &ids.buffer, shape)
+        })
+    }
+
+    fn rms_norm(&self, out: &mut CudaMatrix, x: &CudaMatrix, weight: &CudaMatrix, eps: f32) -> Done {
+        self.resize(out, "rms_norm", x.shape())?;
+        let weights = norm_weights(weight, None, eps, x.columns);
+        self.operation("rms_norm", &[x.rows, x.columns], || {
+            self.rows
+                .rms_norm
+                .launch(&out.buffer, &x.buffer, x.shape(), weights)
+        })
+    }
+
+    fn rms_norm_heads(&self, x: &mut CudaMatrix, columns: Columns, weight: &CudaMatrix, eps: f32) -> Done {
+        let heads = columns.len() / weight.columns;
+        let weights = norm_weights(weight, None, eps, weight.columns);
+        self.operation("rms_norm_heads", &[x.rows, columns.len()], || {
+            let part = (x.part(columns), heads);
+            self.rows.rms_norm.launch_heads(&x.buffer, x.rows, part, weights)
+        })
+    }
+
+    fn layer_norm(
+        &self,
+        out: &mut CudaMatrix,
+        x: &CudaMatrix,
+        weight: &CudaMatrix,
+        bias: &CudaMatrix,
+        eps: f32,
+    ) -> Done {
+        self.resize(out, "layer_norm", x.shape())?;
+        let weights = norm_weights(weight, Some(bias), eps, x.columns);
+        self.operation("layer_norm", &[x.rows, x.columns], || {
+            self.rows
+                .layer_norm
+                .launch(&out.buffer, &x.buffer, x.shape(), weights)
+        })
+    }
+
+    fn quantize(&self, out: &mut CudaQuantized, x: &CudaMatrix, scale: ActivationScale) -> Done {
+        self.resize_quantized(out, "quantize", x.shape())?;
+        self.operation("quantize", &[x.rows, x.columns], || {
+            self.rows.quantize.launch(&x.buffer, None, scale, &mut out.tokens)
+        })
+    }
+
+    fn rms_norm_quantize(
+        &self,
+        out: &mut CudaQuantized,
+        _h: &mut CudaMatrix,
+        x: &CudaMatrix,
+        weight: &CudaMatrix,
+        eps: f32,
+        scale: ActivationScale,
+    ) -> Done {
+        self.resize_quantized(out, "rms_norm_quantize", x.shape())?;
+        let norm = Some((&weight.buffer, eps));
+        self.operation("rms_norm_quantize", &[x.rows, x.columns], || {
+            self.rows
+                .rms_norm_quantize
+                .launch(&x.buffer, norm, scale, &mut out.tokens)
+        })
+    }
+
+    fn gemm(&self, out: &mut CudaMatrix, a: Operand<'_, Self>, weights: &CudaLinear) -> Done {
+        self.product(out, &a, weights)
+    }
+
+    fn gemm_gated_quantize(
+        &self,
+        out: &mut CudaQuantized,
+        f: &mut CudaMatrix,
+        wide: &mut CudaMatrix,
+        a: Operand<'_, Self>,
+        weights: &CudaLinear,
+        activation: Activation,
+        scale: ActivationScale,
+    ) -> Done {
+        self.gated_codes(out, (f, wide), (a, weights), activation, scale)
+    }
+
+    fn gemm_add_rms_norm_quantize(
+        &self,
+        out: &mut CudaQuantized,
+        x: &mut CudaMatrix,
+        (y, _h): (&mut CudaMatrix, &mut CudaMatrix),
+        a: Operand<'_, Self>,
+        weights: &CudaLinear,
+        norm: (&CudaMatrix, f32),
+        scale: ActivationScale,
+    ) -> Done {
+        self.added_codes(out, (x, y), (a, weights), norm, scale)
+    }
+
+    fn cache_write(
+        &self,
+        cache: &mut CudaCache,
+        layer: usize,
+        x: &CudaMatrix,
+        keys: Columns,
+        values: Columns,
+        step: &CudaStep,
+    ) -> Done {
+        self.write_cache(cache, layer, x, (keys, values), step)
+    }
+
+    fn rope_cache_write(
+        &self,
+        cache: &mut CudaCache,
+        layer: usize,
+        x: &mut CudaMatrix,
+        columns: [Columns; 3],
+        head_dim: usize,
+        angles: &CudaMatrix,
+        step: &CudaStep,
+    ) -> Done {
+        self.rotate_and_write_cache((cache, layer), x, columns, (head_dim, angles), step)
+    }
+
+    fn attention(
+        &self,
+        out: &mut CudaMatrix,
+        x: &CudaMatrix,
+        queries: Columns,
+        cache: &CudaCache,
+        layer: usize,
+        params: &AttentionParams,
+        step: &CudaStep,
+    ) -> Done {
+        self.attend(out, (x, queries), (cache, layer), params, step)
+    }
+
+    fn rope(&self, x: &mut CudaMatrix, columns: Columns, head_dim: usize, angles: &CudaMatrix) -> Done {
+        self.operation("rope", &[x.rows, columns.len()], || {
+            let heads = (x.part(columns), head_dim);
+            self.rows
+                .rope
+                .launch(&x.buffer, x.rows, heads, (&angles.buffer, angles.columns))
+        })
+    }
+
+    fn gated(&self, out: &mut CudaMatrix, x: &CudaMatrix, f: Activation) -> Done {
+        let shape = (x.rows, x.columns / 2);
+        self.resize(out, "gated", shape)?;
+        self.operation("gated", &[x.rows, x.columns], || {
+            self.rows.gate(f).launch(&out.buffer, &x.buffer, shape)
+        })
+    }
+
+    fn activate(&self, x: &mut CudaMatrix, f: Activation) -> Done {
+        self.operation("activate", &[x.rows, x.columns], || {
+            self.rows.activate(f).launch(&x.buffer, &x.buffer, x.shape())
+        })
+    }
+
+    fn add(&self, x: &mut CudaMatrix, y: &CudaMatrix) -> Done {
+        assert_eq!(x.shape(), y.shape(), "shapes of a sum");
+        self.operation("add", &[x.rows, x.columns], || {
+            self.rows.add.launch(&x.buffer, &y.buffer, x.shape())
+        })
+    }
+
+    fn gather(&self, out: &mut CudaMatrix, x: &CudaMatrix, rows: &CudaIndices) -> Done {
+        let shape = (rows.len, x.columns);
+        self.resize(out, "gather", shape)?;
+        self.operation("gather", &[shape.0, shape.1], || {
+            self.rows
+                .gather_f32
+                .launch(&out.buffer, &x.buffer, &rows.buffer, shape)
+        })
+    }
+
+    fn log_softmax(&self, x: &mut CudaMatrix) -> Done {
+        self.operation("log_softmax", &[x.rows, x.columns], || {
+            self.logits.log_softmax.launch(&x.buffer, x.rows, x.columns)
+        })
+    }
+
+    fn sampler(&self, shape: SamplerShape) -> Result<Sampler, DeviceError> {
+        let size_bytes = shape.sequences.saturating_mul(8 * shape.vocab_size);
+        self.buffer("sampler", size_bytes, || Sampler::new(&self.gpu, shape))
+    }
+
+    fn begin_sampling(
+        &self,
+        sampler: &mut Sampler,
+        slot: usize,
+        params: &SamplingParams,
+        prompt: &[u32],
+        generated: &[u32],
+    ) -> Done {
+        self.operation("begin_sampling", &[prompt.len(), generated.len()], || {
+            sampler.begin(slot, params, prompt, generated)
+        })
+    }
+
+    fn sample(&self, sampler: &mut Sampler, logits: &CudaMatrix, rows: &SampleRows) -> Done {
+        assert_eq!(logits.rows, rows.len(), "rows of logits to sample");
+        self.operation("sample", &[logits.rows, logits.columns], || {
+            self.logits.sampling.launch(sampler, &logits.buffer, rows)
+        })
+    }
+
+    fn read_samples(&self, sampler: &Sampler) -> Result<Vec<Sample>, DeviceError> {
+        self.operation("read_samples", &[], || sampler.read())
+    }
+
+    fn gram(&self, k: usize) -> Result<GramMatrix, DeviceError> {
+        let size_bytes = k.saturating_mul(k).saturating_mul(4);
+        self.buffer("Gram matrix", size_bytes, || GramMatrix::new(&self.gpu, k))
+    }
+
+    fn gram_accumulate(&self, gram: &mut GramMatrix, x: &CudaMatrix) -> Done {
+        self.operation("gram_accumulate", &[x.rows, x.columns], || {
+            self.statistics.gram.launch(gram, &x.buffer, x.rows)
+        })
+    }
+
+    fn gram_to_host(&self, gram: GramMatrix) -> Result<Gram, DeviceError> {
+        self.operation("gram_to_host", &[gram.k()], || gram.to_host())
+    }
+
+    fn view_gram(&self, gram: &Gram) -> Result<GramMatrix, DeviceError> {
+        self.operation("view_gram", &[gram.k()], || GramMatrix::of_host(&self.gpu, gram))
+    }
+
+    fn output_errors(&self, capacity: usize) -> Result<OutputErrors, DeviceError> {
+        self.buffer("output errors", 8 * capacity, || {
+            OutputErrors::new(&self.gpu, capacity)
+        })
+    }
+
+    fn compute_output_errors(&self, out: &mut OutputErrors, gram: &GramMatrix, errors: &[f32]) -> Done {
+        self.operation("compute_output_errors", &[errors.len()], || {
+            self.statistics.output_errors.launch(out, gram, errors)
+        })
+    }
+
+    fn read_output_errors(&self, errors: &OutputErrors, out: &mut [f64]) -> Done {
+        self.operation("read_output_errors", &[out.len()], || errors.read(out))
+    }
+
+    fn maxima(&self, columns: usize) -> Result<Maxima, DeviceError> {
+        self.buffer("maxima", 4 * columns, || Maxima::new(&self.gpu, columns))
+    }
+
+    fn abs_max(&self, x: &CudaMatrix, columns: Columns, maxima: &mut Maxima) -> Done {
+        self.operation("abs_max", &[x.rows, columns.len()], || {
+            self.statistics
+                .abs_max
+                .launch(&x.buffer, x.shape(), columns, maxima)
+        })
+    }
+
+    fn read_maxima(&self, maxima: &Maxima) -> Result<Vec<f32>, DeviceError> {
+        self.operation("read_maxima", &[maxima.columns()], || maxima.read())
+    }
+}
+
+/// Parameters of a norm over `columns` elements.
+fn norm_weights<'a>(
+    weight: &'a CudaMatrix,
+    bias: Option<&'a CudaMatrix>,
+    eps: f32,
+    columns: usize,
+) -> NormWeights<'a> {
+    for parameter in [Some(weight), bias].into_iter().flatten() {
+        assert_eq!(parameter.shape(), (1, columns), "shape of a norm's parameter");
+    }
+    NormWeights {
+        weight: &weight.buffer,
+        bias: bias.map(|bias| &bias.buffer),
+        eps,
+    }
+}

@@ -1,0 +1,135 @@
+//! Functions of single elements.
+
+use std::sync::Arc;
+
+use dualgrain_device::Activation;
+
+use crate::compiler::{Jit, Source};
+use crate::cu;
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
+use crate::error::CudaError;
+use crate::fit::at_least;
+
+/// Threads of a CTA; as many elements of a row.
+const THREADS: usize = 256;
+
+/// What happens to an element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pointwise {
+    /// `out = f(out)`.
+    Activate(Activation),
+    /// `out[c] = f(x[c]) * x[columns + c]`.
+    Gate(Activation),
+    /// `out += x`.
+    Add,
+}
+
+/// All activations, in the order of [`activation_code`].
+pub(crate) const ACTIVATIONS: [Activation; 4] = [
+    Activation::Relu,
+    Activation::Silu,
+    Activation::Gelu,
+    Activation::GeluTanh,
+];
+
+impl Pointwise {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let of_activation = ACTIVATIONS
+            .into_iter()
+            .flat_map(|f| [Self::Activate(f), Self::Gate(f)]);
+        of_activation.chain([Self::Add])
+    }
+
+    fn macros(self) -> Vec<(&'static str, i64)> {
+        let (mode, f) = match self {
+            Self::Activate(f) => (0, Some(f)),
+            Self::Gate(f) => (1, Some(f)),
+            Self::Add => (2, None),
+        };
+        let mut macros = vec![("MODE", mode)];
+        macros.extend(f.map(|f| ("FUNCTION", activation_code(f))));
+        macros
+    }
+
+    /// Elements of a row of `x` for each of `out`.
+    fn inputs(self) -> usize {
+        match self {
+            Self::Activate(_) => 0,
+            Self::Gate(_) => 2,
+            Self::Add => 1,
+        }
+    }
+}
+
+/// The number of an activation in cu/float_rules.cuh.
+pub(crate) fn activation_code(f: Activation) -> i64 {
+    match f {
+        Activation::Relu => 0,
+        Activation::Silu => 1,
+        Activation::Gelu => 2,
+        Activation::GeluTanh => 3,
+    }
+}
+
+/// The text and macros of `pointwise`.
+pub fn pointwise_source(operation: Pointwise) -> Source {
+    Source {
+        name: "pointwise",
+        text: cu::POINTWISE,
+        headers: cu::MODEL_HEADERS,
+        macros: operation.macros(),
+    }
+}
+
+/// Arguments of the kernel, as `PointwiseArgs` in cu/rows/pointwise.cu.
+#[repr(C)]
+struct PointwiseArgs {
+    out: u64,
+    x: u64,
+    columns: i32,
+    padding: i32,
+}
+
+/// The kernel, made ready.
+pub struct PointwiseRows {
+    kernel: Arc<Kernel>,
+    operation: Pointwise,
+    programmatic: bool,
+}
+
+impl PointwiseRows {
+    /// Compiles it for a card.
+    ///
+    /// # Errors
+    /// It does not compile or load.
+    pub fn new(jit: &Jit, gpu: &Gpu, operation: Pointwise) -> Result<Self, CudaError> {
+        Ok(Self {
+            kernel: jit.kernel(&pointwise_source(operation))?,
+            operation,
+            programmatic: gpu.info().overlaps_launches(),
+        })
+    }
+
+    /// Changes or writes `out` `[m, columns]`; `x` is what is added or gated, `out` itself where nothing else is read.
+    ///
+    /// # Errors
+    /// Buffers that are too short, or a launch the driver refuses.
+    pub fn launch(&self, out: &Buffer, x: &Buffer, (m, columns): (usize, usize)) -> Result<(), CudaError> {
+        at_least("rows of a pointwise operation", 4 * m * columns, out)?;
+        at_least(
+            "input of a pointwise operation",
+            4 * m * columns * self.operation.inputs(),
+            x,
+        )?;
+        let mut args = PointwiseArgs {
+            out: out.address(),
+            x: x.address(),
+            columns: columns as i32,
+            padding: 0,
+        };
+        let grid = Launch::rows(m, columns.div_ceil(THREADS), THREADS as u32, self.programmatic);
+        // SAFETY: the kernel's one parameter; both buffers are as long as its sizes say (checked).
+        unsafe { launch_with(&self.kernel, &grid, &mut args) }
+    }
+}

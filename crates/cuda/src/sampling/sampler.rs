@@ -1,0 +1,212 @@
+//! The sampling state of every sequence, on the card.
+
+use std::sync::Arc;
+
+use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
+
+use super::slot::{MOST_TOP_LOGPROBS, RESULT_WORDS, SLOT_WORDS, num_top, sample_of, slot_words};
+use crate::driver::{Buffer, Gpu};
+use crate::error::CudaError;
+
+/// Words of a `SampleRow` in cu/sampling/sample.cu.
+const ROW_WORDS: usize = 4;
+/// Words of a most likely token and its log-probability.
+const TOP_WORDS: usize = 2;
+/// The prompt's bit in the count of a token; the others count how often it was generated.
+const IN_PROMPT: u32 = 1 << 31;
+/// Longest row: sums of this many weights fit 64 bits.
+const MOST_LOGITS: usize = 1 << 23;
+
+/// Parameters, token counts and biases by slot, and the last samples. Counts and biases take eight bytes for every sequence and
+/// token of the vocabulary: nothing is allocated after the beginning.
+pub struct Sampler {
+    shape: SamplerShape,
+    pub(super) slots: Buffer,
+    /// `[sequences, vocab_size]`, a word each.
+    pub(super) counts: Arc<Buffer>,
+    /// f32 `[sequences, vocab_size]`.
+    pub(super) biases: Arc<Buffer>,
+    pub(super) results: Buffer,
+    pub(super) tops: Buffer,
+    num_rows: usize,
+    row_words: Vec<u32>,
+    row_floats: Vec<f32>,
+}
+
+impl Sampler {
+    /// Slots that choose greedily until they are begun.
+    ///
+    /// # Errors
+    /// Not enough memory, or rows longer than 2^23.
+    pub fn new(gpu: &Gpu, shape: SamplerShape) -> Result<Self, CudaError> {
+        let SamplerShape {
+            sequences,
+            vocab_size,
+        } = shape;
+        if vocab_size > MOST_LOGITS {
+            return Err(CudaError::TooLarge {
+                what: "vocabulary",
+                got: vocab_size,
+            });
+        }
+        let slot = slot_words(&SamplingParams::GREEDY, vocab_size)?;
+        let by_token = || gpu.uninitialized(4 * sequences * vocab_size).map(Arc::new);
+        Ok(Self {
+            shape,
+            slots: gpu.upload_repeated(&slot, SLOT_WORDS * sequences)?,
+            counts: by_token()?,
+            biases: by_token()?,
+            results: gpu.filled(4 * RESULT_WORDS * sequences, 0)?,
+            tops: gpu.filled(4 * TOP_WORDS * MOST_TOP_LOGPROBS * sequences, 0)?,
+            num_rows: 0,
+            row_words: vec![0; vocab_size],
+            row_floats: vec![0.0; vocab_size],
+        })
+    }
+
+    /// What it holds.
+    pub fn shape(&self) -> SamplerShape {
+        self.shape
+    }
+
+    /// Begins a sequence in `slot`: its parameters and the tokens it has already. Waits for the card.
+    ///
+    /// # Errors
+    /// A slot beyond the last one, more than [`MOST_TOP_LOGPROBS`] log-probabilities, or a copy that failed.
+    pub fn begin(
+        &mut self,
+        slot: usize,
+        params: &SamplingParams,
+        prompt: &[u32],
+        generated: &[u32],
+    ) -> Result<(), CudaError> {
+        let words = slot_words(params, self.shape.vocab_size)?;
+        self.slots.write(4 * SLOT_WORDS * slot, &words)?;
+        if params.counts_tokens() {
+            self.count(prompt, generated);
+            self.counts
+                .write(4 * self.shape.vocab_size * slot, &self.row_words)?;
+        }
+        if !params.logit_bias.is_empty() {
+            self.spread(&params.logit_bias);
+            self.biases
+                .write(4 * self.shape.vocab_size * slot, &self.row_floats)?;
+        }
+        Ok(())
+    }
+
+    /// Counts the tokens of a sequence; those outside the vocabulary have no logit to change.
+    fn count(&mut self, prompt: &[u32], generated: &[u32]) {
+        self.row_words.fill(0);
+        for &token in prompt {
+            if let Some(count) = self.row_words.get_mut(token as usize) {
+                *count |= IN_PROMPT;
+            }
+        }
+        for &token in generated {
+            if let Some(count) = self.row_words.get_mut(token as usize) {
+                *count += u32::from(*count & !IN_PROMPT < !IN_PROMPT);
+            }
+        }
+    }
+
+    fn spread(&mut self, biases: &[(u32, f32)]) {
+        self.row_floats.fill(0.0);
+        for &(token, bias) in biases {
+            if let Some(place) = self.row_floats.get_mut(token as usize) {
+                *place += bias;
+            }
+        }
+    }
+
+    /// Says that a recorded launch of so many rows was replayed: [`Self::read`] gives its samples.
+    pub fn expect(&mut self, num_rows: usize) {
+        self.num_rows = num_rows;
+    }
+
+    /// The samples of the last launch, in the order of its rows: one copy of 32 bytes a row, and a second one where the most likely
+    /// tokens were asked for.
+    ///
+    /// # Errors
+    /// A copy, or an earlier kernel, that failed.
+    pub fn read(&self) -> Result<Vec<Sample>, CudaError> {
+        let mut words = vec![0u32; RESULT_WORDS * self.num_rows];
+        self.results.read(0, &mut words)?;
+        let rows = words.chunks_exact(RESULT_WORDS);
+        let last_top = rows.clone().rposition(|row| num_top(row) > 0);
+        let top_words = TOP_WORDS * MOST_TOP_LOGPROBS;
+        let mut tops = vec![0u32; last_top.map_or(0, |last| top_words * (last + 1))];
+        if !tops.is_empty() {
+            self.tops.read(0, &mut tops)?;
+        }
+        let sample = |(index, row): (usize, &[u32])| {
+            let count = TOP_WORDS * num_top(row);
+            let from = if count > 0 { top_words * index } else { 0 };
+            sample_of(row, &tops[from..from + count], self.shape.vocab_size)
+        };
+        Ok(rows.enumerate().map(sample).collect())
+    }
+}
+
+/// Sequence and position of each row of logits that is sampled.
+pub struct SampleRows {
+    pub(super) buffer: Buffer,
+    words: Vec<u32>,
+    len: usize,
+}
+
+impl SampleRows {
+    /// Room for `capacity` rows.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    pub fn new(gpu: &Gpu, capacity: usize) -> Result<Self, CudaError> {
+        Ok(Self {
+            buffer: gpu.filled(4 * ROW_WORDS * capacity, 0)?,
+            words: Vec::with_capacity(ROW_WORDS * capacity),
+            len: 0,
+        })
+    }
+
+    /// Replaces the rows; each slot at most once.
+    ///
+    /// # Errors
+    /// More rows than there is room for (nothing changes then), or a copy that failed.
+    pub fn upload(&mut self, values: &[SampleRow]) -> Result<(), CudaError> {
+        self.upload_by(values, |buffer, words| buffer.write(0, words))
+    }
+
+    /// As [`Self::upload`], with a copy of the caller's.
+    pub(crate) fn upload_by(
+        &mut self,
+        values: &[SampleRow],
+        copy: impl FnOnce(&Buffer, &[u32]) -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        let expected = self.buffer.len_bytes();
+        if 4 * ROW_WORDS * values.len() > expected {
+            return Err(CudaError::Length {
+                what: "rows to sample",
+                expected,
+                got: 4 * ROW_WORDS * values.len(),
+            });
+        }
+        self.words.clear();
+        for row in values {
+            let position = row.position as u64;
+            let words = [row.slot as u32, 0, position as u32, (position >> 32) as u32];
+            self.words.extend(words);
+        }
+        self.len = values.len();
+        copy(&self.buffer, &self.words)
+    }
+
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}

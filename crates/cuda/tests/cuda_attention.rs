@@ -1,0 +1,538 @@
+//! The paged cache and attention on a card against the specification, bit for bit.
+//!
+//! Without a card or a compiler it says SKIPPED, or fails with `DUALGRAIN_MAY_LACK=nothing`. `--cases N` (default 300);
+//! `--times` prints times afterwards: tokens of many sequences over long contexts, and prompts.
+
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use dualgrain_cuda::{
+    Attention, AttentionWorkspace, Buffer, CacheWrite, CudaError, Gpu, Jit, PagedCache, StepTokens, times_s,
+};
+use dualgrain_device::cases::Random;
+use dualgrain_device::naive::NaiveDevice;
+use dualgrain_device::{
+    AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS, StepLayout, StepLimits,
+};
+use dualgrain_testing::skipped;
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args()
+        .skip_while(|argument| argument != "--cases")
+        .skip(1);
+    let count = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(300);
+    let ready = Gpu::open(0).and_then(|gpu| Ok((Jit::new(&gpu)?, gpu)));
+    let (jit, gpu) = match ready {
+        Ok(ready) => ready,
+        Err(error) => {
+            skipped("gpu", format_args!("no attention compared on a GPU: {error}"));
+            return ExitCode::SUCCESS;
+        }
+    };
+    let result = compare_all(&jit, &gpu, count);
+    if std::env::args().any(|argument| argument == "--times")
+        && let Err(error) = print_times(&jit, &gpu)
+    {
+        println!("FAILED: {error}");
+        return ExitCode::FAILURE;
+    }
+    match result {
+        Ok(0) => {
+            println!("{count} steps of attention equal the specification");
+            ExitCode::SUCCESS
+        }
+        Ok(failed) => {
+            println!("FAILED: {failed} of {count} steps of attention");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            println!("FAILED: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A sequence of a step: positions before it, and tokens in it.
+#[derive(Debug, Clone, Copy)]
+struct Sequence {
+    before: usize,
+    tokens: usize,
+}
+
+/// A step of attention over what earlier steps have written.
+struct Case {
+    shape: CacheShape,
+    format: CacheFormat,
+    params: AttentionParams,
+    sequences: Vec<Sequence>,
+    page_tables: Vec<Vec<u32>>,
+    layer: usize,
+    /// Of all positions before the step, sequence by sequence.
+    history: Vec<f32>,
+    /// Of the step.
+    x: Vec<f32>,
+}
+
+impl Case {
+    fn new(r: &mut Random) -> Self {
+        // Few pairs: each is compiled for every format.
+        let pairs = [
+            (64, 1),
+            (64, 8),
+            (128, 4),
+            (128, 4),
+            (128, 7),
+            (80, 1),
+            (96, 3),
+            (256, 2),
+            (256, 8),
+            (8, 4),
+            (16, 2),
+            (40, 12),
+            (33, 3),
+            (160, 4),
+            (512, 8),
+        ];
+        let pair = r.below(pairs.len());
+        let (head_dim, group) = pairs[pair];
+        let num_kv_heads = 1 + r.below(3);
+        let shape = CacheShape {
+            num_layers: 1 + r.below(2),
+            num_kv_heads,
+            head_dim,
+            num_pages: 0,
+        };
+        let mut scales = |size: f32| (0..shape.num_layers).map(|_| r.float().abs() * size).collect();
+        let formats = [
+            CacheFormat::F32,
+            CacheFormat::F16,
+            CacheFormat::Int8,
+            CacheFormat::Int8Static {
+                key_scales: scales(0.02),
+                value_scales: scales(0.02),
+            },
+            CacheFormat::Int8,
+        ];
+        let format = formats[r.below(formats.len())].clone();
+        let sequences: Vec<Sequence> = (0..1 + r.below(4)).map(|_| Self::sequence(r)).collect();
+        let alibi = pair % 3 == 2;
+        let num_heads = num_kv_heads * group;
+        let params = AttentionParams {
+            num_heads,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            sliding_window: (r.below(3) == 0).then(|| [1, 2, 16, 63, 64, 65, 100, 500, 513][r.below(9)]),
+            alibi_slopes: alibi.then(|| (0..num_heads).map(|h| 0.5f32.powi(h as i32 % 9 + 1)).collect()),
+        };
+        let mut case = Self {
+            shape,
+            format,
+            params,
+            layer: r.below(shape.num_layers),
+            sequences,
+            page_tables: Vec::new(),
+            history: Vec::new(),
+            x: Vec::new(),
+        };
+        case.shuffle_pages(r);
+        let before = case.sequences.iter().map(|sequence| sequence.before).sum();
+        let now = case.sequences.iter().map(|sequence| sequence.tokens).sum();
+        case.history = case.rows(r, before);
+        case.x = case.rows(r, now);
+        case
+    }
+
+    fn sequence(r: &mut Random) -> Sequence {
+        let before = match r.below(6) {
+            0 => 0,
+            1 => [63, 64, 65, 127, 128, 511, 512, 513, 1_023, 1_024][r.below(10)],
+            2 => 500 + r.below(700),
+            _ => r.below(300),
+        };
+        let tokens = match r.below(6) {
+            0 => 1 + r.below(8),
+            1 => 32 + r.below(100),
+            _ => 1,
+        };
+        Sequence { before, tokens }
+    }
+
+    fn shuffle_pages(&mut self, r: &mut Random) {
+        let pages = |s: &Sequence| (s.before + s.tokens).div_ceil(PAGE_TOKENS);
+        let needed: usize = self.sequences.iter().map(pages).sum();
+        self.shape.num_pages = needed + r.below(3);
+        let mut free: Vec<u32> = (0..self.shape.num_pages as u32).collect();
+        for i in (1..free.len()).rev() {
+            free.swap(i, r.below(i + 1));
+        }
+        let tables = self
+            .sequences
+            .iter()
+            .map(|s| free.split_off(free.len() - pages(s)));
+        self.page_tables = tables.collect();
+    }
+
+    fn columns(&self) -> usize {
+        (self.params.num_heads + 2 * self.shape.num_kv_heads) * self.shape.head_dim
+    }
+
+    /// Rows of queries, keys and values; now and then zeros, huge numbers, or none at all.
+    fn rows(&self, r: &mut Random, rows: usize) -> Vec<f32> {
+        let columns = self.columns();
+        let mut values = Vec::with_capacity(rows * columns);
+        let size = [0.3, 1.0, 1.0, 3.0, 20.0][r.below(5)];
+        let wild = r.below(8) == 0;
+        for _ in 0..rows {
+            let size = size
+                * match r.below(30) {
+                    0 => 0.0,
+                    1 => 1e-30,
+                    2 if wild => 1e18,
+                    _ => 1.0,
+                };
+            values.extend((0..columns).map(|_| r.float() * size));
+            if wild && r.below(100) == 0 {
+                let last = values.len() - 1 - r.below(columns);
+                values[last] = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY][r.below(3)];
+            }
+        }
+        values
+    }
+
+    fn limits(&self) -> StepLimits {
+        StepLimits {
+            tokens: self.sequences.iter().map(|s| s.tokens.max(s.before)).sum(),
+            sequences: self.sequences.len(),
+            pages_per_sequence: self.page_tables.iter().map(Vec::len).max().unwrap_or(0),
+        }
+    }
+
+    /// Positions and sequences of what came before, or of the step.
+    fn tokens(&self, before: bool) -> (Vec<u32>, Vec<u32>) {
+        let (mut positions, mut sequences) = (Vec::new(), Vec::new());
+        for (i, s) in self.sequences.iter().enumerate() {
+            let range = if before {
+                0..s.before
+            } else {
+                s.before..s.before + s.tokens
+            };
+            sequences.extend(range.clone().map(|_| i as u32));
+            positions.extend(range.map(|position| position as u32));
+        }
+        (positions, sequences)
+    }
+
+    fn ranges(&self) -> [std::ops::Range<usize>; 3] {
+        let (q, kv) = (self.params.num_heads, self.shape.num_kv_heads);
+        [0..q, q..q + kv, q + kv..q + 2 * kv]
+            .map(|heads| heads.start * self.shape.head_dim..heads.end * self.shape.head_dim)
+    }
+
+    fn expected(&self) -> Vec<f32> {
+        let device = NaiveDevice::new();
+        let mut cache = device.cache(self.shape, &self.format).expect("a cache");
+        let mut step = device.step(self.limits()).expect("a step");
+        let [queries, keys, values] = self.ranges();
+        let width = queries.len();
+        let mut out = device.matrix(self.limits().tokens, width).expect("a matrix");
+        let mut x = device
+            .matrix(self.limits().tokens, self.columns())
+            .expect("a matrix");
+        for (rows, before) in [(&self.history, true), (&self.x, false)] {
+            let (positions, sequences) = self.tokens(before);
+            let layout = StepLayout {
+                positions: &positions,
+                sequences: &sequences,
+                page_tables: &self.page_tables,
+            };
+            device.upload_step(&mut step, &layout).expect("a step");
+            device.upload(&mut x, rows).expect("rows");
+            let write = device.cache_write(&mut cache, self.layer, &x, keys.clone(), values.clone(), &step);
+            write.expect("written");
+        }
+        let attended = device.attention(&mut out, &x, queries, &cache, self.layer, &self.params, &step);
+        attended.expect("attended");
+        let mut result = vec![0.0; device.rows(&out) * width];
+        device
+            .download(&out, 0..device.rows(&out), &mut result)
+            .expect("downloaded");
+        result
+    }
+
+    fn on_card(&self, jit: &Jit, gpu: &Gpu) -> Result<Vec<f32>, CudaError> {
+        let mut cache = PagedCache::new(gpu, self.shape, &self.format)?;
+        let mut step = StepTokens::new(gpu, self.limits())?;
+        let write = CacheWrite::new(jit, gpu, &cache)?;
+        let attention = Attention::new(jit, gpu, &cache, &self.params)?;
+        let workspace =
+            AttentionWorkspace::new(gpu, self.limits(), self.params.num_heads, self.shape.head_dim)?;
+        let [queries, keys, values] = self.ranges();
+        let columns = self.columns();
+        for (rows, before) in [(&self.history, true), (&self.x, false)] {
+            let (positions, sequences) = self.tokens(before);
+            step.fill(&StepLayout {
+                positions: &positions,
+                sequences: &sequences,
+                page_tables: &self.page_tables,
+            })?;
+            let x = gpu.upload(rows)?;
+            let places = (keys.clone(), values.clone());
+            write.launch((&x, columns), places, &mut cache, self.layer, &step)?;
+            if !before {
+                let mut result = vec![0.0f32; positions.len() * queries.len()];
+                let out = gpu.filled(4 * result.len(), 0xff)?;
+                // Twice: the second launch finds the counters as the first has left them.
+                for _ in 0..2 {
+                    let x = (&x, columns);
+                    attention.launch(&out, x, queries.clone(), &cache, self.layer, &step, &workspace)?;
+                }
+                out.read(0, &mut result)?;
+                return Ok(result);
+            }
+            gpu.synchronize()?;
+        }
+        unreachable!("the step comes last")
+    }
+
+    fn words(&self) -> String {
+        let AttentionParams {
+            num_heads,
+            sliding_window,
+            alibi_slopes,
+            ..
+        } = &self.params;
+        format!(
+            "{} {:?}, {num_heads} heads, window {sliding_window:?}, ALiBi {}, {:?}",
+            self.shape,
+            self.format,
+            alibi_slopes.is_some(),
+            self.sequences
+        )
+    }
+}
+
+/// NaN equals NaN: no rule says which one.
+fn differ(got: f32, expected: f32) -> bool {
+    got.to_bits() != expected.to_bits() && !(got.is_nan() && expected.is_nan())
+}
+
+/// Words for the first difference between the card and the specification.
+fn difference(case: &Case, jit: &Jit, gpu: &Gpu) -> Result<Option<String>, CudaError> {
+    let (got, expected) = (case.on_card(jit, gpu)?, case.expected());
+    let places = got.iter().zip(&expected).enumerate();
+    let mut wrong = places.filter(|&(_, (&got, &expected))| differ(got, expected));
+    Ok(wrong.next().map(|(at, (got, expected))| {
+        let row = case.params.num_heads * case.shape.head_dim;
+        let place = (at / row, at % row / case.shape.head_dim, at % case.shape.head_dim);
+        format!(
+            "{}: {} of {} differ, the first at (token, head, element) {place:?}: {got} instead of {expected}",
+            case.words(),
+            1 + wrong.count(),
+            row * case.x.len() / case.columns()
+        )
+    }))
+}
+
+/// Steps that differ; all threads of the host compile and compute what is expected.
+fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<usize, CudaError> {
+    let mut r = Random(23);
+    let cases: Vec<Case> = (0..count).map(|_| Case::new(&mut r)).collect();
+    let (next, failed, error) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(None));
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match difference(case, jit, gpu) {
+                        Ok(None) => {}
+                        Ok(Some(words)) => {
+                            println!("FAILED: {words}");
+                            failed.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(found) => *error.lock().expect("no panic while held") = Some(found),
+                    }
+                }
+            });
+        }
+    });
+    match error.into_inner().expect("all threads ended") {
+        Some(error) => Err(error),
+        None => Ok(failed.into_inner()),
+    }
+}
+
+/// Sequences of one length whose cache is written, and their step.
+struct Timed {
+    cache: PagedCache,
+    step: StepTokens,
+    workspace: AttentionWorkspace,
+    x: Buffer,
+    columns: usize,
+}
+
+const HEADS: usize = 32;
+const KV_HEADS: usize = 8;
+const HEAD_DIM: usize = 128;
+
+impl Timed {
+    /// `sequences` of `length` positions each, the last `tokens` of them in the step.
+    fn new(
+        jit: &Jit,
+        gpu: &Gpu,
+        format: &CacheFormat,
+        (sequences, length, tokens): (usize, usize, usize),
+    ) -> Result<Self, CudaError> {
+        let pages = length.div_ceil(PAGE_TOKENS);
+        let shape = CacheShape {
+            num_layers: 1,
+            num_kv_heads: KV_HEADS,
+            head_dim: HEAD_DIM,
+            num_pages: sequences * pages,
+        };
+        let limits = StepLimits {
+            tokens: length.max(sequences * tokens),
+            sequences,
+            pages_per_sequence: pages,
+        };
+        let columns = (HEADS + 2 * KV_HEADS) * HEAD_DIM;
+        let pattern = Random(5).floats(1 << 20);
+        let table = |s: usize| (0..pages).map(|p| (p * sequences + s) as u32).collect();
+        let page_tables: Vec<Vec<u32>> = (0..sequences).map(table).collect();
+        let mut timed = Self {
+            cache: PagedCache::new(gpu, shape, format)?,
+            step: StepTokens::new(gpu, limits)?,
+            workspace: AttentionWorkspace::new(gpu, limits, HEADS, HEAD_DIM)?,
+            x: gpu.upload_repeated(&pattern, length * columns)?,
+            columns,
+        };
+        let write = CacheWrite::new(jit, gpu, &timed.cache)?;
+        let (keys, values) = (HEADS * HEAD_DIM, (HEADS + KV_HEADS) * HEAD_DIM);
+        for sequence in 0..sequences {
+            timed.fill(&page_tables, sequence..sequence + 1, 0..length)?;
+            let x = (&timed.x, columns);
+            write.launch(
+                x,
+                (keys..values, values..columns),
+                &mut timed.cache,
+                0,
+                &timed.step,
+            )?;
+            gpu.synchronize()?;
+        }
+        timed.fill(&page_tables, 0..sequences, length - tokens..length)?;
+        timed.x = gpu.upload_repeated(&pattern, sequences * tokens * columns)?;
+        Ok(timed)
+    }
+
+    fn fill(
+        &mut self,
+        page_tables: &[Vec<u32>],
+        sequences: std::ops::Range<usize>,
+        positions: std::ops::Range<usize>,
+    ) -> Result<(), CudaError> {
+        let all = sequences
+            .clone()
+            .flat_map(|s| positions.clone().map(move |p| (p as u32, s as u32)));
+        let (positions, sequences): (Vec<u32>, Vec<u32>) = all.unzip();
+        self.step.fill(&StepLayout {
+            positions: &positions,
+            sequences: &sequences,
+            page_tables,
+        })
+    }
+
+    fn time_s(&self, gpu: &Gpu, attention: &Attention, repeats: usize) -> Result<f64, CudaError> {
+        let out = gpu.filled(4 * self.step.num_tokens() * HEADS * HEAD_DIM, 0)?;
+        let queries = 0..HEADS * HEAD_DIM;
+        let times = times_s(gpu, 3, repeats, |_| {
+            let x = (&self.x, self.columns);
+            attention.launch(
+                &out,
+                x,
+                queries.clone(),
+                &self.cache,
+                0,
+                &self.step,
+                &self.workspace,
+            )
+        })?;
+        Ok(times[1])
+    }
+}
+
+fn params() -> AttentionParams {
+    AttentionParams {
+        num_heads: HEADS,
+        scale: 1.0 / (HEAD_DIM as f32).sqrt(),
+        sliding_window: None,
+        alibi_slopes: None,
+    }
+}
+
+fn print_times(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
+    for format in [CacheFormat::Int8, CacheFormat::F16] {
+        for (sequences, length) in [(64, 8_192), (16, 1_024), (1, 1_024), (1, 8_192)] {
+            let timed = Timed::new(jit, gpu, &format, (sequences, length, 1))?;
+            let attention = Attention::new(jit, gpu, &timed.cache, &params())?;
+            let time = timed.time_s(gpu, &attention, 10)?;
+            let bytes = sequences * length * format.bytes_per_token(KV_HEADS, HEAD_DIM);
+            println!(
+                "{format:?}: {sequences} tokens over {length} positions: {:.2} us, {:.0} GB/s",
+                time * 1e6,
+                bytes as f64 / time / 1e9
+            );
+        }
+    }
+    let formats = [
+        CacheFormat::Int8,
+        CacheFormat::Int8Static {
+            key_scales: vec![0.01],
+            value_scales: vec![0.01],
+        },
+    ];
+    for format in &formats {
+        for length in [2_048, 8_192] {
+            let timed = Timed::new(jit, gpu, format, (1, length, length))?;
+            for warps in [4, 8] {
+                let attention = Attention::with_prompt_warps(jit, gpu, &timed.cache, &params(), warps)?;
+                print_prompt(
+                    length,
+                    &format!("{format:?} {warps} warps"),
+                    timed.time_s(gpu, &attention, 5)?,
+                );
+            }
+        }
+    }
+    let timed = Timed::new(jit, gpu, &CacheFormat::F16, (1, 2_048, 2_048))?;
+    let attention = Attention::new(jit, gpu, &timed.cache, &params())?;
+    print_prompt(2_048, "F16", timed.time_s(gpu, &attention, 2)?);
+    for format in [CacheFormat::Int8, CacheFormat::F16] {
+        print_write_time(jit, gpu, &format)?;
+    }
+    Ok(())
+}
+
+fn print_prompt(length: usize, words: &str, time: f64) {
+    let pairs = length * (length + 1) / 2 * HEADS;
+    let operations = 4 * pairs * HEAD_DIM;
+    println!(
+        "{words}: a prompt of {length}: {:.2} us, {:.0} TOPS",
+        time * 1e6,
+        operations as f64 / time / 1e12
+    );
+}
+
+fn print_write_time(jit: &Jit, gpu: &Gpu, format: &CacheFormat) -> Result<(), CudaError> {
+    let mut timed = Timed::new(jit, gpu, format, (1, 8_192, 8_192))?;
+    let write = CacheWrite::new(jit, gpu, &timed.cache)?;
+    let (keys, values) = (HEADS * HEAD_DIM, (HEADS + KV_HEADS) * HEAD_DIM);
+    let cache = std::cell::RefCell::new(&mut timed.cache);
+    let times = times_s(gpu, 3, 5, |_| {
+        let (x, places) = ((&timed.x, timed.columns), (keys..values, values..timed.columns));
+        write.launch(x, places, &mut cache.borrow_mut(), 0, &timed.step)
+    })?;
+    println!(
+        "{format:?}: keys and values of 8192 tokens written in {:.2} us",
+        times[1] * 1e6
+    );
+    Ok(())
+}
