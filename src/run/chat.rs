@@ -2,18 +2,17 @@
 
 use std::io::{BufRead, Write};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
+use dualgrain::AnyDevice;
 use dualgrain::engine::chat::{ChatTemplate, Message};
 use dualgrain::engine::{Engine, Request, SessionLimits};
-use dualgrain_cpu::CpuDevice;
 
 use crate::cli::arguments::{Chat, Common};
 use crate::cli::interruption::interrupt_flag;
 use crate::cli::terminal::{Terminal, write_stdout};
-use crate::run::generate::{STEP_TOKENS, speed};
+use crate::run::generate::speed;
 use crate::run::model_folder::{self, Opened};
 
 /// Longest conversation the cache is made for, when the model allows more.
@@ -22,7 +21,12 @@ const MAX_CONTEXT_TOKENS: usize = 8192;
 /// Reads lines from stdin and answers each; Ctrl-C stops an answer, end of input or /exit the conversation.
 pub fn run(arguments: &Chat, common: &Common, terminal: &Terminal) -> Result<()> {
     arguments.sampling.options().sampling.check()?;
-    let device = Arc::new(CpuDevice::new(common.threads)?);
+    let device = model_folder::device(
+        arguments.device.choice,
+        common.threads,
+        &arguments.model,
+        terminal,
+    )?;
     let opened = model_folder::open(&arguments.model, &device, None)?;
     let template = ChatTemplate::load(&arguments.model)?;
     let mut conversation = Conversation::new(arguments, opened, template)?;
@@ -61,14 +65,14 @@ fn read_line(terminal: &Terminal) -> Result<Option<String>> {
 struct Conversation<'a> {
     arguments: &'a Chat,
     template: ChatTemplate,
-    engine: Engine<CpuDevice>,
+    engine: Engine<AnyDevice>,
     messages: Vec<Message>,
 }
 
 impl<'a> Conversation<'a> {
     fn new(arguments: &'a Chat, opened: Opened, template: ChatTemplate) -> Result<Self> {
         let context_tokens = opened.model.config().max_positions.min(MAX_CONTEXT_TOKENS);
-        let limits = SessionLimits::new(1, context_tokens, STEP_TOKENS);
+        let limits = SessionLimits::new(1, context_tokens, opened.model.device().step_tokens());
         let mut conversation = Self {
             arguments,
             template,

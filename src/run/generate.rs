@@ -1,12 +1,11 @@
 //! `generate`: continue a prompt, streaming.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
+use dualgrain::AnyDevice;
 use dualgrain::engine::{Engine, FinishReason, GenerateOptions, Generation, Request, SessionLimits, Timings};
-use dualgrain_cpu::CpuDevice;
 use dualgrain_device::sampling::SamplingParams;
 use serde::Serialize;
 
@@ -14,9 +13,6 @@ use crate::cli::arguments::{Common, Generate, Sampling};
 use crate::cli::interruption::interrupt_flag;
 use crate::cli::terminal::{Terminal, write_stdout};
 use crate::run::model_folder::{self, Opened};
-
-/// Prompt tokens that are run in one step.
-pub const STEP_TOKENS: usize = 512;
 
 #[derive(Serialize)]
 struct Report {
@@ -31,7 +27,12 @@ struct Report {
 pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result<()> {
     // Wrong options should not cost the time of loading a model.
     arguments.sampling.options().sampling.check()?;
-    let device = Arc::new(CpuDevice::new(common.threads)?);
+    let device = model_folder::device(
+        arguments.device.choice,
+        common.threads,
+        &arguments.model,
+        terminal,
+    )?;
     let opened = model_folder::open(&arguments.model, &device, None)?;
     let request = Request {
         prompt: opened.tokenizer.encode(&arguments.prompt, true)?,
@@ -83,10 +84,10 @@ fn stream(
 }
 
 /// One that holds no more cache than this request can fill.
-fn engine(opened: Opened, request: &Request, arguments: &Generate) -> Result<Engine<CpuDevice>> {
+fn engine(opened: Opened, request: &Request, arguments: &Generate) -> Result<Engine<AnyDevice>> {
     let positions = opened.model.config().max_positions;
     let tokens = request.prompt.len().saturating_add(arguments.sampling.max_tokens);
-    let limits = SessionLimits::new(1, positions.min(tokens), STEP_TOKENS);
+    let limits = SessionLimits::new(1, positions.min(tokens), opened.model.device().step_tokens());
     Ok(Engine::new(opened.model, opened.tokenizer, limits)?)
 }
 

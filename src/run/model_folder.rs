@@ -6,16 +6,34 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 pub use dualgrain::Loaded as Opened;
 use dualgrain::engine::Model;
-use dualgrain::{CacheFormat, CpuDevice};
+use dualgrain::{AnyDevice, CacheFormat, DeviceChoice};
+
+use crate::cli::terminal::Terminal;
+
+/// Opens the device that was chosen for the folder `dir`, and says which one where that was left open.
+pub fn device(
+    choice: DeviceChoice,
+    threads: usize,
+    dir: &Path,
+    terminal: &Terminal,
+) -> Result<Arc<AnyDevice>> {
+    let chosen = choice
+        .open(threads, dir)
+        .with_context(|| format!("opening the device {choice}"))?;
+    if let Some(reason) = chosen.reason {
+        terminal.say(&reason);
+    }
+    Ok(Arc::new(chosen.device))
+}
 
 /// Loads the folder `dir` on `device`; `cache` overrides the folder's cache format.
-pub fn open(dir: &Path, device: &Arc<CpuDevice>, cache: Option<CacheFormat>) -> Result<Opened> {
+pub fn open(dir: &Path, device: &Arc<AnyDevice>, cache: Option<CacheFormat>) -> Result<Opened> {
     ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
     dualgrain::load_on(dir, device, cache).with_context(|| loading(dir))
 }
 
 /// The model alone; one that memory cannot hold is refused before anything is read.
-pub fn load(dir: &Path, device: &Arc<CpuDevice>, cache: Option<CacheFormat>) -> Result<Model<CpuDevice>> {
+pub fn load(dir: &Path, device: &Arc<AnyDevice>, cache: Option<CacheFormat>) -> Result<Model<AnyDevice>> {
     dualgrain::model_on(dir, device, cache).with_context(|| loading(dir))
 }
 

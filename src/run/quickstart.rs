@@ -7,9 +7,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use dualgrain::AnyDevice;
 use dualgrain::engine::{Engine, GenerateOptions, Request, SessionLimits};
 use dualgrain::quant::{JournalPolicy, QuantError, QuantJob, REPORT_HTML};
-use dualgrain_cpu::CpuDevice;
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Quickstart};
@@ -90,10 +90,12 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     quantize(&original, &quantized, common, &cancel, terminal)?;
     let quantize_time_s = started.elapsed().as_secs_f64();
     terminal.say("2/3 judging it against the original on text neither has seen");
-    let judged = eval::bundled(&quantized, &original, EVAL_WINDOWS);
+    let mut judged = eval::bundled(&quantized, &original, EVAL_WINDOWS);
+    judged.device = options.device;
     let quality = eval::judge(&judged, common, terminal)?;
     terminal.say("3/3 running both");
-    let sides = sides([&original, &quantized], &quality, common, &cancel)?;
+    let device = model_folder::device(options.device.choice, common.threads, &quantized, terminal)?;
+    let sides = sides([&original, &quantized], &quality, &device, &cancel)?;
     let mut report = Report::new(sides, &quality, picture);
     report.quantize_time_s = quantize_time_s;
     report.time_s = started.elapsed().as_secs_f64();
@@ -159,11 +161,10 @@ fn check_picture(picture: &Path) -> Result<()> {
 fn sides(
     [original, quantized]: [&Path; 2],
     quality: &eval::Report,
-    common: &Common,
+    device: &Arc<AnyDevice>,
     cancel: &AtomicBool,
 ) -> Result<[Side; 2]> {
-    let device = Arc::new(CpuDevice::new(common.threads)?);
-    let side = |dir: &Path, perplexity: Option<f64>| side(dir, &device, number(perplexity), cancel);
+    let side = |dir: &Path, perplexity: Option<f64>| side(dir, device, number(perplexity), cancel);
     Ok([
         side(original, quality.perplexity_reference)?,
         side(quantized, quality.perplexity)?,
@@ -174,7 +175,7 @@ fn number(value: Option<f64>) -> f64 {
     value.unwrap_or(f64::NAN)
 }
 
-fn side(dir: &Path, device: &Arc<CpuDevice>, perplexity: f64, interrupted: &AtomicBool) -> Result<Side> {
+fn side(dir: &Path, device: &Arc<AnyDevice>, perplexity: f64, interrupted: &AtomicBool) -> Result<Side> {
     let opened = model_folder::open(dir, device, None)?;
     let row = time_case(&opened.model, &TIMED, ROUNDS, interrupted)?;
     let row = row.ok_or_else(|| anyhow!("interrupted"))?;

@@ -43,6 +43,16 @@ pub enum Error {
     /// The device could not start or failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// A card can not be used.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] dualgrain_cuda::CudaError),
+    /// This program was built without NVIDIA GPUs.
+    #[error("cuda:{index} was asked for, and this program was built without NVIDIA GPUs (feature `cuda`)")]
+    NoCuda {
+        /// The card asked for.
+        index: usize,
+    },
     /// The model could not be loaded or run.
     #[error(transparent)]
     Engine(#[from] EngineError),

@@ -81,12 +81,14 @@ pub use dualgrain_format as format;
 /// Quantizing whole: jobs, methods, plans, reports.
 pub use dualgrain_quant as quant;
 
+mod any_device;
 mod error;
 mod load;
 pub mod memory;
 mod quantizer;
 pub mod units;
 
+pub use any_device::{AnyDevice, ChosenDevice, DeviceChoice, DeviceChoiceError};
 pub use dualgrain_cpu::CpuDevice;
 pub use dualgrain_device::CacheFormat;
 pub use dualgrain_device::sampling::SamplingParams;

@@ -3,18 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dualgrain_cpu::CpuDevice;
 use dualgrain_device::CacheFormat;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig, Weights};
 
+use crate::any_device::{AnyDevice, DeviceChoice};
 use crate::error::Error;
-use crate::memory;
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Threads that share the work; 0 takes all cores.
+    /// The device that runs the model.
+    pub device: DeviceChoice,
+    /// Threads of the CPU that share the work; 0 takes all cores.
     pub threads: usize,
     /// Format of the KV cache; by default the one that the folder names.
     pub cache: Option<CacheFormat>,
@@ -23,7 +24,7 @@ pub struct Options {
 /// A model with its tokenizer.
 pub struct Loaded {
     /// The model.
-    pub model: Arc<Model<CpuDevice>>,
+    pub model: Arc<Model<AnyDevice>>,
     /// Its tokenizer.
     pub tokenizer: Arc<Tokenizer>,
 }
@@ -33,17 +34,17 @@ pub struct Loaded {
 /// # Errors
 /// No such folder, a file that is missing or damaged, something unsupported, too little memory.
 pub fn load(dir: impl AsRef<Path>, options: &Options) -> Result<Loaded, Error> {
-    let device = Arc::new(CpuDevice::new(options.threads)?);
-    load_on(dir, &device, options.cache.clone())
+    let chosen = options.device.open(options.threads, dir.as_ref())?;
+    load_on(dir, &Arc::new(chosen.device), options.cache.clone())
 }
 
-/// As [`load`], on threads that are there already.
+/// As [`load`], on a device that is there already.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_on(
     dir: impl AsRef<Path>,
-    device: &Arc<CpuDevice>,
+    device: &Arc<AnyDevice>,
     cache: Option<CacheFormat>,
 ) -> Result<Loaded, Error> {
     let dir = dir.as_ref();
@@ -61,15 +62,15 @@ pub fn load_on(
 /// As [`load`].
 pub fn model_on(
     dir: &Path,
-    device: &Arc<CpuDevice>,
+    device: &Arc<AnyDevice>,
     cache: Option<CacheFormat>,
-) -> Result<Model<CpuDevice>, Error> {
+) -> Result<Model<AnyDevice>, Error> {
     if !dir.is_dir() {
         return Err(Error::NoFolder { dir: dir.to_owned() });
     }
     let config = ModelConfig::load(dir)?;
     let weights = Weights::open(dir)?;
-    check_memory(&weights, &config)?;
+    check_memory(device, &weights, &config)?;
     Ok(Model::build(
         Arc::clone(device),
         config,
@@ -78,12 +79,11 @@ pub fn model_on(
     )?)
 }
 
-fn check_memory(weights: &Weights, config: &ModelConfig) -> Result<(), Error> {
-    let needed_bytes = Model::<CpuDevice>::required_bytes(weights, config).unwrap_or(u64::MAX);
-    let Some(memory) = memory::memory() else {
+fn check_memory(device: &AnyDevice, weights: &Weights, config: &ModelConfig) -> Result<(), Error> {
+    let needed_bytes = Model::<AnyDevice>::required_bytes(weights, config).unwrap_or(u64::MAX);
+    let Some(free_bytes) = device.room_bytes() else {
         return Ok(());
     };
-    let free_bytes = memory.available_bytes.saturating_add(memory.swap_bytes);
     match needed_bytes <= free_bytes {
         true => Ok(()),
         false => Err(Error::Memory {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 use dualgrain::format::GroupSize;
 
+use crate::cli::arguments::device::OnDevice;
 use crate::cli::arguments::shapes::{Shapes, shapes};
 use crate::cli::arguments::values::{count, group_size};
 
@@ -36,6 +37,9 @@ pub struct Bench {
     /// Write the rows to this file as well, each as soon as it is measured.
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub device: OnDevice,
 }
 
 /// What `bench` times besides models.

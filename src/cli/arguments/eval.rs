@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::arguments::device::OnDevice;
 use crate::cli::arguments::values::count;
 
 /// Options of `eval`.
@@ -36,6 +37,9 @@ pub struct Eval {
     /// Cache format to run with instead of the model's own.
     #[arg(long, value_enum)]
     pub kv: Option<EvalKv>,
+    /// Where it runs.
+    #[command(flatten)]
+    pub device: OnDevice,
 }
 
 /// Cache formats an evaluation can force.

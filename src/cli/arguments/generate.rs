@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::cli::arguments::device::OnDevice;
 use crate::cli::arguments::values::{count, number, positive_probability, probability};
 
 /// Options of `generate`.
@@ -18,6 +19,9 @@ pub struct Generate {
     /// How the next token is drawn.
     #[command(flatten)]
     pub sampling: Sampling,
+    /// Where it runs.
+    #[command(flatten)]
+    pub device: OnDevice,
 }
 
 /// Options of `chat`.
@@ -32,6 +36,9 @@ pub struct Chat {
     /// How the next token is drawn.
     #[command(flatten)]
     pub sampling: Sampling,
+    /// Where it runs.
+    #[command(flatten)]
+    pub device: OnDevice,
 }
 
 /// How the next token is drawn.

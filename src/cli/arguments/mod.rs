@@ -2,6 +2,7 @@
 
 mod bench;
 mod cost;
+mod device;
 mod eval;
 mod fit;
 mod generate;
@@ -16,6 +17,7 @@ pub use bench::{Bench, BenchGemm, BenchProduct};
 #[cfg(feature = "cuda")]
 pub use bench::{OutputKind, Rival};
 pub use cost::{Cost, CostScheme};
+pub use device::OnDevice;
 pub use eval::{Eval, EvalKv, Inspect};
 pub use fit::{Fit, Learner, Report};
 pub use generate::{Chat, Generate, Sampling};

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use dualgrain::format::GroupSize;
 use dualgrain::quant::SchemeRule;
 
+use crate::cli::arguments::device::OnDevice;
 use crate::cli::arguments::values::{count, group_size, number};
 
 /// Options of `quickstart`.
@@ -17,6 +18,9 @@ pub struct Quickstart {
     /// Another original model to tell the story of.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
+    /// Where both models run; quantizing is the CPU's work.
+    #[command(flatten)]
+    pub device: OnDevice,
 }
 
 /// Options of `quantize`.

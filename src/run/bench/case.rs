@@ -5,18 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
+use dualgrain::AnyDevice;
 use dualgrain::engine::scheduler::{Event, Scheduler, TokenRequest};
 use dualgrain::engine::{Model, ModelConfig, Product, Session, SessionLimits, products};
-use dualgrain_cpu::CpuDevice;
 use dualgrain_device::sampling::SamplingParams;
 use serde::Serialize;
 
 use crate::cli::units::bytes;
 use crate::measure::machine;
 use crate::run::bench::rate::{self, Rate};
-
-/// Tokens of a prompt that are run in one step.
-const STEP_TOKENS: usize = 512;
 
 /// One combination to time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,12 +61,29 @@ pub struct Row {
     pub cache_bytes: usize,
     /// Seconds from the folder to a model that can run.
     pub load_s: f64,
+    /// Where the time of a decoding step goes on a card.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub operations: Vec<OperationTime>,
 }
 
+/// Operations of one kind in a step.
+#[derive(Debug, Clone, Serialize)]
+pub struct OperationTime {
+    /// The operation, as the contract calls it.
+    pub operation: &'static str,
+    /// How many a step has.
+    pub count_per_step: f64,
+    /// Seconds on the card, all of a step together.
+    pub time_per_step_s: f64,
+}
+
+/// Steps that are timed operation by operation.
+const TIMED_STEPS: usize = 8;
+
 impl Case {
-    fn limits(&self) -> SessionLimits {
+    fn limits(&self, device: &AnyDevice) -> SessionLimits {
         let context_tokens = self.prompt_tokens + self.generate_tokens;
-        let limits = SessionLimits::new(self.batch, context_tokens, STEP_TOKENS.max(self.batch));
+        let limits = SessionLimits::new(self.batch, context_tokens, device.step_tokens().max(self.batch));
         // The scheduler keeps a 32nd of the pages free: with as many more all sequences run at once.
         let num_pages = self.batch * limits.pages_per_sequence();
         SessionLimits {
@@ -94,17 +108,17 @@ impl Case {
     }
 
     /// Refuses what does not fit memory beside the model, instead of being killed by the system half-way.
-    pub fn check_memory(&self, model: &Model<CpuDevice>) -> Result<()> {
-        let limits = self.limits();
+    pub fn check_memory(&self, model: &Model<AnyDevice>) -> Result<()> {
+        let limits = self.limits(model.device());
         let needed = Session::required_bytes(model, limits).unwrap_or(u64::MAX);
-        if let Some(memory) = machine::memory() {
+        if let Some(free_bytes) = model.device().free_bytes() {
             ensure!(
-                needed <= memory.available_bytes,
+                needed <= free_bytes,
                 "batch {} with {} tokens each needs {} beside the model, {} are free: take a smaller --batch",
                 limits.num_sequences,
                 limits.context_tokens,
                 bytes(needed),
-                bytes(memory.available_bytes)
+                bytes(free_bytes)
             );
         }
         Ok(())
@@ -142,14 +156,14 @@ impl Row {
 
 /// One warm-up and `repeat` timed rounds; `None` when `interrupted` was raised before they were done.
 pub fn time_case(
-    model: &Arc<Model<CpuDevice>>,
+    model: &Arc<Model<AnyDevice>>,
     case: &Case,
     repeat: usize,
     interrupted: &AtomicBool,
 ) -> Result<Option<Row>> {
     case.check(model.config())?;
     case.check_memory(model)?;
-    let mut scheduler = Scheduler::new(Session::new(Arc::clone(model), case.limits())?);
+    let mut scheduler = Scheduler::new(Session::new(Arc::clone(model), case.limits(model.device()))?);
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for round in 0..=repeat {
         let Some((prefill_s, decode_s)) = time_round(&mut scheduler, case, interrupted)? else {
@@ -163,6 +177,7 @@ pub fn time_case(
     let prefill = (case.prompt_tokens > 0).then(|| Rate::of(prefill));
     let decode = (case.generate_tokens > 0).then(|| Rate::of(decode));
     let mut row = Row::new(model, case, prefill, decode);
+    row.operations = operation_times(&mut scheduler, case, interrupted)?;
     row.cache_bytes = scheduler.session().memory().cache_bytes;
     row.rounds = repeat;
     Ok(Some(row))
@@ -170,7 +185,7 @@ pub fn time_case(
 
 impl Row {
     /// What follows from the speeds; rounds, cache and loading are not known here.
-    fn new(model: &Model<CpuDevice>, case: &Case, prefill: Option<Rate>, decode: Option<Rate>) -> Self {
+    fn new(model: &Model<AnyDevice>, case: &Case, prefill: Option<Rate>, decode: Option<Rate>) -> Self {
         let per_s = |rate: &Option<Rate>| rate.as_ref().map(|rate| rate.median);
         // A step reads every linear once, whatever the batch.
         let read_per_token = model.linear_bytes() as f64 / case.batch as f64;
@@ -190,12 +205,13 @@ impl Row {
             linears_fit_cache: last_level.is_some_and(|cache| model.linear_bytes() < cache),
             cache_bytes: 0,
             load_s: 0.0,
+            operations: Vec::new(),
         }
     }
 }
 
 /// Operations of the linears' products for each token of a prompt; the head runs on its last token only.
-fn ops_per_token(model: &Model<CpuDevice>, prompt_tokens: usize) -> f64 {
+fn ops_per_token(model: &Model<AnyDevice>, prompt_tokens: usize) -> f64 {
     let weights = |product: &Product| {
         let weights = (product.count * product.shape.n * product.shape.k) as f64;
         match product.name {
@@ -206,10 +222,40 @@ fn ops_per_token(model: &Model<CpuDevice>, prompt_tokens: usize) -> f64 {
     2.0 * products(model.config(), 1).iter().map(weights).sum::<f64>()
 }
 
+/// Where a step's time goes on a card: seconds of each kind of operation in a step that decodes, the longest first.
+fn operation_times(
+    scheduler: &mut Scheduler<AnyDevice>,
+    case: &Case,
+    interrupted: &AtomicBool,
+) -> Result<Vec<OperationTime>> {
+    let device = Arc::clone(scheduler.session().model());
+    if device.device().cpu().is_some() || case.generate_tokens == 0 {
+        return Ok(Vec::new());
+    }
+    let short = Case {
+        generate_tokens: case.generate_tokens.min(TIMED_STEPS),
+        ..*case
+    };
+    let prompts = case.prompt_tokens;
+    time_requests(scheduler, case, (prompts, usize::from(prompts > 0)), interrupted)?;
+    let steps = short.generate_tokens;
+    let run = || time_requests(scheduler, &short, (prompts + 1, steps), interrupted);
+    let (done, times) = device.device().operation_times(run)?;
+    done?;
+    let of_step = |(name, count, time_s): (&'static str, usize, f64)| OperationTime {
+        operation: name,
+        count_per_step: count as f64 / steps as f64,
+        time_per_step_s: time_s / steps as f64,
+    };
+    let mut times: Vec<OperationTime> = times.into_iter().map(of_step).collect();
+    times.sort_by(|a, b| b.time_per_step_s.total_cmp(&a.time_per_step_s));
+    Ok(times)
+}
+
 /// Seconds for all prompts with the first token after each, and for all generated tokens. Prompts end and are taken up again
 /// from the cache, so that neither time has a part of the other.
 fn time_round(
-    scheduler: &mut Scheduler<CpuDevice>,
+    scheduler: &mut Scheduler<AnyDevice>,
     case: &Case,
     interrupted: &AtomicBool,
 ) -> Result<Option<(f64, f64)>> {
@@ -224,7 +270,7 @@ fn time_round(
 
 /// Seconds until every sequence has run its first `prompt_tokens` tokens and was given `new_tokens`; no tokens take no time.
 fn time_requests(
-    scheduler: &mut Scheduler<CpuDevice>,
+    scheduler: &mut Scheduler<AnyDevice>,
     case: &Case,
     (prompt_tokens, new_tokens): (usize, usize),
     interrupted: &AtomicBool,

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use dualgrain::engine::{Model, ModelConfig};
-use dualgrain_cpu::CpuDevice;
+use dualgrain::{AnyDevice, CpuDevice, DeviceChoice};
 
 use crate::cli::arguments::{Bench, Common};
 use crate::cli::interruption::interrupt_flag;
@@ -111,10 +111,12 @@ impl Timing<'_> {
 
     fn time_cases(&mut self, threads: usize, cases: &[Case]) -> Result<()> {
         let started = Instant::now();
-        let device = Arc::new(CpuDevice::new(threads)?);
+        let choice = self.options.device.choice;
+        let device = model_folder::device(choice, threads, self.folder, self.terminal)?;
         let model = Arc::new(model_folder::load(self.folder, &device, None)?);
         let load_s = started.elapsed().as_secs_f64();
-        self.report.kernels = device.isa().name();
+        self.report.kernels = device.kernels();
+        self.report.device = dualgrain_device::Device::name(&*device);
         self.report.linear_bytes = model.linear_bytes();
         self.report.weight_bytes = model.weight_bytes();
         cases.iter().try_for_each(|case| case.check_memory(&model))?;
@@ -127,7 +129,7 @@ impl Timing<'_> {
         Ok(())
     }
 
-    fn time(&mut self, model: &Arc<Model<CpuDevice>>, case: &Case, load_s: f64) -> Result<()> {
+    fn time(&mut self, model: &Arc<Model<AnyDevice>>, case: &Case, load_s: f64) -> Result<()> {
         let row = time_case(model, case, self.options.repeat, &self.interrupted)?;
         let Some(mut row) = row else {
             bail!("interrupted at {}", case.text())
@@ -139,6 +141,9 @@ impl Timing<'_> {
     }
 
     fn measure_machine(&mut self, threads: usize) -> Result<()> {
+        if self.options.device.choice != DeviceChoice::Cpu {
+            return Ok(());
+        }
         self.terminal.progress("measuring the machine", "", 0, 1);
         // More threads than cores say nothing more, and take long to say it.
         let device = CpuDevice::new(threads.min(machine::cores()))?;

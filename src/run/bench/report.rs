@@ -10,7 +10,7 @@ use crate::cli::table::{or_dash, table};
 use crate::cli::units::bytes;
 use crate::measure::machine;
 use crate::measure::revision::REVISION;
-use crate::run::bench::case::Row;
+use crate::run::bench::case::{OperationTime, Row};
 use crate::run::bench::rate::Rate;
 
 /// Everything that was measured.
@@ -24,8 +24,10 @@ pub struct Report {
     pub cpu: Option<String>,
     /// The folder.
     pub model: String,
-    /// Instruction set of the kernels.
-    pub kernels: &'static str,
+    /// Instruction set of the kernels, or architecture of the card.
+    pub kernels: String,
+    /// The device that ran them.
+    pub device: String,
     /// Whether prefill runs on integers, which the integer peak is beside.
     #[serde(skip)]
     pub is_quantized: bool,
@@ -99,7 +101,8 @@ impl Report {
             revision: REVISION,
             cpu: machine::cpu_name(),
             model: folder.display().to_string(),
-            kernels: "",
+            kernels: String::new(),
+            device: String::new(),
             is_quantized: config.quantization.is_some(),
             linear_bytes: 0,
             weight_bytes: 0,
@@ -162,14 +165,34 @@ impl Report {
             .map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
         let machine: String = self.machine.iter().map(Machine::text).collect();
         format!(
-            "{} with {} kernels, weights {} (linears {}){peak}\n{machine}{}{}",
+            "{} on {} with {} kernels, weights {} (linears {}){peak}\n{machine}{}{}",
             self.model,
+            self.device,
             self.kernels,
             bytes(self.weight_bytes as u64),
             bytes(self.linear_bytes as u64),
             table(&header, &rows),
-            self.notes()
+            self.operations() + &self.notes()
         )
+    }
+
+    /// Where the time of a step goes, for rows that ran on a card.
+    fn operations(&self) -> String {
+        let mut text = String::new();
+        for row in self.rows.iter().filter(|row| !row.operations.is_empty()) {
+            let of_operation = |time: &OperationTime| {
+                let (name, count) = (time.operation, time.count_per_step);
+                format!("{name} {:.0} us ({count:.0})", 1e6 * time.time_per_step_s)
+            };
+            let each: Vec<String> = row.operations.iter().map(of_operation).collect();
+            let _ = writeln!(
+                text,
+                "a step of batch {} operation by operation: {}",
+                row.batch,
+                each.join(", ")
+            );
+        }
+        text
     }
 
     fn notes(&self) -> String {
@@ -193,7 +216,8 @@ impl Report {
         let names = [
             self.revision,
             self.cpu.as_deref().unwrap_or(""),
-            self.kernels,
+            &self.kernels,
+            &self.device,
             &self.model,
         ];
         let names = names.map(|name| format!("\"{}\"", name.replace('"', "'")));
@@ -214,7 +238,7 @@ impl Report {
     }
 }
 
-const HEADER: &str = "revision,cpu,kernels,model,threads,batch,prompt_tokens,generate_tokens,rounds,\
+const HEADER: &str = "revision,cpu,kernels,device,model,threads,batch,prompt_tokens,generate_tokens,rounds,\
                       prefill_tokens_per_s,prefill_mean,prefill_stddev,decode_tokens_per_s,decode_mean,decode_stddev,\
                       prefill_ops_per_s,prefill_share_of_peak,decode_read_bytes_per_s,decode_share_of_read,\
                       load_s,linear_bytes,weight_bytes,cache_bytes\n";

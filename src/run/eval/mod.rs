@@ -3,17 +3,15 @@
 mod report;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use dualgrain::engine::evaluate::{
     DEFAULT_CONTEXT, Task, TaskReport, Windows, divergence, perplexity, score_task,
 };
 use dualgrain::engine::tokenizer::Tokenizer;
-use dualgrain_cpu::CpuDevice;
 use dualgrain_device::CacheFormat;
 
-use crate::cli::arguments::{Common, Eval, EvalKv};
+use crate::cli::arguments::{Common, Eval, EvalKv, OnDevice};
 use crate::cli::terminal::Terminal;
 use crate::run::bundled;
 pub use crate::run::eval::report::Report;
@@ -30,7 +28,7 @@ pub fn judge(options: &Eval, common: &Common, terminal: &Terminal) -> Result<Rep
     // Task files are read first: a malformed line should not cost the time of an evaluation.
     let load = |path: &PathBuf| Ok(Task::load(path, options.limit)?);
     let tasks = options.tasks.iter().map(load).collect::<Result<Vec<_>>>()?;
-    let (opened, original) = open(options, common)?;
+    let (opened, original) = open(options, common, terminal)?;
     let positions = opened.model.config().max_positions;
     let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(positions));
     let mut report = Report::new(options, &opened, context)?;
@@ -54,8 +52,8 @@ pub fn judge(options: &Eval, common: &Common, terminal: &Terminal) -> Result<Rep
 }
 
 /// The model, and the original that it is compared with.
-fn open(options: &Eval, common: &Common) -> Result<(Opened, Option<Opened>)> {
-    let device = Arc::new(CpuDevice::new(common.threads)?);
+fn open(options: &Eval, common: &Common, terminal: &Terminal) -> Result<(Opened, Option<Opened>)> {
+    let device = model_folder::device(options.device.choice, common.threads, &options.model, terminal)?;
     let opened = model_folder::open(&options.model, &device, options.kv.map(EvalKv::format))?;
     let Some(reference) = &options.reference else {
         return Ok((opened, None));
@@ -158,5 +156,6 @@ pub fn bundled(model: &Path, reference: &Path, windows: usize) -> Eval {
         divergence_windows: windows,
         limit: None,
         kv: None,
+        device: OnDevice::default(),
     }
 }

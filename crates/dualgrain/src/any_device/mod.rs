@@ -1,0 +1,122 @@
+//! The device a user chose, when the program runs: the CPU or a card.
+//!
+//! A model is written for any device and compiled for one type. This type is all devices at once: every operation goes to the
+//! one that was chosen. The choice costs a comparison an operation, and the program holds the engine once.
+
+mod buffers;
+mod choice;
+mod operations;
+
+use std::sync::Arc;
+
+use dualgrain_cpu::CpuDevice;
+#[cfg(feature = "cuda")]
+use dualgrain_cuda::CudaDevice;
+
+use dualgrain_threads::Pool;
+
+use crate::memory::memory;
+
+pub use choice::{ChosenDevice, DeviceChoice, DeviceChoiceError};
+
+/// The CPU or a card.
+pub enum AnyDevice {
+    /// The CPU.
+    Cpu(CpuDevice),
+    /// An NVIDIA card.
+    #[cfg(feature = "cuda")]
+    Cuda(Box<Card>),
+}
+
+/// A card with the host's threads, which do what is no operation of a model.
+#[cfg(feature = "cuda")]
+pub struct Card {
+    device: CudaDevice,
+    host: CpuDevice,
+}
+
+impl AnyDevice {
+    /// The CPU with its threads, where it is that.
+    pub fn cpu(&self) -> Option<&CpuDevice> {
+        match self {
+            Self::Cpu(device) => Some(device),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => None,
+        }
+    }
+
+    /// The host's threads.
+    pub fn pool(&self) -> &Arc<Pool> {
+        match self {
+            Self::Cpu(device) => device.pool(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(card) => card.host.pool(),
+        }
+    }
+
+    /// Runs `run`; on a card each kind of operation in it is timed: name, how many there were, seconds together.
+    ///
+    /// # Errors
+    /// The card failed.
+    pub fn operation_times<T>(
+        &self,
+        run: impl FnOnce() -> T,
+    ) -> Result<(T, Vec<(&'static str, usize, f64)>), crate::Error> {
+        match self {
+            Self::Cpu(_) => Ok((run(), Vec::new())),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(card) => {
+                let (done, times) = card.device.operation_times(run)?;
+                let times = times.into_iter();
+                Ok((
+                    done,
+                    times
+                        .map(|(name, time)| (name, time.count, time.time_s))
+                        .collect(),
+                ))
+            }
+        }
+    }
+
+    /// What its kernels are made of: an instruction set of the CPU, or the architecture of a card.
+    pub fn kernels(&self) -> String {
+        match self {
+            Self::Cpu(device) => device.isa().name().to_owned(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(card) => card.device.gpu().info().arch(),
+        }
+    }
+
+    /// Threads of the host that share its work; a card has one that launches.
+    pub fn num_threads(&self) -> usize {
+        self.cpu().map_or(1, CpuDevice::num_threads)
+    }
+
+    /// Prompt tokens that are worth running in one step: a card has more to fill.
+    pub fn step_tokens(&self) -> usize {
+        match self {
+            Self::Cpu(_) => 512,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => 2048,
+        }
+    }
+
+    /// Bytes that are free; `None` where the system does not say.
+    pub fn free_bytes(&self) -> Option<u64> {
+        match self {
+            Self::Cpu(_) => memory().map(|memory| memory.available_bytes),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(card) => card.device.gpu().free_bytes().ok().map(|bytes| bytes as u64),
+        }
+    }
+
+    /// Bytes that a model can take: what is free, and swap space where there is some.
+    pub(crate) fn room_bytes(&self) -> Option<u64> {
+        let swap_bytes = match self {
+            Self::Cpu(_) => memory()?.swap_bytes,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => 0,
+        };
+        Some(self.free_bytes()?.saturating_add(swap_bytes))
+    }
+}

@@ -1,0 +1,420 @@
+//! The contract: every operation goes to the device that was chosen.
+
+use std::ops::Range;
+
+use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
+use dualgrain_device::{
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
+    Done, Gram as HostGram, Operand, StepLayout, StepLimits,
+};
+use dualgrain_format::{FloatValues, LinearWeights};
+
+use super::AnyDevice;
+use super::buffers::{
+    Cache, Gram, GramView, Indices, Linear, Matrix, Maxima, OutputErrors, Quantized, SampleRows, Sampler,
+    Step, Table,
+};
+
+/// Calls the chosen device with the buffers inside the enums; they are all its own.
+macro_rules! call {
+    ($device:expr, [$($buffer:ident: $kind:ident),*], |$inner:ident| $call:expr) => {
+        match ($device, $($buffer),*) {
+            (AnyDevice::Cpu($inner), $($kind::Cpu($buffer)),*) => $call,
+            #[cfg(feature = "cuda")]
+            (AnyDevice::Cuda(card), $($kind::Cuda($buffer)),*) => {
+                let $inner = &card.device;
+                $call
+            }
+            #[cfg(feature = "cuda")]
+            #[allow(unreachable_patterns, reason = "without buffers there is nothing to mix")]
+            _ => panic!("a buffer of another device"),
+        }
+    };
+}
+
+/// Makes a buffer on the chosen device.
+macro_rules! make {
+    ($device:expr, $kind:ident, |$inner:ident| $make:expr) => {
+        match $device {
+            AnyDevice::Cpu($inner) => $make.map($kind::Cpu),
+            #[cfg(feature = "cuda")]
+            AnyDevice::Cuda(card) => {
+                let $inner = &card.device;
+                $make.map($kind::Cuda)
+            }
+        }
+    };
+}
+
+/// As `call`, with an operand of a product before the other buffers.
+macro_rules! product {
+    ($device:expr, $a:ident, [$($buffer:ident: $kind:ident),*], |$inner:ident, $operand:ident| $call:expr) => {
+        match $a {
+            Operand::Float($a) => call!($device, [$a: Matrix, $($buffer: $kind),*], |$inner| {
+                let $operand = Operand::Float($a);
+                $call
+            }),
+            Operand::Int8($a) => call!($device, [$a: Quantized, $($buffer: $kind),*], |$inner| {
+                let $operand = Operand::Int8($a);
+                $call
+            }),
+        }
+    };
+}
+
+impl Device for AnyDevice {
+    type Matrix = Matrix;
+    type Quantized = Quantized;
+    type Linear = Linear;
+    type Table = Table;
+    type Cache = Cache;
+    type Indices = Indices;
+    type Step = Step;
+    type Gram = Gram;
+    type GramView<'a> = GramView<'a>;
+    type OutputErrors = OutputErrors;
+    type Maxima = Maxima;
+    type Sampler = Sampler;
+    type SampleRows = SampleRows;
+
+    fn name(&self) -> String {
+        call!(self, [], |device| device.name())
+    }
+
+    fn matrix(&self, capacity: usize, columns: usize) -> Result<Matrix, DeviceError> {
+        make!(self, Matrix, |device| device.matrix(capacity, columns))
+    }
+
+    fn quantized(&self, capacity: usize, columns: usize) -> Result<Quantized, DeviceError> {
+        make!(self, Quantized, |device| device.quantized(capacity, columns))
+    }
+
+    fn indices(&self, capacity: usize) -> Result<Indices, DeviceError> {
+        make!(self, Indices, |device| device.indices(capacity))
+    }
+
+    fn sample_rows(&self, capacity: usize) -> Result<SampleRows, DeviceError> {
+        make!(self, SampleRows, |device| device.sample_rows(capacity))
+    }
+
+    fn step(&self, limits: StepLimits) -> Result<Step, DeviceError> {
+        make!(self, Step, |device| device.step(limits))
+    }
+
+    fn pack_slices<E: From<DeviceError>>(
+        &self,
+        shape: (usize, usize),
+        slices: impl Iterator<Item = Result<LinearWeights, E>>,
+    ) -> Result<Linear, E> {
+        make!(self, Linear, |device| device.pack_slices(shape, slices))
+    }
+
+    fn table(&self, values: FloatValues, columns: usize) -> Result<Table, DeviceError> {
+        make!(self, Table, |device| device.table(values, columns))
+    }
+
+    fn cache(&self, shape: CacheShape, format: &CacheFormat) -> Result<Cache, DeviceError> {
+        make!(self, Cache, |device| device.cache(shape, format))
+    }
+
+    fn rows(&self, x: &Matrix) -> usize {
+        call!(self, [x: Matrix], |device| device.rows(x))
+    }
+
+    fn columns(&self, x: &Matrix) -> usize {
+        call!(self, [x: Matrix], |device| device.columns(x))
+    }
+
+    fn linear_n(&self, linear: &Linear) -> usize {
+        call!(self, [linear: Linear], |device| device.linear_n(linear))
+    }
+
+    fn linear_bytes(&self, linear: &Linear) -> usize {
+        call!(self, [linear: Linear], |device| device.linear_bytes(linear))
+    }
+
+    fn cache_bytes(&self, cache: &Cache) -> usize {
+        call!(self, [cache: Cache], |device| device.cache_bytes(cache))
+    }
+
+    fn upload(&self, x: &mut Matrix, values: &[f32]) -> Done {
+        call!(self, [x: Matrix], |device| device.upload(x, values))
+    }
+
+    fn download(&self, x: &Matrix, rows: Range<usize>, out: &mut [f32]) -> Done {
+        call!(self, [x: Matrix], |device| device.download(x, rows, out))
+    }
+
+    fn upload_indices(&self, indices: &mut Indices, values: &[u32]) -> Done {
+        call!(self, [indices: Indices], |device| device
+            .upload_indices(indices, values))
+    }
+
+    fn upload_sample_rows(&self, rows: &mut SampleRows, values: &[SampleRow]) -> Done {
+        call!(self, [rows: SampleRows], |device| device
+            .upload_sample_rows(rows, values))
+    }
+
+    fn upload_step(&self, step: &mut Step, layout: &StepLayout<'_>) -> Done {
+        call!(self, [step: Step], |device| device.upload_step(step, layout))
+    }
+
+    fn run_step(&self, step: &Step, run: &mut dyn FnMut() -> Done) -> Done {
+        call!(self, [step: Step], |device| device.run_step(step, run))
+    }
+
+    fn embed(&self, x: &mut Matrix, table: &Table, ids: &Indices) -> Done {
+        call!(self, [x: Matrix, table: Table, ids: Indices], |device| device
+            .embed(x, table, ids))
+    }
+
+    fn rms_norm(&self, out: &mut Matrix, x: &Matrix, weight: &Matrix, eps: f32) -> Done {
+        call!(self, [out: Matrix, x: Matrix, weight: Matrix], |device| device
+            .rms_norm(out, x, weight, eps))
+    }
+
+    fn rms_norm_heads(&self, x: &mut Matrix, columns: Columns, weight: &Matrix, eps: f32) -> Done {
+        call!(self, [x: Matrix, weight: Matrix], |device| device
+            .rms_norm_heads(x, columns, weight, eps))
+    }
+
+    fn layer_norm(&self, out: &mut Matrix, x: &Matrix, weight: &Matrix, bias: &Matrix, eps: f32) -> Done {
+        call!(self, [out: Matrix, x: Matrix, weight: Matrix, bias: Matrix], |device| {
+            device.layer_norm(out, x, weight, bias, eps)
+        })
+    }
+
+    fn quantize(&self, out: &mut Quantized, x: &Matrix, scale: ActivationScale) -> Done {
+        call!(self, [out: Quantized, x: Matrix], |device| device
+            .quantize(out, x, scale))
+    }
+
+    fn rms_norm_quantize(
+        &self,
+        out: &mut Quantized,
+        h: &mut Matrix,
+        x: &Matrix,
+        weight: &Matrix,
+        eps: f32,
+        scale: ActivationScale,
+    ) -> Done {
+        call!(self, [out: Quantized, h: Matrix, x: Matrix, weight: Matrix], |device| {
+            device.rms_norm_quantize(out, h, x, weight, eps, scale)
+        })
+    }
+
+    fn layer_norm_quantize(
+        &self,
+        out: &mut Quantized,
+        h: &mut Matrix,
+        x: &Matrix,
+        (weight, bias): (&Matrix, &Matrix),
+        eps: f32,
+        scale: ActivationScale,
+    ) -> Done {
+        call!(self, [out: Quantized, h: Matrix, x: Matrix, weight: Matrix, bias: Matrix], |device| {
+            device.layer_norm_quantize(out, h, x, (weight, bias), eps, scale)
+        })
+    }
+
+    fn will_read(&self, next: &Linear) {
+        call!(self, [next: Linear], |device| device.will_read(next))
+    }
+
+    fn gemm(&self, out: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) -> Done {
+        product!(self, a, [out: Matrix, weights: Linear], |device, a| device
+            .gemm(out, a, weights))
+    }
+
+    fn gemm_gated(
+        &self,
+        out: &mut Matrix,
+        wide: &mut Matrix,
+        a: Operand<'_, Self>,
+        weights: &Linear,
+        f: Activation,
+    ) -> Done {
+        product!(self, a, [out: Matrix, wide: Matrix, weights: Linear], |device, a| {
+            device.gemm_gated(out, wide, a, weights, f)
+        })
+    }
+
+    fn gemm_add(&self, x: &mut Matrix, y: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) -> Done {
+        product!(self, a, [x: Matrix, y: Matrix, weights: Linear], |device, a| {
+            device.gemm_add(x, y, a, weights)
+        })
+    }
+
+    fn gemm_gated_quantize(
+        &self,
+        out: &mut Quantized,
+        f: &mut Matrix,
+        wide: &mut Matrix,
+        a: Operand<'_, Self>,
+        weights: &Linear,
+        activation: Activation,
+        scale: ActivationScale,
+    ) -> Done {
+        product!(self, a, [out: Quantized, f: Matrix, wide: Matrix, weights: Linear], |device, a| {
+            device.gemm_gated_quantize(out, f, wide, a, weights, activation, scale)
+        })
+    }
+
+    fn gemm_add_rms_norm_quantize(
+        &self,
+        out: &mut Quantized,
+        x: &mut Matrix,
+        (y, h): (&mut Matrix, &mut Matrix),
+        a: Operand<'_, Self>,
+        weights: &Linear,
+        (norm, eps): (&Matrix, f32),
+        scale: ActivationScale,
+    ) -> Done {
+        product!(
+            self,
+            a,
+            [out: Quantized, x: Matrix, y: Matrix, h: Matrix, weights: Linear, norm: Matrix],
+            |device, a| {
+                device.gemm_add_rms_norm_quantize(out, x, (y, h), a, weights, (norm, eps), scale)
+            }
+        )
+    }
+
+    fn rope_cache_write(
+        &self,
+        cache: &mut Cache,
+        layer: usize,
+        x: &mut Matrix,
+        columns: [Columns; 3],
+        head_dim: usize,
+        angles: &Matrix,
+        step: &Step,
+    ) -> Done {
+        call!(self, [cache: Cache, x: Matrix, angles: Matrix, step: Step], |device| device
+            .rope_cache_write(cache, layer, x, columns, head_dim, angles, step))
+    }
+
+    fn rope(&self, x: &mut Matrix, columns: Columns, head_dim: usize, angles: &Matrix) -> Done {
+        call!(self, [x: Matrix, angles: Matrix], |device| device
+            .rope(x, columns, head_dim, angles))
+    }
+
+    fn cache_write(
+        &self,
+        cache: &mut Cache,
+        layer: usize,
+        x: &Matrix,
+        keys: Columns,
+        values: Columns,
+        step: &Step,
+    ) -> Done {
+        call!(self, [cache: Cache, x: Matrix, step: Step], |device| device
+            .cache_write(cache, layer, x, keys, values, step))
+    }
+
+    fn attention(
+        &self,
+        out: &mut Matrix,
+        x: &Matrix,
+        queries: Columns,
+        cache: &Cache,
+        layer: usize,
+        params: &AttentionParams,
+        step: &Step,
+    ) -> Done {
+        call!(self, [out: Matrix, x: Matrix, cache: Cache, step: Step], |device| {
+            device.attention(out, x, queries, cache, layer, params, step)
+        })
+    }
+
+    fn gated(&self, out: &mut Matrix, x: &Matrix, f: Activation) -> Done {
+        call!(self, [out: Matrix, x: Matrix], |device| device.gated(out, x, f))
+    }
+
+    fn activate(&self, x: &mut Matrix, f: Activation) -> Done {
+        call!(self, [x: Matrix], |device| device.activate(x, f))
+    }
+
+    fn add(&self, x: &mut Matrix, y: &Matrix) -> Done {
+        call!(self, [x: Matrix, y: Matrix], |device| device.add(x, y))
+    }
+
+    fn gather(&self, out: &mut Matrix, x: &Matrix, rows: &Indices) -> Done {
+        call!(self, [out: Matrix, x: Matrix, rows: Indices], |device| device
+            .gather(out, x, rows))
+    }
+
+    fn log_softmax(&self, x: &mut Matrix) -> Done {
+        call!(self, [x: Matrix], |device| device.log_softmax(x))
+    }
+
+    fn sampler(&self, shape: SamplerShape) -> Result<Sampler, DeviceError> {
+        make!(self, Sampler, |device| device.sampler(shape))
+    }
+
+    fn begin_sampling(
+        &self,
+        sampler: &mut Sampler,
+        slot: usize,
+        params: &SamplingParams,
+        prompt: &[u32],
+        generated: &[u32],
+    ) -> Done {
+        call!(self, [sampler: Sampler], |device| device
+            .begin_sampling(sampler, slot, params, prompt, generated))
+    }
+
+    fn sample(&self, sampler: &mut Sampler, logits: &Matrix, rows: &SampleRows) -> Done {
+        call!(self, [sampler: Sampler, logits: Matrix, rows: SampleRows], |device| {
+            device.sample(sampler, logits, rows)
+        })
+    }
+
+    fn read_samples(&self, sampler: &Sampler) -> Result<Vec<Sample>, DeviceError> {
+        call!(self, [sampler: Sampler], |device| device.read_samples(sampler))
+    }
+
+    fn gram(&self, k: usize) -> Result<Gram, DeviceError> {
+        make!(self, Gram, |device| device.gram(k))
+    }
+
+    fn gram_accumulate(&self, gram: &mut Gram, x: &Matrix) -> Done {
+        call!(self, [gram: Gram, x: Matrix], |device| device
+            .gram_accumulate(gram, x))
+    }
+
+    fn gram_to_host(&self, gram: Gram) -> Result<HostGram, DeviceError> {
+        call!(self, [gram: Gram], |device| device.gram_to_host(gram))
+    }
+
+    fn view_gram<'a>(&self, gram: &'a HostGram) -> Result<GramView<'a>, DeviceError> {
+        make!(self, GramView, |device| device.view_gram(gram))
+    }
+
+    fn output_errors(&self, capacity: usize) -> Result<OutputErrors, DeviceError> {
+        make!(self, OutputErrors, |device| device.output_errors(capacity))
+    }
+
+    fn compute_output_errors(&self, out: &mut OutputErrors, gram: &GramView<'_>, errors: &[f32]) -> Done {
+        call!(self, [out: OutputErrors, gram: GramView], |device| device
+            .compute_output_errors(out, gram, errors))
+    }
+
+    fn read_output_errors(&self, errors: &OutputErrors, out: &mut [f64]) -> Done {
+        call!(self, [errors: OutputErrors], |device| device
+            .read_output_errors(errors, out))
+    }
+
+    fn maxima(&self, columns: usize) -> Result<Maxima, DeviceError> {
+        make!(self, Maxima, |device| device.maxima(columns))
+    }
+
+    fn abs_max(&self, x: &Matrix, columns: Columns, maxima: &mut Maxima) -> Done {
+        call!(self, [x: Matrix, maxima: Maxima], |device| device
+            .abs_max(x, columns, maxima))
+    }
+
+    fn read_maxima(&self, maxima: &Maxima) -> Result<Vec<f32>, DeviceError> {
+        call!(self, [maxima: Maxima], |device| device.read_maxima(maxima))
+    }
+}
