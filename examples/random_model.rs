@@ -1,14 +1,16 @@
-//! Writes a Llama-shaped model folder with random bf16 weights: for timing, memory measurements and tests at sizes
+//! Writes a Llama-shaped model folder with random weights, bf16 or W4A8: for timing, memory measurements and tests at sizes
 //! for which no trained model is at hand. Its text is noise.
 //!
 //!     cargo run --release --example random_model -- --shape llama-1b OUT
+//!     cargo run --release --example random_model -- --shape llama-8b --w4a8 OUT
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
-use dualgrain_format::checkpoint::{Dtype, FolderWriter, TensorSpec};
+use dualgrain_format::checkpoint::{Dtype, FolderWriter, LinearLayout, TensorSpec};
+use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme, QuantizationConfig};
 use serde_json::json;
 
 #[derive(Parser)]
@@ -22,9 +24,12 @@ struct Arguments {
     /// Seed of the weights.
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Folder whose tokenizer is copied.
-    #[arg(long, default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/models/llama-tiny"))]
-    tokenizer: PathBuf,
+    /// Folder whose tokenizer is copied; without it the bundled model's is written.
+    #[arg(long)]
+    tokenizer: Option<PathBuf>,
+    /// Write 4-bit weights, an 8-bit head and an INT8 cache, as `quantize` would, within seconds.
+    #[arg(long)]
+    w4a8: bool,
     /// Write config.json alone, for `quantize --plan`.
     #[arg(long)]
     config_only: bool,
@@ -42,6 +47,12 @@ enum Shape {
     /// hidden 4096, ffn 11008, 32 layers, 32/32 heads, vocabulary 32,000: 6.7 B parameters.
     #[value(name = "llama-7b")]
     Llama7b,
+    /// hidden 4096, ffn 14336, 32 layers, 32/8 heads, vocabulary 128,256: 8.0 B parameters.
+    #[value(name = "llama-8b")]
+    Llama8b,
+    /// hidden 8192, ffn 28672, 80 layers, 64/8 heads, vocabulary 128,256: 70.6 B parameters.
+    #[value(name = "llama-70b")]
+    Llama70b,
 }
 
 #[derive(Clone, Copy)]
@@ -60,6 +71,8 @@ impl Shape {
             Self::LlamaNano => (256, 768, 2, 4, 2, 8192),
             Self::Llama1b => (2048, 5632, 22, 32, 4, 32_000),
             Self::Llama7b => (4096, 11_008, 32, 32, 32, 32_000),
+            Self::Llama8b => (4096, 14_336, 32, 32, 8, 128_256),
+            Self::Llama70b => (8192, 28_672, 80, 64, 8, 128_256),
         };
         Sizes {
             hidden,
@@ -72,27 +85,43 @@ impl Shape {
     }
 }
 
+/// The bundled model's tokenizer.
+const TOKENIZER: [(&str, &[u8]); 2] = [
+    (
+        "tokenizer.json",
+        include_bytes!("../models/llama-tiny/tokenizer.json"),
+    ),
+    (
+        "tokenizer_config.json",
+        include_bytes!("../models/llama-tiny/tokenizer_config.json"),
+    ),
+];
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let mut sizes = arguments.shape.sizes();
     sizes.layers = arguments.layers.unwrap_or(sizes.layers);
     let mut folder = FolderWriter::create(&arguments.out, false)?;
-    folder.write_file(
-        "config.json",
-        serde_json::to_string_pretty(&config(sizes))?.as_bytes(),
-    )?;
+    let config = config(sizes, arguments.w4a8)?;
+    folder.write_file("config.json", serde_json::to_string_pretty(&config)?.as_bytes())?;
     if arguments.config_only {
         return Ok(folder.commit()?);
     }
-    for name in ["tokenizer.json", "tokenizer_config.json"] {
-        copy(&mut folder, &arguments.tokenizer.join(name), name)?;
+    for (name, bundled) in TOKENIZER {
+        match &arguments.tokenizer {
+            Some(from) => copy(&mut folder, &from.join(name), name)?,
+            None => folder.write_file(name, bundled)?,
+        }
     }
-    let tensors = tensors(sizes);
+    let tensors = match arguments.w4a8 {
+        true => quantized_tensors(sizes),
+        false => tensors(sizes),
+    };
     folder.start_tensors(tensors.clone())?;
     let mut noise = Noise(arguments.seed ^ 0x9e37_79b9_7f4a_7c15);
     for (index, tensor) in tensors.iter().enumerate() {
         folder.write_tensor(&tensor.name, &noise.tensor(tensor))?;
-        if index % 20 == 0 {
+        if index % 200 == 0 {
             eprintln!("{} of {} tensors", index + 1, tensors.len());
         }
     }
@@ -105,8 +134,8 @@ fn copy(folder: &mut FolderWriter, from: &Path, name: &str) -> Result<()> {
     Ok(folder.write_file(name, &bytes)?)
 }
 
-fn config(s: Sizes) -> serde_json::Value {
-    json!({
+fn config(s: Sizes, w4a8: bool) -> Result<serde_json::Value> {
+    let mut config = json!({
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
         "hidden_act": "silu",
@@ -117,14 +146,63 @@ fn config(s: Sizes) -> serde_json::Value {
         "num_key_value_heads": s.kv_heads,
         "head_dim": s.hidden / s.heads,
         "vocab_size": s.vocab,
-        "max_position_embeddings": 4096,
+        "max_position_embeddings": if s.vocab > 100_000 { 131_072 } else { 4096 },
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
         "tie_word_embeddings": false,
         "torch_dtype": "bfloat16",
         "bos_token_id": 0,
         "eos_token_id": 0,
-    })
+    });
+    if w4a8 {
+        let linears = tensors(s).into_iter().filter_map(|tensor| {
+            let scheme = scheme(&tensor)?;
+            Some((linear_name(&tensor).to_owned(), scheme))
+        });
+        config["quantization_config"] = serde_json::to_value(QuantizationConfig {
+            group_size: GROUP_SIZE,
+            activations: ActivationScheme::PerToken,
+            kv_cache: CacheScheme::Int8,
+            smoothing: "off".into(),
+            search: "random".into(),
+            linears: linears.collect(),
+        })?;
+    }
+    Ok(config)
+}
+
+const GROUP_SIZE: GroupSize = GroupSize::Along(128);
+
+/// What a tensor of the float model becomes; nothing where it stays as it is.
+fn scheme(tensor: &TensorSpec) -> Option<LinearScheme> {
+    match tensor.name.as_str() {
+        "lm_head.weight" => Some(LinearScheme::W8),
+        name if name.ends_with("_proj.weight") => Some(LinearScheme::W4 {
+            group_size: GROUP_SIZE,
+        }),
+        _ => None,
+    }
+}
+
+fn linear_name(tensor: &TensorSpec) -> &str {
+    tensor.name.trim_end_matches(".weight")
+}
+
+/// The tensors of the same model with its linears quantized.
+fn quantized_tensors(s: Sizes) -> Vec<TensorSpec> {
+    let quantized = |tensor: TensorSpec| match scheme(&tensor) {
+        None => vec![tensor],
+        Some(scheme) => LinearLayout {
+            scheme,
+            n: tensor.shape[0],
+            k: tensor.shape[1],
+            float: Dtype::BF16,
+            bias: false,
+            static_activations: false,
+        }
+        .specs(linear_name(&tensor)),
+    };
+    tensors(s).into_iter().flat_map(quantized).collect()
 }
 
 fn tensors(s: Sizes) -> Vec<TensorSpec> {
@@ -162,29 +240,61 @@ fn tensors(s: Sizes) -> Vec<TensorSpec> {
 struct Noise(u64);
 
 impl Noise {
-    fn next(&mut self) -> f32 {
+    fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
+        z ^ (z >> 31)
+    }
+
+    fn normal(&mut self) -> f32 {
+        let z = self.bits();
         let sum: u64 = (0..4).map(|part| (z >> (16 * part)) & 0xffff).sum();
         // Four uniforms on 0..1 have mean 2 and variance 1/3.
         (sum as f32 / 65_536.0 - 2.0) * 3f32.sqrt()
     }
 
-    /// bf16 bytes: norms around 1, matrices with deviation 1 / sqrt(K) so that activations keep their size.
+    /// The bytes of a tensor: matrices with deviation 1 / sqrt(K), so that activations keep their size, norms around 1.
     fn tensor(&mut self, tensor: &TensorSpec) -> Vec<u8> {
-        let count: usize = tensor.shape.iter().product();
-        let (mean, deviation) = match tensor.shape[..] {
-            [_, k] => (0.0, 1.0 / (k as f32).sqrt()),
-            _ => (1.0, 0.1),
-        };
+        let (name, count) = (tensor.name.as_str(), tensor.shape.iter().product::<usize>());
+        let columns = tensor.shape[tensor.shape.len() - 1] as f32;
+        match (tensor.dtype, name.rsplit('.').next()) {
+            (Dtype::BF16, _) if tensor.shape.len() == 2 => self.bf16(count, 0.0, 1.0 / columns.sqrt()),
+            (Dtype::BF16, _) => self.bf16(count, 1.0, 0.1),
+            (_, Some("zero")) => vec![0x88; count],
+            (_, Some("s2")) => self.bytes(count).iter().map(|byte| 5 + byte % 5).collect(),
+            // Of uniform 4-bit codes about 8 times a group scale of about 7; of uniform 8-bit codes.
+            (Dtype::F32, _) => {
+                let deviation = if name.starts_with("lm_head") { 73.3 } else { 32.3 };
+                let s1 = 1.0 / (deviation * 4096f32.sqrt());
+                std::iter::repeat_n(s1.to_le_bytes(), count).flatten().collect()
+            }
+            // -128 is no code.
+            (Dtype::I8, _) => self
+                .bytes(count)
+                .iter()
+                .map(|&byte| if byte == 0x80 { 0 } else { byte })
+                .collect(),
+            _ => self.bytes(count),
+        }
+    }
+
+    fn bf16(&mut self, count: usize, mean: f32, deviation: f32) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(2 * count);
         for _ in 0..count {
-            let bits = (mean + deviation * self.next()).to_bits();
+            let bits = (mean + deviation * self.normal()).to_bits();
             bytes.extend_from_slice(&((bits.wrapping_add(0x8000) >> 16) as u16).to_le_bytes());
         }
+        bytes
+    }
+
+    fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count + 8);
+        while bytes.len() < count {
+            bytes.extend_from_slice(&self.bits().to_le_bytes());
+        }
+        bytes.truncate(count);
         bytes
     }
 }

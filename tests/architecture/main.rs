@@ -26,7 +26,10 @@ const ARROWS: [crates::Arrows<'_>; 10] = [
     ("cuda", &["device", "format"]),
     ("engine", &["device", "format", "threads"]),
     ("quant", &["device", "engine", "format", "threads"]),
-    ("dualgrain", &["cpu", "device", "engine", "format", "quant"]),
+    (
+        "dualgrain",
+        &["cpu", "cuda", "device", "engine", "format", "quant", "threads"],
+    ),
     ("perf", &["cpu", "cuda", "device", "format"]),
     ("testing", &["device"]),
 ];
