@@ -88,7 +88,7 @@ pub mod memory;
 mod quantizer;
 pub mod units;
 
-pub use any_device::{AnyDevice, ChosenDevice, DeviceChoice, DeviceChoiceError};
+pub use any_device::{AnyDevice, ChosenDevice, DeviceChoice, DeviceChoiceError, OperationTimes};
 pub use dualgrain_cpu::CpuDevice;
 pub use dualgrain_device::CacheFormat;
 pub use dualgrain_device::sampling::SamplingParams;

@@ -18,7 +18,10 @@ pub struct OperationTime {
 
 /// Begin and end of each operation while they are timed.
 #[derive(Default)]
-pub(super) struct OperationClock(Mutex<Option<Vec<(&'static str, Event, Event)>>>);
+pub(super) struct OperationClock(Mutex<Option<Vec<TimedOperation>>>);
+
+/// The name of an operation, its begin and its end.
+type TimedOperation = (&'static str, Event, Event);
 
 impl OperationClock {
     /// Whether operations are timed: each is launched by itself then.

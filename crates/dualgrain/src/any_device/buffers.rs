@@ -9,6 +9,7 @@ use dualgrain_device::Device;
 macro_rules! either {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
         $(#[$doc])*
+        #[allow(clippy::large_enum_variant, reason = "a model has few of them, and none is copied")]
         pub enum $name {
             /// In the host's memory.
             Cpu(<CpuDevice as Device>::$name),

@@ -35,6 +35,9 @@ pub struct Card {
     host: CpuDevice,
 }
 
+/// Name of each kind of operation, how many there were, and their seconds on the card.
+pub type OperationTimes = Vec<(&'static str, usize, f64)>;
+
 impl AnyDevice {
     /// The CPU with its threads, where it is that.
     pub fn cpu(&self) -> Option<&CpuDevice> {
@@ -58,10 +61,7 @@ impl AnyDevice {
     ///
     /// # Errors
     /// The card failed.
-    pub fn operation_times<T>(
-        &self,
-        run: impl FnOnce() -> T,
-    ) -> Result<(T, Vec<(&'static str, usize, f64)>), crate::Error> {
+    pub fn operation_times<T>(&self, run: impl FnOnce() -> T) -> Result<(T, OperationTimes), crate::Error> {
         match self {
             Self::Cpu(_) => Ok((run(), Vec::new())),
             #[cfg(feature = "cuda")]
