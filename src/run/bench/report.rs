@@ -220,7 +220,7 @@ impl Report {
             &self.device,
             &self.model,
         ];
-        let names = names.map(|name| format!("\"{}\"", name.replace('"', "'")));
+        let names = names.map(|name| format!("\"{}\"", name.replace('"', "'").replace(',', ";")));
         let names = names.join(",");
         let mut csv = HEADER.to_owned();
         for row in &self.rows {

@@ -3,7 +3,7 @@
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use dualgrain_device::Columns;
+use dualgrain_device::{CacheShape, Columns};
 
 use super::paged_cache::PagedCache;
 use super::sources::{AttentionKernel, attention_source};
@@ -123,13 +123,7 @@ impl CacheWrite {
     ) -> Result<(), CudaError> {
         let (shape, tokens) = (cache.shape(), step.num_tokens());
         check_length("keys and values", 4 * tokens * x_columns, x.len_bytes())?;
-        let width = shape.num_kv_heads * shape.head_dim;
-        for columns in [&keys, &values] {
-            assert!(
-                columns.len() == width && columns.end <= x_columns,
-                "columns {columns:?} of {x_columns} for heads of {width} elements"
-            );
-        }
+        check_columns((&keys, &values), shape, x_columns);
         if tokens == 0 {
             return Ok(());
         }
@@ -140,11 +134,7 @@ impl CacheWrite {
             check_length("angles", 4 * tokens * shape.head_dim, angles.len_bytes())?;
             assert!(queries.end <= x_columns, "columns {queries:?} of {x_columns}");
         }
-        let kernel = match (&rotated, &self.rotating) {
-            (None, _) => &self.kernel,
-            (Some(_), Some(kernel)) => kernel,
-            (Some(_), None) => panic!("heads of {} elements are not rotated here", shape.head_dim),
-        };
+        let kernel = self.kernel_for(rotated.as_ref(), shape.head_dim);
         let place = cache.layer(layer);
         let mut args = CacheWriteArgs {
             keys_x: x.address() + 4 * keys.start as u64,
@@ -180,6 +170,25 @@ impl CacheWrite {
         // SAFETY: the kernel's one parameter; the matrix is as long as its sizes say (checked), the step's positions lie in
         // pages of their tables (checked as it was filled), and the driver frees none of the buffers before the stream has passed.
         unsafe { launch(kernel, &grid, &mut [args]) }
+    }
+
+    fn kernel_for(&self, rotated: Option<&Rotated<'_>>, head_dim: usize) -> &Kernel {
+        match (rotated, &self.rotating) {
+            (None, _) => &self.kernel,
+            (Some(_), Some(kernel)) => kernel,
+            (Some(_), None) => panic!("heads of {head_dim} elements are not rotated here"),
+        }
+    }
+}
+
+/// Refuses columns that are not those of the cache's heads.
+fn check_columns((keys, values): (&Columns, &Columns), shape: CacheShape, x_columns: usize) {
+    let width = shape.num_kv_heads * shape.head_dim;
+    for columns in [keys, values] {
+        assert!(
+            columns.len() == width && columns.end <= x_columns,
+            "columns {columns:?} of {x_columns} for heads of {width} elements"
+        );
     }
 }
 

@@ -83,6 +83,15 @@ pub(crate) const ABS_MAX: &str = include_str!("statistics/abs_max.cu");
 /// Files that the kernels of attention include.
 pub(crate) const ATTENTION_HEADERS: &[(&str, &str)] = &[
     ("attention.cuh", include_str!("attention/attention.cuh")),
+    ("attention_tile.cuh", include_str!("attention/attention_tile.cuh")),
+    (
+        "attention_items.cuh",
+        include_str!("attention/attention_items.cuh"),
+    ),
+    (
+        "attention_pages.cuh",
+        include_str!("attention/attention_pages.cuh"),
+    ),
     ("float_rules.cuh", include_str!("float_rules.cuh")),
 ];
 

@@ -2,7 +2,7 @@
 
 use dualgrain_device::Activation;
 
-use super::operation_times::OperationClock;
+use super::operation_clock::OperationClock;
 use super::w4_products::W4Products;
 use crate::compiler::Jit;
 use crate::driver::{Gpu, Staging};

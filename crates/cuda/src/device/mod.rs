@@ -5,6 +5,7 @@ mod context;
 mod cuda_device;
 mod failure;
 mod linears;
+mod operation_clock;
 mod operation_times;
 mod operations;
 mod w4_products;

@@ -1,7 +1,7 @@
 //! How long each kind of operation takes on the card.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use super::cuda_device::CudaDevice;
 use crate::driver::Event;
@@ -14,20 +14,6 @@ pub struct OperationTime {
     pub count: usize,
     /// Seconds on the card, all together.
     pub time_s: f64,
-}
-
-/// Begin and end of each operation while they are timed.
-#[derive(Default)]
-pub(super) struct OperationClock(Mutex<Option<Vec<TimedOperation>>>);
-
-/// The name of an operation, its begin and its end.
-type TimedOperation = (&'static str, Event, Event);
-
-impl OperationClock {
-    /// Whether operations are timed: each is launched by itself then.
-    pub(super) fn is_on(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
 }
 
 impl CudaDevice {

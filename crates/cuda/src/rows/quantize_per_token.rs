@@ -201,14 +201,7 @@ impl Quantize {
             false => Err(CudaError::Length { what, expected, got }),
         };
         at_least("input", m * x_row * self.input.size_bytes(), x)?;
-        if (self.before == Before::AddRmsNorm) != y.is_some() {
-            return Err(CudaError::Length {
-                what: "rows to add",
-                expected: if y.is_some() { 0 } else { 4 * m * k },
-                got: y.map_or(0, Buffer::len_bytes),
-            });
-        }
-        y.map_or(Ok(()), |y| at_least("rows to add", 4 * m * k, y))?;
+        self.check_added(y, (m, k))?;
         let norm_bytes = norm.map_or(0, |(weight, _)| weight.len_bytes());
         let expected = if self.before.norms() { 4 * k } else { 0 };
         length("weight of RMSNorm", expected, norm_bytes)?;
@@ -249,6 +242,17 @@ impl Quantize {
         // SAFETY: the kernel's one parameter; all buffers are as long as its sizes say (checked, or by construction of
         // the tokens), and the driver frees none of them before the stream has passed the launch.
         unsafe { launch(&self.kernel, &grid, &mut [args]) }
+    }
+
+    fn check_added(&self, y: Option<&Buffer>, (m, k): (usize, usize)) -> Result<(), CudaError> {
+        if (self.before == Before::AddRmsNorm) != y.is_some() {
+            return Err(CudaError::Length {
+                what: "rows to add",
+                expected: if y.is_some() { 0 } else { 4 * m * k },
+                got: y.map_or(0, Buffer::len_bytes),
+            });
+        }
+        y.map_or(Ok(()), |y| at_least("rows to add", 4 * m * k, y))
     }
 
     /// Bytes of an element in shared memory: as it came, or f32 behind SwiGLU.
