@@ -54,36 +54,6 @@ impl Angles {
     }
 }
 
-/// Rows of angles by position, each computed once.
-#[derive(Debug, Clone)]
-pub struct AngleTable {
-    angles: Angles,
-    /// [cos | sin] of positions 0, 1, 2, ...
-    rows: Vec<f32>,
-}
-
-impl AngleTable {
-    /// Without any position yet.
-    pub fn new(angles: Angles) -> Self {
-        let rows = Vec::new();
-        Self { angles, rows }
-    }
-
-    /// Appends the row of each position, computing what was not asked for before.
-    pub fn rows(&mut self, positions: &[u32], rows: &mut Vec<f32>) {
-        let width = 2 * self.angles.inv_freq.len();
-        let known = (self.rows.len() / width.max(1)) as u32;
-        let needed = positions.iter().map(|position| position + 1).max().unwrap_or(0);
-        for position in known..needed {
-            self.angles.rows(&[position], &mut self.rows);
-        }
-        for &position in positions {
-            let start = position as usize * width;
-            rows.extend_from_slice(&self.rows[start..start + width]);
-        }
-    }
-}
-
 /// Llama 3: wavelengths beyond the first training context are stretched, short ones kept, a ramp between.
 struct Llama3Ramp {
     factor: f32,
@@ -128,18 +98,6 @@ mod tests {
             rows[4..],
             [2_f64.cos(), 0.02_f64.cos(), 2_f64.sin(), 0.02_f64.sin()].map(|x| x as f32)
         );
-    }
-
-    #[test]
-    fn table_gives_the_rows_of_positions_in_any_order() {
-        let angles = Angles::new(&rope(RopeScaling::Default), 8);
-        let mut table = AngleTable::new(angles.clone());
-        for positions in [&[3, 0][..], &[7, 3, 1], &[], &[0]] {
-            let (mut expected, mut got) = (Vec::new(), Vec::new());
-            angles.rows(positions, &mut expected);
-            table.rows(positions, &mut got);
-            assert_eq!(got, expected);
-        }
     }
 
     #[test]

@@ -2,8 +2,7 @@
 
 use dualgrain_device::{Device, DeviceError, Done};
 
-use super::angles::{AngleTable, Angles};
-use crate::{FfnKind, ModelConfig, Position};
+use crate::{Angles, FfnKind, ModelConfig, Position};
 
 /// Buffers of a step, shared by all blocks; nothing is allocated while steps fit `capacity`.
 pub struct Scratch<D: Device> {
@@ -28,7 +27,7 @@ pub struct Scratch<D: Device> {
 
 /// Rotary angles of a step.
 pub(super) struct StepAngles<D: Device> {
-    angles: AngleTable,
+    angles: Angles,
     host: Vec<f32>,
     /// [M, head_dim]: cos | sin.
     pub(super) rows: D::Matrix,
@@ -44,7 +43,7 @@ impl<D: Device> Scratch<D> {
         let quantized = |columns| device.quantized(capacity, columns);
         let angles = match &config.position {
             Position::Rope(rope) => Some(StepAngles {
-                angles: AngleTable::new(Angles::new(rope, config.head_dim)),
+                angles: Angles::new(rope, config.head_dim),
                 host: Vec::with_capacity(capacity * config.head_dim),
                 rows: matrix(config.head_dim)?,
             }),
