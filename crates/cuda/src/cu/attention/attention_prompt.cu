@@ -5,7 +5,14 @@
 // (`value_place`): weights never leave their thread.
 #include "attention_tile.cuh"
 
-extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS) attention_prompt(const AttentionArgs args) {
+// Behind Hopper the compiler wants a few more registers with ALiBi than three CTAs leave.
+#if __CUDA_ARCH__ >= 1000 && ALIBI
+constexpr int CTAS = MIN_CTAS > 1 ? MIN_CTAS - 1 : 1;
+#else
+constexpr int CTAS = MIN_CTAS;
+#endif
+
+extern "C" __global__ void __launch_bounds__(THREADS, CTAS) attention_prompt(const AttentionArgs args) {
     let_dependents_start();
     wait_for_producers();
     Shared &shared = *(Shared *)shared_bytes;
