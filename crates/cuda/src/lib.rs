@@ -65,7 +65,7 @@ pub use driver::{
     Arena, Buffer, Gpu, GpuInfo, Graph, Kernel, KernelUse, Launch, driver_version, gpus, kernels,
 };
 pub use error::CudaError;
-pub use fit::Columns;
+pub use fit::RowPart;
 pub use gemm::{
     Analytic, BLOCK_K, BLOCK_N, Cost, FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GemmSm80, GemmSm90,
     GemvSm90, Geometry, Output, PackedLinear, QuantizedTokens, SELECTION_VARIABLE, SelectionError,

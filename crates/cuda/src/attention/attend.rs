@@ -1,19 +1,18 @@
 //! Attention over a paged cache.
 
 use std::f32::consts::LOG2_E;
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use dualgrain_device::naive::usable_scale;
 use dualgrain_device::{AttentionParams, Columns, StepLimits};
 
-use super::cache_write::check_length;
 use super::paged_cache::PagedCache;
 use super::sources::{AttentionKernel, LONGEST_TILED_HEAD, attention_source, is_int8};
 use super::step_tokens::{StepTokens, most_spans};
 use crate::compiler::Jit;
-use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
+use crate::fit::at_least;
 
 /// Pages of a span.
 const SPAN_PAGES: usize = 8;
@@ -195,8 +194,8 @@ impl Attention {
         workspace: &AttentionWorkspace,
     ) -> Result<(), CudaError> {
         let (tokens, width) = (step.num_tokens(), self.params.num_heads * self.head_dim);
-        check_length("queries", 4 * tokens * x_columns, x.len_bytes())?;
-        check_length("output of attention", 4 * tokens * width, out.len_bytes())?;
+        at_least("queries", 4 * tokens * x_columns, x)?;
+        at_least("output of attention", 4 * tokens * width, out)?;
         assert!(
             queries.len() == width && queries.end <= x_columns,
             "columns {queries:?} of {x_columns} for heads of {width} elements"
@@ -275,18 +274,17 @@ impl Attention {
     }
 
     fn start(&self, ready: &Ready, blocks: usize, mut args: AttentionArgs) -> Result<(), CudaError> {
-        let args: *mut c_void = (&raw mut args).cast();
         let grid = Launch {
             grid: [blocks as u32, 1, 1],
             threads: ready.threads as u32,
             shared_bytes: ready.shared_bytes,
             cluster: 1,
-            programmatic: self.gpu.info().capability >= (9, 0),
+            programmatic: self.gpu.info().overlaps_launches(),
         };
         // SAFETY: the kernel's one parameter; matrices are as long as their sizes say (checked), positions lie in pages of their
         // tables and spans in the workspace (by construction of the step), and the driver frees none of the buffers before the
         // stream has passed the launch.
-        unsafe { launch(&ready.kernel, &grid, &mut [args]) }
+        unsafe { launch_with(&ready.kernel, &grid, &mut args) }
     }
 }
 

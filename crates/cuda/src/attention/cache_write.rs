@@ -1,6 +1,5 @@
 //! Keys and values of a step into the cache.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use dualgrain_device::{CacheShape, Columns};
@@ -9,8 +8,9 @@ use super::paged_cache::PagedCache;
 use super::sources::{AttentionKernel, attention_source};
 use super::step_tokens::StepTokens;
 use crate::compiler::Jit;
-use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
+use crate::fit::at_least;
 
 /// Warps of a thread block, as in cu/attention/cache_write.cu; each takes the key or the value of a head.
 const WARPS: usize = 4;
@@ -122,7 +122,7 @@ impl CacheWrite {
         step: &StepTokens,
     ) -> Result<(), CudaError> {
         let (shape, tokens) = (cache.shape(), step.num_tokens());
-        check_length("keys and values", 4 * tokens * x_columns, x.len_bytes())?;
+        at_least("keys and values", 4 * tokens * x_columns, x)?;
         check_columns((&keys, &values), shape, x_columns);
         if tokens == 0 {
             return Ok(());
@@ -131,7 +131,7 @@ impl CacheWrite {
             .as_ref()
             .map_or(0, |rotated| rotated.queries.len() / shape.head_dim);
         if let Some(Rotated { queries, angles }) = &rotated {
-            check_length("angles", 4 * tokens * shape.head_dim, angles.len_bytes())?;
+            at_least("angles", 4 * tokens * shape.head_dim, angles)?;
             assert!(queries.end <= x_columns, "columns {queries:?} of {x_columns}");
         }
         let kernel = self.kernel_for(rotated.as_ref(), shape.head_dim);
@@ -155,7 +155,6 @@ impl CacheWrite {
             heads: heads as i32,
             padding: 0,
         };
-        let args: *mut c_void = (&raw mut args).cast();
         let grid = Launch {
             grid: [
                 (tokens * (2 * shape.num_kv_heads + heads)).div_ceil(WARPS) as u32,
@@ -165,11 +164,11 @@ impl CacheWrite {
             threads: 32 * WARPS as u32,
             shared_bytes: 0,
             cluster: 1,
-            programmatic: self.gpu.info().capability >= (9, 0),
+            programmatic: self.gpu.info().overlaps_launches(),
         };
         // SAFETY: the kernel's one parameter; the matrix is as long as its sizes say (checked), the step's positions lie in
         // pages of their tables (checked as it was filled), and the driver frees none of the buffers before the stream has passed.
-        unsafe { launch(kernel, &grid, &mut [args]) }
+        unsafe { launch_with(kernel, &grid, &mut args) }
     }
 
     fn kernel_for(&self, rotated: Option<&Rotated<'_>>, head_dim: usize) -> &Kernel {
@@ -189,14 +188,6 @@ fn check_columns((keys, values): (&Columns, &Columns), shape: CacheShape, x_colu
             columns.len() == width && columns.end <= x_columns,
             "columns {columns:?} of {x_columns} for heads of {width} elements"
         );
-    }
-}
-
-/// Bytes that a buffer has beside those its shape asks for.
-pub(super) fn check_length(what: &'static str, expected: usize, got: usize) -> Result<(), CudaError> {
-    match got >= expected {
-        true => Ok(()),
-        false => Err(CudaError::Length { what, expected, got }),
     }
 }
 

@@ -5,7 +5,7 @@ use dualgrain_format::FloatValues;
 
 use super::CudaDevice;
 use crate::driver::Buffer;
-use crate::fit::Columns;
+use crate::fit::RowPart;
 use crate::gemm::QuantizedTokens;
 use crate::rows::TableType;
 
@@ -44,8 +44,8 @@ impl CudaMatrix {
     }
 
     /// The columns `columns` of its rows.
-    pub(super) fn part(&self, columns: std::ops::Range<usize>) -> Columns {
-        Columns {
+    pub(super) fn part(&self, columns: std::ops::Range<usize>) -> RowPart {
+        RowPart {
             first: columns.start,
             len: columns.len(),
             row: self.columns,

@@ -87,7 +87,7 @@ impl CudaDevice {
     pub(super) fn new_step(&self, limits: StepLimits) -> Result<CudaStep, DeviceError> {
         let words = limits
             .tokens
-            .saturating_add(limits.sequences * limits.pages_per_sequence);
+            .saturating_add(limits.sequences.saturating_mul(limits.pages_per_sequence));
         Ok(CudaStep {
             tokens: self.buffer("step", 4 * words, || StepTokens::new(&self.gpu, limits))?,
             workspace: OnceLock::new(),

@@ -38,6 +38,9 @@ impl W4Products {
         weights: &PackedLinear,
     ) -> Result<(), CudaError> {
         let (m, (n, k)) = (tokens.shape().0, weights.shape());
+        if m == 0 {
+            return Ok(());
+        }
         let gemm = self.gemm(jit, GemmShape { m, n, k }, weights.group())?;
         gemm.launch(weights, tokens, out)
     }

@@ -60,7 +60,8 @@ pub(crate) unsafe fn launch(
     arguments: &mut [*mut c_void],
 ) -> Result<(), CudaError> {
     let gpu = kernel.gpu();
-    if gpu.skips_launches() {
+    // No blocks: nothing to do, which the driver would call invalid.
+    if gpu.skips_launches() || launch.grid.contains(&0) {
         return Ok(());
     }
     let driver = gpu.current()?;

@@ -7,13 +7,13 @@ use bytemuck::Zeroable;
 use dualgrain_format::GemmShape;
 
 use super::kernels::{GemmConfig, Geometry, Variant};
-use super::operands::{PackedLinear, QuantizedTokens, check_group, count};
+use super::operands::{PackedLinear, QuantizedTokens, check_group};
 use super::problem::GemmProblem;
 use super::selection::{Cost, choose};
 use crate::compiler::Jit;
 use crate::driver::{Buffer, Gpu, Kernel, byte_matrix_map, launch};
 use crate::error::CudaError;
-use crate::fit::at_least;
+use crate::fit::{at_least, count, exactly};
 
 /// Arguments of every product, as `GemmArgs` in cu/w4a8.cuh.
 #[repr(C)]
@@ -183,13 +183,9 @@ impl Gemm {
         offset_bytes: usize,
     ) -> Result<(), CudaError> {
         let GemmShape { m, n, k } = self.problem.shape;
-        let length = |what, expected, got| match expected == got {
-            true => Ok(()),
-            false => Err(CudaError::Length { what, expected, got }),
-        };
         let (weights_n, weights_k) = weights.shape();
-        length("N of the weights", n, weights_n)?;
-        length("K of the weights", k, weights_k)?;
+        exactly("N of the weights", n, weights_n)?;
+        exactly("K of the weights", k, weights_k)?;
         if self.problem.group != weights.group() {
             return Err(CudaError::GroupSize {
                 what: "group of the weights",
@@ -198,18 +194,18 @@ impl Gemm {
             });
         }
         let float_scales = matches!(self.config.variant, Variant::FloatScales(_));
-        length(
+        exactly(
             "float group scales of the weights",
             usize::from(float_scales),
             usize::from(weights.has_float_scales()),
         )?;
         let (tokens_m, tokens_k) = tokens.shape();
-        length("M of the tokens", m, tokens_m)?;
-        length("K of the tokens", k, tokens_k)?;
+        exactly("M of the tokens", m, tokens_m)?;
+        exactly("K of the tokens", k, tokens_k)?;
         let element = self.problem.output.size_bytes();
-        length("offset of D inside an element", 0, offset_bytes % element)?;
+        exactly("offset of D inside an element", 0, offset_bytes % element)?;
         let end = offset_bytes.saturating_add(m * n * element);
-        length("D", end.max(d.len_bytes()), d.len_bytes())
+        exactly("D", end.max(d.len_bytes()), d.len_bytes())
     }
 
     fn args(&self, weights: &PackedLinear, tokens: &QuantizedTokens, d: &Buffer, offset: usize) -> GemmArgs {

@@ -1,16 +1,15 @@
 //! `gemm_float_few` and `gemm_float_tiled`: float weights times float activations in the specification's order, beside
 //! their texts in cu/linear.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::float_image::{FloatKind, STRIP_ROWS};
 use super::linear_float::LinearFloat;
-use super::row_slices::{check_count, check_room};
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
+use crate::fit::{at_least, count};
 
 /// Threads of a CTA for few rows.
 const FEW_THREADS: usize = 128;
@@ -225,11 +224,11 @@ impl GemmFloat {
             return Ok(());
         }
         let ((n, k), kind) = (linear.shape(), linear.kind());
-        check_count("rows of activations", m)?;
-        check_room("activations of a float product", 4 * m * k, x.len_bytes())?;
-        check_room("output of a float product", 4 * m * n, out.len_bytes())?;
+        count("rows of activations", m)?;
+        at_least("activations of a float product", 4 * m * k, x)?;
+        at_least("output of a float product", 4 * m * n, out)?;
         let grid = kernel.grid(m, n);
-        check_count("CTAs of a float product", grid[0] as usize)?;
+        count("CTAs of a float product", grid[0] as usize)?;
         let (weights, bias) = linear.addresses();
         let mut args = FloatArgs {
             weights,
@@ -241,18 +240,17 @@ impl GemmFloat {
             k: k as i32,
             units: kind.units(k) as i32,
         };
-        let args: *mut c_void = (&raw mut args).cast();
         let geometry = Launch {
             grid,
             threads: kernel.threads() as u32,
             shared_bytes: kernel.shared_bytes(kind),
             cluster: 1,
-            programmatic: self.gpu.info().capability >= (9, 0),
+            programmatic: self.gpu.info().overlaps_launches(),
         };
         let loaded = &self.kernels[kind as usize * FloatKernel::ALL.len() + kernel as usize];
         // SAFETY: the kernel's one parameter; all buffers are as long as its sizes say (checked, or by construction of
         // the layer), and the driver frees none of them before the stream has passed the launch.
-        unsafe { launch(loaded, &geometry, &mut [args]) }
+        unsafe { launch_with(loaded, &geometry, &mut args) }
     }
 }
 

@@ -1,15 +1,14 @@
 //! `gemm_w8a8_few` and `gemm_w8a8_tiled`: INT8 weights times INT8 tokens, beside their texts in cu/linear.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::linear_w8::LinearW8;
-use super::row_slices::{check, check_count, check_room};
 use super::w8_image::{CHUNK_K, STRIP_ROWS};
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
+use crate::fit::{at_least, count, exactly, room};
 use crate::gemm::QuantizedTokens;
 
 /// Threads of a CTA.
@@ -187,11 +186,11 @@ impl GemmW8A8 {
             return Ok(());
         }
         let ((n, k), (capacity, columns)) = (linear.shape(), tokens.shape());
-        check("columns of the tokens", k, columns)?;
-        check_room("tokens", m, capacity)?;
-        check_room("output of an INT8 product", 4 * m * n, out.len_bytes())?;
+        exactly("columns of the tokens", k, columns)?;
+        room("tokens", m, capacity)?;
+        at_least("output of an INT8 product", 4 * m * n, out)?;
         let grid = kernel.grid(m, n);
-        check_count("CTAs of an INT8 product", grid[0] as usize)?;
+        count("CTAs of an INT8 product", grid[0] as usize)?;
         let ((weights, s1, bias), (codes, _, scales)) = (linear.addresses(), tokens.addresses());
         let mut args = W8Args {
             weights,
@@ -205,17 +204,16 @@ impl GemmW8A8 {
             row_bytes: tokens.row_bytes() as i32,
             chunks: k.div_ceil(CHUNK_K) as i32,
         };
-        let args: *mut c_void = (&raw mut args).cast();
         let geometry = Launch {
             grid,
             threads: THREADS as u32,
             shared_bytes: kernel.shared_bytes(),
             cluster: 1,
-            programmatic: self.gpu.info().capability >= (9, 0),
+            programmatic: self.gpu.info().overlaps_launches(),
         };
         // SAFETY: the kernel's one parameter; all buffers are as long as its sizes say (checked, or by construction of
         // the layer and the tokens), and the driver frees none of them before the stream has passed the launch.
-        unsafe { launch(&self.kernels[kernel as usize], &geometry, &mut [args]) }
+        unsafe { launch_with(&self.kernels[kernel as usize], &geometry, &mut args) }
     }
 }
 

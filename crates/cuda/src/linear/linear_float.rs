@@ -3,9 +3,10 @@
 use dualgrain_format::{FloatLinear, FloatValues};
 
 use super::float_image::{FloatKind, pack_bf16, pack_f32};
-use super::row_slices::{ROWS_AT_ONCE, RowSlices, check};
+use super::row_slices::{ROWS_AT_ONCE, RowSlices};
 use crate::driver::{Buffer, Gpu};
 use crate::error::CudaError;
+use crate::fit::exactly;
 
 /// A layer with float weights in a card's memory, in the precision they came in.
 pub struct LinearFloat {
@@ -79,7 +80,7 @@ impl FloatPacker {
     /// A slice of another kind or one that does not fit where it comes, or a call that failed.
     pub fn push(&mut self, slice: &FloatLinear) -> Result<(), CudaError> {
         let (k, kind) = (slice.k(), FloatKind::of(slice.weight()));
-        check(
+        exactly(
             "bytes of a slice's values",
             self.kind.size_bytes(),
             kind.size_bytes(),

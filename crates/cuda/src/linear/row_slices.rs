@@ -4,6 +4,7 @@ use dualgrain_device::SLICE_ROWS;
 
 use crate::driver::{Buffer, Gpu};
 use crate::error::CudaError;
+use crate::fit::{count, exactly};
 
 /// Rows that are packed at once: a slice needs so many rows of its image on the host beside itself.
 pub(crate) const ROWS_AT_ONCE: usize = 1_024;
@@ -22,8 +23,8 @@ impl RowSlices {
     /// # Errors
     /// Sizes the kernels cannot count.
     pub(crate) fn new((n, k): (usize, usize)) -> Result<Self, CudaError> {
-        check_count("N", n)?;
-        check_count("K", k)?;
+        count("N", n)?;
+        count("K", k)?;
         Ok(Self {
             n,
             k,
@@ -38,10 +39,10 @@ impl RowSlices {
     /// A slice of another K, one that reaches beyond the last row, or one behind a slice of no multiple of 64 rows.
     pub(crate) fn take(&mut self, (n, k): (usize, usize), bias: Option<&[f32]>) -> Result<usize, CudaError> {
         let first = self.rows;
-        check("columns of a slice", self.k, k)?;
-        check("rows before a slice", first.next_multiple_of(SLICE_ROWS), first)?;
+        exactly("columns of a slice", self.k, k)?;
+        exactly("rows before a slice", first.next_multiple_of(SLICE_ROWS), first)?;
         if n > self.n - first {
-            return check("rows of a layer", self.n, first + n).map(|()| first);
+            return exactly("rows of a layer", self.n, first + n).map(|()| first);
         }
         self.rows += n;
         match (&mut self.bias, bias) {
@@ -65,32 +66,8 @@ impl RowSlices {
     /// # Errors
     /// Rows that are missing, or no memory.
     pub(crate) fn finish(self, gpu: &Gpu) -> Result<Option<Buffer>, CudaError> {
-        check("rows of a layer", self.n, self.rows)?;
+        exactly("rows of a layer", self.n, self.rows)?;
         self.bias.map(|bias| gpu.upload(&bias)).transpose()
-    }
-}
-
-/// Refuses what the kernels' 32-bit counts do not hold, also rounded up to a tile.
-pub(crate) fn check_count(what: &'static str, got: usize) -> Result<(), CudaError> {
-    match got {
-        1..=0x7fff_0000 => Ok(()),
-        _ => Err(CudaError::TooLarge { what, got }),
-    }
-}
-
-/// Refuses another length than the expected one.
-pub(crate) fn check(what: &'static str, expected: usize, got: usize) -> Result<(), CudaError> {
-    match expected == got {
-        true => Ok(()),
-        false => Err(CudaError::Length { what, expected, got }),
-    }
-}
-
-/// Refuses less than the expected length.
-pub(crate) fn check_room(what: &'static str, expected: usize, got: usize) -> Result<(), CudaError> {
-    match expected <= got {
-        true => Ok(()),
-        false => Err(CudaError::Length { what, expected, got }),
     }
 }
 

@@ -1,13 +1,12 @@
 //! `sgemm_tiled`: the FP32 product of the GPPerf paper, one output a thread, beside cu/sgemm_tiled.cu.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use dualgrain_device::naive::Transposes;
 
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Kernel, Launch, launch};
+use crate::driver::{Buffer, Kernel, Launch, launch_with};
 use crate::error::CudaError;
 
 /// Sides of the square tile: 32 x 32 threads are the most a CTA may have.
@@ -117,9 +116,8 @@ impl SgemmTiled {
             alpha,
             beta,
         };
-        let args: *mut c_void = (&raw mut args).cast();
         // SAFETY: the kernel's one parameter; the buffers hold the matrices (checked), strides stay inside them.
-        unsafe { launch(&self.kernel, &geometry, &mut [args]) }
+        unsafe { launch_with(&self.kernel, &geometry, &mut args) }
     }
 }
 

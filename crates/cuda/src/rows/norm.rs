@@ -6,11 +6,11 @@ use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
-use crate::fit::{Columns, at_least};
+use crate::fit::{RowPart, at_least};
 
 /// Threads of a CTA for a whole row, and for a head.
 const THREADS: [u32; 2] = [256, 64];
-/// Columns up to which a row counts as a head.
+/// RowPart up to which a row counts as a head.
 const HEAD_COLUMNS: usize = 512;
 
 /// Which norm.
@@ -98,7 +98,7 @@ impl NormRows {
         (m, columns): (usize, usize),
         weights: NormWeights<'_>,
     ) -> Result<(), CudaError> {
-        let whole = Columns::whole(columns);
+        let whole = RowPart::whole(columns);
         self.launch_parts(out, x, m, (whole, 1), weights)
     }
 
@@ -110,7 +110,7 @@ impl NormRows {
         &self,
         x: &Buffer,
         m: usize,
-        (columns, heads): (Columns, usize),
+        (columns, heads): (RowPart, usize),
         weights: NormWeights<'_>,
     ) -> Result<(), CudaError> {
         self.launch_parts(x, x, m, (columns, heads), weights)
@@ -121,7 +121,7 @@ impl NormRows {
         out: &Buffer,
         x: &Buffer,
         m: usize,
-        (columns, parts): (Columns, usize),
+        (columns, parts): (RowPart, usize),
         NormWeights { weight, bias, eps }: NormWeights<'_>,
     ) -> Result<(), CudaError> {
         let length = columns.len / parts;

@@ -1,15 +1,14 @@
 //! Float activations to INT8 on a card, with RMSNorm or SwiGLU before them in the same kernel.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use dualgrain_device::ActivationScale;
 
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
-use crate::fit::at_least;
+use crate::fit::{at_least, exactly};
 use crate::gemm::QuantizedTokens;
 
 /// Threads of a CTA, at most; one CTA takes a token.
@@ -196,15 +195,11 @@ impl Quantize {
     ) -> Result<(), CudaError> {
         let (m, k) = tokens.shape();
         let x_row = self.before.input_columns(k);
-        let length = |what, expected: usize, got: usize| match expected == got {
-            true => Ok(()),
-            false => Err(CudaError::Length { what, expected, got }),
-        };
         at_least("input", m * x_row * self.input.size_bytes(), x)?;
         self.check_added(y, (m, k))?;
         let norm_bytes = norm.map_or(0, |(weight, _)| weight.len_bytes());
         let expected = if self.before.norms() { 4 * k } else { 0 };
-        length("weight of RMSNorm", expected, norm_bytes)?;
+        exactly("weight of RMSNorm", expected, norm_bytes)?;
         let shared_bytes = self.held_bytes() * k.next_multiple_of(8);
         if shared_bytes + CTA_SHARED_BYTES > self.gpu.info().shared_bytes {
             return Err(CudaError::TooLarge {
@@ -231,17 +226,16 @@ impl Quantize {
             row_bytes: tokens.row_bytes() as i32,
             y: y.map_or(0, Buffer::address),
         };
-        let args: *mut c_void = (&raw mut args).cast();
         let grid = Launch {
             grid: [m as u32, 1, 1],
             threads: self.threads(m, shared_bytes) as u32,
             shared_bytes,
             cluster: 1,
-            programmatic: self.gpu.info().capability >= (9, 0),
+            programmatic: self.gpu.info().overlaps_launches(),
         };
         // SAFETY: the kernel's one parameter; all buffers are as long as its sizes say (checked, or by construction of
         // the tokens), and the driver frees none of them before the stream has passed the launch.
-        unsafe { launch(&self.kernel, &grid, &mut [args]) }
+        unsafe { launch_with(&self.kernel, &grid, &mut args) }
     }
 
     fn check_added(&self, y: Option<&Buffer>, (m, k): (usize, usize)) -> Result<(), CudaError> {

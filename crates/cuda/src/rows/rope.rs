@@ -6,7 +6,7 @@ use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
-use crate::fit::{Columns, at_least};
+use crate::fit::{RowPart, at_least};
 
 /// Threads of a CTA; one CTA takes a token.
 const THREADS: u32 = 256;
@@ -58,7 +58,7 @@ impl Rope {
         &self,
         x: &Buffer,
         m: usize,
-        (columns, head_dim): (Columns, usize),
+        (columns, head_dim): (RowPart, usize),
         (angles, rotary_dim): (&Buffer, usize),
     ) -> Result<(), CudaError> {
         at_least("rows to rotate", 4 * m * columns.row, x)?;

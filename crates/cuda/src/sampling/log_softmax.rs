@@ -1,12 +1,12 @@
 //! The logarithm of the softmax of rows, in place.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
+use crate::fit::at_least;
 
 /// Threads of a block, which takes a row; as in cu/sampling/cluster.cuh.
 const THREADS: u32 = 512;
@@ -52,38 +52,27 @@ impl LogSoftmax {
     /// # Errors
     /// A buffer that does not fit, rows of 2^31 columns or more, or a launch the driver refuses.
     pub fn launch(&self, x: &Buffer, rows: usize, columns: usize) -> Result<(), CudaError> {
-        let (expected, got) = (4 * rows * columns, x.len_bytes());
-        if got < expected {
-            return Err(CudaError::Length {
-                what: "rows of a softmax",
-                expected,
-                got,
-            });
-        }
+        at_least("rows of a softmax", 4 * rows * columns, x)?;
         if columns >= 1 << 31 {
             return Err(CudaError::TooLarge {
                 what: "row of a softmax",
                 got: columns,
             });
         }
-        if got == 0 {
-            return Ok(());
-        }
         let mut args = LogSoftmaxArgs {
             x: x.address(),
             columns: columns as u64,
         };
-        let args: *mut c_void = (&raw mut args).cast();
         let grid = Launch {
             grid: [rows as u32, 1, 1],
             threads: THREADS,
             shared_bytes: 0,
             cluster: 1,
-            programmatic: self.gpu.info().capability >= (9, 0),
+            programmatic: self.gpu.info().overlaps_launches(),
         };
         // SAFETY: the kernel's one parameter; the buffer is as long as its sizes say (checked), and the driver does not free it
         // before the stream has passed the launch.
-        unsafe { launch(&self.kernel, &grid, &mut [args]) }
+        unsafe { launch_with(&self.kernel, &grid, &mut args) }
     }
 }
 

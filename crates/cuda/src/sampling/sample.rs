@@ -1,13 +1,13 @@
 //! The launch that chooses tokens.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::sampler::{SampleRows, Sampler};
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
+use crate::fit::{at_least, room};
 
 /// Threads of a block, as in cu/sampling/cluster.cuh.
 const THREADS: u32 = 512;
@@ -80,18 +80,9 @@ impl Sampling {
     /// Logits of another length, more rows than the sampler has slots, or a launch the driver refuses.
     pub fn launch(&self, sampler: &mut Sampler, logits: &Buffer, rows: &SampleRows) -> Result<(), CudaError> {
         let (vocab, count) = (sampler.shape().vocab_size, rows.len());
-        let (expected, got) = (4 * count * vocab, logits.len_bytes());
-        let length = |what, expected, got| Err(CudaError::Length { what, expected, got });
-        if got < expected {
-            return length("logits", expected, got);
-        }
-        if count > sampler.shape().sequences {
-            return length("rows to sample", sampler.shape().sequences, count);
-        }
+        at_least("logits", 4 * count * vocab, logits)?;
+        room("slots of the rows to sample", count, sampler.shape().sequences)?;
         sampler.expect(count);
-        if count == 0 {
-            return Ok(());
-        }
         let shares = self.shares(vocab);
         let mut args = SampleArgs {
             logits: logits.address(),
@@ -106,10 +97,9 @@ impl Sampling {
             room: shares.room as u32,
             unused: 0,
         };
-        let args: *mut c_void = (&raw mut args).cast();
         // SAFETY: the kernel's one parameter; the buffers are as long as the sampler's shape says (checked, or by
         // construction), and the driver frees none of them before the stream has passed the launch.
-        unsafe { launch(&self.kernel, &self.grid(count, &shares), &mut [args]) }
+        unsafe { launch_with(&self.kernel, &self.grid(count, &shares), &mut args) }
     }
 
     fn grid(&self, rows: usize, shares: &Shares) -> Launch {
@@ -118,7 +108,7 @@ impl Sampling {
             threads: THREADS,
             shared_bytes: 4 * shares.room,
             cluster: shares.cluster as u32,
-            programmatic: self.gpu.info().capability >= (9, 0),
+            programmatic: self.gpu.info().overlaps_launches(),
         }
     }
 

@@ -1,14 +1,14 @@
 //! Gram matrices on a card.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use dualgrain_device::Gram;
 
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
+use crate::fit::at_least;
 
 /// Rows and columns of the matrix that a block adds to, as in cu/statistics/gram.cu.
 const TILE: (usize, usize) = (128, 64);
@@ -103,11 +103,7 @@ impl GramUpdate {
     /// # Errors
     /// A buffer that does not fit, 2^31 tokens or more, or a launch the driver refuses.
     pub fn launch(&self, gram: &mut GramMatrix, x: &Buffer, tokens: usize) -> Result<(), CudaError> {
-        let (expected, got) = (4 * tokens * gram.k, x.len_bytes());
-        if got < expected {
-            let what = "tokens of a Gram matrix";
-            return Err(CudaError::Length { what, expected, got });
-        }
+        at_least("tokens of a Gram matrix", 4 * tokens * gram.k, x)?;
         if tokens >= 1 << 31 {
             return Err(CudaError::TooLarge {
                 what: "number of tokens",
@@ -115,7 +111,7 @@ impl GramUpdate {
             });
         }
         gram.num_tokens += tokens;
-        if expected == 0 {
+        if tokens == 0 {
             return Ok(());
         }
         let mut args = GramArgs {
@@ -124,17 +120,16 @@ impl GramUpdate {
             tokens: tokens as u32,
             k: gram.k as u32,
         };
-        let args: *mut c_void = (&raw mut args).cast();
         let grid = Launch {
             grid: [gram.k.div_ceil(TILE.1) as u32, gram.k.div_ceil(TILE.0) as u32, 1],
             threads: THREADS,
             shared_bytes: 0,
             cluster: 1,
-            programmatic: self.gpu.info().capability >= (9, 0),
+            programmatic: self.gpu.info().overlaps_launches(),
         };
         // SAFETY: the kernel's one parameter; both buffers are as long as their sizes say (checked, or by construction), and the
         // driver frees neither before the stream has passed the launch.
-        unsafe { launch(&self.kernel, &grid, &mut [args]) }
+        unsafe { launch_with(&self.kernel, &grid, &mut args) }
     }
 }
 

@@ -1,14 +1,13 @@
 //! The largest magnitude of every column.
 
-use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
-use crate::fit::at_least;
+use crate::fit::{at_least, exactly};
 
 /// Columns and rows that a block takes, as in cu/statistics/abs_max.cu.
 const THREADS: usize = 128;
@@ -98,16 +97,9 @@ impl AbsMax {
         columns: Range<usize>,
         maxima: &mut Maxima,
     ) -> Result<(), CudaError> {
-        let length = |what, expected: usize, got: usize| match expected == got {
-            true => Ok(()),
-            false => Err(CudaError::Length { what, expected, got }),
-        };
         at_least("rows to measure", 4 * rows * stride, x)?;
-        length("columns to measure", 4 * columns.len(), maxima.values.len_bytes())?;
-        length("columns inside a row", columns.end.min(stride), columns.end)?;
-        if rows * columns.len() == 0 {
-            return Ok(());
-        }
+        exactly("columns to measure", 4 * columns.len(), maxima.values.len_bytes())?;
+        exactly("columns inside a row", columns.end.min(stride), columns.end)?;
         let mut args = MaximaArgs {
             maxima: maxima.values.address(),
             x: x.address(),
@@ -116,7 +108,6 @@ impl AbsMax {
             start: columns.start as u64,
             columns: columns.len() as u64,
         };
-        let args: *mut c_void = (&raw mut args).cast();
         let (blocks, parts) = (
             columns.len().div_ceil(THREADS),
             rows.div_ceil(ROWS).min(MOST_PARTS),
@@ -126,11 +117,11 @@ impl AbsMax {
             threads: THREADS as u32,
             shared_bytes: 0,
             cluster: 1,
-            programmatic: self.gpu.info().capability >= (9, 0),
+            programmatic: self.gpu.info().overlaps_launches(),
         };
         // SAFETY: the kernel's one parameter; both buffers are as long as their sizes say (checked), and the driver frees
         // neither before the stream has passed the launch.
-        unsafe { launch(&self.kernel, &grid, &mut [args]) }
+        unsafe { launch_with(&self.kernel, &grid, &mut args) }
     }
 }
 

@@ -1,13 +1,13 @@
 //! Squared errors of a layer's outputs over all calibration tokens.
 
-use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::gram::GramMatrix;
 use crate::compiler::{Jit, Source};
 use crate::cu;
-use crate::driver::{Buffer, Gpu, Kernel, Launch, launch};
+use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
+use crate::fit::exactly;
 
 /// Rows of errors, and of the Gram matrix, that a block takes, as in cu/statistics/output_errors.cu.
 const TILE: usize = 64;
@@ -60,7 +60,7 @@ impl OutputErrors {
     /// # Errors
     /// `out` is not as long as they are; a copy, or an earlier kernel, that failed.
     pub fn read(&self, out: &mut [f64]) -> Result<(), CudaError> {
-        length("output errors", 8 * self.rows, 8 * out.len())?;
+        exactly("output errors", 8 * self.rows, 8 * out.len())?;
         self.values.read(0, out)
     }
 
@@ -68,7 +68,7 @@ impl OutputErrors {
     fn refill(&mut self, errors: &[f32], rows: usize) -> Result<(), CudaError> {
         let (room, needed) = (self.values.len_bytes(), 8 * rows);
         if needed > room {
-            return length("rows of output errors", room, needed);
+            return exactly("rows of output errors", room, needed);
         }
         if size_of_val(errors) > self.errors.len_bytes() {
             self.errors = self.gpu.uninitialized(size_of_val(errors))?;
@@ -77,13 +77,6 @@ impl OutputErrors {
         self.errors.write(0, errors)?;
         self.rows = rows;
         Ok(())
-    }
-}
-
-fn length(what: &'static str, expected: usize, got: usize) -> Result<(), CudaError> {
-    match expected == got {
-        true => Ok(()),
-        false => Err(CudaError::Length { what, expected, got }),
     }
 }
 
@@ -127,7 +120,7 @@ impl ComputeOutputErrors {
     pub fn launch(&self, out: &mut OutputErrors, gram: &GramMatrix, errors: &[f32]) -> Result<(), CudaError> {
         let k = gram.k();
         let rows = errors.len().checked_div(k).unwrap_or(0);
-        length("errors of weights", 4 * rows * k, size_of_val(errors))?;
+        exactly("errors of weights", 4 * rows * k, size_of_val(errors))?;
         out.refill(errors, rows)?;
         if rows == 0 {
             return Ok(());
@@ -145,17 +138,16 @@ impl ComputeOutputErrors {
     }
 
     fn put(&self, kernel: &Kernel, grid: [usize; 2], args: &mut ErrorArgs) -> Result<(), CudaError> {
-        let args: *mut c_void = (&raw mut *args).cast();
         let grid = Launch {
             grid: [grid[0] as u32, grid[1] as u32, 1],
             threads: THREADS,
             shared_bytes: 0,
             cluster: 1,
-            programmatic: self.gpu.info().capability >= (9, 0),
+            programmatic: self.gpu.info().overlaps_launches(),
         };
         // SAFETY: the kernel's one parameter; all buffers are as long as their sizes say (checked, or by construction), and the
         // driver frees none of them before the stream has passed the launch.
-        unsafe { launch(kernel, &grid, &mut [args]) }
+        unsafe { launch_with(kernel, &grid, args) }
     }
 }
 

@@ -86,7 +86,7 @@ impl GemmSm80 {
                 threads: self.threads() as u32,
                 shared_bytes: self.shared_bytes(problem.group),
                 cluster: 1,
-                programmatic: gpu.capability >= (9, 0),
+                programmatic: gpu.overlaps_launches(),
             },
             tiles,
             cut_tiles,

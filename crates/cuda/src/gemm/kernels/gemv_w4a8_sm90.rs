@@ -77,7 +77,7 @@ impl GemvSm90 {
                 shared_bytes: self.shared_bytes(problem.k_blocks()),
                 cluster: 1,
                 // Older cards have no such launch.
-                programmatic: gpu.capability >= (9, 0),
+                programmatic: gpu.overlaps_launches(),
             },
             tiles: strips,
             cut_tiles: 0,

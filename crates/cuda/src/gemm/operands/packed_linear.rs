@@ -7,9 +7,9 @@ use half::f16;
 
 use super::float_scales::pack_float_scales;
 use super::packing::{BLOCK_N, image_bytes, pack};
-use super::size::count;
 use crate::driver::{Buffer, Gpu};
 use crate::error::CudaError;
+use crate::fit::count;
 
 /// A W4 layer in a card's memory.
 pub struct PackedLinear {

@@ -1,8 +1,8 @@
 //! INT8 activations, on the host and in a card's memory.
 
-use super::size::count;
 use crate::driver::{Buffer, Gpu};
 use crate::error::CudaError;
+use crate::fit::count;
 
 /// Bytes a row of activations is padded to.
 const ROW_BYTES: usize = 16;
