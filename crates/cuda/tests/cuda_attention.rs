@@ -3,6 +3,8 @@
 //! Without a card or a compiler it says SKIPPED, or fails with `DUALGRAIN_MAY_LACK=nothing`. `--cases N` (default 300);
 //! `--times` prints times afterwards: tokens of many sequences over long contexts, and prompts.
 
+mod card;
+
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,42 +17,9 @@ use dualgrain_device::naive::NaiveDevice;
 use dualgrain_device::{
     AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS, StepLayout, StepLimits,
 };
-use dualgrain_testing::skipped;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args()
-        .skip_while(|argument| argument != "--cases")
-        .skip(1);
-    let count = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(300);
-    let ready = Gpu::open(0).and_then(|gpu| Ok((Jit::new(&gpu)?, gpu)));
-    let (jit, gpu) = match ready {
-        Ok(ready) => ready,
-        Err(error) => {
-            skipped("gpu", format_args!("no attention compared on a GPU: {error}"));
-            return ExitCode::SUCCESS;
-        }
-    };
-    let result = compare_all(&jit, &gpu, count);
-    if std::env::args().any(|argument| argument == "--times")
-        && let Err(error) = print_times(&jit, &gpu)
-    {
-        println!("FAILED: {error}");
-        return ExitCode::FAILURE;
-    }
-    match result {
-        Ok(0) => {
-            println!("{count} steps of attention equal the specification");
-            ExitCode::SUCCESS
-        }
-        Ok(failed) => {
-            println!("FAILED: {failed} of {count} steps of attention");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            println!("FAILED: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    card::compare("attention", 300, compare_all, print_times)
 }
 
 /// A sequence of a step: positions before it, and tokens in it.

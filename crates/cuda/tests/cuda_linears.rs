@@ -3,6 +3,8 @@
 //! Without a card or a compiler it says SKIPPED, or fails with `DUALGRAIN_MAY_LACK=nothing`. `--cases N` (default 200 of each
 //! scheme, each by every kernel); `--times` prints speeds afterwards.
 
+mod card;
+
 use std::process::ExitCode;
 
 use dualgrain_cuda::{
@@ -12,7 +14,6 @@ use dualgrain_cuda::{
 use dualgrain_device::cases::{HOSTILITIES, Hostility, Random, activations, w8_layer};
 use dualgrain_device::naive;
 use dualgrain_format::{FloatLinear, FloatValues, Int8Linear, LinearWeights};
-use dualgrain_testing::skipped;
 use half::bf16;
 
 /// Rows of an output buffer beyond those that are written.
@@ -21,39 +22,11 @@ const SPARE_ROWS: usize = 3;
 const UNWRITTEN: u8 = 0xa5;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args()
-        .skip_while(|argument| argument != "--cases")
-        .skip(1);
-    let count = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(200);
-    let (jit, gpu) = match Gpu::open(0).and_then(|gpu| Ok((Jit::new(&gpu)?, gpu))) {
-        Ok(ready) => ready,
-        Err(error) => {
-            skipped("gpu", format_args!("no products compared on a GPU: {error}"));
-            return ExitCode::SUCCESS;
-        }
-    };
-    match compare_all(&jit, &gpu, count) {
-        Ok((launches, 0)) => println!("{launches} products of {count} cases equal the specification"),
-        Ok((launches, failed)) => {
-            println!("FAILED: {failed} of {launches} products");
-            return ExitCode::FAILURE;
-        }
-        Err(error) => {
-            println!("FAILED: {error}");
-            return ExitCode::FAILURE;
-        }
-    }
-    if std::env::args().any(|argument| argument == "--times")
-        && let Err(error) = print_times(&jit, &gpu)
-    {
-        println!("FAILED: {error}");
-        return ExitCode::FAILURE;
-    }
-    ExitCode::SUCCESS
+    card::compare("products", 200, compare_all, print_times)
 }
 
-/// Launches and failures of `count` cases of each scheme.
-fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<(usize, usize), CudaError> {
+/// Products of `count` cases of each scheme that differ.
+fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<usize, CudaError> {
     let (w8, float) = (GemmW8A8::new(jit, gpu)?, GemmFloat::new(jit, gpu)?);
     let (mut r, mut launches, mut failed) = (Random(23), 0, 0);
     for index in 0..count {
@@ -65,7 +38,8 @@ fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<(usize, usize), Cud
             failed += wrong.iter().filter(|&&wrong| wrong).count();
         }
     }
-    Ok((launches, failed))
+    println!("{launches} products of {count} cases of each scheme");
+    Ok(failed)
 }
 
 /// Tokens, rows and columns; every 40th case has enough tiles for all multiprocessors.

@@ -3,6 +3,8 @@
 //! Without a card or a compiler it says SKIPPED, or fails with `DUALGRAIN_MAY_LACK=nothing`. `--cases N` (default 300);
 //! `--times` prints times afterwards: a row of RMSNorm at 8,192 and of SwiGLU at 28,672, for 1 and 4,096 tokens.
 
+mod card;
+
 use std::process::ExitCode;
 
 use dualgrain_cuda::{
@@ -13,40 +15,9 @@ use dualgrain_device::{Activation, ActivationScale, naive};
 use half::{bf16, f16};
 
 use dualgrain_device::cases::Random;
-use dualgrain_testing::skipped;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args()
-        .skip_while(|argument| argument != "--cases")
-        .skip(1);
-    let count = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(300);
-    let ready = Gpu::open(0).and_then(|gpu| Ok((Jit::new(&gpu)?, gpu)));
-    let compared = match ready {
-        Ok((jit, gpu)) => compare_all(&jit, &gpu, count).and_then(|failed| {
-            match std::env::args().any(|argument| argument == "--times") {
-                true => print_times(&jit, &gpu).map(|()| failed),
-                false => Ok(failed),
-            }
-        }),
-        Err(error) => {
-            skipped("gpu", format_args!("no quantization compared on a GPU: {error}"));
-            return ExitCode::SUCCESS;
-        }
-    };
-    match compared {
-        Ok(0) => {
-            println!("{count} quantizations equal the specification");
-            ExitCode::SUCCESS
-        }
-        Ok(failed) => {
-            println!("FAILED: {failed} of {count} quantizations");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            println!("FAILED: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    card::compare("quantization", 300, compare_all, print_times)
 }
 
 /// A quantization with what the specification makes of it.

@@ -3,6 +3,8 @@
 //! Without a card or a compiler it says SKIPPED, or fails with `DUALGRAIN_MAY_LACK=nothing`. `--cases N` (default 300);
 //! `--times` prints microseconds afterwards, for 1, 16 and 256 rows of 128,256 logits.
 
+mod card;
+
 use std::cell::RefCell;
 use std::process::ExitCode;
 
@@ -13,45 +15,17 @@ use dualgrain_cuda::{
 use dualgrain_device::cases::Random;
 use dualgrain_device::naive;
 use dualgrain_device::sampling::{HostSampler, Sample, SampleError, SampleRow, SamplerShape, SamplingParams};
-use dualgrain_testing::skipped;
 
 /// From here on the specification's rows are computed by a thread each.
 const LONG_ROW: usize = 10_000;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args()
-        .skip_while(|argument| argument != "--cases")
-        .skip(1);
-    let count = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(300);
-    let ready = Gpu::open(0).and_then(|gpu| Ok((Jit::new(&gpu)?, gpu)));
-    let (jit, gpu) = match ready {
-        Ok(ready) => ready,
-        Err(error) => {
-            skipped("gpu", format_args!("no sampling compared on a GPU: {error}"));
-            return ExitCode::SUCCESS;
-        }
-    };
-    let compared = compare_all(&jit, &gpu, count).and_then(|failed| {
-        let failed = failed + compare_log_softmax(&jit, &gpu, count / 10)?;
-        if std::env::args().any(|argument| argument == "--times") {
-            print_times(&jit, &gpu)?;
-        }
-        Ok(failed)
-    });
-    match compared {
-        Ok(0) => {
-            println!("{count} cases of sampling equal the specification");
-            ExitCode::SUCCESS
-        }
-        Ok(failed) => {
-            println!("FAILED: {failed} of {count} cases");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            println!("FAILED: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    card::compare(
+        "sampling",
+        300,
+        |jit, gpu, count| Ok(compare_all(jit, gpu, count)? + compare_log_softmax(jit, gpu, count / 10)?),
+        print_times,
+    )
 }
 
 fn pick<T: Copy>(r: &mut Random, all: &[T]) -> T {

@@ -3,6 +3,8 @@
 //! Without a card or a compiler it says SKIPPED, or fails with `DUALGRAIN_MAY_LACK=nothing`. `--cases N` (default 100);
 //! `--times` prints times afterwards.
 
+mod card;
+
 use std::cell::RefCell;
 use std::process::ExitCode;
 
@@ -11,41 +13,14 @@ use dualgrain_cuda::{
 };
 use dualgrain_device::cases::Random;
 use dualgrain_device::naive;
-use dualgrain_testing::skipped;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args()
-        .skip_while(|argument| argument != "--cases")
-        .skip(1);
-    let count = arguments.next().and_then(|text| text.parse().ok()).unwrap_or(100);
-    let ready = Gpu::open(0).and_then(|gpu| Ok((Kernels::new(&Jit::new(&gpu)?, &gpu)?, gpu)));
-    let (kernels, gpu) = match ready {
-        Ok(ready) => ready,
-        Err(error) => {
-            skipped("gpu", format_args!("no statistics compared on a GPU: {error}"));
-            return ExitCode::SUCCESS;
-        }
-    };
-    let compared = kernels.compare_all(&gpu, count).and_then(|failed| {
-        match std::env::args().any(|argument| argument == "--times") {
-            true => kernels.print_times(&gpu).map(|()| failed),
-            false => Ok(failed),
-        }
-    });
-    match compared {
-        Ok(0) => {
-            println!("{count} cases of statistics equal the specification");
-            ExitCode::SUCCESS
-        }
-        Ok(failed) => {
-            println!("FAILED: {failed} of {count} cases");
-            ExitCode::FAILURE
-        }
-        Err(error) => {
-            println!("FAILED: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    card::compare(
+        "statistics",
+        100,
+        |jit, gpu, count| Kernels::new(jit, gpu)?.compare_all(gpu, count),
+        |jit, gpu| Kernels::new(jit, gpu)?.print_times(gpu),
+    )
 }
 
 struct Kernels {

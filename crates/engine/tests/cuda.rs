@@ -4,6 +4,7 @@
 //! Without a card or a compiler it says SKIPPED. Arguments are more model folders to compare.
 
 mod golden;
+mod sampled;
 mod toy;
 
 use std::path::{Path, PathBuf};
@@ -12,28 +13,10 @@ use std::sync::Arc;
 
 use dualgrain_cpu::CpuDevice;
 use dualgrain_cuda::CudaDevice;
-use dualgrain_device::sampling::SamplingParams;
 use dualgrain_device::{CacheFormat, Device};
-use dualgrain_engine::scheduler::{Event, Scheduler, TokenRequest};
 use dualgrain_engine::{LoadOptions, Model, ModelConfig, Session, SessionLimits};
 use dualgrain_testing::skipped;
-use golden::{family, logits};
-
-const FAMILIES: [&str; 13] = [
-    "llama2",
-    "llama3",
-    "llama-bias",
-    "llama-linear",
-    "mistral",
-    "qwen2",
-    "qwen2-window",
-    "qwen3",
-    "opt",
-    "bloom",
-    "bloom-6heads",
-    "llama2-f16",
-    "qwen3-f32",
-];
+use golden::{FAMILIES, family, logits};
 
 /// Tokens of a prompt, where the model has positions for them, and of a step of it.
 const PROMPT_TOKENS: usize = 190;
@@ -76,7 +59,10 @@ fn main() -> ExitCode {
             ));
         }
     }
-    let (got, expected) = (generated(&card), generated(&cpu));
+    let (got, expected) = (
+        sampled::events(Arc::clone(&card)),
+        sampled::events(Arc::clone(&cpu)),
+    );
     if got != expected {
         let different = got.iter().zip(&expected).find(|(got, expected)| got != expected);
         println!("FAILED: generated: {different:?}");
@@ -136,41 +122,4 @@ fn all_logits<D: Device>(device: &Arc<D>, folder: &Path, cache: &Option<CacheFor
         logits(&mut session, &[step.len() as u32 - 1])
     });
     of_step.collect::<Vec<_>>().concat()
-}
-
-/// Events of some requests that share steps.
-fn generated<D: Device>(device: &Arc<D>) -> Vec<String> {
-    let limits = SessionLimits::new(3, 120, 20);
-    let session = Session::new(toy::model(Arc::clone(device)), limits).expect("a session");
-    let mut scheduler = Scheduler::new(session);
-    for seed in 0..5 {
-        let sampling = SamplingParams {
-            temperature: 0.25 * seed as f32,
-            top_p: 0.9,
-            repetition_penalty: 1.1,
-            num_logprobs: Some(3),
-            seed,
-            ..SamplingParams::GREEDY
-        };
-        let prompt = (0..30 + seed as u32).map(|i| (i * 7 + 3) % toy::VOCAB_SIZE);
-        let request = TokenRequest {
-            score_from: None,
-            prompt: prompt.collect(),
-            sampling,
-            max_tokens: Some(30),
-            end_tokens: Vec::new(),
-            keep: false,
-        };
-        scheduler.admit(request).expect("a sound request");
-    }
-    let mut events = Vec::new();
-    while !scheduler.is_idle() {
-        events.extend(scheduler.step().events);
-    }
-    if let Some(Event::Failed { error, .. }) =
-        events.iter().find(|event| matches!(event, Event::Failed { .. }))
-    {
-        println!("FAILED: {error}");
-    }
-    events.iter().map(|event| format!("{event:?}")).collect()
 }

@@ -4,24 +4,7 @@ mod golden;
 
 use dualgrain_device::Activation;
 use dualgrain_engine::{FfnKind, ModelConfig, Position, RopeConfig, RopeScaling};
-use golden::{Golden, family, in_steps, load, prefill, read_config, read_golden, rewrite};
-
-const CASES: [&str; 14] = [
-    "llama2",
-    "llama3",
-    "llama-bias",
-    "llama-linear",
-    "mistral",
-    "qwen2",
-    "qwen2-window",
-    "qwen3",
-    "opt",
-    "bloom",
-    "bloom-6heads",
-    "llama3-sharded",
-    "llama2-f16",
-    "qwen3-f32",
-];
+use golden::{FAMILIES, Golden, family, in_steps, load, prefill, read_config, read_golden, rewrite};
 
 /// Largest difference allowed, as a part of the logits' span of about 20. Rounding in f32 alone (the reference
 /// against its own forward in double precision) reaches 2e-6 of it.
@@ -32,7 +15,7 @@ const FEATURE: f32 = 5e-3;
 
 #[test]
 fn logits_agree_with_transformers_in_both_spellings_of_the_config() {
-    for case in CASES {
+    for case in FAMILIES {
         let (dir, golden) = (family(case), read_golden(&family(case)));
         for spelling in ["config.json", "config_v4.json"] {
             let model = load(&dir, read_config(&dir.join(spelling)));
@@ -51,7 +34,7 @@ fn logits_agree_with_transformers_in_both_spellings_of_the_config() {
 
 #[test]
 fn greedy_continuations_are_those_of_transformers() {
-    for case in CASES {
+    for case in FAMILIES {
         let golden = read_golden(&family(case));
         let model = load(&family(case), read_config(&family(case).join("config.json")));
         let tokens = golden::greedy(&model, &golden.greedy_prompt, golden.greedy.len());
@@ -61,7 +44,7 @@ fn greedy_continuations_are_those_of_transformers() {
 
 #[test]
 fn the_size_of_steps_changes_no_bit() {
-    for case in CASES {
+    for case in FAMILIES {
         let golden = read_golden(&family(case));
         let model = load(&family(case), read_config(&family(case).join("config.json")));
         let whole = prefill(&model, &golden.ids);

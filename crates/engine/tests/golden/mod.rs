@@ -12,6 +12,24 @@ use dualgrain_device::Device;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig, Session, SessionLimits, Weights};
 use dualgrain_format::checkpoint::{FolderWriter, TensorSpec, TensorTable};
 
+/// All fixtures of families.
+pub const FAMILIES: [&str; 14] = [
+    "llama2",
+    "llama3",
+    "llama-bias",
+    "llama-linear",
+    "mistral",
+    "qwen2",
+    "qwen2-window",
+    "qwen3",
+    "opt",
+    "bloom",
+    "bloom-6heads",
+    "llama3-sharded",
+    "llama2-f16",
+    "qwen3-f32",
+];
+
 /// What transformers computed: logits [ids, vocab] of one forward, and an argmax continuation.
 pub struct Golden {
     pub ids: Vec<u32>,

@@ -1,0 +1,44 @@
+//! Requests of the toy model that share steps and draw their tokens.
+
+use std::sync::Arc;
+
+use dualgrain_device::Device;
+use dualgrain_device::sampling::SamplingParams;
+use dualgrain_engine::scheduler::{Event, Scheduler, TokenRequest};
+use dualgrain_engine::{Session, SessionLimits};
+
+use crate::toy;
+
+/// Every event of the requests, tokens and log-probabilities among them, as text.
+pub fn events<D: Device>(device: Arc<D>) -> Vec<String> {
+    let session = Session::new(toy::model(device), SessionLimits::new(3, 120, 20)).unwrap();
+    let mut scheduler = Scheduler::new(session);
+    for seed in 0..5 {
+        let sampling = SamplingParams {
+            temperature: 0.25 * seed as f32,
+            top_p: 0.9,
+            repetition_penalty: 1.1,
+            num_logprobs: Some(3),
+            seed,
+            ..SamplingParams::GREEDY
+        };
+        let prompt = (0..30 + seed as u32)
+            .map(|i| (i * 7 + 3) % toy::VOCAB_SIZE)
+            .collect();
+        let request = TokenRequest {
+            score_from: None,
+            prompt,
+            sampling,
+            max_tokens: Some(30),
+            end_tokens: Vec::new(),
+            keep: false,
+        };
+        scheduler.admit(request).unwrap();
+    }
+    let mut events = Vec::new();
+    while !scheduler.is_idle() {
+        events.extend(scheduler.step().events);
+    }
+    assert!(!events.iter().any(|event| matches!(event, Event::Failed { .. })));
+    events.iter().map(|event| format!("{event:?}")).collect()
+}
