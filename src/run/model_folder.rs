@@ -17,9 +17,10 @@ pub fn device(
     dir: &Path,
     terminal: &Terminal,
 ) -> Result<Arc<AnyDevice>> {
+    check_folder(dir)?;
     let chosen = choice
         .open(threads, dir)
-        .with_context(|| format!("opening the device {choice}"))?;
+        .with_context(|| format!("opening the device {choice} (--device cpu needs no card)"))?;
     if let Some(reason) = chosen.reason {
         terminal.say(&reason);
     }
@@ -28,13 +29,18 @@ pub fn device(
 
 /// Loads the folder `dir` on `device`; `cache` overrides the folder's cache format.
 pub fn open(dir: &Path, device: &Arc<AnyDevice>, cache: Option<CacheFormat>) -> Result<Opened> {
-    ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
+    check_folder(dir)?;
     dualgrain::load_on(dir, device, cache).with_context(|| loading(dir))
 }
 
 /// The model alone; one that memory cannot hold is refused before anything is read.
 pub fn load(dir: &Path, device: &Arc<AnyDevice>, cache: Option<CacheFormat>) -> Result<Model<AnyDevice>> {
     dualgrain::model_on(dir, device, cache).with_context(|| loading(dir))
+}
+
+fn check_folder(dir: &Path) -> Result<()> {
+    ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
+    Ok(())
 }
 
 fn loading(dir: &Path) -> String {

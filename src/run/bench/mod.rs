@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use dualgrain::engine::{Model, ModelConfig};
-use dualgrain::{AnyDevice, CpuDevice, DeviceChoice};
+use dualgrain::{AnyDevice, CpuDevice};
 
 use crate::cli::arguments::{Bench, Common};
 use crate::cli::interruption::interrupt_flag;
@@ -95,26 +95,33 @@ impl Timing<'_> {
     fn with_threads(&mut self, threads: usize, cases: &[Case]) -> Result<()> {
         machine::warn_of_too_many_threads(threads, self.terminal);
         // The probe's buffer is no memory of the model's, so the peak is counted from here where the system can do that.
+        let started = Instant::now();
+        let choice = self.options.device.choice;
+        let device = model_folder::device(choice, threads, self.folder, self.terminal)?;
+        let device_s = started.elapsed().as_secs_f64();
+        // What the CPU can do is set beside its own rows alone.
+        let on_cpu = device.cpu().is_some();
         if machine::can_forget_peak() {
-            self.measure_machine(threads)?;
+            if on_cpu {
+                self.measure_machine(threads)?;
+            }
             machine::forget_peak();
         }
-        let timed = self.time_cases(threads, cases);
+        let timed = self.time_cases(device, device_s, cases);
         let peak = machine::peak_resident_bytes();
         self.report.peak_resident_bytes = self.report.peak_resident_bytes.max(peak);
-        if !self.interrupted.load(Ordering::Relaxed) && !self.report.rows.is_empty() {
+        if on_cpu && !self.interrupted.load(Ordering::Relaxed) && !self.report.rows.is_empty() {
             self.measure_machine(threads)?;
         }
         self.write_csv()?;
         timed
     }
 
-    fn time_cases(&mut self, threads: usize, cases: &[Case]) -> Result<()> {
+    /// `device_s` are the seconds that opening the device took: they belong to the load.
+    fn time_cases(&mut self, device: Arc<AnyDevice>, device_s: f64, cases: &[Case]) -> Result<()> {
         let started = Instant::now();
-        let choice = self.options.device.choice;
-        let device = model_folder::device(choice, threads, self.folder, self.terminal)?;
         let model = Arc::new(model_folder::load(self.folder, &device, None)?);
-        let load_s = started.elapsed().as_secs_f64();
+        let load_s = device_s + started.elapsed().as_secs_f64();
         self.report.kernels = device.kernels();
         self.report.device = dualgrain_device::Device::name(&*device);
         self.report.linear_bytes = model.linear_bytes();
@@ -141,9 +148,6 @@ impl Timing<'_> {
     }
 
     fn measure_machine(&mut self, threads: usize) -> Result<()> {
-        if self.options.device.choice != DeviceChoice::Cpu {
-            return Ok(());
-        }
         self.terminal.progress("measuring the machine", "", 0, 1);
         // More threads than cores say nothing more, and take long to say it.
         let device = CpuDevice::new(threads.min(machine::cores()))?;

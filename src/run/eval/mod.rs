@@ -3,8 +3,10 @@
 mod report;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use dualgrain::AnyDevice;
 use dualgrain::engine::evaluate::{
     DEFAULT_CONTEXT, Task, TaskReport, Windows, divergence, perplexity, score_task,
 };
@@ -19,16 +21,17 @@ use crate::run::model_folder::{self, Opened};
 
 /// Judges a folder and prints the report.
 pub fn run(options: &Eval, common: &Common, terminal: &Terminal) -> Result<()> {
-    let report = judge(options, common, terminal)?;
+    let device = model_folder::device(options.device.choice, common.threads, &options.model, terminal)?;
+    let report = judge(options, &device, terminal)?;
     terminal.result(&report, &report.text())
 }
 
-/// Everything `options` asks for.
-pub fn judge(options: &Eval, common: &Common, terminal: &Terminal) -> Result<Report> {
+/// Everything `options` asks for, on a device that is there already.
+pub fn judge(options: &Eval, device: &Arc<AnyDevice>, terminal: &Terminal) -> Result<Report> {
     // Task files are read first: a malformed line should not cost the time of an evaluation.
     let load = |path: &PathBuf| Ok(Task::load(path, options.limit)?);
     let tasks = options.tasks.iter().map(load).collect::<Result<Vec<_>>>()?;
-    let (opened, original) = open(options, common, terminal)?;
+    let (opened, original) = open(options, device)?;
     let positions = opened.model.config().max_positions;
     let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(positions));
     let mut report = Report::new(options, &opened, context)?;
@@ -52,13 +55,12 @@ pub fn judge(options: &Eval, common: &Common, terminal: &Terminal) -> Result<Rep
 }
 
 /// The model, and the original that it is compared with.
-fn open(options: &Eval, common: &Common, terminal: &Terminal) -> Result<(Opened, Option<Opened>)> {
-    let device = model_folder::device(options.device.choice, common.threads, &options.model, terminal)?;
-    let opened = model_folder::open(&options.model, &device, options.kv.map(EvalKv::format))?;
+fn open(options: &Eval, device: &Arc<AnyDevice>) -> Result<(Opened, Option<Opened>)> {
+    let opened = model_folder::open(&options.model, device, options.kv.map(EvalKv::format))?;
     let Some(reference) = &options.reference else {
         return Ok((opened, None));
     };
-    let original = model_folder::open(reference, &device, None)?;
+    let original = model_folder::open(reference, device, None)?;
     check_same_tokens(&opened.tokenizer, &original.tokenizer, reference)?;
     Ok((opened, Some(original)))
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use dualgrain_cpu::CpuDevice;
 #[cfg(feature = "cuda")]
-use dualgrain_cuda::CudaDevice;
+use dualgrain_cuda::{CudaDevice, Gpu};
 use dualgrain_engine::{Model, ModelConfig, Weights};
 use thiserror::Error;
 
@@ -14,6 +14,7 @@ use super::AnyDevice;
 #[cfg(feature = "cuda")]
 use super::Card;
 use crate::error::Error;
+use crate::units::bytes;
 
 /// Which device a user asks for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -114,23 +115,30 @@ fn open_card(index: usize, _threads: usize) -> Result<AnyDevice, Error> {
     Err(Error::NoCuda { index })
 }
 
+#[cfg(feature = "cuda")]
+fn free_bytes_of_card(index: usize) -> Result<u64, Error> {
+    Ok(Gpu::open(index)?.free_bytes()? as u64)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn free_bytes_of_card(index: usize) -> Result<u64, Error> {
+    Err(Error::NoCuda { index })
+}
+
 /// The first card, where the model fits its free memory; else why not.
 fn card_that_fits(dir: &Path, threads: usize) -> Result<AnyDevice, String> {
-    let device = open_card(0, threads).map_err(|error| error.to_string())?;
+    // The room is asked for first: opening compiles kernels.
+    let free = free_bytes_of_card(0).map_err(|error| error.to_string())?;
     let sizes = || Ok::<_, Error>((Weights::open(dir)?, ModelConfig::load(dir)?));
     // A folder that can not be read is told about when it is loaded.
-    let Ok((weights, config)) = sizes() else {
-        return Ok(device);
-    };
-    let needed = Model::<CpuDevice>::required_bytes(&weights, &config).unwrap_or(u64::MAX);
-    match device.free_bytes() {
-        Some(free) if needed > free => Err(format!(
-            "the model takes {} and the card has {} free",
-            crate::units::bytes(needed),
-            crate::units::bytes(free)
-        )),
-        _ => Ok(device),
+    if let Ok((weights, config)) = sizes() {
+        let needed = Model::<CpuDevice>::required_bytes(&weights, &config).unwrap_or(u64::MAX);
+        if needed > free {
+            let (needed, free) = (bytes(needed), bytes(free));
+            return Err(format!("the model takes {needed} and the card has {free} free"));
+        }
     }
+    open_card(0, threads).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
