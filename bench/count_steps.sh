@@ -6,6 +6,8 @@
 #
 # Both programs keep their symbols (`cargo build --profile profiling`). FLOAT_MODEL is small, e.g. two layers from the example random_model.
 set -euo pipefail
+[ $# = 3 ] || { echo "usage: bench/count_steps.sh OLD_DUALGRAIN NEW_DUALGRAIN FLOAT_MODEL > counts.csv" >&2; exit 2; }
+command -v valgrind > /dev/null || { echo "valgrind is needed to count instructions" >&2; exit 1; }
 old=$(realpath "$1"); new=$(realpath "$2"); model=$(realpath "$3")
 folder=$(mktemp -d); trap 'rm -rf "$folder"' EXIT; cd "$folder"
 export DUALGRAIN_BACKEND=avx2

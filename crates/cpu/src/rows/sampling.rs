@@ -70,8 +70,9 @@ impl Scratch {
         counts: &TokenCounts,
         position: usize,
     ) -> Sample {
-        let best = most_likely(logits)?;
-        if params.is_greedy() && !params.changes_logits() && params.num_logprobs.is_none() {
+        let mut best = most_likely(logits)?;
+        let changes_logits = params.changes_logits();
+        if params.is_greedy() && !changes_logits && params.num_logprobs.is_none() {
             return Ok(ChosenToken {
                 token: best,
                 logprobs: None,
@@ -79,8 +80,10 @@ impl Scratch {
         }
         self.logits.clear();
         self.logits.extend_from_slice(logits);
-        adjust(&mut self.logits, params, counts);
-        let best = most_likely(&self.logits)?;
+        if changes_logits {
+            adjust(&mut self.logits, params, counts);
+            best = most_likely(&self.logits)?;
+        }
         let token = match params.is_greedy() {
             true => best,
             false => self.draw(best, params, position),

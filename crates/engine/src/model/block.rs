@@ -8,7 +8,8 @@
 //! add_down    x += Down(f)
 //! ```
 //!
-//! A model runs the same operations with more of them joined: see `forward.rs`. What Qkv and Up take is quantized by the norm itself; `attn_norm` and `ffn_norm` give it as floats, for statistics.
+//! A model runs the same operations with more of them joined: see `forward.rs`. What Qkv and Up take is quantized by the norm
+//! itself; `attn_norm` and `ffn_norm` give it as floats, for statistics.
 
 use std::collections::BTreeMap;
 
