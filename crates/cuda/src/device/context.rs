@@ -10,7 +10,7 @@ use dualgrain_device::{
 use super::buffers::CudaMatrix;
 use super::cuda_device::CudaDevice;
 use crate::attention::{Attention, AttentionWorkspace, CacheWrite, PagedCache, StepTokens};
-use crate::driver::Graph;
+use crate::driver::{Graph, without_launches};
 use crate::error::CudaError;
 
 /// Steps of more tokens are launched as they come: their kernels take longer than launching them.
@@ -200,7 +200,7 @@ impl CudaDevice {
                 Ok(())
             }
             Some(Recording::Graph(graph)) => {
-                self.gpu.without_launches(run)?;
+                without_launches(run)?;
                 self.operation("run_step", &[tokens], || graph.launch())
             }
         }

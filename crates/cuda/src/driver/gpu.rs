@@ -1,7 +1,6 @@
 //! A card in use: its context and its stream.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::api::{self, Driver, Handle, driver};
 use super::gpu_info::{GpuInfo, device_handle, gpus};
@@ -17,8 +16,6 @@ struct Inner {
     handle: i32,
     context: Handle,
     stream: Handle,
-    /// Whether launches are left out, because a recorded graph stands for them.
-    skips_launches: AtomicBool,
 }
 
 // SAFETY: the driver may be called from any thread; the context is made current before every call (`current`), and the
@@ -51,7 +48,6 @@ impl Gpu {
             handle,
             context,
             stream: std::ptr::null_mut(),
-            skips_launches: AtomicBool::new(false),
         };
         inner.current()?;
         // SAFETY: writes one handle, in the context made current just now.
@@ -92,18 +88,6 @@ impl Gpu {
     /// Makes the context current on this thread and gives the functions.
     pub(crate) fn current(&self) -> Result<&'static Driver, CudaError> {
         self.0.current()
-    }
-
-    /// Calls `run`; what it launches is left out, because a recorded graph stands for it.
-    pub(crate) fn without_launches<T>(&self, run: impl FnOnce() -> T) -> T {
-        self.0.skips_launches.store(true, Ordering::Relaxed);
-        let done = run();
-        self.0.skips_launches.store(false, Ordering::Relaxed);
-        done
-    }
-
-    pub(super) fn skips_launches(&self) -> bool {
-        self.0.skips_launches.load(Ordering::Relaxed)
     }
 
     pub(crate) fn stream(&self) -> Handle {

@@ -1,10 +1,24 @@
 //! Putting a kernel on the card's stream.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 
 use super::api::{self, LaunchAttribute, LaunchConfig};
 use super::kernel::Kernel;
 use crate::error::CudaError;
+
+thread_local! {
+    /// Whether this thread leaves launches out.
+    static SKIPS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Calls `run`; what it launches on this thread is left out, because a recorded graph stands for it.
+pub(crate) fn without_launches<T>(run: impl FnOnce() -> T) -> T {
+    SKIPS.set(true);
+    let done = run();
+    SKIPS.set(false);
+    done
+}
 
 /// Blocks and threads of a launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,7 +75,7 @@ pub(crate) unsafe fn launch(
 ) -> Result<(), CudaError> {
     let gpu = kernel.gpu();
     // No blocks: nothing to do, which the driver would call invalid.
-    if gpu.skips_launches() || launch.grid.contains(&0) {
+    if SKIPS.get() || launch.grid.contains(&0) {
         return Ok(());
     }
     let driver = gpu.current()?;

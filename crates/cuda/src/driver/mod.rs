@@ -27,7 +27,7 @@ pub(crate) use gpu_info::{pci_bus_id, uuid};
 pub use graph::Graph;
 pub use kernel::Kernel;
 pub use launch::Launch;
-pub(crate) use launch::{launch, launch_with};
+pub(crate) use launch::{launch, launch_with, without_launches};
 pub(crate) use library::{Library, Places, functions};
 pub(crate) use staging::Staging;
 pub(crate) use tensor_map::byte_matrix_map;

@@ -119,8 +119,8 @@ impl Sampler {
         }
     }
 
-    /// Says that a recorded launch of so many rows was replayed: [`Self::read`] gives its samples.
-    pub fn expect(&mut self, num_rows: usize) {
+    /// Says how many rows the launch that follows has: [`Self::read`] gives as many samples.
+    pub(super) fn expect(&mut self, num_rows: usize) {
         self.num_rows = num_rows;
     }
 
