@@ -17,8 +17,10 @@ use crate::cli::interruption::interrupt_flag;
 use crate::cli::table::table;
 use crate::cli::terminal::Terminal;
 use crate::cli::units::{bytes, duration};
-use crate::run::bench::case::{Case, time_case};
+use crate::run::bench::card::CardMeter;
+use crate::run::bench::case::Case;
 use crate::run::bench::rate::Rate;
+use crate::run::bench::timing::time_case;
 use crate::run::model_folder::{self, Opened};
 use crate::run::{bundled, eval, quantize};
 
@@ -176,7 +178,7 @@ fn number(value: Option<f64>) -> f64 {
 
 fn side(dir: &Path, device: &Arc<AnyDevice>, perplexity: f64, interrupted: &AtomicBool) -> Result<Side> {
     let opened = model_folder::open(dir, device, None)?;
-    let row = time_case(&opened.model, &TIMED, ROUNDS, interrupted)?;
+    let row = time_case(&opened.model, &TIMED, ROUNDS, &CardMeter::default(), interrupted)?;
     let row = row.ok_or_else(|| anyhow!("interrupted"))?;
     let rate = |rate: Option<Rate>| number(rate.map(|rate| rate.median));
     Ok(Side {

@@ -1,8 +1,11 @@
 //! `bench`: tokens per second of prefill and decoding.
 
+pub mod card;
 pub mod case;
 pub mod rate;
 mod report;
+mod row;
+pub mod timing;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,8 +20,10 @@ use crate::cli::arguments::{Bench, Common};
 use crate::cli::interruption::interrupt_flag;
 use crate::cli::terminal::Terminal;
 use crate::measure::machine;
-use crate::run::bench::case::{Case, time_case};
+use crate::run::bench::card::CardMeter;
+use crate::run::bench::case::Case;
 use crate::run::bench::report::{Machine, Report};
+use crate::run::bench::timing::time_case;
 use crate::run::model_folder;
 
 /// Times every combination of the counts asked for.
@@ -127,17 +132,24 @@ impl Timing<'_> {
         self.report.linear_bytes = model.linear_bytes();
         self.report.weight_bytes = model.weight_bytes();
         cases.iter().try_for_each(|case| case.check_memory(&model))?;
+        let meter = CardMeter::new(&device, self.report.is_quantized);
         for (index, case) in cases.iter().enumerate() {
             let detail = format!("{} threads", device.num_threads());
             self.terminal
                 .progress("timing", &detail, index as u64, cases.len() as u64);
-            self.time(&model, case, load_s)?;
+            self.time(&model, case, &meter, load_s)?;
         }
         Ok(())
     }
 
-    fn time(&mut self, model: &Arc<Model<AnyDevice>>, case: &Case, load_s: f64) -> Result<()> {
-        let row = time_case(model, case, self.options.repeat, &self.interrupted)?;
+    fn time(
+        &mut self,
+        model: &Arc<Model<AnyDevice>>,
+        case: &Case,
+        meter: &CardMeter,
+        load_s: f64,
+    ) -> Result<()> {
+        let row = time_case(model, case, self.options.repeat, meter, &self.interrupted)?;
         let Some(mut row) = row else {
             bail!("interrupted at {}", case.text())
         };

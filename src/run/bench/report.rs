@@ -10,8 +10,9 @@ use crate::cli::table::{or_dash, table};
 use crate::cli::units::bytes;
 use crate::measure::machine;
 use crate::measure::revision::REVISION;
-use crate::run::bench::case::{OperationTime, Row};
+
 use crate::run::bench::rate::Rate;
+use crate::run::bench::row::{OperationTime, Row};
 
 /// Everything that was measured.
 #[derive(Serialize)]
@@ -144,59 +145,50 @@ impl Report {
 
     /// The table with what belongs to it.
     pub fn text(&self) -> String {
-        let header = [
-            "threads",
-            "batch",
-            "prompt",
-            "generate",
-            "prefill tok/s",
-            "+-",
-            "decode tok/s",
-            "+-",
-            "prefill GOPS",
-            "of peak",
-            "decode GB/s",
-            "of read",
-            "cache",
-        ];
-        let rows: Vec<_> = self.rows.iter().map(cells).collect();
         let peak = self
             .peak_resident_bytes
             .map_or(String::new(), |peak| format!(", peak memory {}", bytes(peak)));
         let machine: String = self.machine.iter().map(Machine::text).collect();
+        let rows = match self.rows.iter().any(Row::is_of_card) {
+            true => table(
+                &CARD_HEADER,
+                &self.rows.iter().map(card_cells).collect::<Vec<_>>(),
+            ),
+            false => table(&CPU_HEADER, &self.rows.iter().map(cells).collect::<Vec<_>>()),
+        };
         format!(
-            "{} on {} with {} kernels, weights {} (linears {}){peak}\n{machine}{}{}",
+            "{} on {} with {} kernels, weights {} (linears {}){peak}\n{machine}{rows}{}",
             self.model,
             self.device,
             self.kernels,
             bytes(self.weight_bytes as u64),
             bytes(self.linear_bytes as u64),
-            table(&header, &rows),
             self.operations() + &self.notes()
         )
     }
 
-    /// Where the time of a step goes, for rows that ran on a card.
+    /// Where the time goes, for rows that ran on a card.
     fn operations(&self) -> String {
         let mut text = String::new();
-        for row in self.rows.iter().filter(|row| !row.operations.is_empty()) {
-            let of_operation = |time: &OperationTime| {
-                let (name, count) = (time.operation, time.count_per_step);
-                format!("{name} {:.0} us ({count:.0})", 1e6 * time.time_per_step_s)
-            };
-            let each: Vec<String> = row.operations.iter().map(of_operation).collect();
-            let _ = writeln!(
-                text,
-                "a step of batch {} operation by operation: {}",
-                row.batch,
-                each.join(", ")
-            );
+        for row in &self.rows {
+            for (what, times) in [
+                ("a decoding step", &row.operations),
+                ("the prompts", &row.prefill_operations),
+            ] {
+                if !times.is_empty() {
+                    let (batch, times) = (row.batch, operations_text(times));
+                    let _ = writeln!(text, "{what} of batch {batch} operation by operation: {times}");
+                }
+            }
         }
         text
     }
 
     fn notes(&self) -> String {
         let mut notes = String::from("Medians; +- is the standard deviation over the mean.\n");
+        if self.rows.iter().any(|row| row.roofline_share.is_some()) {
+            notes += "of roofline: the least time that reading linears and cache once and the card's peak allow, by the measured one.\n";
+        }
         let cached = self.rows.iter().any(|row| row.linears_fit_cache);
         if let (Some(cache), true) = (self.last_level_cache_bytes, cached) {
             let _ = writeln!(
@@ -226,12 +218,13 @@ impl Report {
         for row in &self.rows {
             let _ = writeln!(
                 csv,
-                "{names},{},{:.3},{},{},{}",
+                "{names},{},{:.3},{},{},{},{}",
                 measured_fields(row),
                 row.load_s,
                 self.linear_bytes,
                 self.weight_bytes,
-                row.cache_bytes
+                row.cache_bytes,
+                card_fields(row)
             );
         }
         csv
@@ -241,7 +234,8 @@ impl Report {
 const HEADER: &str = "revision,cpu,kernels,device,model,threads,batch,prompt_tokens,generate_tokens,rounds,\
                       prefill_tokens_per_s,prefill_mean,prefill_stddev,decode_tokens_per_s,decode_mean,decode_stddev,\
                       prefill_ops_per_s,prefill_share_of_peak,decode_read_bytes_per_s,decode_share_of_read,\
-                      load_s,linear_bytes,weight_bytes,cache_bytes\n";
+                      load_s,linear_bytes,weight_bytes,cache_bytes,step_s,energy_per_token_j,roofline_share,\
+                      prefill_energy_per_token_j,prefill_roofline_share\n";
 
 /// What a row holds of a case and its speeds, as in the header.
 fn measured_fields(row: &Row) -> String {
@@ -266,7 +260,84 @@ fn measured_fields(row: &Row) -> String {
     .join(",")
 }
 
-/// A row of the table.
+/// What a card adds, as in the header.
+fn card_fields(row: &Row) -> String {
+    let fields = [
+        row.step_s,
+        row.energy_per_token_j,
+        row.roofline_share,
+        row.prefill_energy_per_token_j,
+        row.prefill_roofline_share,
+    ];
+    let fields = fields.map(|value| value.map_or_else(String::new, |value| format!("{value:.9}")));
+    fields.join(",")
+}
+
+/// Kinds of operations with the time of each, how many there are behind it.
+fn operations_text(times: &[OperationTime]) -> String {
+    let each = times.iter().map(|time| {
+        let (name, count) = (time.operation, time.count_per_step);
+        format!("{name} {:.0} us ({count:.0})", 1e6 * time.time_per_step_s)
+    });
+    each.collect::<Vec<_>>().join(", ")
+}
+
+const CPU_HEADER: [&str; 13] = [
+    "threads",
+    "batch",
+    "prompt",
+    "generate",
+    "prefill tok/s",
+    "+-",
+    "decode tok/s",
+    "+-",
+    "prefill GOPS",
+    "of peak",
+    "decode GB/s",
+    "of read",
+    "cache",
+];
+
+const CARD_HEADER: [&str; 13] = [
+    "batch",
+    "prompt",
+    "generate",
+    "prefill tok/s",
+    "+-",
+    "J/token",
+    "of roofline",
+    "decode tok/s",
+    "+-",
+    "step ms",
+    "J/token",
+    "of roofline",
+    "cache",
+];
+
+/// A row of a card's table.
+fn card_cells(row: &Row) -> Vec<String> {
+    let number = |value: Option<f64>, digits: usize| or_dash(value.map(|v| format!("{v:.digits$}")));
+    let share = |share: Option<f64>| or_dash(share.map(|share| format!("{:.0} %", 100.0 * share)));
+    let [prefill, prefill_spread] = rate_cells(&row.prefill);
+    let [decode, decode_spread] = rate_cells(&row.decode);
+    vec![
+        row.batch.to_string(),
+        row.prompt_tokens.to_string(),
+        row.generate_tokens.to_string(),
+        prefill,
+        prefill_spread,
+        number(row.prefill_energy_per_token_j, 4),
+        share(row.prefill_roofline_share),
+        decode,
+        decode_spread,
+        number(row.step_s.map(|step_s| 1e3 * step_s), 3),
+        number(row.energy_per_token_j, 4),
+        share(row.roofline_share),
+        bytes(row.cache_bytes as u64),
+    ]
+}
+
+/// A row of the CPU's table.
 fn cells(row: &Row) -> Vec<String> {
     let giga = |value: Option<f64>, digits: usize| or_dash(value.map(|v| format!("{:.digits$}", v / 1e9)));
     let share = |share: Option<f64>| or_dash(share.map(|share| format!("{:.0} %", 100.0 * share)));
@@ -303,6 +374,11 @@ fn rate_cells(rate: &Option<Rate>) -> [String; 2] {
 }
 
 impl Row {
+    /// Whether a card ran it: its operations were timed.
+    fn is_of_card(&self) -> bool {
+        !self.operations.is_empty() || !self.prefill_operations.is_empty()
+    }
+
     fn is_above_the_machine(&self) -> bool {
         let above = |share: Option<f64>| share.is_some_and(|share| share > 1.0);
         above(self.prefill_share_of_peak) || (above(self.decode_share_of_read) && !self.linears_fit_cache)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use dualgrain_cpu::CpuDevice;
 #[cfg(feature = "cuda")]
-use dualgrain_cuda::CudaDevice;
+use dualgrain_cuda::{CudaDevice, Gpu};
 
 use dualgrain_threads::Pool;
 
@@ -45,6 +45,15 @@ impl AnyDevice {
             Self::Cpu(device) => Some(device),
             #[cfg(feature = "cuda")]
             Self::Cuda(_) => None,
+        }
+    }
+
+    /// The card, where it is one.
+    #[cfg(feature = "cuda")]
+    pub fn gpu(&self) -> Option<&Gpu> {
+        match self {
+            Self::Cpu(_) => None,
+            Self::Cuda(card) => Some(card.device.gpu()),
         }
     }
 

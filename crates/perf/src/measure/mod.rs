@@ -18,6 +18,6 @@ mod times;
 
 pub use cpu::sweep_cpu;
 #[cfg(feature = "cuda")]
-pub use gpu::{CounterComparison, check_energy_counter, sweep_gpu};
+pub use gpu::{CounterComparison, CounterLog, check_energy_counter, sweep_gpu};
 pub use options::{SweepOptions, SweepSummary, Watch};
 pub use space::Space;

@@ -23,5 +23,6 @@ mod sweep;
 mod ticks;
 mod timing;
 
+pub use counter::CounterLog;
 pub use counter_check::{CounterComparison, check_energy_counter};
 pub use sweep::sweep_gpu;
