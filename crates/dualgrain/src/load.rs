@@ -75,7 +75,10 @@ pub fn model_on(
         Arc::clone(device),
         config,
         &weights,
-        &LoadOptions { cache },
+        &LoadOptions {
+            cache,
+            blocks_at_once: device.blocks_at_once(),
+        },
     )?)
 }
 

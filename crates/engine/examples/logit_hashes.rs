@@ -45,7 +45,17 @@ fn main() {
 
 fn hash_of(folder: &Path, isa: Isa, cache: Option<CacheFormat>) -> u64 {
     let device = Arc::new(CpuDevice::with_isa(2, isa).expect("an available instruction set"));
-    let model = Arc::new(Model::load(device, folder, &LoadOptions { cache }).expect("a sound folder"));
+    let model = Arc::new(
+        Model::load(
+            device,
+            folder,
+            &LoadOptions {
+                cache,
+                ..LoadOptions::default()
+            },
+        )
+        .expect("a sound folder"),
+    );
     let context_tokens = (PROMPT_TOKENS + DECODE_TOKENS).min(model.config().max_positions);
     let limits = SessionLimits::new(1, context_tokens, STEP_TOKENS);
     let mut session = Session::new(Arc::clone(&model), limits).expect("a session");

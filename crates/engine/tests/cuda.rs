@@ -106,7 +106,10 @@ fn is_same(what: &str, got: &[f32], expected: &[f32]) -> bool {
 
 /// Logits after the last token of each step: a prompt in chunks, then token by token.
 fn all_logits<D: Device>(device: &Arc<D>, folder: &Path, cache: &Option<CacheFormat>) -> Vec<f32> {
-    let options = LoadOptions { cache: cache.clone() };
+    let options = LoadOptions {
+        cache: cache.clone(),
+        blocks_at_once: 2,
+    };
     let positions = ModelConfig::load(folder).expect("a configuration").max_positions;
     let model = Arc::new(Model::load(Arc::clone(device), folder, &options).expect("a model"));
     let limits = SessionLimits::new(1, (PROMPT_TOKENS + DECODED_TOKENS).min(positions), STEP_TOKENS);

@@ -21,7 +21,17 @@ const TEXT: &str = concat!(
 
 fn load(num_threads: usize, cache: Option<CacheFormat>) -> Arc<Model<CpuDevice>> {
     let device = Arc::new(CpuDevice::new(num_threads).unwrap());
-    Arc::new(Model::load(device, Path::new(MODEL), &LoadOptions { cache }).unwrap())
+    Arc::new(
+        Model::load(
+            device,
+            Path::new(MODEL),
+            &LoadOptions {
+                cache,
+                ..LoadOptions::default()
+            },
+        )
+        .unwrap(),
+    )
 }
 
 fn windows(context: usize, limit: usize) -> Windows {

@@ -35,6 +35,10 @@ pub struct Card {
     host: CpuDevice,
 }
 
+/// So many blocks the host's memory has to hold beside each other while a card is loaded: half a gigabyte each of the largest models.
+#[cfg(feature = "cuda")]
+const MOST_BLOCKS_AT_ONCE: usize = 8;
+
 /// Name of each kind of operation, how many there were, and their seconds on the card.
 pub type OperationTimes = Vec<(&'static str, usize, f64)>;
 
@@ -107,6 +111,16 @@ impl AnyDevice {
             Self::Cpu(_) => 512,
             #[cfg(feature = "cuda")]
             Self::Cuda(_) => 2048,
+        }
+    }
+
+    /// Blocks of a model that are worth reading and packing at once: the CPU's threads share the work on one already, and a card
+    /// takes blocks faster than one thread makes them.
+    pub fn blocks_at_once(&self) -> usize {
+        match self {
+            Self::Cpu(_) => 1,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(card) => card.host.num_threads().min(MOST_BLOCKS_AT_ONCE),
         }
     }
 

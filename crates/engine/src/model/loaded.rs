@@ -1,7 +1,10 @@
 //! A whole model: embedding, blocks, head.
 
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use dualgrain_device::{CacheFormat, Device, Done, SLICE_ROWS};
 use dualgrain_format::{CacheScheme, FloatValues, KEY_SCALES_TENSOR, LinearScheme, VALUE_SCALES_TENSOR};
@@ -13,6 +16,8 @@ use crate::{Block, EngineError, ModelConfig, Norm, Position, Projection, Weights
 pub struct LoadOptions {
     /// Format of the KV cache; by default what the folder's config says, f32 for an unquantized model.
     pub cache: Option<CacheFormat>,
+    /// Blocks that are read and packed at once; 0 counts as 1. Each takes memory of the host for its own weights.
+    pub blocks_at_once: usize,
 }
 
 /// A loaded model; [`crate::Session`] runs it.
@@ -63,11 +68,7 @@ impl<D: Device> Model<D> {
     ) -> Result<Self, EngineError> {
         let embedding = Embedding::load(&*device, weights, &config)?;
         weights.release_pages();
-        let mut blocks = Vec::with_capacity(config.num_layers);
-        for layer in 0..config.num_layers {
-            blocks.push(Block::load(&*device, weights, &config, layer)?);
-            weights.release_pages();
-        }
+        let blocks = load_blocks(&*device, weights, &config, options.blocks_at_once)?;
         let head = Head::load(&*device, weights, &config)?;
         let stored = stored_cache_format(weights, &config)?;
         weights.finish()?;
@@ -230,6 +231,42 @@ impl<D: Device> Head<D> {
         self.projection
             .apply_normed(device, logits, (&self.norm, x), h, a8)
     }
+}
+
+/// All blocks, some of them at once; of several errors the one of the first layer.
+fn load_blocks<D: Device>(
+    device: &D,
+    weights: &Weights,
+    config: &ModelConfig,
+    at_once: usize,
+) -> Result<Vec<Block<D>>, EngineError> {
+    let next = AtomicUsize::new(0);
+    let load = || {
+        let mut loaded = Vec::new();
+        loop {
+            let layer = next.fetch_add(1, Ordering::Relaxed);
+            if layer >= config.num_layers {
+                return loaded;
+            }
+            let block = Block::load(device, weights, config, layer);
+            weights.release_pages();
+            if block.is_err() {
+                // No thread begins another one.
+                next.store(config.num_layers, Ordering::Relaxed);
+            }
+            loaded.push((layer, block));
+        }
+    };
+    let mut loaded = thread::scope(|scope| {
+        let others: Vec<_> = (1..at_once).map(|_| scope.spawn(load)).collect();
+        let mut loaded = load();
+        for other in others {
+            loaded.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        loaded
+    });
+    loaded.sort_by_key(|&(layer, _)| layer);
+    loaded.into_iter().map(|(_, block)| block).collect()
 }
 
 /// Weights of a slice of the head: some megabytes in any scheme.

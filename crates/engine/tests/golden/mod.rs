@@ -87,7 +87,12 @@ pub fn load(dir: &Path, config: ModelConfig) -> Arc<Model<CpuDevice>> {
 
 pub fn load_on<D: Device>(device: Arc<D>, dir: &Path, config: ModelConfig) -> Arc<Model<D>> {
     let weights = Weights::open(dir).unwrap();
-    Arc::new(Model::build(device, config, &weights, &LoadOptions::default()).unwrap())
+    // Several at once, so that what is expected of a model is expected of any order of its blocks.
+    let options = LoadOptions {
+        blocks_at_once: 2,
+        ..LoadOptions::default()
+    };
+    Arc::new(Model::build(device, config, &weights, &options).unwrap())
 }
 
 pub fn session<D: Device>(model: &Arc<Model<D>>, num_sequences: usize) -> Session<D> {

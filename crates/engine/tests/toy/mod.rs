@@ -20,6 +20,7 @@ pub fn model<D: Device>(device: Arc<D>) -> Arc<Model<D>> {
     write(folder.path());
     let options = LoadOptions {
         cache: Some(CacheFormat::Int8),
+        ..LoadOptions::default()
     };
     Arc::new(Model::load(device, &folder.path().join("toy"), &options).unwrap())
 }
