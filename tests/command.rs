@@ -343,6 +343,28 @@ fn a_model_larger_than_memory_is_refused_in_words() {
 }
 
 #[test]
+fn what_does_not_fit_the_share_of_memory_is_refused_with_what_would() {
+    let folder = original();
+    for verb in ["generate", "eval", "bench"] {
+        let mut arguments = vec![verb, text(&folder), "--memory", "0.0000001"];
+        if verb == "generate" {
+            arguments.insert(2, "Once");
+        }
+        let error = failure(&arguments);
+        assert!(error.contains("not even the model fits"), "{verb}: {error}");
+        assert!(
+            error.contains("weights") && error.contains("cache"),
+            "{verb}: {error}"
+        );
+    }
+    for share in ["0", "1.5", "all", "nan"] {
+        let out = dualgrain(&["generate", text(&folder), "Once", "--memory", share]);
+        assert_eq!(out.status.code(), Some(2), "{share}");
+        assert!(stderr(&out).contains("0.9"), "{share}: {}", stderr(&out));
+    }
+}
+
+#[test]
 fn an_unknown_architecture_lists_the_known_ones() {
     let model = damaged("architecture", |folder| {
         rewrite(&folder.join("config.json"), |json| {

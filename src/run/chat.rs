@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result};
 use dualgrain::AnyDevice;
 use dualgrain::engine::chat::{ChatTemplate, Message};
-use dualgrain::engine::{Engine, Request, SessionLimits};
+use dualgrain::engine::{Engine, ModelConfig, Request, SessionLimits};
 
 use crate::cli::arguments::{Chat, Common};
 use crate::cli::interruption::interrupt_flag;
@@ -27,9 +27,12 @@ pub fn run(arguments: &Chat, common: &Common, terminal: &Terminal) -> Result<()>
         &arguments.model,
         terminal,
     )?;
+    let limits = limits(&ModelConfig::load(&arguments.model)?, &device);
+    let memory = (arguments.device.memory, terminal);
+    model_folder::check_memory(&arguments.model, &device, None, limits, memory)?;
     let opened = model_folder::open(&arguments.model, &device, None)?;
     let template = ChatTemplate::load(&arguments.model)?;
-    let mut conversation = Conversation::new(arguments, opened, template)?;
+    let mut conversation = Conversation::new(arguments, opened, template, limits)?;
     let interrupted = interrupt_flag()?;
     terminal.say("Type a message; /clear forgets, /exit (or Ctrl-D) ends.");
     while let Some(line) = read_line(terminal)? {
@@ -48,6 +51,12 @@ pub fn run(arguments: &Chat, common: &Common, terminal: &Terminal) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// One conversation, as long as the model and the cache's bound allow.
+fn limits(config: &ModelConfig, device: &AnyDevice) -> SessionLimits {
+    let context_tokens = config.max_positions.min(MAX_CONTEXT_TOKENS);
+    SessionLimits::new(1, context_tokens, device.step_tokens())
 }
 
 /// The next line of stdin; `None` at its end.
@@ -70,9 +79,12 @@ struct Conversation<'a> {
 }
 
 impl<'a> Conversation<'a> {
-    fn new(arguments: &'a Chat, opened: Opened, template: ChatTemplate) -> Result<Self> {
-        let context_tokens = opened.model.config().max_positions.min(MAX_CONTEXT_TOKENS);
-        let limits = SessionLimits::new(1, context_tokens, opened.model.device().step_tokens());
+    fn new(
+        arguments: &'a Chat,
+        opened: Opened,
+        template: ChatTemplate,
+        limits: SessionLimits,
+    ) -> Result<Self> {
         let mut conversation = Self {
             arguments,
             template,

@@ -1,18 +1,22 @@
 //! `generate`: continue a prompt, streaming.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use dualgrain::AnyDevice;
-use dualgrain::engine::{Engine, FinishReason, GenerateOptions, Generation, Request, SessionLimits, Timings};
+use dualgrain::engine::tokenizer::Tokenizer;
+use dualgrain::engine::{
+    Engine, FinishReason, GenerateOptions, Generation, ModelConfig, Request, SessionLimits, Timings,
+};
 use dualgrain_device::sampling::SamplingParams;
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Generate, Sampling};
 use crate::cli::interruption::interrupt_flag;
 use crate::cli::terminal::{Terminal, write_stdout};
-use crate::run::model_folder::{self, Opened};
+use crate::run::model_folder;
 
 #[derive(Serialize)]
 struct Report {
@@ -33,14 +37,20 @@ pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result
         &arguments.model,
         terminal,
     )?;
-    let opened = model_folder::open(&arguments.model, &device, None)?;
+    let config = ModelConfig::load(&arguments.model)?;
+    let tokenizer = Tokenizer::load(&arguments.model, config.vocab_size)?;
     let request = Request {
-        prompt: opened.tokenizer.encode(&arguments.prompt, true)?,
+        prompt: tokenizer.encode(&arguments.prompt, true)?,
         options: arguments.sampling.options(),
         keep: false,
     };
+    let limits = limits(&config, &device, &request);
+    let memory = (arguments.device.memory, terminal);
+    model_folder::check_memory(&arguments.model, &device, None, limits, memory)?;
+    let model = model_folder::load(&arguments.model, &device, None)?;
+    let engine = Engine::new(Arc::new(model), Arc::new(tokenizer), limits)?;
     let interrupted = interrupt_flag()?;
-    let (generation, timings) = stream(opened, request, arguments, !common.json, &interrupted)?;
+    let (generation, timings) = stream(engine, request, arguments, !common.json, &interrupted)?;
     ensure!(generation.finish_reason != FinishReason::Cancelled, "interrupted");
     if common.json {
         let report = Report {
@@ -57,13 +67,12 @@ pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result
 
 /// Generates, and writes each piece of text as soon as it is there when `shown`.
 fn stream(
-    opened: Opened,
+    mut engine: Engine<AnyDevice>,
     request: Request,
     arguments: &Generate,
     shown: bool,
     interrupted: &AtomicBool,
 ) -> Result<(Generation, Timings)> {
-    let mut engine = engine(opened, &request, arguments)?;
     let mut broken = None;
     let mut write = |text: &str| {
         if shown {
@@ -83,12 +92,11 @@ fn stream(
     }
 }
 
-/// One that holds no more cache than this request can fill.
-fn engine(opened: Opened, request: &Request, arguments: &Generate) -> Result<Engine<AnyDevice>> {
-    let positions = opened.model.config().max_positions;
-    let tokens = request.prompt.len().saturating_add(arguments.sampling.max_tokens);
-    let limits = SessionLimits::new(1, positions.min(tokens), opened.model.device().step_tokens());
-    Ok(Engine::new(opened.model, opened.tokenizer, limits)?)
+/// No more cache than the request can fill.
+fn limits(config: &ModelConfig, device: &AnyDevice, request: &Request) -> SessionLimits {
+    let max_tokens = request.options.max_tokens.unwrap_or(0);
+    let tokens = request.prompt.len().saturating_add(max_tokens);
+    SessionLimits::new(1, config.max_positions.min(tokens), device.step_tokens())
 }
 
 /// Timings as a line.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 pub use dualgrain::Loaded as Opened;
 use dualgrain::engine::Model;
-use dualgrain::{AnyDevice, CacheFormat, DeviceChoice};
+use dualgrain::{AnyDevice, CacheFormat, DeviceChoice, MemoryPlan, SessionLimits};
 
 use crate::cli::terminal::Terminal;
 
@@ -25,6 +25,20 @@ pub fn device(
         terminal.say(&reason);
     }
     Ok(Arc::new(chosen.device))
+}
+
+/// Refuses sequences and contexts that do not fit the device's memory beside the model, before anything is loaded; says in
+/// detail what fits.
+pub fn check_memory(
+    dir: &Path,
+    device: &AnyDevice,
+    cache: Option<&CacheFormat>,
+    limits: SessionLimits,
+    (share, terminal): (f64, &Terminal),
+) -> Result<()> {
+    let plan = MemoryPlan::new(dir, device, cache, limits, share).and_then(MemoryPlan::check);
+    terminal.detail(&plan.with_context(|| loading(dir))?.to_string());
+    Ok(())
 }
 
 /// Loads the folder `dir` on `device`; `cache` overrides the folder's cache format.

@@ -93,7 +93,7 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     quantize(&original, &quantized, common, &cancel, terminal)?;
     let quantize_time_s = started.elapsed().as_secs_f64();
     terminal.say("2/3 judging it against the original on text neither has seen");
-    let judged = eval::bundled(&quantized, &original, EVAL_WINDOWS);
+    let judged = eval::bundled(&quantized, &original, EVAL_WINDOWS, options.device);
     let quality = eval::judge(&judged, &device, terminal)?;
     terminal.say("3/3 running both");
     let sides = sides([&original, &quantized], &quality, &device, &cancel)?;

@@ -59,7 +59,7 @@ pub use check::{
 pub use compiler::{CACHE_VARIABLE, Cache, Jit, Key, Source, compiler_version};
 pub use device::{
     CudaCache, CudaDevice, CudaIndices, CudaLinear, CudaMatrix, CudaQuantized, CudaStep, CudaTable,
-    OperationTime,
+    KernelChoice, OperationTime, kernel_choices, workspace_bytes,
 };
 pub use driver::{
     Arena, Buffer, Gpu, GpuInfo, Graph, Kernel, KernelUse, Launch, driver_version, gpus, kernels,

@@ -9,6 +9,7 @@ use dualgrain_engine::{ConfigError, EngineError, GenerateError, WeightsError};
 use dualgrain_quant::QuantError;
 use thiserror::Error;
 
+use crate::memory_plan::MemoryPlan;
 use crate::units::bytes;
 
 /// Why something could not be done.
@@ -28,6 +29,9 @@ pub enum Error {
         /// What a program can take.
         free_bytes: u64,
     },
+    /// A model that memory can not hold with the cache and the buffers it is to run with.
+    #[error("it does not fit the memory: {0}")]
+    Plan(Box<MemoryPlan>),
     /// A calibration text without words.
     #[error("the calibration text is empty: it needs a few thousand words")]
     NoText,

@@ -85,6 +85,7 @@ mod any_device;
 mod error;
 mod load;
 pub mod memory;
+mod memory_plan;
 mod quantizer;
 pub mod units;
 
@@ -104,6 +105,7 @@ pub use dualgrain_quant::{
 };
 pub use error::Error;
 pub use load::{Loaded, Options, load, load_on, model_on};
+pub use memory_plan::MemoryPlan;
 pub use quantizer::Quantizer;
 
 /// Public-domain prose for calibration, for those who name no text of their own.

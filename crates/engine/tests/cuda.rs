@@ -4,6 +4,7 @@
 //! Without a card or a compiler it says SKIPPED. Arguments are more model folders to compare.
 
 mod golden;
+mod invariance;
 mod sampled;
 mod toy;
 
@@ -23,6 +24,9 @@ const PROMPT_TOKENS: usize = 190;
 const STEP_TOKENS: usize = 64;
 /// Tokens that follow one by one: the first step of its form is launched, the second recorded, the others replayed.
 const DECODED_TOKENS: usize = 8;
+
+/// Requests that run alone and among others.
+const REQUESTS: usize = 200;
 
 fn main() -> ExitCode {
     let card = match CudaDevice::open(0) {
@@ -73,7 +77,22 @@ fn main() -> ExitCode {
         folders.len(),
         got.len()
     );
+    failed += vary_with_others(&card, folders.last());
     ExitCode::from(u8::from(failed > 0))
+}
+
+/// How many requests of the last folder named, or of the toy model, depend on who else is served.
+fn vary_with_others(card: &Arc<CudaDevice>, folder: Option<&PathBuf>) -> usize {
+    let model = match folder.filter(|_| std::env::args_os().len() > 1) {
+        Some(folder) => {
+            let options = LoadOptions::default();
+            Arc::new(Model::load(Arc::clone(card), folder, &options).expect("a model"))
+        }
+        None => toy::model(Arc::clone(card)),
+    };
+    let different = invariance::differing(&model, REQUESTS);
+    println!("{REQUESTS} requests alone and among others, {different} differ");
+    different
 }
 
 /// Compares the bits, and says where they differ first.

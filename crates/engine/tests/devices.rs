@@ -19,6 +19,7 @@ const CACHES: [CacheFormat; 3] = [CacheFormat::F32, CacheFormat::F16, CacheForma
 fn all_logits<D: Device>(device: D, dir: &Path, cache: &CacheFormat, ids: &[u32]) -> Vec<f32> {
     let options = LoadOptions {
         cache: Some(cache.clone()),
+        ..LoadOptions::default()
     };
     let model = Arc::new(Model::load(Arc::new(device), dir, &options).unwrap());
     let mut session = golden::session(&model, 1);

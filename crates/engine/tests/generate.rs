@@ -1,5 +1,7 @@
 //! The generation loop on the bundled model.
 
+mod invariance;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -372,4 +374,9 @@ fn a_cancelled_turn_is_kept_for_the_next_one_until_its_room_is_needed() {
     let (generation, _) = engine.generate(request("A", 4), &mut ignore).unwrap();
     assert_eq!(generation, run(&mut self::engine(1, 64, 64), &request("A", 4)).0);
     assert_eq!(engine.scheduler().session().num_free_pages(), 1, "given way");
+}
+
+#[test]
+fn requests_are_given_the_same_alone_and_among_others() {
+    assert_eq!(invariance::differing(model(), 40), 0);
 }

@@ -334,7 +334,15 @@ fn the_cache_format_is_the_folders_unless_the_caller_chooses() {
     );
     let load = |cache| {
         let device = Arc::new(CpuDevice::new(1).unwrap());
-        let model = Model::load(device, &target, &LoadOptions { cache }).unwrap();
+        let model = Model::load(
+            device,
+            &target,
+            &LoadOptions {
+                cache,
+                ..LoadOptions::default()
+            },
+        )
+        .unwrap();
         model.cache_format().clone()
     };
     assert!(matches!(load(None), CacheFormat::Int8Static { key_scales, .. } if key_scales == [0.1; 2]));

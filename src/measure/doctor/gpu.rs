@@ -1,6 +1,6 @@
 //! What `doctor` says about NVIDIA GPUs: the driver, the compiler, the cards, the kernels kept on disk.
 
-use dualgrain_cuda::{Cache, CudaError, GpuInfo};
+use dualgrain_cuda::{Cache, CudaError, GpuInfo, KernelChoice, kernel_choices};
 use serde::Serialize;
 
 use crate::cli::units::bytes;
@@ -35,6 +35,16 @@ struct Card {
     l2_bytes: usize,
     reading: CardReading,
     problem: Option<String>,
+    /// What runs each operation of a model.
+    kernels: Vec<Choice>,
+}
+
+/// The kernel of an operation.
+#[derive(Serialize)]
+struct Choice {
+    operation: String,
+    kernel: String,
+    why: &'static str,
 }
 
 #[derive(Serialize)]
@@ -71,10 +81,14 @@ impl Gpu {
         lines.push(format!("driver: {}", self.driver.text()));
         lines.push(format!("compiler: {}", self.compiler.text()));
         lines.extend(self.cache.as_ref().map(CacheFolder::text));
-        lines.push(match self.usable {
-            true => "`bench gemm` runs on it; models run on the CPU".to_owned(),
-            false => "not usable; everything runs on the CPU".to_owned(),
-        });
+        let usable = self.devices.iter().find(|card| card.problem.is_none());
+        match usable.filter(|_| self.usable) {
+            Some(card) => {
+                lines.push(format!("models run on it with --device cuda:{}:", card.index));
+                lines.extend(card.kernels.iter().map(Choice::text));
+            }
+            None => lines.push("not usable; everything runs on the CPU".to_owned()),
+        }
         lines.join("\n                  ")
     }
 }
@@ -113,6 +127,10 @@ impl Card {
             l2_bytes: info.l2_bytes,
             reading: CardReading::of(info),
             problem: info.check_supported().err().map(|error| error.to_string()),
+            kernels: match info.check_supported() {
+                Ok(()) => kernel_choices(info).into_iter().map(Choice::new).collect(),
+                Err(_) => Vec::new(),
+            },
         }
     }
 
@@ -130,6 +148,25 @@ impl Card {
             bytes(self.l2_bytes as u64),
             self.reading
         )
+    }
+}
+
+impl Choice {
+    fn new(choice: KernelChoice) -> Self {
+        let KernelChoice {
+            operation,
+            kernel,
+            why,
+        } = choice;
+        Self {
+            operation,
+            kernel,
+            why,
+        }
+    }
+
+    fn text(&self) -> String {
+        format!("  {:<44} {} ({})", self.operation, self.kernel, self.why)
     }
 }
 

@@ -2,9 +2,7 @@
 
 use anyhow::{Result, ensure};
 use dualgrain::AnyDevice;
-use dualgrain::engine::{Model, ModelConfig, Session, SessionLimits};
-
-use crate::cli::units::bytes;
+use dualgrain::engine::{ModelConfig, SessionLimits};
 
 /// One combination to time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,23 +40,6 @@ impl Case {
             "{prompt} prompt and {generate} generated tokens do not fit the model's {} positions",
             config.max_positions
         );
-        Ok(())
-    }
-
-    /// Refuses what does not fit memory beside the model, instead of being killed by the system half-way.
-    pub fn check_memory(&self, model: &Model<AnyDevice>) -> Result<()> {
-        let limits = self.limits(model.device());
-        let needed = Session::required_bytes(model, limits).unwrap_or(u64::MAX);
-        if let Some(free_bytes) = model.device().free_bytes() {
-            ensure!(
-                needed <= free_bytes,
-                "batch {} with {} tokens each needs {} beside the model, {} are free: take a smaller --batch",
-                limits.num_sequences,
-                limits.context_tokens,
-                bytes(needed),
-                bytes(free_bytes)
-            );
-        }
         Ok(())
     }
 

@@ -124,6 +124,11 @@ impl Timing<'_> {
 
     /// `device_s` are the seconds that opening the device took: they belong to the load.
     fn time_cases(&mut self, device: Arc<AnyDevice>, device_s: f64, cases: &[Case]) -> Result<()> {
+        let memory = (self.options.device.memory, self.terminal);
+        for case in cases {
+            model_folder::check_memory(self.folder, &device, None, case.limits(&device), memory)
+                .with_context(|| case.text())?;
+        }
         let started = Instant::now();
         let model = Arc::new(model_folder::load(self.folder, &device, None)?);
         let load_s = device_s + started.elapsed().as_secs_f64();
@@ -131,7 +136,6 @@ impl Timing<'_> {
         self.report.device = dualgrain_device::Device::name(&*device);
         self.report.linear_bytes = model.linear_bytes();
         self.report.weight_bytes = model.weight_bytes();
-        cases.iter().try_for_each(|case| case.check_memory(&model))?;
         let meter = CardMeter::new(&device, self.report.is_quantized);
         for (index, case) in cases.iter().enumerate() {
             let detail = format!("{} threads", device.num_threads());

@@ -26,7 +26,6 @@ pub fn time_case(
     interrupted: &AtomicBool,
 ) -> Result<Option<Row>> {
     case.check(model.config())?;
-    case.check_memory(model)?;
     let mut scheduler = Scheduler::new(Session::new(Arc::clone(model), case.limits(model.device()))?);
     let (mut prefill, mut decode) = (Vec::new(), Vec::new());
     for round in 0..=repeat {

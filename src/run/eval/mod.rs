@@ -11,6 +11,7 @@ use dualgrain::engine::evaluate::{
     DEFAULT_CONTEXT, Task, TaskReport, Windows, divergence, perplexity, score_task,
 };
 use dualgrain::engine::tokenizer::Tokenizer;
+use dualgrain::engine::{ModelConfig, SessionLimits};
 use dualgrain_device::CacheFormat;
 
 use crate::cli::arguments::{Common, Eval, EvalKv, OnDevice};
@@ -31,7 +32,7 @@ pub fn judge(options: &Eval, device: &Arc<AnyDevice>, terminal: &Terminal) -> Re
     // Task files are read first: a malformed line should not cost the time of an evaluation.
     let load = |path: &PathBuf| Ok(Task::load(path, options.limit)?);
     let tasks = options.tasks.iter().map(load).collect::<Result<Vec<_>>>()?;
-    let (opened, original) = open(options, device)?;
+    let (opened, original) = open(options, device, terminal)?;
     let positions = opened.model.config().max_positions;
     let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(positions));
     let mut report = Report::new(options, &opened, context)?;
@@ -55,12 +56,20 @@ pub fn judge(options: &Eval, device: &Arc<AnyDevice>, terminal: &Terminal) -> Re
 }
 
 /// The model, and the original that it is compared with.
-fn open(options: &Eval, device: &Arc<AnyDevice>) -> Result<(Opened, Option<Opened>)> {
-    let opened = model_folder::open(&options.model, device, options.kv.map(EvalKv::format))?;
+fn open(options: &Eval, device: &Arc<AnyDevice>, terminal: &Terminal) -> Result<(Opened, Option<Opened>)> {
+    let open = |dir: &Path, cache: Option<CacheFormat>| {
+        let positions = ModelConfig::load(dir)?.max_positions;
+        let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(positions));
+        let limits = SessionLimits::new(1, context, device.step_tokens());
+        let memory = (options.device.memory, terminal);
+        model_folder::check_memory(dir, device, cache.as_ref(), limits, memory)?;
+        model_folder::open(dir, device, cache)
+    };
+    let opened = open(&options.model, options.kv.map(EvalKv::format))?;
     let Some(reference) = &options.reference else {
         return Ok((opened, None));
     };
-    let original = model_folder::open(reference, device, None)?;
+    let original = open(reference, None)?;
     check_same_tokens(&opened.tokenizer, &original.tokenizer, reference)?;
     Ok((opened, Some(original)))
 }
@@ -147,7 +156,7 @@ impl EvalKv {
 }
 
 /// The options of a plain evaluation of `model` against `reference` on the bundled text.
-pub fn bundled(model: &Path, reference: &Path, windows: usize) -> Eval {
+pub fn bundled(model: &Path, reference: &Path, windows: usize, device: OnDevice) -> Eval {
     Eval {
         model: model.to_owned(),
         reference: Some(reference.to_owned()),
@@ -158,6 +167,6 @@ pub fn bundled(model: &Path, reference: &Path, windows: usize) -> Eval {
         divergence_windows: windows,
         limit: None,
         kv: None,
-        device: OnDevice::default(),
+        device,
     }
 }

@@ -74,9 +74,9 @@ impl AttentionWorkspace {
         })
     }
 
-    /// Bytes of the card's memory that it takes.
-    pub fn bytes(&self) -> usize {
-        self.partial.len_bytes() + self.partial_state.len_bytes() + self.arrived.len_bytes()
+    /// Bytes of the card's memory that one for such steps and heads takes.
+    pub fn bytes_for(limits: StepLimits, heads: usize, head_dim: usize) -> usize {
+        most_spans(limits) * heads * (4 * head_dim + 12)
     }
 }
 

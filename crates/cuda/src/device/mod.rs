@@ -4,6 +4,7 @@ mod buffers;
 mod context;
 mod cuda_device;
 mod failure;
+mod kernel_choices;
 mod linears;
 mod operation_clock;
 mod operation_times;
@@ -11,7 +12,8 @@ mod operations;
 mod w4_products;
 
 pub use buffers::{CudaIndices, CudaMatrix, CudaQuantized, CudaTable};
-pub use context::{CudaCache, CudaStep};
+pub use context::{CudaCache, CudaStep, workspace_bytes};
 pub use cuda_device::CudaDevice;
+pub use kernel_choices::{KernelChoice, kernel_choices};
 pub use linears::CudaLinear;
 pub use operation_times::OperationTime;

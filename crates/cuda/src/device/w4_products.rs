@@ -11,7 +11,7 @@ use crate::error::CudaError;
 use crate::gemm::{Gemm, GemmProblem, Output, PackedLinear, QuantizedTokens, select};
 
 /// Bytes of the workspace that all products share: what the largest cut of a product into parts has needed.
-const WORKSPACE_BYTES: usize = 64 << 20;
+pub(super) const PRODUCTS_BYTES: usize = 64 << 20;
 
 /// The products made ready so far.
 pub(super) struct W4Products {
@@ -24,7 +24,7 @@ impl W4Products {
     pub(super) fn new(gpu: &Gpu) -> Result<Self, CudaError> {
         Ok(Self {
             gpu: gpu.clone(),
-            workspace: Arc::new(gpu.filled(WORKSPACE_BYTES, 0)?),
+            workspace: Arc::new(gpu.filled(PRODUCTS_BYTES, 0)?),
             ready: Mutex::default(),
         })
     }
@@ -66,7 +66,7 @@ impl W4Products {
             what: format!("{shape} with group size {group}"),
             capability: format!("{}.{}", info.capability.0, info.capability.1),
         })?;
-        match config.geometry(&problem, info).workspace_bytes <= WORKSPACE_BYTES {
+        match config.geometry(&problem, info).workspace_bytes <= PRODUCTS_BYTES {
             true => Gemm::with_workspace(jit, &self.gpu, problem, config, &self.workspace),
             false => Gemm::new(jit, &self.gpu, problem, config),
         }

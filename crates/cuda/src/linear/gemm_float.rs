@@ -116,10 +116,18 @@ impl FloatKernel {
         cut.stages * (SLOT_WEIGHT_BYTES + self.rows() * (4 * stage_k + ROW_PADDING))
     }
 
+    /// The kernel's symbol.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tiled => "gemm_float_tiled",
+            Self::Few8 | Self::Few16 | Self::Wide16 => "gemm_float_few",
+        }
+    }
+
     fn source(self, kind: FloatKind) -> Source {
         let bf16 = ("BF16", i64::from(kind == FloatKind::Bf16));
-        let (name, text, macros) = match self.cut() {
-            None => ("gemm_float_tiled", cu::GEMM_FLOAT_TILED, vec![bf16]),
+        let (text, macros) = match self.cut() {
+            None => (cu::GEMM_FLOAT_TILED, vec![bf16]),
             Some(cut) => {
                 let sizes = [
                     ("FEATURES", cut.features),
@@ -129,11 +137,11 @@ impl FloatKernel {
                 ];
                 let sizes = sizes.map(|(name, size)| (name, size as i64));
                 let macros = std::iter::once(bf16).chain(sizes).collect();
-                ("gemm_float_few", cu::GEMM_FLOAT_FEW, macros)
+                (cu::GEMM_FLOAT_FEW, macros)
             }
         };
         Source {
-            name,
+            name: self.name(),
             text,
             headers: cu::MODEL_HEADERS,
             macros,

@@ -82,18 +82,25 @@ impl W8Kernel {
         if self == Self::Tiled64 { 4 } else { 3 }
     }
 
+    /// The kernel's symbol.
+    pub fn name(self) -> &'static str {
+        match self.is_tiled() {
+            true => "gemm_w8a8_tiled",
+            false => "gemm_w8a8_few",
+        }
+    }
+
     fn source(self) -> Source {
         let tokens = self.tokens() as i64;
-        let (name, text, macros) = match self.is_tiled() {
+        let (text, macros) = match self.is_tiled() {
             true => (
-                "gemm_w8a8_tiled",
                 cu::GEMM_W8A8_TILED,
                 vec![("TILE_M", tokens), ("STAGES", self.stages() as i64)],
             ),
-            false => ("gemm_w8a8_few", cu::GEMM_W8A8_FEW, vec![("COLUMNS", tokens / 8)]),
+            false => (cu::GEMM_W8A8_FEW, vec![("COLUMNS", tokens / 8)]),
         };
         Source {
-            name,
+            name: self.name(),
             text,
             headers: cu::MODEL_HEADERS,
             macros,

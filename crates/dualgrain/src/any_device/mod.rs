@@ -13,6 +13,9 @@ use dualgrain_cpu::CpuDevice;
 #[cfg(feature = "cuda")]
 use dualgrain_cuda::{CudaDevice, Gpu};
 
+#[cfg(feature = "cuda")]
+use dualgrain_device::StepLimits;
+use dualgrain_engine::{ModelConfig, SessionLimits};
 use dualgrain_threads::Pool;
 
 use crate::memory::memory;
@@ -130,6 +133,26 @@ impl AnyDevice {
             Self::Cpu(_) => memory().map(|memory| memory.available_bytes),
             #[cfg(feature = "cuda")]
             Self::Cuda(card) => card.device.gpu().free_bytes().ok().map(|bytes| bytes as u64),
+        }
+    }
+
+    /// Bytes that the device's kernels need beside weights, cache and the buffers of a step.
+    pub(crate) fn workspace_bytes(&self, limits: &SessionLimits, config: &ModelConfig) -> u64 {
+        match self {
+            Self::Cpu(_) => {
+                let _ = (limits, config);
+                0
+            }
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => {
+                let step = StepLimits {
+                    tokens: limits.step_tokens,
+                    sequences: limits.num_sequences,
+                    pages_per_sequence: limits.pages_per_sequence(),
+                };
+                let heads = (config.num_heads, config.head_dim);
+                dualgrain_cuda::workspace_bytes(step, heads, config.vocab_size)
+            }
         }
     }
 

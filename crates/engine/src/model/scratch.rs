@@ -76,13 +76,13 @@ impl<D: Device> Scratch<D> {
         }
         Ok(())
     }
+}
 
-    /// Bytes of the buffers for `capacity` tokens.
-    pub fn size_bytes(config: &ModelConfig, capacity: usize) -> usize {
-        let [hidden, q, qkv, up, ffn] = widths(config);
-        let floats = 2 * hidden + qkv + q + up + ffn + 2 * config.head_dim;
-        capacity * (4 * floats + hidden + q + ffn)
-    }
+/// Bytes of a step's buffers for `capacity` tokens, on any device.
+pub fn scratch_bytes(config: &ModelConfig, capacity: usize) -> usize {
+    let [hidden, q, qkv, up, ffn] = widths(config);
+    let floats = 2 * hidden + qkv + q + up + ffn + 2 * config.head_dim;
+    capacity * (4 * floats + hidden + q + ffn)
 }
 
 /// Columns of h, c, qkv, up (0 where the feed-forward is plain) and f.

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use dualgrain_device::sampling::{Sample, SamplerShape, SamplingParams};
-use dualgrain_device::{CacheShape, Device, Done, PAGE_TOKENS, StepLimits};
+use dualgrain_device::{CacheFormat, CacheShape, Device, Done, PAGE_TOKENS, StepLimits};
 
 use super::error::SessionError;
 use super::step_buffers::StepBuffers;
 use super::tables::Tables;
-use crate::{EngineError, Model, Position, Scratch, StepState, run_blocks};
+use crate::{EngineError, Model, ModelConfig, Position, Scratch, StepState, run_blocks, scratch_bytes};
 
 /// How much a session can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,19 @@ impl SessionLimits {
     /// Pages of a sequence at its full context.
     pub fn pages_per_sequence(&self) -> usize {
         self.context_tokens.div_ceil(PAGE_TOKENS)
+    }
+
+    /// Bytes that a session of a model with `config` takes beside the model, about: the cache, in the format `cache`, and the rest.
+    /// `None` beyond what can be counted.
+    pub fn required_bytes(&self, config: &ModelConfig, cache: &CacheFormat) -> Option<(u64, u64)> {
+        let all_pages = (self.pages_per_sequence() as u64).checked_mul(self.num_sequences as u64)?;
+        let pages = self.num_pages.map_or(all_pages, |pages| pages as u64);
+        let token = cache.bytes_per_token(config.num_kv_heads, config.head_dim);
+        let page = (PAGE_TOKENS * config.num_layers * token) as u64;
+        let logits = (4 * config.vocab_size as u64).checked_mul(self.logit_rows as u64)?;
+        let step = (scratch_bytes(config, 1) + 4 * config.hidden_size) as u64;
+        let buffers = logits.checked_add(step.checked_mul(self.step_tokens as u64)?)?;
+        Some((pages.checked_mul(page)?, buffers))
     }
 
     /// Pages of the KV cache; `None` beyond what a page table can name.
@@ -301,23 +314,6 @@ impl<D: Device> Session<D> {
         self.limits
     }
 
-    /// Bytes that a session of `limits` would hold, to be asked before it is made; `None` beyond 64 bits.
-    pub fn required_bytes(model: &Model<D>, limits: SessionLimits) -> Option<u64> {
-        let config = model.config();
-        let token = model
-            .cache_format()
-            .bytes_per_token(config.num_kv_heads, config.head_dim);
-        let page = (PAGE_TOKENS * config.num_layers * token) as u64;
-        let all_pages = (limits.pages_per_sequence() as u64).checked_mul(limits.num_sequences as u64)?;
-        let pages = limits.num_pages.map_or(all_pages, |pages| pages as u64);
-        let logits = (4 * config.vocab_size as u64).checked_mul(limits.logit_rows as u64)?;
-        let step = (Scratch::<D>::size_bytes(config, 1) + 4 * config.hidden_size) as u64;
-        pages
-            .checked_mul(page)?
-            .checked_add(logits)?
-            .checked_add(step.checked_mul(limits.step_tokens as u64)?)
-    }
-
     /// Bytes held.
     pub fn memory(&self) -> SessionMemory {
         let SessionLimits {
@@ -329,7 +325,7 @@ impl<D: Device> Session<D> {
         let own = step_tokens * config.hidden_size + logit_rows * config.vocab_size;
         SessionMemory {
             cache_bytes: self.model.device().cache_bytes(&self.cache),
-            scratch_bytes: Scratch::<D>::size_bytes(config, step_tokens) + 4 * own,
+            scratch_bytes: scratch_bytes(config, step_tokens) + 4 * own,
         }
     }
 

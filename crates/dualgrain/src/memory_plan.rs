@@ -1,0 +1,184 @@
+//! What a model takes of a device's memory, known before its weights are read.
+
+use std::fmt;
+use std::path::Path;
+
+use dualgrain_device::CacheFormat;
+use dualgrain_engine::{Model, ModelConfig, SessionLimits, Weights};
+use dualgrain_format::CacheScheme;
+
+use crate::any_device::AnyDevice;
+use crate::error::Error;
+use crate::units::bytes;
+
+/// What a model takes of a device's memory, part by part, and what there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryPlan {
+    /// The device.
+    pub device: String,
+    /// Packed weights.
+    pub weight_bytes: u64,
+    /// Keys and values.
+    pub cache_bytes: u64,
+    /// Buffers of a step, logits, what the device's kernels need.
+    pub buffer_bytes: u64,
+    /// What it may take in all; `None` where the system does not say.
+    pub room_bytes: Option<u64>,
+    /// The sequences and contexts it is made for.
+    pub limits: SessionLimits,
+    /// Keys and values of a token, all layers.
+    token_bytes: u64,
+}
+
+impl MemoryPlan {
+    /// The plan for the folder `dir` on a device, of whose free memory it may take `share`; `cache` overrides the folder's cache
+    /// format. Nothing is read but headers.
+    ///
+    /// # Errors
+    /// A folder that is missing or damaged.
+    pub fn new(
+        dir: &Path,
+        device: &AnyDevice,
+        cache: Option<&CacheFormat>,
+        limits: SessionLimits,
+        share: f64,
+    ) -> Result<Self, Error> {
+        let config = ModelConfig::load(dir)?;
+        let weights = Weights::open(dir)?;
+        let cache = cache.cloned().unwrap_or_else(|| usual_cache(&config));
+        let token = cache.bytes_per_token(config.num_kv_heads, config.head_dim);
+        let (cache_bytes, buffer_bytes) = limits.required_bytes(&config, &cache).unwrap_or((u64::MAX, 0));
+        let own_bytes = device.workspace_bytes(&limits, &config);
+        Ok(Self {
+            device: dualgrain_device::Device::name(device),
+            weight_bytes: Model::<AnyDevice>::required_bytes(&weights, &config).unwrap_or(u64::MAX),
+            cache_bytes,
+            buffer_bytes: buffer_bytes.saturating_add(own_bytes),
+            room_bytes: device.room_bytes().map(|room| (share * room as f64) as u64),
+            limits,
+            token_bytes: (token * config.num_layers) as u64,
+        })
+    }
+
+    /// All parts together.
+    pub fn total_bytes(&self) -> u64 {
+        self.weight_bytes
+            .saturating_add(self.cache_bytes)
+            .saturating_add(self.buffer_bytes)
+    }
+
+    /// Tokens whose keys and values fit beside the rest; `None` where the system does not say what is free.
+    pub fn most_cached_tokens(&self) -> Option<u64> {
+        let left = self
+            .room_bytes?
+            .saturating_sub(self.weight_bytes)
+            .saturating_sub(self.buffer_bytes);
+        Some(left / self.token_bytes.max(1))
+    }
+
+    /// Refuses what does not fit.
+    ///
+    /// # Errors
+    /// [`Error::Plan`], with the figures and what would fit.
+    pub fn check(self) -> Result<Self, Error> {
+        match self.room_bytes {
+            Some(room) if self.total_bytes() > room => Err(Error::Plan(Box::new(self))),
+            _ => Ok(self),
+        }
+    }
+
+    /// What would fit, in words.
+    fn hint(&self) -> String {
+        let tokens = self.most_cached_tokens().unwrap_or(u64::MAX);
+        let context = (self.limits.context_tokens as u64).max(1);
+        match (tokens, tokens / context) {
+            (0, _) => "not even the model fits: take a smaller model or another device".to_owned(),
+            (tokens, 0) => format!("one sequence of {tokens} tokens would fit"),
+            (_, sequences) => format!("{sequences} such sequences would fit"),
+        }
+    }
+}
+
+impl fmt::Display for MemoryPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SessionLimits {
+            num_sequences,
+            context_tokens,
+            ..
+        } = self.limits;
+        write!(
+            f,
+            "weights {}, cache {} for {num_sequences} x {context_tokens} tokens, buffers {}: {}",
+            bytes(self.weight_bytes),
+            bytes(self.cache_bytes),
+            bytes(self.buffer_bytes),
+            bytes(self.total_bytes())
+        )?;
+        let Some(room_bytes) = self.room_bytes else {
+            return Ok(());
+        };
+        write!(f, " of {} on {}", bytes(room_bytes), self.device)?;
+        match self.total_bytes() <= room_bytes {
+            true => write!(
+                f,
+                "; up to {} tokens fit the cache",
+                self.most_cached_tokens().unwrap_or(0)
+            ),
+            false => write!(f, "; {}", self.hint()),
+        }
+    }
+}
+
+/// The format that a folder's model takes by itself. Only its size counts here, so static scales are not read.
+fn usual_cache(config: &ModelConfig) -> CacheFormat {
+    match config.quantization.as_ref().map(|q| q.kv_cache) {
+        None => CacheFormat::F32,
+        Some(CacheScheme::F16) => CacheFormat::F16,
+        Some(CacheScheme::Int8) => CacheFormat::Int8,
+        Some(CacheScheme::Int8Static) => CacheFormat::Int8Static {
+            key_scales: Vec::new(),
+            value_scales: Vec::new(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(room_bytes: u64) -> MemoryPlan {
+        MemoryPlan {
+            device: "cuda:0".to_owned(),
+            weight_bytes: 5_000_000_000,
+            cache_bytes: 4_000_000_000,
+            buffer_bytes: 1_000_000_000,
+            room_bytes: Some(room_bytes),
+            limits: SessionLimits::new(4, 10_000, 512),
+            token_bytes: 100_000,
+        }
+    }
+
+    #[test]
+    fn what_fits_says_how_much_more_would() {
+        let text = plan(20_000_000_000).check().unwrap().to_string();
+        assert!(text.contains("10.00 GB of 20.00 GB on cuda:0"), "{text}");
+        assert!(text.contains("up to 140000 tokens"), "{text}");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_what_would() {
+        for (room_bytes, hint) in [
+            (8_000_000_000, "2 such sequences would fit"),
+            (6_500_000_000, "one sequence of 5000 tokens would fit"),
+            (5_500_000_000, "not even the model fits"),
+        ] {
+            let error = plan(room_bytes).check().unwrap_err().to_string();
+            assert!(error.contains(hint), "{error}");
+            assert!(
+                error.contains("weights 5.00 GB") && error.contains("cache 4.00 GB"),
+                "{error}"
+            );
+        }
+        assert!(plan(10_000_000_000).check().is_ok());
+    }
+}
