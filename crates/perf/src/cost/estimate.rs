@@ -66,10 +66,11 @@ impl Ceilings {
                 Self {
                     bytes_per_s: rates.bytes_per_s,
                     attention_ops_per_s: [rates.prompt_attention_ops_per_s, rates.decode_attention_ops_per_s],
+                    // The operations were measured on 32-bit floats.
+                    float_bytes: 4.0,
                     launch_s: REACHED_OF_MEASURED.map(|fraction| rates.start_s / fraction),
                     reached: REACHED_OF_MEASURED,
                     cache_bytes_per_s: 0.0,
-                    ..ceilings
                 }
             }
             _ => ceilings,

@@ -2,6 +2,7 @@
 //!
 //! - `space`: which shapes, types and configurations are measured.
 //! - `options`: what a sweep is asked for and what it did; `sweep`: the part of it that every device shares.
+//! - `small_ops`: the rates of a device between products.
 //! - `times`: median and quartiles of repetitions; `date`: the day of a set.
 //! - `cpu`, `gpu`: operands, check, clock and energy on each kind of device.
 //!
@@ -12,12 +13,13 @@ mod date;
 #[cfg(feature = "cuda")]
 mod gpu;
 mod options;
+mod small_ops;
 mod space;
 mod sweep;
 mod times;
 
 pub use cpu::sweep_cpu;
 #[cfg(feature = "cuda")]
-pub use gpu::{CounterComparison, CounterLog, check_energy_counter, sweep_gpu};
+pub use gpu::{CounterComparison, CounterLog, check_energy_counter, small_op_rates, sweep_gpu};
 pub use options::{SweepOptions, SweepSummary, Watch};
 pub use space::Space;

@@ -5,12 +5,12 @@ use dualgrain_format::GroupSize;
 
 use super::op::ProductType;
 use super::operands::DrawnOperands;
-use super::small_ops;
 use crate::data::{Manifest, PROTOCOL, Row};
 use crate::error::PerfError;
 use crate::machine::{Machine, MachineKind};
 use crate::measure::date::today;
 use crate::measure::options::SweepOptions;
+use crate::measure::small_ops;
 use crate::product::ops;
 
 /// Side of the product whose speed stands for the ceiling of floats.
@@ -64,7 +64,7 @@ fn machine(name: &str, max_threads: usize) -> Result<Machine, PerfError> {
         float_ops_per_s,
         idle_power_w: None,
         power_limit_w: None,
-        small_ops: Some(small_ops::measure(&device)?),
+        small_ops: Some(small_ops::measure(&device, &small_ops::ON_CPU)?),
     })
 }
 

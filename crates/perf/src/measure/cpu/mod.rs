@@ -5,7 +5,6 @@ mod manifest;
 mod op;
 mod operands;
 mod rapl;
-mod small_ops;
 mod sweep;
 mod timing;
 

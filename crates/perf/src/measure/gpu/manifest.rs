@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use dualgrain_cuda::{Arena, CublasType, Jit, compiler_version, driver_version, read_bytes_per_s};
+use dualgrain_cuda::{
+    Arena, CublasType, CudaDevice, Jit, compiler_version, driver_version, read_bytes_per_s,
+};
 
 use super::ceilings::{CEILING_SIDE, F32_CEILING_SIDE, float_ceiling, int8_ceiling};
 use super::lag::lag;
@@ -13,6 +15,8 @@ use crate::error::PerfError;
 use crate::machine::{Machine, MachineKind};
 use crate::measure::date::today;
 use crate::measure::options::SweepOptions;
+use crate::measure::small_ops;
+use crate::small_ops::SmallOpRates;
 
 /// How long idle power is watched.
 const IDLE_S: f64 = 2.5;
@@ -48,7 +52,7 @@ pub(crate) fn manifest(
         float_ops_per_s: float_ceiling(jit, meter, libraries, arena, (CublasType::F32, F32_CEILING_SIDE))?,
         idle_power_w,
         power_limit_w: card.and_then(|card| card.power_limit_w().ok()),
-        small_ops: None,
+        small_ops: Some(small_op_rates(info.index)?),
     };
     Ok(Manifest {
         protocol: PROTOCOL,
@@ -59,6 +63,14 @@ pub(crate) fn manifest(
         method: method(tick_s.zip(lag), options.ticks),
         operands: OPERANDS.to_owned(),
     })
+}
+
+/// The rates of a card between products.
+///
+/// # Errors
+/// A card that cannot be opened or has too little memory.
+pub fn small_op_rates(index: usize) -> Result<SmallOpRates, PerfError> {
+    small_ops::measure(&CudaDevice::open(index)?, &small_ops::ON_CARD)
 }
 
 const OPERANDS: &str = "made on the card, every value a hash of its place: 4-bit codes uniform, group scales 4..14, zero \

@@ -25,4 +25,5 @@ mod timing;
 
 pub use counter::CounterLog;
 pub use counter_check::{CounterComparison, check_energy_counter};
+pub use manifest::small_op_rates;
 pub use sweep::sweep_gpu;
