@@ -90,7 +90,7 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     let device = model_folder::device(options.device.choice, common.threads, &original, terminal)?;
     let cancel = interrupt_flag()?;
     terminal.say("1/3 quantizing the bundled model, calibrated on its own sample prose");
-    quantize(&original, &quantized, common, &cancel, terminal)?;
+    quantize(&original, &quantized, &device, &cancel, terminal)?;
     let quantize_time_s = started.elapsed().as_secs_f64();
     terminal.say("2/3 judging it against the original on text neither has seen");
     let judged = eval::bundled(&quantized, &original, EVAL_WINDOWS, options.device);
@@ -127,7 +127,7 @@ fn original(options: &Quickstart) -> Result<PathBuf> {
 fn quantize(
     original: &Path,
     quantized: &Path,
-    common: &Common,
+    device: &Arc<AnyDevice>,
     cancel: &AtomicBool,
     terminal: &Terminal,
 ) -> Result<()> {
@@ -136,7 +136,7 @@ fn quantize(
     job.replace = true;
     job.journal = JournalPolicy::Restart;
     let text = bundled::SAMPLE_CALIBRATION;
-    match quantize::quantize(&job, text, common.threads, cancel, terminal) {
+    match quantize::quantize(&job, text, device, cancel, terminal) {
         Ok(_) => Ok(()),
         // There is no --resume here; a quickstart simply starts anew.
         Err(error) => Err(match error.downcast_ref() {

@@ -1,6 +1,7 @@
 //! Quantizing a model folder.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use dualgrain_cpu::CpuDevice;
@@ -9,14 +10,16 @@ use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_quant::{Monitor, QuantJob, QuantOptions, QuantSummary};
 
 use crate::SAMPLE_CALIBRATION;
+use crate::any_device::AnyDevice;
 use crate::error::Error;
 
 /// Turns a Hugging Face folder into a W4A8 folder.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Quantizer {
     job: QuantJob,
     text: String,
     threads: usize,
+    device: Option<Arc<AnyDevice>>,
 }
 
 impl Quantizer {
@@ -32,6 +35,7 @@ impl Quantizer {
             job,
             text: SAMPLE_CALIBRATION.to_owned(),
             threads: 0,
+            device: None,
         }
     }
 
@@ -71,6 +75,14 @@ impl Quantizer {
         self
     }
 
+    /// Calibrates and judges scales on this device, whose host's threads do the rest; by default the CPU's do everything. The bytes
+    /// of the result do not depend on it.
+    #[must_use]
+    pub fn on(mut self, device: Arc<AnyDevice>) -> Self {
+        self.device = Some(device);
+        self
+    }
+
     /// Quantizes, and returns when the folder is there.
     ///
     /// # Errors
@@ -90,10 +102,13 @@ impl Quantizer {
         if self.text.trim().is_empty() {
             return Err(Error::NoText);
         }
-        let device = CpuDevice::new(self.threads)?;
+        let device = match &self.device {
+            Some(device) => Arc::clone(device),
+            None => Arc::new(AnyDevice::Cpu(CpuDevice::new(self.threads)?)),
+        };
         Ok(dualgrain_quant::quantize(
             &self.job,
-            &device,
+            &*device,
             device.pool(),
             &tokens,
             monitor,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use dualgrain::DeviceChoice;
 use dualgrain::format::GroupSize;
 use dualgrain::quant::SchemeRule;
 
@@ -18,7 +19,7 @@ pub struct Quickstart {
     /// Another original model to tell the story of.
     #[arg(long, value_name = "DIR")]
     pub model: Option<PathBuf>,
-    /// Where both models run; quantizing is the CPU's work.
+    /// Where the model is quantized and both models run.
     #[command(flatten)]
     pub device: OnDevice,
 }
@@ -35,6 +36,9 @@ pub struct Quantize {
     /// Calibration text (UTF-8). Without it the project's sample prose is used.
     #[arg(long, value_name = "FILE")]
     pub calib: Option<PathBuf>,
+    /// Where it is calibrated: auto, cpu, or cuda:N. The result is the same, to the byte.
+    #[arg(long, default_value_t = DeviceChoice::Cpu, value_name = "DEVICE")]
+    pub device: DeviceChoice,
     /// Weights along K that share a group scale; `channel` means one scale a row (an ablation).
     #[arg(long, default_value = "128", value_parser = group_size())]
     pub group_size: GroupSize,

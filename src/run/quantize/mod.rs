@@ -5,13 +5,14 @@ mod plan;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain::Quantizer;
 use dualgrain::engine::{ModelConfig, Storage, Weights};
 use dualgrain::quant::{Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML};
+use dualgrain::{AnyDevice, Quantizer};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Quantize};
@@ -20,6 +21,7 @@ use crate::cli::terminal::Terminal;
 use crate::cli::units::{bytes, duration};
 use crate::measure::machine;
 use crate::run::bundled;
+use crate::run::model_folder;
 pub use crate::run::quantize::job::default_window_tokens;
 
 /// What a finished run says.
@@ -47,10 +49,11 @@ pub fn run(arguments: &Quantize, common: &Common, terminal: &Terminal) -> Result
         return plan::run(&job, arguments.calib.as_deref(), common, terminal);
     }
     let text = calibration_text(arguments, terminal)?;
+    let device = model_folder::device(arguments.device, common.threads, model, terminal)?;
     let cancel = interrupt_flag()?;
     let started = Instant::now();
     let summary =
-        quantize(&job, &text, common.threads, &cancel, terminal).with_context(|| match &arguments.calib {
+        quantize(&job, &text, &device, &cancel, terminal).with_context(|| match &arguments.calib {
             Some(path) => format!("quantizing {} on {}", model.display(), path.display()),
             None => format!("quantizing {}", model.display()),
         })?;
@@ -66,16 +69,18 @@ fn calibration_text(arguments: &Quantize, terminal: &Terminal) -> Result<String>
     fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
 }
 
-/// Quantizes as `job` says, calibrated on `text`.
+/// Quantizes as `job` says on `device`, calibrated on `text`.
 pub fn quantize(
     job: &QuantJob,
     text: &str,
-    threads: usize,
+    device: &Arc<AnyDevice>,
     cancel: &AtomicBool,
     terminal: &Terminal,
 ) -> Result<QuantSummary> {
     let show = |p: Progress<'_>| terminal.progress("quantizing", p.phase, p.done, p.total);
-    let quantizer = Quantizer::of_job(job.clone()).calibration(text).threads(threads);
+    let quantizer = Quantizer::of_job(job.clone())
+        .calibration(text)
+        .on(Arc::clone(device));
     quantizer
         .run_watched(Monitor::new(&show, cancel))
         .map_err(|error| match error {

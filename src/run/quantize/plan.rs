@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use dualgrain::engine::ModelConfig;
 use dualgrain::quant::{Plan, QuantJob, plan};
-use dualgrain_cpu::CpuDevice;
+use dualgrain::{AnyDevice, CpuDevice};
 
 use crate::cli::arguments::Common;
 use crate::cli::table::table;
@@ -26,7 +26,7 @@ pub fn run(job: &QuantJob, text_file: Option<&Path>, common: &Common, terminal: 
         None => SAMPLE_CALIBRATION.len() as u64,
     };
     let tokens = text_bytes.div_ceil(BYTES_PER_TOKEN) as usize;
-    let device = CpuDevice::new(common.threads)?;
+    let device = AnyDevice::Cpu(CpuDevice::new(common.threads)?);
     let plan = plan(&device, &config, job, Some(tokens))?;
     terminal.result(&plan, &text(&plan))
 }
