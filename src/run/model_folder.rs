@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 pub use dualgrain::Loaded as Opened;
 use dualgrain::engine::Model;
-use dualgrain::{AnyDevice, CacheFormat, DeviceChoice, MemoryPlan, SessionLimits};
+use dualgrain::{AnyDevice, CacheFormat, DeviceChoice, Error, SessionLimits, plan_memory};
 
 use crate::cli::terminal::Terminal;
 
@@ -36,7 +36,8 @@ pub fn check_memory(
     limits: SessionLimits,
     (share, terminal): (f64, &Terminal),
 ) -> Result<()> {
-    let plan = MemoryPlan::new(dir, device, cache, limits, share).and_then(MemoryPlan::check);
+    let plan = plan_memory(dir, device, cache, limits, share);
+    let plan = plan.and_then(|plan| plan.check().map_err(Error::Plan));
     terminal.detail(&plan.with_context(|| loading(dir))?.to_string());
     Ok(())
 }

@@ -104,7 +104,7 @@ pub use dualgrain_quant::{
     Search, SmoothPairs, Smoothing,
 };
 pub use error::Error;
-pub use load::{Loaded, Options, load, load_on, model_on};
+pub use load::{Loaded, Options, load, load_on, model_on, plan_memory};
 pub use memory_plan::MemoryPlan;
 pub use quantizer::Quantizer;
 

@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use dualgrain_device::CacheFormat;
 use dualgrain_engine::tokenizer::Tokenizer;
-use dualgrain_engine::{LoadOptions, Model, ModelConfig, Weights};
+use dualgrain_engine::{LoadOptions, Model, ModelConfig, SessionLimits, Weights};
+use dualgrain_format::CacheScheme;
 
 use crate::any_device::{AnyDevice, DeviceChoice};
 use crate::error::Error;
+use crate::memory_plan::MemoryPlan;
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -93,5 +95,47 @@ fn check_memory(device: &AnyDevice, weights: &Weights, config: &ModelConfig) -> 
             needed_bytes,
             free_bytes,
         }),
+    }
+}
+
+/// The plan for the folder `dir` on a device, of whose free memory it may take `share`; `cache` overrides the folder's cache
+/// format. Nothing is read but headers.
+///
+/// # Errors
+/// A folder that is missing or damaged.
+pub fn plan_memory(
+    dir: &Path,
+    device: &AnyDevice,
+    cache: Option<&CacheFormat>,
+    limits: SessionLimits,
+    share: f64,
+) -> Result<MemoryPlan, Error> {
+    let config = ModelConfig::load(dir)?;
+    let weights = Weights::open(dir)?;
+    let cache = cache.cloned().unwrap_or_else(|| usual_cache(&config));
+    let token = cache.bytes_per_token(config.num_kv_heads, config.head_dim);
+    let (cache_bytes, buffer_bytes) = limits.required_bytes(&config, &cache).unwrap_or((u64::MAX, 0));
+    let own_bytes = device.workspace_bytes(&limits, &config);
+    Ok(MemoryPlan {
+        device: dualgrain_device::Device::name(device),
+        weight_bytes: Model::<AnyDevice>::required_bytes(&weights, &config).unwrap_or(u64::MAX),
+        cache_bytes,
+        buffer_bytes: buffer_bytes.saturating_add(own_bytes),
+        room_bytes: device.room_bytes().map(|room| (share * room as f64) as u64),
+        limits,
+        token_bytes: (token * config.num_layers) as u64,
+    })
+}
+
+/// The format that a folder's model takes by itself. Only its size counts here, so static scales are not read.
+fn usual_cache(config: &ModelConfig) -> CacheFormat {
+    match config.quantization.as_ref().map(|q| q.kv_cache) {
+        None => CacheFormat::F32,
+        Some(CacheScheme::F16) => CacheFormat::F16,
+        Some(CacheScheme::Int8) => CacheFormat::Int8,
+        Some(CacheScheme::Int8Static) => CacheFormat::Int8Static {
+            key_scales: Vec::new(),
+            value_scales: Vec::new(),
+        },
     }
 }

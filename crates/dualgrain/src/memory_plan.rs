@@ -1,14 +1,9 @@
 //! What a model takes of a device's memory, known before its weights are read.
 
 use std::fmt;
-use std::path::Path;
 
-use dualgrain_device::CacheFormat;
-use dualgrain_engine::{Model, ModelConfig, SessionLimits, Weights};
-use dualgrain_format::CacheScheme;
+use dualgrain_engine::SessionLimits;
 
-use crate::any_device::AnyDevice;
-use crate::error::Error;
 use crate::units::bytes;
 
 /// What a model takes of a device's memory, part by part, and what there is.
@@ -27,39 +22,10 @@ pub struct MemoryPlan {
     /// The sequences and contexts it is made for.
     pub limits: SessionLimits,
     /// Keys and values of a token, all layers.
-    token_bytes: u64,
+    pub token_bytes: u64,
 }
 
 impl MemoryPlan {
-    /// The plan for the folder `dir` on a device, of whose free memory it may take `share`; `cache` overrides the folder's cache
-    /// format. Nothing is read but headers.
-    ///
-    /// # Errors
-    /// A folder that is missing or damaged.
-    pub fn new(
-        dir: &Path,
-        device: &AnyDevice,
-        cache: Option<&CacheFormat>,
-        limits: SessionLimits,
-        share: f64,
-    ) -> Result<Self, Error> {
-        let config = ModelConfig::load(dir)?;
-        let weights = Weights::open(dir)?;
-        let cache = cache.cloned().unwrap_or_else(|| usual_cache(&config));
-        let token = cache.bytes_per_token(config.num_kv_heads, config.head_dim);
-        let (cache_bytes, buffer_bytes) = limits.required_bytes(&config, &cache).unwrap_or((u64::MAX, 0));
-        let own_bytes = device.workspace_bytes(&limits, &config);
-        Ok(Self {
-            device: dualgrain_device::Device::name(device),
-            weight_bytes: Model::<AnyDevice>::required_bytes(&weights, &config).unwrap_or(u64::MAX),
-            cache_bytes,
-            buffer_bytes: buffer_bytes.saturating_add(own_bytes),
-            room_bytes: device.room_bytes().map(|room| (share * room as f64) as u64),
-            limits,
-            token_bytes: (token * config.num_layers) as u64,
-        })
-    }
-
     /// All parts together.
     pub fn total_bytes(&self) -> u64 {
         self.weight_bytes
@@ -79,10 +45,10 @@ impl MemoryPlan {
     /// Refuses what does not fit.
     ///
     /// # Errors
-    /// [`Error::Plan`], with the figures and what would fit.
-    pub fn check(self) -> Result<Self, Error> {
+    /// The plan itself, which says in words what it needs and what would fit.
+    pub fn check(self) -> Result<Self, Box<Self>> {
         match self.room_bytes {
-            Some(room) if self.total_bytes() > room => Err(Error::Plan(Box::new(self))),
+            Some(room) if self.total_bytes() > room => Err(Box::new(self)),
             _ => Ok(self),
         }
     }
@@ -126,19 +92,6 @@ impl fmt::Display for MemoryPlan {
             ),
             false => write!(f, "; {}", self.hint()),
         }
-    }
-}
-
-/// The format that a folder's model takes by itself. Only its size counts here, so static scales are not read.
-fn usual_cache(config: &ModelConfig) -> CacheFormat {
-    match config.quantization.as_ref().map(|q| q.kv_cache) {
-        None => CacheFormat::F32,
-        Some(CacheScheme::F16) => CacheFormat::F16,
-        Some(CacheScheme::Int8) => CacheFormat::Int8,
-        Some(CacheScheme::Int8Static) => CacheFormat::Int8Static {
-            key_scales: Vec::new(),
-            value_scales: Vec::new(),
-        },
     }
 }
 

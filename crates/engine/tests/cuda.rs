@@ -78,6 +78,7 @@ fn main() -> ExitCode {
         got.len()
     );
     failed += vary_with_others(&card, folders.last());
+    failed += usize::from(!a_full_card_is_refused(&card));
     ExitCode::from(u8::from(failed > 0))
 }
 
@@ -93,6 +94,34 @@ fn vary_with_others(card: &Arc<CudaDevice>, folder: Option<&PathBuf>) -> usize {
     let different = invariance::differing(&model, REQUESTS);
     println!("{REQUESTS} requests alone and among others, {different} differ");
     different
+}
+
+/// Somebody else takes the card's memory: a session is refused in words, and runs once there is room again.
+fn a_full_card_is_refused(card: &Arc<CudaDevice>) -> bool {
+    /// Left free: too little for the session's cache.
+    const LEFT_BYTES: usize = 256 << 20;
+    let model = toy::model(Arc::clone(card));
+    // A gigabyte of keys and values and more.
+    let limits = SessionLimits {
+        num_pages: Some(1 << 18),
+        ..SessionLimits::new(1, 64, 64)
+    };
+    let free_bytes = card.gpu().free_bytes().expect("what is free");
+    let others = card
+        .gpu()
+        .filled(free_bytes.saturating_sub(LEFT_BYTES), 0)
+        .expect("room");
+    let refused = match Session::new(Arc::clone(&model), limits) {
+        Err(error) => error.to_string(),
+        Ok(_) => String::new(),
+    };
+    drop(others);
+    let runs = Session::new(model, limits).is_ok();
+    let is_right = refused.contains("memory") && refused.contains("KV cache") && runs;
+    if !is_right {
+        println!("FAILED: a full card: {refused:?}, then a session: {runs}");
+    }
+    is_right
 }
 
 /// Compares the bits, and says where they differ first.
