@@ -85,7 +85,7 @@ pub use rivals::{
 };
 pub use rows::{
     Before, GateQuantize, GatherRows, Input, NormRows, NormRule, NormWeights, Pointwise, PointwiseRows,
-    Quantize, Rope, TableType, gate_quantize_source, gather_rows_source, norm_source, pointwise_source,
+    Quantize, Rope, TableType, gate_quantize_sources, gather_rows_source, norm_source, pointwise_source,
     quantize_source, rope_source,
 };
 pub use sampling::{

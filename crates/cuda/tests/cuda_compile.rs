@@ -14,7 +14,7 @@ use std::time::Instant;
 use dualgrain_cuda::{
     AttentionKernel, Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse,
     NormRule, Output, Pointwise, SGEMM_TILES, Source, TABLE, TableType, Variant, attention_source,
-    compiler_version, freivalds_sources, gate_quantize_source, gather_rows_source, gemm_float_sources,
+    compiler_version, freivalds_sources, gate_quantize_sources, gather_rows_source, gemm_float_sources,
     gemm_w8a8_sources, kernels, log_softmax_source, norm_source, operand_sources, pointwise_source,
     quantize_source, read_memory_source, rope_source, sample_source, sgemm_source, statistics_sources,
 };
@@ -206,7 +206,7 @@ fn row_jobs(arch: &'static str) -> Vec<Job> {
         Activation::Gelu,
         Activation::GeluTanh,
     ];
-    sources.extend(activations.map(gate_quantize_source));
+    sources.extend(activations.into_iter().flat_map(gate_quantize_sources));
     sources.extend(TableType::ALL.map(gather_rows_source));
     sources.extend(NormRule::ALL.map(norm_source));
     sources.extend(Pointwise::all().map(pointwise_source));

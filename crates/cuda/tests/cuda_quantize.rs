@@ -1,15 +1,16 @@
 //! Quantization on a card, alone and behind RMSNorm or SwiGLU, against the specification, bit for bit.
 //!
 //! Without a card or a compiler it says SKIPPED, or fails with `DUALGRAIN_MAY_LACK=nothing`. `--cases N` (default 300);
-//! `--times` prints times afterwards: a row of RMSNorm at 8,192 and of SwiGLU at 28,672, for 1 and 4,096 tokens.
+//! `--times` prints times afterwards: bf16 rows that no launch finds in a cache, and the f32 rows of a Llama's step with 8 billion
+//! parameters, each launch behind the one before it.
 
 mod card;
 
 use std::process::ExitCode;
 
 use dualgrain_cuda::{
-    Before, Buffer, CudaError, GateQuantize, Gpu, Input, Jit, Quantize, QuantizedTokens, TokenCodes,
-    rotation_copies, times_s,
+    Before, Buffer, CudaError, GateQuantize, Gpu, Input, Jit, Pointwise, PointwiseRows, Quantize,
+    QuantizedTokens, TokenCodes, rotation_copies, times_s,
 };
 use dualgrain_device::{Activation, ActivationScale, naive};
 use half::{bf16, f16};
@@ -37,7 +38,8 @@ struct Case {
 impl Case {
     fn new(r: &mut Random) -> Self {
         let ks = [
-            1, 2, 3, 7, 8, 15, 16, 17, 24, 31, 33, 255, 256, 257, 1_021, 1_024, 4_096, 4_099, 11_008,
+            1, 2, 3, 7, 8, 15, 16, 17, 20, 24, 31, 33, 255, 256, 257, 1_021, 1_024, 2_052, 4_092, 4_096,
+            4_099, 5_120, 8_192, 11_008,
         ];
         let k = ks[r.below(ks.len())];
         // Now and then more tokens than multiprocessors: CTAs have fewer threads then.
@@ -246,5 +248,64 @@ fn print_times(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
             );
         }
     }
+    print_chains(jit, gpu)
+}
+
+/// What an operation of a step adds to a chain of launches that wait for one another. Few rows come from the second-level cache, as
+/// in a step; with many no launch finds its own there.
+fn print_chains(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
+    let (hidden, wide) = (4_096, 14_336);
+    let add = PointwiseRows::new(jit, gpu, Pointwise::Add)?;
+    let (x, y) = (random_rows(gpu, 256)?, random_rows(gpu, 256)?);
+    let times = times_s(gpu, 3, 1, |_| add.launch(&x, &y, (1, 256)))?;
+    println!("a launch that adds 256 elements: {:.2} us", times[1] * 1e6);
+    let gate = GateQuantize::new(jit, gpu, Activation::Silu)?;
+    for before in [Before::AddRmsNorm, Before::RmsNorm, Before::Nothing] {
+        let kernel = Quantize::new(jit, gpu, before, Input::F32)?;
+        let weight = gpu.upload(&Random(7).floats(hidden))?;
+        let norm = (&weight, 1e-5);
+        print_chain(gpu, before, hidden, |x, y, tokens| match before {
+            Before::AddRmsNorm => kernel.launch_added((x, y), norm, ActivationScale::PerToken, tokens),
+            Before::RmsNorm => kernel.launch(x, Some(norm), ActivationScale::PerToken, tokens),
+            _ => kernel.launch(x, None, ActivationScale::PerToken, tokens),
+        })?;
+    }
+    let Some(gate) = gate else { return Ok(()) };
+    print_chain(gpu, Before::SwiGlu, wide, |x, _, tokens| {
+        gate.launch(x, ActivationScale::PerToken, tokens)
+    })
+}
+
+fn print_chain(
+    gpu: &Gpu,
+    before: Before,
+    k: usize,
+    launch: impl Fn(&Buffer, &Buffer, &mut QuantizedTokens) -> Result<(), CudaError>,
+) -> Result<(), CudaError> {
+    for m in [1, 4, 16, 64, 128, 256, 2_048, 8_192] {
+        let len = m * before.input_columns(k);
+        let copies = if m <= 256 {
+            1
+        } else {
+            rotation_copies(gpu, 4 * len)
+        };
+        let rows = |_| Ok((random_rows(gpu, len)?, random_rows(gpu, len)?));
+        let rows = (0..copies).map(rows).collect::<Result<Vec<_>, CudaError>>()?;
+        let tokens = std::cell::RefCell::new(QuantizedTokens::empty(gpu, m, k)?);
+        let times = times_s(gpu, 3, copies, |i| {
+            launch(&rows[i].0, &rows[i].1, &mut tokens.borrow_mut())
+        })?;
+        let touched = if before == Before::AddRmsNorm { 3 } else { 1 };
+        let bytes = (4 * len * touched + m * k) as f64;
+        println!(
+            "{before:?} f32 k = {k}, {m} tokens: {:.2} us, {:.0} GB/s",
+            times[1] * 1e6,
+            bytes / times[1] / 1e9
+        );
+    }
     Ok(())
+}
+
+fn random_rows(gpu: &Gpu, len: usize) -> Result<Buffer, CudaError> {
+    gpu.upload_repeated(&Random(5).floats(1 << 18), len)
 }

@@ -57,8 +57,13 @@ impl MemoryPlan {
     fn hint(&self) -> String {
         let tokens = self.most_cached_tokens().unwrap_or(u64::MAX);
         // Whole pages, and those that the scheduler keeps free.
-        let sequence_bytes = self.cache_bytes.div_ceil((self.limits.num_sequences as u64).max(1));
-        match (tokens, tokens.saturating_mul(self.token_bytes) / sequence_bytes.max(1)) {
+        let sequence_bytes = self
+            .cache_bytes
+            .div_ceil((self.limits.num_sequences as u64).max(1));
+        match (
+            tokens,
+            tokens.saturating_mul(self.token_bytes) / sequence_bytes.max(1),
+        ) {
             (0, _) => "not even the model fits: take a smaller model or another device".to_owned(),
             (tokens, 0) => format!("one sequence of {tokens} tokens would fit"),
             (_, sequences) => format!("{sequences} such sequences would fit"),

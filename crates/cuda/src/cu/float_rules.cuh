@@ -27,8 +27,8 @@ __device__ __forceinline__ void wait_for_producers() {
 #endif
 }
 
-// e^x: 0 below -87.3, infinity above the largest float, NaN for NaN.
-__device__ __forceinline__ float exponential(float x) {
+// e^x for |x| <= 80, where neither end of the range shows.
+__device__ __forceinline__ float exponential_inside(float x) {
     const float magic = 12582912.0f;
     float rounded = __fmaf_rn(x, LOG2_E, magic);
     float power = rounded - magic;
@@ -39,7 +39,12 @@ __device__ __forceinline__ float exponential(float x) {
     p = __fmaf_rn(p, r, 0.16666521f);
     p = __fmaf_rn(p, r, 0.49999994f);
     float mantissa = __fmaf_rn(p, __fmul_rn(r, r), r) + 1.0f;
-    float scaled = __uint_as_float(__float_as_uint(mantissa) + (__float_as_uint(rounded) << 23));
+    return __uint_as_float(__float_as_uint(mantissa) + (__float_as_uint(rounded) << 23));
+}
+
+// e^x: 0 below -87.3, infinity above the largest float, NaN for NaN.
+__device__ __forceinline__ float exponential(float x) {
+    const float scaled = exponential_inside(x);
     if (x > 88.72283f) return __uint_as_float(0x7f800000);
     if (x < -87.3f) return 0.0f;
     return x != x ? x : scaled;

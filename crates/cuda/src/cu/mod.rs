@@ -17,8 +17,10 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
 /// Files that the kernels of whole models include. Apart from those of the products: measured tables belong to the products' texts.
 pub(crate) const MODEL_HEADERS: &[(&str, &str)] = &[
     ("async_copy.cuh", include_str!("linear/async_copy.cuh")),
+    ("codes.cuh", include_str!("rows/codes.cuh")),
     ("float_product.cuh", include_str!("linear/float_product.cuh")),
     ("float_rules.cuh", include_str!("float_rules.cuh")),
+    ("gated.cuh", include_str!("rows/gated.cuh")),
     ("w8a8.cuh", include_str!("linear/w8a8.cuh")),
 ];
 
@@ -42,8 +44,8 @@ pub(crate) const GEMM_W4A8_SM90: &str = include_str!("gemm/gemm_w4a8_sm90.cu");
 pub(crate) const GEMM_W4F_SM90: &str = include_str!("gemm/gemm_w4f_sm90.cu");
 /// The product for few tokens.
 pub(crate) const GEMV_W4A8_SM90: &str = include_str!("gemm/gemv_w4a8_sm90.cu");
-/// The quantization of activations.
-pub(crate) const QUANTIZE_PER_TOKEN: &str = include_str!("quantize_per_token.cu");
+/// The quantization of rows of any type and length.
+pub(crate) const QUANTIZE_PER_TOKEN: &str = include_str!("rows/quantize_per_token.cu");
 /// Random operands, and outputs compared with sums.
 pub(crate) const OPERANDS: &str = include_str!("operands.cu");
 /// Freivalds' check.

@@ -12,22 +12,27 @@ use crate::error::CudaError;
 use crate::fit::at_least;
 use crate::gemm::QuantizedTokens;
 
-/// CTAs that take a row together, and their threads, as in cu/rows/gate_quantize.cu.
+/// CTAs that take a row together, as in cu/rows/gate_quantize.cu.
 const CLUSTER: usize = 8;
-const THREADS: usize = 256;
-/// Elements that a thread holds at most.
-const MOST_EACH: usize = 16;
-/// Elements that a thread loads at a time.
+/// Neighbours of a thread.
 const EACH: usize = 4;
+/// How many times a thread holds so many: the variants of the kernel, for few rows and for many.
+const ROUNDS: [usize; 2] = [2, 4];
+/// Rows that count as few: beyond, what a thread does once should be shared by more elements.
+const FEW_ROWS: usize = 128;
+/// Threads times rounds, at most.
+const MOST_SHARES: usize = 1_024;
+/// Threads of a warp: shares of a row are whole warps of elements.
+const WARP: usize = 32;
 
-/// The text and macros of `gate_quantize`.
-pub fn gate_quantize_source(f: Activation) -> Source {
-    Source {
+/// The texts and macros of `gate_quantize`.
+pub fn gate_quantize_sources(f: Activation) -> [Source; 2] {
+    ROUNDS.map(|rounds| Source {
         name: "gate_quantize",
         text: cu::GATE_QUANTIZE,
         headers: cu::MODEL_HEADERS,
-        macros: vec![("FUNCTION", activation_code(f))],
-    }
+        macros: vec![("FUNCTION", activation_code(f)), ("ROUNDS", rounds as i64)],
+    })
 }
 
 /// Arguments of the kernel, as `GateArgs` in cu/rows/gate_quantize.cu.
@@ -40,12 +45,13 @@ struct GateArgs {
     static_scale: f32,
     k: i32,
     row_bytes: i32,
-    padding: i32,
+    share: i32,
 }
 
 /// The kernel, made ready; Hopper and later have clusters.
 pub struct GateQuantize {
-    kernel: Arc<Kernel>,
+    /// One for each of [`ROUNDS`].
+    kernels: Vec<Arc<Kernel>>,
 }
 
 impl GateQuantize {
@@ -57,14 +63,17 @@ impl GateQuantize {
         if gpu.info().capability < (9, 0) {
             return Ok(None);
         }
-        let kernel = jit.kernel(&gate_quantize_source(f))?;
-        Ok(Some(Self { kernel }))
+        let kernels = gate_quantize_sources(f).map(|source| jit.kernel(&source));
+        let kernels = kernels.into_iter().collect::<Result<_, _>>()?;
+        Ok(Some(Self { kernels }))
     }
 
     /// Whether it takes rows of so many codes.
     pub fn takes(&self, k: usize) -> bool {
-        // A cluster's shares are rounded up to what a thread loads.
-        k.is_multiple_of(EACH) && k + CLUSTER * EACH <= CLUSTER * THREADS * MOST_EACH
+        k.is_multiple_of(EACH)
+            && ROUNDS
+                .iter()
+                .all(|rounds| rounds * share_threads(k, *rounds) <= MOST_SHARES)
     }
 
     /// `tokens = f(x[:, ..K]) * x[:, K..]` of `x` f32 `[M, 2 K]`, quantized; M and K are those of `tokens`.
@@ -85,6 +94,9 @@ impl GateQuantize {
                 got: k,
             });
         }
+        let variant = usize::from(m > FEW_ROWS);
+        let rounds = ROUNDS[variant];
+        let threads = share_threads(k, rounds);
         let (codes, sums, scales) = tokens.addresses();
         let mut args = GateArgs {
             x: x.address(),
@@ -97,13 +109,28 @@ impl GateQuantize {
             },
             k: k as i32,
             row_bytes: tokens.row_bytes() as i32,
-            padding: 0,
+            share: (threads * rounds * EACH) as i32,
         };
         let grid = Launch {
             cluster: CLUSTER as u32,
-            ..Launch::rows(m * CLUSTER, 1, THREADS as u32, true)
+            ..Launch::rows(m * CLUSTER, 1, threads as u32, true)
         };
         // SAFETY: the kernel's one parameter; the input is as long as its sizes say (checked), the tokens by construction.
-        unsafe { launch_with(&self.kernel, &grid, &mut args) }
+        unsafe { launch_with(&self.kernels[variant], &grid, &mut args) }
+    }
+}
+
+/// Threads of each of a cluster's CTAs for rows of `k` codes and the zeros behind them.
+fn share_threads(k: usize, rounds: usize) -> usize {
+    k.div_ceil(CLUSTER * rounds * EACH).next_multiple_of(WARP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_have_the_size_of_the_kernels_structure() {
+        assert_eq!(size_of::<GateArgs>(), 48);
     }
 }

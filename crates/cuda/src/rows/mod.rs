@@ -7,7 +7,7 @@ mod pointwise;
 mod quantize_per_token;
 mod rope;
 
-pub use gate_quantize::{GateQuantize, gate_quantize_source};
+pub use gate_quantize::{GateQuantize, gate_quantize_sources};
 pub use gather_rows::{GatherRows, TableType, gather_rows_source};
 pub use norm::{NormRows, NormRule, NormWeights, norm_source};
 pub(crate) use pointwise::{ACTIVATIONS, activation_code};

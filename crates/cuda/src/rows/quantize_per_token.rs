@@ -106,7 +106,7 @@ pub fn quantize_source(before: Before, input: Input) -> Source {
     Source {
         name: "quantize_per_token",
         text: cu::QUANTIZE_PER_TOKEN,
-        headers: cu::HEADERS,
+        headers: cu::MODEL_HEADERS,
         macros: vec![
             ("BEFORE", before.code()),
             ("IN", input.code()),
@@ -117,7 +117,7 @@ pub fn quantize_source(before: Before, input: Input) -> Source {
     }
 }
 
-/// Arguments of the kernel, as `QuantizeArgs` in cu/quantize_per_token.cu.
+/// Arguments of the kernel, as `QuantizeArgs` in cu/rows/quantize_per_token.cu.
 #[repr(C)]
 struct QuantizeArgs {
     x: u64,

@@ -27,9 +27,7 @@ __device__ __forceinline__ float largest_magnitude(const float (&v)[EACH]) {
     float max = 0.0f;
 #pragma unroll
     for (int i = 0; i < EACH; i++) max = fmaxf(max, fabsf(v[i]));
-#pragma unroll
-    for (int other = 16; other > 0; other /= 2) max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, other));
-    return max;
+    return __uint_as_float(__reduce_max_sync(0xffffffffu, __float_as_uint(max)));
 }
 #else
 __device__ __forceinline__ u16 f16_of(float v) {
@@ -49,76 +47,100 @@ __device__ __forceinline__ void store(u8 *to, size_t at, float v) {
 }
 #endif
 
-// Rotates the halves of a head; a lane holds both elements of each of its pairs.
-__device__ __forceinline__ void rotate(float (&v)[EACH], const float *angles, int lane) {
+#if ROPE
+// Cosines and sines of the pairs that a lane rotates.
+struct Rotation {
+    float cos[EACH / 2], sin[EACH / 2];
+};
+
+__device__ __forceinline__ Rotation rotation_of(const float *angles, int lane) {
+    Rotation by;
 #pragma unroll
     for (int i = 0; i < EACH / 2; i++) {
-        const float cos = angles[i * 32 + lane], sin = angles[HEAD_DIM / 2 + i * 32 + lane];
+        by.cos[i] = angles[i * 32 + lane];
+        by.sin[i] = angles[HEAD_DIM / 2 + i * 32 + lane];
+    }
+    return by;
+}
+
+// Rotates the halves of a head; a lane holds both elements of each of its pairs.
+__device__ __forceinline__ void rotate(float (&v)[EACH], const Rotation &by) {
+#pragma unroll
+    for (int i = 0; i < EACH / 2; i++) {
         const float low = v[i], high = v[i + EACH / 2];
-        v[i] = __fadd_rn(__fmul_rn(low, cos), -__fmul_rn(high, sin));
-        v[i + EACH / 2] = __fadd_rn(__fmul_rn(high, cos), __fmul_rn(low, sin));
+        v[i] = __fadd_rn(__fmul_rn(low, by.cos[i]), -__fmul_rn(high, by.sin[i]));
+        v[i + EACH / 2] = __fadd_rn(__fmul_rn(high, by.cos[i]), __fmul_rn(low, by.sin[i]));
     }
 }
+#endif
 
-#if ROPE
-__device__ __forceinline__ void rotate_query(const CacheWriteArgs &args, int token, int head, int lane) {
-    float *x = args.queries_x + (size_t)token * args.x_row + head * HEAD_DIM;
-    float v[EACH];
-#pragma unroll
-    for (int i = 0; i < EACH; i++) v[i] = x[i * 32 + lane];
-    rotate(v, args.angles + (size_t)token * HEAD_DIM, lane);
-#pragma unroll
-    for (int i = 0; i < EACH; i++) x[i * 32 + lane] = v[i];
+// What a warp takes: a head of a token's keys or values, or, behind those, of its queries.
+struct Task {
+    int token, head;
+    bool is_value, is_query;
+};
+
+__device__ __forceinline__ Task task_of(const CacheWriteArgs &args, int warp) {
+    const int written = 2 * args.kv_heads, heads = written + (ROPE ? args.heads : 0);
+    const int token = warp / heads, of_token = warp % heads;
+    const bool is_query = of_token >= written;
+    return Task{token, is_query ? of_token - written : of_token / 2, !is_query && of_token % 2, is_query};
 }
-#endif
 
-extern "C" __global__ void __launch_bounds__(128) cache_write(const CacheWriteArgs args) {
-    let_dependents_start();
-    wait_for_producers();
-    const StepHead step = step_head(args.step);
-    const int lane = threadIdx.x % 32, at = blockIdx.x * 4 + threadIdx.x / 32;
-#if ROPE
-    const int warps = 2 * args.kv_heads + args.heads, token = at / warps, of_token = at % warps;
-    if (token >= step.tokens) return;
-    if (of_token >= 2 * args.kv_heads) return rotate_query(args, token, of_token - 2 * args.kv_heads, lane);
-    const int head = of_token / 2;
-#else
-    const int token = at / (2 * args.kv_heads), head = at / 2 % args.kv_heads;
-    if (token >= step.tokens) return;
-#endif
-#if ROPE
-    const bool is_value = of_token % 2;
-#else
-    const bool is_value = at % 2;
-#endif
-    const float *x = (is_value ? args.values_x : args.keys_x) + (size_t)token * args.x_row + head * HEAD_DIM;
-    float v[EACH];
+__device__ __forceinline__ void load_head(const float *x, float (&v)[EACH], int lane) {
 #pragma unroll
     for (int i = 0; i < EACH; i++) v[i] = i * 32 + lane < HEAD_DIM ? x[i * 32 + lane] : 0.0f;
-#if ROPE
-    if (!is_value) rotate(v, args.angles + (size_t)token * HEAD_DIM, lane);
-#endif
-    const u32 position = args.step[16 + token];
-    const u32 page = args.step[args.step[step.token_tables + token] + position / PAGE];
-    const int inside = position % PAGE;
-    const size_t place = (size_t)page * args.kv_heads + head;
-    u8 *to = is_value ? args.values : args.keys;
+}
+
+// A key or a value into its page.
+__device__ __forceinline__ void write(const CacheWriteArgs &args, const Task &task, u32 page, int inside, const float (&v)[EACH], int lane) {
+    const size_t place = (size_t)page * args.kv_heads + task.head;
+    u8 *to = task.is_value ? args.values : args.keys;
 #if FORMAT >= 2
-    const float given = is_value ? args.value_scale : args.key_scale;
+    const float given = task.is_value ? args.value_scale : args.key_scale;
     const Scale scale = usable_scale(FORMAT == 3 ? given : __fdiv_rn(largest_magnitude(v), 127.0f));
-    to += place * PAGE * ROW + (is_value ? value_place(inside) : inside * ROW);
+    to += place * PAGE * ROW + (task.is_value ? value_place(inside) : inside * ROW);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         const int d = i * 32 + lane;
-        if (d < HEAD_DIM) to[is_value ? d * PAGE : d] = (u8)code_of(v[i], scale.inverse);
+        if (d < HEAD_DIM) to[task.is_value ? d * PAGE : d] = (u8)code_of(v[i], scale.inverse);
     }
-    if (FORMAT == 2 && lane == 0) (is_value ? args.value_scales : args.key_scales)[place * PAGE + inside] = scale.scale;
+    if (FORMAT == 2 && lane == 0) (task.is_value ? args.value_scales : args.key_scales)[place * PAGE + inside] = scale.scale;
 #else
-    const size_t first = place * PAGE * HEAD_DIM + (is_value ? inside * HEAD_DIM : inside);
+    const size_t first = place * PAGE * HEAD_DIM + (task.is_value ? inside * HEAD_DIM : inside);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         const int d = i * 32 + lane;
-        if (d < HEAD_DIM) store(to, first + (is_value ? d : d * PAGE), v[i]);
+        if (d < HEAD_DIM) store(to, first + (task.is_value ? d : d * PAGE), v[i]);
     }
 #endif
+}
+
+// The step and its angles are not written by launches: they are read before those that come first are done.
+extern "C" __global__ void __launch_bounds__(128) cache_write(const CacheWriteArgs args) {
+    let_dependents_start();
+    const StepHead step = step_head(args.step);
+    const int lane = threadIdx.x % 32;
+    const Task task = task_of(args, blockIdx.x * 4 + threadIdx.x / 32);
+    if (task.token >= step.tokens) return;
+    const u32 position = args.step[16 + task.token];
+    const u32 page = args.step[args.step[step.token_tables + task.token] + position / PAGE];
+    const float *x = task.is_value ? args.values_x : args.keys_x;
+#if ROPE
+    if (task.is_query) x = args.queries_x;
+    const Rotation by = rotation_of(args.angles + (size_t)task.token * HEAD_DIM, lane);
+#endif
+    x += (size_t)task.token * args.x_row + task.head * HEAD_DIM;
+    wait_for_producers();
+    float v[EACH];
+    load_head(x, v, lane);
+#if ROPE
+    if (!task.is_value) rotate(v, by);
+    if (task.is_query) {
+#pragma unroll
+        for (int i = 0; i < EACH; i++) ((float *)x)[i * 32 + lane] = v[i];
+        return;
+    }
+#endif
+    write(args, task, page, position % PAGE, v, lane);
 }

@@ -9,10 +9,10 @@
 #define COLUMNS 1  // of eight tokens
 #endif
 #ifndef AHEAD
-#define AHEAD 4  // chunks of a warp on their way
+#define AHEAD (COLUMNS == 1 ? 4 : 3)  // chunks of a warp on their way
 #endif
 #ifndef MIN_CTAS
-#define MIN_CTAS (COLUMNS == 4 ? 3 : 4)  // of a multiprocessor
+#define MIN_CTAS 4  // of a multiprocessor
 #endif
 
 constexpr int WARPS = 4;

@@ -1,120 +1,141 @@
 // What a gated feed-forward hands to its last product: f(gate) * up as INT8 codes, their scale and their sum. A cluster of eight CTAs
-// takes a row, so that few tokens keep many multiprocessors loading; a thread holds its elements in registers.
-#include "float_rules.cuh"
+// takes a row, so that few tokens keep many multiprocessors loading; a thread holds its elements in registers. Warps send what they
+// find straight into the shared memory of the CTAs that want it.
+#include "codes.cuh"
+#include "gated.cuh"
 
 #ifndef FUNCTION
 #define FUNCTION SILU
 #endif
+#ifndef ROUNDS
+#define ROUNDS 4  // of four neighbours that a thread holds; fewer where few rows leave multiprocessors idle
+#endif
 
 constexpr int CLUSTER = 8;
-constexpr int THREADS = 256;
-constexpr int EACH = 4;    // neighbours of a thread
-constexpr int ROUNDS = 4;  // of them, at most
+constexpr int MOST_WARPS = 32 / ROUNDS;
+constexpr int EACH = 4;  // neighbours of a thread
 
 // Mirrors `GateArgs` of the host, by value.
 struct GateArgs {
-    const float *x;  // [m, 2 k]: gate, up; k is a multiple of 4, at most 8 * 256 * 16
+    const float *x;  // [m, 2 k]: gate, up; k is a multiple of 4
     signed char *codes;
     float *scales;
     int *sums;
     float static_scale;  // above 0: one scale for all tokens
     int k, row_bytes;    // codes past k are set to 0
-    int padding;
-};
-
-struct RowShare {
-    float max[CLUSTER];
-    int sum[CLUSTER];
+    int share;           // codes of a CTA, EACH in every round for each thread
 };
 
 #if __CUDA_ARCH__ >= 900
-__device__ __forceinline__ void cluster_sync() {
-    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
+// A number from every warp of the cluster, and the barrier that counts their bytes.
+struct Mailbox {
+    u32 numbers[CLUSTER * MOST_WARPS];
+    u64 barrier;
+};
+
+__device__ __forceinline__ u32 shared_address(const void *at) {
+    return (u32)__cvta_generic_to_shared(at);
 }
 
-// The same place in the shared memory of the cluster's CTA `rank`.
-template <typename T>
-__device__ __forceinline__ T *of_peer(T *mine, int rank) {
-    u64 theirs;
-    asm volatile("mapa.u64 %0, %1, %2;" : "=l"(theirs) : "l"((u64)mine), "r"(rank));
-    return (T *)theirs;
+__device__ __forceinline__ u32 of_peer(u32 address, int rank) {
+    u32 theirs;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(theirs) : "r"(address), "r"(rank));
+    return theirs;
 }
 
-__device__ __forceinline__ float largest_of_block(float max) {
-    __shared__ float warps[THREADS / 32];
-#pragma unroll
-    for (int lane = 16; lane > 0; lane /= 2) max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, lane));
-    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = max;
-    __syncthreads();
-#pragma unroll
-    for (int warp = 0; warp < THREADS / 32; warp++) max = fmaxf(max, warps[warp]);
-    return max;
+__device__ __forceinline__ void open_mailbox(Mailbox &box, int numbers) {
+    const u32 barrier = shared_address(&box.barrier);
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(barrier) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(numbers * 4) : "memory");
 }
 
-__device__ __forceinline__ int sum_of_block(int sum) {
-    __shared__ int warps[THREADS / 32];
-    sum = __reduce_add_sync(0xffffffffu, sum);
-    if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = sum;
-    __syncthreads();
-    sum = 0;
-#pragma unroll
-    for (int warp = 0; warp < THREADS / 32; warp++) sum += warps[warp];
-    return sum;
+// Into the mailbox of the CTA `rank`.
+__device__ __forceinline__ void send(Mailbox &box, int place, u32 number, int rank) {
+    const u32 to = of_peer(shared_address(&box.numbers[place]), rank), barrier = of_peer(shared_address(&box.barrier), rank);
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.u32 [%0], %1, [%2];" ::"r"(to), "r"(number), "r"(barrier)
+                 : "memory");
 }
 
-__device__ __forceinline__ u32 four_codes(const float (&v)[EACH], float inverse) {
-    u32 codes = 0;
+__device__ __forceinline__ void wait_for_mail(Mailbox &box) {
+    asm volatile(
+        "{\n.reg .pred done;\n"
+        "again:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], 0;\n@!done bra again;\n}" ::"r"(
+            shared_address(&box.barrier))
+        : "memory");
+}
+
+// Every mailbox of the cluster is open.
+__device__ __forceinline__ void wait_for_peers() {
+    asm volatile("barrier.cluster.arrive.relaxed;\nbarrier.cluster.wait.acquire;" ::: "memory");
+}
+
+// The gated elements of a thread, zeros behind the row; `gate` is the first of them, columns are counted from the row's.
+__device__ __forceinline__ void load_gated(const float *gate, int column, int k, float (&v)[ROUNDS][EACH]) {
+    const int step = blockDim.x * EACH;
+    float4 g[ROUNDS] = {}, u[ROUNDS] = {};
 #pragma unroll
-    for (int e = 0; e < EACH; e++) codes |= (u32)(u8)code_of(v[e], inverse) << (8 * e);
-    return codes;
+    for (int round = 0; round < ROUNDS; round++) {
+        if (column + round * step >= k) continue;
+        g[round] = load_fresh(gate + round * step);
+        u[round] = load_fresh(gate + k + round * step);
+    }
+#pragma unroll
+    for (int round = 0; round < ROUNDS; round++) {
+        const float by[EACH] = {u[round].x, u[round].y, u[round].z, u[round].w};
+        v[round][0] = g[round].x, v[round][1] = g[round].y, v[round][2] = g[round].z, v[round][3] = g[round].w;
+        gated<FUNCTION>(v[round], by);
+    }
+}
+
+// The scale of a row, known to every thread of its cluster.
+__device__ __forceinline__ Scale row_scale(Mailbox &box, int place, const float (&v)[ROUNDS][EACH]) {
+    const int lane = threadIdx.x % 32, numbers = CLUSTER * (blockDim.x / 32);
+    float max = 0.0f;
+#pragma unroll
+    for (int round = 0; round < ROUNDS; round++) max = largest_of(max, v[round]);
+    max = largest_of_warp(max);
+    if (lane < CLUSTER) send(box, place, __float_as_uint(max), lane);
+    wait_for_mail(box);
+    for (int i = lane; i < numbers; i += 32) max = fmaxf(max, __uint_as_float(box.numbers[i]));
+    return usable_scale(__fdiv_rn(largest_of_warp(max), 127.0f));
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(THREADS) gate_quantize(const GateArgs args) {
+extern "C" __global__ void __launch_bounds__(32 * MOST_WARPS) gate_quantize(const GateArgs args) {
 #if __CUDA_ARCH__ >= 900
     let_dependents_start();
-    wait_for_producers();
-    __shared__ RowShare shared;
-    const int row = blockIdx.x / CLUSTER, rank = blockIdx.x % CLUSTER;
-    const int share = (args.row_bytes / CLUSTER + EACH) / EACH * EACH, first = rank * share;
-    const int end = min(first + share, args.row_bytes);
-    const float *gate = args.x + (size_t)row * 2 * args.k, *up = gate + args.k;
-    float v[ROUNDS][EACH] = {}, max = 0.0f;
-#pragma unroll
-    for (int round = 0; round < ROUNDS; round++) {
-        const int c = first + (round * THREADS + threadIdx.x) * EACH;
-        if (c >= end || c >= args.k) continue;
-        const float4 g = *(const float4 *)(gate + c), u = *(const float4 *)(up + c);
-        v[round][0] = __fmul_rn(activated<FUNCTION>(g.x), u.x);
-        v[round][1] = __fmul_rn(activated<FUNCTION>(g.y), u.y);
-        v[round][2] = __fmul_rn(activated<FUNCTION>(g.z), u.z);
-        v[round][3] = __fmul_rn(activated<FUNCTION>(g.w), u.w);
-#pragma unroll
-        for (int e = 0; e < EACH; e++) max = fmaxf(max, fabsf(v[round][e]));
+    __shared__ Mailbox maxima, sums;
+    const int row = blockIdx.x / CLUSTER, rank = blockIdx.x % CLUSTER, lane = threadIdx.x % 32, warps = blockDim.x / 32;
+    const int place = rank * warps + threadIdx.x / 32, c = rank * args.share + threadIdx.x * EACH;
+    const float *gate = args.x + (size_t)row * 2 * args.k + c;
+    if (threadIdx.x == 0) {
+        open_mailbox(maxima, CLUSTER * warps);
+        open_mailbox(sums, CLUSTER * warps);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     }
-    max = largest_of_block(max);
-    if (threadIdx.x < CLUSTER) *of_peer(&shared.max[rank], threadIdx.x) = max;
-    cluster_sync();
-#pragma unroll
-    for (int peer = 0; peer < CLUSTER; peer++) max = fmaxf(max, shared.max[peer]);
+    wait_for_peers();
+    wait_for_producers_of(gate);
+    float v[ROUNDS][EACH];
+    load_gated(gate, c, args.k, v);
     const bool given = args.static_scale > 0.0f;
-    const Scale scale = usable_scale(given ? args.static_scale : __fdiv_rn(max, 127.0f));
+    const Scale scale = given ? usable_scale(args.static_scale) : row_scale(maxima, place, v);
+    signed char *codes = args.codes + (size_t)row * args.row_bytes;
     int sum = 0;
 #pragma unroll
     for (int round = 0; round < ROUNDS; round++) {
-        const int c = first + (round * THREADS + threadIdx.x) * EACH;
-        if (c >= end) continue;
-        const u32 codes = four_codes(v[round], scale.inverse);
-        sum = __dp4a((int)codes, 0x01010101, sum);
-        *(u32 *)(args.codes + (size_t)row * args.row_bytes + c) = codes;
+        const int at = c + round * blockDim.x * EACH;
+        const u32 four = codes_of(v[round], scale.inverse, given);
+        if (at < args.row_bytes) *(u32 *)(codes + at) = four;
+        sum = sum_of_codes(four, sum);
     }
-    sum = sum_of_block(sum);
-    if (threadIdx.x == 0) *of_peer(&shared.sum[rank], 0) = sum;
-    cluster_sync();
-    if (rank != 0 || threadIdx.x != 0) return;
+    sum = __reduce_add_sync(ALL_LANES, sum);
+    if (lane == 0) send(sums, place, (u32)sum, 0);
+    if (rank != 0 || threadIdx.x >= 32) return;
+    wait_for_mail(sums);
     sum = 0;
-#pragma unroll
-    for (int peer = 0; peer < CLUSTER; peer++) sum += shared.sum[peer];
+    for (int i = lane; i < CLUSTER * warps; i += 32) sum += (int)sums.numbers[i];
+    sum = __reduce_add_sync(ALL_LANES, sum);
+    if (lane != 0) return;
     args.sums[row] = sum;
     args.scales[row] = scale.scale;
 #endif

@@ -4,7 +4,8 @@
 // small CTAs, so that some load while others compute. Every value equals the naive one bit for bit: divisions and roots are correctly
 // rounded, the exponential is the project's polynomial, and RMSNorm's sum of squares runs in the specification's 16 chains (16 lanes of
 // one warp; half a microsecond at k = 4,096).
-#include "w4a8.cuh"
+#include "codes.cuh"
+#include "gated.cuh"
 
 #ifndef BEFORE
 #define BEFORE 0  // 0: nothing; 1: RMSNorm; 2: SwiGLU, silu(x[c]) * x[k + c]; 3: x += y, then RMSNorm (f32)
@@ -20,18 +21,6 @@
 #define MIN_CTAS 1
 #endif
 
-// Mirrors `QuantizeArgs` of the host, by value.
-struct QuantizeArgs {
-    const void *x;        // [m, ldx]
-    const float *weight;  // [k], RMSNorm's
-    signed char *a;       // [m, lda], lda >= k; codes past k are set to 0
-    float *ta;            // [m]
-    int *a_sum;           // [m]
-    float eps, static_ta;  // static_ta > 0: one scale for all tokens
-    int m, k, ldx, lda;
-    const float *y;  // [m, k], what is added to x
-};
-
 #if IN == 0
 typedef float In;
 #else
@@ -43,7 +32,6 @@ typedef float Held;
 typedef In Held;
 #endif
 
-constexpr int LANES = 16;
 constexpr int MOST_WARPS = THREADS / 32;
 constexpr int EACH = 16 / sizeof(In);         // elements of a 16-byte load
 constexpr int HELD_EACH = 16 / sizeof(Held);  // elements a thread turns into codes at a time
@@ -55,13 +43,7 @@ __device__ __forceinline__ float float_of(float v) {
 }
 
 __device__ __forceinline__ float float_of(u16 bits) {
-#if IN == 2
-    return __uint_as_float((u32)bits << 16);
-#else
-    float v;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(v) : "h"(bits));
-    return v;
-#endif
+    return IN == 2 ? float_of_bf16(bits) : float_of_f16(bits);
 }
 
 // Read once: the first-level cache is for RMSNorm's weights, which every token reads.
@@ -81,58 +63,6 @@ __device__ __forceinline__ void floats_of(uint4 v, float (&to)[COUNT]) {
             to[i] = __uint_as_float(words[i * 4 / COUNT]);
         else
             to[i] = float_of((u16)(words[i * 4 / COUNT] >> (i % 2 * 16)));
-    }
-}
-
-// e^x of the specification for |x| <= 80, where neither end of the range shows.
-__device__ __forceinline__ float exponential_inside(float x) {
-    const float magic = 12582912.0f;
-    float rounded = __fmaf_rn(x, 1.44269504f, magic);
-    float power = rounded - magic;
-    float r = __fmaf_rn(power, -0.6933594f, x);
-    r = __fmaf_rn(power, 2.1219444e-4f, r);
-    float p = __fmaf_rn(0.0013814613f, r, 0.00836871f);
-    p = __fmaf_rn(p, r, 0.04166839f);
-    p = __fmaf_rn(p, r, 0.16666521f);
-    p = __fmaf_rn(p, r, 0.49999994f);
-    float mantissa = __fmaf_rn(p, __fmul_rn(r, r), r) + 1.0f;
-    return __uint_as_float(__float_as_uint(mantissa) + (__float_as_uint(rounded) << 23));
-}
-
-__device__ __forceinline__ float exponential(float x) {
-    if (x > 88.72283f) return __uint_as_float(0x7f800000);
-    if (x < -87.3f) return 0.0f;
-    return x != x ? x : exponential_inside(x);
-}
-
-// Divides exactly: one Newton step rounds correctly where neither x nor 1 / x is near the ends of the range (what __frcp_rn does
-// behind a branch an element).
-__device__ __forceinline__ float reciprocal_inside(float x) {
-    float r;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
-    return __fmaf_rn(r, -__fmaf_rn(x, r, -1.0f), r);
-}
-
-__device__ __forceinline__ float silu(float x) {
-    return __fmul_rn(x, __frcp_rn(__fadd_rn(1.0f, exponential(-x))));
-}
-
-__device__ __forceinline__ float silu_inside(float x) {
-    return __fmul_rn(x, reciprocal_inside(__fadd_rn(1.0f, exponential_inside(-x))));
-}
-
-// gate = silu(gate) * up. One branch for all elements instead of four for each.
-template <int COUNT>
-__device__ __forceinline__ void gated(float (&gate)[COUNT], const float (&up)[COUNT]) {
-    bool inside = true;
-#pragma unroll
-    for (int i = 0; i < COUNT; i++) inside = inside && fabsf(gate[i]) <= 80.0f;
-    if (inside) {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) gate[i] = __fmul_rn(silu_inside(gate[i]), up[i]);
-    } else {
-#pragma unroll
-        for (int i = 0; i < COUNT; i++) gate[i] = __fmul_rn(silu(gate[i]), up[i]);
     }
 }
 
@@ -185,7 +115,7 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
 #if BEFORE == 2
             float g[EACH];
             floats_of<In>(up[a], g);
-            gated(f, g);
+            gated<SILU>(f, g);
             hold(row + at * EACH, f);
 #elif BEFORE == 3
             float g[EACH];
@@ -197,10 +127,7 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
 #else
             ((uint4 *)row)[at] = v[a];
 #endif
-            if (!NORMS) {
-#pragma unroll
-                for (int e = 0; e < EACH; e++) max = fmaxf(max, fabsf(f[e]));
-            }
+            if (!NORMS) max = largest_of(max, f);
         }
     }
     for (int i = whole * EACH + threadIdx.x; i < (args.k + 7) / 8 * 8; i += threads) {
@@ -209,7 +136,7 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
             continue;
         }
 #if BEFORE == 2
-        row[i] = __fmul_rn(silu(float_of(x[i])), float_of(x[args.k + i]));
+        row[i] = __fmul_rn(activated<SILU>(float_of(x[i])), float_of(x[args.k + i]));
 #elif BEFORE == 3
         row[i] = x[i] = __fadd_rn(x[i], y[i]);
 #else
@@ -250,8 +177,7 @@ __device__ __forceinline__ float inverse_rms(const QuantizeArgs &args) {
         const Held *chain = (const Held *)row_bytes + lane;
         float sum = 0.0f;
         if (lane < LANES) sum = sum_of_squares(chain, (args.k - lane + LANES - 1) / LANES);
-#pragma unroll
-        for (int half = LANES / 2; half > 0; half /= 2) sum = __fadd_rn(sum, __shfl_down_sync(0xffffffffu, sum, half));
+        sum = sum_of_lanes(sum);
         if (lane == 0) shared_rms = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(__fdiv_rn(sum, (float)args.k), args.eps)));
     }
     __syncthreads();
@@ -281,31 +207,11 @@ __device__ __forceinline__ void values_at(const QuantizeArgs &args, int at, floa
 // The largest magnitude of the row; NaN counts as nothing.
 __device__ __forceinline__ float row_maximum(float max) {
     __shared__ float warps[MOST_WARPS];
-#pragma unroll
-    for (int lane = 16; lane > 0; lane /= 2) max = fmaxf(max, __shfl_xor_sync(0xffffffffu, max, lane));
+    max = largest_of_warp(max);
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = max;
     __syncthreads();
     for (int warp = 0; warp < (int)blockDim.x / 32; warp++) max = fmaxf(max, warps[warp]);
     return max;
-}
-
-// Rounds half to even; NaN gives 0. A scale that is the row's own maximum over 127 keeps codes inside by itself.
-template <bool CLAMP>
-__device__ __forceinline__ int code_of(float v, float inv_scale) {
-    int code = __float2int_rn(__fmul_rn(v, inv_scale));
-    return CLAMP ? max(-127, min(127, code)) : code;
-}
-
-// Four codes as bytes, the first lowest.
-template <bool CLAMP>
-__device__ __forceinline__ u32 codes_of(const float *v, float inv_scale) {
-    u32 codes = 0;
-#pragma unroll
-    for (int pair = 2; pair >= 0; pair -= 2) {
-        int low = code_of<CLAMP>(v[pair], inv_scale), high = code_of<CLAMP>(v[pair + 1], inv_scale);
-        asm("cvt.pack.sat.s8.s32.b32 %0, %1, %2, %3;" : "=r"(codes) : "r"(high), "r"(low), "r"(codes));
-    }
-    return codes;
 }
 
 // Writes the codes, zeros up to lda; their sum.
@@ -321,7 +227,7 @@ __device__ __forceinline__ int write_codes(const QuantizeArgs &args, float inv_r
 #pragma unroll
         for (int four = 0; four < HELD_EACH / 4; four++) {
             codes[four] = codes_of<CLAMP>(v + 4 * four, inv_scale);
-            sum = __dp4a((int)codes[four], 0x01010101, sum);
+            sum = sum_of_codes(codes[four], sum);
         }
         if (HELD_EACH == 8)
             *(uint2 *)(a + i) = make_uint2(codes[0], codes[HELD_EACH / 4 - 1]);
@@ -333,7 +239,7 @@ __device__ __forceinline__ int write_codes(const QuantizeArgs &args, float inv_r
 
 __device__ __forceinline__ void write_sum(const QuantizeArgs &args, int sum) {
     __shared__ int warps[MOST_WARPS];
-    sum = __reduce_add_sync(0xffffffffu, sum);
+    sum = __reduce_add_sync(ALL_LANES, sum);
     if (threadIdx.x % 32 == 0) warps[threadIdx.x / 32] = sum;
     __syncthreads();
     if (threadIdx.x != 0) return;
@@ -354,16 +260,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, MIN_CTAS) quantize_per_tok
         for (int i = threadIdx.x * HELD_EACH; i < args.k; i += blockDim.x * HELD_EACH) {
             float v[HELD_EACH];
             values_at(args, i, inv_rms, v);
-#pragma unroll
-            for (int e = 0; e < HELD_EACH; e++) max = fmaxf(max, fabsf(v[e]));
+            max = largest_of(max, v);
         }
 #endif
     const bool given = args.static_ta > 0.0f;
-    float ta = given ? args.static_ta : __fdiv_rn(row_maximum(max), 127.0f);
-    float inv_scale = __fdiv_rn(1.0f, ta);
-    // So small a maximum that its inverse is infinite counts as zero (and so does NaN).
-    const bool usable = ta > 0.0f && inv_scale <= 3.4028234e38f;
-    if (!usable) ta = inv_scale = 0.0f;
-    if (threadIdx.x == 0) args.ta[blockIdx.x] = ta;
+    const Scale scale = usable_scale(given ? args.static_ta : __fdiv_rn(row_maximum(max), 127.0f));
+    const float inv_scale = scale.inverse;
+    if (threadIdx.x == 0) args.ta[blockIdx.x] = scale.scale;
     write_sum(args, given ? write_codes<true>(args, inv_rms, inv_scale) : write_codes<false>(args, inv_rms, inv_scale));
 }
