@@ -3,7 +3,7 @@
 //
 // A thread's scores of 16 positions are the neighbours that the second product wants of it, since the cache keeps values in that order
 // (`value_place`): weights never leave their thread.
-#include "attention_tile.cuh"
+#include "attention_plain.cuh"
 
 // Behind Hopper the compiler wants a few more registers with ALiBi than three CTAs leave.
 #if __CUDA_ARCH__ >= 1000 && ALIBI
@@ -29,7 +29,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, CTAS) attention_prompt(con
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const int row = warp * 16 + lane / 4 + r * 8, token = token_of_row(tile, row);
-        rows[r].last = token < 0 ? -1 : tile.position + token;
+        rows[r].last = tile.position + (token < 0 ? tile.count - 1 : token);
         rows[r].reference = rows[r].whole_reference = -LARGEST;
         rows[r].sum = rows[r].whole_sum = 0.0f;
 #if ALIBI
@@ -46,6 +46,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, CTAS) attention_prompt(con
 #else
     prepare_queries(args, (u8 *)shared.total[warp], tile, queries, rows);
 #endif
+    const PlainRow plain[2] = {plain_row(rows[0].query_scale, args.scale), plain_row(rows[1].query_scale, args.scale)};
+    bool apart = false;  // scores of the span's last pages
     float out[TILES][4];
 #pragma unroll
     for (int i = 0; i < TILES * 4; i++) {
@@ -63,19 +65,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, CTAS) attention_prompt(con
             if (page + 1 < last_page) upcoming = tile.pages[page + 2];
         }
         if (page * PAGE <= highest && page * PAGE + PAGE > warp_first) {
-            int sums[8][4];
-            float v[8][4];
-            u32 weights[2][4];
-            multiply_keys(stage, queries, sums);
-            score_page(args, stage, rows, page, sums, v, slopes);
-            if (page * PAGE + PAGE - 1 > lowest || page * PAGE < all_first) hide_unseen(rows, args.window, page, v);
-            PageJoin joins[2];
-            joins[0] = weigh_row(args, stage, rows[0], v, 0);
-            joins[1] = weigh_row(args, stage, rows[1], v, 2);
-            pack_weights(v, weights);
-            multiply_values(stage, weights, joins, out);
+            const bool whole = page * PAGE + PAGE - 1 <= lowest && page * PAGE >= all_first;
+            const bool tried = !ALIBI && SMALL && whole && !apart;
+            if (!tried || !take_plain_page(args, stage, queries, plain, rows, out)) {
+                apart = tried;
+                take_page(args, stage, queries, rows, page, whole, slopes, out);
+            }
         }
-        if (page % SPAN_PAGES == SPAN_PAGES - 1 || page == last_page) join_span(shared.total[warp], rows, out);
+        if (page % SPAN_PAGES == SPAN_PAGES - 1 || page == last_page) {
+            join_span(shared.total[warp], rows, out);
+            apart = false;
+        }
     }
     write_rows(args, tile, shared.total[warp], rows);
 }

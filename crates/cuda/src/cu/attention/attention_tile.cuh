@@ -299,6 +299,22 @@ __device__ __forceinline__ void multiply_values(const Stage &stage, const u32 (&
     }
 }
 
+// A page by the rules.
+__device__ __forceinline__ void take_page(const AttentionArgs &args, const Stage &stage, const Queries &queries, RowState (&rows)[2], int page,
+                                          bool whole, const float (&slopes)[2], float (&out)[TILES][4]) {
+    int sums[8][4];
+    float v[8][4];
+    u32 weights[2][4];
+    multiply_keys(stage, queries, sums);
+    score_page(args, stage, rows, page, sums, v, slopes);
+    if (!whole) hide_unseen(rows, args.window, page, v);
+    PageJoin joins[2];
+    joins[0] = weigh_row(args, stage, rows[0], v, 0);
+    joins[1] = weigh_row(args, stage, rows[1], v, 2);
+    pack_weights(v, weights);
+    multiply_values(stage, weights, joins, out);
+}
+
 // The span joins the whole, and the next one begins.
 __device__ __forceinline__ void join_span(float (&total)[TILES * 4][32], RowState (&rows)[2], float (&out)[TILES][4]) {
     const int lane = threadIdx.x % 32;

@@ -1,0 +1,243 @@
+// A page that all rows of a warp see as a whole and whose scores lie near each other: the rules' results in fewer instructions.
+//
+// Every step gives the bits of the rules in a range that is checked, in the end and for all rows of the warp at once; where a page
+// leaves it, nothing has changed and the warp takes it by the rules.
+#pragma once
+#include "attention_tile.cuh"
+
+// Products of codes begin at 2^23: as bits of a float they are (2^23 + sum) * 2^-149, since the least normal floats lie as close as
+// those below them. So a sum becomes a float as it is multiplied, and rounds once.
+constexpr int SEAM_BITS = 0x00800000;
+constexpr float SEAM = 1.17549435e-38f;      // 2^-126
+constexpr float LIFT = 1.2676506e30f;        // 2^100: products stand 2^49 too low, which rounds nothing here
+constexpr float UNLIFT = 5.6294995e14f;      // 2^49
+constexpr int LEAST_SCORE = (127 - 30) << 23, MOST_SCORE = (127 + 30) << 23;  // of a page's largest score, in magnitude
+constexpr int LEAST_WEIGHT = (127 - 99) << 23, MOST_WEIGHT = (127 + 99) << 23;
+
+// What a page needs of a row beside its state.
+struct PlainRow {
+    float factor;  // of sums; NaN where they leave the range
+    int least;     // bits of the largest score
+};
+
+__device__ __forceinline__ PlainRow plain_row(float query_scale, float scale) {
+    const bool fits = query_scale < 1e8f && query_scale > 1e-18f && scale > 1e-9f && scale < 1024.0f;
+    const bool zero = query_scale == 0.0f && scale > 1e-9f && scale < 1024.0f;
+    return PlainRow{fits || zero ? query_scale * LIFT : __int_as_float(0x7fffffff), zero ? 0 : LEAST_SCORE};
+}
+
+__device__ __forceinline__ int largest_bits(int a, int b, int c) {
+    return __vimax3_s32(a, b, c);
+}
+
+// The largest of a row's scores that are not negative, or any negative number.
+__device__ __forceinline__ int largest_of_row(int v) {
+    v = max(v, __shfl_xor_sync(0xffffffffu, v, 1));
+    return max(v, __shfl_xor_sync(0xffffffffu, v, 2));
+}
+
+__device__ __forceinline__ void multiply_keys_from_seam(const Stage &stage, const Queries &queries, int (&sums)[8][4]) {
+    const int lane = threadIdx.x % 32;
+    const u8 *row = &stage.keys[lane / 16 * 8 + lane % 8][lane / 8 % 2 * 16];
+    const int seam[4] = {SEAM_BITS, SEAM_BITS, SEAM_BITS, SEAM_BITS};
+#pragma unroll
+    for (int t = 0; t < 8; t += 2) {
+#pragma unroll
+        for (int s = 0; s < STEPS; s++) {
+            u32 query[4], keys[4];
+            load_query(query, queries, s);
+            load_matrices(keys, row + t * 8 * KEY_ROW + s * 32);
+            if (s == 0) {
+                multiply_codes(sums[t], query, keys[0], keys[1], seam);
+                multiply_codes(sums[t + 1], query, keys[2], keys[3], seam);
+            } else {
+                multiply_codes(sums[t], query, keys[0], keys[1], sums[t]);
+                multiply_codes(sums[t + 1], query, keys[2], keys[3], sums[t + 1]);
+            }
+        }
+    }
+}
+
+// Scores, and bits of the largest one of each row.
+__device__ __forceinline__ void score_plain(const AttentionArgs &args, const Stage &stage, const PlainRow (&plain)[2], const int (&sums)[8][4],
+                                            float (&v)[8][4], int (&largest)[2]) {
+    const int quad = threadIdx.x % 4;
+    const float scale = args.scale * UNLIFT;
+    const float start[2] = {plain[0].factor * SEAM, plain[1].factor * SEAM};
+    largest[0] = largest[1] = (int)0x80000000;
+#pragma unroll
+    for (int t = 0; t < 8; t++) {
+        const float2 key_scales =
+            FORMAT == 2 ? *(const float2 *)&stage.key_scales[t * 8 + quad * 2] : make_float2(args.key_scale, args.key_scale);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            v[t][i] = __fmaf_rn(__int_as_float(sums[t][i]), plain[i / 2].factor, -start[i / 2]) * (i % 2 ? key_scales.y : key_scales.x) * scale;
+        }
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            largest[r] = largest_bits(largest[r], __float_as_int(v[t][r * 2]), __float_as_int(v[t][r * 2 + 1]));
+        }
+    }
+}
+
+// The rows' references, from bits that hold them unless scores are negative or out of the range. False: the range does not hold them.
+__device__ __forceinline__ bool find_references(const PlainRow (&plain)[2], const float (&v)[8][4], const int (&largest)[2],
+                                                float (&references)[2]) {
+    int bits[2];
+    bool found = true;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        bits[r] = largest_of_row(largest[r]);
+        found = found && bits[r] >= plain[r].least && bits[r] < MOST_SCORE;
+        references[r] = ceilf(__int_as_float(bits[r]));
+    }
+    if (__all_sync(0xffffffffu, found)) return true;
+    found = true;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float max = -LARGEST;
+#pragma unroll
+        for (int t = 0; t < 8; t++) max = fmaxf(fmaxf(max, v[t][r * 2]), v[t][r * 2 + 1]);
+        max = largest_of_row(max);
+        const int size = __float_as_int(fabsf(max));
+        found = found && size >= plain[r].least && size < MOST_SCORE;
+        references[r] = ceilf(max);
+    }
+    return __all_sync(0xffffffffu, found);
+}
+
+// 2^-t for t from 0 to 62, without a clamp; `seen` collects bits that say whether t was in there.
+__device__ __forceinline__ float power_below_one(float t, u32 &seen) {
+    const float magic = 8388609.0f;
+    const float rounded = t + magic;
+    const float r = (rounded - magic) - t;
+    float p = __fmaf_rn(2.0f * 0.0013255947f, r, 2.0f * 0.009671229f);
+    p = __fmaf_rn(p, r, 2.0f * 0.055507686f);
+    p = __fmaf_rn(p, r, 2.0f * 0.24022248f);
+    p = __fmaf_rn(p, r, 2.0f * 0.69314694f);
+    p = __fmaf_rn(p, r, 2.0f);
+    seen |= __float_as_uint(rounded);
+    return __uint_as_float(__float_as_uint(p) - (__float_as_uint(rounded) << 23));
+}
+
+// A row's weights before they are codes, the sum of its numerators, and bits of the heaviest. False: out of the range.
+struct PlainWeights {
+    float sum;
+    int heaviest;
+    bool found;
+};
+
+__device__ __forceinline__ PlainWeights weigh_plain(const AttentionArgs &args, const Stage &stage, float reference, float (&v)[8][4], int first) {
+    const int quad = threadIdx.x % 4;
+    float chain[2][2] = {{0.0f, 0.0f}, {0.0f, 0.0f}};
+    int heaviest = 0;
+    u32 seen = 0;
+#pragma unroll
+    for (int t = 0; t < 8; t++) {
+        const float2 value_scales =
+            FORMAT == 2 ? *(const float2 *)&stage.value_scales[t * 8 + quad * 2] : make_float2(args.value_scale, args.value_scale);
+#pragma unroll
+        for (int c = 0; c < 2; c++) {
+            const float numerator = power_below_one(reference - v[t][first + c], seen);
+            chain[t % 2][c] = t < 2 ? numerator : chain[t % 2][c] + numerator;
+            v[t][first + c] = numerator * (c ? value_scales.y : value_scales.x);
+        }
+        heaviest = largest_bits(heaviest, __float_as_int(v[t][first]), __float_as_int(v[t][first + 1]));
+    }
+    float sums[2];
+#pragma unroll
+    for (int c = 0; c < 2; c++) {
+        sums[c] = chain[0][c] + chain[1][c];
+        sums[c] = sums[c] + __shfl_xor_sync(0xffffffffu, sums[c], 2);
+        sums[c] = sums[c] + __shfl_xor_sync(0xffffffffu, sums[c], 1);
+    }
+    return PlainWeights{sums[0] + sums[1], largest_of_row(heaviest), (seen & ~0x4b00003fu) == 0};
+}
+
+// As `scale_of`, of a weight in the range.
+__device__ __forceinline__ Scale scale_in_range(float max) {
+    const float inverse_127 = 0.007874016f;
+    float scale = max * inverse_127;
+    scale = __fmaf_rn(__fmaf_rn(-127.0f, scale, max), inverse_127, scale);
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(scale));
+    inverse = __fmaf_rn(inverse, -__fmaf_rn(scale, inverse, -1.0f), inverse);
+    return Scale{scale, inverse};
+}
+
+// Four weights to codes, ties to even; a matrix's operand holds `a` in its lowest byte.
+__device__ __forceinline__ u32 codes_of(float a, float b, float c, float d) {
+    u32 codes;
+    asm("{\n.reg .s32 a, b, c, d;\n"
+        "cvt.rni.s32.f32 a, %1;\ncvt.rni.s32.f32 b, %2;\ncvt.rni.s32.f32 c, %3;\ncvt.rni.s32.f32 d, %4;\n"
+        "cvt.pack.sat.s8.s32.b32 c, d, c, 0;\ncvt.pack.sat.s8.s32.b32 %0, b, a, c;\n}"
+        : "=r"(codes)
+        : "f"(a), "f"(b), "f"(c), "f"(d));
+    return codes;
+}
+
+__device__ __forceinline__ void code_weights(const float (&v)[8][4], const Scale (&scales)[2], u32 (&weights)[2][4]) {
+#pragma unroll
+    for (int s = 0; s < 2; s++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int t = s * 4 + i / 2 * 2, c = i % 2 * 2;
+            const float inverse = scales[i % 2].inverse;
+            weights[s][i] = codes_of(v[t][c] * inverse, v[t][c + 1] * inverse, v[t + 1][c] * inverse, v[t + 1][c + 1] * inverse);
+        }
+    }
+}
+
+// 2^n for a whole number up to 0; 0 below -64.
+__device__ __forceinline__ float power_of_whole(float n) {
+    const float scaled = __uint_as_float(__float_as_uint(n + 8388735.0f) << 23);
+    return n < -64.0f ? 0.0f : scaled;
+}
+
+// What the warp has of the page joins its span: sums of numerators now, outputs by what is returned.
+__device__ __forceinline__ void join_plain(RowState (&rows)[2], const float (&references)[2], const PlainWeights (&weights)[2],
+                                           const Scale (&scales)[2], PageJoin (&joins)[2]) {
+    const bool moves = references[0] > rows[0].reference || references[1] > rows[1].reference;
+    const bool any = __any_sync(0xffffffffu, moves);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        float added;
+        joins[r].before = 1.0f;
+        if (any) {
+            const float reference = fmaxf(rows[r].reference, references[r]);
+            joins[r].before = power_of_whole(rows[r].reference - reference);
+            added = power_of_whole(references[r] - reference);
+            rows[r].reference = reference;
+            rows[r].sum = rows[r].sum * joins[r].before;
+        } else {
+            added = power_of_whole(references[r] - rows[r].reference);
+        }
+        rows[r].sum = __fmaf_rn(weights[r].sum, added, rows[r].sum);
+        joins[r].factor = scales[r].scale * added;
+    }
+}
+
+// False: nothing has changed, the page goes by the rules.
+__device__ __forceinline__ bool take_plain_page(const AttentionArgs &args, const Stage &stage, const Queries &queries, const PlainRow (&plain)[2],
+                                                RowState (&rows)[2], float (&out)[TILES][4]) {
+    int sums[8][4], largest[2];
+    float v[8][4], references[2];
+    multiply_keys_from_seam(stage, queries, sums);
+    score_plain(args, stage, plain, sums, v, largest);
+    if (!find_references(plain, v, largest, references)) return false;
+    PlainWeights weighed[2];
+    bool found = true;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        weighed[r] = weigh_plain(args, stage, references[r], v, r * 2);
+        found = found && weighed[r].found && weighed[r].heaviest >= LEAST_WEIGHT && weighed[r].heaviest < MOST_WEIGHT;
+    }
+    if (!__all_sync(0xffffffffu, found)) return false;
+    const Scale scales[2] = {scale_in_range(__int_as_float(weighed[0].heaviest)), scale_in_range(__int_as_float(weighed[1].heaviest))};
+    u32 weights[2][4];
+    code_weights(v, scales, weights);
+    PageJoin joins[2];
+    join_plain(rows, references, weighed, scales, joins);
+    multiply_values(stage, weights, joins, out);
+    return true;
+}
