@@ -5,8 +5,8 @@
 // (`value_place`): weights never leave their thread.
 #include "attention_plain.cuh"
 
-// Behind Hopper the compiler wants a few more registers with ALiBi than three CTAs leave.
-#if __CUDA_ARCH__ >= 1000 && ALIBI
+// Behind Hopper the compiler wants a few more registers than three CTAs leave, and with heads of 80 everywhere.
+#if __CUDA_ARCH__ >= 1000 || HEAD_DIM > 64 && HEAD_DIM <= 80
 constexpr int CTAS = MIN_CTAS > 1 ? MIN_CTAS - 1 : 1;
 #else
 constexpr int CTAS = MIN_CTAS;
