@@ -150,8 +150,7 @@ impl Attention {
         };
         let int8 = is_int8(cache.format());
         let prompt = AttentionKernel::Prompt { warps };
-        let fits = block_of(prompt, int8, head_dim, group).1 <= gpu.info().shared_bytes;
-        let tiled = int8 && head_dim <= LONGEST_TILED_HEAD && group <= 16 * warps && fits;
+        let tiled = int8 && runs_in_tiles(head_dim, group, warps, gpu.info().shared_bytes);
         let ready = |kernel| {
             let alibi = params.alibi_slopes.is_some();
             let source = attention_source(kernel, cache.format(), head_dim, group, alibi);
@@ -298,6 +297,21 @@ impl Ready {
             shared_bytes,
             resident: blocks.max(1) * gpu.info().num_sms,
         })
+    }
+}
+
+/// Whether consecutive tokens of a sequence go in tiles of so many warps over an INT8 cache: a tile holds a group's heads and has
+/// room in shared memory.
+fn runs_in_tiles(head_dim: usize, group: usize, warps: usize, shared_bytes: usize) -> bool {
+    let needed_bytes = block_of(AttentionKernel::Prompt { warps }, true, head_dim, group).1;
+    head_dim <= LONGEST_TILED_HEAD && group <= 16 * warps && needed_bytes <= shared_bytes
+}
+
+/// As [`Attention::new`] decides for heads over an INT8 cache, on a card with so much shared memory for a thread block.
+pub(crate) fn prompt_kernel(head_dim: usize, group: usize, shared_bytes: usize) -> &'static str {
+    match runs_in_tiles(head_dim, group, PROMPT_WARPS, shared_bytes) {
+        true => "attention_prompt",
+        false => "attention_spans",
     }
 }
 

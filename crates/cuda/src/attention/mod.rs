@@ -11,6 +11,7 @@ mod paged_cache;
 mod sources;
 mod step_tokens;
 
+pub(crate) use attend::prompt_kernel;
 pub use attend::{Attention, AttentionWorkspace};
 pub use cache_write::CacheWrite;
 pub use paged_cache::PagedCache;

@@ -2,12 +2,15 @@
 
 use dualgrain_format::{GemmShape, GroupSize};
 
+use crate::attention::prompt_kernel;
 use crate::driver::GpuInfo;
 use crate::gemm::{GemmProblem, Output, SelectionTable, select};
 use crate::linear::{FloatKernel, W8Kernel};
 
 /// Tokens of a step that are shown: decoding one sequence and many, and a prompt.
 const TOKENS: [usize; 5] = [1, 16, 64, 256, 2_048];
+/// Size of a head, and query heads that share a key.
+const HEADS: [(usize, usize); 2] = [(128, 4), (256, 2)];
 /// Sides of the layer that is shown.
 const N: usize = 4_096;
 const K: usize = 4_096;
@@ -29,8 +32,35 @@ pub fn kernel_choices(info: &GpuInfo) -> Vec<KernelChoice> {
     choices.extend(TOKENS.map(|m| w4_product(info, m)));
     choices.extend(TOKENS.map(|m| product("8-bit", m, W8Kernel::choose(m, N, info.num_sms).name())));
     choices.extend(TOKENS.map(|m| product("float", m, FloatKernel::choose(m, N, info.num_sms).name())));
+    choices.extend(attention(info));
     choices.extend(rows(info));
     choices
+}
+
+fn attention(info: &GpuInfo) -> Vec<KernelChoice> {
+    let of_prompts = HEADS.map(|(head_dim, group)| {
+        let kernel = prompt_kernel(head_dim, group, info.shared_bytes);
+        KernelChoice {
+            operation: format!("attention of prompts, heads of {head_dim}, {group} a key"),
+            kernel: kernel.to_owned(),
+            why: match kernel {
+                "attention_prompt" => "an INT8 cache: tiles of consecutive tokens in the matrix units",
+                _ => "token by token: a tile does not fit",
+            },
+        }
+    });
+    let mut all = vec![KernelChoice {
+        operation: "attention of single tokens".to_owned(),
+        kernel: "attention_spans".to_owned(),
+        why: "spans of 512 positions, each a thread block",
+    }];
+    all.extend(of_prompts);
+    all.push(KernelChoice {
+        operation: "attention of prompts over a float cache".to_owned(),
+        kernel: "attention_spans".to_owned(),
+        why: "token by token: tiles are for INT8 caches",
+    });
+    all
 }
 
 fn w4_product(info: &GpuInfo, m: usize) -> KernelChoice {
