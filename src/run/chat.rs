@@ -24,12 +24,12 @@ pub fn run(arguments: &Chat, common: &Common, terminal: &Terminal) -> Result<()>
     let device = model_folder::device(
         arguments.device.choice,
         common.threads,
-        &arguments.model,
+        (&arguments.model, arguments.device.memory),
         terminal,
     )?;
     let limits = limits(&ModelConfig::load(&arguments.model)?, &device);
     let memory = (arguments.device.memory, terminal);
-    model_folder::check_memory(&arguments.model, &device, None, limits, memory)?;
+    model_folder::check_memory(&[(&arguments.model, None)], &device, limits, memory)?;
     let opened = model_folder::open(&arguments.model, &device, None)?;
     let template = ChatTemplate::load(&arguments.model)?;
     let mut conversation = Conversation::new(arguments, opened, template, limits)?;

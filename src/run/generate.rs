@@ -34,7 +34,7 @@ pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result
     let device = model_folder::device(
         arguments.device.choice,
         common.threads,
-        &arguments.model,
+        (&arguments.model, arguments.device.memory),
         terminal,
     )?;
     let config = ModelConfig::load(&arguments.model)?;
@@ -46,7 +46,7 @@ pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result
     };
     let limits = limits(&config, &device, &request);
     let memory = (arguments.device.memory, terminal);
-    model_folder::check_memory(&arguments.model, &device, None, limits, memory)?;
+    model_folder::check_memory(&[(&arguments.model, None)], &device, limits, memory)?;
     let model = model_folder::load(&arguments.model, &device, None)?;
     let engine = Engine::new(Arc::new(model), Arc::new(tokenizer), limits)?;
     let interrupted = interrupt_flag()?;

@@ -6,20 +6,20 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 pub use dualgrain::Loaded as Opened;
 use dualgrain::engine::Model;
-use dualgrain::{AnyDevice, CacheFormat, DeviceChoice, Error, SessionLimits, plan_memory};
+use dualgrain::{AnyDevice, CacheFormat, DeviceChoice, Error, MemoryPlan, SessionLimits, plan_memory};
 
 use crate::cli::terminal::Terminal;
 
-/// Opens the device that was chosen for the folder `dir`, and says which one where that was left open.
+/// Opens the device that was chosen for the folder `dir`, of whose free memory it may take the share `memory`, and says which one where that was left open.
 pub fn device(
     choice: DeviceChoice,
     threads: usize,
-    dir: &Path,
+    (dir, memory): (&Path, f64),
     terminal: &Terminal,
 ) -> Result<Arc<AnyDevice>> {
     check_folder(dir)?;
     let chosen = choice
-        .open(threads, dir)
+        .open(threads, dir, memory)
         .with_context(|| format!("opening the device {choice} (--device cpu needs no card)"))?;
     if let Some(reason) = chosen.reason {
         terminal.say(&reason);
@@ -27,18 +27,29 @@ pub fn device(
     Ok(Arc::new(chosen.device))
 }
 
-/// Refuses sequences and contexts that do not fit the device's memory beside the model, before anything is loaded; says in
-/// detail what fits.
+/// Refuses sequences and contexts that do not fit the device's memory beside the models in the folders, each with the cache format that
+/// overrides its own, before anything is loaded; says in detail what fits.
 pub fn check_memory(
-    dir: &Path,
+    folders: &[(&Path, Option<CacheFormat>)],
     device: &AnyDevice,
-    cache: Option<&CacheFormat>,
     limits: SessionLimits,
     (share, terminal): (f64, &Terminal),
 ) -> Result<()> {
-    let plan = plan_memory(dir, device, cache, limits, share);
-    let plan = plan.and_then(|plan| plan.check().map_err(Error::Plan));
-    terminal.detail(&plan.with_context(|| loading(dir))?.to_string());
+    let mut together: Option<MemoryPlan> = None;
+    for (dir, cache) in folders {
+        let plan = plan_memory(dir, device, cache.as_ref(), limits, share).with_context(|| loading(dir))?;
+        together = Some(match together {
+            None => plan,
+            Some(others) => others.beside(&plan),
+        });
+    }
+    let Some(plan) = together else {
+        return Ok(());
+    };
+    let names: Vec<_> = folders.iter().map(|(dir, _)| dir.display().to_string()).collect();
+    let plan = plan.check().map_err(Error::Plan);
+    let plan = plan.with_context(|| format!("loading the model in {}", names.join(" and ")))?;
+    terminal.detail(&plan.to_string());
     Ok(())
 }
 

@@ -87,7 +87,12 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     check_out(options, &picture)?;
     let original = original(options)?;
     let quantized = options.out.join("llama-tiny-w4a8");
-    let device = model_folder::device(options.device.choice, common.threads, &original, terminal)?;
+    let device = model_folder::device(
+        options.device.choice,
+        common.threads,
+        (&original, options.device.memory),
+        terminal,
+    )?;
     let cancel = interrupt_flag()?;
     terminal.say("1/3 quantizing the bundled model, calibrated on its own sample prose");
     quantize(&original, &quantized, &device, &cancel, terminal)?;
@@ -96,7 +101,8 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     let judged = eval::bundled(&quantized, &original, EVAL_WINDOWS, options.device);
     let quality = eval::judge(&judged, &device, terminal)?;
     terminal.say("3/3 running both");
-    let sides = sides([&original, &quantized], &quality, &device, &cancel)?;
+    let memory = (options.device.memory, terminal);
+    let sides = sides([&original, &quantized], &quality, (&device, memory), &cancel)?;
     let mut report = Report::new(sides, &quality, picture);
     report.quantize_time_s = quantize_time_s;
     report.time_s = started.elapsed().as_secs_f64();
@@ -162,7 +168,7 @@ fn check_picture(picture: &Path) -> Result<()> {
 fn sides(
     [original, quantized]: [&Path; 2],
     quality: &eval::Report,
-    device: &Arc<AnyDevice>,
+    device: (&Arc<AnyDevice>, (f64, &Terminal)),
     cancel: &AtomicBool,
 ) -> Result<[Side; 2]> {
     let side = |dir: &Path, perplexity: Option<f64>| side(dir, device, number(perplexity), cancel);
@@ -176,7 +182,13 @@ fn number(value: Option<f64>) -> f64 {
     value.unwrap_or(f64::NAN)
 }
 
-fn side(dir: &Path, device: &Arc<AnyDevice>, perplexity: f64, interrupted: &AtomicBool) -> Result<Side> {
+fn side(
+    dir: &Path,
+    (device, memory): (&Arc<AnyDevice>, (f64, &Terminal)),
+    perplexity: f64,
+    interrupted: &AtomicBool,
+) -> Result<Side> {
+    model_folder::check_memory(&[(dir, None)], device, TIMED.limits(device), memory)?;
     let opened = model_folder::open(dir, device, None)?;
     let row = time_case(&opened.model, &TIMED, ROUNDS, &CardMeter::default(), interrupted)?;
     let row = row.ok_or_else(|| anyhow!("interrupted"))?;

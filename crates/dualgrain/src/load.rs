@@ -36,7 +36,7 @@ pub struct Loaded {
 /// # Errors
 /// No such folder, a file that is missing or damaged, something unsupported, too little memory.
 pub fn load(dir: impl AsRef<Path>, options: &Options) -> Result<Loaded, Error> {
-    let chosen = options.device.open(options.threads, dir.as_ref())?;
+    let chosen = options.device.open(options.threads, dir.as_ref(), 1.0)?;
     load_on(dir, &Arc::new(chosen.device), options.cache.clone())
 }
 
@@ -73,13 +73,14 @@ pub fn model_on(
     let config = ModelConfig::load(dir)?;
     let weights = Weights::open(dir)?;
     check_memory(device, &weights, &config)?;
+    let block_bytes = weights.size_bytes() as u64 / config.num_layers.max(1) as u64;
     Ok(Model::build(
         Arc::clone(device),
         config,
         &weights,
         &LoadOptions {
             cache,
-            blocks_at_once: device.blocks_at_once(),
+            blocks_at_once: device.blocks_at_once(block_bytes),
         },
     )?)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use dualgrain_device::PAGE_TOKENS;
 use dualgrain_engine::SessionLimits;
 
 use crate::units::bytes;
@@ -26,6 +27,16 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
+    /// The plan for another model to be there at the same time.
+    #[must_use]
+    pub fn beside(mut self, other: &Self) -> Self {
+        self.weight_bytes = self.weight_bytes.saturating_add(other.weight_bytes);
+        self.cache_bytes = self.cache_bytes.saturating_add(other.cache_bytes);
+        self.buffer_bytes = self.buffer_bytes.saturating_add(other.buffer_bytes);
+        self.token_bytes = self.token_bytes.saturating_add(other.token_bytes);
+        self
+    }
+
     /// All parts together.
     pub fn total_bytes(&self) -> u64 {
         self.weight_bytes
@@ -33,13 +44,16 @@ impl MemoryPlan {
             .saturating_add(self.buffer_bytes)
     }
 
-    /// Tokens whose keys and values fit beside the rest; `None` where the system does not say what is free.
+    /// Tokens whose keys and values fit beside the rest, in whole pages; `None` where the system does not say what is free.
     pub fn most_cached_tokens(&self) -> Option<u64> {
-        let left = self
-            .room_bytes?
-            .saturating_sub(self.weight_bytes)
-            .saturating_sub(self.buffer_bytes);
-        Some(left / self.token_bytes.max(1))
+        let pages = self.left_bytes()? / (self.token_bytes * PAGE_TOKENS as u64).max(1);
+        Some(pages * PAGE_TOKENS as u64)
+    }
+
+    /// Bytes that weights and buffers leave to the cache.
+    fn left_bytes(&self) -> Option<u64> {
+        let others = self.weight_bytes.saturating_add(self.buffer_bytes);
+        Some(self.room_bytes?.saturating_sub(others))
     }
 
     /// Refuses what does not fit.
@@ -60,11 +74,12 @@ impl MemoryPlan {
         let sequence_bytes = self
             .cache_bytes
             .div_ceil((self.limits.num_sequences as u64).max(1));
-        match (
-            tokens,
-            tokens.saturating_mul(self.token_bytes) / sequence_bytes.max(1),
-        ) {
-            (0, _) => "not even the model fits: take a smaller model or another device".to_owned(),
+        let left_bytes = self.left_bytes().unwrap_or(u64::MAX);
+        match (tokens, left_bytes / sequence_bytes.max(1)) {
+            (0, _) if self.weight_bytes > self.room_bytes.unwrap_or(u64::MAX) => {
+                "not even the model fits: take a smaller model or another device".to_owned()
+            }
+            (0, _) => "fewer sequences or shorter steps would fit".to_owned(),
             (tokens, 0) => format!("one sequence of {tokens} tokens would fit"),
             (_, sequences) => format!("{sequences} such sequences would fit"),
         }
@@ -121,15 +136,16 @@ mod tests {
     fn what_fits_says_how_much_more_would() {
         let text = plan(20_000_000_000).check().unwrap().to_string();
         assert!(text.contains("10.00 GB of 20.00 GB on cuda:0"), "{text}");
-        assert!(text.contains("up to 140000 tokens"), "{text}");
+        assert!(text.contains("up to 139968 tokens"), "{text}");
     }
 
     #[test]
     fn what_does_not_fit_is_refused_with_what_would() {
         for (room_bytes, hint) in [
             (8_000_000_000, "2 such sequences would fit"),
-            (6_500_000_000, "one sequence of 5000 tokens would fit"),
-            (5_500_000_000, "not even the model fits"),
+            (6_500_000_000, "one sequence of 4992 tokens would fit"),
+            (5_500_000_000, "fewer sequences or shorter steps would fit"),
+            (4_500_000_000, "not even the model fits"),
         ] {
             let error = plan(room_bytes).check().unwrap_err().to_string();
             assert!(error.contains(hint), "{error}");

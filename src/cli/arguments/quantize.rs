@@ -37,7 +37,7 @@ pub struct Quantize {
     #[arg(long, value_name = "FILE")]
     pub calib: Option<PathBuf>,
     /// Where it is calibrated: auto, cpu, or cuda:N. The result is the same, to the byte.
-    #[arg(long, default_value_t = DeviceChoice::Cpu, value_name = "DEVICE")]
+    #[arg(long, default_value_t = DeviceChoice::Cpu, value_name = "DEVICE", conflicts_with = "plan")]
     pub device: DeviceChoice,
     /// Weights along K that share a group scale; `channel` means one scale a row (an ablation).
     #[arg(long, default_value = "128", value_parser = group_size())]
@@ -87,7 +87,7 @@ pub struct Quantize {
     /// Keep at most this much activation memory; more is spilled to disk.
     #[arg(long, default_value_t = 1.0, value_name = "GB", value_parser = |text: &str| number(text, 0.0, 1e6))]
     pub spill_above: f64,
-    /// Say what the work will cost in memory, disk and time, and stop.
+    /// Say what the work will cost in memory, disk and time on the CPU, and stop.
     #[arg(long)]
     pub plan: bool,
     /// Go on where an interrupted run with the same options stopped.

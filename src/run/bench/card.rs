@@ -42,7 +42,8 @@ impl CardMeter {
                     read_bytes_per_s: known.machine().read_bytes_per_s,
                     ops_per_s: match is_quantized {
                         true => known.machine().int8_ops_per_s,
-                        false => known.machine().half_ops_per_s,
+                        // Sums of floats are chains of multiply-adds in one order.
+                        false => known.machine().float_ops_per_s,
                     },
                 }),
             };

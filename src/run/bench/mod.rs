@@ -102,7 +102,12 @@ impl Timing<'_> {
         // The probe's buffer is no memory of the model's, so the peak is counted from here where the system can do that.
         let started = Instant::now();
         let choice = self.options.device.choice;
-        let device = model_folder::device(choice, threads, self.folder, self.terminal)?;
+        let device = model_folder::device(
+            choice,
+            threads,
+            (self.folder, self.options.device.memory),
+            self.terminal,
+        )?;
         let device_s = started.elapsed().as_secs_f64();
         // What the CPU can do is set beside its own rows alone.
         let on_cpu = device.cpu().is_some();
@@ -126,7 +131,7 @@ impl Timing<'_> {
     fn time_cases(&mut self, device: Arc<AnyDevice>, device_s: f64, cases: &[Case]) -> Result<()> {
         let memory = (self.options.device.memory, self.terminal);
         for case in cases {
-            model_folder::check_memory(self.folder, &device, None, case.limits(&device), memory)
+            model_folder::check_memory(&[(self.folder, None)], &device, case.limits(&device), memory)
                 .with_context(|| case.text())?;
         }
         let started = Instant::now();

@@ -22,7 +22,12 @@ use crate::run::model_folder::{self, Opened};
 
 /// Judges a folder and prints the report.
 pub fn run(options: &Eval, common: &Common, terminal: &Terminal) -> Result<()> {
-    let device = model_folder::device(options.device.choice, common.threads, &options.model, terminal)?;
+    let device = model_folder::device(
+        options.device.choice,
+        common.threads,
+        (&options.model, options.device.memory),
+        terminal,
+    )?;
     let report = judge(options, &device, terminal)?;
     terminal.result(&report, &report.text())
 }
@@ -55,21 +60,27 @@ pub fn judge(options: &Eval, device: &Arc<AnyDevice>, terminal: &Terminal) -> Re
     Ok(report)
 }
 
+/// Rows of logits that scoring holds at most.
+const SCORED_ROWS: usize = 128;
+
 /// The model, and the original that it is compared with.
 fn open(options: &Eval, device: &Arc<AnyDevice>, terminal: &Terminal) -> Result<(Opened, Option<Opened>)> {
-    let open = |dir: &Path, cache: Option<CacheFormat>| {
-        let positions = ModelConfig::load(dir)?.max_positions;
-        let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(positions));
-        let limits = SessionLimits::new(1, context, device.step_tokens());
-        let memory = (options.device.memory, terminal);
-        model_folder::check_memory(dir, device, cache.as_ref(), limits, memory)?;
-        model_folder::open(dir, device, cache)
+    let cache = options.kv.map(EvalKv::format);
+    let mut folders = vec![(options.model.as_path(), cache.clone())];
+    folders.extend(options.reference.iter().map(|dir| (dir.as_path(), None)));
+    let positions = ModelConfig::load(&options.model)?.max_positions;
+    let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(positions));
+    let limits = SessionLimits {
+        logit_rows: SCORED_ROWS,
+        ..SessionLimits::new(1, context, device.step_tokens())
     };
-    let opened = open(&options.model, options.kv.map(EvalKv::format))?;
+    let memory = (options.device.memory, terminal);
+    model_folder::check_memory(&folders, device, limits, memory)?;
+    let opened = model_folder::open(&options.model, device, cache)?;
     let Some(reference) = &options.reference else {
         return Ok((opened, None));
     };
-    let original = open(reference, None)?;
+    let original = model_folder::open(reference, device, None)?;
     check_same_tokens(&opened.tokenizer, &original.tokenizer, reference)?;
     Ok((opened, Some(original)))
 }

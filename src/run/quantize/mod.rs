@@ -49,7 +49,7 @@ pub fn run(arguments: &Quantize, common: &Common, terminal: &Terminal) -> Result
         return plan::run(&job, arguments.calib.as_deref(), common, terminal);
     }
     let text = calibration_text(arguments, terminal)?;
-    let device = model_folder::device(arguments.device, common.threads, model, terminal)?;
+    let device = model_folder::device(arguments.device, common.threads, (model, 1.0), terminal)?;
     let cancel = interrupt_flag()?;
     let started = Instant::now();
     let summary =

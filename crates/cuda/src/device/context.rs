@@ -9,7 +9,6 @@ use dualgrain_device::{
 
 use super::buffers::CudaMatrix;
 use super::cuda_device::CudaDevice;
-use super::w4_products::PRODUCTS_BYTES;
 use crate::attention::{Attention, AttentionWorkspace, CacheWrite, PagedCache, StepTokens};
 use crate::driver::{Graph, without_launches};
 use crate::error::CudaError;
@@ -17,8 +16,8 @@ use crate::error::CudaError;
 /// Steps of more tokens are launched as they come: their kernels take longer than launching them.
 const MOST_RECORDED_TOKENS: usize = 512;
 
-/// What compiled kernels, the step's tables and the ring of small copies take, about.
-const KERNELS_BYTES: u64 = 128 << 20;
+/// What kernels that are compiled during the first steps and the step's tables take, about.
+const KERNELS_BYTES: u64 = 64 << 20;
 
 /// Bytes of a card's memory that kernels need beside weights, cache and the buffers of a step, for steps within `limits` of
 /// a model with `heads` query heads of `head_dim` and `vocab_size` tokens to sample from.
@@ -27,7 +26,7 @@ pub fn workspace_bytes(limits: StepLimits, (heads, head_dim): (usize, usize), vo
     let sampler = limits.sequences.saturating_mul(8 * vocab_size);
     (attention as u64)
         .saturating_add(sampler as u64)
-        .saturating_add(PRODUCTS_BYTES as u64 + KERNELS_BYTES)
+        .saturating_add(KERNELS_BYTES)
 }
 
 /// Paged keys and values with the kernels that write and read them.

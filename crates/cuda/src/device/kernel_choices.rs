@@ -105,7 +105,7 @@ fn rows(info: &GpuInfo) -> Vec<KernelChoice> {
     let mut rows = match clusters {
         true => vec![
             choice(
-                "gate and quantization",
+                "gate and quantization, rows to 32,000",
                 "gate_quantize",
                 "clusters of thread blocks share a row",
             ),
@@ -113,7 +113,7 @@ fn rows(info: &GpuInfo) -> Vec<KernelChoice> {
         ],
         false => vec![
             choice(
-                "gate and quantization",
+                "SwiGLU and quantization",
                 "quantize_per_token",
                 "a thread block takes a row: no clusters here",
             ),

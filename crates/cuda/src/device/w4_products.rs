@@ -11,7 +11,7 @@ use crate::error::CudaError;
 use crate::gemm::{Gemm, GemmProblem, Output, PackedLinear, QuantizedTokens, select};
 
 /// Bytes of the workspace that all products share: what the largest cut of a product into parts has needed.
-pub(super) const PRODUCTS_BYTES: usize = 64 << 20;
+const PRODUCTS_BYTES: usize = 64 << 20;
 
 /// The products made ready so far.
 pub(super) struct W4Products {

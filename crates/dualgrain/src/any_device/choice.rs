@@ -73,11 +73,12 @@ impl fmt::Display for DeviceChoice {
 }
 
 impl DeviceChoice {
-    /// Opens the device for the model folder `dir`; `threads` are the CPU's, 0 for all cores.
+    /// Opens the device for the model folder `dir`, which may take the share `memory` of a card's free memory; `threads` are the CPU's, 0
+    /// for all cores.
     ///
     /// # Errors
     /// A card that can not be opened, where one was asked for; a CPU that can not start its threads.
-    pub fn open(self, threads: usize, dir: &Path) -> Result<ChosenDevice, Error> {
+    pub fn open(self, threads: usize, dir: &Path, memory: f64) -> Result<ChosenDevice, Error> {
         let cpu = || CpuDevice::new(threads).map(AnyDevice::Cpu);
         match self {
             Self::Cpu => Ok(ChosenDevice {
@@ -88,7 +89,7 @@ impl DeviceChoice {
                 device: open_card(index, threads)?,
                 reason: None,
             }),
-            Self::Auto => match card_that_fits(dir, threads) {
+            Self::Auto => match card_that_fits(dir, threads, memory) {
                 Ok(device) => Ok(ChosenDevice {
                     reason: Some(format!("running on {}", dualgrain_device::Device::name(&device))),
                     device,
@@ -126,9 +127,10 @@ fn free_bytes_of_card(index: usize) -> Result<u64, Error> {
 }
 
 /// The first card, where the model fits its free memory; else why not.
-fn card_that_fits(dir: &Path, threads: usize) -> Result<AnyDevice, String> {
+fn card_that_fits(dir: &Path, threads: usize, memory: f64) -> Result<AnyDevice, String> {
     // The room is asked for first: opening compiles kernels.
     let free = free_bytes_of_card(0).map_err(|error| error.to_string())?;
+    let free = (memory * free as f64) as u64;
     let sizes = || Ok::<_, Error>((Weights::open(dir)?, ModelConfig::load(dir)?));
     // A folder that can not be read is told about when it is loaded.
     if let Ok((weights, config)) = sizes() {

@@ -38,7 +38,7 @@ pub struct Card {
     host: CpuDevice,
 }
 
-/// So many blocks the host's memory has to hold beside each other while a card is loaded: half a gigabyte each of the largest models.
+/// More threads than these read no faster.
 #[cfg(feature = "cuda")]
 const MOST_BLOCKS_AT_ONCE: usize = 8;
 
@@ -119,11 +119,21 @@ impl AnyDevice {
 
     /// Blocks of a model that are worth reading and packing at once: the CPU's threads share the work on one already, and a card
     /// takes blocks faster than one thread makes them.
-    pub fn blocks_at_once(&self) -> usize {
+    ///
+    /// A block of `block_bytes` is on the host up to four times: read, as wider floats, joined and packed.
+    pub fn blocks_at_once(&self, block_bytes: u64) -> usize {
         match self {
-            Self::Cpu(_) => 1,
+            Self::Cpu(_) => {
+                let _ = block_bytes;
+                1
+            }
             #[cfg(feature = "cuda")]
-            Self::Cuda(card) => card.host.num_threads().min(MOST_BLOCKS_AT_ONCE),
+            Self::Cuda(card) => {
+                let free_bytes = memory().map_or(0, |memory| memory.available_bytes);
+                let fitting = free_bytes / block_bytes.saturating_mul(4).max(1);
+                let most = card.host.num_threads().min(MOST_BLOCKS_AT_ONCE);
+                most.min(fitting as usize).max(1)
+            }
         }
     }
 

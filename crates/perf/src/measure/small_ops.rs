@@ -1,5 +1,6 @@
-//! The rates that a device reaches between products: the small operations of one block, timed in the order in which a model
-//! runs them.
+//! The rates that a device reaches between products: the small operations of one block, one after the other. Where a model runs some of
+//! them joined with each other or with products, as cards do, they are timed apart all the same, and the bytes that are counted are those
+//! of the joined ones ([`BlockSizes::small_op_bytes`]).
 
 use std::time::Instant;
 
@@ -24,7 +25,7 @@ pub(crate) struct Workload {
     prompt: usize,
     sequences: usize,
     context: usize,
-    /// Whether the gate is an operation of its own here, and sums with the stream are; else they are parts of the products.
+    /// Whether the gate is an operation of its own here; else it is a part of the product.
     gates: bool,
     /// Passes through all layers between two looks at the clock.
     passes: usize,

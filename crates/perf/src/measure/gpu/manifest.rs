@@ -52,7 +52,8 @@ pub(crate) fn manifest(
         float_ops_per_s: float_ceiling(jit, meter, libraries, arena, (CublasType::F32, F32_CEILING_SIDE))?,
         idle_power_w,
         power_limit_w: card.and_then(|card| card.power_limit_w().ok()),
-        small_ops: Some(small_op_rates(info.index)?),
+        // A card too small for the cache of this has its other ceilings all the same.
+        small_ops: small_op_rates(info.index).ok(),
     };
     Ok(Manifest {
         protocol: PROTOCOL,
