@@ -51,7 +51,8 @@ mod sampling;
 mod statistics;
 
 pub use attention::{
-    Attention, AttentionKernel, AttentionWorkspace, CacheWrite, PagedCache, StepTokens, attention_source,
+    Attention, AttentionKernel, AttentionWorkspace, CacheWrite, PagedCache, Ring, StepTokens,
+    attention_source,
 };
 pub use check::{
     Blend, Element, Expected, Freivalds, RandomOperands, Stored, Wrong, freivalds_sources, operand_sources,

@@ -49,25 +49,10 @@ struct Case {
 impl Case {
     fn new(r: &mut Random) -> Self {
         // Few pairs: each is compiled for every format.
-        let pairs = [
-            (64, 1),
-            (64, 8),
-            (128, 4),
-            (128, 4),
-            (128, 7),
-            (80, 1),
-            (96, 3),
-            (256, 2),
-            (256, 8),
-            (8, 4),
-            (16, 2),
-            (40, 12),
-            (33, 3),
-            (160, 4),
-            (512, 8),
-        ];
-        let pair = r.below(pairs.len());
-        let (head_dim, group) = pairs[pair];
+        let head_dims = [64, 64, 128, 128, 128, 80, 96, 256, 256, 8, 16, 40, 33, 160, 512];
+        let groups = [1, 8, 4, 4, 7, 1, 3, 2, 8, 4, 2, 12, 3, 4, 8];
+        let pair = r.below(groups.len());
+        let (head_dim, group) = (head_dims[pair], groups[pair]);
         let num_kv_heads = 1 + r.below(3);
         let shape = CacheShape {
             num_layers: 1 + r.below(2),
@@ -87,7 +72,10 @@ impl Case {
             CacheFormat::Int8,
         ];
         let format = formats[r.below(formats.len())].clone();
-        let sequences: Vec<Sequence> = (0..1 + r.below(4)).map(|_| Self::sequence(r)).collect();
+        // Now and then more spans than a card takes at once.
+        let many = r.below(12) == 0;
+        let count = if many { 15 + r.below(30) } else { 1 + r.below(4) };
+        let sequences: Vec<Sequence> = (0..count).map(|_| Self::sequence(r, many)).collect();
         let alibi = pair % 3 == 2;
         let num_heads = num_kv_heads * group;
         let params = AttentionParams {
@@ -118,16 +106,17 @@ impl Case {
         case
     }
 
-    fn sequence(r: &mut Random) -> Sequence {
+    fn sequence(r: &mut Random, short: bool) -> Sequence {
         let before = match r.below(6) {
             0 => 0,
+            1..=4 if short => r.below(150),
             1 => [63, 64, 65, 127, 128, 511, 512, 513, 1_023, 1_024][r.below(10)],
             2 => 500 + r.below(700),
             _ => r.below(300),
         };
         let tokens = match r.below(6) {
             0 => 1 + r.below(8),
-            1 => 32 + r.below(100),
+            1 if !short => 32 + r.below(100),
             _ => 1,
         };
         Sequence { before, tokens }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use dualgrain_cuda::{
     AttentionKernel, Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse,
-    NormRule, Output, Pointwise, SGEMM_TILES, Source, TABLE, TableType, Variant, attention_source,
+    NormRule, Output, Pointwise, Ring, SGEMM_TILES, Source, TABLE, TableType, Variant, attention_source,
     compiler_version, freivalds_sources, gate_quantize_sources, gather_rows_source, gemm_float_sources,
     gemm_w8a8_sources, kernels, log_softmax_source, norm_source, operand_sources, pointwise_source,
     quantize_source, read_memory_source, rope_source, sample_source, sgemm_source, statistics_sources,
@@ -147,6 +147,7 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
         AttentionKernel::Write,
         AttentionKernel::RotateWrite,
         AttentionKernel::Spans,
+        AttentionKernel::Ring(Ring { stages: 4, teams: 1 }),
         AttentionKernel::Walk,
         prompt,
     ];
@@ -159,7 +160,9 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
         for kernel in kernels {
             let integers = !matches!(format, CacheFormat::F32 | CacheFormat::F16);
             let tiled = integers && head_dim <= 256;
+            let ring = matches!(kernel, AttentionKernel::Ring(_));
             if kernel == prompt && !tiled
+                || ring && !(integers && has_bulk_copies(arch))
                 || kernel == AttentionKernel::Walk && tiled
                 || kernel == AttentionKernel::RotateWrite && head_dim % 64 != 0
             {
@@ -171,11 +174,18 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
                 words: format!("{} {arch} {kernel:?} {:?}", source.name, source.macros),
                 source,
                 arch,
-                threads: 128,
+                threads: match kernel {
+                    AttentionKernel::Ring(ring) => 32 * (8 * ring.teams + 1),
+                    _ => 128,
+                },
             });
         }
     }
     jobs
+}
+
+fn has_bulk_copies(arch: &str) -> bool {
+    !arch.starts_with("sm_8")
 }
 
 /// Every quantization there is.

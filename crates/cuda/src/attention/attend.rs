@@ -7,6 +7,7 @@ use dualgrain_device::naive::usable_scale;
 use dualgrain_device::{AttentionParams, Columns, StepLimits};
 
 use super::paged_cache::PagedCache;
+use super::ring::Ring;
 use super::sources::{AttentionKernel, LONGEST_TILED_HEAD, attention_source, is_int8};
 use super::step_tokens::{StepTokens, most_spans};
 use crate::compiler::Jit;
@@ -36,6 +37,7 @@ struct AttentionArgs {
     partial: u64,
     partial_state: u64,
     arrived: u64,
+    drawn: u64,
     scale: f32,
     key_scale: f32,
     value_scale: f32,
@@ -53,8 +55,10 @@ pub struct AttentionWorkspace {
     partial: Buffer,
     /// `[spans][heads][2]` f32
     partial_state: Buffer,
-    /// `[spans][heads]` u32, zeros between launches
+    /// `[spans][heads][parts of 32 elements]` u32, zeros between launches
     arrived: Buffer,
+    /// A u32, 0 between launches
+    drawn: Buffer,
 }
 
 impl AttentionWorkspace {
@@ -70,13 +74,14 @@ impl AttentionWorkspace {
             head_dim,
             partial: gpu.filled(4 * rows * head_dim, 0)?,
             partial_state: gpu.filled(8 * rows, 0)?,
-            arrived: gpu.filled(4 * rows, 0)?,
+            arrived: gpu.filled(4 * rows * head_dim.div_ceil(32), 0)?,
+            drawn: gpu.filled(4, 0)?,
         })
     }
 
     /// Bytes of the card's memory that one for such steps and heads takes.
     pub fn bytes_for(limits: StepLimits, heads: usize, head_dim: usize) -> usize {
-        most_spans(limits) * heads * (4 * head_dim + 12)
+        most_spans(limits) * heads * (4 * head_dim + 8 + 4 * head_dim.div_ceil(32)) + 4
     }
 }
 
@@ -164,7 +169,10 @@ impl Attention {
             head_dim,
             int8,
             slopes: params.alibi_slopes.as_ref().map(scaled).transpose()?,
-            spans: ready(AttentionKernel::Spans)?,
+            spans: ready(match Ring::new(gpu.info(), cache.format(), head_dim, group) {
+                Some(ring) => AttentionKernel::Ring(ring),
+                None => AttentionKernel::Spans,
+            })?,
             runs: ready(match tiled {
                 true => prompt,
                 false => AttentionKernel::Walk,
@@ -263,6 +271,7 @@ impl Attention {
             partial: workspace.partial.address(),
             partial_state: workspace.partial_state.address(),
             arrived: workspace.arrived.address(),
+            drawn: workspace.drawn.address(),
             scale: self.params.scale * LOG2_E,
             key_scale: usable_scale(place.key_scale).0,
             value_scale: usable_scale(place.value_scale).0,
@@ -330,6 +339,7 @@ fn block_of(kernel: AttentionKernel, int8: bool, head_dim: usize, group: usize) 
             };
             (32 * SPAN_WARPS, outputs + states + operands)
         }
+        AttentionKernel::Ring(ring) => (ring.threads(), ring.shared_bytes(head_dim, group)),
         AttentionKernel::Prompt { warps } => {
             let key_page = 64 * (row.next_multiple_of(32) + 16);
             let stage = key_page + row * 80 + 2 * 4 * 64;
@@ -350,6 +360,6 @@ mod tests {
 
     #[test]
     fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<AttentionArgs>(), 112);
+        assert_eq!(size_of::<AttentionArgs>(), 120);
     }
 }

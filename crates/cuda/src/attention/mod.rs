@@ -2,12 +2,15 @@
 //!
 //! A [`PagedCache`] holds keys and values of all layers; [`StepTokens`] says which positions of which sequences a step's rows
 //! are; [`CacheWrite`] puts keys and values into the cache, and [`Attention`] reads them. Tokens of which a step has few of a
-//! sequence have their spans of 512 positions attended by thread blocks of their own (`cu/attention/attention_spans.cu`); many
-//! consecutive tokens of one sequence go in tiles over an INT8 cache (`cu/attention/attention_prompt.cu`), else one by one.
+//! sequence have their spans of 512 positions attended apart: over an INT8 cache, from Hopper on, by thread blocks that stay and have
+//! pages brought to them (`cu/attention/attention_ring.cu`), else by blocks that read for themselves
+//! (`cu/attention/attention_spans.cu`). Many consecutive tokens of one sequence go in tiles over an INT8 cache
+//! (`cu/attention/attention_prompt.cu`), else one by one.
 
 mod attend;
 mod cache_write;
 mod paged_cache;
+mod ring;
 mod sources;
 mod step_tokens;
 
@@ -15,5 +18,6 @@ pub(crate) use attend::prompt_kernel;
 pub use attend::{Attention, AttentionWorkspace};
 pub use cache_write::CacheWrite;
 pub use paged_cache::PagedCache;
+pub use ring::Ring;
 pub use sources::{AttentionKernel, attention_source};
 pub use step_tokens::StepTokens;

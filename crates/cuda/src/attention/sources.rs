@@ -2,6 +2,7 @@
 
 use dualgrain_device::CacheFormat;
 
+use super::ring::Ring;
 use crate::compiler::Source;
 use crate::cu;
 
@@ -17,6 +18,8 @@ pub enum AttentionKernel {
     RotateWrite,
     /// Single tokens, a span a thread block.
     Spans,
+    /// Single tokens over an INT8 cache, by thread blocks that stay and have pages brought to them.
+    Ring(Ring),
     /// Single tokens, a token a thread block.
     Walk,
     /// Tiles of consecutive tokens over an INT8 cache.
@@ -38,6 +41,7 @@ pub fn attention_source(
     let (name, text) = match kernel {
         AttentionKernel::Write | AttentionKernel::RotateWrite => ("cache_write", cu::CACHE_WRITE),
         AttentionKernel::Spans | AttentionKernel::Walk => ("attention_spans", cu::ATTENTION_SPANS),
+        AttentionKernel::Ring(_) => ("attention_ring", cu::ATTENTION_RING),
         AttentionKernel::Prompt { .. } => ("attention_prompt", cu::ATTENTION_PROMPT),
     };
     let mut macros = vec![("FORMAT", format_code(format)), ("HEAD_DIM", head_dim as i64)];
@@ -57,6 +61,11 @@ pub fn attention_source(
                     3
                 },
             ),
+        ]),
+        AttentionKernel::Ring(ring) => macros.extend([
+            ("STAGES", ring.stages as i64),
+            ("TEAMS", ring.teams as i64),
+            ("SHARED_BYTES", ring.shared_bytes(head_dim, group) as i64),
         ]),
         AttentionKernel::Prompt { warps } => macros.extend([
             ("WARPS", warps as i64),

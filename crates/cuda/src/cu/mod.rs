@@ -99,11 +99,15 @@ pub(crate) const ATTENTION_HEADERS: &[(&str, &str)] = &[
         include_str!("attention/attention_pages.cuh"),
     ),
     ("float_rules.cuh", include_str!("float_rules.cuh")),
+    ("page_ring.cuh", include_str!("attention/page_ring.cuh")),
+    ("ring_page.cuh", include_str!("attention/ring_page.cuh")),
 ];
 
 /// Keys and values into the paged cache.
 pub(crate) const CACHE_WRITE: &str = include_str!("attention/cache_write.cu");
 /// Attention of single tokens.
 pub(crate) const ATTENTION_SPANS: &str = include_str!("attention/attention_spans.cu");
+/// Attention of single tokens over codes, with pages copied in bulk.
+pub(crate) const ATTENTION_RING: &str = include_str!("attention/attention_ring.cu");
 /// Attention of a prompt's tiles.
 pub(crate) const ATTENTION_PROMPT: &str = include_str!("attention/attention_prompt.cu");

@@ -116,7 +116,7 @@ fn params() -> AttentionParams {
 
 pub fn print_all(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     for format in [CacheFormat::Int8, CacheFormat::F16] {
-        for (sequences, length) in [(64, 8_192), (16, 1_024), (1, 1_024), (1, 8_192)] {
+        for (sequences, length) in [(64, 8_192), (256, 1_100), (16, 1_024), (1, 1_024), (1, 8_192)] {
             let timed = Timed::new(jit, gpu, &format, (sequences, length, 1))?;
             let attention = Attention::new(jit, gpu, &timed.cache, &params())?;
             let time = timed.time_s(gpu, &attention, 10)?;

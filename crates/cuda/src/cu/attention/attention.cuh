@@ -35,7 +35,8 @@ struct AttentionArgs {
     const u32 *step;
     float *partial;        // [span][heads][HEAD_DIM]
     float *partial_state;  // [span][heads][2]: reference and sum
-    u32 *arrived;          // [split token][kv_heads * head tiles], zeros between launches
+    u32 *arrived;          // [split token][heads, or tiles of heads][parts], zeros between launches
+    u32 *drawn;            // items that CTAs have come for, 0 between launches
     float scale;           // times log2 e
     float key_scale, value_scale;
     int x_row, kv_heads;

@@ -1,5 +1,5 @@
 // Attention of single tokens: a CTA takes a span of 512 positions of a token's key/value head, its warps take turns with the pages; the
-// heads of a group share what is read.
+// heads of a group share what is read. (Over an INT8 cache and from Hopper on, attention_ring.cu takes single tokens.)
 //
 // Split tokens have their spans attended by different CTAs: each leaves reference, sum and output, and the one that arrives last joins
 // them in order. With WALK a CTA takes all spans of a token one after the other.
