@@ -87,7 +87,7 @@ pub use rivals::{
 pub use rows::{
     Before, GateQuantize, GatherRows, Input, NormRows, NormRule, NormWeights, Pointwise, PointwiseRows,
     Quantize, Rope, TableType, gate_quantize_sources, gather_rows_source, norm_source, pointwise_source,
-    quantize_source, rope_source,
+    quantize_rows_sources, quantize_source, rope_source,
 };
 pub use sampling::{
     LogSoftmax, MOST_TOP_LOGPROBS, SampleRows, Sampler, Sampling, log_softmax_source, sample_source,

@@ -16,7 +16,8 @@ use dualgrain_cuda::{
     NormRule, Output, Pointwise, Ring, SGEMM_TILES, Source, TABLE, TableType, Variant, attention_source,
     compiler_version, freivalds_sources, gate_quantize_sources, gather_rows_source, gemm_float_sources,
     gemm_w8a8_sources, kernels, log_softmax_source, norm_source, operand_sources, pointwise_source,
-    quantize_source, read_memory_source, rope_source, sample_source, sgemm_source, statistics_sources,
+    quantize_rows_sources, quantize_source, read_memory_source, rope_source, sample_source, sgemm_source,
+    statistics_sources,
 };
 use dualgrain_device::Activation;
 use dualgrain_device::CacheFormat;
@@ -106,21 +107,12 @@ fn jobs() -> Vec<Job> {
             words: format!("sgemm_tiled {arch} tile {tile}"),
             threads: tile * tile,
         }));
-        for (before, input) in quantizations() {
-            let source = quantize_source(before, input);
-            let words = format!("{} {arch} {before:?} {input:?}", source.name);
-            jobs.push(Job {
-                source,
-                arch,
-                words,
-                threads: 512,
-            });
-        }
     }
     for arch in ALL_ARCHS {
         jobs.extend(linear_jobs(arch));
         jobs.extend(model_jobs(arch));
         jobs.extend(row_jobs(arch));
+        jobs.extend(quantize_jobs(arch));
         jobs.extend(attention_jobs(arch));
     }
     jobs
@@ -194,6 +186,19 @@ fn quantizations() -> impl Iterator<Item = (Before, Input)> {
         .into_iter()
         .flat_map(|before| Input::ALL.map(|input| (before, input)));
     all.filter(|&(before, input)| before.takes(input))
+}
+
+fn quantize_jobs(arch: &'static str) -> impl Iterator<Item = Job> {
+    let sources = quantizations().flat_map(|(before, input)| {
+        let held = quantize_rows_sources(before, input).into_iter();
+        held.chain([(quantize_source(before, input), 512)])
+    });
+    sources.map(move |(source, threads)| Job {
+        words: format!("{} {arch} {:?}", source.name, source.macros),
+        source,
+        arch,
+        threads,
+    })
 }
 
 /// Products with INT8 and float weights.

@@ -46,6 +46,8 @@ pub(crate) const GEMM_W4F_SM90: &str = include_str!("gemm/gemm_w4f_sm90.cu");
 pub(crate) const GEMV_W4A8_SM90: &str = include_str!("gemm/gemv_w4a8_sm90.cu");
 /// The quantization of rows of any type and length.
 pub(crate) const QUANTIZE_PER_TOKEN: &str = include_str!("rows/quantize_per_token.cu");
+/// The quantization of rows of f32 that fit into a block's registers.
+pub(crate) const QUANTIZE_ROWS: &str = include_str!("rows/quantize_rows.cu");
 /// Random operands, and outputs compared with sums.
 pub(crate) const OPERANDS: &str = include_str!("operands.cu");
 /// Freivalds' check.

@@ -19,8 +19,12 @@ const FEW_WARPS: usize = 4;
 const SLOT_WEIGHT_BYTES: usize = 16_384;
 /// Bytes behind a row of activations in a slot.
 const ROW_PADDING: usize = 16;
-/// CTAs that a multiprocessor holds.
+/// CTAs of a multiprocessor that take as long as one.
 const RESIDENT: usize = 2;
+/// Slots of the ring of a CTA for few rows: more of them where that leaves room for all CTAs, else more CTAs.
+const STAGES: [usize; 2] = [3, 4];
+/// Shared memory that the system takes of each CTA.
+const CTA_SHARED_BYTES: usize = 1_024;
 /// Threads of a CTA with a tile.
 const TILED_THREADS: usize = 128;
 /// Sides of a tile.
@@ -49,8 +53,6 @@ struct Cut {
     tokens: usize,
     /// Strips of features of a CTA.
     strips: usize,
-    /// Slots of the ring.
-    stages: usize,
 }
 
 impl FloatKernel {
@@ -73,6 +75,8 @@ impl FloatKernel {
         let rows = m.min(self.rows());
         let pair = match self {
             Self::Few8 => 1_800 + 230 * rows,
+            // Alone on its multiprocessor it has the larger ring.
+            Self::Few16 if a_multiprocessor == 1 => 2_700 + 20 * rows,
             Self::Few16 => 2_400 + 180 * rows,
             Self::Wide16 => 13_900,
             Self::Tiled => 78_900,
@@ -81,16 +85,15 @@ impl FloatKernel {
     }
 
     fn cut(self) -> Option<Cut> {
-        let cut = |features, tokens, strips, stages| Cut {
+        let cut = |features, tokens, strips| Cut {
             features,
             tokens,
             strips,
-            stages,
         };
         match self {
-            Self::Few8 => Some(cut(2, 1, 1, 4)),
-            Self::Few16 => Some(cut(2, 2, 1, 3)),
-            Self::Wide16 => Some(cut(4, 4, 4, 4)),
+            Self::Few8 => Some(cut(2, 1, 1)),
+            Self::Few16 => Some(cut(2, 2, 1)),
+            Self::Wide16 => Some(cut(4, 4, 4)),
             Self::Tiled => None,
         }
     }
@@ -110,10 +113,10 @@ impl FloatKernel {
         self.cut().map_or(TILED_THREADS, |_| FEW_THREADS)
     }
 
-    fn shared_bytes(self, kind: FloatKind) -> usize {
+    fn shared_bytes(self, kind: FloatKind, stages: usize) -> usize {
         let Some(cut) = self.cut() else { return 0 };
         let stage_k = SLOT_WEIGHT_BYTES / (cut.strips * STRIP_ROWS * kind.size_bytes());
-        cut.stages * (SLOT_WEIGHT_BYTES + self.rows() * (4 * stage_k + ROW_PADDING))
+        stages * (SLOT_WEIGHT_BYTES + self.rows() * (4 * stage_k + ROW_PADDING))
     }
 
     /// The kernel's symbol.
@@ -124,7 +127,13 @@ impl FloatKernel {
         }
     }
 
-    fn source(self, kind: FloatKind) -> Source {
+    /// Index of [`STAGES`] for so many CTAs on a multiprocessor that has so much shared memory.
+    fn depth(self, kind: FloatKind, ctas: usize, shared_bytes: usize) -> usize {
+        let fits = |stages| shared_bytes / (self.shared_bytes(kind, stages) + CTA_SHARED_BYTES) >= ctas;
+        usize::from(fits(STAGES[1]))
+    }
+
+    fn source(self, kind: FloatKind, stages: usize) -> Source {
         let bf16 = ("BF16", i64::from(kind == FloatKind::Bf16));
         let (text, macros) = match self.cut() {
             None => (cu::GEMM_FLOAT_TILED, vec![bf16]),
@@ -133,7 +142,7 @@ impl FloatKernel {
                     ("FEATURES", cut.features),
                     ("TOKENS", cut.tokens),
                     ("STRIPS", cut.strips),
-                    ("STAGES", cut.stages),
+                    ("STAGES", stages),
                 ];
                 let sizes = sizes.map(|(name, size)| (name, size as i64));
                 let macros = std::iter::once(bf16).chain(sizes).collect();
@@ -159,12 +168,17 @@ impl FloatKernel {
 
 /// The texts and macros of this product's kernels, with the threads of a CTA.
 pub fn gemm_float_sources() -> Vec<(Source, usize)> {
-    let pairs = FloatKind::ALL
-        .iter()
-        .flat_map(|&kind| FloatKernel::ALL.map(|kernel| (kernel, kind)));
-    pairs
-        .map(|(kernel, kind)| (kernel.source(kind), kernel.threads()))
+    variants()
+        .map(|(kind, kernel, stages)| (kernel.source(kind, stages), kernel.threads()))
         .collect()
+}
+
+/// By kind, then by kernel, then by slots of the ring.
+fn variants() -> impl Iterator<Item = (FloatKind, FloatKernel, usize)> {
+    let pairs = FloatKind::ALL
+        .into_iter()
+        .flat_map(|kind| FloatKernel::ALL.map(|kernel| (kind, kernel)));
+    pairs.flat_map(|(kind, kernel)| STAGES.map(|stages| (kind, kernel, stages)))
 }
 
 /// Mirrors `FloatArgs` of the kernels.
@@ -183,7 +197,7 @@ struct FloatArgs {
 /// `out = x * weights^T + bias`, each output one chain of fused multiply-adds over k from 0, made ready.
 pub struct GemmFloat {
     gpu: Gpu,
-    /// By kind, then by kernel.
+    /// As [`variants`] has them.
     kernels: Vec<Arc<Kernel>>,
 }
 
@@ -193,14 +207,15 @@ impl GemmFloat {
     /// # Errors
     /// One does not compile or load.
     pub fn new(jit: &Jit, gpu: &Gpu) -> Result<Self, CudaError> {
-        let mut kernels = Vec::new();
-        for kind in FloatKind::ALL {
-            for kernel in FloatKernel::ALL {
-                let loaded = jit.kernel(&kernel.source(kind))?;
-                loaded.allow_shared(kernel.shared_bytes(kind))?;
-                kernels.push(loaded);
+        let load = |(kind, kernel, stages): (FloatKind, FloatKernel, usize)| {
+            let loaded = jit.kernel(&kernel.source(kind, stages))?;
+            let shared_bytes = kernel.shared_bytes(kind, stages);
+            if shared_bytes <= gpu.info().shared_bytes {
+                loaded.allow_shared(shared_bytes)?;
             }
-        }
+            Ok(loaded)
+        };
+        let kernels = variants().map(load).collect::<Result<_, CudaError>>()?;
         Ok(Self {
             gpu: gpu.clone(),
             kernels,
@@ -248,14 +263,18 @@ impl GemmFloat {
             k: k as i32,
             units: kind.units(k) as i32,
         };
+        let info = self.gpu.info();
+        let ctas = grid[0] as usize * grid[1] as usize;
+        let depth = kernel.depth(kind, ctas.div_ceil(info.num_sms), info.shared_bytes);
         let geometry = Launch {
             grid,
             threads: kernel.threads() as u32,
-            shared_bytes: kernel.shared_bytes(kind),
+            shared_bytes: kernel.shared_bytes(kind, STAGES[depth]),
             cluster: 1,
-            programmatic: self.gpu.info().overlaps_launches(),
+            programmatic: info.overlaps_launches(),
         };
-        let loaded = &self.kernels[kind as usize * FloatKernel::ALL.len() + kernel as usize];
+        let variant = kind as usize * FloatKernel::ALL.len() + kernel as usize;
+        let loaded = &self.kernels[variant * STAGES.len() + depth];
         // SAFETY: the kernel's one parameter; all buffers are as long as its sizes say (checked, or by construction of
         // the layer), and the driver frees none of them before the stream has passed the launch.
         unsafe { launch_with(loaded, &geometry, &mut args) }
@@ -275,13 +294,27 @@ mod tests {
     fn rings_fit_the_smallest_shared_memory() {
         for kernel in FloatKernel::ALL {
             for kind in FloatKind::ALL {
-                assert!(kernel.shared_bytes(kind) <= 99 << 10, "{kernel:?} {kind:?}");
+                assert!(
+                    kernel.shared_bytes(kind, STAGES[0]) <= 99 << 10,
+                    "{kernel:?} {kind:?}"
+                );
             }
         }
         assert_eq!(
-            FloatKernel::Few16.shared_bytes(FloatKind::Bf16),
+            FloatKernel::Few16.shared_bytes(FloatKind::Bf16, 3),
             3 * (16_384 + 16 * 1_040)
         );
+    }
+
+    #[test]
+    fn rings_are_larger_where_all_ctas_have_room() {
+        let depth = |kernel: FloatKernel, ctas, kib: usize| kernel.depth(FloatKind::Bf16, ctas, kib << 10);
+        assert_eq!(
+            [1, 2, 3].map(|ctas| depth(FloatKernel::Few8, ctas, 227)),
+            [1, 1, 0]
+        );
+        assert_eq!([1, 2].map(|ctas| depth(FloatKernel::Few16, ctas, 227)), [1, 0]);
+        assert_eq!(depth(FloatKernel::Few16, 1, 99), 0);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod gather_rows;
 mod norm;
 mod pointwise;
 mod quantize_per_token;
+mod quantize_rows;
 mod rope;
 
 pub use gate_quantize::{GateQuantize, gate_quantize_sources};
@@ -13,4 +14,5 @@ pub use norm::{NormRows, NormRule, NormWeights, norm_source};
 pub(crate) use pointwise::{ACTIVATIONS, activation_code};
 pub use pointwise::{Pointwise, PointwiseRows, pointwise_source};
 pub use quantize_per_token::{Before, Input, Quantize, quantize_source};
+pub use quantize_rows::quantize_rows_sources;
 pub use rope::{Rope, rope_source};

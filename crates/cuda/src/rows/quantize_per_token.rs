@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dualgrain_device::ActivationScale;
 
+use super::quantize_rows::{HeldRows, quantize_rows_sources};
 use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
@@ -40,7 +41,7 @@ impl Before {
         self != Self::AddRmsNorm || input == Input::F32
     }
 
-    fn code(self) -> i64 {
+    pub(super) fn code(self) -> i64 {
         match self {
             Self::Nothing => 0,
             Self::RmsNorm => 1,
@@ -49,7 +50,7 @@ impl Before {
         }
     }
 
-    fn norms(self) -> bool {
+    pub(super) fn norms(self) -> bool {
         matches!(self, Self::RmsNorm | Self::AddRmsNorm)
     }
 
@@ -138,6 +139,8 @@ struct QuantizeArgs {
 pub struct Quantize {
     gpu: Gpu,
     kernel: Arc<Kernel>,
+    /// For rows that a block holds in registers, as [`HeldRows`] numbers them.
+    held: Vec<Arc<Kernel>>,
     before: Before,
     input: Input,
 }
@@ -148,16 +151,21 @@ impl Quantize {
     /// # Errors
     /// It does not compile or load.
     pub fn new(jit: &Jit, gpu: &Gpu, before: Before, input: Input) -> Result<Self, CudaError> {
+        let held = quantize_rows_sources(before, input).into_iter();
         Ok(Self {
             gpu: gpu.clone(),
             kernel: jit.kernel(&quantize_source(before, input))?,
+            held: held
+                .map(|(source, _)| jit.kernel(&source))
+                .collect::<Result<_, _>>()?,
             before,
             input,
         })
     }
 
     /// Puts the quantization of `x` `[M, K]` (`[M, 2 K]` before SwiGLU), in the input's type, on the card's stream; M and
-    /// K are those of `tokens`. RMSNorm wants its f32 weight `[K]` and its eps.
+    /// K are those of `tokens`. RMSNorm wants its f32 weight `[K]` and its eps; the weight is read before launches in front of this one
+    /// are done, so none of them may write it.
     ///
     /// # Errors
     /// Buffers that do not fit, a row too long for shared memory, or a launch the driver refuses.
@@ -200,14 +208,6 @@ impl Quantize {
         let norm_bytes = norm.map_or(0, |(weight, _)| weight.len_bytes());
         let expected = if self.before.norms() { 4 * k } else { 0 };
         exactly("weight of RMSNorm", expected, norm_bytes)?;
-        let shared_bytes = self.held_bytes() * k.next_multiple_of(8);
-        if shared_bytes + CTA_SHARED_BYTES > self.gpu.info().shared_bytes {
-            return Err(CudaError::TooLarge {
-                what: "row to quantize",
-                got: k,
-            });
-        }
-        self.kernel.allow_shared(shared_bytes)?;
         let (codes, sums, scales) = tokens.addresses();
         let mut args = QuantizeArgs {
             x: x.address(),
@@ -226,16 +226,39 @@ impl Quantize {
             row_bytes: tokens.row_bytes() as i32,
             y: y.map_or(0, Buffer::address),
         };
-        let grid = Launch {
-            grid: [m as u32, 1, 1],
-            threads: self.threads(m, shared_bytes) as u32,
-            shared_bytes,
-            cluster: 1,
-            programmatic: self.gpu.info().overlaps_launches(),
-        };
+        let (kernel, grid) = self.launch_for((m, k), tokens.row_bytes())?;
         // SAFETY: the kernel's one parameter; all buffers are as long as its sizes say (checked, or by construction of
         // the tokens), and the driver frees none of them before the stream has passed the launch.
-        unsafe { launch_with(&self.kernel, &grid, &mut args) }
+        unsafe { launch_with(kernel, &grid, &mut args) }
+    }
+
+    /// The kernel for rows of `k` elements, and its blocks.
+    fn launch_for(&self, (m, k): (usize, usize), row_bytes: usize) -> Result<(&Kernel, Launch), CudaError> {
+        let rows = |threads| Launch::rows(m, 1, threads as u32, self.gpu.info().overlaps_launches());
+        let held = HeldRows::new(self.before, (m, k), row_bytes, self.gpu.info().num_sms);
+        if let Some((held, kernel)) = held.and_then(|held| Some((held, self.held.get(held.variant)?))) {
+            let grid = Launch {
+                shared_bytes: held.shared_bytes,
+                ..rows(held.threads)
+            };
+            return Ok((kernel, grid));
+        }
+        let shared_bytes = self.held_bytes() * k.next_multiple_of(8);
+        if shared_bytes + CTA_SHARED_BYTES > self.gpu.info().shared_bytes {
+            return Err(CudaError::TooLarge {
+                what: "row to quantize",
+                got: k,
+            });
+        }
+        self.kernel.allow_shared(shared_bytes)?;
+        let threads = self.threads(m, shared_bytes);
+        Ok((
+            &self.kernel,
+            Launch {
+                shared_bytes,
+                ..rows(threads)
+            },
+        ))
     }
 
     fn check_added(&self, y: Option<&Buffer>, (m, k): (usize, usize)) -> Result<(), CudaError> {

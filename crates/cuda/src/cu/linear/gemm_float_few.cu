@@ -37,13 +37,13 @@ static_assert(PADDED_K % (2 * PIECE_K) == 0, "pieces come in pairs");
 extern __shared__ __align__(128) u8 ring[];
 
 // What a thread copies of every stage: 16 bytes of units 4 apart of each strip, and of some rows of activations.
+template <bool WIDE>
 struct Copies {
     static constexpr int W_COPIES = STAGE_UNITS / WARPS;
     static constexpr int ROW_COPIES = STAGE_K / 4, ROWS_APART = THREADS / ROW_COPIES;
     const u8 *w[STRIPS];
     const float *x;
     int row, column, rows_left, units, k;
-    bool wide;
 
     __device__ __forceinline__ Copies(const FloatArgs &args, int first_token) {
         units = args.units, k = args.k;
@@ -56,24 +56,29 @@ struct Copies {
         column = threadIdx.x % ROW_COPIES * 4;
         rows_left = args.m - first_token;
         x = args.x + (size_t)first_token * k;
-        wide = wide_rows(args);
     }
 
     __device__ __forceinline__ void start_weights(u32 slot, int stage) const {
-        const int units_left = units - stage * STAGE_UNITS - (int)threadIdx.x / 32;
+        const int units_left = units - stage * STAGE_UNITS;
         const u32 to = slot + threadIdx.x * UNIT_BYTES;
+        if (units_left >= STAGE_UNITS) {
 #pragma unroll
-        for (int i = 0; i < STRIPS * W_COPIES; i++) {
-            const int strip = i / W_COPIES, copy = i % W_COPIES;
-            if (copy * WARPS < units_left)
-                copy_16(to + i * THREADS * UNIT_BYTES, w[strip] + (size_t)stage * STRIP_BYTES + copy * THREADS * UNIT_BYTES, true);
+            for (int i = 0; i < STRIPS * W_COPIES; i++) copy_16(to + i * THREADS * UNIT_BYTES, from(stage, i), true);
+        } else {
+#pragma unroll
+            for (int i = 0; i < STRIPS * W_COPIES; i++)
+                if (i % W_COPIES * WARPS + (int)threadIdx.x / 32 < units_left) copy_16(to + i * THREADS * UNIT_BYTES, from(stage, i), true);
         }
+    }
+
+    __device__ __forceinline__ const u8 *from(int stage, int i) const {
+        return w[i / W_COPIES] + (size_t)stage * STRIP_BYTES + i % W_COPIES * THREADS * UNIT_BYTES;
     }
 
     // Rows beyond M stay as they are; columns beyond K become zeros.
     __device__ __forceinline__ void start_tokens(u32 slot, int stage) const {
         const u32 to = slot + W_BYTES;
-        if (!wide) return start_narrow_tokens(to, stage);
+        if (!WIDE) return start_narrow_tokens(to, stage);
         const int at = stage * STAGE_K + column;
 #pragma unroll
         for (int i = 0; i < CTA_TOKENS; i += ROWS_APART)
@@ -135,13 +140,13 @@ __device__ __forceinline__ void add_stage(float (&sums)[FEATURES][TOKENS], u32 w
     }
 }
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2) gemm_float_few(const FloatArgs args) {
-    let_dependents_start();
+template <bool WIDE>
+__device__ __forceinline__ void multiply(const FloatArgs &args) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, strip = STRIPS == 1 ? 0 : warp;
     const int first = blockIdx.y * CTA_TOKENS, warp_token = STRIPS == 1 ? warp * WARP_TOKENS : 0;
     const int stages = (args.units + STAGE_UNITS - 1) / STAGE_UNITS;
     const u32 start = shared_address(ring), last_slot = start + (STAGES - 1) * STAGE_BYTES;
-    const Copies copies(args, first);
+    const Copies<WIDE> copies(args, first);
     // Weights are nobody's product: they may come before the producers are done.
     for (int stage = 0; stage < min(STAGES - 1, stages); stage++) copies.start_weights(start + stage * STAGE_BYTES, stage);
     wait_for_producers();
@@ -180,4 +185,12 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) gemm_float_few(const Fl
         for (int t = 0; t < TOKENS; t++)
             if (token + t * FEATURES < args.m) args.d[(size_t)(token + t * FEATURES) * args.n + feature] = __fadd_rn(sums[f][t], bias);
     }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2) gemm_float_few(const FloatArgs args) {
+    let_dependents_start();
+    if (wide_rows(args))
+        multiply<true>(args);
+    else
+        multiply<false>(args);
 }

@@ -1,14 +1,14 @@
 // Float weights times many rows of activations, in the specification's order: each output is one chain of fused multiply-adds over k.
 //
-// A CTA takes 128 rows of activations by 128 features, a thread 16 by 8 of them; both operands go through shared memory as floats, 16 columns
-// at a time, while the next ones are on their way to registers.
+// A CTA takes 128 rows of activations by 128 features, a thread 16 by 8 of them; both operands go through shared memory as floats, 8 columns
+// at a time, while those of the stage after the next are on their way to registers.
 #include "async_copy.cuh"
 #include "float_product.cuh"
 
 constexpr int TILE = 128;
 constexpr int ROWS = 16;  // of activations of a thread
 constexpr int THREADS = TILE * TILE / (ROWS * 8);
-constexpr int STAGE_K = 16;
+constexpr int STAGE_K = 8;  // with 16 a thread needs more registers than there are
 constexpr int OWN_K = STAGE_K * TILE / THREADS;  // that a thread loads of one row
 constexpr int OWN_UNITS = OWN_K / UNIT_K;
 static_assert(PADDED_K % STAGE_K == 0, "stages are whole");
@@ -18,11 +18,12 @@ struct Stage {
 };
 
 // What a thread loads: OWN_K columns of a stage from `k`, of one row of either operand.
+template <bool WIDE>
 struct Loads {
     const float *x;
     const u8 *w;
     int row, k;
-    bool inside, wide;
+    bool inside;
     float4 next_x[OWN_K / 4];
     uint4 next_w[OWN_UNITS];
 
@@ -30,7 +31,6 @@ struct Loads {
         row = threadIdx.x % TILE;
         k = threadIdx.x / TILE * OWN_K;
         inside = m + row < args.m;
-        wide = wide_rows(args);
         x = args.x + (size_t)(m + row) * args.k;
         // Features beyond N repeat the last strip; they are not written.
         const int strip = min(n / STRIP_ROWS + row / STRIP_ROWS, (args.n - 1) / STRIP_ROWS);
@@ -38,7 +38,11 @@ struct Loads {
     }
 
     __device__ __forceinline__ float4 load_four(const FloatArgs &args, int at) const {
-        if (wide) return inside && at < args.k ? *(const float4 *)(x + at) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        if (WIDE) {
+            float4 four = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+            if (inside && at < args.k) four = *(const float4 *)(x + at);
+            return four;
+        }
         float v[4];
 #pragma unroll
         for (int i = 0; i < 4; i++) v[i] = inside && at + i < args.k ? x[at + i] : 0.0f;
@@ -50,7 +54,7 @@ struct Loads {
         for (int i = 0; i < OWN_K / 4; i++) next_x[i] = load_four(args, stage * STAGE_K + k + 4 * i);
 #pragma unroll
         for (int i = 0; i < OWN_UNITS; i++)
-            next_w[i] = __ldg((const uint4 *)(w + ((size_t)stage * (STAGE_K / UNIT_K) + i) * STRIP_ROWS * UNIT_BYTES));
+            next_w[i] = *(const uint4 *)(w + ((size_t)stage * (STAGE_K / UNIT_K) + i) * STRIP_ROWS * UNIT_BYTES);
     }
 
     __device__ __forceinline__ void store(Stage &to) const {
@@ -122,14 +126,12 @@ struct Thread {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS, 2) gemm_float_tiled(const FloatArgs args) {
-    let_dependents_start();
-    wait_for_producers();
-    __shared__ __align__(16) Stage stages[2];
+template <bool WIDE>
+__device__ __forceinline__ void multiply(const FloatArgs &args, Stage *stages) {
     const int m_tiles = (args.m + TILE - 1) / TILE;
     const int m = blockIdx.x % m_tiles * TILE, n = blockIdx.x / m_tiles * TILE;
     const int count = args.units * UNIT_K / STAGE_K, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    Loads loads(args, m, n);
+    Loads<WIDE> loads(args, m, n);
     Thread own;
     own.rows = warp / 2 * (4 * ROWS) + lane / 8 * 4;
     own.features = warp % 2 * 64 + lane % 8 * 4;
@@ -137,13 +139,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, 2) gemm_float_tiled(const 
     for (int i = 0; i < 8 * ROWS; i++) own.sums[i / 8][i % 8] = 0.0f;
     loads.load(args, 0);
     loads.store(stages[0]);
+    loads.load(args, min(1, count - 1));
     __syncthreads();
+    // Loads begin in front of a barrier, or the compiler would put them behind the products that are to hide them; past the end the last
+    // stage is loaded again, for a branch around loads waits for them.
 #pragma unroll 1
     for (int at = 0; at < count; at++) {
-        if (at + 1 < count) loads.load(args, at + 1);
         own.add(stages[at % 2]);
-        if (at + 1 < count) loads.store(stages[(at + 1) % 2]);
+        loads.store(stages[(at + 1) % 2]);
+        loads.load(args, min(at + 2, count - 1));
         __syncthreads();
     }
     own.write(args, m, n);
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 2) gemm_float_tiled(const FloatArgs args) {
+    let_dependents_start();
+    wait_for_producers();
+    __shared__ __align__(16) Stage stages[2];
+    if (wide_rows(args))
+        multiply<true>(args, stages);
+    else
+        multiply<false>(args, stages);
 }

@@ -64,6 +64,14 @@ __device__ __forceinline__ float4 load_fresh(const float *from) {
     return v;
 }
 
+// 16 bytes that no launch writes, which may be loaded before those that come first are done. (As constants compilers would move them
+// behind the wait.)
+__device__ __forceinline__ float4 load_constant(const float *from) {
+    float4 v;
+    asm volatile("ld.global.v4.f32 {%0, %1, %2, %3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "l"(from));
+    return v;
+}
+
 // Waits for what comes first with the address of what it writes at hand: compilers compute it behind an ordinary wait.
 __device__ __forceinline__ void wait_for_producers_of(const float *x) {
 #if __CUDA_ARCH__ >= 900
