@@ -342,14 +342,15 @@ fn block_of(kernel: AttentionKernel, int8: bool, head_dim: usize, group: usize) 
         AttentionKernel::Ring(ring) => (ring.threads(), ring.shared_bytes(head_dim, group)),
         AttentionKernel::Prompt { warps } => {
             let key_page = 64 * (row.next_multiple_of(32) + 16);
-            let stage = key_page + row * 80 + 2 * 4 * 64;
+            let stage = key_page + row * 80 + 2 * 4 * 64 + 16;
+            let rows = 5 * 4 * 16;
             // Queries of long heads have a place of their own.
             let queries = if head_dim > 128 {
                 16 * (row.next_multiple_of(32) + 16)
             } else {
                 0
             };
-            (32 * warps, 2 * stage + warps * (64 * row + queries))
+            (32 * warps, 2 * stage + warps * (rows + 64 * row + queries))
         }
     }
 }

@@ -89,6 +89,10 @@ pub(crate) const ATTENTION_HEADERS: &[(&str, &str)] = &[
     ("attention.cuh", include_str!("attention/attention.cuh")),
     ("attention_tile.cuh", include_str!("attention/attention_tile.cuh")),
     (
+        "attention_stage.cuh",
+        include_str!("attention/attention_stage.cuh"),
+    ),
+    (
         "attention_plain.cuh",
         include_str!("attention/attention_plain.cuh"),
     ),

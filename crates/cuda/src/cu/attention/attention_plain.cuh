@@ -14,16 +14,15 @@ constexpr float UNLIFT = 5.6294995e14f;      // 2^49
 constexpr int LEAST_SCORE = (127 - 30) << 23, MOST_SCORE = (127 + 30) << 23;  // of a page's largest score, in magnitude
 constexpr int LEAST_WEIGHT = (127 - 99) << 23, MOST_WEIGHT = (127 + 99) << 23;
 
-// What a page needs of a row beside its state.
-struct PlainRow {
-    float factor;  // of sums; NaN where they leave the range
-    int least;     // bits of the largest score
-};
+// What a row's sums are multiplied by; NaN where products leave the range.
+__device__ __forceinline__ float plain_factor(float query_scale, float scale) {
+    const bool fits = query_scale == 0.0f || query_scale < 1e8f && query_scale > 1e-18f;
+    return fits && scale > 1e-9f && scale < 1024.0f ? query_scale * LIFT : __int_as_float(0x7fffffff);
+}
 
-__device__ __forceinline__ PlainRow plain_row(float query_scale, float scale) {
-    const bool fits = query_scale < 1e8f && query_scale > 1e-18f && scale > 1e-9f && scale < 1024.0f;
-    const bool zero = query_scale == 0.0f && scale > 1e-9f && scale < 1024.0f;
-    return PlainRow{fits || zero ? query_scale * LIFT : __int_as_float(0x7fffffff), zero ? 0 : LEAST_SCORE};
+// Bits of a row's largest score: at least these. Rows of zeros have none but zeros.
+__device__ __forceinline__ int least_score(float factor) {
+    return factor == 0.0f ? 0 : LEAST_SCORE;
 }
 
 __device__ __forceinline__ int largest_bits(int a, int b, int c) {
@@ -59,11 +58,11 @@ __device__ __forceinline__ void multiply_keys_from_seam(const Stage &stage, cons
 }
 
 // Scores, and bits of the largest one of each row.
-__device__ __forceinline__ void score_plain(const AttentionArgs &args, const Stage &stage, const PlainRow (&plain)[2], const int (&sums)[8][4],
+__device__ __forceinline__ void score_plain(const AttentionArgs &args, const Stage &stage, const float (&factors)[2], const int (&sums)[8][4],
                                             float (&v)[8][4], int (&largest)[2]) {
     const int quad = threadIdx.x % 4;
     const float scale = args.scale * UNLIFT;
-    const float start[2] = {plain[0].factor * SEAM, plain[1].factor * SEAM};
+    const float start[2] = {factors[0] * SEAM, factors[1] * SEAM};
     largest[0] = largest[1] = (int)0x80000000;
 #pragma unroll
     for (int t = 0; t < 8; t++) {
@@ -71,7 +70,7 @@ __device__ __forceinline__ void score_plain(const AttentionArgs &args, const Sta
             FORMAT == 2 ? *(const float2 *)&stage.key_scales[t * 8 + quad * 2] : make_float2(args.key_scale, args.key_scale);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            v[t][i] = __fmaf_rn(__int_as_float(sums[t][i]), plain[i / 2].factor, -start[i / 2]) * (i % 2 ? key_scales.y : key_scales.x) * scale;
+            v[t][i] = __fmaf_rn(__int_as_float(sums[t][i]), factors[i / 2], -start[i / 2]) * (i % 2 ? key_scales.y : key_scales.x) * scale;
         }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
@@ -81,14 +80,14 @@ __device__ __forceinline__ void score_plain(const AttentionArgs &args, const Sta
 }
 
 // The rows' references, from bits that hold them unless scores are negative or out of the range. False: the range does not hold them.
-__device__ __forceinline__ bool find_references(const PlainRow (&plain)[2], const float (&v)[8][4], const int (&largest)[2],
+__device__ __forceinline__ bool find_references(const float (&factors)[2], const float (&v)[8][4], const int (&largest)[2],
                                                 float (&references)[2]) {
     int bits[2];
     bool found = true;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         bits[r] = largest_of_row(largest[r]);
-        found = found && bits[r] >= plain[r].least && bits[r] < MOST_SCORE;
+        found = found && bits[r] >= least_score(factors[r]) && bits[r] < MOST_SCORE;
         references[r] = ceilf(__int_as_float(bits[r]));
     }
     if (__all_sync(0xffffffffu, found)) return true;
@@ -100,7 +99,7 @@ __device__ __forceinline__ bool find_references(const PlainRow (&plain)[2], cons
         for (int t = 0; t < 8; t++) max = fmaxf(fmaxf(max, v[t][r * 2]), v[t][r * 2 + 1]);
         max = largest_of_row(max);
         const int size = __float_as_int(fabsf(max));
-        found = found && size >= plain[r].least && size < MOST_SCORE;
+        found = found && size >= least_score(factors[r]) && size < MOST_SCORE;
         references[r] = ceilf(max);
     }
     return __all_sync(0xffffffffu, found);
@@ -218,13 +217,14 @@ __device__ __forceinline__ void join_plain(RowState (&rows)[2], const float (&re
 }
 
 // False: nothing has changed, the page goes by the rules.
-__device__ __forceinline__ bool take_plain_page(const AttentionArgs &args, const Stage &stage, const Queries &queries, const PlainRow (&plain)[2],
+__device__ __forceinline__ bool take_plain_page(const AttentionArgs &args, const Stage &stage, const Queries &queries, const Rows &kept,
                                                 RowState (&rows)[2], float (&out)[TILES][4]) {
     int sums[8][4], largest[2];
     float v[8][4], references[2];
+    const float factors[2] = {kept.plain_factor[first_row()], kept.plain_factor[first_row() + 8]};
     multiply_keys_from_seam(stage, queries, sums);
-    score_plain(args, stage, plain, sums, v, largest);
-    if (!find_references(plain, v, largest, references)) return false;
+    score_plain(args, stage, factors, sums, v, largest);
+    if (!find_references(factors, v, largest, references)) return false;
     PlainWeights weighed[2];
     bool found = true;
 #pragma unroll

@@ -1,31 +1,18 @@
-// Tiles of a prompt: their shared memory, the loads of pages, scores and weights (see attention_prompt.cu).
+// Tiles of a prompt: their shared memory, scores, weights and outputs (see attention_prompt.cu).
 #pragma once
-#include "attention.cuh"
+#include "attention_stage.cuh"
 
-#ifndef WARPS
-#define WARPS 4
-#endif
-#ifndef MIN_CTAS
-#define MIN_CTAS 3
-#endif
-
-constexpr int THREADS = WARPS * 32, ROWS = WARPS * 16;
-constexpr int TILE_TOKENS = ROWS / GROUP;
-constexpr int KEY_WIDTH = (ROW + 31) / 32 * 32;  // whole steps of k
-constexpr int KEY_ROW = KEY_WIDTH + 16;          // eight rows use all banks
-constexpr int VALUE_ROW = PAGE + 16;
-constexpr int STEPS = KEY_WIDTH / 32;
-constexpr int TILES = ROW / 8;  // of eight elements of the output
-constexpr bool SMALL = small_sums<ROW>();
-
-struct Stage {
-    u8 keys[PAGE][KEY_ROW];
-    u8 values[ROW][VALUE_ROW];
-    float key_scales[PAGE], value_scales[PAGE];
+// What is seldom asked for of the rows: registers hold the outputs.
+struct Rows {
+    float query_scale[ROWS];
+    float plain_factor[ROWS];  // see attention_plain.cuh
+    int last[ROWS];  // position it sees up to
+    float whole_reference[ROWS], whole_sum[ROWS];
 };
 
 struct Shared {
     Stage stage[2];
+    Rows rows;
     float total[WARPS][TILES * 4][32];  // before that a warp's queries, where they stay in registers
 #if HEAD_DIM > 128
     u8 queries[WARPS][16][KEY_ROW];
@@ -40,40 +27,10 @@ struct Tile {
     const u32 *pages;
 };
 
-__device__ __forceinline__ u32 shared_address(const void *p) {
-    return (u32)__cvta_generic_to_shared(p);
-}
-
-__device__ __forceinline__ void copy_ahead(void *to, const void *from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
-}
-
 __device__ __forceinline__ void load_matrices(u32 (&v)[4], const u8 *row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(v[0]), "=r"(v[1]), "=r"(v[2]), "=r"(v[3])
                  : "r"(shared_address(row)));
-}
-
-// A page's keys, values and scales on their way to shared memory.
-__device__ __forceinline__ void load_page(const AttentionArgs &args, Stage &stage, u32 page, int kv_head) {
-    const size_t place = (size_t)page * args.kv_heads + kv_head;
-    const u8 *keys = args.keys + place * PAGE * ROW, *values = args.values + place * PAGE * ROW;
-    constexpr u32 PIECES = ROW / 16;
-    constexpr u32 TURNS = (ROW * 4 + THREADS - 1) / THREADS;  // keys and values are as long
-#pragma unroll
-    for (u32 turn = 0; turn < TURNS; turn++) {
-        const u32 i = turn * THREADS + threadIdx.x;
-        if ((turn + 1) * THREADS > ROW * 4 && i >= ROW * 4) break;
-        copy_ahead(&stage.keys[i / PIECES][i % PIECES * 16], keys + i * 16);
-        copy_ahead(&stage.values[i / 4][i % 4 * 16], values + i * 16);
-    }
-#if FORMAT == 2
-    if (threadIdx.x < 16)
-        copy_ahead(&stage.key_scales[threadIdx.x * 4], args.key_scales + place * PAGE + threadIdx.x * 4);
-    else if (threadIdx.x < 32)
-        copy_ahead(&stage.value_scales[threadIdx.x * 4 - 64], args.value_scales + place * PAGE + threadIdx.x * 4 - 64);
-#endif
-    asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
 // A maximum to the scale of 127 codes. Away from the ends of the range quotient and inverse come from one step of Newton's, which rounds
@@ -95,13 +52,15 @@ __device__ __forceinline__ float largest_of_row(float v) {
     return fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 2));
 }
 
-// What a thread knows of one of its two rows.
+// What a thread holds of one of its two rows: the span.
 struct RowState {
-    int last;                        // position it sees up to; none: negative
-    float query_scale;
-    float reference, sum;            // of the span
-    float whole_reference, whole_sum;
+    float reference, sum;
 };
+
+// The first of the thread's rows; the other is eight further on.
+__device__ __forceinline__ int first_row() {
+    return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
+}
 
 // Token of the tile, or a negative number for rows that have none.
 __device__ __forceinline__ int token_of_row(const Tile &tile, int row) {
@@ -127,8 +86,8 @@ __device__ __forceinline__ void load_query(u32 (&query)[4], const Queries &queri
 #endif
 }
 
-// A warp's queries to codes; leaves the scales of the thread's rows.
-__device__ __forceinline__ void prepare_queries(const AttentionArgs &args, u8 *codes, const Tile &tile, Queries &queries, RowState (&rows)[2]) {
+// A warp's queries to codes, and their scales.
+__device__ __forceinline__ void prepare_queries(const AttentionArgs &args, u8 *codes, const Tile &tile, Queries &queries, Rows &rows) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     float mine = 0.0f;
 #pragma unroll 2
@@ -156,8 +115,7 @@ __device__ __forceinline__ void prepare_queries(const AttentionArgs &args, u8 *c
 #pragma unroll
     for (int s = 0; s < STEPS; s++) load_matrices(queries.v[s], codes + s * 32);
 #endif
-#pragma unroll
-    for (int r = 0; r < 2; r++) rows[r].query_scale = __shfl_sync(0xffffffffu, mine, lane / 4 + r * 8);
+    if (lane < 16) rows.query_scale[warp * 16 + lane] = mine;
     __syncwarp();
 }
 
@@ -185,16 +143,17 @@ __device__ __forceinline__ void multiply_keys(const Stage &stage, const Queries 
 }
 
 // Scores of the thread's positions: [8 positions][row * 2 + position % 2].
-__device__ __forceinline__ void score_page(const AttentionArgs &args, const Stage &stage, const RowState (&rows)[2], int page, int (&sums)[8][4],
+__device__ __forceinline__ void score_page(const AttentionArgs &args, const Stage &stage, const Rows &rows, int page, int (&sums)[8][4],
                                            float (&v)[8][4], const float (&slopes)[2]) {
     const int quad = threadIdx.x % 4;
+    const float query_scales[2] = {rows.query_scale[first_row()], rows.query_scale[first_row() + 8]};
 #pragma unroll
     for (int t = 0; t < 8; t++) {
         const float2 key_scales =
             FORMAT == 2 ? *(const float2 *)&stage.key_scales[t * 8 + quad * 2] : make_float2(args.key_scale, args.key_scale);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            v[t][i] = float_of_sum<SMALL>(sums[t][i]) * rows[i / 2].query_scale * (i % 2 ? key_scales.y : key_scales.x) * args.scale;
+            v[t][i] = float_of_sum<SMALL>(sums[t][i]) * query_scales[i / 2] * (i % 2 ? key_scales.y : key_scales.x) * args.scale;
 #if ALIBI
             v[t][i] = v[t][i] + slopes[i / 2] * (float)(page * PAGE + t * 8 + quad * 2 + i % 2);
 #endif
@@ -202,15 +161,16 @@ __device__ __forceinline__ void score_page(const AttentionArgs &args, const Stag
     }
 }
 
-__device__ __forceinline__ void hide_unseen(const RowState (&rows)[2], int window, int page, float (&v)[8][4]) {
+__device__ __forceinline__ void hide_unseen(const Rows &rows, int window, int page, float (&v)[8][4]) {
     const int first = page * PAGE + threadIdx.x % 4 * 2;
-    const int seen[2] = {first_seen(rows[0].last, window), first_seen(rows[1].last, window)};
+    const int last[2] = {rows.last[first_row()], rows.last[first_row() + 8]};
+    const int seen[2] = {first_seen(last[0], window), first_seen(last[1], window)};
 #pragma unroll
     for (int t = 0; t < 8; t++) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             const int position = first + t * 8 + i % 2;
-            if (position < seen[i / 2] || position > rows[i / 2].last) v[t][i] = __uint_as_float(0xff800000);
+            if (position < seen[i / 2] || position > last[i / 2]) v[t][i] = __uint_as_float(0xff800000);
         }
     }
 }
@@ -285,29 +245,38 @@ __device__ __forceinline__ void multiply_values(const Stage &stage, const u32 (&
         for (int i = 0; i < TILES * 4; i++) out[i / 4][i % 4] = out[i / 4][i % 4] * joins[i / 2 % 2].before;
     }
     const int round[4] = {ROUND_BITS, ROUND_BITS, ROUND_BITS, ROUND_BITS};
+    constexpr int BATCH = TILES % 4 == 0 ? 4 : 2;  // products in flight
+    u32 values[BATCH][4];
 #pragma unroll
-    for (int t = 0; t < TILES; t++) {
-        u32 values[4];
-        int sums[4];
-        // A few at a time: registers hold the outputs.
-        if (t % 4 == 0) __syncwarp();
-        load_matrices(values, row + t * 8 * VALUE_ROW);
-        multiply_codes(sums, weights[0], values[0], values[1], round);
-        multiply_codes(sums, weights[1], values[2], values[3], sums);
+    for (int i = 0; i < BATCH; i++) load_matrices(values[i], row + i * 8 * VALUE_ROW);
 #pragma unroll
-        for (int i = 0; i < 4; i++) out[t][i] = __fmaf_rn(float_of_sum<true>(sums[i]), joins[i / 2].factor, out[t][i]);
+    for (int t = 0; t < TILES; t += BATCH) {
+        int sums[BATCH][4];
+        // Not all of them at once: registers hold the outputs.
+        if (t > 0) __syncwarp();
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) multiply_codes(sums[i], weights[0], values[i][0], values[i][1], round);
+#pragma unroll
+        for (int i = 0; i < BATCH; i++) multiply_codes(sums[i], weights[1], values[i][2], values[i][3], sums[i]);
+#pragma unroll
+        for (int i = 0; i < BATCH && t + BATCH < TILES; i++) load_matrices(values[i], row + (t + BATCH + i) * 8 * VALUE_ROW);
+#pragma unroll
+        for (int i = 0; i < BATCH * 4; i++) {
+            float &o = out[t + i / 4][i % 4];
+            o = __fmaf_rn(float_of_sum<true>(sums[i / 4][i % 4]), joins[i / 2 % 2].factor, o);
+        }
     }
 }
 
 // A page by the rules.
-__device__ __forceinline__ void take_page(const AttentionArgs &args, const Stage &stage, const Queries &queries, RowState (&rows)[2], int page,
-                                          bool whole, const float (&slopes)[2], float (&out)[TILES][4]) {
+__device__ __forceinline__ void take_page(const AttentionArgs &args, const Stage &stage, const Queries &queries, const Rows &kept, RowState (&rows)[2],
+                                          int page, bool whole, const float (&slopes)[2], float (&out)[TILES][4]) {
     int sums[8][4];
     float v[8][4];
     u32 weights[2][4];
     multiply_keys(stage, queries, sums);
-    score_page(args, stage, rows, page, sums, v, slopes);
-    if (!whole) hide_unseen(rows, args.window, page, v);
+    score_page(args, stage, kept, page, sums, v, slopes);
+    if (!whole) hide_unseen(kept, args.window, page, v);
     PageJoin joins[2];
     joins[0] = weigh_row(args, stage, rows[0], v, 0);
     joins[1] = weigh_row(args, stage, rows[1], v, 2);
@@ -316,14 +285,17 @@ __device__ __forceinline__ void take_page(const AttentionArgs &args, const Stage
 }
 
 // The span joins the whole, and the next one begins.
-__device__ __forceinline__ void join_span(float (&total)[TILES * 4][32], RowState (&rows)[2], float (&out)[TILES][4]) {
+__device__ __forceinline__ void join_span(float (&total)[TILES * 4][32], Rows &kept, RowState (&rows)[2], float (&out)[TILES][4]) {
     const int lane = threadIdx.x % 32;
     Join joins[2];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        joins[r] = join_of(rows[r].whole_reference, rows[r].reference);
-        rows[r].whole_sum = __fmaf_rn(rows[r].sum, joins[r].added, rows[r].whole_sum * joins[r].before);
-        rows[r].whole_reference = joins[r].reference;
+        const int row = first_row() + r * 8;
+        joins[r] = join_of(kept.whole_reference[row], rows[r].reference);
+        const float sum = __fmaf_rn(rows[r].sum, joins[r].added, kept.whole_sum[row] * joins[r].before);
+        __syncwarp();  // four lanes read what they all write
+        kept.whole_sum[row] = sum;
+        kept.whole_reference[row] = joins[r].reference;
         rows[r].reference = -LARGEST;
         rows[r].sum = 0.0f;
     }
@@ -337,13 +309,13 @@ __device__ __forceinline__ void join_span(float (&total)[TILES * 4][32], RowStat
     }
 }
 
-__device__ __forceinline__ void write_rows(const AttentionArgs &args, const Tile &tile, const float (&total)[TILES * 4][32], const RowState (&rows)[2]) {
+__device__ __forceinline__ void write_rows(const AttentionArgs &args, const Tile &tile, const float (&total)[TILES * 4][32], const Rows &rows) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, quad = lane % 4;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const int row = warp * 16 + lane / 4 + r * 8, token = token_of_row(tile, row);
         if (token < 0) continue;
-        const float inverse = __fdiv_rn(1.0f, rows[r].whole_sum);
+        const float inverse = __fdiv_rn(1.0f, rows.whole_sum[row]);
         float *out = args.out + ((size_t)(tile.token + token) * args.kv_heads * GROUP + tile.kv_head * GROUP + row % GROUP) * HEAD_DIM;
 #pragma unroll
         for (int i = 0; i < TILES * 2; i++) {
