@@ -16,8 +16,8 @@ pub use model::{
     Angles, Block, BlockSpec, ConfigError, Embedding, Family, FeedForward, FfnKind, FloatType, Head,
     JoinedLinear, LEADING, LinearId, LinearSpec, LoadOptions, Member, Mlp, Model, ModelConfig, Norm,
     NormKind, NormSpec, Position, Product, Projection, Role, RopeConfig, RopeScaling, Scratch, StepState,
-    Storage, Weights, WeightsError, load_linear, load_linear_float, products, run_blocks, scratch_bytes,
-    split_members,
+    Storage, Weights, WeightsError, angles_bytes, load_linear, load_linear_float, products, run_blocks,
+    scratch_bytes, split_members,
 };
 pub use run::{
     BatchGeneration, Engine, Event, GenerateError, GenerateOptions, Generation, OnText, PagePool, Request,

@@ -85,8 +85,6 @@ fn objectives(dir: &Path) -> [f64; 2] {
     let positions: Vec<u32> = (0..TOKENS as u32)
         .map(|p| p % config.max_positions as u32)
         .collect();
-    let mut scratch = Scratch::new(&device, &config, TOKENS).unwrap();
-    scratch.prepare(&device, &positions).unwrap();
     let mut x = device.matrix(TOKENS, config.hidden_size).unwrap();
     let embedding = Embedding::load(&device, &weights, &config).unwrap();
     let on_device = |values: &[u32]| {
@@ -95,6 +93,8 @@ fn objectives(dir: &Path) -> [f64; 2] {
         indices
     };
     let (tokens, positions) = (on_device(&tokens[..TOKENS]), on_device(&positions));
+    let mut scratch = Scratch::new(&device, &config, TOKENS, TOKENS).unwrap();
+    scratch.prepare(&device, &positions).unwrap();
     embedding
         .apply(&device, &mut x, &mut scratch.y, &tokens, &positions)
         .unwrap();

@@ -1,6 +1,7 @@
 //! Rotary angles, computed as transformers does: frequencies and angles in f32, cos and sin correctly rounded.
 
 use std::f32::consts::PI;
+use std::ops::Range;
 
 use crate::{RopeConfig, RopeScaling};
 
@@ -43,14 +44,16 @@ impl Angles {
         &self.inv_freq
     }
 
-    /// Appends a row [cos | sin] of `head_dim` values for each position.
-    pub fn rows(&self, positions: &[u32], rows: &mut Vec<f32>) {
-        for &position in positions {
+    /// A row [cos | sin] of `head_dim` values for each position.
+    pub fn rows(&self, positions: Range<u32>) -> Vec<f32> {
+        let mut rows = Vec::with_capacity(positions.len() * 2 * self.inv_freq.len());
+        for position in positions {
             // The angle is rounded to f32 as in transformers; the f64 cosine of it then rounds correctly.
             let angle = |f: &f32| f64::from(position as f32 * f);
             rows.extend(self.inv_freq.iter().map(|f| angle(f).cos() as f32));
             rows.extend(self.inv_freq.iter().map(|f| angle(f).sin() as f32));
         }
+        rows
     }
 }
 
@@ -91,11 +94,10 @@ mod tests {
     fn rows_hold_cosines_then_sines() {
         let angles = Angles::new(&rope(RopeScaling::Default), 4);
         assert_eq!(angles.inv_freq(), [1.0, 0.01]);
-        let mut rows = Vec::new();
-        angles.rows(&[0, 2], &mut rows);
+        let rows = angles.rows(0..3);
         assert_eq!(rows[..4], [1.0, 1.0, 0.0, 0.0]);
         assert_eq!(
-            rows[4..],
+            rows[8..],
             [2_f64.cos(), 0.02_f64.cos(), 2_f64.sin(), 0.02_f64.sin()].map(|x| x as f32)
         );
     }

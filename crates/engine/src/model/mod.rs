@@ -29,6 +29,6 @@ pub use loaded::{Embedding, Head, LoadOptions, Model};
 pub use norm::Norm;
 pub use products::{Product, products};
 pub use projection::Projection;
-pub use scratch::{Scratch, scratch_bytes};
+pub use scratch::{Scratch, angles_bytes, scratch_bytes};
 pub use storage::Storage;
 pub use weights::{LEADING, Weights, WeightsError};

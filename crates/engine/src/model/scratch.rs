@@ -1,6 +1,7 @@
 //! The buffers of a step.
 
 use dualgrain_device::{Device, DeviceError, Done};
+use dualgrain_format::FloatValues;
 
 use crate::{Angles, FfnKind, ModelConfig, Position};
 
@@ -25,28 +26,35 @@ pub struct Scratch<D: Device> {
     pub(super) angles: Option<StepAngles<D>>,
 }
 
-/// Rotary angles of a step.
+/// Rotary angles of a step, taken from those of every position.
 pub(super) struct StepAngles<D: Device> {
-    angles: Angles,
-    host: Vec<f32>,
-    /// [M, head_dim]: cos | sin.
+    /// [positions, head_dim]: cos | sin.
+    table: D::Table,
+    /// [M, head_dim], the rows of the step's positions.
     pub(super) rows: D::Matrix,
 }
 
 impl<D: Device> Scratch<D> {
-    /// Buffers for steps of up to `capacity` tokens.
+    /// Buffers for steps of up to `capacity` tokens that stand at positions below `positions`.
     ///
     /// # Errors
     /// The device has no room for them.
-    pub fn new(device: &D, config: &ModelConfig, capacity: usize) -> Result<Self, DeviceError> {
+    pub fn new(
+        device: &D,
+        config: &ModelConfig,
+        capacity: usize,
+        positions: usize,
+    ) -> Result<Self, DeviceError> {
         let matrix = |columns| device.matrix(capacity, columns);
         let quantized = |columns| device.quantized(capacity, columns);
         let angles = match &config.position {
-            Position::Rope(rope) => Some(StepAngles {
-                angles: Angles::new(rope, config.head_dim),
-                host: Vec::with_capacity(capacity * config.head_dim),
-                rows: matrix(config.head_dim)?,
-            }),
+            Position::Rope(rope) => {
+                let table = Angles::new(rope, config.head_dim).rows(0..positions as u32);
+                Some(StepAngles {
+                    table: device.table(FloatValues::F32(table), config.head_dim)?,
+                    rows: matrix(config.head_dim)?,
+                })
+            }
             _ => None,
         };
         let [hidden, q, qkv, up, ffn] = widths(config);
@@ -64,24 +72,30 @@ impl<D: Device> Scratch<D> {
         })
     }
 
-    /// Computes the rotary angles of a step; once per step, before the first block.
+    /// Takes the rotary angles of a step's positions; once per step, before the first block.
     ///
     /// # Errors
     /// The device failed.
-    pub fn prepare(&mut self, device: &D, positions: &[u32]) -> Done {
-        if let Some(StepAngles { angles, host, rows }) = &mut self.angles {
-            host.clear();
-            angles.rows(positions, host);
-            device.upload(rows, host)?;
+    pub fn prepare(&mut self, device: &D, positions: &D::Indices) -> Done {
+        match &mut self.angles {
+            Some(StepAngles { table, rows }) => device.embed(rows, table, positions),
+            None => Ok(()),
         }
-        Ok(())
+    }
+}
+
+/// Bytes of the rotary angles of `positions` positions, on any device.
+pub fn angles_bytes(config: &ModelConfig, positions: usize) -> usize {
+    match config.position {
+        Position::Rope(_) => positions.saturating_mul(4 * config.head_dim),
+        _ => 0,
     }
 }
 
 /// Bytes of a step's buffers for `capacity` tokens, on any device.
 pub fn scratch_bytes(config: &ModelConfig, capacity: usize) -> usize {
     let [hidden, q, qkv, up, ffn] = widths(config);
-    let floats = 2 * hidden + qkv + q + up + ffn + 2 * config.head_dim;
+    let floats = 2 * hidden + qkv + q + up + ffn + config.head_dim;
     capacity * (4 * floats + hidden + q + ffn)
 }
 

@@ -8,7 +8,9 @@ use dualgrain_device::{CacheFormat, CacheShape, Device, Done, PAGE_TOKENS, StepL
 use super::error::SessionError;
 use super::step_buffers::StepBuffers;
 use super::tables::Tables;
-use crate::{EngineError, Model, ModelConfig, Position, Scratch, StepState, run_blocks, scratch_bytes};
+use crate::{
+    EngineError, Model, ModelConfig, Position, Scratch, StepState, angles_bytes, run_blocks, scratch_bytes,
+};
 
 /// How much a session can hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +67,14 @@ impl SessionLimits {
         self.context_tokens.div_ceil(PAGE_TOKENS)
     }
 
+    /// Positions that a sequence can reach: those of its context, and no more than all pages hold.
+    fn num_positions(&self) -> usize {
+        let pages = self
+            .num_pages
+            .map_or(usize::MAX, |pages| pages.saturating_mul(PAGE_TOKENS));
+        self.context_tokens.min(pages)
+    }
+
     /// Bytes that a session of a model with `config` takes beside the model, about: the cache, in the format `cache`, and the rest.
     /// `None` beyond what can be counted.
     pub fn required_bytes(&self, config: &ModelConfig, cache: &CacheFormat) -> Option<(u64, u64)> {
@@ -74,8 +84,9 @@ impl SessionLimits {
         let page = (PAGE_TOKENS * config.num_layers * token) as u64;
         let logits = (4 * config.vocab_size as u64).checked_mul(self.logit_rows as u64)?;
         let step = (scratch_bytes(config, 1) + 4 * config.hidden_size) as u64;
+        let angles = angles_bytes(config, self.num_positions()) as u64;
         let buffers = logits.checked_add(step.checked_mul(self.step_tokens as u64)?)?;
-        Some((pages.checked_mul(page)?, buffers))
+        Some((pages.checked_mul(page)?, buffers.checked_add(angles)?))
     }
 
     /// Pages of the KV cache; `None` beyond what a page table can name.
@@ -111,7 +122,7 @@ impl<D: Device> Session<D> {
         };
         Ok(Self {
             cache: device.cache(shape, model.cache_format())?,
-            scratch: Scratch::new(device, config, limits.step_tokens)?,
+            scratch: Scratch::new(device, config, limits.step_tokens, limits.num_positions())?,
             x: device.matrix(limits.step_tokens, config.hidden_size)?,
             logits: device.matrix(limits.logit_rows, config.vocab_size)?,
             sampler: device.sampler(sampler)?,
@@ -145,12 +156,12 @@ impl<D: Device> Session<D> {
     fn forward(&mut self) -> Done {
         let device = self.model.device();
         self.step.upload(device, self.tables.tables())?;
-        self.scratch.prepare(device, &self.step.positions)?;
         let (tokens, positions) = (&self.step.tokens_on_device, &self.step.positions_on_device);
         let (x, scratch, cache) = (&mut self.x, &mut self.scratch, &mut self.cache);
         let model = &self.model;
         let step = &self.step.on_device;
         device.run_step(step, &mut || {
+            scratch.prepare(device, positions)?;
             model
                 .embedding()
                 .apply(device, x, &mut scratch.y, tokens, positions)?;
@@ -325,7 +336,9 @@ impl<D: Device> Session<D> {
         let own = step_tokens * config.hidden_size + logit_rows * config.vocab_size;
         SessionMemory {
             cache_bytes: self.model.device().cache_bytes(&self.cache),
-            scratch_bytes: scratch_bytes(config, step_tokens) + 4 * own,
+            scratch_bytes: scratch_bytes(config, step_tokens)
+                + angles_bytes(config, self.limits.num_positions())
+                + 4 * own,
         }
     }
 

@@ -53,10 +53,10 @@ impl<'a, D: Device> HiddenStates<'a, D> {
             Some(dir) => WindowRows::on_disk(&dir.join(name), window_len * columns),
         };
         let positions: Vec<u32> = (0..window_len as u32).collect();
-        let mut scratch = Scratch::new(device, config, window_len)?;
-        scratch.prepare(device, &positions)?;
         let mut positions_on_device = device.indices(window_len)?;
         device.upload_indices(&mut positions_on_device, &positions)?;
+        let mut scratch = Scratch::new(device, config, window_len, window_len)?;
+        scratch.prepare(device, &positions_on_device)?;
         Ok(Self {
             device,
             config,

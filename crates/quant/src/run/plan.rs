@@ -4,7 +4,9 @@
 use std::time::Instant;
 
 use dualgrain_device::{Device, DeviceError};
-use dualgrain_engine::{BlockSpec, FloatType, LinearId, ModelConfig, NormKind, Position, scratch_bytes};
+use dualgrain_engine::{
+    BlockSpec, FloatType, LinearId, ModelConfig, NormKind, Position, angles_bytes, scratch_bytes,
+};
 use dualgrain_format::{CacheScheme, GroupSize, LinearScheme, int4};
 use serde::Serialize;
 
@@ -169,6 +171,7 @@ impl Sizes {
             hidden_states: HiddenStates::<D>::size_bytes(config, windows),
             residual: tokens as u64 * hidden * 4,
             scratch: scratch_bytes(config, windows.window_len()) as u64
+                + angles_bytes(config, windows.window_len()) as u64
                 + windows.window_len() as u64 * hidden * 8,
             embedding,
             outside: embedding + head_bytes(config, options) + hidden * 4,
