@@ -37,6 +37,7 @@ pub fn check_memory(
 ) -> Result<()> {
     let mut together: Option<MemoryPlan> = None;
     for (dir, cache) in folders {
+        check_folder(dir)?;
         let plan = plan_memory(dir, device, cache.as_ref(), limits, share).with_context(|| loading(dir))?;
         together = Some(match together {
             None => plan,

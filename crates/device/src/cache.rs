@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use dualgrain_format::CacheScheme;
+
 /// Tokens in one page of the KV cache.
 pub const PAGE_TOKENS: usize = 64;
 
@@ -24,6 +26,20 @@ pub enum CacheFormat {
         /// Value scale of each layer.
         value_scales: Vec<f32>,
     },
+}
+
+impl From<CacheScheme> for CacheFormat {
+    /// The format of a folder's scheme; static scales, which the folder stores beside it, are left out.
+    fn from(scheme: CacheScheme) -> Self {
+        match scheme {
+            CacheScheme::F16 => Self::F16,
+            CacheScheme::Int8 => Self::Int8,
+            CacheScheme::Int8Static => Self::Int8Static {
+                key_scales: Vec::new(),
+                value_scales: Vec::new(),
+            },
+        }
+    }
 }
 
 impl CacheFormat {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use dualgrain_device::CacheFormat;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig, SessionLimits, Weights};
-use dualgrain_format::CacheScheme;
 
 use crate::any_device::{AnyDevice, DeviceChoice};
 use crate::error::Error;
@@ -130,13 +129,6 @@ pub fn plan_memory(
 
 /// The format that a folder's model takes by itself. Only its size counts here, so static scales are not read.
 fn usual_cache(config: &ModelConfig) -> CacheFormat {
-    match config.quantization.as_ref().map(|q| q.kv_cache) {
-        None => CacheFormat::F32,
-        Some(CacheScheme::F16) => CacheFormat::F16,
-        Some(CacheScheme::Int8) => CacheFormat::Int8,
-        Some(CacheScheme::Int8Static) => CacheFormat::Int8Static {
-            key_scales: Vec::new(),
-            value_scales: Vec::new(),
-        },
-    }
+    let stored = config.quantization.as_ref();
+    stored.map_or(CacheFormat::F32, |quantization| quantization.kv_cache.into())
 }

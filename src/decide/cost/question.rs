@@ -130,13 +130,5 @@ fn cache(asked: Option<Kv>, stored: Option<CacheScheme>, scheme: Scheme) -> Cach
         Scheme::Bf16 => CacheScheme::F16,
         Scheme::W4a8 | Scheme::W8a8 => CacheScheme::Int8,
     };
-    match asked.or(stored).unwrap_or(usual) {
-        CacheScheme::F16 => CacheFormat::F16,
-        CacheScheme::Int8 => CacheFormat::Int8,
-        // Only its size matters here.
-        CacheScheme::Int8Static => CacheFormat::Int8Static {
-            key_scales: Vec::new(),
-            value_scales: Vec::new(),
-        },
-    }
+    asked.or(stored).unwrap_or(usual).into()
 }

@@ -94,8 +94,8 @@ impl CacheWrite {
     }
 
     /// As [`Self::launch`], with keys and queries rotated by `angles` `[tokens, head_dim]`: the queries in place, the keys on their
-    /// way into the cache. The angles are read, as the step is, before launches in front of this one are done: copies write them, not
-    /// launches.
+    /// way into the cache. The angles are read, as the step is, before launches in front of this one are done: copies write them, or a
+    /// kernel that lets none behind it begin.
     ///
     /// # Errors
     /// As [`Self::launch`].

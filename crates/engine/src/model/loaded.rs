@@ -309,12 +309,11 @@ fn stored_cache_format(weights: &Weights, config: &ModelConfig) -> Result<CacheF
     let scales = |name| weights.f32(name, &[config.num_layers]);
     Ok(match config.quantization.as_ref().map(|q| q.kv_cache) {
         None => CacheFormat::F32,
-        Some(CacheScheme::F16) => CacheFormat::F16,
-        Some(CacheScheme::Int8) => CacheFormat::Int8,
         Some(CacheScheme::Int8Static) => CacheFormat::Int8Static {
             key_scales: scales(KEY_SCALES_TENSOR)?,
             value_scales: scales(VALUE_SCALES_TENSOR)?,
         },
+        Some(scheme) => scheme.into(),
     })
 }
 

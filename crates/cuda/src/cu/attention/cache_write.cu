@@ -116,7 +116,7 @@ __device__ __forceinline__ void write(const CacheWriteArgs &args, const Task &ta
 #endif
 }
 
-// The step and its angles are not written by launches: they are read before those that come first are done.
+// Copies write the step, and what writes its angles lets no other kernel begin: both are read before those that come first are done.
 extern "C" __global__ void __launch_bounds__(128) cache_write(const CacheWriteArgs args) {
     let_dependents_start();
     const StepHead step = step_head(args.step);

@@ -26,7 +26,7 @@ struct GatherArgs {
 };
 
 extern "C" __global__ void __launch_bounds__(256) gather_rows(const GatherArgs args) {
-    let_dependents_start();
+    // No dependents start before all is written: a step's angles are read by kernels that do not wait for what comes first.
     wait_for_producers();
     const Element *from = (const Element *)args.table + args.rows[blockIdx.x] * args.columns;
     float *to = args.out + blockIdx.x * args.columns;
