@@ -90,7 +90,8 @@ pub use rows::{
     quantize_rows_sources, quantize_source, rope_source,
 };
 pub use sampling::{
-    LogSoftmax, MOST_TOP_LOGPROBS, SampleRows, Sampler, Sampling, log_softmax_source, sample_source,
+    LastTokens, LogSoftmax, MOST_TOP_LOGPROBS, SampleRows, Sampler, Sampling, last_tokens_source,
+    log_softmax_source, sample_source,
 };
 pub use statistics::{
     AbsMax, ComputeOutputErrors, GramMatrix, GramUpdate, Maxima, OutputErrors, statistics_sources,

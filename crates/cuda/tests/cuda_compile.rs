@@ -15,9 +15,9 @@ use dualgrain_cuda::{
     AttentionKernel, Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse,
     NormRule, Output, Pointwise, Ring, SGEMM_TILES, Source, TABLE, TableType, Variant, attention_source,
     compiler_version, freivalds_sources, gate_quantize_sources, gather_rows_source, gemm_float_sources,
-    gemm_w8a8_sources, kernels, log_softmax_source, norm_source, operand_sources, pointwise_source,
-    quantize_rows_sources, quantize_source, read_memory_source, rope_source, sample_source, sgemm_source,
-    statistics_sources,
+    gemm_w8a8_sources, kernels, last_tokens_source, log_softmax_source, norm_source, operand_sources,
+    pointwise_source, quantize_rows_sources, quantize_source, read_memory_source, rope_source, sample_source,
+    sgemm_source, statistics_sources,
 };
 use dualgrain_device::Activation;
 use dualgrain_device::CacheFormat;
@@ -244,7 +244,7 @@ fn model_jobs(arch: &'static str) -> Vec<Job> {
             threads,
         }
     };
-    let sampling = [sample_source(), log_softmax_source()].map(job(512));
+    let sampling = [sample_source(), log_softmax_source(), last_tokens_source()].map(job(512));
     let statistics = statistics_sources().into_iter().map(job(256));
     sampling.into_iter().chain(statistics).collect()
 }

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 use std::process::ExitCode;
 
 use dualgrain_cuda::{
-    Buffer, CudaError, Gpu, Jit, LogSoftmax, MOST_TOP_LOGPROBS, SampleRows, Sampler, Sampling,
+    Buffer, CudaError, Gpu, Jit, LastTokens, LogSoftmax, MOST_TOP_LOGPROBS, SampleRows, Sampler, Sampling,
     rotation_copies, times_s,
 };
 use dualgrain_device::cases::Random;
@@ -168,7 +168,11 @@ impl<'a> Case<'a> {
     }
 
     /// Samples some of the sequences, each from a row of its own; the number of rows that differ.
-    fn step(&mut self, r: &mut Random, kernel: &Sampling) -> Result<usize, CudaError> {
+    fn step(
+        &mut self,
+        r: &mut Random,
+        (kernel, last_tokens): (&Sampling, &LastTokens),
+    ) -> Result<usize, CudaError> {
         let sequences = self.params.len();
         let (first, count) = (r.below(sequences), r.below(sequences + 1));
         let row = |i| SampleRow {
@@ -196,6 +200,11 @@ impl<'a> Case<'a> {
             }
         }
         self.expected.keep(&rows, expected);
+        let ids = self.gpu.filled(4 * rows.len(), 7)?;
+        last_tokens.launch(&ids, &self.sampler, &self.rows)?;
+        let mut got = vec![0u32; rows.len()];
+        ids.read(0, &mut got)?;
+        failed += usize::from(!self.expected.last_tokens(&rows).eq(got));
         Ok(failed)
     }
 
@@ -241,11 +250,12 @@ fn is_same(got: &Sample, expected: &Sample) -> bool {
 }
 
 fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<usize, CudaError> {
-    let (mut r, mut failed, kernel) = (Random(17), 0, Sampling::new(jit, gpu)?);
+    let (mut r, mut failed) = (Random(17), 0);
+    let (kernel, last_tokens) = (Sampling::new(jit, gpu)?, LastTokens::new(jit, gpu)?);
     for _ in 0..count {
         let mut case = Case::new(gpu, &mut r)?;
         for _ in 0..3 {
-            failed += case.step(&mut r, &kernel)?;
+            failed += case.step(&mut r, (&kernel, &last_tokens))?;
             // A slot is used again.
             let slot = r.below(case.params.len());
             case.begin(&mut r, slot)?;

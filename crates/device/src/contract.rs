@@ -352,8 +352,17 @@ pub trait Device: Sized + Send + Sync + 'static {
     /// Chooses a token from each row of `logits`, by the rule of [`crate::naive::sample`], and counts it for its sequence.
     /// Row i of `rows` belongs to row i of `logits`.
     fn sample(&self, sampler: &mut Self::Sampler, logits: &Self::Matrix, rows: &Self::SampleRows) -> Done;
-    /// The samples of the last [`Self::sample`], in the order of its rows.
-    fn read_samples(&self, sampler: &Self::Sampler) -> Result<Vec<Sample>, DeviceError>;
+    /// The samples of the oldest [`Self::sample`] that was not read, in the order of its rows. A sampler keeps those of the last two.
+    fn read_samples(&self, sampler: &mut Self::Sampler) -> Result<Vec<Sample>, DeviceError>;
+    /// Forgets the samples that were not read.
+    fn forget_samples(&self, sampler: &mut Self::Sampler);
+    /// `ids[i]` = the token that was chosen last for the sequence of `rows[i]`; 0 where none could be chosen.
+    fn last_tokens(&self, ids: &mut Self::Indices, sampler: &Self::Sampler, rows: &Self::SampleRows) -> Done;
+    /// Whether operations return before they are done: then the engine begins the next step by [`Self::last_tokens`] before it reads
+    /// what this one chose.
+    fn works_ahead(&self) -> bool {
+        false
+    }
 
     /// The zero Gram matrix `[k,k]`.
     fn gram(&self, k: usize) -> Result<Self::Gram, DeviceError>;

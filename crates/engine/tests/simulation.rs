@@ -60,7 +60,7 @@ struct Live {
 #[test]
 fn every_sequence_is_what_it_is_alone_whatever_happens_around_it() {
     let steps = number("SIMULATION_STEPS", 10_000);
-    let counts = simulate(steps, 48);
+    let counts = simulate(steps, 48, NaiveDevice::new());
     assert!(
         steps < 5_000
             || counts.finished > 500 && counts.failed > 10 && counts.cancelled > 50 && counts.faults > 5
@@ -71,17 +71,28 @@ fn every_sequence_is_what_it_is_alone_whatever_happens_around_it() {
 #[test]
 fn nobody_starves_where_a_step_has_fewer_tokens_than_sequences_run() {
     let steps = number("SIMULATION_STEPS", 10_000);
-    let counts = simulate(steps, 4);
+    let counts = simulate(steps, 4, NaiveDevice::new());
     assert!(steps < 5_000 || counts.finished > 100);
+}
+
+#[test]
+fn steps_that_begin_before_tokens_are_read_change_nothing() {
+    let steps = number("SIMULATION_STEPS", 5_000);
+    let counts = simulate(steps, 48, NaiveDevice::working_ahead());
+    assert!(
+        steps < 5_000
+            || counts.finished > 250 && counts.failed > 5 && counts.cancelled > 25 && counts.faults > 2
+    );
+    simulate(steps / 5, 4, NaiveDevice::working_ahead());
 }
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-fn simulate(steps: usize, step_tokens: usize) -> Counts {
+fn simulate(steps: usize, step_tokens: usize, device: NaiveDevice) -> Counts {
     let seed = number("SIMULATION_SEED", 1);
-    let mut simulation = Simulation::new(seed as u64, step_tokens);
+    let mut simulation = Simulation::new(seed as u64, step_tokens, device);
     for _ in 0..steps {
         simulation.step();
     }
@@ -109,6 +120,8 @@ struct Simulation {
     random: Random,
     device: Arc<NaiveDevice>,
     scheduler: Scheduler<NaiveDevice>,
+    /// On a device of its own, which never works ahead.
+    model_alone: Arc<Model<NaiveDevice>>,
     requests: Vec<TokenRequest>,
     alone: HashMap<usize, Outcome>,
     live: BTreeMap<SequenceId, Live>,
@@ -117,11 +130,14 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64, step_tokens: usize) -> Self {
+    fn new(seed: u64, step_tokens: usize, device: NaiveDevice) -> Self {
         let mut random = Random(seed);
-        let device = Arc::new(NaiveDevice::new());
-        device.spoil_token(SPOILED);
-        let model = toy::model(Arc::clone(&device));
+        let model_on = |device: &Arc<NaiveDevice>| {
+            device.spoil_token(SPOILED, toy::VOCAB_SIZE as usize);
+            toy::model(Arc::clone(device))
+        };
+        let device = Arc::new(device);
+        let model = model_on(&device);
         let limits = SessionLimits {
             num_pages: Some(11),
             ..SessionLimits::new(MAX_RUNNING, CONTEXT_TOKENS, step_tokens)
@@ -130,6 +146,7 @@ impl Simulation {
         Self {
             requests: (0..NUM_REQUESTS).map(|_| request(&mut random, &bases)).collect(),
             scheduler: Scheduler::new(Session::new(model, limits).unwrap()),
+            model_alone: model_on(&Arc::new(NaiveDevice::new())),
             random,
             device,
             alone: HashMap::new(),
@@ -306,8 +323,7 @@ impl Simulation {
         if let Some(outcome) = self.alone.get(&which) {
             return outcome.clone();
         }
-        let model = self.scheduler.session().model();
-        let outcome = run_alone(model, self.requests[which].clone());
+        let outcome = run_alone(&self.model_alone, self.requests[which].clone());
         self.alone.insert(which, outcome.clone());
         outcome
     }

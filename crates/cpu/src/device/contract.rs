@@ -397,8 +397,18 @@ impl Device for CpuDevice {
         Ok(())
     }
 
-    fn read_samples(&self, sampler: &HostSampler) -> Result<Vec<Sample>, DeviceError> {
-        Ok(sampler.samples().to_vec())
+    fn read_samples(&self, sampler: &mut HostSampler) -> Result<Vec<Sample>, DeviceError> {
+        Ok(sampler.read())
+    }
+
+    fn forget_samples(&self, sampler: &mut HostSampler) {
+        sampler.forget();
+    }
+
+    fn last_tokens(&self, ids: &mut Vec<u32>, sampler: &HostSampler, rows: &Vec<SampleRow>) -> Done {
+        ids.clear();
+        ids.extend(sampler.last_tokens(rows));
+        Ok(())
     }
 
     fn gram(&self, k: usize) -> Result<Gram, DeviceError> {

@@ -44,8 +44,7 @@ struct Candidate {
 /// Chooses a token for each of `rows` from its row of `logits`.
 pub(crate) fn sample(pool: &Pool, sampler: &mut HostSampler, logits: &Matrix, rows: &[SampleRow]) {
     let not_yet = SampleError::NoToken { num_logits: 0 };
-    let mut samples = sampler.take_buffer();
-    samples.resize(rows.len(), Err(not_yet));
+    let mut samples = vec![Err(not_yet); rows.len()];
     pool.for_each_chunk(&mut samples, 1, |index, sample| {
         let row = rows[index];
         let (params, counts) = sampler.slot(row.slot);

@@ -261,7 +261,7 @@ fn tokens_of_equal_logits(
                 &sample_rows(device, &[SampleRow { slot: 0, position }]),
             )
             .unwrap();
-        let samples = device.read_samples(&sampler).unwrap();
+        let samples = device.read_samples(&mut sampler).unwrap();
         samples[0].as_ref().unwrap().token
     };
     (0..draws).map(draw).collect()
@@ -327,7 +327,7 @@ fn a_chosen_token_is_penalized_in_the_next_call_of_its_sequence_alone() {
                     .unwrap();
             }
             device.sample(&mut sampler, &logits, &rows).unwrap();
-            let samples = device.read_samples(&sampler).unwrap();
+            let samples = device.read_samples(&mut sampler).unwrap();
             samples
                 .iter()
                 .map(|sample| sample.as_ref().unwrap().token)

@@ -147,7 +147,7 @@ fn sampled<D: Device>(device: &D, choice: &Choice, rows: &[&[f32]]) -> Vec<Sampl
     let rows: Vec<_> = (0..rows.len()).map(|slot| SampleRow { slot, position }).collect();
     let rows = sample_rows(device, &rows);
     device.sample(&mut sampler, &logits, &rows).unwrap();
-    device.read_samples(&sampler).unwrap()
+    device.read_samples(&mut sampler).unwrap()
 }
 
 /// `assert` of the samples of the naive device and of every instruction set.

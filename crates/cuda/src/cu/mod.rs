@@ -76,6 +76,8 @@ pub(crate) const GEMM_W8A8_FEW: &str = include_str!("linear/gemm_w8a8_few.cu");
 pub(crate) const GEMM_W8A8_TILED: &str = include_str!("linear/gemm_w8a8_tiled.cu");
 /// Choosing tokens.
 pub(crate) const SAMPLE: &str = include_str!("sampling/sample.cu");
+/// The tokens that were chosen last.
+pub(crate) const LAST_TOKENS: &str = include_str!("sampling/last_tokens.cu");
 /// The logarithm of the softmax of rows.
 pub(crate) const LOG_SOFTMAX: &str = include_str!("sampling/log_softmax.cu");
 /// Gram matrices.

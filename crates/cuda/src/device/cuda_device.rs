@@ -12,7 +12,7 @@ use crate::rows::{
     ACTIVATIONS, Before, GateQuantize, GatherRows, Input, NormRows, NormRule, Pointwise, PointwiseRows,
     Quantize, Rope, TableType, activation_code,
 };
-use crate::sampling::{LogSoftmax, Sampling};
+use crate::sampling::{LastTokens, LogSoftmax, Sampling};
 use crate::statistics::{AbsMax, ComputeOutputErrors, GramUpdate};
 
 /// An NVIDIA card, Ampere or later, that runs models.
@@ -38,6 +38,7 @@ pub(super) struct Products {
 /// Kernels that take rows of logits.
 pub(super) struct LogitKernels {
     pub(super) sampling: Sampling,
+    pub(super) last_tokens: LastTokens,
     pub(super) log_softmax: LogSoftmax,
 }
 
@@ -85,6 +86,7 @@ impl CudaDevice {
             rows: RowKernels::new(&jit, &gpu)?,
             logits: LogitKernels {
                 sampling: Sampling::new(&jit, &gpu)?,
+                last_tokens: LastTokens::new(&jit, &gpu)?,
                 log_softmax: LogSoftmax::new(&jit, &gpu)?,
             },
             statistics: StatisticKernels {

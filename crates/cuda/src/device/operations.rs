@@ -344,8 +344,26 @@ impl Device for CudaDevice {
         })
     }
 
-    fn read_samples(&self, sampler: &Sampler) -> Result<Vec<Sample>, DeviceError> {
+    fn read_samples(&self, sampler: &mut Sampler) -> Result<Vec<Sample>, DeviceError> {
         self.operation("read_samples", &[], || sampler.read())
+    }
+
+    fn forget_samples(&self, sampler: &mut Sampler) {
+        sampler.forget();
+    }
+
+    fn last_tokens(&self, ids: &mut CudaIndices, sampler: &Sampler, rows: &SampleRows) -> Done {
+        let room = dualgrain_device::Capacity::new(ids.capacity, 1);
+        room.check("last_tokens", || self.name.clone(), (rows.len(), 1))?;
+        self.operation("last_tokens", &[rows.len()], || {
+            self.logits.last_tokens.launch(&ids.buffer, sampler, rows)
+        })?;
+        ids.len = rows.len();
+        Ok(())
+    }
+
+    fn works_ahead(&self) -> bool {
+        true
     }
 
     fn gram(&self, k: usize) -> Result<GramMatrix, DeviceError> {

@@ -43,12 +43,18 @@ impl Event {
         }
     }
 
+    /// Waits for everything before it.
+    pub fn wait(&self) -> Result<(), CudaError> {
+        let driver = self.gpu.current()?;
+        // SAFETY: an event that is alive.
+        let code = unsafe { (driver.event_synchronize)(self.handle) };
+        driver.check("cuEventSynchronize", code)
+    }
+
     /// Waits for this event and tells the time since an earlier one.
     pub fn since_s(&self, earlier: &Self) -> Result<f64, CudaError> {
+        self.wait()?;
         let driver = self.gpu.current()?;
-        // SAFETY: a recorded event.
-        let code = unsafe { (driver.event_synchronize)(self.handle) };
-        driver.check("cuEventSynchronize", code)?;
         let mut milliseconds = 0.0f32;
         // SAFETY: both were recorded and have passed; writes one float.
         let code = unsafe { (driver.event_elapsed)(&raw mut milliseconds, earlier.handle, self.handle) };

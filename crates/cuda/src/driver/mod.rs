@@ -12,6 +12,7 @@ mod graph;
 mod kernel;
 mod launch;
 mod library;
+mod read_back;
 mod staging;
 mod tensor_map;
 
@@ -29,5 +30,6 @@ pub use kernel::Kernel;
 pub use launch::Launch;
 pub(crate) use launch::{launch, launch_with, without_launches};
 pub(crate) use library::{Library, Places, functions};
+pub(crate) use read_back::ReadBack;
 pub(crate) use staging::Staging;
 pub(crate) use tensor_map::byte_matrix_map;

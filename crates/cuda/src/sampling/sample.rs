@@ -40,6 +40,7 @@ struct SampleArgs {
     biases: u64,
     results: u64,
     tops: u64,
+    last_tokens: u64,
     vocab: u32,
     chunk: u32,
     room: u32,
@@ -74,7 +75,8 @@ impl Sampling {
     }
 
     /// Puts the choice of a token from each row of `logits`, f32 `[rows, vocab_size]`, on the card's stream, by the rule of
-    /// [`dualgrain_device::naive::sample`], and counts it for its sequence.
+    /// [`dualgrain_device::naive::sample`], and counts it for its sequence. The samples are
+    /// copied behind it; [`Sampler::read`] gives them.
     ///
     /// # Errors
     /// Logits of another length, more rows than the sampler has slots, or a launch the driver refuses.
@@ -82,7 +84,6 @@ impl Sampling {
         let (vocab, count) = (sampler.shape().vocab_size, rows.len());
         at_least("logits", 4 * count * vocab, logits)?;
         room("slots of the rows to sample", count, sampler.shape().sequences)?;
-        sampler.expect(count);
         let shares = self.shares(vocab);
         let mut args = SampleArgs {
             logits: logits.address(),
@@ -92,6 +93,7 @@ impl Sampling {
             biases: sampler.biases.address(),
             results: sampler.results.address(),
             tops: sampler.tops.address(),
+            last_tokens: sampler.last_tokens.address(),
             vocab: vocab as u32,
             chunk: shares.chunk as u32,
             room: shares.room as u32,
@@ -99,7 +101,8 @@ impl Sampling {
         };
         // SAFETY: the kernel's one parameter; the buffers are as long as the sampler's shape says (checked, or by
         // construction), and the driver frees none of them before the stream has passed the launch.
-        unsafe { launch_with(&self.kernel, &self.grid(count, &shares), &mut args) }
+        unsafe { launch_with(&self.kernel, &self.grid(count, &shares), &mut args) }?;
+        sampler.read_back(rows)
     }
 
     fn grid(&self, rows: usize, shares: &Shares) -> Launch {
@@ -131,6 +134,6 @@ mod tests {
 
     #[test]
     fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<SampleArgs>(), 72);
+        assert_eq!(size_of::<SampleArgs>(), 80);
     }
 }

@@ -1,23 +1,28 @@
 //! The sampling state of every sequence, on the card.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
 
 use super::slot::{MOST_TOP_LOGPROBS, RESULT_WORDS, SLOT_WORDS, num_top, sample_of, slot_words};
-use crate::driver::{Buffer, Gpu};
+use crate::driver::{Buffer, Gpu, ReadBack};
 use crate::error::CudaError;
 
 /// Words of a `SampleRow` in cu/sampling/sample.cu.
 const ROW_WORDS: usize = 4;
 /// Words of a most likely token and its log-probability.
 const TOP_WORDS: usize = 2;
+/// Words of a row's most likely tokens.
+const TOP_ROW_WORDS: usize = TOP_WORDS * MOST_TOP_LOGPROBS;
 /// The prompt's bit in the count of a token; the others count how often it was generated.
 const IN_PROMPT: u32 = 1 << 31;
+/// Launches whose samples are kept until they are read.
+const MOST_UNREAD: usize = 2;
 /// Longest row: sums of this many weights fit 64 bits.
 const MOST_LOGITS: usize = 1 << 23;
 
-/// Parameters, token counts and biases by slot, and the last samples. Counts and biases take eight bytes for every sequence and
+/// Parameters, token counts, biases and the last token by slot, and the samples that were not read. Counts and biases take eight bytes for every sequence and
 /// token of the vocabulary: nothing is allocated after the beginning.
 pub struct Sampler {
     shape: SamplerShape,
@@ -28,9 +33,22 @@ pub struct Sampler {
     pub(super) biases: Arc<Buffer>,
     pub(super) results: Buffer,
     pub(super) tops: Buffer,
-    num_rows: usize,
+    /// `[sequences]` u32
+    pub(super) last_tokens: Buffer,
+    /// Whether the most likely tokens of a slot are asked for.
+    reports_top: Vec<bool>,
+    /// Samples on their way to the host, the oldest first.
+    unread: VecDeque<Unread>,
+    /// Where further samples can go.
+    free: Vec<ReadBack>,
     row_words: Vec<u32>,
     row_floats: Vec<f32>,
+}
+
+/// Samples of a launch.
+struct Unread {
+    words: ReadBack,
+    num_rows: usize,
 }
 
 impl Sampler {
@@ -58,7 +76,12 @@ impl Sampler {
             biases: by_token()?,
             results: gpu.filled(4 * RESULT_WORDS * sequences, 0)?,
             tops: gpu.filled(4 * TOP_WORDS * MOST_TOP_LOGPROBS * sequences, 0)?,
-            num_rows: 0,
+            last_tokens: gpu.filled(4 * sequences, 0)?,
+            reports_top: vec![false; sequences],
+            unread: VecDeque::with_capacity(MOST_UNREAD),
+            free: (0..MOST_UNREAD)
+                .map(|_| ReadBack::new(gpu, (RESULT_WORDS + TOP_ROW_WORDS) * sequences))
+                .collect::<Result<_, _>>()?,
             row_words: vec![0; vocab_size],
             row_floats: vec![0.0; vocab_size],
         })
@@ -82,6 +105,7 @@ impl Sampler {
     ) -> Result<(), CudaError> {
         let words = slot_words(params, self.shape.vocab_size)?;
         self.slots.write(4 * SLOT_WORDS * slot, &words)?;
+        self.reports_top[slot] = params.num_logprobs.is_some_and(|count| count > 0);
         if params.counts_tokens() {
             self.count(prompt, generated);
             self.counts
@@ -119,32 +143,57 @@ impl Sampler {
         }
     }
 
-    /// Says how many rows the launch that follows has: [`Self::read`] gives as many samples.
-    pub(super) fn expect(&mut self, num_rows: usize) {
-        self.num_rows = num_rows;
+    /// Puts copies of the samples of a launch for `rows` on the stream: 32 bytes a row, and the most likely tokens up to the last row
+    /// that asked for them. Samples that nobody read give way.
+    pub(super) fn read_back(&mut self, rows: &SampleRows) -> Result<(), CudaError> {
+        let reports = |&slot: &u32| self.reports_top[slot as usize];
+        let last_top = rows.slots().collect::<Vec<_>>().iter().rposition(reports);
+        if self.free.is_empty() {
+            let oldest = self.unread.pop_front().map(|unread| unread.words);
+            self.free.extend(oldest);
+        }
+        let Some(mut words) = self.free.pop() else {
+            return Ok(());
+        };
+        let num_rows = rows.len();
+        let tops = last_top.map_or(0, |last| TOP_ROW_WORDS * (last + 1));
+        let copied = words.copy(&[(&self.results, RESULT_WORDS * num_rows), (&self.tops, tops)]);
+        match copied {
+            Ok(()) => self.unread.push_back(Unread { words, num_rows }),
+            Err(error) => {
+                self.free.push(words);
+                return Err(error);
+            }
+        }
+        Ok(())
     }
 
-    /// The samples of the last launch, in the order of its rows: one copy of 32 bytes a row, and a second one where the most likely
-    /// tokens were asked for.
+    /// The samples of the oldest launch that were not read, in the order of its rows; none where all were. Waits for them.
     ///
     /// # Errors
     /// A copy, or an earlier kernel, that failed.
-    pub fn read(&self) -> Result<Vec<Sample>, CudaError> {
-        let mut words = vec![0u32; RESULT_WORDS * self.num_rows];
-        self.results.read(0, &mut words)?;
-        let rows = words.chunks_exact(RESULT_WORDS);
-        let last_top = rows.clone().rposition(|row| num_top(row) > 0);
-        let top_words = TOP_WORDS * MOST_TOP_LOGPROBS;
-        let mut tops = vec![0u32; last_top.map_or(0, |last| top_words * (last + 1))];
-        if !tops.is_empty() {
-            self.tops.read(0, &mut tops)?;
-        }
-        let sample = |(index, row): (usize, &[u32])| {
-            let count = TOP_WORDS * num_top(row);
-            let from = if count > 0 { top_words * index } else { 0 };
-            sample_of(row, &tops[from..from + count], self.shape.vocab_size)
+    pub fn read(&mut self) -> Result<Vec<Sample>, CudaError> {
+        let Some(Unread { mut words, num_rows }) = self.unread.pop_front() else {
+            return Ok(Vec::new());
         };
-        Ok(rows.enumerate().map(sample).collect())
+        let samples = words.wait().map(|words| {
+            let (results, tops) = words.split_at(RESULT_WORDS * num_rows);
+            let sample = |(index, row): (usize, &[u32])| {
+                let count = TOP_WORDS * num_top(row);
+                let from = if count > 0 { TOP_ROW_WORDS * index } else { 0 };
+                sample_of(row, &tops[from..from + count], self.shape.vocab_size)
+            };
+            let rows = results.chunks_exact(RESULT_WORDS);
+            rows.enumerate().map(sample).collect()
+        });
+        self.free.push(words);
+        samples
+    }
+
+    /// Forgets the samples that were not read.
+    pub fn forget(&mut self) {
+        let unread = self.unread.drain(..).map(|unread| unread.words);
+        self.free.extend(unread);
     }
 }
 
@@ -198,6 +247,11 @@ impl SampleRows {
         }
         self.len = values.len();
         copy(&self.buffer, &self.words)
+    }
+
+    /// The slot of each row.
+    fn slots(&self) -> impl Iterator<Item = u32> {
+        self.words.iter().step_by(ROW_WORDS).copied()
     }
 
     /// How many rows there are.

@@ -1,6 +1,6 @@
 //! The sampling state of devices that compute in the host's memory.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::{Sample, SamplingParams};
 
@@ -35,11 +35,16 @@ pub struct TokenCount {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TokenCounts(HashMap<u32, TokenCount>);
 
-/// Parameters and counts by slot, and the last samples.
+/// Calls of `sample` whose results are kept.
+const MOST_UNREAD: usize = 2;
+
+/// Parameters, counts and the last token by slot, and the samples that were not read.
 #[derive(Debug, Clone)]
 pub struct HostSampler {
     slots: Vec<(SamplingParams, TokenCounts)>,
-    samples: Vec<Sample>,
+    last_tokens: Vec<u32>,
+    /// The oldest first, at most two.
+    unread: VecDeque<Vec<Sample>>,
 }
 
 impl TokenCounts {
@@ -70,7 +75,8 @@ impl HostSampler {
     pub fn new(shape: SamplerShape) -> Self {
         Self {
             slots: vec![(SamplingParams::GREEDY, TokenCounts::default()); shape.sequences],
-            samples: Vec::with_capacity(shape.sequences),
+            last_tokens: vec![0; shape.sequences],
+            unread: VecDeque::with_capacity(2),
         }
     }
 
@@ -89,26 +95,34 @@ impl HostSampler {
         (params, counts)
     }
 
-    /// The buffer of the last samples, emptied, to be filled and given to [`Self::keep`].
-    pub fn take_buffer(&mut self) -> Vec<Sample> {
-        let mut buffer = std::mem::take(&mut self.samples);
-        buffer.clear();
-        buffer
-    }
-
-    /// Keeps the samples of `rows` and counts their tokens.
+    /// Keeps the samples of `rows` until they are read, and counts their tokens.
     pub fn keep(&mut self, rows: &[SampleRow], samples: Vec<Sample>) {
-        self.samples = samples;
-        for (row, sample) in rows.iter().zip(&self.samples) {
+        for (row, sample) in rows.iter().zip(&samples) {
             let (params, counts) = &mut self.slots[row.slot];
-            if let (true, Ok(chosen)) = (params.counts_tokens(), sample) {
-                counts.add_generated(chosen.token);
+            let token = sample.as_ref().map_or(0, |chosen| chosen.token);
+            self.last_tokens[row.slot] = token;
+            if sample.is_ok() && params.counts_tokens() {
+                counts.add_generated(token);
             }
         }
+        if self.unread.len() == MOST_UNREAD {
+            self.unread.pop_front();
+        }
+        self.unread.push_back(samples);
     }
 
-    /// The samples of the last rows.
-    pub fn samples(&self) -> &[Sample] {
-        &self.samples
+    /// The oldest samples that were not read; none where all were.
+    pub fn read(&mut self) -> Vec<Sample> {
+        self.unread.pop_front().unwrap_or_default()
+    }
+
+    /// Forgets the samples that were not read.
+    pub fn forget(&mut self) {
+        self.unread.clear();
+    }
+
+    /// The token that was chosen last for the sequence of each row.
+    pub fn last_tokens(&self, rows: &[SampleRow]) -> impl Iterator<Item = u32> {
+        rows.iter().map(|row| self.last_tokens[row.slot])
     }
 }

@@ -370,8 +370,22 @@ impl Device for AnyDevice {
         })
     }
 
-    fn read_samples(&self, sampler: &Sampler) -> Result<Vec<Sample>, DeviceError> {
+    fn read_samples(&self, sampler: &mut Sampler) -> Result<Vec<Sample>, DeviceError> {
         call!(self, [sampler: Sampler], |device| device.read_samples(sampler))
+    }
+
+    fn forget_samples(&self, sampler: &mut Sampler) {
+        call!(self, [sampler: Sampler], |device| device.forget_samples(sampler));
+    }
+
+    fn last_tokens(&self, ids: &mut Indices, sampler: &Sampler, rows: &SampleRows) -> Done {
+        call!(self, [ids: Indices, sampler: Sampler, rows: SampleRows], |device| {
+            device.last_tokens(ids, sampler, rows)
+        })
+    }
+
+    fn works_ahead(&self) -> bool {
+        call!(self, [], |device| device.works_ahead())
     }
 
     fn gram(&self, k: usize) -> Result<Gram, DeviceError> {

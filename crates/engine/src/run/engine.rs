@@ -9,9 +9,10 @@ use dualgrain_device::Device;
 use dualgrain_device::sampling::{ChosenToken, Logprobs};
 
 use super::clock::Clock;
+use super::limits::SessionLimits;
 use super::request::{BatchGeneration, GenerateError, Generation, Request, Timings};
 use super::scheduler::{self, FinishReason, Scheduler, SequenceId, TokenRequest};
-use super::session::{Session, SessionLimits};
+use super::session::Session;
 use super::text_of_sequence::TextOfSequence;
 use crate::text::tokenizer::Tokenizer;
 use crate::{EngineError, Model};

@@ -3,6 +3,7 @@
 mod clock;
 mod engine;
 mod error;
+mod limits;
 mod pages;
 mod request;
 pub mod scheduler;
@@ -13,6 +14,7 @@ mod text_of_sequence;
 
 pub use engine::{Engine, Event, OnText};
 pub use error::SessionError;
+pub use limits::SessionLimits;
 pub use pages::PagePool;
 pub use request::{BatchGeneration, GenerateError, GenerateOptions, Generation, Request, Timings};
-pub use session::{Session, SessionLimits, SessionMemory};
+pub use session::{Session, SessionMemory};

@@ -3,29 +3,13 @@
 use std::sync::Arc;
 
 use dualgrain_device::sampling::{Sample, SamplerShape, SamplingParams};
-use dualgrain_device::{CacheFormat, CacheShape, Device, Done, PAGE_TOKENS, StepLimits};
+use dualgrain_device::{CacheShape, Device, Done, StepLimits};
 
 use super::error::SessionError;
+use super::limits::{SessionLimits, check_limits};
 use super::step_buffers::StepBuffers;
 use super::tables::Tables;
-use crate::{
-    EngineError, Model, ModelConfig, Position, Scratch, StepState, angles_bytes, run_blocks, scratch_bytes,
-};
-
-/// How much a session can hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionLimits {
-    /// Sequences at once.
-    pub num_sequences: usize,
-    /// Tokens in one sequence.
-    pub context_tokens: usize,
-    /// Tokens in one step, over all sequences.
-    pub step_tokens: usize,
-    /// Pages of the KV cache, [`PAGE_TOKENS`] tokens each; `None` has as many as all sequences at their full context take.
-    pub num_pages: Option<usize>,
-    /// Rows whose logits can be asked for at once.
-    pub logit_rows: usize,
-}
+use crate::{EngineError, Model, Scratch, StepState, angles_bytes, run_blocks, scratch_bytes};
 
 /// Bytes a session holds besides the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,52 +32,6 @@ pub struct Session<D: Device> {
     sampler: D::Sampler,
     tables: Tables,
     step: StepBuffers<D>,
-}
-
-impl SessionLimits {
-    /// Room for every sequence at its full context, and for the logits of one token of each.
-    pub fn new(num_sequences: usize, context_tokens: usize, step_tokens: usize) -> Self {
-        Self {
-            num_sequences,
-            context_tokens,
-            step_tokens,
-            num_pages: None,
-            logit_rows: num_sequences,
-        }
-    }
-
-    /// Pages of a sequence at its full context.
-    pub fn pages_per_sequence(&self) -> usize {
-        self.context_tokens.div_ceil(PAGE_TOKENS)
-    }
-
-    /// Positions that a sequence can reach: those of its context, and no more than all pages hold.
-    fn num_positions(&self) -> usize {
-        let pages = self
-            .num_pages
-            .map_or(usize::MAX, |pages| pages.saturating_mul(PAGE_TOKENS));
-        self.context_tokens.min(pages)
-    }
-
-    /// Bytes that a session of a model with `config` takes beside the model, about: the cache, in the format `cache`, and the rest.
-    /// `None` beyond what can be counted.
-    pub fn required_bytes(&self, config: &ModelConfig, cache: &CacheFormat) -> Option<(u64, u64)> {
-        let all_pages = (self.pages_per_sequence() as u64).checked_mul(self.num_sequences as u64)?;
-        let pages = self.num_pages.map_or(all_pages, |pages| pages as u64);
-        let token = cache.bytes_per_token(config.num_kv_heads, config.head_dim);
-        let page = (PAGE_TOKENS * config.num_layers * token) as u64;
-        let logits = (4 * config.vocab_size as u64).checked_mul(self.logit_rows as u64)?;
-        let step = (scratch_bytes(config, 1) + 4 * config.hidden_size) as u64;
-        let angles = angles_bytes(config, self.num_positions()) as u64;
-        let buffers = logits.checked_add(step.checked_mul(self.step_tokens as u64)?)?;
-        Some((pages.checked_mul(page)?, buffers.checked_add(angles)?))
-    }
-
-    /// Pages of the KV cache; `None` beyond what a page table can name.
-    fn pages(&self) -> Option<u32> {
-        let all = self.num_sequences.checked_mul(self.pages_per_sequence());
-        u32::try_from(self.num_pages.or(all)?).ok()
-    }
 }
 
 impl<D: Device> Session<D> {
@@ -142,7 +80,39 @@ impl<D: Device> Session<D> {
     pub fn run(&mut self, batch: &[(usize, &[u32])]) -> Result<(), EngineError> {
         self.check(batch)?;
         self.lay_out(batch);
-        let done = self.forward();
+        let uploaded = self.step.upload(self.model.device(), self.tables.tables());
+        let done = uploaded.and_then(|()| self.forward());
+        self.undo_failed(batch, done)
+    }
+
+    /// Runs one more token of each of `sequences`: the one that was chosen for it last, which may not have been read yet.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_chosen(&mut self, sequences: &[usize]) -> Result<(), EngineError> {
+        // What stands on the host for tokens that only the device knows.
+        let batch: Vec<(usize, &[u32])> = sequences.iter().map(|&sequence| (sequence, &[0][..])).collect();
+        self.check(&batch)?;
+        self.lay_out(&batch);
+        let done = self.take_chosen(sequences).and_then(|()| self.forward());
+        self.undo_failed(&batch, done)
+    }
+
+    /// Uploads the step, with the tokens that were chosen last.
+    fn take_chosen(&mut self, sequences: &[usize]) -> Done {
+        let device = self.model.device();
+        let rows: Vec<(u32, usize)> = (0..).zip(sequences.iter().copied()).collect();
+        self.step.upload_sample_rows(device, &rows)?;
+        self.step.upload_positions(device, self.tables.tables())?;
+        device.last_tokens(
+            &mut self.step.tokens_on_device,
+            &self.sampler,
+            &self.step.sample_rows_on_device,
+        )
+    }
+
+    /// After a device failed every sequence holds what it held before.
+    fn undo_failed(&mut self, batch: &[(usize, &[u32])], done: Done) -> Result<(), EngineError> {
         if done.is_err() {
             for &(sequence, tokens) in batch {
                 self.tables
@@ -155,7 +125,6 @@ impl<D: Device> Session<D> {
 
     fn forward(&mut self) -> Done {
         let device = self.model.device();
-        self.step.upload(device, self.tables.tables())?;
         let (tokens, positions) = (&self.step.tokens_on_device, &self.step.positions_on_device);
         let (x, scratch, cache) = (&mut self.x, &mut self.scratch, &mut self.cache);
         let model = &self.model;
@@ -238,6 +207,15 @@ impl<D: Device> Session<D> {
     /// # Errors
     /// A row the last step did not have; a device that failed. A row that is no distribution is an error of its sample alone.
     pub fn sample(&mut self, rows: &[(u32, usize)]) -> Result<Vec<Sample>, EngineError> {
+        self.begin_sample(rows)?;
+        self.read_samples()
+    }
+
+    /// As [`Self::sample`], but the tokens are read later: those of two calls are kept.
+    ///
+    /// # Errors
+    /// As [`Self::sample`].
+    pub fn begin_sample(&mut self, rows: &[(u32, usize)]) -> Result<(), EngineError> {
         let mut sampled = std::mem::take(&mut self.step.sampled);
         sampled.clear();
         sampled.extend(rows.iter().map(|&(row, _)| row));
@@ -247,7 +225,20 @@ impl<D: Device> Session<D> {
         let device = self.model.device();
         self.step.upload_sample_rows(device, rows)?;
         device.sample(&mut self.sampler, &self.logits, &self.step.sample_rows_on_device)?;
-        Ok(device.read_samples(&self.sampler)?)
+        Ok(())
+    }
+
+    /// The tokens that the oldest [`Self::begin_sample`] chose that was not read, in the order of its rows.
+    ///
+    /// # Errors
+    /// A device that failed. A row that is no distribution is an error of its sample alone.
+    pub fn read_samples(&mut self) -> Result<Vec<Sample>, EngineError> {
+        Ok(self.model.device().read_samples(&mut self.sampler)?)
+    }
+
+    /// Forgets what was chosen and not read.
+    pub fn forget_samples(&mut self) {
+        self.model.device().forget_samples(&mut self.sampler);
     }
 
     /// Forgets a sequence; pages that no other sequence holds are free again.
@@ -411,40 +402,4 @@ pub(super) fn check_tokens(tokens: &[u32], vocab_size: usize) -> Result<(), Sess
         None => Ok(()),
         Some(&got) => Err(SessionError::Token { got, vocab_size }),
     }
-}
-
-/// Checks the limits and returns the number of pages.
-fn check_limits<D: Device>(model: &Model<D>, limits: SessionLimits) -> Result<u32, SessionError> {
-    let config = model.config();
-    let max_context = match config.position {
-        Position::Learned { .. } => config.max_positions,
-        _ => u32::MAX as usize,
-    };
-    for (what, got, max) in [
-        ("num_sequences", limits.num_sequences, u32::MAX as usize),
-        ("context_tokens", limits.context_tokens, max_context),
-        ("step_tokens", limits.step_tokens, u32::MAX as usize),
-        ("logit_rows", limits.logit_rows, u32::MAX as usize),
-    ] {
-        if !(1..=max).contains(&got) {
-            let expected = format!("1..={max}");
-            return Err(SessionError::Limit { what, got, expected });
-        }
-    }
-    let per_sequence = limits.pages_per_sequence();
-    let Some(num_pages) = limits.pages() else {
-        return Err(SessionError::Limit {
-            what: "num_sequences",
-            got: limits.num_sequences,
-            expected: format!("at most {} with this context", u32::MAX as usize / per_sequence),
-        });
-    };
-    if (num_pages as usize) < per_sequence {
-        return Err(SessionError::Limit {
-            what: "num_pages",
-            got: num_pages as usize,
-            expected: format!("at least {per_sequence}, the pages of one sequence at its full context"),
-        });
-    }
-    Ok(num_pages)
 }

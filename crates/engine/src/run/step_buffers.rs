@@ -55,6 +55,11 @@ impl<D: Device> StepBuffers<D> {
 
     pub(super) fn upload(&mut self, device: &D, page_tables: &[Vec<u32>]) -> Done {
         device.upload_indices(&mut self.tokens_on_device, &self.tokens)?;
+        self.upload_positions(device, page_tables)
+    }
+
+    /// Everything but the tokens.
+    pub(super) fn upload_positions(&mut self, device: &D, page_tables: &[Vec<u32>]) -> Done {
         device.upload_indices(&mut self.positions_on_device, &self.positions)?;
         let layout = StepLayout {
             positions: &self.positions,

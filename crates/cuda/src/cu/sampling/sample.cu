@@ -26,6 +26,7 @@ struct SampleArgs {
     const float *biases;  // [slots, vocab]
     Result *results;      // [rows]
     Top *tops;            // [rows, MOST_TOP]
+    u32 *last_tokens;     // [slots]
     u32 vocab;
     u32 chunk;  // tokens of a block, a multiple of 16
     u32 room;   // logits that shared memory has room for
@@ -192,7 +193,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) sample(const Sam
     const u32 flags = slot.flags;
     const Survey survey = survey_of(row, slot, first, rank);
     if (survey.wrong != 0 || survey.best == 0) {
-        if (writes) args.results[index] = fault_of(row, survey);
+        if (writes) {
+            args.results[index] = fault_of(row, survey);
+            args.last_tokens[at.slot] = 0;
+        }
         return;
     }
     u32 token = token_of(survey.best);
@@ -204,5 +208,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) sample(const Sam
     }
     if (!writes) return;
     args.results[index] = result;
+    args.last_tokens[at.slot] = token;
     if (flags & COUNTS && (slot.counts[token] & 0x7fffffffu) != 0x7fffffffu) slot.counts[token]++;
 }

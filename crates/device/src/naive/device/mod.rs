@@ -7,7 +7,7 @@ mod buffers;
 mod cache;
 mod operations;
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use crate::{DeviceError, Done};
 
@@ -19,8 +19,10 @@ const NAME: &str = "the naive device";
 pub struct NaiveDevice {
     /// Operations until one fails; 0 when none is to fail.
     operations_to_fault: AtomicU64,
-    /// The token that every table has no numbers for; `u32::MAX` for none.
+    /// The entry that tables of so many entries have no numbers for.
     spoiled_token: AtomicU32,
+    spoiled_entries: AtomicUsize,
+    works_ahead: bool,
 }
 
 impl Default for NaiveDevice {
@@ -28,6 +30,8 @@ impl Default for NaiveDevice {
         Self {
             operations_to_fault: AtomicU64::new(0),
             spoiled_token: AtomicU32::new(u32::MAX),
+            spoiled_entries: AtomicUsize::new(0),
+            works_ahead: false,
         }
     }
 }
@@ -38,18 +42,28 @@ impl NaiveDevice {
         Self::default()
     }
 
+    /// A device whose engine begins steps before it reads what the step before chose, as it does on a card.
+    pub fn working_ahead() -> Self {
+        Self {
+            works_ahead: true,
+            ..Self::default()
+        }
+    }
+
     /// Lets the operation after `operations` more ones fail, once.
     pub fn fail_after(&self, operations: u64) {
         self.operations_to_fault.store(operations + 1, Ordering::Relaxed);
     }
 
-    /// Makes the embedding of `token` NaN from now on, as damaged weights would.
-    pub fn spoil_token(&self, token: u32) {
+    /// Makes the embedding of `token` in a vocabulary of `vocab_size` NaN from now on, as damaged weights would.
+    pub fn spoil_token(&self, token: u32, vocab_size: usize) {
         self.spoiled_token.store(token, Ordering::Relaxed);
+        self.spoiled_entries.store(vocab_size, Ordering::Relaxed);
     }
 
-    fn is_spoiled(&self, token: u32) -> bool {
+    fn is_spoiled(&self, token: u32, entries: usize) -> bool {
         self.spoiled_token.load(Ordering::Relaxed) == token
+            && self.spoiled_entries.load(Ordering::Relaxed) == entries
     }
 
     /// Begins an operation: an error where it was told to fail.

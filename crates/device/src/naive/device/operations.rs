@@ -158,8 +158,9 @@ impl Device for NaiveDevice {
         self.begin("embed", &[ids.len(), table.columns])?;
         has_room(x.capacity, "embed", (ids.len(), table.columns))?;
         x.resize(ids.len(), table.columns);
+        let entries = table.values.len() / table.columns;
         for (row, &id) in x.iter_mut().zip(ids) {
-            match self.is_spoiled(id) {
+            match self.is_spoiled(id, entries) {
                 true => row.fill(f32::NAN),
                 false => naive::embed(&table.values, id, row),
             }
@@ -377,9 +378,24 @@ impl Device for NaiveDevice {
         Ok(())
     }
 
-    fn read_samples(&self, sampler: &HostSampler) -> Result<Vec<Sample>, DeviceError> {
-        self.begin("read_samples", &[sampler.samples().len()])?;
-        Ok(sampler.samples().to_vec())
+    fn read_samples(&self, sampler: &mut HostSampler) -> Result<Vec<Sample>, DeviceError> {
+        self.begin("read_samples", &[])?;
+        Ok(sampler.read())
+    }
+
+    fn forget_samples(&self, sampler: &mut HostSampler) {
+        sampler.forget();
+    }
+
+    fn last_tokens(&self, ids: &mut Vec<u32>, sampler: &HostSampler, rows: &Vec<SampleRow>) -> Done {
+        self.begin("last_tokens", &[rows.len()])?;
+        ids.clear();
+        ids.extend(sampler.last_tokens(rows));
+        Ok(())
+    }
+
+    fn works_ahead(&self) -> bool {
+        self.works_ahead
     }
 
     fn gram(&self, k: usize) -> Result<Gram, DeviceError> {

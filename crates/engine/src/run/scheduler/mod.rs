@@ -6,6 +6,7 @@
 //! and its tokens run again later, and a prompt that begins like another one can hold the same pages.
 
 mod admission;
+mod ahead;
 mod event;
 mod plan;
 mod sequence;
@@ -35,6 +36,8 @@ pub struct Scheduler<D: Device> {
     /// Ended sequences whose keys and values are still there: the oldest first.
     kept: Vec<Kept>,
     free_slots: Vec<usize>,
+    /// The sequences of a step whose tokens were not read yet, in the order of its rows.
+    under_way: Option<Vec<SequenceId>>,
     next_id: u64,
     num_steps: u64,
     /// Parts of steps so far, over all sequences.
@@ -63,6 +66,7 @@ impl<D: Device> Scheduler<D> {
             waiting: VecDeque::new(),
             running: Vec::new(),
             kept: Vec::new(),
+            under_way: None,
             next_id: 0,
             num_steps: 0,
             num_turns: 0,
@@ -156,6 +160,9 @@ impl<D: Device> Scheduler<D> {
     }
 
     fn try_step(&mut self, report: &mut StepReport) -> Result<(), EngineError> {
+        if let Some(sequences) = self.under_way.take() {
+            return self.go_ahead(sequences, report);
+        }
         self.finish_empty_requests(&mut report.events);
         self.begin_waiting(report)?;
         let parts = self.plan(report);
@@ -163,7 +170,12 @@ impl<D: Device> Scheduler<D> {
             return Ok(());
         }
         self.run(&parts)?;
+        let can_go_ahead = self.can_go_ahead(&parts);
         let complete = self.count(&parts, report);
+        if can_go_ahead {
+            let sequences = self.begin_sample(&complete)?;
+            return self.go_ahead(sequences, report);
+        }
         let (scored, sampled): (Vec<_>, Vec<_>) = complete
             .into_iter()
             .partition(|&(_, index)| self.running[index].sequence.request.max_tokens == Some(0));
@@ -173,9 +185,14 @@ impl<D: Device> Scheduler<D> {
             report.events.push(Event::Finished { id, reason });
             ended.push(index);
         }
+        self.end_all(ended);
+        Ok(())
+    }
+
+    /// Takes sequences out of the running ones.
+    fn end_all(&mut self, mut ended: Vec<usize>) {
         ended.sort_unstable();
         ended.into_iter().rev().for_each(|index| self.end(index));
-        Ok(())
     }
 
     /// Requests for no tokens at all are done before they begin.
@@ -303,7 +320,8 @@ impl<D: Device> Scheduler<D> {
 
     /// Gives a sequence its next token; whether it ends with it.
     fn take_sample(&mut self, index: usize, sample: Sample, events: &mut Vec<Event>) -> bool {
-        let Running { sequence, slot } = &mut self.running[index];
+        let context_tokens = self.session.limits().context_tokens;
+        let sequence = &mut self.running[index].sequence;
         let id = sequence.id;
         let token = match sample {
             Ok(token) => token,
@@ -315,7 +333,7 @@ impl<D: Device> Scheduler<D> {
                 return true;
             }
         };
-        let has_room = self.session.len(*slot) < self.session.limits().context_tokens;
+        let has_room = sequence.tokens.len() < context_tokens;
         let reason = sequence.accept(token.token, has_room);
         if reason != Some(FinishReason::Eos) {
             events.push(Event::Token { id, token });
@@ -330,6 +348,8 @@ impl<D: Device> Scheduler<D> {
     fn end(&mut self, index: usize) {
         let Running { sequence, slot } = self.running.remove(index);
         let mut tokens = sequence.tokens;
+        // A step ahead has run a token that does not belong to the sequence.
+        self.session.truncate(slot, tokens.len());
         tokens.truncate(self.session.len(slot));
         if sequence.request.keep && !tokens.is_empty() {
             self.kept.push(Kept { slot, tokens });
@@ -350,6 +370,8 @@ impl<D: Device> Scheduler<D> {
     }
 
     fn fail_all(&mut self, error: Arc<EngineError>, events: &mut Vec<Event>) {
+        self.under_way = None;
+        self.session.forget_samples();
         let running = std::mem::take(&mut self.running);
         for Running { slot, .. } in &running {
             self.session.reset(*slot);
