@@ -177,7 +177,7 @@ impl<D: Device> Session<D> {
         }
         let device = self.model.device();
         let Scratch { h, y, h8, .. } = &mut self.scratch;
-        device.upload_indices(&mut self.step.rows_on_device, rows)?;
+        self.step.upload_rows(device, rows)?;
         device.gather(y, &self.x, &self.step.rows_on_device)?;
         // The next token begins there.
         if let Some(first) = self.model.blocks().first() {

@@ -14,6 +14,7 @@ pub(super) struct StepBuffers<D: Device> {
     pub(super) tokens_on_device: D::Indices,
     pub(super) positions_on_device: D::Indices,
     /// Rows whose logits are asked for.
+    rows: Vec<u32>,
     pub(super) rows_on_device: D::Indices,
     /// Rows whose next tokens are asked for.
     pub(super) sampled: Vec<u32>,
@@ -32,6 +33,7 @@ impl<D: Device> StepBuffers<D> {
             on_device: device.step(limits)?,
             tokens_on_device: device.indices(tokens)?,
             positions_on_device: device.indices(tokens)?,
+            rows: Vec::with_capacity(logit_rows),
             rows_on_device: device.indices(logit_rows)?,
             sampled: Vec::with_capacity(logit_rows),
             sample_rows: Vec::with_capacity(logit_rows),
@@ -69,13 +71,33 @@ impl<D: Device> StepBuffers<D> {
         device.upload_step(&mut self.on_device, &layout)
     }
 
-    /// Sequences of chosen rows of the step, and the positions after them.
+    /// Sequences of chosen rows of the step, and the positions after them, unless the device has them.
     pub(super) fn upload_sample_rows(&mut self, device: &D, rows: &[(u32, usize)]) -> Done {
-        self.sample_rows.clear();
-        self.sample_rows.extend(rows.iter().map(|&(row, slot)| SampleRow {
+        let positions = &self.positions;
+        let sample_row = |&(row, slot): &(u32, usize)| SampleRow {
             slot,
-            position: self.positions[row as usize] as usize + 1,
-        }));
-        device.upload_sample_rows(&mut self.sample_rows_on_device, &self.sample_rows)
+            position: positions[row as usize] as usize + 1,
+        };
+        if self.sample_rows.iter().copied().eq(rows.iter().map(sample_row)) {
+            return Ok(());
+        }
+        self.sample_rows.clear();
+        self.sample_rows.extend(rows.iter().map(sample_row));
+        let done = device.upload_sample_rows(&mut self.sample_rows_on_device, &self.sample_rows);
+        if done.is_err() {
+            self.sample_rows.clear();
+        }
+        done
+    }
+
+    /// Rows whose logits are asked for. Decoding asks for the same ones step after step: they are copied once.
+    pub(super) fn upload_rows(&mut self, device: &D, rows: &[u32]) -> Done {
+        if self.rows == rows {
+            return Ok(());
+        }
+        self.rows.clear();
+        device.upload_indices(&mut self.rows_on_device, rows)?;
+        self.rows.extend_from_slice(rows);
+        Ok(())
     }
 }
