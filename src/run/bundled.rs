@@ -1,5 +1,6 @@
 //! The model and the texts that travel inside the binary.
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,8 +10,8 @@ use dualgrain::format::checkpoint::FolderWriter;
 pub use dualgrain::{SAMPLE_CALIBRATION, SAMPLE_EVALUATION};
 use flate2::read::GzDecoder;
 
-/// The bundled model, file by file; the tokenizer comes packed.
-const MODEL: [(&str, &[u8]); 4] = [
+/// The small files of the bundled model.
+const FILES: [(&str, &[u8]); 3] = [
     (
         "config.json",
         include_bytes!("../../models/llama-tiny/config.json"),
@@ -20,34 +21,53 @@ const MODEL: [(&str, &[u8]); 4] = [
         include_bytes!("../../models/llama-tiny/generation_config.json"),
     ),
     (
-        "model.safetensors",
-        include_bytes!("../../models/llama-tiny/model.safetensors"),
-    ),
-    (
         "tokenizer_config.json",
         include_bytes!("../../models/llama-tiny/tokenizer_config.json"),
     ),
 ];
-const TOKENIZER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tokenizer.json.gz"));
+/// The others, packed by build.rs.
+const PACKED: [(&str, &[u8]); 2] = [
+    (
+        "model.safetensors",
+        include_bytes!(concat!(env!("OUT_DIR"), "/model.safetensors.gz")),
+    ),
+    (
+        "tokenizer.json",
+        include_bytes!(concat!(env!("OUT_DIR"), "/tokenizer.json.gz")),
+    ),
+];
 
 /// Writes the bundled model into `out/llama-tiny`, unless an earlier quickstart did. A folder with other contents is
 /// not touched.
 pub fn unpack(out: &Path) -> Result<PathBuf> {
     fs::create_dir_all(out).with_context(|| format!("creating {}", out.display()))?;
     let dir = out.join("llama-tiny");
-    let mut tokenizer = Vec::new();
-    GzDecoder::new(TOKENIZER)
-        .read_to_end(&mut tokenizer)
-        .context("unpacking the bundled tokenizer")?;
-    let files = || MODEL.into_iter().chain([("tokenizer.json", &tokenizer[..])]);
-    let unchanged = |(name, bytes): (&str, &[u8])| fs::read(dir.join(name)).is_ok_and(|found| found == bytes);
-    if files().all(unchanged) {
+    let files = files()?;
+    let unchanged =
+        |(name, bytes): &(&str, Cow<'_, [u8]>)| fs::read(dir.join(name)).is_ok_and(|found| found == **bytes);
+    if files.iter().all(unchanged) {
         return Ok(dir);
     }
     let mut writer = FolderWriter::create(&dir, false)?;
-    for (name, bytes) in files() {
+    for (name, bytes) in &files {
         writer.write_file(name, bytes)?;
     }
     writer.commit()?;
     Ok(dir)
+}
+
+/// Every file of the model by its name.
+fn files() -> Result<Vec<(&'static str, Cow<'static, [u8]>)>> {
+    let mut files: Vec<_> = FILES
+        .into_iter()
+        .map(|(name, bytes)| (name, Cow::Borrowed(bytes)))
+        .collect();
+    for (name, packed) in PACKED {
+        let mut bytes = Vec::new();
+        GzDecoder::new(packed)
+            .read_to_end(&mut bytes)
+            .with_context(|| format!("unpacking {name} of the bundled model"))?;
+        files.push((name, bytes.into()));
+    }
+    Ok(files)
 }
