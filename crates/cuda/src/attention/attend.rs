@@ -6,9 +6,9 @@ use std::sync::Arc;
 use dualgrain_device::naive::usable_scale;
 use dualgrain_device::{AttentionParams, Columns, StepLimits};
 
-use super::paged_cache::PagedCache;
+use super::paged_cache::{PagedCache, is_int8};
 use super::ring::Ring;
-use super::sources::{AttentionKernel, LONGEST_TILED_HEAD, attention_source, is_int8};
+use super::sources::{AttentionKernel, LONGEST_TILED_HEAD, attention_source};
 use super::step_tokens::{StepTokens, most_spans};
 use crate::compiler::Jit;
 use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};

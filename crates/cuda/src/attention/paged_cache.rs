@@ -132,3 +132,8 @@ fn check_scales(what: &'static str, layers: usize, scales: usize) -> Result<(), 
         }),
     }
 }
+
+/// Whether the cache holds codes.
+pub(super) fn is_int8(format: &CacheFormat) -> bool {
+    matches!(format, CacheFormat::Int8 | CacheFormat::Int8Static { .. })
+}

@@ -2,7 +2,7 @@
 
 use dualgrain_device::CacheFormat;
 
-use super::sources::is_int8;
+use super::paged_cache::is_int8;
 use crate::driver::GpuInfo;
 
 /// Fewer stages hide too little.

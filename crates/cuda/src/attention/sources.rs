@@ -2,6 +2,7 @@
 
 use dualgrain_device::CacheFormat;
 
+use super::paged_cache::is_int8;
 use super::ring::Ring;
 use crate::compiler::Source;
 use crate::cu;
@@ -96,9 +97,4 @@ fn format_code(format: &CacheFormat) -> i64 {
         CacheFormat::Int8 => 2,
         CacheFormat::Int8Static { .. } => 3,
     }
-}
-
-/// Whether the cache holds codes.
-pub(super) fn is_int8(format: &CacheFormat) -> bool {
-    matches!(format, CacheFormat::Int8 | CacheFormat::Int8Static { .. })
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dualgrain_device::ActivationScale;
 
 use super::quantize_rows::{HeldRows, quantize_rows_sources};
+use super::quantized_input::{Before, Input};
 use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
@@ -18,81 +19,6 @@ const THREADS: usize = 512;
 const MANY_CTAS: usize = 4;
 /// Shared memory that the system takes of each CTA, and the kernel beside the row.
 const CTA_SHARED_BYTES: usize = 1_024 + 512;
-
-/// What happens to a row before it is quantized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Before {
-    /// Nothing.
-    Nothing,
-    /// RMSNorm.
-    RmsNorm,
-    /// `silu(x[c]) * x[K + c]`: rows of the input hold 2 K.
-    SwiGlu,
-    /// `x += y`, which stays, then RMSNorm; f32 alone.
-    AddRmsNorm,
-}
-
-impl Before {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Nothing, Self::RmsNorm, Self::SwiGlu, Self::AddRmsNorm];
-
-    /// Whether it exists for a type of input.
-    pub fn takes(self, input: Input) -> bool {
-        self != Self::AddRmsNorm || input == Input::F32
-    }
-
-    pub(super) fn code(self) -> i64 {
-        match self {
-            Self::Nothing => 0,
-            Self::RmsNorm => 1,
-            Self::SwiGlu => 2,
-            Self::AddRmsNorm => 3,
-        }
-    }
-
-    pub(super) fn norms(self) -> bool {
-        matches!(self, Self::RmsNorm | Self::AddRmsNorm)
-    }
-
-    /// Columns of the input for `k` codes.
-    pub fn input_columns(self, k: usize) -> usize {
-        match self {
-            Self::SwiGlu => 2 * k,
-            Self::Nothing | Self::RmsNorm | Self::AddRmsNorm => k,
-        }
-    }
-}
-
-/// Type of the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Input {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats.
-    F16,
-    /// Brain floats.
-    Bf16,
-}
-
-impl Input {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Bf16];
-
-    fn code(self) -> i64 {
-        match self {
-            Self::F32 => 0,
-            Self::F16 => 1,
-            Self::Bf16 => 2,
-        }
-    }
-
-    fn size_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
-    }
-}
 
 /// CTAs that share a multiprocessor's registers at least: two loads on their way at a time, with a second input, want more of them.
 fn min_ctas(before: Before) -> i64 {

@@ -1,6 +1,6 @@
 //! Which rows a block holds in registers while it quantizes them, and how many threads that takes.
 
-use super::quantize_per_token::{Before, Input};
+use super::quantized_input::{Before, Input};
 use crate::compiler::Source;
 use crate::cu;
 
