@@ -17,7 +17,7 @@ use cli::terminal::{self, Terminal};
 use cli::{exit_code, interruption};
 use decide::{cost, fit, predict, report, select};
 use measure::{doctor, machine, profile};
-use run::{bench, chat, eval, generate, inspect, quantize, quickstart};
+use run::{bench, chat, eval, generate, inspect, quantize, quickstart, serve};
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and exits with 2.
@@ -70,6 +70,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Generate(options) => generate::run(options, common, terminal),
         Verb::Chat(_) if common.json => refuse_chat_in_json(),
         Verb::Chat(options) => chat::run(options, common, terminal),
+        Verb::Serve(options) => serve::run(options, common, terminal),
         Verb::Inspect(options) => inspect::run(options, terminal),
         Verb::Quickstart(options) => quickstart::run(options, common, terminal),
         Verb::Quantize(options) => quantize::run(options, common, terminal),

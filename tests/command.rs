@@ -72,6 +72,7 @@ fn every_verb_shows_an_example_in_its_help() {
         "eval",
         "generate",
         "chat",
+        "serve",
         "inspect",
         "bench",
         "fit",

@@ -10,3 +10,4 @@ pub mod inspect;
 mod model_folder;
 pub mod quantize;
 pub mod quickstart;
+pub mod serve;

@@ -18,7 +18,7 @@ mod tokens;
 use house::House;
 
 /// The only dependencies between the project's crates (DESIGN.md, "Layout").
-const ARROWS: [crates::Arrows<'_>; 10] = [
+const ARROWS: [crates::Arrows<'_>; 11] = [
     ("format", &[]),
     ("threads", &[]),
     ("device", &["format"]),
@@ -31,11 +31,12 @@ const ARROWS: [crates::Arrows<'_>; 10] = [
         &["cpu", "cuda", "device", "engine", "format", "quant", "threads"],
     ),
     ("perf", &["cpu", "cuda", "device", "format"]),
+    ("server", &["dualgrain"]),
     ("testing", &["device"]),
 ];
 
 /// What the binary may depend on: engine, quantizer and format come through the library.
-const BINARY: [&str; 5] = ["cpu", "cuda", "device", "dualgrain", "perf"];
+const BINARY: [&str; 6] = ["cpu", "cuda", "device", "dualgrain", "perf", "server"];
 
 /// Crates with unsafe code: what threads share, instructions, foreign functions.
 const UNSAFE: [&str; 3] = ["threads", "cpu", "cuda"];

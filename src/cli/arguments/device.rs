@@ -14,7 +14,8 @@ pub struct OnDevice {
     pub memory: f64,
 }
 
-fn memory_share(text: &str) -> Result<f64, String> {
+/// Accepts shares above 0, up to 1.
+pub(super) fn memory_share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
         _ => Err(format!(

@@ -9,6 +9,7 @@ mod generate;
 mod predict;
 mod profile;
 mod quantize;
+mod serve;
 mod shapes;
 mod values;
 mod verbs;
@@ -24,6 +25,7 @@ pub use generate::{Chat, Generate, Sampling};
 pub use predict::{Aim, Predict, Run, Select};
 pub use profile::{Profile, ProfileAction, ProfileMerge};
 pub use quantize::{Activations, Kv, LmHead, Quantize, Quickstart, Search, Smooth, SmoothPair};
+pub use serve::Serve;
 #[cfg(feature = "cuda")]
 pub use shapes::Shape;
 pub use verbs::{Cli, Common, Verb};

@@ -10,6 +10,7 @@ use crate::cli::arguments::generate::{Chat, Generate};
 use crate::cli::arguments::predict::{Predict, Select};
 use crate::cli::arguments::profile::Profile;
 use crate::cli::arguments::quantize::{Quantize, Quickstart};
+use crate::cli::arguments::serve::Serve;
 use crate::cli::arguments::values::count;
 
 /// Quantizes, judges and runs language models with 4-bit weights and 8-bit activations.
@@ -66,6 +67,11 @@ pub enum Verb {
     /// Talk to a model that has a chat template.
     #[command(after_help = "Example:\n  dualgrain chat out --temperature 0.7")]
     Chat(Chat),
+    /// Answer clients of OpenAI and Anthropic over HTTP.
+    #[command(
+        after_help = "Example:\n  dualgrain serve out --port 8080\n  dualgrain serve out --api-key-file keys.txt --max-sequences 16 --context 4096\n\nCtrl-C lets running answers end (--drain), a second one cuts them."
+    )]
+    Serve(Serve),
     /// Show what a model folder holds.
     #[command(after_help = "Example:\n  dualgrain inspect out")]
     Inspect(Inspect),

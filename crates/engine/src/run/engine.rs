@@ -11,7 +11,7 @@ use dualgrain_device::sampling::{ChosenToken, Logprobs};
 use super::clock::Clock;
 use super::limits::SessionLimits;
 use super::request::{BatchGeneration, GenerateError, Generation, Request, Timings};
-use super::scheduler::{self, FinishReason, Scheduler, SequenceId, TokenRequest};
+use super::scheduler::{self, FinishReason, Scheduler, SequenceId, StepReport, TokenRequest};
 use super::session::Session;
 use super::text_of_sequence::TextOfSequence;
 use crate::text::tokenizer::Tokenizer;
@@ -68,6 +68,8 @@ pub struct Engine<D: Device> {
     clock: Clock,
     /// Events of requests outside a batch that came while it ran; the next step gives them out.
     queued: Vec<Event>,
+    /// What the last step said, without its events.
+    last_step: StepReport,
 }
 
 impl<D: Device> Engine<D> {
@@ -86,6 +88,7 @@ impl<D: Device> Engine<D> {
             texts: BTreeMap::new(),
             clock: Clock::default(),
             queued: Vec::new(),
+            last_step: StepReport::default(),
         })
     }
 
@@ -136,12 +139,14 @@ impl<D: Device> Engine<D> {
     /// One step, also counted by `clock`.
     fn run_step(&mut self, clock: &mut Clock) -> Vec<Event> {
         let started = Instant::now();
-        let report = self.scheduler.step();
+        let mut report = self.scheduler.step();
         let elapsed = started.elapsed();
         self.clock.add(elapsed, &report);
         clock.add(elapsed, &report);
-        let mut events = Vec::with_capacity(report.events.len());
-        for event in report.events {
+        let told = std::mem::take(&mut report.events);
+        self.last_step = report;
+        let mut events = Vec::with_capacity(told.len());
+        for event in told {
             self.add_text(event, &mut events);
         }
         events
@@ -155,6 +160,11 @@ impl<D: Device> Engine<D> {
     /// Times of all steps so far.
     pub fn timings(&self) -> Timings {
         self.clock.timings()
+    }
+
+    /// What the last step did. Its events are empty: they were given out with their texts.
+    pub fn last_step(&self) -> &StepReport {
+        &self.last_step
     }
 
     /// The model.

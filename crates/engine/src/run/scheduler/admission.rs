@@ -20,8 +20,9 @@ impl<D: Device> Scheduler<D> {
             let Some(sequence) = self.waiting.pop_front() else {
                 return Ok(());
             };
-            self.running.push(Running { sequence, slot });
             report.num_begun += 1;
+            report.begun.push((sequence.id, self.session.len(slot)));
+            self.running.push(Running { sequence, slot });
             self.begin_sampling()?;
         }
         Ok(())

@@ -55,6 +55,8 @@ pub struct StepReport {
     pub sampled_tokens: usize,
     /// Sequences that began to run, for the first time or again.
     pub num_begun: usize,
+    /// Those sequences, each with how many of its tokens it found in the cache.
+    pub begun: Vec<(SequenceId, usize)>,
     /// Sequences whose pages were taken, because they ran short; these sequences wait again.
     pub num_preempted: usize,
 }

@@ -11,7 +11,7 @@ mod event;
 mod plan;
 mod sequence;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use dualgrain_device::Device;
@@ -139,6 +139,16 @@ impl<D: Device> Scheduler<D> {
     /// Sequences that run.
     pub fn num_running(&self) -> usize {
         self.running.len()
+    }
+
+    /// Pages of the cache that running sequences hold; a page that several hold counts once. What ended sequences left does not
+    /// count: it gives way.
+    pub fn num_held_pages(&self) -> usize {
+        let pages = self
+            .running
+            .iter()
+            .flat_map(|running| self.session.pages(running.slot));
+        pages.collect::<HashSet<_>>().len()
     }
 
     /// Logits `[rows.len(), vocab]` of rows of the last step, where [`Event::Rows`] says that they stand.

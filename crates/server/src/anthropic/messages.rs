@@ -1,0 +1,238 @@
+//! POST /v1/messages and /v1/messages/count_tokens.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Request, Response};
+use dualgrain::FinishReason;
+use dualgrain::engine::chat::Message;
+use dualgrain::engine::detokenizer::DecodeStream;
+use dualgrain::engine::tokenizer::{Tokenizer, TokenizerError};
+use serde_json::{Value, json};
+
+use crate::app::{App, Submitted};
+use crate::body;
+use crate::error::{ApiError, json_response};
+use crate::parameters::{Api, Choices, Fields, Wanted};
+use crate::prompt::{MessageRules, read_content, take_messages};
+use crate::running::End;
+use crate::streaming::{Answer, EventWriter, Piece, event, stream_response, whole};
+
+/// What a request asks for.
+struct Asked {
+    messages: Vec<Message>,
+    wanted: Wanted,
+    choices: Choices,
+}
+
+/// Answers a conversation.
+pub async fn messages(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+    respond(answer(app, request).await)
+}
+
+/// How many tokens the prompt of a conversation has.
+pub async fn count_tokens(State(app): State<Arc<App>>, request: Request<Body>) -> Response<Body> {
+    respond(count(app, request).await)
+}
+
+fn respond(answer: Result<Response<Body>, ApiError>) -> Response<Body> {
+    answer.unwrap_or_else(|error| error.respond(&error.anthropic()))
+}
+
+async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let fields = body::read(request, app.options.body_bytes).await?;
+    let Asked {
+        messages,
+        wanted,
+        choices,
+    } = Asked::read(fields, &app)?;
+    let place = app.reserve(choices.n)?;
+    let prompt = app.blocking(move |app| app.chat_tokens(&messages)).await?;
+    let submitted = app.submit(place, vec![prompt], (&wanted, choices))?;
+    let shape = Shape::new(&app, &submitted, wanted.stop);
+    match choices.stream {
+        true => Ok(stream_response(submitted, shape)),
+        false => complete(submitted, &shape).await,
+    }
+}
+
+async fn count(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
+    let mut fields = body::read(request, app.options.body_bytes).await?;
+    app.check_model(fields.text("model")?.as_deref())?;
+    let messages = take_conversation(&mut fields, &app)?;
+    fields.finish_request(Api::Messages, app.options.ignore_unknown)?;
+    let tokens = app.blocking(move |app| app.chat_tokens(&messages)).await?;
+    Ok(json_response(&json!({"input_tokens": tokens.len()})))
+}
+
+impl Asked {
+    fn read(mut fields: Fields, app: &App) -> Result<Self, ApiError> {
+        app.check_model(fields.text("model")?.as_deref())?;
+        let messages = take_conversation(&mut fields, app)?;
+        let wanted = Wanted::take_messages(&mut fields)?;
+        let choices = Choices {
+            n: 1,
+            stream: fields.flag("stream")?,
+            include_usage: true,
+        };
+        fields.finish_request(Api::Messages, app.options.ignore_unknown)?;
+        Ok(Self {
+            messages,
+            wanted,
+            choices,
+        })
+    }
+}
+
+/// Takes `system` and `messages`, of which the last must be the user's.
+fn take_conversation(fields: &mut Fields, app: &App) -> Result<Vec<Message>, ApiError> {
+    let rules = MessageRules {
+        roles: &["user", "assistant"],
+        part_fields: &["cache_control"],
+        ignore_unknown: app.options.ignore_unknown,
+    };
+    let mut messages = take_messages(fields, rules)?;
+    if messages.last().is_some_and(|last| last.role == "assistant") {
+        let problem = "the last message is the assistant's: going on with it is not supported";
+        return Err(fields.error("messages", problem));
+    }
+    if let Some(system) = fields.value("system") {
+        let content = read_content("system", system, rules)?;
+        let role = "system".to_owned();
+        messages.insert(0, Message { role, content });
+    }
+    Ok(messages)
+}
+
+async fn complete(submitted: Submitted, shape: &Shape) -> Result<Response<Body>, ApiError> {
+    let mut answers = whole(submitted).await?;
+    let Some(Answer { text, end, .. }) = answers.pop() else {
+        return Err(ApiError::internal("the answer is missing"));
+    };
+    let (reason, stop) = shape.stop_reason(&end);
+    let mut message = shape.message();
+    message["content"] = json!([{"type": "text", "text": text}]);
+    message["stop_reason"] = reason.into();
+    message["stop_sequence"] = stop.into();
+    message["usage"] = shape.usage(&end);
+    Ok(json_response(&message))
+}
+
+/// How an answer is written, whole or as events.
+struct Shape {
+    id: String,
+    model: String,
+    tokenizer: Arc<Tokenizer>,
+    stop: Vec<String>,
+    prompt_tokens: usize,
+    last: Option<End>,
+}
+
+impl Shape {
+    fn new(app: &App, submitted: &Submitted, stop: Vec<String>) -> Self {
+        Self {
+            id: app.next_id("msg"),
+            model: app.model.alias.clone(),
+            tokenizer: Arc::clone(&app.model.tokenizer),
+            stop,
+            prompt_tokens: submitted.prompt_tokens,
+            last: None,
+        }
+    }
+
+    /// A message of which nothing has come.
+    fn message(&self) -> Value {
+        json!({
+            "id": self.id, "type": "message", "role": "assistant", "model": self.model, "content": [],
+            "stop_reason": null, "stop_sequence": null,
+            "usage": {"input_tokens": self.prompt_tokens, "output_tokens": 0}
+        })
+    }
+
+    /// Anthropic counts what was in the cache apart from the other input.
+    fn usage(&self, end: &End) -> Value {
+        json!({
+            "input_tokens": self.prompt_tokens - end.cached_tokens,
+            "cache_read_input_tokens": end.cached_tokens,
+            "cache_creation_input_tokens": 0,
+            "output_tokens": end.tokens.len()
+        })
+    }
+
+    /// Anthropic's word for the end, and the stop sequence that came.
+    fn stop_reason(&self, end: &End) -> (&'static str, Option<&str>) {
+        match end.reason {
+            FinishReason::Eos | FinishReason::Cancelled => ("end_turn", None),
+            FinishReason::MaxTokens | FinishReason::Context => ("max_tokens", None),
+            FinishReason::StopString => ("stop_sequence", self.stop_that_came(end)),
+        }
+    }
+
+    /// The engine says that a stop string ended the text, not which: it is the one that the tokens' text has first.
+    fn stop_that_came(&self, end: &End) -> Option<&str> {
+        let text = text_of(&self.tokenizer, &end.tokens).ok()?;
+        let places = self
+            .stop
+            .iter()
+            .filter_map(|stop| Some((text.find(stop.as_str())?, stop)));
+        places
+            .min_by_key(|(place, _)| *place)
+            .map(|(_, stop)| stop.as_str())
+    }
+}
+
+fn text_of(tokenizer: &Arc<Tokenizer>, tokens: &[u32]) -> Result<String, TokenizerError> {
+    let mut stream = DecodeStream::new(Arc::clone(tokenizer), true);
+    let mut text = String::new();
+    for &token in tokens {
+        text += &stream.push(token)?;
+    }
+    text += &stream.finish()?;
+    Ok(text)
+}
+
+fn text_delta(text: &str) -> String {
+    let delta = json!({"type": "text_delta", "text": text});
+    event_of("content_block_delta", json!({"index": 0, "delta": delta}))
+}
+
+/// Anthropic's events say their name in the data too.
+fn event_of(name: &str, mut data: Value) -> String {
+    data["type"] = name.into();
+    event(Some(name), &data)
+}
+
+impl EventWriter for Shape {
+    fn begin(&mut self) -> String {
+        let block = json!({"index": 0, "content_block": {"type": "text", "text": ""}});
+        event_of("message_start", json!({"message": self.message()}))
+            + &event_of("content_block_start", block)
+    }
+
+    fn token(&mut self, _: usize, piece: Piece) -> String {
+        text_delta(&piece.text)
+    }
+
+    fn finish(&mut self, _: usize, rest: String, end: End) -> String {
+        self.last = Some(end);
+        match rest.is_empty() {
+            true => String::new(),
+            false => text_delta(&rest),
+        }
+    }
+
+    fn end(&mut self) -> String {
+        let mut events = event_of("content_block_stop", json!({"index": 0}));
+        if let Some(end) = &self.last {
+            let (reason, stop) = self.stop_reason(end);
+            let delta = json!({"stop_reason": reason, "stop_sequence": stop});
+            events += &event_of("message_delta", json!({"delta": delta, "usage": self.usage(end)}));
+        }
+        events + &event_of("message_stop", json!({}))
+    }
+
+    fn fail(&mut self, error: &ApiError) -> String {
+        event(Some("error"), &error.anthropic())
+    }
+}

@@ -1,0 +1,5 @@
+//! The interface of Anthropic: messages and how many tokens they have.
+
+mod messages;
+
+pub use messages::{count_tokens, messages};

@@ -1,0 +1,160 @@
+//! What every request can reach.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use axum::http::StatusCode;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::ApiError;
+use crate::options::Options;
+use crate::parameters::{Choices, Wanted};
+use crate::running::{Metrics, Place, Progress, Queue, QueueLimits, Update};
+use crate::served::{Description, Served};
+
+/// What every request can reach.
+pub struct App {
+    pub model: Description,
+    pub options: Options,
+    pub queue: Queue,
+    pub metrics: Arc<Metrics>,
+    pub progress: Arc<Progress>,
+    draining: AtomicBool,
+    ids: Ids,
+}
+
+/// Names of answers: a random part for the process and a number.
+struct Ids {
+    process: u64,
+    next: AtomicU64,
+}
+
+/// Choices that were submitted.
+pub struct Submitted {
+    /// What happens to them.
+    pub updates: mpsc::Receiver<Update>,
+    /// How many they are.
+    pub num_choices: usize,
+    /// Tokens of all prompts, each counted once.
+    pub prompt_tokens: usize,
+}
+
+impl App {
+    /// Starts the engine's thread; the receiver resolves when it has ended.
+    pub fn start(served: Served, options: Options) -> std::io::Result<(Arc<Self>, oneshot::Receiver<()>)> {
+        let metrics = Arc::new(Metrics::new(&served.description.alias));
+        let progress = Arc::new(Progress::default());
+        let limits = QueueLimits {
+            places: served.num_sequences.saturating_add(options.queue),
+            buffered: options.buffered_pieces.max(1),
+        };
+        let (queue, ended) =
+            Queue::start(served.engine, limits, Arc::clone(&metrics), Arc::clone(&progress))?;
+        let app = Self {
+            model: served.description,
+            options,
+            queue,
+            metrics,
+            progress,
+            draining: AtomicBool::new(false),
+            ids: Ids {
+                process: RandomState::new().hash_one(0),
+                next: AtomicU64::new(0),
+            },
+        };
+        Ok((Arc::new(app), ended))
+    }
+
+    /// A name for an answer.
+    pub fn next_id(&self, kind: &str) -> String {
+        let number = self.ids.next.fetch_add(1, Ordering::Relaxed);
+        format!("{kind}-{:016x}{number:08x}", self.ids.process)
+    }
+
+    /// Takes no new requests from now on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+    }
+
+    /// Whether new requests are taken.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Refuses a model that is not served; no name means the one there is.
+    pub fn check_model(&self, name: Option<&str>) -> Result<(), ApiError> {
+        let alias = &self.model.alias;
+        match name {
+            Some(name) if name != alias => {
+                let shown: String = name.chars().take(100).collect();
+                let message = format!("there is no model `{shown}`: this server has `{alias}`");
+                let error = ApiError::new(StatusCode::NOT_FOUND, message).with_code("model_not_found");
+                Err(ApiError {
+                    param: Some("model".into()),
+                    ..error
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs something that takes long beside the asynchronous threads and beside the engine's.
+    pub async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let app = Arc::clone(self);
+        let done = tokio::task::spawn_blocking(move || work(&app)).await;
+        done.unwrap_or_else(|_| Err(ApiError::internal("reading the request failed")))
+    }
+
+    /// A place in the queue for every choice of a request.
+    pub fn reserve(&self, num_choices: usize) -> Result<Place<'_>, ApiError> {
+        if self.is_draining() {
+            return Err(retry(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the server is shutting down",
+            ));
+        }
+        let num_places = self.queue.num_places();
+        if num_choices > num_places {
+            let message =
+                format!("{num_choices} answers were asked for, the server has room for {num_places} at once");
+            return Err(ApiError::bad(message));
+        }
+        let full = || {
+            let error = retry(
+                StatusCode::TOO_MANY_REQUESTS,
+                "the queue is full: ask again later",
+            );
+            error.with_code("queue_full")
+        };
+        self.queue.reserve(num_choices).ok_or_else(full)
+    }
+
+    /// Submits the choices of a request at their place.
+    pub fn submit(
+        &self,
+        place: Place<'_>,
+        prompts: Vec<Vec<u32>>,
+        (wanted, choices): (&Wanted, Choices),
+    ) -> Result<Submitted, ApiError> {
+        let prompt_tokens = prompts.iter().map(Vec::len).sum();
+        let requests = wanted.requests(prompts, choices.n, self.model.bounds)?;
+        let num_choices = requests.len();
+        let gone = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped");
+        Ok(Submitted {
+            updates: place.submit(requests).ok_or_else(gone)?,
+            num_choices,
+            prompt_tokens,
+        })
+    }
+}
+
+fn retry(status: StatusCode, message: &str) -> ApiError {
+    ApiError {
+        retry_after_s: Some(1),
+        ..ApiError::new(status, message)
+    }
+}

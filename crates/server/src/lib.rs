@@ -1,0 +1,44 @@
+//! A model behind the interfaces that clients of language models speak: HTTP in, tokens from the engine out.
+//!
+//! One thread owns the engine (`running`); everything asynchronous stays on this side of its two channels. A request is read and
+//! checked (`body`, `parameters`), turned into tokens (`prompt`), given a place (`running::Queue`) and answered in the shape of
+//! the interface that it came through (`openai`, `anthropic`). Dropping the receiver of a request is its cancellation.
+//!
+//! ```no_run
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use dualgrain_server::{Options, Served, listen, run};
+//!
+//! let listener = listen("127.0.0.1", 8080)?;
+//! let limits = dualgrain::SessionLimits::new(8, 2048, 512);
+//! let served = Served::open("models/llama-tiny".as_ref(), "llama-tiny".to_owned(), &dualgrain::Options::default(), limits)?;
+//! run(listener, served, Options::default())?;
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod anthropic;
+mod app;
+mod body;
+mod documentation;
+mod error;
+mod keys;
+mod observe;
+mod openai;
+mod options;
+mod parameters;
+mod prompt;
+mod routes;
+mod running;
+mod serve;
+mod served;
+mod streaming;
+mod texts;
+mod ui;
+
+pub use documentation::parameter_tables;
+pub use error::ServeError;
+pub use keys::{Keys, KeysError};
+pub use options::Options;
+pub use serve::{Stage, listen, run, serve};
+pub use served::Served;

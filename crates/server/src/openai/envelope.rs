@@ -1,0 +1,112 @@
+//! What all answers of OpenAI's interface have around them.
+
+use dualgrain::FinishReason;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::running::End;
+use crate::served::now_s;
+use crate::streaming::event;
+
+/// The end of a stream.
+pub const DONE: &str = "data: [DONE]\n\n";
+
+/// What every answer, or every chunk of one, begins with.
+pub struct Envelope {
+    id: String,
+    object: &'static str,
+    created_s: u64,
+    model: String,
+}
+
+/// Tokens of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    cached_tokens: usize,
+    /// Choices of each prompt.
+    n: usize,
+}
+
+impl Envelope {
+    /// For a new answer.
+    pub fn new(app: &App, id_kind: &str, object: &'static str) -> Self {
+        Self {
+            id: app.next_id(id_kind),
+            object,
+            created_s: now_s(),
+            model: app.model.alias.clone(),
+        }
+    }
+
+    /// An answer or a chunk of these choices.
+    pub fn value(&self, choices: Value) -> Value {
+        json!({
+            "id": self.id, "object": self.object, "created": self.created_s, "model": self.model, "choices": choices
+        })
+    }
+
+    /// The event of a chunk; `usage` says that the last chunk will count tokens, so that this one says null.
+    pub fn chunk(&self, choice: Value, usage: bool) -> String {
+        let mut value = self.value(json!([choice]));
+        if usage {
+            value["usage"] = Value::Null;
+        }
+        event(None, &value)
+    }
+
+    /// The end of a stream, with the tokens counted where that was asked for.
+    pub fn end(&self, usage: Option<&Usage>) -> String {
+        let Some(usage) = usage else {
+            return DONE.to_owned();
+        };
+        let mut value = self.value(json!([]));
+        value["usage"] = usage.value();
+        event(None, &value) + DONE
+    }
+}
+
+impl Usage {
+    /// Nothing generated yet.
+    pub fn new(prompt_tokens: usize, n: usize) -> Self {
+        Self {
+            prompt_tokens,
+            completion_tokens: 0,
+            cached_tokens: 0,
+            n,
+        }
+    }
+
+    /// Counts a choice. The first choice of a prompt tells what of it was in the cache; the others share the first one's pages.
+    pub fn add(&mut self, choice: usize, end: &End) {
+        self.completion_tokens += end.tokens.len();
+        if choice.is_multiple_of(self.n) {
+            self.cached_tokens += end.cached_tokens;
+        }
+    }
+
+    /// As OpenAI writes it.
+    pub fn value(&self) -> Value {
+        json!({
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens}
+        })
+    }
+}
+
+/// OpenAI's word for the end of a choice.
+pub fn finish_reason(end: &End) -> &'static str {
+    match end.reason {
+        FinishReason::Eos | FinishReason::StopString | FinishReason::Cancelled => "stop",
+        FinishReason::MaxTokens | FinishReason::Context => "length",
+    }
+}
+
+/// The events of a stream that breaks off with an error.
+pub fn fail(error: &ApiError) -> String {
+    event(None, &error.openai()) + DONE
+}

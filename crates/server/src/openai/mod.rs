@@ -1,0 +1,21 @@
+//! The interface of OpenAI: chat, completions, models.
+
+mod chat;
+mod completions;
+mod envelope;
+mod logprobs;
+mod models;
+
+use axum::body::Body;
+use axum::http::Response;
+
+use crate::error::ApiError;
+
+pub use chat::{chat, message_rules};
+pub use completions::completions;
+pub use models::{model, models};
+
+/// An answer or an error in OpenAI's shape.
+pub fn respond(answer: Result<Response<Body>, ApiError>) -> Response<Body> {
+    answer.unwrap_or_else(|error| error.respond(&error.openai()))
+}

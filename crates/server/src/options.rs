@@ -1,0 +1,38 @@
+//! What a server is told beside its model.
+
+use std::time::Duration;
+
+use crate::keys::Keys;
+
+/// What a server is told beside its model.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Sequences that may wait for room beside those that run; a request beyond is answered 429.
+    pub queue: usize,
+    /// Keys of which a request must name one; `None` lets everybody in.
+    pub keys: Option<Keys>,
+    /// Pass over fields that no interface knows instead of refusing them.
+    pub ignore_unknown: bool,
+    /// How long running requests may go on after the server was told to stop.
+    pub drain: Duration,
+    /// How long a step may take before the server calls itself unhealthy.
+    pub stall: Duration,
+    /// Pieces of an answer that wait for a slow reader; one more and the answer is cut off.
+    pub buffered_pieces: usize,
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            queue: 256,
+            keys: None,
+            ignore_unknown: false,
+            drain: Duration::from_secs(30),
+            stall: Duration::from_secs(120),
+            buffered_pieces: 1024,
+            body_bytes: 8 << 20,
+        }
+    }
+}

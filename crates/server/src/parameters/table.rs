@@ -1,0 +1,217 @@
+//! Every parameter of every interface, in one table: unknown ones are refused by it, and the manual is made of it.
+
+use Api::{Chat, Completions, Messages};
+use Rule::{Ignored, Only, Used};
+
+/// An interface that takes parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// OpenAI's /v1/chat/completions.
+    Chat,
+    /// OpenAI's /v1/completions.
+    Completions,
+    /// Anthropic's /v1/messages.
+    Messages,
+}
+
+/// What is done with a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// It does what it says.
+    Used,
+    /// It may be there and changes nothing.
+    Ignored,
+    /// This JSON value is taken, which asks for nothing; any other is refused.
+    Only(&'static str),
+}
+
+/// A parameter of some interfaces.
+#[derive(Debug, Clone, Copy)]
+pub struct Parameter {
+    /// Its name.
+    pub name: &'static str,
+    /// The interfaces that have it.
+    pub apis: &'static [Api],
+    /// What is done with it.
+    pub rule: Rule,
+    /// What it means, its range and default.
+    pub what: &'static str,
+}
+
+const ALL: &[Api] = &[Chat, Completions, Messages];
+const OPENAI: &[Api] = &[Chat, Completions];
+const NO_TOOLS: &str = "tools are not supported yet";
+
+const fn used(name: &'static str, apis: &'static [Api], what: &'static str) -> Parameter {
+    let rule = Used;
+    Parameter {
+        name,
+        apis,
+        rule,
+        what,
+    }
+}
+
+const fn only(
+    name: &'static str,
+    apis: &'static [Api],
+    value: &'static str,
+    what: &'static str,
+) -> Parameter {
+    let rule = Only(value);
+    Parameter {
+        name,
+        apis,
+        rule,
+        what,
+    }
+}
+
+const fn ignored(name: &'static str, apis: &'static [Api], what: &'static str) -> Parameter {
+    let rule = Ignored;
+    Parameter {
+        name,
+        apis,
+        rule,
+        what,
+    }
+}
+
+/// Every parameter, in the order of the manual.
+const PARAMETERS: &[Parameter] = &[
+    used(
+        "model",
+        ALL,
+        "the name of the model as /v1/models gives it; may be left out",
+    ),
+    used(
+        "messages",
+        &[Chat, Messages],
+        "the conversation, 1 to 1,024 messages; `content` is a text or a list of text parts",
+    ),
+    used(
+        "system",
+        &[Messages],
+        "the system prompt, a text or a list of text parts",
+    ),
+    used(
+        "prompt",
+        &[Completions],
+        "a text, a list of texts, a list of token ids, or a list of such lists",
+    ),
+    used(
+        "max_tokens",
+        ALL,
+        "end after so many tokens, at least 1; chat goes on to the end of the context by default, completions to 16 tokens, messages must name it",
+    ),
+    used("max_completion_tokens", &[Chat], "the newer name of `max_tokens`"),
+    used(
+        "temperature",
+        ALL,
+        "0 to 2, default 1; 0 takes the most likely token every time",
+    ),
+    used("top_p", ALL, "above 0, at most 1, default 1"),
+    used(
+        "top_k",
+        ALL,
+        "only the K most likely tokens; 0 or -1 means all, the default",
+    ),
+    used(
+        "min_p",
+        OPENAI,
+        "0 to 1, default 0: only tokens at least so many times as likely as the best",
+    ),
+    used("frequency_penalty", OPENAI, "-2 to 2, default 0"),
+    used("presence_penalty", OPENAI, "-2 to 2, default 0"),
+    used("repetition_penalty", OPENAI, "above 0, at most 100, default 1"),
+    used(
+        "logit_bias",
+        OPENAI,
+        "an object from token ids to numbers from -100 to 100, at most 1,024 of them",
+    ),
+    used(
+        "seed",
+        OPENAI,
+        "a whole number: the same seed gives the same answer; choice i draws with seed + i; drawn at random by default",
+    ),
+    used(
+        "stop",
+        OPENAI,
+        "a text or up to 16 texts that end the answer and do not belong to it",
+    ),
+    used(
+        "stop_sequences",
+        &[Messages],
+        "up to 16 texts that end the answer and do not belong to it",
+    ),
+    used(
+        "n",
+        OPENAI,
+        "answers to each prompt, default 1; at most 128 in a request",
+    ),
+    used(
+        "logprobs",
+        OPENAI,
+        "chat: true or false; completions: 0 to 20 most likely tokens. Of the model's own distribution, before temperature, penalties and biases",
+    ),
+    used(
+        "top_logprobs",
+        &[Chat],
+        "0 to 20 most likely tokens at each place; needs `logprobs`",
+    ),
+    used(
+        "stream",
+        ALL,
+        "send the answer as server-sent events while it grows",
+    ),
+    used(
+        "stream_options",
+        OPENAI,
+        "`include_usage`: a last chunk with `usage`; needs `stream`",
+    ),
+    ignored("user", OPENAI, "changes nothing"),
+    ignored("metadata", &[Chat, Messages], "changes nothing and is not stored"),
+    only(
+        "response_format",
+        &[Chat],
+        r#"{"type":"text"}"#,
+        "answers under a JSON grammar are not supported yet",
+    ),
+    only("tools", &[Chat, Messages], "[]", NO_TOOLS),
+    only("tool_choice", &[Chat], r#""none""#, NO_TOOLS),
+    only("echo", &[Completions], "false", "the prompt is not given back"),
+    only("best_of", &[Completions], "1", "every answer is given back"),
+    only(
+        "priority",
+        OPENAI,
+        "0",
+        "requests are served in the order they came",
+    ),
+    only("store", &[Chat], "false", "nothing is stored"),
+];
+
+/// The parameters of an interface.
+pub fn parameters(api: Api) -> impl Iterator<Item = &'static Parameter> {
+    PARAMETERS
+        .iter()
+        .filter(move |parameter| parameter.apis.contains(&api))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_single_values_are_json() {
+        for api in ALL {
+            let mut names: Vec<_> = parameters(*api).map(|parameter| parameter.name).collect();
+            names.sort_unstable();
+            assert!(names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        }
+        for parameter in PARAMETERS {
+            if let Only(value) = parameter.rule {
+                serde_json::from_str::<serde_json::Value>(value).expect(parameter.name);
+            }
+        }
+    }
+}

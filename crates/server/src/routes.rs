@@ -1,0 +1,85 @@
+//! Which path leads where, and who is let in.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::routing::{get, post};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::{anthropic, observe, openai, texts, ui};
+
+/// All paths. Those of models and texts ask for a key where there are keys.
+pub fn router(app: Arc<App>) -> Router {
+    let guarded = Router::new()
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*name}", get(openai::model))
+        .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
+        .route("/tokenize", post(texts::tokenize))
+        .route("/detokenize", post(texts::detokenize))
+        .route("/apply-template", post(texts::apply_template))
+        .route_layer(from_fn_with_state(Arc::clone(&app), check_key));
+    Router::new()
+        .route("/health", get(observe::health))
+        .route("/ready", get(observe::ready))
+        .route("/metrics", get(observe::metrics))
+        .merge(ui::router())
+        .merge(guarded)
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(app)
+}
+
+async fn check_key(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response<Body> {
+    let Some(keys) = &app.options.keys else {
+        return next.run(request).await;
+    };
+    if named_key(request.headers()).is_some_and(|key| keys.accept(key)) {
+        return next.run(request).await;
+    }
+    let words = "a key is needed: `Authorization: Bearer KEY` or `x-api-key: KEY` with a key of this server";
+    let error = ApiError::new(StatusCode::UNAUTHORIZED, words).with_code("invalid_api_key");
+    let mut response = shaped(request.uri(), &error);
+    let headers = response.headers_mut();
+    headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// The key that a request names, as OpenAI's or Anthropic's clients do.
+fn named_key(headers: &HeaderMap) -> Option<&[u8]> {
+    let bearer = |value: &'_ HeaderValue| -> Option<usize> {
+        let bytes = value.as_bytes();
+        let scheme = bytes.get(..7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(7)
+    };
+    let authorization = headers.get(AUTHORIZATION);
+    let bearer = authorization.and_then(|value| Some(&value.as_bytes()[bearer(value)?..]));
+    bearer.or_else(|| headers.get("x-api-key").map(HeaderValue::as_bytes))
+}
+
+async fn unknown_path(uri: Uri) -> Response<Body> {
+    let message = format!("there is nothing at {}", uri.path());
+    let error = ApiError::new(StatusCode::NOT_FOUND, message).with_code("unknown_path");
+    shaped(&uri, &error)
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
+    let message = format!("{} does not take {method}", uri.path());
+    shaped(&uri, &ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message))
+}
+
+/// An error in the shape of the interface that the path belongs to.
+fn shaped(uri: &Uri, error: &ApiError) -> Response<Body> {
+    match uri.path().starts_with("/v1/messages") {
+        true => error.respond(&error.anthropic()),
+        false => error.respond(&error.openai()),
+    }
+}

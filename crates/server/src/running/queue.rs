@@ -1,0 +1,101 @@
+//! The way to the engine's thread: a bounded number of places, so that nobody waits without end.
+
+use std::sync::Arc;
+
+use dualgrain::{AnyDevice, Engine, Request};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::job::{Command, Job, Update};
+use super::metrics::Metrics;
+use super::progress::Progress;
+use super::runner::Runner;
+
+/// How much a queue holds.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueLimits {
+    /// Sequences that run or wait, at most.
+    pub places: usize,
+    /// Updates of a job that nobody has read, at most.
+    pub buffered: usize,
+}
+
+/// The way to the engine's thread.
+#[derive(Debug)]
+pub struct Queue {
+    commands: mpsc::Sender<Command>,
+    places: Arc<Semaphore>,
+    limits: QueueLimits,
+}
+
+/// Places that were found free, for one job.
+#[derive(Debug)]
+pub struct Place<'a> {
+    queue: &'a Queue,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Queue {
+    /// Starts the thread that owns `engine`. The receiver resolves when the thread has ended.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub fn start(
+        engine: Engine<AnyDevice>,
+        limits: QueueLimits,
+        metrics: Arc<Metrics>,
+        progress: Arc<Progress>,
+    ) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
+        // Every job holds a place, so this never fills up; one more for the end.
+        let (commands, received) = mpsc::channel(limits.places + 1);
+        let (ends, ended) = oneshot::channel();
+        let runner = Runner::new(engine, received, metrics, progress);
+        let body = move || {
+            // Dropped at the end of the thread, also where it panics.
+            let _ends: oneshot::Sender<()> = ends;
+            runner.run();
+        };
+        std::thread::Builder::new().name("engine".into()).spawn(body)?;
+        let places = Arc::new(Semaphore::new(limits.places));
+        Ok((
+            Self {
+                commands,
+                places,
+                limits,
+            },
+            ended,
+        ))
+    }
+
+    /// Places for `choices` sequences; `None` where there are not so many now.
+    pub fn reserve(&self, choices: usize) -> Option<Place<'_>> {
+        let places = u32::try_from(choices).ok()?;
+        let permit = Arc::clone(&self.places).try_acquire_many_owned(places).ok()?;
+        Some(Place { queue: self, permit })
+    }
+
+    /// Sequences that run or wait, at most.
+    pub fn num_places(&self) -> usize {
+        self.limits.places
+    }
+
+    /// Ends every job with an error and the thread after it; new jobs find no place.
+    pub fn stop(&self) {
+        self.places.close();
+        // A thread that is gone already needs no telling.
+        let _ = self.commands.try_send(Command::Stop);
+    }
+}
+
+impl Place<'_> {
+    /// Submits a request for each choice; dropping the receiver cancels them. `None` where the thread is gone.
+    pub fn submit(self, requests: Vec<Request>) -> Option<mpsc::Receiver<Update>> {
+        let (updates, receiver) = mpsc::channel(self.queue.limits.buffered);
+        let job = Job {
+            requests,
+            updates,
+            place: self.permit,
+        };
+        self.queue.commands.try_send(Command::Run(job)).ok()?;
+        Some(receiver)
+    }
+}

@@ -1,0 +1,173 @@
+//! From a listening socket to the end of the last answer.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, oneshot, watch};
+
+use crate::app::App;
+use crate::error::ServeError;
+use crate::options::Options;
+use crate::routes::router;
+use crate::served::Served;
+
+/// Connections at once; others wait until one ends.
+const MAX_CONNECTIONS: usize = 4096;
+/// Headers that take longer are given up.
+const HEADER_TIME: Duration = Duration::from_secs(30);
+/// What readers of cut answers get to take their last event, and the engine to end its step.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// After the system had no socket to give.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Threads that read requests and write answers, and threads that tokenize.
+const NUM_THREADS: usize = 2;
+const NUM_BLOCKING_THREADS: usize = 4;
+
+/// Listens at `host` and `port`; 0 takes any free port. Clients may connect from now on, and wait until the server runs.
+///
+/// # Errors
+/// No such host, a port in use or forbidden.
+pub fn listen(host: &str, port: u16) -> Result<TcpListener, ServeError> {
+    let listen = || {
+        let listener = TcpListener::bind((host, port))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    };
+    listen().map_err(|source| ServeError::Listen {
+        address: format!("{host}:{port}"),
+        source,
+    })
+}
+
+/// How far a server has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It takes connections.
+    #[default]
+    Serving,
+    /// It takes none, and lets running answers end.
+    Draining,
+    /// It cuts what still runs.
+    Ending,
+}
+
+/// Serves until Ctrl-C or a termination signal, then drains; a second signal cuts what still runs.
+///
+/// # Errors
+/// As [`serve`].
+pub fn run(listener: TcpListener, served: Served, options: Options) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(NUM_THREADS)
+        .max_blocking_threads(NUM_BLOCKING_THREADS)
+        .enable_all()
+        .build()?;
+    let served = runtime.block_on(async {
+        let stages = stages_of_signals()?;
+        serve(listener, served, options, stages).await
+    });
+    // Work that nobody waits for any more must not hold the end up.
+    runtime.shutdown_background();
+    served
+}
+
+/// Serves while `stage` says so. When it says to drain, no connection is taken any more, running answers go on for the time of
+/// `options.drain` or until the next stage, and what is left is cut with an error as its last event.
+///
+/// # Errors
+/// The runtime gives no thread or socket; the engine's thread panicked.
+pub async fn serve(
+    listener: TcpListener,
+    served: Served,
+    options: Options,
+    mut stage: watch::Receiver<Stage>,
+) -> Result<(), ServeError> {
+    let drain = options.drain;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let (app, mut ended) = App::start(served, options)?;
+    let (close, closed) = oneshot::channel::<()>();
+    let mut connections = tokio::spawn(connections(listener, router(Arc::clone(&app)), closed));
+    tokio::select! {
+        () = reaches(&mut stage, Stage::Draining) => {}
+        _ = &mut ended => return Err(ServeError::EngineStopped),
+    }
+    app.drain();
+    drop(close);
+    let drained = tokio::select! {
+        _ = &mut connections => true,
+        () = tokio::time::sleep(drain) => false,
+        () = reaches(&mut stage, Stage::Ending) => false,
+    };
+    if !drained {
+        app.queue.stop();
+        let _ = tokio::time::timeout(LAST_WORDS, &mut connections).await;
+        connections.abort();
+    }
+    app.queue.stop();
+    // A process that ends while the engine works could end badly.
+    let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+    Ok(())
+}
+
+/// Takes connections until `closed` resolves, and returns when the last of them has ended.
+async fn connections(listener: tokio::net::TcpListener, router: Router, mut closed: oneshot::Receiver<()>) {
+    let graceful = GracefulShutdown::new();
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, listener.accept().await)
+        };
+        let (place, accepted) = tokio::select! {
+            _ = &mut closed => break,
+            accepted = accepted => accepted,
+        };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        // Pieces are small and each should be read at once.
+        let _ = stream.set_nodelay(true);
+        let service = TowerToHyperService::new(router.clone());
+        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            // A client that breaks the protocol or goes away concerns nobody else.
+            let _ = connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    graceful.shutdown().await;
+}
+
+/// Waits for a stage; one that nobody can announce any more never comes.
+async fn reaches(stage: &mut watch::Receiver<Stage>, wanted: Stage) {
+    if stage.wait_for(|stage| *stage >= wanted).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Every Ctrl-C or termination signal is a stage further.
+fn stages_of_signals() -> std::io::Result<watch::Receiver<Stage>> {
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    let (announce, stage) = watch::channel(Stage::Serving);
+    tokio::spawn(async move {
+        for next in [Stage::Draining, Stage::Ending] {
+            tokio::select! {
+                _ = interrupts.recv() => {}
+                _ = terminations.recv() => {}
+            }
+            announce.send_replace(next);
+        }
+    });
+    Ok(stage)
+}

@@ -1,0 +1,84 @@
+//! The model that is served, opened and checked.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use dualgrain::engine::chat::{ChatError, ChatTemplate};
+use dualgrain::engine::tokenizer::Tokenizer;
+use dualgrain::{AnyDevice, Engine, Error, Loaded, SessionLimits, load};
+
+use crate::error::ServeError;
+use crate::parameters::Bounds;
+
+/// A model that is ready to serve.
+pub struct Served {
+    pub(crate) engine: Engine<AnyDevice>,
+    pub(crate) num_sequences: usize,
+    pub(crate) description: Description,
+}
+
+/// What the asynchronous side knows of the model.
+pub(crate) struct Description {
+    /// The name that clients call it by.
+    pub alias: String,
+    /// When it was opened, in seconds of the Unix epoch.
+    pub created_s: u64,
+    pub tokenizer: Arc<Tokenizer>,
+    /// How conversations become prompts; a base model has none.
+    pub template: Option<ChatTemplate>,
+    pub bounds: Bounds,
+}
+
+impl Served {
+    /// Loads the folder `dir` and makes its cache and buffers.
+    ///
+    /// # Errors
+    /// As [`load`] and [`Self::new`].
+    pub fn open(
+        dir: &Path,
+        alias: String,
+        options: &dualgrain::Options,
+        limits: SessionLimits,
+    ) -> Result<Self, ServeError> {
+        Self::new(dir, alias, load(dir, options)?, limits)
+    }
+
+    /// The model of the folder `dir`, which was loaded, with cache and buffers for `limits`.
+    ///
+    /// # Errors
+    /// A chat template that is damaged; limits that the model or the memory can not hold.
+    pub fn new(dir: &Path, alias: String, loaded: Loaded, limits: SessionLimits) -> Result<Self, ServeError> {
+        let Loaded { model, tokenizer } = loaded;
+        let vocab_size = model.config().vocab_size;
+        let engine = Engine::new(model, Arc::clone(&tokenizer), limits).map_err(Error::from)?;
+        Ok(Self {
+            engine,
+            num_sequences: limits.num_sequences,
+            description: Description {
+                alias,
+                created_s: now_s(),
+                tokenizer,
+                template: template(dir)?,
+                bounds: Bounds {
+                    context_tokens: limits.context_tokens,
+                    vocab_size,
+                },
+            },
+        })
+    }
+}
+
+/// Seconds of the Unix epoch.
+pub(crate) fn now_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+fn template(dir: &Path) -> Result<Option<ChatTemplate>, ServeError> {
+    match ChatTemplate::load(dir) {
+        Ok(template) => Ok(Some(template)),
+        Err(ChatError::Missing { .. }) => Ok(None),
+        Err(error) => Err(ServeError::Template(error)),
+    }
+}

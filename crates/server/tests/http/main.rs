@@ -1,0 +1,12 @@
+//! The server over real connections: the bundled model behind a socket of this machine, no mocks.
+
+mod chat;
+mod client;
+mod completions;
+mod ends;
+mod hostile;
+mod isolation;
+mod manual;
+mod messages;
+mod observe;
+mod texts;

@@ -1,0 +1,57 @@
+//! What `serve` takes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
+use dualgrain::DeviceChoice;
+
+use crate::cli::arguments::device::memory_share;
+use crate::cli::arguments::values::count;
+
+/// Options of `serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    /// Folder of the model (quantized or original).
+    #[arg(value_name = "DIR")]
+    pub model: PathBuf,
+    /// Address to listen at.
+    #[arg(long, default_value = "127.0.0.1", value_name = "HOST", value_parser = NonEmptyStringValueParser::new())]
+    pub host: String,
+    /// Port to listen at; 0 takes any free one.
+    #[arg(long, default_value_t = 8080)]
+    pub port: u16,
+    /// Name that clients call the model by [default: the folder's name].
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub alias: Option<String>,
+    /// File with one API key a line, of which a request must name one; without it everybody is let in.
+    #[arg(long, value_name = "FILE")]
+    pub api_key_file: Option<PathBuf>,
+    /// Take keys over plain HTTP at an address that others can reach.
+    #[arg(long)]
+    pub insecure: bool,
+    /// Sequences that run at once.
+    #[arg(long, default_value_t = 8, value_name = "COUNT", value_parser = count(1, 4096))]
+    pub max_sequences: usize,
+    /// Tokens of a prompt and its answer together [default: 8192, or what the model has positions for].
+    #[arg(long, value_name = "TOKENS", value_parser = count(2, 1 << 24))]
+    pub context: Option<usize>,
+    /// Sequences that may wait beside those that run; a request beyond is answered 429.
+    #[arg(long, default_value_t = 256, value_name = "COUNT", value_parser = count(0, 65_536))]
+    pub queue: usize,
+    /// Seconds that running answers may go on after Ctrl-C or a termination signal.
+    #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = count(0, 86_400))]
+    pub drain: usize,
+    /// Seconds that a step may take before /health says 503.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = count(1, 86_400))]
+    pub stall: usize,
+    /// Pass over fields of requests that are unknown instead of refusing them.
+    #[arg(long)]
+    pub ignore_unknown: bool,
+    /// Where the model runs: auto (the first NVIDIA card where the model fits it, else the CPU), cpu, or cuda:N.
+    #[arg(long, default_value_t = DeviceChoice::Auto, value_name = "DEVICE")]
+    pub device: DeviceChoice,
+    /// Share of the device's free memory that model, cache and buffers may take together.
+    #[arg(long, default_value_t = 1.0, value_name = "SHARE", value_parser = memory_share)]
+    pub memory: f64,
+}

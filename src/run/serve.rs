@@ -1,0 +1,128 @@
+//! `serve`: a model behind HTTP, until Ctrl-C.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use dualgrain::engine::ModelConfig;
+use dualgrain::{AnyDevice, SessionLimits};
+use dualgrain_server::{Keys, Options, Served, listen};
+use serde::Serialize;
+
+use crate::cli::arguments::{Common, Serve};
+use crate::cli::terminal::Terminal;
+use crate::run::model_folder;
+
+/// Longest context the cache is made for by itself.
+const DEFAULT_CONTEXT_TOKENS: usize = 8192;
+
+#[derive(Serialize)]
+struct Started {
+    url: String,
+    model: String,
+    max_sequences: usize,
+    context_tokens: usize,
+}
+
+/// Serves the model. What can be wrong with the arguments is told before it is loaded.
+pub fn run(arguments: &Serve, common: &Common, terminal: &Terminal) -> Result<()> {
+    let config = ModelConfig::load(&arguments.model);
+    let (options, alias) = (options(arguments)?, alias(arguments)?);
+    let listener = listen(&arguments.host, arguments.port)?;
+    let address = listener.local_addr().context("asking for the address")?;
+    check_exposure(arguments, address.ip().is_loopback(), terminal)?;
+    let device = model_folder::device(
+        arguments.device,
+        common.threads,
+        (&arguments.model, arguments.memory),
+        terminal,
+    )?;
+    let limits = limits(arguments, &config?, &device)?;
+    let memory = (arguments.memory, terminal);
+    model_folder::check_memory(&[(&arguments.model, None)], &device, limits, memory)?;
+    let loaded = model_folder::open(&arguments.model, &device, None)?;
+    let served = Served::new(&arguments.model, alias.clone(), loaded, limits)?;
+    let started = Started {
+        url: format!("http://{address}"),
+        model: alias,
+        max_sequences: limits.num_sequences,
+        context_tokens: limits.context_tokens,
+    };
+    terminal.result(&started, &started.text())?;
+    serve(listener, served, options, terminal)
+}
+
+impl Started {
+    fn text(&self) -> String {
+        let Self {
+            url,
+            model,
+            max_sequences,
+            context_tokens,
+        } = self;
+        format!("{model} at {url}, {max_sequences} sequences of {context_tokens} tokens; Ctrl-C ends")
+    }
+}
+
+fn serve(listener: TcpListener, served: Served, options: Options, terminal: &Terminal) -> Result<()> {
+    dualgrain_server::run(listener, served, options)?;
+    terminal.detail("all answers have ended");
+    Ok(())
+}
+
+fn options(arguments: &Serve) -> Result<Options> {
+    let keys = arguments.api_key_file.as_deref().map(Keys::read);
+    Ok(Options {
+        queue: arguments.queue,
+        keys: keys.transpose().context("reading the API keys")?,
+        ignore_unknown: arguments.ignore_unknown,
+        drain: Duration::from_secs(arguments.drain as u64),
+        stall: Duration::from_secs(arguments.stall as u64),
+        ..Options::default()
+    })
+}
+
+/// The name that was asked for, or the folder's.
+fn alias(arguments: &Serve) -> Result<String> {
+    let dir: &Path = &arguments.model;
+    ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
+    if let Some(alias) = &arguments.alias {
+        return Ok(alias.clone());
+    }
+    // `.` and the like have no name of their own.
+    let whole = dir.canonicalize().with_context(|| dir.display().to_string())?;
+    let name = whole.file_name().unwrap_or(dir.as_os_str());
+    Ok(name.to_string_lossy().into_owned())
+}
+
+/// Keys over plain HTTP can be read by everybody between; a server that everybody reaches should say so.
+fn check_exposure(arguments: &Serve, is_loopback: bool, terminal: &Terminal) -> Result<()> {
+    if is_loopback {
+        return Ok(());
+    }
+    ensure!(
+        arguments.api_key_file.is_none() || arguments.insecure,
+        "API keys over plain HTTP at {} can be read on the way: put a proxy with TLS in front and listen at 127.0.0.1, or \
+         say --insecure",
+        arguments.host
+    );
+    if arguments.api_key_file.is_none() {
+        terminal.say("everybody who reaches this machine can use the model: --api-key-file asks for a key");
+    }
+    Ok(())
+}
+
+fn limits(arguments: &Serve, config: &ModelConfig, device: &AnyDevice) -> Result<SessionLimits> {
+    let most = config.max_positions;
+    let context_tokens = arguments.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(most));
+    ensure!(
+        context_tokens <= most,
+        "--context {context_tokens}: the model has positions for {most} tokens"
+    );
+    Ok(SessionLimits::new(
+        arguments.max_sequences,
+        context_tokens,
+        device.step_tokens(),
+    ))
+}
