@@ -11,7 +11,7 @@ use dualgrain_server::{Keys, Options, Served, listen};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Serve};
-use crate::cli::terminal::Terminal;
+use crate::cli::terminal::{Terminal, tell};
 use crate::run::model_folder;
 
 /// Longest context the cache is made for by itself.
@@ -79,6 +79,7 @@ fn options(arguments: &Serve) -> Result<Options> {
         ignore_unknown: arguments.ignore_unknown,
         drain: Duration::from_secs(arguments.drain as u64),
         stall: Duration::from_secs(arguments.stall as u64),
+        log: tell,
         ..Options::default()
     })
 }

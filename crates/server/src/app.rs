@@ -48,6 +48,7 @@ impl App {
         let limits = QueueLimits {
             places: served.num_sequences.saturating_add(options.queue),
             buffered: options.buffered_pieces.max(1),
+            log: options.log,
         };
         let (queue, ended) =
             Queue::start(served.engine, limits, Arc::clone(&metrics), Arc::clone(&progress))?;

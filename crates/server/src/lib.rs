@@ -27,6 +27,7 @@ mod observe;
 mod openai;
 mod options;
 mod parameters;
+mod patience;
 mod prompt;
 mod routes;
 mod running;

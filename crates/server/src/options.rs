@@ -19,8 +19,12 @@ pub struct Options {
     pub stall: Duration,
     /// Pieces of an answer that wait for a slow reader; one more and the answer is cut off.
     pub buffered_pieces: usize,
+    /// How long nothing may be written to a connection with an answer before it is closed.
+    pub patience: Duration,
     /// Bytes of a request's body.
     pub body_bytes: usize,
+    /// Takes a line for the person who runs the server: what went wrong, never what was asked.
+    pub log: fn(&str),
 }
 
 impl Default for Options {
@@ -32,7 +36,9 @@ impl Default for Options {
             drain: Duration::from_secs(30),
             stall: Duration::from_secs(120),
             buffered_pieces: 1024,
+            patience: Duration::from_secs(60),
             body_bytes: 8 << 20,
+            log: |_| {},
         }
     }
 }

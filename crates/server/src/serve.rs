@@ -4,7 +4,6 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -15,7 +14,9 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::app::App;
 use crate::error::ServeError;
 use crate::options::Options;
+use crate::patience::Patient;
 use crate::routes::router;
+use crate::running::Health;
 use crate::served::Served;
 
 /// Connections at once; others wait until one ends.
@@ -26,6 +27,8 @@ const HEADER_TIME: Duration = Duration::from_secs(30);
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// After the system had no socket to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two looks at the engine.
+const WATCH_PAUSE: Duration = Duration::from_secs(1);
 /// Threads that read requests and write answers, and threads that tokenize.
 const NUM_THREADS: usize = 2;
 const NUM_BLOCKING_THREADS: usize = 4;
@@ -88,15 +91,17 @@ pub async fn serve(
     options: Options,
     mut stage: watch::Receiver<Stage>,
 ) -> Result<(), ServeError> {
-    let drain = options.drain;
+    let (drain, log) = (options.drain, options.log);
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (app, mut ended) = App::start(served, options)?;
     let (close, closed) = oneshot::channel::<()>();
-    let mut connections = tokio::spawn(connections(listener, router(Arc::clone(&app)), closed));
+    let mut connections = tokio::spawn(connections(listener, Arc::clone(&app), closed));
+    let watching = tokio::spawn(watch_health(Arc::clone(&app), log));
     tokio::select! {
         () = reaches(&mut stage, Stage::Draining) => {}
         _ = &mut ended => return Err(ServeError::EngineStopped),
     }
+    watching.abort();
     app.drain();
     drop(close);
     let drained = tokio::select! {
@@ -116,10 +121,11 @@ pub async fn serve(
 }
 
 /// Takes connections until `closed` resolves, and returns when the last of them has ended.
-async fn connections(listener: tokio::net::TcpListener, router: Router, mut closed: oneshot::Receiver<()>) {
+async fn connections(listener: tokio::net::TcpListener, app: Arc<App>, mut closed: oneshot::Receiver<()>) {
     let graceful = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+    let router = router(Arc::clone(&app));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = async {
@@ -137,15 +143,39 @@ async fn connections(listener: tokio::net::TcpListener, router: Router, mut clos
         // Pieces are small and each should be read at once.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
+        let stream = TokioIo::new(Patient::new(stream, app.options.patience));
+        let connection = graceful.watch(http.serve_connection(stream, service));
+        let open = app.metrics.connections.clone();
+        open.inc();
         tokio::spawn(async move {
             // A client that breaks the protocol or goes away concerns nobody else.
             let _ = connection.await;
+            open.dec();
             drop(place);
         });
     }
     drop(listener);
     graceful.shutdown().await;
+}
+
+/// Says when steps stop coming, and when they come again.
+async fn watch_health(app: Arc<App>, log: fn(&str)) {
+    let mut was_well = true;
+    loop {
+        tokio::time::sleep(WATCH_PAUSE).await;
+        let health = app.progress.health(app.options.stall);
+        match health {
+            Health::Stalled(silent) if was_well => {
+                log(&format!(
+                    "no step has ended for {} s: /health says 503",
+                    silent.as_secs()
+                ));
+            }
+            Health::Well if !was_well => log("steps end again"),
+            _ => {}
+        }
+        was_well = health == Health::Well;
+    }
 }
 
 /// Waits for a stage; one that nobody can announce any more never comes.

@@ -53,6 +53,8 @@ pub struct Metrics {
     pub abandoned: Counter,
     /// Jobs whose reader was too slow.
     pub slow_readers: Counter,
+    /// Connections that are open.
+    pub connections: Gauge,
     success: Family<Labels, Counter>,
 }
 
@@ -76,6 +78,7 @@ impl Metrics {
             failures: Counter::default(),
             abandoned: Counter::default(),
             slow_readers: Counter::default(),
+            connections: Gauge::default(),
             success: Family::default(),
         };
         metrics.register();
@@ -159,6 +162,11 @@ impl Metrics {
             "vllm:request_success",
             "Sequences that ended by themselves",
             self.success.clone(),
+        );
+        registry.register(
+            "dualgrain:connections",
+            "Connections that are open",
+            self.connections.clone(),
         );
         let mut timed = |name, help, times: &Histogram| registry.register(name, help, times.clone());
         timed(

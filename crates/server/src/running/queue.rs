@@ -10,13 +10,15 @@ use super::metrics::Metrics;
 use super::progress::Progress;
 use super::runner::Runner;
 
-/// How much a queue holds.
+/// How much a queue holds, and where it tells what went wrong.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueLimits {
     /// Sequences that run or wait, at most.
     pub places: usize,
     /// Updates of a job that nobody has read, at most.
     pub buffered: usize,
+    /// Takes a line for a person.
+    pub log: fn(&str),
 }
 
 /// The way to the engine's thread.
@@ -48,7 +50,7 @@ impl Queue {
         // Every job holds a place, so this never fills up; one more for the end.
         let (commands, received) = mpsc::channel(limits.places + 1);
         let (ends, ended) = oneshot::channel();
-        let runner = Runner::new(engine, received, metrics, progress);
+        let runner = Runner::new(engine, received, (metrics, progress), limits.log);
         let body = move || {
             // Dropped at the end of the thread, also where it panics.
             let _ends: oneshot::Sender<()> = ends;

@@ -23,6 +23,7 @@ pub struct Runner {
     sequences: BTreeMap<SequenceId, Choice>,
     next_job: u64,
     stopping: bool,
+    log: fn(&str),
 }
 
 /// A job under way.
@@ -47,8 +48,8 @@ impl Runner {
     pub fn new(
         engine: Engine<AnyDevice>,
         commands: mpsc::Receiver<Command>,
-        metrics: Arc<Metrics>,
-        progress: Arc<Progress>,
+        (metrics, progress): (Arc<Metrics>, Arc<Progress>),
+        log: fn(&str),
     ) -> Self {
         Self {
             engine,
@@ -59,6 +60,7 @@ impl Runner {
             sequences: BTreeMap::new(),
             next_job: 0,
             stopping: false,
+            log,
         }
     }
 
@@ -277,8 +279,11 @@ impl Runner {
 
     /// A choice can not go on: its job ends with what is known of it.
     fn fail(&mut self, job: u64, choice: usize, message: String) {
-        self.metrics.failures.inc();
         let stopping = self.stopping;
+        if !stopping {
+            self.metrics.failures.inc();
+            (self.log)(&format!("a request failed: {message}"));
+        }
         let news = News::Failed { message, stopping };
         if let Some(running) = self.jobs.get(&job) {
             // A reader that is gone or too slow needs no reason.

@@ -156,7 +156,7 @@ impl Server {
     pub fn wait_for_rest(&self) {
         self.wait_for("vllm:num_requests_running", |running| running == 0.0);
         self.wait_for("vllm:num_requests_waiting", |waiting| waiting == 0.0);
-        assert_eq!(self.metric("vllm:kv_cache_usage_perc"), 0.0);
+        self.wait_for("vllm:kv_cache_usage_perc", |usage| usage == 0.0);
     }
 }
 

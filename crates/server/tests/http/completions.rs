@@ -58,7 +58,7 @@ fn a_stream_is_the_whole_piece_by_piece() {
             let entries: Vec<Value> = entries.flatten().cloned().collect();
             assert_eq!(choice["logprobs"][list], Value::from(entries), "{list}");
         }
-        assert_eq!(own.last().unwrap()["finish_reason"], choice["finish_reason"]);
+        assert_eq!(own.clone().next_back().unwrap()["finish_reason"], choice["finish_reason"]);
     }
 }
 

@@ -101,6 +101,7 @@ fn a_full_queue_is_told_and_takes_requests_again_later() {
 fn a_reader_that_is_too_slow_is_cut_off() {
     let options = Options {
         buffered_pieces: 64,
+        patience: Duration::from_millis(500),
         ..Options::default()
     };
     let server = Server::start(SessionLimits::new(8, 2048, 64), options);
@@ -111,6 +112,8 @@ fn a_reader_that_is_too_slow_is_cut_off() {
     let mut slow = server.send(&request(CHAT, "", body.to_string().as_bytes()));
     server.wait_for("dualgrain:slow_readers_total", |count| count == 1.0);
     server.wait_for_rest();
+    // Its connection is closed as well: the one that asks for the number is left.
+    server.wait_for("dualgrain:connections", |open| open == 1.0);
     let reply = read_reply(&mut slow);
     assert!(!reply.complete, "a cut answer looks whole");
 }

@@ -120,7 +120,7 @@ fn damaged_requests_never_are_the_servers_fault() {
             _ => refused += 1,
         }
     }
-    assert!(taken > 50 && refused > 100, "{taken} taken, {refused} refused");
+    assert!(taken > 20 && refused > 100, "{taken} taken, {refused} refused");
     server.wait_for_rest();
     assert_eq!(server.metric("dualgrain:failures_total"), 0.0);
 }
@@ -140,4 +140,5 @@ fn connections_that_break_off_leave_nothing_behind() {
     }
     server.ask("/v1/chat/completions", &good("/v1/chat/completions"));
     server.wait_for_rest();
+    server.wait_for("dualgrain:connections", |open| open == 1.0);
 }

@@ -1,0 +1,158 @@
+//! `serve` as a user starts and ends it. What it answers is tested beside its crate.
+
+mod program;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use program::{dualgrain, failure, scratch, text};
+use serde_json::Value;
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/llama-tiny")
+}
+
+/// A server on a free port, and the object it told at its start.
+fn start(more: &[&str]) -> (Child, Value) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
+        .args([
+            "serve",
+            text(&model()),
+            "--port",
+            "0",
+            "--json",
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+        ])
+        .args(more)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    let mut told = String::new();
+    for line in lines {
+        told += &line.unwrap();
+        if told.ends_with('}') {
+            break;
+        }
+    }
+    (child, serde_json::from_str(&told).unwrap())
+}
+
+/// Connects to the address of a server's URL.
+fn connect(started: &Value) -> TcpStream {
+    TcpStream::connect(started["url"].as_str().unwrap().trim_start_matches("http://")).unwrap()
+}
+
+fn terminate(child: &Child) {
+    let killed = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+}
+
+#[test]
+fn a_server_says_where_it_is_answers_and_ends_with_0() {
+    let (mut child, started) = start(&["--alias", "tiny", "--context", "256", "--max-sequences", "2"]);
+    assert_eq!(
+        (&started["model"], &started["context_tokens"]),
+        (&"tiny".into(), &256.into())
+    );
+    let mut stream = connect(&started);
+    let body = r#"{"model": "tiny", "prompt": "The sea", "max_tokens": 200, "stream": true, "logit_bias": {"0": -100}}"#;
+    let head =
+        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ";
+    stream
+        .write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes())
+        .unwrap();
+    let mut first = [0; 300];
+    stream.read_exact(&mut first).unwrap();
+    assert!(first.starts_with(b"HTTP/1.1 200 OK"));
+    // What runs may end, also when the server was told to.
+    terminate(&child);
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).unwrap();
+    assert!(
+        rest.contains(r#""finish_reason":"length""#) && rest.contains("data: [DONE]"),
+        "{rest}"
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_answers() {
+    let (mut child, started) = start(&["--drain", "600"]);
+    let idle = connect(&started);
+    // A request of which half is missing keeps its connection.
+    (&idle).write_all(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{").unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    terminate(&child);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert!(child.try_wait().unwrap().is_none(), "the first signal waits");
+    terminate(&child);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn what_is_wrong_is_told_before_the_model_is_loaded() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    // A folder whose weights can not be loaded: an error about anything else came first.
+    let folder = scratch("serve", "no_weights");
+    std::fs::copy(model().join("config.json"), folder.join("config.json")).unwrap();
+    let keys = folder.join("keys");
+    std::fs::write(&keys, "sesame\n").unwrap();
+    let (dir, keys) = (text(&folder), text(&keys));
+    let message = failure(&["serve", dir, "--port", &port]);
+    assert!(
+        message.contains(&format!("listening on 127.0.0.1:{port}")),
+        "{message}"
+    );
+    let message = failure(&["serve", dir, "--port", "0", "--api-key-file", "/no/such/keys"]);
+    assert!(message.contains("/no/such/keys"), "{message}");
+    let message = failure(&[
+        "serve",
+        dir,
+        "--port",
+        "0",
+        "--host",
+        "0.0.0.0",
+        "--api-key-file",
+        keys,
+    ]);
+    assert!(message.contains("--insecure"), "{message}");
+    let message = failure(&["serve", "/no/such/model", "--port", "0"]);
+    assert!(
+        message.contains("/no/such/model: no such model folder"),
+        "{message}"
+    );
+    let message = failure(&[
+        "serve",
+        text(&model()),
+        "--port",
+        "0",
+        "--context",
+        "4096",
+        "--device",
+        "cpu",
+    ]);
+    assert!(message.contains("positions for 2048 tokens"), "{message}");
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    for wrong in [
+        ["--port", "70000"],
+        ["--max-sequences", "0"],
+        ["--drain", "soon"],
+        ["--memory", "2"],
+        ["--alias", ""],
+    ] {
+        let output = dualgrain(&["serve", "x", wrong[0], wrong[1]]);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}
