@@ -7,6 +7,7 @@ pub fn parameter_tables() -> String {
     let apis = [
         (Api::Chat, "POST /v1/chat/completions"),
         (Api::Completions, "POST /v1/completions"),
+        (Api::Responses, "POST /v1/responses"),
         (Api::Messages, "POST /v1/messages"),
     ];
     let tables = apis.map(|(api, title)| format!("### {title}\n\n{}", table(api)));
@@ -18,6 +19,7 @@ fn table(api: Api) -> String {
         let what = match parameter.rule {
             Rule::Used => parameter.what.to_owned(),
             Rule::Ignored => format!("taken and ignored: {}", parameter.what),
+            Rule::Refused => format!("refused: {}", parameter.what),
             Rule::Only(value) => format!("only `{value}` is taken: {}", parameter.what),
         };
         format!("| `{}` | {what} |\n", parameter.name)

@@ -23,7 +23,11 @@ pub enum Prompt {
 pub struct MessageRules {
     /// Roles that are taken.
     pub roles: &'static [&'static str],
-    /// Fields of a part of text.
+    /// Fields of a message that change nothing.
+    pub message_fields: &'static [&'static str],
+    /// Types of a part of text.
+    pub part_types: &'static [&'static str],
+    /// Fields of a part of text that change nothing.
     pub part_fields: &'static [&'static str],
     /// Pass over unknown fields.
     pub ignore_unknown: bool,
@@ -31,17 +35,23 @@ pub struct MessageRules {
 
 /// Takes the conversation in `messages`.
 pub fn take_messages(fields: &mut Fields, rules: MessageRules) -> Result<Vec<Message>, ApiError> {
-    let list = match fields.required("messages")? {
+    let list = fields.required("messages")?;
+    read_messages(&fields.name("messages"), list, rules)
+}
+
+/// Reads a list of messages, which stands at `path`.
+pub fn read_messages(path: &str, list: Value, rules: MessageRules) -> Result<Vec<Message>, ApiError> {
+    let list = match list {
         Value::Array(list) if (1..=MAX_MESSAGES).contains(&list.len()) => list,
         other => {
             let problem = format!(
                 "expected a list of 1 to {MAX_MESSAGES} messages, got {}",
                 shown(&other)
             );
-            return Err(fields.error("messages", problem));
+            return Err(ApiError::field(path, problem));
         }
     };
-    let read = |(index, message)| read_message(&format!("messages[{index}]"), message, rules);
+    let read = |(index, message)| read_message(&format!("{path}[{index}]"), message, rules);
     list.into_iter().enumerate().map(read).collect()
 }
 
@@ -60,6 +70,11 @@ fn read_message(path: &str, message: Value, rules: MessageRules) -> Result<Messa
     };
     let content = fields.required("content")?;
     let content = read_content(&fields.name("content"), content, rules)?;
+    check_type(&mut fields)?;
+    rules
+        .message_fields
+        .iter()
+        .for_each(|name| _ = fields.value(name));
     fields.finish(&["role", "content"], rules.ignore_unknown)?;
     // Templates know the older name of that role.
     let role = if role == "developer" {
@@ -68,6 +83,17 @@ fn read_message(path: &str, message: Value, rules: MessageRules) -> Result<Messa
         role
     };
     Ok(Message { role, content })
+}
+
+/// A message may say that it is one.
+fn check_type(fields: &mut Fields) -> Result<(), ApiError> {
+    match fields.value("type") {
+        Some(kind) if kind != "message" => {
+            let problem = format!("only \"message\" is taken, got {}", shown(&kind));
+            Err(fields.error("type", problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A text, or a list of parts of text, which are joined by line breaks.
@@ -88,8 +114,9 @@ pub fn read_content(path: &str, content: Value, rules: MessageRules) -> Result<S
 fn read_part(path: &str, part: Value, rules: MessageRules) -> Result<String, ApiError> {
     let mut fields = Fields::of(path, part)?;
     let kind = fields.required("type")?;
-    if kind != "text" {
-        let problem = format!("only parts of type \"text\" are taken, got {}", shown(&kind));
+    if !kind.as_str().is_some_and(|kind| rules.part_types.contains(&kind)) {
+        let types = rules.part_types.join("\" or \"");
+        let problem = format!("only parts of type \"{types}\" are taken, got {}", shown(&kind));
         return Err(fields.error("type", problem));
     }
     let missing = fields.error("text", "missing: this field is required");

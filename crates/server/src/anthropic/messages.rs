@@ -70,7 +70,11 @@ impl Asked {
     fn read(mut fields: Fields, app: &App) -> Result<Self, ApiError> {
         app.check_model(fields.text("model")?.as_deref())?;
         let messages = take_conversation(&mut fields, app)?;
-        let wanted = Wanted::take_messages(&mut fields)?;
+        let mut wanted = Wanted::take_basic(&mut fields, "max_tokens")?;
+        wanted.take_stop(&mut fields, "stop_sequences")?;
+        if wanted.max_tokens.is_none() {
+            return Err(fields.error("max_tokens", "missing: this field is required"));
+        }
         let choices = Choices {
             n: 1,
             stream: fields.flag("stream")?,
@@ -89,6 +93,8 @@ impl Asked {
 fn take_conversation(fields: &mut Fields, app: &App) -> Result<Vec<Message>, ApiError> {
     let rules = MessageRules {
         roles: &["user", "assistant"],
+        message_fields: &[],
+        part_types: &["text"],
         part_fields: &["cache_control"],
         ignore_unknown: app.options.ignore_unknown,
     };

@@ -30,6 +30,8 @@ struct Asked {
 pub fn message_rules(app: &App) -> MessageRules {
     MessageRules {
         roles: &["system", "developer", "user", "assistant"],
+        message_fields: &[],
+        part_types: &["text"],
         part_fields: &[],
         ignore_unknown: app.options.ignore_unknown,
     }

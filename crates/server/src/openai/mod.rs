@@ -1,10 +1,11 @@
-//! The interface of OpenAI: chat, completions, models.
+//! The interface of OpenAI: chat, completions, responses, models.
 
 mod chat;
 mod completions;
 mod envelope;
 mod logprobs;
 mod models;
+mod responses;
 
 use axum::body::Body;
 use axum::http::Response;
@@ -14,6 +15,7 @@ use crate::error::ApiError;
 pub use chat::{chat, message_rules};
 pub use completions::completions;
 pub use models::{model, models};
+pub use responses::responses;
 
 /// An answer or an error in OpenAI's shape.
 pub fn respond(answer: Result<Response<Body>, ApiError>) -> Response<Body> {

@@ -10,7 +10,7 @@ use crate::error::ApiError;
 /// Characters of a wrong value that an error shows.
 const SHOWN_CHARS: usize = 60;
 /// How alike two names must be for one to be meant by the other: 1 is equal.
-const ALIKE: f64 = 0.75;
+const ALIKE: f64 = 0.85;
 
 /// Fields that have not been taken yet. A field that is null is not there.
 #[derive(Debug)]
@@ -145,12 +145,11 @@ impl Fields {
         let Self { path, fields } = self;
         let mut unknown = Map::new();
         for (name, value) in fields.into_iter().filter(|(_, value)| !value.is_null()) {
-            match parameters(api)
-                .find(|parameter| parameter.name == name)
-                .map(|known| (known.rule, known.what))
-            {
+            let known = parameters(api).find(|parameter| parameter.name == name);
+            match known.map(|known| (known.rule, known.what)) {
                 Some((Rule::Ignored, _)) => {}
                 Some((Rule::Only(only), what)) => check_only(&name, only, &value, what)?,
+                Some((Rule::Refused, what)) => return Err(unsupported(&name, what)),
                 Some((Rule::Used, _)) | None => _ = unknown.insert(name, value),
             }
         }
@@ -208,13 +207,17 @@ fn check_only(name: &str, only: &str, value: &Value, what: &str) -> Result<(), A
         true => Ok(()),
         false => {
             let problem = format!("only {only} is taken, got {}: {what}", shown(value));
-            Err(ApiError::field(name, problem).with_code("unsupported_parameter"))
+            Err(unsupported(name, &problem))
         }
     }
 }
 
+fn unsupported(name: &str, problem: &str) -> ApiError {
+    ApiError::field(name, problem).with_code("unsupported_parameter")
+}
+
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let likeness = |other: &&str| strsim::normalized_damerau_levenshtein(name, other);
+    let likeness = |other: &&str| strsim::jaro_winkler(name, other);
     let best = known
         .iter()
         .copied()

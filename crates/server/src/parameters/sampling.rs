@@ -96,20 +96,28 @@ impl Wanted {
         })
     }
 
-    /// Takes what Anthropic's interface has.
+    /// Takes what every interface has: temperature, `top_p`, `top_k`, and the most tokens at `max_name`. The seed is a random one.
     ///
     /// # Errors
-    /// A value outside its range; no `max_tokens`.
-    pub fn take_messages(fields: &mut Fields) -> Result<Self, ApiError> {
-        let missing = fields.error("max_tokens", "missing: this field is required");
+    /// A value outside its range.
+    pub fn take_basic(fields: &mut Fields, max_name: &str) -> Result<Self, ApiError> {
         Ok(Self {
             sampling: SamplingParams {
                 seed: random_seed(),
                 ..basic_sampling(fields)?
             },
-            max_tokens: Some(max_tokens(fields, "max_tokens")?.ok_or(missing)?),
-            stop: end_texts(fields, "stop_sequences")?,
+            max_tokens: max_tokens(fields, max_name)?,
+            stop: Vec::new(),
         })
+    }
+
+    /// Takes texts that end the answer.
+    ///
+    /// # Errors
+    /// Something else than a few short texts.
+    pub fn take_stop(&mut self, fields: &mut Fields, name: &str) -> Result<(), ApiError> {
+        self.stop = end_texts(fields, name)?;
+        Ok(())
     }
 
     /// Takes `max_completion_tokens` in place of `max_tokens`.

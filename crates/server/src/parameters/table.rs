@@ -1,7 +1,7 @@
 //! Every parameter of every interface, in one table: unknown ones are refused by it, and the manual is made of it.
 
-use Api::{Chat, Completions, Messages};
-use Rule::{Ignored, Only, Used};
+use Api::{Chat, Completions, Messages, Responses};
+use Rule::{Ignored, Only, Refused, Used};
 
 /// An interface that takes parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub enum Api {
     Completions,
     /// Anthropic's /v1/messages.
     Messages,
+    /// OpenAI's /v1/responses.
+    Responses,
 }
 
 /// What is done with a parameter.
@@ -23,6 +25,8 @@ pub enum Rule {
     Ignored,
     /// This JSON value is taken, which asks for nothing; any other is refused.
     Only(&'static str),
+    /// It is known and not supported: refused also where unknown fields are passed over.
+    Refused,
 }
 
 /// A parameter of some interfaces.
@@ -38,9 +42,13 @@ pub struct Parameter {
     pub what: &'static str,
 }
 
-const ALL: &[Api] = &[Chat, Completions, Messages];
+const ALL: &[Api] = &[Chat, Completions, Responses, Messages];
+const LIMITED: &[Api] = &[Chat, Completions, Messages];
 const OPENAI: &[Api] = &[Chat, Completions];
 const NO_TOOLS: &str = "tools are not supported yet";
+const NO_GRAMMARS: &str = "answers under a schema or grammar are not supported yet";
+const NO_STATE: &str = "nothing is stored: send the whole conversation";
+const NO_THINKING: &str = "thinking is not set apart yet";
 
 const fn used(name: &'static str, apis: &'static [Api], what: &'static str) -> Parameter {
     let rule = Used;
@@ -77,6 +85,16 @@ const fn ignored(name: &'static str, apis: &'static [Api], what: &'static str) -
     }
 }
 
+const fn refused(name: &'static str, apis: &'static [Api], what: &'static str) -> Parameter {
+    let rule = Refused;
+    Parameter {
+        name,
+        apis,
+        rule,
+        what,
+    }
+}
+
 /// Every parameter, in the order of the manual.
 const PARAMETERS: &[Parameter] = &[
     used(
@@ -90,6 +108,22 @@ const PARAMETERS: &[Parameter] = &[
         "the conversation, 1 to 1,024 messages; `content` is a text or a list of text parts",
     ),
     used(
+        "input",
+        &[Responses],
+        "the conversation: a text, or 1 to 1,024 messages whose `content` is a text or a list of text parts",
+    ),
+    used("instructions", &[Responses], "the system prompt"),
+    used(
+        "max_output_tokens",
+        &[Responses],
+        "end after so many tokens, at least 1; by default at the end of the context",
+    ),
+    used(
+        "metadata",
+        &[Responses],
+        "given back with the answer, and not stored",
+    ),
+    used(
         "system",
         &[Messages],
         "the system prompt, a text or a list of text parts",
@@ -101,7 +135,7 @@ const PARAMETERS: &[Parameter] = &[
     ),
     used(
         "max_tokens",
-        ALL,
+        LIMITED,
         "end after so many tokens, at least 1; chat goes on to the end of the context by default, completions to 16 tokens, messages must name it",
     ),
     used("max_completion_tokens", &[Chat], "the newer name of `max_tokens`"),
@@ -169,16 +203,26 @@ const PARAMETERS: &[Parameter] = &[
         OPENAI,
         "`include_usage`: a last chunk with `usage`; needs `stream`",
     ),
-    ignored("user", OPENAI, "changes nothing"),
+    ignored("user", &[Chat, Completions, Responses], "changes nothing"),
     ignored("metadata", &[Chat, Messages], "changes nothing and is not stored"),
-    only(
-        "response_format",
-        &[Chat],
-        r#"{"type":"text"}"#,
-        "answers under a JSON grammar are not supported yet",
+    ignored("safety_identifier", &[Chat, Responses], "changes nothing"),
+    ignored(
+        "prompt_cache_key",
+        &[Chat, Responses],
+        "what is cached is found by its tokens",
     ),
-    only("tools", &[Chat, Messages], "[]", NO_TOOLS),
-    only("tool_choice", &[Chat], r#""none""#, NO_TOOLS),
+    ignored(
+        "cache_control",
+        &[Messages],
+        "what is cached is found by its tokens",
+    ),
+    ignored("prediction", &[Chat], "it could change the speed alone"),
+    ignored("parallel_tool_calls", &[Chat, Responses], NO_TOOLS),
+    only("response_format", &[Chat], r#"{"type":"text"}"#, NO_GRAMMARS),
+    only("tools", &[Chat, Responses, Messages], "[]", NO_TOOLS),
+    only("tool_choice", &[Chat, Responses], r#""none""#, NO_TOOLS),
+    only("modalities", &[Chat], r#"["text"]"#, "the model writes text"),
+    only("thinking", &[Messages], r#"{"type":"disabled"}"#, NO_THINKING),
     only("echo", &[Completions], "false", "the prompt is not given back"),
     only("best_of", &[Completions], "1", "every answer is given back"),
     only(
@@ -187,7 +231,48 @@ const PARAMETERS: &[Parameter] = &[
         "0",
         "requests are served in the order they came",
     ),
-    only("store", &[Chat], "false", "nothing is stored"),
+    only(
+        "service_tier",
+        &[Chat, Responses, Messages],
+        r#""auto""#,
+        "requests are served in the order they came",
+    ),
+    only("store", &[Chat, Responses], "false", "nothing is stored"),
+    only("text", &[Responses], r#"{"format":{"type":"text"}}"#, NO_GRAMMARS),
+    only(
+        "truncation",
+        &[Responses],
+        r#""disabled""#,
+        "a conversation that is too long is refused",
+    ),
+    only("background", &[Responses], "false", NO_STATE),
+    only(
+        "include",
+        &[Responses],
+        "[]",
+        "answers are given back as they are",
+    ),
+    only("top_logprobs", &[Responses], "0", "chat has them"),
+    ignored("stream_options", &[Responses], "events are not padded"),
+    refused("previous_response_id", &[Responses], NO_STATE),
+    refused("conversation", &[Responses], NO_STATE),
+    refused("prompt", &[Responses], NO_STATE),
+    refused("reasoning", &[Responses], NO_THINKING),
+    refused("functions", &[Chat], NO_TOOLS),
+    refused("function_call", &[Chat], NO_TOOLS),
+    refused("tool_choice", &[Messages], NO_TOOLS),
+    refused("reasoning_effort", &[Chat], NO_THINKING),
+    refused("web_search_options", &[Chat], NO_TOOLS),
+    refused("audio", &[Chat], "the model writes text"),
+    refused("suffix", &[Completions], "the model writes on, not between"),
+    refused("output_config", &[Messages], NO_GRAMMARS),
+    refused("structured_outputs", OPENAI, NO_GRAMMARS),
+    refused("guided_json", OPENAI, NO_GRAMMARS),
+    refused("guided_regex", OPENAI, NO_GRAMMARS),
+    refused("guided_choice", OPENAI, NO_GRAMMARS),
+    refused("guided_grammar", OPENAI, NO_GRAMMARS),
+    refused("json_schema", OPENAI, NO_GRAMMARS),
+    refused("grammar", OPENAI, NO_GRAMMARS),
 ];
 
 /// The parameters of an interface.

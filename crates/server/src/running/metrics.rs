@@ -105,84 +105,104 @@ impl Metrics {
     }
 
     fn register(&mut self) {
-        let registry = &mut self.registry;
-        let mut counter = |name, help, counter: &Counter| registry.register(name, help, counter.clone());
-        counter(
-            "vllm:num_preemptions",
-            "Sequences whose pages were taken",
-            &self.preemptions,
-        );
-        counter(
-            "vllm:prefix_cache_queries",
-            "Prompt tokens looked for in the cache",
-            &self.cache_queries,
-        );
-        counter(
-            "vllm:prefix_cache_hits",
-            "Prompt tokens found in the cache",
-            &self.cache_hits,
-        );
-        counter(
-            "vllm:prompt_tokens",
-            "Prompt tokens of sequences that began",
-            &self.prompt_tokens,
-        );
-        counter(
-            "vllm:generation_tokens",
-            "Tokens generated",
-            &self.generated_tokens,
-        );
-        counter("dualgrain:failures", "Sequences that failed", &self.failures);
-        counter(
-            "dualgrain:abandoned",
-            "Requests whose reader went away",
-            &self.abandoned,
-        );
-        counter(
-            "dualgrain:slow_readers",
-            "Requests whose reader was too slow",
-            &self.slow_readers,
-        );
-        registry.register(
-            "vllm:num_requests_running",
-            "Sequences that run",
-            self.num_running.clone(),
-        );
-        registry.register(
-            "vllm:num_requests_waiting",
-            "Sequences that wait",
-            self.num_waiting.clone(),
-        );
-        registry.register(
-            "vllm:kv_cache_usage_perc",
-            "Share of the cache's pages that running sequences hold, 1 for all",
-            self.cache_usage.clone(),
-        );
-        registry.register(
-            "vllm:request_success",
-            "Sequences that ended by themselves",
-            self.success.clone(),
-        );
-        registry.register(
-            "dualgrain:connections",
-            "Connections that are open",
-            self.connections.clone(),
-        );
-        let mut timed = |name, help, times: &Histogram| registry.register(name, help, times.clone());
-        timed(
-            "vllm:time_to_first_token_seconds",
-            "From submission to the first token",
-            &self.first_token_s,
-        );
-        timed(
-            "vllm:inter_token_latency_seconds",
-            "From token to token",
-            &self.inter_token_s,
-        );
-        timed(
-            "vllm:e2e_request_latency_seconds",
-            "From submission to the end",
-            &self.request_s,
-        );
+        self.register_counters();
+        self.register_gauges();
+        self.register_times();
+    }
+
+    fn register_counters(&mut self) {
+        let all = [
+            (
+                "vllm:num_preemptions",
+                "Sequences whose pages were taken",
+                &self.preemptions,
+            ),
+            (
+                "vllm:prefix_cache_queries",
+                "Prompt tokens looked for in the cache",
+                &self.cache_queries,
+            ),
+            (
+                "vllm:prefix_cache_hits",
+                "Prompt tokens found in the cache",
+                &self.cache_hits,
+            ),
+            (
+                "vllm:prompt_tokens",
+                "Prompt tokens of sequences that began",
+                &self.prompt_tokens,
+            ),
+            (
+                "vllm:generation_tokens",
+                "Tokens generated",
+                &self.generated_tokens,
+            ),
+            ("dualgrain:failures", "Sequences that failed", &self.failures),
+            (
+                "dualgrain:abandoned",
+                "Requests whose reader went away",
+                &self.abandoned,
+            ),
+            (
+                "dualgrain:slow_readers",
+                "Requests whose reader was too slow",
+                &self.slow_readers,
+            ),
+        ];
+        for (name, help, counter) in all {
+            self.registry.register(name, help, counter.clone());
+        }
+        let success = self.success.clone();
+        let help = "Sequences that ended by themselves";
+        self.registry.register("vllm:request_success", help, success);
+    }
+
+    fn register_gauges(&mut self) {
+        let all = [
+            (
+                "vllm:num_requests_running",
+                "Sequences that run",
+                &self.num_running,
+            ),
+            (
+                "vllm:num_requests_waiting",
+                "Sequences that wait",
+                &self.num_waiting,
+            ),
+            (
+                "dualgrain:connections",
+                "Connections that are open",
+                &self.connections,
+            ),
+        ];
+        for (name, help, gauge) in all {
+            self.registry.register(name, help, gauge.clone());
+        }
+        let help = "Share of the cache's pages that running sequences hold, 1 for all";
+        let usage = self.cache_usage.clone();
+        self.registry.register("vllm:kv_cache_usage_perc", help, usage);
+    }
+
+    fn register_times(&mut self) {
+        let all = [
+            (
+                "vllm:time_to_first_token_seconds",
+                "From submission to the first token",
+                &self.first_token_s,
+            ),
+            (
+                "vllm:inter_token_latency_seconds",
+                "From token to token",
+                &self.inter_token_s,
+            ),
+            (
+                "vllm:e2e_request_latency_seconds",
+                "From submission to the end",
+                &self.request_s,
+            ),
+        ];
+        for (name, help, times) in all {
+            self.registry.register(name, help, times.clone());
+        }
     }
 }

@@ -388,4 +388,9 @@ fn unknown_fields_can_be_passed_over_but_not_what_is_unsupported() {
     );
     server.ask(CHAT, &asked);
     assert_eq!(server.refused(CHAT, &with(&asked, json!({"tools": [1]}))).0, 400);
+    let (status, message) = server.refused(CHAT, &with(&asked, json!({"guided_json": {}})));
+    assert!(
+        status == 400 && message.contains("not supported yet"),
+        "{message}"
+    );
 }

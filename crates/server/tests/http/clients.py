@@ -68,8 +68,21 @@ def openai_errors(client):
     refusal(openai.BadRequestError, lambda: client.chat.completions.create(**COMMON, response_format=format))
 
 
+def responses(client):
+    asked = dict(model=MODEL, input="Tell me of the sea", max_output_tokens=16, temperature=0)
+    whole = client.responses.create(**asked)
+    expect(whole.output_text and whole.status == "incomplete", "a response")
+    with client.responses.stream(**asked) as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        final = stream.get_final_response()
+    expect(text == whole.output_text == final.output_text, "a stream is the whole")
+    longer = [{"role": "user", "content": "Hi"}, *whole.output, {"role": "user", "content": "More"}]
+    expect(client.responses.create(**{**asked, "input": longer}).usage.output_tokens == 16, "the answer as input")
+    refusal(openai.BadRequestError, lambda: client.responses.create(**asked, previous_response_id="resp_1"))
+
+
 def messages(client):
-    asked = dict(**COMMON, temperature=0, system="Be brief")
+    asked = dict(**COMMON, system="Be brief", extra_body={"temperature": 0})
     whole = client.messages.create(**asked)
     expect(whole.content[0].type == "text" and whole.stop_reason == "max_tokens", "a message")
     with client.messages.stream(**asked) as stream:
@@ -96,6 +109,7 @@ def main():
     broken_off(client)
     completions(client)
     openai_errors(client)
+    responses(client)
     messages(anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0))
     print("all well")
 

@@ -58,7 +58,10 @@ fn a_stream_is_the_whole_piece_by_piece() {
             let entries: Vec<Value> = entries.flatten().cloned().collect();
             assert_eq!(choice["logprobs"][list], Value::from(entries), "{list}");
         }
-        assert_eq!(own.clone().next_back().unwrap()["finish_reason"], choice["finish_reason"]);
+        assert_eq!(
+            own.clone().next_back().unwrap()["finish_reason"],
+            choice["finish_reason"]
+        );
     }
 }
 
@@ -104,7 +107,7 @@ fn what_is_wrong_is_named() {
         (json!({"prompt": [[]]}), "the prompt is empty"),
         (json!({"echo": true}), "echo: only false is taken"),
         (json!({"best_of": 2}), "best_of: only 1 is taken"),
-        (json!({"suffix": "x"}), "suffix: unknown field"),
+        (json!({"suffix": "x"}), "suffix: the model writes on"),
         (
             json!({"logprobs": true}),
             "logprobs: expected a whole number from 0 to 20, got true",

@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 
 use crate::client::{Server, request, said, with};
 
-const PATHS: [&str; 6] = [
+const PATHS: [&str; 7] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/messages",
+    "/v1/responses",
     "/tokenize",
     "/detokenize",
     "/apply-template",
@@ -34,6 +35,9 @@ fn good(path: &str) -> Value {
             &sampling,
             json!({"messages": said("Hi"), "system": "Be brief", "stop_sequences": ["x"]}),
         ),
+        "/v1/responses" => {
+            json!({"input": said("Hi"), "max_output_tokens": 2, "instructions": "x", "metadata": {"a": "b"}})
+        }
         "/tokenize" => json!({"prompt": "Hi", "add_special_tokens": true}),
         "/detokenize" => json!({"tokens": [1, 2, 3, 4]}),
         _ => {

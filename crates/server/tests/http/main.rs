@@ -10,4 +10,6 @@ mod isolation;
 mod manual;
 mod messages;
 mod observe;
+mod page;
+mod responses;
 mod texts;

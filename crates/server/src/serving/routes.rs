@@ -11,14 +11,16 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 
 use crate::app::App;
+use crate::endpoints::{observe, texts, ui};
 use crate::error::ApiError;
-use crate::{anthropic, observe, openai, texts, ui};
+use crate::{anthropic, openai};
 
 /// All paths. Those of models and texts ask for a key where there are keys.
 pub fn router(app: Arc<App>) -> Router {
     let guarded = Router::new()
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
+        .route("/v1/responses", post(openai::responses))
         .route("/v1/models", get(openai::models))
         .route("/v1/models/{*name}", get(openai::model))
         .route("/v1/messages", post(anthropic::messages))

@@ -11,11 +11,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use super::patience::Patient;
+use super::routes::router;
 use crate::app::App;
 use crate::error::ServeError;
 use crate::options::Options;
-use crate::patience::Patient;
-use crate::routes::router;
 use crate::running::Health;
 use crate::served::Served;
 
