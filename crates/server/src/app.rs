@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use axum::http::StatusCode;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::body::Bodies;
 use crate::error::ApiError;
 use crate::options::Options;
 use crate::parameters::{Choices, Wanted};
@@ -17,6 +18,7 @@ use crate::served::{Description, Served};
 pub struct App {
     pub model: Description,
     pub options: Options,
+    pub bodies: Bodies,
     pub queue: Queue,
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
@@ -54,6 +56,7 @@ impl App {
             Queue::start(served.engine, limits, Arc::clone(&metrics), Arc::clone(&progress))?;
         let app = Self {
             model: served.description,
+            bodies: Bodies::new(options.body_bytes),
             options,
             queue,
             metrics,

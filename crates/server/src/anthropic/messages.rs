@@ -12,7 +12,6 @@ use dualgrain::engine::tokenizer::{Tokenizer, TokenizerError};
 use serde_json::{Value, json};
 
 use crate::app::{App, Submitted};
-use crate::body;
 use crate::error::{ApiError, json_response};
 use crate::parameters::{Api, Choices, Fields, Wanted};
 use crate::prompt::{MessageRules, read_content, take_messages};
@@ -41,7 +40,7 @@ fn respond(answer: Result<Response<Body>, ApiError>) -> Response<Body> {
 }
 
 async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let fields = body::read(request, app.options.body_bytes).await?;
+    let fields = app.bodies.read(request).await?;
     let Asked {
         messages,
         wanted,
@@ -58,7 +57,7 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
 }
 
 async fn count(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let mut fields = body::read(request, app.options.body_bytes).await?;
+    let mut fields = app.bodies.read(request).await?;
     app.check_model(fields.text("model")?.as_deref())?;
     let messages = take_conversation(&mut fields, &app)?;
     fields.finish_request(Api::Messages, app.options.ignore_unknown)?;

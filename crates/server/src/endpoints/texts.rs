@@ -8,7 +8,6 @@ use axum::http::{Request, Response};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::body;
 use crate::error::{ApiError, json_response};
 use crate::openai::{message_rules, respond};
 use crate::parameters::{Fields, shown, token_ids};
@@ -34,7 +33,7 @@ async fn answer(
     request: Request<Body>,
     work: fn(&App, Fields) -> Result<Value, ApiError>,
 ) -> Result<Response<Body>, ApiError> {
-    let mut fields = body::read(request, app.options.body_bytes).await?;
+    let mut fields = app.bodies.read(request).await?;
     app.check_model(fields.text("model")?.as_deref())?;
     let value = app.blocking(move |app| work(app, fields)).await?;
     Ok(json_response(&value))

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use super::envelope::{Envelope, Usage, fail, finish_reason};
 use super::logprobs::chat_entry;
 use crate::app::{App, Submitted};
-use crate::body;
 use crate::error::{ApiError, json_response};
 use crate::parameters::{Api, Choices, Fields, Wanted};
 use crate::prompt::{MessageRules, take_messages};
@@ -43,7 +42,7 @@ pub async fn chat(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
 }
 
 async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let fields = body::read(request, app.options.body_bytes).await?;
+    let fields = app.bodies.read(request).await?;
     let Asked {
         messages,
         wanted,
@@ -65,7 +64,7 @@ impl Asked {
     fn read(mut fields: Fields, app: &App) -> Result<Self, ApiError> {
         app.check_model(fields.text("model")?.as_deref())?;
         let messages = take_messages(&mut fields, message_rules(app))?;
-        let choices = Choices::take(&mut fields)?;
+        let choices = Choices::take(&mut fields, app.options.ignore_unknown)?;
         let mut wanted = Wanted::take(&mut fields, app.model.bounds)?;
         wanted.take_newer_max_tokens(&mut fields)?;
         take_logprobs(&mut wanted, &mut fields)?;

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::envelope::{Envelope, Usage, fail, finish_reason};
 use super::logprobs::CompletionLogprobs;
 use crate::app::{App, Submitted};
-use crate::body;
 use crate::error::{ApiError, json_response};
 use crate::parameters::{Api, Choices, Fields, Wanted};
 use crate::prompt::{Prompt, take_prompts};
@@ -33,7 +32,7 @@ pub async fn completions(State(app): State<Arc<App>>, request: Request<Body>) ->
 }
 
 async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let fields = body::read(request, app.options.body_bytes).await?;
+    let fields = app.bodies.read(request).await?;
     let Asked {
         prompts,
         wanted,
@@ -60,7 +59,7 @@ impl Asked {
     fn read(mut fields: Fields, app: &App) -> Result<Self, ApiError> {
         app.check_model(fields.text("model")?.as_deref())?;
         let prompts = take_prompts(&mut fields, app.model.bounds.vocab_size)?;
-        let choices = Choices::take(&mut fields)?;
+        let choices = Choices::take(&mut fields, app.options.ignore_unknown)?;
         let mut wanted = Wanted::take(&mut fields, app.model.bounds)?;
         wanted.max_tokens.get_or_insert(DEFAULT_MAX_TOKENS);
         wanted.take_logprobs(&mut fields, "logprobs")?;

@@ -10,7 +10,6 @@ use dualgrain::engine::chat::Message;
 use serde_json::{Value, json};
 
 use crate::app::{App, Submitted};
-use crate::body;
 use crate::error::{ApiError, json_response};
 use crate::parameters::{Api, Choices, Fields, Wanted};
 use crate::prompt::{MessageRules, read_messages};
@@ -38,7 +37,7 @@ pub async fn responses(State(app): State<Arc<App>>, request: Request<Body>) -> R
 }
 
 async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let fields = body::read(request, app.options.body_bytes).await?;
+    let fields = app.bodies.read(request).await?;
     let Asked {
         messages,
         wanted,

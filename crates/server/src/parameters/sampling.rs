@@ -55,7 +55,7 @@ impl Choices {
     ///
     /// # Errors
     /// A value outside its range.
-    pub fn take(fields: &mut Fields) -> Result<Self, ApiError> {
+    pub fn take(fields: &mut Fields, ignore_unknown: bool) -> Result<Self, ApiError> {
         let n = fields.whole("n", 1..=MAX_CHOICES)?.unwrap_or(1) as usize;
         let stream = fields.flag("stream")?;
         let mut include_usage = false;
@@ -64,7 +64,9 @@ impl Choices {
                 return Err(fields.error("stream_options", "only taken with \"stream\": true"));
             }
             include_usage = options.flag("include_usage")?;
-            options.finish(&["include_usage"], false)?;
+            // Padding against those who measure encrypted streams: there is none here.
+            options.flag("include_obfuscation")?;
+            options.finish(&["include_usage", "include_obfuscation"], ignore_unknown)?;
         }
         Ok(Self {
             n,

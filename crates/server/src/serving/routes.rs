@@ -57,13 +57,10 @@ async fn check_key(State(app): State<Arc<App>>, request: Request<Body>, next: Ne
 
 /// The key that a request names, as OpenAI's or Anthropic's clients do.
 fn named_key(headers: &HeaderMap) -> Option<&[u8]> {
-    let bearer = |value: &'_ HeaderValue| -> Option<usize> {
-        let bytes = value.as_bytes();
-        let scheme = bytes.get(..7)?;
-        scheme.eq_ignore_ascii_case(b"bearer ").then_some(7)
-    };
-    let authorization = headers.get(AUTHORIZATION);
-    let bearer = authorization.and_then(|value| Some(&value.as_bytes()[bearer(value)?..]));
+    let bearer = headers.get(AUTHORIZATION).and_then(|value| {
+        let (scheme, key) = value.as_bytes().split_at_checked(b"bearer ".len())?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
+    });
     bearer.or_else(|| headers.get("x-api-key").map(HeaderValue::as_bytes))
 }
 

@@ -72,9 +72,9 @@ def responses(client):
     asked = dict(model=MODEL, input="Tell me of the sea", max_output_tokens=16, temperature=0)
     whole = client.responses.create(**asked)
     expect(whole.output_text and whole.status == "incomplete", "a response")
-    with client.responses.stream(**asked) as stream:
-        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
-        final = stream.get_final_response()
+    events = list(client.responses.create(**asked, stream=True))
+    text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    final = events[-1].response
     expect(text == whole.output_text == final.output_text, "a stream is the whole")
     longer = [{"role": "user", "content": "Hi"}, *whole.output, {"role": "user", "content": "More"}]
     expect(client.responses.create(**{**asked, "input": longer}).usage.output_tokens == 16, "the answer as input")

@@ -146,3 +146,14 @@ fn connections_that_break_off_leave_nothing_behind() {
     server.wait_for_rest();
     server.wait_for("dualgrain:connections", |open| open == 1.0);
 }
+
+#[test]
+fn long_bodies_that_never_end_do_not_keep_short_ones_waiting() {
+    let server = Server::usual();
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{";
+    let held: Vec<_> = (0..40).map(|_| server.send(head.as_bytes())).collect();
+    server.ask("/v1/chat/completions", &good("/v1/chat/completions"));
+    drop(held);
+    let long = json!({"prompt": "Hi", "max_tokens": 1, "user": "x".repeat(1_000_000)});
+    server.ask("/v1/completions", &long);
+}
