@@ -380,3 +380,33 @@ fn a_cancelled_turn_is_kept_for_the_next_one_until_its_room_is_needed() {
 fn requests_are_given_the_same_alone_and_among_others() {
     assert_eq!(invariance::differing(model(), 40), 0);
 }
+
+#[test]
+fn a_step_says_who_began_with_what_of_the_cache_and_which_pages_are_held() {
+    let mut engine = engine(2, 256, 256);
+    let mut first = request(&"the sea ".repeat(50), 4);
+    first.keep = true;
+    let id = engine.admit(first.clone()).unwrap();
+    assert_eq!(engine.step().len(), 1);
+    assert_eq!(engine.last_step().begun, [(id, 0)]);
+    assert!(engine.last_step().events.is_empty());
+    assert_eq!(
+        engine.scheduler().num_held_pages(),
+        first.prompt.len().div_ceil(64)
+    );
+    while !engine.is_idle() {
+        engine.step();
+    }
+    assert_eq!(engine.scheduler().num_held_pages(), 0, "what is kept gives way");
+    let again = engine.admit(first.clone()).unwrap();
+    engine.step();
+    assert_eq!(engine.last_step().begun, [(again, first.prompt.len() - 1)]);
+    let third = engine.admit(first.clone()).unwrap();
+    engine.step();
+    let shared = (first.prompt.len() - 1) / 64 * 64;
+    assert_eq!(engine.last_step().begun, [(third, shared)]);
+    assert_eq!(
+        engine.scheduler().num_held_pages(),
+        first.prompt.len().div_ceil(64) + 1
+    );
+}

@@ -11,14 +11,16 @@ use crate::client::{Server, read_reply, request, said};
 
 const CHAT: &str = "/v1/chat/completions";
 
-/// An answer that takes seconds: no end token, nearly the whole context.
+/// Four answers that take seconds, one after the other: no end token, nearly the whole context.
 fn long(stream: bool) -> Vec<u8> {
-    let body = json!({"messages": said("Hi"), "max_tokens": 1900, "logit_bias": {"0": -100}, "stream": stream, "temperature": 0});
+    let body = json!({
+        "messages": said("Hi"), "max_tokens": 1900, "n": 4, "logit_bias": {"0": -100}, "stream": stream, "temperature": 0
+    });
     request(CHAT, "", body.to_string().as_bytes())
 }
 
 fn one_at_once(options: Options) -> Server {
-    Server::start(SessionLimits::new(1, 2048, 16), options)
+    Server::start(SessionLimits::new(1, 2048, 4), options)
 }
 
 #[test]
@@ -30,7 +32,7 @@ fn a_reader_that_goes_away_ends_its_request_in_every_phase() {
         server.wait_for("dualgrain:abandoned_total", |count| count >= abandoned);
         server.wait_for_rest();
         assert!(
-            server.metric("vllm:generation_tokens_total") < 1800.0 * abandoned,
+            server.metric("vllm:generation_tokens_total") < 7000.0 * abandoned,
             "{what} ran to its end"
         );
     };
@@ -41,15 +43,15 @@ fn a_reader_that_goes_away_ends_its_request_in_every_phase() {
             move |count| count > before + 5.0
         });
         let queued = server.send(&long(stream));
-        server.wait_for("vllm:num_requests_waiting", |waiting| waiting == 1.0);
+        server.wait_for("vllm:num_requests_waiting", |waiting| waiting >= 4.0);
         drop(queued);
-        server.wait_for("vllm:num_requests_waiting", |waiting| waiting == 0.0);
-        assert_eq!(server.metric("vllm:num_requests_running"), 1.0);
+        server.wait_for("vllm:num_requests_waiting", |waiting| waiting <= 3.0);
+        server.wait_for("vllm:num_requests_running", |running| running == 1.0);
         drop(decoding);
         gone("decoding");
         // The queued one was counted before.
         gone("queued");
-        // 1,900 tokens of a prompt in steps of 16.
+        // 1,800 tokens of a prompt in steps of 4.
         let prompt = json!({"messages": said(&"sea ".repeat(1800)), "max_tokens": 9, "stream": stream});
         let prompt = server.send(&request(CHAT, "", prompt.to_string().as_bytes()));
         server.wait_for("vllm:num_requests_running", |running| running == 1.0);
@@ -68,14 +70,14 @@ fn a_reader_that_goes_away_ends_its_request_in_every_phase() {
 #[test]
 fn a_full_queue_is_told_and_takes_requests_again_later() {
     let options = Options {
-        queue: 1,
+        queue: 7,
         ..Options::default()
     };
     let server = one_at_once(options);
     let running = server.send(&long(true));
     server.wait_for("vllm:num_requests_running", |running| running == 1.0);
     let waiting = server.send(&long(true));
-    server.wait_for("vllm:num_requests_waiting", |waiting| waiting == 1.0);
+    server.wait_for("vllm:num_requests_waiting", |waiting| waiting >= 4.0);
     let refused = server.post(CHAT, &json!({"messages": said("Hi")}));
     let error = refused.json()["error"].clone();
     assert_eq!(
@@ -121,7 +123,7 @@ fn a_reader_that_is_too_slow_is_cut_off() {
 #[test]
 fn a_drain_takes_nothing_new_and_lets_answers_end() {
     let mut server = one_at_once(Options::default());
-    let body = json!({"messages": said("Hi"), "max_tokens": 300, "logit_bias": {"0": -100}, "stream": true});
+    let body = json!({"messages": said("Hi"), "max_tokens": 1000, "logit_bias": {"0": -100}, "stream": true});
     let mut running = server.send(&request(CHAT, "", body.to_string().as_bytes()));
     server.wait_for("vllm:num_requests_running", |running| running == 1.0);
     server.tell(Stage::Draining);
@@ -150,7 +152,7 @@ fn what_is_left_after_the_drain_ends_with_an_error() {
     let mut head = [0; 200];
     streamed.read_exact(&mut head).unwrap();
     let mut whole = server.send(&long(false));
-    server.wait_for("vllm:num_requests_waiting", |waiting| waiting == 1.0);
+    server.wait_for("vllm:num_requests_waiting", |waiting| waiting >= 4.0);
     server.tell(Stage::Draining);
     let mut rest = String::new();
     streamed.read_to_string(&mut rest).unwrap();
