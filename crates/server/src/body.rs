@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::body::{Body, HttpBody};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Request, StatusCode};
+use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -17,6 +18,8 @@ const READ_TIME: Duration = Duration::from_secs(60);
 /// A longer body is read only while few such bodies are.
 const SMALL_BYTES: u64 = 64 << 10;
 const MAX_LONG_BODIES: usize = 32;
+/// So many times the limit of a body that is too long is read and forgotten.
+const PASSED_OVER: usize = 4;
 
 /// Reads bodies, and bounds what all that are being read take.
 #[derive(Debug)]
@@ -47,19 +50,31 @@ impl Bodies {
         }
     }
 
-    async fn bytes(&self, body: Body) -> Result<Bytes, ApiError> {
-        let size = body.size_hint();
-        // A body that is known to be too long need not come.
-        if size.lower() > self.limit_bytes as u64 {
-            return Err(too_long(self.limit_bytes));
-        }
-        let is_small = size.upper().is_some_and(|bytes| bytes <= SMALL_BYTES);
+    async fn bytes(&self, body: Body) -> Result<Vec<u8>, ApiError> {
+        let is_small = body.size_hint().upper().is_some_and(|bytes| bytes <= SMALL_BYTES);
         let _place = match is_small {
             true => None,
             false => self.long.acquire().await.ok(),
         };
-        let bytes = to_bytes(body, self.limit_bytes).await;
-        bytes.map_err(|error| unread(&error, self.limit_bytes))
+        let mut pieces = body.into_data_stream();
+        let (mut bytes, mut num_bytes) = (Vec::new(), 0);
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| ApiError::bad("the body broke off"))?;
+            num_bytes += piece.len();
+            match num_bytes <= self.limit_bytes {
+                true => bytes.extend_from_slice(&piece),
+                // A client that is still sending would not read why it is refused.
+                false if num_bytes <= self.limit_bytes.saturating_mul(PASSED_OVER) => bytes.clear(),
+                false => break,
+            }
+        }
+        match num_bytes <= self.limit_bytes {
+            true => Ok(bytes),
+            false => {
+                let message = format!("the body has more than {} bytes", self.limit_bytes);
+                Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message))
+            }
+        }
     }
 }
 
@@ -77,21 +92,4 @@ fn check_type(request: &Request<Body>) -> Result<(), ApiError> {
             "expected the header `Content-Type: application/json`",
         )),
     }
-}
-
-fn unread(error: &axum::Error, limit_bytes: usize) -> ApiError {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(cause) = source {
-        // The limit is found by its words: its type belongs to a crate underneath.
-        if cause.to_string().contains("length limit exceeded") {
-            return too_long(limit_bytes);
-        }
-        source = cause.source();
-    }
-    ApiError::bad("the body broke off")
-}
-
-fn too_long(limit_bytes: usize) -> ApiError {
-    let message = format!("the body has more than {limit_bytes} bytes");
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
 }

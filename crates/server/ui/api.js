@@ -107,7 +107,7 @@ const WORDS = {
 
 /** A failure as a heading and a sentence or two. */
 export function inWords({ kind, message, status, code, wait, request }) {
-  const [title, usual] = status === 503 ? ["The server is not ready.", "Try again in a moment."] : WORDS[kind];
+  const [title, usual] = status === 503 ? ["The server is not ready.", "Try again in a moment."] : WORDS[kind] ?? WORDS.failed;
   const said = message ? message.replace(/[^.!?]$/, "$&.") : status && `It answered with status ${status}.`;
   const hint = code === "context_length_exceeded" ? "Start a new chat, or edit an earlier message to go on from there." : usual;
   const after = wait ? `Try again in ${wait} ${wait === 1 ? "second" : "seconds"}.` : hint;

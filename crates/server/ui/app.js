@@ -93,7 +93,7 @@ async function generate(question) {
   stop();
   const answer = conversation.add(question, "assistant", "");
   answer.live = true;
-  const run = { answer, control: new AbortController(), clock: newClock() };
+  const run = { answer, control: new AbortController(), clock: newClock(), cost: 0 };
   running = run;
   previous = null;
   following = true;
@@ -141,16 +141,21 @@ function take({ answer, clock }, { choices, usage, system_fingerprint: fingerpri
   clock.pieces += 1;
 }
 
-/** Draws once a frame at most, however fast pieces come. */
+/** Draws once a frame at most, however fast pieces come, and no more than a quarter of the time, however long a paragraph grows. */
 function schedule(run) {
-  if (run.frame || document.hidden) return;
-  run.frame = requestAnimationFrame(() => {
-    run.frame = null;
-    if (!run.answer.live) return;
-    run.answer.facts = factsOf(run.clock);
-    views.get(run.answer)?.refresh();
-    follow();
-  });
+  if (run.scheduled || document.hidden) return;
+  run.scheduled = true;
+  setTimeout(() => requestAnimationFrame(() => draw(run)), 3 * run.cost);
+}
+
+function draw(run) {
+  const began = performance.now();
+  run.scheduled = false;
+  if (!run.answer.live) return;
+  run.answer.facts = factsOf(run.clock);
+  views.get(run.answer)?.refresh();
+  follow();
+  run.cost = performance.now() - began;
 }
 
 /** Usage says how many tokens there were; while or where it is missing, pieces stand for them. The rate leaves out the first
@@ -214,7 +219,7 @@ async function loadModel(newKey) {
   } catch (failure) {
     failure.tried = Boolean(newKey);
     byId("welcome-error").replaceChildren(errorNote(failure, loadModel));
-    if (newKey) byId("welcome-error").querySelector("input")?.focus();
+    byId("welcome-error").querySelector("input")?.focus();
   }
   showKeyState();
   showContext(conversation.path());

@@ -48,11 +48,14 @@ export class Conversation {
   }
 }
 
-/** What the model is sent to answer `question`: the system prompt and the path down to it, without answers that are empty. */
+/** What the model is sent to answer `question`: the system prompt and the path down to it. Answers of which nothing came are left out,
+    and the messages around them joined, since many templates insist that roles alternate. */
 export function messagesFor(question, system) {
   const messages = [];
   for (let at = question; at.parent; at = at.parent) {
-    if (at.role === "user" || at.text) messages.unshift({ role: at.role, content: at.text });
+    if (at.role === "assistant" && !at.text) continue;
+    if (messages[0]?.role === at.role) messages[0].content = `${at.text}\n\n${messages[0].content}`;
+    else messages.unshift({ role: at.role, content: at.text });
   }
   if (system) messages.unshift({ role: "system", content: system });
   return messages;

@@ -15,7 +15,7 @@ const DEPTH = 8;
 /** Brings `target` up to date with `source`. Blocks that did not change keep their elements, so a growing answer costs its last
     block alone and a selection further up survives. */
 export function render(target, source) {
-  const blocks = split(source.split("\n"));
+  const blocks = split(source.split(/\r?\n/));
   const known = target.sources ?? [];
   let same = 0;
   while (same < blocks.length && blocks[same].source === known[same]) same += 1;

@@ -64,7 +64,8 @@ export function answerView(node, act) {
   const note = el("div", { class: "note" });
   const turns = el("span", { class: "turns" });
   const again = button("Regenerate", () => act.regenerate(node));
-  const actions = el("div", { class: "actions" }, turns, copyButton(() => node.text), again);
+  const copy = copyButton(() => node.text);
+  const actions = el("div", { class: "actions" }, turns, copy, again);
   const facts = el("p", { class: "facts" });
   const foot = el("div", { class: "foot" }, actions, facts);
   const element = el("article", { class: "answer" }, heading, thinking, prose, note, foot);
@@ -77,9 +78,11 @@ export function answerView(node, act) {
     if (node.reasoning) render(thoughts, node.reasoning);
     render(prose, node.text);
     refreshTurns(turns, node, act);
-    actions.hidden = node.live || Boolean(node.error);
+    actions.hidden = node.live;
+    copy.hidden = !node.text;
+    again.hidden = Boolean(node.error);
     facts.replaceChildren(...factsOf(node).map((fact) => el("span", {}, fact)));
-    foot.hidden = Boolean(node.error) && !node.text;
+    foot.hidden = again.hidden && copy.hidden && turns.hidden;
     // The field for a key keeps what is typed in it while other things change.
     if (shownError !== node.error) note.replaceChildren(...(node.error ? [errorNote(node.error, (newKey) => act.retry(node, newKey), act.fix)] : []));
     shownError = node.error;
@@ -128,7 +131,7 @@ function keyForm(failure, submit) {
     el("p", { id: `${id}-hint`, class: "hint" }, "It is kept until this tab closes, and sent to this server only."));
 }
 
-const ENDS = { stopped: "stopped", length: "ended at the limit of tokens", content_filter: "ended by a filter" };
+const ENDS = { stopped: "stopped", length: "ended at the limit of tokens" };
 
 /** What is known of an answer, in the order in which people ask for it. */
 function factsOf({ facts, finish }) {

@@ -83,8 +83,10 @@ fn headers_and_paths_that_are_wrong_have_statuses_of_their_own() {
         ..Options::default()
     };
     let server = Server::start(SessionLimits::new(1, 128, 64), options);
-    let long = server.raw(&request("/v1/completions", "", &[b' '; 1001]));
-    assert_eq!(long.status, 413, "{}", long.text());
+    for len in [1001, 3000, 4000] {
+        let long = server.raw(&request("/v1/completions", "", &vec![b' '; len]));
+        assert_eq!(long.status, 413, "{len}: {}", long.text());
+    }
     let chunked = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
                     7d0\r\n".to_vec();
     let chunked = server.raw(&[chunked, vec![b' '; 2000], b"\r\n0\r\n\r\n".to_vec()].concat());
@@ -156,4 +158,15 @@ fn long_bodies_that_never_end_do_not_keep_short_ones_waiting() {
     drop(held);
     let long = json!({"prompt": "Hi", "max_tokens": 1, "user": "x".repeat(1_000_000)});
     server.ask("/v1/completions", &long);
+}
+
+#[test]
+fn a_client_that_sends_too_much_still_reads_why_it_is_refused() {
+    let server = Server::usual();
+    let reply = server.raw(&request("/v1/completions", "", &vec![b' '; 20_000_000]));
+    assert!(
+        reply.status == 413 && reply.text().contains("more than 8388608 bytes"),
+        "{}",
+        reply.text()
+    );
 }
