@@ -17,7 +17,7 @@ pub struct Options {
     pub drain: Duration,
     /// How long a step may take before the server calls itself unhealthy.
     pub stall: Duration,
-    /// Pieces of an answer that wait for a slow reader; one more and the answer is cut off.
+    /// Pieces that wait for a slow reader, for each choice of its answer; one more and the answer is cut off.
     pub buffered_pieces: usize,
     /// How long nothing may be written to a connection with an answer before it is closed.
     pub patience: Duration,

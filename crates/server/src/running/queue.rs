@@ -15,7 +15,7 @@ use super::runner::Runner;
 pub struct QueueLimits {
     /// Sequences that run or wait, at most.
     pub places: usize,
-    /// Updates of a job that nobody has read, at most.
+    /// Updates that nobody has read, at most, for each choice of a job.
     pub buffered: usize,
     /// Takes a line for a person.
     pub log: fn(&str),
@@ -91,7 +91,8 @@ impl Queue {
 impl Place<'_> {
     /// Submits a request for each choice; dropping the receiver cancels them. `None` where the thread is gone.
     pub fn submit(self, requests: Vec<Request>) -> Option<mpsc::Receiver<Update>> {
-        let (updates, receiver) = mpsc::channel(self.queue.limits.buffered);
+        let (updates, receiver) =
+            mpsc::channel(self.queue.limits.buffered.saturating_mul(requests.len().max(1)));
         let job = Job {
             requests,
             updates,
