@@ -106,6 +106,7 @@ pub(crate) const ATTENTION_HEADERS: &[(&str, &str)] = &[
         "attention_pages.cuh",
         include_str!("attention/attention_pages.cuh"),
     ),
+    ("attention_rows.cuh", include_str!("attention/attention_rows.cuh")),
     ("float_rules.cuh", include_str!("float_rules.cuh")),
     ("page_ring.cuh", include_str!("attention/page_ring.cuh")),
     ("ring_page.cuh", include_str!("attention/ring_page.cuh")),

@@ -3,15 +3,19 @@
 // Every step gives the bits of the rules in a range that is checked, in the end and for all rows of the warp at once; where a page
 // leaves it, nothing has changed and the warp takes it by the rules.
 #pragma once
-#include "attention_tile.cuh"
+#include "attention_rows.cuh"
 
-// Products of codes begin at 2^23: as bits of a float they are (2^23 + sum) * 2^-149, since the least normal floats lie as close as
-// those below them. So a sum becomes a float as it is multiplied, and rounds once.
-constexpr int SEAM_BITS = 0x00800000;
-constexpr float SEAM = 1.17549435e-38f;      // 2^-126
-constexpr float LIFT = 1.2676506e30f;        // 2^100: products stand 2^49 too low, which rounds nothing here
-constexpr float UNLIFT = 5.6294995e14f;      // 2^49
-constexpr int LEAST_SCORE = (127 - 30) << 23, MOST_SCORE = (127 + 30) << 23;  // of a page's largest score, in magnitude
+// Products of codes begin at a power of two that keeps them from being negative: as bits of a float a sum up to 2^24 is that many times
+// 2^-149, since the least normal floats lie as close as those below them. So a sum becomes a float as it is multiplied, and rounds once.
+constexpr float LIFT = 1.2676506e30f;    // 2^100: products stand 2^49 too low, which rounds nothing here
+constexpr float UNLIFT = 5.6294995e14f;  // 2^49
+// Scores are counted in 2^22. Times 2^-127 such a number becomes a whole one times 2^-149, as no float lies between those. Which way
+// halves go shows in no bit: 2^0.5 is exactly twice 2^-0.5.
+constexpr float COUNT = 2.3841858e-7f;       // 2^-22
+constexpr float UNCOUNT = 4194304.0f;        // 2^22
+constexpr float TO_WHOLE = 5.877472e-39f;    // 2^-127
+constexpr float FROM_WHOLE = 1.7014118e38f;  // 2^127
+constexpr int LEAST_SCORE = (127 - 30 - 22) << 23, MOST_SCORE = (127 + 30 - 22) << 23;  // of a page's largest score, in magnitude
 constexpr int LEAST_WEIGHT = (127 - 99) << 23, MOST_WEIGHT = (127 + 99) << 23;
 
 // What a row's sums are multiplied by; NaN where products leave the range.
@@ -35,42 +39,20 @@ __device__ __forceinline__ int largest_of_row(int v) {
     return max(v, __shfl_xor_sync(0xffffffffu, v, 2));
 }
 
-__device__ __forceinline__ void multiply_keys_from_seam(const Stage &stage, const Queries &queries, int (&sums)[8][4]) {
-    const int lane = threadIdx.x % 32;
-    const u8 *row = &stage.keys[lane / 16 * 8 + lane % 8][lane / 8 % 2 * 16];
-    const int seam[4] = {SEAM_BITS, SEAM_BITS, SEAM_BITS, SEAM_BITS};
-#pragma unroll
-    for (int t = 0; t < 8; t += 2) {
-#pragma unroll
-        for (int s = 0; s < STEPS; s++) {
-            u32 query[4], keys[4];
-            load_query(query, queries, s);
-            load_matrices(keys, row + t * 8 * KEY_ROW + s * 32);
-            if (s == 0) {
-                multiply_codes(sums[t], query, keys[0], keys[1], seam);
-                multiply_codes(sums[t + 1], query, keys[2], keys[3], seam);
-            } else {
-                multiply_codes(sums[t], query, keys[0], keys[1], sums[t]);
-                multiply_codes(sums[t + 1], query, keys[2], keys[3], sums[t + 1]);
-            }
-        }
-    }
-}
-
-// Scores, and bits of the largest one of each row.
-__device__ __forceinline__ void score_plain(const AttentionArgs &args, const Stage &stage, const float (&factors)[2], const int (&sums)[8][4],
-                                            float (&v)[8][4], int (&largest)[2]) {
+// Scores, and bits of the largest one of each row, from sums that began at `start` times 2^149.
+__device__ __forceinline__ void score_plain(const AttentionArgs &args, const PageScales &page, float start, const float (&factors)[2],
+                                            const int (&sums)[8][4], float (&v)[8][4], int (&largest)[2]) {
     const int quad = threadIdx.x % 4;
-    const float scale = args.scale * UNLIFT;
-    const float start[2] = {factors[0] * SEAM, factors[1] * SEAM};
+    const float scale = args.scale * (UNLIFT * COUNT);
+    const float starts[2] = {factors[0] * start, factors[1] * start};
     largest[0] = largest[1] = (int)0x80000000;
 #pragma unroll
     for (int t = 0; t < 8; t++) {
         const float2 key_scales =
-            FORMAT == 2 ? *(const float2 *)&stage.key_scales[t * 8 + quad * 2] : make_float2(args.key_scale, args.key_scale);
+            FORMAT == 2 ? *(const float2 *)(page.keys + t * 8 + quad * 2) : make_float2(args.key_scale, args.key_scale);
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            v[t][i] = __fmaf_rn(__int_as_float(sums[t][i]), factors[i / 2], -start[i / 2]) * (i % 2 ? key_scales.y : key_scales.x) * scale;
+            v[t][i] = __fmaf_rn(__int_as_float(sums[t][i]), factors[i / 2], -starts[i / 2]) * (i % 2 ? key_scales.y : key_scales.x) * scale;
         }
 #pragma unroll
         for (int r = 0; r < 2; r++) {
@@ -88,9 +70,9 @@ __device__ __forceinline__ bool find_references(const float (&factors)[2], const
     for (int r = 0; r < 2; r++) {
         bits[r] = largest_of_row(largest[r]);
         found = found && bits[r] >= least_score(factors[r]) && bits[r] < MOST_SCORE;
-        references[r] = ceilf(__int_as_float(bits[r]));
+        references[r] = ceilf(__int_as_float(bits[r]) * UNCOUNT);
     }
-    if (__all_sync(0xffffffffu, found)) return true;
+    if (__builtin_expect(__all_sync(0xffffffffu, found), 1)) return true;
     found = true;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -100,23 +82,23 @@ __device__ __forceinline__ bool find_references(const float (&factors)[2], const
         max = largest_of_row(max);
         const int size = __float_as_int(fabsf(max));
         found = found && size >= least_score(factors[r]) && size < MOST_SCORE;
-        references[r] = ceilf(max);
+        references[r] = ceilf(max * UNCOUNT);
     }
-    return __all_sync(0xffffffffu, found);
+    return found;
 }
 
-// 2^-t for t from 0 to 62, without a clamp; `seen` collects bits that say whether t was in there.
+// 2^-t for t from 0 to 63, counted in 2^22; `seen` collects bits that say whether t was in there. Coefficients are powers of 2^22 too
+// large, each as the degree asks, so that the polynomial's values are those of the rules.
 __device__ __forceinline__ float power_below_one(float t, u32 &seen) {
-    const float magic = 8388609.0f;
-    const float rounded = t + magic;
-    const float r = (rounded - magic) - t;
-    float p = __fmaf_rn(2.0f * 0.0013255947f, r, 2.0f * 0.009671229f);
-    p = __fmaf_rn(p, r, 2.0f * 0.055507686f);
-    p = __fmaf_rn(p, r, 2.0f * 0.24022248f);
-    p = __fmaf_rn(p, r, 2.0f * 0.69314694f);
-    p = __fmaf_rn(p, r, 2.0f);
-    seen |= __float_as_uint(rounded);
-    return __uint_as_float(__float_as_uint(p) - (__float_as_uint(rounded) << 23));
+    const float whole = t * TO_WHOLE;
+    const float r = __fmaf_rn(whole, FROM_WHOLE, -t);
+    float p = __fmaf_rn(0.0013255947f * 0x1p110f, r, 0.009671229f * 0x1p88f);
+    p = __fmaf_rn(p, r, 0.055507686f * 0x1p66f);
+    p = __fmaf_rn(p, r, 0.24022248f * 0x1p44f);
+    p = __fmaf_rn(p, r, 0.69314694f * 0x1p22f);
+    p = __fmaf_rn(p, r, 1.0f);
+    seen |= __float_as_uint(whole);
+    return __uint_as_float(__float_as_uint(p) - (__float_as_uint(whole) << 23));
 }
 
 // A row's weights before they are codes, the sum of its numerators, and bits of the heaviest. False: out of the range.
@@ -126,15 +108,16 @@ struct PlainWeights {
     bool found;
 };
 
-__device__ __forceinline__ PlainWeights weigh_plain(const AttentionArgs &args, const Stage &stage, float reference, float (&v)[8][4], int first) {
+__device__ __forceinline__ PlainWeights weigh_plain(const AttentionArgs &args, const PageScales &page, float reference, float (&v)[8][4], int first) {
     const int quad = threadIdx.x % 4;
     float chain[2][2] = {{0.0f, 0.0f}, {0.0f, 0.0f}};
     int heaviest = 0;
     u32 seen = 0;
+    reference = reference * COUNT;
 #pragma unroll
     for (int t = 0; t < 8; t++) {
         const float2 value_scales =
-            FORMAT == 2 ? *(const float2 *)&stage.value_scales[t * 8 + quad * 2] : make_float2(args.value_scale, args.value_scale);
+            FORMAT == 2 ? *(const float2 *)(page.values + t * 8 + quad * 2) : make_float2(args.value_scale, args.value_scale);
 #pragma unroll
         for (int c = 0; c < 2; c++) {
             const float numerator = power_below_one(reference - v[t][first + c], seen);
@@ -150,7 +133,7 @@ __device__ __forceinline__ PlainWeights weigh_plain(const AttentionArgs &args, c
         sums[c] = sums[c] + __shfl_xor_sync(0xffffffffu, sums[c], 2);
         sums[c] = sums[c] + __shfl_xor_sync(0xffffffffu, sums[c], 1);
     }
-    return PlainWeights{sums[0] + sums[1], largest_of_row(heaviest), (seen & ~0x4b00003fu) == 0};
+    return PlainWeights{sums[0] + sums[1], largest_of_row(heaviest), (seen & ~63u) == 0};
 }
 
 // As `scale_of`, of a weight in the range.
@@ -196,48 +179,35 @@ __device__ __forceinline__ float power_of_whole(float n) {
 // What the warp has of the page joins its span: sums of numerators now, outputs by what is returned.
 __device__ __forceinline__ void join_plain(RowState (&rows)[2], const float (&references)[2], const PlainWeights (&weights)[2],
                                            const Scale (&scales)[2], PageJoin (&joins)[2]) {
-    const bool moves = references[0] > rows[0].reference || references[1] > rows[1].reference;
-    const bool any = __any_sync(0xffffffffu, moves);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        float added;
-        joins[r].before = 1.0f;
-        if (any) {
-            const float reference = fmaxf(rows[r].reference, references[r]);
-            joins[r].before = power_of_whole(rows[r].reference - reference);
-            added = power_of_whole(references[r] - reference);
-            rows[r].reference = reference;
-            rows[r].sum = rows[r].sum * joins[r].before;
-        } else {
-            added = power_of_whole(references[r] - rows[r].reference);
-        }
+        const float reference = fmaxf(rows[r].reference, references[r]);
+        joins[r].before = power_of_whole(rows[r].reference - reference);
+        const float added = power_of_whole(references[r] - reference);
+        rows[r].reference = reference;
+        rows[r].sum = rows[r].sum * joins[r].before;
         rows[r].sum = __fmaf_rn(weights[r].sum, added, rows[r].sum);
         joins[r].factor = scales[r].scale * added;
     }
 }
 
-// False: nothing has changed, the page goes by the rules.
-__device__ __forceinline__ bool take_plain_page(const AttentionArgs &args, const Stage &stage, const Queries &queries, const Rows &kept,
-                                                RowState (&rows)[2], float (&out)[TILES][4]) {
-    int sums[8][4], largest[2];
+// A page's weights, and how they join. False: nothing has changed, the page goes by the rules.
+__device__ __forceinline__ bool weigh_plain_page(const AttentionArgs &args, const PageScales &page, const Rows &kept, float start,
+                                                 const int (&sums)[8][4], RowState (&rows)[2], u32 (&weights)[2][4], PageJoin (&joins)[2]) {
+    int largest[2];
     float v[8][4], references[2];
     const float factors[2] = {kept.plain_factor[first_row()], kept.plain_factor[first_row() + 8]};
-    multiply_keys_from_seam(stage, queries, sums);
-    score_plain(args, stage, factors, sums, v, largest);
-    if (!find_references(factors, v, largest, references)) return false;
+    score_plain(args, page, start, factors, sums, v, largest);
+    bool found = find_references(factors, v, largest, references);
     PlainWeights weighed[2];
-    bool found = true;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        weighed[r] = weigh_plain(args, stage, references[r], v, r * 2);
+        weighed[r] = weigh_plain(args, page, references[r], v, r * 2);
         found = found && weighed[r].found && weighed[r].heaviest >= LEAST_WEIGHT && weighed[r].heaviest < MOST_WEIGHT;
     }
-    if (!__all_sync(0xffffffffu, found)) return false;
+    if (__builtin_expect(!__all_sync(0xffffffffu, found), 0)) return false;
     const Scale scales[2] = {scale_in_range(__int_as_float(weighed[0].heaviest)), scale_in_range(__int_as_float(weighed[1].heaviest))};
-    u32 weights[2][4];
     code_weights(v, scales, weights);
-    PageJoin joins[2];
     join_plain(rows, references, weighed, scales, joins);
-    multiply_values(stage, weights, joins, out);
     return true;
 }

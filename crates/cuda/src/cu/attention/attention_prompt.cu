@@ -3,7 +3,7 @@
 //
 // A thread's scores of 16 positions are the neighbours that the second product wants of it, since the cache keeps values in that order
 // (`value_place`): weights never leave their thread.
-#include "attention_plain.cuh"
+#include "attention_tile.cuh"
 
 // Behind Hopper the compiler wants a few more registers than three CTAs leave.
 #if __CUDA_ARCH__ >= 1000

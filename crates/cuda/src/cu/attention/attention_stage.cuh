@@ -1,6 +1,5 @@
 // Pages on their way to shared memory, where the tiles of a prompt read them.
 #pragma once
-#include "attention.cuh"
 
 #ifndef WARPS
 #define WARPS 4
@@ -8,30 +7,24 @@
 #ifndef MIN_CTAS
 #define MIN_CTAS 3
 #endif
+#include "attention_rows.cuh"
 
-constexpr int THREADS = WARPS * 32, ROWS = WARPS * 16;
-constexpr int TILE_TOKENS = ROWS / GROUP;
+constexpr int THREADS = WARPS * 32;
 constexpr int KEY_WIDTH = (ROW + 31) / 32 * 32;  // whole steps of k
 constexpr int KEY_ROW = KEY_WIDTH + 16;          // eight rows use all banks
 constexpr int VALUE_ROW = PAGE + 16;
 constexpr int STEPS = KEY_WIDTH / 32;
-constexpr int TILES = ROW / 8;  // of eight elements of the output
-constexpr bool SMALL = small_sums<ROW>();
 
 struct Stage {
     u8 keys[PAGE][KEY_ROW];
     u8 values[ROW][VALUE_ROW];
     float key_scales[PAGE], value_scales[PAGE];
     u32 next[4];  // number of the next page; a load of it would be waited for at once, since it is the same for the whole warp
+
+    __device__ __forceinline__ PageScales scales() const {
+        return PageScales{key_scales, value_scales};
+    }
 };
-
-__device__ __forceinline__ u32 shared_address(const void *p) {
-    return (u32)__cvta_generic_to_shared(p);
-}
-
-__device__ __forceinline__ void copy_ahead(u32 to, const void *from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
-}
 
 // The same by the threads that `copies` names, without a branch.
 template <int BYTES>
