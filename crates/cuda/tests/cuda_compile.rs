@@ -142,6 +142,7 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
         AttentionKernel::Ring(Ring { stages: 4, teams: 1 }),
         AttentionKernel::Walk,
         prompt,
+        AttentionKernel::PromptGroups,
     ];
     let mut jobs = Vec::new();
     for (at, (format, (head_dim, group))) in formats
@@ -153,7 +154,9 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
             let integers = !matches!(format, CacheFormat::F32 | CacheFormat::F16);
             let tiled = integers && head_dim <= 256;
             let ring = matches!(kernel, AttentionKernel::Ring(_));
+            let grouped = integers && head_dim == 128 && arch == "sm_90a";
             if kernel == prompt && !tiled
+                || kernel == AttentionKernel::PromptGroups && !grouped
                 || ring && !(integers && has_bulk_copies(arch))
                 || kernel == AttentionKernel::Walk && tiled
                 || kernel == AttentionKernel::RotateWrite && head_dim % 64 != 0
@@ -168,6 +171,7 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
                 arch,
                 threads: match kernel {
                     AttentionKernel::Ring(ring) => 32 * (8 * ring.teams + 1),
+                    AttentionKernel::PromptGroups => 512,
                     _ => 128,
                 },
             });

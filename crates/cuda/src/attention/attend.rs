@@ -8,10 +8,12 @@ use dualgrain_device::{AttentionParams, Columns, StepLimits};
 
 use super::paged_cache::{PagedCache, is_int8};
 use super::ring::Ring;
-use super::sources::{AttentionKernel, LONGEST_TILED_HEAD, attention_source};
+use super::sources::{
+    AttentionKernel, GROUPED_HEAD, LONGEST_TILED_HEAD, PROMPT_GROUP_BYTES, PROMPT_GROUPS, attention_source,
+};
 use super::step_tokens::{StepTokens, most_spans};
 use crate::compiler::Jit;
-use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
+use crate::driver::{Buffer, Gpu, GpuInfo, Kernel, Launch, launch_with};
 use crate::error::CudaError;
 use crate::fit::at_least;
 
@@ -107,6 +109,8 @@ pub struct Attention {
     runs: Ready,
     /// Tokens of a tile of the kernel for runs; none where it goes token by token.
     tile_tokens: Option<usize>,
+    /// Whether queries are read in fours.
+    grouped: bool,
 }
 
 impl Attention {
@@ -126,7 +130,7 @@ impl Attention {
         Self::with_prompt_warps(jit, gpu, cache, params, PROMPT_WARPS)
     }
 
-    /// As [`Self::new`], with so many warps of 16 rows for a tile of a prompt.
+    /// As [`Self::new`], with so many warps of 16 rows for a tile of a prompt, where warp groups do not take it.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -154,8 +158,12 @@ impl Attention {
             gpu.upload(&slopes)
         };
         let int8 = is_int8(cache.format());
-        let prompt = AttentionKernel::Prompt { warps };
-        let tiled = int8 && runs_in_tiles(head_dim, group, warps, gpu.info().shared_bytes);
+        let grouped = int8 && runs_in_groups(gpu.info(), head_dim, group);
+        let (prompt, tile_rows) = match grouped {
+            true => (AttentionKernel::PromptGroups, 64 * PROMPT_GROUPS),
+            false => (AttentionKernel::Prompt { warps }, 16 * warps),
+        };
+        let tiled = grouped || int8 && runs_in_tiles(head_dim, group, warps, gpu.info().shared_bytes);
         let ready = |kernel| {
             let alibi = params.alibi_slopes.is_some();
             let source = attention_source(kernel, cache.format(), head_dim, group, alibi);
@@ -177,7 +185,8 @@ impl Attention {
                 true => prompt,
                 false => AttentionKernel::Walk,
             })?,
-            tile_tokens: tiled.then(|| 16 * warps / group),
+            tile_tokens: tiled.then(|| tile_rows / group),
+            grouped,
         })
     }
 
@@ -188,7 +197,8 @@ impl Attention {
     /// Matrices that do not have the step's rows, or a launch the driver refuses.
     ///
     /// # Panics
-    /// When there is no such layer, the columns are not those of the heads, or cache or workspace are made for other sizes.
+    /// When there is no such layer, the columns are not those of the heads or begin at no multiple of four, or cache or workspace are
+    /// made for other sizes.
     #[allow(clippy::too_many_arguments, reason = "each is a buffer or a place of its own")]
     pub fn launch(
         &self,
@@ -206,6 +216,10 @@ impl Attention {
         assert!(
             queries.len() == width && queries.end <= x_columns,
             "columns {queries:?} of {x_columns} for heads of {width} elements"
+        );
+        assert!(
+            !self.grouped || queries.start.is_multiple_of(4) && x_columns.is_multiple_of(4),
+            "heads of columns {queries:?} of {x_columns} that do not begin at a multiple of four"
         );
         self.check_fit(cache, step, workspace);
         let query_x = x.address() + 4 * queries.start as u64;
@@ -316,9 +330,21 @@ fn runs_in_tiles(head_dim: usize, group: usize, warps: usize, shared_bytes: usiz
     head_dim <= LONGEST_TILED_HEAD && group <= 16 * warps && needed_bytes <= shared_bytes
 }
 
-/// As [`Attention::new`] decides for heads over an INT8 cache, on a card with so much shared memory for a thread block.
-pub(crate) fn prompt_kernel(head_dim: usize, group: usize, shared_bytes: usize) -> &'static str {
-    match runs_in_tiles(head_dim, group, PROMPT_WARPS, shared_bytes) {
+/// Whether they go by the warp groups that Hopper has.
+fn runs_in_groups(info: &GpuInfo, head_dim: usize, group: usize) -> bool {
+    let needed_bytes = block_of(AttentionKernel::PromptGroups, true, head_dim, group).1;
+    info.capability == (9, 0)
+        && head_dim == GROUPED_HEAD
+        && group <= 64 * PROMPT_GROUPS
+        && needed_bytes <= info.shared_bytes
+}
+
+/// As [`Attention::new`] decides for heads over an INT8 cache.
+pub(crate) fn prompt_kernel(info: &GpuInfo, head_dim: usize, group: usize) -> &'static str {
+    if runs_in_groups(info, head_dim, group) {
+        return "attention_prompt_sm90";
+    }
+    match runs_in_tiles(head_dim, group, PROMPT_WARPS, info.shared_bytes) {
         true => "attention_prompt",
         false => "attention_spans",
     }
@@ -340,6 +366,7 @@ fn block_of(kernel: AttentionKernel, int8: bool, head_dim: usize, group: usize) 
             (32 * SPAN_WARPS, outputs + states + operands)
         }
         AttentionKernel::Ring(ring) => (ring.threads(), ring.shared_bytes(head_dim, group)),
+        AttentionKernel::PromptGroups => (128 * (PROMPT_GROUPS + 1), PROMPT_GROUP_BYTES),
         AttentionKernel::Prompt { warps } => {
             let key_page = 64 * (row.next_multiple_of(32) + 16);
             let stage = key_page + row * 80 + 2 * 4 * 64 + 16;

@@ -10,6 +10,18 @@ use crate::cu;
 /// Heads at most this long have kernels for tiles of a prompt.
 pub(super) const LONGEST_TILED_HEAD: usize = 256;
 
+/// Heads of this length have a kernel for warp groups.
+pub(super) const GROUPED_HEAD: usize = 128;
+/// Warp groups of a thread block that takes a tile of a prompt, 64 rows each.
+pub(super) const PROMPT_GROUPS: usize = 3;
+/// Pages that such a thread block has room for.
+const PROMPT_STAGES: usize = 5;
+/// Its shared memory: pages with their scales and two barriers each; queries, outputs and five numbers of every row; four constants.
+pub(super) const PROMPT_GROUP_BYTES: usize = (PROMPT_STAGES * (2 * 64 * GROUPED_HEAD + 2 * 4 * 64 + 2 * 8)
+    + PROMPT_GROUPS * 64 * (GROUPED_HEAD + 4 * GROUPED_HEAD + 5 * 4)
+    + 4 * 128)
+    .next_multiple_of(1024);
+
 /// A kernel of the cache or of attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AttentionKernel {
@@ -28,6 +40,8 @@ pub enum AttentionKernel {
         /// Warps of a thread block, 16 rows each.
         warps: usize,
     },
+    /// The same on Hopper, by warp groups; for heads of [`GROUPED_HEAD`].
+    PromptGroups,
 }
 
 /// The text and macros of a kernel for a cache's format and head size, a number of query heads for each key/value head, and
@@ -44,6 +58,7 @@ pub fn attention_source(
         AttentionKernel::Spans | AttentionKernel::Walk => ("attention_spans", cu::ATTENTION_SPANS),
         AttentionKernel::Ring(_) => ("attention_ring", cu::ATTENTION_RING),
         AttentionKernel::Prompt { .. } => ("attention_prompt", cu::ATTENTION_PROMPT),
+        AttentionKernel::PromptGroups => ("attention_prompt_sm90", cu::ATTENTION_PROMPT_SM90),
     };
     let mut macros = vec![("FORMAT", format_code(format)), ("HEAD_DIM", head_dim as i64)];
     if !matches!(kernel, AttentionKernel::Write | AttentionKernel::RotateWrite) {
@@ -51,6 +66,13 @@ pub fn attention_source(
     }
     match kernel {
         AttentionKernel::Write => {}
+        AttentionKernel::PromptGroups => {
+            macros.extend([
+                ("GROUPS", PROMPT_GROUPS as i64),
+                ("STAGES", PROMPT_STAGES as i64),
+                ("SHARED_BYTES", PROMPT_GROUP_BYTES as i64),
+            ]);
+        }
         AttentionKernel::RotateWrite => macros.push(("ROPE", 1)),
         AttentionKernel::Spans | AttentionKernel::Walk => macros.extend([
             ("WALK", i64::from(kernel == AttentionKernel::Walk)),

@@ -99,6 +99,10 @@ pub(crate) const ATTENTION_HEADERS: &[(&str, &str)] = &[
         include_str!("attention/attention_plain.cuh"),
     ),
     (
+        "attention_group.cuh",
+        include_str!("attention/attention_group.cuh"),
+    ),
+    (
         "attention_items.cuh",
         include_str!("attention/attention_items.cuh"),
     ),
@@ -120,3 +124,5 @@ pub(crate) const ATTENTION_SPANS: &str = include_str!("attention/attention_spans
 pub(crate) const ATTENTION_RING: &str = include_str!("attention/attention_ring.cu");
 /// Attention of a prompt's tiles.
 pub(crate) const ATTENTION_PROMPT: &str = include_str!("attention/attention_prompt.cu");
+/// The same by Hopper's warp groups.
+pub(crate) const ATTENTION_PROMPT_SM90: &str = include_str!("attention/attention_prompt_sm90.cu");

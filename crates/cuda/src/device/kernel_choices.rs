@@ -39,12 +39,13 @@ pub fn kernel_choices(info: &GpuInfo) -> Vec<KernelChoice> {
 
 fn attention(info: &GpuInfo) -> Vec<KernelChoice> {
     let of_prompts = HEADS.map(|(head_dim, group)| {
-        let kernel = prompt_kernel(head_dim, group, info.shared_bytes);
+        let kernel = prompt_kernel(info, head_dim, group);
         KernelChoice {
             operation: format!("attention of prompts, heads of {head_dim}, {group} a key"),
             kernel: kernel.to_owned(),
             why: match kernel {
                 "attention_prompt" => "an INT8 cache: tiles of consecutive tokens in the matrix units",
+                "attention_prompt_sm90" => "an INT8 cache: tiles of consecutive tokens by warp groups",
                 _ => "token by token: a tile does not fit",
             },
         }

@@ -1,0 +1,285 @@
+// Warp groups that attend a tile of a prompt: shared memory, products, queries and outputs (see attention_prompt_sm90.cu).
+#pragma once
+
+#ifndef GROUPS
+#define GROUPS 3  // of four warps, 64 rows each
+#endif
+#ifndef STAGES
+#define STAGES 5  // pages in shared memory
+#endif
+
+constexpr int WARPS = GROUPS * 4;
+#include "attention_plain.cuh"
+
+constexpr int THREADS = WARPS * 32 + 128;
+constexpr int STEPS = ROW / 32;
+constexpr int AHEAD = STAGES - 2;  // pages on their way
+constexpr int REGISTERS = 160;     // of a thread that attends
+constexpr u32 ALL_LANES = 0xffffffffu;
+static_assert(ROW == 128, "keys and queries in rows of 128 bytes");
+static_assert(GROUPS == 3, "warp groups that share the registers");
+
+// Keys, queries and values lie as the products read them: pieces of 16 bytes of a row change places, by the row's number.
+struct Shared {
+    alignas(1024) u8 keys[STAGES][PAGE * ROW];
+    u8 values[STAGES][ROW * PAGE];
+    u8 queries[GROUPS][64 * ROW];
+    float4 total[WARPS][TILES][32];
+    float key_scales[STAGES][PAGE], value_scales[STAGES][PAGE];
+    Rows rows;
+    u8 lift[4][128];  // see `lift_scores`
+    u64 full[STAGES], empty[STAGES];
+};
+#ifdef SHARED_BYTES
+static_assert(sizeof(Shared) <= SHARED_BYTES, "the host's count of shared memory");
+#endif
+
+extern __shared__ __align__(1024) u8 shared_bytes[];
+
+__device__ __forceinline__ void barrier_init(u64 &barrier, u32 arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&barrier)), "r"(arrivals) : "memory");
+}
+
+__device__ __forceinline__ void barrier_arrive(u64 &barrier) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&barrier)) : "memory");
+}
+
+// Until the barrier's use number `use`, counted from 0, is complete.
+__device__ __forceinline__ void barrier_wait(u64 &barrier, u32 use) {
+    asm volatile(
+        "{\n.reg .pred done;\n"
+        "again:\n"
+        "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+        "@done bra ready;\n"
+        "bra again;\n"
+        "ready:\n}" ::"r"(shared_address(&barrier)),
+        "r"(use & 1)
+        : "memory");
+}
+
+// What threads have written is seen by the products of whoever passes a barrier after this.
+__device__ __forceinline__ void show_to_products() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+template <int COUNT>
+__device__ __forceinline__ void registers_give() {
+    asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+template <int COUNT>
+__device__ __forceinline__ void registers_take() {
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
+}
+
+__device__ __forceinline__ void products_begin() {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+
+__device__ __forceinline__ void products_commit() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+// Until no more than the last LEFT that were committed are on their way.
+template <int LEFT>
+__device__ __forceinline__ void products_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LEFT) : "memory");
+}
+
+// Where an operand lies, in units of 16 bytes: rows of 128 bytes in groups of eight, 1,024 bytes apart...
+__device__ __forceinline__ u64 rows_of_128(const void *p) {
+    return (u64)(shared_address(p) >> 4) | (u64)1 << 16 | (u64)(1024 >> 4) << 32 | (u64)1 << 62;
+}
+
+// ...rows of 64 bytes in groups of eight, 512 bytes apart...
+__device__ __forceinline__ u64 rows_of_64(const void *p) {
+    return (u64)(shared_address(p) >> 4) | (u64)1 << 16 | (u64)(512 >> 4) << 32 | (u64)2 << 62;
+}
+
+// ...and 128 bytes that stand for all rows and both halves of a step.
+__device__ __forceinline__ u64 same_rows(const void *p) {
+    return (u64)(shared_address(p) >> 4);
+}
+
+#define SUMS_4(i) "+r"(d[i][0]), "+r"(d[i][1]), "+r"(d[i][2]), "+r"(d[i][3])
+#define SUMS_16(i) SUMS_4(i), SUMS_4(i + 1), SUMS_4(i + 2), SUMS_4(i + 3)
+#define LIST_32                                                                                         \
+    "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, " \
+    "%21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+
+// Sums of a group's 64 queries and 64 keys over 32 elements, added to `d`.
+__device__ __forceinline__ void multiply_keys(int (&d)[8][4], u64 queries, u64 keys) {
+    asm volatile("wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 " LIST_32 "}, %32, %33, 1;"
+                 : SUMS_16(0), SUMS_16(4)
+                 : "l"(queries), "l"(keys));
+}
+
+// The same of bytes without a sign; `keep`: added to `d`.
+__device__ __forceinline__ void multiply_lifts(int (&d)[8][4], u64 a, u64 b, int keep) {
+    asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %34, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k32.s32.u8.u8 " LIST_32 "}, %32, %33, keep;\n}"
+                 : SUMS_16(0), SUMS_16(4)
+                 : "l"(a), "l"(b), "r"(keep));
+}
+
+// Sums of weights and half of the values' elements over 32 positions; `keep`: added to `d`.
+__device__ __forceinline__ void multiply_values(int (&d)[8][4], const u32 (&a)[4], u64 values, int keep) {
+    asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %37, 0;\n"
+                 "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 " LIST_32 "}, {%32, %33, %34, %35}, %36, keep;\n}"
+                 : SUMS_16(0), SUMS_16(4)
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(values), "r"(keep));
+}
+
+// Scores begin at 2^21 = 32 * (255 * 255 + 73 * 7), so that sums become scores as those of attention_prompt do.
+constexpr float LIFTED = 0x1p-128f;  // 2^21 * 2^-149, see attention_plain.cuh
+static_assert(ROW * 127 * 127 < 1 << 21, "no sum is negative");
+
+__device__ __forceinline__ void write_lifts(Shared &shared) {
+    if (threadIdx.x >= 128) return;
+    const u32 at = threadIdx.x / 32;
+    ((u32 *)shared.lift)[threadIdx.x] = 0x01010101u * (at < 2 ? 255 : at == 2 ? 73 : 7);
+    show_to_products();
+}
+
+// Scores of a group's 64 queries and a page, as sums; on their way until `products_wait`.
+__device__ __forceinline__ void begin_scores(int (&sums)[8][4], u64 lift, u64 queries, u64 keys) {
+    products_begin();
+    multiply_lifts(sums, lift, lift + 8, 0);
+    multiply_lifts(sums, lift + 16, lift + 24, 1);
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) multiply_keys(sums, queries + s * 2, keys + s * 2);
+    products_commit();
+}
+
+// A warp's queries to codes, and their scales.
+__device__ __forceinline__ void prepare_queries(const AttentionArgs &args, u8 *codes, const Tile &tile, Rows &rows) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    float4 v[16];
+    float mine = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const int row = warp * 16 + i, token = token_of_row(tile, row);
+        const float *q = args.x + (size_t)(tile.token + max(token, 0)) * args.x_row + (tile.kv_head * GROUP + row % GROUP) * HEAD_DIM;
+        v[i] = token >= 0 ? ((const float4 *)q)[lane] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const float max = fmaxf(fmaxf(fmaxf(fmaxf(0.0f, fabsf(v[i].x)), fabsf(v[i].y)), fabsf(v[i].z)), fabsf(v[i].w));
+        const float largest = __uint_as_float(__reduce_max_sync(ALL_LANES, __float_as_uint(max)));
+        mine = lane == i ? largest : mine;
+    }
+    const Scale scale = usable_scale(__fdiv_rn(mine, 127.0f));
+#pragma unroll
+    for (int i = 0; i < 16; i++) {
+        const int row = warp % 4 * 16 + i;
+        const float inverse = __shfl_sync(ALL_LANES, scale.inverse, i);
+        const u32 low = code_of(v[i].x, inverse) & 255 | (code_of(v[i].y, inverse) & 255) << 8;
+        const u32 high = code_of(v[i].z, inverse) & 255 | (code_of(v[i].w, inverse) & 255) << 8;
+        *(u32 *)(codes + row * ROW + (lane / 4 ^ row % 8) * 16 + lane % 4 * 4) = low | high << 16;
+    }
+    if (lane < 16) {
+        rows.query_scale[warp * 16 + lane] = scale.scale;
+        rows.plain_factor[warp * 16 + lane] = plain_factor(scale.scale, args.scale);
+    }
+    show_to_products();
+    asm volatile("bar.sync %0, 128;" ::"r"(warp / 4 + 1) : "memory");
+}
+
+// Scores of a warp's 16 queries and a page, as sums, where a warp goes by itself.
+__device__ __forceinline__ void multiply_keys_alone(const u8 *queries, const u8 *keys, int (&sums)[8][4]) {
+    const int lane = threadIdx.x % 32;
+    const u8 *query_row = queries + (threadIdx.x / 32 % 4 * 16 + lane % 16) * ROW;
+    const u8 *key_row = keys + (lane / 16 * 8 + lane % 8) * ROW;
+#pragma unroll
+    for (int t = 0; t < 8; t++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) sums[t][i] = ROUND_BITS;
+    }
+#pragma unroll
+    for (int s = 0; s < STEPS; s++) {
+        u32 query[4];
+        load_matrices(query, query_row + ((s * 2 + lane / 16) ^ lane % 8) * 16);
+#pragma unroll
+        for (int t = 0; t < 8; t += 2) {
+            u32 two[4];
+            load_matrices(two, key_row + t * 8 * ROW + ((s * 2 + lane / 8 % 2) ^ lane % 8) * 16);
+            multiply_codes(sums[t], query, two[0], two[1], sums[t]);
+            multiply_codes(sums[t + 1], query, two[2], two[3], sums[t + 1]);
+        }
+    }
+}
+
+__device__ __forceinline__ void weigh_nothing(u32 (&weights)[2][4], PageJoin (&joins)[2]) {
+#pragma unroll
+    for (int i = 0; i < 8; i++) weights[i / 4][i % 4] = 0;
+    joins[0] = joins[1] = PageJoin{1.0f, 0.0f};
+}
+
+// The sums of half of a page's values; on their way until `products_wait`.
+__device__ __forceinline__ void begin_values(int (&sums)[TILES / 2][4], const u32 (&weights)[2][4], u64 values) {
+    products_begin();
+    multiply_values(sums, weights[0], values, 0);
+    multiply_values(sums, weights[1], values + 2, 1);
+    products_commit();
+}
+
+__device__ __forceinline__ void bring_to_reference(const PageJoin (&joins)[2], float (&out)[TILES][4]) {
+    if (__all_sync(ALL_LANES, joins[0].before == 1.0f && joins[1].before == 1.0f)) return;
+#pragma unroll
+    for (int i = 0; i < TILES * 4; i++) out[i / 4][i % 4] = out[i / 4][i % 4] * joins[i / 2 % 2].before;
+}
+
+template <int FIRST>
+__device__ __forceinline__ void add_values(const int (&sums)[TILES / 2][4], const PageJoin (&joins)[2], float (&out)[TILES][4]) {
+#pragma unroll
+    for (int t = 0; t < TILES / 2; t++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) out[FIRST + t][i] = __fmaf_rn((float)sums[t][i], joins[i / 2].factor, out[FIRST + t][i]);
+    }
+}
+
+// The span joins the whole, and the next one begins.
+__device__ __forceinline__ void join_span(float4 (&total)[TILES][32], Rows &kept, RowState (&rows)[2], float (&out)[TILES][4]) {
+    const int lane = threadIdx.x % 32;
+    Join joins[2];
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int row = first_row() + r * 8;
+        joins[r] = join_of(kept.whole_reference[row], rows[r].reference);
+        const float sum = __fmaf_rn(rows[r].sum, joins[r].added, kept.whole_sum[row] * joins[r].before);
+        __syncwarp();  // four lanes read what they all write
+        kept.whole_sum[row] = sum;
+        kept.whole_reference[row] = joins[r].reference;
+        rows[r].reference = -LARGEST;
+        rows[r].sum = 0.0f;
+    }
+#pragma unroll
+    for (int t = 0; t < TILES; t++) {
+        // Not all of them at once: registers hold the outputs.
+        if (t % 4 == 0) __syncwarp();
+        float4 whole = total[t][lane];
+        whole.x = __fmaf_rn(out[t][0], joins[0].added, whole.x * joins[0].before);
+        whole.y = __fmaf_rn(out[t][1], joins[0].added, whole.y * joins[0].before);
+        whole.z = __fmaf_rn(out[t][2], joins[1].added, whole.z * joins[1].before);
+        whole.w = __fmaf_rn(out[t][3], joins[1].added, whole.w * joins[1].before);
+        total[t][lane] = whole;
+#pragma unroll
+        for (int i = 0; i < 4; i++) out[t][i] = 0.0f;
+    }
+}
+
+__device__ __forceinline__ void write_rows(const AttentionArgs &args, const Tile &tile, const float4 (&total)[TILES][32], const Rows &rows) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int row = warp * 16 + lane / 4 + r * 8, token = token_of_row(tile, row);
+        if (token < 0) continue;
+        const float inverse = __fdiv_rn(1.0f, rows.whole_sum[row]);
+        float *out = args.out + ((size_t)(tile.token + token) * args.kv_heads * GROUP + tile.kv_head * GROUP + row % GROUP) * HEAD_DIM;
+#pragma unroll
+        for (int t = 0; t < TILES; t++) {
+            const float2 whole = ((const float2 *)&total[t][lane])[r];
+            *(float2 *)(out + t * 8 + lane % 4 * 2) = make_float2(whole.x * inverse + 0.0f, whole.y * inverse + 0.0f);
+        }
+    }
+}
