@@ -232,7 +232,11 @@ impl Case {
 
     fn on_card(&self, jit: &Jit, gpu: &Gpu) -> Result<Vec<f32>, CudaError> {
         let mut cache = PagedCache::new(gpu, self.shape, &self.format)?;
-        let mut step = StepTokens::new(gpu, self.limits())?;
+        // A large step's first tokens are attended whole: now and then all of them.
+        let mut step = match self.layer {
+            0 => StepTokens::with_spread_pages(gpu, self.limits(), 0)?,
+            _ => StepTokens::new(gpu, self.limits())?,
+        };
         let write = CacheWrite::new(jit, gpu, &cache)?;
         let attention = Attention::new(jit, gpu, &cache, &self.params)?;
         let workspace =

@@ -53,10 +53,12 @@ pub struct AttentionWorkspace {
     limits: StepLimits,
     heads: usize,
     head_dim: usize,
-    /// `[spans][heads][head_dim]` f32
+    /// `[spans][heads][head_dim]` f32, zeros between launches
     partial: Buffer,
     /// `[spans][heads][2]` f32
     partial_state: Buffer,
+    /// `[spans][heads][parts of 32 elements][2]` u32, zeros between launches
+    ring_state: Buffer,
     /// `[spans][heads][parts of 32 elements]` u32, zeros between launches
     arrived: Buffer,
     /// A u32, 0 between launches
@@ -76,6 +78,7 @@ impl AttentionWorkspace {
             head_dim,
             partial: gpu.filled(4 * rows * head_dim, 0)?,
             partial_state: gpu.filled(8 * rows, 0)?,
+            ring_state: gpu.filled(8 * rows * head_dim.div_ceil(32), 0)?,
             arrived: gpu.filled(4 * rows * head_dim.div_ceil(32), 0)?,
             drawn: gpu.filled(4, 0)?,
         })
@@ -83,7 +86,7 @@ impl AttentionWorkspace {
 
     /// Bytes of the card's memory that one for such steps and heads takes.
     pub fn bytes_for(limits: StepLimits, heads: usize, head_dim: usize) -> usize {
-        most_spans(limits) * heads * (4 * head_dim + 8 + 4 * head_dim.div_ceil(32)) + 4
+        most_spans(limits) * heads * (4 * head_dim + 8 + 12 * head_dim.div_ceil(32)) + 4
     }
 }
 
@@ -106,6 +109,8 @@ pub struct Attention {
     /// `[heads]` f32, times log2 e.
     slopes: Option<Buffer>,
     spans: Ready,
+    /// Whether `spans` is the kernel that has pages brought to it.
+    spans_in_ring: bool,
     runs: Ready,
     /// Tokens of a tile of the kernel for runs; none where it goes token by token.
     tile_tokens: Option<usize>,
@@ -170,6 +175,7 @@ impl Attention {
             let (threads, shared_bytes) = block_of(kernel, int8, head_dim, group);
             Ready::new(gpu, jit.kernel(&source)?, threads, shared_bytes)
         };
+        let ring = Ring::new(gpu.info(), cache.format(), head_dim, group);
         Ok(Self {
             gpu: gpu.clone(),
             params: params.clone(),
@@ -177,7 +183,8 @@ impl Attention {
             head_dim,
             int8,
             slopes: params.alibi_slopes.as_ref().map(scaled).transpose()?,
-            spans: ready(match Ring::new(gpu.info(), cache.format(), head_dim, group) {
+            spans_in_ring: ring.is_some(),
+            spans: ready(match ring {
                 Some(ring) => AttentionKernel::Ring(ring),
                 None => AttentionKernel::Spans,
             })?,
@@ -283,7 +290,10 @@ impl Attention {
             slopes: self.slopes.as_ref().map_or(0, Buffer::address),
             step: step.address(),
             partial: workspace.partial.address(),
-            partial_state: workspace.partial_state.address(),
+            partial_state: match self.spans_in_ring {
+                true => workspace.ring_state.address(),
+                false => workspace.partial_state.address(),
+            },
             arrived: workspace.arrived.address(),
             drawn: workspace.drawn.address(),
             scale: self.params.scale * LOG2_E,

@@ -7,10 +7,12 @@ use crate::driver::GpuInfo;
 
 /// Fewer stages hide too little.
 const LEAST_STAGES: usize = 4;
-/// The same with two teams, whose warps wait for 16 pages at once: each stage twice.
+/// The same with two teams.
 const LEAST_STAGES_OF_TEAMS: usize = 8;
 /// More hide no more.
 const MOST_STAGES: usize = 24;
+/// Pages of an item at most.
+const MOST_PAGES: usize = 32;
 /// Warps of a team, one for each page of a span.
 const WARPS: usize = 8;
 
@@ -47,12 +49,12 @@ impl Ring {
         let Self { stages, teams } = self;
         let (row, heads) = (head_dim.next_multiple_of(16), group.min(8));
         let (lane_heads, padding) = if heads > 4 { (8, 4) } else { (4, 8) };
-        let items = stages + 2 * teams;
+        let items = stages + 2 * teams + 1;
         let stage = 2 * 64 * row + 2 * 4 * 64;
         let outputs = 4 * WARPS * heads * (row + padding);
         let operands = lane_heads * (80 * WARPS + 64 * (row.div_ceil(64) | 1));
-        let team = outputs + operands + 4 * 3 * WARPS * lane_heads + 4 * 8;
-        let barriers = 8 * (items + 3 * stages);
+        let team = outputs + operands + 4 * 3 * WARPS * lane_heads + 4 * 8 + 8 * WARPS;
+        let barriers = 8 * (items + 2 * stages + MOST_PAGES + WARPS);
         (stages * stage + teams * team + 48 * items + barriers).next_multiple_of(16)
     }
 }

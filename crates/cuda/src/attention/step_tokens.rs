@@ -10,13 +10,22 @@ use crate::error::CudaError;
 const LEAST_RUN: usize = 32;
 /// Spans that wait for each other's results at most: what is beyond is attended as runs are.
 const MOST_SPANS: usize = 8_192;
+/// Pages of a span.
+const SPAN_PAGES: usize = SPAN_TOKENS / PAGE_TOKENS;
+/// Pages of a token that one block attends at most, one span after the other (cu/attention/page_ring.cuh).
+const MOST_WHOLE_PAGES: usize = 32;
+/// Pages of a block that go in single spans.
+const SPREAD_PAGES: usize = 24;
+/// Key/value heads of a usual model: which pieces are whole tokens changes no result.
+const USUAL_HEADS: usize = 8;
 /// Words before the positions.
 const HEAD_WORDS: usize = 16;
 
 /// Positions, sequences and page tables of a step on a card, buffers of fixed capacity that are filled once a step.
 ///
 /// In 32-bit words: 16 of counts and offsets (`StepHead` in cu/attention/attention.cuh), `[tokens]` positions, `[tokens]` offsets
-/// of their page tables, split tokens and runs of four words each, page tables one behind the other.
+/// of their page tables, split tokens and runs of four words each, page tables one behind the other, spans of split tokens of four words
+/// each.
 pub struct StepTokens {
     limits: StepLimits,
     buffer: Buffer,
@@ -25,7 +34,15 @@ pub struct StepTokens {
     num_spans: usize,
     /// Where each sequence's page table begins.
     tables: Vec<u32>,
+    /// Each sequence's first position in the step.
+    first_positions: Vec<u32>,
     splits: Vec<[u32; 4]>,
+    /// What [`sort_pieces`] gives for the step.
+    pieces: Vec<[u32; 4]>,
+    /// Split tokens whose spans are pieces of their own.
+    apart: Vec<[u32; 4]>,
+    /// Pages of a step's end that go in single spans, so that blocks end together.
+    spread_pages: usize,
     runs: Vec<[u32; 4]>,
     run_lengths: Vec<usize>,
 }
@@ -36,12 +53,21 @@ impl StepTokens {
     /// # Errors
     /// Not enough memory.
     pub fn new(gpu: &Gpu, limits: StepLimits) -> Result<Self, CudaError> {
+        let spread_pages = SPREAD_PAGES * gpu.info().num_sms / USUAL_HEADS;
+        Self::with_spread_pages(gpu, limits, spread_pages)
+    }
+
+    /// As [`Self::new`]; at least so many pages of a step go in single spans, and what is beyond in whole tokens. It changes no result.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_spread_pages(gpu: &Gpu, limits: StepLimits, spread_pages: usize) -> Result<Self, CudaError> {
         let table_words = limits.sequences.checked_mul(limits.pages_per_sequence);
         let words = limits
             .tokens
             .checked_mul(6)
             .and_then(|words| words.checked_add(table_words?))
-            .map(|words| words.saturating_add(HEAD_WORDS + 4))
+            .map(|words| words.saturating_add(HEAD_WORDS + 8 + 4 * most_spans(limits)))
             .filter(|&words| u32::try_from(words).is_ok())
             .ok_or(CudaError::TooLarge {
                 what: "step",
@@ -54,7 +80,11 @@ impl StepTokens {
             num_tokens: 0,
             num_spans: 0,
             tables: Vec::with_capacity(limits.sequences),
+            first_positions: Vec::with_capacity(limits.sequences),
             splits: Vec::with_capacity(limits.tokens),
+            pieces: Vec::with_capacity(most_spans(limits)),
+            apart: Vec::with_capacity(limits.tokens),
+            spread_pages,
             runs: Vec::with_capacity(limits.tokens),
             run_lengths: Vec::with_capacity(limits.tokens),
         })
@@ -82,6 +112,7 @@ impl StepTokens {
         let first_entry = (HEAD_WORDS + 2 * tokens).next_multiple_of(4);
         self.place_tables(layout, first_entry);
         self.sort_tokens(layout);
+        self.sort_pieces(layout);
         let first_run = first_entry + 4 * self.splits.len();
         self.words.clear();
         self.words
@@ -103,6 +134,10 @@ impl StepTokens {
             .page_tables
             .iter()
             .for_each(|pages| self.words.extend_from_slice(pages));
+        self.words.resize(self.words.len().next_multiple_of(4), 0);
+        self.words[8] = word(self.pieces.len());
+        self.words[9] = word(self.words.len());
+        self.words.extend(self.pieces.iter().flatten());
         self.num_tokens = tokens;
         copy(&self.buffer, &self.words)
     }
@@ -200,6 +235,27 @@ impl StepTokens {
         }
     }
 
+    fn sort_pieces(&mut self, layout: &StepLayout<'_>) {
+        self.first_positions.clear();
+        self.first_positions.resize(layout.page_tables.len(), u32::MAX);
+        for (&position, &sequence) in layout.positions.iter().zip(layout.sequences) {
+            let first = &mut self.first_positions[sequence as usize];
+            *first = position.min(*first);
+        }
+        let settled = |token: u32| {
+            let sequence = layout.sequences[token as usize];
+            self.first_positions[sequence as usize] as usize / PAGE_TOKENS
+        };
+        self.pieces.clear();
+        self.apart.clear();
+        sort_pieces(
+            (&mut self.pieces, &mut self.apart),
+            &self.splits,
+            settled,
+            self.spread_pages,
+        );
+    }
+
     fn sort_run(&mut self, mut first: usize, mut position: usize, mut length: usize, table: u32) {
         let most = most_spans(self.limits);
         while (1..LEAST_RUN).contains(&length) {
@@ -220,6 +276,47 @@ impl StepTokens {
     }
 }
 
+/// Pieces of split tokens: whole tokens of few spans first, whose spans need not wait for each other, as long as `spread` pages remain;
+/// then the spans of the others, those with more pages first. So blocks that come for one after the other end together. Four words each:
+/// the token's first three of `splits`, then its first slot and the span's number (13 bits each), how many pages of the piece, of the
+/// sequence's `settled` ones, earlier steps have written whole (5 bits), and whether it is a whole token.
+fn sort_pieces(
+    (pieces, apart): (&mut Vec<[u32; 4]>, &mut Vec<[u32; 4]>),
+    splits: &[[u32; 4]],
+    settled: impl Fn(u32) -> usize,
+    spread: usize,
+) {
+    let seen = |split: &[u32; 4]| split[1] as usize / PAGE_TOKENS + 1;
+    let mut rest: usize = splits.iter().map(seen).sum();
+    for split in splits {
+        let pages = seen(split);
+        if (SPAN_PAGES + 1..=MOST_WHOLE_PAGES).contains(&pages) && rest >= spread + pages {
+            rest -= pages;
+            let [token, position, table, first_slot] = *split;
+            let settled = settled(token).min(MOST_WHOLE_PAGES - 1);
+            pieces.push([token, position, table, first_slot | word(settled) << 26 | 1 << 31]);
+        } else {
+            apart.push(*split);
+        }
+    }
+    for pages in (1..=SPAN_PAGES).rev() {
+        for split in apart.iter() {
+            let [token, position, table, first_slot] = *split;
+            let whole = if pages == SPAN_PAGES {
+                seen(split) / SPAN_PAGES
+            } else {
+                0
+            };
+            let last = (seen(split) % SPAN_PAGES == pages).then_some(seen(split) / SPAN_PAGES);
+            pieces.extend((0..whole).chain(last).map(|span| {
+                let settled = settled(token).saturating_sub(span * SPAN_PAGES).min(SPAN_PAGES);
+                let place = first_slot | word(span) << 13 | word(settled) << 26;
+                [token, position, table, place]
+            }));
+        }
+    }
+}
+
 /// Spans that a step within `limits` leaves to be joined, at most.
 pub(super) fn most_spans(limits: StepLimits) -> usize {
     let spans = (limits.pages_per_sequence * PAGE_TOKENS).div_ceil(SPAN_TOKENS);
@@ -229,4 +326,28 @@ pub(super) fn most_spans(limits: StepLimits) -> usize {
 /// A number of the step; `new` has checked that all of them fit.
 fn word(number: usize) -> u32 {
     number as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longer_spans_come_first_and_know_their_settled_pages() {
+        // Spans of 8, 8 and 2 pages, the last of which is written now; one of 8; one of 3, of a sequence that begins in this step.
+        let splits = [[0, 1_099, 70, 0], [1, 511, 90, 3], [2, 130, 98, 4]];
+        let settled = |token: u32| [17, 7, 0][token as usize];
+        let place = |slot: u32, span: u32, settled: u32| slot | span << 13 | settled << 26;
+        let rest = [[1, 511, 90, place(3, 0, 7)], [2, 130, 98, place(4, 0, 0)]];
+        let sorted = |spread| {
+            let mut pieces = Vec::new();
+            sort_pieces((&mut pieces, &mut Vec::new()), &splits, settled, spread);
+            pieces
+        };
+        let first = |span, settled| [0, 1_099, 70, place(0, span, settled)];
+        let apart = [first(0, 8), first(1, 8), rest[0], rest[1], first(2, 1)];
+        assert_eq!(sorted(12), apart);
+        let whole = [0, 1_099, 70, place(0, 0, 17) | 1 << 31];
+        assert_eq!(sorted(11), [whole, rest[0], rest[1]]);
+    }
 }

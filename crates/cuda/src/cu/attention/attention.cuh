@@ -33,9 +33,9 @@ struct AttentionArgs {
     const float *key_scales, *value_scales;  // [page][head][64]
     const float *slopes;                     // [heads], times log2 e
     const u32 *step;
-    float *partial;        // [span][heads][HEAD_DIM]
-    float *partial_state;  // [span][heads][2]: reference and sum
-    u32 *arrived;          // [split token][heads, or tiles of heads][parts], zeros between launches
+    float *partial;        // [span][heads][HEAD_DIM]; zeros between launches
+    float *partial_state;  // [span][heads][2]: reference and sum; of attention_ring [span][heads][parts][2], zeros between launches
+    u32 *arrived;          // [span, or split token][heads, or tiles of heads][parts], zeros between launches
     u32 *drawn;            // items that CTAs have come for, 0 between launches
     float scale;           // times log2 e
     float key_scale, value_scale;
@@ -47,11 +47,35 @@ struct AttentionArgs {
 struct StepHead {
     u32 tokens, splits, spans, first_split;  // offsets in words
     u32 runs, first_run, run_tokens, token_tables;
+    u32 pieces, first_piece;
 };
 
 // A token whose spans are attended apart.
 struct SplitToken {
     u32 token, position, table, spans_before;
+};
+
+// A span of a split token, or all of its spans.
+struct Piece {
+    u32 token, position, table, place;
+
+    // Of the token, among spans of all.
+    __device__ __forceinline__ u32 first_slot() const {
+        return place & 8191;
+    }
+
+    __device__ __forceinline__ int span() const {
+        return place >> 13 & 8191;
+    }
+
+    // Pages that earlier steps have written whole.
+    __device__ __forceinline__ int settled() const {
+        return place >> 26 & 31;
+    }
+
+    __device__ __forceinline__ bool is_whole() const {
+        return place >> 31;
+    }
 };
 
 // Adjacent tokens of one sequence.
@@ -61,12 +85,17 @@ struct Run {
 
 __device__ __forceinline__ StepHead step_head(const u32 *step) {
     const uint4 a = ((const uint4 *)step)[0], b = ((const uint4 *)step)[1];
-    return StepHead{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};
+    return StepHead{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, step[8], step[9]};
 }
 
 __device__ __forceinline__ SplitToken split_token(const u32 *step, u32 first, u32 at) {
     const uint4 v = ((const uint4 *)(step + first))[at];
     return SplitToken{v.x, v.y, v.z, v.w};
+}
+
+__device__ __forceinline__ Piece piece_of(const u32 *step, u32 first, u32 at) {
+    const uint4 v = ((const uint4 *)(step + first))[at];
+    return Piece{v.x, v.y, v.z, v.w};
 }
 
 __device__ __forceinline__ Run run_of(const u32 *step, u32 first, u32 at) {

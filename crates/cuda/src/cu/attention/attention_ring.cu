@@ -1,18 +1,20 @@
 // Attention of single tokens over an INT8 cache, on cards with bulk copies: CTAs stay and take spans of 512 positions of a token's
-// key/value head, one after the other; the heads of a group share what is read.
+// key/value head, or all of its spans, one after the other; the heads of a group share what is read.
 //
-// A warp brings pages to shared memory ahead of teams that attend, a warp a page of the span (see page_ring.cuh). Both products run in
+// A warp brings pages to shared memory ahead of teams that attend, a warp a page of a span (see page_ring.cuh). Both products run in
 // the matrix units, keys and values in the place of the large operand; k is permuted, for both operands alike. A warp joins the pages of
-// some elements of a head and leaves reference, sum and output of the span; that which leaves the token's last one joins the spans.
+// some elements of a head. Of an item of all spans it joins them as they come; else it leaves reference, sum and output of the span, and that
+// which leaves the token's last one joins the spans.
 #include "ring_page.cuh"
 
 constexpr int PIECES = (HEAD_DIM + 31) / 32;                          // of a head
 constexpr int PARTS = WARPS / HEADS < PIECES ? WARPS / HEADS : PIECES;  // of a head, a warp each
 constexpr int ELEMENTS = (PIECES + PARTS - 1) / PARTS;                // of a lane
-constexpr int JOINED_SPANS = HEAD_DIM % 32 == 0 && ELEMENTS <= 2 ? 16 : 8;  // at once
+constexpr int JOINED_SPANS = ELEMENTS > 2 ? 4 : 8;                    // at once
+constexpr int FEW_SPANS = 4;                                          // short tokens go through fewer instructions
 
 __device__ __forceinline__ void team_sync() {
-    asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.x / 32 / WARPS + 1), "n"(WARPS * 32) : "memory");
+    asm volatile("bar.sync %0, %1;" ::"r"(this_thread() / 32 / WARPS + 1), "n"(WARPS * 32) : "memory");
 }
 
 // Elements of a head that a warp looks after.
@@ -20,9 +22,13 @@ struct Part {
     int head, part;
 
     __device__ __forceinline__ int element(int e) const {
-        return (e * PARTS + part) * 32 + threadIdx.x % 32;
+        return (e * PARTS + part) * 32 + this_thread() % 32;
     }
 };
+
+__device__ __forceinline__ Part part_of_warp() {
+    return Part{warp_of_team() / PARTS, warp_of_team() % PARTS};
+}
 
 // Sum of weighted values so far, relative to its reference.
 struct Joined {
@@ -37,12 +43,12 @@ struct Joining {
 // Joins the first `count` of COUNT parts in order; `load` gives an element of a part.
 template <int COUNT, typename Load>
 __device__ __forceinline__ void join(Joined &joined, Joining mine, int count, const Load &load) {
-    const int lane = threadIdx.x % 32;
+    const int lane = this_thread() % 32;
     float v[COUNT][ELEMENTS];
 #pragma unroll
     for (int i = 0; i < COUNT; i++) {
 #pragma unroll
-        for (int e = 0; e < ELEMENTS; e++) v[i][e] = i < count ? load(i, e) : 0.0f;
+        for (int e = 0; e < ELEMENTS; e++) v[i][e] = load(i, e);
     }
     float reference = larger(joined.reference, lane < count ? mine.reference : -LARGEST);
 #pragma unroll
@@ -55,11 +61,16 @@ __device__ __forceinline__ void join(Joined &joined, Joining mine, int count, co
     const float before = power_of_two(previous - reference), added = power_of_two(mine.reference - reference), factor = mine.scale * added;
 #pragma unroll
     for (int i = 0; i < COUNT; i++) {
-        if (i >= count) break;
+        // Not a branch: what comes of all parts is on its way at once.
+        const bool is_there = i < count;
         const float my_before = __shfl_sync(ALL_LANES, before, i), my_factor = __shfl_sync(ALL_LANES, factor, i);
-        joined.sum = __fmaf_rn(__shfl_sync(ALL_LANES, mine.sum, i), __shfl_sync(ALL_LANES, added, i), joined.sum * my_before);
+        const float sum = __fmaf_rn(__shfl_sync(ALL_LANES, mine.sum, i), __shfl_sync(ALL_LANES, added, i), joined.sum * my_before);
+        joined.sum = is_there ? sum : joined.sum;
 #pragma unroll
-        for (int e = 0; e < ELEMENTS; e++) joined.out[e] = __fmaf_rn(v[i][e], my_factor, joined.out[e] * my_before);
+        for (int e = 0; e < ELEMENTS; e++) {
+            const float out = __fmaf_rn(v[i][e], my_factor, joined.out[e] * my_before);
+            joined.out[e] = is_there ? out : joined.out[e];
+        }
     }
     joined.reference = __shfl_sync(ALL_LANES, reference, count - 1);
 }
@@ -78,13 +89,83 @@ __device__ __forceinline__ void write_out(const AttentionArgs &args, const Item 
     }
 }
 
-__device__ __forceinline__ Joined join_pages(const Team &team, const Item &item, const Part &part) {
-    const int lane = min((int)threadIdx.x % 32, item.pages - 1);
+__device__ __forceinline__ Joined join_pages(const Team &team, int pages, const Part &part) {
+    const int lane = min((int)this_thread() % 32, pages - 1);
     const Joining page{team.reference[lane][part.head], team.sum[lane][part.head], team.scale[lane][part.head]};
     Joined span = nothing();
     // What lies behind the head is shared memory still, and is written nowhere.
-    join<SPAN_PAGES>(span, page, item.pages, [&](int i, int e) { return team.out[i][part.head][min(part.element(e), ROW - 1)]; });
+    join<SPAN_PAGES>(span, page, pages, [&](int i, int e) { return team.out[i][part.head][min(part.element(e), ROW - 1)]; });
     return span;
+}
+
+// What spans leave says itself that it is there: whoever joins them leaves zeros, and these words are never zero. So nothing waits for
+// stores to be visible, and who comes last waits only for those that are on their way. One NaN would be zero: it becomes another NaN.
+__device__ __forceinline__ u32 left_word(float v) {
+    return v == v ? ~__float_as_uint(v) : 0x80000000u;
+}
+
+__device__ __forceinline__ float left_float(u32 word) {
+    return __uint_as_float(~word);
+}
+
+__device__ __forceinline__ void store_word(u32 *to, u32 v) {
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(v) : "memory");
+}
+
+__device__ __forceinline__ u32 load_word(const u32 *from) {
+    u32 v;
+    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
+    return v;
+}
+
+// Reference and sum of a span, for each part of a head.
+__device__ __forceinline__ u64 *left_state(const AttentionArgs &args, size_t row, const Part &part) {
+    return (u64 *)args.partial_state + row * PARTS + part.part;
+}
+
+__device__ __forceinline__ void store_state(u64 *to, float reference, float sum) {
+    asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(to), "l"((u64)left_word(reference) << 32 | left_word(sum)) : "memory");
+}
+
+__device__ __forceinline__ u64 load_state(const u64 *from) {
+    u64 v;
+    asm volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(v) : "l"(from) : "memory");
+    return v;
+}
+
+// `count` spans of a token, from row `first` of those left; COUNT at most. All of them are on their way.
+template <int COUNT>
+__device__ __forceinline__ void join_some(const AttentionArgs &args, Joined &whole, size_t first, int count, const Part &part) {
+    const u32 heads = args.kv_heads * GROUP;
+    const int lane = this_thread() % 32;
+    u64 *state = left_state(args, first + (size_t)min(lane, count - 1) * heads, part);
+    u32 *left = (u32 *)args.partial + first * HEAD_DIM + part.element(0);
+    const auto is_mine = [&](int i, int e) { return i < count && part.element(e) < HEAD_DIM; };
+    u32 words[COUNT][ELEMENTS];
+    u64 found;
+    bool is_there;
+    do {
+        found = load_state(state);
+        is_there = found != 0;
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+#pragma unroll
+            for (int e = 0; e < ELEMENTS; e++) {
+                words[i][e] = is_mine(i, e) ? load_word(left + (size_t)i * heads * HEAD_DIM + e * PARTS * 32) : 1;
+            }
+        }
+#pragma unroll
+        for (int i = 0; i < COUNT * ELEMENTS; i++) is_there = is_there && words[i / ELEMENTS][i % ELEMENTS] != 0;
+    } while (!__all_sync(ALL_LANES, is_there));
+    join<COUNT>(whole, Joining{left_float(found >> 32), left_float((u32)found), 1.0f}, count, [&](int i, int e) { return left_float(words[i][e]); });
+    if (lane < count) *state = 0;
+#pragma unroll
+    for (int i = 0; i < COUNT; i++) {
+#pragma unroll
+        for (int e = 0; e < ELEMENTS; e++) {
+            if (is_mine(i, e)) left[(size_t)i * heads * HEAD_DIM + e * PARTS * 32] = 0;
+        }
+    }
 }
 
 // All spans of a token that it sees, in order.
@@ -92,42 +173,45 @@ __device__ __forceinline__ Joined join_spans(const AttentionArgs &args, const It
     const u32 heads = args.kv_heads * GROUP;
     const size_t first = (size_t)item.first_slot * heads + item.first_head + part.head;
     Joined whole = nothing();
-#pragma unroll 1
-    for (int span = 0; span < item.spans; span += JOINED_SPANS) {
-        const int count = min((int)item.spans - span, JOINED_SPANS);
-        const float2 state = __ldcg((const float2 *)args.partial_state + first + (size_t)(span + min((int)threadIdx.x % 32, count - 1)) * heads);
-        join<JOINED_SPANS>(whole, Joining{state.x, state.y, 1.0f}, count, [&](int i, int e) {
-            return part.element(e) < HEAD_DIM ? __ldcg(args.partial + (first + (size_t)(span + i) * heads) * HEAD_DIM + part.element(e)) : 0.0f;
-        });
+    if (item.spans <= FEW_SPANS) {
+        join_some<FEW_SPANS>(args, whole, first, item.spans, part);
+        return whole;
     }
+#pragma unroll 1
+    for (int span = 0; span < item.spans; span += JOINED_SPANS)
+        join_some<JOINED_SPANS>(args, whole, first + (size_t)span * heads, min((int)item.spans - span, JOINED_SPANS), part);
     return whole;
 }
 
 // Leaves a part of the span for whoever comes last; true for that warp.
 __device__ __forceinline__ bool leave_span(const AttentionArgs &args, const Item &item, const Part &part, const Joined &span) {
-    const u32 heads = args.kv_heads * GROUP, head = item.first_head + part.head, lane = threadIdx.x % 32;
-    const size_t slot = (size_t)item.slot * heads + head;
-    // All parts of a head write the same state.
-    if (lane == 0) ((float2 *)args.partial_state)[slot] = make_float2(span.reference, span.sum);
+    const u32 heads = args.kv_heads * GROUP, head = item.first_head + part.head, lane = this_thread() % 32;
+    const size_t row = (size_t)item.slot * heads + head;
+    if (lane == 0) store_state(left_state(args, row, part), span.reference, span.sum);
 #pragma unroll
     for (int e = 0; e < ELEMENTS; e++) {
-        if (part.element(e) < HEAD_DIM) args.partial[slot * HEAD_DIM + part.element(e)] = span.out[e];
+        if (part.element(e) < HEAD_DIM) store_word((u32 *)args.partial + row * HEAD_DIM + part.element(e), left_word(span.out[e]));
     }
     __syncwarp();
     u32 arrival = 0;
     if (lane == 0) {
-        u32 *arrived = args.arrived + ((size_t)item.entry * heads + head) * PARTS + part.part;
-        asm volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], 1;" : "=r"(arrival) : "l"(arrived) : "memory");
+        u32 *arrived = args.arrived + ((size_t)item.first_slot * heads + head) * PARTS + part.part;
+        asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], 1;" : "=r"(arrival) : "l"(arrived) : "memory");
         if (arrival == item.spans - 1) *arrived = 0;
     }
     return __shfl_sync(ALL_LANES, arrival, 0) == item.spans - 1;
 }
 
-__device__ __forceinline__ void finish_span(const AttentionArgs &args, const Team &team, const Item &item) {
-    const int warp = warp_of_team();
-    const Part part{warp / PARTS, warp % PARTS};
-    if (part.head >= item.heads) return;
-    Joined joined = join_pages(team, item, part);
+// One span more.
+__device__ __forceinline__ void join_span(Joined &whole, const Joined &span) {
+    const Join join = join_of(whole.reference, span.reference);
+    whole.reference = join.reference;
+    whole.sum = __fmaf_rn(span.sum, join.added, whole.sum * join.before);
+#pragma unroll
+    for (int e = 0; e < ELEMENTS; e++) whole.out[e] = __fmaf_rn(span.out[e], join.added, whole.out[e] * join.before);
+}
+
+__device__ __forceinline__ void finish_item(const AttentionArgs &args, const Item item, const Part &part, Joined joined) {
     if (item.spans > 1) {
         if (!leave_span(args, item, part, joined)) return;
         joined = join_spans(args, item, part);
@@ -135,25 +219,54 @@ __device__ __forceinline__ void finish_span(const AttentionArgs &args, const Tea
     write_out(args, item, part, joined);
 }
 
-__device__ __forceinline__ Item told_item(Shared &shared, u32 count) {
+// Pages of the span that begins at page number `first` of an item.
+__device__ __forceinline__ int pages_of_span(const Item &item, int first) {
+    return min(item.pages - first, SPAN_PAGES - (item.first_page + first) % SPAN_PAGES);
+}
+
+// Item number `count`, once it is told: it stays where it lies until its team has finished it.
+__device__ __forceinline__ const Item &told_item(Shared &shared, u32 count) {
     barrier_wait(shared.told[count % ITEMS], count / ITEMS);
     return shared.items[count % ITEMS];
 }
 
-// What the warps of a team do.
+// What the warps of a team do. An item's query is on its way while the one before is finished.
 __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &shared) {
-    const u32 number = threadIdx.x / 32 / WARPS;
+    const u32 number = this_thread() / 32 / WARPS;
     Team &team = shared.teams[number];
     wait_for_producers();
+    Query query = load_query(args, told_item(shared, number));
 #pragma unroll 1
     for (u32 count = number;; count += TEAMS) {
-        const Item item = told_item(shared, count);
+        u32 place = count % ITEMS;
+        // Addresses of the item are not kept in registers that pages need.
+        asm volatile("" : "+r"(place));
+        const Item &item = shared.items[place];
         if (item.pages == 0) return;
-        place_query(team, load_query(args, item));
-        team_sync();
-        attend_page(args, shared, team, item);
-        team_sync();
-        finish_span(args, team, item);
+        place_query(team, query);
+        Joined joined = nothing();
+#pragma unroll 1
+        for (int first = 0; first < item.pages; first += pages_of_span(item, first)) {
+            team_sync();
+            attend_page(args, shared, team, item, first, pages_of_span(item, first));
+            team_sync();
+            const int pages = pages_of_span(item, first);
+            if (first + pages == item.pages) query = load_query(args, told_item(shared, count + TEAMS));
+            const Part part = part_of_warp();
+            if (part.head >= item.heads) continue;
+            // Not in registers while pages are attended.
+            float2 &state = team.joined[warp_of_team()];
+            joined.reference = first > 0 ? state.x : -LARGEST;
+            joined.sum = first > 0 ? state.y : 0.0f;
+            const Joined span = join_pages(team, pages, part);
+            if (pages == item.pages)
+                joined = span;
+            else
+                join_span(joined, span);
+            state = make_float2(joined.reference, joined.sum);
+        }
+        const Part part = part_of_warp();
+        if (part.head < item.heads) finish_item(args, item, part, joined);
     }
 }
 
@@ -161,7 +274,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_ring(const At
     let_dependents_start();
     Shared &shared = *(Shared *)shared_bytes;
     begin_ring(shared);
-    if (threadIdx.x / 32 == TEAMS * WARPS)
+    if (this_thread() / 32 == TEAMS * WARPS)
         bring_items(args, shared);
     else
         attend_items(args, shared);

@@ -134,6 +134,7 @@ __device__ __forceinline__ void join_spans(const AttentionArgs &args, const Item
             const size_t slot = (item.spans_before + span) * heads + item.first_head + head;
             const float2 state = __ldcg((const float2 *)args.partial_state + slot);
             const float out = __ldcg(args.partial + slot * HEAD_DIM + d);
+            args.partial[slot * HEAD_DIM + d] = 0.0f;
             const Join join = join_of(whole.reference, state.x);
             whole.sum = __fmaf_rn(state.y, join.added, whole.sum * join.before);
             whole.reference = join.reference;

@@ -24,14 +24,14 @@ constexpr int CHUNKS = (ROW + 63) / 64;      // of an INT8 query
 constexpr int QUERY_ROW = (CHUNKS | 1) * 64;  // bytes; 64 more than banks repeat
 constexpr int WEIGHT_ROW = PAGE + 16;
 constexpr int OUT_ROW = ROW + (COLUMNS == 1 ? 8 : 4);  // lanes write to banks of their own
-// The producer tells of an item when it has sent the pages of those before it, and each waits for a stage that a team has left, in order:
-// so it never overtakes a team by a whole round of items.
-constexpr int ITEMS = STAGES + 2 * TEAMS;
+constexpr int MOST_PAGES = 32;  // of an item
+// The producer tells of an item before it sends the pages of the one before, and each of these waits for a stage that a team has left,
+// in order: so it never overtakes a team by a whole round of items.
+constexpr int ITEMS = STAGES + 2 * TEAMS + 1;
 
-// A warp may wait for a stage while another one waits for the page before it: by parity alone it would take the one for the other, so
-// uses of a stage have two barriers in turn.
-constexpr int FULLS = 2 * STAGES;
-static_assert(FULLS >= TEAMS * SPAN_PAGES, "pages that warps wait for at once");
+// A warp may wait for a page that is not sent yet, of an item that is told, while another one waits for a page before it: by parity alone
+// it would take the one for the other where they shared a barrier, so pages that lie so far apart have barriers of their own.
+constexpr int FULLS = STAGES + MOST_PAGES + SPAN_PAGES;
 
 extern __shared__ __align__(128) u8 shared_bytes[];
 
@@ -41,15 +41,15 @@ struct Stage {
 };
 constexpr u32 STAGE_BYTES = FORMAT == 2 ? sizeof(Stage) : 2 * PAGE * ROW;  // that arrive
 
-// One span of a token's heads. No pages: nothing comes after it.
+// One span of a token's heads, or all spans. No pages: nothing comes after it.
 struct alignas(16) Item {
     int token, position, first;  // of positions seen
     int first_head, heads;
-    int first_page, pages;  // of the span, as far as they are seen
+    int first_page, pages;  // of the item, as far as they are seen
     u32 slot;               // of the span among all
-    u32 first_slot, spans;  // of the token, as far as they are seen
-    u32 entry;
-    u32 number;  // of the first page among those of the CTA
+    u32 first_slot, spans;  // of the token, as far as they are seen and other items have them
+    int settled;            // pages before this one were written by earlier steps
+    u32 number;             // of the first page among those of the CTA
 };
 
 struct Team {
@@ -58,6 +58,7 @@ struct Team {
     u8 queries[LANE_HEADS][QUERY_ROW];
     float reference[SPAN_PAGES][LANE_HEADS], sum[SPAN_PAGES][LANE_HEADS], scale[SPAN_PAGES][LANE_HEADS];  // of pages
     float query_scale[8];
+    float2 joined[WARPS];  // reference and sum of the item's spans so far
 };
 
 struct Shared {
@@ -69,6 +70,16 @@ struct Shared {
 #ifdef SHARED_BYTES
 static_assert(sizeof(Shared) <= SHARED_BYTES, "the host's count of shared memory");
 #endif
+
+// From Blackwell on, what comes of the thread's number is kept in registers from page to page, more than there are, unless it seems to be
+// another number each time.
+__device__ __forceinline__ u32 this_thread() {
+    u32 thread = threadIdx.x;
+#if __CUDA_ARCH__ >= 1000
+    asm volatile("" : "+r"(thread));
+#endif
+    return thread;
+}
 
 __device__ __forceinline__ u32 shared_address(const void *p) {
     return (u32)__cvta_generic_to_shared(p);
@@ -99,10 +110,17 @@ __device__ __forceinline__ void barrier_wait(u64 &barrier, u32 use) {
         : "memory");
 }
 
+// What is read once goes first from the cache of the card: what spans leave stays there.
+__device__ __forceinline__ u64 read_once() {
+    u64 policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
 // Contiguous bytes to shared memory, counted by `barrier`. Sizes and addresses are multiples of 16.
-__device__ __forceinline__ void copy_bulk(void *to, const void *from, u32 bytes, u64 &barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)), "l"(from),
-                 "r"(bytes), "r"(shared_address(&barrier))
+__device__ __forceinline__ void copy_bulk(void *to, const void *from, u32 bytes, u64 &barrier, u64 policy) {
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(shared_address(to)),
+                 "l"(from), "r"(bytes), "r"(shared_address(&barrier)), "l"(policy)
                  : "memory");
 }
 
@@ -115,82 +133,79 @@ __device__ __forceinline__ void begin_ring(Shared &shared) {
     __syncthreads();
 }
 
-// Of split tokens, the last whose spans begin at or before `span` of all; all lanes search.
-__device__ __forceinline__ SplitToken find_split(const AttentionArgs &args, const StepHead &step, u32 span, u32 &entry) {
-    const u32 lane = threadIdx.x % 32;
-    SplitToken mine;
-    u32 size = step.splits, last;
-    entry = 0;
-    do {
-        const u32 stride = (size + 31) / 32, at = min(lane * stride, size - 1);
-        mine = split_token(args.step, step.first_split, entry + at);
-        last = 31 - __clz(__ballot_sync(ALL_LANES, lane * stride < size && mine.spans_before <= span));
-        entry += last * stride;
-        size = min(stride, size - last * stride);
-    } while (size > 1);
-    return SplitToken{__shfl_sync(ALL_LANES, mine.token, last), __shfl_sync(ALL_LANES, mine.position, last), __shfl_sync(ALL_LANES, mine.table, last),
-                      __shfl_sync(ALL_LANES, mine.spans_before, last)};
-}
-
-// The item of a ticket and, lane by lane, its pages; false where a window hides the span. Heads come one after the other, and lie side by
-// side in a page: CTAs read what is adjacent at about the same time.
-__device__ __forceinline__ bool find_item(const AttentionArgs &args, const StepHead &step, u32 tiles, u32 ticket, Item &item, u32 &page) {
-    item.pages = 0;
-    if (ticket >= step.spans * tiles) return true;
-    const u32 tile = ticket % tiles;
-    item.slot = ticket / tiles;
-    const SplitToken split = find_split(args, step, item.slot, item.entry);
-    const int span = item.slot - split.spans_before;
-    item.token = split.token;
-    item.position = split.position;
+// The item of a tile of a piece and, lane by lane, its pages; false where a window hides the span.
+__device__ __forceinline__ bool item_of(const AttentionArgs &args, const Piece &piece, u32 tile, Item &item, u32 &page) {
+    const int span = piece.span();
+    item.token = piece.token;
+    item.position = piece.position;
+    item.slot = piece.first_slot() + span;
+    item.settled = span * SPAN_PAGES + piece.settled();
     item.first = first_seen(item.position, args.window);
-    if (span < item.first / SPAN) return false;
+    if (!piece.is_whole() && span < item.first / SPAN) return false;
     const int kv_head = tile / HEAD_TILES, first = tile % HEAD_TILES * HEADS;
     item.first_head = kv_head * GROUP + first;
     item.heads = min(HEADS, GROUP - first);
     item.first_page = max(item.first / PAGE, span * SPAN_PAGES);
     item.pages = min(item.position / PAGE, span * SPAN_PAGES + SPAN_PAGES - 1) - item.first_page + 1;
-    item.first_slot = split.spans_before + item.first / SPAN;
+    item.first_slot = piece.first_slot() + item.first / SPAN;
     item.spans = item.position / SPAN - item.first / SPAN + 1;
+    if (piece.is_whole()) {
+        item.first_page = item.first / PAGE;
+        item.pages = item.position / PAGE - item.first_page + 1;
+        item.spans = 1;
+    }
     const int lane = threadIdx.x % 32;
-    if (lane < item.pages) page = args.step[split.table + item.first_page + lane];
+    if (lane < item.pages) page = args.step[piece.table + item.first_page + lane];
     return true;
 }
 
-// The pages of an item, as stages become free.
+// The pages of an item, as stages become free. Those of earlier steps are brought before the launches in front of this one are done.
 __device__ __forceinline__ void bring_pages(const AttentionArgs &args, Shared &shared, const Item &item, u32 page) {
     const u32 kv_head = item.first_head / GROUP;
+    const u64 policy = read_once();
 #pragma unroll 1
     for (int p = 0; p < item.pages; p++) {
         const size_t place = (size_t)__shfl_sync(ALL_LANES, page, p) * args.kv_heads + kv_head;
+        if (item.first_page + p >= item.settled) wait_for_producers();
         if (threadIdx.x % 32 == 0) {
             const u32 number = item.number + p, at = number % STAGES;
             Stage &stage = shared.stages[at];
             u64 &full = shared.full[number % FULLS];
             if (number >= STAGES) barrier_wait(shared.empty[at], number / STAGES - 1);
-            barrier_expect(full, STAGE_BYTES);
-            copy_bulk(stage.keys, args.keys + place * (PAGE * ROW), PAGE * ROW, full);
-            copy_bulk(stage.values, args.values + place * (PAGE * ROW), PAGE * ROW, full);
+            // Keys behind the token are hidden whatever they are.
+            const u32 key_bytes = min(PAGE, item.position - (item.first_page + p) * PAGE + 1) * ROW;
+            barrier_expect(full, STAGE_BYTES - PAGE * ROW + key_bytes);
+            copy_bulk(stage.keys, args.keys + place * (PAGE * ROW), key_bytes, full, policy);
+            copy_bulk(stage.values, args.values + place * (PAGE * ROW), PAGE * ROW, full, policy);
             if (FORMAT == 2) {
-                copy_bulk(stage.key_scales, args.key_scales + place * PAGE, 4 * PAGE, full);
-                copy_bulk(stage.value_scales, args.value_scales + place * PAGE, 4 * PAGE, full);
+                copy_bulk(stage.key_scales, args.key_scales + place * PAGE, 4 * PAGE, full, policy);
+                copy_bulk(stage.value_scales, args.value_scales + place * PAGE, 4 * PAGE, full, policy);
             }
         }
         __syncwarp();
     }
 }
 
-// The next number of the launch, to lane 0. There are as many draws as items: a CTA's first ticket is its own number, its last one
-// lies behind the items.
-__device__ __forceinline__ u32 draw(const AttentionArgs &args) {
-    return threadIdx.x % 32 == 0 ? atomicAdd(args.drawn, 1u) : 0;
-}
+// A CTA takes tickets until one lies behind the items: the first OWN without asking, one a round, then what it draws. So all CTAs
+// together draw as often as there are items behind the rounds before the last of these.
+constexpr u32 OWN = 4;
 
-// Its ticket, to all lanes; whoever has the last one leaves the counter for the next launch.
-__device__ __forceinline__ u32 ticket_of(const AttentionArgs &args, u32 drawn, u32 items) {
-    if (threadIdx.x % 32 == 0 && drawn == items - 1) *args.drawn = 0;
-    return gridDim.x + __shfl_sync(ALL_LANES, drawn, 0);
-}
+struct Tickets {
+    u32 items, taken, drawn;
+
+    __device__ __forceinline__ void draw(const AttentionArgs &args) {
+        wait_for_producers();
+        // Not atomicAdd, behind which all lanes would wait for the result.
+        if (threadIdx.x % 32 == 0) asm volatile("atom.relaxed.gpu.global.add.u32 %0, [%1], 1;" : "=r"(drawn) : "l"(args.drawn) : "memory");
+    }
+
+    // The next one, to all lanes; whoever has the last one leaves the counter for the next launch.
+    __device__ __forceinline__ u32 take(const AttentionArgs &args) {
+        if (taken < OWN) return blockIdx.x + taken++ * gridDim.x;
+        if (threadIdx.x % 32 == 0 && drawn == items - (OWN - 1) * gridDim.x - 1) *args.drawn = 0;
+        return OWN * gridDim.x + __shfl_sync(ALL_LANES, drawn, 0);
+    }
+};
 
 __device__ __forceinline__ void tell(Shared &shared, const Item &item, u32 count) {
     if (threadIdx.x % 32 != 0) return;
@@ -198,25 +213,64 @@ __device__ __forceinline__ void tell(Shared &shared, const Item &item, u32 count
     barrier_arrive(shared.told[count % ITEMS]);
 }
 
-// What the producing warp does.
+// What comes after the item whose pages are brought: the piece after the next, and the next item with its pages.
+struct Ahead {
+    Tickets tickets;
+    u32 tiles, ticket;
+    Piece piece;  // of the ticket, when it is one
+    bool drawn;
+
+    __device__ __forceinline__ bool ends() const {
+        return ticket >= tickets.items;
+    }
+
+    __device__ __forceinline__ void look_up(const AttentionArgs &args, const StepHead &step) {
+        ticket = tickets.take(args);
+        if (!ends()) piece = piece_of(args.step, step.first_piece, ticket / tiles);
+    }
+
+    __device__ __forceinline__ void draw(const AttentionArgs &args) {
+        drawn = tickets.taken == OWN && !ends();
+        if (drawn) tickets.draw(args);
+    }
+
+    // The next item that is seen; none has no pages. Heads come one after the other, and lie side by side in a page: CTAs read what is
+    // adjacent at about the same time.
+    __device__ __forceinline__ void next(const AttentionArgs &args, const StepHead &step, Item &item, u32 &page) {
+#pragma unroll 1
+        while (!ends()) {
+            const Piece found = piece;
+            const u32 tile = ticket % tiles;
+            if (tickets.taken == OWN && !drawn) tickets.draw(args);
+            drawn = false;
+            look_up(args, step);
+            if (item_of(args, found, tile, item, page)) return;
+        }
+        item.pages = 0;
+    }
+};
+
+// What the producing warp does: it looks items up, and tells of them, while the pages before them are on their way.
 __device__ __forceinline__ void bring_items(const AttentionArgs &args, Shared &shared) {
     const StepHead step = step_head(args.step);
-    const u32 tiles = args.kv_heads * HEAD_TILES, items = step.spans * tiles;
-    Item item;
-    u32 page = 0, count = 0;
-    bool seen = find_item(args, step, tiles, blockIdx.x, item, page);
-    wait_for_producers();
+    Ahead ahead{{step.pieces * args.kv_heads * HEAD_TILES, 0, 0}, args.kv_heads * HEAD_TILES, 0, {}, false};
+    Item item, next;
+    u32 page = 0, next_page = 0, count = 0;
+    ahead.look_up(args, step);
+    ahead.next(args, step, item, page);
     item.number = 0;
 #pragma unroll 1
-    while (true) {
-#pragma unroll 1
-        while (!seen) seen = find_item(args, step, tiles, ticket_of(args, draw(args), items), item, page);
-        if (item.pages == 0) break;
-        tell(shared, item, count++);
-        const u32 drawn = draw(args);
+    while (item.pages > 0) {
+        if (count == 0) tell(shared, item, count);
+        ahead.next(args, step, next, next_page);
+        next.number = item.number + item.pages;
+        tell(shared, next, ++count);
+        // Not before the pages that need not wait for the launches in front.
+        if (count > 2) ahead.draw(args);
         bring_pages(args, shared, item, page);
-        item.number += item.pages;
-        seen = find_item(args, step, tiles, ticket_of(args, drawn, items), item, page);
+        if (count == 2) ahead.draw(args);
+        item = next;
+        page = next_page;
     }
-    for (int team = 0; team < TEAMS; team++) tell(shared, item, count + team);
+    for (int team = count == 0 ? 0 : 1; team < TEAMS; team++) tell(shared, item, count + team);
 }

@@ -12,16 +12,16 @@ struct Query {
 
 // Of a team.
 __device__ __forceinline__ int warp_of_team() {
-    return threadIdx.x / 32 % WARPS;
+    return this_thread() / 32 % WARPS;
 }
 
 // Row of the smaller operand that a lane holds.
 __device__ __forceinline__ int operand_head() {
-    return COLUMNS == 1 ? threadIdx.x % 32 / 8 : threadIdx.x % 32 / 4;
+    return COLUMNS == 1 ? this_thread() % 32 / 8 : this_thread() % 32 / 4;
 }
 
-__device__ __forceinline__ Query load_query(const AttentionArgs &args, const Item &item) {
-    const int head = warp_of_team(), lane = threadIdx.x % 32;
+__device__ __forceinline__ Query load_query(const AttentionArgs &args, const Item item) {
+    const int head = warp_of_team(), lane = this_thread() % 32;
     const float *q = args.x + (size_t)item.token * args.x_row + (item.first_head + head) * HEAD_DIM;
     Query query;
 #pragma unroll
@@ -32,7 +32,7 @@ __device__ __forceinline__ Query load_query(const AttentionArgs &args, const Ite
 
 // Its codes and scale.
 __device__ __forceinline__ void place_query(Team &team, const Query &query) {
-    const int head = warp_of_team(), lane = threadIdx.x % 32;
+    const int head = warp_of_team(), lane = this_thread() % 32;
     if (head >= HEADS) return;
     float max = 0.0f;
 #pragma unroll
@@ -77,7 +77,7 @@ __device__ __forceinline__ void multiply_rows(Product (&products)[COUNT], const 
 
 // Behind a row's end come bytes of the next one: the query is zero there.
 __device__ __forceinline__ void multiply_keys(const Team &team, const u8 *keys, Product (&products)[4]) {
-    const int group = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
+    const int group = this_thread() % 32 / 4, quad = this_thread() % 4;
 #pragma unroll
     for (int m = 0; m < 4; m++) products[m].start(SMALL ? ROUND_BITS : 0);
 #pragma unroll
@@ -103,7 +103,7 @@ __device__ __forceinline__ float largest_of_group(float v) {
 // Scores of a head, from sums of products.
 __device__ __forceinline__ void score_page(const AttentionArgs &args, const Team &team, const Item &item, const Stage &stage, int page, int column,
                                            const Product (&products)[4], float (&v)[8]) {
-    const int group = threadIdx.x % 32 / 4, head = threadIdx.x % 4 * COLUMNS + column;
+    const int group = this_thread() % 32 / 4, head = this_thread() % 4 * COLUMNS + column;
     const float query_scale = team.query_scale[head];
 #if ALIBI
     const float slope = args.slopes[item.first_head + min(head, item.heads - 1)];
@@ -126,7 +126,7 @@ __device__ __forceinline__ void score_page(const AttentionArgs &args, const Team
 
 // Scores to the weights' codes; leaves the page's reference, sum and scale.
 __device__ __forceinline__ void weigh_page(const AttentionArgs &args, Team &team, const Stage &stage, int slot, int column, float (&v)[8]) {
-    const int warp = warp_of_team(), group = threadIdx.x % 32 / 4, head = threadIdx.x % 4 * COLUMNS + column;
+    const int warp = warp_of_team(), group = this_thread() % 32 / 4, head = this_thread() % 4 * COLUMNS + column;
     float max = -LARGEST;
 #pragma unroll
     for (int i = 0; i < 8; i++) max = fmaxf(max, v[i]);
@@ -156,7 +156,7 @@ __device__ __forceinline__ void weigh_page(const AttentionArgs &args, Team &team
 
 __device__ __forceinline__ void multiply_values(Team &team, const u8 *values, int slot) {
     constexpr int TILES = ROW / 16, TOGETHER = TILES % 4 == 0 ? 4 : TILES % 2 == 0 ? 2 : 1;
-    const int warp = warp_of_team(), group = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
+    const int warp = warp_of_team(), group = this_thread() % 32 / 4, quad = this_thread() % 4;
     const uint4 weights = *(const uint4 *)&team.weights[warp][operand_head()][quad * 16];
 #pragma unroll
     for (int first = 0; first < TILES; first += TOGETHER) {
@@ -177,11 +177,11 @@ __device__ __forceinline__ void multiply_values(Team &team, const u8 *values, in
     }
 }
 
-// The page of a span that is this warp's.
-__device__ __forceinline__ void attend_page(const AttentionArgs &args, Shared &shared, Team &team, const Item &item) {
+// This warp's one of `pages` pages of a span, which begin at page number `first` of the item.
+__device__ __forceinline__ void attend_page(const AttentionArgs &args, Shared &shared, Team &team, const Item item, int first, int pages) {
     const int slot = warp_of_team();
-    if (slot >= item.pages) return;
-    const u32 number = item.number + slot, at = number % STAGES;
+    if (slot >= pages) return;
+    const u32 number = item.number + first + slot, at = number % STAGES;
     const Stage &stage = shared.stages[at];
     barrier_wait(shared.full[number % FULLS], number / FULLS);
     Product products[4];
@@ -189,11 +189,11 @@ __device__ __forceinline__ void attend_page(const AttentionArgs &args, Shared &s
 #pragma unroll
     for (int column = 0; column < COLUMNS; column++) {
         float v[8];
-        score_page(args, team, item, stage, item.first_page + slot, column, products, v);
+        score_page(args, team, item, stage, item.first_page + first + slot, column, products, v);
         weigh_page(args, team, stage, slot, column, v);
     }
     __syncwarp();
     multiply_values(team, stage.values, slot);
     __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(shared.empty[at]);
+    if (this_thread() % 32 == 0) barrier_arrive(shared.empty[at]);
 }
