@@ -92,6 +92,9 @@ impl StepTokens {
 
     /// Takes a step over, in one copy. Nothing is allocated.
     ///
+    /// What the sequences hold before their first positions in the step is launched, or in the cache, before this copy: attention reads
+    /// whole pages of it before the launches in front of it are done.
+    ///
     /// # Errors
     /// A copy that failed.
     ///
