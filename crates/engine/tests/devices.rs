@@ -57,6 +57,11 @@ fn sampled_tokens_and_log_probabilities_are_those_of_the_naive_device() {
     let expected = sampled::events(Arc::new(NaiveDevice::new()));
     assert_eq!(expected.len(), 5 * 31);
     assert_eq!(sampled::events(Arc::new(CpuDevice::new(2).unwrap())), expected);
+    assert_eq!(
+        sampled::events(Arc::new(NaiveDevice::working_ahead())),
+        expected,
+        "a device that works ahead"
+    );
 }
 
 #[test]

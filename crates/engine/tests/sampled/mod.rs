@@ -5,11 +5,12 @@ use std::sync::Arc;
 use dualgrain_device::Device;
 use dualgrain_device::sampling::SamplingParams;
 use dualgrain_engine::scheduler::{Event, Scheduler, TokenRequest};
-use dualgrain_engine::{Session, SessionLimits};
+use dualgrain_engine::{SequenceId, Session, SessionLimits};
 
 use crate::toy;
 
-/// Every event of the requests, tokens and log-probabilities among them, as text.
+/// Every event of the requests, tokens and log-probabilities among them, as text: sequence by sequence, because a device that works
+/// ahead of its host runs them in other steps.
 pub fn events<D: Device>(device: Arc<D>) -> Vec<String> {
     let session = Session::new(toy::model(device), SessionLimits::new(3, 120, 20)).unwrap();
     let mut scheduler = Scheduler::new(session);
@@ -40,5 +41,15 @@ pub fn events<D: Device>(device: Arc<D>) -> Vec<String> {
         events.extend(scheduler.step().events);
     }
     assert!(!events.iter().any(|event| matches!(event, Event::Failed { .. })));
+    events.sort_by_key(sequence);
     events.iter().map(|event| format!("{event:?}")).collect()
+}
+
+fn sequence(event: &Event) -> SequenceId {
+    match event {
+        Event::Token { id, .. }
+        | Event::Rows { id, .. }
+        | Event::Finished { id, .. }
+        | Event::Failed { id, .. } => *id,
+    }
 }
