@@ -177,6 +177,11 @@ __device__ __forceinline__ Result fault_of(const Row &row, const Survey &survey)
     return Result{1, token, row.logits[token], 0.0f, NO_LOGPROBS, {}};
 }
 
+// The slot is read once more: it would take a register all along.
+__device__ __forceinline__ void keep_token(const SampleArgs &args, u32 index, u32 token) {
+    args.last_tokens[*(const volatile u32 *)&args.rows[index].slot] = token;
+}
+
 // Blocks on a multiprocessor; on cards after Hopper, where nothing was measured, registers rather than a second block.
 constexpr int RESIDENT = __CUDA_ARCH__ >= 1000 ? 1 : 2;
 
@@ -195,7 +200,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) sample(const Sam
     if (survey.wrong != 0 || survey.best == 0) {
         if (writes) {
             args.results[index] = fault_of(row, survey);
-            args.last_tokens[at.slot] = 0;
+            keep_token(args, index, 0);
         }
         return;
     }
@@ -208,6 +213,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) sample(const Sam
     }
     if (!writes) return;
     args.results[index] = result;
-    args.last_tokens[at.slot] = token;
+    keep_token(args, index, token);
     if (flags & COUNTS && (slot.counts[token] & 0x7fffffffu) != 0x7fffffffu) slot.counts[token]++;
 }
