@@ -56,8 +56,11 @@ pub fn unpack(out: &Path) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Every file of the model by its name.
-fn files() -> Result<Vec<(&'static str, Cow<'static, [u8]>)>> {
+/// A file's name and what stands in it.
+type File = (&'static str, Cow<'static, [u8]>);
+
+/// Every file of the model.
+fn files() -> Result<Vec<File>> {
     let mut files: Vec<_> = FILES
         .into_iter()
         .map(|(name, bytes)| (name, Cow::Borrowed(bytes)))
