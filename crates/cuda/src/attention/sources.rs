@@ -40,7 +40,7 @@ pub enum AttentionKernel {
         /// Warps of a thread block, 16 rows each.
         warps: usize,
     },
-    /// The same on Hopper, by warp groups; for heads of [`GROUPED_HEAD`].
+    /// The same on Hopper, by warp groups; for heads of 128 elements.
     PromptGroups,
 }
 
