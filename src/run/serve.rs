@@ -88,13 +88,20 @@ fn options(arguments: &Serve) -> Result<Options> {
 fn alias(arguments: &Serve) -> Result<String> {
     let dir: &Path = &arguments.model;
     ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
-    if let Some(alias) = &arguments.alias {
-        return Ok(alias.clone());
-    }
-    // `.` and the like have no name of their own.
-    let whole = dir.canonicalize().with_context(|| dir.display().to_string())?;
-    let name = whole.file_name().unwrap_or(dir.as_os_str());
-    Ok(name.to_string_lossy().into_owned())
+    let alias = match &arguments.alias {
+        Some(alias) => alias.clone(),
+        None => {
+            // `.` and the like have no name of their own.
+            let whole = dir.canonicalize().with_context(|| dir.display().to_string())?;
+            let name = whole.file_name().unwrap_or(dir.as_os_str());
+            name.to_string_lossy().into_owned()
+        }
+    };
+    ensure!(
+        !alias.contains(char::is_control),
+        "{alias:?}: a model's name can not have control characters: --alias gives it another"
+    );
+    Ok(alias)
 }
 
 /// Keys over plain HTTP can be read by everybody between; a server that everybody reaches should say so.

@@ -61,7 +61,7 @@ pub struct Metrics {
 impl Metrics {
     /// Nothing counted yet, for the model `alias`.
     pub fn new(alias: &str) -> Self {
-        let labels = [("model_name".into(), alias.to_owned().into())];
+        let labels = [("model_name".into(), escaped(alias).into())];
         let mut metrics = Self {
             registry: Registry::with_labels(labels.into_iter()),
             num_running: Gauge::default(),
@@ -204,5 +204,24 @@ impl Metrics {
         for (name, help, times) in all {
             self.registry.register(name, help, times.clone());
         }
+    }
+}
+
+/// The encoder writes labels as they are; these characters would end one.
+fn escaped(label: &str) -> String {
+    let label = label.replace('\\', r"\\").replace('"', r#"\""#);
+    label.replace('\n', r"\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_of_a_model_ends_its_label() {
+        let text = Metrics::new("a\\b\"} 1\nc").text();
+        let label = r#"model_name="a\\b\"} 1\nc""#;
+        let mut samples = text.lines().filter(|line| !line.starts_with('#'));
+        assert!(samples.all(|line| line.contains(label)), "{text}");
     }
 }
