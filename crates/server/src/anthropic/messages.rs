@@ -60,6 +60,8 @@ async fn count(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, 
     let mut fields = app.bodies.read(request).await?;
     app.check_model(fields.text("model")?.as_deref())?;
     let messages = take_conversation(&mut fields, &app)?;
+    // Clients send the whole request that they would like to know the size of.
+    fields.pass_over_used(Api::Messages);
     fields.finish_request(Api::Messages, app.options.ignore_unknown)?;
     let tokens = app.blocking(move |app| app.chat_tokens(&messages)).await?;
     Ok(json_response(&json!({"input_tokens": tokens.len()})))

@@ -136,6 +136,12 @@ impl Fields {
         self.value(name).map(|value| Self::of(&path, value)).transpose()
     }
 
+    /// Passes over what the interface would use, where its values are not needed.
+    pub fn pass_over_used(&mut self, api: Api) {
+        let used = parameters(api).filter(|parameter| parameter.rule == Rule::Used);
+        used.for_each(|parameter| _ = self.fields.shift_remove(parameter.name));
+    }
+
     /// Refuses what was not taken: fields of the interface that ask for what is not supported, then unknown ones unless they are to be
     /// passed over.
     ///
@@ -171,6 +177,9 @@ impl Fields {
             return Ok(());
         };
         let name = short(name);
+        if known.contains(&name.as_str()) {
+            return Err(self.error(&name, "not taken together with the other fields"));
+        }
         let meant = nearest(&name, known).map_or_else(
             || format!("known are {}", known.join(", ")),
             |meant| format!("did you mean `{meant}`?"),

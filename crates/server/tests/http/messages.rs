@@ -28,6 +28,11 @@ fn an_answer_has_the_shape_that_clients_read() {
         "/v1/messages/count_tokens",
         &json!({"model": ALIAS, "messages": said("Tell me of the sea")}),
     );
+    let whole = with(
+        &question(),
+        json!({"stream": true, "top_k": 5, "stop_sequences": ["x"]}),
+    );
+    assert_eq!(server.ask("/v1/messages/count_tokens", &whole), count);
     let usage = &answer["usage"];
     let input = usage["input_tokens"].as_u64().unwrap() + usage["cache_read_input_tokens"].as_u64().unwrap();
     assert_eq!(count["input_tokens"], input);

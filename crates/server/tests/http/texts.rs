@@ -50,4 +50,9 @@ fn unknown_fields_are_named() {
             server.refused(path, &json!({"prompt": null, "messages": said("Hi"), "promt": 1}));
         assert!(status == 400 && message.contains(words), "{path}: {message}");
     }
+    let both = json!({"prompt": "Hi", "messages": said("Hi")});
+    assert_eq!(
+        server.refused("/tokenize", &both).1,
+        "messages: not taken together with the other fields"
+    );
 }
