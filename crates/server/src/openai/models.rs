@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::Response;
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::error::json_response;
+use crate::error::{ApiError, json_response};
 
 /// The one model there is, as a list.
 pub async fn models(State(app): State<Arc<App>>) -> Response<Body> {
@@ -16,8 +17,12 @@ pub async fn models(State(app): State<Arc<App>>) -> Response<Body> {
 }
 
 /// The model of that name.
-pub async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response<Body> {
-    super::respond(app.check_model(Some(&name)).map(|()| json_response(&entry(&app))))
+pub async fn model(State(app): State<Arc<App>>, name: Result<Path<String>, PathRejection>) -> Response<Body> {
+    let wrong = |_| ApiError::bad("the name of the model in the path is no UTF-8 behind its percent signs");
+    let checked = name
+        .map_err(wrong)
+        .and_then(|Path(name)| app.check_model(Some(&name)));
+    super::respond(checked.map(|()| json_response(&entry(&app))))
 }
 
 fn entry(app: &App) -> Value {

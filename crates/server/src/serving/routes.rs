@@ -44,7 +44,7 @@ async fn check_key(State(app): State<Arc<App>>, request: Request<Body>, next: Ne
     let Some(keys) = &app.options.keys else {
         return next.run(request).await;
     };
-    if named_key(request.headers()).is_some_and(|key| keys.accept(key)) {
+    if named_keys(request.headers()).any(|key| keys.accept(key)) {
         return next.run(request).await;
     }
     let words = "a key is needed: `Authorization: Bearer KEY` or `x-api-key: KEY` with a key of this server";
@@ -55,13 +55,14 @@ async fn check_key(State(app): State<Arc<App>>, request: Request<Body>, next: Ne
     response
 }
 
-/// The key that a request names, as OpenAI's or Anthropic's clients do.
-fn named_key(headers: &HeaderMap) -> Option<&[u8]> {
+/// The keys that a request names, as OpenAI's and Anthropic's clients do. Some send both headers, one with a placeholder.
+fn named_keys(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let bearer = headers.get(AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.as_bytes().split_at_checked(b"bearer ".len())?;
         scheme.eq_ignore_ascii_case(b"bearer ").then_some(key)
     });
-    bearer.or_else(|| headers.get("x-api-key").map(HeaderValue::as_bytes))
+    let plain = headers.get("x-api-key").map(HeaderValue::as_bytes);
+    bearer.into_iter().chain(plain).map(<[u8]>::trim_ascii)
 }
 
 async fn unknown_path(uri: Uri) -> Response<Body> {

@@ -90,6 +90,9 @@ fn a_key_opens_what_is_guarded_and_nothing_else_does() {
             "Authorization: Bearer sesame\r\n",
             "authorization: bearer sesame\r\n",
             "x-api-key: sesame\r\n",
+            "Authorization: Bearer  sesame \r\n",
+            "Authorization: Bearer none\r\nx-api-key: sesame\r\n",
+            "Authorization: Bearer sesame\r\nx-api-key: none\r\n",
         ] {
             assert_ne!(status(right), 401, "{path} {right}");
         }
