@@ -64,8 +64,7 @@ fn a_server_says_where_it_is_answers_and_ends_with_0() {
     );
     let mut stream = connect(&started);
     let body = r#"{"model": "tiny", "prompt": "The sea", "max_tokens": 200, "stream": true, "logit_bias": {"0": -100}}"#;
-    let head =
-        "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ";
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ";
     stream
         .write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes())
         .unwrap();
@@ -88,7 +87,7 @@ fn a_second_signal_does_not_wait_for_answers() {
     let (mut child, started) = start(&["--drain", "600"]);
     let idle = connect(&started);
     // A request of which half is missing keeps its connection.
-    (&idle).write_all(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{").unwrap();
+    (&idle).write_all(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{").unwrap();
     std::thread::sleep(std::time::Duration::from_millis(200));
     terminate(&child);
     std::thread::sleep(std::time::Duration::from_millis(200));

@@ -13,12 +13,18 @@ use crate::options::Options;
 use crate::parameters::{Choices, Wanted};
 use crate::running::{Metrics, Place, Progress, Queue, QueueLimits, Update};
 use crate::served::{Description, Served};
+use crate::turns::{Turns, beside};
+
+/// Requests that ask for texts or tokens, at once: fewer than there are threads for such work.
+const MAX_TEXTS: usize = 2;
 
 /// What every request can reach.
 pub struct App {
     pub model: Description,
     pub options: Options,
     pub bodies: Bodies,
+    /// Of requests that ask for texts or tokens and so take no place in the queue.
+    pub texts: Turns,
     pub queue: Queue,
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
@@ -57,6 +63,7 @@ impl App {
         let app = Self {
             model: served.description,
             bodies: Bodies::new(options.body_bytes),
+            texts: Turns::new(MAX_TEXTS),
             options,
             queue,
             metrics,
@@ -103,14 +110,15 @@ impl App {
         }
     }
 
-    /// Runs something that takes long beside the asynchronous threads and beside the engine's.
+    /// Runs something that takes long beside the asynchronous threads and beside the engine's; `held` is kept until it
+    /// is done.
     pub async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
+        held: impl Send + 'static,
         work: impl FnOnce(&Self) -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let app = Arc::clone(self);
-        let done = tokio::task::spawn_blocking(move || work(&app)).await;
-        done.unwrap_or_else(|_| Err(ApiError::internal("reading the request failed")))
+        beside(held, move || work(&app)).await
     }
 
     /// A place in the queue for every choice of a request.

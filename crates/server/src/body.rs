@@ -2,22 +2,23 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::body::Body;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Request, StatusCode};
 use futures_util::StreamExt;
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
 
 use crate::error::ApiError;
 use crate::parameters::Fields;
+use crate::turns::{Turn, Turns, beside};
 
 /// A body that takes longer than this is given up.
 const READ_TIME: Duration = Duration::from_secs(60);
 
-/// A longer body is read only while few such bodies are.
-const SMALL_BYTES: u64 = 64 << 10;
-const MAX_LONG_BODIES: usize = 32;
+/// Of a longer body the rest is read only while few such bodies are: as JSON it can take many times its bytes.
+const SMALL_BYTES: usize = 64 << 10;
+const MAX_LONG_BODIES: usize = 4;
 /// So many times the limit of a body that is too long is read and forgotten.
 const PASSED_OVER: usize = 4;
 
@@ -25,7 +26,16 @@ const PASSED_OVER: usize = 4;
 #[derive(Debug)]
 pub struct Bodies {
     limit_bytes: usize,
-    long: Semaphore,
+    long: Turns,
+}
+
+/// What has come of a body.
+#[derive(Default)]
+struct Coming {
+    bytes: Vec<u8>,
+    num_bytes: usize,
+    turn: Option<Turn>,
+    refused: Option<ApiError>,
 }
 
 impl Bodies {
@@ -33,48 +43,76 @@ impl Bodies {
     pub fn new(limit_bytes: usize) -> Self {
         Self {
             limit_bytes,
-            long: Semaphore::new(MAX_LONG_BODIES),
+            long: Turns::new(MAX_LONG_BODIES),
         }
     }
 
-    /// The fields of the JSON object in a request's body.
-    pub async fn read(&self, request: Request<Body>) -> Result<Fields, ApiError> {
+    /// The fields of the JSON object in a request's body, and the turn that a long one has: it ends when the request needs its text no
+    /// more.
+    pub async fn read(&self, request: Request<Body>) -> Result<(Fields, Option<Turn>), ApiError> {
         check_type(&request)?;
-        let bytes = tokio::time::timeout(READ_TIME, self.bytes(request.into_body())).await;
-        let late = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body took too long to come");
-        let value = serde_json::from_slice(&bytes.map_err(late)??);
-        let value: Value = value.map_err(|error| ApiError::bad(format!("the body is no JSON: {error}")))?;
-        match value {
-            Value::Object(_) => Fields::of("", value),
-            _ => Err(ApiError::bad("the body is no JSON object: expected {...}")),
+        let (bytes, turn) = self.bytes(request.into_body()).await?;
+        match turn {
+            None => Ok((fields(&bytes)?, None)),
+            Some(turn) => {
+                // The turn goes with the work, which may outlive the request.
+                let work = move || Ok((fields(&bytes)?, Some(turn)));
+                beside((), work).await
+            }
         }
     }
 
-    async fn bytes(&self, body: Body) -> Result<Vec<u8>, ApiError> {
-        let is_small = body.size_hint().upper().is_some_and(|bytes| bytes <= SMALL_BYTES);
-        let _place = match is_small {
-            true => None,
-            false => self.long.acquire().await.ok(),
-        };
+    async fn bytes(&self, body: Body) -> Result<(Vec<u8>, Option<Turn>), ApiError> {
+        let late = |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body took too long to come");
+        let mut deadline = Instant::now() + READ_TIME;
         let mut pieces = body.into_data_stream();
-        let (mut bytes, mut num_bytes) = (Vec::new(), 0);
-        while let Some(piece) = pieces.next().await {
+        let mut coming = Coming::default();
+        while let Some(piece) = timeout_at(deadline, pieces.next()).await.map_err(late)? {
             let piece = piece.map_err(|_| ApiError::bad("the body broke off"))?;
-            num_bytes += piece.len();
-            match num_bytes <= self.limit_bytes {
-                true => bytes.extend_from_slice(&piece),
+            coming.num_bytes += piece.len();
+            // The client is not to blame for the time that its turn takes to come.
+            let begun = Instant::now();
+            self.admit(&mut coming).await;
+            deadline += begun.elapsed();
+            match coming.refused {
+                None => coming.bytes.extend_from_slice(&piece),
                 // A client that is still sending would not read why it is refused.
-                false if num_bytes <= self.limit_bytes.saturating_mul(PASSED_OVER) => bytes.clear(),
-                false => break,
+                Some(_) if coming.num_bytes <= self.limit_bytes.saturating_mul(PASSED_OVER) => {}
+                Some(_) => break,
             }
         }
-        match num_bytes <= self.limit_bytes {
-            true => Ok(bytes),
-            false => {
-                let message = format!("the body has more than {} bytes", self.limit_bytes);
-                Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message))
-            }
+        match coming.refused {
+            None => Ok((coming.bytes, coming.turn)),
+            Some(error) => Err(error),
         }
+    }
+
+    /// Finds a turn for a body that has become long, or the reason why no more of it is kept.
+    async fn admit(&self, coming: &mut Coming) {
+        let refused = if coming.num_bytes > self.limit_bytes {
+            let message = format!("the body has more than {} bytes", self.limit_bytes);
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+        } else if coming.num_bytes > SMALL_BYTES && coming.turn.is_none() && coming.refused.is_none() {
+            match self.long.take().await {
+                Ok(turn) => {
+                    coming.turn = Some(turn);
+                    return;
+                }
+                Err(error) => error,
+            }
+        } else {
+            return;
+        };
+        (coming.bytes, coming.turn, coming.refused) = (Vec::new(), None, Some(refused));
+    }
+}
+
+fn fields(bytes: &[u8]) -> Result<Fields, ApiError> {
+    let value = serde_json::from_slice(bytes);
+    let value: Value = value.map_err(|error| ApiError::bad(format!("the body is no JSON: {error}")))?;
+    match value {
+        Value::Object(_) => Fields::of("", value),
+        _ => Err(ApiError::bad("the body is no JSON object: expected {...}")),
     }
 }
 

@@ -32,6 +32,7 @@ mod running;
 mod served;
 mod serving;
 mod streaming;
+mod turns;
 
 pub use documentation::parameter_tables;
 pub use error::ServeError;

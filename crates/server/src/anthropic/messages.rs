@@ -40,14 +40,14 @@ fn respond(answer: Result<Response<Body>, ApiError>) -> Response<Body> {
 }
 
 async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let fields = app.bodies.read(request).await?;
+    let (fields, turn) = app.bodies.read(request).await?;
     let Asked {
         messages,
         wanted,
         choices,
     } = Asked::read(fields, &app)?;
     let place = app.reserve(choices.n)?;
-    let prompt = app.blocking(move |app| app.chat_tokens(&messages)).await?;
+    let prompt = app.blocking(turn, move |app| app.chat_tokens(&messages)).await?;
     let submitted = app.submit(place, vec![prompt], (&wanted, choices))?;
     let shape = Shape::new(&app, &submitted, wanted.stop);
     match choices.stream {
@@ -57,13 +57,14 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
 }
 
 async fn count(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let mut fields = app.bodies.read(request).await?;
+    let (mut fields, turn) = app.bodies.read(request).await?;
+    let held = (turn, app.texts.take().await?);
     app.check_model(fields.text("model")?.as_deref())?;
     let messages = take_conversation(&mut fields, &app)?;
     // Clients send the whole request that they would like to know the size of.
     fields.pass_over_used(Api::Messages);
     fields.finish_request(Api::Messages, app.options.ignore_unknown)?;
-    let tokens = app.blocking(move |app| app.chat_tokens(&messages)).await?;
+    let tokens = app.blocking(held, move |app| app.chat_tokens(&messages)).await?;
     Ok(json_response(&json!({"input_tokens": tokens.len()})))
 }
 

@@ -33,9 +33,10 @@ async fn answer(
     request: Request<Body>,
     work: fn(&App, Fields) -> Result<Value, ApiError>,
 ) -> Result<Response<Body>, ApiError> {
-    let mut fields = app.bodies.read(request).await?;
+    let (mut fields, turn) = app.bodies.read(request).await?;
+    let held = (turn, app.texts.take().await?);
     app.check_model(fields.text("model")?.as_deref())?;
-    let value = app.blocking(move |app| work(app, fields)).await?;
+    let value = app.blocking(held, move |app| work(app, fields)).await?;
     Ok(json_response(&value))
 }
 

@@ -42,14 +42,14 @@ pub async fn chat(State(app): State<Arc<App>>, request: Request<Body>) -> Respon
 }
 
 async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let fields = app.bodies.read(request).await?;
+    let (fields, turn) = app.bodies.read(request).await?;
     let Asked {
         messages,
         wanted,
         choices,
     } = Asked::read(fields, &app)?;
     let place = app.reserve(choices.n)?;
-    let prompt = app.blocking(move |app| app.chat_tokens(&messages)).await?;
+    let prompt = app.blocking(turn, move |app| app.chat_tokens(&messages)).await?;
     let submitted = app.submit(place, vec![prompt], (&wanted, choices))?;
     match choices.stream {
         true => {

@@ -32,14 +32,14 @@ pub async fn completions(State(app): State<Arc<App>>, request: Request<Body>) ->
 }
 
 async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let fields = app.bodies.read(request).await?;
+    let (fields, turn) = app.bodies.read(request).await?;
     let Asked {
         prompts,
         wanted,
         choices,
     } = Asked::read(fields, &app)?;
     let place = app.reserve(prompts.len().saturating_mul(choices.n))?;
-    let tokens = app.blocking(move |app| {
+    let tokens = app.blocking(turn, move |app| {
         prompts
             .into_iter()
             .map(|prompt| app.prompt_tokens(prompt))

@@ -37,7 +37,7 @@ pub async fn responses(State(app): State<Arc<App>>, request: Request<Body>) -> R
 }
 
 async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, ApiError> {
-    let fields = app.bodies.read(request).await?;
+    let (fields, turn) = app.bodies.read(request).await?;
     let Asked {
         messages,
         wanted,
@@ -50,7 +50,7 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
         include_usage: true,
     };
     let place = app.reserve(choices.n)?;
-    let prompt = app.blocking(move |app| app.chat_tokens(&messages)).await?;
+    let prompt = app.blocking(turn, move |app| app.chat_tokens(&messages)).await?;
     let submitted = app.submit(place, vec![prompt], (&wanted, choices))?;
     let shape = Shape::new(&app, &submitted, wanted, echo);
     match stream {

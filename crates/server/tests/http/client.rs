@@ -88,7 +88,7 @@ impl Server {
     }
 
     pub fn get(&self, path: &str) -> Reply {
-        self.raw(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+        self.raw(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Reply {
@@ -205,7 +205,7 @@ impl Reply {
 pub fn request(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
     let len = body.len();
     let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n{headers}Content-Length: {len}\r\n\r\n"
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n{headers}Content-Length: {len}\r\n\r\n"
     );
     [head.as_bytes(), body].concat()
 }

@@ -87,17 +87,22 @@ fn headers_and_paths_that_are_wrong_have_statuses_of_their_own() {
         let long = server.raw(&request("/v1/completions", "", &vec![b' '; len]));
         assert_eq!(long.status, 413, "{len}: {}", long.text());
     }
-    let chunked = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+    let chunked = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
                     7d0\r\n".to_vec();
     let chunked = server.raw(&[chunked, vec![b' '; 2000], b"\r\n0\r\n\r\n".to_vec()].concat());
     assert_eq!(chunked.status, 413, "{}", chunked.text());
-    let plain = b"POST /tokenize HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}";
+    let plain = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\n{}";
     assert_eq!(server.raw(plain).status, 415);
     assert_eq!(server.get("/v1/chat/completions").status, 405);
     let nothing = server.get("/v2/nothing");
     assert_eq!(
         (nothing.status, &nothing.json()["error"]["code"]),
         (404, &json!("unknown_path"))
+    );
+    let name = server.get("/v1/models/%ff");
+    assert_eq!(
+        (name.status, &name.json()["error"]["type"]),
+        (400, &json!("invalid_request_error"))
     );
     assert_eq!(server.raw(b"HELO\r\n\r\n").status, 400);
 }
@@ -152,12 +157,26 @@ fn connections_that_break_off_leave_nothing_behind() {
 #[test]
 fn long_bodies_that_never_end_do_not_keep_short_ones_waiting() {
     let server = Server::usual();
-    let head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{";
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n{";
     let held: Vec<_> = (0..40).map(|_| server.send(head.as_bytes())).collect();
     server.ask("/v1/chat/completions", &good("/v1/chat/completions"));
     drop(held);
     let long = json!({"prompt": "Hi", "max_tokens": 1, "user": "x".repeat(1_000_000)});
     server.ask("/v1/completions", &long);
+}
+
+#[test]
+fn who_finds_too_many_long_bodies_is_told_so() {
+    let server = Server::usual();
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n";
+    let begun = [head.as_bytes(), &[b' '; 100_000]].concat();
+    let held: Vec<_> = (0..5).map(|_| server.send(&begun)).collect();
+    let long = json!({"prompt": "Hi", "max_tokens": 1, "user": "x".repeat(1_000_000)});
+    // The last of the five may be refused in place of this one.
+    while server.post("/v1/completions", &long).status != 429 {}
+    server.ask("/v1/chat/completions", &good("/v1/chat/completions"));
+    drop(held);
+    while server.post("/v1/completions", &long).status != 200 {}
 }
 
 #[test]
