@@ -29,7 +29,8 @@ struct Asked {
 pub fn message_rules(app: &App) -> MessageRules {
     MessageRules {
         roles: &["system", "developer", "user", "assistant"],
-        message_fields: &[],
+        // Templates have no place for it.
+        message_fields: &["name"],
         part_types: &["text"],
         part_fields: &[],
         ignore_unknown: app.options.ignore_unknown,

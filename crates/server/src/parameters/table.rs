@@ -144,7 +144,7 @@ const PARAMETERS: &[Parameter] = &[
         ALL,
         "0 to 2, default 1; 0 takes the most likely token every time",
     ),
-    used("top_p", ALL, "above 0, at most 1, default 1"),
+    used("top_p", ALL, "0.000001 to 1, default 1"),
     used(
         "top_k",
         ALL,
@@ -157,7 +157,7 @@ const PARAMETERS: &[Parameter] = &[
     ),
     used("frequency_penalty", OPENAI, "-2 to 2, default 0"),
     used("presence_penalty", OPENAI, "-2 to 2, default 0"),
-    used("repetition_penalty", OPENAI, "above 0, at most 100, default 1"),
+    used("repetition_penalty", OPENAI, "0.001 to 100, default 1"),
     used(
         "logit_bias",
         OPENAI,

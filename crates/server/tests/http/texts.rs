@@ -31,6 +31,8 @@ fn a_conversation_has_the_tokens_of_its_prompt() {
     );
     let of_messages = server.ask("/tokenize", &json!({"messages": said("Hi")}));
     assert_eq!(of_text["tokens"], of_messages["tokens"]);
+    let named = json!({"messages": [{"role": "user", "content": "Hi", "name": "Ann"}]});
+    assert_eq!(server.ask("/tokenize", &named), of_messages);
     let answer = json!({"messages": said("Hi"), "max_tokens": 1});
     assert_eq!(
         server.ask("/v1/chat/completions", &answer)["usage"]["prompt_tokens"],
