@@ -84,11 +84,15 @@ fn a_server_says_where_it_is_answers_and_ends_with_0() {
 
 #[test]
 fn a_second_signal_does_not_wait_for_answers() {
-    let (mut child, started) = start(&["--drain", "600"]);
-    let idle = connect(&started);
-    // A request of which half is missing keeps its connection.
-    (&idle).write_all(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{").unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(200));
+    let (mut child, started) = start(&["--drain", "600", "--max-sequences", "1"]);
+    let mut stream = connect(&started);
+    let body =
+        r#"{"prompt": "The sea", "max_tokens": 1900, "n": 16, "stream": true, "logit_bias": {"0": -100}}"#;
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ";
+    stream
+        .write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes())
+        .unwrap();
+    stream.read_exact(&mut [0; 300]).unwrap();
     terminate(&child);
     std::thread::sleep(std::time::Duration::from_millis(200));
     assert!(child.try_wait().unwrap().is_none(), "the first signal waits");
@@ -124,6 +128,8 @@ fn what_is_wrong_is_told_before_the_model_is_loaded() {
         keys,
     ]);
     assert!(message.contains("--insecure"), "{message}");
+    let message = failure(&["serve", dir, "--port", "0", "--alias", "a\nb"]);
+    assert!(message.contains("can not have control characters"), "{message}");
     let message = failure(&["serve", "/no/such/model", "--port", "0"]);
     assert!(
         message.contains("/no/such/model: no such model folder"),
@@ -150,6 +156,7 @@ fn wrong_usage_exits_with_2() {
         ["--drain", "soon"],
         ["--memory", "2"],
         ["--alias", ""],
+        ["--allow-host", ""],
     ] {
         let output = dualgrain(&["serve", "x", wrong[0], wrong[1]]);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");

@@ -76,6 +76,7 @@ fn options(arguments: &Serve) -> Result<Options> {
     Ok(Options {
         queue: arguments.queue,
         keys: keys.transpose().context("reading the API keys")?,
+        allowed_hosts: arguments.allow_host.clone(),
         ignore_unknown: arguments.ignore_unknown,
         drain: Duration::from_secs(arguments.drain as u64),
         stall: Duration::from_secs(arguments.stall as u64),

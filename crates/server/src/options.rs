@@ -11,6 +11,8 @@ pub struct Options {
     pub queue: usize,
     /// Keys of which a request must name one; `None` lets everybody in.
     pub keys: Option<Keys>,
+    /// Names beside those of this machine by which requests may come where only it is listened to and there are no keys.
+    pub allowed_hosts: Vec<String>,
     /// Pass over fields that no interface knows instead of refusing them.
     pub ignore_unknown: bool,
     /// How long running requests may go on after the server was told to stop.
@@ -32,6 +34,7 @@ impl Default for Options {
         Self {
             queue: 256,
             keys: None,
+            allowed_hosts: Vec::new(),
             ignore_unknown: false,
             drain: Duration::from_secs(30),
             stall: Duration::from_secs(120),

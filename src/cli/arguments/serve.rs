@@ -30,6 +30,9 @@ pub struct Serve {
     /// Take keys over plain HTTP at an address that others can reach.
     #[arg(long)]
     pub insecure: bool,
+    /// Name of a proxy by which requests may come beside localhost, where there are no keys and only this machine can connect.
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    pub allow_host: Vec<String>,
     /// Sequences that run at once.
     #[arg(long, default_value_t = 8, value_name = "COUNT", value_parser = count(1, 4096))]
     pub max_sequences: usize,

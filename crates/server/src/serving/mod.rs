@@ -1,7 +1,9 @@
 //! Connections: how they come, where their requests lead, how they end.
 
+mod hosts;
 mod patience;
 mod routes;
 mod serve;
+mod standing;
 
 pub use serve::{Stage, listen, run, serve};

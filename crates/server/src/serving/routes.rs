@@ -10,13 +10,14 @@ use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 
+use super::hosts::{Hosts, check_host};
 use crate::app::App;
 use crate::endpoints::{observe, texts, ui};
 use crate::error::ApiError;
 use crate::{anthropic, openai};
 
-/// All paths. Those of models and texts ask for a key where there are keys.
-pub fn router(app: Arc<App>) -> Router {
+/// All paths. Those of models and texts ask for a key where there are keys; `hosts` are names that all of them ask for.
+pub fn router(app: Arc<App>, hosts: Option<Hosts>) -> Router {
     let guarded = Router::new()
         .route("/v1/chat/completions", post(openai::chat))
         .route("/v1/completions", post(openai::completions))
@@ -29,7 +30,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/detokenize", post(texts::detokenize))
         .route("/apply-template", post(texts::apply_template))
         .route_layer(from_fn_with_state(Arc::clone(&app), check_key));
-    Router::new()
+    let router = Router::new()
         .route("/health", get(observe::health))
         .route("/ready", get(observe::ready))
         .route("/metrics", get(observe::metrics))
@@ -37,7 +38,11 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(guarded)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(app)
+        .with_state(app);
+    match hosts {
+        Some(hosts) => router.layer(from_fn_with_state(Arc::new(hosts), check_host)),
+        None => router,
+    }
 }
 
 async fn check_key(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response<Body> {
@@ -77,7 +82,7 @@ async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
 }
 
 /// An error in the shape of the interface that the path belongs to.
-fn shaped(uri: &Uri, error: &ApiError) -> Response<Body> {
+pub fn shaped(uri: &Uri, error: &ApiError) -> Response<Body> {
     match uri.path().starts_with("/v1/messages") {
         true => error.respond(&error.anthropic()),
         false => error.respond(&error.openai()),

@@ -1,18 +1,23 @@
 //! From a listening socket to the end of the last answer.
 
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Semaphore, watch};
 
+use super::hosts::Hosts;
 use super::patience::Patient;
 use super::routes::router;
+use super::standing::Standing;
 use crate::app::App;
 use crate::error::ServeError;
 use crate::options::Options;
@@ -25,6 +30,8 @@ const MAX_CONNECTIONS: usize = 4096;
 const HEADER_TIME: Duration = Duration::from_secs(30);
 /// What readers of cut answers get to take their last event, and the engine to end its step.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+/// What they get when they are cut at once.
+const LAST_EVENT: Duration = Duration::from_millis(200);
 /// After the system had no socket to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two looks at the engine.
@@ -92,10 +99,14 @@ pub async fn serve(
     mut stage: watch::Receiver<Stage>,
 ) -> Result<(), ServeError> {
     let (drain, log) = (options.drain, options.log);
+    // Keys keep out those whom another name leads here.
+    let is_local = listener.local_addr()?.ip().is_loopback() && options.keys.is_none();
+    let hosts = is_local.then(|| Hosts::new(&options.allowed_hosts));
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (app, mut ended) = App::start(served, options)?;
-    let (close, closed) = oneshot::channel::<()>();
-    let mut connections = tokio::spawn(connections(listener, Arc::clone(&app), closed));
+    let (close, closed) = watch::channel(false);
+    let router = router(Arc::clone(&app), hosts);
+    let connections = tokio::spawn(connections(listener, Arc::clone(&app), router, closed));
     let watching = tokio::spawn(watch_health(Arc::clone(&app), log));
     tokio::select! {
         () = reaches(&mut stage, Stage::Draining) => {}
@@ -103,29 +114,37 @@ pub async fn serve(
     }
     watching.abort();
     app.drain();
-    drop(close);
-    let drained = tokio::select! {
-        _ = &mut connections => true,
-        () = tokio::time::sleep(drain) => false,
-        () = reaches(&mut stage, Stage::Ending) => false,
-    };
-    if !drained {
-        app.queue.stop();
-        let _ = tokio::time::timeout(LAST_WORDS, &mut connections).await;
-        connections.abort();
+    close.send_replace(true);
+    tokio::select! {
+        () = close.closed() => {}
+        () = tokio::time::sleep(drain) => {}
+        () = reaches(&mut stage, Stage::Ending) => {}
     }
     app.queue.stop();
+    tokio::select! {
+        () = close.closed() => {}
+        () = tokio::time::sleep(LAST_WORDS) => {}
+        () = cut(&mut stage) => {}
+    }
+    connections.abort();
     // A process that ends while the engine works could end badly.
     let _ = tokio::time::timeout(LAST_WORDS, ended).await;
     Ok(())
 }
 
-/// Takes connections until `closed` resolves, and returns when the last of them has ended.
-async fn connections(listener: tokio::net::TcpListener, app: Arc<App>, mut closed: oneshot::Receiver<()>) {
-    let graceful = GracefulShutdown::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
-    let router = router(Arc::clone(&app));
+/// Waits until answers are to be cut, and lets their last events be written.
+async fn cut(stage: &mut watch::Receiver<Stage>) {
+    reaches(stage, Stage::Ending).await;
+    tokio::time::sleep(LAST_EVENT).await;
+}
+
+/// Takes connections until `closed` says so. Each holds a receiver of `closed` while it is open.
+async fn connections(
+    listener: tokio::net::TcpListener,
+    app: Arc<App>,
+    router: Router,
+    mut closed: watch::Receiver<bool>,
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let accepted = async {
@@ -133,7 +152,7 @@ async fn connections(listener: tokio::net::TcpListener, app: Arc<App>, mut close
             (place, listener.accept().await)
         };
         let (place, accepted) = tokio::select! {
-            _ = &mut closed => break,
+            _ = closed.wait_for(|closed| *closed) => break,
             accepted = accepted => accepted,
         };
         let Ok((stream, _)) = accepted else {
@@ -142,20 +161,41 @@ async fn connections(listener: tokio::net::TcpListener, app: Arc<App>, mut close
         };
         // Pieces are small and each should be read at once.
         let _ = stream.set_nodelay(true);
-        let service = TowerToHyperService::new(router.clone());
-        let stream = TokioIo::new(Patient::new(stream, app.options.patience));
-        let connection = graceful.watch(http.serve_connection(stream, service));
+        let stream = Patient::new(stream, app.options.patience);
+        let connection = connection(stream, router.clone(), closed.clone());
         let open = app.metrics.connections.clone();
         open.inc();
         tokio::spawn(async move {
-            // A client that breaks the protocol or goes away concerns nobody else.
-            let _ = connection.await;
+            connection.await;
             open.dec();
             drop(place);
         });
     }
-    drop(listener);
-    graceful.shutdown().await;
+}
+
+/// Serves a connection to its end. When `closed` says so, an answer that runs is its last, and half a request is not waited for.
+async fn connection(stream: Patient<TcpStream>, router: Router, mut closed: watch::Receiver<bool>) {
+    let standing = Standing::default();
+    let (inner, followed) = (TowerToHyperService::new(router), standing.clone());
+    let service = service_fn(move |request| {
+        let followed = followed.clone();
+        let answer = inner.call(followed.begin(request));
+        async move { answer.await.map(|response| followed.answer(response)) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    // A client that breaks the protocol or goes away concerns nobody else.
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        _ = closed.wait_for(|closed| *closed) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    if standing.is_answering() {
+        let _ = connection.await;
+    } else if standing.is_answered() {
+        let _ = tokio::time::timeout(LAST_WORDS, connection).await;
+    }
 }
 
 /// Says when steps stop coming, and when they come again.

@@ -168,3 +168,17 @@ fn what_is_left_after_the_drain_ends_with_an_error() {
     assert_eq!(error["error"]["message"], "the server is shutting down");
     server.join().unwrap();
 }
+
+#[test]
+fn half_a_request_does_not_hold_the_end_up() {
+    let mut server = one_at_once(Options::default());
+    let whole = request(CHAT, "", &[b' '; 100]);
+    let _held: Vec<_> = [10, whole.len() - 50, whole.len() - 1]
+        .map(|len| server.send(&whole[..len]))
+        .into();
+    server.wait_for("dualgrain:connections", |open| open == 4.0);
+    let begun = Instant::now();
+    server.tell(Stage::Draining);
+    server.join().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}

@@ -106,3 +106,19 @@ fn a_key_opens_what_is_guarded_and_nothing_else_does() {
         assert_eq!(server.get(open).status, 200, "{open}");
     }
 }
+
+#[test]
+fn other_names_and_other_origins_are_refused_where_there_are_no_keys() {
+    let server = Server::usual();
+    let get = |head: &str| {
+        server.raw(format!("GET /v1/models HTTP/1.1\r\nConnection: close\r\n{head}\r\n").as_bytes())
+    };
+    let wrong = get("Host: evil.example\r\n");
+    assert_eq!(
+        (wrong.status, &wrong.json()["error"]["code"]),
+        (403, &json!("wrong_host"))
+    );
+    assert_eq!(get("Host: localhost\r\nOrigin: http://localhost\r\n").status, 200);
+    let wrong = get("Host: localhost\r\nOrigin: http://evil.example\r\n");
+    assert_eq!(wrong.json()["error"]["code"], "wrong_origin");
+}
