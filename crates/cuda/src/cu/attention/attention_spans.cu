@@ -134,13 +134,17 @@ __device__ __forceinline__ void join_spans(const AttentionArgs &args, const Item
             const size_t slot = (item.spans_before + span) * heads + item.first_head + head;
             const float2 state = __ldcg((const float2 *)args.partial_state + slot);
             const float out = __ldcg(args.partial + slot * HEAD_DIM + d);
-            args.partial[slot * HEAD_DIM + d] = 0.0f;
             const Join join = join_of(whole.reference, state.x);
             whole.sum = __fmaf_rn(state.y, join.added, whole.sum * join.before);
             whole.reference = join.reference;
             total = __fmaf_rn(out, join.added, total * join.before);
         }
         write_out(args, item, head, d, total, whole.sum);
+        // Apart from the loads above, which are not to wait for it.
+#pragma unroll 1
+        for (int span = item.first / SPAN; span <= item.position / SPAN; span++) {
+            args.partial[((item.spans_before + span) * heads + item.first_head + head) * HEAD_DIM + d] = 0.0f;
+        }
     }
 }
 
