@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
-use axum::http::{Response, StatusCode};
+use axum::http::{Response, StatusCode, Uri};
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -110,6 +110,14 @@ impl ApiError {
             _ => "invalid_request_error",
         };
         json!({"type": "error", "error": {"type": kind, "message": self.message}})
+    }
+
+    /// The answer in the shape of the interface that the path belongs to.
+    pub fn respond_at(&self, uri: &Uri) -> Response<Body> {
+        match uri.path().starts_with("/v1/messages") {
+            true => self.respond(&self.anthropic()),
+            false => self.respond(&self.openai()),
+        }
     }
 
     /// The whole answer, with `body` in the interface's shape.

@@ -10,7 +10,6 @@ use axum::http::header::{HOST, HeaderName, ORIGIN};
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::middleware::Next;
 
-use super::routes::shaped;
 use crate::error::ApiError;
 
 /// Names of a server that only its own machine reaches.
@@ -75,7 +74,7 @@ pub async fn check_host(
 ) -> Response<Body> {
     match hosts.check(request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(error) => shaped(request.uri(), &error),
+        Err(error) => error.respond_at(request.uri()),
     }
 }
 

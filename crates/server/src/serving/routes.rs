@@ -54,7 +54,7 @@ async fn check_key(State(app): State<Arc<App>>, request: Request<Body>, next: Ne
     }
     let words = "a key is needed: `Authorization: Bearer KEY` or `x-api-key: KEY` with a key of this server";
     let error = ApiError::new(StatusCode::UNAUTHORIZED, words).with_code("invalid_api_key");
-    let mut response = shaped(request.uri(), &error);
+    let mut response = error.respond_at(request.uri());
     let headers = response.headers_mut();
     headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
@@ -73,18 +73,10 @@ fn named_keys(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 async fn unknown_path(uri: Uri) -> Response<Body> {
     let message = format!("there is nothing at {}", uri.path());
     let error = ApiError::new(StatusCode::NOT_FOUND, message).with_code("unknown_path");
-    shaped(&uri, &error)
+    error.respond_at(&uri)
 }
 
 async fn wrong_method(method: Method, uri: Uri) -> Response<Body> {
     let message = format!("{} does not take {method}", uri.path());
-    shaped(&uri, &ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message))
-}
-
-/// An error in the shape of the interface that the path belongs to.
-pub fn shaped(uri: &Uri, error: &ApiError) -> Response<Body> {
-    match uri.path().starts_with("/v1/messages") {
-        true => error.respond(&error.anthropic()),
-        false => error.respond(&error.openai()),
-    }
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message).respond_at(&uri)
 }
