@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::http::StatusCode;
+use dualgrain::engine::chat::Message;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::body::Bodies;
@@ -13,7 +14,7 @@ use crate::options::Options;
 use crate::parameters::{Choices, Wanted};
 use crate::running::{Metrics, Place, Progress, Queue, QueueLimits, Update};
 use crate::served::{Description, Served};
-use crate::turns::{Turns, beside};
+use crate::turns::{Turn, Turns, beside};
 
 /// Requests that ask for texts or tokens, at once: fewer than there are threads for such work.
 const MAX_TEXTS: usize = 2;
@@ -124,7 +125,7 @@ impl App {
     /// A place in the queue for every choice of a request.
     pub fn reserve(&self, num_choices: usize) -> Result<Place<'_>, ApiError> {
         if self.is_draining() {
-            return Err(retry(
+            return Err(ApiError::come_again(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "the server is shutting down",
             ));
@@ -136,13 +137,25 @@ impl App {
             return Err(ApiError::bad(message));
         }
         let full = || {
-            let error = retry(
+            let error = ApiError::come_again(
                 StatusCode::TOO_MANY_REQUESTS,
                 "the queue is full: ask again later",
             );
             error.with_code("queue_full")
         };
         self.queue.reserve(num_choices).ok_or_else(full)
+    }
+
+    /// Submits the choices of a request that continues a conversation; `turn` is kept until it has its tokens.
+    pub async fn submit_chat(
+        self: &Arc<Self>,
+        turn: Option<Turn>,
+        messages: Vec<Message>,
+        (wanted, choices): (&Wanted, Choices),
+    ) -> Result<Submitted, ApiError> {
+        let place = self.reserve(choices.n)?;
+        let prompt = self.blocking(turn, move |app| app.chat_tokens(&messages)).await?;
+        self.submit(place, vec![prompt], (wanted, choices))
     }
 
     /// Submits the choices of a request at their place.
@@ -161,12 +174,5 @@ impl App {
             num_choices,
             prompt_tokens,
         })
-    }
-}
-
-fn retry(status: StatusCode, message: &str) -> ApiError {
-    ApiError {
-        retry_after_s: Some(1),
-        ..ApiError::new(status, message)
     }
 }

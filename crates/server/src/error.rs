@@ -112,6 +112,14 @@ impl ApiError {
         json!({"type": "error", "error": {"type": kind, "message": self.message}})
     }
 
+    /// An error that a later request may not meet: clients are told to wait a second.
+    pub fn come_again(status: StatusCode, message: &str) -> Self {
+        Self {
+            retry_after_s: Some(1),
+            ..Self::new(status, message)
+        }
+    }
+
     /// The answer in the shape of the interface that the path belongs to.
     pub fn respond_at(&self, uri: &Uri) -> Response<Body> {
         match uri.path().starts_with("/v1/messages") {

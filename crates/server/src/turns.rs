@@ -35,11 +35,7 @@ impl Turns {
             Ok(Ok(permit)) => Ok(Turn(permit)),
             _ => {
                 let message = "too many long requests are being read: ask again later";
-                let error = ApiError::new(StatusCode::TOO_MANY_REQUESTS, message).with_code("busy");
-                Err(ApiError {
-                    retry_after_s: Some(1),
-                    ..error
-                })
+                Err(ApiError::come_again(StatusCode::TOO_MANY_REQUESTS, message).with_code("busy"))
             }
         }
     }

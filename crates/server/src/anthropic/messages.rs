@@ -46,9 +46,7 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
         wanted,
         choices,
     } = Asked::read(fields, &app)?;
-    let place = app.reserve(choices.n)?;
-    let prompt = app.blocking(turn, move |app| app.chat_tokens(&messages)).await?;
-    let submitted = app.submit(place, vec![prompt], (&wanted, choices))?;
+    let submitted = app.submit_chat(turn, messages, (&wanted, choices)).await?;
     let shape = Shape::new(&app, &submitted, wanted.stop);
     match choices.stream {
         true => Ok(stream_response(submitted, shape)),

@@ -9,14 +9,14 @@ use dualgrain::engine::chat::Message;
 use dualgrain::engine::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
-use super::envelope::{Envelope, Usage, fail, finish_reason};
+use super::envelope::{Envelope, Usage, complete, fail, finish_reason};
 use super::logprobs::chat_entry;
 use crate::app::{App, Submitted};
-use crate::error::{ApiError, json_response};
+use crate::error::ApiError;
 use crate::parameters::{Api, Choices, Fields, Wanted};
 use crate::prompt::{MessageRules, take_messages};
 use crate::running::End;
-use crate::streaming::{Answer, EventWriter, Piece, stream_response, whole};
+use crate::streaming::{Answer, EventWriter, Piece, stream_response};
 
 /// What a request asks for.
 struct Asked {
@@ -49,15 +49,17 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
         wanted,
         choices,
     } = Asked::read(fields, &app)?;
-    let place = app.reserve(choices.n)?;
-    let prompt = app.blocking(turn, move |app| app.chat_tokens(&messages)).await?;
-    let submitted = app.submit(place, vec![prompt], (&wanted, choices))?;
+    let submitted = app.submit_chat(turn, messages, (&wanted, choices)).await?;
     match choices.stream {
         true => {
             let writer = Chunks::new(&app, &submitted, choices);
             Ok(stream_response(submitted, writer))
         }
-        false => complete(&app, submitted, choices).await,
+        false => {
+            let choice = |index, answer: &Answer| choice(&app.model.tokenizer, index, answer);
+            let kinds = ("chatcmpl", "chat.completion");
+            complete(&app, kinds, (submitted, choices.n), choice).await
+        }
     }
 }
 
@@ -90,19 +92,6 @@ fn take_logprobs(wanted: &mut Wanted, fields: &mut Fields) -> Result<(), ApiErro
         }
         _ => Ok(()),
     }
-}
-
-async fn complete(app: &App, submitted: Submitted, choices: Choices) -> Result<Response<Body>, ApiError> {
-    let mut usage = Usage::new(submitted.prompt_tokens, choices.n);
-    let answers = whole(submitted).await?;
-    let mut list = Vec::with_capacity(answers.len());
-    for (index, answer) in answers.iter().enumerate() {
-        usage.add(index, &answer.end);
-        list.push(choice(&app.model.tokenizer, index, answer));
-    }
-    let mut value = Envelope::new(app, "chatcmpl", "chat.completion").value(list.into());
-    value["usage"] = usage.value();
-    Ok(json_response(&value))
 }
 
 fn choice(tokenizer: &Tokenizer, index: usize, answer: &Answer) -> Value {

@@ -7,14 +7,14 @@ use axum::extract::State;
 use axum::http::{Request, Response};
 use serde_json::{Value, json};
 
-use super::envelope::{Envelope, Usage, fail, finish_reason};
+use super::envelope::{Envelope, Usage, complete, fail, finish_reason};
 use super::logprobs::CompletionLogprobs;
 use crate::app::{App, Submitted};
-use crate::error::{ApiError, json_response};
+use crate::error::ApiError;
 use crate::parameters::{Api, Choices, Fields, Wanted};
 use crate::prompt::{Prompt, take_prompts};
 use crate::running::End;
-use crate::streaming::{Answer, EventWriter, Piece, stream_response, whole};
+use crate::streaming::{Answer, EventWriter, Piece, stream_response};
 
 /// As OpenAI has it.
 const DEFAULT_MAX_TOKENS: usize = 16;
@@ -51,7 +51,11 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
             let writer = Chunks::new(&app, &submitted, choices);
             Ok(stream_response(submitted, writer))
         }
-        false => complete(&app, submitted, choices).await,
+        false => {
+            let choice = |index, answer: &Answer| choice(&app, index, answer);
+            let kinds = ("cmpl", "text_completion");
+            complete(&app, kinds, (submitted, choices.n), choice).await
+        }
     }
 }
 
@@ -70,19 +74,6 @@ impl Asked {
             choices,
         })
     }
-}
-
-async fn complete(app: &App, submitted: Submitted, choices: Choices) -> Result<Response<Body>, ApiError> {
-    let mut usage = Usage::new(submitted.prompt_tokens, choices.n);
-    let answers = whole(submitted).await?;
-    let mut list = Vec::with_capacity(answers.len());
-    for (index, answer) in answers.iter().enumerate() {
-        usage.add(index, &answer.end);
-        list.push(choice(app, index, answer));
-    }
-    let mut value = Envelope::new(app, "cmpl", "text_completion").value(list.into());
-    value["usage"] = usage.value();
-    Ok(json_response(&value))
 }
 
 fn choice(app: &App, index: usize, answer: &Answer) -> Value {

@@ -1,13 +1,15 @@
 //! What all answers of OpenAI's interface have around them.
 
+use axum::body::Body;
+use axum::http::Response;
 use dualgrain::FinishReason;
 use serde_json::{Value, json};
 
-use crate::app::App;
-use crate::error::ApiError;
+use crate::app::{App, Submitted};
+use crate::error::{ApiError, json_response};
 use crate::running::End;
 use crate::served::now_s;
-use crate::streaming::event;
+use crate::streaming::{Answer, event, whole};
 
 /// The end of a stream.
 pub const DONE: &str = "data: [DONE]\n\n";
@@ -96,6 +98,25 @@ impl Usage {
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens}
         })
     }
+}
+
+/// A whole answer, when all choices are done; `choice` writes one of them, by its index.
+pub async fn complete(
+    app: &App,
+    (id_kind, object): (&str, &'static str),
+    (submitted, n): (Submitted, usize),
+    choice: impl Fn(usize, &Answer) -> Value,
+) -> Result<Response<Body>, ApiError> {
+    let mut usage = Usage::new(submitted.prompt_tokens, n);
+    let answers = whole(submitted).await?;
+    let mut list = Vec::with_capacity(answers.len());
+    for (index, answer) in answers.iter().enumerate() {
+        usage.add(index, &answer.end);
+        list.push(choice(index, answer));
+    }
+    let mut value = Envelope::new(app, id_kind, object).value(list.into());
+    value["usage"] = usage.value();
+    Ok(json_response(&value))
 }
 
 /// OpenAI's word for the end of a choice.

@@ -49,9 +49,7 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
         stream,
         include_usage: true,
     };
-    let place = app.reserve(choices.n)?;
-    let prompt = app.blocking(turn, move |app| app.chat_tokens(&messages)).await?;
-    let submitted = app.submit(place, vec![prompt], (&wanted, choices))?;
+    let submitted = app.submit_chat(turn, messages, (&wanted, choices)).await?;
     let shape = Shape::new(&app, &submitted, wanted, echo);
     match stream {
         true => Ok(stream_response(submitted, shape)),
