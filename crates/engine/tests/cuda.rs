@@ -5,6 +5,7 @@
 
 mod golden;
 mod invariance;
+mod lost;
 mod sampled;
 mod toy;
 
@@ -79,6 +80,8 @@ fn main() -> ExitCode {
     );
     failed += vary_with_others(&card, folders.last());
     failed += usize::from(!a_full_card_is_refused(&card));
+    // The last: no driver gives a lost card back to the process.
+    failed += usize::from(!lost::requests_end_in_words(&card));
     ExitCode::from(u8::from(failed > 0))
 }
 

@@ -48,4 +48,4 @@ pub use predict::{
 };
 pub use product::{LONGEST_SIDE, Layout, Product};
 pub use roofline::Roofline;
-pub use small_ops::SmallOpRates;
+pub use small_ops::{SmallOpPower, SmallOpRates};

@@ -12,13 +12,36 @@ pub(crate) const SMALL_OPS: usize = 6;
 pub struct SmallOpRates {
     /// Operations per second of attention over an INT8 KV cache, many queries of one sequence (a prompt).
     pub prompt_attention_ops_per_s: f64,
-    /// The same, one query of each sequence (decode).
+    /// The same, one query of each sequence (decode); 0 where the cache's bytes decide, however many heads share them.
     pub decode_attention_ops_per_s: f64,
-    /// Bytes per second that everything else moves when many tokens pass. Each small operation reads its input once and writes
-    /// its output once.
+    /// Bytes of the cache per second that decode reads, beyond [`Self::decode_attention_start_s`]; 0 where operations decide.
+    #[serde(default)]
+    pub decode_cache_bytes_per_s: f64,
+    /// Seconds that attention takes for the first pair of a query and a key in decode: on a card, pages travel and spans join
+    /// before anything else is to be seen. 0 where it is no part of its own.
+    #[serde(default)]
+    pub decode_attention_start_s: f64,
+    /// Bytes per second that everything else moves when many tokens pass, beyond its starts. Each small operation reads its input
+    /// once and writes its output once.
     pub bytes_per_s: f64,
     /// Seconds that one small operation takes for a single token.
     pub start_s: f64,
+    /// What the machine draws meanwhile, where it was measured.
+    #[serde(default)]
+    pub power: Option<SmallOpPower>,
+}
+
+/// Mean power of the whole machine, idle power included, in watts, while it runs small operations alone.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct SmallOpPower {
+    /// Attention of a prompt.
+    pub prompt_attention_w: f64,
+    /// Attention of many sequences, one query each.
+    pub decode_attention_w: f64,
+    /// Everything else, many tokens.
+    pub bytes_w: f64,
+    /// Everything else, one token.
+    pub start_w: f64,
 }
 
 /// The sizes of a block that decide the cost of its small operations.

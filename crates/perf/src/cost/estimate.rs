@@ -14,7 +14,7 @@ use super::workload::{Phase, Workload};
 use crate::machine::{Machine, MachineKind};
 use crate::predict::Interval;
 use crate::report::plot::quantity;
-use crate::small_ops::{BlockSizes, SMALL_OPS};
+use crate::small_ops::{BlockSizes, SMALL_OPS, SmallOpPower};
 
 /// Shares of a ceiling that such kernels reach: at best, as a rule, at worst.
 const REACHED: [f64; 3] = [1.0, 0.7, 0.4];
@@ -37,8 +37,13 @@ struct Ceilings {
     float_bytes: f64,
     launch_s: [f64; 3],
     reached: [f64; 3],
-    /// Bytes a second out of the cache of keys and values; 0 where the operations' rate includes them.
-    cache_bytes_per_s: f64,
+    /// Bytes a second out of the cache of keys and values, while a prompt is read and while tokens are generated; 0 where the
+    /// operations' rate includes them.
+    cache_bytes_per_s: [f64; 2],
+    is_measured: bool,
+    /// Seconds that attention of a step takes in a block before its operations count, while tokens are generated.
+    decode_start_s: f64,
+    power: Option<SmallOpPower>,
 }
 
 impl Ceilings {
@@ -53,7 +58,10 @@ impl Ceilings {
             float_bytes,
             launch_s,
             reached: REACHED,
-            cache_bytes_per_s: machine.read_bytes_per_s,
+            cache_bytes_per_s: [machine.read_bytes_per_s; 2],
+            is_measured: false,
+            decode_start_s: 0.0,
+            power: None,
         };
         // They were measured over an INT8 cache.
         match machine.small_ops {
@@ -70,7 +78,10 @@ impl Ceilings {
                     float_bytes: 4.0,
                     launch_s: REACHED_OF_MEASURED.map(|fraction| rates.start_s / fraction),
                     reached: REACHED_OF_MEASURED,
-                    cache_bytes_per_s: 0.0,
+                    cache_bytes_per_s: [0.0, rates.decode_cache_bytes_per_s],
+                    is_measured: true,
+                    decode_start_s: rates.decode_attention_start_s,
+                    power: rates.power,
                 }
             }
             _ => ceilings,
@@ -95,14 +106,18 @@ pub(crate) fn assumption(machine: &Machine, workload: &Workload) -> String {
     let ceilings = Ceilings::new(machine, workload);
     let [least, rule, most] = ceilings.launch_s.map(|seconds| quantity(seconds, "s"));
     let [best, reached, worst] = ceilings.reached.map(|fraction| fraction * 100.0);
-    let of_what = match ceilings.cache_bytes_per_s > 0.0 {
-        true => "of the machine's measured ceilings",
-        false => "of what the operations of one block reach on the machine",
+    let of_what = match ceilings.is_measured {
+        true => "of what the operations of one block reach on the machine",
+        false => "of the machine's measured ceilings",
+    };
+    let of_power = match ceilings.power {
+        Some(_) => "what the operations of one block draw on the machine",
+        None => "the mean power of the phase's products",
     };
     format!(
         "Lines called estimates are not measured on this model: bytes and operations at {reached:.0} % {of_what}, between \
          {best:.0} % and {worst:.0} %, and {rule} (between {least} and {most}) to start each of {SMALL_OPS} small operations a block. \
-         They draw the mean power of the phase's products, between idle and the limit of the machine."
+         They draw {of_power}, between idle and the limit of the machine."
     )
 }
 
@@ -127,9 +142,13 @@ pub(crate) fn items(
         return Vec::new();
     }
     let count: usize = workload.steps(batch, phase).iter().map(|(_, count)| count).sum();
-    let times = times(network, machine, workload, batch, phase, (first..last, count));
-    let power = power(machine, products);
-    let item = |(name, time_s): (&str, Interval)| CostItem {
+    let lines = lines(network, machine, workload, batch, phase, (first..last, count));
+    let of_products = mean_power_w(products);
+    let item = |Line {
+                    name,
+                    time_s,
+                    power_w,
+                }: Line| CostItem {
         name: name.to_owned(),
         phase,
         count,
@@ -140,24 +159,29 @@ pub(crate) fn items(
         extrapolated: false,
         time_s,
         share: 0.0,
-        energy_j: power.map(|power| Interval {
-            value: power.value * time_s.value,
-            low: power.low * time_s.low,
-            high: power.high * time_s.high,
-        }),
+        // Without energy of products no sum could be told.
+        energy_j: of_products.map(|of_products| energy(machine, time_s, power_w.unwrap_or(of_products))),
     };
-    times.into_iter().map(item).collect()
+    lines.into_iter().map(item).collect()
 }
 
-/// What the lines are called and how long they take, over all positions of a phase and its steps.
-fn times(
+/// A line of a phase, over all its positions and steps.
+struct Line {
+    name: &'static str,
+    time_s: Interval,
+    /// Mean power, where it was measured.
+    power_w: Option<f64>,
+}
+
+/// What the lines are called, how long they take and what they draw, over all positions of a phase and its steps.
+fn lines(
     network: &Network,
     machine: &Machine,
     workload: &Workload,
     batch: usize,
     phase: Phase,
     (positions, num_steps): (std::ops::Range<usize>, usize),
-) -> [(&'static str, Interval); 4] {
+) -> [Line; 4] {
     let ceilings = Ceilings::new(machine, workload);
     let tokens = (batch * positions.len()) as f64;
     let logits = (batch * workload.head_steps(phase) * network.vocab_size) as f64;
@@ -165,23 +189,24 @@ fn times(
     let sampled_bytes = tokens * 2.0 * network.hidden_size as f64 * 2.0 + logits * 8.0;
     let small_bytes = tokens * small_op_bytes(network, workload, &ceilings);
     let starts = (num_steps * (SMALL_OPS * network.num_layers + 3)) as f64;
+    let power = |of: fn(SmallOpPower) -> f64| ceilings.power.map(of);
     [
-        (
-            "attention over the cache",
-            attention(network, &ceilings, workload, batch, phase, positions),
-        ),
-        (
-            "norms, activations, quantization",
-            ceilings.time_s(&[(small_bytes, ceilings.bytes_per_s)]),
-        ),
-        (
-            "embedding and sampling",
-            ceilings.time_s(&[(sampled_bytes, machine.read_bytes_per_s)]),
-        ),
-        (
-            "starting small kernels",
-            bounds(ceilings.launch_s.map(|seconds| seconds * starts)),
-        ),
+        attention(network, &ceilings, workload, batch, phase, (positions, num_steps)),
+        Line {
+            name: "norms, activations, quantization",
+            time_s: ceilings.time_s(&[(small_bytes, ceilings.bytes_per_s)]),
+            power_w: power(|power| power.bytes_w),
+        },
+        Line {
+            name: "embedding and sampling",
+            time_s: ceilings.time_s(&[(sampled_bytes, machine.read_bytes_per_s)]),
+            power_w: power(|power| power.bytes_w),
+        },
+        Line {
+            name: "starting small kernels",
+            time_s: bounds(ceilings.launch_s.map(|seconds| seconds * starts)),
+            power_w: power(|power| power.start_w),
+        },
     ]
 }
 
@@ -192,21 +217,46 @@ fn attention(
     workload: &Workload,
     batch: usize,
     phase: Phase,
-    positions: std::ops::Range<usize>,
-) -> Interval {
+    (positions, num_steps): (std::ops::Range<usize>, usize),
+) -> Line {
     let seen = batch as f64 * network.seen_positions(positions.start, positions.end);
     let token = workload
         .kv_cache
         .bytes_per_token(network.num_kv_heads, network.head_dim) as f64;
-    let [of_prompt, of_decode] = ceilings.attention_ops_per_s;
-    let (shared_by, ops_per_s) = match phase {
-        Phase::Prompt => (QUERY_BLOCK.min(positions.len() as f64), of_prompt),
-        Phase::Decode => (1.0, of_decode),
+    let (shared_by, at, starts) = match phase {
+        Phase::Prompt => (QUERY_BLOCK.min(positions.len() as f64), 0, 0),
+        Phase::Decode => (1.0, 1, num_steps * network.num_layers),
     };
-    ceilings.time_s(&[
-        (seen * token / shared_by, ceilings.cache_bytes_per_s),
-        (sizes(network).attention_ops(seen), ops_per_s),
-    ])
+    let pairs_s = ceilings.time_s(&[
+        (seen * token / shared_by, ceilings.cache_bytes_per_s[at]),
+        (
+            sizes(network).attention_ops(seen),
+            ceilings.attention_ops_per_s[at],
+        ),
+    ]);
+    let start_s = bounds(
+        ceilings
+            .reached
+            .map(|share| starts as f64 * ceilings.decode_start_s / share),
+    );
+    let of_pairs = |power: SmallOpPower| match phase {
+        Phase::Prompt => power.prompt_attention_w,
+        Phase::Decode => power.decode_attention_w,
+    };
+    let time_s = Interval {
+        value: pairs_s.value + start_s.value,
+        low: pairs_s.low + start_s.low,
+        high: pairs_s.high + start_s.high,
+    };
+    let mean_w = |power| {
+        (pairs_s.value * of_pairs(power) + start_s.value * power.start_w)
+            / time_s.value.max(f64::MIN_POSITIVE)
+    };
+    Line {
+        name: "attention over the cache",
+        time_s,
+        power_w: ceilings.power.map(mean_w),
+    }
 }
 
 /// Bytes a token moves in all blocks between products.
@@ -229,19 +279,25 @@ fn sizes(network: &Network) -> BlockSizes {
     }
 }
 
-/// Mean power of products, between what the machine draws idle and at most; `None` where energy is not known.
-fn power(machine: &Machine, products: &[CostItem]) -> Option<Interval> {
+/// Mean power of products; `None` where energy is not known.
+fn mean_power_w(products: &[CostItem]) -> Option<f64> {
     let time_s: f64 = products.iter().map(|item| item.time_s.value).sum();
     let energy_j = products
         .iter()
         .map(|item| item.energy_j.map(|energy| energy.value))
         .sum::<Option<f64>>()?;
-    let value = energy_j / time_s;
-    Some(Interval {
-        value,
-        low: machine.idle_power_w.map_or(0.0, |idle| idle.min(value)),
-        high: machine
-            .power_limit_w
-            .map_or(2.0 * value, |limit| limit.max(value)),
-    })
+    Some(energy_j / time_s)
+}
+
+/// Energy of so long a time at a power, between what the machine draws idle and at most.
+fn energy(machine: &Machine, time_s: Interval, power_w: f64) -> Interval {
+    let least_w = machine.idle_power_w.map_or(0.0, |idle| idle.min(power_w));
+    let most_w = machine
+        .power_limit_w
+        .map_or(2.0 * power_w, |limit| limit.max(power_w));
+    Interval {
+        value: power_w * time_s.value,
+        low: least_w * time_s.low,
+        high: most_w * time_s.high,
+    }
 }

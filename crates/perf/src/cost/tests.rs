@@ -3,7 +3,7 @@
 use dualgrain_device::CacheFormat;
 use dualgrain_format::GroupSize;
 
-use super::answer::{BatchCost, NetworkCost};
+use super::answer::{BatchCost, CostItem, NetworkCost};
 use super::calculation::cost;
 use super::html::html;
 use super::items::product_items;
@@ -15,6 +15,7 @@ use super::threads;
 use super::workload::{Phase, Workload};
 use crate::machine::{Machine, MachineKind};
 use crate::predict::{Interval, Prediction};
+use crate::small_ops::{SmallOpPower, SmallOpRates};
 
 fn machine(kind: MachineKind) -> Machine {
     Machine {
@@ -161,6 +162,50 @@ fn steps_of_equal_size_are_counted_together() {
     assert_eq!(batch.products.len(), 5);
     assert_eq!((batch.decode_tokens_per_s, batch.joules_per_token), (None, None));
     assert!(batch.total_joules_per_token.is_some());
+}
+
+#[test]
+fn measured_operations_have_their_own_start_and_power() {
+    let rates = SmallOpRates {
+        prompt_attention_ops_per_s: 2e14,
+        decode_attention_ops_per_s: 0.0,
+        decode_cache_bytes_per_s: 4e12,
+        decode_attention_start_s: 4e-6,
+        bytes_per_s: 3e12,
+        start_s: 2e-6,
+        power: Some(SmallOpPower {
+            prompt_attention_w: 600.0,
+            decode_attention_w: 400.0,
+            bytes_w: 300.0,
+            start_w: 200.0,
+        }),
+    };
+    let mut machine = machine(MachineKind::Gpu);
+    machine.small_ops = Some(rates);
+    let answer = |machine: &Machine| cost(&network(), machine, &workload(&[1]), &mut roofline(true)).unwrap();
+    let attention = |machine: &Machine| {
+        let [batch] = &answer(machine).batches[..] else {
+            panic!("one batch");
+        };
+        let is_it = |item: &&CostItem| item.name.starts_with("attention") && item.phase == Phase::Decode;
+        batch.estimates.iter().find(is_it).unwrap().clone()
+    };
+    let with_start = attention(&machine);
+    let power_w = with_start.energy_j.unwrap().value / with_start.time_s.value;
+    assert!(
+        power_w > 200.0 && power_w < 400.0,
+        "{power_w} W: between start and pairs"
+    );
+    machine.small_ops = Some(SmallOpRates {
+        decode_attention_start_s: 0.0,
+        ..rates
+    });
+    let without = attention(&machine);
+    let starts_s = with_start.time_s.value - without.time_s.value;
+    // 63 steps behind the prompt's own token, 80 layers each.
+    assert!((starts_s / (63.0 * 80.0 * 4e-6) - 1.0).abs() < 1e-9, "{starts_s}");
+    let power_w = without.energy_j.unwrap().value / without.time_s.value;
+    assert!((power_w / 400.0 - 1.0).abs() < 1e-9, "{power_w} W");
 }
 
 #[test]

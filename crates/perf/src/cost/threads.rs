@@ -51,6 +51,7 @@ pub(crate) fn limited(machine: &Machine, threads: usize) -> Machine {
     if let Some(rates) = &mut limited.small_ops {
         rates.prompt_attention_ops_per_s *= share;
         rates.decode_attention_ops_per_s *= share;
+        rates.decode_cache_bytes_per_s *= share;
         rates.bytes_per_s *= share;
     }
     limited

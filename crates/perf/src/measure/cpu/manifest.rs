@@ -64,7 +64,7 @@ fn machine(name: &str, max_threads: usize) -> Result<Machine, PerfError> {
         float_ops_per_s,
         idle_power_w: None,
         power_limit_w: None,
-        small_ops: Some(small_ops::measure(&device, &small_ops::ON_CPU)?),
+        small_ops: Some(small_ops::measure(&device, &small_ops::ON_CPU, None)?),
     })
 }
 

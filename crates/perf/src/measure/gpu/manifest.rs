@@ -7,6 +7,7 @@ use dualgrain_cuda::{
 };
 
 use super::ceilings::{CEILING_SIDE, F32_CEILING_SIDE, float_ceiling, int8_ceiling};
+use super::counter::CounterLog;
 use super::lag::lag;
 use super::libraries::Libraries;
 use super::meter::Meter;
@@ -71,7 +72,15 @@ pub(crate) fn manifest(
 /// # Errors
 /// A card that cannot be opened or has too little memory.
 pub fn small_op_rates(index: usize) -> Result<SmallOpRates, PerfError> {
-    small_ops::measure(&CudaDevice::open(index)?, &small_ops::ON_CARD)
+    let device = CudaDevice::open(index)?;
+    let card = dualgrain_cuda::Nvml::open().and_then(|nvml| nvml.device(device.gpu().info()));
+    let counter = card.ok().as_ref().and_then(CounterLog::start);
+    let power_of = |start, end| {
+        counter
+            .as_ref()
+            .and_then(|counter| counter.mean_power_w(start, end))
+    };
+    small_ops::measure(&device, &small_ops::ON_CARD, Some(&power_of))
 }
 
 const OPERANDS: &str = "made on the card, every value a hash of its place: 4-bit codes uniform, group scales 4..14, zero \
