@@ -14,7 +14,9 @@ use dualgrain_cuda::{
 };
 use dualgrain_device::cases::Random;
 use dualgrain_device::naive;
-use dualgrain_device::sampling::{HostSampler, Sample, SampleError, SampleRow, SamplerShape, SamplingParams};
+use dualgrain_device::sampling::{
+    HostSampler, Sample, SampleError, SampleRow, SamplerShape, SamplingParams, TokenMask,
+};
 
 /// From here on the specification's rows are computed by a thread each.
 const LONG_ROW: usize = 10_000;
@@ -118,6 +120,25 @@ fn hostile_biases(r: &mut Random, vocab: usize) -> Vec<(u32, f32)> {
         .collect()
 }
 
+/// Allows nothing, one token, a few, most or all of them; every other time nothing is masked.
+fn hostile_mask(r: &mut Random, vocab: usize) -> Option<TokenMask> {
+    let mut mask = TokenMask::new(vocab);
+    match r.below(10) {
+        0..=4 => return None,
+        5 => {}
+        6 => mask.allow(r.below(vocab) as u32),
+        7 => (0..10).for_each(|_| mask.allow(r.below(vocab) as u32)),
+        8 => mask.copy_from(&vec![u32::MAX; TokenMask::num_words(vocab)]),
+        _ => {
+            let words: Vec<u32> = (0..TokenMask::num_words(vocab))
+                .map(|_| r.next() as u32)
+                .collect();
+            mask.copy_from(&words);
+        }
+    }
+    Some(mask)
+}
+
 fn tokens(r: &mut Random, vocab: usize) -> Vec<u32> {
     let near = 1 + r.below(vocab + 2);
     (0..r.below(40)).map(|_| r.below(near) as u32).collect()
@@ -167,12 +188,25 @@ impl<'a> Case<'a> {
         Ok(())
     }
 
+    /// Masks some sequences anew; the others keep the mask they had.
+    fn mask(&mut self, r: &mut Random) -> Result<(), CudaError> {
+        for slot in 0..self.params.len() {
+            if r.below(2) == 0 {
+                let mask = hostile_mask(r, self.vocab);
+                self.expected.set_mask(slot, mask.as_ref());
+                self.sampler.mask(slot, mask.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+
     /// Samples some of the sequences, each from a row of its own; the number of rows that differ.
     fn step(
         &mut self,
         r: &mut Random,
         (kernel, last_tokens): (&Sampling, &LastTokens),
     ) -> Result<usize, CudaError> {
+        self.mask(r)?;
         let sequences = self.params.len();
         let (first, count) = (r.below(sequences), r.below(sequences + 1));
         let row = |i| SampleRow {
@@ -193,8 +227,9 @@ impl<'a> Case<'a> {
                     ..self.params[row.slot].clone()
                 };
                 println!(
-                    "FAILED: vocab {} {params:?} {row:?}: {got:?}, expected {expected:?}",
-                    self.vocab
+                    "FAILED: vocab {} {params:?} {row:?}, {:?} tokens allowed: {got:?}, expected {expected:?}",
+                    self.vocab,
+                    self.expected.mask(row.slot).map(TokenMask::num_allowed)
                 );
                 failed += 1;
             }
@@ -211,7 +246,8 @@ impl<'a> Case<'a> {
     fn samples(&self, rows: &[SampleRow], logits: &[Vec<f32>]) -> Vec<Sample> {
         let choose = |(row, logits): (&SampleRow, &Vec<f32>)| {
             let (params, counts) = self.expected.slot(row.slot);
-            naive::sample(logits, params, counts, row.position)
+            let mask = self.expected.mask(row.slot);
+            naive::sample_masked(logits, params, counts, mask, row.position)
         };
         if self.vocab < LONG_ROW {
             return rows.iter().zip(logits).map(choose).collect();
@@ -367,6 +403,14 @@ fn print_times(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
             })?;
             println!("{words}, {rows} rows: {:.1} us", times[1] * 1e6);
         }
+        // The last kind once more, under a mask of every third token.
+        let mut mask = TokenMask::new(vocab);
+        (0..vocab as u32).step_by(3).for_each(|token| mask.allow(token));
+        (0..rows).try_for_each(|slot| sampler.borrow_mut().mask(slot, Some(&mask)))?;
+        let times = times_s(gpu, 3, logits.len(), |i| {
+            sampling.launch(&mut sampler.borrow_mut(), &logits[i], &sample_rows)
+        })?;
+        println!("the same under a mask, {rows} rows: {:.1} us", times[1] * 1e6);
         let times = times_s(gpu, 3, logits.len(), |i| {
             log_softmax.launch(&logits[i], rows, vocab)
         })?;

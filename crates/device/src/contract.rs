@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use dualgrain_format::{FloatValues, LinearWeights};
 
-use crate::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
+use crate::sampling::{Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use crate::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, DeviceError, Gram, StepLayout,
     StepLimits,
@@ -349,7 +349,11 @@ pub trait Device: Sized + Send + Sync + 'static {
         prompt: &[u32],
         generated: &[u32],
     ) -> Done;
-    /// Chooses a token from each row of `logits`, by the rule of [`crate::naive::sample`], and counts it for its sequence.
+    /// Says which tokens the sequence in `slot` may take, from the next [`Self::sample`] until another call or until the slot is begun
+    /// again; `None`, as at the beginning, allows all. The mask is one of the sampler's vocabulary.
+    fn mask_sampling(&self, sampler: &mut Self::Sampler, slot: usize, mask: Option<&TokenMask>) -> Done;
+    /// Chooses a token from each row of `logits`, by the rule of [`crate::naive::sample_masked`], and counts it for its sequence. A mask
+    /// that leaves no token is an error of its row; log-probabilities are those of the logits as they are, without the mask.
     /// Row i of `rows` belongs to row i of `logits`.
     fn sample(&self, sampler: &mut Self::Sampler, logits: &Self::Matrix, rows: &Self::SampleRows) -> Done;
     /// The samples of the oldest [`Self::sample`] that was not read, in the order of its rows. A sampler keeps those of the last two.

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use dualgrain_device::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams};
+use dualgrain_device::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
     DeviceError, Done, Gram, HostStep, Operand, StepLayout, StepLimits, refill,
@@ -388,6 +388,11 @@ impl Device for CpuDevice {
         generated: &[u32],
     ) -> Done {
         sampler.begin(slot, params, prompt, generated);
+        Ok(())
+    }
+
+    fn mask_sampling(&self, sampler: &mut HostSampler, slot: usize, mask: Option<&TokenMask>) -> Done {
+        sampler.set_mask(slot, mask);
         Ok(())
     }
 

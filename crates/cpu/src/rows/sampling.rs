@@ -11,6 +11,7 @@ use dualgrain_device::naive::{
 };
 use dualgrain_device::sampling::{
     ChosenToken, HostSampler, Logprobs, Sample, SampleError, SampleRow, SamplingParams, TokenCounts,
+    TokenMask,
 };
 use dualgrain_threads::Pool;
 
@@ -41,15 +42,34 @@ struct Candidate {
     weight: u64,
 }
 
+/// How the sequence of a row chooses.
+struct Rule<'a> {
+    params: &'a SamplingParams,
+    counts: &'a TokenCounts,
+    mask: Option<&'a TokenMask>,
+}
+
+impl<'a> Rule<'a> {
+    fn of(sampler: &'a HostSampler, slot: usize) -> Self {
+        let (params, counts) = sampler.slot(slot);
+        let mask = sampler.mask(slot);
+        Self { params, counts, mask }
+    }
+
+    /// Whether a token may be chosen that is not the most likely one before penalties, biases and masks.
+    fn changes_logits(&self) -> bool {
+        self.params.changes_logits() || self.mask.is_some()
+    }
+}
+
 /// Chooses a token for each of `rows` from its row of `logits`.
 pub(crate) fn sample(pool: &Pool, sampler: &mut HostSampler, logits: &Matrix, rows: &[SampleRow]) {
     let not_yet = SampleError::NoToken { num_logits: 0 };
     let mut samples = vec![Err(not_yet); rows.len()];
     pool.for_each_chunk(&mut samples, 1, |index, sample| {
         let row = rows[index];
-        let (params, counts) = sampler.slot(row.slot);
-        sample[0] = SCRATCH
-            .with_borrow_mut(|scratch| scratch.sample(logits.row(index), params, counts, row.position));
+        let rule = Rule::of(sampler, row.slot);
+        sample[0] = SCRATCH.with_borrow_mut(|scratch| scratch.sample(logits.row(index), &rule, row.position));
     });
     sampler.keep(rows, samples);
 }
@@ -62,15 +82,15 @@ impl Scratch {
         }
     }
 
-    fn sample(
-        &mut self,
-        logits: &[f32],
-        params: &SamplingParams,
-        counts: &TokenCounts,
-        position: usize,
-    ) -> Sample {
-        let mut best = most_likely(logits)?;
-        let changes_logits = params.changes_logits();
+    fn sample(&mut self, logits: &[f32], rule: &Rule<'_>, position: usize) -> Sample {
+        let &Rule { params, mask, .. } = rule;
+        let changes_logits = rule.changes_logits();
+        let mut best = match most_likely(logits) {
+            Err(SampleError::NoToken { num_logits }) if mask.is_some() => {
+                return Err(SampleError::NoAllowedToken { num_logits });
+            }
+            best => best?,
+        };
         if params.is_greedy() && !changes_logits && params.num_logprobs.is_none() {
             return Ok(ChosenToken {
                 token: best,
@@ -80,8 +100,7 @@ impl Scratch {
         self.logits.clear();
         self.logits.extend_from_slice(logits);
         if changes_logits {
-            adjust(&mut self.logits, params, counts);
-            best = most_likely(&self.logits)?;
+            best = self.adjust(rule)?;
         }
         let token = match params.is_greedy() {
             true => best,
@@ -91,6 +110,17 @@ impl Scratch {
             .num_logprobs
             .map(|count| self.logprobs(logits, token, count));
         Ok(ChosenToken { token, logprobs })
+    }
+
+    /// Applies penalties, biases and the mask; the most likely token that is left.
+    fn adjust(&mut self, rule: &Rule<'_>) -> Result<u32, SampleError> {
+        adjust(&mut self.logits, rule.params, rule.counts);
+        let Some(mask) = rule.mask else {
+            return most_likely(&self.logits);
+        };
+        mask.apply(&mut self.logits);
+        let num_logits = self.logits.len();
+        most_likely(&self.logits).map_err(|_| SampleError::NoAllowedToken { num_logits })
     }
 
     fn draw(&mut self, best: u32, params: &SamplingParams, position: usize) -> u32 {

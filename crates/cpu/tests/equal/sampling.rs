@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use dualgrain_device::sampling::{Sample, SampleError, SampleRow, SamplerShape, SamplingParams, TokenCounts};
+use dualgrain_device::sampling::{
+    Sample, SampleError, SampleRow, SamplerShape, SamplingParams, TokenCounts, TokenMask,
+};
 use dualgrain_device::{Device, naive};
 
 use super::cases::{Random, devices, name};
@@ -67,6 +69,7 @@ struct Sequence {
     params: SamplingParams,
     prompt: Vec<u32>,
     generated: Vec<u32>,
+    mask: Option<TokenMask>,
 }
 
 /// A sequence for each combination of temperature, top-k, top-p and min-p; the rest of its parameters is random.
@@ -88,6 +91,7 @@ fn sequences(r: &mut Random, vocab_size: usize) -> Vec<Sequence> {
                         params,
                         prompt: tokens(r, vocab_size),
                         generated: tokens(r, vocab_size),
+                        mask: None,
                     });
                 }
             }
@@ -141,6 +145,19 @@ fn tokens(r: &mut Random, vocab_size: usize) -> Vec<u32> {
     [&once[..], &once[..twice]].concat()
 }
 
+/// Allows nothing, one token, some or all of them; every other time nothing is masked.
+fn mask(r: &mut Random, vocab_size: usize) -> Option<TokenMask> {
+    let mut mask = TokenMask::new(vocab_size);
+    match r.below(8) {
+        0 => {}
+        1 => mask.allow(r.below(vocab_size) as u32),
+        2 => (0..vocab_size).for_each(|_| mask.allow(r.below(vocab_size) as u32)),
+        3 => mask.copy_from(&vec![u32::MAX; TokenMask::num_words(vocab_size)]),
+        _ => return None,
+    }
+    Some(mask)
+}
+
 /// A sample with its floats as bits; the description of an error.
 type SampleBits = Result<(u32, Option<LogprobBits>), String>;
 
@@ -169,16 +186,26 @@ struct Call {
     rows: Vec<SampleRow>,
     logits: Vec<f32>,
     expected: Vec<SampleBits>,
+    /// Slots whose mask is another one from this call on.
+    masked: Vec<usize>,
 }
 
 /// A call with a row of each sequence, in another order than the slots; the sequences grow by what is chosen.
 fn call(r: &mut Random, sequences: &mut [Sequence], (round, vocab_size): (usize, usize)) -> Call {
-    let (mut rows, mut logits, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut rows, mut logits, mut expected, mut masked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (slot, sequence) in sequences.iter_mut().enumerate().rev() {
         let position = r.below(100_000);
         let row = LOGITS[(slot + round) % LOGITS.len()].row(r, vocab_size);
         let counts = TokenCounts::new(&sequence.prompt, &sequence.generated);
-        let sample = naive::sample(&row, &sequence.params, &counts, position);
+        if r.below(3) == 0 {
+            sequence.mask = mask(r, vocab_size);
+            masked.push(slot);
+        }
+        let mask = sequence.mask.as_ref();
+        let sample = naive::sample_masked(&row, &sequence.params, &counts, mask, position);
+        if let (Ok(chosen), Some(mask)) = (&sample, mask) {
+            assert!(mask.allows(chosen.token), "{:?}", sequence.params);
+        }
         sequence
             .generated
             .extend(sample.iter().map(|chosen| chosen.token));
@@ -190,6 +217,7 @@ fn call(r: &mut Random, sequences: &mut [Sequence], (round, vocab_size): (usize,
         rows,
         logits,
         expected,
+        masked,
     }
 }
 
@@ -221,6 +249,11 @@ fn samples_equal_the_specification_call_after_call() {
             for (device, sampler) in devices.iter().zip(&mut samplers) {
                 let mut logits = device.matrix(call.rows.len(), vocab_size).unwrap();
                 device.upload(&mut logits, &call.logits).unwrap();
+                for &slot in &call.masked {
+                    device
+                        .mask_sampling(sampler, slot, sequences[slot].mask.as_ref())
+                        .unwrap();
+                }
                 let rows = sample_rows(device, &call.rows);
                 device.sample(sampler, &logits, &rows).unwrap();
                 let got = device.read_samples(sampler).unwrap();

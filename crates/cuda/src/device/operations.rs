@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
+use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
     Done, Gram, Operand, StepLayout, StepLimits,
@@ -320,8 +320,9 @@ impl Device for CudaDevice {
     }
 
     fn sampler(&self, shape: SamplerShape) -> Result<Sampler, DeviceError> {
-        let size_bytes = shape.sequences.saturating_mul(8 * shape.vocab_size);
-        self.buffer("sampler", size_bytes, || Sampler::new(&self.gpu, shape))
+        self.buffer("sampler", Sampler::size_bytes(shape), || {
+            Sampler::new(&self.gpu, shape)
+        })
     }
 
     fn begin_sampling(
@@ -334,6 +335,14 @@ impl Device for CudaDevice {
     ) -> Done {
         self.operation("begin_sampling", &[prompt.len(), generated.len()], || {
             sampler.begin(slot, params, prompt, generated)
+        })
+    }
+
+    fn mask_sampling(&self, sampler: &mut Sampler, slot: usize, mask: Option<&TokenMask>) -> Done {
+        self.operation("mask_sampling", &[slot], || {
+            sampler.mask_by(slot, mask, |buffer, offset_bytes, words| {
+                self.staging.copy(buffer, offset_bytes, words)
+            })
         })
     }
 

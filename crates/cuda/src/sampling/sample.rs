@@ -38,6 +38,7 @@ struct SampleArgs {
     slots: u64,
     counts: u64,
     biases: u64,
+    masks: u64,
     results: u64,
     tops: u64,
     last_tokens: u64,
@@ -75,7 +76,7 @@ impl Sampling {
     }
 
     /// Puts the choice of a token from each row of `logits`, f32 `[rows, vocab_size]`, on the card's stream, by the rule of
-    /// [`dualgrain_device::naive::sample`], and counts it for its sequence. The samples are
+    /// [`dualgrain_device::naive::sample_masked`], and counts it for its sequence. The samples are
     /// copied behind it; [`Sampler::read`] gives them.
     ///
     /// # Errors
@@ -91,6 +92,7 @@ impl Sampling {
             slots: sampler.slots.address(),
             counts: sampler.counts.address(),
             biases: sampler.biases.address(),
+            masks: sampler.masks.address(),
             results: sampler.results.address(),
             tops: sampler.tops.address(),
             last_tokens: sampler.last_tokens.address(),
@@ -134,6 +136,6 @@ mod tests {
 
     #[test]
     fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<SampleArgs>(), 80);
+        assert_eq!(size_of::<SampleArgs>(), 88);
     }
 }

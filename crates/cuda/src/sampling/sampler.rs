@@ -3,9 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
+use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 
-use super::slot::{MOST_TOP_LOGPROBS, RESULT_WORDS, SLOT_WORDS, num_top, sample_of, slot_words};
+use super::slot::{
+    FLAGS_WORD, MOST_TOP_LOGPROBS, RESULT_WORDS, SLOT_WORDS, num_top, sample_of, slot_words, with_mask,
+};
 use crate::driver::{Buffer, Gpu, ReadBack};
 use crate::error::CudaError;
 
@@ -19,10 +21,12 @@ const TOP_ROW_WORDS: usize = TOP_WORDS * MOST_TOP_LOGPROBS;
 const IN_PROMPT: u32 = 1 << 31;
 /// Launches whose samples are kept until they are read.
 const MOST_UNREAD: usize = 2;
+/// Words that the kernel may read beyond the masks' end: `forbid` in cu/sampling/sample_row.cuh.
+const READ_BEYOND: usize = 128;
 /// Longest row: sums of this many weights fit 64 bits.
 const MOST_LOGITS: usize = 1 << 23;
 
-/// Parameters, token counts, biases and the last token by slot, and the samples that were not read. Counts and biases take eight bytes for every sequence and
+/// Parameters, token counts, biases, masks and the last token by slot, and the samples that were not read. Counts and biases take eight bytes for every sequence and
 /// token of the vocabulary: nothing is allocated after the beginning.
 pub struct Sampler {
     shape: SamplerShape,
@@ -31,10 +35,14 @@ pub struct Sampler {
     pub(super) counts: Arc<Buffer>,
     /// f32 `[sequences, vocab_size]`.
     pub(super) biases: Arc<Buffer>,
+    /// `[sequences, ceil(vocab_size / 32)]` and a little more, a bit by token; read for slots whose flags say so.
+    pub(super) masks: Buffer,
     pub(super) results: Buffer,
     pub(super) tops: Buffer,
     /// `[sequences]` u32
     pub(super) last_tokens: Buffer,
+    /// The flags of each slot, as the card has them.
+    flags: Vec<u32>,
     /// Whether the most likely tokens of a slot are asked for.
     reports_top: Vec<bool>,
     /// Samples on their way to the host, the oldest first.
@@ -74,9 +82,11 @@ impl Sampler {
             slots: gpu.upload_repeated(&slot, SLOT_WORDS * sequences)?,
             counts: by_token()?,
             biases: by_token()?,
+            masks: gpu.uninitialized(4 * (sequences * TokenMask::num_words(vocab_size) + READ_BEYOND))?,
             results: gpu.filled(4 * RESULT_WORDS * sequences, 0)?,
             tops: gpu.filled(4 * TOP_WORDS * MOST_TOP_LOGPROBS * sequences, 0)?,
             last_tokens: gpu.filled(4 * sequences, 0)?,
+            flags: vec![slot[FLAGS_WORD]; sequences],
             reports_top: vec![false; sequences],
             unread: VecDeque::with_capacity(MOST_UNREAD),
             free: (0..MOST_UNREAD)
@@ -92,7 +102,47 @@ impl Sampler {
         self.shape
     }
 
-    /// Begins a sequence in `slot`: its parameters and the tokens it has already. Waits for the card.
+    /// Bytes of a card that a sampler of this shape takes, without results.
+    pub(crate) fn size_bytes(shape: SamplerShape) -> usize {
+        let words = 2 * shape.vocab_size + TokenMask::num_words(shape.vocab_size);
+        shape.sequences.saturating_mul(4 * words)
+    }
+
+    /// Says which tokens the sequence in `slot` may take from the next launch on; `None` allows all.
+    ///
+    /// # Errors
+    /// A mask of another vocabulary, a slot beyond the last one, or a copy that failed.
+    pub fn mask(&mut self, slot: usize, mask: Option<&TokenMask>) -> Result<(), CudaError> {
+        self.mask_by(slot, mask, |buffer, offset_bytes, words| {
+            buffer.write(offset_bytes, words)
+        })
+    }
+
+    /// As [`Self::mask`], with copies of the caller's. The flag is copied where it changes alone, so a sequence that is masked step after
+    /// step costs one copy of its bits.
+    pub(crate) fn mask_by(
+        &mut self,
+        slot: usize,
+        mask: Option<&TokenMask>,
+        copy: impl Fn(&Buffer, usize, &[u32]) -> Result<(), CudaError>,
+    ) -> Result<(), CudaError> {
+        if let Some(mask) = mask {
+            let (expected, got) = (self.shape.vocab_size, mask.vocab_size());
+            if got != expected {
+                let what = "mask of a vocabulary";
+                return Err(CudaError::Length { what, expected, got });
+            }
+            copy(&self.masks, size_of_val(mask.words()) * slot, mask.words())?;
+        }
+        let flags = with_mask(self.flags[slot], mask.is_some());
+        if flags != self.flags[slot] {
+            copy(&self.slots, 4 * (SLOT_WORDS * slot + FLAGS_WORD), &[flags])?;
+            self.flags[slot] = flags;
+        }
+        Ok(())
+    }
+
+    /// Begins a sequence in `slot`, without a mask: its parameters and the tokens it has already. Waits for the card.
     ///
     /// # Errors
     /// A slot beyond the last one, more than [`MOST_TOP_LOGPROBS`] log-probabilities, or a copy that failed.
@@ -105,6 +155,7 @@ impl Sampler {
     ) -> Result<(), CudaError> {
         let words = slot_words(params, self.shape.vocab_size)?;
         self.slots.write(4 * SLOT_WORDS * slot, &words)?;
+        self.flags[slot] = words[FLAGS_WORD];
         self.reports_top[slot] = params.num_logprobs.is_some_and(|count| count > 0);
         if params.counts_tokens() {
             self.count(prompt, generated);

@@ -17,6 +17,9 @@ const GREEDY: u32 = 1;
 const COUNTS: u32 = 2;
 const BIASED: u32 = 4;
 const LOGPROBS: u32 = 8;
+const MASKED: u32 = 16;
+/// Where the flags stand in a slot's words.
+pub(super) const FLAGS_WORD: usize = 7;
 /// What stands for the number of most likely tokens where nothing was asked for.
 const NO_LOGPROBS: u32 = u32::MAX;
 
@@ -68,6 +71,14 @@ fn flags(params: &SamplingParams) -> u32 {
         | flag(params.num_logprobs.is_some(), LOGPROBS)
 }
 
+/// A slot's flags, with or without a mask.
+pub(super) fn with_mask(flags: u32, is_masked: bool) -> u32 {
+    match is_masked {
+        true => flags | MASKED,
+        false => flags & !MASKED,
+    }
+}
+
 /// How many most likely tokens a row reports.
 pub(super) fn num_top(words: &[u32]) -> usize {
     match words[4] {
@@ -93,6 +104,7 @@ pub(super) fn sample_of(words: &[u32], top: &[u32], num_logits: usize) -> Sample
             token: words[1] as usize,
             got: f32::from_bits(words[2]),
         }),
-        _ => Err(SampleError::NoToken { num_logits }),
+        2 => Err(SampleError::NoToken { num_logits }),
+        _ => Err(SampleError::NoAllowedToken { num_logits }),
     }
 }

@@ -30,7 +30,7 @@ pub use quantize::usable_scale;
 pub use rope::rope_head;
 pub use sampling::{
     WHOLE_WEIGHT, adjust, adjusted, argmax, check, drawn_point, least_weight, more_likely, nucleus_weight,
-    sample, weight,
+    sample, sample_masked, weight,
 };
 pub use sgemm::{Transposes, sgemm};
 pub use softmax::{log_softmax, log_sum_exp};

@@ -4,7 +4,9 @@ use std::cmp::Ordering;
 
 use super::log_softmax;
 use crate::naive::exp;
-use crate::sampling::{ChosenToken, Logprobs, Sample, SampleError, SamplingParams, TokenCounts, random_u64};
+use crate::sampling::{
+    ChosenToken, Logprobs, Sample, SampleError, SamplingParams, TokenCounts, TokenMask, random_u64,
+};
 
 /// The weight of the most likely token: a token's weight is its probability by the most likely one's, times this, cut off to an integer.
 /// Sums of 2^18 weights stay below 2^58, and a token that is less than 2^-40 as likely as the best is never drawn.
@@ -13,7 +15,7 @@ pub const WHOLE_WEIGHT: u64 = 1 << 40;
 /// Chooses the token that will stand at `position` of a sequence with these `counts`:
 ///
 /// 1. A logit that is NaN or +inf, or a row of -inf alone, is an error. Log-probabilities are those of [`log_softmax`].
-/// 2. [`adjusted`] logits; the largest one, of equals that with the lowest id, is the most likely token. Greedy
+/// 2. [`adjusted`] logits, of which a mask ([`sample_masked`]) makes the forbidden ones -inf; the largest one, of equals that with the lowest id, is the most likely token. Greedy
 ///    parameters take that token.
 /// 3. [`weight`] of every token, an integer.
 /// 4. Tokens in the order of [`more_likely`]: the first `top_k`; of those the fewest first ones whose weights sum to at least
@@ -21,8 +23,27 @@ pub const WHOLE_WEIGHT: u64 = 1 << 40;
 /// 5. With `r` = [`random_u64`] of seed and position: `floor(r * sum / 2^64)` lies in one token's share when the kept
 ///    weights are laid side by side in the order of ids. That token is chosen.
 pub fn sample(logits: &[f32], params: &SamplingParams, counts: &TokenCounts, position: usize) -> Sample {
-    check(logits)?;
-    let logits_now = adjusted(logits, params, counts);
+    sample_masked(logits, params, counts, None, position)
+}
+
+/// [`sample`] among the tokens that `mask` allows, as if all other logits were -inf from step 2 on.
+///
+/// Logits that are NaN or +inf are errors whether the mask allows their tokens or not. Where no allowed token has a logit above -inf
+/// the row is an error of its own, whatever the others are: no token outside a mask is ever chosen. Log-probabilities do
+/// not know of the mask: they are those of the model's own distribution, over all tokens.
+pub fn sample_masked(
+    logits: &[f32],
+    params: &SamplingParams,
+    counts: &TokenCounts,
+    mask: Option<&TokenMask>,
+    position: usize,
+) -> Sample {
+    check_numbers(logits)?;
+    let mut logits_now = adjusted(logits, params, counts);
+    if let Some(mask) = mask {
+        mask.apply(&mut logits_now);
+    }
+    check_possible(&logits_now, mask.is_some())?;
     let best = argmax(&logits_now);
     let token = match params.is_greedy() {
         true => best,
@@ -37,18 +58,29 @@ pub fn sample(logits: &[f32], params: &SamplingParams, counts: &TokenCounts, pos
 /// # Errors
 /// The first logit that is NaN or +inf; nothing but -inf.
 pub fn check(logits: &[f32]) -> Result<(), SampleError> {
+    check_numbers(logits)?;
+    check_possible(logits, false)
+}
+
+/// Refuses a row with a logit that is NaN or +inf.
+fn check_numbers(logits: &[f32]) -> Result<(), SampleError> {
     let is_wrong = |logit: &f32| logit.is_nan() || *logit == f32::INFINITY;
-    if let Some(token) = logits.iter().position(is_wrong) {
-        return Err(SampleError::Logit {
+    match logits.iter().position(is_wrong) {
+        None => Ok(()),
+        Some(token) => Err(SampleError::Logit {
             token,
             got: logits[token],
-        });
+        }),
     }
+}
+
+/// Refuses a row of -inf alone.
+fn check_possible(logits: &[f32], is_masked: bool) -> Result<(), SampleError> {
+    let num_logits = logits.len();
     match logits.iter().any(|&logit| logit > f32::NEG_INFINITY) {
         true => Ok(()),
-        false => Err(SampleError::NoToken {
-            num_logits: logits.len(),
-        }),
+        false if is_masked => Err(SampleError::NoAllowedToken { num_logits }),
+        false => Err(SampleError::NoToken { num_logits }),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::{Sample, SamplingParams};
+use super::{Sample, SamplingParams, TokenMask};
 
 /// How much a sampler holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,10 +38,18 @@ pub struct TokenCounts(HashMap<u32, TokenCount>);
 /// Calls of `sample` whose results are kept.
 const MOST_UNREAD: usize = 2;
 
-/// Parameters, counts and the last token by slot, and the samples that were not read.
+/// What a host knows of a sequence.
+#[derive(Debug, Clone)]
+struct Slot {
+    params: SamplingParams,
+    counts: TokenCounts,
+    mask: Option<TokenMask>,
+}
+
+/// Parameters, counts, mask and the last token by slot, and the samples that were not read.
 #[derive(Debug, Clone)]
 pub struct HostSampler {
-    slots: Vec<(SamplingParams, TokenCounts)>,
+    slots: Vec<Slot>,
     last_tokens: Vec<u32>,
     /// The oldest first, at most two.
     unread: VecDeque<Vec<Sample>>,
@@ -73,32 +81,51 @@ impl TokenCounts {
 impl HostSampler {
     /// Slots that choose greedily until they are begun.
     pub fn new(shape: SamplerShape) -> Self {
+        let greedy = Slot {
+            params: SamplingParams::GREEDY,
+            counts: TokenCounts::default(),
+            mask: None,
+        };
         Self {
-            slots: vec![(SamplingParams::GREEDY, TokenCounts::default()); shape.sequences],
+            slots: vec![greedy; shape.sequences],
             last_tokens: vec![0; shape.sequences],
             unread: VecDeque::with_capacity(2),
         }
     }
 
-    /// Begins a sequence in `slot`.
+    /// Begins a sequence in `slot`, without a mask.
     pub fn begin(&mut self, slot: usize, params: &SamplingParams, prompt: &[u32], generated: &[u32]) {
         let counts = match params.counts_tokens() {
             true => TokenCounts::new(prompt, generated),
             false => TokenCounts::default(),
         };
-        self.slots[slot] = (params.clone(), counts);
+        self.slots[slot] = Slot {
+            params: params.clone(),
+            counts,
+            mask: None,
+        };
+    }
+
+    /// Says which tokens the sequence in `slot` may take from now on; `None` allows all.
+    pub fn set_mask(&mut self, slot: usize, mask: Option<&TokenMask>) {
+        self.slots[slot].mask = mask.cloned();
+    }
+
+    /// The mask of a slot.
+    pub fn mask(&self, slot: usize) -> Option<&TokenMask> {
+        self.slots[slot].mask.as_ref()
     }
 
     /// Parameters and counts of a slot.
     pub fn slot(&self, slot: usize) -> (&SamplingParams, &TokenCounts) {
-        let (params, counts) = &self.slots[slot];
+        let Slot { params, counts, .. } = &self.slots[slot];
         (params, counts)
     }
 
     /// Keeps the samples of `rows` until they are read, and counts their tokens.
     pub fn keep(&mut self, rows: &[SampleRow], samples: Vec<Sample>) {
         for (row, sample) in rows.iter().zip(&samples) {
-            let (params, counts) = &mut self.slots[row.slot];
+            let Slot { params, counts, .. } = &mut self.slots[row.slot];
             let token = sample.as_ref().map_or(0, |chosen| chosen.token);
             self.last_tokens[row.slot] = token;
             if sample.is_ok() && params.counts_tokens() {

@@ -4,11 +4,13 @@
 //! device draws the same token.
 
 mod host;
+mod mask;
 mod params;
 mod random;
 mod result;
 
 pub use host::{HostSampler, SampleRow, SamplerShape, TokenCount, TokenCounts};
+pub use mask::TokenMask;
 pub use params::{ParameterError, SamplingParams};
 pub use random::random_u64;
 pub use result::{ChosenToken, Logprobs, Sample, SampleError};

@@ -10,7 +10,8 @@ pub type Sample = Result<ChosenToken, SampleError>;
 pub struct ChosenToken {
     /// Its id.
     pub token: u32,
-    /// Log-probabilities of the model's own distribution, before penalties, biases and temperature.
+    /// Log-probabilities of the model's own distribution, before penalties, biases, masks and temperature: a chosen
+    /// token that is unlikely in it was perhaps the only one a mask allowed.
     pub logprobs: Option<Logprobs>,
 }
 
@@ -37,6 +38,12 @@ pub enum SampleError {
     /// Every logit is -inf, or there are none.
     #[error("no token is possible: all {num_logits} logits are -inf")]
     NoToken {
+        /// Length of the row of logits.
+        num_logits: usize,
+    },
+    /// A mask leaves no token: it allows none, or the logits of those it allows are all -inf.
+    #[error("no token is possible: the mask allows none of {num_logits} tokens whose logits are above -inf")]
+    NoAllowedToken {
         /// Length of the row of logits.
         num_logits: usize,
     },

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams};
+use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
     Done, Gram as HostGram, Operand, StepLayout, StepLimits,
@@ -362,6 +362,10 @@ impl Device for AnyDevice {
     ) -> Done {
         call!(self, [sampler: Sampler], |device| device
             .begin_sampling(sampler, slot, params, prompt, generated))
+    }
+
+    fn mask_sampling(&self, sampler: &mut Sampler, slot: usize, mask: Option<&TokenMask>) -> Done {
+        call!(self, [sampler: Sampler], |device| device.mask_sampling(sampler, slot, mask))
     }
 
     fn sample(&self, sampler: &mut Sampler, logits: &Matrix, rows: &SampleRows) -> Done {

@@ -9,7 +9,8 @@ struct SampleRow {
     u64 position;
 };
 
-// What is read back for a row. Kinds: 0 a token, 1 a logit that is no number, 2 no token is possible.
+// What is read back for a row. Kinds: 0 a token, 1 a logit that is no number, 2 no token is possible, 3 nor
+// under the mask.
 struct Result {
     u32 kind, token;
     float got, logprob;
@@ -24,6 +25,7 @@ struct SampleArgs {
     const Slot *slots;
     u32 *counts;          // [slots, vocab]
     const float *biases;  // [slots, vocab]
+    const u32 *masks;     // [slots, ceil(vocab / 32)]
     Result *results;      // [rows]
     Top *tops;            // [rows, MOST_TOP]
     u32 *last_tokens;     // [slots]
@@ -57,6 +59,7 @@ __device__ __forceinline__ Sequence &take_sequence(const SampleArgs &args, u32 s
         (Slot &)shared.sequence = args.slots[slot];
         shared.sequence.counts = args.counts + (u64)slot * args.vocab;
         shared.sequence.biases = args.biases + (u64)slot * args.vocab;
+        shared.sequence.mask = args.masks + (u64)slot * ((args.vocab + 31) / 32);
     }
     __syncthreads();
     return shared.sequence;
@@ -171,8 +174,8 @@ __device__ __forceinline__ float report(
     return __fadd_rn(row.logits[token], -log_sum);
 }
 
-__device__ __forceinline__ Result fault_of(const Row &row, const Survey &survey) {
-    if (survey.wrong == 0) return Result{2, 0, 0.0f, 0.0f, NO_LOGPROBS, {}};
+__device__ __forceinline__ Result fault_of(const Row &row, const Survey &survey, bool is_masked) {
+    if (survey.wrong == 0) return Result{is_masked ? 3u : 2u, 0, 0.0f, 0.0f, NO_LOGPROBS, {}};
     const u32 token = ~(u32)survey.wrong;
     return Result{1, token, row.logits[token], 0.0f, NO_LOGPROBS, {}};
 }
@@ -199,7 +202,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) sample(const Sam
     const Survey survey = survey_of(row, slot, first, rank);
     if (survey.wrong != 0 || survey.best == 0) {
         if (writes) {
-            args.results[index] = fault_of(row, survey);
+            args.results[index] = fault_of(row, survey, slot.flags & MASKED);
             keep_token(args, index, 0);
         }
         return;

@@ -7,7 +7,7 @@ constexpr u32 NO_TOKEN = 0xffffffffu;
 constexpr u64 WHOLE_WEIGHT = 1ull << 40;  // of the most likely token
 
 // Flags of a slot.
-constexpr u32 GREEDY = 1, COUNTS = 2, BIASED = 4, LOGPROBS = 8;
+constexpr u32 GREEDY = 1, COUNTS = 2, BIASED = 4, LOGPROBS = 8, MASKED = 16;
 
 // How a sequence's tokens are chosen; 64 bytes, as the host writes them.
 struct Slot {
@@ -24,6 +24,7 @@ struct Slot {
 struct Sequence : Slot {
     u32 *counts;          // by token: the highest bit for the prompt, the others count what was generated
     const float *biases;  // by token
+    const u32 *mask;      // [ceil(vocab / 32)], a bit by token
 };
 
 // A block's share of a row.
@@ -61,8 +62,14 @@ __device__ __forceinline__ float bias_of(const Sequence &slot, u32 token) {
     return slot.flags & BIASED ? slot.biases[token] : 0.0f;
 }
 
+// Whether the sequence's mask forbids a token.
+__device__ __forceinline__ bool is_forbidden(const Sequence &slot, u32 token) {
+    return slot.flags & MASKED && !(slot.mask[token / 32] >> token % 32 & 1);
+}
+
 __device__ __forceinline__ float logit_at(const Row &row, const Sequence &slot, u32 token) {
     if (row.is_held) return shared_logits[token - row.begin];
+    if (is_forbidden(slot, token)) return -INFINITE;
     return adjusted(slot, row.logits[token], count_of(slot, token), bias_of(slot, token));
 }
 
@@ -123,9 +130,19 @@ __device__ __forceinline__ void adjust(const Row &row, const Sequence &slot, u32
         v[e] = adjusted(slot, v[e], counts[e], bias_of(slot, min(base + e * THREADS, row.end - 1)));
 }
 
+// Makes forbidden tokens impossible. A thread's tokens have the same bit of words that lie equally far from each other; what is read beyond
+// a row's words belongs to tokens that are not there.
+__device__ __forceinline__ void forbid(const Sequence &slot, u32 base, float (&v)[EACH]) {
+    const u32 *words = slot.mask + base / 32;
+    const u32 bit = 1u << base % 32;
+#pragma unroll
+    for (u32 e = 0; e < EACH; e++)
+        if (!(words[e * (THREADS / 32)] & bit)) v[e] = -INFINITE;
+}
+
 // Reads the block's logits, the first of which are on their way, adjusts them and keeps them where they have room.
 __device__ __forceinline__ Survey read_logits(const Row &row, const Sequence &slot, float (&v)[EACH]) {
-    const bool changes = slot.flags & (COUNTS | BIASED);
+    const bool changes = slot.flags & (COUNTS | BIASED | MASKED);
     float max = -INFINITE;
     u32 at = NO_TOKEN, wrong = NO_TOKEN;
 #pragma unroll 1
@@ -137,6 +154,7 @@ __device__ __forceinline__ Survey read_logits(const Row &row, const Sequence &sl
             if (!(v[e] < INFINITE)) wrong = min(wrong, base + e * THREADS);
         if (changes) {
             adjust(row, slot, base, v);
+            if (slot.flags & MASKED) forbid(slot, base, v);
             fetch(row, base + THREADS * EACH, next);
         }
 #pragma unroll

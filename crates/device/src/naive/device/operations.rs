@@ -8,7 +8,7 @@ use super::buffers::{Matrix, Quantized, Table};
 use super::cache::{Cache, HeadOf};
 use super::{NAME, NaiveDevice};
 use crate::naive;
-use crate::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams};
+use crate::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use crate::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
     DeviceError, Done, Gram, HostStep, Operand, SLICE_ROWS, StepLayout, StepLimits, refill,
@@ -366,12 +366,18 @@ impl Device for NaiveDevice {
         Ok(())
     }
 
+    fn mask_sampling(&self, sampler: &mut HostSampler, slot: usize, mask: Option<&TokenMask>) -> Done {
+        self.begin("mask_sampling", &[slot])?;
+        sampler.set_mask(slot, mask);
+        Ok(())
+    }
+
     fn sample(&self, sampler: &mut HostSampler, logits: &Matrix, rows: &Vec<SampleRow>) -> Done {
         self.begin("sample", &[rows.len(), logits.columns])?;
         assert_eq!(logits.rows(), rows.len(), "rows of logits to sample");
         let choose = |(logits, row): (&[f32], &SampleRow)| {
             let (params, counts) = sampler.slot(row.slot);
-            naive::sample(logits, params, counts, row.position)
+            naive::sample_masked(logits, params, counts, sampler.mask(row.slot), row.position)
         };
         let samples = logits.iter().zip(rows).map(choose).collect();
         sampler.keep(rows, samples);

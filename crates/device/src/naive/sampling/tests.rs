@@ -294,3 +294,71 @@ fn parameters_outside_their_range_are_refused() {
     }
     assert_eq!(greedy.check(), Ok(()));
 }
+
+fn mask_of(vocab_size: usize, allowed: &[u32]) -> TokenMask {
+    let mut mask = TokenMask::new(vocab_size);
+    allowed.iter().for_each(|&token| mask.allow(token));
+    mask
+}
+
+fn masked(logits: &[f32], params: &SamplingParams, allowed: &[u32], position: usize) -> Sample {
+    let mask = mask_of(logits.len(), allowed);
+    sample_masked(logits, params, &TokenCounts::default(), Some(&mask), position)
+}
+
+#[test]
+fn a_masked_choice_follows_the_distribution_of_what_is_left() {
+    let logits = logits(&[5.0, 1.0, 3.0, 90.0]);
+    let mut counts = [0; 4];
+    for position in 0..DRAWS {
+        let chosen = masked(&logits, &params(1.0), &[1, 2], position).unwrap();
+        counts[chosen.token as usize] += 1;
+    }
+    assert_eq!((counts[0], counts[3]), (0, 0));
+    let (got, sigma) = (
+        counts[2] as f64 / DRAWS as f64,
+        (0.75 * 0.25 / DRAWS as f64).sqrt(),
+    );
+    assert!((got - 0.75).abs() < 5.0 * sigma, "{counts:?}");
+    assert_eq!(
+        masked(&logits, &SamplingParams::GREEDY, &[0, 1], 0)
+            .unwrap()
+            .token,
+        0
+    );
+}
+
+#[test]
+fn log_probabilities_do_not_know_of_the_mask() {
+    let logits = logits(&[1.0, 2.0, 7.0]);
+    let params = SamplingParams {
+        num_logprobs: Some(1),
+        ..SamplingParams::GREEDY
+    };
+    let free = sample(&logits, &params, &TokenCounts::default(), 0).unwrap();
+    let chosen = masked(&logits, &params, &[0], 0).unwrap();
+    assert_eq!(chosen.token, 0);
+    let (free, chosen) = (free.logprobs.unwrap(), chosen.logprobs.unwrap());
+    assert_eq!(chosen.top, free.top);
+    assert!((chosen.chosen - 0.1_f32.ln()).abs() < 1e-6);
+}
+
+#[test]
+fn a_mask_that_leaves_nothing_is_an_error_and_wrong_logits_are_one_anywhere() {
+    let none = Err(SampleError::NoAllowedToken { num_logits: 3 });
+    let (bias, impossible) = (
+        SamplingParams {
+            logit_bias: vec![(1, 1e9)],
+            ..params(1.0)
+        },
+        f32::NEG_INFINITY,
+    );
+    assert_eq!(masked(&[1.0, 2.0, 3.0], &bias, &[], 0), none);
+    assert_eq!(masked(&[1.0, impossible, 3.0], &bias, &[1], 0), none);
+    assert_eq!(masked(&[impossible; 3], &bias, &[1], 0), none);
+    let wrong = masked(&[f32::INFINITY, 1.0, 2.0], &bias, &[1], 0);
+    assert!(
+        matches!(wrong, Err(SampleError::Logit { token: 0, .. })),
+        "{wrong:?}"
+    );
+}
