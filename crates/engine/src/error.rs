@@ -6,7 +6,7 @@ use dualgrain_format::FormatError;
 use dualgrain_format::checkpoint::CheckpointError;
 use thiserror::Error;
 
-use crate::{ConfigError, LinearId, SessionError, WeightsError};
+use crate::{ConfigError, ConstraintError, LinearId, SessionError, WeightsError};
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, Error)]
@@ -35,6 +35,9 @@ pub enum EngineError {
     /// A row of logits is no distribution.
     #[error(transparent)]
     Sample(#[from] SampleError),
+    /// The constraint of a request could not be followed.
+    #[error(transparent)]
+    Constraint(#[from] ConstraintError),
     /// A sampling parameter is outside its range.
     #[error(transparent)]
     Parameter(#[from] ParameterError),

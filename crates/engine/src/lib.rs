@@ -11,6 +11,7 @@ mod model;
 mod run;
 mod text;
 
+pub use dualgrain_device::sampling::TokenMask;
 pub use error::EngineError;
 pub use model::{
     Angles, Block, BlockSpec, ConfigError, Embedding, Family, FeedForward, FfnKind, FloatType, Head,
@@ -20,8 +21,9 @@ pub use model::{
     scratch_bytes, split_members,
 };
 pub use run::{
-    BatchGeneration, Engine, Event, GenerateError, GenerateOptions, Generation, OnText, PagePool, Request,
-    Session, SessionError, SessionLimits, SessionMemory, Timings, scheduler,
+    BatchGeneration, Constraint, ConstraintError, ConstraintState, Engine, Event, GenerateError,
+    GenerateOptions, Generation, Next, OnText, PagePool, Progress, Request, Session, SessionError,
+    SessionLimits, SessionMemory, SharedConstraint, Timings, scheduler,
 };
 pub use scheduler::{FinishReason, SequenceId};
 pub use text::{chat, detokenizer, tokenizer};

@@ -6,18 +6,20 @@
 //! (10,000 by default) and `SIMULATION_SEED` change the run:
 //! `SIMULATION_STEPS=1000000 cargo test --release -p dualgrain-engine --test simulation -- --nocapture`
 
+mod constrained;
 mod toy;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+use constrained::Round;
 use dualgrain_device::cases::Random;
 use dualgrain_device::naive::NaiveDevice;
 use dualgrain_device::sampling::{ChosenToken, SamplingParams};
 use dualgrain_device::{Device, PAGE_TOKENS};
 use dualgrain_engine::scheduler::{Event, FinishReason, Scheduler, StepReport, TokenRequest};
-use dualgrain_engine::{EngineError, Model, SequenceId, Session, SessionLimits};
+use dualgrain_engine::{EngineError, Model, SequenceId, Session, SessionLimits, SharedConstraint};
 
 /// A token whose embedding is NaN: sequences with it fail.
 const SPOILED: u32 = toy::VOCAB_SIZE - 1;
@@ -278,7 +280,7 @@ impl Simulation {
                     self.counts.faults += 1;
                     self.compare_beginning(id);
                 }
-                EngineError::Sample(_) => {
+                EngineError::Sample(_) | EngineError::Constraint(_) => {
                     self.counts.failed += 1;
                     self.compare(id, End::Failed);
                 }
@@ -405,6 +407,17 @@ fn tokens(random: &mut Random, len: usize) -> Vec<u32> {
     (0..len).map(|_| random.below(SPOILED as usize) as u32).collect()
 }
 
+/// Tokens in rounds of a few, now and then broken off by an error or a panic.
+fn constraint(random: &mut Random) -> SharedConstraint {
+    let round = Round {
+        modulus: 1 + random.below(6) as u32,
+        len: 1 + random.below(80),
+        fails_after: (random.below(10) == 0).then(|| random.below(30)),
+        panics: random.below(2) == 0,
+    };
+    SharedConstraint(Arc::new(round))
+}
+
 /// A prompt that may begin as others do, and one of many ways to continue it.
 fn request(random: &mut Random, bases: &[Vec<u32>]) -> TokenRequest {
     let mut prompt = match random.below(2) {
@@ -438,6 +451,7 @@ fn request(random: &mut Random, bases: &[Vec<u32>]) -> TokenRequest {
     }
     let is_scored = random.below(8) == 0;
     TokenRequest {
+        constraint: (random.below(4) == 0).then(|| constraint(random)),
         score_from: is_scored.then(|| random.below(prompt.len())),
         prompt,
         sampling,

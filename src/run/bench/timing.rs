@@ -132,6 +132,7 @@ fn time_requests(
     for sequence in 0..case.batch {
         let tokens = (0..prompt_tokens).map(|position| token(sequence, position, vocab));
         scheduler.admit(TokenRequest {
+            constraint: None,
             prompt: tokens.collect(),
             sampling: SamplingParams::GREEDY,
             max_tokens: Some(new_tokens),

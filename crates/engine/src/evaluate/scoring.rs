@@ -80,6 +80,7 @@ impl<D: Device> Scorer<D> {
     /// Takes a sequence over; what follows each token from `first` on will be scored.
     pub fn admit(&mut self, tokens: &[u32], first: usize) -> Result<SequenceId, EvaluateError> {
         Ok(self.scheduler.admit(TokenRequest {
+            constraint: None,
             prompt: tokens.to_vec(),
             sampling: SamplingParams::GREEDY,
             max_tokens: Some(0),

@@ -115,6 +115,7 @@ impl<D: Device> Engine<D> {
             end_tokens,
             keep,
             score_from: None,
+            constraint: options.constraint,
         })?;
         self.texts.insert(id, text);
         Ok(id)

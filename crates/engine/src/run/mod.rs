@@ -1,6 +1,7 @@
 //! Running a model: pages and sequences (`pages`, `session`), many sequences in few steps (`scheduler`), and their texts (`engine`).
 
 mod clock;
+mod constraint;
 mod engine;
 mod error;
 mod limits;
@@ -12,6 +13,7 @@ mod step_buffers;
 mod tables;
 mod text_of_sequence;
 
+pub use constraint::{Constraint, ConstraintError, ConstraintState, Next, Progress, SharedConstraint};
 pub use engine::{Engine, Event, OnText};
 pub use error::SessionError;
 pub use limits::SessionLimits;

@@ -6,6 +6,7 @@ use dualgrain_device::sampling::SamplingParams;
 use serde::Serialize;
 use thiserror::Error;
 
+use super::constraint::SharedConstraint;
 use super::scheduler::FinishReason;
 use crate::EngineError;
 use crate::text::tokenizer::TokenizerError;
@@ -21,6 +22,8 @@ pub struct GenerateOptions {
     pub ignore_eos: bool,
     /// How a token is chosen.
     pub sampling: SamplingParams,
+    /// What the answer must look like.
+    pub constraint: Option<SharedConstraint>,
 }
 
 impl Default for GenerateOptions {
@@ -30,6 +33,7 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             ignore_eos: false,
             sampling: SamplingParams::GREEDY,
+            constraint: None,
         }
     }
 }

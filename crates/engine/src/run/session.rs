@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dualgrain_device::sampling::{Sample, SamplerShape, SamplingParams};
+use dualgrain_device::sampling::{Sample, SamplerShape, SamplingParams, TokenMask};
 use dualgrain_device::{CacheShape, Device, Done, StepLimits};
 
 use super::error::SessionError;
@@ -200,6 +200,15 @@ impl<D: Device> Session<D> {
     ) -> Result<(), EngineError> {
         let device = self.model.device();
         Ok(device.begin_sampling(&mut self.sampler, sequence, params, prompt, generated)?)
+    }
+
+    /// Says which tokens a sequence may take next; `None` allows all again.
+    ///
+    /// # Errors
+    /// A device that failed.
+    pub fn mask_sampling(&mut self, sequence: usize, mask: Option<&TokenMask>) -> Result<(), EngineError> {
+        let device = self.model.device();
+        Ok(device.mask_sampling(&mut self.sampler, sequence, mask)?)
     }
 
     /// Chooses the next token of some sequences from `rows` of the last step, on the device: (row, sequence).

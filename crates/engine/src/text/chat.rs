@@ -111,6 +111,20 @@ impl ChatTemplate {
         messages: &impl Serialize,
         add_generation_prompt: bool,
     ) -> Result<String, ChatError> {
+        self.render_with_tools(messages, None, add_generation_prompt)
+    }
+
+    /// As [`Self::render`], with `tools`: a list of `{"type": "function", "function": {"name", "description", "parameters"}}`. A
+    /// template that does not mention them ([`Self::mentions`]) passes over them.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_with_tools(
+        &self,
+        messages: &impl Serialize,
+        tools: Option<&Json>,
+        add_generation_prompt: bool,
+    ) -> Result<String, ChatError> {
         let mut context: BTreeMap<&str, Value> = self
             .special_tokens
             .iter()
@@ -119,10 +133,21 @@ impl ChatTemplate {
         context.insert("messages", Value::from(Serde(messages)));
         context.insert("add_generation_prompt", Value::from(add_generation_prompt));
         // transformers passes these as None; templates ask `tools is not none`.
-        context.insert("tools", Value::from(()));
+        context.insert(
+            "tools",
+            tools.map_or(Value::from(()), |tools| Value::from(Serde(tools))),
+        );
         context.insert("documents", Value::from(()));
         let template = self.environment.get_template(TEMPLATE).map_err(explain)?;
         template.render(Value::from_pairs(context)).map_err(explain)
+    }
+}
+
+impl ChatTemplate {
+    /// Whether these words stand in the template's text.
+    pub fn mentions(&self, words: &str) -> bool {
+        let template = self.environment.get_template(TEMPLATE);
+        template.is_ok_and(|template| template.source().contains(words))
     }
 }
 

@@ -155,6 +155,17 @@ impl Tokenizer {
         &self.special_tokens
     }
 
+    /// What a tokenizer.json of this tokenizer holds.
+    ///
+    /// # Errors
+    /// A tokenizer that the library can not write.
+    pub fn to_json(&self) -> Result<Value, TokenizerError> {
+        serde_json::to_value(&self.inner).map_err(|error| TokenizerError::Decode {
+            num_tokens: 0,
+            message: error.to_string(),
+        })
+    }
+
     /// The id of the token a text begins with, where the folder names one.
     pub fn bos_id(&self) -> Option<u32> {
         self.token_id(self.special_tokens.get("bos_token")?)

@@ -32,6 +32,7 @@ pub fn differing<D: Device>(model: &Arc<Model<D>>, count: usize) -> usize {
 fn request(random: &mut Random, vocab_size: usize) -> TokenRequest {
     let prompt_tokens = 1 + random.below(MOST_PROMPT_TOKENS);
     TokenRequest {
+        constraint: None,
         prompt: (0..prompt_tokens)
             .map(|_| random.below(vocab_size) as u32)
             .collect(),

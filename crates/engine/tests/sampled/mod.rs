@@ -27,6 +27,7 @@ pub fn events<D: Device>(device: Arc<D>) -> Vec<String> {
             .map(|i| (i * 7 + 3) % toy::VOCAB_SIZE)
             .collect();
         let request = TokenRequest {
+            constraint: None,
             score_from: None,
             prompt,
             sampling,

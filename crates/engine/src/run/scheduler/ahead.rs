@@ -11,11 +11,12 @@ use crate::EngineError;
 
 impl<D: Device> Scheduler<D> {
     /// Whether the tokens of a step of `parts` may be read after the next step was begun: all its sequences decode, so that none is
-    /// waited for whose prompt was run, and no scored rows are asked for before the next step.
+    /// waited for whose prompt was run, and no scored rows are asked for before the next step; and none is constrained, because its next
+    /// mask depends on its token.
     pub(super) fn can_go_ahead(&self, parts: &[Part]) -> bool {
         let decodes = |part: &Part| {
             let sequence = &self.running[part.index].sequence;
-            part.num_tokens == 1 && !sequence.generated().is_empty()
+            part.num_tokens == 1 && !sequence.generated().is_empty() && !self.is_constrained(part.index)
         };
         self.session.model().device().works_ahead() && parts.iter().all(decodes)
     }

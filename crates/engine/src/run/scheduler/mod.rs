@@ -8,6 +8,7 @@
 mod admission;
 mod ahead;
 mod event;
+mod masks;
 mod plan;
 mod sequence;
 
@@ -15,7 +16,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use dualgrain_device::Device;
-use dualgrain_device::sampling::Sample;
+use dualgrain_device::sampling::{Sample, TokenMask};
 
 use super::error::SessionError;
 use super::session::{Session, check_tokens};
@@ -42,6 +43,8 @@ pub struct Scheduler<D: Device> {
     num_steps: u64,
     /// Parts of steps so far, over all sequences.
     num_turns: u64,
+    /// Where the next mask is made.
+    mask: TokenMask,
 }
 
 /// A sequence that holds a slot of the session.
@@ -60,6 +63,7 @@ impl<D: Device> Scheduler<D> {
     /// Schedules the sequences of `session`, which holds none yet.
     pub fn new(session: Session<D>) -> Self {
         let slots = (0..session.limits().num_sequences).rev();
+        let mask = TokenMask::new(session.model().config().vocab_size);
         Self {
             free_slots: slots.collect(),
             session,
@@ -70,6 +74,7 @@ impl<D: Device> Scheduler<D> {
             next_id: 0,
             num_steps: 0,
             num_turns: 0,
+            mask,
         }
     }
 
@@ -310,8 +315,9 @@ impl<D: Device> Scheduler<D> {
         sampled: &[(u32, usize)],
         report: &mut StepReport,
     ) -> Result<Vec<usize>, EngineError> {
+        let (sampled, mut ended) = self.mask_rows(sampled, &mut report.events)?;
         if sampled.is_empty() {
-            return Ok(Vec::new());
+            return Ok(ended);
         }
         let rows: Vec<(u32, usize)> = sampled
             .iter()
@@ -319,7 +325,6 @@ impl<D: Device> Scheduler<D> {
             .collect();
         let samples = self.session.sample(&rows)?;
         report.sampled_tokens = samples.len();
-        let mut ended = Vec::new();
         for (&(_, index), sample) in sampled.iter().zip(samples) {
             if self.take_sample(index, sample, &mut report.events) {
                 ended.push(index);
@@ -333,19 +338,28 @@ impl<D: Device> Scheduler<D> {
         let context_tokens = self.session.limits().context_tokens;
         let sequence = &mut self.running[index].sequence;
         let id = sequence.id;
-        let token = match sample {
-            Ok(token) => token,
+        let has_room = sequence.tokens.len() < context_tokens;
+        let taken = match sample {
+            Ok(token) => sequence
+                .accept(token.token, has_room)
+                .map(|reason| (token, reason))
+                .map_err(EngineError::from),
             Err(error) => {
                 // What such a sequence has in the cache is of no use to another.
                 sequence.request.keep = false;
-                let error = Arc::new(EngineError::Sample(error));
+                Err(error.into())
+            }
+        };
+        let (token, reason) = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                let error = Arc::new(error);
                 events.push(Event::Failed { id, error });
                 return true;
             }
         };
-        let has_room = sequence.tokens.len() < context_tokens;
-        let reason = sequence.accept(token.token, has_room);
-        if reason != Some(FinishReason::Eos) {
+        // An end token is not told of; the last token of a constraint that is complete is.
+        if !sequence.request.end_tokens.contains(&token.token) {
             events.push(Event::Token { id, token });
         }
         if let Some(reason) = reason {

@@ -5,6 +5,8 @@ use std::ops::Range;
 use dualgrain_device::sampling::SamplingParams;
 use serde::Serialize;
 
+use crate::run::constraint::{Constrained, ConstraintError, Progress, SharedConstraint};
+
 /// Names a sequence from its admission to its end; never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct SequenceId(pub(crate) u64);
@@ -26,13 +28,15 @@ pub struct TokenRequest {
     /// Say where the logits after each prompt token from this position on stand ([`Event::Rows`](super::Event::Rows)). A scored request for no
     /// new tokens ends when its prompt has been run.
     pub score_from: Option<usize>,
+    /// What the new tokens must look like. It sees those alone, not the prompt.
+    pub constraint: Option<SharedConstraint>,
 }
 
 /// Why a sequence ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
-    /// The model gave an end token.
+    /// The model gave an end token, or a constraint has nothing that could follow.
     Eos,
     /// A stop string came.
     StopString,
@@ -53,6 +57,9 @@ pub(super) struct Sequence {
     pub tokens: Vec<u32>,
     /// The first prompt position whose logits have not been told of.
     next_scored: usize,
+    /// How far the new tokens follow the request's constraint; it goes along when the sequence gives its pages up, so no token
+    /// is told to it twice.
+    pub constrained: Option<Constrained>,
     /// The last turn in which tokens of the sequence were run.
     pub last_turn: u64,
 }
@@ -63,6 +70,7 @@ impl Sequence {
             id,
             tokens: request.prompt.clone(),
             next_scored: request.score_from.unwrap_or(usize::MAX),
+            constrained: request.constraint.as_ref().map(Constrained::new),
             request,
             last_turn: 0,
         }
@@ -92,11 +100,25 @@ impl Sequence {
     }
 
     /// Takes the next token; says why the sequence ends with it, if it does. `has_room` says whether the token could be run.
-    pub fn accept(&mut self, token: u32, has_room: bool) -> Option<FinishReason> {
+    ///
+    /// # Errors
+    /// The constraint has no place for the token.
+    pub fn accept(&mut self, token: u32, has_room: bool) -> Result<Option<FinishReason>, ConstraintError> {
         if self.request.end_tokens.contains(&token) {
-            return Some(FinishReason::Eos);
+            return Ok(Some(FinishReason::Eos));
+        }
+        if let Some(constrained) = &mut self.constrained
+            && constrained.accept(token)? == Progress::Complete
+        {
+            self.tokens.push(token);
+            return Ok(Some(FinishReason::Eos));
         }
         self.tokens.push(token);
+        Ok(self.limit_reached(has_room))
+    }
+
+    /// Which limit the tokens so far have reached.
+    fn limit_reached(&self, has_room: bool) -> Option<FinishReason> {
         if self
             .request
             .max_tokens
