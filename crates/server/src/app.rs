@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use axum::http::StatusCode;
-use dualgrain::engine::chat::Message;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::answers::{Message, Rules, Splitter, Thinking};
 use crate::body::Bodies;
 use crate::error::ApiError;
 use crate::options::Options;
@@ -47,6 +47,8 @@ pub struct Submitted {
     pub num_choices: usize,
     /// Tokens of all prompts, each counted once.
     pub prompt_tokens: usize,
+    /// Divides each of their texts.
+    pub splitter: Splitter,
 }
 
 impl App {
@@ -146,16 +148,25 @@ impl App {
         self.queue.reserve(num_choices).ok_or_else(full)
     }
 
-    /// Submits the choices of a request that continues a conversation; `turn` is kept until it has its tokens.
+    /// Submits the choices of a request that continues a conversation; `turn` is kept until it has its tokens and its grammar.
     pub async fn submit_chat(
         self: &Arc<Self>,
         turn: Option<Turn>,
-        messages: Vec<Message>,
+        (messages, rules): (Vec<Message>, Rules),
         (wanted, choices): (&Wanted, Choices),
     ) -> Result<Submitted, ApiError> {
         let place = self.reserve(choices.n)?;
-        let prompt = self.blocking(turn, move |app| app.chat_tokens(&messages)).await?;
-        self.submit(place, vec![prompt], (wanted, choices))
+        let work = move |app: &Self| app.chat_prompt(&messages, &rules);
+        let prompt = self.blocking(turn, work).await?;
+        let wanted = Wanted {
+            constraint: prompt.constraint,
+            ..wanted.clone()
+        };
+        let submitted = self.submit(place, vec![prompt.tokens], (&wanted, choices))?;
+        Ok(Submitted {
+            splitter: prompt.splitter,
+            ..submitted
+        })
     }
 
     /// Submits the choices of a request at their place.
@@ -173,6 +184,7 @@ impl App {
             updates: place.submit(requests).ok_or_else(gone)?,
             num_choices,
             prompt_tokens,
+            splitter: Splitter::new(Thinking::Never, false),
         })
     }
 }

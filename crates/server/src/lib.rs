@@ -1,7 +1,8 @@
 //! A model behind the interfaces that clients of language models speak: HTTP in, tokens from the engine out.
 //!
 //! One thread owns the engine (`running`); everything asynchronous stays on this side of its two channels. A request is read and
-//! checked (`body`, `parameters`), turned into tokens (`prompt`), given a place (`running::Queue`) and answered in the shape of
+//! checked (`body`, `parameters`), turned into tokens (`prompt`) and, where its answer has a form, into a
+//! constraint (`answers`, `grammar`), given a place (`running::Queue`) and answered in the shape of
 //! the interface that it came through (`openai`, `anthropic`). Dropping the receiver of a request is its cancellation.
 //!
 //! ```no_run
@@ -17,12 +18,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod answers;
 mod anthropic;
 mod app;
 mod body;
 mod documentation;
 mod endpoints;
 mod error;
+mod grammar;
 mod keys;
 mod openai;
 mod options;

@@ -1,14 +1,16 @@
 //! From what a request says to the tokens of its prompt.
 
-use dualgrain::engine::chat::Message;
+use dualgrain::engine::SharedConstraint;
+use dualgrain::engine::chat::ChatTemplate;
 use serde_json::Value;
 
+use crate::answers::{Message, Rules, SaidCall, Splitter, Thinking};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::parameters::{Fields, shown, token_ids};
 
 /// Turns of a conversation.
-const MAX_MESSAGES: usize = 1024;
+pub const MAX_MESSAGES: usize = 1024;
 /// No vocabulary has many tokens longer than this: a longer text can not fit, and need not be cut into tokens to know it.
 const MAX_TOKEN_BYTES: usize = 256;
 
@@ -16,6 +18,16 @@ const MAX_TOKEN_BYTES: usize = 256;
 pub enum Prompt {
     Text(String),
     Tokens(Vec<u32>),
+}
+
+/// What a conversation asks of the engine.
+pub struct ChatPrompt {
+    /// Its tokens.
+    pub tokens: Vec<u32>,
+    /// What the answer must look like.
+    pub constraint: Option<SharedConstraint>,
+    /// Divides the answer's text.
+    pub splitter: Splitter,
 }
 
 /// How a list of messages is read.
@@ -55,7 +67,8 @@ pub fn read_messages(path: &str, list: Value, rules: MessageRules) -> Result<Vec
     list.into_iter().enumerate().map(read).collect()
 }
 
-fn read_message(path: &str, message: Value, rules: MessageRules) -> Result<Message, ApiError> {
+/// Reads a message, which stands at `path`.
+pub fn read_message(path: &str, message: Value, rules: MessageRules) -> Result<Message, ApiError> {
     let mut fields = Fields::of(path, message)?;
     let role = match fields.required("role")? {
         Value::String(role) if rules.roles.contains(&role.as_str()) => role,
@@ -68,8 +81,20 @@ fn read_message(path: &str, message: Value, rules: MessageRules) -> Result<Messa
             return Err(fields.error("role", problem));
         }
     };
-    let content = fields.required("content")?;
-    let content = read_content(&fields.name("content"), content, rules)?;
+    let tool_calls = match role == "assistant" {
+        true => take_calls(&mut fields, rules)?,
+        false => Vec::new(),
+    };
+    let tool_call_id = match role == "tool" {
+        true => fields.text("tool_call_id")?,
+        false => None,
+    };
+    let content = match fields.value("content") {
+        // An assistant that calls tools need not say anything.
+        None if !tool_calls.is_empty() => String::new(),
+        None => return Err(fields.error("content", "missing: this field is required")),
+        Some(content) => read_content(&fields.name("content"), content, rules)?,
+    };
     check_type(&mut fields)?;
     rules
         .message_fields
@@ -82,7 +107,67 @@ fn read_message(path: &str, message: Value, rules: MessageRules) -> Result<Messa
     } else {
         role
     };
-    Ok(Message { role, content })
+    Ok(Message {
+        tool_calls,
+        tool_call_id,
+        ..Message::new(role, content)
+    })
+}
+
+/// Takes the `tool_calls` of an assistant's message.
+fn take_calls(fields: &mut Fields, rules: MessageRules) -> Result<Vec<SaidCall>, ApiError> {
+    let path = fields.name("tool_calls");
+    let list = match fields.value("tool_calls") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(list)) if list.len() <= MAX_MESSAGES => list,
+        Some(other) => {
+            let problem = format!("expected a list of calls, got {}", shown(&other));
+            return Err(ApiError::field(path, problem));
+        }
+    };
+    let read = |(index, call)| read_call(Fields::of(&format!("{path}[{index}]"), call)?, rules);
+    list.into_iter().enumerate().map(read).collect()
+}
+
+fn read_call(mut call: Fields, rules: MessageRules) -> Result<SaidCall, ApiError> {
+    let missing = call.error("function", "missing: this field is required");
+    let mut function = call.inner("function")?.ok_or(missing)?;
+    let missing = function.error("name", "missing: this field is required");
+    let name = function.text("name")?.ok_or(missing)?;
+    let arguments = read_arguments(&mut function)?;
+    function.finish(&["name", "arguments"], rules.ignore_unknown)?;
+    let id = call.text("id")?.unwrap_or_default();
+    call.pass_over(&["type", "index"]);
+    call.finish(&["id", "type", "index", "function"], rules.ignore_unknown)?;
+    Ok(SaidCall { id, name, arguments })
+}
+
+/// Takes `arguments`: an object, or the text of one.
+pub fn read_arguments(fields: &mut Fields) -> Result<Value, ApiError> {
+    let value = match fields.value("arguments") {
+        Some(Value::String(text)) if text.trim().is_empty() => Value::Object(serde_json::Map::new()),
+        Some(Value::String(text)) => serde_json::from_str(&text).unwrap_or_default(),
+        Some(value) => value,
+        None => Value::Object(serde_json::Map::new()),
+    };
+    match value.is_object() {
+        true => Ok(value),
+        false => Err(fields.error("arguments", "expected an object, or the text of one")),
+    }
+}
+
+/// Lets every answer of a tool name the tool, where the call before it is known.
+pub fn name_answers(messages: &mut [Message]) {
+    for index in 0..messages.len() {
+        let (before, rest) = messages.split_at_mut(index);
+        let message = &mut rest[0];
+        let Some(id) = message.tool_call_id.as_ref().filter(|_| message.name.is_none()) else {
+            continue;
+        };
+        let calls = before.iter().rev().flat_map(|message| &message.tool_calls);
+        let call = calls.into_iter().find(|call| call.id == *id);
+        message.name = call.map(|call| call.name.clone());
+    }
 }
 
 /// A message may say that it is one.
@@ -157,22 +242,73 @@ fn read_prompt(value: &Value, vocab_size: usize) -> Option<Prompt> {
     }
 }
 
+/// Whether a template has a place for tools whose calls are divided as `answers::split` does it.
+fn takes_tools(template: &ChatTemplate) -> bool {
+    template.mentions("tools") && template.mentions("<tool_call>") && !template.mentions("<function=")
+}
+
+/// Whether the answer to a prompt may begin with thoughts.
+fn thinking(template: &ChatTemplate, prompt: &str) -> Thinking {
+    let end = prompt.trim_end();
+    if !template.mentions("<think>") && !template.mentions("</think>") || end.ends_with("</think>") {
+        Thinking::Never
+    } else if end.ends_with("<think>") {
+        Thinking::Begun
+    } else {
+        Thinking::MayBegin
+    }
+}
+
 impl App {
     /// The prompt text of a conversation, which ends where the answer begins if `answer_follows`.
     pub fn render(&self, messages: &[Message], answer_follows: bool) -> Result<String, ApiError> {
+        self.render_with(messages, &Rules::text(), answer_follows)
+    }
+
+    fn render_with(
+        &self,
+        messages: &[Message],
+        rules: &Rules,
+        answer_follows: bool,
+    ) -> Result<String, ApiError> {
         let missing = || {
             ApiError::bad("this model has no chat template: use /v1/completions")
                 .with_code("no_chat_template")
         };
         let template = self.model.template.as_ref().ok_or_else(missing)?;
-        let text = template.render(&messages, answer_follows);
+        let tools: Vec<Value> = rules.tools.callable().map(|tool| tool.described()).collect();
+        let text = match takes_tools(template) {
+            true if !tools.is_empty() => {
+                template.render_with_tools(&messages, Some(&tools.into()), answer_follows)
+            }
+            true => template.render(&messages, answer_follows),
+            false => template.render(&rules.in_text(messages), answer_follows),
+        };
         text.map_err(|error| ApiError::field("messages", error.to_string()))
     }
 
     /// The tokens of a conversation.
     pub fn chat_tokens(&self, messages: &[Message]) -> Result<Vec<u32>, ApiError> {
+        self.counted_tokens(messages, &Rules::text())
+    }
+
+    /// The tokens of a conversation whose answer follows rules.
+    pub fn counted_tokens(&self, messages: &[Message], rules: &Rules) -> Result<Vec<u32>, ApiError> {
         // The template writes special tokens itself.
-        self.encode(&self.render(messages, true)?, false)
+        self.encode(&self.render_with(messages, rules, true)?, false)
+    }
+
+    /// The tokens of a conversation and what its answer must look like. Waits for a grammar; not for asynchronous threads.
+    pub fn chat_prompt(&self, messages: &[Message], rules: &Rules) -> Result<ChatPrompt, ApiError> {
+        let text = self.render_with(messages, rules, true)?;
+        let template = self.model.template.as_ref();
+        let thinking = template.map_or(Thinking::Never, |template| thinking(template, &text));
+        Ok(ChatPrompt {
+            // The template writes special tokens itself.
+            tokens: self.encode(&text, false)?,
+            constraint: rules.constraint(&self.model.grammars, thinking)?,
+            splitter: Splitter::new(thinking, rules.tools.may_be_called()),
+        })
     }
 
     /// The tokens of a prompt.

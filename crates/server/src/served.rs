@@ -9,6 +9,7 @@ use dualgrain::engine::tokenizer::Tokenizer;
 use dualgrain::{AnyDevice, Engine, Error, Loaded, SessionLimits, load};
 
 use crate::error::ServeError;
+use crate::grammar::Grammars;
 use crate::parameters::Bounds;
 
 /// A model that is ready to serve.
@@ -28,6 +29,8 @@ pub(crate) struct Description {
     /// How conversations become prompts; a base model has none.
     pub template: Option<ChatTemplate>,
     pub bounds: Bounds,
+    /// What makes constraints for its tokens.
+    pub grammars: Grammars,
 }
 
 impl Served {
@@ -51,6 +54,7 @@ impl Served {
     pub fn new(dir: &Path, alias: String, loaded: Loaded, limits: SessionLimits) -> Result<Self, ServeError> {
         let Loaded { model, tokenizer } = loaded;
         let vocab_size = model.config().vocab_size;
+        let grammars = Grammars::new(Arc::clone(&tokenizer), &model.config().eos_tokens);
         let engine = Engine::new(model, Arc::clone(&tokenizer), limits).map_err(Error::from)?;
         Ok(Self {
             engine,
@@ -60,6 +64,7 @@ impl Served {
                 created_s: now_s(),
                 tokenizer,
                 template: template(dir)?,
+                grammars,
                 bounds: Bounds {
                     context_tokens: limits.context_tokens,
                     vocab_size,

@@ -6,15 +6,16 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, Response};
 use dualgrain::FinishReason;
-use dualgrain::engine::chat::Message;
 use dualgrain::engine::detokenizer::DecodeStream;
 use dualgrain::engine::tokenizer::{Tokenizer, TokenizerError};
 use serde_json::{Value, json};
 
+use super::blocks::{Blocks, event_of};
+use super::conversation::take_conversation;
+use crate::answers::{Form, Message, Rules, Tools};
 use crate::app::{App, Submitted};
 use crate::error::{ApiError, json_response};
 use crate::parameters::{Api, Choices, Fields, Wanted};
-use crate::prompt::{MessageRules, read_content, take_messages};
 use crate::running::End;
 use crate::streaming::{Answer, EventWriter, Piece, event, stream_response, whole};
 
@@ -23,6 +24,7 @@ struct Asked {
     messages: Vec<Message>,
     wanted: Wanted,
     choices: Choices,
+    rules: Rules,
 }
 
 /// Answers a conversation.
@@ -45,12 +47,15 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
         messages,
         wanted,
         choices,
+        rules,
     } = Asked::read(fields, &app)?;
-    let submitted = app.submit_chat(turn, messages, (&wanted, choices)).await?;
+    let submitted = app
+        .submit_chat(turn, (messages, rules), (&wanted, choices))
+        .await?;
     let shape = Shape::new(&app, &submitted, wanted.stop);
     match choices.stream {
         true => Ok(stream_response(submitted, shape)),
-        false => complete(submitted, &shape).await,
+        false => complete(submitted, shape).await,
     }
 }
 
@@ -58,20 +63,32 @@ async fn count(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>, 
     let (mut fields, turn) = app.bodies.read(request).await?;
     let held = (turn, app.texts.take().await?);
     app.check_model(fields.text("model")?.as_deref())?;
-    let messages = take_conversation(&mut fields, &app)?;
+    let ignore_unknown = app.options.ignore_unknown;
+    let messages = take_conversation(&mut fields, ignore_unknown)?;
+    let rules = Rules {
+        form: Form::Text,
+        tools: Tools::take_messages(&mut fields, ignore_unknown)?,
+    };
     // Clients send the whole request that they would like to know the size of.
     fields.pass_over_used(Api::Messages);
     fields.finish_request(Api::Messages, app.options.ignore_unknown)?;
-    let tokens = app.blocking(held, move |app| app.chat_tokens(&messages)).await?;
+    let work = move |app: &App| app.counted_tokens(&messages, &rules);
+    let tokens = app.blocking(held, work).await?;
     Ok(json_response(&json!({"input_tokens": tokens.len()})))
 }
 
 impl Asked {
     fn read(mut fields: Fields, app: &App) -> Result<Self, ApiError> {
         app.check_model(fields.text("model")?.as_deref())?;
-        let messages = take_conversation(&mut fields, app)?;
+        let ignore_unknown = app.options.ignore_unknown;
+        let messages = take_conversation(&mut fields, ignore_unknown)?;
+        let rules = Rules {
+            form: Form::take_output_config(&mut fields, ignore_unknown)?,
+            tools: Tools::take_messages(&mut fields, ignore_unknown)?,
+        };
         let mut wanted = Wanted::take_basic(&mut fields, "max_tokens")?;
         wanted.take_stop(&mut fields, "stop_sequences")?;
+        rules.check_stop("stop_sequences", &wanted.stop)?;
         if wanted.max_tokens.is_none() {
             return Err(fields.error("max_tokens", "missing: this field is required"));
         }
@@ -85,43 +102,24 @@ impl Asked {
             messages,
             wanted,
             choices,
+            rules,
         })
     }
 }
 
-/// Takes `system` and `messages`, of which the last must be the user's.
-fn take_conversation(fields: &mut Fields, app: &App) -> Result<Vec<Message>, ApiError> {
-    let rules = MessageRules {
-        roles: &["user", "assistant"],
-        message_fields: &[],
-        part_types: &["text"],
-        part_fields: &["cache_control"],
-        ignore_unknown: app.options.ignore_unknown,
-    };
-    let mut messages = take_messages(fields, rules)?;
-    if messages.last().is_some_and(|last| last.role == "assistant") {
-        let problem = "the last message is the assistant's: going on with it is not supported";
-        return Err(fields.error("messages", problem));
-    }
-    if let Some(system) = fields.value("system") {
-        let content = read_content("system", system, rules)?;
-        let role = "system".to_owned();
-        messages.insert(0, Message { role, content });
-    }
-    Ok(messages)
-}
-
-async fn complete(submitted: Submitted, shape: &Shape) -> Result<Response<Body>, ApiError> {
+async fn complete(submitted: Submitted, shape: Shape) -> Result<Response<Body>, ApiError> {
     let mut answers = whole(submitted).await?;
     let Some(Answer { text, end, .. }) = answers.pop() else {
         return Err(ApiError::internal("the answer is missing"));
     };
-    let (reason, stop) = shape.stop_reason(&end);
     let mut message = shape.message();
-    message["content"] = json!([{"type": "text", "text": text}]);
+    let usage = shape.usage(&end);
+    let (blocks, has_calls) = shape.blocks.clone().whole(&text)?;
+    let (reason, stop) = shape.stop_reason(&end, has_calls);
+    message["content"] = blocks.into();
     message["stop_reason"] = reason.into();
     message["stop_sequence"] = stop.into();
-    message["usage"] = shape.usage(&end);
+    message["usage"] = usage;
     Ok(json_response(&message))
 }
 
@@ -133,6 +131,7 @@ struct Shape {
     stop: Vec<String>,
     prompt_tokens: usize,
     last: Option<End>,
+    blocks: Blocks,
 }
 
 impl Shape {
@@ -144,6 +143,7 @@ impl Shape {
             stop,
             prompt_tokens: submitted.prompt_tokens,
             last: None,
+            blocks: Blocks::new(submitted.splitter.clone(), app.next_id("toolu")),
         }
     }
 
@@ -167,8 +167,9 @@ impl Shape {
     }
 
     /// Anthropic's word for the end, and the stop sequence that came.
-    fn stop_reason(&self, end: &End) -> (&'static str, Option<&str>) {
+    fn stop_reason(&self, end: &End, has_calls: bool) -> (&'static str, Option<&str>) {
         match end.reason {
+            FinishReason::Eos if has_calls => ("tool_use", None),
             FinishReason::Eos | FinishReason::Cancelled => ("end_turn", None),
             FinishReason::MaxTokens | FinishReason::Context => ("max_tokens", None),
             FinishReason::StopString => ("stop_sequence", self.stop_that_came(end)),
@@ -198,40 +199,24 @@ fn text_of(tokenizer: &Arc<Tokenizer>, tokens: &[u32]) -> Result<String, Tokeniz
     Ok(text)
 }
 
-fn text_delta(text: &str) -> String {
-    let delta = json!({"type": "text_delta", "text": text});
-    event_of("content_block_delta", json!({"index": 0, "delta": delta}))
-}
-
-/// Anthropic's events say their name in the data too.
-fn event_of(name: &str, mut data: Value) -> String {
-    data["type"] = name.into();
-    event(Some(name), &data)
-}
-
 impl EventWriter for Shape {
     fn begin(&mut self) -> String {
-        let block = json!({"index": 0, "content_block": {"type": "text", "text": ""}});
         event_of("message_start", json!({"message": self.message()}))
-            + &event_of("content_block_start", block)
     }
 
     fn token(&mut self, _: usize, piece: Piece) -> String {
-        text_delta(&piece.text)
+        self.blocks.push(&piece.text)
     }
 
     fn finish(&mut self, _: usize, rest: String, end: End) -> String {
         self.last = Some(end);
-        match rest.is_empty() {
-            true => String::new(),
-            false => text_delta(&rest),
-        }
+        self.blocks.finish(&rest)
     }
 
     fn end(&mut self) -> String {
-        let mut events = event_of("content_block_stop", json!({"index": 0}));
+        let mut events = String::new();
         if let Some(end) = &self.last {
-            let (reason, stop) = self.stop_reason(end);
+            let (reason, stop) = self.stop_reason(end, self.blocks.has_calls());
             let delta = json!({"stop_reason": reason, "stop_sequence": stop});
             events += &event_of("message_delta", json!({"delta": delta, "usage": self.usage(end)}));
         }

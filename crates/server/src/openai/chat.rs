@@ -5,16 +5,17 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, Response};
-use dualgrain::engine::chat::Message;
 use dualgrain::engine::tokenizer::Tokenizer;
 use serde_json::{Value, json};
 
+use super::delta::{Deltas, message};
 use super::envelope::{Envelope, Usage, complete, fail, finish_reason};
 use super::logprobs::chat_entry;
+use crate::answers::{Form, Message, Parts, Rules, Splitter, Tools};
 use crate::app::{App, Submitted};
 use crate::error::ApiError;
 use crate::parameters::{Api, Choices, Fields, Wanted};
-use crate::prompt::{MessageRules, take_messages};
+use crate::prompt::{MessageRules, name_answers, take_messages};
 use crate::running::End;
 use crate::streaming::{Answer, EventWriter, Piece, stream_response};
 
@@ -23,14 +24,22 @@ struct Asked {
     messages: Vec<Message>,
     wanted: Wanted,
     choices: Choices,
+    rules: Rules,
 }
 
 /// How messages of OpenAI's interface are read.
 pub fn message_rules(app: &App) -> MessageRules {
     MessageRules {
-        roles: &["system", "developer", "user", "assistant"],
-        // Templates have no place for it.
-        message_fields: &["name"],
+        roles: &["system", "developer", "user", "assistant", "tool"],
+        // Templates have no place for them.
+        message_fields: &[
+            "name",
+            "refusal",
+            "annotations",
+            "audio",
+            "function_call",
+            "reasoning_content",
+        ],
         part_types: &["text"],
         part_fields: &[],
         ignore_unknown: app.options.ignore_unknown,
@@ -48,15 +57,25 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
         messages,
         wanted,
         choices,
+        rules,
     } = Asked::read(fields, &app)?;
-    let submitted = app.submit_chat(turn, messages, (&wanted, choices)).await?;
+    let submitted = app
+        .submit_chat(turn, (messages, rules), (&wanted, choices))
+        .await?;
     match choices.stream {
         true => {
             let writer = Chunks::new(&app, &submitted, choices);
             Ok(stream_response(submitted, writer))
         }
         false => {
-            let choice = |index, answer: &Answer| choice(&app.model.tokenizer, index, answer);
+            let (splitter, call_id) = (submitted.splitter.clone(), app.next_id("call"));
+            let choice = |index, answer: &Answer| {
+                choice(
+                    &app.model.tokenizer,
+                    (index, answer),
+                    (splitter.clone(), &call_id),
+                )
+            };
             let kinds = ("chatcmpl", "chat.completion");
             complete(&app, kinds, (submitted, choices.n), choice).await
         }
@@ -66,16 +85,24 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
 impl Asked {
     fn read(mut fields: Fields, app: &App) -> Result<Self, ApiError> {
         app.check_model(fields.text("model")?.as_deref())?;
-        let messages = take_messages(&mut fields, message_rules(app))?;
+        let ignore_unknown = app.options.ignore_unknown;
+        let mut messages = take_messages(&mut fields, message_rules(app))?;
+        name_answers(&mut messages);
+        let rules = Rules {
+            form: Form::take_response_format(&mut fields, ignore_unknown)?,
+            tools: Tools::take_chat(&mut fields, ignore_unknown)?,
+        };
         let choices = Choices::take(&mut fields, app.options.ignore_unknown)?;
         let mut wanted = Wanted::take(&mut fields, app.model.bounds)?;
         wanted.take_newer_max_tokens(&mut fields)?;
         take_logprobs(&mut wanted, &mut fields)?;
+        rules.check_stop("stop", &wanted.stop)?;
         fields.finish_request(Api::Chat, app.options.ignore_unknown)?;
         Ok(Self {
             messages,
             wanted,
             choices,
+            rules,
         })
     }
 }
@@ -94,15 +121,20 @@ fn take_logprobs(wanted: &mut Wanted, fields: &mut Fields) -> Result<(), ApiErro
     }
 }
 
-fn choice(tokenizer: &Tokenizer, index: usize, answer: &Answer) -> Value {
+fn choice(
+    tokenizer: &Tokenizer,
+    (index, answer): (usize, &Answer),
+    (splitter, call_id): (Splitter, &str),
+) -> Value {
+    let parts = Parts::of(splitter, &answer.text);
     let entry =
         |(token, logprobs): &(u32, Option<_>)| Some(chat_entry(tokenizer, *token, logprobs.as_ref()?));
     let entries: Vec<Value> = answer.tokens.iter().filter_map(entry).collect();
     json!({
         "index": index,
-        "message": {"role": "assistant", "content": answer.text},
+        "message": message(&parts, &format!("{call_id}-{index}")),
         "logprobs": (!entries.is_empty()).then(|| json!({"content": entries})),
-        "finish_reason": finish_reason(&answer.end)
+        "finish_reason": finish_reason(&answer.end, !parts.calls.is_empty())
     })
 }
 
@@ -112,7 +144,8 @@ struct Chunks {
     tokenizer: Arc<Tokenizer>,
     usage: Usage,
     include_usage: bool,
-    num_choices: usize,
+    /// Of each choice.
+    deltas: Vec<Deltas>,
 }
 
 impl Chunks {
@@ -122,7 +155,7 @@ impl Chunks {
             tokenizer: Arc::clone(&app.model.tokenizer),
             usage: Usage::new(submitted.prompt_tokens, choices.n),
             include_usage: choices.include_usage,
-            num_choices: submitted.num_choices,
+            deltas: deltas(app, submitted),
         }
     }
 
@@ -133,11 +166,19 @@ impl Chunks {
     }
 }
 
+fn deltas(app: &App, submitted: &Submitted) -> Vec<Deltas> {
+    let call_id = app.next_id("call");
+    let choices = 0..submitted.num_choices;
+    choices
+        .map(|choice| Deltas::new(submitted.splitter.clone(), format!("{call_id}-{choice}")))
+        .collect()
+}
+
 impl EventWriter for Chunks {
     fn begin(&mut self) -> String {
         let delta = json!({"role": "assistant", "content": ""});
         let first = |choice| self.chunk(choice, delta.clone(), Value::Null, None);
-        (0..self.num_choices).map(first).collect()
+        (0..self.deltas.len()).map(first).collect()
     }
 
     fn token(
@@ -149,18 +190,28 @@ impl EventWriter for Chunks {
             logprobs,
         }: Piece,
     ) -> String {
+        let mut deltas = self.deltas[choice].push(&text);
         let entry = logprobs.map(|logprobs| chat_entry(&self.tokenizer, token, &logprobs));
-        let logprobs = entry.map_or(Value::Null, |entry| json!({"content": [entry]}));
-        self.chunk(choice, json!({"content": text}), logprobs, None)
+        if deltas.is_empty() && entry.is_some() {
+            deltas.push(json!({"content": ""}));
+        }
+        let mut logprobs = entry.map_or(Value::Null, |entry| json!({"content": [entry]}));
+        let chunks = deltas
+            .into_iter()
+            .map(|delta| self.chunk(choice, delta, logprobs.take(), None));
+        chunks.collect()
     }
 
     fn finish(&mut self, choice: usize, rest: String, end: End) -> String {
         self.usage.add(choice, &end);
-        let delta = match rest.is_empty() {
-            true => json!({}),
-            false => json!({"content": rest}),
-        };
-        self.chunk(choice, delta, Value::Null, Some(finish_reason(&end)))
+        let mut deltas = self.deltas[choice].finish(&rest);
+        let last = deltas.pop().unwrap_or_else(|| json!({}));
+        let before: String = deltas
+            .into_iter()
+            .map(|delta| self.chunk(choice, delta, Value::Null, None))
+            .collect();
+        let reason = finish_reason(&end, self.deltas[choice].has_calls());
+        before + &self.chunk(choice, last, Value::Null, Some(reason))
     }
 
     fn end(&mut self) -> String {

@@ -86,7 +86,7 @@ fn choice(app: &App, index: usize, answer: &Answer) -> Value {
         true => lists.value(tokens),
         false => Value::Null,
     };
-    let reason = finish_reason(&answer.end);
+    let reason = finish_reason(&answer.end, false);
     json!({"index": index, "text": answer.text, "logprobs": logprobs, "finish_reason": reason})
 }
 
@@ -138,7 +138,7 @@ impl EventWriter for Chunks {
 
     fn finish(&mut self, choice: usize, rest: String, end: End) -> String {
         self.usage.add(choice, &end);
-        self.chunk(choice, &rest, Value::Null, Some(finish_reason(&end)))
+        self.chunk(choice, &rest, Value::Null, Some(finish_reason(&end, false)))
     }
 
     fn end(&mut self) -> String {

@@ -119,9 +119,10 @@ pub async fn complete(
     Ok(json_response(&value))
 }
 
-/// OpenAI's word for the end of a choice.
-pub fn finish_reason(end: &End) -> &'static str {
+/// OpenAI's word for the end of a choice, in which tools were called or not.
+pub fn finish_reason(end: &End, has_calls: bool) -> &'static str {
     match end.reason {
+        FinishReason::Eos if has_calls => "tool_calls",
         FinishReason::Eos | FinishReason::StopString | FinishReason::Cancelled => "stop",
         FinishReason::MaxTokens | FinishReason::Context => "length",
     }

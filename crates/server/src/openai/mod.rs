@@ -2,7 +2,10 @@
 
 mod chat;
 mod completions;
+mod delta;
 mod envelope;
+mod input;
+mod items;
 mod logprobs;
 mod models;
 mod responses;

@@ -6,13 +6,14 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request, Response};
 use dualgrain::FinishReason;
-use dualgrain::engine::chat::Message;
 use serde_json::{Value, json};
 
+use super::input::take_input;
+use super::items::{Items, Named};
+use crate::answers::{Choice, Form, Message, Rules, Tool, Tools};
 use crate::app::{App, Submitted};
 use crate::error::{ApiError, json_response};
 use crate::parameters::{Api, Choices, Fields, Wanted};
-use crate::prompt::{MessageRules, read_messages};
 use crate::running::End;
 use crate::served::now_s;
 use crate::streaming::{Answer, EventWriter, Piece, event, stream_response, whole};
@@ -23,12 +24,18 @@ struct Asked {
     wanted: Wanted,
     stream: bool,
     echo: Echo,
+    rules: Rules,
 }
 
 /// What an answer repeats of its request.
 struct Echo {
     instructions: Option<String>,
     metadata: Value,
+    /// The form of the answer, the tools, and how they were chosen.
+    text: Value,
+    tools: Vec<Value>,
+    tool_choice: Value,
+    parallel: bool,
 }
 
 /// Answers a conversation.
@@ -43,13 +50,16 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
         wanted,
         stream,
         echo,
+        rules,
     } = Asked::read(fields, &app)?;
     let choices = Choices {
         n: 1,
         stream,
         include_usage: true,
     };
-    let submitted = app.submit_chat(turn, messages, (&wanted, choices)).await?;
+    let submitted = app
+        .submit_chat(turn, (messages, rules), (&wanted, choices))
+        .await?;
     let shape = Shape::new(&app, &submitted, wanted, echo);
     match stream {
         true => Ok(stream_response(submitted, shape)),
@@ -60,15 +70,25 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
 impl Asked {
     fn read(mut fields: Fields, app: &App) -> Result<Self, ApiError> {
         app.check_model(fields.text("model")?.as_deref())?;
-        let messages = take_input(&mut fields, app)?;
+        let ignore_unknown = app.options.ignore_unknown;
+        let messages = take_input(&mut fields, ignore_unknown)?;
+        let rules = Rules {
+            form: Form::take_text(&mut fields, ignore_unknown)?,
+            tools: Tools::take_responses(&mut fields, ignore_unknown)?,
+        };
         let asked = Self {
             echo: Echo {
                 instructions: fields.text("instructions")?,
                 metadata: fields.value("metadata").unwrap_or_else(|| json!({})),
+                text: json!({"format": rules.form.said()}),
+                tools: rules.tools.list.iter().map(described).collect(),
+                tool_choice: chosen(&rules.tools),
+                parallel: rules.tools.parallel,
             },
             wanted: Wanted::take_basic(&mut fields, "max_output_tokens")?,
             stream: fields.flag("stream")?,
             messages,
+            rules,
         };
         fields.finish_request(Api::Responses, app.options.ignore_unknown)?;
         Ok(asked.with_instructions())
@@ -77,28 +97,28 @@ impl Asked {
     /// Instructions are the system's first message.
     fn with_instructions(mut self) -> Self {
         if let Some(content) = self.echo.instructions.clone() {
-            let role = "system".to_owned();
-            self.messages.insert(0, Message { role, content });
+            self.messages.insert(0, Message::new("system", content));
         }
         self
     }
 }
 
-/// Takes `input`: a text, or a list of messages.
-fn take_input(fields: &mut Fields, app: &App) -> Result<Vec<Message>, ApiError> {
-    let rules = MessageRules {
-        roles: &["system", "developer", "user", "assistant"],
-        message_fields: &["id", "status"],
-        part_types: &["input_text", "output_text"],
-        part_fields: &["annotations", "logprobs"],
-        ignore_unknown: app.options.ignore_unknown,
-    };
-    match fields.required("input")? {
-        Value::String(content) => {
-            let role = "user".to_owned();
-            Ok(vec![Message { role, content }])
-        }
-        list => read_messages(&fields.name("input"), list, rules),
+/// A tool as responses write it.
+fn described(tool: &Tool) -> Value {
+    json!({
+        "type": "function", "name": tool.name, "description": tool.description,
+        "parameters": tool.said_parameters, "strict": true
+    })
+}
+
+fn chosen(tools: &Tools) -> Value {
+    match &tools.choice {
+        Choice::None => "none".into(),
+        // Without tools none is called.
+        Choice::Auto if tools.list.is_empty() => "none".into(),
+        Choice::Auto => "auto".into(),
+        Choice::Required => "required".into(),
+        Choice::Named(name) => json!({"type": "function", "name": name}),
     }
 }
 
@@ -107,15 +127,15 @@ async fn complete(submitted: Submitted, mut shape: Shape) -> Result<Response<Bod
     let Some(Answer { text, end, .. }) = answers.pop() else {
         return Err(ApiError::internal("the answer is missing"));
     };
-    shape.text = text;
     shape.last = Some(end);
+    let status = shape.status();
+    shape.items.finish(&text, status);
     Ok(json_response(&shape.response()))
 }
 
 /// How an answer is written, whole or as events.
 struct Shape {
     id: String,
-    item_id: String,
     created_s: u64,
     model: String,
     wanted: Wanted,
@@ -123,7 +143,7 @@ struct Shape {
     prompt_tokens: usize,
     /// Events so far.
     sequence: u64,
-    text: String,
+    items: Items,
     last: Option<End>,
 }
 
@@ -131,32 +151,27 @@ impl Shape {
     fn new(app: &App, submitted: &Submitted, wanted: Wanted, echo: Echo) -> Self {
         Self {
             id: app.next_id("resp"),
-            item_id: app.next_id("msg"),
             created_s: now_s(),
             model: app.model.alias.clone(),
             wanted,
             echo,
             prompt_tokens: submitted.prompt_tokens,
             sequence: 0,
-            text: String::new(),
+            items: Items::new(submitted.splitter.clone(), app.next_id("item")),
             last: None,
         }
     }
 
     /// The answer as far as it has come.
     fn response(&self) -> Value {
-        let output = match &self.last {
-            Some(_) => json!([self.item()]),
-            None => json!([]),
-        };
         let cut = self.is_cut();
         json!({
             "id": self.id, "object": "response", "created_at": self.created_s, "status": self.status(),
             "error": null, "incomplete_details": cut.then(|| json!({"reason": "max_output_tokens"})),
             "instructions": self.echo.instructions, "max_output_tokens": self.wanted.max_tokens,
-            "model": self.model, "output": output, "parallel_tool_calls": false, "previous_response_id": null,
-            "store": false, "temperature": self.wanted.sampling.temperature, "text": {"format": {"type": "text"}},
-            "tool_choice": "none", "tools": [], "top_p": self.wanted.sampling.top_p, "truncation": "disabled",
+            "model": self.model, "output": self.items.done(), "parallel_tool_calls": self.echo.parallel, "previous_response_id": null,
+            "store": false, "temperature": self.wanted.sampling.temperature, "text": self.echo.text,
+            "tool_choice": self.echo.tool_choice, "tools": self.echo.tools, "top_p": self.wanted.sampling.top_p, "truncation": "disabled",
             "usage": self.last.as_ref().map(|end| self.usage(end)), "metadata": self.echo.metadata
         })
     }
@@ -172,21 +187,6 @@ impl Shape {
             Some(_) if self.is_cut() => "incomplete",
             Some(_) => "completed",
         }
-    }
-
-    /// The message that the answer consists of.
-    fn item(&self) -> Value {
-        let content = match &self.last {
-            Some(_) => json!([self.part()]),
-            None => json!([]),
-        };
-        json!({
-            "id": self.item_id, "type": "message", "status": self.status(), "role": "assistant", "content": content
-        })
-    }
-
-    fn part(&self) -> Value {
-        json!({"type": "output_text", "text": self.text, "annotations": [], "logprobs": []})
     }
 
     fn usage(&self, end: &End) -> Value {
@@ -206,60 +206,37 @@ impl Shape {
         event(Some(name), &data)
     }
 
-    /// An event about the text, whose place in the answer is always the same.
-    fn text_event(&mut self, name: &str, mut data: Value) -> String {
-        data["item_id"] = self.item_id.clone().into();
-        data["output_index"] = 0.into();
-        data["content_index"] = 0.into();
-        self.event(name, data)
-    }
-
-    fn delta(&mut self, text: &str) -> String {
-        self.text += text;
-        self.text_event(
-            "response.output_text.delta",
-            json!({"delta": text, "logprobs": []}),
-        )
+    fn events(&mut self, named: Vec<Named>) -> String {
+        let events = named.into_iter().map(|(name, data)| self.event(name, data));
+        events.collect()
     }
 }
 
 impl EventWriter for Shape {
     fn begin(&mut self) -> String {
         let response = json!({"response": self.response()});
-        let item = json!({"output_index": 0, "item": self.item()});
-        let part = json!({"part": self.part()});
-        self.event("response.created", response.clone())
-            + &self.event("response.in_progress", response)
-            + &self.event("response.output_item.added", item)
-            + &self.text_event("response.content_part.added", part)
+        self.event("response.created", response.clone()) + &self.event("response.in_progress", response)
     }
 
     fn token(&mut self, _: usize, piece: Piece) -> String {
-        self.delta(&piece.text)
+        let events = self.items.push(&piece.text);
+        self.events(events)
     }
 
     fn finish(&mut self, _: usize, rest: String, end: End) -> String {
-        let delta = match rest.is_empty() {
-            true => String::new(),
-            false => self.delta(&rest),
-        };
         self.last = Some(end);
-        delta
+        let status = self.status();
+        let events = self.items.finish(&rest, status);
+        self.events(events)
     }
 
     fn end(&mut self) -> String {
-        let text = json!({"text": self.text, "logprobs": []});
-        let part = json!({"part": self.part()});
-        let item = json!({"output_index": 0, "item": self.item()});
         let response = json!({"response": self.response()});
         let last = match self.is_cut() {
             true => "response.incomplete",
             false => "response.completed",
         };
-        self.text_event("response.output_text.done", text)
-            + &self.text_event("response.content_part.done", part)
-            + &self.event("response.output_item.done", item)
-            + &self.event(last, response)
+        self.event(last, response)
     }
 
     fn fail(&mut self, error: &ApiError) -> String {

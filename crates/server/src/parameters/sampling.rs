@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
-use dualgrain::engine::Request;
+use dualgrain::engine::{Request, SharedConstraint};
 use dualgrain::{GenerateOptions, SamplingParams};
 use serde_json::Value;
 
@@ -48,6 +48,8 @@ pub struct Wanted {
     pub max_tokens: Option<usize>,
     /// End before these texts.
     pub stop: Vec<String>,
+    /// What the answer must look like, when it is known.
+    pub constraint: Option<SharedConstraint>,
 }
 
 impl Choices {
@@ -95,6 +97,7 @@ impl Wanted {
             sampling,
             max_tokens: max_tokens(fields, "max_tokens")?,
             stop: end_texts(fields, "stop")?,
+            constraint: None,
         })
     }
 
@@ -110,6 +113,7 @@ impl Wanted {
             },
             max_tokens: max_tokens(fields, max_name)?,
             stop: Vec::new(),
+            constraint: None,
         })
     }
 
@@ -176,6 +180,7 @@ impl Wanted {
             stop: self.stop.clone(),
             ignore_eos: false,
             sampling,
+            constraint: self.constraint.clone(),
         };
         // What stays in the cache serves the next turn of a conversation, and gives way when room is needed.
         let keep = true;

@@ -45,10 +45,12 @@ pub struct Parameter {
 const ALL: &[Api] = &[Chat, Completions, Responses, Messages];
 const LIMITED: &[Api] = &[Chat, Completions, Messages];
 const OPENAI: &[Api] = &[Chat, Completions];
-const NO_TOOLS: &str = "tools are not supported yet";
-const NO_GRAMMARS: &str = "answers under a schema or grammar are not supported yet";
+const NEWER_TOOLS: &str = "`tools` has taken its place";
+const NO_GRAMMARS: &str = "`response_format` takes JSON Schemas; other grammars are not supported";
+const FORM: &str = "a text, any JSON object (`json_object`), or a value of a schema (`json_schema`), which the answer follows token by token; what of JSON Schema is followed stands below";
 const NO_STATE: &str = "nothing is stored: send the whole conversation";
-const NO_THINKING: &str = "thinking is not set apart yet";
+const NO_THINKING: &str =
+    "how much a model thinks can not be set; thoughts that its template marks are set apart";
 
 const fn used(name: &'static str, apis: &'static [Api], what: &'static str) -> Parameter {
     let rule = Used;
@@ -217,10 +219,28 @@ const PARAMETERS: &[Parameter] = &[
         "what is cached is found by its tokens",
     ),
     ignored("prediction", &[Chat], "it could change the speed alone"),
-    ignored("parallel_tool_calls", &[Chat, Responses], NO_TOOLS),
-    only("response_format", &[Chat], r#"{"type":"text"}"#, NO_GRAMMARS),
-    only("tools", &[Chat, Responses, Messages], "[]", NO_TOOLS),
-    only("tool_choice", &[Chat, Responses], r#""none""#, NO_TOOLS),
+    used("response_format", &[Chat], FORM),
+    used("text", &[Responses], "`format`: as `response_format` of chat"),
+    used(
+        "output_config",
+        &[Messages],
+        "`format`: as `response_format` of chat",
+    ),
+    used(
+        "tools",
+        &[Chat, Responses, Messages],
+        "up to 128 functions that the client runs; their arguments follow their schemas token by token",
+    ),
+    used(
+        "tool_choice",
+        &[Chat, Responses, Messages],
+        "whether tools are called: `none`, `auto` (the default), `required` (messages: `any`), or one by its name",
+    ),
+    used(
+        "parallel_tool_calls",
+        &[Chat, Responses],
+        "whether several calls may come in one answer, default true",
+    ),
     only("modalities", &[Chat], r#"["text"]"#, "the model writes text"),
     only("thinking", &[Messages], r#"{"type":"disabled"}"#, NO_THINKING),
     only("echo", &[Completions], "false", "the prompt is not given back"),
@@ -238,7 +258,6 @@ const PARAMETERS: &[Parameter] = &[
         "requests are served in the order they came",
     ),
     only("store", &[Chat, Responses], "false", "nothing is stored"),
-    only("text", &[Responses], r#"{"format":{"type":"text"}}"#, NO_GRAMMARS),
     only(
         "truncation",
         &[Responses],
@@ -258,14 +277,16 @@ const PARAMETERS: &[Parameter] = &[
     refused("conversation", &[Responses], NO_STATE),
     refused("prompt", &[Responses], NO_STATE),
     refused("reasoning", &[Responses], NO_THINKING),
-    refused("functions", &[Chat], NO_TOOLS),
-    refused("function_call", &[Chat], NO_TOOLS),
-    refused("tool_choice", &[Messages], NO_TOOLS),
+    refused("functions", &[Chat], NEWER_TOOLS),
+    refused("function_call", &[Chat], NEWER_TOOLS),
     refused("reasoning_effort", &[Chat], NO_THINKING),
-    refused("web_search_options", &[Chat], NO_TOOLS),
+    refused(
+        "web_search_options",
+        &[Chat],
+        "tools are functions that the client runs",
+    ),
     refused("audio", &[Chat], "the model writes text"),
     refused("suffix", &[Completions], "the model writes on, not between"),
-    refused("output_config", &[Messages], NO_GRAMMARS),
     refused("structured_outputs", OPENAI, NO_GRAMMARS),
     refused("guided_json", OPENAI, NO_GRAMMARS),
     refused("guided_regex", OPENAI, NO_GRAMMARS),

@@ -41,7 +41,20 @@ impl Server {
         Self::start(SessionLimits::new(4, 512, 128), Options::default())
     }
 
+    /// The same for the model of a folder.
+    pub fn of(folder: &Path) -> Self {
+        Self::start_of(
+            folder.to_owned(),
+            SessionLimits::new(4, 512, 128),
+            Options::default(),
+        )
+    }
+
     pub fn start(limits: SessionLimits, options: Options) -> Self {
+        Self::start_of(model_folder(), limits, options)
+    }
+
+    fn start_of(folder: PathBuf, limits: SessionLimits, options: Options) -> Self {
         let listener = listen("127.0.0.1", 0).unwrap();
         let address = listener.local_addr().unwrap();
         let (stage, stages) = watch::channel(Stage::Serving);
@@ -51,7 +64,7 @@ impl Server {
                 threads: 1,
                 cache: None,
             };
-            let served = Served::open(&model_folder(), ALIAS.to_owned(), &load, limits)?;
+            let served = Served::open(&folder, ALIAS.to_owned(), &load, limits)?;
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()

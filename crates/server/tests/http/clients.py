@@ -1,5 +1,6 @@
 """The clients that people use, against a running server: `clients.py URL MODEL`. Ends with `all well`."""
 
+import json
 import sys
 
 import anthropic
@@ -62,10 +63,62 @@ def openai_errors(client):
     unknown = dict(**COMMON, extra_body={"temprature": 1})
     error = refusal(openai.BadRequestError, lambda: client.chat.completions.create(**unknown))
     expect("temperature" in error.message, "the nearest name is told")
-    tools = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+    tools = [{"type": "function", "function": {"name": "f", "parameters": {"not": {}}}}]
     refusal(openai.BadRequestError, lambda: client.chat.completions.create(**COMMON, tools=tools))
-    format = {"type": "json_object"}
-    refusal(openai.BadRequestError, lambda: client.chat.completions.create(**COMMON, response_format=format))
+    schema = {"name": "s", "schema": {"uniqueItems": True}}
+    format = {"type": "json_schema", "json_schema": schema}
+    error = refusal(openai.BadRequestError, lambda: client.chat.completions.create(**COMMON, response_format=format))
+    expect("#/uniqueItems" in error.message, "the path of the keyword")
+
+
+SWITCH = {"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"], "additionalProperties": False}
+
+
+def openai_forms(client):
+    asked = {**COMMON, "max_tokens": 100, "temperature": 0}
+    format = {"type": "json_schema", "json_schema": {"name": "s", "schema": SWITCH, "strict": True}}
+    whole = client.chat.completions.create(**asked, response_format=format).choices[0]
+    expect(whole.finish_reason == "stop" and json.loads(whole.message.content)["on"] in (True, False), "a value of the schema")
+    tools = [{"type": "function", "function": {"name": "switch", "parameters": SWITCH}}]
+    asked = dict(**asked, tools=tools, tool_choice="required", parallel_tool_calls=False)
+    whole = client.chat.completions.create(**asked).choices[0]
+    call = whole.message.tool_calls[0]
+    expect(whole.finish_reason == "tool_calls" and call.function.name == "switch", "a call")
+    arguments = ""
+    for chunk in client.chat.completions.create(**asked, stream=True):
+        for delta in chunk.choices[0].delta.tool_calls or []:
+            arguments += delta.function.arguments or ""
+    expect(arguments == call.function.arguments, "a streamed call is the whole")
+    answer = {"role": "tool", "tool_call_id": call.id, "content": "done"}
+    asked["messages"] = [*QUESTION, whole.message, answer]
+    expect(client.chat.completions.create(**asked).choices[0].message.tool_calls, "a call after an answer")
+    tool = {"type": "function", "name": "switch", "parameters": SWITCH, "strict": True}
+    asked = dict(model=MODEL, input="Switch it", tools=[tool], tool_choice="required", max_output_tokens=100, temperature=0)
+    response = client.responses.create(**asked, parallel_tool_calls=False)
+    expect(json.loads(response.output[0].arguments)["on"] in (True, False), "a function call item")
+    with client.responses.stream(**asked, parallel_tool_calls=False) as stream:
+        for _ in stream:
+            pass
+        expect(stream.get_final_response().output[0].arguments == response.output[0].arguments, "its stream")
+    longer = [{"role": "user", "content": "Hi"}, *response.output]
+    longer.append({"type": "function_call_output", "call_id": response.output[0].call_id, "output": "done"})
+    expect(client.responses.create(model=MODEL, input=longer, max_output_tokens=5).output_text, "items as input")
+
+
+def anthropic_forms(client):
+    tool = {"name": "switch", "description": "Switch it", "input_schema": SWITCH}
+    choice = {"type": "any", "disable_parallel_tool_use": True}
+    asked = dict(model=MODEL, max_tokens=100, messages=QUESTION, tools=[tool], tool_choice=choice)
+    asked["extra_body"] = {"temperature": 0}
+    whole = client.messages.create(**asked)
+    block = whole.content[0]
+    expect(whole.stop_reason == "tool_use" and block.input["on"] in (True, False), "a tool_use block")
+    with client.messages.stream(**asked) as stream:
+        final = stream.get_final_message()
+    expect(final.content[0].input == block.input, "a streamed block is the whole")
+    answer = {"type": "tool_result", "tool_use_id": block.id, "content": "done"}
+    asked["messages"] = [*QUESTION, {"role": "assistant", "content": whole.content}, {"role": "user", "content": [answer]}]
+    expect(client.messages.create(**asked).stop_reason == "tool_use", "a call after an answer")
 
 
 def responses(client):
@@ -109,8 +162,11 @@ def main():
     broken_off(client)
     completions(client)
     openai_errors(client)
+    openai_forms(client)
     responses(client)
-    messages(anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0))
+    claude = anthropic.Anthropic(base_url=URL, api_key="none", max_retries=0)
+    messages(claude)
+    anthropic_forms(claude)
     print("all well")
 
 

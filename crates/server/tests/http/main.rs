@@ -5,6 +5,7 @@ mod client;
 mod clients;
 mod completions;
 mod ends;
+mod forms;
 mod hostile;
 mod isolation;
 mod manual;

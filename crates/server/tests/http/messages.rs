@@ -119,7 +119,7 @@ fn errors_have_the_shape_of_this_interface() {
             json!({"tools": [{}]}),
             400,
             "invalid_request_error",
-            "tools: only [] is taken",
+            "tools[0].name: missing",
         ),
         (
             json!({"logit_bias": {}}),

@@ -100,17 +100,17 @@ fn what_has_state_or_is_not_there_is_refused() {
     for (more, words) in [
         (json!({"previous_response_id": "resp_1"}), "nothing is stored"),
         (json!({"store": true}), "store: only false is taken"),
-        (json!({"tools": [{}]}), "tools: only [] is taken"),
+        (json!({"tools": [{}]}), "tools[0].type: only functions"),
         (
             json!({"text": {"format": {"type": "json_schema"}}}),
-            "not supported yet",
+            "text.format.schema: missing",
         ),
         (
             json!({"input": [{"type": "function_call_output"}]}),
-            "input[0].role: missing",
+            "input[0].call_id: missing",
         ),
         (
-            json!({"input": [{"type": "reasoning", "role": "user", "content": "x"}]}),
+            json!({"input": [{"type": "image", "role": "user", "content": "x"}]}),
             "input[0].type: only \"message\"",
         ),
         (

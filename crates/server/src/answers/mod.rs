@@ -1,0 +1,15 @@
+//! What an answer may consist of: text, thoughts, tool calls, or a JSON value of a schema; and how its text is divided into these.
+
+mod call_grammar;
+mod form;
+mod rules;
+mod said;
+mod split;
+mod tool;
+mod tool_prompt;
+
+pub use form::Form;
+pub use rules::Rules;
+pub use said::{Message, SaidCall};
+pub use split::{Call, Part, Parts, Splitter, Thinking};
+pub use tool::{Choice, Tool, Tools};
