@@ -30,6 +30,7 @@ fn start(more: &[&str]) -> (Child, Value) {
         ])
         .args(more)
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
@@ -80,6 +81,81 @@ fn a_server_says_where_it_is_answers_and_ends_with_0() {
         "{rest}"
     );
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// What `body` is answered, to the end of the connection.
+fn ask(started: &Value, headers: &str, body: &str) -> String {
+    let mut stream = connect(started);
+    let head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json";
+    let len = body.len();
+    let request = format!("{head}\r\n{headers}Content-Length: {len}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// Ends a server and gives its log.
+fn log_of(mut child: Child) -> String {
+    terminate(&child);
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    log
+}
+
+#[test]
+fn the_log_has_a_line_for_a_request_with_its_times_and_without_its_texts() {
+    let (child, started) = start(&["--log-format", "json", "--context", "256"]);
+    let body = r#"{"prompt": "The purple sea", "max_tokens": 7, "logit_bias": {"0": -100}}"#;
+    let headers = "X-Request-Id: mine-7\r\nAuthorization: Bearer sesame\r\n";
+    assert!(ask(&started, headers, body).contains("x-request-id: mine-7"));
+    assert!(ask(&started, headers, r#"{"prompt": 7}"#).starts_with("HTTP/1.1 400"));
+    let log = log_of(child);
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let said = |message: &str| lines.iter().filter(move |line| line["message"] == message);
+    assert!(
+        said("serving").count() == 1 && said("ended").count() == 1,
+        "{log}"
+    );
+    let requests: Vec<_> = said("request").collect();
+    let [whole, refused] = requests[..] else {
+        panic!("{log}")
+    };
+    assert_eq!(
+        (&whole["id"], &whole["ended"]),
+        (&"mine-7".into(), &"length".into())
+    );
+    assert_eq!(
+        (&whole["path"], &whole["status"]),
+        (&"/v1/completions".into(), &200.into())
+    );
+    assert_eq!(whole["generated_tokens"], 7);
+    let times = ["queue_s", "first_token_s", "seconds"].map(|name| whole[name].as_f64().unwrap());
+    assert!(times.is_sorted() && times[0] >= 0.0, "{times:?}");
+    assert_eq!(
+        (&refused["status"], &refused["ended"]),
+        (&400.into(), &"refused".into())
+    );
+    assert!(!log.contains("purple") && !log.contains("sesame"), "{log}");
+}
+
+#[test]
+fn texts_are_in_the_log_when_that_is_asked_for_and_nothing_is_when_it_is_off() {
+    let body = r#"{"prompt": "The purple sea", "max_tokens": 7, "temperature": 0}"#;
+    let (child, started) = start(&["--log-prompts", "--context", "256"]);
+    ask(&started, "", body);
+    let log = log_of(child);
+    assert!(
+        log.contains("prompt=\"The purple sea\"") && log.contains("answer=\""),
+        "{log}"
+    );
+    let (child, started) = start(&["--log-level", "off", "--context", "256"]);
+    ask(&started, "", body);
+    assert_eq!(log_of(child), "");
 }
 
 #[test]
@@ -157,6 +233,8 @@ fn wrong_usage_exits_with_2() {
         ["--memory", "2"],
         ["--alias", ""],
         ["--allow-host", ""],
+        ["--log-level", "loud"],
+        ["--log-format", "xml"],
     ] {
         let output = dualgrain(&["serve", "x", wrong[0], wrong[1]]);
         assert_eq!(output.status.code(), Some(2), "{wrong:?}");

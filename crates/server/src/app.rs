@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::answers::{Message, Rules, Splitter, Thinking};
 use crate::body::Bodies;
+use crate::call::Call;
 use crate::error::ApiError;
 use crate::options::Options;
 use crate::parameters::{Choices, Wanted};
@@ -59,7 +60,7 @@ impl App {
         let limits = QueueLimits {
             places: served.num_sequences.saturating_add(options.queue),
             buffered: options.buffered_pieces.max(1),
-            log: options.log,
+            log_texts: options.log_prompts,
         };
         let (queue, ended) =
             Queue::start(served.engine, limits, Arc::clone(&metrics), Arc::clone(&progress))?;
@@ -177,14 +178,28 @@ impl App {
         (wanted, choices): (&Wanted, Choices),
     ) -> Result<Submitted, ApiError> {
         let prompt_tokens = prompts.iter().map(Vec::len).sum();
+        self.log_prompts(&prompts);
         let requests = wanted.requests(prompts, choices.n, self.model.bounds)?;
         let num_choices = requests.len();
+        let account = Arc::clone(&Call::current().account);
+        account.submit(prompt_tokens);
         let gone = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped");
         Ok(Submitted {
-            updates: place.submit(requests).ok_or_else(gone)?,
+            updates: place.submit(requests, account).ok_or_else(gone)?,
             num_choices,
             prompt_tokens,
             splitter: Splitter::new(Thinking::Never, false),
         })
+    }
+
+    /// Writes prompts to the log where that was asked for.
+    fn log_prompts(&self, prompts: &[Vec<u32>]) {
+        if !self.options.log_prompts {
+            return;
+        }
+        for prompt in prompts {
+            let prompt = self.model.tokenizer.decode(prompt, false).unwrap_or_default();
+            tracing::info!(id = Call::current().account.id, prompt, "prompt");
+        }
     }
 }

@@ -22,6 +22,7 @@ mod answers;
 mod anthropic;
 mod app;
 mod body;
+mod call;
 mod documentation;
 mod endpoints;
 mod error;

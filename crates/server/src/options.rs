@@ -25,8 +25,8 @@ pub struct Options {
     pub patience: Duration,
     /// Bytes of a request's body.
     pub body_bytes: usize,
-    /// Takes a line for the person who runs the server: what went wrong, never what was asked.
-    pub log: fn(&str),
+    /// Write prompts and answers to the log, which has neither otherwise.
+    pub log_prompts: bool,
 }
 
 impl Default for Options {
@@ -41,7 +41,7 @@ impl Default for Options {
             buffered_pieces: 1024,
             patience: Duration::from_secs(60),
             body_bytes: 8 << 20,
-            log: |_| {},
+            log_prompts: false,
         }
     }
 }

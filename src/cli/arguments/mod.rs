@@ -25,7 +25,7 @@ pub use generate::{Chat, Generate, Sampling};
 pub use predict::{Aim, Predict, Run, Select};
 pub use profile::{Profile, ProfileAction, ProfileMerge};
 pub use quantize::{Activations, Kv, LmHead, Quantize, Quickstart, Search, Smooth, SmoothPair};
-pub use serve::Serve;
+pub use serve::{LogFormat, LogLevel, Serve};
 #[cfg(feature = "cuda")]
 pub use shapes::Shape;
 pub use verbs::{Cli, Common, Verb};

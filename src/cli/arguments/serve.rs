@@ -2,12 +2,36 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
+use clap::{Args, ValueEnum};
 use dualgrain::DeviceChoice;
 
 use crate::cli::arguments::device::memory_share;
 use crate::cli::arguments::values::count;
+
+/// How lines of the log are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// An object a line.
+    Json,
+}
+
+/// How much the log tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Nothing.
+    Off,
+    /// What went wrong here.
+    Error,
+    /// What may go wrong.
+    Warn,
+    /// Every request but those that only look.
+    Info,
+    /// Every request.
+    Debug,
+}
 
 /// Options of `serve`.
 #[derive(Debug, Args)]
@@ -51,6 +75,15 @@ pub struct Serve {
     /// Pass over fields of requests that are unknown instead of refusing them.
     #[arg(long)]
     pub ignore_unknown: bool,
+    /// Lines of the log, on stderr: text or json.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, value_name = "FORMAT", hide_possible_values = true)]
+    pub log_format: LogFormat,
+    /// How much the log tells: off, error, warn, info (every request but those that only look) or debug.
+    #[arg(long, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL", hide_possible_values = true)]
+    pub log_level: LogLevel,
+    /// Write prompts and answers to the log.
+    #[arg(long)]
+    pub log_prompts: bool,
     /// Where the model runs: auto (the first NVIDIA card where the model fits it, else the CPU), cpu, or cuda:N.
     #[arg(long, default_value_t = DeviceChoice::Auto, value_name = "DEVICE")]
     pub device: DeviceChoice,

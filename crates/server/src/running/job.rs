@@ -1,7 +1,11 @@
 //! What goes to the engine's thread and what comes back.
 
+use std::sync::Arc;
+
 use dualgrain::{FinishReason, Logprobs, Request};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+use super::account::Account;
 
 /// What the engine's thread is told.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub struct Job {
     pub requests: Vec<Request>,
     /// Where the updates go.
     pub updates: mpsc::Sender<Update>,
+    /// What is noted of it.
+    pub account: Arc<Account>,
     /// Its places in the queue, given back when it ends.
     #[expect(dead_code, reason = "held to be dropped with the job")]
     pub place: OwnedSemaphorePermit,

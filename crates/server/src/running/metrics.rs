@@ -87,12 +87,8 @@ impl Metrics {
 
     /// Counts a sequence that ended by itself.
     pub fn count_success(&self, reason: FinishReason) {
-        let reason = match reason {
-            FinishReason::Eos | FinishReason::StopString => "stop",
-            FinishReason::MaxTokens | FinishReason::Context => "length",
-            FinishReason::Cancelled => "abort",
-        };
-        self.success.get_or_create(&[("finished_reason", reason)]).inc();
+        let labels = [("finished_reason", reason_word(reason))];
+        self.success.get_or_create(&labels).inc();
     }
 
     /// All of it in the OpenMetrics text format.
@@ -204,6 +200,15 @@ impl Metrics {
         for (name, help, times) in all {
             self.registry.register(name, help, times.clone());
         }
+    }
+}
+
+/// One word for the end of a sequence.
+pub fn reason_word(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Eos | FinishReason::StopString => "stop",
+        FinishReason::MaxTokens | FinishReason::Context => "length",
+        FinishReason::Cancelled => "abort",
     }
 }
 

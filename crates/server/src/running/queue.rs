@@ -5,20 +5,21 @@ use std::sync::Arc;
 use dualgrain::{AnyDevice, Engine, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::account::Account;
 use super::job::{Command, Job, Update};
 use super::metrics::Metrics;
 use super::progress::Progress;
 use super::runner::Runner;
 
-/// How much a queue holds, and where it tells what went wrong.
+/// How much a queue holds, and what it tells of it.
 #[derive(Debug, Clone, Copy)]
 pub struct QueueLimits {
     /// Sequences that run or wait, at most.
     pub places: usize,
     /// Updates that nobody has read, at most, for each choice of a job.
     pub buffered: usize,
-    /// Takes a line for a person.
-    pub log: fn(&str),
+    /// Write the texts of answers to the log.
+    pub log_texts: bool,
 }
 
 /// The way to the engine's thread.
@@ -50,7 +51,7 @@ impl Queue {
         // Every job holds a place, so this never fills up; one more for the end.
         let (commands, received) = mpsc::channel(limits.places + 1);
         let (ends, ended) = oneshot::channel();
-        let runner = Runner::new(engine, received, (metrics, progress), limits.log);
+        let runner = Runner::new(engine, received, (metrics, progress), limits.log_texts);
         let body = move || {
             // Dropped at the end of the thread, also where it panics.
             let _ends: oneshot::Sender<()> = ends;
@@ -90,12 +91,13 @@ impl Queue {
 
 impl Place<'_> {
     /// Submits a request for each choice; dropping the receiver cancels them. `None` where the thread is gone.
-    pub fn submit(self, requests: Vec<Request>) -> Option<mpsc::Receiver<Update>> {
+    pub fn submit(self, requests: Vec<Request>, account: Arc<Account>) -> Option<mpsc::Receiver<Update>> {
         let (updates, receiver) =
             mpsc::channel(self.queue.limits.buffered.saturating_mul(requests.len().max(1)));
         let job = Job {
             requests,
             updates,
+            account,
             place: self.permit,
         };
         self.queue.commands.try_send(Command::Run(job)).ok()?;

@@ -8,8 +8,9 @@ use dualgrain::{AnyDevice, Engine, Event, Generation, Request, SequenceId};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::account::Account;
 use super::job::{Command, End, Job, News, Update};
-use super::metrics::Metrics;
+use super::metrics::{Metrics, reason_word};
 use super::progress::Progress;
 
 /// Owns the engine and all jobs.
@@ -23,7 +24,7 @@ pub struct Runner {
     sequences: BTreeMap<SequenceId, Choice>,
     next_job: u64,
     stopping: bool,
-    log: fn(&str),
+    log_texts: bool,
 }
 
 /// A job under way.
@@ -38,6 +39,9 @@ struct Running {
 struct Choice {
     job: u64,
     index: usize,
+    /// Whether its prompt differs from that of the choice before.
+    leads: bool,
+    account: Arc<Account>,
     prompt_tokens: usize,
     cached_tokens: Option<usize>,
     last_token: Option<Instant>,
@@ -49,7 +53,7 @@ impl Runner {
         engine: Engine<AnyDevice>,
         commands: mpsc::Receiver<Command>,
         (metrics, progress): (Arc<Metrics>, Arc<Progress>),
-        log: fn(&str),
+        log_texts: bool,
     ) -> Self {
         Self {
             engine,
@@ -60,7 +64,7 @@ impl Runner {
             sequences: BTreeMap::new(),
             next_job: 0,
             stopping: false,
-            log,
+            log_texts,
         }
     }
 
@@ -119,20 +123,23 @@ impl Runner {
         self.jobs.insert(id, Running { job, held, submitted });
         first
             .into_iter()
-            .for_each(|(index, request)| self.admit(id, index, request));
+            .for_each(|(index, request)| self.admit(id, (index, true), request));
     }
 
-    fn admit(&mut self, job: u64, index: usize, request: Request) {
+    fn admit(&mut self, job: u64, (index, leads): (usize, bool), request: Request) {
         // A choice before it may have failed, and the job with it.
-        if !self.jobs.contains_key(&job) {
+        let Some(running) = self.jobs.get(&job) else {
             return;
-        }
+        };
+        let account = Arc::clone(&running.job.account);
         let prompt_tokens = request.prompt.len();
         match self.engine.admit(request) {
             Ok(sequence) => {
                 let choice = Choice {
                     job,
                     index,
+                    leads,
+                    account,
                     prompt_tokens,
                     cached_tokens: None,
                     last_token: None,
@@ -168,6 +175,7 @@ impl Runner {
                 self.metrics.prompt_tokens.inc_by(choice.prompt_tokens as u64);
                 self.metrics.cache_queries.inc_by(choice.prompt_tokens as u64);
                 self.metrics.cache_hits.inc_by(cached_tokens as u64);
+                choice.account.begin(cached_tokens, choice.leads);
             }
         }
     }
@@ -206,6 +214,7 @@ impl Runner {
         let Some(choice) = self.sequences.get_mut(&sequence) else {
             return;
         };
+        choice.account.token();
         let now = Instant::now();
         match choice.last_token.replace(now) {
             Some(last) => self.metrics.inter_token_s.observe((now - last).as_secs_f64()),
@@ -235,7 +244,7 @@ impl Runner {
         };
         let begun: Vec<_> = running.held.extract_if(.., follows).collect();
         for (index, request) in begun {
-            self.admit(job, index, request);
+            self.admit(job, (index, false), request);
         }
     }
 
@@ -249,6 +258,10 @@ impl Runner {
             cached_tokens: choice.cached_tokens.unwrap_or(0),
         };
         self.metrics.count_success(end.reason);
+        choice.account.end(reason_word(end.reason));
+        if self.log_texts {
+            tracing::info!(id = choice.account.id, answer = generation.text, "answer");
+        }
         let job = choice.job;
         if let Some(running) = self.jobs.get(&job) {
             let elapsed = running.submitted.elapsed();
@@ -271,8 +284,11 @@ impl Runner {
         };
         match running.job.updates.try_send(Update { choice, news }) {
             Ok(()) => return,
-            Err(TrySendError::Full(_)) => self.metrics.slow_readers.inc(),
-            Err(TrySendError::Closed(_)) => self.metrics.abandoned.inc(),
+            Err(TrySendError::Full(_)) => {
+                running.job.account.end("the reader was too slow");
+                self.metrics.slow_readers.inc();
+            }
+            Err(TrySendError::Closed(_)) => _ = self.metrics.abandoned.inc(),
         };
         self.drop_job(id);
     }
@@ -282,10 +298,13 @@ impl Runner {
         let stopping = self.stopping;
         if !stopping {
             self.metrics.failures.inc();
-            (self.log)(&format!("a request failed: {message}"));
+            let id = self.jobs.get(&job).map(|running| running.job.account.id.as_str());
+            tracing::error!(id, message, "a request failed");
         }
         let news = News::Failed { message, stopping };
         if let Some(running) = self.jobs.get(&job) {
+            let why = if stopping { "the server ended" } else { "failed" };
+            running.job.account.end(why);
             // A reader that is gone or too slow needs no reason.
             let _ = running.job.updates.try_send(Update { choice, news });
         }

@@ -1,5 +1,6 @@
 //! Connections: how they come, where their requests lead, how they end.
 
+mod access;
 mod hosts;
 mod patience;
 mod routes;

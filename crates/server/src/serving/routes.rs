@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::routing::{get, post};
 
+use super::access::follow;
 use super::hosts::{Hosts, check_host};
 use crate::app::App;
 use crate::endpoints::{observe, texts, ui};
@@ -38,11 +39,12 @@ pub fn router(app: Arc<App>, hosts: Option<Hosts>) -> Router {
         .merge(guarded)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(app);
-    match hosts {
+        .with_state(Arc::clone(&app));
+    let router = match hosts {
         Some(hosts) => router.layer(from_fn_with_state(Arc::new(hosts), check_host)),
         None => router,
-    }
+    };
+    router.layer(from_fn_with_state(app, follow))
 }
 
 async fn check_key(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response<Body> {

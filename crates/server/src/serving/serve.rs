@@ -13,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
+use tracing::{error, info, warn};
 
 use super::hosts::Hosts;
 use super::patience::Patient;
@@ -98,27 +99,38 @@ pub async fn serve(
     options: Options,
     mut stage: watch::Receiver<Stage>,
 ) -> Result<(), ServeError> {
-    let (drain, log) = (options.drain, options.log);
+    let drain = options.drain;
     // Keys keep out those whom another name leads here.
     let is_local = listener.local_addr()?.ip().is_loopback() && options.keys.is_none();
     let hosts = is_local.then(|| Hosts::new(&options.allowed_hosts));
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (app, mut ended) = App::start(served, options)?;
     let (close, closed) = watch::channel(false);
+    info!(address = %listener.local_addr()?, model = app.model.alias, "serving");
     let router = router(Arc::clone(&app), hosts);
     let connections = tokio::spawn(connections(listener, Arc::clone(&app), router, closed));
-    let watching = tokio::spawn(watch_health(Arc::clone(&app), log));
+    let watching = tokio::spawn(watch_health(Arc::clone(&app)));
     tokio::select! {
         () = reaches(&mut stage, Stage::Draining) => {}
-        _ = &mut ended => return Err(ServeError::EngineStopped),
+        _ = &mut ended => {
+            error!("the engine stopped");
+            return Err(ServeError::EngineStopped);
+        }
     }
     watching.abort();
     app.drain();
+    info!(
+        drain_s = drain.as_secs(),
+        "draining: no new requests, running answers may end"
+    );
     close.send_replace(true);
     tokio::select! {
         () = close.closed() => {}
         () = tokio::time::sleep(drain) => {}
         () = reaches(&mut stage, Stage::Ending) => {}
+    }
+    if !close.is_closed() {
+        warn!("cutting answers that still run");
     }
     app.queue.stop();
     tokio::select! {
@@ -129,6 +141,7 @@ pub async fn serve(
     connections.abort();
     // A process that ends while the engine works could end badly.
     let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+    info!("ended");
     Ok(())
 }
 
@@ -199,19 +212,16 @@ async fn connection(stream: Patient<TcpStream>, router: Router, mut closed: watc
 }
 
 /// Says when steps stop coming, and when they come again.
-async fn watch_health(app: Arc<App>, log: fn(&str)) {
+async fn watch_health(app: Arc<App>) {
     let mut was_well = true;
     loop {
         tokio::time::sleep(WATCH_PAUSE).await;
         let health = app.progress.health(app.options.stall);
         match health {
             Health::Stalled(silent) if was_well => {
-                log(&format!(
-                    "no step has ended for {} s: /health says 503",
-                    silent.as_secs()
-                ));
+                error!(silent_s = silent.as_secs(), "no step ends: /health says 503");
             }
-            Health::Well if !was_well => log("steps end again"),
+            Health::Well if !was_well => warn!("steps end again"),
             _ => {}
         }
         was_well = health == Health::Well;

@@ -11,6 +11,7 @@ mod isolation;
 mod manual;
 mod messages;
 mod observe;
+mod operation;
 mod page;
 mod responses;
 mod texts;

@@ -1,5 +1,7 @@
 //! `serve`: a model behind HTTP, until Ctrl-C.
 
+mod log;
+
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use dualgrain_server::{Keys, Options, Served, listen};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Serve};
-use crate::cli::terminal::{Terminal, tell};
+use crate::cli::terminal::Terminal;
 use crate::run::model_folder;
 
 /// Longest context the cache is made for by itself.
@@ -50,6 +52,7 @@ pub fn run(arguments: &Serve, common: &Common, terminal: &Terminal) -> Result<()
         context_tokens: limits.context_tokens,
     };
     terminal.result(&started, &started.text())?;
+    log::begin(arguments);
     serve(listener, served, options, terminal)
 }
 
@@ -80,7 +83,7 @@ fn options(arguments: &Serve) -> Result<Options> {
         ignore_unknown: arguments.ignore_unknown,
         drain: Duration::from_secs(arguments.drain as u64),
         stall: Duration::from_secs(arguments.stall as u64),
-        log: tell,
+        log_prompts: arguments.log_prompts,
         ..Options::default()
     })
 }

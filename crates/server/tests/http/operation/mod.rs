@@ -1,0 +1,3 @@
+//! What those who run a server see of it and set about it.
+
+mod names;
