@@ -1,6 +1,9 @@
 //! The part of the manual that the code knows best.
 
 use crate::parameters::{Api, Rule, parameters};
+use crate::serving::{DOCUMENT, PATHS};
+
+const PAGE: &str = "a page to chat with the model, in any browser; it loads nothing from elsewhere";
 
 /// Tables of every interface's parameters, in Markdown.
 pub fn parameter_tables() -> String {
@@ -26,4 +29,15 @@ fn table(api: Api) -> String {
     });
     let rows: String = rows.collect();
     format!("| parameter | what it does |\n|---|---|\n{rows}")
+}
+
+/// A table of all paths, in Markdown.
+pub fn path_table() -> String {
+    let endpoints = PATHS.iter().map(|(endpoint, _)| endpoint).chain([&DOCUMENT]);
+    let rows = endpoints.map(|endpoint| {
+        let path = endpoint.path.replace("{*name}", "NAME");
+        format!("| {} {path} | {} |\n", endpoint.method(), endpoint.what)
+    });
+    let rows: String = rows.collect();
+    format!("| path | what it does |\n|---|---|\n{rows}| GET / | {PAGE} |\n")
 }

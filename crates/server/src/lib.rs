@@ -23,6 +23,7 @@ mod anthropic;
 mod app;
 mod body;
 mod call;
+mod contract;
 mod documentation;
 mod endpoints;
 mod error;
@@ -38,7 +39,7 @@ mod serving;
 mod streaming;
 mod turns;
 
-pub use documentation::parameter_tables;
+pub use documentation::{parameter_tables, path_table};
 pub use error::ServeError;
 pub use keys::{Keys, KeysError};
 pub use options::Options;

@@ -7,10 +7,9 @@ use serde_json::Value;
 use crate::answers::{Message, Rules, SaidCall, Splitter, Thinking};
 use crate::app::App;
 use crate::error::ApiError;
+use crate::parameters::ranges::MAX_MESSAGES;
 use crate::parameters::{Fields, shown, token_ids};
 
-/// Turns of a conversation.
-pub const MAX_MESSAGES: usize = 1024;
 /// No vocabulary has many tokens longer than this: a longer text can not fit, and need not be cut into tokens to know it.
 const MAX_TOKEN_BYTES: usize = 256;
 

@@ -12,6 +12,9 @@ use crate::app::App;
 use crate::error::json_response;
 use crate::running::Health;
 
+/// The type of what /metrics answers.
+pub const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// Whether the engine gets on: 200 or 503 with the reason.
 pub async fn health(State(app): State<Arc<App>>) -> Response<Body> {
     match app.progress.health(app.options.stall) {
@@ -35,7 +38,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
 /// Everything that is counted, as text.
 pub async fn metrics(State(app): State<Arc<App>>) -> Response<Body> {
     let mut response = Response::new(Body::from(app.metrics.text()));
-    let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let kind = HeaderValue::from_static(METRICS_TYPE);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }

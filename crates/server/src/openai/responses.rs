@@ -13,7 +13,7 @@ use super::items::{Items, Named};
 use crate::answers::{Choice, Form, Message, Rules, Tool, Tools};
 use crate::app::{App, Submitted};
 use crate::error::{ApiError, json_response};
-use crate::parameters::{Api, Choices, Fields, Wanted};
+use crate::parameters::{Api, Choices, Fields, Wanted, take_metadata};
 use crate::running::End;
 use crate::served::now_s;
 use crate::streaming::{Answer, EventWriter, Piece, event, stream_response, whole};
@@ -79,7 +79,7 @@ impl Asked {
         let asked = Self {
             echo: Echo {
                 instructions: fields.text("instructions")?,
-                metadata: fields.value("metadata").unwrap_or_else(|| json!({})),
+                metadata: take_metadata(&mut fields)?,
                 text: json!({"format": rules.form.said()}),
                 tools: rules.tools.list.iter().map(described).collect(),
                 tool_choice: chosen(&rules.tools),

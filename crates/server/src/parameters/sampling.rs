@@ -8,16 +8,11 @@ use dualgrain::{GenerateOptions, SamplingParams};
 use serde_json::Value;
 
 use super::fields::{Fields, shown};
+use super::ranges::{
+    BIAS, CHOICES, LOGPROBS, MAX_BIASES, MAX_STOP_BYTES, MAX_STOPS, MAX_TOKENS, MIN_P, PENALTY,
+    REPETITION_PENALTY, TEMPERATURE, TOP_K, TOP_P,
+};
 use crate::error::ApiError;
-
-/// Texts that may end an answer, and bytes of each.
-const MAX_STOPS: usize = 16;
-const MAX_STOP_BYTES: usize = 1024;
-const MAX_BIASES: usize = 1024;
-/// Most likely tokens that are reported at a place.
-const MAX_LOGPROBS: i64 = 20;
-/// Answers to one request.
-const MAX_CHOICES: i64 = 128;
 
 /// What a model allows.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +53,7 @@ impl Choices {
     /// # Errors
     /// A value outside its range.
     pub fn take(fields: &mut Fields, ignore_unknown: bool) -> Result<Self, ApiError> {
-        let n = fields.whole("n", 1..=MAX_CHOICES)?.unwrap_or(1) as usize;
+        let n = fields.whole("n", CHOICES)?.unwrap_or(1) as usize;
         let stream = fields.flag("stream")?;
         let mut include_usage = false;
         if let Some(mut options) = fields.inner("stream_options")? {
@@ -85,10 +80,12 @@ impl Wanted {
     /// A value outside its range.
     pub fn take(fields: &mut Fields, bounds: Bounds) -> Result<Self, ApiError> {
         let sampling = SamplingParams {
-            frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
-            presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
-            repetition_penalty: fields.number("repetition_penalty", 1e-3..=100.0)?.unwrap_or(1.0),
-            min_p: fields.number("min_p", 0.0..=1.0)?.unwrap_or(0.0),
+            frequency_penalty: fields.number("frequency_penalty", PENALTY)?.unwrap_or(0.0),
+            presence_penalty: fields.number("presence_penalty", PENALTY)?.unwrap_or(0.0),
+            repetition_penalty: fields
+                .number("repetition_penalty", REPETITION_PENALTY)?
+                .unwrap_or(1.0),
+            min_p: fields.number("min_p", MIN_P)?.unwrap_or(0.0),
             logit_bias: logit_bias(fields, bounds)?,
             seed: seed(fields)?,
             ..basic_sampling(fields)?
@@ -147,7 +144,7 @@ impl Wanted {
     /// # Errors
     /// A value outside its range.
     pub fn take_logprobs(&mut self, fields: &mut Fields, name: &str) -> Result<(), ApiError> {
-        let number = fields.whole(name, 0..=MAX_LOGPROBS)?;
+        let number = fields.whole(name, LOGPROBS)?;
         self.sampling.num_logprobs = number.map(|number| number as usize);
         Ok(())
     }
@@ -210,18 +207,15 @@ impl Wanted {
 
 fn basic_sampling(fields: &mut Fields) -> Result<SamplingParams, ApiError> {
     Ok(SamplingParams {
-        temperature: fields.number("temperature", 0.0..=2.0)?.unwrap_or(1.0),
-        top_p: fields.number("top_p", 1e-6..=1.0)?.unwrap_or(1.0),
-        top_k: fields
-            .whole("top_k", -1..=i64::from(i32::MAX))?
-            .unwrap_or(0)
-            .max(0) as usize,
+        temperature: fields.number("temperature", TEMPERATURE)?.unwrap_or(1.0),
+        top_p: fields.number("top_p", TOP_P)?.unwrap_or(1.0),
+        top_k: fields.whole("top_k", TOP_K)?.unwrap_or(0).max(0) as usize,
         ..SamplingParams::GREEDY
     })
 }
 
 fn max_tokens(fields: &mut Fields, name: &str) -> Result<Option<usize>, ApiError> {
-    let number = fields.whole(name, 1..=i64::from(i32::MAX))?;
+    let number = fields.whole(name, MAX_TOKENS)?;
     Ok(number.map(|number| number as usize))
 }
 
@@ -299,7 +293,7 @@ fn logit_bias(fields: &mut Fields, bounds: Bounds) -> Result<Vec<(u32, f32)>, Ap
     let mut ids = BTreeSet::new();
     let mut bias = |(id, bias): (&String, &Value)| {
         let id: u32 = id.parse().ok().filter(|&id| (id as usize) < bounds.vocab_size)?;
-        let bias = bias.as_f64().filter(|bias| (-100.0..=100.0).contains(bias))?;
+        let bias = bias.as_f64().filter(|bias| BIAS.contains(bias))?;
         // "7" and "07" name the same token.
         ids.insert(id).then_some((id, bias as f32))
     };

@@ -123,7 +123,7 @@ const PARAMETERS: &[Parameter] = &[
     used(
         "metadata",
         &[Responses],
-        "given back with the answer, and not stored",
+        "up to 16 texts by name, given back with the answer and not stored",
     ),
     used(
         "system",

@@ -2,9 +2,11 @@
 
 mod access;
 mod hosts;
+mod paths;
 mod patience;
 mod routes;
 mod serve;
 mod standing;
 
+pub use paths::{DOCUMENT, PATHS};
 pub use serve::{Stage, listen, run, serve};

@@ -8,33 +8,31 @@ use axum::extract::State;
 use axum::http::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::routing::{get, post};
+use axum::routing::get;
+use serde_json::Value;
 
 use super::access::follow;
 use super::hosts::{Hosts, check_host};
+use super::paths::{DOCUMENT, PATHS};
 use crate::app::App;
-use crate::endpoints::{observe, texts, ui};
-use crate::error::ApiError;
-use crate::{anthropic, openai};
+use crate::contract::{About, document};
+use crate::endpoints::ui;
+use crate::error::{ApiError, json_response};
 
 /// All paths. Those of models and texts ask for a key where there are keys; `hosts` are names that all of them ask for.
 pub fn router(app: Arc<App>, hosts: Option<Hosts>) -> Router {
-    let guarded = Router::new()
-        .route("/v1/chat/completions", post(openai::chat))
-        .route("/v1/completions", post(openai::completions))
-        .route("/v1/responses", post(openai::responses))
-        .route("/v1/models", get(openai::models))
-        .route("/v1/models/{*name}", get(openai::model))
-        .route("/v1/messages", post(anthropic::messages))
-        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
-        .route("/tokenize", post(texts::tokenize))
-        .route("/detokenize", post(texts::detokenize))
-        .route("/apply-template", post(texts::apply_template))
-        .route_layer(from_fn_with_state(Arc::clone(&app), check_key));
-    let router = Router::new()
-        .route("/health", get(observe::health))
-        .route("/ready", get(observe::ready))
-        .route("/metrics", get(observe::metrics))
+    let (mut guarded, mut open) = (Router::new(), Router::new());
+    for (endpoint, route) in PATHS {
+        let paths = if endpoint.guarded { &mut guarded } else { &mut open };
+        *paths = std::mem::take(paths).route(endpoint.path, route());
+    }
+    let guarded = guarded.route_layer(from_fn_with_state(Arc::clone(&app), check_key));
+    let document = document_of(&app);
+    let router = open
+        .route(
+            DOCUMENT.path,
+            get(move || std::future::ready(json_response(&document))),
+        )
         .merge(ui::router())
         .merge(guarded)
         .fallback(unknown_path)
@@ -45,6 +43,21 @@ pub fn router(app: Arc<App>, hosts: Option<Hosts>) -> Router {
         None => router,
     };
     router.layer(from_fn_with_state(app, follow))
+}
+
+/// What /openapi.json says.
+fn document_of(app: &App) -> Value {
+    let about = About {
+        alias: app.model.alias.clone(),
+        bounds: app.model.bounds,
+        ignore_unknown: app.options.ignore_unknown,
+    };
+    let endpoints: Vec<_> = PATHS.iter().map(|(endpoint, _)| *endpoint).collect();
+    document(
+        &about,
+        app.options.keys.is_some(),
+        &[&endpoints[..], &[DOCUMENT]].concat(),
+    )
 }
 
 async fn check_key(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response<Body> {
