@@ -16,7 +16,7 @@ use cli::arguments::{BenchGemm, BenchProduct, Cli, Verb};
 use cli::terminal::{self, Terminal};
 use cli::{exit_code, interruption};
 use decide::{cost, fit, predict, report, select};
-use measure::{doctor, machine, profile};
+use measure::{doctor, machine, profile, traffic};
 use run::{bench, chat, eval, generate, inspect, quantize, quickstart, serve};
 
 fn main() -> ExitCode {
@@ -64,6 +64,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
     match &cli.verb {
         Verb::Bench(options) => match &options.product {
             Some(BenchProduct::Gemm(options)) => bench_gemm(options, terminal),
+            Some(BenchProduct::Serve(options)) => traffic::run(options, terminal),
             None => bench::run(options, common, terminal),
         },
         Verb::Eval(options) => eval::run(options, common, terminal),

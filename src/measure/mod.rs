@@ -1,5 +1,5 @@
-//! Verbs that look at this machine without any model: what it has (`doctor`) and what matrix products take on it (`profile`,
-//! `bench gemm`).
+//! Verbs that need no model folder: what this machine has (`doctor`), what matrix products take on it (`profile`, `bench gemm`),
+//! and how fast a server answers (`bench serve`).
 
 #[cfg(feature = "cuda")]
 mod card_reading;
@@ -9,3 +9,4 @@ pub mod gemm;
 pub mod machine;
 pub mod profile;
 pub mod revision;
+pub mod traffic;

@@ -1,10 +1,11 @@
-//! What `bench` and `bench gemm` take.
+//! What `bench` and `bench gemm` take; `bench serve` has a file of its own.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 use dualgrain::format::GroupSize;
 
+use crate::cli::arguments::bench_serve::BenchServe;
 use crate::cli::arguments::device::OnDevice;
 use crate::cli::arguments::shapes::{Shapes, shapes};
 use crate::cli::arguments::values::{count, group_size};
@@ -50,6 +51,11 @@ pub enum BenchProduct {
         after_help = "Example:\n  dualgrain bench gemm --shapes llama-7b,8192x8192 --m 1,16,256 --against cublas-bf16,cublas-int8 --csv gemm.csv"
     )]
     Gemm(BenchGemm),
+    /// A server, this one or any other that OpenAI's clients speak to: times to the first token, between tokens and to the end.
+    #[command(
+        after_help = "Example:\n  dualgrain serve out --max-sequences 16 &\n  dualgrain bench serve http://127.0.0.1:8080 --concurrency 1,16 --prompt-tokens 512 --generate-tokens 128 --csv serve.csv\n  dualgrain bench serve http://127.0.0.1:8080 --rate 2,4,8 --spread 0.5 --slo-ttft 0.5 --slo-inter-token 0.05"
+    )]
+    Serve(BenchServe),
 }
 
 /// Options of `bench gemm`.

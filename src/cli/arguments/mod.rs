@@ -1,6 +1,7 @@
 //! The command line: what each verb takes, its defaults, and an example in its help.
 
 mod bench;
+mod bench_serve;
 mod cost;
 mod device;
 mod eval;
@@ -17,6 +18,7 @@ mod verbs;
 pub use bench::{Bench, BenchGemm, BenchProduct};
 #[cfg(feature = "cuda")]
 pub use bench::{OutputKind, Rival};
+pub use bench_serve::BenchServe;
 pub use cost::{Cost, CostScheme};
 pub use device::OnDevice;
 pub use eval::{Eval, EvalKv, Inspect};

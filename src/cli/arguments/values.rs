@@ -31,6 +31,22 @@ pub fn positive_probability(text: &str) -> Result<f32, String> {
     }
 }
 
+/// Accepts numbers above 0.
+pub fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number > 0.0 && number < 1e9 => Ok(number),
+        _ => Err("expected a number above 0".into()),
+    }
+}
+
+/// Accepts numbers from 0 up to, but not, 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..1.0).contains(&number) => Ok(number),
+        _ => Err("expected a number from 0 to below 1".into()),
+    }
+}
+
 /// Accepts `90s`, `20m`, `2h`, or seconds.
 pub fn budget(text: &str) -> Result<Duration, String> {
     let unit = |suffix: char, seconds: f64| text.strip_suffix(suffix).map(|number| (number, seconds));

@@ -75,9 +75,9 @@ pub enum Verb {
     /// Show what a model folder holds.
     #[command(after_help = "Example:\n  dualgrain inspect out")]
     Inspect(Inspect),
-    /// Time prefill and decoding, or single products on a GPU.
+    /// Time prefill and decoding, single products on a GPU, or a server.
     #[command(
-        after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json\n  dualgrain bench gemm --m 1,64 --against cublas-bf16\n\nDUALGRAIN_BACKEND=NAME in the environment (portable, avx2, avxvnni, avx512vnni, amx) times other kernels than the fastest."
+        after_help = "Example:\n  dualgrain bench out --prompt-tokens 128,512 --generate-tokens 64 --json\n  dualgrain bench gemm --m 1,64 --against cublas-bf16\n  dualgrain bench serve http://127.0.0.1:8080 --concurrency 16\n\nDUALGRAIN_BACKEND=NAME in the environment (portable, avx2, avxvnni, avx512vnni, amx) times other kernels than the fastest."
     )]
     Bench(Bench),
     /// Choose the configuration of a product by predicted time, energy or both; judge such choices.

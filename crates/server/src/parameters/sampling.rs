@@ -45,6 +45,8 @@ pub struct Wanted {
     pub stop: Vec<String>,
     /// What the answer must look like, when it is known.
     pub constraint: Option<SharedConstraint>,
+    /// Go on where the model would end.
+    pub ignore_eos: bool,
 }
 
 impl Choices {
@@ -95,6 +97,7 @@ impl Wanted {
             max_tokens: max_tokens(fields, "max_tokens")?,
             stop: end_texts(fields, "stop")?,
             constraint: None,
+            ignore_eos: fields.flag("ignore_eos")?,
         })
     }
 
@@ -111,6 +114,7 @@ impl Wanted {
             max_tokens: max_tokens(fields, max_name)?,
             stop: Vec::new(),
             constraint: None,
+            ignore_eos: false,
         })
     }
 
@@ -175,7 +179,7 @@ impl Wanted {
         let options = GenerateOptions {
             max_tokens: self.max_tokens,
             stop: self.stop.clone(),
-            ignore_eos: false,
+            ignore_eos: self.ignore_eos,
             sampling,
             constraint: self.constraint.clone(),
         };

@@ -181,6 +181,11 @@ const PARAMETERS: &[Parameter] = &[
         "up to 16 texts that end the answer and do not belong to it",
     ),
     used(
+        "ignore_eos",
+        OPENAI,
+        "true goes on where the model would end, up to `max_tokens`: for measurements; default false",
+    ),
+    used(
         "n",
         OPENAI,
         "answers to each prompt, default 1; at most 128 in a request",

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use dualgrain::{DeviceChoice, SessionLimits};
 use dualgrain_server::{Options, ServeError, Served, Stage, listen, serve};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 pub const ALIAS: &str = "llama-tiny";
@@ -19,6 +20,8 @@ pub struct Server {
     pub address: SocketAddr,
     stage: watch::Sender<Stage>,
     thread: Option<JoinHandle<Result<(), ServeError>>>,
+    /// Its own, which ends after it.
+    runtime: Option<Runtime>,
 }
 
 /// What a request was answered.
@@ -55,6 +58,23 @@ impl Server {
     }
 
     fn start_of(folder: PathBuf, limits: SessionLimits, options: Options) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let mut server = Self::serve_on(&runtime, folder, limits, options);
+        server.runtime = Some(runtime);
+        server
+    }
+
+    /// On a runtime that the test looks into.
+    pub fn start_on(runtime: &Runtime, limits: SessionLimits, options: Options) -> Self {
+        Self::serve_on(runtime, model_folder(), limits, options)
+    }
+
+    fn serve_on(runtime: &Runtime, folder: PathBuf, limits: SessionLimits, options: Options) -> Self {
+        let handle = runtime.handle().clone();
         let listener = listen("127.0.0.1", 0).unwrap();
         let address = listener.local_addr().unwrap();
         let (stage, stages) = watch::channel(Stage::Serving);
@@ -65,16 +85,13 @@ impl Server {
                 cache: None,
             };
             let served = Served::open(&folder, ALIAS.to_owned(), &load, limits)?;
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()?;
-            runtime.block_on(serve(listener, served, options, stages))
+            handle.block_on(serve(listener, served, options, stages))
         });
         Self {
             address,
             stage,
             thread: Some(thread),
+            runtime: None,
         }
     }
 
