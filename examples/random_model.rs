@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, ValueEnum};
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, LinearLayout, TensorSpec};
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme, QuantizationConfig};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[derive(Parser)]
 struct Arguments {
@@ -110,6 +110,7 @@ fn main() -> Result<()> {
     for (name, bundled) in TOKENIZER {
         match &arguments.tokenizer {
             Some(from) => copy(&mut folder, &from.join(name), name)?,
+            None if name == "tokenizer.json" => folder.write_file(name, &filled(bundled, sizes.vocab)?)?,
             None => folder.write_file(name, bundled)?,
         }
     }
@@ -127,6 +128,18 @@ fn main() -> Result<()> {
     }
     folder.commit()?;
     Ok(())
+}
+
+/// A tokenizer with a word for every id of a vocabulary: an answer of random tokens has text then, token by token, as others do.
+fn filled(tokenizer: &[u8], vocab: usize) -> Result<Vec<u8>> {
+    let mut tokenizer: Value = serde_json::from_slice(tokenizer)?;
+    let words = tokenizer["model"]["vocab"].as_object_mut();
+    let words = words.context("the bundled tokenizer has no vocabulary")?;
+    for id in words.len()..vocab {
+        // No merge leads to them, so that texts are cut as before. The mark is that of a space.
+        words.insert(format!("\u{120}<{id}>"), id.into());
+    }
+    Ok(serde_json::to_vec(&tokenizer)?)
 }
 
 fn copy(folder: &mut FolderWriter, from: &Path, name: &str) -> Result<()> {
