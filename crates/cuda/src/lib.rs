@@ -51,7 +51,7 @@ mod sampling;
 mod statistics;
 
 pub use attention::{
-    Attention, AttentionKernel, AttentionWorkspace, CacheWrite, PagedCache, Ring, StepTokens,
+    Attention, AttentionKernel, AttentionWorkspace, CacheWrite, PagedCache, Ring, RingTask, StepTokens,
     attention_source,
 };
 pub use check::{

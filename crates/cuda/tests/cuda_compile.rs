@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use dualgrain_cuda::{
     AttentionKernel, Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse,
-    NormRule, Output, Pointwise, Ring, SGEMM_TILES, Source, TABLE, TableType, Variant, attention_source,
+    NormRule, Output, Pointwise, Ring, RingTask, SGEMM_TILES, Source, TABLE, TableType, Variant, attention_source,
     compiler_version, freivalds_sources, gate_quantize_sources, gather_rows_source, gemm_float_sources,
     gemm_w8a8_sources, kernels, last_tokens_source, log_softmax_source, norm_source, operand_sources,
     pointwise_source, quantize_rows_sources, quantize_source, read_memory_source, rope_source, sample_source,
@@ -135,11 +135,14 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
         shapes.extend([(64, 1), (80, 1), (96, 3), (256, 2), (40, 9)]);
     }
     let prompt = AttentionKernel::Prompt { warps: 4 };
+    let ring = |whole, rotates| AttentionKernel::Ring(Ring { stages: 4, teams: 1 }, RingTask { whole, rotates });
     let kernels = [
         AttentionKernel::Write,
         AttentionKernel::RotateWrite,
         AttentionKernel::Spans,
-        AttentionKernel::Ring(Ring { stages: 4, teams: 1 }),
+        ring(true, false),
+        ring(true, true),
+        ring(false, true),
         AttentionKernel::Walk,
         prompt,
         AttentionKernel::PromptGroups,
@@ -153,24 +156,28 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
         for kernel in kernels {
             let integers = !matches!(format, CacheFormat::F32 | CacheFormat::F16);
             let tiled = integers && head_dim <= 256;
-            let ring = matches!(kernel, AttentionKernel::Ring(_));
+            let ring = matches!(kernel, AttentionKernel::Ring(..));
+            let rotates = match kernel {
+                AttentionKernel::Ring(_, task) => task.rotates,
+                _ => kernel == AttentionKernel::RotateWrite,
+            };
             let grouped = integers && head_dim == 128 && arch == "sm_90a";
             if kernel == prompt && !tiled
                 || kernel == AttentionKernel::PromptGroups && !grouped
                 || ring && !(integers && has_bulk_copies(arch))
                 || kernel == AttentionKernel::Walk && tiled
-                || kernel == AttentionKernel::RotateWrite && head_dim % 64 != 0
+                || rotates && head_dim % 64 != 0
             {
                 continue;
             }
-            let alibi = at % 3 == 0;
+            let alibi = at % 3 == 0 && !rotates;
             let source = attention_source(kernel, format, head_dim, group, alibi);
             jobs.push(Job {
                 words: format!("{} {arch} {kernel:?} {:?}", source.name, source.macros),
                 source,
                 arch,
                 threads: match kernel {
-                    AttentionKernel::Ring(ring) => 32 * (8 * ring.teams + 1),
+                    AttentionKernel::Ring(ring, _) => 32 * (8 * ring.teams + 1),
                     AttentionKernel::PromptGroups => 512,
                     _ => 128,
                 },

@@ -314,6 +314,24 @@ pub trait Device: Sized + Send + Sync + 'static {
         self.rope(x, queries.start..keys.end, head_dim, angles)?;
         self.cache_write(cache, layer, x, keys, values, step)
     }
+    /// [`Self::rope_cache_write`], then [`Self::attention`], with the same bits; `angles` come with head_dim. The caller reads nothing from
+    /// `x` afterwards.
+    #[allow(clippy::too_many_arguments, reason = "each is a buffer or a place of its own")]
+    fn rope_cache_write_attention(
+        &self,
+        out: &mut Self::Matrix,
+        cache: &mut Self::Cache,
+        layer: usize,
+        x: &mut Self::Matrix,
+        columns: [Columns; 3],
+        (head_dim, angles): (usize, &Self::Matrix),
+        params: &AttentionParams,
+        step: &Self::Step,
+    ) -> Done {
+        let queries = columns[0].clone();
+        self.rope_cache_write(cache, layer, x, columns, head_dim, angles, step)?;
+        self.attention(out, x, queries, cache, layer, params, step)
+    }
     #[allow(clippy::too_many_arguments, reason = "each is a buffer or a place of its own")]
     /// Causal attention of `x[:, queries]` over the cache: `out` [M, num_heads * head_dim].
     fn attention(

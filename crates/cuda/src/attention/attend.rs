@@ -7,7 +7,7 @@ use dualgrain_device::naive::usable_scale;
 use dualgrain_device::{AttentionParams, Columns, StepLimits};
 
 use super::paged_cache::{PagedCache, is_int8};
-use super::ring::Ring;
+use super::ring::{Ring, RingTask};
 use super::sources::{
     AttentionKernel, GROUPED_HEAD, LONGEST_TILED_HEAD, PROMPT_GROUP_BYTES, PROMPT_GROUPS, attention_source,
 };
@@ -23,6 +23,8 @@ const SPAN_PAGES: usize = 8;
 const SPAN_WARPS: usize = 4;
 /// Warps of a thread block that takes a tile of a prompt.
 const PROMPT_WARPS: usize = 4;
+/// Heads of multiples of so many elements are rotated by attention: a lane holds both elements of a pair.
+const ROTATED_HEAD: usize = 64;
 
 /// Arguments of the kernels, as `AttentionArgs` in cu/attention/attention.cuh.
 #[repr(C)]
@@ -46,6 +48,9 @@ struct AttentionArgs {
     x_row: i32,
     kv_heads: i32,
     window: i32,
+    keys_first: i32,
+    values_first: i32,
+    angles: u64,
 }
 
 /// Room for what spans leave to be joined; launches on one stream share it.
@@ -99,6 +104,13 @@ struct Ready {
     resident: usize,
 }
 
+/// Kernels that rotate queries and keys, and write keys and values, of tokens that are alone of their sequences.
+struct Rotating {
+    /// Where no token goes whole.
+    few: Ready,
+    many: Ready,
+}
+
 /// Attention of one kind of layer, made ready.
 pub struct Attention {
     gpu: Gpu,
@@ -111,6 +123,7 @@ pub struct Attention {
     spans: Ready,
     /// Whether `spans` is the kernel that has pages brought to it.
     spans_in_ring: bool,
+    rotating: Option<Rotating>,
     runs: Ready,
     /// Tokens of a tile of the kernel for runs; none where it goes token by token.
     tile_tokens: Option<usize>,
@@ -176,6 +189,14 @@ impl Attention {
             Ready::new(gpu, jit.kernel(&source)?, threads, shared_bytes)
         };
         let ring = Ring::new(gpu.info(), cache.format(), head_dim, group);
+        let in_ring = |ring, whole, rotates| ready(AttentionKernel::Ring(ring, RingTask { whole, rotates }));
+        let rotating = |ring| {
+            Ok::<_, CudaError>(Rotating {
+                few: in_ring(ring, false, true)?,
+                many: in_ring(ring, true, true)?,
+            })
+        };
+        let rotates = head_dim.is_multiple_of(ROTATED_HEAD) && params.alibi_slopes.is_none();
         Ok(Self {
             gpu: gpu.clone(),
             params: params.clone(),
@@ -184,10 +205,11 @@ impl Attention {
             int8,
             slopes: params.alibi_slopes.as_ref().map(scaled).transpose()?,
             spans_in_ring: ring.is_some(),
-            spans: ready(match ring {
-                Some(ring) => AttentionKernel::Ring(ring),
-                None => AttentionKernel::Spans,
-            })?,
+            rotating: ring.filter(|_| rotates).map(rotating).transpose()?,
+            spans: match ring {
+                Some(ring) => in_ring(ring, true, false)?,
+                None => ready(AttentionKernel::Spans)?,
+            },
             runs: ready(match tiled {
                 true => prompt,
                 false => AttentionKernel::Walk,
@@ -230,7 +252,7 @@ impl Attention {
         );
         self.check_fit(cache, step, workspace);
         let query_x = x.address() + 4 * queries.start as u64;
-        let args = self.arguments(out, (query_x, x_columns), cache, layer, step, workspace);
+        let args = self.arguments(out, (query_x, x_columns), (cache, layer), step, workspace);
         if step.num_spans() > 0 {
             self.start(&self.spans, self.spans.resident, args)?;
         }
@@ -243,6 +265,62 @@ impl Attention {
             self.start(&self.runs, blocks, args)?;
         }
         Ok(())
+    }
+
+    /// Whether [`Self::launch_rotated`] takes a step: there is a kernel that rotates heads of this length over such a cache, and no two
+    /// tokens are of one sequence.
+    pub fn rotates(&self, step: &StepTokens) -> bool {
+        self.rotating.is_some() && step.is_single()
+    }
+
+    /// As [`Self::launch`] after [`CacheWrite::launch_rotated`](super::CacheWrite::launch_rotated) in one kernel, whose angles it reads as
+    /// early; `x` keeps the queries as they were.
+    ///
+    /// # Errors
+    /// As [`Self::launch`]; angles that are not the step's.
+    ///
+    /// # Panics
+    /// As [`Self::launch`]; where [`Self::rotates`] says no.
+    #[allow(clippy::too_many_arguments, reason = "each is a buffer or a place of its own")]
+    pub fn launch_rotated(
+        &self,
+        out: &Buffer,
+        (x, x_columns): (&Buffer, usize),
+        [queries, keys, values]: [Columns; 3],
+        angles: &Buffer,
+        (cache, layer): (&mut PagedCache, usize),
+        step: &StepTokens,
+        workspace: &AttentionWorkspace,
+    ) -> Result<(), CudaError> {
+        let rotating = self.rotating.as_ref().filter(|_| step.is_single());
+        let Some(Rotating { few, many }) = rotating else {
+            panic!("heads of {} elements are not rotated here", self.head_dim)
+        };
+        let (tokens, width) = (step.num_tokens(), self.params.num_heads * self.head_dim);
+        at_least("queries, keys and values", 4 * tokens * x_columns, x)?;
+        at_least("output of attention", 4 * tokens * width, out)?;
+        at_least("angles", 4 * tokens * self.head_dim, angles)?;
+        let own_width = self.kv_heads * self.head_dim;
+        for (columns, width) in [(&queries, width), (&keys, own_width), (&values, own_width)] {
+            assert!(
+                columns.len() == width && columns.end <= x_columns,
+                "columns {columns:?} of {x_columns} for heads of {width} elements"
+            );
+        }
+        self.check_fit(cache, step, workspace);
+        let first_of = |columns: &Columns| columns.start as i32 - queries.start as i32;
+        let query_x = x.address() + 4 * queries.start as u64;
+        let args = AttentionArgs {
+            keys_first: first_of(&keys),
+            values_first: first_of(&values),
+            angles: angles.address(),
+            ..self.arguments(out, (query_x, x_columns), (cache, layer), step, workspace)
+        };
+        let ready = if step.may_be_whole() { many } else { few };
+        match tokens {
+            0 => Ok(()),
+            _ => self.start(ready, ready.resident, args),
+        }
     }
 
     fn check_fit(&self, cache: &PagedCache, step: &StepTokens, workspace: &AttentionWorkspace) {
@@ -269,8 +347,7 @@ impl Attention {
         &self,
         out: &Buffer,
         (x, x_columns): (u64, usize),
-        cache: &PagedCache,
-        layer: usize,
+        (cache, layer): (&PagedCache, usize),
         step: &StepTokens,
         workspace: &AttentionWorkspace,
     ) -> AttentionArgs {
@@ -302,6 +379,9 @@ impl Attention {
             x_row: x_columns as i32,
             kv_heads: self.kv_heads as i32,
             window: window.unwrap_or(0),
+            keys_first: 0,
+            values_first: 0,
+            angles: 0,
         }
     }
 
@@ -375,7 +455,7 @@ fn block_of(kernel: AttentionKernel, int8: bool, head_dim: usize, group: usize) 
             };
             (32 * SPAN_WARPS, outputs + states + operands)
         }
-        AttentionKernel::Ring(ring) => (ring.threads(), ring.shared_bytes(head_dim, group)),
+        AttentionKernel::Ring(ring, _) => (ring.threads(), ring.shared_bytes(head_dim, group)),
         AttentionKernel::PromptGroups => (128 * (PROMPT_GROUPS + 1), PROMPT_GROUP_BYTES),
         AttentionKernel::Prompt { warps } => {
             let key_page = 64 * (row.next_multiple_of(32) + 16);
@@ -398,6 +478,6 @@ mod tests {
 
     #[test]
     fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<AttentionArgs>(), 120);
+        assert_eq!(size_of::<AttentionArgs>(), 136);
     }
 }

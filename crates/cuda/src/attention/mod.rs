@@ -18,6 +18,6 @@ pub(crate) use attend::prompt_kernel;
 pub use attend::{Attention, AttentionWorkspace};
 pub use cache_write::CacheWrite;
 pub use paged_cache::PagedCache;
-pub use ring::Ring;
+pub use ring::{Ring, RingTask};
 pub use sources::{AttentionKernel, attention_source};
 pub use step_tokens::StepTokens;

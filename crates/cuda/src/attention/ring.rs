@@ -16,6 +16,15 @@ const MOST_PAGES: usize = 32;
 /// Warps of a team, one for each page of a span.
 const WARPS: usize = 8;
 
+/// What the kernel is compiled to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RingTask {
+    /// Tokens may go whole, one span after the other.
+    pub whole: bool,
+    /// It rotates queries and keys and writes keys and values, of steps whose sequences have one token each.
+    pub rotates: bool,
+}
+
 /// What a thread block of the kernel has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ring {
@@ -53,9 +62,10 @@ impl Ring {
         let stage = 2 * 64 * row + 2 * 4 * 64;
         let outputs = 4 * WARPS * heads * (row + padding);
         let operands = lane_heads * (80 * WARPS + 64 * (row.div_ceil(64) | 1));
-        let team = outputs + operands + 4 * 3 * WARPS * lane_heads + 4 * 8 + 8 * WARPS;
+        let newest = 2 * row + 16;
+        let team = outputs + operands + 4 * 3 * WARPS * lane_heads + 4 * 8 + 8 * WARPS + newest;
         let barriers = 8 * (items + 2 * stages + MOST_PAGES + WARPS);
-        (stages * stage + teams * team + 48 * items + barriers).next_multiple_of(16)
+        (stages * stage + teams * team + 48 * items + barriers + 4 * stages).next_multiple_of(16)
     }
 }
 

@@ -3,7 +3,7 @@
 use dualgrain_device::CacheFormat;
 
 use super::paged_cache::is_int8;
-use super::ring::Ring;
+use super::ring::{Ring, RingTask};
 use crate::compiler::Source;
 use crate::cu;
 
@@ -32,7 +32,7 @@ pub enum AttentionKernel {
     /// Single tokens, a span a thread block.
     Spans,
     /// Single tokens over an INT8 cache, by thread blocks that stay and have pages brought to them.
-    Ring(Ring),
+    Ring(Ring, RingTask),
     /// Single tokens, a token a thread block.
     Walk,
     /// Tiles of consecutive tokens over an INT8 cache.
@@ -56,7 +56,7 @@ pub fn attention_source(
     let (name, text) = match kernel {
         AttentionKernel::Write | AttentionKernel::RotateWrite => ("cache_write", cu::CACHE_WRITE),
         AttentionKernel::Spans | AttentionKernel::Walk => ("attention_spans", cu::ATTENTION_SPANS),
-        AttentionKernel::Ring(_) => ("attention_ring", cu::ATTENTION_RING),
+        AttentionKernel::Ring(..) => ("attention_ring", cu::ATTENTION_RING),
         AttentionKernel::Prompt { .. } => ("attention_prompt", cu::ATTENTION_PROMPT),
         AttentionKernel::PromptGroups => ("attention_prompt_sm90", cu::ATTENTION_PROMPT_SM90),
     };
@@ -85,7 +85,9 @@ pub fn attention_source(
                 },
             ),
         ]),
-        AttentionKernel::Ring(ring) => macros.extend([
+        AttentionKernel::Ring(ring, task) => macros.extend([
+            ("WHOLE", i64::from(task.whole)),
+            ("ROPE", i64::from(task.rotates)),
             ("STAGES", ring.stages as i64),
             ("TEAMS", ring.teams as i64),
             ("SHARED_BYTES", ring.shared_bytes(head_dim, group) as i64),

@@ -14,6 +14,8 @@ const MOST_SPANS: usize = 8_192;
 const SPAN_PAGES: usize = SPAN_TOKENS / PAGE_TOKENS;
 /// Pages of a token that one block attends at most, one span after the other (cu/attention/page_ring.cuh).
 const MOST_WHOLE_PAGES: usize = 32;
+/// Fewer tokens go in single spans: their kernel does without the loop over spans.
+const LEAST_WHOLE: usize = 24;
 /// Pages of a block that go in single spans.
 const SPREAD_PAGES: usize = 24;
 /// Key/value heads of a usual model: which pieces are whole tokens changes no result.
@@ -43,6 +45,9 @@ pub struct StepTokens {
     apart: Vec<[u32; 4]>,
     /// Pages of a step's end that go in single spans, so that blocks end together.
     spread_pages: usize,
+    /// Steps of fewer tokens have none that goes whole.
+    least_whole: usize,
+    is_single: bool,
     runs: Vec<[u32; 4]>,
     run_lengths: Vec<usize>,
 }
@@ -54,7 +59,11 @@ impl StepTokens {
     /// Not enough memory.
     pub fn new(gpu: &Gpu, limits: StepLimits) -> Result<Self, CudaError> {
         let spread_pages = SPREAD_PAGES * gpu.info().num_sms / USUAL_HEADS;
-        Self::with_spread_pages(gpu, limits, spread_pages)
+        let step = Self::with_spread_pages(gpu, limits, spread_pages)?;
+        Ok(Self {
+            least_whole: LEAST_WHOLE,
+            ..step
+        })
     }
 
     /// As [`Self::new`]; at least so many pages of a step go in single spans, and what is beyond in whole tokens. It changes no result.
@@ -85,6 +94,8 @@ impl StepTokens {
             pieces: Vec::with_capacity(most_spans(limits)),
             apart: Vec::with_capacity(limits.tokens),
             spread_pages,
+            least_whole: 0,
+            is_single: false,
             runs: Vec::with_capacity(limits.tokens),
             run_lengths: Vec::with_capacity(limits.tokens),
         })
@@ -159,6 +170,17 @@ impl StepTokens {
     /// of as many tokens.
     pub fn is_split(&self) -> bool {
         self.runs.is_empty()
+    }
+
+    /// Whether, besides, no two tokens are of one sequence. As of [`Self::is_split`], what was recorded for such a step may be
+    /// replayed for another one.
+    pub fn is_single(&self) -> bool {
+        self.is_split() && self.is_single
+    }
+
+    /// Whether tokens may go whole, by how many there are.
+    pub(super) fn may_be_whole(&self) -> bool {
+        self.num_tokens >= self.least_whole
     }
 
     /// Spans of the tokens that are attended in spans.
@@ -245,18 +267,19 @@ impl StepTokens {
             let first = &mut self.first_positions[sequence as usize];
             *first = position.min(*first);
         }
+        let begun = self.first_positions.iter().filter(|&&first| first < u32::MAX);
+        self.is_single = begun.count() == layout.positions.len();
         let settled = |token: u32| {
             let sequence = layout.sequences[token as usize];
             self.first_positions[sequence as usize] as usize / PAGE_TOKENS
         };
+        let spread = match layout.positions.len() >= self.least_whole {
+            true => self.spread_pages,
+            false => usize::MAX,
+        };
         self.pieces.clear();
         self.apart.clear();
-        sort_pieces(
-            (&mut self.pieces, &mut self.apart),
-            &self.splits,
-            settled,
-            self.spread_pages,
-        );
+        sort_pieces((&mut self.pieces, &mut self.apart), &self.splits, settled, spread);
     }
 
     fn sort_run(&mut self, mut first: usize, mut position: usize, mut length: usize, table: u32) {
@@ -293,7 +316,7 @@ fn sort_pieces(
     let mut rest: usize = splits.iter().map(seen).sum();
     for split in splits {
         let pages = seen(split);
-        if (SPAN_PAGES + 1..=MOST_WHOLE_PAGES).contains(&pages) && rest >= spread + pages {
+        if (SPAN_PAGES + 1..=MOST_WHOLE_PAGES).contains(&pages) && rest >= spread.saturating_add(pages) {
             rest -= pages;
             let [token, position, table, first_slot] = *split;
             let settled = settled(token).min(MOST_WHOLE_PAGES - 1);

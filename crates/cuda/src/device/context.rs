@@ -41,10 +41,11 @@ pub struct CudaCache {
 pub struct CudaStep {
     tokens: StepTokens,
     workspace: OnceLock<AttentionWorkspace>,
-    recorded: Mutex<HashMap<usize, Recording>>,
+    /// By how many tokens it has, and whether sequences have one each.
+    recorded: Mutex<HashMap<(usize, bool), Recording>>,
 }
 
-/// What is known of steps of so many tokens.
+/// What is known of steps of a form.
 enum Recording {
     /// One was launched: all kernels are compiled and all products are chosen.
     Seen,
@@ -154,6 +155,38 @@ impl CudaDevice {
         })
     }
 
+    /// The same with attention, which takes all of it over where sequences have one token each.
+    pub(super) fn rotate_write_and_attend(
+        &self,
+        out: &mut CudaMatrix,
+        (cache, layer): (&mut CudaCache, usize),
+        (x, columns): (&mut CudaMatrix, [Columns; 3]),
+        (head_dim, angles): (usize, &CudaMatrix),
+        (params, step): (&AttentionParams, &CudaStep),
+    ) -> Done {
+        let sizes = [x.rows, params.num_heads, head_dim];
+        let attention = self.operation("attention", &sizes, || cache.attention(self, params))?;
+        if angles.columns != head_dim || !attention.rotates(&step.tokens) {
+            let queries = columns[0].clone();
+            self.rotate_and_write_cache((cache, layer), x, columns, (head_dim, angles), step)?;
+            return self.attend(out, (x, queries), (cache, layer), params, step);
+        }
+        self.resize(out, "attention", (x.rows, params.num_heads * head_dim))?;
+        self.operation("rope_cache_write_attention", &sizes, || {
+            let workspace = self.workspace(step, (params.num_heads, head_dim))?;
+            let (from, place) = ((&x.buffer, x.columns), (&mut cache.pages, layer));
+            attention.launch_rotated(
+                &out.buffer,
+                from,
+                columns,
+                &angles.buffer,
+                place,
+                &step.tokens,
+                workspace,
+            )
+        })
+    }
+
     pub(super) fn attend(
         &self,
         out: &mut CudaMatrix,
@@ -200,16 +233,17 @@ impl CudaDevice {
             return run();
         }
         let mut recorded = lock(&step.recorded);
-        match recorded.get(&tokens) {
+        let form = (tokens, step.tokens.is_single());
+        match recorded.get(&form) {
             None => {
                 run()?;
-                recorded.insert(tokens, Recording::Seen);
+                recorded.insert(form, Recording::Seen);
                 Ok(())
             }
             Some(Recording::Seen) => {
                 let graph = self.record(run)?;
                 self.operation("run_step", &[tokens], || graph.launch())?;
-                recorded.insert(tokens, Recording::Graph(graph));
+                recorded.insert(form, Recording::Graph(graph));
                 Ok(())
             }
             Some(Recording::Graph(graph)) => {

@@ -260,6 +260,20 @@ impl Device for CudaDevice {
         self.rotate_and_write_cache((cache, layer), x, columns, (head_dim, angles), step)
     }
 
+    fn rope_cache_write_attention(
+        &self,
+        out: &mut CudaMatrix,
+        cache: &mut CudaCache,
+        layer: usize,
+        x: &mut CudaMatrix,
+        columns: [Columns; 3],
+        angles: (usize, &CudaMatrix),
+        params: &AttentionParams,
+        step: &CudaStep,
+    ) -> Done {
+        self.rotate_write_and_attend(out, (cache, layer), (x, columns), angles, (params, step))
+    }
+
     fn attention(
         &self,
         out: &mut CudaMatrix,

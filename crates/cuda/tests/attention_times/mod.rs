@@ -105,6 +105,37 @@ impl Timed {
     }
 }
 
+/// What rotation, writing and attention of a step's tokens take in a row: as two kernels, and as one where there is one.
+fn print_decode(jit: &Jit, gpu: &Gpu, format: &CacheFormat, sequences: usize, length: usize) -> Result<(), CudaError> {
+    let mut timed = Timed::new(jit, gpu, format, (sequences, length, 1))?;
+    let (write, attention) = (
+        CacheWrite::new(jit, gpu, &timed.cache)?,
+        Attention::new(jit, gpu, &timed.cache, &params())?,
+    );
+    let angles = gpu.upload(&Random(3).floats(sequences * HEAD_DIM))?;
+    let out = gpu.filled(4 * sequences * HEADS * HEAD_DIM, 0)?;
+    let (keys, values) = (HEADS * HEAD_DIM, (HEADS + KV_HEADS) * HEAD_DIM);
+    let columns = [0..keys, keys..values, values..timed.columns];
+    let cache = std::cell::RefCell::new(&mut timed.cache);
+    let (x, step, workspace) = ((&timed.x, timed.columns), &timed.step, &timed.workspace);
+    let apart = times_s(gpu, 3, 10, |_| {
+        let mut cache = cache.borrow_mut();
+        write.launch_rotated(x, columns.clone(), &angles, (&mut cache, 0), step)?;
+        attention.launch(&out, x, columns[0].clone(), &cache, 0, step, workspace)
+    })?;
+    let joined = times_s(gpu, 3, 10, |_| {
+        let mut cache = cache.borrow_mut();
+        let place = (&mut **cache, 0);
+        attention.launch_rotated(&out, x, columns.clone(), &angles, place, step, workspace)
+    })?;
+    println!(
+        "{format:?}: {sequences} tokens over {length} positions, rotated, written and attended: {:.2} us apart, {:.2} us joined",
+        apart[1] * 1e6,
+        joined[1] * 1e6
+    );
+    Ok(())
+}
+
 fn params() -> AttentionParams {
     AttentionParams {
         num_heads: HEADS,
@@ -127,6 +158,9 @@ pub fn print_all(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
                 bytes as f64 / time / 1e9
             );
         }
+    }
+    for (sequences, length) in [(1, 1_088), (1, 8_192), (16, 1_088), (64, 1_088), (256, 1_088)] {
+        print_decode(jit, gpu, &CacheFormat::Int8, sequences, length)?;
     }
     let formats = [
         CacheFormat::Int8,

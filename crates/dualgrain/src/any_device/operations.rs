@@ -294,6 +294,27 @@ impl Device for AnyDevice {
             .rope_cache_write(cache, layer, x, columns, head_dim, angles, step))
     }
 
+    fn rope_cache_write_attention(
+        &self,
+        out: &mut Matrix,
+        cache: &mut Cache,
+        layer: usize,
+        x: &mut Matrix,
+        columns: [Columns; 3],
+        (head_dim, angles): (usize, &Matrix),
+        params: &AttentionParams,
+        step: &Step,
+    ) -> Done {
+        call!(
+            self,
+            [out: Matrix, x: Matrix, cache: Cache, angles: Matrix, step: Step],
+            |device| {
+                let angles = (head_dim, angles);
+                device.rope_cache_write_attention(out, cache, layer, x, columns, angles, params, step)
+            }
+        )
+    }
+
     fn rope(&self, x: &mut Matrix, columns: Columns, head_dim: usize, angles: &Matrix) -> Done {
         call!(self, [x: Matrix, angles: Matrix], |device| device
             .rope(x, columns, head_dim, angles))

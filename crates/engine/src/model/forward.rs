@@ -68,23 +68,17 @@ impl<D: Device> Block<D> {
         device.will_read(&self.out.linear);
         device.gemm(qkv, self.qkv.normed_input(h, h8), &self.qkv.linear)?;
         self.norm_heads(device, qkv)?;
+        let (cache, step, params) = (&mut *state.cache, state.step, &self.spec.attention);
         match (self.spec.rope, angles) {
             (true, Some(StepAngles { rows, .. })) => {
-                let columns = [queries.clone(), keys, values];
-                let head_dim = self.spec.head_dim;
-                device.rope_cache_write(state.cache, layer, qkv, columns, head_dim, rows, state.step)?;
+                let (columns, angles) = ([queries, keys, values], (self.spec.head_dim, &*rows));
+                device.rope_cache_write_attention(c, cache, layer, qkv, columns, angles, params, step)
             }
-            _ => device.cache_write(state.cache, layer, qkv, keys, values, state.step)?,
+            _ => {
+                device.cache_write(cache, layer, qkv, keys, values, step)?;
+                device.attention(c, qkv, queries, cache, layer, params, step)
+            }
         }
-        device.attention(
-            c,
-            qkv,
-            queries,
-            state.cache,
-            layer,
-            &self.spec.attention,
-            state.step,
-        )
     }
 
     /// Adds what attention gave, and norms for the feed-forward.

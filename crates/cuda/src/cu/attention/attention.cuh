@@ -41,6 +41,8 @@ struct AttentionArgs {
     float key_scale, value_scale;
     int x_row, kv_heads;
     int window;  // 0: none
+    int keys_first, values_first;  // of a token's new key and value, in floats behind x; with ROPE
+    const float *angles;           // [tokens, HEAD_DIM]: cos, then sin; with ROPE
 };
 
 // First words of a step.

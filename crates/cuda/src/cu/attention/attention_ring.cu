@@ -221,6 +221,7 @@ __device__ __forceinline__ void finish_item(const AttentionArgs &args, const Ite
 
 // Pages of the span that begins at page number `first` of an item.
 __device__ __forceinline__ int pages_of_span(const Item &item, int first) {
+    if (!WHOLE) return item.pages;
     return min(item.pages - first, SPAN_PAGES - (item.first_page + first) % SPAN_PAGES);
 }
 
@@ -234,8 +235,12 @@ __device__ __forceinline__ const Item &told_item(Shared &shared, u32 count) {
 __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &shared) {
     const u32 number = this_thread() / 32 / WARPS;
     Team &team = shared.teams[number];
+    Query query;
+#if ROPE
+    load_angles(args, told_item(shared, number), query);
+#endif
     wait_for_producers();
-    Query query = load_query(args, told_item(shared, number));
+    load_query(args, told_item(shared, number), true, query);
 #pragma unroll 1
     for (u32 count = number;; count += TEAMS) {
         u32 place = count % ITEMS;
@@ -243,7 +248,7 @@ __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &
         asm volatile("" : "+r"(place));
         const Item &item = shared.items[place];
         if (item.pages == 0) return;
-        place_query(team, query);
+        place_query(args, team, item, query);
         Joined joined = nothing();
 #pragma unroll 1
         for (int first = 0; first < item.pages; first += pages_of_span(item, first)) {
@@ -251,8 +256,17 @@ __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &
             attend_page(args, shared, team, item, first, pages_of_span(item, first));
             team_sync();
             const int pages = pages_of_span(item, first);
-            if (first + pages == item.pages) query = load_query(args, told_item(shared, count + TEAMS));
+            const bool is_last = !WHOLE || first + pages == item.pages;
+            u32 next = count + TEAMS;
+            asm volatile("" : "+r"(next));
+            if (is_last) told_item(shared, next);
+            // Not under that condition, which would keep registers for it while pages are attended.
+            load_query(args, shared.items[next % ITEMS], is_last, query);
             const Part part = part_of_warp();
+            if (!WHOLE) {
+                if (part.head < item.heads) joined = join_pages(team, pages, part);
+                break;
+            }
             if (part.head >= item.heads) continue;
             // Not in registers while pages are attended.
             float2 &state = team.joined[warp_of_team()];
@@ -265,6 +279,9 @@ __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &
                 join_span(joined, span);
             state = make_float2(joined.reference, joined.sum);
         }
+#if ROPE
+        load_angles(args, shared.items[(count + TEAMS) % ITEMS], query);
+#endif
         const Part part = part_of_warp();
         if (part.head < item.heads) finish_item(args, item, part, joined);
     }

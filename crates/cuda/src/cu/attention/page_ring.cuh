@@ -12,6 +12,12 @@
 #ifndef TEAMS
 #define TEAMS 2
 #endif
+#ifndef WHOLE
+#define WHOLE 1  // 0: no piece of the step is a whole token
+#endif
+#ifndef ROPE
+#define ROPE 0  // 1: every sequence has one token; its query and key are to be rotated, its key and value to be written
+#endif
 
 constexpr int WARPS = SPAN_PAGES;  // of a team
 constexpr int THREADS = (TEAMS * WARPS + 1) * 32;
@@ -50,15 +56,23 @@ struct alignas(16) Item {
     u32 first_slot, spans;  // of the token, as far as they are seen and other items have them
     int settled;            // pages before this one were written by earlier steps
     u32 number;             // of the first page among those of the CTA
+
+    __device__ __forceinline__ bool has_newest() const {
+        return first_page + pages == position / PAGE + 1;
+    }
 };
 
-struct Team {
+struct alignas(16) Team {
     float out[SPAN_PAGES][HEADS][OUT_ROW];  // of pages
     u8 weights[WARPS][LANE_HEADS][WEIGHT_ROW];
     u8 queries[LANE_HEADS][QUERY_ROW];
     float reference[SPAN_PAGES][LANE_HEADS], sum[SPAN_PAGES][LANE_HEADS], scale[SPAN_PAGES][LANE_HEADS];  // of pages
     float query_scale[8];
     float2 joined[WARPS];  // reference and sum of the item's spans so far
+#if ROPE
+    u8 newest[2][ROW];  // codes of the token's own key and value
+    float newest_scale[2];
+#endif
 };
 
 struct Shared {
@@ -66,6 +80,9 @@ struct Shared {
     Team teams[TEAMS];
     Item items[ITEMS];
     u64 told[ITEMS], full[FULLS], empty[STAGES];
+#if ROPE
+    u32 pages[STAGES];  // where a stage's page lies in the cache
+#endif
 };
 #ifdef SHARED_BYTES
 static_assert(sizeof(Shared) <= SHARED_BYTES, "the host's count of shared memory");
@@ -141,7 +158,7 @@ __device__ __forceinline__ bool item_of(const AttentionArgs &args, const Piece &
     item.slot = piece.first_slot() + span;
     item.settled = span * SPAN_PAGES + piece.settled();
     item.first = first_seen(item.position, args.window);
-    if (!piece.is_whole() && span < item.first / SPAN) return false;
+    if (!(WHOLE && piece.is_whole()) && span < item.first / SPAN) return false;
     const int kv_head = tile / HEAD_TILES, first = tile % HEAD_TILES * HEADS;
     item.first_head = kv_head * GROUP + first;
     item.heads = min(HEADS, GROUP - first);
@@ -149,7 +166,7 @@ __device__ __forceinline__ bool item_of(const AttentionArgs &args, const Piece &
     item.pages = min(item.position / PAGE, span * SPAN_PAGES + SPAN_PAGES - 1) - item.first_page + 1;
     item.first_slot = piece.first_slot() + item.first / SPAN;
     item.spans = item.position / SPAN - item.first / SPAN + 1;
-    if (piece.is_whole()) {
+    if (WHOLE && piece.is_whole()) {
         item.first_page = item.first / PAGE;
         item.pages = item.position / PAGE - item.first_page + 1;
         item.spans = 1;
@@ -159,19 +176,23 @@ __device__ __forceinline__ bool item_of(const AttentionArgs &args, const Piece &
     return true;
 }
 
-// The pages of an item, as stages become free. Those of earlier steps are brought before the launches in front of this one are done.
+// The pages of an item, as stages become free. Those of earlier steps are brought before the launches in front of this one are done; with
+// ROPE also a token's last page, whose newest position is put in here.
 __device__ __forceinline__ void bring_pages(const AttentionArgs &args, Shared &shared, const Item &item, u32 page) {
     const u32 kv_head = item.first_head / GROUP;
     const u64 policy = read_once();
 #pragma unroll 1
     for (int p = 0; p < item.pages; p++) {
         const size_t place = (size_t)__shfl_sync(ALL_LANES, page, p) * args.kv_heads + kv_head;
-        if (item.first_page + p >= item.settled) wait_for_producers();
+        if (!ROPE && item.first_page + p >= item.settled) wait_for_producers();
         if (threadIdx.x % 32 == 0) {
             const u32 number = item.number + p, at = number % STAGES;
             Stage &stage = shared.stages[at];
             u64 &full = shared.full[number % FULLS];
             if (number >= STAGES) barrier_wait(shared.empty[at], number / STAGES - 1);
+#if ROPE
+            shared.pages[at] = (u32)place;
+#endif
             // Keys behind the token are hidden whatever they are.
             const u32 key_bytes = min(PAGE, item.position - (item.first_page + p) * PAGE + 1) * ROW;
             barrier_expect(full, STAGE_BYTES - PAGE * ROW + key_bytes);

@@ -8,6 +8,9 @@ constexpr int QUERY_PIECES = CHUNKS * 2;  // of 32 elements
 // Elements of one head, a piece each, that are on their way.
 struct Query {
     float v[QUERY_PIECES];
+#if ROPE
+    float cos[QUERY_PIECES / 2], sin[QUERY_PIECES / 2];
+#endif
 };
 
 // Of a team.
@@ -20,29 +23,121 @@ __device__ __forceinline__ int operand_head() {
     return COLUMNS == 1 ? this_thread() % 32 / 8 : this_thread() % 32 / 4;
 }
 
-__device__ __forceinline__ Query load_query(const AttentionArgs &args, const Item item) {
-    const int head = warp_of_team(), lane = this_thread() % 32;
-    const float *q = args.x + (size_t)item.token * args.x_row + (item.first_head + head) * HEAD_DIM;
-    Query query;
+#if ROPE
+// The last two warps of a team take the newest key and value, beside a query where they have one.
+constexpr bool SPARE = HEADS + 2 <= WARPS;
+constexpr int KEY_WARP = WARPS - 2;
+
+// What needs not wait for the launches in front: copies write the step, and what writes angles lets no kernel behind it begin.
+__device__ __forceinline__ void load_angles(const AttentionArgs &args, const Item &item, Query &query) {
+    const int lane = this_thread() % 32;
+    const bool is_there = item.pages > 0;
+    const float *angles = args.angles + (size_t)item.token * HEAD_DIM + lane;
 #pragma unroll
-    for (int i = 0; i < QUERY_PIECES; i++)
-        query.v[i] = item.pages > 0 && head < item.heads && i * 32 + lane < HEAD_DIM ? __ldcg(q + i * 32 + lane) : 0.0f;
-    return query;
+    for (int i = 0; i < QUERY_PIECES / 2; i++) {
+        query.cos[i] = is_there ? angles[i * 32] : 0.0f;
+        query.sin[i] = is_there ? angles[HEAD_DIM / 2 + i * 32] : 0.0f;
+    }
 }
 
-// Its codes and scale.
-__device__ __forceinline__ void place_query(Team &team, const Query &query) {
-    const int head = warp_of_team(), lane = this_thread() % 32;
-    if (head >= HEADS) return;
+// Rotates the halves of a head; a lane holds both elements of each of its pairs.
+__device__ __forceinline__ void rotate(float (&v)[QUERY_PIECES], const Query &by) {
+#pragma unroll
+    for (int i = 0; i < QUERY_PIECES / 2; i++) {
+        const float low = v[i], high = v[i + QUERY_PIECES / 2];
+        v[i] = __fadd_rn(__fmul_rn(low, by.cos[i]), -__fmul_rn(high, by.sin[i]));
+        v[i + QUERY_PIECES / 2] = __fadd_rn(__fmul_rn(high, by.cos[i]), __fmul_rn(low, by.sin[i]));
+    }
+}
+
+// Where this warp's key or value begins, in floats behind the token's first.
+__device__ __forceinline__ int newest_at(const AttentionArgs &args, const Item &item) {
+    return (warp_of_team() == KEY_WARP ? args.keys_first : args.values_first) + item.first_head / GROUP * HEAD_DIM;
+}
+#endif
+
+__device__ __forceinline__ void load_head(const float *from, bool is_there, float (&v)[QUERY_PIECES]) {
+    const int lane = this_thread() % 32;
+#pragma unroll
+    for (int i = 0; i < QUERY_PIECES; i++) v[i] = is_there && i * 32 + lane < HEAD_DIM ? __ldcg(from + i * 32 + lane) : 0.0f;
+}
+
+__device__ __forceinline__ void load_query(const AttentionArgs &args, const Item &item, bool is_told, Query &query) {
+    const int head = warp_of_team();
+    int at = (item.first_head + head) * HEAD_DIM;
+    bool is_there = is_told && item.pages > 0 && head < item.heads;
+#if ROPE
+    if (SPARE && head >= KEY_WARP) {
+        at = newest_at(args, item);
+        is_there = is_told && item.pages > 0 && item.has_newest();
+    }
+#endif
+    load_head(args.x + (size_t)item.token * args.x_row + at, is_there, query.v);
+}
+
+__device__ __forceinline__ float largest_magnitude(const float (&v)[QUERY_PIECES]) {
     float max = 0.0f;
 #pragma unroll
-    for (int i = 0; i < QUERY_PIECES; i++) max = fmaxf(max, fabsf(query.v[i]));
+    for (int i = 0; i < QUERY_PIECES; i++) max = fmaxf(max, fabsf(v[i]));
+    return __uint_as_float(__reduce_max_sync(ALL_LANES, __float_as_uint(max)));
+}
+
+#if ROPE
+// The token's own key or value: its codes wait for their page.
+__device__ __forceinline__ void place_newest(const AttentionArgs &args, Team &team, const float (&v)[QUERY_PIECES]) {
+    const int lane = this_thread() % 32;
+    const bool is_value = warp_of_team() != KEY_WARP;
+    const Scale scale = usable_scale(FORMAT == 3 ? is_value ? args.value_scale : args.key_scale : __fdiv_rn(largest_magnitude(v), 127.0f));
 #pragma unroll
-    for (int other = 16; other > 0; other /= 2) max = fmaxf(max, __shfl_xor_sync(ALL_LANES, max, other));
-    const Scale scale = usable_scale(__fdiv_rn(max, 127.0f));
+    for (int i = 0; i < QUERY_PIECES; i++) team.newest[is_value][i * 32 + lane] = (u8)code_of(v[i], scale.inverse);
+    if (lane == 0) team.newest_scale[is_value] = scale.scale;
+}
+
+// Both at position `inside` of a page, which lies at these addresses.
+__device__ __forceinline__ void write_newest(const Team &team, int inside, u8 *keys, u8 *values, float *key_scales, float *value_scales) {
+    const int lane = this_thread() % 32;
 #pragma unroll
-    for (int i = 0; i < QUERY_PIECES; i++) team.queries[head][i * 32 + lane] = (u8)code_of(query.v[i], scale.inverse);
-    if (lane == 0) team.query_scale[head] = scale.scale;
+    for (int i = 0; i < QUERY_PIECES; i++) {
+        const int d = i * 32 + lane;
+        keys[inside * ROW + d] = team.newest[0][d];
+        values[d * PAGE + value_place(inside)] = team.newest[1][d];
+    }
+    if (FORMAT == 2 && lane < 2) (lane == 0 ? key_scales : value_scales)[inside] = team.newest_scale[lane];
+}
+
+// They go into their page once it has arrived, for it may have been copied before, and into the cache, once for all tiles of heads.
+__device__ __forceinline__ void put_newest(const AttentionArgs &args, const Team &team, const Item &item, Stage &stage, size_t place) {
+    const int inside = item.position % PAGE;
+    write_newest(team, inside, stage.keys, stage.values, stage.key_scales, stage.value_scales);
+    if (HEAD_TILES == 1 || item.first_head % GROUP == 0)
+        write_newest(team, inside, (u8 *)args.keys + place * (PAGE * ROW), (u8 *)args.values + place * (PAGE * ROW),
+                     (float *)args.key_scales + place * PAGE, (float *)args.value_scales + place * PAGE);
+    // The stage's next page is copied behind this.
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    __syncwarp();
+}
+#endif
+
+// Its codes and scale; with ROPE also the newest key and value.
+__device__ __forceinline__ void place_query(const AttentionArgs &args, Team &team, const Item &item, Query &query) {
+    const int head = warp_of_team(), lane = this_thread() % 32;
+#if ROPE
+    const bool is_newest = head >= KEY_WARP && item.has_newest();
+    if (head < HEADS || head == KEY_WARP) rotate(query.v, query);
+    if (SPARE && is_newest) place_newest(args, team, query.v);
+#endif
+    if (head < HEADS) {
+        const Scale scale = usable_scale(__fdiv_rn(largest_magnitude(query.v), 127.0f));
+#pragma unroll
+        for (int i = 0; i < QUERY_PIECES; i++) team.queries[head][i * 32 + lane] = (u8)code_of(query.v[i], scale.inverse);
+        if (lane == 0) team.query_scale[head] = scale.scale;
+    }
+#if ROPE
+    if (SPARE || !is_newest) return;
+    load_head(args.x + (size_t)item.token * args.x_row + newest_at(args, item), true, query.v);
+    if (head == KEY_WARP) rotate(query.v, query);
+    place_newest(args, team, query.v);
+#endif
 }
 
 // Sums of a product of sixteen rows with eight columns: rows of a lane's group, and those eight further on. Steps of 32 of k may be moved
@@ -182,8 +277,11 @@ __device__ __forceinline__ void attend_page(const AttentionArgs &args, Shared &s
     const int slot = warp_of_team();
     if (slot >= pages) return;
     const u32 number = item.number + first + slot, at = number % STAGES;
-    const Stage &stage = shared.stages[at];
+    Stage &stage = shared.stages[at];
     barrier_wait(shared.full[number % FULLS], number / FULLS);
+#if ROPE
+    if (item.first_page + first + slot == item.position / PAGE) put_newest(args, team, item, stage, shared.pages[at]);
+#endif
     Product products[4];
     multiply_keys(team, stage.keys, products);
 #pragma unroll
