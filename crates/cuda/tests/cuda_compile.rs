@@ -13,11 +13,11 @@ use std::time::Instant;
 
 use dualgrain_cuda::{
     AttentionKernel, Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse,
-    NormRule, Output, Pointwise, Ring, RingTask, SGEMM_TILES, Source, TABLE, TableType, Variant, attention_source,
-    compiler_version, freivalds_sources, gate_quantize_sources, gather_rows_source, gemm_float_sources,
-    gemm_w8a8_sources, kernels, last_tokens_source, log_softmax_source, norm_source, operand_sources,
-    pointwise_source, quantize_rows_sources, quantize_source, read_memory_source, rope_source, sample_source,
-    sgemm_source, statistics_sources,
+    NormRule, Output, Pointwise, Ring, RingTask, SGEMM_TILES, Source, TABLE, TableType, Variant,
+    attention_source, compiler_version, freivalds_sources, gate_quantize_sources, gather_rows_source,
+    gemm_float_sources, gemm_w8a8_sources, kernels, last_tokens_source, log_softmax_source, norm_source,
+    operand_sources, pointwise_source, quantize_rows_sources, quantize_source, read_memory_source,
+    rope_source, sample_source, sgemm_source, statistics_sources,
 };
 use dualgrain_device::Activation;
 use dualgrain_device::CacheFormat;
@@ -135,7 +135,8 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
         shapes.extend([(64, 1), (80, 1), (96, 3), (256, 2), (40, 9)]);
     }
     let prompt = AttentionKernel::Prompt { warps: 4 };
-    let ring = |whole, rotates| AttentionKernel::Ring(Ring { stages: 4, teams: 1 }, RingTask { whole, rotates });
+    let ring =
+        |whole, rotates| AttentionKernel::Ring(Ring { stages: 4, teams: 1 }, RingTask { whole, rotates });
     let kernels = [
         AttentionKernel::Write,
         AttentionKernel::RotateWrite,

@@ -220,6 +220,11 @@ pub trait Device: Sized + Send + Sync + 'static {
         self.layer_norm(h, x, weight, bias, eps)?;
         self.quantize(out, h, scale)
     }
+    /// Makes ready now what products with `linears` of up to `max_tokens` tokens would make ready in a step, so that no step waits for
+    /// it. Tells whether other operations do so when they run first: then a step that nobody waits for is worth its time.
+    fn prepare(&self, _linears: &[&Self::Linear], _max_tokens: usize) -> Result<bool, DeviceError> {
+        Ok(false)
+    }
     /// Says which weights the product after the next one takes, so that a device may fetch them ahead; changes no result.
     fn will_read(&self, _next: &Self::Linear) {}
     /// `out[M,N] = a[M,K] * weights[N,K]^T` with the epilogue of the weights' scheme. The operand's kind must fit:

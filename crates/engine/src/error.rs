@@ -1,5 +1,7 @@
 //! One error for everything the engine does, so that callers need a single `?`.
 
+use std::sync::Arc;
+
 use dualgrain_device::DeviceError;
 use dualgrain_device::sampling::{ParameterError, SampleError};
 use dualgrain_format::FormatError;
@@ -44,4 +46,10 @@ pub enum EngineError {
     /// A session was asked for something beyond its limits.
     #[error(transparent)]
     Session(#[from] SessionError),
+    /// The run before the first request failed, so no request would do better.
+    #[error("a first run of the model, before any request: {source}")]
+    Rehearsal {
+        /// What went wrong.
+        source: Arc<EngineError>,
+    },
 }

@@ -50,12 +50,13 @@ impl Served {
     /// The model of the folder `dir`, which was loaded, with cache and buffers for `limits`.
     ///
     /// # Errors
-    /// A chat template that is damaged; limits that the model or the memory can not hold.
+    /// A chat template that is damaged; limits that the model or the memory can not hold; a device that fails at a first run.
     pub fn new(dir: &Path, alias: String, loaded: Loaded, limits: SessionLimits) -> Result<Self, ServeError> {
         let Loaded { model, tokenizer } = loaded;
         let vocab_size = model.config().vocab_size;
         let grammars = Grammars::new(Arc::clone(&tokenizer), &model.config().eos_tokens);
-        let engine = Engine::new(model, Arc::clone(&tokenizer), limits).map_err(Error::from)?;
+        let mut engine = Engine::new(model, Arc::clone(&tokenizer), limits).map_err(Error::from)?;
+        engine.prepare().map_err(Error::from)?;
         Ok(Self {
             engine,
             num_sequences: limits.num_sequences,

@@ -1,5 +1,7 @@
 //! Packed layers of every scheme, and their products.
 
+use std::collections::HashSet;
+
 use dualgrain_device::{Activation, ActivationScale, Device, DeviceError, Done, Operand, SLICE_ROWS};
 use dualgrain_format::LinearWeights;
 
@@ -46,6 +48,24 @@ impl CudaLinear {
 }
 
 impl CudaDevice {
+    /// Compiles the kernels of W4A8 products, or takes them from the cache, several at once. Other operations have one kernel or
+    /// two, which their first run takes.
+    pub(super) fn prepare_products(
+        &self,
+        linears: &[&CudaLinear],
+        max_tokens: usize,
+    ) -> Result<bool, DeviceError> {
+        let shapes = linears.iter().filter_map(|linear| match linear {
+            CudaLinear::W4(linear) => Some((linear.shape(), linear.group())),
+            CudaLinear::W8(_) | CudaLinear::Float(_) => None,
+        });
+        let shapes: HashSet<_> = shapes.collect();
+        self.operation("prepare", &[shapes.len(), max_tokens], || {
+            self.products.w4.prepare(&self.jit, &shapes, max_tokens)
+        })?;
+        Ok(true)
+    }
+
     pub(super) fn pack_all<E: From<DeviceError>>(
         &self,
         (n, k): (usize, usize),

@@ -144,6 +144,10 @@ impl Device for CudaDevice {
         })
     }
 
+    fn prepare(&self, linears: &[&CudaLinear], max_tokens: usize) -> Result<bool, DeviceError> {
+        self.prepare_products(linears, max_tokens)
+    }
+
     fn rms_norm(&self, out: &mut CudaMatrix, x: &CudaMatrix, weight: &CudaMatrix, eps: f32) -> Done {
         self.resize(out, "rms_norm", x.shape())?;
         let weights = norm_weights(weight, None, eps, x.columns);

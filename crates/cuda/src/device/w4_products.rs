@@ -1,6 +1,7 @@
 //! W4A8 products of any number of tokens: the configuration for each is chosen once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dualgrain_format::{GemmShape, GroupSize};
@@ -8,7 +9,14 @@ use dualgrain_format::{GemmShape, GroupSize};
 use crate::compiler::Jit;
 use crate::driver::{Buffer, Gpu};
 use crate::error::CudaError;
-use crate::gemm::{Gemm, GemmProblem, Output, PackedLinear, QuantizedTokens, select};
+use crate::gemm::{Gemm, GemmConfig, GemmProblem, Output, PackedLinear, QuantizedTokens, Variant, select};
+
+/// N and K of a product, and its groups.
+type LinearShape = ((usize, usize), GroupSize);
+
+/// Of more tokens than these only every so many are asked for when kernels are made ready: their configurations seldom change.
+const EACH_TOKENS: usize = 256;
+const STRIDE_TOKENS: usize = 16;
 
 /// Bytes of the workspace that all products share: what the largest cut of a product into parts has needed.
 const PRODUCTS_BYTES: usize = 64 << 20;
@@ -45,6 +53,43 @@ impl W4Products {
         gemm.launch(weights, tokens, out)
     }
 
+    /// Loads the kernels of all products of `shapes` with up to `max_tokens` tokens, compiled where they are not in the cache.
+    pub(super) fn prepare(
+        &self,
+        jit: &Jit,
+        shapes: &HashSet<LinearShape>,
+        max_tokens: usize,
+    ) -> Result<(), CudaError> {
+        let many = (EACH_TOKENS..=max_tokens).step_by(STRIDE_TOKENS);
+        let tokens = (1..=max_tokens.min(EACH_TOKENS)).chain(many).chain([max_tokens]);
+        let mut wanted: HashSet<(Variant, GroupSize)> = HashSet::new();
+        for m in tokens {
+            for &((n, k), group) in shapes {
+                let config = self.config(&problem(GemmShape { m, n, k }, group))?;
+                wanted.insert((config.variant, group));
+            }
+        }
+        let wanted: Vec<_> = wanted.into_iter().collect();
+        let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
+        let work = || {
+            while let Some(&(variant, group)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = jit.kernel(&variant.source(group, Output::F32)) {
+                    *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                }
+            }
+        };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 0..threads.min(wanted.len()) {
+                scope.spawn(work);
+            }
+        });
+        failed
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .map_or(Ok(()), Err)
+    }
+
     fn gemm(&self, jit: &Jit, shape: GemmShape, group: GroupSize) -> Result<Arc<Gemm>, CudaError> {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(gemm) = ready.get(&(shape, group)) {
@@ -56,19 +101,27 @@ impl W4Products {
     }
 
     fn make(&self, jit: &Jit, shape: GemmShape, group: GroupSize) -> Result<Gemm, CudaError> {
-        let problem = GemmProblem {
-            shape,
-            group,
-            output: Output::F32,
-        };
-        let info = self.gpu.info();
-        let config = select(&problem, info).ok_or_else(|| CudaError::NoKernel {
-            what: format!("{shape} with group size {group}"),
-            capability: format!("{}.{}", info.capability.0, info.capability.1),
-        })?;
-        match config.geometry(&problem, info).workspace_bytes <= PRODUCTS_BYTES {
+        let problem = problem(shape, group);
+        let config = self.config(&problem)?;
+        match config.geometry(&problem, self.gpu.info()).workspace_bytes <= PRODUCTS_BYTES {
             true => Gemm::with_workspace(jit, &self.gpu, problem, config, &self.workspace),
             false => Gemm::new(jit, &self.gpu, problem, config),
         }
+    }
+
+    fn config(&self, problem: &GemmProblem) -> Result<GemmConfig, CudaError> {
+        let info = self.gpu.info();
+        select(problem, info).ok_or_else(|| CudaError::NoKernel {
+            what: format!("{} with group size {}", problem.shape, problem.group),
+            capability: format!("{}.{}", info.capability.0, info.capability.1),
+        })
+    }
+}
+
+fn problem(shape: GemmShape, group: GroupSize) -> GemmProblem {
+    GemmProblem {
+        shape,
+        group,
+        output: Output::F32,
     }
 }

@@ -106,7 +106,13 @@ impl Timed {
 }
 
 /// What rotation, writing and attention of a step's tokens take in a row: as two kernels, and as one where there is one.
-fn print_decode(jit: &Jit, gpu: &Gpu, format: &CacheFormat, sequences: usize, length: usize) -> Result<(), CudaError> {
+fn print_decode(
+    jit: &Jit,
+    gpu: &Gpu,
+    format: &CacheFormat,
+    sequences: usize,
+    length: usize,
+) -> Result<(), CudaError> {
     let mut timed = Timed::new(jit, gpu, format, (sequences, length, 1))?;
     let (write, attention) = (
         CacheWrite::new(jit, gpu, &timed.cache)?,

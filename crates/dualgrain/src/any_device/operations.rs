@@ -217,6 +217,23 @@ impl Device for AnyDevice {
         })
     }
 
+    fn prepare(&self, linears: &[&Linear], max_tokens: usize) -> Result<bool, DeviceError> {
+        match self {
+            Self::Cpu(_) => {
+                let _ = (linears, max_tokens);
+                Ok(false)
+            }
+            #[cfg(feature = "cuda")]
+            Self::Cuda(card) => {
+                let on_card = linears.iter().filter_map(|linear| match linear {
+                    Linear::Cuda(linear) => Some(linear),
+                    Linear::Cpu(_) => None,
+                });
+                card.device.prepare(&on_card.collect::<Vec<_>>(), max_tokens)
+            }
+        }
+    }
+
     fn will_read(&self, next: &Linear) {
         call!(self, [next: Linear], |device| device.will_read(next))
     }

@@ -128,6 +128,13 @@ impl<D: Device> Model<D> {
         &self.cache_format
     }
 
+    /// All packed linears (blocks and head).
+    pub fn linears(&self) -> Vec<&D::Linear> {
+        let in_blocks = self.blocks.iter().flat_map(Block::projections);
+        let all = in_blocks.chain([&self.head.projection]);
+        all.map(|projection| &projection.linear).collect()
+    }
+
     /// Bytes of all packed linears (blocks and head).
     pub fn linear_bytes(&self) -> usize {
         let bytes = |projection: &Projection<D>| self.device.linear_bytes(&projection.linear);

@@ -56,6 +56,7 @@ fn request(first: u32) -> TokenRequest {
         max_tokens: Some(80),
         end_tokens: Vec::new(),
         keep: false,
+        constraint: None,
     }
 }
 

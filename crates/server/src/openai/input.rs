@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::answers::{Message, SaidCall};
 use crate::error::ApiError;
-use crate::parameters::{Fields, shown};
 use crate::parameters::ranges::MAX_MESSAGES;
+use crate::parameters::{Fields, shown};
 use crate::prompt::{MessageRules, name_answers, read_arguments, read_content, read_message};
 
 fn rules(ignore_unknown: bool) -> MessageRules {

@@ -10,6 +10,7 @@ mod ahead;
 mod event;
 mod masks;
 mod plan;
+mod rehearsal;
 mod sequence;
 
 use std::collections::{HashSet, VecDeque};
