@@ -11,12 +11,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dualgrain_cuda::{
-    Attention, AttentionWorkspace, Buffer, CacheWrite, CudaError, Gpu, Jit, PagedCache, StepTokens,
+    Attention, AttentionWorkspace, Buffer, CacheWrite, CudaError, Gpu, Jit, PagedCache, QuantizedTokens,
+    StepTokens, TokenCodes,
 };
 use dualgrain_device::cases::Random;
-use dualgrain_device::naive::NaiveDevice;
+use dualgrain_device::naive::{self, NaiveDevice};
 use dualgrain_device::{
-    AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS, StepLayout, StepLimits,
+    ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, PAGE_TOKENS, StepLayout, StepLimits,
 };
 
 fn main() -> ExitCode {
@@ -44,6 +45,8 @@ struct Case {
     x: Vec<f32>,
     /// Of the step's tokens, where their heads are rotated.
     angles: Option<Vec<f32>>,
+    /// Of their outputs, where these become codes.
+    scale: ActivationScale,
 }
 
 impl Case {
@@ -99,6 +102,10 @@ impl Case {
             history: Vec::new(),
             x: Vec::new(),
             angles: None,
+            scale: match r.below(4) {
+                0 => ActivationScale::Static(0.02),
+                _ => ActivationScale::PerToken,
+            },
         };
         case.shuffle_pages(r);
         let before = case.sequences.iter().map(|sequence| sequence.before).sum();
@@ -235,7 +242,8 @@ impl Case {
         result
     }
 
-    fn on_card(&self, jit: &Jit, gpu: &Gpu) -> Result<Vec<f32>, CudaError> {
+    /// Outputs of the step; and their codes, where one kernel does everything.
+    fn on_card(&self, jit: &Jit, gpu: &Gpu) -> Result<(Vec<f32>, Option<TokenCodes>), CudaError> {
         let mut cache = PagedCache::new(gpu, self.shape, &self.format)?;
         // A large step's first tokens are attended whole: now and then all of them.
         let mut step = match self.layer {
@@ -256,7 +264,7 @@ impl Case {
                 page_tables: &self.page_tables,
             })?;
             let x = gpu.upload(rows)?;
-            if let (Some(angles), false, true) = (&self.angles, before, attention.rotates(&step)) {
+            if let (Some(angles), false, true) = (&self.angles, before, attention.joins(&step)) {
                 let angles = gpu.upload(angles)?;
                 let kernels = (&attention, &write);
                 return self.joined_on_card(gpu, (&x, &angles), kernels, &mut cache, (&step, &workspace));
@@ -280,14 +288,14 @@ impl Case {
                     attention.launch(&out, x, queries.clone(), &cache, self.layer, &step, &workspace)?;
                 }
                 out.read(0, &mut result)?;
-                return Ok(result);
+                return Ok((result, None));
             }
             gpu.synchronize()?;
         }
         unreachable!("the step comes last")
     }
 
-    /// The step by one kernel, twice: the second launch finds the counters as the first has left them. Behind that, attention by the keys
+    /// The step by one kernel, twice: the second launch finds the counters as the first has left them. Then attention alone, by the keys
     /// and values which that kernel has left in the cache.
     fn joined_on_card(
         &self,
@@ -296,22 +304,21 @@ impl Case {
         (attention, write): (&Attention, &CacheWrite),
         cache: &mut PagedCache,
         (step, workspace): (&StepTokens, &AttentionWorkspace),
-    ) -> Result<Vec<f32>, CudaError> {
-        let length = step.num_tokens() * self.ranges()[0].len();
-        let mut result = vec![0.0f32; 2 * length];
-        let (joined, apart) = (gpu.filled(4 * length, 0xff)?, gpu.filled(4 * length, 0xff)?);
-        let from = (x, self.columns());
+    ) -> Result<(Vec<f32>, Option<TokenCodes>), CudaError> {
+        let (from, queries) = ((x, self.columns()), self.ranges()[0].clone());
+        let mut codes = QuantizedTokens::empty(gpu, step.num_tokens(), queries.len())?;
         for _ in 0..2 {
-            let place = (&mut *cache, self.layer);
-            attention.launch_rotated(&joined, from, self.ranges(), angles, place, step, workspace)?;
+            let (place, out) = ((&mut *cache, self.layer), (&mut codes, self.scale));
+            attention.launch_joined(out, from, self.ranges(), angles, place, (step, workspace))?;
         }
+        // What rotates queries for attention alone.
         let mut other = PagedCache::new(gpu, self.shape, &self.format)?;
         write.launch_rotated(from, self.ranges(), angles, (&mut other, self.layer), step)?;
-        let queries = self.ranges()[0].clone();
-        attention.launch(&apart, from, queries, cache, self.layer, step, workspace)?;
-        joined.read(0, &mut result[..length])?;
-        apart.read(0, &mut result[length..])?;
-        Ok(result)
+        let mut result = vec![0.0f32; step.num_tokens() * queries.len()];
+        let out = gpu.filled(4 * result.len(), 0xff)?;
+        attention.launch(&out, from, queries, cache, self.layer, step, workspace)?;
+        out.read(0, &mut result)?;
+        Ok((result, Some(codes.download()?)))
     }
 
     fn words(&self) -> String {
@@ -332,6 +339,20 @@ impl Case {
     }
 }
 
+/// Whether codes, sums and scales are those of some outputs.
+fn are_codes_of(got: &TokenCodes, outputs: &[f32], scale: ActivationScale) -> bool {
+    let width = outputs.len() / got.scales.len();
+    let mut codes = vec![0i8; outputs.len()];
+    let rows = outputs.chunks_exact(width).zip(codes.chunks_exact_mut(width));
+    let scales: Vec<f32> = rows
+        .map(|(row, codes)| naive::quantize_row(row, scale, codes))
+        .collect();
+    let sum = |codes: &[i8]| codes.iter().map(|&code| i32::from(code)).sum();
+    let sums: Vec<i32> = codes.chunks_exact(width).map(sum).collect();
+    let bits = |scales: &[f32]| scales.iter().map(|scale| scale.to_bits()).collect::<Vec<_>>();
+    got.codes == codes && got.sums == sums && bits(&got.scales) == bits(&scales)
+}
+
 /// NaN equals NaN: no rule says which one.
 fn differ(got: f32, expected: f32) -> bool {
     got.to_bits() != expected.to_bits() && !(got.is_nan() && expected.is_nan())
@@ -339,13 +360,14 @@ fn differ(got: f32, expected: f32) -> bool {
 
 /// Words for the first difference between the card and the specification.
 fn difference(case: &Case, jit: &Jit, gpu: &Gpu) -> Result<Option<String>, CudaError> {
-    let (got, expected) = (case.on_card(jit, gpu)?, case.expected());
-    let length = expected.len();
-    let places = got.iter().zip(expected.iter().cycle()).enumerate();
+    let ((got, codes), expected) = (case.on_card(jit, gpu)?, case.expected());
+    if codes.is_some_and(|codes| !are_codes_of(&codes, &expected, case.scale)) {
+        return Ok(Some(format!("{}: codes, sums or scales differ", case.words())));
+    }
+    let places = got.iter().zip(&expected).enumerate();
     let mut wrong = places.filter(|&(_, (&got, &expected))| differ(got, expected));
     Ok(wrong.next().map(|(at, (got, expected))| {
         let row = case.params.num_heads * case.shape.head_dim;
-        let at = at % length;
         let place = (at / row, at % row / case.shape.head_dim, at % case.shape.head_dim);
         format!(
             "{}: {} of {} differ, the first at (token, head, element) {place:?}: {got} instead of {expected}",

@@ -135,8 +135,9 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
         shapes.extend([(64, 1), (80, 1), (96, 3), (256, 2), (40, 9)]);
     }
     let prompt = AttentionKernel::Prompt { warps: 4 };
-    let ring =
-        |whole, rotates| AttentionKernel::Ring(Ring { stages: 4, teams: 1 }, RingTask { whole, rotates });
+    // Two teams have the fewest registers; they are measured on Hopper.
+    let teams = if arch == "sm_90a" { 2 } else { 1 };
+    let ring = |whole, joined| AttentionKernel::Ring(Ring { stages: 4, teams }, RingTask { whole, joined });
     let kernels = [
         AttentionKernel::Write,
         AttentionKernel::RotateWrite,
@@ -159,7 +160,7 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
             let tiled = integers && head_dim <= 256;
             let ring = matches!(kernel, AttentionKernel::Ring(..));
             let rotates = match kernel {
-                AttentionKernel::Ring(_, task) => task.rotates,
+                AttentionKernel::Ring(_, task) => task.joined,
                 _ => kernel == AttentionKernel::RotateWrite,
             };
             let grouped = integers && head_dim == 128 && arch == "sm_90a";
@@ -178,7 +179,7 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
                 source,
                 arch,
                 threads: match kernel {
-                    AttentionKernel::Ring(ring, _) => 32 * (8 * ring.teams + 1),
+                    AttentionKernel::Ring(ring, _) => ring.threads(),
                     AttentionKernel::PromptGroups => 512,
                     _ => 128,
                 },

@@ -319,12 +319,13 @@ pub trait Device: Sized + Send + Sync + 'static {
         self.rope(x, queries.start..keys.end, head_dim, angles)?;
         self.cache_write(cache, layer, x, keys, values, step)
     }
-    /// [`Self::rope_cache_write`], then [`Self::attention`], with the same bits; `angles` come with head_dim. The caller reads nothing from
-    /// `x` afterwards.
+    /// [`Self::rope_cache_write`], [`Self::attention`] and [`Self::quantize`], with the same bits; `angles` come with head_dim. A device may
+    /// compute through `c`; the caller reads nothing from `c` and `x` afterwards.
     #[allow(clippy::too_many_arguments, reason = "each is a buffer or a place of its own")]
-    fn rope_cache_write_attention(
+    fn rope_cache_write_attention_quantize(
         &self,
-        out: &mut Self::Matrix,
+        (out, scale): (&mut Self::Quantized, ActivationScale),
+        c: &mut Self::Matrix,
         cache: &mut Self::Cache,
         layer: usize,
         x: &mut Self::Matrix,
@@ -335,7 +336,8 @@ pub trait Device: Sized + Send + Sync + 'static {
     ) -> Done {
         let queries = columns[0].clone();
         self.rope_cache_write(cache, layer, x, columns, head_dim, angles, step)?;
-        self.attention(out, x, queries, cache, layer, params, step)
+        self.attention(c, x, queries, cache, layer, params, step)?;
+        self.quantize(out, c, scale)
     }
     #[allow(clippy::too_many_arguments, reason = "each is a buffer or a place of its own")]
     /// Causal attention of `x[:, queries]` over the cache: `out` [M, num_heads * head_dim].

@@ -28,9 +28,9 @@ const ROTATED_HEAD: usize = 64;
 
 /// Arguments of the kernels, as `AttentionArgs` in cu/attention/attention.cuh.
 #[repr(C)]
-#[derive(Clone, Copy)]
-struct AttentionArgs {
-    out: u64,
+#[derive(Clone, Copy, Default)]
+pub(super) struct AttentionArgs {
+    pub out: u64,
     x: u64,
     keys: u64,
     values: u64,
@@ -48,9 +48,16 @@ struct AttentionArgs {
     x_row: i32,
     kv_heads: i32,
     window: i32,
-    keys_first: i32,
-    values_first: i32,
-    angles: u64,
+    pub keys_first: i32,
+    pub values_first: i32,
+    pub angles: u64,
+    pub rows: u64,
+    pub finished: u64,
+    pub codes: u64,
+    pub code_scales: u64,
+    pub code_sums: u64,
+    pub code_scale: f32,
+    pub code_row: i32,
 }
 
 /// Room for what spans leave to be joined; launches on one stream share it.
@@ -68,6 +75,10 @@ pub struct AttentionWorkspace {
     arrived: Buffer,
     /// A u32, 0 between launches
     drawn: Buffer,
+    /// `[sequences][heads][head_dim]` u32, zeros between launches
+    pub(super) rows: Buffer,
+    /// `[sequences]` u32, zeros between launches
+    pub(super) finished: Buffer,
 }
 
 impl AttentionWorkspace {
@@ -86,44 +97,47 @@ impl AttentionWorkspace {
             ring_state: gpu.filled(8 * rows * head_dim.div_ceil(32), 0)?,
             arrived: gpu.filled(4 * rows * head_dim.div_ceil(32), 0)?,
             drawn: gpu.filled(4, 0)?,
+            rows: gpu.filled(4 * limits.sequences * heads * head_dim, 0)?,
+            finished: gpu.filled(4 * limits.sequences, 0)?,
         })
     }
 
     /// Bytes of the card's memory that one for such steps and heads takes.
     pub fn bytes_for(limits: StepLimits, heads: usize, head_dim: usize) -> usize {
-        most_spans(limits) * heads * (4 * head_dim + 8 + 12 * head_dim.div_ceil(32)) + 4
+        let spans = most_spans(limits) * heads * (4 * head_dim + 8 + 12 * head_dim.div_ceil(32));
+        spans + 4 + 4 * limits.sequences * (heads * head_dim + 1)
     }
 }
 
 /// A kernel with the size of its thread blocks.
-struct Ready {
+pub(super) struct Ready {
     kernel: Arc<Kernel>,
     threads: usize,
     shared_bytes: usize,
     /// Thread blocks that the card holds at once.
-    resident: usize,
+    pub resident: usize,
 }
 
-/// Kernels that rotate queries and keys, and write keys and values, of tokens that are alone of their sequences.
-struct Rotating {
+/// Kernels for steps whose sequences have one token each, from rotation to codes.
+pub(super) struct Joined {
     /// Where no token goes whole.
-    few: Ready,
-    many: Ready,
+    pub few: Ready,
+    pub many: Ready,
 }
 
 /// Attention of one kind of layer, made ready.
 pub struct Attention {
     gpu: Gpu,
-    params: AttentionParams,
-    kv_heads: usize,
-    head_dim: usize,
+    pub(super) params: AttentionParams,
+    pub(super) kv_heads: usize,
+    pub(super) head_dim: usize,
     int8: bool,
     /// `[heads]` f32, times log2 e.
     slopes: Option<Buffer>,
     spans: Ready,
     /// Whether `spans` is the kernel that has pages brought to it.
     spans_in_ring: bool,
-    rotating: Option<Rotating>,
+    pub(super) joined: Option<Joined>,
     runs: Ready,
     /// Tokens of a tile of the kernel for runs; none where it goes token by token.
     tile_tokens: Option<usize>,
@@ -189,9 +203,9 @@ impl Attention {
             Ready::new(gpu, jit.kernel(&source)?, threads, shared_bytes)
         };
         let ring = Ring::new(gpu.info(), cache.format(), head_dim, group);
-        let in_ring = |ring, whole, rotates| ready(AttentionKernel::Ring(ring, RingTask { whole, rotates }));
-        let rotating = |ring| {
-            Ok::<_, CudaError>(Rotating {
+        let in_ring = |ring, whole, joined| ready(AttentionKernel::Ring(ring, RingTask { whole, joined }));
+        let joined = |ring| {
+            Ok::<_, CudaError>(Joined {
                 few: in_ring(ring, false, true)?,
                 many: in_ring(ring, true, true)?,
             })
@@ -205,7 +219,7 @@ impl Attention {
             int8,
             slopes: params.alibi_slopes.as_ref().map(scaled).transpose()?,
             spans_in_ring: ring.is_some(),
-            rotating: ring.filter(|_| rotates).map(rotating).transpose()?,
+            joined: ring.filter(|_| rotates).map(joined).transpose()?,
             spans: match ring {
                 Some(ring) => in_ring(ring, true, false)?,
                 None => ready(AttentionKernel::Spans)?,
@@ -252,7 +266,10 @@ impl Attention {
         );
         self.check_fit(cache, step, workspace);
         let query_x = x.address() + 4 * queries.start as u64;
-        let args = self.arguments(out, (query_x, x_columns), (cache, layer), step, workspace);
+        let args = AttentionArgs {
+            out: out.address(),
+            ..self.arguments((query_x, x_columns), (cache, layer), step, workspace)
+        };
         if step.num_spans() > 0 {
             self.start(&self.spans, self.spans.resident, args)?;
         }
@@ -267,63 +284,7 @@ impl Attention {
         Ok(())
     }
 
-    /// Whether [`Self::launch_rotated`] takes a step: there is a kernel that rotates heads of this length over such a cache, and no two
-    /// tokens are of one sequence.
-    pub fn rotates(&self, step: &StepTokens) -> bool {
-        self.rotating.is_some() && step.is_single()
-    }
-
-    /// As [`Self::launch`] after [`CacheWrite::launch_rotated`](super::CacheWrite::launch_rotated) in one kernel, whose angles it reads as
-    /// early; `x` keeps the queries as they were.
-    ///
-    /// # Errors
-    /// As [`Self::launch`]; angles that are not the step's.
-    ///
-    /// # Panics
-    /// As [`Self::launch`]; where [`Self::rotates`] says no.
-    #[allow(clippy::too_many_arguments, reason = "each is a buffer or a place of its own")]
-    pub fn launch_rotated(
-        &self,
-        out: &Buffer,
-        (x, x_columns): (&Buffer, usize),
-        [queries, keys, values]: [Columns; 3],
-        angles: &Buffer,
-        (cache, layer): (&mut PagedCache, usize),
-        step: &StepTokens,
-        workspace: &AttentionWorkspace,
-    ) -> Result<(), CudaError> {
-        let rotating = self.rotating.as_ref().filter(|_| step.is_single());
-        let Some(Rotating { few, many }) = rotating else {
-            panic!("heads of {} elements are not rotated here", self.head_dim)
-        };
-        let (tokens, width) = (step.num_tokens(), self.params.num_heads * self.head_dim);
-        at_least("queries, keys and values", 4 * tokens * x_columns, x)?;
-        at_least("output of attention", 4 * tokens * width, out)?;
-        at_least("angles", 4 * tokens * self.head_dim, angles)?;
-        let own_width = self.kv_heads * self.head_dim;
-        for (columns, width) in [(&queries, width), (&keys, own_width), (&values, own_width)] {
-            assert!(
-                columns.len() == width && columns.end <= x_columns,
-                "columns {columns:?} of {x_columns} for heads of {width} elements"
-            );
-        }
-        self.check_fit(cache, step, workspace);
-        let first_of = |columns: &Columns| columns.start as i32 - queries.start as i32;
-        let query_x = x.address() + 4 * queries.start as u64;
-        let args = AttentionArgs {
-            keys_first: first_of(&keys),
-            values_first: first_of(&values),
-            angles: angles.address(),
-            ..self.arguments(out, (query_x, x_columns), (cache, layer), step, workspace)
-        };
-        let ready = if step.may_be_whole() { many } else { few };
-        match tokens {
-            0 => Ok(()),
-            _ => self.start(ready, ready.resident, args),
-        }
-    }
-
-    fn check_fit(&self, cache: &PagedCache, step: &StepTokens, workspace: &AttentionWorkspace) {
+    pub(super) fn check_fit(&self, cache: &PagedCache, step: &StepTokens, workspace: &AttentionWorkspace) {
         let shape = cache.shape();
         assert!(
             (shape.num_kv_heads, shape.head_dim) == (self.kv_heads, self.head_dim)
@@ -343,9 +304,8 @@ impl Attention {
         );
     }
 
-    fn arguments(
+    pub(super) fn arguments(
         &self,
-        out: &Buffer,
         (x, x_columns): (u64, usize),
         (cache, layer): (&PagedCache, usize),
         step: &StepTokens,
@@ -358,7 +318,6 @@ impl Attention {
             .sliding_window
             .and_then(|window| i32::try_from(window).ok());
         AttentionArgs {
-            out: out.address(),
             x,
             keys: place.keys,
             values: place.values,
@@ -379,13 +338,16 @@ impl Attention {
             x_row: x_columns as i32,
             kv_heads: self.kv_heads as i32,
             window: window.unwrap_or(0),
-            keys_first: 0,
-            values_first: 0,
-            angles: 0,
+            ..AttentionArgs::default()
         }
     }
 
-    fn start(&self, ready: &Ready, blocks: usize, mut args: AttentionArgs) -> Result<(), CudaError> {
+    pub(super) fn start(
+        &self,
+        ready: &Ready,
+        blocks: usize,
+        mut args: AttentionArgs,
+    ) -> Result<(), CudaError> {
         let grid = Launch {
             grid: [blocks as u32, 1, 1],
             threads: ready.threads as u32,
@@ -478,6 +440,6 @@ mod tests {
 
     #[test]
     fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<AttentionArgs>(), 136);
+        assert_eq!(size_of::<AttentionArgs>(), 184);
     }
 }

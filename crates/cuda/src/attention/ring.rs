@@ -21,8 +21,8 @@ const WARPS: usize = 8;
 pub struct RingTask {
     /// Tokens may go whole, one span after the other.
     pub whole: bool,
-    /// It rotates queries and keys and writes keys and values, of steps whose sequences have one token each.
-    pub rotates: bool,
+    /// It rotates queries and keys, writes keys and values and makes codes of outputs, in steps whose sequences have one token each.
+    pub joined: bool,
 }
 
 /// What a thread block of the kernel has.
@@ -48,12 +48,12 @@ impl Ring {
         largest(2, LEAST_STAGES_OF_TEAMS).or_else(|| largest(1, LEAST_STAGES))
     }
 
-    /// Threads of a block: a warp more brings the pages.
-    pub(super) fn threads(self) -> usize {
-        32 * (self.teams * WARPS + 1)
+    /// Threads of a block: a warp more brings the pages; beside two teams there are four, since that many warps hand out registers.
+    pub fn threads(self) -> usize {
+        32 * (self.teams * WARPS + if self.teams > 1 { 4 } else { 1 })
     }
 
-    /// Bytes of shared memory: at least the size of `Shared` in cu/attention/page_ring.cuh, which checks it.
+    /// Bytes of shared memory: at least the size of `Shared` in cu/attention/ring/page_ring.cuh, which checks it.
     pub(super) fn shared_bytes(self, head_dim: usize, group: usize) -> usize {
         let Self { stages, teams } = self;
         let (row, heads) = (head_dim.next_multiple_of(16), group.min(8));
@@ -63,7 +63,13 @@ impl Ring {
         let outputs = 4 * WARPS * heads * (row + padding);
         let operands = lane_heads * (80 * WARPS + 64 * (row.div_ceil(64) | 1));
         let newest = 2 * row + 16;
-        let team = outputs + operands + 4 * 3 * WARPS * lane_heads + 4 * 8 + 8 * WARPS + newest;
+        let complete = 4 + 12 * WARPS;
+        let team = outputs
+            + operands
+            + 4 * 3 * WARPS * lane_heads
+            + 4 * 8
+            + 8 * WARPS
+            + (newest + complete).next_multiple_of(16);
         let barriers = 8 * (items + 2 * stages + MOST_PAGES + WARPS);
         (stages * stage + teams * team + 48 * items + barriers + 4 * stages).next_multiple_of(16)
     }

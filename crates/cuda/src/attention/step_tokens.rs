@@ -12,7 +12,7 @@ const LEAST_RUN: usize = 32;
 const MOST_SPANS: usize = 8_192;
 /// Pages of a span.
 const SPAN_PAGES: usize = SPAN_TOKENS / PAGE_TOKENS;
-/// Pages of a token that one block attends at most, one span after the other (cu/attention/page_ring.cuh).
+/// Pages of a token that one block attends at most, one span after the other (cu/attention/ring/page_ring.cuh).
 const MOST_WHOLE_PAGES: usize = 32;
 /// Fewer tokens go in single spans: their kernel does without the loop over spans.
 const LEAST_WHOLE: usize = 24;

@@ -112,8 +112,9 @@ pub(crate) const ATTENTION_HEADERS: &[(&str, &str)] = &[
     ),
     ("attention_rows.cuh", include_str!("attention/attention_rows.cuh")),
     ("float_rules.cuh", include_str!("float_rules.cuh")),
-    ("page_ring.cuh", include_str!("attention/page_ring.cuh")),
-    ("ring_page.cuh", include_str!("attention/ring_page.cuh")),
+    ("page_ring.cuh", include_str!("attention/ring/page_ring.cuh")),
+    ("ring_page.cuh", include_str!("attention/ring/ring_page.cuh")),
+    ("token_codes.cuh", include_str!("attention/ring/token_codes.cuh")),
 ];
 
 /// Keys and values into the paged cache.
@@ -121,7 +122,7 @@ pub(crate) const CACHE_WRITE: &str = include_str!("attention/cache_write.cu");
 /// Attention of single tokens.
 pub(crate) const ATTENTION_SPANS: &str = include_str!("attention/attention_spans.cu");
 /// Attention of single tokens over codes, with pages copied in bulk.
-pub(crate) const ATTENTION_RING: &str = include_str!("attention/attention_ring.cu");
+pub(crate) const ATTENTION_RING: &str = include_str!("attention/ring/attention_ring.cu");
 /// Attention of a prompt's tiles.
 pub(crate) const ATTENTION_PROMPT: &str = include_str!("attention/attention_prompt.cu");
 /// The same by Hopper's warp groups.

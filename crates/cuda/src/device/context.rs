@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use dualgrain_device::{
-    AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError, Done, StepLayout, StepLimits,
+    ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError, Done,
+    StepLayout, StepLimits,
 };
 
-use super::buffers::CudaMatrix;
+use super::buffers::{CudaMatrix, CudaQuantized};
 use super::cuda_device::CudaDevice;
 use crate::attention::{Attention, AttentionWorkspace, CacheWrite, PagedCache, StepTokens};
 use crate::driver::{Graph, without_launches};
@@ -155,34 +156,39 @@ impl CudaDevice {
         })
     }
 
-    /// The same with attention, which takes all of it over where sequences have one token each.
-    pub(super) fn rotate_write_and_attend(
+    /// The same with attention and the codes of its outputs; in one kernel where sequences have one token each and there is one for
+    /// their heads.
+    pub(super) fn attend_joined(
         &self,
-        out: &mut CudaMatrix,
+        (out, scale): (&mut CudaQuantized, ActivationScale),
+        c: &mut CudaMatrix,
         (cache, layer): (&mut CudaCache, usize),
         (x, columns): (&mut CudaMatrix, [Columns; 3]),
         (head_dim, angles): (usize, &CudaMatrix),
         (params, step): (&AttentionParams, &CudaStep),
     ) -> Done {
-        let sizes = [x.rows, params.num_heads, head_dim];
-        let attention = self.operation("attention", &sizes, || cache.attention(self, params))?;
-        if angles.columns != head_dim || !attention.rotates(&step.tokens) {
+        let (name, sizes) = (
+            "rope_cache_write_attention_quantize",
+            [x.rows, params.num_heads, head_dim],
+        );
+        let attention = cache.attention(self, params);
+        let attention = attention.map_err(|error| self.failed(name, &sizes, &error))?;
+        if angles.columns != head_dim || !attention.joins(&step.tokens) {
             let queries = columns[0].clone();
             self.rotate_and_write_cache((cache, layer), x, columns, (head_dim, angles), step)?;
-            return self.attend(out, (x, queries), (cache, layer), params, step);
+            self.attend(c, (x, queries), (cache, layer), params, step)?;
+            return self.quantize(out, c, scale);
         }
-        self.resize(out, "attention", (x.rows, params.num_heads * head_dim))?;
-        self.operation("rope_cache_write_attention", &sizes, || {
+        self.resize_quantized(out, name, (x.rows, params.num_heads * head_dim))?;
+        self.operation(name, &sizes, || {
             let workspace = self.workspace(step, (params.num_heads, head_dim))?;
-            let (from, place) = ((&x.buffer, x.columns), (&mut cache.pages, layer));
-            attention.launch_rotated(
-                &out.buffer,
-                from,
+            attention.launch_joined(
+                (&mut out.tokens, scale),
+                (&x.buffer, x.columns),
                 columns,
                 &angles.buffer,
-                place,
-                &step.tokens,
-                workspace,
+                (&mut cache.pages, layer),
+                (&step.tokens, workspace),
             )
         })
     }

@@ -264,9 +264,10 @@ impl Device for CudaDevice {
         self.rotate_and_write_cache((cache, layer), x, columns, (head_dim, angles), step)
     }
 
-    fn rope_cache_write_attention(
+    fn rope_cache_write_attention_quantize(
         &self,
-        out: &mut CudaMatrix,
+        out: (&mut CudaQuantized, ActivationScale),
+        c: &mut CudaMatrix,
         cache: &mut CudaCache,
         layer: usize,
         x: &mut CudaMatrix,
@@ -275,7 +276,7 @@ impl Device for CudaDevice {
         params: &AttentionParams,
         step: &CudaStep,
     ) -> Done {
-        self.rotate_write_and_attend(out, (cache, layer), (x, columns), angles, (params, step))
+        self.attend_joined(out, c, (cache, layer), (x, columns), angles, (params, step))
     }
 
     fn attention(

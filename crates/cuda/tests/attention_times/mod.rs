@@ -1,10 +1,13 @@
 //! Times of attention in the shape of a Llama with 8 billion parameters: tokens of many sequences, prompts, writing to the cache.
 
 use dualgrain_cuda::{
-    Attention, AttentionWorkspace, Buffer, CacheWrite, CudaError, Gpu, Jit, PagedCache, StepTokens, times_s,
+    Attention, AttentionWorkspace, Before, Buffer, CacheWrite, CudaError, Gpu, Input, Jit, PagedCache,
+    Quantize, QuantizedTokens, StepTokens, times_s,
 };
 use dualgrain_device::cases::Random;
-use dualgrain_device::{AttentionParams, CacheFormat, CacheShape, PAGE_TOKENS, StepLayout, StepLimits};
+use dualgrain_device::{
+    ActivationScale, AttentionParams, CacheFormat, CacheShape, PAGE_TOKENS, StepLayout, StepLimits,
+};
 
 /// Sequences of one length whose cache is written, and their step.
 struct Timed {
@@ -105,37 +108,37 @@ impl Timed {
     }
 }
 
-/// What rotation, writing and attention of a step's tokens take in a row: as two kernels, and as one where there is one.
+/// What rotation, writing, attention and codes of a step's tokens take in a row: as three kernels, and as one.
 fn print_decode(
     jit: &Jit,
     gpu: &Gpu,
     format: &CacheFormat,
-    sequences: usize,
-    length: usize,
+    (sequences, length): (usize, usize),
 ) -> Result<(), CudaError> {
     let mut timed = Timed::new(jit, gpu, format, (sequences, length, 1))?;
-    let (write, attention) = (
-        CacheWrite::new(jit, gpu, &timed.cache)?,
-        Attention::new(jit, gpu, &timed.cache, &params())?,
-    );
+    let write = CacheWrite::new(jit, gpu, &timed.cache)?;
+    let attention = Attention::new(jit, gpu, &timed.cache, &params())?;
+    let quantize = Quantize::new(jit, gpu, Before::Nothing, Input::F32)?;
     let angles = gpu.upload(&Random(3).floats(sequences * HEAD_DIM))?;
     let out = gpu.filled(4 * sequences * HEADS * HEAD_DIM, 0)?;
     let (keys, values) = (HEADS * HEAD_DIM, (HEADS + KV_HEADS) * HEAD_DIM);
     let columns = [0..keys, keys..values, values..timed.columns];
-    let cache = std::cell::RefCell::new(&mut timed.cache);
+    let codes = QuantizedTokens::empty(gpu, sequences, HEADS * HEAD_DIM)?;
+    let buffers = std::cell::RefCell::new((&mut timed.cache, codes));
     let (x, step, workspace) = ((&timed.x, timed.columns), &timed.step, &timed.workspace);
     let apart = times_s(gpu, 3, 10, |_| {
-        let mut cache = cache.borrow_mut();
-        write.launch_rotated(x, columns.clone(), &angles, (&mut cache, 0), step)?;
-        attention.launch(&out, x, columns[0].clone(), &cache, 0, step, workspace)
+        let (cache, codes) = &mut *buffers.borrow_mut();
+        write.launch_rotated(x, columns.clone(), &angles, (cache, 0), step)?;
+        attention.launch(&out, x, columns[0].clone(), cache, 0, step, workspace)?;
+        quantize.launch(&out, None, ActivationScale::PerToken, codes)
     })?;
     let joined = times_s(gpu, 3, 10, |_| {
-        let mut cache = cache.borrow_mut();
-        let place = (&mut **cache, 0);
-        attention.launch_rotated(&out, x, columns.clone(), &angles, place, step, workspace)
+        let (cache, codes) = &mut *buffers.borrow_mut();
+        let out = (codes, ActivationScale::PerToken);
+        attention.launch_joined(out, x, columns.clone(), &angles, (cache, 0), (step, workspace))
     })?;
     println!(
-        "{format:?}: {sequences} tokens over {length} positions, rotated, written and attended: {:.2} us apart, {:.2} us joined",
+        "{format:?}: {sequences} tokens over {length} positions, from rotation to codes: {:.2} us apart, {:.2} us joined",
         apart[1] * 1e6,
         joined[1] * 1e6
     );
@@ -166,7 +169,7 @@ pub fn print_all(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
         }
     }
     for (sequences, length) in [(1, 1_088), (1, 8_192), (16, 1_088), (64, 1_088), (256, 1_088)] {
-        print_decode(jit, gpu, &CacheFormat::Int8, sequences, length)?;
+        print_decode(jit, gpu, &CacheFormat::Int8, (sequences, length))?;
     }
     let formats = [
         CacheFormat::Int8,

@@ -311,9 +311,10 @@ impl Device for AnyDevice {
             .rope_cache_write(cache, layer, x, columns, head_dim, angles, step))
     }
 
-    fn rope_cache_write_attention(
+    fn rope_cache_write_attention_quantize(
         &self,
-        out: &mut Matrix,
+        (out, scale): (&mut Quantized, ActivationScale),
+        c: &mut Matrix,
         cache: &mut Cache,
         layer: usize,
         x: &mut Matrix,
@@ -324,10 +325,12 @@ impl Device for AnyDevice {
     ) -> Done {
         call!(
             self,
-            [out: Matrix, x: Matrix, cache: Cache, angles: Matrix, step: Step],
+            [out: Quantized, c: Matrix, x: Matrix, cache: Cache, angles: Matrix, step: Step],
             |device| {
-                let angles = (head_dim, angles);
-                device.rope_cache_write_attention(out, cache, layer, x, columns, angles, params, step)
+                let (out, angles) = ((out, scale), (head_dim, angles));
+                device.rope_cache_write_attention_quantize(
+                    out, c, cache, layer, x, columns, angles, params, step,
+                )
             }
         )
     }

@@ -54,13 +54,14 @@ pub fn run_blocks<D: Device>(
 }
 
 impl<D: Device> Block<D> {
-    /// Attention of the normed input: `scratch.c`.
+    /// Attention of the normed input, as [`Projection::normed_input`](super::projection::Projection::normed_input) of `self.out` finds it.
     fn attend(&self, device: &D, state: &mut StepState<'_, D>, layer: usize) -> Done {
         let Scratch {
             h,
             qkv,
             c,
             h8,
+            c8,
             angles,
             ..
         } = &mut *state.scratch;
@@ -69,14 +70,24 @@ impl<D: Device> Block<D> {
         device.gemm(qkv, self.qkv.normed_input(h, h8), &self.qkv.linear)?;
         self.norm_heads(device, qkv)?;
         let (cache, step, params) = (&mut *state.cache, state.step, &self.spec.attention);
-        match (self.spec.rope, angles) {
-            (true, Some(StepAngles { rows, .. })) => {
-                let (columns, angles) = ([queries, keys, values], (self.spec.head_dim, &*rows));
-                device.rope_cache_write_attention(c, cache, layer, qkv, columns, angles, params, step)
+        let angles = angles.as_ref().filter(|_| self.spec.rope);
+        match (angles, self.out.activations) {
+            (Some(StepAngles { rows, .. }), Some(scale)) => {
+                let (out, columns) = ((c8, scale), [queries, keys, values]);
+                let angles = (self.spec.head_dim, rows);
+                device.rope_cache_write_attention_quantize(
+                    out, c, cache, layer, qkv, columns, angles, params, step,
+                )
             }
-            _ => {
-                device.cache_write(cache, layer, qkv, keys, values, step)?;
+            (Some(StepAngles { rows, .. }), None) => {
+                let columns = [queries.clone(), keys, values];
+                device.rope_cache_write(cache, layer, qkv, columns, self.spec.head_dim, rows, step)?;
                 device.attention(c, qkv, queries, cache, layer, params, step)
+            }
+            (None, _) => {
+                device.cache_write(cache, layer, qkv, keys, values, step)?;
+                device.attention(c, qkv, queries, cache, layer, params, step)?;
+                self.out.operand(device, c, c8).map(drop)
             }
         }
     }
@@ -85,8 +96,7 @@ impl<D: Device> Block<D> {
     fn add_attention(&self, device: &D, state: &mut StepState<'_, D>, mlp: &Mlp<D>) -> Done {
         let Scratch { h, c, y, h8, c8, .. } = &mut *state.scratch;
         device.will_read(&mlp.up.linear);
-        let attended = self.out.operand(device, c, c8)?;
-        let out = (attended, &self.out.linear);
+        let out = (self.out.normed_input(c, c8), &self.out.linear);
         mlp.up
             .add_then_norm_input(device, (state.x, y), out, &self.ffn_norm, (h, h8))
     }

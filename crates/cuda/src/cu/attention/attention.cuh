@@ -41,8 +41,16 @@ struct AttentionArgs {
     float key_scale, value_scale;
     int x_row, kv_heads;
     int window;  // 0: none
-    int keys_first, values_first;  // of a token's new key and value, in floats behind x; with ROPE
-    const float *angles;           // [tokens, HEAD_DIM]: cos, then sin; with ROPE
+    // Of attention_ring with JOINED, which has no out.
+    int keys_first, values_first;  // of a token's new key and value, in floats behind x
+    const float *angles;           // [tokens, HEAD_DIM]: cos, then sin
+    u32 *rows;           // [token][heads][HEAD_DIM], zeros between launches
+    u32 *finished;       // [token]: parts of heads in rows, 0 between launches
+    signed char *codes;  // [tokens, code_row]
+    float *code_scales;  // [tokens]
+    int *code_sums;      // [tokens]
+    float code_scale;    // of all tokens, where it is above 0
+    int code_row;
 };
 
 // First words of a step.

@@ -15,12 +15,13 @@
 #ifndef WHOLE
 #define WHOLE 1  // 0: no piece of the step is a whole token
 #endif
-#ifndef ROPE
-#define ROPE 0  // 1: every sequence has one token; its query and key are to be rotated, its key and value to be written
+#ifndef JOINED
+#define JOINED 0  // 1: every sequence has one token; its query and key are to be rotated, its key and value written, its outputs become codes
 #endif
 
 constexpr int WARPS = SPAN_PAGES;  // of a team
-constexpr int THREADS = (TEAMS * WARPS + 1) * 32;
+// Two teams' registers are handed out by four warps: those of warps that do nothing go to the teams.
+constexpr int THREADS = TEAMS > 1 ? (TEAMS * WARPS + 4) * 32 : (TEAMS * WARPS + 1) * 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
 constexpr int HEADS = GROUP < 8 ? GROUP : 8;  // of an item
 constexpr int HEAD_TILES = (GROUP + HEADS - 1) / HEADS;
@@ -69,9 +70,13 @@ struct alignas(16) Team {
     float reference[SPAN_PAGES][LANE_HEADS], sum[SPAN_PAGES][LANE_HEADS], scale[SPAN_PAGES][LANE_HEADS];  // of pages
     float query_scale[8];
     float2 joined[WARPS];  // reference and sum of the item's spans so far
-#if ROPE
+#if JOINED
     u8 newest[2][ROW];  // codes of the token's own key and value
     float newest_scale[2];
+    u32 complete;        // number of a token whose outputs are all in rows, and 1
+    u32 tokens[WARPS];   // of which warps have told last
+    float row_max[WARPS];
+    int row_sum[WARPS];
 #endif
 };
 
@@ -80,7 +85,7 @@ struct Shared {
     Team teams[TEAMS];
     Item items[ITEMS];
     u64 told[ITEMS], full[FULLS], empty[STAGES];
-#if ROPE
+#if JOINED
     u32 pages[STAGES];  // where a stage's page lies in the cache
 #endif
 };
@@ -146,6 +151,9 @@ __device__ __forceinline__ void begin_ring(Shared &shared) {
     if (i < ITEMS) barrier_init(shared.told[i], 1);
     if (i < FULLS) barrier_init(shared.full[i], 1);
     if (i < STAGES) barrier_init(shared.empty[i], 1);
+#if JOINED
+    if (i < TEAMS) shared.teams[i].complete = 0;
+#endif
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     __syncthreads();
 }
@@ -177,20 +185,20 @@ __device__ __forceinline__ bool item_of(const AttentionArgs &args, const Piece &
 }
 
 // The pages of an item, as stages become free. Those of earlier steps are brought before the launches in front of this one are done; with
-// ROPE also a token's last page, whose newest position is put in here.
+// JOINED also a token's last page, whose newest position is put in here.
 __device__ __forceinline__ void bring_pages(const AttentionArgs &args, Shared &shared, const Item &item, u32 page) {
     const u32 kv_head = item.first_head / GROUP;
     const u64 policy = read_once();
 #pragma unroll 1
     for (int p = 0; p < item.pages; p++) {
         const size_t place = (size_t)__shfl_sync(ALL_LANES, page, p) * args.kv_heads + kv_head;
-        if (!ROPE && item.first_page + p >= item.settled) wait_for_producers();
+        if (!JOINED && item.first_page + p >= item.settled) wait_for_producers();
         if (threadIdx.x % 32 == 0) {
             const u32 number = item.number + p, at = number % STAGES;
             Stage &stage = shared.stages[at];
             u64 &full = shared.full[number % FULLS];
             if (number >= STAGES) barrier_wait(shared.empty[at], number / STAGES - 1);
-#if ROPE
+#if JOINED
             shared.pages[at] = (u32)place;
 #endif
             // Keys behind the token are hidden whatever they are.

@@ -5,17 +5,13 @@
 // the matrix units, keys and values in the place of the large operand; k is permuted, for both operands alike. A warp joins the pages of
 // some elements of a head. Of an item of all spans it joins them as they come; else it leaves reference, sum and output of the span, and that
 // which leaves the token's last one joins the spans.
-#include "ring_page.cuh"
+#include "token_codes.cuh"
 
 constexpr int PIECES = (HEAD_DIM + 31) / 32;                          // of a head
 constexpr int PARTS = WARPS / HEADS < PIECES ? WARPS / HEADS : PIECES;  // of a head, a warp each
 constexpr int ELEMENTS = (PIECES + PARTS - 1) / PARTS;                // of a lane
 constexpr int JOINED_SPANS = ELEMENTS > 2 ? 4 : 8;                    // at once
 constexpr int FEW_SPANS = 4;                                          // short tokens go through fewer instructions
-
-__device__ __forceinline__ void team_sync() {
-    asm volatile("bar.sync %0, %1;" ::"r"(this_thread() / 32 / WARPS + 1), "n"(WARPS * 32) : "memory");
-}
 
 // Elements of a head that a warp looks after.
 struct Part {
@@ -80,15 +76,6 @@ __device__ __forceinline__ Joined nothing() {
     return joined;
 }
 
-__device__ __forceinline__ void write_out(const AttentionArgs &args, const Item &item, const Part &part, const Joined &joined) {
-    const float inverse = __fdiv_rn(1.0f, joined.sum);
-    float *row = args.out + ((size_t)item.token * (args.kv_heads * GROUP) + item.first_head + part.head) * HEAD_DIM;
-#pragma unroll
-    for (int e = 0; e < ELEMENTS; e++) {
-        if (part.element(e) < HEAD_DIM) row[part.element(e)] = joined.out[e] * inverse + 0.0f;
-    }
-}
-
 __device__ __forceinline__ Joined join_pages(const Team &team, int pages, const Part &part) {
     const int lane = min((int)this_thread() % 32, pages - 1);
     const Joining page{team.reference[lane][part.head], team.sum[lane][part.head], team.scale[lane][part.head]};
@@ -98,24 +85,19 @@ __device__ __forceinline__ Joined join_pages(const Team &team, int pages, const 
     return span;
 }
 
-// What spans leave says itself that it is there: whoever joins them leaves zeros, and these words are never zero. So nothing waits for
-// stores to be visible, and who comes last waits only for those that are on their way. One NaN would be zero: it becomes another NaN.
-__device__ __forceinline__ u32 left_word(float v) {
-    return v == v ? ~__float_as_uint(v) : 0x80000000u;
-}
-
-__device__ __forceinline__ float left_float(u32 word) {
-    return __uint_as_float(~word);
-}
-
-__device__ __forceinline__ void store_word(u32 *to, u32 v) {
-    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to), "r"(v) : "memory");
-}
-
-__device__ __forceinline__ u32 load_word(const u32 *from) {
-    u32 v;
-    asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(v) : "l"(from) : "memory");
-    return v;
+__device__ __forceinline__ void write_out(const AttentionArgs &args, const Item &item, const Part &part, const Joined &joined) {
+    const float inverse = __fdiv_rn(1.0f, joined.sum);
+    const size_t row = ((size_t)item.token * (args.kv_heads * GROUP) + item.first_head + part.head) * HEAD_DIM;
+#pragma unroll
+    for (int e = 0; e < ELEMENTS; e++) {
+        if (part.element(e) >= HEAD_DIM) continue;
+        const float out = joined.out[e] * inverse + 0.0f;
+#if JOINED
+        store_word(args.rows + row + part.element(e), left_word(out));
+#else
+        args.out[row + part.element(e)] = out;
+#endif
+    }
 }
 
 // Reference and sum of a span, for each part of a head.
@@ -211,12 +193,14 @@ __device__ __forceinline__ void join_span(Joined &whole, const Joined &span) {
     for (int e = 0; e < ELEMENTS; e++) whole.out[e] = __fmaf_rn(span.out[e], join.added, whole.out[e] * join.before);
 }
 
-__device__ __forceinline__ void finish_item(const AttentionArgs &args, const Item item, const Part &part, Joined joined) {
+// True where the token's part is complete.
+__device__ __forceinline__ bool finish_item(const AttentionArgs &args, const Item item, const Part &part, Joined joined) {
     if (item.spans > 1) {
-        if (!leave_span(args, item, part, joined)) return;
+        if (!leave_span(args, item, part, joined)) return false;
         joined = join_spans(args, item, part);
     }
     write_out(args, item, part, joined);
+    return true;
 }
 
 // Pages of the span that begins at page number `first` of an item.
@@ -236,25 +220,36 @@ __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &
     const u32 number = this_thread() / 32 / WARPS;
     Team &team = shared.teams[number];
     Query query;
-#if ROPE
+#if JOINED
     load_angles(args, told_item(shared, number), query);
 #endif
     wait_for_producers();
     load_query(args, told_item(shared, number), true, query);
+#if JOINED
+    u32 before = NONE;
+#endif
 #pragma unroll 1
     for (u32 count = number;; count += TEAMS) {
         u32 place = count % ITEMS;
         // Addresses of the item are not kept in registers that pages need.
         asm volatile("" : "+r"(place));
         const Item &item = shared.items[place];
-        if (item.pages == 0) return;
+        if (item.pages == 0) break;
         place_query(args, team, item, query);
         Joined joined = nothing();
 #pragma unroll 1
         for (int first = 0; first < item.pages; first += pages_of_span(item, first)) {
             team_sync();
             attend_page(args, shared, team, item, first, pages_of_span(item, first));
+#if JOINED
+            // What was told with the item before is known by now.
+            if (first == 0) note_complete(args, team, before, args.kv_heads * (GROUP * PARTS));
             team_sync();
+            if (first == 0 && team.complete > 0) quantize_token(args, team, team.complete - 1);
+            before = NONE;
+#else
+            team_sync();
+#endif
             const int pages = pages_of_span(item, first);
             const bool is_last = !WHOLE || first + pages == item.pages;
             u32 next = count + TEAMS;
@@ -279,20 +274,44 @@ __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &
                 join_span(joined, span);
             state = make_float2(joined.reference, joined.sum);
         }
-#if ROPE
+#if JOINED
         load_angles(args, shared.items[(count + TEAMS) % ITEMS], query);
 #endif
         const Part part = part_of_warp();
+#if JOINED
+        if (part.head < item.heads && finish_item(args, item, part, joined)) before = tell_finished(args, team, item);
+#else
         if (part.head < item.heads) finish_item(args, item, part, joined);
+#endif
     }
+#if JOINED
+    note_complete(args, team, before, args.kv_heads * (GROUP * PARTS));
+    team_sync();
+    if (team.complete > 0) quantize_token(args, team, team.complete - 1);
+#endif
+}
+
+// Of 96 registers of a thread, the warps that bring pages have use for 64.
+template <bool ATTENDS>
+__device__ __forceinline__ void hand_registers() {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    if (TEAMS == 1) return;
+    if (ATTENDS)
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 104;");
+    else
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 64;");
+#endif
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_ring(const AttentionArgs args) {
     let_dependents_start();
     Shared &shared = *(Shared *)shared_bytes;
     begin_ring(shared);
-    if (this_thread() / 32 == TEAMS * WARPS)
-        bring_items(args, shared);
-    else
+    if (this_thread() / 32 >= TEAMS * WARPS) {
+        hand_registers<false>();
+        if (this_thread() / 32 == TEAMS * WARPS) bring_items(args, shared);
+    } else {
+        hand_registers<true>();
         attend_items(args, shared);
+    }
 }

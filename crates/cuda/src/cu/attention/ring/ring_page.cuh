@@ -8,7 +8,7 @@ constexpr int QUERY_PIECES = CHUNKS * 2;  // of 32 elements
 // Elements of one head, a piece each, that are on their way.
 struct Query {
     float v[QUERY_PIECES];
-#if ROPE
+#if JOINED
     float cos[QUERY_PIECES / 2], sin[QUERY_PIECES / 2];
 #endif
 };
@@ -23,7 +23,7 @@ __device__ __forceinline__ int operand_head() {
     return COLUMNS == 1 ? this_thread() % 32 / 8 : this_thread() % 32 / 4;
 }
 
-#if ROPE
+#if JOINED
 // The last two warps of a team take the newest key and value, beside a query where they have one.
 constexpr bool SPARE = HEADS + 2 <= WARPS;
 constexpr int KEY_WARP = WARPS - 2;
@@ -66,7 +66,7 @@ __device__ __forceinline__ void load_query(const AttentionArgs &args, const Item
     const int head = warp_of_team();
     int at = (item.first_head + head) * HEAD_DIM;
     bool is_there = is_told && item.pages > 0 && head < item.heads;
-#if ROPE
+#if JOINED
     if (SPARE && head >= KEY_WARP) {
         at = newest_at(args, item);
         is_there = is_told && item.pages > 0 && item.has_newest();
@@ -82,7 +82,7 @@ __device__ __forceinline__ float largest_magnitude(const float (&v)[QUERY_PIECES
     return __uint_as_float(__reduce_max_sync(ALL_LANES, __float_as_uint(max)));
 }
 
-#if ROPE
+#if JOINED
 // The token's own key or value: its codes wait for their page.
 __device__ __forceinline__ void place_newest(const AttentionArgs &args, Team &team, const float (&v)[QUERY_PIECES]) {
     const int lane = this_thread() % 32;
@@ -118,10 +118,10 @@ __device__ __forceinline__ void put_newest(const AttentionArgs &args, const Team
 }
 #endif
 
-// Its codes and scale; with ROPE also the newest key and value.
+// Its codes and scale; with JOINED also the newest key and value.
 __device__ __forceinline__ void place_query(const AttentionArgs &args, Team &team, const Item &item, Query &query) {
     const int head = warp_of_team(), lane = this_thread() % 32;
-#if ROPE
+#if JOINED
     const bool is_newest = head >= KEY_WARP && item.has_newest();
     if (head < HEADS || head == KEY_WARP) rotate(query.v, query);
     if (SPARE && is_newest) place_newest(args, team, query.v);
@@ -132,7 +132,7 @@ __device__ __forceinline__ void place_query(const AttentionArgs &args, Team &tea
         for (int i = 0; i < QUERY_PIECES; i++) team.queries[head][i * 32 + lane] = (u8)code_of(query.v[i], scale.inverse);
         if (lane == 0) team.query_scale[head] = scale.scale;
     }
-#if ROPE
+#if JOINED
     if (SPARE || !is_newest) return;
     load_head(args.x + (size_t)item.token * args.x_row + newest_at(args, item), true, query.v);
     if (head == KEY_WARP) rotate(query.v, query);
@@ -279,7 +279,7 @@ __device__ __forceinline__ void attend_page(const AttentionArgs &args, Shared &s
     const u32 number = item.number + first + slot, at = number % STAGES;
     Stage &stage = shared.stages[at];
     barrier_wait(shared.full[number % FULLS], number / FULLS);
-#if ROPE
+#if JOINED
     if (item.first_page + first + slot == item.position / PAGE) put_newest(args, team, item, stage, shared.pages[at]);
 #endif
     Product products[4];
