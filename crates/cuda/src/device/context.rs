@@ -42,8 +42,18 @@ pub struct CudaCache {
 pub struct CudaStep {
     tokens: StepTokens,
     workspace: OnceLock<AttentionWorkspace>,
-    /// By how many tokens it has, and whether sequences have one each.
-    recorded: Mutex<HashMap<(usize, bool), Recording>>,
+    recorded: Mutex<Recorded>,
+}
+
+/// How many tokens a step has, and whether sequences have one each.
+type StepForm = (usize, bool);
+
+/// What steps of each form have launched.
+#[derive(Default)]
+struct Recorded {
+    forms: HashMap<StepForm, Recording>,
+    /// Form of the step before.
+    last: Option<StepForm>,
 }
 
 /// What is known of steps of a form.
@@ -232,7 +242,8 @@ impl CudaDevice {
         Ok(step.workspace.get_or_init(|| workspace))
     }
 
-    /// Runs a step; from the third one of a form on, its launches are a recorded graph.
+    /// Runs a step; from the third one of a form on, its launches are a recorded graph. Recording takes longer than a step: a form that
+    /// does not stay for two steps, as where sequences end one after the other, is launched plainly.
     pub(super) fn run_recorded(&self, step: &CudaStep, run: &mut dyn FnMut() -> Done) -> Done {
         let tokens = step.tokens.num_tokens();
         if !step.tokens.is_split() || tokens > MOST_RECORDED_TOKENS || self.clock.is_on() {
@@ -240,16 +251,18 @@ impl CudaDevice {
         }
         let mut recorded = lock(&step.recorded);
         let form = (tokens, step.tokens.is_single());
-        match recorded.get(&form) {
+        let stays = recorded.last.replace(form) == Some(form);
+        match recorded.forms.get(&form) {
             None => {
                 run()?;
-                recorded.insert(form, Recording::Seen);
+                recorded.forms.insert(form, Recording::Seen);
                 Ok(())
             }
+            Some(Recording::Seen) if !stays => run(),
             Some(Recording::Seen) => {
                 let graph = self.record(run)?;
                 self.operation("run_step", &[tokens], || graph.launch())?;
-                recorded.insert(form, Recording::Graph(graph));
+                recorded.forms.insert(form, Recording::Graph(graph));
                 Ok(())
             }
             Some(Recording::Graph(graph)) => {

@@ -13,7 +13,7 @@ mod plan;
 mod rehearsal;
 mod sequence;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dualgrain_device::Device;
@@ -150,11 +150,12 @@ impl<D: Device> Scheduler<D> {
     /// Pages of the cache that running sequences hold; a page that several hold counts once. What ended sequences left does not
     /// count: it gives way.
     pub fn num_held_pages(&self) -> usize {
-        let pages = self
-            .running
-            .iter()
-            .flat_map(|running| self.session.pages(running.slot));
-        pages.collect::<HashSet<_>>().len()
+        let mut is_held = vec![false; self.session.num_pages()];
+        let running = self.running.iter();
+        for &page in running.flat_map(|running| self.session.pages(running.slot)) {
+            is_held[page as usize] = true;
+        }
+        is_held.into_iter().filter(|&is_held| is_held).count()
     }
 
     /// Logits `[rows.len(), vocab]` of rows of the last step, where [`Event::Rows`] says that they stand.
