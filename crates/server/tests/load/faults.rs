@@ -230,7 +230,8 @@ fn tried(server: &Server, bytes: &[u8], statuses: &[u16]) {
     match stream.read_exact(&mut head) {
         Ok(()) => {
             let status = std::str::from_utf8(&head[9..]).unwrap().parse().unwrap();
-            assert!(statuses.contains(&status), "{status}");
+            let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(300)]);
+            assert!(statuses.contains(&status), "{status}: {shown}");
         }
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{sent:?}"),
     }
@@ -321,18 +322,14 @@ fn lying_length(server: &Server, body: &str, random: &mut Random) {
 
 /// Bytes that are no HTTP: what another protocol begins with, or none.
 fn noise(server: &Server, random: &mut Random) {
-    let mut bytes: Vec<u8> = (0..1 + random.below(2000))
-        .map(|_| random.below(256) as u8)
-        .collect();
-    match random.below(4) {
-        0 => bytes.splice(0..0, *b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
-        1 => bytes.splice(0..0, *b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-        2 => bytes.splice(
-            0..0,
-            *b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        ),
-        _ => bytes.splice(0..0, *b""),
-    };
+    const BEGINNINGS: [&[u8]; 4] = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"POST /v1/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"",
+    ];
+    let mut bytes = BEGINNINGS[random.below(BEGINNINGS.len())].to_vec();
+    bytes.extend((0..1 + random.below(2000)).map(|_| random.below(256) as u8));
     let mut stream = server.send(&bytes);
     let _ = stream.shutdown(Shutdown::Write);
     read_all(&mut stream);
