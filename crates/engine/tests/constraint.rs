@@ -17,6 +17,7 @@ const END: u32 = 3;
 const ROUND: Round = Round {
     modulus: 7,
     len: 30,
+    never: None,
     fails_after: None,
     panics: false,
 };

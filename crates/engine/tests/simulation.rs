@@ -411,8 +411,9 @@ fn tokens(random: &mut Random, len: usize) -> Vec<u32> {
 fn constraint(random: &mut Random) -> SharedConstraint {
     let round = Round {
         modulus: 1 + random.below(6) as u32,
-        len: 1 + random.below(80),
-        fails_after: (random.below(10) == 0).then(|| random.below(30)),
+        len: 1 + random.below(120),
+        never: Some(SPOILED),
+        fails_after: (random.below(20) == 0).then(|| random.below(30)),
         panics: random.below(2) == 0,
     };
     SharedConstraint(Arc::new(round))
@@ -451,7 +452,7 @@ fn request(random: &mut Random, bases: &[Vec<u32>]) -> TokenRequest {
     }
     let is_scored = random.below(8) == 0;
     TokenRequest {
-        constraint: (random.below(4) == 0).then(|| constraint(random)),
+        constraint: (random.below(6) == 0).then(|| constraint(random)),
         score_from: is_scored.then(|| random.below(prompt.len())),
         prompt,
         sampling,

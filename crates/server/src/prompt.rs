@@ -47,7 +47,9 @@ pub struct MessageRules {
 /// Takes the conversation in `messages`.
 pub fn take_messages(fields: &mut Fields, rules: MessageRules) -> Result<Vec<Message>, ApiError> {
     let list = fields.required("messages")?;
-    read_messages(&fields.name("messages"), list, rules)
+    let mut messages = read_messages(&fields.name("messages"), list, rules)?;
+    name_answers(&mut messages);
+    Ok(messages)
 }
 
 /// Reads a list of messages, which stands at `path`.

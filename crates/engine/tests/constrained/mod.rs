@@ -8,6 +8,8 @@ use dualgrain_engine::{Constraint, ConstraintError, ConstraintState, Next, Progr
 pub struct Round {
     pub modulus: u32,
     pub len: usize,
+    /// A token that never comes.
+    pub never: Option<u32>,
     /// After so many tokens it fails.
     pub fails_after: Option<usize>,
     /// It fails by a panic.
@@ -21,7 +23,7 @@ struct State {
 
 impl Round {
     pub fn allows(&self, place: usize, token: u32) -> bool {
-        token % self.modulus == place as u32 % self.modulus
+        token % self.modulus == place as u32 % self.modulus && Some(token) != self.never
     }
 }
 

@@ -182,7 +182,10 @@ impl Walk {
                 list.is_none().then_some("a list of at least one value")
             }
             Kind::Type => (!is_type(value)).then_some("a type of JSON, or a list of different ones"),
-            Kind::Count => value.as_u64().is_none().then_some("a whole number, at least 0"),
+            Kind::Count => {
+                let count = count(value).ok_or_else(|| expected_count(at, value))?;
+                return Ok(Some(count.into()));
+            }
             Kind::Number => value.as_f64().is_none().then_some("a number"),
             Kind::Divisor => {
                 let is_divisor = value.as_f64().is_some_and(|number| number > 0.0);
@@ -190,7 +193,7 @@ impl Walk {
             }
             Kind::Pattern => value.as_str().is_none().then_some("a regular expression"),
             Kind::Format => return check_format(at, value).map(|()| Some(value.clone())),
-            Kind::Names => (!is_names(value)).then_some("a list of texts"),
+            Kind::Names => (!is_names(value)).then_some("a list of different texts"),
         };
         match expected {
             None => Ok(Some(value.clone())),
@@ -242,7 +245,7 @@ impl Walk {
 /// What keywords of one schema mean for each other.
 fn check_together(path: &str, fields: &Map<String, Value>) -> Result<(), SchemaError> {
     // A name may come twice where names are free; it counts once then.
-    let least = fields.get("minProperties").and_then(Value::as_u64).unwrap_or(0);
+    let least = fields.get("minProperties").and_then(count).unwrap_or(0);
     let required = fields
         .get("required")
         .and_then(Value::as_array)
@@ -315,24 +318,37 @@ fn check_constant(path: &str, value: &Value) -> Result<(), SchemaError> {
     }
 }
 
+/// Whole numbers may be written with a point: `2.0`.
+fn count(value: &Value) -> Option<u64> {
+    let whole = |number: &f64| number.fract() == 0.0 && (0.0..=EXACT).contains(number);
+    value
+        .as_u64()
+        .or_else(|| value.as_f64().filter(whole).map(|number| number as u64))
+}
+
+fn expected_count(path: &str, value: &Value) -> SchemaError {
+    wrong(
+        path,
+        format!("expected a whole number, at least 0, got {}", short(value)),
+    )
+}
+
 fn is_type(value: &Value) -> bool {
     let is_one = |value: &Value| value.as_str().is_some_and(|name| TYPES.contains(&name));
     match value {
         Value::Array(list) => {
-            let differ = list
-                .iter()
-                .enumerate()
-                .all(|(index, name)| !list[..index].contains(name));
-            !list.is_empty() && differ && list.iter().all(is_one)
+            let is_new = |index: usize| !list[..index].contains(&list[index]);
+            let fits = (1..=TYPES.len()).contains(&list.len());
+            fits && list.iter().all(is_one) && (0..list.len()).all(is_new)
         }
         one => is_one(one),
     }
 }
 
 fn is_names(value: &Value) -> bool {
-    value
-        .as_array()
-        .is_some_and(|list| list.iter().all(Value::is_string))
+    let mut names = BTreeSet::new();
+    let is_new = |name: &Value| name.as_str().is_some_and(|name| names.insert(name.to_owned()));
+    value.as_array().is_some_and(|list| list.iter().all(is_new))
 }
 
 fn unknown(path: &str, name: &str) -> SchemaError {

@@ -15,7 +15,7 @@ use crate::answers::{Form, Message, Parts, Rules, Splitter, Tools};
 use crate::app::{App, Submitted};
 use crate::error::ApiError;
 use crate::parameters::{Api, Choices, Fields, Wanted};
-use crate::prompt::{MessageRules, name_answers, take_messages};
+use crate::prompt::{MessageRules, take_messages};
 use crate::running::End;
 use crate::streaming::{Answer, EventWriter, Piece, stream_response};
 
@@ -86,8 +86,7 @@ impl Asked {
     fn read(mut fields: Fields, app: &App) -> Result<Self, ApiError> {
         app.check_model(fields.text("model")?.as_deref())?;
         let ignore_unknown = app.options.ignore_unknown;
-        let mut messages = take_messages(&mut fields, message_rules(app))?;
-        name_answers(&mut messages);
+        let messages = take_messages(&mut fields, message_rules(app))?;
         let rules = Rules {
             form: Form::take_response_format(&mut fields, ignore_unknown)?,
             tools: Tools::take_chat(&mut fields, ignore_unknown)?,

@@ -23,7 +23,7 @@ fn schemas() -> Vec<Value> {
         person,
         tree,
         json!({"type": "object"}),
-        json!({"type": "object", "minProperties": 1, "maxProperties": 2}),
+        json!({"type": "object", "minProperties": 1, "maxProperties": 2.0}),
         json!({"type": "object", "patternProperties": {"^x[0-9]{1,3}$": {"type": "boolean"}}, "additionalProperties": false}),
         json!({"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string", "maxLength": 4}}),
         json!({"type": ["string", "null"], "maxLength": 5}),
@@ -97,6 +97,10 @@ fn what_is_not_followed_is_refused_with_its_path() {
         (
             json!({"properties": {"a/b~": {"minimum": "x"}}}),
             "#/properties/a~1b~0/minimum: expected a number",
+        ),
+        (
+            json!({"required": ["a", "a"]}),
+            "#/required: expected a list of different texts",
         ),
         (json!({"minProperties": 3}), "#/minProperties: at most 1"),
         (json!({"enum": []}), "#/enum: expected a list"),
