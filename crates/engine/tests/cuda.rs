@@ -3,6 +3,7 @@
 //!
 //! Without a card or a compiler it says SKIPPED. Arguments are more model folders to compare.
 
+mod constrained;
 mod golden;
 mod invariance;
 mod lost;

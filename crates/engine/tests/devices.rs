@@ -1,5 +1,6 @@
 //! Whole models on the naive device and on the CPU, bit for bit: the seam between engine and device holds.
 
+mod constrained;
 mod golden;
 mod sampled;
 mod toy;

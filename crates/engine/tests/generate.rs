@@ -1,5 +1,6 @@
 //! The generation loop on the bundled model.
 
+mod constrained;
 mod invariance;
 
 use std::ops::ControlFlow;

@@ -7,8 +7,18 @@ use dualgrain_device::Device;
 use dualgrain_device::cases::Random;
 use dualgrain_device::sampling::{ChosenToken, SamplingParams};
 use dualgrain_engine::scheduler::{Event, Scheduler, TokenRequest};
-use dualgrain_engine::{Model, SequenceId, Session, SessionLimits};
+use dualgrain_engine::{Model, SequenceId, Session, SessionLimits, SharedConstraint};
 
+use crate::constrained::Round;
+
+/// A rule that some requests follow.
+const ROUND: Round = Round {
+    modulus: 5,
+    len: 16,
+    never: None,
+    fails_after: None,
+    panics: false,
+};
 const MOST_PROMPT_TOKENS: usize = 150;
 const MOST_NEW_TOKENS: usize = 24;
 /// Sequences at once, and tokens of a step: an odd number, so that prompts are cut anywhere.
@@ -32,7 +42,7 @@ pub fn differing<D: Device>(model: &Arc<Model<D>>, count: usize) -> usize {
 fn request(random: &mut Random, vocab_size: usize) -> TokenRequest {
     let prompt_tokens = 1 + random.below(MOST_PROMPT_TOKENS);
     TokenRequest {
-        constraint: None,
+        constraint: (random.below(4) == 0).then(|| SharedConstraint(Arc::new(ROUND))),
         prompt: (0..prompt_tokens)
             .map(|_| random.below(vocab_size) as u32)
             .collect(),

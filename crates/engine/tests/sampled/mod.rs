@@ -5,9 +5,19 @@ use std::sync::Arc;
 use dualgrain_device::Device;
 use dualgrain_device::sampling::SamplingParams;
 use dualgrain_engine::scheduler::{Event, Scheduler, TokenRequest};
-use dualgrain_engine::{SequenceId, Session, SessionLimits};
+use dualgrain_engine::{SequenceId, Session, SessionLimits, SharedConstraint};
 
+use crate::constrained::Round;
 use crate::toy;
+
+const ROUND: Round = Round {
+    modulus: 3,
+    len: 20,
+    // Its embedding is NaN.
+    never: Some(toy::VOCAB_SIZE - 1),
+    fails_after: None,
+    panics: false,
+};
 
 /// Every event of the requests, tokens and log-probabilities among them, as text: sequence by sequence, because a device that works
 /// ahead of its host runs them in other steps.
@@ -27,7 +37,8 @@ pub fn events<D: Device>(device: Arc<D>) -> Vec<String> {
             .map(|i| (i * 7 + 3) % toy::VOCAB_SIZE)
             .collect();
         let request = TokenRequest {
-            constraint: None,
+            // Those of odd seeds follow a rule: steps with and without masks take turns.
+            constraint: (seed % 2 == 1).then(|| SharedConstraint(Arc::new(ROUND))),
             score_from: None,
             prompt,
             sampling,

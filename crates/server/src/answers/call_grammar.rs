@@ -6,26 +6,23 @@ use super::split::{CALL, CALL_END, THINK, THINK_END, Thinking};
 use super::tool::{Choice, Tool, Tools};
 use crate::grammar::{Checked, with_white_space};
 
-/// The grammar of an answer, in the library's notation. `form` is the schema of an answer that is no call.
+/// The grammar of an answer, in the library's notation. `form` is the schema of an answer that is no call; without one, and where no call is
+/// required, such an answer is free text.
 pub fn grammar(tools: &Tools, form: Option<&Checked>, thinking: Thinking) -> String {
     let callable: Vec<&Tool> = tools.callable().collect();
-    let mut lines = Vec::new();
-    let body = match (form, callable.is_empty(), &tools.choice) {
-        (None, ..) | (_, false, Choice::Required | Choice::Named(_)) if callable.is_empty() => "text",
-        (Some(_), true, _) => "json",
-        (_, _, Choice::Required | Choice::Named(_)) => "calls",
-        (Some(_), ..) => "json | calls",
-        // Thoughts are text too.
-        (None, ..) => return free_or_calls(&callable, tools.parallel, thinking),
+    let must_call = matches!(tools.choice, Choice::Required | Choice::Named(_));
+    let body = match (form, callable.is_empty()) {
+        (Some(_), true) => "json",
+        (Some(_), false) if !must_call => "json | calls",
+        (None, false) if !must_call => return free_or_calls(&callable, tools.parallel, thinking),
+        _ => "calls",
     };
     let thought = match thinking {
         Thinking::Never => "",
         Thinking::MayBegin => "(thought NL? NL?)? ",
         Thinking::Begun => "thought NL? NL? ",
     };
-    lines.push(format!("start: {thought}({body})"));
-    lines.push("text: /(.|\\n)*/".to_owned());
-    lines.push(thought_rule(thinking));
+    let mut lines = vec![format!("start: {thought}({body})"), thought_rule(thinking)];
     if let Some(form) = form.filter(|_| body.contains("json")) {
         lines.push(format!("json: %json {}", with_white_space(form.at("#"))));
     }

@@ -8,6 +8,8 @@ use crate::parameters::{Fields, shown};
 
 const MAX_TOOLS: usize = 128;
 const MAX_NAME_BYTES: usize = 128;
+/// Bytes of all their schemas together, which are checked before the request waits for anything.
+const MAX_SCHEMAS_BYTES: usize = 1 << 20;
 
 /// A function that the client runs.
 #[derive(Debug, Clone)]
@@ -182,6 +184,11 @@ fn take_list(fields: &mut Fields, style: Style, ignore_unknown: bool) -> Result<
             return Err(fields.error("tools", problem));
         }
     };
+    let size_bytes: usize = list.iter().map(|tool| tool.to_string().len()).sum();
+    if size_bytes > MAX_SCHEMAS_BYTES {
+        let problem = format!("{size_bytes} bytes of tools, at most {MAX_SCHEMAS_BYTES} are taken");
+        return Err(fields.error("tools", problem));
+    }
     let mut tools: Vec<Tool> = Vec::with_capacity(list.len());
     for (index, value) in list.into_iter().enumerate() {
         let path = format!("{}[{index}]", fields.name("tools"));

@@ -74,10 +74,10 @@ impl Items {
 
     fn grow(&mut self, is_message: bool, text: &str) -> Vec<Named> {
         let mut events = Vec::new();
-        if !self
+        if self
             .open
             .as_ref()
-            .is_some_and(|open| open.is_message == is_message)
+            .is_none_or(|open| open.is_message != is_message)
         {
             events.extend(self.close("completed"));
             events.extend(self.begin(is_message));

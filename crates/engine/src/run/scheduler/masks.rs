@@ -13,13 +13,14 @@ use crate::EngineError;
 
 impl<D: Device> Scheduler<D> {
     /// Gives the device the masks of those of `sampled`, (row of the step, index of the sequence) each, that have one. Returns those that
-    /// can be sampled, and the indices of those whose constraint failed, which is told of.
+    /// can be sampled; those whose constraint failed, which is told of, join `ended`.
     pub(super) fn mask_rows(
         &mut self,
         sampled: &[(u32, usize)],
         events: &mut Vec<Event>,
-    ) -> Result<(Vec<(u32, usize)>, Vec<usize>), EngineError> {
-        let (mut sound, mut failed) = (Vec::with_capacity(sampled.len()), Vec::new());
+        ended: &mut Vec<usize>,
+    ) -> Result<Vec<(u32, usize)>, EngineError> {
+        let mut sound = Vec::with_capacity(sampled.len());
         for &(row, index) in sampled {
             match self.mask_row(index)? {
                 Ok(()) => sound.push((row, index)),
@@ -27,11 +28,11 @@ impl<D: Device> Scheduler<D> {
                     let sequence = &mut self.running[index].sequence;
                     let (id, error) = (sequence.id, Arc::new(error));
                     events.push(Event::Failed { id, error });
-                    failed.push(index);
+                    ended.push(index);
                 }
             }
         }
-        Ok((sound, failed))
+        Ok(sound)
     }
 
     /// Masks one sequence, where it is constrained. The outer error is the device's.

@@ -317,7 +317,8 @@ impl<D: Device> Scheduler<D> {
         sampled: &[(u32, usize)],
         report: &mut StepReport,
     ) -> Result<Vec<usize>, EngineError> {
-        let (sampled, mut ended) = self.mask_rows(sampled, &mut report.events)?;
+        let mut ended = Vec::new();
+        let sampled = self.mask_rows(sampled, &mut report.events, &mut ended)?;
         if sampled.is_empty() {
             return Ok(ended);
         }
