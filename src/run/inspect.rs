@@ -49,7 +49,7 @@ pub fn run(options: &Inspect, terminal: &Terminal) -> Result<()> {
     let report = Report {
         model: dir.display().to_string(),
         family: format!("{:?}", config.family),
-        parameters: parameters(&weights, &storage)?,
+        parameters: storage.parameters(&weights)?,
         hidden_size: config.hidden_size,
         ffn_size: config.ffn_size,
         num_layers: config.num_layers,
@@ -64,17 +64,6 @@ pub fn run(options: &Inspect, terminal: &Terminal) -> Result<()> {
         quantization: quantization(&config)?,
     };
     terminal.result(&report, &text(&report))
-}
-
-/// Weights of four bits, and every element of `*.weight`, `*.w8` and `*.bias` tensors.
-fn parameters(weights: &Weights, storage: &Storage) -> Result<u64> {
-    let mut floats = 0;
-    for name in weights.names() {
-        if name.ends_with(".weight") || name.ends_with(".bias") || name.ends_with(".w8") {
-            floats += weights.raw(&name)?.1.iter().product::<usize>() as u64;
-        }
-    }
-    Ok(floats + storage.w4_weights)
 }
 
 fn lm_head(config: &ModelConfig) -> &'static str {

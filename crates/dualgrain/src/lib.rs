@@ -91,8 +91,8 @@ pub mod units;
 
 pub use any_device::{AnyDevice, ChosenDevice, DeviceChoice, DeviceChoiceError, OperationTimes};
 pub use dualgrain_cpu::CpuDevice;
-pub use dualgrain_device::CacheFormat;
 pub use dualgrain_device::sampling::{Logprobs, SamplingParams};
+pub use dualgrain_device::{CacheFormat, Device};
 pub use dualgrain_engine::evaluate;
 pub use dualgrain_engine::{
     BatchGeneration, Engine, Event, FinishReason, GenerateOptions, Generation, Model, ModelConfig, Request,

@@ -77,6 +77,20 @@ impl Storage {
         Ok(())
     }
 
+    /// Numbers that the model was trained to have: weights of four bits, and every element of `*.weight`, `*.w8` and `*.bias` tensors.
+    ///
+    /// # Errors
+    /// A header of a tensor is damaged.
+    pub fn parameters(&self, weights: &Weights) -> Result<u64, WeightsError> {
+        let mut others = 0;
+        for name in weights.names() {
+            if name.ends_with(".weight") || name.ends_with(".bias") || name.ends_with(".w8") {
+                others += weights.raw(&name)?.1.iter().product::<usize>() as u64;
+            }
+        }
+        Ok(others + self.w4_weights)
+    }
+
     /// Stored bits of the blocks' linears over their weights.
     pub fn bits_per_weight(&self) -> f64 {
         self.linear_bits as f64 / self.linear_weights.max(1) as f64

@@ -39,6 +39,8 @@ impl<D: Device> Scheduler<D> {
         report: &mut StepReport,
     ) -> Result<(), EngineError> {
         self.under_way = self.begin_next(&sequences)?;
+        let begun = self.under_way.iter().flatten();
+        report.computed.extend(begun.map(|&id| (id, 1)));
         let samples = self.session.read_samples()?;
         report.sampled_tokens = samples.len();
         let mut ended = Vec::new();

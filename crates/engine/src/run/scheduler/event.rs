@@ -53,6 +53,8 @@ pub struct StepReport {
     pub prompt_tokens: usize,
     /// Tokens that were chosen.
     pub sampled_tokens: usize,
+    /// Tokens that were run, of prompts and others, by sequence. Those of a step that was begun ahead count where it was begun.
+    pub computed: Vec<(SequenceId, usize)>,
     /// Sequences that began to run, for the first time or again.
     pub num_begun: usize,
     /// Those sequences, each with how many of its tokens it found in the cache.

@@ -301,6 +301,7 @@ impl<D: Device> Scheduler<D> {
                 positions,
             }));
             num_rows += part.num_tokens;
+            report.computed.push((running.sequence.id, part.num_tokens));
             if part.num_tokens > 1 || running.sequence.generated().is_empty() {
                 report.prompt_tokens += part.num_tokens;
             }

@@ -8,4 +8,5 @@ mod rapl;
 mod sweep;
 mod timing;
 
+pub use rapl::{Rapl, RaplReading};
 pub use sweep::sweep_cpu;

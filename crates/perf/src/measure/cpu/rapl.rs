@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const FOLDER: &str = "/sys/class/powercap";
 
 /// The packages' counters.
-pub(crate) struct Rapl {
+pub struct Rapl {
     packages: Vec<Package>,
 }
 
@@ -17,7 +17,7 @@ struct Package {
 }
 
 /// What the counters show at a moment.
-pub(crate) struct Reading(Vec<u64>);
+pub struct RaplReading(Vec<u64>);
 
 impl Rapl {
     /// Counters that can be read; `None` where there are none.
@@ -42,23 +42,27 @@ impl Rapl {
     }
 
     /// All counters now.
-    pub fn read(&self) -> Option<Reading> {
+    pub fn read(&self) -> Option<RaplReading> {
         let counters = self
             .packages
             .iter()
             .map(|package| number(&package.counter, "energy_uj"));
-        counters.collect::<Option<Vec<u64>>>().map(Reading)
+        counters.collect::<Option<Vec<u64>>>().map(RaplReading)
     }
 
     /// Joules since an earlier reading, a counter that began again at 0 included.
-    pub fn since_j(&self, earlier: &Reading) -> Option<f64> {
-        let now = self.read()?;
-        let parts = self.packages.iter().zip(now.0.iter().zip(&earlier.0));
+    pub fn since_j(&self, earlier: &RaplReading) -> Option<f64> {
+        Some(self.between_j(earlier, &self.read()?))
+    }
+
+    /// Joules between two readings.
+    pub fn between_j(&self, earlier: &RaplReading, later: &RaplReading) -> f64 {
+        let parts = self.packages.iter().zip(later.0.iter().zip(&earlier.0));
         let used = parts.map(|(package, (&now, &then))| match now.checked_sub(then) {
             Some(used) => used,
             None => package.range_uj.saturating_sub(then).saturating_add(now),
         });
-        Some(used.sum::<u64>() as f64 * 1e-6)
+        used.sum::<u64>() as f64 * 1e-6
     }
 }
 
