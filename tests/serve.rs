@@ -204,6 +204,30 @@ fn what_is_wrong_is_told_before_the_model_is_loaded() {
         keys,
     ]);
     assert!(message.contains("--insecure"), "{message}");
+    let message = failure(&[
+        "serve",
+        dir,
+        "--port",
+        "0",
+        "--tls-cert",
+        "/no/cert",
+        "--tls-key",
+        keys,
+    ]);
+    assert!(message.contains("/no/cert: reading certificates"), "{message}");
+    let message = failure(&[
+        "serve",
+        dir,
+        "--port",
+        "0",
+        "--cors-origin",
+        "*",
+        "--api-key-file",
+        keys,
+    ]);
+    assert!(message.contains("is not taken with keys"), "{message}");
+    let message = failure(&["serve", dir, "--port", "0", "--cors-origin", "chat.example/a"]);
+    assert!(message.contains("expected an origin like"), "{message}");
     let message = failure(&["serve", dir, "--port", "0", "--alias", "a\nb"]);
     assert!(message.contains("can not have control characters"), "{message}");
     let message = failure(&["serve", "/no/such/model", "--port", "0"]);
@@ -234,6 +258,9 @@ fn wrong_usage_exits_with_2() {
         ["--alias", ""],
         ["--allow-host", ""],
         ["--log-level", "loud"],
+        ["--tls-cert", "alone.pem"],
+        ["--timeout", "0"],
+        ["--queue-tokens", "0"],
         ["--log-format", "xml"],
     ] {
         let output = dualgrain(&["serve", "x", wrong[0], wrong[1]]);

@@ -13,7 +13,7 @@ use crate::call::Call;
 use crate::error::ApiError;
 use crate::options::Options;
 use crate::parameters::{Choices, Wanted};
-use crate::running::{Metrics, Place, Progress, Queue, QueueLimits, Update};
+use crate::running::{Metrics, Place, Progress, Queue, QueueLimits, Rank, Terms, Unsubmitted, Update};
 use crate::served::{Description, Served};
 use crate::turns::{Turn, Turns, beside};
 
@@ -59,8 +59,10 @@ impl App {
         let progress = Arc::new(Progress::default());
         let limits = QueueLimits {
             places: served.num_sequences.saturating_add(options.queue),
+            tokens: options.queue_tokens,
             buffered: options.buffered_pieces.max(1),
             log_texts: options.log_prompts,
+            energy: options.energy.clone(),
         };
         let (queue, ended) =
             Queue::start(served.engine, limits, Arc::clone(&metrics), Arc::clone(&progress))?;
@@ -140,11 +142,8 @@ impl App {
             return Err(ApiError::bad(message));
         }
         let full = || {
-            let error = ApiError::come_again(
-                StatusCode::TOO_MANY_REQUESTS,
-                "the queue is full: ask again later",
-            );
-            error.with_code("queue_full")
+            let seconds = self.queue.retry_after_s(num_choices);
+            queue_full(seconds, "the queue is full: ask again later")
         };
         self.queue.reserve(num_choices).ok_or_else(full)
     }
@@ -181,11 +180,18 @@ impl App {
         self.log_prompts(&prompts);
         let requests = wanted.requests(prompts, choices.n, self.model.bounds)?;
         let num_choices = requests.len();
-        let account = Arc::clone(&Call::current().account);
-        account.submit(prompt_tokens);
-        let gone = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped");
+        let call = Call::current();
+        call.account.submit(prompt_tokens);
+        let terms = Terms {
+            account: Arc::clone(&call.account),
+            rank: Rank {
+                key: call.key(),
+                priority: wanted.priority,
+            },
+            deadline: call.deadline,
+        };
         Ok(Submitted {
-            updates: place.submit(requests, account).ok_or_else(gone)?,
+            updates: place.submit(requests, terms).map_err(unsubmitted)?,
             num_choices,
             prompt_tokens,
             splitter: Splitter::new(Thinking::Never, false),
@@ -201,5 +207,19 @@ impl App {
             let prompt = self.model.tokenizer.decode(prompt, false).unwrap_or_default();
             tracing::info!(id = Call::current().account.id, prompt, "prompt");
         }
+    }
+}
+
+fn queue_full(seconds: u64, message: &str) -> ApiError {
+    ApiError::come_again_in(seconds, StatusCode::TOO_MANY_REQUESTS, message).with_code("queue_full")
+}
+
+fn unsubmitted(why: Unsubmitted) -> ApiError {
+    match why {
+        Unsubmitted::Full(seconds) => {
+            let message = "the prompts that wait have too many tokens: ask again later";
+            queue_full(seconds, message)
+        }
+        Unsubmitted::Gone => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped"),
     }
 }

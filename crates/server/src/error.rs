@@ -77,6 +77,11 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 
+    /// A request whose time is over.
+    pub fn late(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, message).with_code("timeout")
+    }
+
     /// The same with a word for programs.
     #[must_use]
     pub fn with_code(mut self, code: &'static str) -> Self {
@@ -106,6 +111,7 @@ impl ApiError {
             413 => "request_too_large",
             429 => "rate_limit_error",
             503 => "overloaded_error",
+            504 => "timeout_error",
             500.. => "api_error",
             _ => "invalid_request_error",
         };
@@ -114,8 +120,13 @@ impl ApiError {
 
     /// An error that a later request may not meet: clients are told to wait a second.
     pub fn come_again(status: StatusCode, message: &str) -> Self {
+        Self::come_again_in(1, status, message)
+    }
+
+    /// The same, where it is known how long it may take.
+    pub fn come_again_in(seconds: u64, status: StatusCode, message: &str) -> Self {
         Self {
-            retry_after_s: Some(1),
+            retry_after_s: Some(seconds),
             ..Self::new(status, message)
         }
     }

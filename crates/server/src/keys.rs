@@ -56,11 +56,15 @@ impl Keys {
         }
     }
 
-    /// Whether `key` is one of them. Every hash is compared to its end.
-    pub fn accept(&self, key: &[u8]) -> bool {
+    /// The number of `key` among them. Every hash is compared to its end.
+    pub fn find(&self, key: &[u8]) -> Option<usize> {
         let asked = hash(key);
         let equal = |known: &[u8; 32]| known.iter().zip(&asked).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0;
-        self.0.iter().fold(false, |found, known| found | equal(known))
+        let numbered = self.0.iter().enumerate();
+        numbered.fold(
+            None,
+            |found, (number, known)| if equal(known) { Some(number) } else { found },
+        )
     }
 }
 
@@ -82,9 +86,9 @@ mod tests {
     #[test]
     fn a_key_is_a_line_and_nothing_else_opens() {
         let keys = keys("# two keys\n\n  first \nsecond\r\n").unwrap();
-        assert!(keys.accept(b"first") && keys.accept(b"second"));
+        assert!(keys.find(b"first") == Some(0) && keys.find(b"second") == Some(1));
         for wrong in ["", "# two keys", "firs", "first ", "First", "\n"] {
-            assert!(!keys.accept(wrong.as_bytes()), "{wrong}");
+            assert!(keys.find(wrong.as_bytes()).is_none(), "{wrong}");
         }
         assert_eq!(format!("{keys:?}"), "Keys(2 keys)");
     }

@@ -2,15 +2,25 @@
 
 use std::time::Duration;
 
+use crate::energy::Energy;
 use crate::keys::Keys;
+use crate::tls::Tls;
 
 /// What a server is told beside its model.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Sequences that may wait for room beside those that run; a request beyond is answered 429.
     pub queue: usize,
+    /// Tokens of prompts that may wait; a request beyond is answered 429, unless nothing else waits.
+    pub queue_tokens: usize,
+    /// How long a request may take, from its head to the end of its answer; it may ask for less.
+    pub timeout: Option<Duration>,
     /// Keys of which a request must name one; `None` lets everybody in.
     pub keys: Option<Keys>,
+    /// A certificate and its key: HTTPS is spoken instead of HTTP.
+    pub tls: Option<Tls>,
+    /// Origins whose pages may use the server from a browser, like `https://chat.example`; `*` stands for all and is not taken with keys.
+    pub cors_origins: Vec<String>,
     /// Names beside those of this machine by which requests may come where only it is listened to and there are no keys.
     pub allowed_hosts: Vec<String>,
     /// Pass over fields that no interface knows instead of refusing them.
@@ -25,6 +35,8 @@ pub struct Options {
     pub patience: Duration,
     /// Bytes of a request's body.
     pub body_bytes: usize,
+    /// The counter of what the model's device uses, where there is one.
+    pub energy: Option<Energy>,
     /// Write prompts and answers to the log, which has neither otherwise.
     pub log_prompts: bool,
 }
@@ -33,7 +45,11 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             queue: 256,
+            queue_tokens: 1 << 20,
+            timeout: None,
             keys: None,
+            tls: None,
+            cors_origins: Vec::new(),
             allowed_hosts: Vec::new(),
             ignore_unknown: false,
             drain: Duration::from_secs(30),
@@ -41,6 +57,7 @@ impl Default for Options {
             buffered_pieces: 1024,
             patience: Duration::from_secs(60),
             body_bytes: 8 << 20,
+            energy: None,
             log_prompts: false,
         }
     }

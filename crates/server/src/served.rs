@@ -6,7 +6,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use dualgrain::engine::chat::{ChatError, ChatTemplate};
 use dualgrain::engine::tokenizer::Tokenizer;
-use dualgrain::{AnyDevice, Engine, Error, Loaded, SessionLimits, load};
+use dualgrain::engine::{EngineError, Model, Storage, Weights};
+use dualgrain::{AnyDevice, Device, Engine, Error, Loaded, SessionLimits, load};
+
+use serde_json::{Value, json};
 
 use crate::error::ServeError;
 use crate::grammar::Grammars;
@@ -31,6 +34,8 @@ pub(crate) struct Description {
     pub bounds: Bounds,
     /// What makes constraints for its tokens.
     pub grammars: Grammars,
+    /// What runs and where, for people.
+    pub facts: Value,
 }
 
 impl Served {
@@ -54,6 +59,7 @@ impl Served {
     pub fn new(dir: &Path, alias: String, loaded: Loaded, limits: SessionLimits) -> Result<Self, ServeError> {
         let Loaded { model, tokenizer } = loaded;
         let vocab_size = model.config().vocab_size;
+        let facts = facts(dir, &model)?;
         let grammars = Grammars::new(Arc::clone(&tokenizer), &model.config().eos_tokens);
         let mut engine = Engine::new(model, Arc::clone(&tokenizer), limits).map_err(Error::from)?;
         engine.prepare().map_err(Error::from)?;
@@ -70,9 +76,33 @@ impl Served {
                     context_tokens: limits.context_tokens,
                     vocab_size,
                 },
+                facts,
             },
         })
     }
+}
+
+/// What the folder `dir` holds and which device runs it.
+fn facts(dir: &Path, model: &Model<AnyDevice>) -> Result<Value, Error> {
+    let config = model.config();
+    let unread = |error| Error::from(EngineError::from(error));
+    let weights = Weights::open(dir).map_err(unread)?;
+    let storage = Storage::measure(&weights, config).map_err(unread)?;
+    let schemes = storage.schemes.iter();
+    let schemes: Vec<String> = schemes
+        .map(|(scheme, count)| format!("{count} {scheme}"))
+        .collect();
+    Ok(json!({
+        "device": model.device().name(),
+        "family": format!("{:?}", config.family),
+        "parameters": storage.parameters(&weights).map_err(unread)?,
+        "linears": schemes.join(", "),
+        "bits_per_weight": (storage.bits_per_weight() * 1e3).round() / 1e3,
+        "layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "vocabulary": config.vocab_size,
+        "size_bytes": storage.file_bytes
+    }))
 }
 
 /// Seconds of the Unix epoch.

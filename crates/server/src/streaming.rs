@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::app::Submitted;
 use crate::error::ApiError;
-use crate::running::{End, News, Update};
+use crate::running::{End, Fault, News, Update};
 
 /// Silence after which a comment is sent, so that nobody between takes the connection for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -89,7 +89,7 @@ pub async fn whole(submitted: Submitted) -> Result<Vec<Answer>, ApiError> {
                 *end = Some(how);
                 open -= 1;
             }
-            News::Failed { message, stopping } => return Err(failure(message, stopping)),
+            News::Failed { message, fault } => return Err(failure(message, fault)),
         }
     }
     let complete = growing.into_iter().filter_map(|(text, tokens, end)| {
@@ -203,19 +203,20 @@ impl<W: EventWriter> Growing<W> {
                 }
                 events
             }
-            News::Failed { message, stopping } => {
+            News::Failed { message, fault } => {
                 self.state = State::Ended;
-                self.writer.fail(&failure(message, stopping))
+                self.writer.fail(&failure(message, fault))
             }
         }
     }
 }
 
 /// The error of a job that failed.
-fn failure(message: String, stopping: bool) -> ApiError {
-    match stopping {
-        true => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message),
-        false => ApiError::internal(message),
+fn failure(message: String, fault: Fault) -> ApiError {
+    match fault {
+        Fault::Engine => ApiError::internal(message),
+        Fault::Stopping => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message),
+        Fault::Late => ApiError::late(message),
     }
 }
 

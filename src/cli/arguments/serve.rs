@@ -51,6 +51,15 @@ pub struct Serve {
     /// File with one API key a line, of which a request must name one; without it everybody is let in.
     #[arg(long, value_name = "FILE")]
     pub api_key_file: Option<PathBuf>,
+    /// Certificate to speak HTTPS with: PEM, the server's own first; needs --tls-key.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the certificate, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Origin whose pages may use the server from a browser, like https://chat.example; as often as needed.
+    #[arg(long, value_name = "ORIGIN", value_parser = NonEmptyStringValueParser::new())]
+    pub cors_origin: Vec<String>,
     /// Take keys over plain HTTP at an address that others can reach.
     #[arg(long)]
     pub insecure: bool,
@@ -66,6 +75,12 @@ pub struct Serve {
     /// Sequences that may wait beside those that run; a request beyond is answered 429.
     #[arg(long, default_value_t = 256, value_name = "COUNT", value_parser = count(0, 65_536))]
     pub queue: usize,
+    /// Tokens of prompts that may wait; a request beyond is answered 429.
+    #[arg(long, default_value_t = 1 << 20, value_name = "COUNT", value_parser = count(1, 1 << 40))]
+    pub queue_tokens: usize,
+    /// Seconds that a request may take in all [default: no limit]; a request may ask for less.
+    #[arg(long, value_name = "SECONDS", value_parser = count(1, 1_000_000))]
+    pub timeout: Option<usize>,
     /// Seconds that running answers may go on after Ctrl-C or a termination signal.
     #[arg(long, default_value_t = 30, value_name = "SECONDS", value_parser = count(0, 86_400))]
     pub drain: usize,

@@ -1,5 +1,6 @@
 //! `serve`: a model behind HTTP, until Ctrl-C.
 
+mod energy;
 mod log;
 
 use std::net::TcpListener;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dualgrain::engine::ModelConfig;
 use dualgrain::{AnyDevice, SessionLimits};
-use dualgrain_server::{Keys, Options, Served, listen};
+use dualgrain_server::{Keys, Options, Served, Tls, listen};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Serve};
@@ -43,10 +44,17 @@ pub fn run(arguments: &Serve, common: &Common, terminal: &Terminal) -> Result<()
     let limits = limits(arguments, &config?, &device)?;
     let memory = (arguments.memory, terminal);
     model_folder::check_memory(&[(&arguments.model, None)], &device, limits, memory)?;
+    let options = Options {
+        energy: energy::counter(&device),
+        ..options
+    };
     let loaded = model_folder::open(&arguments.model, &device, None)?;
     let served = Served::new(&arguments.model, alias.clone(), loaded, limits)?;
     let started = Started {
-        url: format!("http://{address}"),
+        url: match &options.tls {
+            Some(_) => format!("https://{address}"),
+            None => format!("http://{address}"),
+        },
         model: alias,
         max_sequences: limits.num_sequences,
         context_tokens: limits.context_tokens,
@@ -78,7 +86,13 @@ fn options(arguments: &Serve) -> Result<Options> {
     let keys = arguments.api_key_file.as_deref().map(Keys::read);
     Ok(Options {
         queue: arguments.queue,
+        queue_tokens: arguments.queue_tokens,
+        timeout: arguments
+            .timeout
+            .map(|seconds| Duration::from_secs(seconds as u64)),
         keys: keys.transpose().context("reading the API keys")?,
+        tls: tls(arguments)?,
+        cors_origins: origins(arguments)?,
         allowed_hosts: arguments.allow_host.clone(),
         ignore_unknown: arguments.ignore_unknown,
         drain: Duration::from_secs(arguments.drain as u64),
@@ -86,6 +100,31 @@ fn options(arguments: &Serve) -> Result<Options> {
         log_prompts: arguments.log_prompts,
         ..Options::default()
     })
+}
+
+/// The certificate and its key, where they are named.
+fn tls(arguments: &Serve) -> Result<Option<Tls>> {
+    let files = arguments.tls_cert.as_deref().zip(arguments.tls_key.as_deref());
+    let read = files.map(|(cert, key)| Tls::read(cert, key));
+    read.transpose().context("reading the certificate")
+}
+
+/// Origins as browsers write them.
+fn origins(arguments: &Serve) -> Result<Vec<String>> {
+    for origin in &arguments.cors_origin {
+        let place = origin.split_once("://").map(|(_, place)| place);
+        let is_origin =
+            place.is_some_and(|place| !place.is_empty() && !place.contains(['/', ' ', '?', '#', '@']));
+        ensure!(
+            is_origin || origin == "*",
+            "--cors-origin {origin}: expected an origin like https://chat.example or http://localhost:3000, without a path, or *"
+        );
+        ensure!(
+            origin != "*" || arguments.api_key_file.is_none(),
+            "--cors-origin * lets every page in the world use the server, which is not taken with keys: name the origins"
+        );
+    }
+    Ok(arguments.cors_origin.clone())
 }
 
 /// The name that was asked for, or the folder's.
@@ -114,9 +153,9 @@ fn check_exposure(arguments: &Serve, is_loopback: bool, terminal: &Terminal) -> 
         return Ok(());
     }
     ensure!(
-        arguments.api_key_file.is_none() || arguments.insecure,
-        "API keys over plain HTTP at {} can be read on the way: put a proxy with TLS in front and listen at 127.0.0.1, or \
-         say --insecure",
+        arguments.api_key_file.is_none() || arguments.tls_cert.is_some() || arguments.insecure,
+        "API keys over plain HTTP at {} can be read on the way: name a certificate with --tls-cert and --tls-key, put a proxy \
+         with TLS in front and listen at 127.0.0.1, or say --insecure",
         arguments.host
     );
     if arguments.api_key_file.is_none() {

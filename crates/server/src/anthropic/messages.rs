@@ -14,6 +14,7 @@ use super::blocks::{Blocks, event_of};
 use super::conversation::take_conversation;
 use crate::answers::{Form, Message, Rules, Tools};
 use crate::app::{App, Submitted};
+use crate::energy::rounded;
 use crate::error::{ApiError, json_response};
 use crate::parameters::{Api, Choices, Fields, Wanted};
 use crate::running::End;
@@ -158,12 +159,16 @@ impl Shape {
 
     /// Anthropic counts what was in the cache apart from the other input.
     fn usage(&self, end: &End) -> Value {
-        json!({
+        let mut usage = json!({
             "input_tokens": self.prompt_tokens - end.cached_tokens,
             "cache_read_input_tokens": end.cached_tokens,
             "cache_creation_input_tokens": 0,
             "output_tokens": end.tokens.len()
-        })
+        });
+        if let Some(energy_j) = end.energy_j {
+            usage["energy_j"] = rounded(energy_j).into();
+        }
+        usage
     }
 
     /// Anthropic's word for the end, and the stop sequence that came.

@@ -102,6 +102,8 @@ pub fn model() -> Value {
         ("created", count()),
         ("owned_by", text()),
         ("max_model_len", count()),
+        ("machine", json!({"type": "object"})),
+        ("energy", text()),
     ])
 }
 

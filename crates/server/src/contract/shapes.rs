@@ -9,7 +9,7 @@ use super::endpoint::{About, list, text};
 use crate::parameters::Api;
 use crate::parameters::ranges::{
     BIAS, CHOICES, LOGPROBS, MAX_BIASES, MAX_NOTE_CHARS, MAX_NOTE_NAME_CHARS, MAX_NOTES, MAX_STOP_BYTES,
-    MAX_STOPS, MAX_TOKENS, MIN_P, PENALTY, REPETITION_PENALTY, SEED, TEMPERATURE, TOP_K, TOP_P,
+    MAX_STOPS, MAX_TOKENS, MIN_P, PENALTY, PRIORITY, REPETITION_PENALTY, SEED, TEMPERATURE, TOP_K, TOP_P,
 };
 
 /// The schema of a parameter; `None` of one that has none yet, which a test does not let pass.
@@ -27,6 +27,7 @@ pub fn shape(api: Api, name: &str, about: &About) -> Option<Value> {
             (_, "stream") => json!({"type": "boolean"}),
             (_, "stream_options") => stream_options(about),
             (_, "n") => whole(CHOICES),
+            (_, "priority") => whole(PRIORITY),
             (Api::Chat, "logprobs") => json!({"type": "boolean"}),
             (Api::Completions, "logprobs") | (_, "top_logprobs") => whole(LOGPROBS),
             _ => return None,

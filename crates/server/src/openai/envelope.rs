@@ -6,6 +6,7 @@ use dualgrain::FinishReason;
 use serde_json::{Value, json};
 
 use crate::app::{App, Submitted};
+use crate::energy::rounded;
 use crate::error::{ApiError, json_response};
 use crate::running::End;
 use crate::served::now_s;
@@ -28,6 +29,7 @@ pub struct Usage {
     prompt_tokens: usize,
     completion_tokens: usize,
     cached_tokens: usize,
+    energy_j: Option<f64>,
     /// Choices of each prompt.
     n: usize,
 }
@@ -77,6 +79,7 @@ impl Usage {
             prompt_tokens,
             completion_tokens: 0,
             cached_tokens: 0,
+            energy_j: None,
             n,
         }
     }
@@ -84,6 +87,9 @@ impl Usage {
     /// Counts a choice. The first choice of a prompt tells what of it was in the cache; the others share the first one's pages.
     pub fn add(&mut self, choice: usize, end: &End) {
         self.completion_tokens += end.tokens.len();
+        if let Some(energy_j) = end.energy_j {
+            self.energy_j = Some(self.energy_j.unwrap_or(0.0) + energy_j);
+        }
         if choice.is_multiple_of(self.n) {
             self.cached_tokens += end.cached_tokens;
         }
@@ -91,12 +97,16 @@ impl Usage {
 
     /// As OpenAI writes it.
     pub fn value(&self) -> Value {
-        json!({
+        let mut value = json!({
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens}
-        })
+        });
+        if let Some(energy_j) = self.energy_j {
+            value["energy_j"] = rounded(energy_j).into();
+        }
+        value
     }
 }
 

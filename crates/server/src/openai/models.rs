@@ -32,6 +32,8 @@ fn entry(app: &App) -> Value {
         "object": "model",
         "created": model.created_s,
         "owned_by": "dualgrain",
-        "max_model_len": model.bounds.context_tokens
+        "max_model_len": model.bounds.context_tokens,
+        "machine": model.facts,
+        "energy": app.options.energy.as_ref().map_or("not measured", |energy| &energy.source)
     })
 }

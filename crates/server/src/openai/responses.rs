@@ -12,6 +12,7 @@ use super::input::take_input;
 use super::items::{Items, Named};
 use crate::answers::{Choice, Form, Message, Rules, Tool, Tools};
 use crate::app::{App, Submitted};
+use crate::energy::rounded;
 use crate::error::{ApiError, json_response};
 use crate::parameters::{Api, Choices, Fields, Wanted, take_metadata};
 use crate::running::End;
@@ -191,11 +192,15 @@ impl Shape {
 
     fn usage(&self, end: &End) -> Value {
         let output_tokens = end.tokens.len();
-        json!({
+        let mut usage = json!({
             "input_tokens": self.prompt_tokens, "input_tokens_details": {"cached_tokens": end.cached_tokens},
             "output_tokens": output_tokens, "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": self.prompt_tokens + output_tokens
-        })
+        });
+        if let Some(energy_j) = end.energy_j {
+            usage["energy_j"] = rounded(energy_j).into();
+        }
+        usage
     }
 
     /// An event with its number.

@@ -22,6 +22,8 @@ pub const MAX_TOKENS: RangeInclusive<i64> = 1..=i32::MAX as i64;
 pub const CHOICES: RangeInclusive<i64> = 1..=128;
 /// Of the most likely tokens that are reported at a place.
 pub const LOGPROBS: RangeInclusive<i64> = 0..=20;
+/// Of `priority`: smaller is earlier.
+pub const PRIORITY: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
 /// Of `seed`: both kinds of 64 bits.
 pub const SEED: RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::fields::{Fields, shown};
 use super::ranges::{
-    BIAS, CHOICES, LOGPROBS, MAX_BIASES, MAX_STOP_BYTES, MAX_STOPS, MAX_TOKENS, MIN_P, PENALTY,
+    BIAS, CHOICES, LOGPROBS, MAX_BIASES, MAX_STOP_BYTES, MAX_STOPS, MAX_TOKENS, MIN_P, PENALTY, PRIORITY,
     REPETITION_PENALTY, TEMPERATURE, TOP_K, TOP_P,
 };
 use crate::error::ApiError;
@@ -47,6 +47,8 @@ pub struct Wanted {
     pub constraint: Option<SharedConstraint>,
     /// Go on where the model would end.
     pub ignore_eos: bool,
+    /// Its place among those that wait: smaller is earlier.
+    pub priority: i64,
 }
 
 impl Choices {
@@ -98,6 +100,7 @@ impl Wanted {
             stop: end_texts(fields, "stop")?,
             constraint: None,
             ignore_eos: fields.flag("ignore_eos")?,
+            priority: fields.whole("priority", PRIORITY)?.unwrap_or(0),
         })
     }
 
@@ -115,6 +118,7 @@ impl Wanted {
             stop: Vec::new(),
             constraint: None,
             ignore_eos: false,
+            priority: 0,
         })
     }
 

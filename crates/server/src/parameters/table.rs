@@ -210,6 +210,11 @@ const PARAMETERS: &[Parameter] = &[
         OPENAI,
         "`include_usage`: a last chunk with `usage`; needs `stream`",
     ),
+    used(
+        "priority",
+        OPENAI,
+        "a whole number, default 0: of the requests that wait, those with smaller numbers are served first; among keys it changes nothing",
+    ),
     ignored("user", &[Chat, Completions, Responses], "changes nothing"),
     ignored("metadata", &[Chat, Messages], "changes nothing and is not stored"),
     ignored("safety_identifier", &[Chat, Responses], "changes nothing"),
@@ -250,12 +255,6 @@ const PARAMETERS: &[Parameter] = &[
     only("thinking", &[Messages], r#"{"type":"disabled"}"#, NO_THINKING),
     only("echo", &[Completions], "false", "the prompt is not given back"),
     only("best_of", &[Completions], "1", "every answer is given back"),
-    only(
-        "priority",
-        OPENAI,
-        "0",
-        "requests are served in the order they came",
-    ),
     only(
         "service_tier",
         &[Chat, Responses, Messages],

@@ -26,6 +26,8 @@ pub struct Notes {
     pub cached_tokens: usize,
     /// Tokens generated for it.
     pub generated_tokens: usize,
+    /// Joules of its sequences that came to their end, where they are measured.
+    pub energy_j: Option<f64>,
     /// Why it ended.
     pub ended: Option<&'static str>,
 }
@@ -69,6 +71,11 @@ impl Account {
                 notes.first_token_s = notes.waited_s();
             }
         });
+    }
+
+    /// A sequence that came to its end took so many joules.
+    pub fn spend(&self, energy_j: f64) {
+        self.note(|notes| notes.energy_j = Some(notes.energy_j.unwrap_or(0.0) + energy_j));
     }
 
     /// A sequence or the whole request ended. The first reason that cuts answers off is the one to tell of.

@@ -1,11 +1,14 @@
 //! What goes to the engine's thread and what comes back.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use dualgrain::{FinishReason, Logprobs, Request};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::account::Account;
+use super::flow::HeldTokens;
+use super::waiting::Rank;
 
 /// What the engine's thread is told.
 #[derive(Debug)]
@@ -23,11 +26,35 @@ pub struct Job {
     pub requests: Vec<Request>,
     /// Where the updates go.
     pub updates: mpsc::Sender<Update>,
-    /// What is noted of it.
-    pub account: Arc<Account>,
+    /// Whose it is and how long it may take.
+    pub terms: Terms,
+    /// Tokens of its prompts, of which each is given back when its first sequence is let in.
+    pub tokens: HeldTokens,
     /// Its places in the queue, given back when it ends.
     #[expect(dead_code, reason = "held to be dropped with the job")]
     pub place: OwnedSemaphorePermit,
+}
+
+/// Whose a job is, when it is its turn and how long it may take.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// What is noted of it.
+    pub account: Arc<Account>,
+    /// Where it waits.
+    pub rank: Rank,
+    /// When it ends, wherever it stands.
+    pub deadline: Option<Instant>,
+}
+
+/// Whose fault it is that a job can not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The engine's or the request's.
+    Engine,
+    /// Nobody's: the server is going down.
+    Stopping,
+    /// Nobody's: its time is over.
+    Late,
 }
 
 /// What happened to a choice of a job.
@@ -62,8 +89,8 @@ pub enum News {
     Failed {
         /// Why, for a person.
         message: String,
-        /// Whether the server is going down rather than at fault.
-        stopping: bool,
+        /// Whose fault it is.
+        fault: Fault,
     },
 }
 
@@ -76,4 +103,6 @@ pub struct End {
     pub tokens: Vec<u32>,
     /// Tokens of its prompt that were in the cache already.
     pub cached_tokens: usize,
+    /// Its share of the joules of every step that it took part in; `None` where nothing measures them.
+    pub energy_j: Option<f64>,
 }

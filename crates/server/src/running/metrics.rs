@@ -8,7 +8,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 type Labels = [(&'static str, &'static str); 1];
 
@@ -29,6 +29,8 @@ pub struct Metrics {
     pub num_running: Gauge,
     /// Sequences that wait for room.
     pub num_waiting: Gauge,
+    /// Tokens of their prompts.
+    pub num_waiting_tokens: Gauge,
     /// Share of the cache's pages that running sequences hold.
     pub cache_usage: Gauge<f64, AtomicU64>,
     /// Prompt tokens that were looked for in the cache.
@@ -47,12 +49,16 @@ pub struct Metrics {
     pub prompt_tokens: Counter,
     /// Tokens generated.
     pub generated_tokens: Counter,
+    /// Joules of steps.
+    pub energy_j: Counter<f64, AtomicU64>,
     /// Sequences that failed.
     pub failures: Counter,
     /// Jobs whose reader went away.
     pub abandoned: Counter,
     /// Jobs whose reader was too slow.
     pub slow_readers: Counter,
+    /// Jobs whose time was over.
+    pub timeouts: Counter,
     /// Connections that are open.
     pub connections: Gauge,
     success: Family<Labels, Counter>,
@@ -66,6 +72,7 @@ impl Metrics {
             registry: Registry::with_labels(labels.into_iter()),
             num_running: Gauge::default(),
             num_waiting: Gauge::default(),
+            num_waiting_tokens: Gauge::default(),
             cache_usage: Gauge::default(),
             cache_queries: Counter::default(),
             cache_hits: Counter::default(),
@@ -75,9 +82,11 @@ impl Metrics {
             request_s: Histogram::new(LONG_S),
             prompt_tokens: Counter::default(),
             generated_tokens: Counter::default(),
+            energy_j: Counter::default(),
             failures: Counter::default(),
             abandoned: Counter::default(),
             slow_readers: Counter::default(),
+            timeouts: Counter::default(),
             connections: Gauge::default(),
             success: Family::default(),
         };
@@ -144,10 +153,19 @@ impl Metrics {
                 "Requests whose reader was too slow",
                 &self.slow_readers,
             ),
+            (
+                "dualgrain:timeouts",
+                "Requests whose time was over",
+                &self.timeouts,
+            ),
         ];
         for (name, help, counter) in all {
             self.registry.register(name, help, counter.clone());
         }
+        let energy = self.energy_j.clone();
+        let help = "Joules of steps, where a counter of energy can be read";
+        self.registry
+            .register_with_unit("dualgrain:energy", help, Unit::Joules, energy);
         let success = self.success.clone();
         let help = "Sequences that ended by themselves";
         self.registry.register("vllm:request_success", help, success);
@@ -164,6 +182,11 @@ impl Metrics {
                 "vllm:num_requests_waiting",
                 "Sequences that wait",
                 &self.num_waiting,
+            ),
+            (
+                "dualgrain:waiting_tokens",
+                "Tokens of prompts that wait",
+                &self.num_waiting_tokens,
             ),
             (
                 "dualgrain:connections",

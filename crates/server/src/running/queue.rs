@@ -5,19 +5,24 @@ use std::sync::Arc;
 use dualgrain::{AnyDevice, Engine, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use super::account::Account;
-use super::job::{Command, Job, Update};
+use super::flow::Flow;
+use super::job::{Command, Job, Terms, Update};
 use super::metrics::Metrics;
 use super::progress::Progress;
 use super::runner::Runner;
+use crate::energy::{Energy, Meter};
 
 /// How much a queue holds, and what it tells of it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct QueueLimits {
     /// Sequences that run or wait, at most.
     pub places: usize,
+    /// Tokens of prompts that wait, at most.
+    pub tokens: usize,
     /// Updates that nobody has read, at most, for each choice of a job.
     pub buffered: usize,
+    /// The counter of energy, where there is one.
+    pub energy: Option<Energy>,
     /// Write the texts of answers to the log.
     pub log_texts: bool,
 }
@@ -28,6 +33,16 @@ pub struct Queue {
     commands: mpsc::Sender<Command>,
     places: Arc<Semaphore>,
     limits: QueueLimits,
+    flow: Arc<Flow>,
+}
+
+/// Why a job was not submitted.
+#[derive(Debug)]
+pub enum Unsubmitted {
+    /// Too many tokens wait; when to come again, in seconds.
+    Full(u64),
+    /// The engine's thread is gone.
+    Gone,
 }
 
 /// Places that were found free, for one job.
@@ -51,7 +66,13 @@ impl Queue {
         // Every job holds a place, so this never fills up; one more for the end.
         let (commands, received) = mpsc::channel(limits.places + 1);
         let (ends, ended) = oneshot::channel();
-        let runner = Runner::new(engine, received, (metrics, progress), limits.log_texts);
+        let flow = Arc::new(Flow::new(limits.tokens));
+        let runner = Runner::new(
+            engine,
+            received,
+            (metrics, progress, Arc::clone(&flow)),
+            (limits.log_texts, Meter::new(limits.energy.clone())),
+        );
         let body = move || {
             // Dropped at the end of the thread, also where it panics.
             let _ends: oneshot::Sender<()> = ends;
@@ -64,6 +85,7 @@ impl Queue {
                 commands,
                 places,
                 limits,
+                flow,
             },
             ended,
         ))
@@ -74,6 +96,12 @@ impl Queue {
         let places = u32::try_from(choices).ok()?;
         let permit = Arc::clone(&self.places).try_acquire_many_owned(places).ok()?;
         Some(Place { queue: self, permit })
+    }
+
+    /// When `choices` more sequences may find places, in seconds, at the speed of late.
+    pub fn retry_after_s(&self, choices: usize) -> u64 {
+        let missing = choices.saturating_sub(self.places.available_permits());
+        self.flow.places.retry_after_s(missing)
     }
 
     /// Sequences that run or wait, at most.
@@ -90,17 +118,25 @@ impl Queue {
 }
 
 impl Place<'_> {
-    /// Submits a request for each choice; dropping the receiver cancels them. `None` where the thread is gone.
-    pub fn submit(self, requests: Vec<Request>, account: Arc<Account>) -> Option<mpsc::Receiver<Update>> {
+    /// Submits a request for each choice; dropping the receiver cancels them. Prompts that stand side by side and are equal count once.
+    ///
+    /// # Errors
+    /// Too many tokens wait, or the thread is gone.
+    pub fn submit(self, requests: Vec<Request>, terms: Terms) -> Result<mpsc::Receiver<Update>, Unsubmitted> {
+        let prompts = requests.chunk_by(|a, b| a.prompt == b.prompt);
+        let num_tokens = prompts.map(|equal| equal[0].prompt.len()).sum();
+        let late = |excess| Unsubmitted::Full(self.queue.flow.tokens.retry_after_s(excess));
+        let tokens = self.queue.flow.waiting.take(num_tokens).map_err(late)?;
         let (updates, receiver) =
             mpsc::channel(self.queue.limits.buffered.saturating_mul(requests.len().max(1)));
         let job = Job {
             requests,
             updates,
-            account,
+            terms,
+            tokens,
             place: self.permit,
         };
-        self.queue.commands.try_send(Command::Run(job)).ok()?;
-        Some(receiver)
+        let sent = self.queue.commands.try_send(Command::Run(job));
+        sent.map(|()| receiver).map_err(|_| Unsubmitted::Gone)
     }
 }

@@ -9,9 +9,12 @@ use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::account::Account;
-use super::job::{Command, End, Job, News, Update};
+use super::flow::Flow;
+use super::job::{Command, End, Fault, Job, News, Update};
 use super::metrics::{Metrics, reason_word};
 use super::progress::Progress;
+use super::waiting::{Entry, Rank, Waiting};
+use crate::energy::Meter;
 
 /// Owns the engine and all jobs.
 pub struct Runner {
@@ -19,12 +22,16 @@ pub struct Runner {
     commands: mpsc::Receiver<Command>,
     metrics: Arc<Metrics>,
     progress: Arc<Progress>,
+    flow: Arc<Flow>,
     jobs: BTreeMap<u64, Running>,
+    /// Sequences that the engine does not know of yet: it would run them in the order they came.
+    waiting: Waiting,
     /// Which choice of which job a sequence is.
     sequences: BTreeMap<SequenceId, Choice>,
     next_job: u64,
     stopping: bool,
     log_texts: bool,
+    meter: Meter,
 }
 
 /// A job under way.
@@ -33,6 +40,8 @@ struct Running {
     /// Choices that begin when the one with the same prompt has its first token: then they hold the pages of its prompt.
     held: Vec<(usize, Request)>,
     submitted: Instant,
+    /// Choices that have not ended.
+    open: usize,
 }
 
 /// A sequence's choice and its times.
@@ -42,9 +51,11 @@ struct Choice {
     /// Whether its prompt differs from that of the choice before.
     leads: bool,
     account: Arc<Account>,
+    rank: Rank,
     prompt_tokens: usize,
     cached_tokens: Option<usize>,
     last_token: Option<Instant>,
+    energy_j: f64,
 }
 
 impl Runner {
@@ -52,19 +63,22 @@ impl Runner {
     pub fn new(
         engine: Engine<AnyDevice>,
         commands: mpsc::Receiver<Command>,
-        (metrics, progress): (Arc<Metrics>, Arc<Progress>),
-        log_texts: bool,
+        (metrics, progress, flow): (Arc<Metrics>, Arc<Progress>, Arc<Flow>),
+        (log_texts, meter): (bool, Meter),
     ) -> Self {
         Self {
             engine,
             commands,
             metrics,
             progress,
+            flow,
             jobs: BTreeMap::new(),
+            waiting: Waiting::default(),
             sequences: BTreeMap::new(),
             next_job: 0,
             stopping: false,
             log_texts,
+            meter,
         }
     }
 
@@ -72,8 +86,11 @@ impl Runner {
     pub fn run(mut self) {
         while self.take_commands() {
             self.abandon_unread();
+            self.end_late();
+            self.let_in();
             let events = self.engine.step();
             self.count_step();
+            self.share_energy();
             for event in events {
                 self.deliver(event);
             }
@@ -91,6 +108,7 @@ impl Runner {
                 Some(command) => self.obey(command),
                 None => return false,
             }
+            self.meter.skip();
         }
         while let Ok(command) = self.commands.try_recv() {
             self.obey(command);
@@ -105,11 +123,12 @@ impl Runner {
         }
     }
 
-    /// Admits the first choice of each prompt of a job.
+    /// The first choice of each prompt of a job begins to wait.
     fn begin(&mut self, mut job: Job) {
         self.progress.step();
         let id = self.next_job;
         self.next_job += 1;
+        let open = job.requests.len();
         let mut held = Vec::new();
         let mut first = Vec::new();
         for (index, request) in std::mem::take(&mut job.requests).into_iter().enumerate() {
@@ -119,11 +138,43 @@ impl Runner {
                 false => first.push((index, request)),
             }
         }
+        let rank = job.terms.rank;
+        for (index, request) in first.drain(..) {
+            let entry = Entry {
+                tokens: Some(job.tokens.split(request.prompt.len())),
+                request,
+                leads: true,
+            };
+            self.waiting.push(rank, (id, index), entry);
+        }
         let submitted = Instant::now();
-        self.jobs.insert(id, Running { job, held, submitted });
-        first
-            .into_iter()
-            .for_each(|(index, request)| self.admit(id, (index, true), request));
+        self.jobs.insert(
+            id,
+            Running {
+                job,
+                held,
+                submitted,
+                open,
+            },
+        );
+    }
+
+    /// Gives the engine as many sequences as it has slots for. One that finds no pages there is passed by nobody.
+    fn let_in(&mut self) {
+        self.waiting.tick(Instant::now());
+        let scheduler = self.engine.scheduler();
+        if scheduler.num_waiting() > 0 {
+            return;
+        }
+        for _ in scheduler.num_running()..scheduler.session().limits().num_sequences {
+            let Some((job, index, entry)) = self.waiting.pop() else {
+                return;
+            };
+            if entry.leads {
+                self.flow.tokens.count(entry.request.prompt.len());
+            }
+            self.admit(job, (index, entry.leads), entry.request);
+        }
     }
 
     fn admit(&mut self, job: u64, (index, leads): (usize, bool), request: Request) {
@@ -131,7 +182,7 @@ impl Runner {
         let Some(running) = self.jobs.get(&job) else {
             return;
         };
-        let account = Arc::clone(&running.job.account);
+        let terms = running.job.terms.clone();
         let prompt_tokens = request.prompt.len();
         match self.engine.admit(request) {
             Ok(sequence) => {
@@ -139,10 +190,12 @@ impl Runner {
                     job,
                     index,
                     leads,
-                    account,
+                    account: terms.account,
+                    rank: terms.rank,
                     prompt_tokens,
                     cached_tokens: None,
                     last_token: None,
+                    energy_j: 0.0,
                 };
                 self.sequences.insert(sequence, choice);
             }
@@ -163,6 +216,18 @@ impl Runner {
         }
     }
 
+    /// Ends jobs whose time is over, wherever they stand.
+    fn end_late(&mut self) {
+        let now = Instant::now();
+        let is_late = |running: &Running| running.job.terms.deadline.is_some_and(|deadline| deadline <= now);
+        let late = self.jobs.iter().filter(|(_, running)| is_late(running));
+        let late: Vec<u64> = late.map(|(&id, _)| id).collect();
+        for id in late {
+            self.metrics.timeouts.inc();
+            self.end_with(id, 0, "the time for this request is over".to_owned(), Fault::Late);
+        }
+    }
+
     /// Counts what the last step said as a whole.
     fn count_step(&mut self) {
         let step = self.engine.last_step();
@@ -176,6 +241,24 @@ impl Runner {
                 self.metrics.cache_queries.inc_by(choice.prompt_tokens as u64);
                 self.metrics.cache_hits.inc_by(cached_tokens as u64);
                 choice.account.begin(cached_tokens, choice.leads);
+                let run = choice.prompt_tokens.saturating_sub(cached_tokens);
+                self.waiting.serve(choice.rank.key, run);
+            }
+        }
+    }
+
+    /// Shares what the last step used by the tokens that it ran.
+    fn share_energy(&mut self) {
+        if !self.meter.counts() {
+            return;
+        }
+        let energy_j = self.meter.since_last_j();
+        self.metrics.energy_j.inc_by(energy_j);
+        let computed = &self.engine.last_step().computed;
+        let num_tokens: usize = computed.iter().map(|(_, tokens)| tokens).sum();
+        for &(sequence, tokens) in computed {
+            if let Some(choice) = self.sequences.get_mut(&sequence) {
+                choice.energy_j += energy_j * tokens as f64 / num_tokens as f64;
             }
         }
     }
@@ -215,6 +298,7 @@ impl Runner {
             return;
         };
         choice.account.token();
+        self.waiting.serve(choice.rank.key, 1);
         let now = Instant::now();
         match choice.last_token.replace(now) {
             Some(last) => self.metrics.inter_token_s.observe((now - last).as_secs_f64()),
@@ -227,7 +311,7 @@ impl Runner {
         }
     }
 
-    /// Admits the choices that waited for the pages of this one's prompt.
+    /// The choices that waited for the pages of this one's prompt wait for slots.
     fn begin_held(&mut self, sequence: SequenceId) {
         let Some(&Choice { job, index, .. }) = self.sequences.get(&sequence) else {
             return;
@@ -243,8 +327,14 @@ impl Runner {
             follows
         };
         let begun: Vec<_> = running.held.extract_if(.., follows).collect();
+        let rank = running.job.terms.rank;
         for (index, request) in begun {
-            self.admit(job, (index, false), request);
+            let entry = Entry {
+                request,
+                leads: false,
+                tokens: None,
+            };
+            self.waiting.push(rank, (job, index), entry);
         }
     }
 
@@ -256,14 +346,20 @@ impl Runner {
             reason: generation.finish_reason,
             tokens: generation.tokens,
             cached_tokens: choice.cached_tokens.unwrap_or(0),
+            energy_j: self.meter.counts().then_some(choice.energy_j),
         };
         self.metrics.count_success(end.reason);
         choice.account.end(reason_word(end.reason));
+        if let Some(energy_j) = end.energy_j {
+            choice.account.spend(energy_j);
+        }
         if self.log_texts {
             tracing::info!(id = choice.account.id, answer = generation.text, "answer");
         }
         let job = choice.job;
-        if let Some(running) = self.jobs.get(&job) {
+        self.flow.places.count(1);
+        if let Some(running) = self.jobs.get_mut(&job) {
+            running.open -= 1;
             let elapsed = running.submitted.elapsed();
             self.metrics.request_s.observe(elapsed.as_secs_f64());
         }
@@ -285,7 +381,7 @@ impl Runner {
         match running.job.updates.try_send(Update { choice, news }) {
             Ok(()) => return,
             Err(TrySendError::Full(_)) => {
-                running.job.account.end("the reader was too slow");
+                running.job.terms.account.end("the reader was too slow");
                 self.metrics.slow_readers.inc();
             }
             Err(TrySendError::Closed(_)) => _ = self.metrics.abandoned.inc(),
@@ -295,16 +391,29 @@ impl Runner {
 
     /// A choice can not go on: its job ends with what is known of it.
     fn fail(&mut self, job: u64, choice: usize, message: String) {
-        let stopping = self.stopping;
-        if !stopping {
+        let fault = if self.stopping {
+            Fault::Stopping
+        } else {
+            Fault::Engine
+        };
+        if fault == Fault::Engine {
             self.metrics.failures.inc();
-            let id = self.jobs.get(&job).map(|running| running.job.account.id.as_str());
+            let running = self.jobs.get(&job);
+            let id = running.map(|running| running.job.terms.account.id.as_str());
             tracing::error!(id, message, "a request failed");
         }
-        let news = News::Failed { message, stopping };
+        self.end_with(job, choice, message, fault);
+    }
+
+    /// Ends a job with an error.
+    fn end_with(&mut self, job: u64, choice: usize, message: String, fault: Fault) {
         if let Some(running) = self.jobs.get(&job) {
-            let why = if stopping { "the server ended" } else { "failed" };
-            running.job.account.end(why);
+            running.job.terms.account.end(match fault {
+                Fault::Engine => "failed",
+                Fault::Stopping => "the server ended",
+                Fault::Late => "its time was over",
+            });
+            let news = News::Failed { message, fault };
             // A reader that is gone or too slow needs no reason.
             let _ = running.job.updates.try_send(Update { choice, news });
         }
@@ -313,7 +422,10 @@ impl Runner {
 
     /// Cancels what is left of a job.
     fn drop_job(&mut self, job: u64) {
-        self.jobs.remove(&job);
+        if let Some(running) = self.jobs.remove(&job) {
+            self.waiting.remove(running.job.terms.rank, job);
+            self.flow.places.count(running.open);
+        }
         let engine = &mut self.engine;
         self.sequences.retain(|&sequence, choice| {
             let is_other = choice.job != job;
@@ -325,8 +437,7 @@ impl Runner {
     }
 
     fn end_if_complete(&mut self, job: u64) {
-        let is_open = self.sequences.values().any(|choice| choice.job == job);
-        if !is_open && self.jobs.get(&job).is_some_and(|running| running.held.is_empty()) {
+        if self.jobs.get(&job).is_some_and(|running| running.open == 0) {
             self.jobs.remove(&job);
         }
     }
@@ -346,7 +457,10 @@ impl Runner {
         self.metrics.num_running.set(scheduler.num_running() as i64);
         self.metrics
             .num_waiting
-            .set((scheduler.num_waiting() + held) as i64);
+            .set((scheduler.num_waiting() + self.waiting.len() + held) as i64);
+        self.metrics
+            .num_waiting_tokens
+            .set(self.flow.waiting.num_held() as i64);
         let usage = scheduler.num_held_pages() as f64 / num_pages as f64;
         self.metrics.cache_usage.set(usage);
         self.progress.step();

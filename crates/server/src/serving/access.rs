@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -11,19 +11,30 @@ use axum::http::header::{HeaderName, HeaderValue};
 use axum::http::{Method, Request, Response, StatusCode};
 use axum::middleware::Next;
 use hyper::body::{Frame, SizeHint};
+use tokio::time::timeout_at;
 use tracing::{debug, info};
 
 use crate::app::App;
-use crate::call::{Call, REQUEST_ID};
+use crate::call::{Call, REQUEST_ID, check_timeout};
+use crate::error::ApiError;
 
+/// What the engine's thread gets to end a request whose time is over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Bytes of a path that a line shows.
 const SHOWN_BYTES: usize = 200;
 
 /// Names a request and follows it to the end of its answer.
 pub async fn follow(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response<Body> {
-    let call = Arc::new(Call::new(request.headers(), || app.next_id("req")));
+    let call = Arc::new(Call::new(request.headers(), app.options.timeout, || {
+        app.next_id("req")
+    }));
     let mut line = Line::new(&request, Arc::clone(&call));
-    let mut response = Arc::clone(&call).answered_by(next.run(request)).await;
+    let uri = request.uri().clone();
+    let answer = match check_timeout(request.headers()) {
+        Ok(()) => in_time(&call, next.run(request)).await,
+        Err(error) => Err(error),
+    };
+    let mut response = answer.unwrap_or_else(|error| error.respond_at(&uri));
     line.status = Some(response.status());
     if let Ok(id) = HeaderValue::from_str(&call.account.id) {
         let headers = response.headers_mut();
@@ -32,6 +43,25 @@ pub async fn follow(State(app): State<Arc<App>>, request: Request<Body>, next: N
         headers.insert(HeaderName::from_static(REQUEST_ID), id);
     }
     response.map(|body| Body::new(Followed { body, line }))
+}
+
+/// The answer to a request, unless its time is over before it begins. The engine's thread keeps the time of those that it knows and is to speak
+/// first; a step of its may take longer.
+async fn in_time(
+    call: &Arc<Call>,
+    answer: impl Future<Output = Response<Body>>,
+) -> Result<Response<Body>, ApiError> {
+    let answer = Arc::clone(call).answered_by(answer);
+    let Some(deadline) = call.deadline else {
+        return Ok(answer.await);
+    };
+    let late = |_| {
+        call.account.end("its time was over");
+        ApiError::late("the time for this request is over")
+    };
+    timeout_at((deadline + LAST_WORDS).into(), answer)
+        .await
+        .map_err(late)
 }
 
 /// What will be written of a request.
@@ -104,6 +134,7 @@ impl Drop for Line {
             prompt_tokens = notes.prompt_tokens,
             cached_tokens = notes.cached_tokens,
             generated_tokens = notes.generated_tokens,
+            energy_j = notes.energy_j,
             ended,
             "request"
         );

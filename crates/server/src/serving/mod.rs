@@ -2,10 +2,12 @@
 
 mod access;
 mod hosts;
+mod origins;
 mod paths;
 mod patience;
 mod routes;
 mod serve;
+mod socket;
 mod standing;
 
 pub use paths::{DOCUMENT, PATHS};

@@ -13,8 +13,10 @@ use serde_json::Value;
 
 use super::access::follow;
 use super::hosts::{Hosts, check_host};
+use super::origins::{Origins, allow_origins};
 use super::paths::{DOCUMENT, PATHS};
 use crate::app::App;
+use crate::call::Call;
 use crate::contract::{About, document};
 use crate::endpoints::ui;
 use crate::error::{ApiError, json_response};
@@ -42,6 +44,14 @@ pub fn router(app: Arc<App>, hosts: Option<Hosts>) -> Router {
         Some(hosts) => router.layer(from_fn_with_state(Arc::new(hosts), check_host)),
         None => router,
     };
+    let origins = Arc::new(Origins::new(
+        &app.options.cors_origins,
+        app.options.keys.is_some(),
+    ));
+    let router = match app.options.cors_origins.is_empty() {
+        false => router.layer(from_fn_with_state(origins, allow_origins)),
+        true => router,
+    };
     router.layer(from_fn_with_state(app, follow))
 }
 
@@ -64,7 +74,9 @@ async fn check_key(State(app): State<Arc<App>>, request: Request<Body>, next: Ne
     let Some(keys) = &app.options.keys else {
         return next.run(request).await;
     };
-    if named_keys(request.headers()).any(|key| keys.accept(key)) {
+    let key = named_keys(request.headers()).find_map(|key| keys.find(key));
+    if let Some(key) = key {
+        Call::current().set_key(key);
         return next.run(request).await;
     }
     let words = "a key is needed: `Authorization: Bearer KEY` or `x-api-key: KEY` with a key of this server";

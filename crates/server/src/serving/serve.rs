@@ -10,7 +10,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tracing::{error, info, warn};
@@ -18,17 +18,21 @@ use tracing::{error, info, warn};
 use super::hosts::Hosts;
 use super::patience::Patient;
 use super::routes::router;
+use super::socket::Socket;
 use super::standing::Standing;
 use crate::app::App;
 use crate::error::ServeError;
 use crate::options::Options;
 use crate::running::Health;
 use crate::served::Served;
+use crate::tls::Tls;
 
 /// Connections at once; others wait until one ends.
 const MAX_CONNECTIONS: usize = 4096;
 /// Headers that take longer are given up.
 const HEADER_TIME: Duration = Duration::from_secs(30);
+/// A handshake of TLS that takes longer is given up.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// What readers of cut answers get to take their last event, and the engine to end its step.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// What they get when they are cut at once.
@@ -102,7 +106,7 @@ pub async fn serve(
     let drain = options.drain;
     // Keys keep out those whom another name leads here.
     let is_local = listener.local_addr()?.ip().is_loopback() && options.keys.is_none();
-    let hosts = is_local.then(|| Hosts::new(&options.allowed_hosts));
+    let hosts = is_local.then(|| Hosts::new(&options.allowed_hosts, &options.cors_origins));
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let (app, mut ended) = App::start(served, options)?;
     let (close, closed) = watch::channel(false);
@@ -174,8 +178,13 @@ async fn connections(
         };
         // Pieces are small and each should be read at once.
         let _ = stream.set_nodelay(true);
-        let stream = Patient::new(stream, app.options.patience);
-        let connection = connection(stream, router.clone(), closed.clone());
+        let socket = Socket::new(stream);
+        let connection = secured(
+            Patient::new(socket.clone(), app.options.patience),
+            socket,
+            app.options.tls.clone(),
+            (router.clone(), closed.clone()),
+        );
         let open = app.metrics.connections.clone();
         open.inc();
         tokio::spawn(async move {
@@ -186,8 +195,33 @@ async fn connections(
     }
 }
 
+/// Serves a connection to its end, behind TLS where there is a certificate.
+async fn secured(
+    stream: Patient<Socket>,
+    socket: Socket,
+    tls: Option<Tls>,
+    (router, mut closed): (Router, watch::Receiver<bool>),
+) {
+    let Some(tls) = tls else {
+        return connection(stream, socket, (router, closed)).await;
+    };
+    let accepted = tokio::time::timeout(HANDSHAKE_TIME, tls.acceptor().accept(stream));
+    let accepted = tokio::select! {
+        accepted = accepted => accepted,
+        _ = closed.wait_for(|closed| *closed) => return,
+    };
+    // Who speaks plain HTTP here, or trusts another certificate, is told by TLS itself.
+    if let Ok(Ok(stream)) = accepted {
+        connection(stream, socket, (router, closed)).await;
+    }
+}
+
 /// Serves a connection to its end. When `closed` says so, an answer that runs is its last, and half a request is not waited for.
-async fn connection(stream: Patient<TcpStream>, router: Router, mut closed: watch::Receiver<bool>) {
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    socket: Socket,
+    (router, mut closed): (Router, watch::Receiver<bool>),
+) {
     let standing = Standing::default();
     let (inner, followed) = (TowerToHyperService::new(router), standing.clone());
     let service = service_fn(move |request| {
@@ -198,14 +232,20 @@ async fn connection(stream: Patient<TcpStream>, router: Router, mut closed: watc
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let watched = standing.clone();
+    let mut left = pin!(socket.left(move || watched.is_answering()));
     // A client that breaks the protocol or goes away concerns nobody else.
     tokio::select! {
         _ = connection.as_mut() => return,
+        () = left.as_mut() => return,
         _ = closed.wait_for(|closed| *closed) => {}
     }
     connection.as_mut().graceful_shutdown();
     if standing.is_answering() {
-        let _ = connection.await;
+        tokio::select! {
+            _ = connection => {}
+            () = left => {}
+        }
     } else if standing.is_answered() {
         let _ = tokio::time::timeout(LAST_WORDS, connection).await;
     }

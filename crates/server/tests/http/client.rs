@@ -241,7 +241,7 @@ pub fn request(path: &str, headers: &str, body: &[u8]) -> Vec<u8> {
 }
 
 /// Reads an answer to the end of its connection.
-pub fn read_reply(stream: &mut TcpStream) -> Reply {
+pub fn read_reply(stream: &mut impl Read) -> Reply {
     let mut bytes = Vec::new();
     // A connection that is reset ends the answer as well: it is not complete then.
     let _ = stream.read_to_end(&mut bytes);

@@ -1,4 +1,10 @@
 //! What those who run a server see of it and set about it.
 
+mod deadlines;
 mod description;
+mod energy;
+mod leaving;
 mod names;
+mod origins;
+mod secured;
+mod waiting;
