@@ -5,6 +5,7 @@ mod description;
 mod energy;
 mod leaving;
 mod names;
+mod node;
 mod origins;
 mod secured;
 mod waiting;
