@@ -116,7 +116,7 @@ fn the_log_has_a_line_for_a_request_with_its_times_and_without_its_texts() {
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
         .collect();
-    let said = |message: &str| lines.iter().filter(move |line| line["message"] == message);
+    let said = |message: &'static str| lines.iter().filter(move |line| line["message"] == message);
     assert!(
         said("serving").count() == 1 && said("ended").count() == 1,
         "{log}"

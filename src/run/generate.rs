@@ -116,6 +116,7 @@ impl Sampling {
         GenerateOptions {
             max_tokens: Some(self.max_tokens),
             stop: self.stop.clone(),
+            constraint: None,
             ignore_eos: false,
             sampling: SamplingParams {
                 temperature: self.temperature,
