@@ -34,18 +34,20 @@ pub fn grammar(tools: &Tools, form: Option<&Checked>, thinking: Thinking) -> Str
     lines.join("\n")
 }
 
-/// Free text until a call begins; after calls nothing but calls.
+/// Free text until a call begins; after calls nothing but calls. A call that is only thought of is none: what begins as thoughts is no text
+/// before they end.
 fn free_or_calls(callable: &[&Tool], parallel: bool, thinking: Thinking) -> String {
-    // A call that is only thought of is none: thoughts are passed over first where the prompt has begun them.
-    let thought = match thinking {
-        Thinking::Begun => "thought ",
-        _ => "",
-    };
     let any = "/(.|\\n)*/";
+    let (thought, no_thought) = match thinking {
+        Thinking::Never => ("", String::new()),
+        Thinking::MayBegin => ("(thought NL? NL?)? ", format!(" & ~/\\s*{THINK}(.|\\n)*/")),
+        Thinking::Begun => ("thought ", String::new()),
+    };
     [
         format!("start: {thought}(TEXT | text_call call{})", more(parallel)),
-        format!("TEXT: {any} & ~/(.|\\n)*{CALL}(.|\\n)*/"),
-        format!("text_call[lazy]: /(.|\\n)*{CALL}/"),
+        format!("TEXT: {any} & ~/(.|\\n)*{CALL}(.|\\n)*/{no_thought}"),
+        format!("TEXT_CALL: /(.|\\n)*{CALL}/{no_thought}"),
+        "text_call[lazy]: TEXT_CALL".to_owned(),
         thought_rule(thinking),
         call_rule(callable),
         "NL: /\\n/".to_owned(),
@@ -57,7 +59,7 @@ fn thought_rule(thinking: Thinking) -> String {
     let end = THINK_END.replace('/', "\\/");
     match thinking {
         Thinking::Never => String::new(),
-        Thinking::MayBegin => format!("thought[lazy]: /{THINK}(.|\\n)*{end}/"),
+        Thinking::MayBegin => format!("thought[lazy]: /\\s*{THINK}(.|\\n)*{end}/"),
         Thinking::Begun => format!("thought[lazy]: /(.|\\n)*{end}/"),
     }
 }

@@ -13,3 +13,6 @@ pub use rules::Rules;
 pub use said::{Message, SaidCall};
 pub use split::{Call, Part, Parts, Splitter, Thinking};
 pub use tool::{Choice, Tool, Tools};
+
+#[cfg(test)]
+mod tests;

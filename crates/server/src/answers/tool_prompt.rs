@@ -48,7 +48,7 @@ fn as_text(message: &Message) -> Message {
         let name = message
             .name
             .as_ref()
-            .map_or_else(String::new, |name| format!(" of {name}"));
+            .map_or_else(String::new, |name| format!(" {name}"));
         return Message::new("user", format!("Answer of the tool{name}:\n{}", message.content));
     }
     let mut content = message.content.clone();
