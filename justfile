@@ -18,6 +18,10 @@ count-ops:
 bars:
     cargo test --release -p dualgrain-engine --test evaluate -- --ignored --nocapture
 
+# The server under load at full size, which takes minutes: 500 requests among others, 1,000 broken ones among 1,000 good ones, twice.
+load:
+    cargo test --release -p dualgrain-server --test load -- --ignored --nocapture
+
 # On a machine with a Hopper card: every kernel compiled, hostile cases compared with the specification, products timed.
 gpu csv="h200_gemm.csv":
     DUALGRAIN_MAY_LACK=nothing cargo test --release -p dualgrain-cuda --test cuda_compile

@@ -286,7 +286,7 @@ fn wrong_head(whole: &[u8], random: &mut Random) -> Vec<u8> {
         1 => format!("POST /v1/{} HTTP/1.1\r\n{rest}", &long[..random.below(1000)]),
         2 => format!(
             "{line}\r\nX-Long: {}\r\n{rest}",
-            "x".repeat(500_000 + random.below(500_000))
+            "x".repeat(700_000 + random.below(500_000))
         ),
         3 => format!(
             "{line}\r\n{}{rest}",
