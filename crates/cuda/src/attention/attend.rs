@@ -210,7 +210,10 @@ impl Attention {
                 many: in_ring(ring, true, true)?,
             })
         };
-        let rotates = head_dim.is_multiple_of(ROTATED_HEAD) && params.alibi_slopes.is_none();
+        // Measured on Hopper alone.
+        let joins = gpu.info().capability == (9, 0)
+            && head_dim.is_multiple_of(ROTATED_HEAD)
+            && params.alibi_slopes.is_none();
         Ok(Self {
             gpu: gpu.clone(),
             params: params.clone(),
@@ -219,7 +222,7 @@ impl Attention {
             int8,
             slopes: params.alibi_slopes.as_ref().map(scaled).transpose()?,
             spans_in_ring: ring.is_some(),
-            joined: ring.filter(|_| rotates).map(joined).transpose()?,
+            joined: ring.filter(|_| joins).map(joined).transpose()?,
             spans: match ring {
                 Some(ring) => in_ring(ring, true, false)?,
                 None => ready(AttentionKernel::Spans)?,

@@ -134,4 +134,3 @@ __device__ __forceinline__ void quantize_token(const AttentionArgs &args, Team &
     args.code_scales[token] = scale.scale;
 }
 #endif
-
