@@ -54,7 +54,13 @@ impl Case {
         // Few pairs: each is compiled for every format.
         let head_dims = [64, 64, 128, 128, 128, 80, 96, 256, 256, 8, 16, 40, 33, 160, 512];
         let groups = [1, 8, 4, 4, 7, 1, 3, 2, 8, 4, 2, 12, 3, 4, 8];
-        let pair = r.below(groups.len());
+        // Now and then prompts alone, of heads that warp groups take.
+        let prompts = r.below(4) == 0;
+        let pair = if prompts {
+            2 + r.below(4)
+        } else {
+            r.below(groups.len())
+        };
         let (head_dim, group) = (head_dims[pair], groups[pair]);
         let num_kv_heads = 1 + r.below(3);
         let shape = CacheShape {
@@ -74,15 +80,27 @@ impl Case {
             },
             CacheFormat::Int8,
         ];
-        let format = formats[r.below(formats.len())].clone();
+        let format = formats[if prompts {
+            2 + r.below(3)
+        } else {
+            r.below(formats.len())
+        }]
+        .clone();
         // Now and then more spans than a card takes at once.
         let many = r.below(12) == 0;
         let count = if many { 15 + r.below(30) } else { 1 + r.below(4) };
         let mut sequences: Vec<Sequence> = (0..count).map(|_| Self::sequence(r, many)).collect();
         let rotated = head_dim % 64 == 0 && r.below(2) == 0;
-        if rotated && r.below(4) > 0 {
+        if rotated && !prompts && r.below(4) > 0 {
             // As in decoding.
             sequences.iter_mut().for_each(|sequence| sequence.tokens = 1);
+        }
+        if prompts {
+            sequences.truncate(3);
+            for sequence in &mut sequences {
+                let most = [40, 120, 300][r.below(3)];
+                sequence.tokens = 32 + r.below(most);
+            }
         }
         let alibi = pair % 3 == 2;
         let num_heads = num_kv_heads * group;
@@ -251,7 +269,11 @@ impl Case {
             _ => StepTokens::new(gpu, self.limits())?,
         };
         let write = CacheWrite::new(jit, gpu, &cache)?;
-        let attention = Attention::new(jit, gpu, &cache, &self.params)?;
+        let mut attention = Attention::new(jit, gpu, &cache, &self.params)?;
+        // Small steps leave no block more than one tile, unless blocks are few.
+        if self.layer == 0 {
+            attention.limit_prompt_blocks(1 + self.shape.num_pages % 9);
+        }
         let workspace =
             AttentionWorkspace::new(gpu, self.limits(), self.params.num_heads, self.shape.head_dim)?;
         let [queries, keys, values] = self.ranges();

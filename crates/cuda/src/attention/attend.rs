@@ -26,6 +26,13 @@ const PROMPT_WARPS: usize = 4;
 /// Heads of multiples of so many elements are rotated by attention: a lane holds both elements of a pair.
 const ROTATED_HEAD: usize = 64;
 
+/// Thread blocks that pass tiles on at most: as many as a Hopper card has multiprocessors.
+const MOST_PASSING: usize = 144;
+/// Warps of such a block.
+const PASSED_WARPS: usize = 4 * PROMPT_GROUPS;
+/// What the warps of one leave of a tile: outputs of 16 rows twice, and eight numbers of each lane.
+const PASSED_BYTES: usize = PASSED_WARPS * (2 * 16 * 4 * GROUPED_HEAD + 32 * 32);
+
 /// Arguments of the kernels, as `AttentionArgs` in cu/attention/attention.cuh.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
@@ -42,6 +49,8 @@ pub(super) struct AttentionArgs {
     partial_state: u64,
     arrived: u64,
     drawn: u64,
+    passed: u64,
+    passed_flags: u64,
     scale: f32,
     key_scale: f32,
     value_scale: f32,
@@ -79,6 +88,9 @@ pub struct AttentionWorkspace {
     pub(super) rows: Buffer,
     /// `[sequences]` u32, zeros between launches
     pub(super) finished: Buffer,
+    /// What thread blocks of a prompt pass on (`Passed` in cu/attention/groups/attention_group.cuh), and a flag of each warp, 0 between launches
+    passed: Buffer,
+    passed_flags: Buffer,
 }
 
 impl AttentionWorkspace {
@@ -88,6 +100,10 @@ impl AttentionWorkspace {
     /// Not enough memory.
     pub fn new(gpu: &Gpu, limits: StepLimits, heads: usize, head_dim: usize) -> Result<Self, CudaError> {
         let rows = most_spans(limits) * heads;
+        let passing = match gpu.info().capability == (9, 0) {
+            true => passing_blocks(limits, heads, head_dim).min(gpu.info().num_sms),
+            false => 0,
+        };
         Ok(Self {
             limits,
             heads,
@@ -99,13 +115,24 @@ impl AttentionWorkspace {
             drawn: gpu.filled(4, 0)?,
             rows: gpu.filled(4 * limits.sequences * heads * head_dim, 0)?,
             finished: gpu.filled(4 * limits.sequences, 0)?,
+            passed: gpu.filled((passing * PASSED_BYTES).max(1), 0)?,
+            passed_flags: gpu.filled((4 * passing * PASSED_WARPS).max(1), 0)?,
         })
     }
 
     /// Bytes of the card's memory that one for such steps and heads takes.
     pub fn bytes_for(limits: StepLimits, heads: usize, head_dim: usize) -> usize {
         let spans = most_spans(limits) * heads * (4 * head_dim + 8 + 12 * head_dim.div_ceil(32));
-        spans + 4 + 4 * limits.sequences * (heads * head_dim + 1)
+        let joined = 4 + 4 * limits.sequences * (heads * head_dim + 1);
+        spans + joined + passing_blocks(limits, heads, head_dim) * (PASSED_BYTES + 4 * PASSED_WARPS)
+    }
+}
+
+/// Thread blocks of prompts that stay on the card and pass tiles on, at most: no more than tiles of single tokens and heads.
+fn passing_blocks(limits: StepLimits, heads: usize, head_dim: usize) -> usize {
+    match head_dim == GROUPED_HEAD {
+        true => limits.tokens.saturating_mul(heads).min(MOST_PASSING),
+        false => 0,
     }
 }
 
@@ -143,6 +170,8 @@ pub struct Attention {
     tile_tokens: Option<usize>,
     /// Whether queries are read in fours.
     grouped: bool,
+    /// Thread blocks that stay and share the tiles of prompts at most.
+    prompt_blocks: usize,
 }
 
 impl Attention {
@@ -214,6 +243,10 @@ impl Attention {
         let joins = gpu.info().capability == (9, 0)
             && head_dim.is_multiple_of(ROTATED_HEAD)
             && params.alibi_slopes.is_none();
+        let runs = ready(match tiled {
+            true => prompt,
+            false => AttentionKernel::Walk,
+        })?;
         Ok(Self {
             gpu: gpu.clone(),
             params: params.clone(),
@@ -227,13 +260,21 @@ impl Attention {
                 Some(ring) => in_ring(ring, true, false)?,
                 None => ready(AttentionKernel::Spans)?,
             },
-            runs: ready(match tiled {
-                true => prompt,
-                false => AttentionKernel::Walk,
-            })?,
+            prompt_blocks: runs.resident.min(MOST_PASSING),
+            runs,
             tile_tokens: tiled.then(|| tile_rows / group),
             grouped,
         })
+    }
+
+    /// Lets at most so many thread blocks share the tiles of prompts where they stay on the card, instead of as many as it holds.
+    /// It changes no result.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn limit_prompt_blocks(&mut self, most: usize) {
+        assert!(most > 0, "no thread blocks for prompts");
+        self.prompt_blocks = most.min(self.prompt_blocks);
     }
 
     /// Puts on the stream: causal attention of the queries, columns of `x` `[tokens, x_columns]` f32, over `layer` of the cache
@@ -279,6 +320,7 @@ impl Attention {
         let run_tokens = step.run_tokens();
         if run_tokens > 0 {
             let blocks = match self.tile_tokens {
+                Some(tile) if self.grouped => (step.num_tiles(tile) * self.kv_heads).min(self.prompt_blocks),
                 Some(tile) => step.num_tiles(tile) * self.kv_heads,
                 None => self.runs.resident,
             };
@@ -335,6 +377,8 @@ impl Attention {
             },
             arrived: workspace.arrived.address(),
             drawn: workspace.drawn.address(),
+            passed: workspace.passed.address(),
+            passed_flags: workspace.passed_flags.address(),
             scale: self.params.scale * LOG2_E,
             key_scale: usable_scale(place.key_scale).0,
             value_scale: usable_scale(place.value_scale).0,
@@ -443,6 +487,6 @@ mod tests {
 
     #[test]
     fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<AttentionArgs>(), 184);
+        assert_eq!(size_of::<AttentionArgs>(), 200);
     }
 }

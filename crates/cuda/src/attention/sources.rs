@@ -16,10 +16,13 @@ pub(super) const GROUPED_HEAD: usize = 128;
 pub(super) const PROMPT_GROUPS: usize = 3;
 /// Pages that such a thread block has room for.
 const PROMPT_STAGES: usize = 5;
-/// Its shared memory: pages with their scales and two barriers each; queries, outputs and five numbers of every row; four constants.
+/// Its shared memory: pages with their scales and two barriers each; queries, outputs and five numbers of every row; four constants; parts
+/// of five words that the warps may be at, and two cuts.
 pub(super) const PROMPT_GROUP_BYTES: usize = (PROMPT_STAGES * (2 * 64 * GROUPED_HEAD + 2 * 4 * 64 + 2 * 8)
     + PROMPT_GROUPS * 64 * (GROUPED_HEAD + 4 * GROUPED_HEAD + 5 * 4)
-    + 4 * 128)
+    + 4 * 128
+    + (PROMPT_STAGES + 2) * 20
+    + 2 * 8)
     .next_multiple_of(1024);
 
 /// A kernel of the cache or of attention.

@@ -100,7 +100,11 @@ pub(crate) const ATTENTION_HEADERS: &[(&str, &str)] = &[
     ),
     (
         "attention_group.cuh",
-        include_str!("attention/attention_group.cuh"),
+        include_str!("attention/groups/attention_group.cuh"),
+    ),
+    (
+        "attention_parts.cuh",
+        include_str!("attention/groups/attention_parts.cuh"),
     ),
     (
         "attention_items.cuh",
@@ -126,4 +130,4 @@ pub(crate) const ATTENTION_RING: &str = include_str!("attention/ring/attention_r
 /// Attention of a prompt's tiles.
 pub(crate) const ATTENTION_PROMPT: &str = include_str!("attention/attention_prompt.cu");
 /// The same by Hopper's warp groups.
-pub(crate) const ATTENTION_PROMPT_SM90: &str = include_str!("attention/attention_prompt_sm90.cu");
+pub(crate) const ATTENTION_PROMPT_SM90: &str = include_str!("attention/groups/attention_prompt_sm90.cu");

@@ -179,21 +179,18 @@ pub fn print_all(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
         },
     ];
     for format in &formats {
-        for length in [2_048, 8_192] {
-            let timed = Timed::new(jit, gpu, format, (1, length, length))?;
+        for (length, tokens) in [(2_048, 2_048), (8_192, 2_048), (8_192, 8_192)] {
+            let timed = Timed::new(jit, gpu, format, (1, length, tokens))?;
             for warps in [4, 8] {
                 let attention = Attention::with_prompt_warps(jit, gpu, &timed.cache, &params(), warps)?;
-                print_prompt(
-                    length,
-                    &format!("{format:?} {warps} warps"),
-                    timed.time_s(gpu, &attention, 5)?,
-                );
+                let time = timed.time_s(gpu, &attention, 5)?;
+                print_prompt((length, tokens), &format!("{format:?} {warps} warps"), time);
             }
         }
     }
     let timed = Timed::new(jit, gpu, &CacheFormat::F16, (1, 2_048, 2_048))?;
     let attention = Attention::new(jit, gpu, &timed.cache, &params())?;
-    print_prompt(2_048, "F16", timed.time_s(gpu, &attention, 2)?);
+    print_prompt((2_048, 2_048), "F16", timed.time_s(gpu, &attention, 2)?);
     for format in [CacheFormat::Int8, CacheFormat::F16] {
         print_write_time(jit, gpu, &format)?;
         for sequences in [1, 16, 64] {
@@ -203,11 +200,12 @@ pub fn print_all(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     Ok(())
 }
 
-fn print_prompt(length: usize, words: &str, time: f64) {
-    let pairs = length * (length + 1) / 2 * HEADS;
+/// Of the last `tokens` of `length`.
+fn print_prompt((length, tokens): (usize, usize), words: &str, time: f64) {
+    let pairs = (tokens * (length - tokens) + tokens * (tokens + 1) / 2) * HEADS;
     let operations = 4 * pairs * HEAD_DIM;
     println!(
-        "{words}: a prompt of {length}: {:.2} us, {:.0} TOPS",
+        "{words}: the last {tokens} tokens of a prompt of {length}: {:.2} us, {:.0} TOPS",
         time * 1e6,
         operations as f64 / time / 1e12
     );

@@ -37,6 +37,8 @@ struct AttentionArgs {
     float *partial_state;  // [span][heads][2]: reference and sum; of attention_ring [span][heads][parts][2], zeros between launches
     u32 *arrived;          // [span, or split token][heads, or tiles of heads][parts], zeros between launches
     u32 *drawn;            // items that CTAs have come for, 0 between launches
+    void *passed;          // see attention_group.cuh
+    u32 *passed_flags;     // zeros between launches
     float scale;           // times log2 e
     float key_scale, value_scale;
     int x_row, kv_heads;

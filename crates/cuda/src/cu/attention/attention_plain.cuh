@@ -9,6 +9,8 @@
 // 2^-149, since the least normal floats lie as close as those below them. So a sum becomes a float as it is multiplied, and rounds once.
 constexpr float LIFT = 1.2676506e30f;    // 2^100: products stand 2^49 too low, which rounds nothing here
 constexpr float UNLIFT = 5.6294995e14f;  // 2^49
+constexpr int SEAM_BITS = 0x00800000;
+constexpr float SEAM = 1.17549435e-38f;  // 2^-126: products that begin there are not negative, and no float below is normal
 // Scores are counted in 2^22. Times 2^-127 such a number becomes a whole one times 2^-149, as no float lies between those. Which way
 // halves go shows in no bit: 2^0.5 is exactly twice 2^-0.5.
 constexpr float COUNT = 2.3841858e-7f;       // 2^-22
@@ -40,9 +42,9 @@ __device__ __forceinline__ int largest_of_row(int v) {
 }
 
 // Scores, and bits of the largest one of each row, from sums that began at `start` times 2^149.
-__device__ __forceinline__ void score_plain(const AttentionArgs &args, const PageScales &page, float start, const float (&factors)[2],
+__device__ __forceinline__ void score_plain(u32 thread, const AttentionArgs &args, const PageScales &page, float start, const float (&factors)[2],
                                             const int (&sums)[8][4], float (&v)[8][4], int (&largest)[2]) {
-    const int quad = threadIdx.x % 4;
+    const int quad = thread % 4;
     const float scale = args.scale * (UNLIFT * COUNT);
     const float starts[2] = {factors[0] * start, factors[1] * start};
     largest[0] = largest[1] = (int)0x80000000;
@@ -76,27 +78,44 @@ __device__ __forceinline__ bool find_references(const float (&factors)[2], const
     found = true;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        float max = -LARGEST;
+        // Of negative scores the largest has the least bits.
+        int least = 0x7fffffff;
 #pragma unroll
-        for (int t = 0; t < 8; t++) max = fmaxf(fmaxf(max, v[t][r * 2]), v[t][r * 2 + 1]);
-        max = largest_of_row(max);
-        const int size = __float_as_int(fabsf(max));
-        found = found && size >= least_score(factors[r]) && size < MOST_SCORE;
-        references[r] = ceilf(max * UNCOUNT);
+        for (int t = 0; t < 8; t++) least = __vimin3_s32(least, __float_as_int(v[t][r * 2]), __float_as_int(v[t][r * 2 + 1]));
+        least = min(least, __shfl_xor_sync(0xffffffffu, least, 1));
+        least = min(least, __shfl_xor_sync(0xffffffffu, least, 2));
+        const int largest_bits = bits[r] < 0 ? least : bits[r], size = largest_bits & 0x7fffffff;
+        found = found && bits[r] < MOST_SCORE && size >= least_score(factors[r]) && size < MOST_SCORE;
+        references[r] = ceilf(__int_as_float(largest_bits) * UNCOUNT);
     }
     return found;
 }
 
+// Wide pages count numerators in 2^-62, so that those below 2^-64, which the rules make 0, are no normal floats, and a product makes them 0.
+constexpr float WIDE_UNIT = 0x1p-62f, OF_WIDE_UNIT = 0x1p62f;
+constexpr int LEAST_WIDE_WEIGHT = (127 - 110) << 23;
+constexpr float FAR = 127.0f / 4194304.0f;
+
 // 2^-t for t from 0 to 63, counted in 2^22; `seen` collects bits that say whether t was in there. Coefficients are powers of 2^22 too
-// large, each as the degree asks, so that the polynomial's values are those of the rules.
+// large, each as the degree asks, so that the polynomial's values are those of the rules. WIDE: for all t from 0.
+template <bool WIDE>
 __device__ __forceinline__ float power_below_one(float t, u32 &seen) {
+    constexpr float unit = WIDE ? WIDE_UNIT : 1.0f;
+    if (WIDE) t = fminf(t, FAR);
     const float whole = t * TO_WHOLE;
     const float r = __fmaf_rn(whole, FROM_WHOLE, -t);
-    float p = __fmaf_rn(0.0013255947f * 0x1p110f, r, 0.009671229f * 0x1p88f);
-    p = __fmaf_rn(p, r, 0.055507686f * 0x1p66f);
-    p = __fmaf_rn(p, r, 0.24022248f * 0x1p44f);
-    p = __fmaf_rn(p, r, 0.69314694f * 0x1p22f);
-    p = __fmaf_rn(p, r, 1.0f);
+    float p = __fmaf_rn(0.0013255947f * 0x1p110f * unit, r, 0.009671229f * 0x1p88f * unit);
+    p = __fmaf_rn(p, r, 0.055507686f * 0x1p66f * unit);
+    p = __fmaf_rn(p, r, 0.24022248f * 0x1p44f * unit);
+    p = __fmaf_rn(p, r, 0.69314694f * 0x1p22f * unit);
+    p = __fmaf_rn(p, r, unit);
+    if (WIDE) {
+        // 2^-127 is 0 here.
+        const float power = __uint_as_float(0x3f800000u - (__float_as_uint(whole) << 23));
+        float product;
+        asm volatile("mul.rn.ftz.f32 %0, %1, %2;" : "=f"(product) : "f"(p), "f"(power));
+        return product;
+    }
     seen |= __float_as_uint(whole);
     return __uint_as_float(__float_as_uint(p) - (__float_as_uint(whole) << 23));
 }
@@ -108,19 +127,22 @@ struct PlainWeights {
     bool found;
 };
 
-__device__ __forceinline__ PlainWeights weigh_plain(const AttentionArgs &args, const PageScales &page, float reference, float (&v)[8][4], int first) {
-    const int quad = threadIdx.x % 4;
+template <bool WIDE>
+__device__ __forceinline__ PlainWeights weigh_plain(u32 thread, const AttentionArgs &args, const PageScales &page, float reference, float (&v)[8][4], int first) {
+    const int quad = thread % 4;
     float chain[2][2] = {{0.0f, 0.0f}, {0.0f, 0.0f}};
     int heaviest = 0;
     u32 seen = 0;
     reference = reference * COUNT;
 #pragma unroll
     for (int t = 0; t < 8; t++) {
+        // Not all of them at once: registers hold the outputs.
+        if (WIDE) __syncwarp();
         const float2 value_scales =
             FORMAT == 2 ? *(const float2 *)(page.values + t * 8 + quad * 2) : make_float2(args.value_scale, args.value_scale);
 #pragma unroll
         for (int c = 0; c < 2; c++) {
-            const float numerator = power_below_one(reference - v[t][first + c], seen);
+            const float numerator = power_below_one<WIDE>(reference - v[t][first + c], seen);
             chain[t % 2][c] = t < 2 ? numerator : chain[t % 2][c] + numerator;
             v[t][first + c] = numerator * (c ? value_scales.y : value_scales.x);
         }
@@ -177,6 +199,7 @@ __device__ __forceinline__ float power_of_whole(float n) {
 }
 
 // What the warp has of the page joins its span: sums of numerators now, outputs by what is returned.
+template <bool WIDE>
 __device__ __forceinline__ void join_plain(RowState (&rows)[2], const float (&references)[2], const PlainWeights (&weights)[2],
                                            const Scale (&scales)[2], PageJoin (&joins)[2]) {
 #pragma unroll
@@ -186,28 +209,46 @@ __device__ __forceinline__ void join_plain(RowState (&rows)[2], const float (&re
         const float added = power_of_whole(references[r] - reference);
         rows[r].reference = reference;
         rows[r].sum = rows[r].sum * joins[r].before;
-        rows[r].sum = __fmaf_rn(weights[r].sum, added, rows[r].sum);
-        joins[r].factor = scales[r].scale * added;
+        const float unit = WIDE ? OF_WIDE_UNIT : 1.0f;
+        rows[r].sum = __fmaf_rn(weights[r].sum * unit, added, rows[r].sum);
+        joins[r].factor = scales[r].scale * unit * added;
     }
 }
 
-// A page's weights, and how they join. False: nothing has changed, the page goes by the rules.
-__device__ __forceinline__ bool weigh_plain_page(const AttentionArgs &args, const PageScales &page, const Rows &kept, float start,
-                                                 const int (&sums)[8][4], RowState (&rows)[2], u32 (&weights)[2][4], PageJoin (&joins)[2]) {
-    int largest[2];
-    float v[8][4], references[2];
-    const float factors[2] = {kept.plain_factor[first_row()], kept.plain_factor[first_row() + 8]};
-    score_plain(args, page, start, factors, sums, v, largest);
-    bool found = find_references(factors, v, largest, references);
-    PlainWeights weighed[2];
+// Scores that a row does not see are less than all others.
+__device__ __forceinline__ void hide_plain(const Rows &kept, int window, int page, float (&v)[8][4], int (&largest)[2]) {
+    hide_unseen(kept, window, page, v);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-        weighed[r] = weigh_plain(args, page, references[r], v, r * 2);
-        found = found && weighed[r].found && weighed[r].heaviest >= LEAST_WEIGHT && weighed[r].heaviest < MOST_WEIGHT;
+        largest[r] = (int)0x80000000;
+#pragma unroll
+        for (int t = 0; t < 8; t++) largest[r] = largest_bits(largest[r], __float_as_int(v[t][r * 2]), __float_as_int(v[t][r * 2 + 1]));
+    }
+}
+
+// A page's weights, and how they join. False: nothing has changed, the page goes by the rules. WIDE: scores may lie apart, and rows need
+// not see all of them.
+template <bool WIDE>
+__device__ __forceinline__ bool weigh_plain_page(u32 thread, const AttentionArgs &args, const PageScales &scales_of_page, const Rows &kept, float start,
+                                                 const int (&sums)[8][4], RowState (&rows)[2], u32 (&weights)[2][4], PageJoin (&joins)[2], int page = 0,
+                                                 bool whole = true) {
+    int largest[2];
+    float v[8][4], references[2];
+    const int row = thread / 32 * 16 + thread % 32 / 4;
+    const float factors[2] = {kept.plain_factor[row], kept.plain_factor[row + 8]};
+    score_plain(thread, args, scales_of_page, start, factors, sums, v, largest);
+    if (WIDE && !whole) hide_plain(kept, args.window, page, v, largest);
+    bool found = find_references(factors, v, largest, references);
+    PlainWeights weighed[2];
+    constexpr int least = WIDE ? LEAST_WIDE_WEIGHT : LEAST_WEIGHT;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        weighed[r] = weigh_plain<WIDE>(thread, args, scales_of_page, references[r], v, r * 2);
+        found = found && weighed[r].found && weighed[r].heaviest >= least && weighed[r].heaviest < MOST_WEIGHT;
     }
     if (__builtin_expect(!__all_sync(0xffffffffu, found), 0)) return false;
     const Scale scales[2] = {scale_in_range(__int_as_float(weighed[0].heaviest)), scale_in_range(__int_as_float(weighed[1].heaviest))};
     code_weights(v, scales, weights);
-    join_plain(rows, references, weighed, scales, joins);
+    join_plain<WIDE>(rows, references, weighed, scales, joins);
     return true;
 }

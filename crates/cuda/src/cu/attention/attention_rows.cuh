@@ -67,6 +67,13 @@ struct RowState {
     float reference, sum;
 };
 
+// Looked up again and again where it is seldom needed: what follows from it shall not stay in registers.
+__device__ __forceinline__ u32 thread_again() {
+    u32 thread;
+    asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+    return thread;
+}
+
 // The first of the thread's rows; the other is eight further on.
 __device__ __forceinline__ int first_row() {
     return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
@@ -172,10 +179,9 @@ __device__ __forceinline__ void pack_weights(const float (&v)[8][4], u32 (&weigh
     }
 }
 
-// The tile of this CTA: the longest contexts first.
-__device__ __forceinline__ Tile find_tile(const AttentionArgs &args) {
+// Tiles are counted with their key/value heads.
+__device__ __forceinline__ Tile tile_at(const AttentionArgs &args, u32 at) {
     const StepHead step = step_head(args.step);
-    const u32 at = gridDim.x - 1 - blockIdx.x;
     u32 left = at / args.kv_heads;
     Tile tile{0, 0, 0, (int)(at % args.kv_heads), args.step};
     for (u32 r = 0; r < step.runs; r++) {
@@ -193,4 +199,9 @@ __device__ __forceinline__ Tile find_tile(const AttentionArgs &args) {
         left -= tiles;
     }
     return tile;
+}
+
+// The tile of this CTA: the longest contexts first.
+__device__ __forceinline__ Tile find_tile(const AttentionArgs &args) {
+    return tile_at(args, gridDim.x - 1 - blockIdx.x);
 }

@@ -89,9 +89,6 @@ __device__ __forceinline__ void multiply_keys(const Stage &stage, const Queries 
 }
 
 // The same that begin where floats are normal (see attention_plain.cuh).
-constexpr int SEAM_BITS = 0x00800000;
-constexpr float SEAM = 1.17549435e-38f;  // 2^-126
-
 __device__ __forceinline__ void multiply_keys_from_seam(const Stage &stage, const Queries &queries, int (&sums)[8][4]) {
     const int lane = threadIdx.x % 32;
     const u8 *row = &stage.keys[lane / 16 * 8 + lane % 8][lane / 8 % 2 * 16];
@@ -153,7 +150,7 @@ __device__ __forceinline__ bool take_plain_page(const AttentionArgs &args, const
     u32 weights[2][4];
     PageJoin joins[2];
     multiply_keys_from_seam(stage, queries, sums);
-    if (!weigh_plain_page(args, stage.scales(), kept, SEAM, sums, rows, weights, joins)) return false;
+    if (!weigh_plain_page<false>(threadIdx.x, args, stage.scales(), kept, SEAM, sums, rows, weights, joins)) return false;
     multiply_values(stage, weights, joins, out);
     return true;
 }

@@ -9,11 +9,13 @@
 #endif
 
 constexpr int WARPS = GROUPS * 4;
+#include "attention_parts.cuh"
 #include "attention_plain.cuh"
 
 constexpr int THREADS = WARPS * 32 + 128;
 constexpr int STEPS = ROW / 32;
 constexpr int AHEAD = STAGES - 2;  // pages on their way
+constexpr int PARTS = STAGES + 2;  // that warps may be at: each has a page in the ring, but for the one that a warp has just left
 constexpr int REGISTERS = 160;     // of a thread that attends
 constexpr u32 ALL_LANES = 0xffffffffu;
 static_assert(ROW == 128, "keys and queries in rows of 128 bytes");
@@ -27,8 +29,10 @@ struct Shared {
     float4 total[WARPS][TILES][32];
     float key_scales[STAGES][PAGE], value_scales[STAGES][PAGE];
     Rows rows;
-    u8 lift[4][128];  // see `lift_scores`
+    u8 lift[2][128];  // see `begin_scores`
     u64 full[STAGES], empty[STAGES];
+    Part parts[PARTS];
+    Cut cuts[2];
 };
 #ifdef SHARED_BYTES
 static_assert(sizeof(Shared) <= SHARED_BYTES, "the host's count of shared memory");
@@ -96,7 +100,7 @@ __device__ __forceinline__ u64 rows_of_64(const void *p) {
     return (u64)(shared_address(p) >> 4) | (u64)1 << 16 | (u64)(512 >> 4) << 32 | (u64)2 << 62;
 }
 
-// ...and 128 bytes that stand for all rows and both halves of a step.
+// ...and eight rows of 16 bytes that stand for all rows and both halves of a step.
 __device__ __forceinline__ u64 same_rows(const void *p) {
     return (u64)(shared_address(p) >> 4);
 }
@@ -114,12 +118,12 @@ __device__ __forceinline__ void multiply_keys(int (&d)[8][4], u64 queries, u64 k
                  : "l"(queries), "l"(keys));
 }
 
-// The same of bytes without a sign; `keep`: added to `d`.
-__device__ __forceinline__ void multiply_lifts(int (&d)[8][4], u64 a, u64 b, int keep) {
+// The same of bytes without a sign, alone in `d`.
+__device__ __forceinline__ void multiply_lifts(int (&d)[8][4], u64 a, u64 b) {
     asm volatile("{\n.reg .pred keep;\nsetp.ne.b32 keep, %34, 0;\n"
                  "wgmma.mma_async.sync.aligned.m64n64k32.s32.u8.u8 " LIST_32 "}, %32, %33, keep;\n}"
                  : SUMS_16(0), SUMS_16(4)
-                 : "l"(a), "l"(b), "r"(keep));
+                 : "l"(a), "l"(b), "r"(0));
 }
 
 // Sums of weights and half of the values' elements over 32 positions; `keep`: added to `d`.
@@ -130,30 +134,35 @@ __device__ __forceinline__ void multiply_values(int (&d)[8][4], const u32 (&a)[4
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(values), "r"(keep));
 }
 
-// Scores begin at 2^21 = 32 * (255 * 255 + 73 * 7), so that sums become scores as those of attention_prompt do.
-constexpr float LIFTED = 0x1p-128f;  // 2^21 * 2^-149, see attention_plain.cuh
-static_assert(ROW * 127 * 127 < 1 << 21, "no sum is negative");
+// Scores begin at 2^20 = 2 * (14 * 128 * 255 + 255 * 255 + 49 * 47), so that sums become scores as those of attention_prompt do. A sum
+// below -2^20 is no number then, and its page goes by the rules.
+constexpr float LIFTED = 0x1p-129f;  // 2^20 * 2^-149, see attention_plain.cuh
 
+// Eight rows of 16 numbers for each of the operands.
 __device__ __forceinline__ void write_lifts(Shared &shared) {
-    if (threadIdx.x >= 128) return;
-    const u32 at = threadIdx.x / 32;
-    ((u32 *)shared.lift)[threadIdx.x] = 0x01010101u * (at < 2 ? 255 : at == 2 ? 73 : 7);
+    if (threadIdx.x >= 256) return;
+    const u32 k = threadIdx.x % 16;
+    const bool is_first = threadIdx.x < 128;
+    shared.lift[threadIdx.x / 128][threadIdx.x % 128] = k < 14 ? (is_first ? 128 : 255) : k == 14 ? 255 : is_first ? 49 : 47;
     show_to_products();
 }
 
 // Scores of a group's 64 queries and a page, as sums; on their way until `products_wait`.
 __device__ __forceinline__ void begin_scores(int (&sums)[8][4], u64 lift, u64 queries, u64 keys) {
     products_begin();
-    multiply_lifts(sums, lift, lift + 8, 0);
-    multiply_lifts(sums, lift + 16, lift + 24, 1);
+    multiply_lifts(sums, lift, lift + 8);
 #pragma unroll
     for (int s = 0; s < STEPS; s++) multiply_keys(sums, queries + s * 2, keys + s * 2);
     products_commit();
 }
 
+__device__ __forceinline__ void group_sync() {
+    asm volatile("bar.sync %0, 128;" ::"r"(threadIdx.x / 128 + 1) : "memory");
+}
+
 // A warp's queries to codes, and their scales.
 __device__ __forceinline__ void prepare_queries(const AttentionArgs &args, u8 *codes, const Tile &tile, Rows &rows) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int thread = thread_again(), warp = thread / 32, lane = thread % 32;
     float4 v[16];
     float mine = 0.0f;
 #pragma unroll
@@ -182,18 +191,18 @@ __device__ __forceinline__ void prepare_queries(const AttentionArgs &args, u8 *c
         rows.plain_factor[warp * 16 + lane] = plain_factor(scale.scale, args.scale);
     }
     show_to_products();
-    asm volatile("bar.sync %0, 128;" ::"r"(warp / 4 + 1) : "memory");
+    group_sync();
 }
 
 // Scores of a warp's 16 queries and a page, as sums, where a warp goes by itself.
-__device__ __forceinline__ void multiply_keys_alone(const u8 *queries, const u8 *keys, int (&sums)[8][4]) {
-    const int lane = threadIdx.x % 32;
-    const u8 *query_row = queries + (threadIdx.x / 32 % 4 * 16 + lane % 16) * ROW;
+__device__ __forceinline__ void multiply_keys_alone(const u8 *queries, const u8 *keys, int start, int (&sums)[8][4]) {
+    const int thread = thread_again(), lane = thread % 32;
+    const u8 *query_row = queries + (thread / 32 % 4 * 16 + lane % 16) * ROW;
     const u8 *key_row = keys + (lane / 16 * 8 + lane % 8) * ROW;
 #pragma unroll
     for (int t = 0; t < 8; t++) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) sums[t][i] = ROUND_BITS;
+        for (int i = 0; i < 4; i++) sums[t][i] = start;
     }
 #pragma unroll
     for (int s = 0; s < STEPS; s++) {
@@ -268,8 +277,63 @@ __device__ __forceinline__ void join_span(float4 (&total)[TILES][32], Rows &kept
     }
 }
 
+// What a warp leaves of a tile to the block that goes on with it: the whole, the span, and both of their references and sums. Some
+// twenty kilobytes, in memory that all blocks see.
+struct Passed {
+    float4 total[TILES][32], out[TILES][32], rows[32], whole[32];
+};
+
+__device__ __forceinline__ Passed &passed_to(const AttentionArgs &args, u32 block) {
+    return ((Passed *)args.passed)[block * WARPS + threadIdx.x / 32];
+}
+
+// A flag of a warp, 0 between launches.
+__device__ __forceinline__ u32 *passed_flag(const AttentionArgs &args, u32 block) {
+    return args.passed_flags + block * WARPS + threadIdx.x / 32;
+}
+
+__device__ __forceinline__ void pass_rows(const AttentionArgs &args, const float4 (&total)[TILES][32], const Rows &kept, const RowState (&rows)[2],
+                                          const float (&out)[TILES][4]) {
+    const int lane = threadIdx.x % 32, row = first_row();
+    Passed &passed = passed_to(args, blockIdx.x + 1);
+#pragma unroll
+    for (int t = 0; t < TILES; t++) {
+        // Not all of them at once: registers hold the outputs.
+        if (t % 4 == 0) __syncwarp();
+        passed.out[t][lane] = make_float4(out[t][0], out[t][1], out[t][2], out[t][3]);
+        passed.total[t][lane] = total[t][lane];
+    }
+    passed.rows[lane] = make_float4(rows[0].reference, rows[0].sum, rows[1].reference, rows[1].sum);
+    passed.whole[lane] = make_float4(kept.whole_reference[row], kept.whole_sum[row], kept.whole_reference[row + 8], kept.whole_sum[row + 8]);
+    __syncwarp();
+    if (lane == 0) asm volatile("st.release.gpu.global.u32 [%0], 1;" ::"l"(passed_flag(args, blockIdx.x + 1)) : "memory");
+}
+
+__device__ __forceinline__ void take_rows(const AttentionArgs &args, float4 (&total)[TILES][32], Rows &kept, RowState (&rows)[2], float (&out)[TILES][4]) {
+    const int lane = threadIdx.x % 32, row = first_row();
+    u32 *flag = passed_flag(args, blockIdx.x);
+    u32 there;
+    do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(there) : "l"(flag) : "memory");
+    while (there == 0);
+    const Passed &passed = passed_to(args, blockIdx.x);
+#pragma unroll
+    for (int t = 0; t < TILES; t++) {
+        if (t % 4 == 0) __syncwarp();  // not all of them at once here either
+        const float4 v = __ldcg(&passed.out[t][lane]);
+        out[t][0] = v.x, out[t][1] = v.y, out[t][2] = v.z, out[t][3] = v.w;
+        total[t][lane] = __ldcg(&passed.total[t][lane]);
+    }
+    const float4 span = __ldcg(&passed.rows[lane]), whole = __ldcg(&passed.whole[lane]);
+    rows[0] = RowState{span.x, span.y};
+    rows[1] = RowState{span.z, span.w};
+    kept.whole_reference[row] = whole.x, kept.whole_sum[row] = whole.y;
+    kept.whole_reference[row + 8] = whole.z, kept.whole_sum[row + 8] = whole.w;
+    __syncwarp();
+    if (lane == 0) *flag = 0;
+}
+
 __device__ __forceinline__ void write_rows(const AttentionArgs &args, const Tile &tile, const float4 (&total)[TILES][32], const Rows &rows) {
-    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int thread = thread_again(), warp = thread / 32, lane = thread % 32;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
         const int row = warp * 16 + lane / 4 + r * 8, token = token_of_row(tile, row);

@@ -1,0 +1,234 @@
+// Attention of consecutive tokens of one sequence over an INT8 cache on Hopper: as attention_prompt, with products of warp groups. A group
+// of four warps takes 64 rows (tokens times the heads of a group); the groups of a CTA share the pages that one more warp brings.
+// CTAs stay, and have equal parts of all pages (see attention_parts.cuh).
+#include "attention_group.cuh"
+
+// The stage is full.
+__device__ __forceinline__ void announce(Shared &shared, u32 stage) {
+    show_to_products();
+    __syncwarp();
+    if (thread_again() % 32 == 0) barrier_arrive(shared.full[stage]);
+}
+
+__device__ __forceinline__ void bring_page(const AttentionArgs &args, Shared &shared, u32 stage, size_t place) {
+    const u32 lane = thread_again() % 32;
+    // A row of keys is eight pieces, one of values four: pieces change places as the products expect them.
+    const u32 key = lane / 8 * ROW + (lane % 8 ^ lane / 8) * 16;
+    const u32 value = lane / 4 * PAGE + (lane % 4 ^ lane / 8 % 4) * 16;
+    const u8 *keys = args.keys + place * PAGE * ROW + lane * 16, *values = args.values + place * PAGE * ROW + lane * 16;
+    const u32 key_stage = shared_address(shared.keys[stage]), value_stage = shared_address(shared.values[stage]);
+#pragma unroll
+    for (u32 turn = 0; turn < PAGE * ROW / 512; turn++) {
+        copy_ahead(key_stage + turn * 512 + (turn % 2 ? key ^ 64 : key), keys + turn * 512);
+        copy_ahead(value_stage + turn * 512 + value, values + turn * 512);
+    }
+#if FORMAT == 2
+    const u32 scale = lane % 16 * 4;
+    const float *scales = lane < 16 ? args.key_scales : args.value_scales;
+    copy_ahead(shared_address(lane < 16 ? &shared.key_scales[stage][scale] : &shared.value_scales[stage][scale]), scales + place * PAGE + scale);
+#endif
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+
+// Parts and their pages in order; a page's stage is announced when those after it are on their way, or none is.
+__device__ __forceinline__ void bring_parts(const AttentionArgs &args, Shared &shared) {
+    u32 stage = 0, round = 0;
+    for (int turn = 0; turn < count_parts(shared.cuts); turn++) {
+        const u32 *numbers_of_pages;
+        const Part part = find_part(args, shared.cuts, turn, numbers_of_pages);
+        if (thread_again() % 32 == 0) shared.parts[turn % PARTS] = part;
+        u32 numbers = 0;
+        const int pages = part.last_page - part.first_page + 1;
+        for (int at = 0; at < pages; at++) {
+            if (at % 32 == 0) numbers = numbers_of_pages[min(part.first_page + at + (int)(thread_again() % 32), part.last_page)];
+            const size_t place = (size_t)__shfl_sync(ALL_LANES, numbers, at % 32) * args.kv_heads + part.tile().kv_head;
+            if (round > 0) barrier_wait(shared.empty[stage], round - 1);
+            bring_page(args, shared, stage, place);
+            if (at >= AHEAD) {
+                asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD) : "memory");
+                announce(shared, (stage + STAGES - AHEAD) % STAGES);
+            }
+            if (++stage == STAGES) stage = 0, round++;
+        }
+        asm volatile("cp.async.wait_group 0;" ::: "memory");
+        for (int left = min(pages, AHEAD); left > 0; left--) announce(shared, (stage + STAGES - left) % STAGES);
+    }
+}
+
+// A page by the rules, or nothing of it where the warp sees none.
+__device__ __forceinline__ void weigh_by_rules(const AttentionArgs &args, const PageScales &scales, const Rows &kept, const u8 *queries, const u8 *keys,
+                                               RowState (&rows)[2], int page, bool whole, const float (&slopes)[2], u32 (&weights)[2][4],
+                                               PageJoin (&joins)[2]) {
+    int sums[8][4];
+    float v[8][4];
+    multiply_keys_alone(queries, keys, ROUND_BITS, sums);
+    score_page(args, scales, kept, page, sums, v, slopes);
+    if (!whole) hide_unseen(kept, args.window, page, v);
+    joins[0] = weigh_row(args, scales, rows[0], v, 0);
+    joins[1] = weigh_row(args, scales, rows[1], v, 2);
+    pack_weights(v, weights);
+}
+
+// A page whose scores may lie apart, or that not all rows see as a whole. False: it goes by the rules.
+__device__ __forceinline__ bool weigh_wide(u32 thread, const AttentionArgs &args, const PageScales &scales, const Rows &kept, const u8 *queries,
+                                           const u8 *keys, RowState (&rows)[2], int page, bool whole, u32 (&weights)[2][4], PageJoin (&joins)[2]) {
+    int sums[8][4];
+    multiply_keys_alone(queries, keys, SEAM_BITS, sums);
+    return weigh_plain_page<true>(thread, args, scales, kept, SEAM, sums, rows, weights, joins, page, whole);
+}
+
+// Pages that any row of a warp sees, and those that all rows see as a whole.
+struct Seen {
+    int from, to, whole_from, whole_end;
+};
+
+// What the rows of a tile see up to.
+__device__ __forceinline__ void place_rows(const Tile &tile, Rows &kept) {
+    const int thread = thread_again();
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        const int row = thread / 32 * 16 + thread % 32 / 4 + r * 8, token = token_of_row(tile, row);
+        // Rows without a token see what the last one does.
+        kept.last[row] = tile.position + (token < 0 ? tile.count - 1 : token);
+    }
+}
+
+__device__ __forceinline__ Seen see_pages(int window, const Rows &kept) {
+    const int thread = thread_again(), row = thread / 32 * 16 + thread % 32 / 4;
+    const int last[2] = {kept.last[row], kept.last[row + 8]};
+    const int lowest = __reduce_min_sync(ALL_LANES, min(last[0], last[1])), highest = __reduce_max_sync(ALL_LANES, max(last[0], last[1]));
+    const int first = first_seen(lowest, window), all_first = first_seen(highest, window);
+    return Seen{first / PAGE, highest / PAGE, (all_first + PAGE - 1) / PAGE, (lowest + 1) / PAGE};
+}
+
+__device__ __forceinline__ void begin_rows(float4 (&total)[TILES][32], Rows &kept, RowState (&rows)[2], float (&out)[TILES][4]) {
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+        rows[r].reference = kept.whole_reference[first_row() + r * 8] = -LARGEST;
+        rows[r].sum = kept.whole_sum[first_row() + r * 8] = 0.0f;
+    }
+#pragma unroll
+    for (int t = 0; t < TILES; t++) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) out[t][i] = 0.0f;
+        total[t][threadIdx.x % 32] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    }
+}
+
+// Where pages lie in the ring.
+struct Ring {
+    u32 stage, round;
+};
+
+__device__ __forceinline__ void attend_part(const AttentionArgs &args, Shared &shared, const Part &part, Ring &ring) {
+    const int warp = __shfl_sync(ALL_LANES, threadIdx.x / 32, 0), lane = threadIdx.x % 32, group = warp / 4;
+    Rows &kept = shared.rows;
+    RowState rows[2];
+    float out[TILES][4];
+    // Known to be the same in all lanes.
+    const int first_page = __reduce_max_sync(ALL_LANES, part.first_page), last_page = __reduce_max_sync(ALL_LANES, part.last_page);
+    const int ends = part.is_passed() ? -1 : last_page;
+    const Tile tile = part.tile();
+    place_rows(tile, kept);
+    float slopes[2] = {0.0f, 0.0f};
+#if ALIBI
+#pragma unroll
+    for (int r = 0; r < 2; r++) slopes[r] = args.slopes[tile.kv_head * GROUP + (first_row() + r * 8) % GROUP];
+#endif
+    group_sync();  // nobody multiplies the queries before
+    prepare_queries(args, shared.queries[group], tile, kept);
+    if (part.is_given()) {
+        take_rows(args, shared.total[warp], kept, rows, out);
+    } else {
+        begin_rows(shared.total[warp], kept, rows, out);
+    }
+    int plain_from, plain_end;  // scores of pages before lie apart
+    {
+        const Seen seen = see_pages(args.window, kept);
+        plain_from = ALIBI ? seen.whole_end : seen.whole_from;
+        plain_end = seen.whole_end;
+    }
+    const u64 queries = rows_of_128(shared.queries[group]);
+    const u64 all_keys = rows_of_128(shared.keys[0]), all_values = rows_of_64(shared.values[0]);
+    const u64 lift = same_rows(shared.lift[0]);
+    u32 stage = ring.stage, round = ring.round;
+    u32 thread = thread_again();
+    int scores[8][4];
+    begin_scores(scores, lift, queries, all_keys + stage * (PAGE * ROW / 16));
+#pragma unroll 1
+    for (int page = first_page; page <= last_page; page++) {
+        const u32 at = stage * (PAGE * ROW / 16), done = stage;
+        const PageScales scales{shared.key_scales[stage], shared.value_scales[stage]};
+        u32 weights[2][4];
+        PageJoin joins[2];
+        asm volatile("" : "+r"(thread));  // one register instead of all that follows from it
+        products_wait<0>();
+        const bool tried = page >= plain_from && page < plain_end;
+        if (!tried || !weigh_plain_page<false>(thread, args, scales, kept, LIFTED, scores, rows, weights, joins)) {
+            // Others will lie apart too.
+            if (tried) plain_from = (page | (8 * SPAN_PAGES - 1)) + 1;
+            const Seen seen = see_pages(args.window, kept);
+            if (page >= seen.from && page <= seen.to) {
+                const bool whole = page >= seen.whole_from && page < seen.whole_end;
+                // Scores are of no register behind those that were tried.
+                if (ALIBI || tried || !weigh_wide(thread, args, scales, kept, shared.queries[group], shared.keys[stage], rows, page, whole, weights, joins)) {
+                    weigh_by_rules(args, scales, kept, shared.queries[group], shared.keys[stage], rows, page, whole, slopes, weights, joins);
+                }
+            } else {
+                weigh_nothing(weights, joins);
+            }
+        }
+        int sums[8][4];
+        begin_values(sums, weights, all_values + at);
+        if (++stage == STAGES) stage = 0, round++;
+        if (page < last_page) barrier_wait(shared.full[stage], round);
+        // Behind the last page its own scores again, which nobody reads.
+        begin_scores(scores, lift, queries, all_keys + (page < last_page ? stage : done) * (PAGE * ROW / 16));
+        // A span begins with outputs of zero.
+        if ((page & (SPAN_PAGES - 1)) != 0) bring_to_reference(joins, out);
+        products_wait<1>();
+        add_values<0>(sums, joins, out);
+        begin_values(sums, weights, all_values + at + ROW / 2 * PAGE / 16);
+        products_wait<0>();
+        if (lane == 0) barrier_arrive(shared.empty[done]);
+        add_values<TILES / 2>(sums, joins, out);
+        if ((page & (SPAN_PAGES - 1)) == SPAN_PAGES - 1 || page == ends) join_span(shared.total[warp], kept, rows, out);
+    }
+    products_wait<0>();
+    ring = Ring{stage, round};
+    if (part.is_passed()) {
+        pass_rows(args, shared.total[warp], kept, rows, out);
+    } else {
+        write_rows(args, part.tile(), shared.total[warp], kept);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_prompt_sm90(const AttentionArgs args) {
+    let_dependents_start();
+    wait_for_producers();
+    Shared &shared = *(Shared *)shared_bytes;
+    if (threadIdx.x < STAGES) {
+        barrier_init(shared.full[threadIdx.x], 1);
+        barrier_init(shared.empty[threadIdx.x], WARPS);
+    }
+    const bool brings = threadIdx.x >= WARPS * 32 && threadIdx.x < WARPS * 32 + 32;
+    if (brings) {
+        Cut cuts[2];
+        find_cuts(args, cuts);
+        if (threadIdx.x % 32 < 2) shared.cuts[threadIdx.x % 32] = threadIdx.x % 32 ? cuts[1] : cuts[0];
+    }
+    write_lifts(shared);
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    __syncthreads();
+    if (threadIdx.x >= WARPS * 32) {
+        registers_give<32>();
+        if (brings) bring_parts(args, shared);
+        return;
+    }
+    registers_take<REGISTERS>();
+    Ring ring{0, 0};
+    for (int turn = 0; turn < count_parts(shared.cuts); turn++) {
+        barrier_wait(shared.full[ring.stage], ring.round);
+        attend_part(args, shared, shared.parts[turn % PARTS], ring);
+    }
+}
