@@ -47,8 +47,8 @@ impl Model {
     fn allows(&self, constraint: &SharedConstraint, text: &str) -> bool {
         let mut state = constraint.0.begin().unwrap();
         let mut mask = TokenMask::new(VOCAB_SIZE);
-        // One byte a token: the vocabulary's first tokens of every byte.
-        for piece in text.chars() {
+        // A character a token, as the vocabulary writes it.
+        for (at, piece) in text.char_indices() {
             let written = if piece == ' ' {
                 "Ġ".to_owned()
             } else if piece == '\n' {
@@ -63,7 +63,7 @@ impl Model {
                 return false;
             }
             if state.accept(token).unwrap() == Progress::Complete {
-                return text.ends_with(piece);
+                return at + piece.len_utf8() == text.len();
             }
         }
         mask.clear();
