@@ -20,10 +20,19 @@ fn main() {
         }
     }
     println!("cargo:rerun-if-changed=build.rs");
+    fold_equal_functions();
     PACKED.iter().for_each(|name| pack(name));
     let named = std::env::var("DUALGRAIN_REVISION").ok();
     let revision = named.or_else(described).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo:rustc-env=DUALGRAIN_REVISION={revision}");
+}
+
+/// Equal functions are kept once: generic code has many, half a megabyte of them. Only the linker that Rust brings for this target knows how.
+fn fold_equal_functions() {
+    let target = std::env::var("TARGET").unwrap_or_default();
+    if target == "x86_64-unknown-linux-gnu" {
+        println!("cargo:rustc-link-arg-bins=-Wl,--icf=all");
+    }
 }
 
 fn described() -> Option<String> {

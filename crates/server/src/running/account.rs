@@ -54,10 +54,10 @@ impl Account {
         });
     }
 
-    /// A sequence began to run. Choices that share the prompt of another one find it in the cache: they say nothing of the request.
-    pub fn begin(&self, cached_tokens: usize, leads: bool) {
+    /// A sequence began to run, in a step that began at `step`. Choices that share the prompt of another one find it in the cache: they say nothing of the request.
+    pub fn begin(&self, step: Instant, cached_tokens: usize, leads: bool) {
         self.note(|notes| {
-            let waited = notes.waited_s();
+            let waited = notes.waited_s(step);
             notes.queue_s = notes.queue_s.or(waited);
             notes.cached_tokens += if leads { cached_tokens } else { 0 };
         });
@@ -68,7 +68,7 @@ impl Account {
         self.note(|notes| {
             notes.generated_tokens += 1;
             if notes.first_token_s.is_none() {
-                notes.first_token_s = notes.waited_s();
+                notes.first_token_s = notes.waited_s(Instant::now());
             }
         });
     }
@@ -90,8 +90,9 @@ impl Account {
 }
 
 impl Notes {
-    fn waited_s(&self) -> Option<f64> {
-        self.submitted.map(|submitted| submitted.elapsed().as_secs_f64())
+    fn waited_s(&self, now: Instant) -> Option<f64> {
+        let waited = |submitted| now.saturating_duration_since(submitted).as_secs_f64();
+        self.submitted.map(waited)
     }
 }
 
@@ -105,8 +106,8 @@ mod tests {
         account.token();
         assert_eq!(account.notes().first_token_s, None, "not submitted");
         account.submit(7);
-        account.begin(4, true);
-        account.begin(6, false);
+        account.begin(Instant::now(), 4, true);
+        account.begin(Instant::now(), 6, false);
         account.token();
         let first = account.notes();
         account.token();

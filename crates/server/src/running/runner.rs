@@ -29,6 +29,7 @@ pub struct Runner {
     /// Which choice of which job a sequence is.
     sequences: BTreeMap<SequenceId, Choice>,
     next_job: u64,
+    step_began: Instant,
     stopping: bool,
     log_texts: bool,
     meter: Meter,
@@ -76,6 +77,7 @@ impl Runner {
             waiting: Waiting::default(),
             sequences: BTreeMap::new(),
             next_job: 0,
+            step_began: Instant::now(),
             stopping: false,
             log_texts,
             meter,
@@ -88,6 +90,7 @@ impl Runner {
             self.abandon_unread();
             self.end_late();
             self.let_in();
+            self.step_began = Instant::now();
             let events = self.engine.step();
             self.count_step();
             self.share_energy();
@@ -240,7 +243,7 @@ impl Runner {
                 self.metrics.prompt_tokens.inc_by(choice.prompt_tokens as u64);
                 self.metrics.cache_queries.inc_by(choice.prompt_tokens as u64);
                 self.metrics.cache_hits.inc_by(cached_tokens as u64);
-                choice.account.begin(cached_tokens, choice.leads);
+                choice.account.begin(self.step_began, cached_tokens, choice.leads);
                 let run = choice.prompt_tokens.saturating_sub(cached_tokens);
                 self.waiting.serve(choice.rank.key, run);
             }
