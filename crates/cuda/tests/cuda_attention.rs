@@ -102,14 +102,7 @@ impl Case {
                 sequence.tokens = 32 + r.below(most);
             }
         }
-        let alibi = pair % 3 == 2;
-        let num_heads = num_kv_heads * group;
-        let params = AttentionParams {
-            num_heads,
-            scale: 1.0 / (head_dim as f32).sqrt(),
-            sliding_window: (r.below(3) == 0).then(|| [1, 2, 16, 63, 64, 65, 100, 500, 513][r.below(9)]),
-            alibi_slopes: alibi.then(|| (0..num_heads).map(|h| 0.5f32.powi(h as i32 % 9 + 1)).collect()),
-        };
+        let params = Self::params(r, num_kv_heads * group, head_dim, pair % 3 == 2);
         let mut case = Self {
             shape,
             format,
@@ -134,6 +127,15 @@ impl Case {
             case.angles = Some(r.floats(now * head_dim));
         }
         case
+    }
+
+    fn params(r: &mut Random, num_heads: usize, head_dim: usize, alibi: bool) -> AttentionParams {
+        AttentionParams {
+            num_heads,
+            scale: 1.0 / (head_dim as f32).sqrt(),
+            sliding_window: (r.below(3) == 0).then(|| [1, 2, 16, 63, 64, 65, 100, 500, 513][r.below(9)]),
+            alibi_slopes: alibi.then(|| (0..num_heads).map(|h| 0.5f32.powi(h as i32 % 9 + 1)).collect()),
+        }
     }
 
     fn sequence(r: &mut Random, short: bool) -> Sequence {

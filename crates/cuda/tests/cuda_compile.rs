@@ -134,45 +134,15 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
         ]);
         shapes.extend([(64, 1), (80, 1), (96, 3), (256, 2), (40, 9)]);
     }
-    let prompt = AttentionKernel::Prompt { warps: 4 };
-    // Two teams have the fewest registers; they are measured on Hopper.
-    let teams = if arch == "sm_90a" { 2 } else { 1 };
-    let ring = |whole, joined| AttentionKernel::Ring(Ring { stages: 4, teams }, RingTask { whole, joined });
-    let kernels = [
-        AttentionKernel::Write,
-        AttentionKernel::RotateWrite,
-        AttentionKernel::Spans,
-        ring(true, false),
-        ring(true, true),
-        ring(false, true),
-        AttentionKernel::Walk,
-        prompt,
-        AttentionKernel::PromptGroups,
-    ];
     let mut jobs = Vec::new();
     for (at, (format, (head_dim, group))) in formats
         .iter()
         .flat_map(|f| shapes.iter().map(move |s| (f, *s)))
         .enumerate()
     {
-        for kernel in kernels {
-            let integers = !matches!(format, CacheFormat::F32 | CacheFormat::F16);
-            let tiled = integers && head_dim <= 256;
-            let ring = matches!(kernel, AttentionKernel::Ring(..));
-            let rotates = match kernel {
-                AttentionKernel::Ring(_, task) => task.joined,
-                _ => kernel == AttentionKernel::RotateWrite,
-            };
-            let grouped = integers && head_dim == 128 && arch == "sm_90a";
-            if kernel == prompt && !tiled
-                || kernel == AttentionKernel::PromptGroups && !grouped
-                || ring && !(integers && has_bulk_copies(arch))
-                || kernel == AttentionKernel::Walk && tiled
-                || rotates && head_dim % 64 != 0
-            {
-                continue;
-            }
-            let alibi = at % 3 == 0 && !rotates;
+        let integers = !matches!(format, CacheFormat::F32 | CacheFormat::F16);
+        for kernel in attention_kernels(arch, integers, head_dim) {
+            let alibi = at % 3 == 0 && !rotates(kernel);
             let source = attention_source(kernel, format, head_dim, group, alibi);
             jobs.push(Job {
                 words: format!("{} {arch} {kernel:?} {:?}", source.name, source.macros),
@@ -187,6 +157,45 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
         }
     }
     jobs
+}
+
+/// Those that an architecture has for a kind of cache.
+fn attention_kernels(
+    arch: &str,
+    integers: bool,
+    head_dim: usize,
+) -> impl Iterator<Item = AttentionKernel> + use<> {
+    let tiled = integers && head_dim <= 256;
+    let ring = integers && has_bulk_copies(arch);
+    // Two teams leave the fewest registers; they are measured on Hopper.
+    let teams = if arch == "sm_90a" && head_dim <= 128 { 2 } else { 1 };
+    let in_ring = |whole, joined| {
+        let task = RingTask { whole, joined };
+        (ring, AttentionKernel::Ring(Ring { stages: 4, teams }, task))
+    };
+    let grouped = integers && head_dim == 128 && arch == "sm_90a";
+    let kernels = [
+        (true, AttentionKernel::Write),
+        (true, AttentionKernel::RotateWrite),
+        (true, AttentionKernel::Spans),
+        in_ring(true, false),
+        in_ring(true, true),
+        in_ring(false, true),
+        (!tiled, AttentionKernel::Walk),
+        (tiled, AttentionKernel::Prompt { warps: 4 }),
+        (grouped, AttentionKernel::PromptGroups),
+    ];
+    let there = kernels
+        .into_iter()
+        .filter_map(|(is_there, kernel)| is_there.then_some(kernel));
+    there.filter(move |&kernel| !rotates(kernel) || head_dim.is_multiple_of(64))
+}
+
+fn rotates(kernel: AttentionKernel) -> bool {
+    match kernel {
+        AttentionKernel::Ring(_, task) => task.joined,
+        _ => kernel == AttentionKernel::RotateWrite,
+    }
 }
 
 fn has_bulk_copies(arch: &str) -> bool {

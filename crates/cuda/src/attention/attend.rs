@@ -206,15 +206,8 @@ impl Attention {
         warps: usize,
     ) -> Result<Self, CudaError> {
         let (kv_heads, head_dim) = (cache.shape().num_kv_heads, cache.shape().head_dim);
-        let heads = params.num_heads;
-        assert!(
-            kv_heads > 0 && heads.is_multiple_of(kv_heads),
-            "{heads} heads over {kv_heads} cached ones"
-        );
-        assert!(params.sliding_window != Some(0), "a window of no positions");
-        let group = heads / kv_heads;
+        let group = group_of(params, kv_heads);
         let scaled = |slopes: &Vec<f32>| {
-            assert_eq!(slopes.len(), heads, "slopes of heads");
             let slopes: Vec<f32> = slopes.iter().map(|slope| slope * LOG2_E).collect();
             gpu.upload(&slopes)
         };
@@ -233,16 +226,7 @@ impl Attention {
         };
         let ring = Ring::new(gpu.info(), cache.format(), head_dim, group);
         let in_ring = |ring, whole, joined| ready(AttentionKernel::Ring(ring, RingTask { whole, joined }));
-        let joined = |ring| {
-            Ok::<_, CudaError>(Joined {
-                few: in_ring(ring, false, true)?,
-                many: in_ring(ring, true, true)?,
-            })
-        };
-        // Measured on Hopper alone.
-        let joins = gpu.info().capability == (9, 0)
-            && head_dim.is_multiple_of(ROTATED_HEAD)
-            && params.alibi_slopes.is_none();
+        let joins = is_joined(gpu.info(), head_dim, params);
         let runs = ready(match tiled {
             true => prompt,
             false => AttentionKernel::Walk,
@@ -255,7 +239,13 @@ impl Attention {
             int8,
             slopes: params.alibi_slopes.as_ref().map(scaled).transpose()?,
             spans_in_ring: ring.is_some(),
-            joined: ring.filter(|_| joins).map(joined).transpose()?,
+            joined: match ring {
+                Some(ring) if joins => Some(Joined {
+                    few: in_ring(ring, false, true)?,
+                    many: in_ring(ring, true, true)?,
+                }),
+                _ => None,
+            },
             spans: match ring {
                 Some(ring) => in_ring(ring, true, false)?,
                 None => ready(AttentionKernel::Spans)?,
@@ -420,6 +410,24 @@ impl Ready {
             resident: blocks.max(1) * gpu.info().num_sms,
         })
     }
+}
+
+/// Query heads of a cached one.
+fn group_of(params: &AttentionParams, kv_heads: usize) -> usize {
+    let heads = params.num_heads;
+    assert!(
+        kv_heads > 0 && heads.is_multiple_of(kv_heads),
+        "{heads} heads over {kv_heads} cached ones"
+    );
+    assert!(params.sliding_window != Some(0), "a window of no positions");
+    let slopes = params.alibi_slopes.as_ref().map_or(heads, Vec::len);
+    assert_eq!(slopes, heads, "slopes of heads");
+    heads / kv_heads
+}
+
+/// Whether heads have kernels from rotation to codes, where the ring has room: they are measured on Hopper alone.
+fn is_joined(info: &GpuInfo, head_dim: usize, params: &AttentionParams) -> bool {
+    info.capability == (9, 0) && head_dim.is_multiple_of(ROTATED_HEAD) && params.alibi_slopes.is_none()
 }
 
 /// Whether consecutive tokens of a sequence go in tiles of so many warps over an INT8 cache: a tile holds a group's heads and has

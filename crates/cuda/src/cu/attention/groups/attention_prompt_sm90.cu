@@ -115,6 +115,38 @@ __device__ __forceinline__ void begin_rows(float4 (&total)[TILES][32], Rows &kep
     }
 }
 
+// Pages that are tried in the shortest way; scores of pages before lie apart.
+struct Plain {
+    int from, end;
+};
+
+__device__ __forceinline__ Plain begin_plain(int window, const Rows &kept) {
+    const Seen seen = see_pages(window, kept);
+    return Plain{ALIBI ? seen.whole_end : seen.whole_from, seen.whole_end};
+}
+
+// The weights of a page in the shortest way that gives those of the rules.
+__device__ __forceinline__ void weigh_page(u32 thread, const AttentionArgs &args, Shared &shared, u32 stage, const int (&scores)[8][4],
+                                           RowState (&rows)[2], int page, Plain &plain, const float (&slopes)[2], u32 (&weights)[2][4],
+                                           PageJoin (&joins)[2]) {
+    const PageScales scales{shared.key_scales[stage], shared.value_scales[stage]};
+    const Rows &kept = shared.rows;
+    const bool tried = page >= plain.from && page < plain.end;
+    if (tried && weigh_plain_page<false>(thread, args, scales, kept, LIFTED, scores, rows, weights, joins)) return;
+    // Others will lie apart too.
+    if (tried) plain.from = (page | (8 * SPAN_PAGES - 1)) + 1;
+    const Seen seen = see_pages(args.window, kept);
+    if (page < seen.from || page > seen.to) {
+        weigh_nothing(weights, joins);
+        return;
+    }
+    const bool whole = page >= seen.whole_from && page < seen.whole_end;
+    const u8 *queries = shared.queries[threadIdx.x / 128], *keys = shared.keys[stage];
+    // A page that was tried goes by the rules: one in eight spans, and what it would need stays out of registers.
+    if (!ALIBI && !tried && weigh_wide(thread, args, scales, kept, queries, keys, rows, page, whole, weights, joins)) return;
+    weigh_by_rules(args, scales, kept, queries, keys, rows, page, whole, slopes, weights, joins);
+}
+
 // Where pages lie in the ring.
 struct Ring {
     u32 stage, round;
@@ -142,12 +174,7 @@ __device__ __forceinline__ void attend_part(const AttentionArgs &args, Shared &s
     } else {
         begin_rows(shared.total[warp], kept, rows, out);
     }
-    int plain_from, plain_end;  // scores of pages before lie apart
-    {
-        const Seen seen = see_pages(args.window, kept);
-        plain_from = ALIBI ? seen.whole_end : seen.whole_from;
-        plain_end = seen.whole_end;
-    }
+    Plain plain = begin_plain(args.window, kept);
     const u64 queries = rows_of_128(shared.queries[group]);
     const u64 all_keys = rows_of_128(shared.keys[0]), all_values = rows_of_64(shared.values[0]);
     const u64 lift = same_rows(shared.lift[0]);
@@ -158,26 +185,11 @@ __device__ __forceinline__ void attend_part(const AttentionArgs &args, Shared &s
 #pragma unroll 1
     for (int page = first_page; page <= last_page; page++) {
         const u32 at = stage * (PAGE * ROW / 16), done = stage;
-        const PageScales scales{shared.key_scales[stage], shared.value_scales[stage]};
         u32 weights[2][4];
         PageJoin joins[2];
         asm volatile("" : "+r"(thread));  // one register instead of all that follows from it
         products_wait<0>();
-        const bool tried = page >= plain_from && page < plain_end;
-        if (!tried || !weigh_plain_page<false>(thread, args, scales, kept, LIFTED, scores, rows, weights, joins)) {
-            // Others will lie apart too.
-            if (tried) plain_from = (page | (8 * SPAN_PAGES - 1)) + 1;
-            const Seen seen = see_pages(args.window, kept);
-            if (page >= seen.from && page <= seen.to) {
-                const bool whole = page >= seen.whole_from && page < seen.whole_end;
-                // Scores are of no register behind those that were tried.
-                if (ALIBI || tried || !weigh_wide(thread, args, scales, kept, shared.queries[group], shared.keys[stage], rows, page, whole, weights, joins)) {
-                    weigh_by_rules(args, scales, kept, shared.queries[group], shared.keys[stage], rows, page, whole, slopes, weights, joins);
-                }
-            } else {
-                weigh_nothing(weights, joins);
-            }
-        }
+        weigh_page(thread, args, shared, stage, scores, rows, page, plain, slopes, weights, joins);
         int sums[8][4];
         begin_values(sums, weights, all_values + at);
         if (++stage == STAGES) stage = 0, round++;
