@@ -51,8 +51,8 @@ mod sampling;
 mod statistics;
 
 pub use attention::{
-    Attention, AttentionKernel, AttentionWorkspace, CacheWrite, PagedCache, Ring, RingTask, StepTokens,
-    attention_source,
+    Attended, Attention, AttentionKernel, AttentionWorkspace, CacheWrite, PagedCache, Ring, RingTask,
+    StepTokens, attention_source,
 };
 pub use check::{
     Blend, Element, Expected, Freivalds, RandomOperands, Stored, Wrong, freivalds_sources, operand_sources,

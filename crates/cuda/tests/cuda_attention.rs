@@ -11,8 +11,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dualgrain_cuda::{
-    Attention, AttentionWorkspace, Buffer, CacheWrite, CudaError, Gpu, Jit, PagedCache, QuantizedTokens,
-    StepTokens, TokenCodes,
+    Attended, Attention, AttentionWorkspace, Before, Buffer, CacheWrite, CudaError, Gpu, Input, Jit,
+    PagedCache, Quantize, QuantizedTokens, StepTokens, TokenCodes,
 };
 use dualgrain_device::cases::Random;
 use dualgrain_device::naive::{self, NaiveDevice};
@@ -291,7 +291,13 @@ impl Case {
             if let (Some(angles), false, true) = (&self.angles, before, attention.joins(&step)) {
                 let angles = gpu.upload(angles)?;
                 let kernels = (&attention, &write);
-                return self.joined_on_card(gpu, (&x, &angles), kernels, &mut cache, (&step, &workspace));
+                return self.joined_on_card(
+                    (jit, gpu),
+                    (&x, &angles),
+                    kernels,
+                    &mut cache,
+                    (&step, &workspace),
+                );
             }
             match &self.angles {
                 Some(angles) if !before => {
@@ -323,7 +329,7 @@ impl Case {
     /// and values which that kernel has left in the cache.
     fn joined_on_card(
         &self,
-        gpu: &Gpu,
+        (jit, gpu): (&Jit, &Gpu),
         (x, angles): (&Buffer, &Buffer),
         (attention, write): (&Attention, &CacheWrite),
         cache: &mut PagedCache,
@@ -331,18 +337,28 @@ impl Case {
     ) -> Result<(Vec<f32>, Option<TokenCodes>), CudaError> {
         let (from, queries) = ((x, self.columns()), self.ranges()[0].clone());
         let mut codes = QuantizedTokens::empty(gpu, step.num_tokens(), queries.len())?;
+        let mut result = vec![0.0f32; step.num_tokens() * queries.len()];
+        let out = gpu.filled(4 * result.len(), 0xff)?;
         for _ in 0..2 {
-            let (place, out) = ((&mut *cache, self.layer), (&mut codes, self.scale));
-            attention.launch_joined(out, from, self.ranges(), angles, place, (step, workspace))?;
+            let (place, to) = ((&mut *cache, self.layer), Attended::Floats(&out));
+            attention.launch_joined(to, from, self.ranges(), angles, place, (step, workspace))?;
+            if attention.makes_codes(step) {
+                let (place, to) = ((&mut *cache, self.layer), Attended::Codes(&mut codes, self.scale));
+                attention.launch_joined(to, from, self.ranges(), angles, place, (step, workspace))?;
+            }
         }
+        out.read(0, &mut result)?;
+        if !attention.makes_codes(step) {
+            Quantize::new(jit, gpu, Before::Nothing, Input::F32)?
+                .launch(&out, None, self.scale, &mut codes)?;
+        }
+        let codes = codes.download()?;
         // What rotates queries for attention alone.
         let mut other = PagedCache::new(gpu, self.shape, &self.format)?;
         write.launch_rotated(from, self.ranges(), angles, (&mut other, self.layer), step)?;
-        let mut result = vec![0.0f32; step.num_tokens() * queries.len()];
-        let out = gpu.filled(4 * result.len(), 0xff)?;
         attention.launch(&out, from, queries, cache, self.layer, step, workspace)?;
         out.read(0, &mut result)?;
-        Ok((result, Some(codes.download()?)))
+        Ok((result, Some(codes)))
     }
 
     fn words(&self) -> String {

@@ -149,7 +149,7 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
                 source,
                 arch,
                 threads: match kernel {
-                    AttentionKernel::Ring(ring, _) => ring.threads(),
+                    AttentionKernel::Ring(ring, task) => ring.threads(task),
                     AttentionKernel::PromptGroups => 512,
                     _ => 128,
                 },
@@ -169,8 +169,8 @@ fn attention_kernels(
     let ring = integers && has_bulk_copies(arch);
     // Two teams leave the fewest registers; they are measured on Hopper.
     let teams = if arch == "sm_90a" && head_dim <= 128 { 2 } else { 1 };
-    let in_ring = |whole, joined| {
-        let task = RingTask { whole, joined };
+    let in_ring = |whole, joined, codes| {
+        let task = RingTask { whole, joined, codes };
         (ring, AttentionKernel::Ring(Ring { stages: 4, teams }, task))
     };
     let grouped = integers && head_dim == 128 && arch == "sm_90a";
@@ -178,9 +178,9 @@ fn attention_kernels(
         (true, AttentionKernel::Write),
         (true, AttentionKernel::RotateWrite),
         (true, AttentionKernel::Spans),
-        in_ring(true, false),
-        in_ring(true, true),
-        in_ring(false, true),
+        in_ring(true, false, false),
+        in_ring(true, true, false),
+        in_ring(false, true, true),
         (!tiled, AttentionKernel::Walk),
         (tiled, AttentionKernel::Prompt { warps: 4 }),
         (grouped, AttentionKernel::PromptGroups),

@@ -145,11 +145,12 @@ pub(super) struct Ready {
     pub resident: usize,
 }
 
-/// Kernels for steps whose sequences have one token each, from rotation to codes.
+/// Kernels for steps whose sequences have one token each.
 pub(super) struct Joined {
-    /// Where no token goes whole.
-    pub few: Ready,
-    pub many: Ready,
+    /// From rotation to codes, where no token goes whole.
+    pub codes: Ready,
+    /// From rotation to outputs.
+    pub floats: Ready,
 }
 
 /// Attention of one kind of layer, made ready.
@@ -225,7 +226,10 @@ impl Attention {
             Ready::new(gpu, jit.kernel(&source)?, threads, shared_bytes)
         };
         let ring = Ring::new(gpu.info(), cache.format(), head_dim, group);
-        let in_ring = |ring, whole, joined| ready(AttentionKernel::Ring(ring, RingTask { whole, joined }));
+        let in_ring = |ring, whole, joined, codes| {
+            let task = RingTask { whole, joined, codes };
+            ready(AttentionKernel::Ring(ring, task))
+        };
         let joins = is_joined(gpu.info(), head_dim, params);
         let runs = ready(match tiled {
             true => prompt,
@@ -241,13 +245,13 @@ impl Attention {
             spans_in_ring: ring.is_some(),
             joined: match ring {
                 Some(ring) if joins => Some(Joined {
-                    few: in_ring(ring, false, true)?,
-                    many: in_ring(ring, true, true)?,
+                    codes: in_ring(ring, false, true, true)?,
+                    floats: in_ring(ring, true, true, false)?,
                 }),
                 _ => None,
             },
             spans: match ring {
-                Some(ring) => in_ring(ring, true, false)?,
+                Some(ring) => in_ring(ring, true, false, false)?,
                 None => ready(AttentionKernel::Spans)?,
             },
             prompt_blocks: runs.resident.min(MOST_PASSING),
@@ -472,7 +476,7 @@ fn block_of(kernel: AttentionKernel, int8: bool, head_dim: usize, group: usize) 
             };
             (32 * SPAN_WARPS, outputs + states + operands)
         }
-        AttentionKernel::Ring(ring, _) => (ring.threads(), ring.shared_bytes(head_dim, group)),
+        AttentionKernel::Ring(ring, task) => (ring.threads(task), ring.shared_bytes(head_dim, group)),
         AttentionKernel::PromptGroups => (128 * (PROMPT_GROUPS + 1), PROMPT_GROUP_BYTES),
         AttentionKernel::Prompt { warps } => {
             let key_page = 64 * (row.next_multiple_of(32) + 16);

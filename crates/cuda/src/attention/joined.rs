@@ -11,6 +11,14 @@ use crate::error::CudaError;
 use crate::fit::at_least;
 use crate::gemm::QuantizedTokens;
 
+/// Where outputs of attention go.
+pub enum Attended<'a> {
+    /// `[tokens, num_heads * head_dim]` f32.
+    Floats(&'a Buffer),
+    /// Codes of as many tokens and elements, with their sums and scales.
+    Codes(&'a mut QuantizedTokens, ActivationScale),
+}
+
 impl Attention {
     /// Whether [`Self::launch_joined`] takes a step: there is a kernel that rotates heads of this length over such a cache, and no two
     /// tokens are of one sequence.
@@ -18,25 +26,29 @@ impl Attention {
         self.joined.is_some() && step.is_single()
     }
 
-    /// As [`CacheWrite::launch_rotated`](super::CacheWrite::launch_rotated), [`Self::launch`] and [`Quantize`](crate::Quantize) in one
-    /// kernel: `out` gets as many tokens as the step has, of `num_heads * head_dim` codes. Angles are read as early; `x` keeps its queries as
-    /// they were.
+    /// Whether [`Self::launch_joined`] makes codes of a step that it takes: of few tokens.
+    pub fn makes_codes(&self, step: &StepTokens) -> bool {
+        self.joins(step) && !step.may_be_whole()
+    }
+
+    /// As [`CacheWrite::launch_rotated`](super::CacheWrite::launch_rotated) and [`Self::launch`] in one kernel, or these and
+    /// [`Quantize`](crate::Quantize). Angles are read as early; `x` keeps its queries as they were.
     ///
     /// # Errors
     /// As [`Self::launch`]; angles that are not the step's.
     ///
     /// # Panics
-    /// As [`Self::launch`]; codes that are not the step's; where [`Self::joins`] says no.
+    /// As [`Self::launch`]; codes that are not the step's; where [`Self::joins`], or for codes [`Self::makes_codes`], says no.
     pub fn launch_joined(
         &self,
-        (out, scale): (&mut QuantizedTokens, ActivationScale),
+        out: Attended<'_>,
         (x, x_columns): (&Buffer, usize),
         [queries, keys, values]: [Columns; 3],
         angles: &Buffer,
         (cache, layer): (&mut PagedCache, usize),
         (step, workspace): (&StepTokens, &AttentionWorkspace),
     ) -> Result<(), CudaError> {
-        let Some(Joined { few, many }) = self.joined.as_ref().filter(|_| step.is_single()) else {
+        let Some(Joined { codes, floats }) = self.joined.as_ref().filter(|_| step.is_single()) else {
             panic!("a step or heads of {} elements that nothing joins", self.head_dim)
         };
         let tokens = step.num_tokens();
@@ -60,8 +72,11 @@ impl Attention {
         args.keys_first = first_of(&keys);
         args.values_first = first_of(&values);
         args.angles = angles.address();
-        self.name_outputs(&mut args, (out, scale), tokens, workspace);
-        let ready = if step.may_be_whole() { many } else { few };
+        let ready = match out {
+            Attended::Floats(_) => floats,
+            Attended::Codes(..) => codes,
+        };
+        self.name_outputs(&mut args, out, step, workspace)?;
         match tokens {
             0 => Ok(()),
             _ => self.start(ready, ready.resident, args),
@@ -71,19 +86,32 @@ impl Attention {
     fn name_outputs(
         &self,
         args: &mut AttentionArgs,
-        (out, scale): (&mut QuantizedTokens, ActivationScale),
-        tokens: usize,
+        out: Attended<'_>,
+        step: &StepTokens,
         workspace: &AttentionWorkspace,
-    ) {
-        let shape = (tokens, self.params.num_heads * self.head_dim);
-        assert_eq!(out.shape(), shape, "codes of attention");
-        args.rows = workspace.rows.address();
-        args.finished = workspace.finished.address();
-        (args.codes, args.code_sums, args.code_scales) = out.addresses();
-        args.code_row = out.row_bytes() as i32;
-        args.code_scale = match scale {
-            ActivationScale::PerToken => 0.0,
-            ActivationScale::Static(scale) => scale,
-        };
+    ) -> Result<(), CudaError> {
+        let (tokens, width) = (step.num_tokens(), self.params.num_heads * self.head_dim);
+        match out {
+            Attended::Floats(out) => {
+                at_least("output of attention", 4 * tokens * width, out)?;
+                args.out = out.address();
+            }
+            Attended::Codes(out, scale) => {
+                assert!(
+                    self.makes_codes(step),
+                    "codes of {tokens} tokens that may go whole"
+                );
+                assert_eq!(out.shape(), (tokens, width), "codes of attention");
+                args.rows = workspace.rows.address();
+                args.finished = workspace.finished.address();
+                (args.codes, args.code_sums, args.code_scales) = out.addresses();
+                args.code_row = out.row_bytes() as i32;
+                args.code_scale = match scale {
+                    ActivationScale::PerToken => 0.0,
+                    ActivationScale::Static(scale) => scale,
+                };
+            }
+        }
+        Ok(())
     }
 }

@@ -18,6 +18,7 @@ mod step_tokens;
 pub(crate) use attend::prompt_kernel;
 pub use attend::{Attention, AttentionWorkspace};
 pub use cache_write::CacheWrite;
+pub use joined::Attended;
 pub use paged_cache::PagedCache;
 pub use ring::{Ring, RingTask};
 pub use sources::{AttentionKernel, attention_source};

@@ -21,8 +21,10 @@ const WARPS: usize = 8;
 pub struct RingTask {
     /// Tokens may go whole, one span after the other.
     pub whole: bool,
-    /// It rotates queries and keys, writes keys and values and makes codes of outputs, in steps whose sequences have one token each.
+    /// It rotates queries and keys and writes keys and values, in steps whose sequences have one token each.
     pub joined: bool,
+    /// Outputs become codes.
+    pub codes: bool,
 }
 
 /// What a thread block of the kernel has.
@@ -48,9 +50,11 @@ impl Ring {
         largest(2, LEAST_STAGES_OF_TEAMS).or_else(|| largest(1, LEAST_STAGES))
     }
 
-    /// Threads of a block: a warp more brings the pages; beside two teams there are four, since that many warps hand out registers.
-    pub fn threads(self) -> usize {
-        32 * (self.teams * WARPS + if self.teams > 1 { 4 } else { 1 })
+    /// Threads of a block: a warp more brings the pages; beside two teams that make codes there are four, since that many warps hand out
+    /// registers.
+    pub fn threads(self, task: RingTask) -> usize {
+        let others = if task.codes && self.teams > 1 { 4 } else { 1 };
+        32 * (self.teams * WARPS + others)
     }
 
     /// Bytes of shared memory: at least the size of `Shared` in cu/attention/ring/page_ring.cuh, which checks it.

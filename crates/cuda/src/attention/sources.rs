@@ -91,6 +91,7 @@ pub fn attention_source(
         AttentionKernel::Ring(ring, task) => macros.extend([
             ("WHOLE", i64::from(task.whole)),
             ("JOINED", i64::from(task.joined)),
+            ("CODES", i64::from(task.codes)),
             ("STAGES", ring.stages as i64),
             ("TEAMS", ring.teams as i64),
             ("SHARED_BYTES", ring.shared_bytes(head_dim, group) as i64),

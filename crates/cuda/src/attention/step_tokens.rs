@@ -14,8 +14,8 @@ const MOST_SPANS: usize = 8_192;
 const SPAN_PAGES: usize = SPAN_TOKENS / PAGE_TOKENS;
 /// Pages of a token that one block attends at most, one span after the other (cu/attention/ring/page_ring.cuh).
 const MOST_WHOLE_PAGES: usize = 32;
-/// Fewer tokens go in single spans: their kernel does without the loop over spans.
-const LEAST_WHOLE: usize = 24;
+/// Fewer tokens go in single spans: their kernel does without the loop over spans, and makes codes, which pays where few tokens end a step.
+const LEAST_WHOLE: usize = 8;
 /// Pages of a block that go in single spans.
 const SPREAD_PAGES: usize = 24;
 /// Key/value heads of a usual model: which pieces are whole tokens changes no result.

@@ -10,7 +10,7 @@ use dualgrain_device::{
 
 use super::buffers::{CudaMatrix, CudaQuantized};
 use super::cuda_device::CudaDevice;
-use crate::attention::{Attention, AttentionWorkspace, CacheWrite, PagedCache, StepTokens};
+use crate::attention::{Attended, Attention, AttentionWorkspace, CacheWrite, PagedCache, StepTokens};
 use crate::driver::{Graph, without_launches};
 use crate::error::CudaError;
 
@@ -166,8 +166,8 @@ impl CudaDevice {
         })
     }
 
-    /// The same with attention and the codes of its outputs; in one kernel where sequences have one token each and there is one for
-    /// their heads.
+    /// The same with attention and the codes of its outputs; in one kernel, codes apart where there are more than few tokens, where sequences
+    /// have one token each and there is one for their heads.
     pub(super) fn attend_joined(
         &self,
         (out, scale): (&mut CudaQuantized, ActivationScale),
@@ -189,18 +189,33 @@ impl CudaDevice {
             self.attend(c, (x, queries), (cache, layer), params, step)?;
             return self.quantize(out, c, scale);
         }
-        self.resize_quantized(out, name, (x.rows, params.num_heads * head_dim))?;
+        let (shape, makes_codes) = (
+            (x.rows, params.num_heads * head_dim),
+            attention.makes_codes(&step.tokens),
+        );
+        match makes_codes {
+            true => self.resize_quantized(out, name, shape)?,
+            false => self.resize(c, name, shape)?,
+        }
         self.operation(name, &sizes, || {
             let workspace = self.workspace(step, (params.num_heads, head_dim))?;
+            let to = match makes_codes {
+                true => Attended::Codes(&mut out.tokens, scale),
+                false => Attended::Floats(&c.buffer),
+            };
             attention.launch_joined(
-                (&mut out.tokens, scale),
+                to,
                 (&x.buffer, x.columns),
                 columns,
                 &angles.buffer,
                 (&mut cache.pages, layer),
                 (&step.tokens, workspace),
             )
-        })
+        })?;
+        match makes_codes {
+            true => Ok(()),
+            false => self.quantize(out, c, scale),
+        }
     }
 
     pub(super) fn attend(

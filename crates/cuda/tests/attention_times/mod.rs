@@ -1,8 +1,8 @@
 //! Times of attention in the shape of a Llama with 8 billion parameters: tokens of many sequences, prompts, writing to the cache.
 
 use dualgrain_cuda::{
-    Attention, AttentionWorkspace, Before, Buffer, CacheWrite, CudaError, Gpu, Input, Jit, PagedCache,
-    Quantize, QuantizedTokens, StepTokens, times_s,
+    Attended, Attention, AttentionWorkspace, Before, Buffer, CacheWrite, CudaError, Gpu, Input, Jit,
+    PagedCache, Quantize, QuantizedTokens, StepTokens, times_s,
 };
 use dualgrain_device::cases::Random;
 use dualgrain_device::{
@@ -134,8 +134,14 @@ fn print_decode(
     })?;
     let joined = times_s(gpu, 3, 10, |_| {
         let (cache, codes) = &mut *buffers.borrow_mut();
-        let out = (codes, ActivationScale::PerToken);
-        attention.launch_joined(out, x, columns.clone(), &angles, (cache, 0), (step, workspace))
+        let place = (&mut **cache, 0);
+        if attention.makes_codes(step) {
+            let to = Attended::Codes(codes, ActivationScale::PerToken);
+            return attention.launch_joined(to, x, columns.clone(), &angles, place, (step, workspace));
+        }
+        let to = Attended::Floats(&out);
+        attention.launch_joined(to, x, columns.clone(), &angles, place, (step, workspace))?;
+        quantize.launch(&out, None, ActivationScale::PerToken, codes)
     })?;
     println!(
         "{format:?}: {sequences} tokens over {length} positions, from rotation to codes: {:.2} us apart, {:.2} us joined",

@@ -43,9 +43,10 @@ struct AttentionArgs {
     float key_scale, value_scale;
     int x_row, kv_heads;
     int window;  // 0: none
-    // Of attention_ring with JOINED, which has no out.
+    // Of attention_ring with JOINED.
     int keys_first, values_first;  // of a token's new key and value, in floats behind x
     const float *angles;           // [tokens, HEAD_DIM]: cos, then sin
+    // With CODES, in the place of out.
     u32 *rows;           // [token][heads][HEAD_DIM], zeros between launches
     u32 *finished;       // [token]: parts of heads in rows, 0 between launches
     signed char *codes;  // [tokens, code_row]

@@ -92,7 +92,7 @@ __device__ __forceinline__ void write_out(const AttentionArgs &args, const Item 
     for (int e = 0; e < ELEMENTS; e++) {
         if (part.element(e) >= HEAD_DIM) continue;
         const float out = joined.out[e] * inverse + 0.0f;
-#if JOINED
+#if CODES
         store_word(args.rows + row + part.element(e), left_word(out));
 #else
         args.out[row + part.element(e)] = out;
@@ -225,7 +225,7 @@ __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &
 #endif
     wait_for_producers();
     load_query(args, told_item(shared, number), true, query);
-#if JOINED
+#if CODES
     u32 before = NONE;
 #endif
 #pragma unroll 1
@@ -241,7 +241,7 @@ __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &
         for (int first = 0; first < item.pages; first += pages_of_span(item, first)) {
             team_sync();
             attend_page(args, shared, team, item, first, pages_of_span(item, first));
-#if JOINED
+#if CODES
             // What was told with the item before is known by now.
             if (first == 0) note_complete(args, team, before, args.kv_heads * (GROUP * PARTS));
             team_sync();
@@ -278,13 +278,13 @@ __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &
         load_angles(args, shared.items[(count + TEAMS) % ITEMS], query);
 #endif
         const Part part = part_of_warp();
-#if JOINED
+#if CODES
         if (part.head < item.heads && finish_item(args, item, part, joined)) before = tell_finished(args, team, item);
 #else
         if (part.head < item.heads) finish_item(args, item, part, joined);
 #endif
     }
-#if JOINED
+#if CODES
     note_complete(args, team, before, args.kv_heads * (GROUP * PARTS));
     team_sync();
     if (team.complete > 0) quantize_token(args, team, team.complete - 1);
@@ -295,7 +295,7 @@ __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &
 template <bool ATTENDS>
 __device__ __forceinline__ void hand_registers() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    if (TEAMS == 1) return;
+    if (TEAMS == 1 || !CODES) return;
     if (ATTENDS)
         asm volatile("setmaxnreg.inc.sync.aligned.u32 104;");
     else

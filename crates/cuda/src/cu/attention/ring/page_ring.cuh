@@ -16,12 +16,15 @@
 #define WHOLE 1  // 0: no piece of the step is a whole token
 #endif
 #ifndef JOINED
-#define JOINED 0  // 1: every sequence has one token; its query and key are to be rotated, its key and value written, its outputs become codes
+#define JOINED 0  // 1: every sequence has one token; its query and key are to be rotated, its key and value written
+#endif
+#ifndef CODES
+#define CODES 0  // 1: a token's outputs become codes
 #endif
 
 constexpr int WARPS = SPAN_PAGES;  // of a team
-// Two teams' registers are handed out by four warps: those of warps that do nothing go to the teams.
-constexpr int THREADS = TEAMS > 1 ? (TEAMS * WARPS + 4) * 32 : (TEAMS * WARPS + 1) * 32;
+// Codes take registers that two teams have not: they come from warps that do nothing, four of which hand them out.
+constexpr int THREADS = CODES && TEAMS > 1 ? (TEAMS * WARPS + 4) * 32 : (TEAMS * WARPS + 1) * 32;
 constexpr u32 ALL_LANES = 0xffffffffu;
 constexpr int HEADS = GROUP < 8 ? GROUP : 8;  // of an item
 constexpr int HEAD_TILES = (GROUP + HEADS - 1) / HEADS;
@@ -73,6 +76,8 @@ struct alignas(16) Team {
 #if JOINED
     u8 newest[2][ROW];  // codes of the token's own key and value
     float newest_scale[2];
+#endif
+#if CODES
     u32 complete;        // number of a token whose outputs are all in rows, and 1
     u32 tokens[WARPS];   // of which warps have told last
     float row_max[WARPS];
@@ -151,7 +156,7 @@ __device__ __forceinline__ void begin_ring(Shared &shared) {
     if (i < ITEMS) barrier_init(shared.told[i], 1);
     if (i < FULLS) barrier_init(shared.full[i], 1);
     if (i < STAGES) barrier_init(shared.empty[i], 1);
-#if JOINED
+#if CODES
     if (i < TEAMS) shared.teams[i].complete = 0;
 #endif
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");

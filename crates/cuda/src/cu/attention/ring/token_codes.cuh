@@ -1,6 +1,6 @@
 // What parts of a token leave for whoever completes it, and the codes that a token's outputs become.
 //
-// With JOINED a warp leaves its part of a head in a row of words and counts. Whoever counts the token's last part has its team read the row:
+// With CODES a warp leaves its part of a head in a row of words and counts. Whoever counts the token's last part has its team read the row:
 // its largest magnitude, then the codes for the next product, their sum and their scale.
 #pragma once
 #include "ring_page.cuh"
@@ -29,7 +29,7 @@ __device__ __forceinline__ u32 load_word(const u32 *from) {
     return v;
 }
 
-#if JOINED
+#if CODES
 // Tells that a part of a head is on its way to rows; how many were before it.
 __device__ __forceinline__ u32 tell_finished(const AttentionArgs &args, Team &team, const Item &item) {
     u32 before = 0;
