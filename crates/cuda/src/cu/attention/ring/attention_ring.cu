@@ -295,7 +295,7 @@ __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &
 template <bool ATTENDS>
 __device__ __forceinline__ void hand_registers() {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-    if (TEAMS == 1 || !CODES) return;
+    if (TEAMS == 1) return;
     if (ATTENDS)
         asm volatile("setmaxnreg.inc.sync.aligned.u32 104;");
     else
@@ -307,6 +307,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_ring(const At
     let_dependents_start();
     Shared &shared = *(Shared *)shared_bytes;
     begin_ring(shared);
+#if CODES
     if (this_thread() / 32 >= TEAMS * WARPS) {
         hand_registers<false>();
         if (this_thread() / 32 == TEAMS * WARPS) bring_items(args, shared);
@@ -314,4 +315,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_ring(const At
         hand_registers<true>();
         attend_items(args, shared);
     }
+#else
+    if (this_thread() / 32 == TEAMS * WARPS)
+        bring_items(args, shared);
+    else
+        attend_items(args, shared);
+#endif
 }
