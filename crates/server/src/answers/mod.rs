@@ -12,7 +12,7 @@ pub use form::Form;
 pub use rules::Rules;
 pub use said::{Message, SaidCall};
 pub use split::{Call, Part, Parts, Splitter, Thinking};
-pub use tool::{Choice, Tool, Tools};
+pub use tool::{Choice, MAX_NAME_BYTES, MAX_TOOLS, Tool, Tools};
 
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,10 @@ use crate::error::ApiError;
 use crate::grammar::{Checked, check};
 use crate::parameters::{Fields, shown};
 
-const MAX_TOOLS: usize = 128;
-const MAX_NAME_BYTES: usize = 128;
+/// Tools of a request.
+pub const MAX_TOOLS: usize = 128;
+/// Length of a tool's name.
+pub const MAX_NAME_BYTES: usize = 128;
 /// Bytes of all their schemas together, which are checked before the request waits for anything.
 const MAX_SCHEMAS_BYTES: usize = 1 << 20;
 

@@ -7,29 +7,70 @@ use crate::parameters::ranges::MAX_MESSAGES;
 
 /// `messages` of OpenAI's interface.
 pub fn chat_messages(about: &About) -> Value {
-    let roles = ["system", "developer", "user", "assistant"];
-    messages(&roles, content(&["text"], about), &["name"], about)
+    let ignored = [
+        "name",
+        "refusal",
+        "annotations",
+        "audio",
+        "function_call",
+        "reasoning_content",
+    ];
+    let message = |roles: &[&str]| message(roles, content(&["text"], about), &ignored, about);
+    let calls = |least: usize| json!({"type": "array", "items": call(about), "minItems": least, "maxItems": MAX_MESSAGES});
+    let mut said = message(&["assistant"]);
+    said["properties"]["tool_calls"] = or_null(calls(0));
+    // Who calls need not say anything.
+    let mut called = message(&["assistant"]);
+    called["properties"]["tool_calls"] = calls(1);
+    called["properties"]["content"] = or_null(content(&["text"], about));
+    called["required"] = json!(["role", "tool_calls"]);
+    let mut answered = message(&["tool"]);
+    answered["properties"]["tool_call_id"] = or_null(text());
+    list_of(&[message(&["system", "developer", "user"]), said, called, answered])
 }
 
 /// `messages` of Anthropic's.
 pub fn anthropic_messages(about: &About) -> Value {
-    messages(
-        &["user", "assistant"],
-        parts(&["text"], &["cache_control"], about),
-        &[],
-        about,
-    )
+    let ignored = ["cache_control", "citations"];
+    let of_text = part(&["text"], &ignored, about);
+    let answer = json!({
+        "type": {"const": "tool_result"}, "tool_use_id": text(), "content": or_null(parts(&["text"], &ignored, about)),
+        "is_error": {"type": ["boolean", "null"]}, "cache_control": {}
+    });
+    let call = json!({
+        "type": {"const": "tool_use"}, "id": or_null(text()), "name": text(), "input": {"type": ["object", "null"]},
+        "cache_control": {}, "caller": {}
+    });
+    let of_user = [of_text.clone(), closed(answer, &["type", "tool_use_id"], about)];
+    let of_assistant = [
+        of_text,
+        closed(call, &["type", "name"], about),
+        open(&["thinking", "redacted_thinking"]),
+    ];
+    list_of(&[
+        message(&["user"], text_or(&of_user), &[], about),
+        message(&["assistant"], text_or(&of_assistant), &[], about),
+    ])
 }
 
-/// `input` of OpenAI's newer interface: a text, or a list of messages.
+/// `input` of OpenAI's newer interface: a text, or a list of messages, calls and what tools answered.
 pub fn input(about: &About) -> Value {
     let roles = ["system", "developer", "user", "assistant"];
-    let content = parts(
-        &["input_text", "output_text"],
-        &["annotations", "logprobs"],
-        about,
-    );
-    json!({"anyOf": [text(), messages(&roles, content, &["id", "status"], about)]})
+    let ignored = ["annotations", "logprobs"];
+    let content = parts(&["input_text", "output_text"], &ignored, about);
+    let call = json!({
+        "type": {"const": "function_call"}, "id": {}, "status": {}, "call_id": or_null(text()), "name": text(), "arguments": arguments()
+    });
+    let answer = json!({
+        "type": {"const": "function_call_output"}, "id": {}, "status": {}, "call_id": text(), "output": content
+    });
+    let items = list_of(&[
+        message(&roles, content.clone(), &["id", "status"], about),
+        closed(call, &["type", "name"], about),
+        closed(answer, &["type", "call_id", "output"], about),
+        open(&["reasoning"]),
+    ]);
+    json!({"anyOf": [text(), items]})
 }
 
 /// A text, or a list of parts of text.
@@ -37,31 +78,66 @@ pub fn content(types: &[&str], about: &About) -> Value {
     parts(types, &["cache_control"], about)
 }
 
-fn messages(roles: &[&str], content: Value, ignored: &[&str], about: &About) -> Value {
+/// An object of these fields and no others.
+pub fn closed(properties: Value, required: &[&str], about: &About) -> Value {
+    json!({
+        "type": "object", "properties": properties, "required": required,
+        "additionalProperties": about.unknown_fields()
+    })
+}
+
+fn list_of(messages: &[Value]) -> Value {
+    json!({"type": "array", "items": {"anyOf": messages}, "minItems": 1, "maxItems": MAX_MESSAGES})
+}
+
+fn message(roles: &[&str], content: Value, ignored: &[&str], about: &About) -> Value {
     let mut fields = Map::new();
     fields.insert("role".into(), json!({"type": "string", "enum": roles}));
     fields.insert("content".into(), content);
     fields.insert("type".into(), or_null(json!({"const": "message"})));
-    ignored
-        .iter()
-        .for_each(|name| _ = fields.insert((*name).into(), json!({})));
-    let message = json!({
-        "type": "object", "properties": fields, "required": ["role", "content"],
-        "additionalProperties": about.unknown_fields()
-    });
-    json!({"type": "array", "items": message, "minItems": 1, "maxItems": MAX_MESSAGES})
+    add_ignored(&mut fields, ignored);
+    closed(fields.into(), &["role", "content"], about)
+}
+
+/// A call that an assistant has made.
+fn call(about: &About) -> Value {
+    let function = closed(
+        json!({"name": text(), "arguments": arguments()}),
+        &["name"],
+        about,
+    );
+    let fields = json!({"id": or_null(text()), "type": {}, "index": {}, "function": function});
+    closed(fields, &["function"], about)
+}
+
+/// An object, or the text of one.
+fn arguments() -> Value {
+    json!({"type": ["object", "string", "null"]})
+}
+
+/// An object of one of these types that nobody looks into.
+fn open(types: &[&str]) -> Value {
+    json!({"type": "object", "properties": {"type": {"type": "string", "enum": types}}, "required": ["type"]})
 }
 
 fn parts(types: &[&str], ignored: &[&str], about: &About) -> Value {
+    text_or(&[part(types, ignored, about)])
+}
+
+fn text_or(parts: &[Value]) -> Value {
+    json!({"anyOf": [text(), {"type": "array", "items": {"anyOf": parts}}]})
+}
+
+fn part(types: &[&str], ignored: &[&str], about: &About) -> Value {
     let mut fields = Map::new();
     fields.insert("type".into(), json!({"type": "string", "enum": types}));
     fields.insert("text".into(), text());
-    ignored
-        .iter()
-        .for_each(|name| _ = fields.insert((*name).into(), json!({})));
-    let part = json!({
-        "type": "object", "properties": fields, "required": ["type", "text"],
-        "additionalProperties": about.unknown_fields()
-    });
-    json!({"anyOf": [text(), {"type": "array", "items": part}]})
+    add_ignored(&mut fields, ignored);
+    closed(fields.into(), &["type", "text"], about)
+}
+
+fn add_ignored(fields: &mut Map<String, Value>, ignored: &[&str]) {
+    for name in ignored {
+        fields.insert((*name).into(), json!({}));
+    }
 }

@@ -5,6 +5,7 @@ pub mod bodies;
 mod conversation;
 mod document;
 mod endpoint;
+mod forms;
 mod shapes;
 
 pub use document::document;

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::conversation::{anthropic_messages, chat_messages, content, input};
 use super::endpoint::{About, list, text};
+use super::forms::form_shape;
 use crate::parameters::Api;
 use crate::parameters::ranges::{
     BIAS, CHOICES, LOGPROBS, MAX_BIASES, MAX_NOTE_CHARS, MAX_NOTE_NAME_CHARS, MAX_NOTES, MAX_STOP_BYTES,
@@ -14,7 +15,8 @@ use crate::parameters::ranges::{
 
 /// The schema of a parameter; `None` of one that has none yet, which a test does not let pass.
 pub fn shape(api: Api, name: &str, about: &About) -> Option<Value> {
-    sampling_shape(name, about).or_else(|| {
+    let common = sampling_shape(name, about).or_else(|| form_shape(api, name, about));
+    common.or_else(|| {
         Some(match (api, name) {
             (_, "model") => json!({"type": "string", "enum": [about.alias]}),
             (Api::Chat, "messages") => chat_messages(about),
@@ -24,7 +26,7 @@ pub fn shape(api: Api, name: &str, about: &About) -> Option<Value> {
             (_, "instructions") => text(),
             (Api::Responses, "metadata") => metadata(),
             (Api::Completions, "prompt") => prompts(about),
-            (_, "stream") => json!({"type": "boolean"}),
+            (_, "stream" | "ignore_eos") => json!({"type": "boolean"}),
             (_, "stream_options") => stream_options(about),
             (_, "n") => whole(CHOICES),
             (_, "priority") => whole(PRIORITY),

@@ -69,6 +69,7 @@ impl Server {
     }
 
     /// On a runtime that the test looks into.
+    #[allow(dead_code, reason = "tests of load share this file")]
     pub fn start_on(runtime: &Runtime, limits: SessionLimits, options: Options) -> Self {
         Self::serve_on(runtime, model_folder(), limits, options)
     }
