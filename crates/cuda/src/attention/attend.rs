@@ -128,6 +128,11 @@ impl AttentionWorkspace {
     }
 }
 
+/// ALiBi's slopes for scores that count in powers of two.
+fn in_base_two(slopes: &[f32]) -> Vec<f32> {
+    slopes.iter().map(|slope| slope * LOG2_E).collect()
+}
+
 /// Thread blocks of prompts that stay on the card and pass tiles on, at most: no more than tiles of single tokens and heads.
 fn passing_blocks(limits: StepLimits, heads: usize, head_dim: usize) -> usize {
     match head_dim == GROUPED_HEAD {
@@ -208,10 +213,7 @@ impl Attention {
     ) -> Result<Self, CudaError> {
         let (kv_heads, head_dim) = (cache.shape().num_kv_heads, cache.shape().head_dim);
         let group = group_of(params, kv_heads);
-        let scaled = |slopes: &Vec<f32>| {
-            let slopes: Vec<f32> = slopes.iter().map(|slope| slope * LOG2_E).collect();
-            gpu.upload(&slopes)
-        };
+        let slopes = params.alibi_slopes.as_deref().map(in_base_two);
         let int8 = is_int8(cache.format());
         let grouped = int8 && runs_in_groups(gpu.info(), head_dim, group);
         let (prompt, tile_rows) = match grouped {
@@ -241,7 +243,7 @@ impl Attention {
             kv_heads,
             head_dim,
             int8,
-            slopes: params.alibi_slopes.as_ref().map(scaled).transpose()?,
+            slopes: slopes.map(|slopes| gpu.upload(&slopes)).transpose()?,
             spans_in_ring: ring.is_some(),
             joined: match ring {
                 Some(ring) if joins => Some(Joined {
