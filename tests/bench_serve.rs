@@ -130,8 +130,9 @@ fn requests_come_at_random_moments_and_share_what_they_should() {
         (&row["arrivals_per_s"], &row["complete"]),
         (&50.0.into(), &8.into())
     );
-    // Two pages of 64 tokens come from the first prompt that is complete: the warming one.
-    assert_eq!(row["cached_tokens"], 8 * 128);
+    // Two pages of 64 tokens come from a prompt that still runs; all 150 and more from one that has ended and whose place is free.
+    let cached_tokens = row["cached_tokens"].as_u64().unwrap();
+    assert!((8 * 128..=8 * 160).contains(&cached_tokens), "{row}");
 }
 
 #[test]
