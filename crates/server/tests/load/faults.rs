@@ -37,6 +37,7 @@ fn a_thousand_broken_requests_among_a_thousand_good_ones_leave_nothing() {
 
 /// A round to grow to the usual size, and another one like it.
 fn rounds(num_broken: usize) {
+    let _by_itself = crate::by_itself();
     let all = good_requests();
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys");

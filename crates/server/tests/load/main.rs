@@ -9,3 +9,11 @@ mod client;
 mod faults;
 mod same_bytes;
 mod traces;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held by each test: what one leaves in memory would count as another's.
+fn by_itself() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}

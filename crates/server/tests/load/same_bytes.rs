@@ -26,6 +26,7 @@ fn five_hundred_requests_among_others_equal_themselves_alone() {
 }
 
 fn compare(num_requests: usize) {
+    let _by_itself = crate::by_itself();
     let mut random = Random(13);
     let all: Vec<Asked> = (0..num_requests).map(|_| Asked::draw(&mut random)).collect();
     let alone = alone(&all);
