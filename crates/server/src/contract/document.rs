@@ -66,7 +66,8 @@ fn responses(endpoint: &Endpoint) -> Value {
         Answer::Json(schema) | Answer::Health(schema) => json_of(schema()),
         Answer::JsonOrEvents(schema) => {
             let mut content = json_of(schema());
-            content["text/event-stream"] = json!({"schema": {"type": "string"}});
+            // Readers of descriptions disagree on whether a schema is of the whole text or of one event.
+            content["text/event-stream"] = json!({"schema": {"description": "server-sent events"}});
             content
         }
         Answer::Text(kind) => json!({kind: {"schema": {"type": "string"}}}),
