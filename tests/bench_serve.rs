@@ -4,37 +4,17 @@ mod program;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
-use program::{dualgrain, failure, json, scratch, stderr, text};
+use program::{dualgrain, failure, json, scratch, start_server, stderr, text};
 use serde_json::Value;
-
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/llama-tiny");
 
 /// A server of the bundled model, and its URL; it is killed at the end of its test.
 struct Server(Child, String);
 
 impl Server {
     fn start(more: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
-            .args([
-                "serve",
-                MODEL,
-                "--port",
-                "0",
-                "--json",
-                "--device",
-                "cpu",
-                "--threads",
-                "1",
-            ])
-            .args(more)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-        let told: String = lines.map(Result::unwrap).take_while(|line| line != "}").collect();
-        let told: Value = serde_json::from_str(&(told + "}")).unwrap();
+        let (child, told) = start_server(more, Stdio::inherit());
         Self(child, told["url"].as_str().unwrap().to_owned())
     }
 }

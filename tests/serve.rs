@@ -2,46 +2,21 @@
 
 mod program;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use program::{dualgrain, failure, scratch, text};
+use program::{dualgrain, failure, scratch, start_server, text};
 use serde_json::Value;
 
 fn model() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/llama-tiny")
 }
 
-/// A server on a free port, and the object it told at its start.
+/// A server whose log is kept, and the object it told at its start.
 fn start(more: &[&str]) -> (Child, Value) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
-        .args([
-            "serve",
-            text(&model()),
-            "--port",
-            "0",
-            "--json",
-            "--device",
-            "cpu",
-            "--threads",
-            "1",
-        ])
-        .args(more)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-    let mut told = String::new();
-    for line in lines {
-        told += &line.unwrap();
-        if told.ends_with('}') {
-            break;
-        }
-    }
-    (child, serde_json::from_str(&told).unwrap())
+    start_server(more, Stdio::piped())
 }
 
 /// Connects to the address of a server's URL.

@@ -2,8 +2,9 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -41,6 +42,37 @@ pub fn failure(arguments: &[&str]) -> String {
     let told = message.lines().any(|line| line.starts_with("error: "));
     assert!(told && !message.contains("panicked"), "{message}");
     message
+}
+
+/// `serve` with the bundled model on a free port, its log sent to `log`, and the object it told at its start.
+pub fn start_server(more: &[&str], log: Stdio) -> (Child, Value) {
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/llama-tiny");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
+        .args([
+            "serve",
+            model,
+            "--port",
+            "0",
+            "--json",
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+        ])
+        .args(more)
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .expect("starting a server");
+    let lines = BufReader::new(child.stdout.as_mut().expect("a pipe")).lines();
+    let mut told = String::new();
+    for line in lines {
+        told += &line.expect("a line");
+        if told.ends_with('}') {
+            break;
+        }
+    }
+    (child, serde_json::from_str(&told).expect("an object"))
 }
 
 /// An empty folder of a test's own; `file` is the test file's name.

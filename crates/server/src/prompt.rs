@@ -8,7 +8,7 @@ use crate::answers::{Message, Rules, SaidCall, Splitter, Thinking};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::parameters::ranges::MAX_MESSAGES;
-use crate::parameters::{Fields, shown, token_ids};
+use crate::parameters::{Fields, MessageWords, shown, token_ids};
 
 /// No vocabulary has many tokens longer than this: a longer text can not fit, and need not be cut into tokens to know it.
 const MAX_TOKEN_BYTES: usize = 256;
@@ -32,14 +32,8 @@ pub struct ChatPrompt {
 /// How a list of messages is read.
 #[derive(Clone, Copy)]
 pub struct MessageRules {
-    /// Roles that are taken.
-    pub roles: &'static [&'static str],
-    /// Fields of a message that change nothing.
-    pub message_fields: &'static [&'static str],
-    /// Types of a part of text.
-    pub part_types: &'static [&'static str],
-    /// Fields of a part of text that change nothing.
-    pub part_fields: &'static [&'static str],
+    /// The interface's words.
+    pub words: MessageWords,
     /// Pass over unknown fields.
     pub ignore_unknown: bool,
 }
@@ -54,29 +48,37 @@ pub fn take_messages(fields: &mut Fields, rules: MessageRules) -> Result<Vec<Mes
 
 /// Reads a list of messages, which stands at `path`.
 pub fn read_messages(path: &str, list: Value, rules: MessageRules) -> Result<Vec<Message>, ApiError> {
-    let list = match list {
-        Value::Array(list) if (1..=MAX_MESSAGES).contains(&list.len()) => list,
+    let read = |(index, message)| read_message(&format!("{path}[{index}]"), message, rules);
+    message_list(path, list)?
+        .into_iter()
+        .enumerate()
+        .map(read)
+        .collect()
+}
+
+/// The messages of a list, which stands at `path`, as they were sent.
+pub fn message_list(path: &str, list: Value) -> Result<Vec<Value>, ApiError> {
+    match list {
+        Value::Array(list) if (1..=MAX_MESSAGES).contains(&list.len()) => Ok(list),
         other => {
             let problem = format!(
                 "expected a list of 1 to {MAX_MESSAGES} messages, got {}",
                 shown(&other)
             );
-            return Err(ApiError::field(path, problem));
+            Err(ApiError::field(path, problem))
         }
-    };
-    let read = |(index, message)| read_message(&format!("{path}[{index}]"), message, rules);
-    list.into_iter().enumerate().map(read).collect()
+    }
 }
 
 /// Reads a message, which stands at `path`.
 pub fn read_message(path: &str, message: Value, rules: MessageRules) -> Result<Message, ApiError> {
     let mut fields = Fields::of(path, message)?;
     let role = match fields.required("role")? {
-        Value::String(role) if rules.roles.contains(&role.as_str()) => role,
+        Value::String(role) if rules.words.roles.contains(&role.as_str()) => role,
         other => {
             let problem = format!(
                 "expected one of {}, got {}",
-                rules.roles.join(", "),
+                rules.words.roles.join(", "),
                 shown(&other)
             );
             return Err(fields.error("role", problem));
@@ -98,6 +100,7 @@ pub fn read_message(path: &str, message: Value, rules: MessageRules) -> Result<M
     };
     check_type(&mut fields)?;
     rules
+        .words
         .message_fields
         .iter()
         .for_each(|name| _ = fields.value(name));
@@ -200,14 +203,21 @@ pub fn read_content(path: &str, content: Value, rules: MessageRules) -> Result<S
 fn read_part(path: &str, part: Value, rules: MessageRules) -> Result<String, ApiError> {
     let mut fields = Fields::of(path, part)?;
     let kind = fields.required("type")?;
-    if !kind.as_str().is_some_and(|kind| rules.part_types.contains(&kind)) {
-        let types = rules.part_types.join("\" or \"");
+    if !kind
+        .as_str()
+        .is_some_and(|kind| rules.words.part_types.contains(&kind))
+    {
+        let types = rules.words.part_types.join("\" or \"");
         let problem = format!("only parts of type \"{types}\" are taken, got {}", shown(&kind));
         return Err(fields.error("type", problem));
     }
     let missing = fields.error("text", "missing: this field is required");
     let text = fields.text("text")?.ok_or(missing)?;
-    rules.part_fields.iter().for_each(|name| _ = fields.value(name));
+    rules
+        .words
+        .part_fields
+        .iter()
+        .for_each(|name| _ = fields.value(name));
     fields.finish(&["type", "text"], rules.ignore_unknown)?;
     Ok(text)
 }

@@ -29,8 +29,8 @@ pub struct Usage {
     pub completion_tokens: usize,
     #[serde(default)]
     prompt_tokens_details: Option<Details>,
-    /// Energy that the request took, where the server tells it.
-    #[serde(default, rename = "energy_joules")]
+    /// Energy that the request took, where the server tells it; this project's calls it `energy_j`.
+    #[serde(default, alias = "energy_joules")]
     pub energy_j: Option<f64>,
 }
 
@@ -194,6 +194,12 @@ mod tests {
             assert_eq!((usage.prompt_tokens, usage.completion_tokens), (7, 3));
             assert_eq!((usage.cached_tokens(), usage.energy_j), (4, Some(1.5)));
         }
+    }
+
+    #[test]
+    fn joules_are_read_by_the_name_that_serve_gives_them() {
+        let usage: Usage = serde_json::from_str(r#"{"energy_j": 1.5}"#).unwrap();
+        assert_eq!(usage.energy_j, Some(1.5));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::answers::{Message, SaidCall};
 use crate::error::ApiError;
-use crate::parameters::{Fields, shown};
+use crate::parameters::{ANTHROPIC_MESSAGES, Fields, shown};
 use crate::prompt::{MessageRules, name_answers, read_content, read_messages};
 
 /// The blocks of a message that are no text.
@@ -17,10 +17,7 @@ struct Blocks {
 
 fn rules(ignore_unknown: bool) -> MessageRules {
     MessageRules {
-        roles: &["user", "assistant"],
-        message_fields: &[],
-        part_types: &["text"],
-        part_fields: &["cache_control", "citations"],
+        words: ANTHROPIC_MESSAGES,
         ignore_unknown,
     }
 }

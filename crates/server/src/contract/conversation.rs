@@ -4,25 +4,20 @@ use serde_json::{Map, Value, json};
 
 use super::endpoint::{About, or_null, text};
 use crate::parameters::ranges::MAX_MESSAGES;
+use crate::parameters::{ANTHROPIC_MESSAGES, CHAT_MESSAGES, INPUT_MESSAGES, MessageWords};
 
 /// `messages` of OpenAI's interface.
 pub fn chat_messages(about: &About) -> Value {
-    let ignored = [
-        "name",
-        "refusal",
-        "annotations",
-        "audio",
-        "function_call",
-        "reasoning_content",
-    ];
-    let message = |roles: &[&str]| message(roles, content(&["text"], about), &ignored, about);
+    let words = &CHAT_MESSAGES;
+    let content = || content(words, about);
+    let message = |roles: &[&str]| message(roles, content(), words.message_fields, about);
     let calls = |least: usize| json!({"type": "array", "items": call(about), "minItems": least, "maxItems": MAX_MESSAGES});
     let mut said = message(&["assistant"]);
     said["properties"]["tool_calls"] = or_null(calls(0));
     // Who calls need not say anything.
     let mut called = message(&["assistant"]);
     called["properties"]["tool_calls"] = calls(1);
-    called["properties"]["content"] = or_null(content(&["text"], about));
+    called["properties"]["content"] = or_null(content());
     called["required"] = json!(["role", "tool_calls"]);
     let mut answered = message(&["tool"]);
     answered["properties"]["tool_call_id"] = or_null(text());
@@ -31,10 +26,10 @@ pub fn chat_messages(about: &About) -> Value {
 
 /// `messages` of Anthropic's.
 pub fn anthropic_messages(about: &About) -> Value {
-    let ignored = ["cache_control", "citations"];
-    let of_text = part(&["text"], &ignored, about);
+    let words = &ANTHROPIC_MESSAGES;
+    let of_text = part(words, about);
     let answer = json!({
-        "type": {"const": "tool_result"}, "tool_use_id": text(), "content": or_null(parts(&["text"], &ignored, about)),
+        "type": {"const": "tool_result"}, "tool_use_id": text(), "content": or_null(content(words, about)),
         "is_error": {"type": ["boolean", "null"]}, "cache_control": {}
     });
     let call = json!({
@@ -55,9 +50,8 @@ pub fn anthropic_messages(about: &About) -> Value {
 
 /// `input` of OpenAI's newer interface: a text, or a list of messages, calls and what tools answered.
 pub fn input(about: &About) -> Value {
-    let roles = ["system", "developer", "user", "assistant"];
-    let ignored = ["annotations", "logprobs"];
-    let content = parts(&["input_text", "output_text"], &ignored, about);
+    let words = &INPUT_MESSAGES;
+    let content = content(words, about);
     let call = json!({
         "type": {"const": "function_call"}, "id": {}, "status": {}, "call_id": or_null(text()), "name": text(), "arguments": arguments()
     });
@@ -65,7 +59,7 @@ pub fn input(about: &About) -> Value {
         "type": {"const": "function_call_output"}, "id": {}, "status": {}, "call_id": text(), "output": content
     });
     let items = list_of(&[
-        message(&roles, content.clone(), &["id", "status"], about),
+        message(words.roles, content.clone(), words.message_fields, about),
         closed(call, &["type", "name"], about),
         closed(answer, &["type", "call_id", "output"], about),
         open(&["reasoning"]),
@@ -74,8 +68,8 @@ pub fn input(about: &About) -> Value {
 }
 
 /// A text, or a list of parts of text.
-pub fn content(types: &[&str], about: &About) -> Value {
-    parts(types, &["cache_control"], about)
+pub fn content(words: &MessageWords, about: &About) -> Value {
+    text_or(&[part(words, about)])
 }
 
 /// An object of these fields and no others.
@@ -120,19 +114,15 @@ fn open(types: &[&str]) -> Value {
     json!({"type": "object", "properties": {"type": {"type": "string", "enum": types}}, "required": ["type"]})
 }
 
-fn parts(types: &[&str], ignored: &[&str], about: &About) -> Value {
-    text_or(&[part(types, ignored, about)])
-}
-
 fn text_or(parts: &[Value]) -> Value {
     json!({"anyOf": [text(), {"type": "array", "items": {"anyOf": parts}}]})
 }
 
-fn part(types: &[&str], ignored: &[&str], about: &About) -> Value {
+fn part(words: &MessageWords, about: &About) -> Value {
     let mut fields = Map::new();
-    fields.insert("type".into(), json!({"type": "string", "enum": types}));
+    fields.insert("type".into(), json!({"type": "string", "enum": words.part_types}));
     fields.insert("text".into(), text());
-    add_ignored(&mut fields, ignored);
+    add_ignored(&mut fields, words.part_fields);
     closed(fields.into(), &["type", "text"], about)
 }
 

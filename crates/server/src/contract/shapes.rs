@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::conversation::{anthropic_messages, chat_messages, content, input};
 use super::endpoint::{About, list, text};
 use super::forms::form_shape;
-use crate::parameters::Api;
 use crate::parameters::ranges::{
     BIAS, CHOICES, LOGPROBS, MAX_BIASES, MAX_NOTE_CHARS, MAX_NOTE_NAME_CHARS, MAX_NOTES, MAX_STOP_BYTES,
     MAX_STOPS, MAX_TOKENS, MIN_P, PENALTY, PRIORITY, REPETITION_PENALTY, SEED, TEMPERATURE, TOP_K, TOP_P,
 };
+use crate::parameters::{ANTHROPIC_MESSAGES, Api};
 
 /// The schema of a parameter; `None` of one that has none yet, which a test does not let pass.
 pub fn shape(api: Api, name: &str, about: &About) -> Option<Value> {
@@ -22,7 +22,7 @@ pub fn shape(api: Api, name: &str, about: &About) -> Option<Value> {
             (Api::Chat, "messages") => chat_messages(about),
             (Api::Messages, "messages") => anthropic_messages(about),
             (_, "input") => input(about),
-            (_, "system") => content(&["text"], about),
+            (_, "system") => content(&ANTHROPIC_MESSAGES, about),
             (_, "instructions") => text(),
             (Api::Responses, "metadata") => metadata(),
             (Api::Completions, "prompt") => prompts(about),

@@ -14,7 +14,7 @@ use super::logprobs::chat_entry;
 use crate::answers::{Form, Message, Parts, Rules, Splitter, Tools};
 use crate::app::{App, Submitted};
 use crate::error::ApiError;
-use crate::parameters::{Api, Choices, Fields, Wanted};
+use crate::parameters::{Api, CHAT_MESSAGES, Choices, Fields, Wanted};
 use crate::prompt::{MessageRules, take_messages};
 use crate::running::End;
 use crate::streaming::{Answer, EventWriter, Piece, stream_response};
@@ -30,18 +30,7 @@ struct Asked {
 /// How messages of OpenAI's interface are read.
 pub fn message_rules(app: &App) -> MessageRules {
     MessageRules {
-        roles: &["system", "developer", "user", "assistant", "tool"],
-        // Templates have no place for them.
-        message_fields: &[
-            "name",
-            "refusal",
-            "annotations",
-            "audio",
-            "function_call",
-            "reasoning_content",
-        ],
-        part_types: &["text"],
-        part_fields: &[],
+        words: CHAT_MESSAGES,
         ignore_unknown: app.options.ignore_unknown,
     }
 }

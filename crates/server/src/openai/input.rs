@@ -4,16 +4,12 @@ use serde_json::Value;
 
 use crate::answers::{Message, SaidCall};
 use crate::error::ApiError;
-use crate::parameters::ranges::MAX_MESSAGES;
-use crate::parameters::{Fields, shown};
-use crate::prompt::{MessageRules, name_answers, read_arguments, read_content, read_message};
+use crate::parameters::{Fields, INPUT_MESSAGES};
+use crate::prompt::{MessageRules, message_list, name_answers, read_arguments, read_content, read_message};
 
 fn rules(ignore_unknown: bool) -> MessageRules {
     MessageRules {
-        roles: &["system", "developer", "user", "assistant"],
-        message_fields: &["id", "status"],
-        part_types: &["input_text", "output_text"],
-        part_fields: &["annotations", "logprobs"],
+        words: INPUT_MESSAGES,
         ignore_unknown,
     }
 }
@@ -26,14 +22,7 @@ pub fn take_input(fields: &mut Fields, ignore_unknown: bool) -> Result<Vec<Messa
     let path = fields.name("input");
     let list = match fields.required("input")? {
         Value::String(content) => return Ok(vec![Message::new("user", content)]),
-        Value::Array(list) if (1..=MAX_MESSAGES).contains(&list.len()) => list,
-        other => {
-            let problem = format!(
-                "expected a list of 1 to {MAX_MESSAGES} messages, got {}",
-                shown(&other)
-            );
-            return Err(ApiError::field(path, problem));
-        }
+        list => message_list(&path, list)?,
     };
     let mut messages = Vec::with_capacity(list.len());
     for (index, item) in list.into_iter().enumerate() {
