@@ -1,5 +1,8 @@
 // Keys and values of a step into the paged cache: a warp takes the key or the value of a token's head. With ROPE keys are rotated on
 // their way, and further warps rotate a query head in place.
+//
+// An INT8 page holds values by element, so one token's lie 64 bytes apart. Where a step has all of sixteen adjacent positions, the warp
+// of the first takes the values of all, and writes sixteen bytes where it would write one.
 #include "attention.cuh"
 
 #ifndef ROPE
@@ -116,6 +119,56 @@ __device__ __forceinline__ void write(const CacheWriteArgs &args, const Task &ta
 #endif
 }
 
+#if FORMAT >= 2
+constexpr int SIXTEEN = 16;  // positions whose values are neighbours in a page
+
+// Tokens of a step that are sixteen adjacent positions of a sequence, beginning at a multiple of sixteen.
+struct Sixteen {
+    bool is_whole;
+    int first;  // token
+};
+
+__device__ __forceinline__ Sixteen sixteen_of(const u32 *step, const StepHead &head, int token, u32 position) {
+    const int first = token - (int)(position % SIXTEEN), last = first + SIXTEEN - 1;
+    if (first < 0 || last >= (int)head.tokens) return {false, first};
+    const u32 *positions = step + 16, *tables = step + head.token_tables;
+    const bool adjacent = positions[last] - positions[first] == SIXTEEN - 1 && positions[first] % SIXTEEN == 0;
+    return {adjacent && tables[first] == tables[last], first};
+}
+
+// Four tokens' values as bytes of a word for each element of a lane, in the order of `value_place`: positions `at`, `at` + 1, `at` + 8,
+// `at` + 9 of sixteen.
+__device__ __forceinline__ void code_four(const CacheWriteArgs &args, const float *x, int at, float *scales, u32 (&words)[EACH], int lane) {
+    float v[4][EACH];
+#pragma unroll
+    for (int t = 0; t < 4; t++) load_head(x + (size_t)(at + t % 2 + t / 2 * 8) * args.x_row, v[t], lane);
+#pragma unroll
+    for (int e = 0; e < EACH; e++) words[e] = 0;
+#pragma unroll
+    for (int t = 0; t < 4; t++) {
+        const Scale scale = usable_scale(FORMAT == 3 ? args.value_scale : __fdiv_rn(largest_magnitude(v[t]), 127.0f));
+#pragma unroll
+        for (int e = 0; e < EACH; e++) words[e] |= (u32)(u8)code_of(v[t][e], scale.inverse) << 8 * t;
+        if (FORMAT == 2 && lane == 0) scales[at + t % 2 + t / 2 * 8] = scale.scale;
+    }
+}
+
+// Values of sixteen tokens from `x` on into their page.
+__device__ __forceinline__ void write_sixteen(const CacheWriteArgs &args, const float *x, const Task &task, u32 page, int inside, int lane) {
+    const size_t place = (size_t)page * args.kv_heads + task.head;
+    float *scales = args.value_scales + place * PAGE + inside;
+    u32 words[4][EACH];
+#pragma unroll
+    for (int four = 0; four < 4; four++) code_four(args, x, 2 * four, scales, words[four], lane);
+    u8 *to = args.values + place * PAGE * ROW + inside;
+#pragma unroll
+    for (int e = 0; e < EACH; e++) {
+        const int d = e * 32 + lane;
+        if (d < HEAD_DIM) *(uint4 *)(to + d * PAGE) = make_uint4(words[0][e], words[1][e], words[2][e], words[3][e]);
+    }
+}
+#endif
+
 // Copies write the step, and what writes its angles lets no other kernel begin: both are read before those that come first are done.
 extern "C" __global__ void __launch_bounds__(128) cache_write(const CacheWriteArgs args) {
     let_dependents_start();
@@ -126,12 +179,22 @@ extern "C" __global__ void __launch_bounds__(128) cache_write(const CacheWriteAr
     const u32 position = args.step[16 + task.token];
     const u32 page = args.step[args.step[step.token_tables + task.token] + position / PAGE];
     const float *x = task.is_value ? args.values_x : args.keys_x;
+#if FORMAT >= 2
+    const Sixteen sixteen = task.is_value ? sixteen_of(args.step, step, task.token, position) : Sixteen{false, 0};
+    if (sixteen.is_whole && task.token != sixteen.first) return;
+#endif
 #if ROPE
     if (task.is_query) x = args.queries_x;
     const Rotation by = rotation_of(args.angles + (size_t)task.token * HEAD_DIM, lane);
 #endif
     x += (size_t)task.token * args.x_row + task.head * HEAD_DIM;
     wait_for_producers();
+#if FORMAT >= 2
+    if (sixteen.is_whole) {
+        write_sixteen(args, x, task, page, position % PAGE, lane);
+        return;
+    }
+#endif
     float v[EACH];
     load_head(x, v, lane);
 #if ROPE

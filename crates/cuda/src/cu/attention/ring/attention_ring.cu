@@ -285,6 +285,8 @@ __device__ __forceinline__ void attend_items(const AttentionArgs &args, Shared &
 #endif
     }
 #if CODES
+    // A warp without a part of the token may still look for the one before.
+    team_sync();
     note_complete(args, team, before, args.kv_heads * (GROUP * PARTS));
     team_sync();
     if (team.complete > 0) quantize_token(args, team, team.complete - 1);
