@@ -104,7 +104,9 @@ impl Timing<'_> {
             first_s: self.options.slo_ttft,
             gap_s: self.options.slo_inter_token,
         };
+        // A counter that work does not move is none: a server without one shows 0.
         let energy_j = before_j.zip(after_j).map(|(before, after)| after - before);
+        let energy_j = energy_j.filter(|&used| used > 0.0);
         Ok(Row::new(arrival, &answers, goal, energy_j))
     }
 

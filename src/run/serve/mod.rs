@@ -171,9 +171,14 @@ fn limits(arguments: &Serve, config: &ModelConfig, device: &AnyDevice) -> Result
         context_tokens <= most,
         "--context {context_tokens}: the model has positions for {most} tokens"
     );
+    // Each sequence that runs has a token in a step.
+    let step_tokens = arguments
+        .step_tokens
+        .unwrap_or_else(|| device.stream_step_tokens())
+        .max(arguments.max_sequences);
     Ok(SessionLimits::new(
         arguments.max_sequences,
         context_tokens,
-        device.step_tokens(),
+        step_tokens,
     ))
 }

@@ -117,6 +117,15 @@ impl AnyDevice {
         }
     }
 
+    /// Tokens of a step beside which streams still come evenly: whoever streams waits for prompts of the same step.
+    pub fn stream_step_tokens(&self) -> usize {
+        match self {
+            Self::Cpu(device) => (64 * device.num_threads()).clamp(128, 512),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => self.step_tokens(),
+        }
+    }
+
     /// Blocks of a model that are worth reading and packing at once: the CPU's threads share the work on one already, and a card
     /// takes blocks faster than one thread makes them.
     ///

@@ -12,8 +12,7 @@ pub(crate) fn assumptions(
 ) -> Vec<String> {
     let runs = match machine.kind {
         MachineKind::Gpu => {
-            "Costs on a GPU are those of the products as they were measured on that card, put together; this project's engine runs \
-             models on CPUs so far."
+            "Costs on a GPU are those of its operations as they were measured on a card of that kind, put together."
         }
         MachineKind::Cpu => "Costs are those of the products as measured on that machine, put together.",
     };

@@ -355,6 +355,6 @@ fn page_shows_the_figures_of_the_answer() {
         let figure = crate::report::plot::quantity(batch.decode_tokens_per_s.unwrap().value, "tok/s");
         assert!(html.contains(&figure), "{figure}");
     }
-    assert!(html.contains("estimate") && html.contains("runs models on CPUs so far"));
+    assert!(html.contains("estimate") && html.contains("on a card of that kind"));
     assert!(!html.contains("<script") && !html.contains("http"));
 }
