@@ -13,7 +13,10 @@ use crate::call::Call;
 use crate::error::ApiError;
 use crate::options::Options;
 use crate::parameters::{Choices, Wanted};
-use crate::running::{Metrics, Place, Progress, Queue, QueueLimits, Rank, Terms, Unsubmitted, Update};
+use crate::running::{
+    Cancellable, Cancellations, Metrics, Place, Progress, Queue, QueueLimits, Rank, Terms, Unsubmitted,
+    Update,
+};
 use crate::served::{Description, Served};
 use crate::turns::{Turn, Turns, beside};
 
@@ -30,6 +33,8 @@ pub struct App {
     pub queue: Queue,
     pub metrics: Arc<Metrics>,
     pub progress: Arc<Progress>,
+    /// Answers under way.
+    pub cancellations: Arc<Cancellations>,
     draining: AtomicBool,
     ids: Ids,
 }
@@ -50,6 +55,11 @@ pub struct Submitted {
     pub prompt_tokens: usize,
     /// Divides each of their texts.
     pub splitter: Splitter,
+    /// What the id of their answer ends with.
+    pub name: String,
+    /// Held as long as their answer can be cancelled.
+    #[expect(dead_code, reason = "held to be dropped with the answer")]
+    pub cancellable: Cancellable,
 }
 
 impl App {
@@ -74,6 +84,7 @@ impl App {
             queue,
             metrics,
             progress,
+            cancellations: Arc::default(),
             draining: AtomicBool::new(false),
             ids: Ids {
                 process: RandomState::new().hash_one(0),
@@ -83,10 +94,10 @@ impl App {
         Ok((Arc::new(app), ended))
     }
 
-    /// A name for an answer.
+    /// A name for an answer, which begins with the word of its kind.
     pub fn next_id(&self, kind: &str) -> String {
         let number = self.ids.next.fetch_add(1, Ordering::Relaxed);
-        format!("{kind}-{:016x}{number:08x}", self.ids.process)
+        format!("{kind}{:016x}{number:08x}", self.ids.process)
     }
 
     /// Takes no new requests from now on.
@@ -182,6 +193,8 @@ impl App {
         let num_choices = requests.len();
         let call = Call::current();
         call.account.submit(prompt_tokens);
+        let name = self.next_id("");
+        let cancellable = self.cancellations.begin(&name, &call.account.id, call.key());
         let terms = Terms {
             account: Arc::clone(&call.account),
             rank: Rank {
@@ -189,12 +202,15 @@ impl App {
                 priority: wanted.priority,
             },
             deadline: call.deadline,
+            cancelled: cancellable.cancelled.clone(),
         };
         Ok(Submitted {
             updates: place.submit(requests, terms).map_err(unsubmitted)?,
             num_choices,
             prompt_tokens,
             splitter: Splitter::new(Thinking::Never, false),
+            name,
+            cancellable,
         })
     }
 

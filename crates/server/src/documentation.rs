@@ -35,7 +35,7 @@ fn table(api: Api) -> String {
 pub fn path_table() -> String {
     let endpoints = PATHS.iter().map(|(endpoint, _)| endpoint).chain([&DOCUMENT]);
     let rows = endpoints.map(|endpoint| {
-        let path = endpoint.path.replace("{*name}", "NAME");
+        let path = endpoint.path.replace("{*name}", "NAME").replace("{name}", "ID");
         format!("| {} {path} | {} |\n", endpoint.method(), endpoint.what)
     });
     let rows: String = rows.collect();

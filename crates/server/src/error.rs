@@ -154,7 +154,12 @@ impl ApiError {
 
 /// An answer of one JSON value.
 pub fn json_response(value: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(value.to_string()));
+    json_text(value.to_string())
+}
+
+/// An answer of one JSON value that is written already.
+pub fn json_text(text: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
     response
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

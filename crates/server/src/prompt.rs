@@ -88,6 +88,13 @@ pub fn read_message(path: &str, message: Value, rules: MessageRules) -> Result<M
         true => take_calls(&mut fields, rules)?,
         false => Vec::new(),
     };
+    let has_thoughts = rules.words.message_fields.contains(&"reasoning_content");
+    let reasoning_content = match has_thoughts && role == "assistant" {
+        true => fields
+            .text("reasoning_content")?
+            .filter(|thoughts| !thoughts.is_empty()),
+        false => None,
+    };
     let tool_call_id = match role == "tool" {
         true => fields.text("tool_call_id")?,
         false => None,
@@ -112,6 +119,7 @@ pub fn read_message(path: &str, message: Value, rules: MessageRules) -> Result<M
         role
     };
     Ok(Message {
+        reasoning_content,
         tool_calls,
         tool_call_id,
         ..Message::new(role, content)

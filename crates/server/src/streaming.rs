@@ -217,6 +217,8 @@ fn failure(message: String, fault: Fault) -> ApiError {
         Fault::Engine => ApiError::internal(message),
         Fault::Stopping => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message),
         Fault::Late => ApiError::late(message),
+        // Clients would send a request again that met a conflict.
+        Fault::Cancelled => ApiError::new(StatusCode::GONE, message).with_code("cancelled"),
     }
 }
 

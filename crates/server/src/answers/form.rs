@@ -41,10 +41,10 @@ impl Form {
                 schema.finish(&["name", "description", "schema", "strict"], ignore_unknown)?;
                 form
             }
-            "json_object" => Self::object("response_format", said),
+            "json_object" => Self::take_object(&mut inner, said)?,
             _ => Self::Text,
         };
-        inner.finish(&["type", "json_schema"], ignore_unknown)?;
+        inner.finish(&["type", "json_schema", "schema"], ignore_unknown)?;
         Ok(form)
     }
 
@@ -84,7 +84,7 @@ impl Form {
         let said = said.unwrap_or_default();
         let form = match kind(&mut format, &["text", "json_object", "json_schema"])?.as_str() {
             "json_schema" => take_schema(&mut format, said)?,
-            "json_object" => Self::object(&fields.name("format"), said),
+            "json_object" => Self::take_object(&mut format, said)?,
             _ => Self::Text,
         };
         format.finish(
@@ -94,12 +94,14 @@ impl Form {
         Ok(form)
     }
 
-    fn object(field: &str, said: Value) -> Self {
-        Self::Schema {
-            field: field.to_owned(),
-            schema: json!({"type": "object"}),
+    /// Any object, or a value of the schema that some clients name beside the word.
+    fn take_object(fields: &mut Fields, said: Value) -> Result<Self, ApiError> {
+        let schema = fields.value("schema");
+        Ok(Self::Schema {
+            field: fields.name("schema"),
+            schema: schema.unwrap_or_else(|| json!({"type": "object"})),
             said,
-        }
+        })
     }
 
     /// Whether any text will do.

@@ -7,11 +7,12 @@ mod said;
 mod split;
 mod tool;
 mod tool_prompt;
+mod written_call;
 
 pub use form::Form;
 pub use rules::Rules;
 pub use said::{Message, SaidCall};
-pub use split::{Call, Part, Parts, Splitter, Thinking};
+pub use split::{Part, Parts, Splitter, Thinking};
 pub use tool::{Choice, MAX_NAME_BYTES, MAX_TOOLS, Tool, Tools};
 
 #[cfg(test)]

@@ -34,20 +34,6 @@ impl Rules {
         !self.form.is_text() || self.tools.may_be_called()
     }
 
-    /// Refuses texts that would cut an answer off where it is no value of its schema yet.
-    ///
-    /// # Errors
-    /// There are such texts, at `field`.
-    pub fn check_stop(&self, field: &str, stop: &[String]) -> Result<(), ApiError> {
-        match self.are_strict() && !stop.is_empty() {
-            true => Err(ApiError::field(
-                field,
-                "not taken together with a schema or tools: it could end the answer inside a JSON value",
-            )),
-            false => Ok(()),
-        }
-    }
-
     /// The conversation as a template that knows nothing of tools reads it.
     pub fn in_text(&self, messages: &[Message]) -> Vec<Message> {
         in_text(messages, &self.tools)

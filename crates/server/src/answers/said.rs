@@ -10,6 +10,9 @@ pub struct Message {
     pub role: String,
     /// What is said.
     pub content: String,
+    /// What the assistant thought before; templates decide which of it the model is shown again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
     /// Calls that the assistant made.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_openai")]
     pub tool_calls: Vec<SaidCall>,
@@ -38,6 +41,7 @@ impl Message {
         Self {
             role: role.into(),
             content: content.into(),
+            reasoning_content: None,
             tool_calls: Vec::new(),
             tool_call_id: None,
             name: None,

@@ -1,10 +1,9 @@
 //! The text of an answer, piece by piece, divided into thoughts, text and tool calls.
 //!
-//! Pieces may end anywhere, also inside a marker: what could be the beginning of one is held back. A call is given out when all of it is
-//! there and its arguments are JSON. However a text is cut into pieces, its parts join to the same thoughts, text and calls.
+//! Pieces may end anywhere, also inside a marker: what could be the beginning of one is held back. A call begins when its name is there;
+//! its arguments follow as they come. However a text is cut into pieces, its parts join to the same thoughts, text and calls.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use super::written_call::{Head, Scan, closed, head};
 
 /// Markers around thoughts and calls.
 pub const THINK: &str = "<think>";
@@ -31,8 +30,12 @@ pub enum Part {
     Thought(String),
     /// Text.
     Text(String),
-    /// A whole call.
-    Call(Call),
+    /// A call of this tool begins.
+    Name(String),
+    /// More of its arguments.
+    Arguments(String),
+    /// All of the call is there.
+    CallEnd,
 }
 
 /// A call of a tool.
@@ -51,8 +54,10 @@ pub struct Parts {
     pub thought: String,
     /// Text, joined.
     pub text: String,
-    /// Calls in order.
+    /// Calls in order, those that were cut off left out.
     pub calls: Vec<Call>,
+    /// One that is not all there yet.
+    open: Option<Call>,
 }
 
 /// Divides one answer.
@@ -73,15 +78,11 @@ enum State {
         calls_only: bool,
     },
     Text,
+    /// What comes before the arguments of a call.
     Calling,
-}
-
-/// What the text of a call says.
-#[derive(Deserialize)]
-struct Written<'a> {
-    name: String,
-    #[serde(borrow)]
-    arguments: &'a RawValue,
+    Arguments(Scan),
+    /// What comes behind them.
+    Closing,
 }
 
 impl Splitter {
@@ -104,18 +105,26 @@ impl Splitter {
         self.held += text;
         let mut parts = Vec::new();
         while self.advance(&mut parts) {}
-        parts.retain(|part| !matches!(part, Part::Text(text) | Part::Thought(text) if text.is_empty()));
+        parts.retain(|part| {
+            let text = match part {
+                Part::Text(text) | Part::Thought(text) | Part::Arguments(text) => text,
+                Part::Name(_) | Part::CallEnd => return true,
+            };
+            !text.is_empty()
+        });
         parts
     }
 
-    /// Gives what was held back: no marker can come any more. A call that is not complete is none.
+    /// Gives what was held back: no marker can come any more. A call that is not complete has no end.
     pub fn finish(&mut self) -> Vec<Part> {
         let rest = std::mem::take(&mut self.held);
         match self.state {
             _ if rest.is_empty() => Vec::new(),
             State::Thinking => vec![Part::Thought(rest)],
             State::Beginning | State::Text | State::After { calls_only: false } => vec![Part::Text(rest)],
-            State::Calling | State::After { calls_only: true } => Vec::new(),
+            State::Calling | State::Arguments(_) | State::Closing | State::After { calls_only: true } => {
+                Vec::new()
+            }
         }
     }
 
@@ -126,7 +135,9 @@ impl Splitter {
             State::Thinking => self.think(parts),
             State::After { calls_only } => self.pass_over(calls_only),
             State::Text => self.take_text(parts),
-            State::Calling => self.take_call(parts),
+            State::Calling => self.take_name(parts),
+            State::Arguments(scan) => self.take_arguments(scan, parts),
+            State::Closing => self.take_end(parts),
         }
     }
 
@@ -177,18 +188,34 @@ impl Splitter {
         ended
     }
 
-    /// The end's marker may stand in a text of the arguments: the first place counts where what came before is a call.
-    fn take_call(&mut self, parts: &mut Vec<Part>) -> bool {
-        let ends: Vec<usize> = self.held.match_indices(CALL_END).map(|(at, _)| at).collect();
-        let call = ends
-            .into_iter()
-            .find_map(|at| Some((at, read_call(&self.held[..at])?)));
-        let Some((at, call)) = call else {
+    fn take_name(&mut self, parts: &mut Vec<Part>) -> bool {
+        let Head::Read { name, len } = head(&self.held) else {
             return false;
         };
-        parts.push(Part::Call(call));
-        self.held.drain(..at + CALL_END.len());
+        self.held.drain(..len);
+        self.state = State::Arguments(Scan::default());
+        parts.push(Part::Name(name));
+        true
+    }
+
+    fn take_arguments(&mut self, mut scan: Scan, parts: &mut Vec<Part>) -> bool {
+        let end = scan.find_end(&self.held);
+        let rest = end.map_or_else(String::new, |end| self.held.split_off(end));
+        parts.push(Part::Arguments(std::mem::replace(&mut self.held, rest)));
+        self.state = match end {
+            Some(_) => State::Closing,
+            None => State::Arguments(scan),
+        };
+        end.is_some()
+    }
+
+    fn take_end(&mut self, parts: &mut Vec<Part>) -> bool {
+        let Some(len) = closed(&self.held, CALL_END) else {
+            return false;
+        };
+        self.held.drain(..len);
         self.state = State::After { calls_only: true };
+        parts.push(Part::CallEnd);
         true
     }
 
@@ -214,6 +241,7 @@ impl Parts {
         let mut all = Self::default();
         let parts = splitter.push(text).into_iter();
         parts.chain(splitter.finish()).for_each(|part| all.add(part));
+        all.open = None;
         all
     }
 
@@ -221,15 +249,14 @@ impl Parts {
         match part {
             Part::Thought(thought) => self.thought += &thought,
             Part::Text(text) => self.text += &text,
-            Part::Call(call) => self.calls.push(call),
+            Part::Name(name) => {
+                let arguments = String::new();
+                self.open = Some(Call { name, arguments });
+            }
+            Part::Arguments(piece) => self.open.iter_mut().for_each(|call| call.arguments += &piece),
+            Part::CallEnd => self.calls.extend(self.open.take()),
         }
     }
-}
-
-fn read_call(text: &str) -> Option<Call> {
-    let Written { name, arguments } = serde_json::from_str(text).ok()?;
-    let arguments = arguments.get().to_owned();
-    arguments.starts_with('{').then_some(Call { name, arguments })
 }
 
 #[cfg(test)]
@@ -247,12 +274,13 @@ mod tests {
             from = to;
         }
         splitter.finish().into_iter().for_each(|part| all.add(part));
+        all.open = None;
         all
     }
 
     #[test]
     fn parts_do_not_depend_on_how_a_text_is_cut() {
-        let call = r#"<tool_call>{"name": "f", "arguments": {"a": "</tool_call>"}}</tool_call>"#;
+        let call = r#"<tool_call>{"name": "f", "arguments": {"a": "</tool_call>", "b": [{}, "}\\\"{\u{e9}"]}}</tool_call>"#;
         let texts = [
             String::new(),
             "Hello <tool_cal then".to_owned(),
@@ -260,6 +288,8 @@ mod tests {
             format!("<think>a < b</think>\n\nSo{call}"),
             "</think>only text <think>".to_owned(),
             format!("{call} <tool_call>{{\"name\": \"f\""),
+            format!("{call} <tool_call>\n{{\n  \"name\" : \"f\",\n \"arguments\":\n{{\"a\": [1,"),
+            "<tool_call>{\"name\": 7, \"arguments\": {}}</tool_call>".to_owned(),
             "  <think>unfinished </thin".to_owned(),
         ];
         for thinking in [Thinking::Never, Thinking::MayBegin, Thinking::Begun] {
@@ -287,8 +317,35 @@ mod tests {
         assert_eq!(parts.calls, [Call { name, arguments }]);
         let parts = Parts::of(Splitter::new(Thinking::Never, false), text);
         assert_eq!(parts.text, text);
-        // A call that was cut off is not given out.
+        // A call that was cut off is no call, but its pieces came.
         let cut = Parts::of(Splitter::new(Thinking::MayBegin, true), &text[..text.len() - 3]);
         assert!(cut.calls.is_empty() && cut.text == "See ");
+    }
+
+    #[test]
+    fn arguments_are_given_out_as_they_come() {
+        let mut splitter = Splitter::new(Thinking::Never, true);
+        let mut pieces = Vec::new();
+        for piece in [
+            "Hi<tool_call>{\"name\": \"f",
+            "\", \"arguments\": {\"a\"",
+            ": \"}",
+            "\"}",
+            "}</tool",
+            "_call>",
+        ] {
+            pieces.push(splitter.push(piece));
+        }
+        let (text, name) = (Part::Text("Hi".into()), Part::Name("f".into()));
+        let arguments = |piece: &str| Part::Arguments(piece.into());
+        let expected = [
+            vec![text],
+            vec![name, arguments("{\"a\"")],
+            vec![arguments(": \"}")],
+            vec![arguments("\"}")],
+            vec![],
+            vec![Part::CallEnd],
+        ];
+        assert_eq!(pieces, expected);
     }
 }

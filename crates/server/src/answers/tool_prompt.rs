@@ -59,5 +59,8 @@ fn as_text(message: &Message) -> Message {
         }
         content += &format!("{CALL}{call}{CALL_END}");
     }
-    Message::new(message.role.clone(), content)
+    Message {
+        reasoning_content: message.reasoning_content.clone(),
+        ..Message::new(message.role.clone(), content)
+    }
 }

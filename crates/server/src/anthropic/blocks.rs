@@ -1,10 +1,32 @@
 //! The content of an answer as Anthropic writes it: blocks of thoughts, text and tool calls, whole and as events.
 
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::answers::{Call, Part, Parts, Splitter};
+use crate::answers::{Part, Parts, Splitter};
 use crate::error::ApiError;
 use crate::streaming::event;
+
+/// A block of a whole answer.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum Block {
+    /// Text or thoughts.
+    Said(Value),
+    /// A call, whose arguments stay as they were written: JSON has numbers that no number format holds.
+    Call {
+        /// The word for a call.
+        #[serde(rename = "type")]
+        kind: &'static str,
+        /// What its answer will name.
+        id: String,
+        /// The tool.
+        name: String,
+        /// An object.
+        input: Box<RawValue>,
+    },
+}
 
 /// The blocks of an answer.
 #[derive(Clone)]
@@ -12,6 +34,7 @@ pub struct Blocks {
     splitter: Splitter,
     /// What the ids of its calls begin with.
     call_id: String,
+    /// Calls that are all there.
     num_calls: usize,
     /// The kind of the block that is open.
     open: Option<&'static str>,
@@ -49,31 +72,37 @@ impl Blocks {
         events + &self.close()
     }
 
-    /// Whether there was a call.
+    /// Whether there was a whole call.
     pub fn has_calls(&self) -> bool {
         self.num_calls > 0
     }
 
-    /// All blocks of a whole answer.
+    /// All blocks of a whole answer, and whether there are calls.
     ///
     /// # Errors
-    /// Arguments with a number that no number format holds.
-    pub fn whole(self, text: &str) -> Result<(Vec<Value>, bool), ApiError> {
+    /// Arguments that are no JSON.
+    pub fn whole(self, text: &str) -> Result<(Vec<Block>, bool), ApiError> {
         let parts = Parts::of(self.splitter, text);
         let mut blocks = Vec::new();
         if !parts.thought.is_empty() {
-            blocks.push(json!({"type": "thinking", "thinking": parts.thought, "signature": ""}));
+            let thinking = json!({"type": "thinking", "thinking": parts.thought, "signature": ""});
+            blocks.push(Block::Said(thinking));
         }
-        if !parts.text.is_empty() || parts.calls.is_empty() {
-            blocks.push(json!({"type": "text", "text": parts.text}));
+        let has_calls = !parts.calls.is_empty();
+        if !parts.text.is_empty() || !has_calls {
+            blocks.push(Block::Said(json!({"type": "text", "text": parts.text})));
         }
-        for (index, call) in parts.calls.iter().enumerate() {
-            let input: Value = serde_json::from_str(&call.arguments)
-                .map_err(|error| ApiError::internal(format!("the arguments of a call: {error}")))?;
-            let id = format!("{}-{index}", self.call_id);
-            blocks.push(json!({"type": "tool_use", "id": id, "name": call.name, "input": input}));
+        for (index, call) in parts.calls.into_iter().enumerate() {
+            let input = RawValue::from_string(call.arguments);
+            blocks.push(Block::Call {
+                kind: "tool_use",
+                id: format!("{}-{index}", self.call_id),
+                name: call.name,
+                input: input
+                    .map_err(|error| ApiError::internal(format!("the arguments of a call: {error}")))?,
+            });
         }
-        Ok((blocks, !parts.calls.is_empty()))
+        Ok((blocks, has_calls))
     }
 
     fn part(&mut self, part: Part) -> String {
@@ -90,17 +119,20 @@ impl Blocks {
                     json!({"type": "thinking_delta", "thinking": thought}),
                 )
             }
-            Part::Call(call) => self.call(&call),
+            Part::Name(name) => self.begin_call(&name),
+            Part::Arguments(piece) => self.delta(json!({"type": "input_json_delta", "partial_json": piece})),
+            Part::CallEnd => {
+                self.num_calls += 1;
+                self.close()
+            }
         }
     }
 
-    fn call(&mut self, call: &Call) -> String {
+    fn begin_call(&mut self, name: &str) -> String {
         let id = format!("{}-{}", self.call_id, self.num_calls);
-        self.num_calls += 1;
-        let begun = json!({"type": "tool_use", "id": id, "name": call.name, "input": {}});
-        let delta = json!({"type": "input_json_delta", "partial_json": call.arguments});
+        let begun = json!({"type": "tool_use", "id": id, "name": name, "input": {}});
         let closed = self.close();
-        closed + &self.begin("tool_use", begun) + &self.delta(delta) + &self.close()
+        closed + &self.begin("tool_use", begun)
     }
 
     /// A delta within a block of its kind.
@@ -129,11 +161,18 @@ impl Blocks {
     }
 
     fn close(&mut self) -> String {
-        if self.open.take().is_none() {
+        let Some(kind) = self.open else {
             return String::new();
-        }
+        };
+        // Clients wait for a signature of thoughts; nobody checks it here.
+        let signed = match kind {
+            "thinking" => self.delta(json!({"type": "signature_delta", "signature": ""})),
+            _ => String::new(),
+        };
+        let closed = event_of("content_block_stop", json!({"index": self.index}));
+        self.open = None;
         self.index += 1;
-        event_of("content_block_stop", json!({"index": self.index - 1}))
+        signed + &closed
     }
 }
 

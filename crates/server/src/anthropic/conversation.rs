@@ -10,6 +10,7 @@ use crate::prompt::{MessageRules, name_answers, read_content, read_messages};
 /// The blocks of a message that are no text.
 #[derive(Default)]
 struct Blocks {
+    thoughts: Vec<String>,
     calls: Vec<SaidCall>,
     /// (id of the call, what the tool answered)
     answers: Vec<(String, String)>,
@@ -57,6 +58,7 @@ fn add_turns(message: Message, blocks: Blocks, turns: &mut Vec<Message>) {
     turns.extend(answers.map(|(id, answer)| Message::of_tool(id, answer)));
     if !has_answers || !message.content.is_empty() {
         turns.push(Message {
+            reasoning_content: (!blocks.thoughts.is_empty()).then(|| blocks.thoughts.join("\n")),
             tool_calls: blocks.calls,
             ..message
         });
@@ -77,14 +79,20 @@ fn take_blocks(path: &str, message: &mut Value, rules: MessageRules) -> Result<B
         match (block["type"].as_str(), role.as_str()) {
             (Some("tool_use"), "assistant") => blocks.calls.push(read_call(&at, block, rules)?),
             (Some("tool_result"), "user") => blocks.answers.push(read_answer(&at, block, rules)?),
-            // Thoughts of earlier turns are the model's own affair.
-            (Some("thinking" | "redacted_thinking"), "assistant") => {}
+            (Some("thinking"), "assistant") => blocks.thoughts.extend(read_thoughts(&at, block)?),
+            // What nobody can read no template can show.
+            (Some("redacted_thinking"), "assistant") => {}
             _ => texts.push(block),
         }
     }
     let only_blocks = texts.is_empty() && num_blocks > 0;
     message["content"] = if only_blocks { json!("") } else { texts.into() };
     Ok(blocks)
+}
+
+fn read_thoughts(path: &str, block: Value) -> Result<Option<String>, ApiError> {
+    let thoughts = Fields::of(path, block)?.text("thinking")?;
+    Ok(thoughts.filter(|thoughts| !thoughts.is_empty()))
 }
 
 fn read_call(path: &str, block: Value, rules: MessageRules) -> Result<SaidCall, ApiError> {

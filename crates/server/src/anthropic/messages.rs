@@ -8,15 +8,17 @@ use axum::http::{Request, Response};
 use dualgrain::FinishReason;
 use dualgrain::engine::detokenizer::DecodeStream;
 use dualgrain::engine::tokenizer::{Tokenizer, TokenizerError};
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::blocks::{Blocks, event_of};
+use super::blocks::{Block, Blocks, event_of};
 use super::conversation::take_conversation;
 use crate::answers::{Form, Message, Rules, Tools};
 use crate::app::{App, Submitted};
 use crate::energy::rounded;
-use crate::error::{ApiError, json_response};
-use crate::parameters::{Api, Choices, Fields, Wanted};
+use crate::error::{ApiError, json_response, json_text};
+use crate::parameters::ranges::{MAX_TOKENS, THINKING_TYPES};
+use crate::parameters::{Api, Choices, Fields, Wanted, shown};
 use crate::running::End;
 use crate::streaming::{Answer, EventWriter, Piece, event, stream_response, whole};
 
@@ -89,10 +91,10 @@ impl Asked {
         };
         let mut wanted = Wanted::take_basic(&mut fields, "max_tokens")?;
         wanted.take_stop(&mut fields, "stop_sequences")?;
-        rules.check_stop("stop_sequences", &wanted.stop)?;
         if wanted.max_tokens.is_none() {
             return Err(fields.error("max_tokens", "missing: this field is required"));
         }
+        take_thinking(&mut fields, wanted.max_tokens, ignore_unknown)?;
         let choices = Choices {
             n: 1,
             stream: fields.flag("stream")?,
@@ -108,20 +110,66 @@ impl Asked {
     }
 }
 
+/// Takes `thinking`, which says how much a model that thinks may think.
+fn take_thinking(
+    fields: &mut Fields,
+    max_tokens: Option<usize>,
+    ignore_unknown: bool,
+) -> Result<(), ApiError> {
+    let Some(mut thinking) = fields.inner("thinking")? else {
+        return Ok(());
+    };
+    let kind = thinking.required("type")?;
+    if !THINKING_TYPES.iter().any(|known| kind == *known) {
+        let problem = format!(
+            "expected one of {}, got {}",
+            THINKING_TYPES.join(", "),
+            shown(&kind)
+        );
+        return Err(thinking.error("type", problem));
+    }
+    let budget = thinking.whole("budget_tokens", MAX_TOKENS)?;
+    if budget.is_some_and(|budget| max_tokens.is_some_and(|most| budget as usize >= most)) {
+        return Err(thinking.error("budget_tokens", "expected fewer than `max_tokens`"));
+    }
+    thinking.pass_over(&["display"]);
+    thinking.finish(&["type", "budget_tokens", "display"], ignore_unknown)
+}
+
 async fn complete(submitted: Submitted, shape: Shape) -> Result<Response<Body>, ApiError> {
     let mut answers = whole(submitted).await?;
     let Some(Answer { text, end, .. }) = answers.pop() else {
         return Err(ApiError::internal("the answer is missing"));
     };
-    let mut message = shape.message();
-    let usage = shape.usage(&end);
-    let (blocks, has_calls) = shape.blocks.clone().whole(&text)?;
+    let (content, has_calls) = shape.blocks.clone().whole(&text)?;
     let (reason, stop) = shape.stop_reason(&end, has_calls);
-    message["content"] = blocks.into();
-    message["stop_reason"] = reason.into();
-    message["stop_sequence"] = stop.into();
-    message["usage"] = usage;
-    Ok(json_response(&message))
+    let message = Whole {
+        id: &shape.id,
+        kind: "message",
+        role: "assistant",
+        model: &shape.model,
+        content,
+        stop_reason: reason,
+        stop_sequence: stop,
+        usage: shape.usage(&end),
+    };
+    let text = serde_json::to_string(&message);
+    text.map(json_text)
+        .map_err(|error| ApiError::internal(error.to_string()))
+}
+
+/// A whole answer.
+#[derive(Serialize)]
+struct Whole<'a> {
+    id: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    role: &'static str,
+    model: &'a str,
+    content: Vec<Block>,
+    stop_reason: &'static str,
+    stop_sequence: Option<&'a str>,
+    usage: Value,
 }
 
 /// How an answer is written, whole or as events.
@@ -138,13 +186,13 @@ struct Shape {
 impl Shape {
     fn new(app: &App, submitted: &Submitted, stop: Vec<String>) -> Self {
         Self {
-            id: app.next_id("msg"),
+            id: format!("msg_{}", submitted.name),
             model: app.model.alias.clone(),
             tokenizer: Arc::clone(&app.model.tokenizer),
             stop,
             prompt_tokens: submitted.prompt_tokens,
             last: None,
-            blocks: Blocks::new(submitted.splitter.clone(), app.next_id("toolu")),
+            blocks: Blocks::new(submitted.splitter.clone(), format!("toolu_{}", submitted.name)),
         }
     }
 

@@ -60,11 +60,30 @@ pub fn responses() -> Value {
         ("id", text()),
         ("object", json!({"const": "response"})),
         ("created_at", count()),
+        ("completed_at", or_null(count())),
         ("status", json!({"enum": ["completed", "incomplete"]})),
         ("model", text()),
         ("output", list(item)),
         ("usage", usage),
         ("metadata", json!({"type": "object"})),
+    ])
+}
+
+/// Of an answer that was ended and is forgotten.
+pub fn deleted() -> Value {
+    object([
+        ("id", text()),
+        ("object", text()),
+        ("deleted", json!({"const": true})),
+    ])
+}
+
+/// Of a response that was ended.
+pub fn cancelled() -> Value {
+    object([
+        ("id", text()),
+        ("object", json!({"const": "response"})),
+        ("status", json!({"const": "cancelled"})),
     ])
 }
 

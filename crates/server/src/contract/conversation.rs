@@ -14,9 +14,11 @@ pub fn chat_messages(about: &About) -> Value {
     let calls = |least: usize| json!({"type": "array", "items": call(about), "minItems": least, "maxItems": MAX_MESSAGES});
     let mut said = message(&["assistant"]);
     said["properties"]["tool_calls"] = or_null(calls(0));
+    said["properties"]["reasoning_content"] = or_null(text());
     // Who calls need not say anything.
     let mut called = message(&["assistant"]);
     called["properties"]["tool_calls"] = calls(1);
+    called["properties"]["reasoning_content"] = or_null(text());
     called["properties"]["content"] = or_null(content());
     called["required"] = json!(["role", "tool_calls"]);
     let mut answered = message(&["tool"]);

@@ -43,8 +43,11 @@ fn operation(endpoint: &Endpoint, about: &About, has_keys: bool) -> Value {
         let content = json!({"application/json": {"schema": body(about)}});
         operation["requestBody"] = json!({"required": true, "content": content});
     }
-    if endpoint.path.contains("{*name}") {
-        let schema = json!({"type": "string", "minLength": 1, "example": about.alias});
+    if endpoint.path.contains("name}") {
+        let mut schema = json!({"type": "string", "minLength": 1});
+        if endpoint.path.contains("{*name}") {
+            schema["example"] = about.alias.clone().into();
+        }
         operation["parameters"] = json!([{"name": "name", "in": "path", "required": true, "schema": schema}]);
     }
     if has_keys && endpoint.guarded {

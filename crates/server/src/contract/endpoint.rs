@@ -15,13 +15,17 @@ pub struct About {
     pub ignore_unknown: bool,
 }
 
-/// The two methods there are.
+/// The methods there are.
 #[derive(Debug, Clone, Copy)]
 pub enum Verb {
     /// It asks for something and changes nothing.
     Get,
     /// It has a JSON body.
     Post(fn(&About) -> Value),
+    /// It asks for something to be done and needs no body.
+    Call,
+    /// It asks for something to end.
+    Delete,
 }
 
 /// The shape of errors.
@@ -49,7 +53,7 @@ pub enum Answer {
 /// What is told of an endpoint, in the manual and in /openapi.json.
 #[derive(Debug, Clone, Copy)]
 pub struct Endpoint {
-    /// Its path; `{*name}` stands for a name.
+    /// Its path; `{*name}` and `{name}` stand for a name, the first one with slashes.
     pub path: &'static str,
     /// Its method, with the schema of its body.
     pub verb: Verb,
@@ -68,7 +72,8 @@ impl Endpoint {
     pub fn method(&self) -> &'static str {
         match self.verb {
             Verb::Get => "GET",
-            Verb::Post(_) => "POST",
+            Verb::Post(_) | Verb::Call => "POST",
+            Verb::Delete => "DELETE",
         }
     }
 }

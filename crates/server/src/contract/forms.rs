@@ -5,15 +5,17 @@ use serde_json::{Value, json};
 
 use super::conversation::closed;
 use super::endpoint::{About, or_null, text};
+use super::shapes::whole;
 use crate::answers::{MAX_NAME_BYTES, MAX_TOOLS};
 use crate::parameters::Api;
+use crate::parameters::ranges::{MAX_TOKENS, THINKING_TYPES};
 
 /// The schema of such a parameter, where it is one.
 pub fn form_shape(api: Api, name: &str, about: &About) -> Option<Value> {
     Some(match (api, name) {
         (_, "response_format") => {
             let schema = closed(schema_fields(), &[], about);
-            let fields = json!({"type": form_types(), "json_schema": or_null(schema)});
+            let fields = json!({"type": form_types(), "json_schema": or_null(schema), "schema": {}});
             closed(fields, &["type"], about)
         }
         (_, "text") => closed(
@@ -21,6 +23,7 @@ pub fn form_shape(api: Api, name: &str, about: &About) -> Option<Value> {
             &[],
             about,
         ),
+        (_, "thinking") => thinking(about),
         (_, "output_config") => closed(json!({"format": or_null(format(about))}), &[], about),
         (_, "tools") => json!({"type": "array", "items": tool(api, about), "maxItems": MAX_TOOLS}),
         (Api::Messages, "tool_choice") => {
@@ -30,6 +33,12 @@ pub fn form_shape(api: Api, name: &str, about: &About) -> Option<Value> {
         (_, "parallel_tool_calls") => json!({"type": "boolean"}),
         _ => return None,
     })
+}
+
+fn thinking(about: &About) -> Value {
+    let budget = or_null(whole(MAX_TOKENS));
+    let fields = json!({"type": {"enum": THINKING_TYPES}, "budget_tokens": budget, "display": {}});
+    closed(fields, &["type"], about)
 }
 
 fn form_types() -> Value {

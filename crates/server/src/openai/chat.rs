@@ -57,7 +57,7 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
             Ok(stream_response(submitted, writer))
         }
         false => {
-            let (splitter, call_id) = (submitted.splitter.clone(), app.next_id("call"));
+            let (splitter, call_id) = (submitted.splitter.clone(), format!("call_{}", submitted.name));
             let choice = |index, answer: &Answer| {
                 choice(
                     &app.model.tokenizer,
@@ -65,7 +65,7 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
                     (splitter.clone(), &call_id),
                 )
             };
-            let kinds = ("chatcmpl", "chat.completion");
+            let kinds = ("chatcmpl-", "chat.completion");
             complete(&app, kinds, (submitted, choices.n), choice).await
         }
     }
@@ -84,7 +84,6 @@ impl Asked {
         let mut wanted = Wanted::take(&mut fields, app.model.bounds)?;
         wanted.take_newer_max_tokens(&mut fields)?;
         take_logprobs(&mut wanted, &mut fields)?;
-        rules.check_stop("stop", &wanted.stop)?;
         fields.finish_request(Api::Chat, app.options.ignore_unknown)?;
         Ok(Self {
             messages,
@@ -139,11 +138,11 @@ struct Chunks {
 impl Chunks {
     fn new(app: &App, submitted: &Submitted, choices: Choices) -> Self {
         Self {
-            envelope: Envelope::new(app, "chatcmpl", "chat.completion.chunk"),
+            envelope: Envelope::new(app, ("chatcmpl-", &submitted.name), "chat.completion.chunk"),
             tokenizer: Arc::clone(&app.model.tokenizer),
             usage: Usage::new(submitted.prompt_tokens, choices.n),
             include_usage: choices.include_usage,
-            deltas: deltas(app, submitted),
+            deltas: deltas(submitted),
         }
     }
 
@@ -154,8 +153,8 @@ impl Chunks {
     }
 }
 
-fn deltas(app: &App, submitted: &Submitted) -> Vec<Deltas> {
-    let call_id = app.next_id("call");
+fn deltas(submitted: &Submitted) -> Vec<Deltas> {
+    let call_id = format!("call_{}", submitted.name);
     let choices = 0..submitted.num_choices;
     choices
         .map(|choice| Deltas::new(submitted.splitter.clone(), format!("{call_id}-{choice}")))
@@ -164,7 +163,7 @@ fn deltas(app: &App, submitted: &Submitted) -> Vec<Deltas> {
 
 impl EventWriter for Chunks {
     fn begin(&mut self) -> String {
-        let delta = json!({"role": "assistant", "content": ""});
+        let delta = json!({"role": "assistant", "content": null});
         let first = |choice| self.chunk(choice, delta.clone(), Value::Null, None);
         (0..self.deltas.len()).map(first).collect()
     }
@@ -192,14 +191,12 @@ impl EventWriter for Chunks {
 
     fn finish(&mut self, choice: usize, rest: String, end: End) -> String {
         self.usage.add(choice, &end);
-        let mut deltas = self.deltas[choice].finish(&rest);
-        let last = deltas.pop().unwrap_or_else(|| json!({}));
+        let deltas = self.deltas[choice].finish(&rest).into_iter();
         let before: String = deltas
-            .into_iter()
             .map(|delta| self.chunk(choice, delta, Value::Null, None))
             .collect();
         let reason = finish_reason(&end, self.deltas[choice].has_calls());
-        before + &self.chunk(choice, last, Value::Null, Some(reason))
+        before + &self.chunk(choice, json!({}), Value::Null, Some(reason))
     }
 
     fn end(&mut self) -> String {

@@ -53,7 +53,7 @@ async fn answer(app: Arc<App>, request: Request<Body>) -> Result<Response<Body>,
         }
         false => {
             let choice = |index, answer: &Answer| choice(&app, index, answer);
-            let kinds = ("cmpl", "text_completion");
+            let kinds = ("cmpl-", "text_completion");
             complete(&app, kinds, (submitted, choices.n), choice).await
         }
     }
@@ -103,7 +103,7 @@ impl Chunks {
     fn new(app: &App, submitted: &Submitted, choices: Choices) -> Self {
         let lists = |_| CompletionLogprobs::new(Arc::clone(&app.model.tokenizer));
         Self {
-            envelope: Envelope::new(app, "cmpl", "text_completion"),
+            envelope: Envelope::new(app, ("cmpl-", &submitted.name), "text_completion"),
             logprobs: (0..submitted.num_choices).map(lists).collect(),
             usage: Usage::new(submitted.prompt_tokens, choices.n),
             include_usage: choices.include_usage,

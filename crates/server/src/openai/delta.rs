@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 
-use crate::answers::{Call, Part, Parts, Splitter};
+use crate::answers::{Part, Parts, Splitter};
 
 /// The pieces of one choice.
 pub struct Deltas {
     splitter: Splitter,
     /// What the ids of its calls begin with.
     call_id: String,
+    /// Calls that are all there.
     num_calls: usize,
 }
 
@@ -35,7 +36,7 @@ impl Deltas {
         self.deltas(parts)
     }
 
-    /// Whether there was a call.
+    /// Whether there was a whole call.
     pub fn has_calls(&self) -> bool {
         self.num_calls > 0
     }
@@ -46,20 +47,22 @@ impl Deltas {
             match part {
                 Part::Text(text) => deltas.push(json!({"content": text})),
                 Part::Thought(thought) => deltas.push(json!({"reasoning_content": thought})),
-                Part::Call(call) => deltas.extend(self.call(call)),
+                Part::Name(name) => deltas.push(self.begin_call(&name)),
+                Part::Arguments(piece) => {
+                    let call = json!({"index": self.num_calls, "function": {"arguments": piece}});
+                    deltas.push(json!({"tool_calls": [call]}));
+                }
+                Part::CallEnd => self.num_calls += 1,
             }
         }
         deltas
     }
 
-    /// The name comes first, then the arguments.
-    fn call(&mut self, call: Call) -> [Value; 2] {
-        let index = self.num_calls;
-        self.num_calls += 1;
-        let mut begun = written(&call.name, "", &id(&self.call_id, index));
-        begun["index"] = index.into();
-        let arguments = json!({"index": index, "function": {"arguments": call.arguments}});
-        [json!({"tool_calls": [begun]}), json!({"tool_calls": [arguments]})]
+    /// The name comes first, the arguments follow.
+    fn begin_call(&self, name: &str) -> Value {
+        let mut begun = written(name, "", &id(&self.call_id, self.num_calls));
+        begun["index"] = self.num_calls.into();
+        json!({"tool_calls": [begun]})
     }
 }
 

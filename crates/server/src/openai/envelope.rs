@@ -12,6 +12,9 @@ use crate::running::End;
 use crate::served::now_s;
 use crate::streaming::{Answer, event, whole};
 
+/// What made an answer: answers of one seed are equal while it stays. `b` stands for build.
+const FINGERPRINT: &str = concat!("b", env!("CARGO_PKG_VERSION"));
+
 /// The end of a stream.
 pub const DONE: &str = "data: [DONE]\n\n";
 
@@ -35,10 +38,10 @@ pub struct Usage {
 }
 
 impl Envelope {
-    /// For a new answer.
-    pub fn new(app: &App, id_kind: &str, object: &'static str) -> Self {
+    /// For a new answer of this name.
+    pub fn new(app: &App, (id_kind, name): (&str, &str), object: &'static str) -> Self {
         Self {
-            id: app.next_id(id_kind),
+            id: format!("{id_kind}{name}"),
             object,
             created_s: now_s(),
             model: app.model.alias.clone(),
@@ -48,7 +51,8 @@ impl Envelope {
     /// An answer or a chunk of these choices.
     pub fn value(&self, choices: Value) -> Value {
         json!({
-            "id": self.id, "object": self.object, "created": self.created_s, "model": self.model, "choices": choices
+            "id": self.id, "object": self.object, "created": self.created_s, "model": self.model, "choices": choices,
+            "system_fingerprint": FINGERPRINT
         })
     }
 
@@ -118,13 +122,14 @@ pub async fn complete(
     choice: impl Fn(usize, &Answer) -> Value,
 ) -> Result<Response<Body>, ApiError> {
     let mut usage = Usage::new(submitted.prompt_tokens, n);
+    let name = submitted.name.clone();
     let answers = whole(submitted).await?;
     let mut list = Vec::with_capacity(answers.len());
     for (index, answer) in answers.iter().enumerate() {
         usage.add(index, &answer.end);
         list.push(choice(index, answer));
     }
-    let mut value = Envelope::new(app, id_kind, object).value(list.into());
+    let mut value = Envelope::new(app, (id_kind, &name), object).value(list.into());
     value["usage"] = usage.value();
     Ok(json_response(&value))
 }

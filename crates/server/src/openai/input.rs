@@ -33,6 +33,7 @@ pub fn take_input(fields: &mut Fields, ignore_unknown: bool) -> Result<Vec<Messa
             rules(ignore_unknown),
         )?;
     }
+    messages.retain(|message| !is_thought(message));
     if messages.is_empty() {
         return Err(ApiError::field(path, "expected at least one message"));
     }
@@ -58,11 +59,32 @@ fn add_item(
             }
         }
         Some("function_call_output") => messages.push(read_answer(path, item, rules)?),
-        // Thoughts of earlier turns are the model's own affair.
-        Some("reasoning") => {}
-        _ => messages.push(read_message(path, item, rules)?),
+        Some("reasoning") => messages.push(read_thoughts(&item)),
+        _ => add_message(read_message(path, item, rules)?, messages),
     }
     Ok(())
+}
+
+/// What was thought belongs to what is said after it.
+fn add_message(message: Message, messages: &mut Vec<Message>) {
+    match messages.last_mut().filter(|last| is_thought(last)) {
+        Some(last) if message.role == "assistant" => last.content = message.content,
+        _ => messages.push(message),
+    }
+}
+
+fn is_thought(message: &Message) -> bool {
+    message.reasoning_content.is_some() && message.content.is_empty() && message.tool_calls.is_empty()
+}
+
+/// The thoughts of an item, as a turn of which nothing else has come.
+fn read_thoughts(item: &Value) -> Message {
+    let parts = item["content"].as_array().into_iter().flatten();
+    let texts: Vec<&str> = parts.filter_map(|part| part["text"].as_str()).collect();
+    Message {
+        reasoning_content: Some(texts.join("\n")),
+        ..Message::new("assistant", "")
+    }
 }
 
 fn read_call(path: &str, item: Value, rules: MessageRules) -> Result<SaidCall, ApiError> {

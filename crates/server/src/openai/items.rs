@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::answers::{Call, Part, Splitter};
+use crate::answers::{Part, Splitter};
 
 /// An event: its name and its data.
 pub type Named = (&'static str, Value);
@@ -19,8 +19,17 @@ pub struct Items {
 
 /// The item that grows.
 struct Open {
-    is_message: bool,
+    kind: Kind,
+    /// Its text, or the arguments of a call.
     text: String,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Kind {
+    Message,
+    Thoughts,
+    /// A call of the tool of this name.
+    Call(String),
 }
 
 impl Items {
@@ -46,8 +55,15 @@ impl Items {
         let parts = self.splitter.finish();
         events.extend(self.add(parts));
         if self.open.is_none() && self.done.is_empty() {
-            events.extend(self.begin(true));
+            events.extend(self.begin(Kind::Message));
         }
+        // A call that is still open was cut off.
+        let status = match &self.open {
+            Some(Open {
+                kind: Kind::Call(_), ..
+            }) => "incomplete",
+            _ => status,
+        };
         events.extend(self.close(status));
         events
     }
@@ -61,149 +77,140 @@ impl Items {
         let mut events = Vec::new();
         for part in parts {
             match part {
-                Part::Text(text) => events.extend(self.grow(true, &text)),
-                Part::Thought(thought) => events.extend(self.grow(false, &thought)),
-                Part::Call(call) => {
+                Part::Text(text) => events.extend(self.grow_as(Kind::Message, &text)),
+                Part::Thought(thought) => events.extend(self.grow_as(Kind::Thoughts, &thought)),
+                Part::Name(name) => {
                     events.extend(self.close("completed"));
-                    events.extend(self.call(&call));
+                    events.extend(self.begin(Kind::Call(name)));
                 }
+                Part::Arguments(piece) => events.extend(self.grow(&piece)),
+                Part::CallEnd => events.extend(self.close("completed")),
             }
         }
         events
     }
 
-    fn grow(&mut self, is_message: bool, text: &str) -> Vec<Named> {
+    /// Text of an item of this kind, which begins where another one is open.
+    fn grow_as(&mut self, kind: Kind, text: &str) -> Vec<Named> {
         let mut events = Vec::new();
-        if self
-            .open
-            .as_ref()
-            .is_none_or(|open| open.is_message != is_message)
-        {
+        if self.open.as_ref().is_none_or(|open| open.kind != kind) {
             events.extend(self.close("completed"));
-            events.extend(self.begin(is_message));
+            events.extend(self.begin(kind));
         }
-        if let Some(open) = &mut self.open {
-            open.text += text;
-        }
-        let (name, logprobs) = match is_message {
-            true => ("response.output_text.delta", Some(json!([]))),
-            false => ("response.reasoning_text.delta", None),
-        };
-        let mut delta = json!({"delta": text});
-        if let Some(logprobs) = logprobs {
-            delta["logprobs"] = logprobs;
-        }
-        events.push((name, self.in_part(delta)));
+        events.extend(self.grow(text));
         events
     }
 
-    fn begin(&mut self, is_message: bool) -> Vec<Named> {
+    fn grow(&mut self, text: &str) -> Option<Named> {
+        let open = self.open.as_mut()?;
+        open.text += text;
+        let (name, delta) = match open.kind {
+            Kind::Message => (
+                "response.output_text.delta",
+                json!({"delta": text, "logprobs": []}),
+            ),
+            Kind::Thoughts => ("response.reasoning_text.delta", json!({"delta": text})),
+            Kind::Call(_) => {
+                let name = "response.function_call_arguments.delta";
+                (name, json!({"delta": text}))
+            }
+        };
+        Some((name, self.within(delta)))
+    }
+
+    fn begin(&mut self, kind: Kind) -> Vec<Named> {
+        let is_call = matches!(kind, Kind::Call(_));
         let open = Open {
-            is_message,
+            kind,
             text: String::new(),
         };
-        let part = part(&open);
         let mut item = self.item(&open, "in_progress");
-        item["content"] = json!([]);
+        if !is_call {
+            item["content"] = json!([]);
+        }
+        let part = part(&open);
         self.open = Some(open);
-        vec![
-            (
-                "response.output_item.added",
-                json!({"output_index": self.done.len(), "item": item}),
-            ),
-            ("response.content_part.added", self.in_part(json!({"part": part}))),
-        ]
+        let added = json!({"output_index": self.done.len(), "item": item});
+        let mut events = vec![("response.output_item.added", added)];
+        if !is_call {
+            events.push(("response.content_part.added", self.within(json!({"part": part}))));
+        }
+        events
     }
 
     fn close(&mut self, status: &str) -> Vec<Named> {
-        let Some(open) = self.open.take() else {
+        let Some(open) = &self.open else {
             return Vec::new();
         };
-        let (name, mut text) = match open.is_message {
-            true => (
-                "response.output_text.done",
-                json!({"text": open.text, "logprobs": []}),
-            ),
-            false => ("response.reasoning_text.done", json!({"text": open.text})),
+        let part_done = json!({"part": part(open)});
+        let mut events = match &open.kind {
+            Kind::Call(name) => {
+                let whole = json!({"name": name, "arguments": open.text});
+                vec![("response.function_call_arguments.done", self.within(whole))]
+            }
+            Kind::Message => {
+                let text = json!({"text": open.text, "logprobs": []});
+                vec![
+                    ("response.output_text.done", self.within(text)),
+                    ("response.content_part.done", self.within(part_done)),
+                ]
+            }
+            Kind::Thoughts => vec![
+                (
+                    "response.reasoning_text.done",
+                    self.within(json!({"text": open.text})),
+                ),
+                ("response.content_part.done", self.within(part_done)),
+            ],
         };
-        text = self.in_part(text);
-        let ended = self.in_part(json!({"part": part(&open)}));
-        let item = self.item(&open, status);
-        let done = json!({"output_index": self.done.len(), "item": item.clone()});
+        let item = self.item(open, status);
+        let done = json!({"output_index": self.done.len(), "item": item});
+        events.push(("response.output_item.done", done));
+        self.open = None;
         self.done.push(item);
-        vec![
-            (name, text),
-            ("response.content_part.done", ended),
-            ("response.output_item.done", done),
-        ]
-    }
-
-    fn call(&mut self, call: &Call) -> Vec<Named> {
-        let (index, id) = (self.done.len(), self.next_id("fc"));
-        let item = |arguments: &str, status: &str| {
-            json!({
-                "id": id, "type": "function_call", "status": status, "call_id": format!("call_{id}"),
-                "name": call.name, "arguments": arguments
-            })
-        };
-        let whole = item(&call.arguments, "completed");
-        let arguments = &call.arguments;
-        let events = vec![
-            (
-                "response.output_item.added",
-                json!({"output_index": index, "item": item("", "in_progress")}),
-            ),
-            (
-                "response.function_call_arguments.delta",
-                json!({"output_index": index, "item_id": id, "delta": arguments}),
-            ),
-            (
-                "response.function_call_arguments.done",
-                json!({"output_index": index, "item_id": id, "name": call.name, "arguments": arguments}),
-            ),
-            (
-                "response.output_item.done",
-                json!({"output_index": index, "item": whole.clone()}),
-            ),
-        ];
-        self.done.push(whole);
         events
     }
 
     fn item(&self, open: &Open, status: &str) -> Value {
-        let content = json!([part(open)]);
-        match open.is_message {
-            true => json!({
-                "id": self.next_id("msg"), "type": "message", "status": status, "role": "assistant", "content": content
+        let id = self.next_id(&open.kind);
+        match &open.kind {
+            Kind::Message => json!({
+                "id": id, "type": "message", "status": status, "role": "assistant", "content": [part(open)]
             }),
-            false => json!({
-                "id": self.next_id("rs"), "type": "reasoning", "status": status, "summary": [], "content": content
+            Kind::Thoughts => json!({
+                "id": id, "type": "reasoning", "status": status, "summary": [], "content": [part(open)]
+            }),
+            Kind::Call(name) => json!({
+                "id": id, "type": "function_call", "status": status, "call_id": format!("call_{id}"), "name": name,
+                "arguments": open.text
             }),
         }
     }
 
-    /// An event about the only part of the item that grows.
-    fn in_part(&self, mut data: Value) -> Value {
-        let kind = match &self.open {
-            Some(Open {
-                is_message: false, ..
-            }) => "rs",
-            _ => "msg",
-        };
+    /// An event about the item that grows, or about its only part.
+    fn within(&self, mut data: Value) -> Value {
+        let kind = self.open.as_ref().map_or(&Kind::Message, |open| &open.kind);
         data["item_id"] = self.next_id(kind).into();
         data["output_index"] = self.done.len().into();
-        data["content_index"] = 0.into();
+        if !matches!(kind, Kind::Call(_)) {
+            data["content_index"] = 0.into();
+        }
         data
     }
 
-    fn next_id(&self, kind: &str) -> String {
-        format!("{kind}_{}_{}", self.id, self.done.len())
+    fn next_id(&self, kind: &Kind) -> String {
+        let word = match kind {
+            Kind::Message => "msg",
+            Kind::Thoughts => "rs",
+            Kind::Call(_) => "fc",
+        };
+        format!("{word}_{}_{}", self.id, self.done.len())
     }
 }
 
 fn part(open: &Open) -> Value {
-    match open.is_message {
-        true => json!({"type": "output_text", "text": open.text, "annotations": [], "logprobs": []}),
-        false => json!({"type": "reasoning_text", "text": open.text}),
+    match open.kind {
+        Kind::Thoughts => json!({"type": "reasoning_text", "text": open.text}),
+        _ => json!({"type": "output_text", "text": open.text, "annotations": [], "logprobs": []}),
     }
 }

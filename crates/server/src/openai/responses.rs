@@ -32,6 +32,9 @@ struct Asked {
 struct Echo {
     instructions: Option<String>,
     metadata: Value,
+    /// Notes of the client that change nothing.
+    safety_identifier: Value,
+    prompt_cache_key: Value,
     /// The form of the answer, the tools, and how they were chosen.
     text: Value,
     tools: Vec<Value>,
@@ -81,12 +84,14 @@ impl Asked {
             echo: Echo {
                 instructions: fields.text("instructions")?,
                 metadata: take_metadata(&mut fields)?,
+                safety_identifier: fields.value("safety_identifier").unwrap_or_default(),
+                prompt_cache_key: fields.value("prompt_cache_key").unwrap_or_default(),
                 text: json!({"format": rules.form.said()}),
                 tools: rules.tools.list.iter().map(described).collect(),
                 tool_choice: chosen(&rules.tools),
                 parallel: rules.tools.parallel,
             },
-            wanted: Wanted::take_basic(&mut fields, "max_output_tokens")?,
+            wanted: take_wanted(&mut fields)?,
             stream: fields.flag("stream")?,
             messages,
             rules,
@@ -102,6 +107,12 @@ impl Asked {
         }
         self
     }
+}
+
+fn take_wanted(fields: &mut Fields) -> Result<Wanted, ApiError> {
+    let mut wanted = Wanted::take_basic(fields, "max_output_tokens")?;
+    wanted.take_penalties(fields)?;
+    Ok(wanted)
 }
 
 /// A tool as responses write it.
@@ -128,7 +139,7 @@ async fn complete(submitted: Submitted, mut shape: Shape) -> Result<Response<Bod
     let Some(Answer { text, end, .. }) = answers.pop() else {
         return Err(ApiError::internal("the answer is missing"));
     };
-    shape.last = Some(end);
+    shape.end_with(end);
     let status = shape.status();
     shape.items.finish(&text, status);
     Ok(json_response(&shape.response()))
@@ -138,6 +149,8 @@ async fn complete(submitted: Submitted, mut shape: Shape) -> Result<Response<Bod
 struct Shape {
     id: String,
     created_s: u64,
+    /// When the whole answer was there.
+    completed_s: Option<u64>,
     model: String,
     wanted: Wanted,
     echo: Echo,
@@ -151,14 +164,15 @@ struct Shape {
 impl Shape {
     fn new(app: &App, submitted: &Submitted, wanted: Wanted, echo: Echo) -> Self {
         Self {
-            id: app.next_id("resp"),
+            id: format!("resp_{}", submitted.name),
             created_s: now_s(),
+            completed_s: None,
             model: app.model.alias.clone(),
             wanted,
             echo,
             prompt_tokens: submitted.prompt_tokens,
             sequence: 0,
-            items: Items::new(submitted.splitter.clone(), app.next_id("item")),
+            items: Items::new(submitted.splitter.clone(), submitted.name.clone()),
             last: None,
         }
     }
@@ -167,14 +181,23 @@ impl Shape {
     fn response(&self) -> Value {
         let cut = self.is_cut();
         json!({
-            "id": self.id, "object": "response", "created_at": self.created_s, "status": self.status(),
+            "id": self.id, "object": "response", "created_at": self.created_s, "completed_at": self.completed_s,
+            "status": self.status(), "background": false, "service_tier": "default",
             "error": null, "incomplete_details": cut.then(|| json!({"reason": "max_output_tokens"})),
             "instructions": self.echo.instructions, "max_output_tokens": self.wanted.max_tokens,
             "model": self.model, "output": self.items.done(), "parallel_tool_calls": self.echo.parallel, "previous_response_id": null,
             "store": false, "temperature": self.wanted.sampling.temperature, "text": self.echo.text,
+            "presence_penalty": self.wanted.sampling.presence_penalty, "frequency_penalty": self.wanted.sampling.frequency_penalty,
+            "top_logprobs": 0, "max_tool_calls": null, "reasoning": null,
+            "safety_identifier": self.echo.safety_identifier, "prompt_cache_key": self.echo.prompt_cache_key,
             "tool_choice": self.echo.tool_choice, "tools": self.echo.tools, "top_p": self.wanted.sampling.top_p, "truncation": "disabled",
             "usage": self.last.as_ref().map(|end| self.usage(end)), "metadata": self.echo.metadata
         })
+    }
+
+    fn end_with(&mut self, end: End) {
+        self.last = Some(end);
+        self.completed_s = (!self.is_cut()).then(now_s);
     }
 
     fn is_cut(&self) -> bool {
@@ -229,7 +252,7 @@ impl EventWriter for Shape {
     }
 
     fn finish(&mut self, _: usize, rest: String, end: End) -> String {
-        self.last = Some(end);
+        self.end_with(end);
         let status = self.status();
         let events = self.items.finish(&rest, status);
         self.events(events)

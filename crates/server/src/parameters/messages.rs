@@ -32,7 +32,7 @@ pub const CHAT_MESSAGES: MessageWords = MessageWords {
 /// OpenAI's responses.
 pub const INPUT_MESSAGES: MessageWords = MessageWords {
     roles: &["system", "developer", "user", "assistant"],
-    message_fields: &["id", "status"],
+    message_fields: &["id", "status", "phase"],
     part_types: &["input_text", "output_text"],
     part_fields: &["annotations", "logprobs"],
 };

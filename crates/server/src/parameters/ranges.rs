@@ -41,3 +41,5 @@ pub const MAX_NOTE_NAME_CHARS: usize = 64;
 pub const MAX_NOTE_CHARS: usize = 512;
 /// Messages of a conversation.
 pub const MAX_MESSAGES: usize = 1024;
+/// Of `thinking`.
+pub const THINKING_TYPES: [&str; 3] = ["enabled", "adaptive", "disabled"];

@@ -84,8 +84,6 @@ impl Wanted {
     /// A value outside its range.
     pub fn take(fields: &mut Fields, bounds: Bounds) -> Result<Self, ApiError> {
         let sampling = SamplingParams {
-            frequency_penalty: fields.number("frequency_penalty", PENALTY)?.unwrap_or(0.0),
-            presence_penalty: fields.number("presence_penalty", PENALTY)?.unwrap_or(0.0),
             repetition_penalty: fields
                 .number("repetition_penalty", REPETITION_PENALTY)?
                 .unwrap_or(1.0),
@@ -94,14 +92,27 @@ impl Wanted {
             seed: seed(fields)?,
             ..basic_sampling(fields)?
         };
-        Ok(Self {
+        let mut wanted = Self {
             sampling,
             max_tokens: max_tokens(fields, "max_tokens")?,
             stop: end_texts(fields, "stop")?,
             constraint: None,
             ignore_eos: fields.flag("ignore_eos")?,
             priority: fields.whole("priority", PRIORITY)?.unwrap_or(0),
-        })
+        };
+        wanted.take_penalties(fields)?;
+        Ok(wanted)
+    }
+
+    /// Takes the penalties that all of OpenAI's interfaces have.
+    ///
+    /// # Errors
+    /// A value outside its range.
+    pub fn take_penalties(&mut self, fields: &mut Fields) -> Result<(), ApiError> {
+        let mut penalty = |name| Ok(fields.number(name, PENALTY)?.unwrap_or(0.0));
+        self.sampling.frequency_penalty = penalty("frequency_penalty")?;
+        self.sampling.presence_penalty = penalty("presence_penalty")?;
+        Ok(())
     }
 
     /// Takes what every interface has: temperature, `top_p`, `top_k`, and the most tokens at `max_name`. The seed is a random one.

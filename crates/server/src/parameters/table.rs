@@ -45,6 +45,7 @@ pub struct Parameter {
 const ALL: &[Api] = &[Chat, Completions, Responses, Messages];
 const LIMITED: &[Api] = &[Chat, Completions, Messages];
 const OPENAI: &[Api] = &[Chat, Completions];
+const PENALIZED: &[Api] = &[Chat, Completions, Responses];
 const NEWER_TOOLS: &str = "`tools` has taken its place";
 const NO_GRAMMARS: &str = "`response_format` takes JSON Schemas; other grammars are not supported";
 const FORM: &str = "a text, any JSON object (`json_object`), or a value of a schema (`json_schema`), which the answer follows token by token; what of JSON Schema is followed stands below";
@@ -157,8 +158,8 @@ const PARAMETERS: &[Parameter] = &[
         OPENAI,
         "0 to 1, default 0: only tokens at least so many times as likely as the best",
     ),
-    used("frequency_penalty", OPENAI, "-2 to 2, default 0"),
-    used("presence_penalty", OPENAI, "-2 to 2, default 0"),
+    used("frequency_penalty", PENALIZED, "-2 to 2, default 0"),
+    used("presence_penalty", PENALIZED, "-2 to 2, default 0"),
     used("repetition_penalty", OPENAI, "0.001 to 100, default 1"),
     used(
         "logit_bias",
@@ -219,6 +220,11 @@ const PARAMETERS: &[Parameter] = &[
     ignored("metadata", &[Chat, Messages], "changes nothing and is not stored"),
     ignored("safety_identifier", &[Chat, Responses], "changes nothing"),
     ignored(
+        "max_tool_calls",
+        &[Responses],
+        "it bounds tools that a server runs, and this one runs none",
+    ),
+    ignored(
         "prompt_cache_key",
         &[Chat, Responses],
         "what is cached is found by its tokens",
@@ -252,7 +258,11 @@ const PARAMETERS: &[Parameter] = &[
         "whether several calls may come in one answer, default true",
     ),
     only("modalities", &[Chat], r#"["text"]"#, "the model writes text"),
-    only("thinking", &[Messages], r#"{"type":"disabled"}"#, NO_THINKING),
+    used(
+        "thinking",
+        &[Messages],
+        "`enabled`, `adaptive` or `disabled`, with `budget_tokens` below `max_tokens`: a goal that changes nothing. Models think where their template lets them, and thoughts that it marks are set apart",
+    ),
     only("echo", &[Completions], "false", "the prompt is not given back"),
     only("best_of", &[Completions], "1", "every answer is given back"),
     only(

@@ -7,6 +7,7 @@ use dualgrain::{FinishReason, Logprobs, Request};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::account::Account;
+use super::cancellation::Cancelled;
 use super::flow::HeldTokens;
 use super::waiting::Rank;
 
@@ -44,6 +45,8 @@ pub struct Terms {
     pub rank: Rank,
     /// When it ends, wherever it stands.
     pub deadline: Option<Instant>,
+    /// Whether another request has ended it.
+    pub cancelled: Cancelled,
 }
 
 /// Whose fault it is that a job can not go on.
@@ -55,6 +58,8 @@ pub enum Fault {
     Stopping,
     /// Nobody's: its time is over.
     Late,
+    /// Nobody's: another request has ended it.
+    Cancelled,
 }
 
 /// What happened to a choice of a job.

@@ -59,6 +59,8 @@ pub struct Metrics {
     pub slow_readers: Counter,
     /// Jobs whose time was over.
     pub timeouts: Counter,
+    /// Jobs that other requests ended.
+    pub cancelled: Counter,
     /// Connections that are open.
     pub connections: Gauge,
     success: Family<Labels, Counter>,
@@ -87,6 +89,7 @@ impl Metrics {
             abandoned: Counter::default(),
             slow_readers: Counter::default(),
             timeouts: Counter::default(),
+            cancelled: Counter::default(),
             connections: Gauge::default(),
             success: Family::default(),
         };
@@ -162,6 +165,9 @@ impl Metrics {
         for (name, help, counter) in all {
             self.registry.register(name, help, counter.clone());
         }
+        let cancelled = self.cancelled.clone();
+        let help = "Requests that other requests ended";
+        self.registry.register("dualgrain:cancelled", help, cancelled);
         let energy = self.energy_j.clone();
         let help = "Joules of steps, where a counter of energy can be read";
         self.registry

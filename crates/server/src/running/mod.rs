@@ -1,6 +1,7 @@
 //! The engine's thread and the two channels to it: jobs go in, updates come out. Nothing here knows of HTTP.
 
 mod account;
+mod cancellation;
 mod flow;
 mod job;
 mod metrics;
@@ -10,6 +11,7 @@ mod runner;
 mod waiting;
 
 pub use account::Account;
+pub use cancellation::{Cancellable, Cancellations};
 pub use job::{End, Fault, News, Terms, Update};
 pub use metrics::Metrics;
 pub use progress::{Health, Progress};

@@ -89,6 +89,7 @@ impl Runner {
         while self.take_commands() {
             self.abandon_unread();
             self.end_late();
+            self.end_cancelled();
             self.let_in();
             self.step_began = Instant::now();
             let events = self.engine.step();
@@ -228,6 +229,17 @@ impl Runner {
         for id in late {
             self.metrics.timeouts.inc();
             self.end_with(id, 0, "the time for this request is over".to_owned(), Fault::Late);
+        }
+    }
+
+    /// Ends jobs that other requests have ended, wherever they stand.
+    fn end_cancelled(&mut self) {
+        let is_cancelled = |running: &Running| running.job.terms.cancelled.is_set();
+        let cancelled = self.jobs.iter().filter(|(_, running)| is_cancelled(running));
+        let cancelled: Vec<u64> = cancelled.map(|(&id, _)| id).collect();
+        for id in cancelled {
+            self.metrics.cancelled.inc();
+            self.end_with(id, 0, "this request was cancelled".to_owned(), Fault::Cancelled);
         }
     }
 
@@ -415,6 +427,7 @@ impl Runner {
                 Fault::Engine => "failed",
                 Fault::Stopping => "the server ended",
                 Fault::Late => "its time was over",
+                Fault::Cancelled => "cancelled",
             });
             let news = News::Failed { message, fault };
             // A reader that is gone or too slow needs no reason.

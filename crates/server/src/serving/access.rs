@@ -26,7 +26,7 @@ const SHOWN_BYTES: usize = 200;
 /// Names a request and follows it to the end of its answer.
 pub async fn follow(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response<Body> {
     let call = Arc::new(Call::new(request.headers(), app.options.timeout, || {
-        app.next_id("req")
+        app.next_id("req-")
     }));
     let mut line = Line::new(&request, Arc::clone(&call));
     let uri = request.uri().clone();

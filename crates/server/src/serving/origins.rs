@@ -72,7 +72,7 @@ fn preflight() -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    let methods = HeaderValue::from_static("GET, POST");
+    let methods = HeaderValue::from_static("GET, POST, DELETE");
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
     let sent = HeaderValue::from_static(HEADERS_SENT);
     headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, sent);

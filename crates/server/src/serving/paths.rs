@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::routing::{MethodRouter, get, post};
+use axum::routing::{MethodRouter, delete, get, post};
 
 use crate::app::App;
 use crate::contract::{Answer, Endpoint, Errors, Verb, answers, bodies};
-use crate::endpoints::{observe, texts};
+use crate::endpoints::{cancel, observe, texts};
 use crate::{anthropic, openai};
 
 /// A path and what answers there.
@@ -19,10 +19,13 @@ pub const DOCUMENT: Endpoint = Endpoint {
 };
 
 /// Every path, in the order of the manual.
-pub const PATHS: [Path; 13] = [
+pub const PATHS: [Path; 16] = [
     (CHAT, || post(openai::chat)),
     (COMPLETIONS, || post(openai::completions)),
     (RESPONSES, || post(openai::responses)),
+    (DELETE_RESPONSE, || delete(cancel::delete_response)),
+    (CANCEL_RESPONSE, || post(cancel::cancel_response)),
+    (DELETE_CHAT, || delete(cancel::delete_chat)),
     (MESSAGES, || post(anthropic::messages)),
     (COUNT_TOKENS, || post(anthropic::count_tokens)),
     (MODELS, || get(openai::models)),
@@ -55,6 +58,24 @@ const RESPONSES: Endpoint = Endpoint {
         "/v1/responses",
         "answers a conversation in the shape of OpenAI's newer interface, without state",
     )
+};
+const DELETE_RESPONSE: Endpoint = Endpoint {
+    verb: Verb::Delete,
+    answer: Answer::Json(answers::deleted),
+    ..guarded(
+        "/v1/responses/{name}",
+        "ends an answer under way, of any interface, by its id or by the `x-request-id` of its request",
+    )
+};
+const CANCEL_RESPONSE: Endpoint = Endpoint {
+    verb: Verb::Call,
+    answer: Answer::Json(answers::cancelled),
+    ..guarded("/v1/responses/{name}/cancel", "the same")
+};
+const DELETE_CHAT: Endpoint = Endpoint {
+    verb: Verb::Delete,
+    answer: Answer::Json(answers::deleted),
+    ..guarded("/v1/chat/completions/{name}", "the same")
 };
 const MESSAGES: Endpoint = Endpoint {
     verb: Verb::Post(bodies::messages),

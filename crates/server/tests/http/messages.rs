@@ -14,7 +14,7 @@ fn question() -> Value {
 fn an_answer_has_the_shape_that_clients_read() {
     let server = Server::usual();
     let answer = server.ask(MESSAGES, &question());
-    assert!(answer["id"].as_str().unwrap().starts_with("msg-"));
+    assert!(answer["id"].as_str().unwrap().starts_with("msg_"));
     assert_eq!(
         (&answer["type"], &answer["role"]),
         (&json!("message"), &json!("assistant"))

@@ -134,6 +134,45 @@ fn what_ends_too_early_says_length() {
 }
 
 #[test]
+fn a_stop_text_cuts_a_value_and_the_answer_says_so() {
+    let server = Server::usual();
+    let schema = json!({"const": {"first": "sea", "last": "wind"}});
+    let whole = server.ask(CHAT, &asked(1, &schema));
+    let text = ended(&whole).unwrap();
+    let cut = server.ask(CHAT, &with(&asked(1, &schema), json!({"stop": "wind"})));
+    let choice = &cut["choices"][0];
+    assert_eq!(choice["finish_reason"], "stop");
+    let (before, _) = text.split_once("wind").unwrap();
+    assert_eq!(choice["message"]["content"], before);
+    let request = json!({"messages": said("Hi"), "max_tokens": 60, "stop_sequences": ["sea", "wind"],
+        "output_config": {"format": {"type": "json_schema", "schema": schema}}});
+    let message = server.ask("/v1/messages", &request);
+    assert_eq!(
+        (&message["stop_reason"], &message["stop_sequence"]),
+        (&json!("stop_sequence"), &json!("sea"))
+    );
+    server.wait_for_rest();
+}
+
+#[test]
+fn a_schema_beside_json_object_is_followed_too() {
+    let server = Server::usual();
+    let format = |schema: Value| json!({"response_format": {"type": "json_object", "schema": schema}});
+    let answer = server.ask(
+        CHAT,
+        &with(&asked(1, &ship()), format(json!({"const": {"a": 1}}))),
+    );
+    let value: Value = serde_json::from_str(&ended(&answer).unwrap()).unwrap();
+    assert_eq!(value, json!({"a": 1}));
+    let wrong = with(&asked(1, &ship()), format(json!({"not": {}})));
+    let (status, message) = server.refused(CHAT, &wrong);
+    assert!(
+        status == 400 && message.contains("response_format.schema: #/not"),
+        "{message}"
+    );
+}
+
+#[test]
 fn what_is_not_followed_is_refused_with_its_path() {
     let server = Server::usual();
     let format = |format: Value| json!({"messages": said("Hi"), "response_format": format});
@@ -160,10 +199,6 @@ fn what_is_not_followed_is_refused_with_its_path() {
         (
             format(json!({"type": "grammar"})),
             "response_format.type: expected one of text, json_object, json_schema",
-        ),
-        (
-            with(&schema(json!({"type": "object"})), json!({"stop": "}"})),
-            "stop: not taken together with a schema",
         ),
     ] {
         let (status, message) = server.refused(CHAT, &request);

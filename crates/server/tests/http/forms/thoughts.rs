@@ -8,7 +8,7 @@ use crate::client::{Server, said};
 
 /// Thinks, and has a place for tools, as many templates of others do.
 const TEMPLATE: &str = "{% if tools %}<tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools> calls are \
-<tool_call>{...}</tool_call>{% endif %}{% for message in messages %}<|user|>{{ message.content }}\n\
+<tool_call>{...}</tool_call>{% endif %}{% for message in messages %}<|user|>{% if message.reasoning_content %}[{{ message.reasoning_content }}]{% endif %}{{ message.content }}\n\
 {% for call in message.tool_calls or [] %}<tool_call>{{ call.function.name }}{{ call.function.arguments | tojson }}</tool_call>{% endfor %}\
 {% endfor %}{% if add_generation_prompt %}<|assistant|><think>\n{% endif %}";
 
@@ -111,4 +111,28 @@ fn a_template_with_a_place_for_tools_is_given_them() {
     let none = count(json!({"tools": [tool], "tool_choice": {"type": "none"}}));
     assert!(with_tool > without + 20, "{without} and {with_tool}");
     assert_eq!(none, without);
+}
+
+#[test]
+fn templates_see_what_was_thought_before_through_every_interface() {
+    let (server, _folder) = server();
+    let chat = |thoughts: Value| {
+        let said = json!({"role": "assistant", "content": "Yes", "reasoning_content": thoughts});
+        let messages = json!([{"role": "user", "content": "Hi"}, said, {"role": "user", "content": "So?"}]);
+        server.ask(
+            "/v1/chat/completions",
+            &json!({"messages": messages, "max_tokens": 1}),
+        )["usage"]["prompt_tokens"]
+            .clone()
+    };
+    let (with, without) = (chat(json!("the wind is strong")), chat(Value::Null));
+    assert!(with.as_u64() > without.as_u64());
+    let answer = json!([{"type": "thinking", "thinking": "the wind is strong", "signature": ""}, {"type": "text", "text": "Yes"}]);
+    let messages = json!([{"role": "user", "content": "Hi"}, {"role": "assistant", "content": answer}, {"role": "user", "content": "So?"}]);
+    let count = server.ask("/v1/messages/count_tokens", &json!({"messages": messages}));
+    assert_eq!(count["input_tokens"], with);
+    let thought = json!({"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "the wind is strong"}]});
+    let input = json!([{"role": "user", "content": "Hi"}, thought, {"role": "assistant", "content": "Yes"}, {"role": "user", "content": "So?"}]);
+    let response = server.ask("/v1/responses", &json!({"input": input, "max_output_tokens": 1}));
+    assert_eq!(response["usage"]["input_tokens"], with);
 }

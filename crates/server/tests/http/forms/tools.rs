@@ -139,10 +139,11 @@ fn the_other_interfaces_call_too() {
     );
     assert_call(&call["name"], call["arguments"].as_str().unwrap());
     let events = server.stream("/v1/responses", &request);
-    let kinds: Vec<&str> = events
+    let mut kinds: Vec<&str> = events
         .iter()
         .map(|event| event["type"].as_str().unwrap())
         .collect();
+    kinds.dedup();
     let expected = [
         "response.created",
         "response.in_progress",
@@ -153,7 +154,13 @@ fn the_other_interfaces_call_too() {
         "response.completed",
     ];
     assert_eq!(kinds, expected);
-    assert_eq!(events[4]["arguments"], call["arguments"]);
+    let done = events
+        .iter()
+        .find(|event| event["arguments"].is_string())
+        .unwrap();
+    assert_eq!(done["arguments"], call["arguments"]);
+    let deltas = events.iter().filter_map(|event| event["delta"].as_str());
+    assert_eq!(deltas.collect::<String>(), call["arguments"].as_str().unwrap());
 
     let tool = json!({"name": "switch", "input_schema": tools()[1]["function"]["parameters"]});
     let choice = json!({"type": "any", "disable_parallel_tool_use": true});
@@ -172,6 +179,78 @@ fn the_other_interfaces_call_too() {
     let input: Value = serde_json::from_str(&deltas.collect::<String>()).unwrap();
     assert_eq!(input, block["input"]);
     assert_eq!(events[1]["content_block"]["type"], "tool_use");
+}
+
+/// A tool whose arguments are many tokens long.
+fn long_call() -> Value {
+    let text = "the sea is wide and the wind is strong ".repeat(3);
+    let parameters =
+        json!({"properties": {"said": {"const": text}}, "required": ["said"], "additionalProperties": false});
+    json!({"name": "say", "parameters": parameters})
+}
+
+#[test]
+fn arguments_come_piece_by_piece() {
+    let server = Server::usual();
+    let say = json!([{"type": "function", "function": long_call()}]);
+    let more =
+        json!({"tools": say, "tool_choice": "required", "parallel_tool_calls": false, "temperature": 0});
+    let whole = server.ask(CHAT, &asked(more.clone()));
+    let pieces = |request: &Value| -> Vec<String> {
+        let events = server.stream(CHAT, request);
+        let calls = events
+            .iter()
+            .map(|event| &event["choices"][0]["delta"]["tool_calls"][0]);
+        let pieces = calls.filter_map(|call| call["function"]["arguments"].as_str().map(str::to_owned));
+        pieces.collect()
+    };
+    let all = pieces(&asked(more.clone()));
+    assert!(all.len() > 8, "{all:?}");
+    let function = &whole["choices"][0]["message"]["tool_calls"][0]["function"];
+    assert_eq!(all.concat(), function["arguments"].as_str().unwrap());
+    // One that is cut off has come as far as it goes; whole, it is no call.
+    let cut = asked(with(&more, json!({"max_tokens": 25})));
+    let part = pieces(&cut).concat();
+    assert!(!part.is_empty() && all.concat().starts_with(&part), "{part}");
+    let choice = server.ask(CHAT, &cut)["choices"][0].clone();
+    assert_eq!(choice["finish_reason"], "length");
+    assert_eq!(choice["message"]["tool_calls"], Value::Null);
+}
+
+#[test]
+fn the_other_interfaces_send_arguments_piece_by_piece() {
+    let server = Server::usual();
+    let mut tool = long_call();
+    tool["type"] = "function".into();
+    let request = json!({"input": "Say it", "max_output_tokens": 25, "tools": [tool], "tool_choice": "required", "temperature": 0});
+    let events = server.stream("/v1/responses", &request);
+    let deltas: Vec<&str> = events
+        .iter()
+        .filter_map(|event| event["delta"].as_str())
+        .collect();
+    assert!(deltas.len() > 4, "{events:?}");
+    // A call that was cut off says so, streamed and whole.
+    let last = &events.last().unwrap()["response"]["output"][0];
+    assert_eq!(
+        (&last["status"], &last["type"]),
+        (&json!("incomplete"), &json!("function_call"))
+    );
+    assert_eq!(last["arguments"], deltas.concat());
+    let whole = server.ask("/v1/responses", &request);
+    assert_eq!(whole["output"][0]["arguments"], last["arguments"]);
+
+    let tool = json!({"name": "say", "input_schema": long_call()["parameters"]});
+    let request = json!({"messages": said("Say it"), "max_tokens": 25, "tools": [tool], "tool_choice": {"type": "any"}, "temperature": 0});
+    let events = server.stream("/v1/messages", &request);
+    let pieces: Vec<&str> = events
+        .iter()
+        .filter_map(|event| event["delta"]["partial_json"].as_str())
+        .collect();
+    assert_eq!(pieces.concat(), deltas.concat());
+    assert!(pieces.len() > 4);
+    let kinds: Vec<&Value> = events.iter().rev().take(3).map(|event| &event["type"]).collect();
+    assert_eq!(kinds, ["message_stop", "message_delta", "content_block_stop"]);
+    assert_eq!(events[events.len() - 2]["delta"]["stop_reason"], "max_tokens");
 }
 
 #[test]
@@ -206,10 +285,6 @@ fn what_is_no_tool_is_refused() {
         (
             json!({"tools": tools(), "tool_choice": {"type": "function", "function": {"name": "x"}}}),
             "tool_choice: there is no tool `x`",
-        ),
-        (
-            json!({"tools": tools(), "stop": ["x"]}),
-            "stop: not taken together",
         ),
     ] {
         let (status, message) = server.refused(CHAT, &with(&base, more.clone()));

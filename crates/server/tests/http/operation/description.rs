@@ -16,15 +16,27 @@ fn the_description_names_every_path_that_answers_and_the_limits_of_the_model() {
     let document = server.get("/openapi.json").json();
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().unwrap();
-    assert_eq!(paths.len(), 14);
+    assert_eq!(paths.len(), 17);
     for (path, operations) in paths {
-        for method in operations.as_object().unwrap().keys() {
+        for (method, operation) in operations.as_object().unwrap() {
             let path = path.replace("{name}", ALIAS);
-            let reply = match method.as_str() {
-                "get" => server.get(&path),
-                _ => server.post(&path, &json!({"nonsense": 1})),
+            let (reply, expected) = match method.as_str() {
+                "get" => (server.get(&path), 200),
+                "delete" => {
+                    let head =
+                        format!("DELETE {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+                    (server.raw(head.as_bytes()), 404)
+                }
+                _ => {
+                    let expected = if operation["requestBody"].is_null() {
+                        404
+                    } else {
+                        400
+                    };
+                    (server.post(&path, &json!({"nonsense": 1})), expected)
+                }
             };
-            assert_eq!(reply.status, if method == "get" { 200 } else { 400 }, "{path}");
+            assert_eq!(reply.status, expected, "{path}");
         }
     }
     let chat = body(&document, "/v1/chat/completions");

@@ -1,5 +1,6 @@
 //! What those who run a server see of it and set about it.
 
+mod cancelling;
 mod deadlines;
 mod description;
 mod energy;

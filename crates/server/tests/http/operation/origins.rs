@@ -42,7 +42,10 @@ fn no_page_from_elsewhere_is_let_in_unless_its_origin_is_named() {
         sent.contains("authorization") && sent.contains("x-api-key"),
         "{sent}"
     );
-    assert_eq!(asked.header("access-control-allow-methods"), Some("GET, POST"));
+    assert_eq!(
+        asked.header("access-control-allow-methods"),
+        Some("GET, POST, DELETE")
+    );
     let post = |origin: &str| {
         server.raw(&request(
             "/tokenize",
