@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
+use super::bounds::{EXACT, with_safe_bounds};
 use super::formats;
 use super::keywords::{DRAFTS, KEYWORDS, Kind, kind};
 use super::limits::{MAX_DEPTH, MAX_SCHEMA_BYTES};
@@ -12,8 +13,6 @@ use super::limits::{MAX_DEPTH, MAX_SCHEMA_BYTES};
 const TYPES: [&str; 7] = [
     "null", "boolean", "integer", "number", "string", "array", "object",
 ];
-/// Whole numbers up to here are exact in every number format.
-const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A schema that is not followed.
 #[derive(Debug, Clone, Error, PartialEq, Eq)]
@@ -152,7 +151,7 @@ impl Walk {
             }
         }
         check_together(path, fields)?;
-        Ok(with_format(kept))
+        Ok(with_format(with_safe_bounds(kept)))
     }
 
     /// What of a keyword says something about values.

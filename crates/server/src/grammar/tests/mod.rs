@@ -1,5 +1,6 @@
 //! Walks at random through the masks of grammars: whatever a walk gives must be a value of the schema.
 
+mod fuzz;
 mod suite;
 mod walk;
 

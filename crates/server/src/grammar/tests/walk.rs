@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dualgrain::engine::tokenizer::Tokenizer;
-use dualgrain::engine::{Next, Progress, SharedConstraint, TokenMask};
+use dualgrain::engine::{ConstraintError, Next, Progress, SharedConstraint, TokenMask};
 use dualgrain_device::cases::Random;
 use serde_json::Value;
 
@@ -20,6 +21,8 @@ pub struct Walks {
     /// Tokens that end values.
     closing: Vec<u32>,
     random: Random,
+    /// The longest time that a mask took.
+    pub longest_mask: Duration,
 }
 
 impl Walks {
@@ -35,44 +38,68 @@ impl Walks {
                 .collect(),
             tokenizer,
             random: Random(seed),
+            longest_mask: Duration::ZERO,
         }
     }
 
     /// Walks once, for at most so many tokens; whether the walk came to an end. Its text must be a value of the schema then.
     pub fn walk(&mut self, schema: &Value, constraint: &SharedConstraint, most: usize) -> bool {
-        let Some(text) = self.text(constraint, most) else {
-            return false;
+        self.try_walk(schema, constraint, most).unwrap()
+    }
+
+    /// The same; a mask that costs too much ends the walk.
+    ///
+    /// # Errors
+    /// What the constraint says of it.
+    pub fn try_walk(
+        &mut self,
+        schema: &Value,
+        constraint: &SharedConstraint,
+        most: usize,
+    ) -> Result<bool, ConstraintError> {
+        let Some(text) = self.text(constraint, most)? else {
+            return Ok(false);
         };
         let value = match serde_json::from_str::<Value>(&text) {
             Ok(value) => value,
             // JSON has numbers that no number format holds.
-            Err(error) if error.to_string().contains("number out of range") => return true,
+            Err(error) if error.to_string().contains("number out of range") => return Ok(true),
             Err(error) => panic!("{schema}: {text:?}: {error}"),
         };
         let options = jsonschema::options().with_draft(jsonschema::Draft::Draft202012);
         let validator = options.should_validate_formats(true).build(schema).unwrap();
         assert!(validator.is_valid(&value), "{schema}: {text}");
-        true
+        Ok(true)
     }
 
-    fn text(&mut self, constraint: &SharedConstraint, most: usize) -> Option<String> {
-        let mut state = constraint.0.begin().unwrap();
+    /// The text of a walk, where it came to its end.
+    ///
+    /// # Errors
+    /// What the constraint says of it.
+    pub fn text(
+        &mut self,
+        constraint: &SharedConstraint,
+        most: usize,
+    ) -> Result<Option<String>, ConstraintError> {
+        let mut state = constraint.0.begin()?;
         let mut mask = TokenMask::new(VOCAB_SIZE);
         let mut tokens = Vec::new();
         while tokens.len() < most {
             mask.clear();
-            let next = state.allow_next(&mut mask).unwrap();
+            let begun = Instant::now();
+            let next = state.allow_next(&mut mask)?;
+            self.longest_mask = self.longest_mask.max(begun.elapsed());
             assert!(!mask.allows(END));
             if next == Next::MayEnd && (mask.num_allowed() == 0 || self.random.below(3) == 0) {
-                return Some(self.tokenizer.decode(&tokens, false).unwrap());
+                return Ok(Some(self.tokenizer.decode(&tokens, false).unwrap()));
             }
             let token = self.choose(&mask, tokens.len());
             tokens.push(token);
-            if state.accept(token).unwrap() == Progress::Complete {
-                return Some(self.tokenizer.decode(&tokens, false).unwrap());
+            if state.accept(token)? == Progress::Complete {
+                return Ok(Some(self.tokenizer.decode(&tokens, false).unwrap()));
             }
         }
-        None
+        Ok(None)
     }
 
     /// Any allowed token; one that ends a value more often as the text grows.
