@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use program::{dualgrain, failure, scratch, start_server, text};
+use program::{dualgrain, failure, scratch, server_command, start_server, started, text};
 use serde_json::Value;
 
 fn model() -> PathBuf {
@@ -77,6 +77,56 @@ fn log_of(mut child: Child) -> String {
     child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
     log
+}
+
+/// In place of the system's clock: the date jumps by ten years each time that it is read, ahead or back; what only counts on stays.
+const JUMPING_CLOCK: &str = r"
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t id, struct timespec *now) {
+    static _Atomic unsigned reads;
+    long failed = syscall(SYS_clock_gettime, id, now);
+    if (id == CLOCK_REALTIME) now->tv_sec += (long)(reads++ % 3) * 315360000L - 315360000L;
+    return (int)failed;
+}
+";
+
+#[test]
+fn jumps_of_the_clock_change_no_answer() {
+    let folder = scratch("serve", "clock");
+    let (source, library) = (folder.join("clock.c"), folder.join("clock.so"));
+    std::fs::write(&source, JUMPING_CLOCK).unwrap();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o", text(&library), text(&source)])
+        .status();
+    assert!(built.expect("a C compiler").success());
+    let limits = ["--context", "256", "--timeout", "60", "--stall", "60"];
+    let (child, started) = started(
+        server_command(&limits)
+            .stderr(Stdio::piped())
+            .env("LD_PRELOAD", &library),
+    );
+    let body = r#"{"prompt": "The sea", "max_tokens": 12, "temperature": 0}"#;
+    let answers: Vec<Value> = (0..12)
+        .map(|_| {
+            let answer = ask(&started, "X-Request-Timeout: 50\r\n", body);
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+        })
+        .collect();
+    let created: Vec<i64> = answers
+        .iter()
+        .map(|answer| answer["created"].as_i64().unwrap())
+        .collect();
+    let (first, last) = (created.iter().min().unwrap(), created.iter().max().unwrap());
+    assert!(last - first > 300_000_000, "the clock did not jump: {created:?}");
+    assert!(
+        answers
+            .iter()
+            .all(|answer| answer["choices"] == answers[0]["choices"])
+    );
+    assert!(!log_of(child).contains("no step ends"));
 }
 
 #[test]

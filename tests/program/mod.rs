@@ -46,8 +46,14 @@ pub fn failure(arguments: &[&str]) -> String {
 
 /// `serve` with the bundled model on a free port, its log sent to `log`, and the object it told at its start.
 pub fn start_server(more: &[&str], log: Stdio) -> (Child, Value) {
+    started(server_command(more).stderr(log))
+}
+
+/// How that server is started.
+pub fn server_command(more: &[&str]) -> Command {
     let model = concat!(env!("CARGO_MANIFEST_DIR"), "/models/llama-tiny");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dualgrain"));
+    command
         .args([
             "serve",
             model,
@@ -60,10 +66,13 @@ pub fn start_server(more: &[&str], log: Stdio) -> (Child, Value) {
             "1",
         ])
         .args(more)
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .expect("starting a server");
+        .stdout(Stdio::piped());
+    command
+}
+
+/// Starts a server; the object it told at its start.
+pub fn started(command: &mut Command) -> (Child, Value) {
+    let mut child = command.spawn().expect("starting a server");
     let lines = BufReader::new(child.stdout.as_mut().expect("a pipe")).lines();
     let mut told = String::new();
     for line in lines {

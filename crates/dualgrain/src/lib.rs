@@ -103,6 +103,7 @@ pub use dualgrain_quant::{
     JournalPolicy, Monitor, Plan, Progress, QuantJob, QuantOptions, QuantReport, QuantSummary, SchemeRule,
     Search, SmoothPairs, Smoothing,
 };
+pub use dualgrain_threads::share_one_arena;
 pub use error::Error;
 pub use load::{Loaded, Options, load, load_on, model_on, plan_memory};
 pub use memory_plan::MemoryPlan;

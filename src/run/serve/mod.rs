@@ -30,6 +30,7 @@ struct Started {
 
 /// Serves the model. What can be wrong with the arguments is told before it is loaded.
 pub fn run(arguments: &Serve, common: &Common, terminal: &Terminal) -> Result<()> {
+    dualgrain::share_one_arena();
     let config = ModelConfig::load(&arguments.model);
     let (options, alias) = (options(arguments)?, alias(arguments)?);
     let listener = listen(&arguments.host, arguments.port)?;

@@ -38,6 +38,8 @@ fn a_thousand_broken_requests_among_a_thousand_good_ones_leave_nothing() {
 /// A round to grow to the usual size, and another one like it.
 fn rounds(num_broken: usize) {
     let _by_itself = crate::by_itself();
+    // As the program does.
+    dualgrain::share_one_arena();
     let all = good_requests();
     let folder = tempfile::tempdir().unwrap();
     let keys = folder.path().join("keys");
@@ -143,7 +145,7 @@ fn broken(server: &Server, index: usize, random: &mut Random) {
     let whole = with_key(asked.bytes(random.below(2) == 0));
     let body = asked.body.to_string();
     let post = |body: &[u8]| with_key(request(asked.path, "", body));
-    match index % 16 {
+    match index % 17 {
         0 => cut_while_sending(server, &whole, random),
         1 => cut_while_waiting(server, &whole, random),
         2 => cut_while_reading(server, &with_key(asked.bytes(true)), random),
@@ -171,6 +173,7 @@ fn broken(server: &Server, index: usize, random: &mut Random) {
         12 => refused(server, &post(&too_long(random)), &[400]),
         13 => tried(server, &wrong_head(&whole, random), &[400, 404, 405, 415, 431]),
         14 => lying_length(server, &body, random),
+        15 => bomb(server, index / 17),
         _ => noise(server, random),
     }
 }
@@ -304,6 +307,41 @@ fn wrong_head(whole: &[u8], random: &mut Random) -> Vec<u8> {
         ),
     }
     .into_bytes()
+}
+
+/// A schema whose grammar would take more than anybody has: refused, or followed within its bounds. The same ones in every round.
+fn bomb(server: &Server, number: usize) {
+    let mut deep = serde_json::json!({"type": "integer"});
+    for _ in 0..20 + number % 100 {
+        deep = serde_json::json!({"type": "array", "items": deep, "minItems": 2});
+    }
+    let power = 10 + number * 37 % 1000;
+    let schema = match number % 6 {
+        0 => deep,
+        1 => {
+            serde_json::json!({"type": "string", "pattern": format!("^(((a{{1,{power}}}){{1,100}}){{1,100}}){{1,100}}$")})
+        }
+        2 => serde_json::json!({"type": "string", "pattern": format!("^(a?){{{power}}}a{{{power}}}$")}),
+        3 => serde_json::json!({"type": "array", "minItems": 2_000_000_000}),
+        4 => {
+            serde_json::json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"})
+        }
+        _ => serde_json::json!({"type": "string", "minLength": 4_000_000_000_u64}),
+    };
+    let format =
+        serde_json::json!({"type": "json_schema", "json_schema": {"name": "bomb", "schema": schema}});
+    let messages = crate::client::said("sea");
+    let body = serde_json::json!({"messages": messages, "max_tokens": 4, "response_format": format});
+    let reply = server.raw(&with_key(request(
+        "/v1/chat/completions",
+        "",
+        body.to_string().as_bytes(),
+    )));
+    assert!(
+        [200, 400, 429].contains(&reply.status),
+        "{schema}: {}",
+        reply.text()
+    );
 }
 
 /// A body that is shorter or longer than it says.
