@@ -35,6 +35,8 @@ pub struct App {
     pub progress: Arc<Progress>,
     /// Answers under way.
     pub cancellations: Arc<Cancellations>,
+    #[cfg(feature = "otel")]
+    pub telemetry: Option<crate::telemetry::Telemetry>,
     draining: AtomicBool,
     ids: Ids,
 }
@@ -63,7 +65,7 @@ pub struct Submitted {
 }
 
 impl App {
-    /// Starts the engine's thread; the receiver resolves when it has ended.
+    /// Starts the engine's thread, inside the runtime; the receiver resolves when the thread has ended.
     pub fn start(served: Served, options: Options) -> std::io::Result<(Arc<Self>, oneshot::Receiver<()>)> {
         let metrics = Arc::new(Metrics::new(&served.description.alias));
         let progress = Arc::new(Progress::default());
@@ -76,6 +78,8 @@ impl App {
         };
         let (queue, ended) =
             Queue::start(served.engine, limits, Arc::clone(&metrics), Arc::clone(&progress))?;
+        #[cfg(feature = "otel")]
+        let telemetry = options.collector.clone().map(crate::telemetry::Telemetry::start);
         let app = Self {
             model: served.description,
             bodies: Bodies::new(options.body_bytes),
@@ -85,6 +89,8 @@ impl App {
             metrics,
             progress,
             cancellations: Arc::default(),
+            #[cfg(feature = "otel")]
+            telemetry,
             draining: AtomicBool::new(false),
             ids: Ids {
                 process: RandomState::new().hash_one(0),
@@ -208,7 +214,7 @@ impl App {
             updates: place.submit(requests, terms).map_err(unsubmitted)?,
             num_choices,
             prompt_tokens,
-            splitter: Splitter::new(Thinking::Never, false),
+            splitter: Splitter::new(Thinking::Never, None),
             name,
             cancellable,
         })

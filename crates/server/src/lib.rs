@@ -38,6 +38,12 @@ mod running;
 mod served;
 mod serving;
 mod streaming;
+#[cfg(any(feature = "otel", test))]
+#[cfg_attr(
+    not(feature = "otel"),
+    allow(dead_code, reason = "tested in every build, used in some")
+)]
+mod telemetry;
 mod tls;
 mod turns;
 
@@ -48,4 +54,6 @@ pub use keys::{Keys, KeysError};
 pub use options::Options;
 pub use served::Served;
 pub use serving::{Stage, listen, run, serve};
+#[cfg(feature = "otel")]
+pub use telemetry::{Collector, CollectorError};
 pub use tls::{Tls, TlsError};

@@ -39,6 +39,9 @@ pub struct Options {
     pub energy: Option<Energy>,
     /// Write prompts and answers to the log, which has neither otherwise.
     pub log_prompts: bool,
+    /// Who gets a span of every request.
+    #[cfg(feature = "otel")]
+    pub collector: Option<crate::telemetry::Collector>,
 }
 
 impl Default for Options {
@@ -59,6 +62,8 @@ impl Default for Options {
             body_bytes: 8 << 20,
             energy: None,
             log_prompts: false,
+            #[cfg(feature = "otel")]
+            collector: None,
         }
     }
 }

@@ -4,7 +4,7 @@ use dualgrain::engine::SharedConstraint;
 use dualgrain::engine::chat::ChatTemplate;
 use serde_json::Value;
 
-use crate::answers::{Message, Rules, SaidCall, Splitter, Thinking};
+use crate::answers::{Message, Rules, SaidCall, Splitter, Style, Thinking};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::parameters::ranges::MAX_MESSAGES;
@@ -261,11 +261,6 @@ fn read_prompt(value: &Value, vocab_size: usize) -> Option<Prompt> {
     }
 }
 
-/// Whether a template has a place for tools whose calls are divided as `answers::split` does it.
-fn takes_tools(template: &ChatTemplate) -> bool {
-    template.mentions("tools") && template.mentions("<tool_call>") && !template.mentions("<function=")
-}
-
 /// Whether the answer to a prompt may begin with thoughts.
 fn thinking(template: &ChatTemplate, prompt: &str) -> Thinking {
     let end = prompt.trim_end();
@@ -296,14 +291,19 @@ impl App {
         };
         let template = self.model.template.as_ref().ok_or_else(missing)?;
         let tools: Vec<Value> = rules.tools.callable().map(|tool| tool.described()).collect();
-        let text = match takes_tools(template) {
-            true if !tools.is_empty() => {
-                template.render_with_tools(&messages, Some(&tools.into()), answer_follows)
-            }
-            true => template.render(&messages, answer_follows),
-            false => template.render(&rules.in_text(messages), answer_follows),
+        let turns = rules.turns(messages, self.style(rules));
+        let text = match self.style(rules).is_own() && !tools.is_empty() {
+            true => template.render_with_tools(&turns, Some(&tools.into()), answer_follows),
+            false => template.render(&turns, answer_follows),
         };
         text.map_err(|error| ApiError::field("messages", error.to_string()))
+    }
+
+    /// How the answer's calls are written.
+    fn style(&self, rules: &Rules) -> Style {
+        let template = self.model.template.as_ref();
+        let own = template.map_or(Style::Told, |template| Style::of(template, &self.model.tokenizer));
+        rules.style(own)
     }
 
     /// The tokens of a conversation.
@@ -322,11 +322,12 @@ impl App {
         let text = self.render_with(messages, rules, true)?;
         let template = self.model.template.as_ref();
         let thinking = template.map_or(Thinking::Never, |template| thinking(template, &text));
+        let style = self.style(rules);
         Ok(ChatPrompt {
             // The template writes special tokens itself.
             tokens: self.encode(&text, false)?,
-            constraint: rules.constraint(&self.model.grammars, thinking)?,
-            splitter: Splitter::new(thinking, rules.tools.may_be_called()),
+            constraint: rules.constraint(&self.model.grammars, (thinking, style))?,
+            splitter: Splitter::new(thinking, rules.tools.may_be_called().then_some(style)),
         })
     }
 

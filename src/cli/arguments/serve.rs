@@ -100,6 +100,10 @@ pub struct Serve {
     /// How much the log tells: off, error, warn, info (every request but those that only look) or debug.
     #[arg(long, value_enum, default_value_t = LogLevel::Info, value_name = "LEVEL", hide_possible_values = true)]
     pub log_level: LogLevel,
+    /// Collector of OpenTelemetry that gets a span of every request, like http://127.0.0.1:4318 [default: what OTEL_EXPORTER_OTLP_ENDPOINT says].
+    #[cfg(feature = "otel")]
+    #[arg(long, value_name = "URL")]
+    pub otlp: Option<String>,
     /// Write prompts and answers to the log.
     #[arg(long)]
     pub log_prompts: bool,

@@ -99,8 +99,22 @@ fn options(arguments: &Serve) -> Result<Options> {
         drain: Duration::from_secs(arguments.drain as u64),
         stall: Duration::from_secs(arguments.stall as u64),
         log_prompts: arguments.log_prompts,
+        #[cfg(feature = "otel")]
+        collector: collector(arguments)?,
         ..Options::default()
     })
+}
+
+/// The collector of spans, where one is named.
+#[cfg(feature = "otel")]
+fn collector(arguments: &Serve) -> Result<Option<dualgrain_server::Collector>> {
+    let service = alias(arguments)?;
+    let named = arguments
+        .otlp
+        .clone()
+        .or_else(|| std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok());
+    let collector = named.map(|url| dualgrain_server::Collector::at(&url, service));
+    collector.transpose().context("--otlp")
 }
 
 /// The certificate and its key, where they are named.

@@ -5,6 +5,7 @@ mod form;
 mod rules;
 mod said;
 mod split;
+mod style;
 mod tool;
 mod tool_prompt;
 mod written_call;
@@ -13,6 +14,7 @@ pub use form::Form;
 pub use rules::Rules;
 pub use said::{Message, SaidCall};
 pub use split::{Part, Parts, Splitter, Thinking};
+pub use style::Style;
 pub use tool::{Choice, MAX_NAME_BYTES, MAX_TOOLS, Tool, Tools};
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use dualgrain::engine::SharedConstraint;
 
 use super::call_grammar::grammar;
 use super::form::Form;
-use super::said::Message;
+use super::said::{Message, SaidCall};
 use super::split::Thinking;
+use super::style::Style;
 use super::tool::Tools;
 use super::tool_prompt::in_text;
 use crate::error::ApiError;
@@ -34,19 +35,33 @@ impl Rules {
         !self.form.is_text() || self.tools.may_be_called()
     }
 
-    /// The conversation as a template that knows nothing of tools reads it.
-    pub fn in_text(&self, messages: &[Message]) -> Vec<Message> {
-        in_text(messages, &self.tools)
+    /// The conversation as the template reads it, with calls in this style.
+    pub fn turns(&self, messages: &[Message], style: Style) -> Vec<Message> {
+        match style {
+            Style::Told => in_text(messages, &self.tools),
+            Style::Marked => messages.to_vec(),
+            Style::Bare => messages.iter().flat_map(one_call_each).collect(),
+            Style::Listed(_) => messages.iter().map(with_short_ids).collect(),
+        }
     }
 
-    /// What the engine is to follow; nothing for free text. Waits; not for asynchronous threads.
+    /// How calls are written where the model writes them as `own`. Beside a schema they need markers: without them nobody could tell a call from
+    /// a value.
+    pub fn style(&self, own: Style) -> Style {
+        match own {
+            Style::Bare | Style::Listed(_) if !self.form.is_text() => Style::Told,
+            _ => own,
+        }
+    }
+
+    /// What the engine is to follow, with calls in this style; nothing for free text. Waits; not for asynchronous threads.
     ///
     /// # Errors
     /// A schema that is not followed, or too much work.
     pub fn constraint(
         &self,
         grammars: &Grammars,
-        thinking: Thinking,
+        (thinking, style): (Thinking, Style),
     ) -> Result<Option<SharedConstraint>, ApiError> {
         if !self.are_strict() {
             return Ok(None);
@@ -62,7 +77,7 @@ impl Rules {
             ApiError::field(field, error.to_string()).with_code("unsupported_schema")
         };
         let form = form.map(check).transpose().map_err(refused)?;
-        let lark = grammar(&self.tools, form.as_ref(), thinking);
+        let lark = grammar(&self.tools, form.as_ref(), thinking, style);
         let tools = self.tools.callable();
         let mut schemas: Vec<(&str, Checked)> = tools
             .map(|tool| (tool.field.as_str(), tool.parameters.clone()))
@@ -70,4 +85,39 @@ impl Rules {
         schemas.extend(form.map(|form| (field, form)));
         grammars.lark(lark, &schemas).map(Some)
     }
+}
+
+/// Llama's templates take one call of a turn: several become turns of their own.
+fn one_call_each(message: &Message) -> Vec<Message> {
+    if message.tool_calls.len() < 2 {
+        return vec![message.clone()];
+    }
+    let turn = |call: &SaidCall| Message {
+        tool_calls: vec![call.clone()],
+        ..message.clone()
+    };
+    message.tool_calls.iter().map(turn).collect()
+}
+
+/// Mistral's templates take ids of nine letters and digits alone.
+fn with_short_ids(message: &Message) -> Message {
+    let mut message = message.clone();
+    message
+        .tool_calls
+        .iter_mut()
+        .for_each(|call| call.id = short_id(&call.id));
+    message.tool_call_id = message.tool_call_id.as_deref().map(short_id);
+    message
+}
+
+/// Such ids stay as they are, others become one that is always the same: prompts must not change from turn to turn.
+fn short_id(id: &str) -> String {
+    if id.len() == 9 && id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        return id.to_owned();
+    }
+    // FNV-1a.
+    let hash = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{:09x}", hash % (1 << 36))
 }

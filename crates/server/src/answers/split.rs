@@ -3,6 +3,7 @@
 //! Pieces may end anywhere, also inside a marker: what could be the beginning of one is held back. A call begins when its name is there;
 //! its arguments follow as they come. However a text is cut into pieces, its parts join to the same thoughts, text and calls.
 
+use super::style::Style;
 use super::written_call::{Head, Scan, closed, head};
 
 /// Markers around thoughts and calls.
@@ -63,7 +64,8 @@ pub struct Parts {
 /// Divides one answer.
 #[derive(Debug, Clone)]
 pub struct Splitter {
-    calls: bool,
+    /// How calls are written, where they are looked for.
+    calls: Option<Style>,
     state: State,
     held: String,
 }
@@ -77,19 +79,23 @@ enum State {
     After {
         calls_only: bool,
     },
+    /// Nothing but white space has come of the answer itself, which may be a call or calls without a marker.
+    Opening,
     Text,
     /// What comes before the arguments of a call.
     Calling,
     Arguments(Scan),
     /// What comes behind them.
     Closing,
+    /// What comes behind a call in a list.
+    Between,
 }
 
 impl Splitter {
-    /// `calls` says whether calls are looked for.
-    pub fn new(thinking: Thinking, calls: bool) -> Self {
+    /// `calls` says how calls are written, where they are looked for.
+    pub fn new(thinking: Thinking, calls: Option<Style>) -> Self {
         let state = match thinking {
-            Thinking::Never => State::Text,
+            Thinking::Never => opening(calls),
             Thinking::MayBegin => State::Beginning,
             Thinking::Begun => State::Thinking,
         };
@@ -121,10 +127,14 @@ impl Splitter {
         match self.state {
             _ if rest.is_empty() => Vec::new(),
             State::Thinking => vec![Part::Thought(rest)],
-            State::Beginning | State::Text | State::After { calls_only: false } => vec![Part::Text(rest)],
-            State::Calling | State::Arguments(_) | State::Closing | State::After { calls_only: true } => {
-                Vec::new()
+            State::Beginning | State::Opening | State::Text | State::After { calls_only: false } => {
+                vec![Part::Text(rest)]
             }
+            State::Calling
+            | State::Arguments(_)
+            | State::Closing
+            | State::Between
+            | State::After { calls_only: true } => Vec::new(),
         }
     }
 
@@ -134,7 +144,9 @@ impl Splitter {
             State::Beginning => self.begin(),
             State::Thinking => self.think(parts),
             State::After { calls_only } => self.pass_over(calls_only),
+            State::Opening => self.open(),
             State::Text => self.take_text(parts),
+            State::Between => self.go_on_listing(),
             State::Calling => self.take_name(parts),
             State::Arguments(scan) => self.take_arguments(scan, parts),
             State::Closing => self.take_end(parts),
@@ -149,8 +161,38 @@ impl Splitter {
         } else if THINK.starts_with(begun) {
             return false;
         } else {
-            self.state = State::Text;
+            self.state = opening(self.calls);
         }
+        true
+    }
+
+    /// Calls without a marker begin the answer or do not come.
+    fn open(&mut self) -> bool {
+        let begun = self.held.trim_start();
+        let listed = matches!(self.calls, Some(Style::Listed(_)));
+        let call = match (listed, begun.strip_prefix('[')) {
+            (true, Some(list)) => list.trim_start(),
+            (true, None) if !begun.is_empty() => "text",
+            _ => begun,
+        };
+        if call.is_empty() {
+            return false;
+        }
+        self.state = State::Text;
+        if call.starts_with('{') {
+            self.held = call.to_owned();
+            self.state = State::Calling;
+        }
+        true
+    }
+
+    /// Another call of a list, or its end.
+    fn go_on_listing(&mut self) -> bool {
+        let Some(rest) = self.held.trim_start().strip_prefix(',') else {
+            return false;
+        };
+        self.held = rest.to_owned();
+        self.state = State::Calling;
         true
     }
 
@@ -170,13 +212,17 @@ impl Splitter {
             self.held = rest;
         }
         if is_over {
-            self.state = State::Text;
+            self.state = match calls_only {
+                true => State::Text,
+                false => opening(self.calls),
+            };
         }
         is_over
     }
 
     fn take_text(&mut self, parts: &mut Vec<Part>) -> bool {
-        if !self.calls {
+        // Without a marker a call begins the answer.
+        if !matches!(self.calls, Some(Style::Told | Style::Marked)) {
             parts.push(Part::Text(std::mem::take(&mut self.held)));
             return false;
         }
@@ -189,7 +235,8 @@ impl Splitter {
     }
 
     fn take_name(&mut self, parts: &mut Vec<Part>) -> bool {
-        let Head::Read { name, len } = head(&self.held) else {
+        let arguments = self.calls.unwrap_or_default().arguments();
+        let Head::Read { name, len } = head(&self.held, arguments) else {
             return false;
         };
         self.held.drain(..len);
@@ -210,11 +257,16 @@ impl Splitter {
     }
 
     fn take_end(&mut self, parts: &mut Vec<Part>) -> bool {
-        let Some(len) = closed(&self.held, CALL_END) else {
+        let (marker, next) = match self.calls {
+            Some(Style::Listed(_)) => ("", State::Between),
+            Some(Style::Bare) => ("", State::After { calls_only: true }),
+            _ => (CALL_END, State::After { calls_only: true }),
+        };
+        let Some(len) = closed(&self.held, marker) else {
             return false;
         };
         self.held.drain(..len);
-        self.state = State::After { calls_only: true };
+        self.state = next;
         parts.push(Part::CallEnd);
         true
     }
@@ -232,6 +284,14 @@ impl Splitter {
             .unwrap_or(0);
         let rest = self.held.split_off(self.held.len() - kept);
         (std::mem::replace(&mut self.held, rest), false)
+    }
+}
+
+/// What an answer begins with behind its thoughts.
+fn opening(calls: Option<Style>) -> State {
+    match calls {
+        Some(Style::Bare | Style::Listed(_)) => State::Opening,
+        _ => State::Text,
     }
 }
 
@@ -287,13 +347,17 @@ mod tests {
             format!("Wait.{call}\n{call}\n"),
             format!("<think>a < b</think>\n\nSo{call}"),
             "</think>only text <think>".to_owned(),
+            " [ {\"name\": \"f\", \"arguments\": {\"a\": \"]\"}}, {\"name\": \"g\", \"arguments\": {}}]"
+                .to_owned(),
+            "<think>x</think>\n{\"name\": \"f\", \"parameters\": {\"a\": \"}\"}} \n".to_owned(),
+            "[1, 2] is a list".to_owned(),
             format!("{call} <tool_call>{{\"name\": \"f\""),
             format!("{call} <tool_call>\n{{\n  \"name\" : \"f\",\n \"arguments\":\n{{\"a\": [1,"),
             "<tool_call>{\"name\": 7, \"arguments\": {}}</tool_call>".to_owned(),
             "  <think>unfinished </thin".to_owned(),
         ];
         for thinking in [Thinking::Never, Thinking::MayBegin, Thinking::Begun] {
-            for calls in [false, true] {
+            for calls in [None, Some(Style::Told), Some(Style::Bare), Some(Style::Listed(7))] {
                 let splitter = Splitter::new(thinking, calls);
                 for text in &texts {
                     let whole = Parts::of(splitter.clone(), text);
@@ -310,21 +374,45 @@ mod tests {
     #[test]
     fn thoughts_text_and_calls_are_told_apart() {
         let text = "<think>hm</think>\n\nSee <tool_call>\n{\"name\": \"f\", \"arguments\": {\"n\": 1e999}}\n</tool_call>";
-        let parts = Parts::of(Splitter::new(Thinking::MayBegin, true), text);
+        let parts = Parts::of(Splitter::new(Thinking::MayBegin, Some(Style::Marked)), text);
         let arguments = "{\"n\": 1e999}".to_owned();
         let name = "f".to_owned();
         assert_eq!((parts.thought.as_str(), parts.text.as_str()), ("hm", "See "));
         assert_eq!(parts.calls, [Call { name, arguments }]);
-        let parts = Parts::of(Splitter::new(Thinking::Never, false), text);
+        let parts = Parts::of(Splitter::new(Thinking::Never, None), text);
         assert_eq!(parts.text, text);
         // A call that was cut off is no call, but its pieces came.
-        let cut = Parts::of(Splitter::new(Thinking::MayBegin, true), &text[..text.len() - 3]);
+        let cut = Parts::of(
+            Splitter::new(Thinking::MayBegin, Some(Style::Marked)),
+            &text[..text.len() - 3],
+        );
         assert!(cut.calls.is_empty() && cut.text == "See ");
     }
 
     #[test]
+    fn calls_without_markers_begin_the_answer() {
+        let call = |name: &str, arguments: &str| Call {
+            name: name.into(),
+            arguments: arguments.into(),
+        };
+        let bare = Splitter::new(Thinking::MayBegin, Some(Style::Bare));
+        let parts = Parts::of(
+            bare.clone(),
+            "<think>x</think>\n{\"name\": \"f\", \"parameters\": {\"a\": 1}}",
+        );
+        assert_eq!(parts.calls, [call("f", "{\"a\": 1}")]);
+        let parts = Parts::of(bare, "See {\"name\": \"f\", \"parameters\": {}}");
+        assert!(parts.calls.is_empty() && parts.text.starts_with("See {"));
+        let listed = Splitter::new(Thinking::Never, Some(Style::Listed(5)));
+        let list = "[{\"name\": \"f\", \"arguments\": {}}, {\"name\": \"g\", \"arguments\": {\"b\": []}}]";
+        let parts = Parts::of(listed.clone(), list);
+        assert_eq!(parts.calls, [call("f", "{}"), call("g", "{\"b\": []}")]);
+        assert_eq!(Parts::of(listed, "[1] and so on").text, "[1] and so on");
+    }
+
+    #[test]
     fn arguments_are_given_out_as_they_come() {
-        let mut splitter = Splitter::new(Thinking::Never, true);
+        let mut splitter = Splitter::new(Thinking::Never, Some(Style::Told));
         let mut pieces = Vec::new();
         for piece in [
             "Hi<tool_call>{\"name\": \"f",

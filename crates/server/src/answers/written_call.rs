@@ -47,22 +47,22 @@ impl Scan {
     }
 }
 
-/// Reads what comes before the arguments.
-pub fn head(text: &str) -> Head {
-    read_head(text).unwrap_or(Head::Open)
+/// Reads what comes before the arguments, which stand under this name.
+pub fn head(text: &str, arguments: &str) -> Head {
+    read_head(text, &format!("\"{arguments}\"")).unwrap_or(Head::Open)
 }
 
-fn read_head(text: &str) -> Option<Head> {
+fn read_head(text: &str, arguments: &str) -> Option<Head> {
     let rest = after(text, &["{", "\"name\"", ":"])?;
     let mut values = Deserializer::from_str(rest).into_iter::<String>();
     let name = values.next()?.ok()?;
-    let rest = after(&rest[values.byte_offset()..], &[",", "\"arguments\"", ":"])?;
-    let arguments = rest.trim_start();
-    let len = text.len() - arguments.len();
-    arguments.starts_with('{').then_some(Head::Read { name, len })
+    let rest = after(&rest[values.byte_offset()..], &[",", arguments, ":"])?;
+    let rest = rest.trim_start();
+    let len = text.len() - rest.len();
+    rest.starts_with('{').then_some(Head::Read { name, len })
 }
 
-/// How many bytes end a call behind its arguments, where they are there.
+/// How many bytes end a call behind its arguments, with this marker, where they are there.
 pub fn closed(text: &str, marker: &str) -> Option<usize> {
     let rest = after(text, &["}", marker])?;
     Some(text.len() - rest.len())

@@ -11,6 +11,8 @@ mod runner;
 mod waiting;
 
 pub use account::Account;
+#[cfg(feature = "otel")]
+pub use account::Notes;
 pub use cancellation::{Cancellable, Cancellations};
 pub use job::{End, Fault, News, Terms, Update};
 pub use metrics::Metrics;

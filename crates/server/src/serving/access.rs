@@ -29,6 +29,8 @@ pub async fn follow(State(app): State<Arc<App>>, request: Request<Body>, next: N
         app.next_id("req-")
     }));
     let mut line = Line::new(&request, Arc::clone(&call));
+    #[cfg(feature = "otel")]
+    line.trace(&app, request.headers());
     let uri = request.uri().clone();
     let answer = match check_timeout(request.headers()) {
         Ok(()) => in_time(&call, next.run(request)).await,
@@ -73,6 +75,8 @@ struct Line {
     status: Option<StatusCode>,
     /// Whether the last byte of the answer was handed over.
     complete: bool,
+    #[cfg(feature = "otel")]
+    traced: Option<super::traced::Traced>,
 }
 
 /// A body that writes its line when it is dropped.
@@ -92,7 +96,16 @@ impl Line {
             begun: Instant::now(),
             status: None,
             complete: false,
+            #[cfg(feature = "otel")]
+            traced: None,
         }
+    }
+
+    /// Lets a collector know of it when it has ended.
+    #[cfg(feature = "otel")]
+    fn trace(&mut self, app: &App, headers: &axum::http::HeaderMap) {
+        let telemetry = app.telemetry.clone();
+        self.traced = telemetry.map(|telemetry| super::traced::Traced::begin(telemetry, headers));
     }
 
     /// Why it ended: by the engine's word, or because nobody read on.
@@ -114,6 +127,10 @@ impl Drop for Line {
         let (id, method, path) = (&self.call.account.id, self.method.as_str(), &self.path);
         let status = self.status.map(|status| status.as_u16());
         let seconds = self.begun.elapsed().as_secs_f64();
+        #[cfg(feature = "otel")]
+        if let Some(traced) = self.traced.take() {
+            traced.end((id, method, path), (status, seconds), (&notes, ended));
+        }
         if notes.submitted.is_none() {
             // Who looks whether the server is well does so every few seconds.
             if method == "GET" {

@@ -9,6 +9,8 @@ mod routes;
 mod serve;
 mod socket;
 mod standing;
+#[cfg(feature = "otel")]
+mod traced;
 
 pub use paths::{DOCUMENT, PATHS};
 pub use serve::{Stage, listen, run, serve};

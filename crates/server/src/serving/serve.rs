@@ -145,6 +145,10 @@ pub async fn serve(
     connections.abort();
     // A process that ends while the engine works could end badly.
     let _ = tokio::time::timeout(LAST_WORDS, ended).await;
+    #[cfg(feature = "otel")]
+    if let Some(telemetry) = &app.telemetry {
+        let _ = tokio::time::timeout(LAST_WORDS, telemetry.flush()).await;
+    }
     info!("ended");
     Ok(())
 }

@@ -2,5 +2,6 @@
 
 mod conversations;
 mod schemas;
+mod styles;
 mod thoughts;
 mod tools;

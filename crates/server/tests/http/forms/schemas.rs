@@ -107,7 +107,8 @@ fn any_object_and_every_interface() {
     }
     let schema = json!({"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": false});
     let format = json!({"type": "json_schema", "name": "answer", "schema": schema});
-    let request = json!({"input": "Hi", "max_output_tokens": 40, "text": {"format": format}});
+    let request =
+        json!({"input": "Hi", "max_output_tokens": 40, "temperature": 0, "text": {"format": format}});
     let response = server.ask("/v1/responses", &request);
     assert_eq!(response["status"], "completed");
     assert_eq!(response["text"]["format"], format);
@@ -115,7 +116,7 @@ fn any_object_and_every_interface() {
         &schema,
         response["output"][0]["content"][0]["text"].as_str().unwrap(),
     );
-    let request = json!({"messages": said("Hi"), "max_tokens": 40, "output_config": {"format": {"type": "json_schema", "schema": schema}}});
+    let request = json!({"messages": said("Hi"), "max_tokens": 40, "temperature": 0, "output_config": {"format": {"type": "json_schema", "schema": schema}}});
     let message = server.ask("/v1/messages", &request);
     assert_eq!(message["stop_reason"], "end_turn");
     assert_valid(&schema, message["content"][0]["text"].as_str().unwrap());
