@@ -17,6 +17,7 @@ const LIMITS: SessionLimits = SessionLimits {
     num_sequences: 2,
     context_tokens: 70,
     step_tokens: 16,
+    stream_step_tokens: 16,
     num_pages: None,
     logit_rows: 2,
 };
@@ -123,6 +124,13 @@ fn limits_must_be_possible() {
                 ..LIMITS
             },
             "step_tokens",
+        ),
+        (
+            SessionLimits {
+                stream_step_tokens: 17,
+                ..LIMITS
+            },
+            "stream_step_tokens",
         ),
         (
             SessionLimits {

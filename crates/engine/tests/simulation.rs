@@ -62,7 +62,7 @@ struct Live {
 #[test]
 fn every_sequence_is_what_it_is_alone_whatever_happens_around_it() {
     let steps = number("SIMULATION_STEPS", 10_000);
-    let counts = simulate(steps, 48, NaiveDevice::new());
+    let counts = simulate(steps, (48, 48), NaiveDevice::new());
     assert!(
         steps < 5_000
             || counts.finished > 500 && counts.failed > 10 && counts.cancelled > 50 && counts.faults > 5
@@ -73,26 +73,34 @@ fn every_sequence_is_what_it_is_alone_whatever_happens_around_it() {
 #[test]
 fn nobody_starves_where_a_step_has_fewer_tokens_than_sequences_run() {
     let steps = number("SIMULATION_STEPS", 10_000);
-    let counts = simulate(steps, 4, NaiveDevice::new());
+    let counts = simulate(steps, (4, 4), NaiveDevice::new());
     assert!(steps < 5_000 || counts.finished > 100);
+}
+
+#[test]
+fn small_steps_beside_streams_change_nothing() {
+    let steps = number("SIMULATION_STEPS", 3_000);
+    let counts = simulate(steps, (48, 12), NaiveDevice::new());
+    assert!(steps < 3_000 || counts.finished > 50);
 }
 
 #[test]
 fn steps_that_begin_before_tokens_are_read_change_nothing() {
     let steps = number("SIMULATION_STEPS", 5_000);
-    let counts = simulate(steps, 48, NaiveDevice::working_ahead());
+    let counts = simulate(steps, (48, 48), NaiveDevice::working_ahead());
     assert!(
         steps < 5_000
             || counts.finished > 250 && counts.failed > 5 && counts.cancelled > 25 && counts.faults > 2
     );
-    simulate(steps / 5, 4, NaiveDevice::working_ahead());
+    simulate(steps / 5, (4, 4), NaiveDevice::working_ahead());
 }
 
 fn number(name: &str, default: usize) -> usize {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
-fn simulate(steps: usize, step_tokens: usize, device: NaiveDevice) -> Counts {
+/// Steps of so many tokens, and of so many while a sequence decodes.
+fn simulate(steps: usize, step_tokens: (usize, usize), device: NaiveDevice) -> Counts {
     let seed = number("SIMULATION_SEED", 1);
     let mut simulation = Simulation::new(seed as u64, step_tokens, device);
     for _ in 0..steps {
@@ -100,7 +108,7 @@ fn simulate(steps: usize, step_tokens: usize, device: NaiveDevice) -> Counts {
     }
     simulation.drain();
     let counts = simulation.counts;
-    println!("{steps} steps of {step_tokens} tokens with seed {seed}: {counts:?}");
+    println!("{steps} steps of {step_tokens:?} tokens with seed {seed}: {counts:?}");
     counts
 }
 
@@ -132,7 +140,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(seed: u64, step_tokens: usize, device: NaiveDevice) -> Self {
+    fn new(seed: u64, (step_tokens, stream_step_tokens): (usize, usize), device: NaiveDevice) -> Self {
         let mut random = Random(seed);
         let model_on = |device: &Arc<NaiveDevice>| {
             device.spoil_token(SPOILED, toy::VOCAB_SIZE as usize);
@@ -142,6 +150,7 @@ impl Simulation {
         let model = model_on(&device);
         let limits = SessionLimits {
             num_pages: Some(11),
+            stream_step_tokens,
             ..SessionLimits::new(MAX_RUNNING, CONTEXT_TOKENS, step_tokens)
         };
         let bases: Vec<Vec<u32>> = (0..4).map(|_| tokens(&mut random, 200)).collect();
@@ -184,7 +193,7 @@ impl Simulation {
     fn admit_one(&mut self) {
         let which = self.random.below(NUM_REQUESTS);
         let id = self.scheduler.admit(self.requests[which].clone()).unwrap();
-        let step_tokens = self.scheduler.session().limits().step_tokens;
+        let step_tokens = self.scheduler.session().limits().stream_step_tokens;
         let before = self
             .live
             .values()

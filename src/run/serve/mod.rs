@@ -186,14 +186,16 @@ fn limits(arguments: &Serve, config: &ModelConfig, device: &AnyDevice) -> Result
         context_tokens <= most,
         "--context {context_tokens}: the model has positions for {most} tokens"
     );
+    let num_sequences = arguments.max_sequences;
     // Each sequence that runs has a token in a step.
-    let step_tokens = arguments
-        .step_tokens
-        .unwrap_or_else(|| device.stream_step_tokens())
-        .max(arguments.max_sequences);
-    Ok(SessionLimits::new(
-        arguments.max_sequences,
-        context_tokens,
-        step_tokens,
-    ))
+    let most = device.step_tokens().max(num_sequences);
+    let stream_step_tokens = match arguments.step_tokens {
+        Some(tokens) => tokens.max(num_sequences),
+        None => most.min(device.stream_step_tokens() + num_sequences),
+    };
+    let step_tokens = most.max(stream_step_tokens);
+    Ok(SessionLimits {
+        stream_step_tokens,
+        ..SessionLimits::new(num_sequences, context_tokens, step_tokens)
+    })
 }

@@ -117,7 +117,7 @@ impl AnyDevice {
         }
     }
 
-    /// Tokens of a step beside which streams still come evenly: whoever streams waits for prompts of the same step.
+    /// Tokens of a step beside which streams still come evenly (see [`SessionLimits::stream_step_tokens`]).
     pub fn stream_step_tokens(&self) -> usize {
         match self {
             Self::Cpu(device) => (64 * device.num_threads()).clamp(128, 512),

@@ -235,7 +235,7 @@ impl<D: Device> Scheduler<D> {
                 .iter()
                 .map(|running| self.candidate(running))
                 .collect();
-            let parts = divide(&candidates, self.session.limits().step_tokens, self.num_steps);
+            let parts = divide(&candidates, self.most_tokens(&candidates), self.num_steps);
             let needed = parts.iter().map(|part| {
                 let slot = self.running[part.index].slot;
                 self.session
@@ -248,6 +248,15 @@ impl<D: Device> Scheduler<D> {
                 self.preempt_youngest();
                 report.num_preempted += 1;
             }
+        }
+    }
+
+    /// Tokens of the next step: fewer where sequences decode, so that they come evenly.
+    fn most_tokens(&self, candidates: &[Candidate]) -> usize {
+        let limits = self.session.limits();
+        match candidates.iter().any(|candidate| candidate.decodes) {
+            true => limits.stream_step_tokens,
+            false => limits.step_tokens,
         }
     }
 
