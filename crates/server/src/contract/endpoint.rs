@@ -1,5 +1,7 @@
 //! What an endpoint takes and gives, as far as a stranger has to know it.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Value, json};
 
 use crate::parameters::Bounds;
@@ -101,6 +103,11 @@ pub fn list(schema: Value) -> Value {
 /// Any text.
 pub fn text() -> Value {
     json!({"type": "string"})
+}
+
+/// A whole number of a range.
+pub fn whole(range: RangeInclusive<i64>) -> Value {
+    json!({"type": "integer", "minimum": range.start(), "maximum": range.end()})
 }
 
 /// A count.

@@ -4,8 +4,7 @@
 use serde_json::{Value, json};
 
 use super::conversation::closed;
-use super::endpoint::{About, or_null, text};
-use super::shapes::whole;
+use super::endpoint::{About, or_null, text, whole};
 use crate::answers::{MAX_NAME_BYTES, MAX_TOOLS};
 use crate::parameters::Api;
 use crate::parameters::ranges::{MAX_TOKENS, THINKING_TYPES};

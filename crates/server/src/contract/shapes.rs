@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use serde_json::{Value, json};
 
 use super::conversation::{anthropic_messages, chat_messages, content, input};
-use super::endpoint::{About, list, text};
+use super::endpoint::{About, list, text, whole};
 use super::forms::form_shape;
 use crate::parameters::ranges::{
     BIAS, CHOICES, LOGPROBS, MAX_BIASES, MAX_NOTE_CHARS, MAX_NOTE_NAME_CHARS, MAX_NOTES, MAX_STOP_BYTES,
@@ -57,11 +57,6 @@ fn sampling_shape(name: &str, about: &About) -> Option<Value> {
 /// A number of a range.
 fn number(range: RangeInclusive<f64>) -> Value {
     json!({"type": "number", "minimum": range.start(), "maximum": range.end()})
-}
-
-/// A whole number of a range.
-pub fn whole(range: RangeInclusive<i64>) -> Value {
-    json!({"type": "integer", "minimum": range.start(), "maximum": range.end()})
 }
 
 /// JSON has no numbers of 128 bits, but both ends have 64.
