@@ -66,8 +66,8 @@ pub struct Quantize {
         value_name = "PAIRS"
     )]
     pub smooth_pairs: Vec<SmoothPair>,
-    /// How scales are found.
-    #[arg(long, value_enum, default_value_t = Search::TwoPhase)]
+    /// How scales and codes are found.
+    #[arg(long, visible_alias = "method", value_enum, default_value_t = Search::TwoPhase)]
     pub search: Search,
     /// Where activation scales come from.
     #[arg(long, value_enum, default_value_t = Activations::PerToken)]
@@ -128,7 +128,10 @@ pub enum SmoothPair {
 /// How scales are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Search {
+    /// The two-phase search, then codes that make up for each other's rounding: the least error, and the longest run.
+    Compensate,
     /// Two-phase grid search; a low-rank screen picks the channel ratios that the full objective decides between.
+    #[value(alias = "dgq")]
     TwoPhase,
     /// Two-phase grid search over all 80 channel ratios.
     Exhaustive,

@@ -77,6 +77,7 @@ fn pairs(chosen: &[SmoothPair]) -> SmoothPairs {
 
 fn search(search: arguments::Search) -> Search {
     match search {
+        arguments::Search::Compensate => Search::Compensate,
         arguments::Search::TwoPhase => Search::TwoPhase,
         arguments::Search::Exhaustive => Search::Exhaustive,
         arguments::Search::Rtn => Search::Rtn,

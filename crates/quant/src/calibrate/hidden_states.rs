@@ -34,10 +34,12 @@ pub struct HiddenStates<'a, D: Device> {
     /// The attention outputs of all windows, so that attention runs once a block.
     attended: WindowRows,
     host: Vec<f32>,
+    observed_every: usize,
 }
 
 impl<'a, D: Device> HiddenStates<'a, D> {
-    /// Buffers for `windows`; the rows of all windows go to files in `spill` when it is given.
+    /// Buffers for `windows`; the rows of all windows go to files in `spill` when it is given, whose names
+    /// end with its second part.
     ///
     /// # Errors
     /// The files cannot be made, or the device refuses a buffer.
@@ -45,12 +47,14 @@ impl<'a, D: Device> HiddenStates<'a, D> {
         device: &'a D,
         config: &'a ModelConfig,
         windows: &Windows,
-        spill: Option<&Path>,
+        spill: Option<(&Path, &str)>,
     ) -> Result<Self, QuantError> {
         let (num_windows, window_len) = (windows.len(), windows.window_len());
         let rows = |columns: usize, name: &str| match spill {
             None => Ok(WindowRows::in_memory(num_windows, window_len * columns)),
-            Some(dir) => WindowRows::on_disk(&dir.join(name), window_len * columns),
+            Some((dir, stream)) => {
+                WindowRows::on_disk(&dir.join(format!("{name}{stream}.spill")), window_len * columns)
+            }
         };
         let positions: Vec<u32> = (0..window_len as u32).collect();
         let mut positions_on_device = device.indices(window_len)?;
@@ -67,10 +71,11 @@ impl<'a, D: Device> HiddenStates<'a, D> {
             tokens: device.indices(window_len)?,
             x: device.matrix(window_len, config.hidden_size)?,
             cache: device.cache(cache_shape(config, window_len), &CacheFormat::F32)?,
-            residual: rows(config.hidden_size, "residual.spill")?,
-            attended: rows(config.q_size(), "attended.spill")?,
+            residual: rows(config.hidden_size, "residual")?,
+            attended: rows(config.q_size(), "attended")?,
             scratch,
             host: Vec::new(),
+            observed_every: 1,
         })
     }
 
@@ -114,6 +119,21 @@ impl<'a, D: Device> HiddenStates<'a, D> {
     /// Number of windows.
     pub fn num_windows(&self) -> usize {
         self.num_windows
+    }
+
+    /// Lets passes observe only about `count` windows, evenly spaced: enough to choose smoothing scales.
+    pub fn observe_only(&mut self, count: usize) {
+        self.observed_every = (self.num_windows / count).max(1);
+    }
+
+    /// Lets passes observe every window.
+    pub fn observe_all(&mut self) {
+        self.observed_every = 1;
+    }
+
+    /// Of so many windows one is observed.
+    pub(super) fn observed_every(&self) -> usize {
+        self.observed_every
     }
 
     /// Tokens in a window.

@@ -1,6 +1,9 @@
 //! What calibration text tells about the inputs of linears.
 
+pub mod companion;
+pub mod drift;
 pub mod hidden_states;
+pub mod int8_rows;
 pub mod multiply_adds;
 pub mod passes;
 pub mod statistics;

@@ -47,6 +47,27 @@ impl PassMultiplyAdds {
         self.of(role).map(|linear| linear.gram).sum()
     }
 
+    /// Observing the drift of the input of `role` beside the original model, which takes part of its own block with it.
+    pub fn drift(&self, role: Role) -> u64 {
+        let float = |role| INT8_SPEEDUP * self.run(role);
+        let original = match role {
+            Role::Qkv | Role::Up => 0,
+            Role::Out => float(Role::Out),
+            Role::Down => float(Role::Up) + float(Role::Down) + self.run(Role::Up),
+        };
+        let sums = match role {
+            Role::Qkv | Role::Up => 2 * self.gram(role),
+            Role::Out | Role::Down => 2 * float(role),
+        };
+        original + sums + self.gram(role)
+    }
+
+    /// The passes beside the original model: the drift of all inputs, and its attention.
+    pub fn companion(&self) -> u64 {
+        let drift = Role::ALL.map(|role| self.drift(role)).iter().sum::<u64>();
+        drift + INT8_SPEEDUP * self.run(Role::Qkv) + self.attention
+    }
+
     /// All passes: up runs twice, the others once.
     pub fn total(&self) -> u64 {
         let role = |role| self.run(role) + self.gram(role);

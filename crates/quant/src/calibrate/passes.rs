@@ -24,6 +24,7 @@ pub fn attention_input<D: Device>(
         role: Role::Qkv.name(),
         of: |scratch| &scratch.h,
         multiply_adds: cost(states, block).gram(Role::Qkv),
+        leaves: false,
     };
     input.observe(states, meter, |states, window| {
         states.load(window)?;
@@ -75,6 +76,7 @@ pub fn attention_output<D: Device>(
         role: Role::Out.name(),
         of: |scratch| &scratch.c,
         multiply_adds: cost.run(Role::Qkv) + cost.attention + cost.gram(Role::Out),
+        leaves: true,
     };
     input.observe(states, meter, |states, window| attend(states, block, window))
 }
@@ -109,6 +111,7 @@ pub fn add_attention<D: Device>(
         role: Role::Up.name(),
         of: |scratch| &scratch.h,
         multiply_adds: cost.run(Role::Out) + cost.gram(Role::Up),
+        leaves: true,
     };
     input.observe(states, meter, |states, window| {
         states.load(window)?;
@@ -117,6 +120,36 @@ pub fn add_attention<D: Device>(
         states.store(window)?;
         Ok(block.ffn_norm(states.device, &states.x, &mut states.scratch)?)
     })
+}
+
+/// Puts the input of `role` in a window where [`input_of`] finds it, and the residual stream that the part of the block begins with
+/// into `states.x`. The passes up to the linear have been taken.
+///
+/// # Errors
+/// As [`attention_input`].
+pub(super) fn load_input<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    role: Role,
+    window: usize,
+) -> Result<(), QuantError> {
+    states.load(window)?;
+    let (device, scratch) = (states.device, &mut states.scratch);
+    match role {
+        Role::Qkv => Ok(block.attn_norm(device, &states.x, scratch)?),
+        Role::Out => states.load_attended(window),
+        Role::Up => Ok(block.ffn_norm(device, &states.x, scratch)?),
+        Role::Down => Ok(block.ffn_inner(device, &states.x, scratch)?),
+    }
+}
+
+/// Where the input of `role` lies when a window has been run up to it.
+pub(super) fn input_of<D: Device>(scratch: &Scratch<D>, role: Role) -> &D::Matrix {
+    match role {
+        Role::Qkv | Role::Up => &scratch.h,
+        Role::Out => &scratch.c,
+        Role::Down => &scratch.f,
+    }
 }
 
 /// The input of Down: the feed-forward between its two linears.
@@ -134,6 +167,7 @@ pub fn feed_forward_inner<D: Device>(
         role: Role::Down.name(),
         of: |scratch| &scratch.f,
         multiply_adds: cost.run(Role::Up) + cost.gram(Role::Down),
+        leaves: false,
     };
     input.observe(states, meter, |states, window| {
         states.load(window)?;
@@ -177,6 +211,7 @@ pub fn head_input<D: Device>(
         role: "head",
         of: |scratch| &scratch.h,
         multiply_adds: gram_multiply_adds(states.window_len(), hidden),
+        leaves: false,
     };
     input.observe(states, meter, |states, window| {
         states.load(window)?;
@@ -192,10 +227,12 @@ struct Input<D: Device> {
     of: fn(&Scratch<D>) -> &D::Matrix,
     /// What a window costs.
     multiply_adds: u64,
+    /// Whether the step leaves something of a window for later passes.
+    leaves: bool,
 }
 
 impl<D: Device> Input<D> {
-    /// Runs `step` on every window and observes what it leaves.
+    /// Runs `step` on every window, as far as the step or its observation is wanted, and observes what it leaves.
     fn observe(
         &self,
         states: &mut HiddenStates<'_, D>,
@@ -204,9 +241,15 @@ impl<D: Device> Input<D> {
     ) -> Result<InputStatistics, QuantError> {
         let (device, num_windows) = (states.device, states.num_windows());
         let mut observation = Observation::new(device, device.columns((self.of)(&states.scratch)))?;
+        let every = states.observed_every();
         for window in 0..num_windows {
-            step(states, window)?;
-            observation.add((self.of)(&states.scratch), window, num_windows)?;
+            let observed = window % every == 0;
+            if observed || self.leaves {
+                step(states, window)?;
+            }
+            if observed {
+                observation.add((self.of)(&states.scratch), window, num_windows.div_ceil(every))?;
+            }
             meter.advance(self.multiply_adds)?;
         }
         observation.finish(self.layer, self.role)

@@ -1,6 +1,7 @@
 //! What calibration knows about the input of a linear.
 
 use dualgrain_device::{Device, DeviceError, Gram};
+use dualgrain_engine::LinearId;
 
 use crate::error::QuantError;
 
@@ -88,6 +89,22 @@ impl<'a, D: Device> Observation<'a, D> {
 }
 
 impl InputStatistics {
+    /// Takes the Gram matrix of the same input of linear `id`, observed once more.
+    ///
+    /// # Errors
+    /// [`QuantError::NotFinite`].
+    pub fn replace_gram(&mut self, gram: Gram, id: LinearId) -> Result<(), QuantError> {
+        self.gram = gram;
+        if !self.is_finite() {
+            let (layer, role) = (id.layer, id.role.name());
+            return Err(QuantError::NotFinite { layer, role });
+        }
+        let num_dead = self.num_dead;
+        self.lift_dead_channels();
+        self.num_dead = num_dead;
+        Ok(())
+    }
+
     /// Gives channels that never spoke a small weight of their own: without one their columns could be rounded to
     /// anything, and they may speak in use. A layer that saw nothing at all is judged by its weights alone.
     fn lift_dead_channels(&mut self) {

@@ -1,6 +1,7 @@
 //! From float weights to codes and scales: `method` is what every method is given and gives back, `search` names those
-//! there are, `dgq` and `rtn` are two of them; the other files are what methods share.
+//! there are, `dgq`, `compensate` and `rtn` are three of them; the other files are what methods share.
 
+pub mod compensate;
 pub mod dgq;
 pub mod group_scale;
 pub mod grouped_row;

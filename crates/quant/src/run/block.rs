@@ -11,6 +11,7 @@
 use dualgrain_device::Device;
 use dualgrain_engine::{LinearId, Role};
 
+use crate::calibrate::companion::Companion;
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::passes;
 use crate::error::QuantError;
@@ -18,13 +19,13 @@ use crate::run::context::RunContext;
 use crate::run::partial_block::PartialBlock;
 use crate::run::quantized_block::QuantizedBlock;
 
-/// Quantizes block `layer` and moves the hidden states to its output.
+/// Quantizes block `layer` and moves the hidden states to its output, those of the original model too.
 ///
 /// # Errors
 /// See [`QuantError`].
 pub fn quantize_block<D: Device>(
     run: &RunContext<'_, D>,
-    states: &mut HiddenStates<'_, D>,
+    (states, mut companion): (&mut HiddenStates<'_, D>, Option<&mut Companion<'_, D>>),
     layer: usize,
 ) -> Result<QuantizedBlock, QuantError> {
     let mut partial = PartialBlock::new(run, layer)?;
@@ -32,12 +33,15 @@ pub fn quantize_block<D: Device>(
 
     partial.announce(qkv);
     let statistics = passes::attention_input(states, partial.block(), run.meter)?;
-    partial.quantize_linear(qkv, statistics)?;
+    partial.quantize_linear(qkv, statistics, (states, companion.as_deref_mut()))?;
     partial.calibrate_cache(states)?;
+    if let Some(companion) = companion.as_deref_mut() {
+        companion.attend(run.meter)?;
+    }
 
     partial.announce(out);
     let statistics = passes::attention_output(states, partial.block(), run.meter)?;
-    let values_changed = partial.quantize_linear(out, statistics)?;
+    let values_changed = partial.quantize_linear(out, statistics, (states, companion.as_deref_mut()))?;
     if values_changed {
         partial.calibrate_cache(states)?;
         passes::repeat_attention(states, partial.block(), run.meter)?;
@@ -45,11 +49,11 @@ pub fn quantize_block<D: Device>(
 
     partial.announce(up);
     let statistics = passes::add_attention(states, partial.block(), run.meter)?;
-    partial.quantize_linear(up, statistics)?;
+    partial.quantize_linear(up, statistics, (states, companion.as_deref_mut()))?;
 
     partial.announce(down);
     let statistics = passes::feed_forward_inner(states, partial.block(), run.meter)?;
-    partial.quantize_linear(down, statistics)?;
+    partial.quantize_linear(down, statistics, (states, companion))?;
 
     passes::add_feed_forward(states, partial.block(), run.meter)?;
     run.weights.release_pages();

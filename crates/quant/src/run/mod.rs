@@ -3,6 +3,7 @@
 pub mod block;
 pub mod checks;
 pub mod context;
+pub mod correction;
 pub mod head;
 pub mod identity;
 pub mod journal;

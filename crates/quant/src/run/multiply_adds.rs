@@ -9,6 +9,7 @@ use crate::calibrate::windows::Windows;
 use crate::methods::int8::Int8;
 use crate::methods::method::Method;
 use crate::options::QuantOptions;
+use crate::run::correction::corrects;
 
 /// All of a run: passes over the windows and what the method takes for every linear.
 pub fn run_multiply_adds<D: Device>(
@@ -19,7 +20,12 @@ pub fn run_multiply_adds<D: Device>(
 ) -> u64 {
     let (count, tokens) = (windows.len() as u64, windows.window_len());
     let spec = BlockSpec::new(config, 0);
-    let passes = count * PassMultiplyAdds::new(&spec, tokens).total();
+    let of_window = PassMultiplyAdds::new(&spec, tokens);
+    let passes = if corrects(options, windows) {
+        count * (of_window.total() + of_window.companion())
+    } else {
+        count * of_window.total()
+    };
     let linear = |layer, linear: &LinearSpec| {
         let shape = (linear.n, linear.k);
         match options.scheme(LinearId { layer, ..linear.id }) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dualgrain_device::{CacheFormat, Device};
+use dualgrain_device::{ActivationScale, CacheFormat, Device};
 use dualgrain_engine::{
     Block, BlockSpec, EngineError, JoinedLinear, LinearId, LinearSpec, Norm, NormKind, NormSpec, Projection,
     Role, load_linear, load_linear_float, split_members,
@@ -10,10 +10,13 @@ use dualgrain_engine::{
 use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes, linear_tensors};
 use dualgrain_format::{CacheScheme, FloatLinear, FloatValues, FormatError, LinearScheme, LinearWeights};
 
+use crate::calibrate::companion::Companion;
+use crate::calibrate::drift::{Drift, DriftingLinear, observe_drift};
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::passes;
 use crate::calibrate::statistics::InputStatistics;
 use crate::error::QuantError;
+use crate::methods::compensate::target::correct_weights;
 use crate::methods::method::{FloatRows, LinearTask};
 use crate::report::json::{LinearReport, ReportedLinear};
 use crate::run::context::RunContext;
@@ -80,12 +83,16 @@ impl<'a, D: Device> PartialBlock<'a, D> {
         &mut self,
         id: LinearId,
         mut statistics: InputStatistics,
+        (states, companion): (&mut HiddenStates<'_, D>, Option<&mut Companion<'_, D>>),
     ) -> Result<bool, QuantError> {
         let run = self.run;
         let spec = self.spec().linear(id)?.clone();
         let scheme = run.options.scheme(id);
         let Some((method, group_size)) = run.method_of(scheme) else {
             self.keep_float(&spec)?;
+            if let Some(companion) = companion {
+                companion.pass(id.role, run.meter)?;
+            }
             return Ok(false);
         };
         let (mut weights, bias) = self.float_weights(&spec)?;
@@ -101,6 +108,13 @@ impl<'a, D: Device> PartialBlock<'a, D> {
 
         multiply_columns(&mut weights, &smoothing.scales);
         smooth_statistics(&mut statistics, &smoothing.scales);
+        self.smooth_producer(id.role, &smoothing)?;
+        if let Some(companion) = companion {
+            let activations = run.activations(&statistics);
+            let float = (&mut weights[..], bias.as_deref());
+            let drift = self.correct(id.role, float, (&smoothing, activations), (states, companion))?;
+            statistics.replace_gram(drift.gram, id)?;
+        }
 
         let task = LinearTask {
             rows: FloatRows {
@@ -117,8 +131,33 @@ impl<'a, D: Device> PartialBlock<'a, D> {
         report.finish(&linear, &method_report);
         self.reports.push(report);
         self.place(id, linear)?;
-        self.smooth_producer(id.role, &smoothing)?;
         Ok(smoothing.producer.is_some())
+    }
+
+    /// Corrects the smoothed weights `[N,K]` of a linear for what was quantized before it; `companion` passes the linear.
+    fn correct(
+        &mut self,
+        role: Role,
+        (weights, bias): (&mut [f32], Option<&[f32]>),
+        (smoothing, activations): (&LinearSmoothing, ActivationScale),
+        (states, companion): (&mut HiddenStates<'_, D>, &mut Companion<'_, D>),
+    ) -> Result<Drift, QuantError> {
+        let run = self.run;
+        if role == Role::Out && smoothing.producer.is_some() {
+            // The values have been divided by now.
+            self.calibrate_cache(states)?;
+            passes::repeat_attention(states, &self.block, run.meter)?;
+        }
+        let linear = DriftingLinear {
+            role,
+            scales: &smoothing.scales,
+            activations,
+            weights,
+            bias,
+        };
+        let drift = observe_drift(run.pool, (states, &self.block), companion, &linear, run.meter)?;
+        correct_weights((run.device, run.pool), weights, &drift)?;
+        Ok(drift)
     }
 
     /// Static scales of keys and values, and the cache that calibration attends over.

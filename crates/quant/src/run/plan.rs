@@ -15,8 +15,10 @@ use crate::calibrate::windows::Windows;
 use crate::error::QuantError;
 use crate::methods::buffers::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
 use crate::methods::dgq::approximate_gram::RANK;
+use crate::methods::search::Search;
 use crate::options::{QuantJob, QuantOptions};
 use crate::run::checks::check_model;
+use crate::run::correction::corrects;
 use crate::run::multiply_adds::run_multiply_adds;
 
 /// Program, thread stacks, packed blocks that kernels keep, allocator slack (64 MB measured on small models).
@@ -95,7 +97,7 @@ pub fn plan<D: Device>(
     let num_tokens = num_tokens.unwrap_or(options.num_windows * options.window_tokens);
     let windows = check_model(job, config, num_tokens)?;
     let sizes = Sizes::new::<D>(config, options, &windows, num_tokens);
-    let spills = HiddenStates::<D>::size_bytes(config, &windows) > job.spill_above_bytes;
+    let spills = sizes.hidden_states > job.spill_above_bytes;
     let memory_parts = sizes.peak_parts(spills);
     let multiply_adds = run_multiply_adds(config, options, &windows, &*options.search.method::<D>());
     Ok(Plan {
@@ -121,6 +123,8 @@ struct Sizes {
     embedding: u64,
     /// Everything outside the blocks as stored.
     outside: u64,
+    /// A block of the original model beside the quantized one, where weights are corrected.
+    original: u64,
     /// The largest block of the finished model, and all of them.
     block: u64,
     blocks: u64,
@@ -144,10 +148,13 @@ impl Sizes {
         let tokens = windows.len() * windows.window_len();
         let embedding = embedding_bytes(config);
         let linears = all_linears(config, options);
+        let corrects = corrects(options, windows);
+        let streams = 1 + u64::from(corrects);
+        let tokens_of_drift = if corrects { windows.window_len() } else { 0 };
         let largest = linears.iter().flatten().map(|&(shape, scheme)| {
             let group_size = scheme.group_size().unwrap_or(options.group_size);
             (
-                gram_bytes(shape.1, group_size),
+                gram_bytes(shape.1, group_size) + compensation_bytes(shape, options.search, tokens_of_drift),
                 weight_bytes(shape, group_size, stored),
             )
         });
@@ -168,11 +175,13 @@ impl Sizes {
             caller: PROGRAM_BYTES
                 + num_tokens as u64 * ENCODING_BYTES_PER_TOKEN
                 + config.vocab_size as u64 * TOKENIZER_BYTES_PER_ENTRY,
-            hidden_states: HiddenStates::<D>::size_bytes(config, windows),
+            hidden_states: streams * HiddenStates::<D>::size_bytes(config, windows),
             residual: tokens as u64 * hidden * 4,
-            scratch: scratch_bytes(config, windows.window_len()) as u64
-                + angles_bytes(config, windows.window_len()) as u64
-                + windows.window_len() as u64 * hidden * 8,
+            scratch: streams
+                * (scratch_bytes(config, windows.window_len()) as u64
+                    + angles_bytes(config, windows.window_len()) as u64
+                    + windows.window_len() as u64 * hidden * 8),
+            original: if corrects { original_block_bytes(config) } else { 0 },
             embedding,
             outside: embedding + head_bytes(config, options) + hidden * 4,
             block: blocks.clone().max().unwrap_or_default(),
@@ -194,7 +203,7 @@ impl Sizes {
         // At the start the embedding is there beside its mapped pages, at the end a block beside its copy and the
         // mapped pages of the largest tensor outside the blocks; in between a linear with its statistics.
         let start = 2 * self.embedding + self.weights;
-        let middle = self.gram + self.weights + self.buffers + 3 * self.block;
+        let middle = self.gram + self.weights + self.buffers + 3 * self.block + self.original;
         let end = 3 * self.block + 2 * self.embedding;
         let mut parts = vec![
             part("program, tokenizer, calibration text", self.caller),
@@ -206,6 +215,9 @@ impl Sizes {
             parts.push(part("float weights of a linear", self.weights));
             parts.push(part("candidates of the search", self.buffers));
             parts.push(part("quantized block", 3 * self.block));
+            if self.original > 0 {
+                parts.push(part("original block beside it", self.original));
+            }
         } else {
             parts.push(part("embedding", start.max(end)));
         }
@@ -272,6 +284,31 @@ fn gram_bytes(k: usize, group_size: GroupSize) -> u64 {
     let k64 = k as u64;
     // The matrix, its diagonal blocks (of phase 1 and of the approximation), the factor in f64 and f32, packed tokens.
     k64 * k64 * 4 + 2 * k64 * group_size.len(k).min(k) as u64 * 4 + k64 * RANK as u64 * 12 + 2 * k64 * 256 * 4
+}
+
+/// What compensation takes for a linear `[N,K]` beside its Gram matrix: the whole matrix, scaled, and its factor, with what a
+/// product packs of them, and rows with their codes for every beginning; before that, where weights are corrected, the sums
+/// over windows of `tokens`.
+fn compensation_bytes((n, k): (usize, usize), search: Search, tokens: usize) -> u64 {
+    if search != Search::Compensate {
+        return 0;
+    }
+    let rows = ((n * k * 4) as u64).min(ROW_BUFFER_BYTES as u64);
+    let (n, k, tokens) = (n as u64, k as u64, tokens as u64);
+    let choosing = 12 * k * k + 12 * rows;
+    let observing = match tokens {
+        0 => 0,
+        // The sums and a product of a window, a second Gram matrix; a window's rows, quantized, turned, packed.
+        _ => 12 * k * n.max(k) + 8 * k * k + 48 * tokens * n.max(k),
+    };
+    choosing.max(observing)
+}
+
+/// A block in f32 or as stored, beside its mapped pages.
+fn original_block_bytes(config: &ModelConfig) -> u64 {
+    let spec = BlockSpec::new(config, 0);
+    let weights: usize = spec.linears.values().map(|linear| linear.n * linear.k).sum();
+    3 * weights as u64 * float_bytes(config)
 }
 
 /// A linear in f32, its mapped pages, what phase 1 decided.

@@ -6,7 +6,6 @@ use dualgrain_device::Device;
 use dualgrain_engine::{Embedding, EngineError, ModelConfig, Weights};
 use dualgrain_threads::Pool;
 
-use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::windows::Windows;
 use crate::error::QuantError;
 use crate::monitor::{Meter, Monitor};
@@ -15,6 +14,7 @@ use crate::report::json::{LinearReport, QuantReport};
 use crate::run::block::quantize_block;
 use crate::run::checks::{check_job, check_target, check_tensors};
 use crate::run::context::RunContext;
+use crate::run::correction::{Streams, notice};
 use crate::run::head::quantize_head;
 use crate::run::identity::Identity;
 use crate::run::journal::{FinishedBlock, Journal};
@@ -61,17 +61,16 @@ pub fn quantize<D: Device>(
     // A broken model leaves no journal behind.
     let identity = Identity::of(job, &windows, tokens)?;
     let journal = Journal::open(Journal::path_for(&job.out_dir), job.journal, &identity)?;
-    let spill =
-        (HiddenStates::<D>::size_bytes(&config, &windows) > job.spill_above_bytes).then(|| journal.dir());
-    let mut states = HiddenStates::new(device, &config, &windows, spill)?;
-    states.embed(&embedding, tokens, &windows)?;
+    let spill = (job.spill_above_bytes, journal.dir());
+    let mut streams = Streams::new(&run, (tokens, &windows), &embedding, spill)?;
     drop(embedding);
 
-    let mut finished = resume(&run, &mut states, &journal)?;
+    let mut finished = resume(&run, &mut streams, &journal)?;
     let num_resumed = finished.len();
     for layer in num_resumed..config.num_layers {
-        finished.push(finish_block(&run, &mut states, &journal, layer)?);
+        finished.push(finish_block(&run, &mut streams, &journal, layer)?);
     }
+    let mut states = streams.into_quantized();
     let head = quantize_head(&run, &mut states)?;
     drop(states);
 
@@ -93,31 +92,36 @@ fn checked_embedding<D: Device>(run: &RunContext<'_, D>) -> Result<Embedding<D>,
     Ok(embedding)
 }
 
-/// The blocks of an earlier run; `states` stand after the last of them then.
-fn resume<D: Device>(
-    run: &RunContext<'_, D>,
-    states: &mut HiddenStates<'_, D>,
+/// The blocks of an earlier run; `streams` stand after the last of them then.
+fn resume<'a, D: Device>(
+    run: &RunContext<'a, D>,
+    streams: &mut Streams<'a, D>,
     journal: &Journal,
 ) -> Result<Vec<FinishedBlock>, QuantError> {
     let num_layers = run.config.num_layers;
     let finished = journal.finished_blocks(num_layers);
     if let Some(last) = finished.len().checked_sub(1) {
+        let states = &mut streams.quantized;
         let (floats, count) = (states.floats_per_window(), states.num_windows());
         journal.read_residual(last, floats, count, |window, rows| states.restore(window, rows))?;
         let done = run.meter.total() / num_layers as u64 * finished.len() as u64;
         run.meter.advance(done)?;
+        (0..=last).try_for_each(|layer| streams.run_original(run, layer))?;
     }
     Ok(finished)
 }
 
 /// Quantizes a block and enters it into the journal.
-fn finish_block<D: Device>(
-    run: &RunContext<'_, D>,
-    states: &mut HiddenStates<'_, D>,
+fn finish_block<'a, D: Device>(
+    run: &RunContext<'a, D>,
+    streams: &mut Streams<'a, D>,
     journal: &Journal,
     layer: usize,
 ) -> Result<FinishedBlock, QuantError> {
-    let block = quantize_block(run, states, layer)?;
+    let block = streams.beside_original(run, layer, |states, original| {
+        quantize_block(run, (states, original), layer)
+    })?;
+    let states = &mut streams.quantized;
     let num_windows = states.num_windows();
     journal.append(layer, &block, num_windows, |window| {
         Ok(states.residual(window)?.to_vec())
@@ -140,7 +144,7 @@ fn report(
         options: job.options.described(),
         num_windows: windows.len(),
         window_tokens: windows.window_len(),
-        notice: windows.notice.clone(),
+        notice: notice(&job.options, windows),
         linears: linears.chain(head).collect(),
     }
 }

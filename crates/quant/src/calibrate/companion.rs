@@ -1,0 +1,90 @@
+//! The original model beside the quantized one, on the same windows: what the quantized one should have seen.
+
+use dualgrain_device::Device;
+use dualgrain_engine::{Block, ModelConfig, Role, Weights};
+
+use crate::calibrate::hidden_states::HiddenStates;
+use crate::calibrate::passes;
+use crate::error::QuantError;
+use crate::monitor::Meter;
+
+/// The hidden states of the original model, and the block of it that is run.
+pub struct Companion<'a, D: Device> {
+    pub(super) states: HiddenStates<'a, D>,
+    pub(super) block: Block<D>,
+}
+
+impl<'a, D: Device> Companion<'a, D> {
+    /// The original model before block `layer`, where `states` stand.
+    ///
+    /// # Errors
+    /// The block cannot be loaded.
+    pub fn new(
+        device: &D,
+        (config, weights): (&ModelConfig, &Weights),
+        states: HiddenStates<'a, D>,
+        layer: usize,
+    ) -> Result<Self, QuantError> {
+        let block = Block::load(device, weights, config, layer)?;
+        weights.release_pages();
+        Ok(Self { states, block })
+    }
+
+    /// Attention of all windows.
+    ///
+    /// # Errors
+    /// I/O, cancellation.
+    pub fn attend(&mut self, meter: &Meter<'_>) -> Result<(), QuantError> {
+        passes::repeat_attention(&mut self.states, &self.block, meter)
+    }
+
+    /// The whole block, without looking at anything on the way.
+    ///
+    /// # Errors
+    /// I/O, cancellation.
+    pub fn run_block(&mut self, meter: &Meter<'_>) -> Result<(), QuantError> {
+        self.attend(meter)?;
+        self.pass(Role::Out, meter)?;
+        self.pass(Role::Down, meter)
+    }
+
+    /// Passes a linear, without looking at its input: Out and Down add to the residual stream.
+    ///
+    /// # Errors
+    /// I/O, cancellation.
+    pub fn pass(&mut self, role: Role, meter: &Meter<'_>) -> Result<(), QuantError> {
+        if !adds_to_stream(role) {
+            return Ok(());
+        }
+        for window in 0..self.states.num_windows() {
+            passes::load_input(&mut self.states, &self.block, role, window)?;
+            self.add_to_stream(role, window)?;
+            meter.check()?;
+        }
+        Ok(())
+    }
+
+    /// Adds the output of `role`, Out or Down, to the residual stream of a window whose input has been loaded.
+    ///
+    /// # Errors
+    /// I/O, the device failed.
+    pub(super) fn add_to_stream(&mut self, role: Role, window: usize) -> Result<(), QuantError> {
+        let states = &mut self.states;
+        let (x, scratch) = (&mut states.x, &mut states.scratch);
+        match role {
+            Role::Out => self.block.add_out(states.device, x, scratch)?,
+            _ => self.block.add_down(states.device, x, scratch)?,
+        }
+        states.store(window)
+    }
+
+    /// The residual stream of all windows.
+    pub fn into_states(self) -> HiddenStates<'a, D> {
+        self.states
+    }
+}
+
+/// Whether the output of `role` is added to the residual stream.
+pub fn adds_to_stream(role: Role) -> bool {
+    matches!(role, Role::Out | Role::Down)
+}

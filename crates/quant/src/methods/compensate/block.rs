@@ -1,0 +1,43 @@
+//! The groups of a linear's columns in the order in which they are rounded, loud ones first: what is rounded early is
+//! compensated by what follows, so the columns that matter most go first.
+
+use dualgrain_device::Gram;
+use dualgrain_format::GroupSize;
+
+/// Columns that are rounded one after the other.
+#[derive(Debug, Clone)]
+pub struct Block {
+    /// Their group.
+    pub group: usize,
+    /// Whether they are all of it, so that its scale and zero point may change.
+    pub whole_group: bool,
+    /// The columns, in order.
+    pub columns: Vec<usize>,
+}
+
+/// Most columns of a block: a group of a whole row comes in several.
+const MAX_COLUMNS: usize = 128;
+
+/// The blocks of a linear with inputs of these statistics, the one with the loudest mean first, inside each the loudest
+/// column first. Equally loud ones keep their order.
+pub fn blocks_by_loudness(gram: &Gram, group_size: GroupSize) -> Vec<Block> {
+    let k = gram.k();
+    let loudness = |column: &usize| gram.values()[column * k + column];
+    let mean = |columns: &[usize]| {
+        let sum: f64 = columns.iter().map(|column| f64::from(loudness(column))).sum();
+        sum / columns.len() as f64
+    };
+    let mut blocks = Vec::new();
+    for group in 0..group_size.num_groups(k) {
+        let mut columns: Vec<usize> = group_size.range(group, k).collect();
+        columns.sort_by(|a, b| loudness(b).total_cmp(&loudness(a)));
+        let whole_group = columns.len() <= MAX_COLUMNS;
+        blocks.extend(columns.chunks(MAX_COLUMNS).map(|columns| Block {
+            group,
+            whole_group,
+            columns: columns.to_vec(),
+        }));
+    }
+    blocks.sort_by(|a, b| mean(&b.columns).total_cmp(&mean(&a.columns)));
+    blocks
+}
