@@ -15,7 +15,7 @@ use clap::Parser;
 use serde_json::Value;
 
 /// Name of a variant and the options that make it.
-const VARIANTS: [(&str, &[&str]); 14] = [
+const VARIANTS: [(&str, &[&str]); 16] = [
     ("dual-grained, smoothed, f16 cache", &["--kv", "f16"]),
     ("dual-grained, smoothed, int8 cache", &[]),
     ("  head as it was", &["--lm-head", "float"]),
@@ -36,6 +36,11 @@ const VARIANTS: [(&str, &[&str]); 14] = [
         &["--search", "rtn", "--smooth", "off"],
     ),
     ("  one scale a channel", &["--group-size", "channel"]),
+    ("compensated", &["--method", "compensate"]),
+    (
+        "compensated, 128 windows",
+        &["--method", "compensate", "--windows", "128"],
+    ),
 ];
 
 /// Windows on which a variant is compared with its original (the first ones).

@@ -1,6 +1,7 @@
 //! The hidden states of all calibration windows between two passes, and the buffers that run one window.
 //!
-//! Only the quantized model is run. What makes a smoothed input scales with its own rows, so nothing has to be run in
+//! They are those of the quantized model. Where weights are corrected, the original model has some of its own (`companion`); for
+//! smoothing it is not needed. What makes a smoothed input scales with its own rows, so nothing has to be run in
 //! float to find a smoothing scale: see `run/block.rs`.
 
 use std::path::Path;
