@@ -53,6 +53,7 @@ turns() {
     done
 }
 
+rm -f turns*.csv
 echo "what,pair,turn,old,new"
 for pair in $(seq 0 $((pairs - 1))); do turns "$pair" > "turns$pair.csv" & done
 wait

@@ -127,7 +127,7 @@ fn limits_must_be_possible() {
         ),
         (
             SessionLimits {
-                stream_step_tokens: 17,
+                stream_step_tokens: 0,
                 ..LIMITS
             },
             "stream_step_tokens",

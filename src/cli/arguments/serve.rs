@@ -72,8 +72,9 @@ pub struct Serve {
     /// Tokens of a prompt and its answer together [default: 8192, or what the model has positions for].
     #[arg(long, value_name = "TOKENS", value_parser = count(2, 1 << 24))]
     pub context: Option<usize>,
-    /// Tokens of a step at most while an answer streams: fewer keep streams even beside prompts, more serve prompts sooner
-    /// [default: on a CPU 64 for each thread, 128 to 512, and one for each sequence; on a card 2048].
+    /// Tokens of a step while an answer streams, never fewer than --max-sequences: few keep streams even beside prompts, many
+    /// serve prompts sooner [default: on a CPU 64 for each thread, at least 128, and one for each sequence, 512 in all; on a
+    /// card 2048].
     #[arg(long, value_name = "TOKENS", value_parser = count(1, 1 << 20))]
     pub step_tokens: Option<usize>,
     /// Sequences that may wait beside those that run; a request beyond is answered 429.

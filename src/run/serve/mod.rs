@@ -109,12 +109,15 @@ fn options(arguments: &Serve) -> Result<Options> {
 #[cfg(feature = "otel")]
 fn collector(arguments: &Serve) -> Result<Option<dualgrain_server::Collector>> {
     let service = alias(arguments)?;
-    let named = arguments
-        .otlp
-        .clone()
-        .or_else(|| std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok());
-    let collector = named.map(|url| dualgrain_server::Collector::at(&url, service));
-    collector.transpose().context("--otlp")
+    const VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    // An empty variable is as good as none.
+    let of_variable = || std::env::var(VARIABLE).ok().filter(|url| !url.is_empty());
+    let (name, url) = match &arguments.otlp {
+        Some(url) => ("--otlp", Some(url.clone())),
+        None => (VARIABLE, of_variable()),
+    };
+    let collector = url.map(|url| dualgrain_server::Collector::at(&url, service));
+    collector.transpose().context(name)
 }
 
 /// The certificate and its key, where they are named.
@@ -187,7 +190,7 @@ fn limits(arguments: &Serve, config: &ModelConfig, device: &AnyDevice) -> Result
         "--context {context_tokens}: the model has positions for {most} tokens"
     );
     let num_sequences = arguments.max_sequences;
-    // Each sequence that runs has a token in a step.
+    // All sequences can decode in one step.
     let most = device.step_tokens().max(num_sequences);
     let stream_step_tokens = match arguments.step_tokens {
         Some(tokens) => tokens.max(num_sequences),

@@ -14,7 +14,7 @@ pub struct SessionLimits {
     pub context_tokens: usize,
     /// Tokens in one step, over all sequences.
     pub step_tokens: usize,
-    /// Tokens in one step while a sequence decodes, which waits for the prompts of others that share its steps; at most `step_tokens`.
+    /// Tokens in one step while a sequence decodes, which waits for the prompts of others that share its steps; more than `step_tokens` are as many.
     pub stream_step_tokens: usize,
     /// Pages of the KV cache, [`PAGE_TOKENS`] tokens each; `None` has as many as all sequences at their full context take.
     pub num_pages: Option<usize>,
@@ -80,11 +80,7 @@ pub(super) fn check_limits<D: Device>(model: &Model<D>, limits: SessionLimits) -
         ("num_sequences", limits.num_sequences, u32::MAX as usize),
         ("context_tokens", limits.context_tokens, max_context),
         ("step_tokens", limits.step_tokens, u32::MAX as usize),
-        (
-            "stream_step_tokens",
-            limits.stream_step_tokens,
-            limits.step_tokens,
-        ),
+        ("stream_step_tokens", limits.stream_step_tokens, u32::MAX as usize),
         ("logit_rows", limits.logit_rows, u32::MAX as usize),
     ] {
         if !(1..=max).contains(&got) {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use dualgrain_device::Device;
 use dualgrain_engine::Embedding;
+use dualgrain_format::ActivationScheme;
 
 use crate::calibrate::companion::Companion;
 use crate::calibrate::hidden_states::HiddenStates;
@@ -69,7 +70,8 @@ impl<'a, D: Device> Streams<'a, D> {
             Ok::<_, QuantError>(states)
         };
         let mut quantized = stream("")?;
-        if corrects {
+        // A scale for all tokens comes from the maxima of all windows.
+        if corrects && run.options.activations != ActivationScheme::Static {
             quantized.observe_only(SMOOTHING_WINDOWS);
         }
         Ok(Self {

@@ -295,7 +295,7 @@ fn compensation_bytes((n, k): (usize, usize), search: Search, tokens: usize) -> 
     }
     let rows = ((n * k * 4) as u64).min(ROW_BUFFER_BYTES as u64);
     let (n, k, tokens) = (n as u64, k as u64, tokens as u64);
-    let choosing = 12 * k * k + 12 * rows;
+    let choosing = 14 * k * k + 12 * rows;
     let observing = match tokens {
         0 => 0,
         // The sums and a product of a window, a second Gram matrix; a window's rows, quantized, turned, packed.

@@ -48,7 +48,8 @@ fn end(app: &App, name: Name, answer: impl Fn(String) -> Value) -> Response<Body
 fn cancel(app: &App, id: &str) -> bool {
     let own = KINDS.iter().find_map(|kind| id.strip_prefix(kind));
     let key = Call::current().key();
-    app.cancellations.cancel(own.unwrap_or(id), key) || own.is_some() && app.cancellations.cancel(id, key)
+    // A request may have a name that looks like an answer's.
+    app.cancellations.cancel(id, key) || own.is_some_and(|own| app.cancellations.cancel(own, key))
 }
 
 fn unknown(id: &str) -> ApiError {

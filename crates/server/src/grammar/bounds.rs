@@ -53,6 +53,33 @@ fn with_steps(mut fields: Map<String, Value>) -> Map<String, Value> {
     fields
 }
 
+/// Whether the grammar's library can count what several divisors, as they are written, have in common: it multiplies a common multiple
+/// with the next divisor in 32 bits, as many places behind the point as the longest has.
+pub fn counts_common_multiple(divisors: &[String]) -> bool {
+    let places = |text: &str| text.split_once('.').map_or(0, |(_, behind)| behind.len());
+    let most_places = divisors.iter().map(|text| places(text)).max().unwrap_or(0);
+    let scaled = |text: &String| -> Option<u64> {
+        let digits: String = text.chars().filter(|c| *c != '.').collect();
+        let zeros = most_places - places(text);
+        format!("{digits}{}", "0".repeat(zeros)).parse().ok()
+    };
+    let Some(scaled) = divisors.iter().map(scaled).collect::<Option<Vec<u64>>>() else {
+        return false;
+    };
+    let largest = scaled.iter().max().copied().unwrap_or(1);
+    let multiple = scaled.into_iter().try_fold(1u64, common_multiple);
+    let most = multiple.and_then(|multiple| multiple.checked_mul(largest));
+    most.is_some_and(|most| u32::try_from(most).is_ok())
+}
+
+fn common_multiple(a: u64, b: u64) -> Option<u64> {
+    let (mut divisor, mut rest) = (a, b);
+    while rest > 0 {
+        (divisor, rest) = (rest, divisor % rest);
+    }
+    (a / divisor.max(1)).checked_mul(b)
+}
+
 fn whole(fields: &Map<String, Value>, name: &str) -> Option<f64> {
     number(fields, name).filter(|number| number.fract() == 0.0)
 }
@@ -72,6 +99,19 @@ mod tests {
             unreachable!("keywords are an object");
         };
         Value::Object(with_safe_bounds(fields))
+    }
+
+    #[test]
+    fn common_multiples_are_counted_in_32_bits() {
+        let counts = |divisors: &[&str]| {
+            let divisors: Vec<String> = divisors.iter().map(|&text| text.to_owned()).collect();
+            counts_common_multiple(&divisors)
+        };
+        assert!(
+            counts(&["7"]) && counts(&["2", "3", "7"]) && counts(&["0.5", "0.25", "3"]) && counts(&["65535"])
+        );
+        assert!(!counts(&["65536", "65537"]) && !counts(&["100000", "50000"]));
+        assert!(!counts(&["65536", "65536"]) && !counts(&["0.000001", "2"]) && !counts(&["1e-7", "2"]));
     }
 
     #[test]

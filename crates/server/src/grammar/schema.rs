@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::bounds::{EXACT, with_safe_bounds};
+use super::bounds::{EXACT, counts_common_multiple, with_safe_bounds};
 use super::formats;
 use super::keywords::{DRAFTS, KEYWORDS, Kind, kind};
 use super::limits::{MAX_DEPTH, MAX_SCHEMA_BYTES};
@@ -47,7 +47,7 @@ pub fn check(schema: &Value) -> Result<Checked, SchemaError> {
     let mut walk = Walk::default();
     let checked = walk.schema(&root, schema, 0)?;
     match walk.references.iter().find(|(_, to)| !walk.places.contains(to)) {
-        None => Ok(Checked(checked)),
+        None => Checked(checked).with_common_multiples(!walk.references.is_empty()),
         Some((path, to)) => Err(SchemaError {
             path: path.clone(),
             problem: format!("`{to}` leads to no schema of this document"),
@@ -67,6 +67,26 @@ impl Checked {
 }
 
 impl Checked {
+    /// Itself, where what its divisors have in common can be counted. Which schemas meet in one value is not told apart, and with
+    /// references a schema may meet itself.
+    fn with_common_multiples(self, has_references: bool) -> Result<Self, SchemaError> {
+        let divisor = |(path, schema): (String, Value)| Some((path, schema.get("multipleOf")?.to_string()));
+        let (paths, divisors): (Vec<String>, Vec<String>) =
+            self.parts().into_iter().filter_map(divisor).unzip();
+        let meets = divisors.len() > 1 || has_references;
+        match paths.last() {
+            Some(path) if meets && !counts_common_multiple(&divisors) => Err(wrong(
+                &format!("{path}/multipleOf"),
+                format!(
+                    "several `multipleOf` ({}) whose common multiple times the largest of them is beyond 32 bits are not followed: \
+                     take smaller ones, or one alone without `$ref`",
+                    divisors.join(", ")
+                ),
+            )),
+            _ => Ok(self),
+        }
+    }
+
     /// Every schema in it, each with its path.
     pub fn parts(&self) -> Vec<(String, Value)> {
         let mut parts = Vec::new();

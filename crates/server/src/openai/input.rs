@@ -59,7 +59,7 @@ fn add_item(
             }
         }
         Some("function_call_output") => messages.push(read_answer(path, item, rules)?),
-        Some("reasoning") => messages.push(read_thoughts(&item)),
+        Some("reasoning") => add_thoughts(&item, messages),
         _ => add_message(read_message(path, item, rules)?, messages),
     }
     Ok(())
@@ -77,13 +77,18 @@ fn is_thought(message: &Message) -> bool {
     message.reasoning_content.is_some() && message.content.is_empty() && message.tool_calls.is_empty()
 }
 
-/// The thoughts of an item, as a turn of which nothing else has come.
-fn read_thoughts(item: &Value) -> Message {
+/// Adds the thoughts of an item, as a turn of which nothing else has come or to the one before that is such.
+fn add_thoughts(item: &Value, messages: &mut Vec<Message>) {
     let parts = item["content"].as_array().into_iter().flatten();
     let texts: Vec<&str> = parts.filter_map(|part| part["text"].as_str()).collect();
-    Message {
-        reasoning_content: Some(texts.join("\n")),
-        ..Message::new("assistant", "")
+    let before = messages.pop_if(|last| is_thought(last));
+    let before = before.and_then(|message| message.reasoning_content);
+    let thoughts: Vec<&str> = before.as_deref().into_iter().chain(texts).collect();
+    if !thoughts.is_empty() {
+        messages.push(Message {
+            reasoning_content: Some(thoughts.join("\n")),
+            ..Message::new("assistant", "")
+        });
     }
 }
 

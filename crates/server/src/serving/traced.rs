@@ -64,7 +64,7 @@ impl Traced {
             name: format!("{method} {path}"),
             begun_ns: self.begun_ns,
             ended_ns: self.begun_ns + passed_ns,
-            failed: status.is_none_or(|status| status >= 500),
+            failed: ended == "failed" || status.is_some_and(|status| status >= 500),
             attributes,
         });
     }

@@ -255,7 +255,7 @@ impl<D: Device> Scheduler<D> {
     fn most_tokens(&self, candidates: &[Candidate]) -> usize {
         let limits = self.session.limits();
         match candidates.iter().any(|candidate| candidate.decodes) {
-            true => limits.stream_step_tokens,
+            true => limits.stream_step_tokens.min(limits.step_tokens),
             false => limits.step_tokens,
         }
     }

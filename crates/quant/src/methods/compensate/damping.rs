@@ -38,14 +38,16 @@ pub fn best_factor<D: Device>(
         .copied()
         .collect();
     let sample = Tile::new(pool, &sampled, &linear.select_rows(&rows)?, 0);
-    let mut best: Option<(f64, OrderedFactor)> = None;
+    let mut best: Option<((usize, f64), OrderedFactor)> = None;
     for damping in DAMPINGS {
         let factor = OrderedFactor::new((device, pool), matrix, blocks, damping)?;
         let mut tile = sample.clone();
         round_in_order((device, pool), &factor, blocks, &mut tile)?;
-        // A row of huge weights may overflow; the others decide then.
+        // Rows that overflow are the worst of all; else the others decide.
         let objectives = tile.objectives((device, pool), gram)?;
-        let error: f64 = objectives.iter().filter(|objective| objective.is_finite()).sum();
+        let (finite, overflown): (Vec<f64>, Vec<f64>) =
+            objectives.iter().partition(|objective| objective.is_finite());
+        let error = (overflown.len(), finite.iter().sum());
         if best.as_ref().is_none_or(|(least, _)| error < *least) {
             best = Some((error, factor));
         }
