@@ -16,6 +16,7 @@ use dualgrain_quant::{
     InputStatistics, JournalPolicy, Meter, Monitor, Observation, Progress, QuantJob, QuantSummary, Search,
     plan,
 };
+use dualgrain_testing::peak_resident_bytes;
 
 fn noise(index: usize) -> f32 {
     let mixed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -229,15 +230,7 @@ fn resident_memory_stays_within_the_plan() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let mut child = start_child(&out);
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak_bytes = 0;
-    while child.try_wait().unwrap().is_none() {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        peak_bytes = peak_bytes.max(kib.unwrap_or(0) * 1024);
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let peak_bytes = peak_resident_bytes(&mut child);
     assert!(out.join("config.json").exists());
     let config = ModelConfig::load(&tiny()).unwrap();
     let stated = plan(&CpuDevice::new(2).unwrap(), &config, &job(&out), Some(80_000)).unwrap();

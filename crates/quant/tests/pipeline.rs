@@ -17,6 +17,7 @@ use dualgrain_quant::{
     JournalPolicy, Monitor, Progress, QuantError, QuantJob, QuantSummary, Search, SmoothPairs, Smoothing,
     plan,
 };
+use dualgrain_testing::peak_resident_bytes;
 
 /// Tells the child process of a test where to write.
 const CHILD_OUT: &str = "DUALGRAIN_TEST_CHILD_OUT";
@@ -288,15 +289,7 @@ fn resident_memory_stays_within_the_plan() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
     let mut child = start_child(&out);
-    let status = format!("/proc/{}/status", child.id());
-    let mut peak_bytes = 0;
-    while child.try_wait().unwrap().is_none() {
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        peak_bytes = peak_bytes.max(kib.unwrap_or(0) * 1024);
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let peak_bytes = peak_resident_bytes(&mut child);
     assert!(out.join("config.json").exists());
     let job = job(&out);
     let config = ModelConfig::load(&tiny()).unwrap();

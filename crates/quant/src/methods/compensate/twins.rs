@@ -130,6 +130,12 @@ impl Case {
         Tile::new(self.device.pool(), &self.weights, &self.linear, 0)
     }
 
+    /// Columns in the order of their blocks.
+    fn order(&self) -> Vec<usize> {
+        let columns = self.blocks.iter().flat_map(|block| &block.columns);
+        columns.copied().collect()
+    }
+
     fn factor(&self, damping: f64) -> OrderedFactor {
         OrderedFactor::new(self.machine(), &self.matrix, &self.blocks, damping).unwrap()
     }
@@ -310,12 +316,7 @@ fn the_factor_of_all_columns_gives_the_damped_matrix_back() {
     for case in Case::all() {
         let (k, damping) = (case.gram.k(), 0.01);
         let factor = case.factor(damping);
-        let order: Vec<usize> = case
-            .blocks
-            .iter()
-            .flat_map(|block| &block.columns)
-            .copied()
-            .collect();
+        let order = case.order();
         let whole = factor.block(0, k);
         let share = |i: usize, j: usize| match i.cmp(&j) {
             std::cmp::Ordering::Less => f64::from(whole.shares[j * k + i]),
@@ -342,12 +343,7 @@ fn the_factor_of_all_columns_gives_the_damped_matrix_back() {
 fn solving_undoes_the_damped_matrix() {
     let case = Case::new(200, 400, GroupSize::Along(64));
     let (k, damping) = (200, 0.05);
-    let order: Vec<usize> = case
-        .blocks
-        .iter()
-        .flat_map(|block| &block.columns)
-        .copied()
-        .collect();
+    let order = case.order();
     let right: Vec<f32> = (0..3 * k).map(noise).collect();
     let solved = case
         .factor(damping)
