@@ -15,6 +15,18 @@ use crate::cli::units::duration;
 /// A log shows at most one progress line in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// The version of every JSON object that a verb prints: it rises where a field is renamed, removed or takes another meaning, not where one is
+/// added.
+const SCHEMA_VERSION: u32 = 1;
+
+/// The result of a verb for machines.
+#[derive(Serialize)]
+struct Versioned<'a, T: Serialize> {
+    schema_version: u32,
+    #[serde(flatten)]
+    result: &'a T,
+}
+
 /// Where messages, progress and results go.
 pub struct Terminal {
     json: bool,
@@ -47,11 +59,15 @@ impl Terminal {
         self.interactive
     }
 
-    /// Prints the one result of a verb: `value` as JSON, or `text`.
-    pub fn result<T: Serialize>(&self, value: &T, text: &str) -> anyhow::Result<()> {
+    /// Prints the one result of a verb: `result`, which has named fields, as JSON, or `text`.
+    pub fn result<T: Serialize>(&self, result: &T, text: &str) -> anyhow::Result<()> {
         self.finish();
+        let versioned = Versioned {
+            schema_version: SCHEMA_VERSION,
+            result,
+        };
         match self.json {
-            true => write_stdout(&(serde_json::to_string_pretty(value).context("writing JSON")? + "\n")),
+            true => write_stdout(&(serde_json::to_string_pretty(&versioned).context("writing JSON")? + "\n")),
             false => write_stdout(&format!("{}\n", text.trim_end())),
         }
     }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::cli::arguments::{Common, Predict};
 use crate::cli::table::{or_dash, table};
 use crate::cli::terminal::Terminal;
-use crate::decide::request::{model, of_threads, product};
+use crate::decide::request::{model, name_other_cpu, of_threads, product};
 
 /// Configurations a text shows.
 const SHOWN: usize = 12;
@@ -46,6 +46,7 @@ impl<'a> Row<'a> {
 /// Predicts and prints.
 pub fn run(options: &Predict, common: &Common, terminal: &Terminal) -> Result<()> {
     let model = model(&options.run)?;
+    name_other_cpu(&model, terminal);
     let product = product(&options.run, (options.m, options.n, options.k))?;
     let kernel = &options.run.kernel;
     let predictions = match &options.config {

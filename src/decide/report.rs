@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use dualgrain_perf::choose::regrets;
 use dualgrain_perf::report::{Choice, Findings, Summary, render};
 use dualgrain_perf::{Dataset, HeldOut, Machine, Model, Objective};
 use serde::Serialize;
@@ -116,18 +115,21 @@ fn learn(data: &Dataset, fit: bool, common: &Common, terminal: &Terminal) -> Lea
     };
     Learned {
         model: fit.then(|| Model::fit_with(data, &how).ok()).flatten(),
-        choices: choices(data, &held_out),
+        choices: choices(data, common, terminal),
         held_out,
     }
 }
 
-/// Among which kernels there is something to choose, and what choosing by prediction loses there.
-fn choices(data: &Dataset, held_out: &[HeldOut]) -> Vec<Choice> {
+/// Among which kernels there is something to choose, and what choosing by prediction loses there, as `select --regret` judges it.
+fn choices(data: &Dataset, common: &Common, terminal: &Terminal) -> Vec<Choice> {
     let mut choices = Vec::new();
+    let Ok(held_out) = learning::held_out(data, &learning::choice_options(common), terminal) else {
+        return choices;
+    };
     for kernel in CHOSEN_FROM {
         for (name, by) in [("time", Objective::Time), ("energy", Objective::Energy)] {
             // Too few products in too few configurations: the page does without.
-            if let Ok(regrets) = regrets(data, held_out, kernel, by) {
+            if let Ok(regrets) = learning::regrets(data, &held_out, kernel, by) {
                 choices.push(Choice {
                     by: name,
                     kernel: kernel.to_owned(),

@@ -6,6 +6,8 @@ use dualgrain_perf::{
 };
 
 use crate::cli::arguments::{Aim, Run};
+use crate::cli::terminal::Terminal;
+use crate::measure::machine;
 
 /// The model that was asked for.
 pub fn model(run: &Run) -> Result<Model> {
@@ -22,6 +24,21 @@ const CPU: &str = "xeon-amx";
 pub fn shipped(device: &str) -> Result<Model> {
     let machine = if device == "cpu" { CPU } else { device };
     Ok(Model::shipped(machine)?)
+}
+
+/// Says whose prices they are where they come from another kind of CPU than the one at hand.
+pub fn name_other_cpu(model: &Model, terminal: &Terminal) {
+    let measured = model.machine();
+    let here = machine::cpu_name().unwrap_or_else(|| "an unknown CPU".to_owned());
+    if measured.kind == MachineKind::Cpu && measured.name != here {
+        terminal.say(&format!(
+            "measured on {} cores of {}, not on this machine ({} of {here}); `dualgrain profile --device cpu --out DATA`, `dualgrain fit DATA --out \
+             CPU.dgm` and `--model CPU.dgm` give its own figures",
+            measured.num_units,
+            measured.name,
+            machine::cores()
+        ));
+    }
 }
 
 /// Those of a CPU's configurations that run on as many threads as `--threads` says; all where it says nothing.

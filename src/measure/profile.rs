@@ -70,6 +70,11 @@ pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()
         "{} products were wrong; their rows are marked",
         summary.wrong_rows
     );
+    // What was measured until then is kept; a script must see that it is not all.
+    ensure!(
+        summary.finished || !watch.stops(),
+        "interrupted; the same command with --resume goes on where it stopped"
+    );
     Ok(())
 }
 
@@ -133,14 +138,15 @@ fn space(options: &Profile, on: &On) -> Result<Space> {
 }
 
 fn space_of(file: Option<&Path>, on: &On) -> Result<Space> {
+    let of_device = match on {
+        On::Cpu => Space::of_cpu(),
+        On::Card(_) => Space::default(),
+    };
     let Some(path) = file else {
-        return Ok(match on {
-            On::Cpu => Space::of_cpu(),
-            On::Card(_) => Space::default(),
-        });
+        return Ok(of_device);
     };
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let space: Space = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let space = Space::from_json(&text, &of_device).with_context(|| path.display().to_string())?;
     Ok(space.validate(path)?)
 }
 
@@ -181,9 +187,10 @@ fn check_energy(on: &On, ticks: usize, csv: &Path, watch: &Watched<'_>) -> Resul
             100.0 * truth.spread()
         )
     });
+    let comparisons = serde_json::json!({ "comparisons": &found });
     watch
         .terminal
-        .result(&found, &lines.collect::<Vec<_>>().join("\n"))
+        .result(&comparisons, &lines.collect::<Vec<_>>().join("\n"))
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -16,8 +16,12 @@ const READ_BYTES: usize = 512 << 20;
 const MOST_READ_BYTES: usize = 1 << 30;
 /// Bytes of a task of reading.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Places a task reads from side by side, as the product of one token reads panels.
-const STREAMS: usize = 4;
+/// Reads some words from so many places side by side.
+type Reader = fn(Isa, &[u64]) -> u64;
+/// Machines differ in what suits them: one stream, or as many as the product of one token reads panels. The best counts.
+const READERS: [Reader; 3] = [read_1, read_4, read_8];
+/// Rounds of each way of reading.
+const READ_ROUNDS: usize = 3;
 /// Steps of a chain: some milliseconds.
 const STEPS: usize = 500_000;
 /// The best of so many rounds counts.
@@ -34,17 +38,25 @@ pub struct MachinePeak {
 }
 
 impl CpuDevice {
-    /// Measures the machine for about half a second, with all threads of this device.
+    /// Measures the machine for about a second, with all threads of this device.
     ///
     /// # Errors
     /// [`DeviceError::OutOfMemory`].
     pub fn measure_peak(&self) -> Result<MachinePeak, DeviceError> {
         let (pool, threads) = (self.pool(), self.pool().num_threads());
         let int8_ops_per_s = chains(self.isa()).map(|(run, operations)| {
-            let time_s = best_of(|| pool.run(threads, |_| run(STEPS)));
+            let time_s = best_of(ROUNDS, || pool.run(threads, |_| run(STEPS)));
             (threads * STEPS * operations) as f64 / time_s
         });
-        let read_bytes = read_bytes();
+        Ok(MachinePeak {
+            int8_ops_per_s,
+            read_bytes_per_s: self.read_bytes_per_s()?,
+        })
+    }
+
+    /// The best of several ways to read: by each number of streams, in small tasks that threads take in turn and in one part for each thread.
+    fn read_bytes_per_s(&self) -> Result<f64, DeviceError> {
+        let (pool, read_bytes) = (self.pool(), read_bytes());
         let buffer = Aligned::weights(&self.name(), read_bytes / size_of::<u64>());
         let mut buffer: Aligned<u64> = buffer.map_err(|_| DeviceError::OutOfMemory {
             what: "buffer to read",
@@ -53,16 +65,19 @@ impl CpuDevice {
         })?;
         // Pages that were never written may all be one.
         buffer.fill(1);
-        let words = CHUNK_BYTES / size_of::<u64>();
-        let read_s = best_of(|| {
-            pool.run(buffer.len() / words, |chunk| {
-                black_box(sum(self.isa(), &buffer[chunk * words..(chunk + 1) * words]));
+        let chunk = CHUNK_BYTES / size_of::<u64>();
+        let part = (buffer.len() / pool.num_threads()).max(chunk);
+        let mut best = 0.0_f64;
+        for (read, words) in READERS.into_iter().flat_map(|read| [(read, chunk), (read, part)]) {
+            let num_tasks = buffer.len() / words;
+            let time_s = best_of(READ_ROUNDS, || {
+                pool.run(num_tasks, |task| {
+                    black_box(read(self.isa(), &buffer[task * words..(task + 1) * words]));
+                });
             });
-        });
-        Ok(MachinePeak {
-            int8_ops_per_s,
-            read_bytes_per_s: read_bytes as f64 / read_s,
-        })
+            best = best.max((num_tasks * words * size_of::<u64>()) as f64 / time_s);
+        }
+        Ok(best)
     }
 }
 
@@ -90,10 +105,10 @@ pub fn last_level_cache_bytes() -> Option<usize> {
     sizes.max()
 }
 
-/// Seconds of the fastest round, after one to warm up.
-fn best_of(round: impl Fn()) -> f64 {
+/// Seconds of the fastest of some rounds, after one to warm up.
+fn best_of(rounds: usize, round: impl Fn()) -> f64 {
     round();
-    let timed = (0..ROUNDS).map(|_| {
+    let timed = (0..rounds).map(|_| {
         let start = Instant::now();
         round();
         start.elapsed().as_secs_f64()
@@ -102,14 +117,21 @@ fn best_of(round: impl Fn()) -> f64 {
 }
 
 per_isa! {
-    fn sum(words: &[u64]) -> u64 = sum_streams
+    fn read_1(words: &[u64]) -> u64 = read_streams::<1>
+}
+per_isa! {
+    fn read_4(words: &[u64]) -> u64 = read_streams::<4>
+}
+per_isa! {
+    fn read_8(words: &[u64]) -> u64 = read_streams::<8>
 }
 
+/// All words but a few at the end of each stream, folded to one.
 #[inline(always)]
-fn sum_streams(words: &[u64]) -> u64 {
+fn read_streams<const STREAMS: usize>(words: &[u64]) -> u64 {
     let part = words.len() / STREAMS;
     let mut sums = [[0_u64; 8]; STREAMS];
-    for line in (0..part).step_by(8) {
+    for line in (0..part / 8 * 8).step_by(8) {
         for (stream, sums) in sums.iter_mut().enumerate() {
             for (sum, word) in sums.iter_mut().zip(&words[stream * part + line..][..8]) {
                 *sum ^= word;
@@ -193,8 +215,12 @@ mod tests {
             let mut words = vec![0_u64; 4096];
             words[place] = 5;
             for isa in crate::available() {
-                assert_eq!(sum(isa, &words), 5, "{} at {place}", isa.name());
+                for read in READERS {
+                    assert_eq!(read(isa, &words), 5, "{} at {place}", isa.name());
+                }
             }
         }
+        // A part for each of three threads has no whole number of lines.
+        assert!(READERS.iter().all(|read| read(Isa::Portable, &[1; 1_003]) <= 1));
     }
 }

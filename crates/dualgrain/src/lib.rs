@@ -89,7 +89,10 @@ mod memory_plan;
 mod quantizer;
 pub mod units;
 
-pub use any_device::{AnyDevice, ChosenDevice, DeviceChoice, DeviceChoiceError, OperationTimes};
+pub use any_device::{
+    AnyDevice, CARD_STEP_TOKENS, CPU_STEP_TOKENS, ChosenDevice, DeviceChoice, DeviceChoiceError,
+    OperationTimes,
+};
 pub use dualgrain_cpu::CpuDevice;
 pub use dualgrain_device::sampling::{Logprobs, SamplingParams};
 pub use dualgrain_device::{CacheFormat, Device};

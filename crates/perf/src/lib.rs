@@ -35,12 +35,13 @@ mod trees;
 pub use data::{
     Cut, Dataset, Manifest, Merged, OLDEST_PROTOCOL, PROTOCOL, QualityFlag, Row, RowWriter, merge,
 };
+pub use dualgrain_format::K_MAX;
 pub use error::PerfError;
 pub use learn::{FitOptions, HeldOut, Learner, gpperf, held_out, score};
 pub use machine::{Machine, MachineKind};
 #[cfg(feature = "cuda")]
 pub use measure::{CounterComparison, CounterLog, check_energy_counter, small_op_rates, sweep_gpu};
-pub use measure::{Rapl, RaplReading, Space, SweepOptions, SweepSummary, Watch, sweep_cpu};
+pub use measure::{NoEnergy, Rapl, RaplReading, Space, SweepOptions, SweepSummary, Watch, sweep_cpu};
 pub use operands::{ArithmeticUnit, OperandTypes};
 pub use predict::{
     COVERAGE, FitSummary, Importance, Interval, KernelCall, KernelConfig, Model, Objective, Prediction,

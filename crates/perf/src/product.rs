@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use dualgrain_format::GroupSize;
+use dualgrain_format::{GroupSize, K_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::error::PerfError;
 
-/// Longest side of a product that is measured or predicted: sizes on a card have 32 bits.
+/// Most tokens and output features of a product that is measured or predicted: sizes on a card have 32 bits. A reduction has
+/// [`K_MAX`] columns at most, or its sums would leave 32 bits.
 pub const LONGEST_SIDE: usize = 0x7fff_0000;
 
 /// A product, `D = alpha * A * B + beta * D`, whatever kernel runs it.
@@ -54,13 +55,17 @@ impl<'a> Product<'a> {
     /// Refuses a product that no machine runs.
     ///
     /// # Errors
-    /// A side of zero or beyond [`LONGEST_SIDE`], or a factor that is not finite.
+    /// A side of zero or beyond [`LONGEST_SIDE`] ([`K_MAX`] for K), or a factor that is not finite.
     pub fn check(&self) -> Result<(), PerfError> {
-        for (what, got) in [("M", self.m), ("N", self.n), ("K", self.k)] {
-            if got == 0 || got > LONGEST_SIDE {
+        for (what, got, most) in [
+            ("M", self.m, LONGEST_SIDE),
+            ("N", self.n, LONGEST_SIDE),
+            ("K", self.k, K_MAX),
+        ] {
+            if got == 0 || got > most {
                 return Err(PerfError::Shape {
                     what,
-                    expected: format!("1 to {LONGEST_SIDE}"),
+                    expected: format!("1 to {most}"),
                     got: got.to_string(),
                 });
             }

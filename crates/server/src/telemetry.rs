@@ -60,7 +60,7 @@ enum Told {
 pub struct Span {
     /// The trace and the span that it belongs to, where its client named them: the header `traceparent`.
     pub parent: Option<Parent>,
-    /// Method and path.
+    /// Method and route.
     pub name: String,
     /// Nanoseconds of the Unix epoch.
     pub begun_ns: u128,
@@ -94,15 +94,14 @@ impl Collector {
         }
         let base = base.trim_end_matches('/');
         let begin = if base.is_empty() { "" } else { "/" };
-        let has_port = host
-            .rsplit_once(':')
-            .is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        // Colons inside brackets belong to an address.
+        let address = match host.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+            Some((_, port)) if port.parse::<u16>().is_err() => return Err(wrong()),
+            Some(_) => host.to_owned(),
+            None => format!("{host}:80"),
+        };
         Ok(Self {
-            address: if has_port {
-                host.to_owned()
-            } else {
-                format!("{host}:80")
-            },
+            address,
             path: format!("{begin}{base}/v1/traces"),
             service: service.into(),
         })
@@ -286,6 +285,7 @@ mod tests {
             at("http://[::1]:4318/otel/").unwrap(),
             taken("[::1]:4318", "/otel/v1/traces")
         );
+        assert_eq!(at("http://[::1]").unwrap(), taken("[::1]:80", "/v1/traces"));
         for wrong in [
             "",
             "127.0.0.1:4318",
@@ -294,6 +294,9 @@ mod tests {
             "http:///x",
             "http://a b",
             "http://u:p@host",
+            "http://host:65536",
+            "http://host:",
+            "http://host:otlp",
         ] {
             let error = at(wrong).unwrap_err().to_string();
             assert!(error.contains("expected the URL of a collector"), "{error}");

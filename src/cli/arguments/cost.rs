@@ -29,9 +29,9 @@ pub struct Cost {
     /// Tokens to generate for each sequence.
     #[arg(long, default_value_t = 64, value_name = "TOKENS", value_parser = count(1, 1 << 24))]
     pub generate: usize,
-    /// Tokens a step of the prompts runs at most.
-    #[arg(long, default_value_t = 4096, value_name = "TOKENS", value_parser = count(1, 1 << 20))]
-    pub step_tokens: usize,
+    /// Tokens a step of the prompts runs at most [default: as many as models run with: 512 on a CPU, 2048 on a card].
+    #[arg(long, value_name = "TOKENS", value_parser = count(1, 1 << 20))]
+    pub step_tokens: Option<usize>,
     /// How the linears of the blocks are stored and multiplied.
     #[arg(long, value_enum, default_value_t = CostScheme::W4a8)]
     pub scheme: CostScheme,

@@ -8,6 +8,8 @@ use clap::{Args, ValueEnum};
 use crate::cli::arguments::values::{count, number};
 
 const LONGEST_SIDE: u64 = dualgrain_perf::LONGEST_SIDE as u64;
+/// Sums of longer rows would leave 32 bits.
+const K_MAX: u64 = dualgrain_perf::K_MAX as u64;
 
 /// Options of `predict`.
 #[derive(Debug, Args)]
@@ -19,7 +21,7 @@ pub struct Predict {
     #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
     pub n: usize,
     /// Reduction.
-    #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
+    #[arg(long, value_name = "COUNT", value_parser = count(1, K_MAX))]
     pub k: usize,
     /// How it is run, and where.
     #[command(flatten)]
@@ -40,7 +42,7 @@ pub struct Select {
     #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
     pub n: Option<usize>,
     /// Reduction.
-    #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
+    #[arg(long, value_name = "COUNT", value_parser = count(1, K_MAX))]
     pub k: Option<usize>,
     /// How it is run, and where.
     #[command(flatten)]

@@ -11,14 +11,15 @@ use crate::cli::arguments::{Common, Cost as Options};
 use crate::cli::terminal::Terminal;
 use crate::decide::cost::question::{network, read_config, request};
 use crate::decide::cost::text::text;
-use crate::decide::request::{by, shipped};
+use crate::decide::request::{by, name_other_cpu, shipped};
 
 /// Prices the model and prints the answer.
 pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()> {
     let model = fitted(options)?;
+    name_other_cpu(&model, terminal);
     let (config, name) = read_config(&options.model)?;
     let network = network(&config, name);
-    let request = request(options, &config);
+    let request = request(options, &config, model.machine().kind);
     let threads = (common.threads > 0).then_some(common.threads);
     let prices = &mut Prices::of_model(&model, request.group_size, by(options.by), threads)?;
     let cost = cost::cost(&network, model.machine(), &request, prices)?;

@@ -5,7 +5,9 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use dualgrain::engine::{FfnKind, ModelConfig, Position, products};
 use dualgrain::format::{CacheScheme, GroupSize, LinearScheme};
+use dualgrain::{CARD_STEP_TOKENS, CPU_STEP_TOKENS};
 use dualgrain_device::CacheFormat;
+use dualgrain_perf::MachineKind;
 use dualgrain_perf::cost::{Linear, Network, Scheme, Workload};
 
 use crate::cli::arguments::{Cost as Options, CostScheme, Kv, LmHead};
@@ -76,7 +78,7 @@ pub fn network(config: &ModelConfig, name: String) -> Network {
 }
 
 /// What was asked for, filled up with what the folder says.
-pub fn request(options: &Options, config: &ModelConfig) -> Workload {
+pub fn request(options: &Options, config: &ModelConfig, machine: MachineKind) -> Workload {
     let quantization = config.quantization.as_ref();
     let scheme = linears(options.scheme);
     let asked_head = options.lm_head.map(head);
@@ -85,7 +87,10 @@ pub fn request(options: &Options, config: &ModelConfig) -> Workload {
         batches: options.batch.clone(),
         prompt_tokens: options.prompt,
         generate_tokens: options.generate,
-        step_tokens: options.step_tokens,
+        step_tokens: options.step_tokens.unwrap_or(match machine {
+            MachineKind::Cpu => CPU_STEP_TOKENS,
+            MachineKind::Gpu => CARD_STEP_TOKENS,
+        }),
         scheme,
         head_scheme: asked_head.or(stored_head).unwrap_or(match scheme {
             Scheme::Bf16 => Scheme::Bf16,

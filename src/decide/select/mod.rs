@@ -13,7 +13,7 @@ use crate::cli::arguments::{Common, Select};
 use crate::cli::table::{or_dash, table};
 use crate::cli::terminal::Terminal;
 use crate::decide::predict::Row;
-use crate::decide::request::{by, by_name, model, of_threads, product};
+use crate::decide::request::{by, by_name, model, name_other_cpu, of_threads, product};
 
 #[derive(Serialize)]
 struct Choice<'a> {
@@ -33,6 +33,7 @@ pub fn run(options: &Select, common: &Common, terminal: &Terminal) -> Result<()>
         return regret::run(options, common, terminal);
     }
     let model = model(&options.run)?;
+    name_other_cpu(&model, terminal);
     if let Some(path) = &options.table {
         return kernel_table::write(&model, options, path, terminal);
     }

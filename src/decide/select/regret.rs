@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use dualgrain_perf::choose::{self as choosing, Regret};
-use dualgrain_perf::{Dataset, FitOptions, HeldOut, Objective, group_number};
+use dualgrain_perf::{Dataset, FitOptions, Objective, group_number};
 
 use crate::cli::arguments::{Common, Select};
 use crate::cli::table::table;
@@ -13,22 +13,17 @@ use crate::decide::request::{by, by_name};
 /// Products a text shows.
 const SHOWN: usize = 10;
 
-/// Parts that a set's shapes are dealt into to judge choices: each is chosen for by what 19 of 20 shapes teach. The model that
-/// ships has learned from all; with five parts those that are judged would have learned from four fifths.
-const FOLDS: usize = 20;
-
 /// Judges choices, each product kept out of the fit that chose.
 pub fn run(options: &Select, common: &Common, terminal: &Terminal) -> Result<()> {
     let data = Dataset::read_all(&options.regret)?;
     let how = FitOptions {
-        folds: FOLDS,
         seed: options.seed,
-        ..learning::options(common)
+        ..learning::choice_options(common)
     };
     let (kernel, by) = (&options.run.kernel, by(options.by));
     let held = learning::held_out(&data, &how, terminal)?;
     let choosers = [
-        ("learned   ", learned(&data, &held, kernel, by)?),
+        ("learned   ", learning::regrets(&data, &held, kernel, by)?),
         ("by formula", analytic(&data, kernel, by)?),
         ("by table  ", by_table(&data, kernel, by)?),
     ];
@@ -82,29 +77,10 @@ fn worst(regrets: &[Regret]) -> String {
     table(&["product", "measured", "chosen", "best", "regret"], &rows)
 }
 
-/// Whether sizes are chosen for these kernels, and not by a library: the project's own on a card.
-#[cfg(feature = "cuda")]
-fn chosen_here(data: &Dataset, kernel: &str) -> bool {
-    data.manifest.machine.kind == dualgrain_perf::MachineKind::Gpu && kernel.contains("w4a8")
-}
-
-#[cfg(feature = "cuda")]
-fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: Objective) -> Result<Vec<Regret>> {
-    Ok(match chosen_here(data, kernel) {
-        true => dualgrain_perf::choose::gpu::learned_regrets(data, held, kernel, by)?,
-        false => choosing::regrets(data, held, kernel, by)?,
-    })
-}
-
-#[cfg(not(feature = "cuda"))]
-fn learned(data: &Dataset, held: &[HeldOut], kernel: &str, by: Objective) -> Result<Vec<Regret>> {
-    Ok(choosing::regrets(data, held, kernel, by)?)
-}
-
 /// None where there is no hand-written cost function.
 #[cfg(feature = "cuda")]
 fn analytic(data: &Dataset, kernel: &str, by: Objective) -> Result<Vec<Regret>> {
-    Ok(match chosen_here(data, kernel) {
+    Ok(match learning::chosen_here(data, kernel) {
         true => dualgrain_perf::choose::gpu::analytic_regrets(data, kernel, by)?,
         false => Vec::new(),
     })
@@ -116,7 +92,7 @@ fn by_table(data: &Dataset, kernel: &str, by: Objective) -> Result<Vec<Regret>> 
     use dualgrain_cuda::SelectionTable;
     let device = dualgrain_perf::choose::gpu::device(&data.manifest.machine);
     Ok(match SelectionTable::of(&device) {
-        Some(table) if chosen_here(data, kernel) => {
+        Some(table) if learning::chosen_here(data, kernel) => {
             dualgrain_perf::choose::gpu::table_regrets(data, table, by)?
         }
         _ => Vec::new(),

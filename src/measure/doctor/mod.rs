@@ -7,6 +7,7 @@ use anyhow::Result;
 use serde::Serialize;
 
 use dualgrain_cpu::CpuDevice;
+use dualgrain_perf::Rapl;
 
 use crate::cli::arguments::Common;
 use crate::cli::terminal::Terminal;
@@ -27,6 +28,8 @@ struct Report {
     instruction_sets: Vec<&'static str>,
     chosen: &'static str,
     forced_by_environment: Option<String>,
+    /// Whether the energy of the processors can be read; else why not, and what to do.
+    cpu_energy: String,
     gpu: String,
     #[cfg(feature = "cuda")]
     cuda: Gpu,
@@ -55,11 +58,19 @@ pub fn run(common: &Common, terminal: &Terminal) -> Result<()> {
         forced_by_environment: std::env::var("DUALGRAIN_BACKEND")
             .ok()
             .filter(|name| !name.is_empty()),
+        cpu_energy: cpu_energy(),
         gpu,
         #[cfg(feature = "cuda")]
         cuda,
     };
     terminal.result(&report, &text(&report))
+}
+
+fn cpu_energy() -> String {
+    match Rapl::open() {
+        Ok(rapl) => format!("{} processor packages have a counter (RAPL)", rapl.num_packages()),
+        Err(why) => format!("not readable: {why}"),
+    }
 }
 
 fn text(report: &Report) -> String {
@@ -76,6 +87,7 @@ fn text(report: &Report) -> String {
          memory            {} total, {} available\n\
          instruction sets  {}\n\
          kernels           {}{forced}\n\
+         energy            {}\n\
          gpu               {}\n",
         report.version,
         report.os,
@@ -86,6 +98,7 @@ fn text(report: &Report) -> String {
         shown(report.memory_available_bytes),
         report.instruction_sets.join(", "),
         report.chosen,
+        report.cpu_energy,
         report.gpu,
     )
 }

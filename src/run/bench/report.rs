@@ -198,7 +198,7 @@ impl Report {
             );
         }
         if self.rows.iter().any(Row::is_above_the_machine) {
-            notes += "Above 100 %: the machine was faster while a row was timed than when it was measured.\n";
+            notes += "Above 100 %: the machine was faster while a row was timed than its probe found it, so the probe fell short.\n";
         }
         notes
     }

@@ -22,6 +22,11 @@ use crate::memory::memory;
 
 pub use choice::{ChosenDevice, DeviceChoice, DeviceChoiceError};
 
+/// Tokens of a step of prompts on a CPU, where nothing else is said.
+pub const CPU_STEP_TOKENS: usize = 512;
+/// The same on a card.
+pub const CARD_STEP_TOKENS: usize = 2048;
+
 /// The CPU or a card.
 pub enum AnyDevice {
     /// The CPU.
@@ -111,9 +116,9 @@ impl AnyDevice {
     /// Prompt tokens that are worth running in one step: a card has more to fill.
     pub fn step_tokens(&self) -> usize {
         match self {
-            Self::Cpu(_) => 512,
+            Self::Cpu(_) => CPU_STEP_TOKENS,
             #[cfg(feature = "cuda")]
-            Self::Cuda(_) => 2048,
+            Self::Cuda(_) => CARD_STEP_TOKENS,
         }
     }
 

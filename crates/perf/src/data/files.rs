@@ -13,6 +13,7 @@ use flate2::read::GzDecoder;
 
 use super::best_rows::BestRows;
 use super::manifest::{Manifest, OLDEST_PROTOCOL, PROTOCOL};
+use super::pace::Paces;
 use super::row::Row;
 use crate::error::PerfError;
 use crate::machine::Machine;
@@ -37,18 +38,25 @@ pub(crate) fn holds_measurements(folder: &Path) -> bool {
 
 /// Reads the rows of files that were measured on `machine`.
 pub(crate) fn read_rows(files: &[PathBuf], machine: &Machine) -> Result<BestRows, PerfError> {
-    let mut all = BestRows::default();
+    let (mut all, mut paces) = (BestRows::default(), Paces::default());
     for path in files {
         let file = BufReader::new(File::open(path).map_err(PerfError::io(path))?);
+        let kept = (&mut all, &mut paces);
         match path.ends_with(ROWS_COMPRESSED) {
-            true => read_file(path, GzDecoder::new(file), machine, &mut all)?,
-            false => read_file(path, file, machine, &mut all)?,
+            true => read_file(path, GzDecoder::new(file), machine, kept)?,
+            false => read_file(path, file, machine, kept)?,
         }
     }
+    paces.check()?;
     Ok(all)
 }
 
-fn read_file(path: &Path, text: impl Read, machine: &Machine, all: &mut BestRows) -> Result<(), PerfError> {
+fn read_file(
+    path: &Path,
+    text: impl Read,
+    machine: &Machine,
+    (all, paces): (&mut BestRows, &mut Paces),
+) -> Result<(), PerfError> {
     let mut csv = csv::ReaderBuilder::new().comment(Some(b'#')).from_reader(text);
     let columns = csv.headers().map_err(|error| corrupt(path, &error))?.clone();
     check_columns(path, &columns)?;
@@ -57,12 +65,14 @@ fn read_file(path: &Path, text: impl Read, machine: &Machine, all: &mut BestRows
         let row: Row = record
             .deserialize(Some(&columns))
             .map_err(|error| corrupt(path, &error))?;
+        let line = record.position().map_or(0, csv::Position::line);
         let checked = row.check().and_then(|()| row.check_rate(machine));
         checked.map_err(|what| PerfError::CorruptRow {
             path: path.to_owned(),
-            line: record.position().map_or(0, csv::Position::line),
+            line,
             what,
         })?;
+        paces.note(&row, machine, path, line);
         all.take(row);
     }
     Ok(())

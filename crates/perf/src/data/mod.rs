@@ -1,6 +1,6 @@
 //! Measured sets: the rows, the manifest that says how they were measured, and the folder that holds both.
 //!
-//! - `row`: one measured configuration; `plausibility`: what a row may hold.
+//! - `row`: one measured configuration; `plausibility`: what a row may hold; `pace`: what it may take beside the others.
 //! - `manifest`: how and where a set was measured; `compatibility`: which sets may be combined.
 //! - `dataset`: a set in memory; `best_rows`: the best row of each configuration; `merge`: several folders become one.
 //! - `files`: the files of a folder; `writer`: rows are appended to them.
@@ -11,6 +11,7 @@ mod dataset;
 mod files;
 mod manifest;
 mod merge;
+mod pace;
 mod plausibility;
 mod row;
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What a row may hold. A row that no measurement can give is refused, when it is written and when it is read.
 
+use dualgrain_format::K_MAX;
+
 use super::row::Row;
 use crate::group_number;
 use crate::machine::Machine;
@@ -62,8 +64,8 @@ impl Row {
     }
 
     fn check_sizes(&self) -> Result<(), String> {
-        let sides = [("m", self.m), ("n", self.n), ("k", self.k)];
-        all_within(&sides, (1.0, LONGEST_SIDE as f64))?;
+        all_within(&[("m", self.m), ("n", self.n)], (1.0, LONGEST_SIDE as f64))?;
+        all_within(&[("k", self.k)], (1.0, K_MAX as f64))?;
         let sizes = [
             ("group_size", group_number::of(self.group_size)),
             ("tile_m", self.tile_m),

@@ -9,7 +9,7 @@ use super::row::{QualityFlag, Row};
 use super::writer::RowWriter;
 use crate::machine::{Machine, MachineKind};
 
-fn manifest(name: &str) -> Manifest {
+pub(super) fn manifest(name: &str) -> Manifest {
     Manifest {
         protocol: PROTOCOL,
         machine: Machine {

@@ -18,7 +18,7 @@ mod space;
 mod sweep;
 mod times;
 
-pub use cpu::{Rapl, RaplReading, sweep_cpu};
+pub use cpu::{NoEnergy, Rapl, RaplReading, sweep_cpu};
 #[cfg(feature = "cuda")]
 pub use gpu::{CounterComparison, CounterLog, check_energy_counter, small_op_rates, sweep_gpu};
 pub use options::{SweepOptions, SweepSummary, Watch};

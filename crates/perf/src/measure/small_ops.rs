@@ -374,9 +374,25 @@ impl<'a, D: Device> Attention<'a, D> {
     }
 
     fn decode(&mut self, clock: &Clock<'_, D>, num_sequences: usize) -> Result<Pace, DeviceError> {
+        self.fill(num_sequences)?;
         let sequences: Vec<u32> = (0..num_sequences as u32).collect();
         let positions = vec![self.workload.context as u32 - 1; num_sequences];
         self.step(clock, &positions, &sequences)
+    }
+
+    /// Writes every position that decode reads: memory that nobody wrote holds zeros, and zeros draw less power than a cache.
+    fn fill(&mut self, num_sequences: usize) -> Done {
+        let (device, workload) = (self.device, self.workload);
+        let BlockSizes { q, kv, .. } = workload.sizes;
+        let positions: Vec<u32> = (0..workload.context as u32).collect();
+        let x = filled(device, positions.len(), q + 2 * kv, 20)?;
+        for sequence in 0..num_sequences as u32 {
+            let step = step_of(device, &positions, &vec![sequence; positions.len()])?;
+            for layer in 0..workload.num_layers {
+                device.cache_write(&mut self.cache, layer, &x, q..q + kv, q + kv..q + 2 * kv, &step)?;
+            }
+        }
+        Ok(())
     }
 
     fn step(

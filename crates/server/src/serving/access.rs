@@ -30,7 +30,7 @@ pub async fn follow(State(app): State<Arc<App>>, request: Request<Body>, next: N
     }));
     let mut line = Line::new(&request, Arc::clone(&call));
     #[cfg(feature = "otel")]
-    line.trace(&app, request.headers());
+    line.trace(&app, &request);
     let uri = request.uri().clone();
     let answer = match check_timeout(request.headers()) {
         Ok(()) => in_time(&call, next.run(request)).await,
@@ -103,9 +103,9 @@ impl Line {
 
     /// Lets a collector know of it when it has ended.
     #[cfg(feature = "otel")]
-    fn trace(&mut self, app: &App, headers: &axum::http::HeaderMap) {
+    fn trace(&mut self, app: &App, request: &Request<Body>) {
         let telemetry = app.telemetry.clone();
-        self.traced = telemetry.map(|telemetry| super::traced::Traced::begin(telemetry, headers));
+        self.traced = telemetry.map(|telemetry| super::traced::Traced::begin(telemetry, request));
     }
 
     /// Why it ended: by the engine's word, or because nobody read on.

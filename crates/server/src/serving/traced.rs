@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::http::HeaderMap;
+use axum::body::Body;
+use axum::extract::MatchedPath;
+use axum::http::Request;
 use serde_json::Value;
 
 use crate::running::Notes;
@@ -12,16 +14,21 @@ use crate::telemetry::{Parent, Span, Telemetry};
 pub struct Traced {
     telemetry: Telemetry,
     parent: Option<Parent>,
+    /// The path as it is routed, with placeholders where a request has names: spans of a route share their name.
+    route: Option<String>,
     begun_ns: u128,
 }
 
 impl Traced {
     /// It begins now, in the trace that its headers name.
-    pub fn begin(telemetry: Telemetry, headers: &HeaderMap) -> Self {
-        let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+    pub fn begin(telemetry: Telemetry, request: &Request<Body>) -> Self {
+        let parent = request.headers().get("traceparent");
+        let parent = parent.and_then(|value| value.to_str().ok());
+        let route = request.extensions().get::<MatchedPath>();
         Self {
             telemetry,
             parent: parent.and_then(Parent::of),
+            route: route.map(|route| route.as_str().to_owned()),
             begun_ns: now_ns(),
         }
     }
@@ -44,6 +51,7 @@ impl Traced {
         ];
         let status_value = status.map(Value::from);
         let known = [
+            ("http.route", self.route.clone().map(Value::from)),
             ("http.response.status_code", status_value),
             ("dualgrain.queue_s", notes.queue_s.map(Value::from)),
             ("dualgrain.first_token_s", notes.first_token_s.map(Value::from)),
@@ -61,7 +69,9 @@ impl Traced {
         let passed_ns = (seconds * 1e9) as u128;
         self.telemetry.send(Span {
             parent: self.parent,
-            name: format!("{method} {path}"),
+            name: self
+                .route
+                .map_or_else(|| method.to_owned(), |route| format!("{method} {route}")),
             begun_ns: self.begun_ns,
             ended_ns: self.begun_ns + passed_ns,
             failed: ended == "failed" || status.is_some_and(|status| status >= 500),

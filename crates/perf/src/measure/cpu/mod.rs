@@ -8,5 +8,5 @@ mod rapl;
 mod sweep;
 mod timing;
 
-pub use rapl::{Rapl, RaplReading};
+pub use rapl::{NoEnergy, Rapl, RaplReading};
 pub use sweep::sweep_cpu;

@@ -2,8 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const FOLDER: &str = "/sys/class/powercap";
+/// A zone's counter, in microjoules.
+const ENERGY: &str = "energy_uj";
 
 /// The packages' counters.
 pub struct Rapl {
@@ -19,34 +22,73 @@ struct Package {
 /// What the counters show at a moment.
 pub struct RaplReading(Vec<u64>);
 
+/// Why the energy of the processors is not known.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoEnergy {
+    /// There is no counter.
+    #[error(
+        "the kernel shows no energy counter of a processor (RAPL, {FOLDER}); virtual machines and containers seldom have one"
+    )]
+    Absent,
+    /// There is one for others.
+    #[error(
+        "this user may not read {}: `sudo chmod a+r {FOLDER}/*/energy_uj` allows it until the machine starts again",
+        counter.display()
+    )]
+    Forbidden {
+        /// Its file.
+        counter: PathBuf,
+    },
+    /// There is one that does not count.
+    #[error(
+        "{} shows the same energy all the time; virtual machines have such counters. Measure on the machine itself",
+        counter.display()
+    )]
+    StandsStill {
+        /// Its file.
+        counter: PathBuf,
+    },
+}
+
+/// Counters move about every millisecond, also where a package idles.
+const PAUSE: Duration = Duration::from_millis(20);
+
 impl Rapl {
-    /// Counters that can be read; `None` where there are none.
-    pub fn open() -> Option<Self> {
-        Self::open_in(Path::new(FOLDER))
+    /// The counters, each package's once.
+    ///
+    /// # Errors
+    /// No package has a counter that can be read and counts.
+    pub fn open() -> Result<Self, NoEnergy> {
+        Self::open_in(Path::new(FOLDER), || std::thread::sleep(PAUSE))
     }
 
-    fn open_in(folder: &Path) -> Option<Self> {
-        let entries = fs::read_dir(folder).ok()?.flatten();
-        let packages: Vec<Package> = entries
-            .map(|entry| entry.path())
-            .filter(|path| number(path, "energy_uj").is_some())
-            .filter(|path| {
-                fs::read_to_string(path.join("name")).is_ok_and(|name| name.starts_with("package"))
-            })
-            .map(|path| Package {
-                range_uj: number(&path, "max_energy_range_uj").unwrap_or(u64::MAX),
-                counter: path,
-            })
-            .collect();
-        (!packages.is_empty()).then_some(Self { packages })
+    /// The counters in `folder` that move during `pause`.
+    fn open_in(folder: &Path, pause: impl FnOnce()) -> Result<Self, NoEnergy> {
+        let packages = named_packages(folder)?;
+        let earlier: Vec<_> = packages.iter().map(Package::energy_uj).collect();
+        pause();
+        let first = packages[0].file();
+        let mut counting: Vec<Package> = Vec::new();
+        for (package, earlier) in packages.into_iter().zip(earlier) {
+            if package.energy_uj() != earlier && !counting.iter().any(|other| other.is_mirrored_by(&package))
+            {
+                counting.push(package);
+            }
+        }
+        match counting.is_empty() {
+            true => Err(NoEnergy::StandsStill { counter: first }),
+            false => Ok(Self { packages: counting }),
+        }
+    }
+
+    /// Packages that are counted.
+    pub fn num_packages(&self) -> usize {
+        self.packages.len()
     }
 
     /// All counters now.
     pub fn read(&self) -> Option<RaplReading> {
-        let counters = self
-            .packages
-            .iter()
-            .map(|package| number(&package.counter, "energy_uj"));
+        let counters = self.packages.iter().map(Package::energy_uj);
         counters.collect::<Option<Vec<u64>>>().map(RaplReading)
     }
 
@@ -66,6 +108,58 @@ impl Rapl {
     }
 }
 
+impl Package {
+    fn file(&self) -> PathBuf {
+        self.counter.join(ENERGY)
+    }
+
+    fn energy_uj(&self) -> Option<u64> {
+        number(&self.counter, ENERGY)
+    }
+
+    /// Whether another zone shows this one's counter: processors with several dies in a package show the package's for each die. What it
+    /// shows between two looks at this one then lies between what this one shows; of two counters that is as good as impossible.
+    fn is_mirrored_by(&self, other: &Self) -> bool {
+        let shown = (self.energy_uj(), other.energy_uj(), self.energy_uj());
+        matches!(shown, (Some(before), Some(other), Some(after)) if (before..=after).contains(&other))
+    }
+}
+
+/// The zones of packages, one for each name: a package may be shown by two interfaces (intel-rapl, intel-rapl-mmio), which count the same.
+fn named_packages(folder: &Path) -> Result<Vec<Package>, NoEnergy> {
+    let entries = fs::read_dir(folder).map_err(|_| NoEnergy::Absent)?.flatten();
+    let mut zones: Vec<(String, PathBuf)> = entries
+        .map(|entry| entry.path())
+        .filter_map(|path| Some((fs::read_to_string(path.join("name")).ok()?, path)))
+        .filter(|(name, _)| name.starts_with("package"))
+        .collect();
+    // The processor's own registers go before their copies in memory.
+    zones.sort_by_key(|(name, path)| {
+        (
+            name.clone(),
+            path.to_string_lossy().contains("mmio"),
+            path.clone(),
+        )
+    });
+    let (read, refused): (Vec<_>, Vec<_>) = zones
+        .into_iter()
+        .partition(|(_, path)| number(path, ENERGY).is_some());
+    let mut packages: Vec<(String, Package)> = Vec::new();
+    for (name, counter) in read {
+        if packages.last().is_none_or(|(last, _)| *last != name) {
+            let range_uj = number(&counter, "max_energy_range_uj").unwrap_or(u64::MAX);
+            packages.push((name, Package { counter, range_uj }));
+        }
+    }
+    match (packages.is_empty(), refused.into_iter().next()) {
+        (false, _) => Ok(packages.into_iter().map(|(_, package)| package).collect()),
+        (true, Some((_, path))) => Err(NoEnergy::Forbidden {
+            counter: path.join(ENERGY),
+        }),
+        (true, None) => Err(NoEnergy::Absent),
+    }
+}
+
 fn number(folder: &Path, file: &str) -> Option<u64> {
     fs::read_to_string(folder.join(file)).ok()?.trim().parse().ok()
 }
@@ -74,32 +168,63 @@ fn number(folder: &Path, file: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn package(folder: &Path, name: &str, energy_uj: u64) {
-        let folder = folder.join(name);
+    fn zone(folder: &Path, zone: &str, name: &str, energy_uj: u64) {
+        let folder = folder.join(zone);
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("name"), "package-0\n").unwrap();
-        fs::write(folder.join("energy_uj"), format!("{energy_uj}\n")).unwrap();
+        fs::write(folder.join("name"), format!("{name}\n")).unwrap();
+        fs::write(folder.join(ENERGY), format!("{energy_uj}\n")).unwrap();
         fs::write(folder.join("max_energy_range_uj"), "10000000\n").unwrap();
     }
 
     #[test]
     fn packages_are_added_up_and_a_counter_may_begin_again() {
         let folder = tempfile::tempdir().unwrap();
-        package(folder.path(), "intel-rapl:0", 9_000_000);
-        package(folder.path(), "intel-rapl:1", 500_000);
-        let rapl = Rapl::open_in(folder.path()).unwrap();
+        let both = |first, second| {
+            zone(folder.path(), "intel-rapl:0", "package-0", first);
+            zone(folder.path(), "intel-rapl:1", "package-1", second);
+        };
+        both(8_999_000, 499_000);
+        let rapl = Rapl::open_in(folder.path(), || both(9_000_000, 500_000)).unwrap();
         let earlier = rapl.read().unwrap();
-        package(folder.path(), "intel-rapl:0", 1_000_000);
-        package(folder.path(), "intel-rapl:1", 1_500_000);
-        assert_eq!(rapl.since_j(&earlier), Some(3.0));
+        both(1_000_000, 1_500_000);
+        assert_eq!((rapl.num_packages(), rapl.since_j(&earlier)), (2, Some(3.0)));
     }
 
     #[test]
-    fn machine_that_shows_no_counter_has_none() {
+    fn a_package_that_is_shown_twice_counts_once() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(Rapl::open_in(folder.path()).is_none());
-        package(folder.path(), "intel-rapl:0", 1);
-        fs::remove_file(folder.path().join("intel-rapl:0/energy_uj")).unwrap();
-        assert!(Rapl::open_in(folder.path()).is_none());
+        // Two interfaces, and the dies of a package, of which one is a zone without a counter of a package.
+        let all = |energy_uj| {
+            zone(folder.path(), "intel-rapl-mmio:0", "package-0", energy_uj + 7);
+            zone(folder.path(), "intel-rapl:0", "package-0", energy_uj);
+            zone(folder.path(), "intel-rapl:0:0", "core", energy_uj / 2);
+            zone(folder.path(), "intel-rapl:1", "package-1-die-0", 2 * energy_uj);
+            zone(folder.path(), "intel-rapl:2", "package-1-die-1", 2 * energy_uj);
+        };
+        all(100);
+        let rapl = Rapl::open_in(folder.path(), || all(200)).unwrap();
+        let earlier = rapl.read().unwrap();
+        all(1_000_200);
+        assert_eq!((rapl.num_packages(), rapl.since_j(&earlier)), (2, Some(3.0)));
+        let registers = rapl.packages.iter().map(Package::file).next().unwrap();
+        assert!(registers.ends_with("intel-rapl:0/energy_uj"), "{registers:?}");
+    }
+
+    #[test]
+    fn why_there_is_no_energy_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Rapl::open_in(folder.path(), || ()).err();
+        assert_eq!(open(), Some(NoEnergy::Absent));
+        zone(folder.path(), "intel-rapl:0", "package-0", 1);
+        let counter = folder.path().join("intel-rapl:0").join(ENERGY);
+        let still = NoEnergy::StandsStill {
+            counter: counter.clone(),
+        };
+        assert_eq!(open(), Some(still));
+        // Root may read every file, so one that is no number stands for one that is not to be read.
+        fs::write(&counter, "").unwrap();
+        let forbidden = open().unwrap();
+        assert_eq!(forbidden, NoEnergy::Forbidden { counter });
+        assert!(forbidden.to_string().contains("chmod a+r"), "{forbidden}");
     }
 }

@@ -17,7 +17,7 @@ use crate::measure::sweep::Sweep;
 const MOST_NAIVE_OPS: f64 = 5e7;
 const MOST_FLOAT_OPS: f64 = 6e9;
 /// Weights a product on a CPU may have here: making more takes longer than anything they could tell.
-const MOST_WEIGHTS: usize = 1 << 28;
+const MOST_WEIGHTS: usize = 1 << 30;
 /// Share of the free memory that operands and outputs may take.
 const SHARE_OF_FREE: f64 = 0.8;
 /// Memory that a sweep takes of a machine that does not say what is free.
@@ -34,11 +34,10 @@ pub fn sweep_cpu(
     watch: &dyn Watch,
 ) -> Result<SweepSummary, PerfError> {
     options.check(&kernels().iter().map(String::as_str).collect::<Vec<_>>())?;
-    let rapl = Rapl::open();
-    if rapl.is_none() {
-        watch.say("rows get no energy: the kernel shows no RAPL counter (/sys/class/powercap) to this user");
-    }
-    let manifest = manifest(name, max_threads, options, rapl.is_some())?;
+    let rapl = Rapl::open()
+        .inspect_err(|why| watch.say(&format!("rows get no energy: {why}")))
+        .ok();
+    let manifest = manifest(name, max_threads, options)?;
     let cpu_sweep = CpuSweep {
         free_bytes: meminfo_bytes("MemAvailable:").unwrap_or(USUAL_BYTES),
         devices: devices(max_threads)?,
@@ -120,10 +119,16 @@ impl CpuSweep<'_> {
     /// All instruction sets and threads on one type of a shape.
     fn products(&mut self, task: &ShapeTask, op: ProductType) -> Result<(), PerfError> {
         let mut rows = Vec::new();
+        let has_counter = self.rapl.is_some();
         for device in &self.devices {
             let row = cpu_row(task, op, device);
             let is_wanted = is_sensible(op, device, &row) && self.sweep.wants(&row.kernel);
-            if is_wanted && self.sweep.lacks(&row, |_| false) {
+            // A run that can read energy measures rows again that an earlier one had to leave without.
+            if is_wanted
+                && self
+                    .sweep
+                    .lacks(&row, |held| has_counter && is_without_energy(held))
+            {
                 rows.push((device.clone(), row));
             }
         }
@@ -162,6 +167,11 @@ impl CpuSweep<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether a product was timed and its energy not read.
+fn is_without_energy(row: &Row) -> bool {
+    row.time_s.is_some() && row.energy_j.is_none()
 }
 
 /// Float kernels are the same code with and without integer instructions, and the portable ones are slow.

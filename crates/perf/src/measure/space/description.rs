@@ -1,18 +1,21 @@
 //! The description of a sweep: its models, its sample, its limits. `--space FILE` reads one from JSON.
 
+use dualgrain_format::K_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::error::PerfError;
 
-/// No product of this project has more of anything.
-const MOST_SIZE: usize = 131_071;
+/// Most tokens and output features of a product: heads of supported families have up to 262,144.
+const MOST_SIZE: usize = 1 << 20;
 
-/// A sweep, as `--space FILE` gives it in JSON; every field has a default.
+/// A sweep, as `--space FILE` gives it in JSON ([`Space::from_json`]).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct Space {
     /// Shifts the sample and everything drawn.
     pub seed: u64,
+    /// Shapes `[M, N, K]` that are measured before all others, in every configuration that exists.
+    pub shapes: Vec<[usize; 3]>,
     /// Weights `[N, K]` of real models; with each of `model_tokens` every configuration that exists is measured.
     pub model_weights: Vec<[usize; 2]>,
     /// Tokens M for them.
@@ -45,6 +48,7 @@ impl Default for Space {
     fn default() -> Self {
         Self {
             seed: 1,
+            shapes: Vec::new(),
             model_weights: vec![
                 [12_288, 4_096],
                 [4_096, 4_096],
@@ -117,6 +121,17 @@ impl Space {
         }
     }
 
+    /// A space as a file describes it. What the file leaves out is as in `defaults`, the space of the device.
+    ///
+    /// # Errors
+    /// No JSON object, an unknown field, a value of another kind.
+    pub fn from_json(text: &str, defaults: &Self) -> Result<Self, serde_json::Error> {
+        let given: serde_json::Map<String, serde_json::Value> = serde_json::from_str(text)?;
+        let mut fields = serde_json::to_value(defaults)?;
+        given.into_iter().for_each(|(name, value)| fields[name] = value);
+        serde_json::from_value(fields)
+    }
+
     /// Checks a space from a file.
     ///
     /// # Errors
@@ -126,23 +141,95 @@ impl Space {
             path: path.to_owned(),
             what,
         };
-        for (name, [least, most]) in [("m", self.m), ("n", self.n), ("k", self.k)] {
-            if least == 0 || least > most || most > MOST_SIZE {
+        for (name, [least, most], limit) in [
+            ("m", self.m, MOST_SIZE),
+            ("n", self.n, MOST_SIZE),
+            ("k", self.k, K_MAX),
+        ] {
+            if least == 0 || least > most || most > limit {
                 return Err(malformed(format!(
-                    "{name} from {least} to {most}: expected a range within 1..{MOST_SIZE}"
+                    "{name} from {least} to {most}: expected a range within 1..{limit}"
                 )));
             }
         }
-        let weights = self.model_weights.iter().flatten();
-        let tiles = self.tile_shapes.iter().chain(&self.large_tile_shapes).flatten();
-        let sizes = weights.chain(&self.model_tokens).chain(tiles);
-        match sizes.into_iter().find(|size| !(1..=MOST_SIZE).contains(*size)) {
-            Some(size) => Err(malformed(format!("a size of {size}: expected 1 to {MOST_SIZE}"))),
-            None if !(0.0..=1.0).contains(&self.energy_share) => Err(malformed(format!(
+        if let Some((what, size, limit)) = self.sizes().find(|(_, size, limit)| !(1..=*limit).contains(size))
+        {
+            return Err(malformed(format!(
+                "{what} has a size of {size}: expected 1 to {limit}"
+            )));
+        }
+        match (0.0..=1.0).contains(&self.energy_share) {
+            true => Ok(self),
+            false => Err(malformed(format!(
                 "energy_share {}: expected 0 to 1",
                 self.energy_share
             ))),
-            None => Ok(self),
         }
+    }
+
+    /// Every size that is listed: the field, the size, the most that it may be.
+    fn sizes(&self) -> impl Iterator<Item = (&'static str, usize, usize)> {
+        let of_shape = |what: &'static str, [m, n, k]: [usize; 3]| {
+            [(what, m, MOST_SIZE), (what, n, MOST_SIZE), (what, k, K_MAX)]
+        };
+        let listed = [
+            ("shapes", &self.shapes),
+            ("tile_shapes", &self.tile_shapes),
+            ("large_tile_shapes", &self.large_tile_shapes),
+        ];
+        let shapes = listed
+            .into_iter()
+            .flat_map(move |(what, shapes)| shapes.iter().flat_map(move |&shape| of_shape(what, shape)));
+        let weights = self
+            .model_weights
+            .iter()
+            .flat_map(|&[n, k]| [("model_weights", n, MOST_SIZE), ("model_weights", k, K_MAX)]);
+        let tokens = self.model_tokens.iter().map(|&m| ("model_tokens", m, MOST_SIZE));
+        weights.chain(tokens).chain(shapes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_file_leaves_out_is_as_on_its_own_device() {
+        let of_cpu = Space::of_cpu();
+        let space = Space::from_json(r#"{"shapes": [[1, 262144, 2048]]}"#, &of_cpu).unwrap();
+        let expected = Space {
+            shapes: vec![[1, 262_144, 2_048]],
+            ..of_cpu.clone()
+        };
+        assert_eq!(space, expected);
+        let error = Space::from_json(r#"{"shape": []}"#, &of_cpu)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("unknown field `shape`"), "{error}");
+        assert!(Space::from_json("[]", &of_cpu).is_err());
+        assert!(Space::from_json(r#"{"seed": "one"}"#, &of_cpu).is_err());
+    }
+
+    #[test]
+    fn shapes_of_zero_and_beyond_the_format_are_refused_in_words() {
+        let refused = |space: Space| space.validate("space.json".as_ref()).unwrap_err().to_string();
+        let zero = Space {
+            n: [0, 5],
+            ..Space::default()
+        };
+        assert!(refused(zero).contains("n from 0"));
+        for shapes in [
+            vec![[1, 1, K_MAX + 1]],
+            vec![[1, MOST_SIZE + 1, 1]],
+            vec![[0, 1, 1]],
+        ] {
+            let error = refused(Space {
+                shapes,
+                ..Space::default()
+            });
+            assert!(error.contains("shapes has a size of"), "{error}");
+        }
+        assert!(Space::default().validate("space.json".as_ref()).is_ok());
+        assert!(Space::of_cpu().validate("space.json".as_ref()).is_ok());
     }
 }
