@@ -157,7 +157,8 @@ mod tests {
             ..manifest("AMD EPYC")
         };
         let could_not = with("wall time; no energy: no RAPL counter that may be read");
-        let could = with("wall time; energy of all packages by RAPL over 0.3 s, where its counters could be read");
+        let could =
+            with("wall time; energy of all packages by RAPL over 0.3 s, where its counters could be read");
         assert_eq!(difference(&could_not, &could), None);
         assert!(difference(&could, &with("another clock; no energy: no RAPL counter")).is_some());
     }
