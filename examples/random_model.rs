@@ -177,6 +177,8 @@ fn config(s: Sizes, w4a8: bool) -> Result<serde_json::Value> {
             activations: ActivationScheme::PerToken,
             kv_cache: CacheScheme::Int8,
             smoothing: "off".into(),
+            rotation: String::new(),
+            hadamard_down: None,
             search: "random".into(),
             linears: linears.collect(),
         })?;

@@ -36,6 +36,10 @@ struct Quantization {
     activations: serde_json::Value,
     kv_cache: serde_json::Value,
     smoothing: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    rotation: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hadamard_down: Option<usize>,
     search: String,
 }
 
@@ -88,6 +92,8 @@ fn quantization(config: &ModelConfig) -> Result<Option<Quantization>> {
         activations: serde_json::to_value(q.activations)?,
         kv_cache: serde_json::to_value(q.kv_cache)?,
         smoothing: q.smoothing.clone(),
+        rotation: q.rotation.clone(),
+        hadamard_down: q.hadamard_down,
         search: q.search.clone(),
     }))
 }
@@ -135,8 +141,15 @@ fn blocks_text(report: &Report) -> String {
 
 fn quantization_text(q: &Quantization) -> String {
     let word = |value: &serde_json::Value| value.to_string().replace('"', "");
+    let mut transforms = match q.rotation.is_empty() {
+        true => String::new(),
+        false => format!(", rotated {}", q.rotation),
+    };
+    if let Some(block) = q.hadamard_down {
+        transforms += &format!(", Hadamard transform before down in blocks of {block}");
+    }
     format!(
-        "quantized       group {}, activations {}, cache {}, smoothing {}, search {}\n",
+        "quantized       group {}, activations {}, cache {}, smoothing {}{transforms}, search {}\n",
         word(&q.group_size),
         word(&q.activations),
         word(&q.kv_cache),

@@ -85,9 +85,9 @@ pub use rivals::{
     Cublas, CublasBf16, CublasLtInt8, CublasType, Int8Product, SGEMM_TILES, SgemmTiled, sgemm_source,
 };
 pub use rows::{
-    Before, GateQuantize, GatherRows, Input, NormRows, NormRule, NormWeights, Pointwise, PointwiseRows,
-    Quantize, Rope, TableType, gate_quantize_sources, gather_rows_source, norm_source, pointwise_source,
-    quantize_rows_sources, quantize_source, rope_source,
+    Before, GateQuantize, GatherRows, Hadamard, Input, NormRows, NormRule, NormWeights, Pointwise,
+    PointwiseRows, Quantize, Rope, TableType, gate_quantize_sources, gather_rows_source, hadamard_source,
+    norm_source, pointwise_source, quantize_rows_sources, quantize_source, rope_source,
 };
 pub use sampling::{
     LastTokens, LogSoftmax, MOST_TOP_LOGPROBS, SampleRows, Sampler, Sampling, last_tokens_source,

@@ -15,9 +15,9 @@ use dualgrain_cuda::{
     AttentionKernel, Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse,
     NormRule, Output, Pointwise, Ring, RingTask, SGEMM_TILES, Source, TABLE, TableType, Variant,
     attention_source, compiler_version, freivalds_sources, gate_quantize_sources, gather_rows_source,
-    gemm_float_sources, gemm_w8a8_sources, kernels, last_tokens_source, log_softmax_source, norm_source,
-    operand_sources, pointwise_source, quantize_rows_sources, quantize_source, read_memory_source,
-    rope_source, sample_source, sgemm_source, statistics_sources,
+    gemm_float_sources, gemm_w8a8_sources, hadamard_source, kernels, last_tokens_source, log_softmax_source,
+    norm_source, operand_sources, pointwise_source, quantize_rows_sources, quantize_source,
+    read_memory_source, rope_source, sample_source, sgemm_source, statistics_sources,
 };
 use dualgrain_device::Activation;
 use dualgrain_device::CacheFormat;
@@ -236,7 +236,7 @@ fn linear_jobs(arch: &'static str) -> impl Iterator<Item = Job> {
 
 /// Rows of activations: gathered, normed, rotated, changed element by element.
 fn row_jobs(arch: &'static str) -> Vec<Job> {
-    let mut sources = vec![rope_source()];
+    let mut sources = vec![rope_source(), hadamard_source()];
     let activations = [
         Activation::Relu,
         Activation::Silu,

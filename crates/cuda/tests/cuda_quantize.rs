@@ -1,4 +1,4 @@
-//! Quantization on a card, alone and behind RMSNorm or SwiGLU, against the specification, bit for bit.
+//! Quantization on a card, alone and behind RMSNorm or SwiGLU, and Hadamard transforms, against the specification, bit for bit.
 //!
 //! Without a card or a compiler it says SKIPPED, or fails with `DUALGRAIN_MAY_LACK=nothing`. `--cases N` (default 300);
 //! `--times` prints times afterwards: bf16 rows that no launch finds in a cache, and the f32 rows of a Llama's step with 8 billion
@@ -9,7 +9,7 @@ mod card;
 use std::process::ExitCode;
 
 use dualgrain_cuda::{
-    Before, Buffer, CudaError, GateQuantize, Gpu, Input, Jit, Pointwise, PointwiseRows, Quantize,
+    Before, Buffer, CudaError, GateQuantize, Gpu, Hadamard, Input, Jit, Pointwise, PointwiseRows, Quantize,
     QuantizedTokens, TokenCodes, rotation_copies, times_s,
 };
 use dualgrain_device::{Activation, ActivationScale, naive};
@@ -20,6 +20,9 @@ use dualgrain_device::cases::Random;
 fn main() -> ExitCode {
     card::compare("quantization", 300, compare_all, print_times)
 }
+
+/// Blocks of transforms.
+const BLOCKS: [usize; 9] = [2, 4, 8, 16, 32, 64, 128, 256, 512];
 
 /// A quantization with what the specification makes of it.
 struct Case {
@@ -82,10 +85,10 @@ impl Case {
     }
 
     fn expected(&self) -> TokenCodes {
-        self.expected_with(Activation::Silu)
+        self.expected_with(Activation::Silu, None)
     }
 
-    fn expected_with(&self, f: Activation) -> TokenCodes {
+    fn expected_with(&self, f: Activation, block: Option<usize>) -> TokenCodes {
         let (mut codes, mut scales) = (vec![0i8; self.m * self.k], Vec::new());
         let mut row = vec![0.0; self.k];
         let x = self.added();
@@ -95,6 +98,9 @@ impl Case {
                 Before::Nothing => row.copy_from_slice(x),
                 Before::RmsNorm | Before::AddRmsNorm => naive::rms_norm(x, &self.weight, self.eps, &mut row),
                 Before::SwiGlu => naive::gated(x, f, &mut row),
+            }
+            if let Some(block) = block {
+                naive::hadamard(&mut row, block);
             }
             scales.push(naive::quantize_row(&row, self.scale, codes));
         }
@@ -121,7 +127,7 @@ impl Case {
         }
     }
 
-    /// Whether the kernel that gives a row to a cluster makes the same of it, with every activation.
+    /// Whether the kernel that gives a row to a cluster makes the same of it, with every activation, and with every transform that fits.
     fn equals_clusters(&self, jit: &Jit, gpu: &Gpu, x: &Buffer) -> Result<bool, CudaError> {
         let mut equal = true;
         for f in [
@@ -134,12 +140,19 @@ impl Case {
             let Some(kernel) = kernel.filter(|_| self.input == Input::F32) else {
                 continue;
             };
-            let mut tokens = QuantizedTokens::empty(gpu, self.m, self.k)?;
-            kernel.launch(x, self.scale, &mut tokens)?;
-            let (got, expected) = (tokens.download()?, self.expected_with(f));
-            if got != expected {
-                println!("FAILED: {} with {f:?} in clusters", self.words());
-                equal = false;
+            let blocks = BLOCKS.into_iter().filter(|block| self.k.is_multiple_of(*block));
+            let blocks = std::iter::once(None).chain(blocks.map(Some));
+            for block in blocks.filter(|&block| kernel.transforms(block)) {
+                let mut tokens = QuantizedTokens::empty(gpu, self.m, self.k)?;
+                kernel.launch(x, block, self.scale, &mut tokens)?;
+                let (got, expected) = (tokens.download()?, self.expected_with(f, block));
+                if got != expected {
+                    println!(
+                        "FAILED: {} with {f:?} in clusters, blocks {block:?}",
+                        self.words()
+                    );
+                    equal = false;
+                }
             }
         }
         Ok(equal)
@@ -175,8 +188,29 @@ fn rounded(input: Input, x: f32) -> f32 {
     }
 }
 
+/// Runs of rows that are transformed alone: how many blocks differ.
+fn transforms_differ(jit: &Jit, gpu: &Gpu) -> Result<usize, CudaError> {
+    let (kernel, mut r, mut failed) = (Hadamard::new(jit, gpu)?, Random(12), 0);
+    for block in BLOCKS {
+        for (m, columns) in [(1, block), (5, 3 * block), (3, 4_096 + block), (130, 14_336)] {
+            let mut expected = r.floats(m * columns);
+            let x = gpu.upload(&expected)?;
+            kernel.launch(&x, (m, columns), block)?;
+            naive::hadamard(&mut expected, block);
+            let mut got = vec![0.0f32; expected.len()];
+            x.read(0, &mut got)?;
+            let differs = got.iter().zip(&expected).any(|(a, b)| a.to_bits() != b.to_bits());
+            if differs {
+                println!("FAILED: transform of {m}x{columns} in blocks of {block}");
+                failed += 1;
+            }
+        }
+    }
+    Ok(failed)
+}
+
 fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<usize, CudaError> {
-    let (mut r, mut failed) = (Random(11), 0);
+    let (mut r, mut failed) = (Random(11), transforms_differ(jit, gpu)?);
     for _ in 0..count {
         let case = Case::new(&mut r);
         let kernel = Quantize::new(jit, gpu, case.before, case.input)?;
@@ -272,7 +306,11 @@ fn print_chains(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     }
     let Some(gate) = gate else { return Ok(()) };
     print_chain(gpu, Before::SwiGlu, wide, |x, _, tokens| {
-        gate.launch(x, ActivationScale::PerToken, tokens)
+        gate.launch(x, None, ActivationScale::PerToken, tokens)
+    })?;
+    println!("the same, transformed in blocks of 128:");
+    print_chain(gpu, Before::SwiGlu, wide, |x, _, tokens| {
+        gate.launch(x, Some(128), ActivationScale::PerToken, tokens)
     })
 }
 

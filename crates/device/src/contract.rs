@@ -255,8 +255,8 @@ pub trait Device: Sized + Send + Sync + 'static {
         self.gemm(y, a, weights)?;
         self.add(x, y)
     }
-    /// [`Self::gemm_gated`], quantized, with the same bits. A device may compute through `f` and `wide`; the caller reads nothing from
-    /// them afterwards.
+    /// [`Self::gemm_gated`], transformed as by [`Self::hadamard`] where a block is named, quantized, with the same bits. A device may
+    /// compute through `f` and `wide`; the caller reads nothing from them afterwards.
     #[allow(clippy::too_many_arguments, reason = "each is a buffer or a rule of its own")]
     fn gemm_gated_quantize(
         &self,
@@ -265,11 +265,14 @@ pub trait Device: Sized + Send + Sync + 'static {
         wide: &mut Self::Matrix,
         a: Operand<'_, Self>,
         weights: &Self::Linear,
-        activation: Activation,
+        (activation, block): (Activation, Option<usize>),
         scale: ActivationScale,
     ) -> Done {
         self.gemm_gated(f, wide, a, weights, activation)?;
-        self.quantize(out, f, scale)
+        match block {
+            Some(block) => self.hadamard_quantize(out, f, block, scale),
+            None => self.quantize(out, f, scale),
+        }
     }
     /// [`Self::gemm_add`] to `x`, then [`Self::rms_norm_quantize`] of `x` by `norm` (weight and eps), with the same bits. A device may
     /// compute through `y` and `h`; the caller reads nothing from them afterwards.
@@ -355,6 +358,20 @@ pub trait Device: Sized + Send + Sync + 'static {
     fn gated(&self, out: &mut Self::Matrix, x: &Self::Matrix, f: Activation) -> Done;
     /// `x = f(x)`.
     fn activate(&self, x: &mut Self::Matrix, f: Activation) -> Done;
+    /// Every run of `block` columns of `x` becomes its Hadamard transform, in the order of [`crate::naive::hadamard`]. `block` is a
+    /// power of two, at most [`MOST_HADAMARD_BLOCK`](dualgrain_format::MOST_HADAMARD_BLOCK), and divides the columns.
+    fn hadamard(&self, x: &mut Self::Matrix, block: usize) -> Done;
+    /// [`Self::hadamard`] of `x`, quantized, with the same bits. The caller reads nothing from `x` afterwards.
+    fn hadamard_quantize(
+        &self,
+        out: &mut Self::Quantized,
+        x: &mut Self::Matrix,
+        block: usize,
+        scale: ActivationScale,
+    ) -> Done {
+        self.hadamard(x, block)?;
+        self.quantize(out, x, scale)
+    }
     /// `x += y`.
     fn add(&self, x: &mut Self::Matrix, y: &Self::Matrix) -> Done;
     /// `out[i] = x[rows[i]]`.

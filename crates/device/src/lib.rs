@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod activation;
+mod blocks;
 mod cache;
 mod capacity;
 pub mod cases;
@@ -18,6 +19,7 @@ pub mod sampling;
 mod step;
 
 pub use activation::{Activation, ActivationScale};
+pub use blocks::check_blocks;
 pub use cache::{AttentionParams, CacheFormat, CacheShape, MAX_HEAD_DIM, PAGE_TOKENS};
 pub use capacity::{Capacity, refill};
 pub use contract::{Columns, Device, Done, Operand, SLICE_ROWS};

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use dualgrain_cpu::CpuDevice;
 use dualgrain_cuda::CudaDevice;
 use dualgrain_device::{CacheFormat, Device};
-use dualgrain_engine::{LoadOptions, Model, ModelConfig, Session, SessionLimits};
+use dualgrain_engine::{LoadOptions, Model, ModelConfig, Session, SessionLimits, Weights};
 use dualgrain_testing::skipped;
 use golden::{FAMILIES, family, logits};
 
@@ -55,8 +55,8 @@ fn main() -> ExitCode {
             Some(CacheFormat::Int8),
         ] {
             let (got, expected) = (
-                all_logits(&card, folder, &cache),
-                all_logits(&cpu, folder, &cache),
+                all_logits(&card, folder, &cache, None),
+                all_logits(&cpu, folder, &cache, None),
             );
             failed += usize::from(!is_same(
                 &format!("{} {cache:?}", folder.display()),
@@ -65,6 +65,7 @@ fn main() -> ExitCode {
             ));
         }
     }
+    failed += transformed_differ(&card, &cpu);
     let (got, expected) = (
         sampled::events(Arc::clone(&card)),
         sampled::events(Arc::clone(&cpu)),
@@ -84,6 +85,17 @@ fn main() -> ExitCode {
     // The last: no driver gives a lost card back to the process.
     failed += usize::from(!lost::requests_end_in_words(&card));
     ExitCode::from(u8::from(failed > 0))
+}
+
+/// How many families differ where the input of their last linear is transformed.
+fn transformed_differ(card: &Arc<CudaDevice>, cpu: &Arc<CpuDevice>) -> usize {
+    let differs = |case: &&str| {
+        let (folder, block) = (family(case), Some(8));
+        let got = all_logits(card, &folder, &None, block);
+        let expected = all_logits(cpu, &folder, &None, block);
+        !is_same(&format!("{case}, transformed"), &got, &expected)
+    };
+    ["llama2", "qwen3", "opt"].iter().filter(differs).count()
 }
 
 /// How many requests of the last folder named, or of the toy model, depend on who else is served.
@@ -156,14 +168,23 @@ fn is_same(what: &str, got: &[f32], expected: &[f32]) -> bool {
     }
 }
 
-/// Logits after the last token of each step: a prompt in chunks, then token by token.
-fn all_logits<D: Device>(device: &Arc<D>, folder: &Path, cache: &Option<CacheFormat>) -> Vec<f32> {
+/// Logits after the last token of each step: a prompt in chunks, then token by token. `block` is that of a transform before the last
+/// linear of each block, where the folder does not name one.
+fn all_logits<D: Device>(
+    device: &Arc<D>,
+    folder: &Path,
+    cache: &Option<CacheFormat>,
+    block: Option<usize>,
+) -> Vec<f32> {
     let options = LoadOptions {
         cache: cache.clone(),
         blocks_at_once: 2,
     };
-    let positions = ModelConfig::load(folder).expect("a configuration").max_positions;
-    let model = Arc::new(Model::load(Arc::clone(device), folder, &options).expect("a model"));
+    let mut config = ModelConfig::load(folder).expect("a configuration");
+    config.hadamard_down = config.hadamard_down.or(block);
+    let positions = config.max_positions;
+    let weights = Weights::open(folder).expect("weights");
+    let model = Arc::new(Model::build(Arc::clone(device), config, &weights, &options).expect("a model"));
     let limits = SessionLimits::new(1, (PROMPT_TOKENS + DECODED_TOKENS).min(positions), STEP_TOKENS);
     let mut session = Session::new(Arc::clone(&model), limits).expect("a session");
     let vocab_size = model.config().vocab_size;

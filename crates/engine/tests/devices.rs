@@ -54,6 +54,25 @@ fn every_family_gives_the_same_bits_on_the_naive_device_and_on_every_instruction
 }
 
 #[test]
+fn a_transform_before_the_last_linear_gives_the_same_bits_on_every_device() {
+    for case in ["llama2", "opt"] {
+        let (dir, ids) = (family(case), read_golden(&family(case)).ids);
+        let mut config = golden::read_config(&dir.join("config.json"));
+        config.hadamard_down = Some(8);
+        let naive = golden::load_on(Arc::new(NaiveDevice::new()), &dir, config.clone());
+        let expected = golden::prefill(&naive, &ids);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let device = Arc::new(CpuDevice::with_isa(2, isa).unwrap());
+            let model = golden::load_on(device, &dir, config.clone());
+            assert_eq!(golden::prefill(&model, &ids), expected, "{case}, {}", isa.name());
+        }
+        config.hadamard_down = None;
+        let plain = golden::load(&dir, config);
+        assert_ne!(golden::prefill(&plain, &ids), expected, "{case}");
+    }
+}
+
+#[test]
 fn sampled_tokens_and_log_probabilities_are_those_of_the_naive_device() {
     let expected = sampled::events(Arc::new(NaiveDevice::new()));
     // Two of the five are constrained, and complete after 20 tokens.

@@ -24,6 +24,6 @@ pub use linear::quantized::{QuantizedLinear, QuantizedParts};
 pub use linear::weights::LinearWeights;
 pub use linear_scheme::LinearScheme;
 pub use quantization_config::{
-    ActivationScheme, CacheScheme, FORMAT_VERSION, KEY_SCALES_TENSOR, QUANT_METHOD, QuantizationConfig,
-    SchemeError, VALUE_SCALES_TENSOR,
+    ActivationScheme, CacheScheme, FORMAT_VERSION, KEY_SCALES_TENSOR, MOST_HADAMARD_BLOCK, QUANT_METHOD,
+    QuantizationConfig, SchemeError, VALUE_SCALES_TENSOR,
 };

@@ -11,9 +11,13 @@ use crate::linear_scheme::LinearScheme;
 
 /// The value of `quant_method` this crate writes and reads.
 pub const QUANT_METHOD: &str = "dualgrain";
-/// The version of the layout that this crate writes. It reads version 1 as well, in which all linears of four bits have
-/// the folder's one group size.
-pub const FORMAT_VERSION: u32 = 2;
+/// The latest version of the layout. A folder says the least version that it needs: 3 has transformed inputs, 2 linears with groups of
+/// their own; in version 1 all linears of four bits have the folder's one group size.
+pub const FORMAT_VERSION: u32 = 3;
+/// The version of a folder without transformed inputs.
+const UNTRANSFORMED_VERSION: u32 = 2;
+/// Channels that a Hadamard transform takes together at most: what a GPU's warp holds in registers. It is a power of two.
+pub const MOST_HADAMARD_BLOCK: usize = 512;
 /// Tensor F32 `[num_layers]` with the static key scales of an `int8-static` cache.
 pub const KEY_SCALES_TENSOR: &str = "kv_cache.key_scales";
 /// Tensor F32 `[num_layers]` with the static value scales of an `int8-static` cache.
@@ -31,6 +35,11 @@ pub struct QuantizationConfig {
     pub kv_cache: CacheScheme,
     /// How activations were smoothed before quantizing, for readers ("percentile 99.5", "off").
     pub smoothing: String,
+    /// How the model was rotated, for readers; empty where it was not.
+    pub rotation: String,
+    /// The input of every feed-forward's last linear goes through an orthonormal Hadamard transform in blocks of so many channels before
+    /// it becomes INT8; a power of two, at most [`MOST_HADAMARD_BLOCK`].
+    pub hadamard_down: Option<usize>,
     /// How scales were searched, for readers ("two-phase", "rtn").
     pub search: String,
     /// Scheme of each linear by its name without `.weight`; a linear that is not listed is float.
@@ -47,6 +56,10 @@ struct Stored {
     kv_cache: CacheScheme,
     #[serde(default)]
     smoothing: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    rotation: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hadamard_down: Option<usize>,
     #[serde(default)]
     search: String,
     /// Words of [`LinearScheme::parse`].
@@ -60,11 +73,16 @@ impl From<QuantizationConfig> for Stored {
         let linears = config.linears.into_iter();
         Self {
             quant_method: QUANT_METHOD.into(),
-            format_version: FORMAT_VERSION,
+            format_version: match config.hadamard_down {
+                None => UNTRANSFORMED_VERSION,
+                Some(_) => FORMAT_VERSION,
+            },
             group_size: usual,
             activations: config.activations,
             kv_cache: config.kv_cache,
             smoothing: config.smoothing,
+            rotation: config.rotation,
+            hadamard_down: config.hadamard_down,
             search: config.search,
             tensors: linears
                 .map(|(name, scheme)| (name, scheme.spelled(usual)))
@@ -128,6 +146,17 @@ pub enum SchemeError {
         /// The folder's version.
         version: u32,
     },
+    /// Blocks of a transform that no folder has.
+    #[error(
+        "quantization_config: `hadamard_down` is {got} in format_version {version}: expected a power of two from 2 to \
+         {MOST_HADAMARD_BLOCK} in format_version {FORMAT_VERSION}"
+    )]
+    Hadamard {
+        /// The value found.
+        got: usize,
+        /// The folder's version.
+        version: u32,
+    },
     /// A field has a value that is not known, or a group size other than 32, 64, 128 and "channel".
     #[error("quantization_config: {0}")]
     Json(#[from] serde_json::Error),
@@ -154,6 +183,8 @@ impl QuantizationConfig {
             activations,
             kv_cache,
             smoothing: String::new(),
+            rotation: String::new(),
+            hadamard_down: None,
             search: String::new(),
             linears: BTreeMap::new(),
         }
@@ -188,6 +219,7 @@ impl QuantizationConfig {
 
     fn from_stored(stored: Stored) -> Result<Self, SchemeError> {
         let (version, usual) = (stored.format_version, stored.group_size);
+        let hadamard_down = checked_block(&stored)?;
         let scheme = |(name, word): (String, String)| {
             // Version 1 had no word for a group size of a linear's own.
             let known = version > 1 || !word.contains('/');
@@ -205,6 +237,8 @@ impl QuantizationConfig {
             activations: stored.activations,
             kv_cache: stored.kv_cache,
             smoothing: stored.smoothing,
+            rotation: stored.rotation,
+            hadamard_down,
             search: stored.search,
             linears: stored.tensors.into_iter().map(scheme).collect::<Result<_, _>>()?,
         })
@@ -213,6 +247,21 @@ impl QuantizationConfig {
     /// Scheme of linear `name` (without `.weight`).
     pub fn scheme(&self, name: &str) -> LinearScheme {
         self.linears.get(name).copied().unwrap_or(LinearScheme::Float)
+    }
+}
+
+/// The transform of a version that has one: a program of an earlier version would leave it out without a word.
+fn checked_block(stored: &Stored) -> Result<Option<usize>, SchemeError> {
+    let version = stored.format_version;
+    match stored.hadamard_down {
+        Some(got)
+            if version <= UNTRANSFORMED_VERSION
+                || !got.is_power_of_two()
+                || !(2..=MOST_HADAMARD_BLOCK).contains(&got) =>
+        {
+            Err(SchemeError::Hadamard { got, version })
+        }
+        block => Ok(block),
     }
 }
 
@@ -243,7 +292,7 @@ mod tests {
         assert_eq!(value["activations"], "per-token");
         assert_eq!(value["kv_cache"], "int8-static");
         assert_eq!(value["quant_method"], QUANT_METHOD);
-        assert_eq!(value["format_version"], FORMAT_VERSION);
+        assert_eq!(value["format_version"], UNTRANSFORMED_VERSION);
         assert_eq!(
             value["tensors"],
             json!({"lm_head": "w8", "own": "w4/32", "usual": "w4"})
@@ -257,8 +306,8 @@ mod tests {
     fn another_method_or_version_is_named_before_missing_fields() {
         let gptq = QuantizationConfig::from_json(&json!({"quant_method": "gptq", "bits": 4})).unwrap_err();
         assert!(gptq.to_string().contains("`gptq`"), "{gptq}");
-        let later = QuantizationConfig::from_json(&json!({"quant_method": "dualgrain", "format_version": 3}));
-        assert!(matches!(later.unwrap_err(), SchemeError::Version { got } if got == "3"));
+        let later = QuantizationConfig::from_json(&json!({"quant_method": "dualgrain", "format_version": 4}));
+        assert!(matches!(later.unwrap_err(), SchemeError::Version { got } if got == "4"));
         assert!(QuantizationConfig::from_json(&json!(null)).is_err());
     }
 
@@ -282,6 +331,28 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn a_transform_needs_the_version_that_older_programs_refuse() {
+        let mut config = QuantizationConfig::new(
+            GroupSize::Along(128),
+            ActivationScheme::PerToken,
+            CacheScheme::Int8,
+        );
+        config.hadamard_down = Some(256);
+        let mut value = serde_json::to_value(&config).unwrap();
+        assert_eq!(value["format_version"], 3);
+        assert_eq!(QuantizationConfig::from_json(&value).unwrap(), config);
+        for block in [0, 1, 96, 1024] {
+            value["hadamard_down"] = block.into();
+            let error = QuantizationConfig::from_json(&value).unwrap_err().to_string();
+            assert!(error.contains(&format!("`hadamard_down` is {block}")), "{error}");
+        }
+        value["hadamard_down"] = 256.into();
+        value["format_version"] = 2.into();
+        let error = QuantizationConfig::from_json(&value).unwrap_err().to_string();
+        assert!(error.contains("format_version 2"), "{error}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use dualgrain_device::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
-    DeviceError, Done, Gram, HostStep, Operand, StepLayout, StepLimits, refill,
+    DeviceError, Done, Gram, HostStep, Operand, StepLayout, StepLimits, check_blocks, refill,
 };
 use dualgrain_format::{FloatValues, LinearWeights};
 use dualgrain_threads::SharedSlice;
@@ -20,7 +20,7 @@ use crate::gemm_w4a8::epilogue::Sink;
 use crate::gemm_w4a8::product;
 use crate::kv_cache::storage::Cache;
 use crate::kv_cache::write::write;
-use crate::rows::{elementwise, log_softmax, norm, norm_quantize, quantize, rope, sampling};
+use crate::rows::{elementwise, hadamard, log_softmax, norm, norm_quantize, quantize, rope, sampling};
 use crate::tensor::matrix::Matrix;
 use crate::tensor::quantized::Quantized;
 use crate::tensor::table::Table;
@@ -349,6 +349,25 @@ impl Device for CpuDevice {
                 elementwise::activate(self.isa(), x, f)
             });
         Ok(())
+    }
+
+    fn hadamard(&self, x: &mut Matrix, block: usize) -> Done {
+        check_blocks(x.columns, block);
+        let columns = x.columns;
+        self.for_rows(x.values_mut(), columns, |_, row| {
+            hadamard::hadamard(self.isa(), row, block)
+        });
+        Ok(())
+    }
+
+    fn hadamard_quantize(
+        &self,
+        out: &mut Quantized,
+        x: &mut Matrix,
+        block: usize,
+        scale: ActivationScale,
+    ) -> Done {
+        self.transform_and_quantize(out, x, block, scale)
     }
 
     fn add(&self, x: &mut Matrix, y: &Matrix) -> Done {

@@ -1,9 +1,10 @@
 //! Rows of a matrix shared out between the threads.
 
-use dualgrain_device::{Device, Done};
+use dualgrain_device::{ActivationScale, Device, Done, check_blocks};
 use dualgrain_threads::SharedSlice;
 
 use super::cpu_device::CpuDevice;
+use crate::rows::hadamard::hadamard_quantize;
 use crate::rows::quantize::Place;
 use crate::tensor::matrix::Matrix;
 use crate::tensor::quantized::{Quantized, QuantizedParts};
@@ -106,6 +107,26 @@ impl CpuDevice {
             }
         });
         Ok(())
+    }
+}
+
+impl CpuDevice {
+    /// Transforms runs of `block` columns of `x` and quantizes each row while it is at hand.
+    pub(super) fn transform_and_quantize(
+        &self,
+        out: &mut Quantized,
+        x: &mut Matrix,
+        block: usize,
+        scale: ActivationScale,
+    ) -> Done {
+        let (rows, columns) = (x.rows, x.columns);
+        check_blocks(columns, block);
+        let values = SharedSlice::new(x.values_mut());
+        self.fill_quantized(out, "hadamard_quantize", (rows, columns), |row, place| {
+            // SAFETY: each row is handed out once.
+            let row = unsafe { values.range(row * columns..(row + 1) * columns) };
+            hadamard_quantize(self.isa(), row, block, scale, place)
+        })
     }
 }
 

@@ -170,6 +170,37 @@ fn activations_equal_the_specification() {
     }
 }
 
+/// Blocks shorter than a vector, of whole vectors, of vectors that meet in registers and in a second pass.
+const BLOCKS: [usize; 10] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512];
+
+#[test]
+fn hadamard_transforms_equal_the_specification_alone_and_quantized() {
+    let mut r = Random(35);
+    for block in BLOCKS {
+        for (rows, columns) in [(1, block), (3, 7 * block), (40, 3 * block)] {
+            let mut x = r.floats(rows * columns);
+            x[0] = 3e4;
+            let mut expected = x.clone();
+            naive::hadamard(&mut expected, block);
+            let scale = ActivationScale::PerToken;
+            for device in devices() {
+                let what = format!("blocks of {block} in {columns} on {}", name(&device));
+                let mut got = upload(&device, &x, columns);
+                device.hadamard(&mut got, block).unwrap();
+                assert_same(&values(&device, &got), &expected, &what);
+                let (mut x, mut joined) = (
+                    upload(&device, &x, columns),
+                    device.quantized(rows, columns).unwrap(),
+                );
+                device
+                    .hadamard_quantize(&mut joined, &mut x, block, scale)
+                    .unwrap();
+                assert_quantized(&joined, &quantized(&expected, columns, scale), &what);
+            }
+        }
+    }
+}
+
 #[test]
 fn log_softmax_and_addition_equal_the_specification() {
     compare(

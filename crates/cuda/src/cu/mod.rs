@@ -58,6 +58,8 @@ pub(crate) const SGEMM_TILED: &str = include_str!("sgemm_tiled.cu");
 pub(crate) const READ_MEMORY: &str = include_str!("read_memory.cu");
 /// Rows of a table by number.
 pub(crate) const GATHER_ROWS: &str = include_str!("rows/gather_rows.cu");
+/// The Hadamard transform.
+pub(crate) const HADAMARD: &str = include_str!("rows/hadamard.cu");
 /// RMS norm and layer norm.
 pub(crate) const NORM: &str = include_str!("rows/norm_rows.cu");
 /// Rotary position embedding.

@@ -9,8 +9,8 @@ use crate::driver::{Gpu, Staging};
 use crate::error::CudaError;
 use crate::linear::{GemmFloat, GemmW8A8};
 use crate::rows::{
-    ACTIVATIONS, Before, GateQuantize, GatherRows, Input, NormRows, NormRule, Pointwise, PointwiseRows,
-    Quantize, Rope, TableType, activation_code,
+    ACTIVATIONS, Before, GateQuantize, GatherRows, Hadamard, Input, NormRows, NormRule, Pointwise,
+    PointwiseRows, Quantize, Rope, TableType, activation_code,
 };
 use crate::sampling::{LastTokens, LogSoftmax, Sampling};
 use crate::statistics::{AbsMax, ComputeOutputErrors, GramUpdate};
@@ -56,6 +56,7 @@ pub(super) struct RowKernels {
     pub(super) rms_norm: NormRows,
     pub(super) layer_norm: NormRows,
     pub(super) rope: Rope,
+    pub(super) hadamard: Hadamard,
     pub(super) add: PointwiseRows,
     activate: [PointwiseRows; 4],
     gate: [PointwiseRows; 4],
@@ -118,6 +119,7 @@ impl RowKernels {
             rms_norm: NormRows::new(jit, gpu, NormRule::Rms)?,
             layer_norm: NormRows::new(jit, gpu, NormRule::Layer)?,
             rope: Rope::new(jit, gpu)?,
+            hadamard: Hadamard::new(jit, gpu)?,
             add: pointwise(Pointwise::Add)?,
             activate: [
                 activate(relu)?,

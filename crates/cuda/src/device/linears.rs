@@ -135,25 +135,29 @@ impl CudaDevice {
         })
     }
 
-    /// The product, then gate and quantization in one kernel where that exists.
+    /// The product, then gate, transform and quantization in one kernel where that exists.
     pub(super) fn gated_codes(
         &self,
         out: &mut CudaQuantized,
         (f, wide): (&mut CudaMatrix, &mut CudaMatrix),
         (a, weights): (Operand<'_, Self>, &CudaLinear),
-        activation: Activation,
+        (activation, block): (Activation, Option<usize>),
         scale: ActivationScale,
     ) -> Done {
         let kernel = self.rows.gate_quantize(activation, weights.shape().0 / 2);
-        if kernel.is_none() && activation != Activation::Silu {
+        let kernel = kernel.filter(|kernel| kernel.transforms(block));
+        if kernel.is_none() && (activation != Activation::Silu || block.is_some()) {
             self.gemm_gated(f, wide, a, weights, activation)?;
-            return self.quantize(out, f, scale);
+            return match block {
+                Some(block) => self.hadamard_quantize(out, f, block, scale),
+                None => self.quantize(out, f, scale),
+            };
         }
         self.product(wide, &a, weights)?;
         let shape = (wide.rows, wide.columns / 2);
         self.resize_quantized(out, "gemm_gated_quantize", shape)?;
         self.operation("gemm_gated_quantize", &[shape.0, shape.1], || match kernel {
-            Some(kernel) => kernel.launch(&wide.buffer, scale, &mut out.tokens),
+            Some(kernel) => kernel.launch(&wide.buffer, block, scale, &mut out.tokens),
             None => {
                 let kernel = &self.rows.swiglu_quantize;
                 kernel.launch(&wide.buffer, None, scale, &mut out.tokens)

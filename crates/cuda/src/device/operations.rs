@@ -5,7 +5,7 @@ use std::ops::Range;
 use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
-    Done, Gram, Operand, StepLayout, StepLimits,
+    Done, Gram, Operand, StepLayout, StepLimits, check_blocks,
 };
 use dualgrain_format::{FloatValues, LinearWeights};
 
@@ -220,10 +220,10 @@ impl Device for CudaDevice {
         wide: &mut CudaMatrix,
         a: Operand<'_, Self>,
         weights: &CudaLinear,
-        activation: Activation,
+        between: (Activation, Option<usize>),
         scale: ActivationScale,
     ) -> Done {
-        self.gated_codes(out, (f, wide), (a, weights), activation, scale)
+        self.gated_codes(out, (f, wide), (a, weights), between, scale)
     }
 
     fn gemm_add_rms_norm_quantize(
@@ -312,6 +312,13 @@ impl Device for CudaDevice {
     fn activate(&self, x: &mut CudaMatrix, f: Activation) -> Done {
         self.operation("activate", &[x.rows, x.columns], || {
             self.rows.activate(f).launch(&x.buffer, &x.buffer, x.shape())
+        })
+    }
+
+    fn hadamard(&self, x: &mut CudaMatrix, block: usize) -> Done {
+        check_blocks(x.columns, block);
+        self.operation("hadamard", &[x.rows, x.columns, block], || {
+            self.rows.hadamard.launch(&x.buffer, x.shape(), block)
         })
     }
 

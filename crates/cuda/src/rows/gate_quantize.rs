@@ -1,7 +1,8 @@
-//! The gated activation and its quantization in one kernel, a cluster of CTAs for each token.
+//! The gated activation, the transform behind it and its quantization in one kernel, a cluster of CTAs for each token.
 
 use std::sync::Arc;
 
+use dualgrain_device::naive::hadamard_scale;
 use dualgrain_device::{Activation, ActivationScale};
 
 use super::pointwise::activation_code;
@@ -22,6 +23,8 @@ const ROUNDS: [usize; 2] = [2, 4];
 const FEW_ROWS: usize = 128;
 /// Threads times rounds, at most.
 const MOST_SHARES: usize = 1_024;
+/// The longest run that is transformed: the columns that a warp holds in a round.
+const MOST_BLOCK: usize = WARP * EACH;
 /// Threads of a warp: shares of a row are whole warps of elements.
 const WARP: usize = 32;
 
@@ -46,6 +49,8 @@ struct GateArgs {
     k: i32,
     row_bytes: i32,
     share: i32,
+    block: i32,
+    factor: f32,
 }
 
 /// The kernel, made ready; Hopper and later have clusters.
@@ -76,19 +81,27 @@ impl GateQuantize {
                 .all(|rounds| rounds * share_threads(k, *rounds) <= MOST_SHARES)
     }
 
-    /// `tokens = f(x[:, ..K]) * x[:, K..]` of `x` f32 `[M, 2 K]`, quantized; M and K are those of `tokens`.
+    /// Whether it transforms runs of `block` columns.
+    pub fn transforms(&self, block: Option<usize>) -> bool {
+        block.is_none_or(|block| block <= MOST_BLOCK)
+    }
+
+    /// `tokens = f(x[:, ..K]) * x[:, K..]` of `x` f32 `[M, 2 K]`, transformed in blocks of `block` columns where one is named, quantized; M
+    /// and K are those of `tokens`.
     ///
     /// # Errors
-    /// A buffer that is too short, rows that [`Self::takes`] refuses, or a launch the driver refuses.
+    /// A buffer that is too short, rows that [`Self::takes`] refuses, a block that [`Self::transforms`] refuses, or a launch the
+    /// driver refuses.
     pub fn launch(
         &self,
         x: &Buffer,
+        block: Option<usize>,
         scale: ActivationScale,
         tokens: &mut QuantizedTokens,
     ) -> Result<(), CudaError> {
         let (m, k) = tokens.shape();
         at_least("gate and up", 8 * m * k, x)?;
-        if !self.takes(k) {
+        if !self.takes(k) || !self.transforms(block) {
             return Err(CudaError::TooLarge {
                 what: "row to gate",
                 got: k,
@@ -110,6 +123,8 @@ impl GateQuantize {
             k: k as i32,
             row_bytes: tokens.row_bytes() as i32,
             share: (threads * rounds * EACH) as i32,
+            block: block.unwrap_or(0) as i32,
+            factor: block.map_or(1.0, hadamard_scale),
         };
         let grid = Launch {
             cluster: CLUSTER as u32,
@@ -131,6 +146,6 @@ mod tests {
 
     #[test]
     fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<GateArgs>(), 48);
+        assert_eq!(size_of::<GateArgs>(), 56);
     }
 }

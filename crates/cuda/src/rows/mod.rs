@@ -2,6 +2,7 @@
 
 mod gate_quantize;
 mod gather_rows;
+mod hadamard;
 mod norm;
 mod pointwise;
 mod quantize_per_token;
@@ -11,6 +12,7 @@ mod rope;
 
 pub use gate_quantize::{GateQuantize, gate_quantize_sources};
 pub use gather_rows::{GatherRows, TableType, gather_rows_source};
+pub use hadamard::{Hadamard, hadamard_source};
 pub use norm::{NormRows, NormRule, NormWeights, norm_source};
 pub(crate) use pointwise::{ACTIVATIONS, activation_code};
 pub use pointwise::{Pointwise, PointwiseRows, pointwise_source};

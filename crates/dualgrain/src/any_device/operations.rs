@@ -189,6 +189,21 @@ impl Device for AnyDevice {
             .quantize(out, x, scale))
     }
 
+    fn hadamard(&self, x: &mut Matrix, block: usize) -> Done {
+        call!(self, [x: Matrix], |device| device.hadamard(x, block))
+    }
+
+    fn hadamard_quantize(
+        &self,
+        out: &mut Quantized,
+        x: &mut Matrix,
+        block: usize,
+        scale: ActivationScale,
+    ) -> Done {
+        call!(self, [out: Quantized, x: Matrix], |device| device
+            .hadamard_quantize(out, x, block, scale))
+    }
+
     fn rms_norm_quantize(
         &self,
         out: &mut Quantized,
@@ -269,11 +284,11 @@ impl Device for AnyDevice {
         wide: &mut Matrix,
         a: Operand<'_, Self>,
         weights: &Linear,
-        activation: Activation,
+        between: (Activation, Option<usize>),
         scale: ActivationScale,
     ) -> Done {
         product!(self, a, [out: Quantized, f: Matrix, wide: Matrix, weights: Linear], |device, a| {
-            device.gemm_gated_quantize(out, f, wide, a, weights, activation, scale)
+            device.gemm_gated_quantize(out, f, wide, a, weights, between, scale)
         })
     }
 

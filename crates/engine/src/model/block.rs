@@ -4,7 +4,7 @@
 //! qkv         scratch.qkv = rope(qk_norm(Qkv(norm(x))))   [q|k|v]
 //! attention   scratch.c   = attention over the cache      input of Out
 //! add_out     x += Out(c)
-//! ffn_inner   scratch.f   = f(Up(norm(x)))                input of Down
+//! ffn_inner   scratch.f   = f(Up(norm(x)))                input of Down; transformed where the model says so
 //! add_down    x += Down(f)
 //! ```
 //!
@@ -26,8 +26,20 @@ pub struct Mlp<D: Device> {
     pub up: Projection<D>,
     /// Gated or plain, with its activation function.
     pub kind: FfnKind,
+    /// What is between the two goes through a Hadamard transform in blocks of so many channels.
+    pub hadamard: Option<usize>,
     /// down, or fc2.
     pub down: Projection<D>,
+}
+
+impl<D: Device> Mlp<D> {
+    /// Transforms the input of `self.down`, where it takes a transformed one.
+    pub(super) fn transform(&self, device: &D, f: &mut D::Matrix) -> Done {
+        match self.hadamard {
+            Some(block) => device.hadamard(f, block),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What follows attention in a block.
@@ -104,6 +116,7 @@ impl<D: Device> Block<D> {
         let mlp = Mlp {
             up: take(Role::Up)?,
             kind: spec.ffn,
+            hadamard: spec.hadamard_down,
             down: take(Role::Down)?,
         };
         let norm = |spec: &NormSpec| Norm::load(device, weights, spec);
@@ -190,16 +203,17 @@ impl<D: Device> Block<D> {
     /// # Errors
     /// The device failed.
     pub fn ffn_inner(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
-        let FeedForward::Dense(Mlp { up: linear, kind, .. }) = &self.feed_forward;
+        let FeedForward::Dense(mlp @ Mlp { up: linear, kind, .. }) = &self.feed_forward;
         let Scratch { h, up, f, h8, .. } = scratch;
         let input = linear.normed(device, (&self.ffn_norm, x), h, h8)?;
         match *kind {
-            FfnKind::Gated(activation) => device.gemm_gated(f, up, input, &linear.linear, activation),
+            FfnKind::Gated(activation) => device.gemm_gated(f, up, input, &linear.linear, activation)?,
             FfnKind::Plain(activation) => {
                 device.gemm(f, input, &linear.linear)?;
-                device.activate(f, activation)
+                device.activate(f, activation)?;
             }
         }
+        mlp.transform(device, f)
     }
 
     /// `x += Down(scratch.f)`.

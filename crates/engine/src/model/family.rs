@@ -37,6 +37,8 @@ pub struct BlockSpec {
     pub rope: bool,
     /// Kind of feed-forward.
     pub ffn: FfnKind,
+    /// The input of Down is transformed in blocks of so many channels.
+    pub hadamard_down: Option<usize>,
     /// Scale, window and slopes of the attention.
     pub attention: AttentionParams,
     /// The linears, in order of execution.
@@ -228,6 +230,7 @@ impl BlockSpec {
                 .then(|| ["self_attn.q_norm", "self_attn.k_norm"].map(head_norm)),
             rope: matches!(config.position, Position::Rope(_)),
             ffn: config.ffn,
+            hadamard_down: config.hadamard_down,
             attention: attention_params(config, layer),
             linears: Role::ALL
                 .map(|role| linear_spec(config, names, LinearId::dense(layer, role), &full))

@@ -143,12 +143,17 @@ impl<D: Device> Mlp<D> {
         let (input, up) = (self.up.normed_input(h, h8), &self.up.linear);
         match (self.kind, self.down.activations) {
             (FfnKind::Gated(activation), Some(scale)) => {
-                device.gemm_gated_quantize(f8, f, wide, input, up, activation, scale)
+                let between = (activation, self.hadamard);
+                device.gemm_gated_quantize(f8, f, wide, input, up, between, scale)
             }
-            (FfnKind::Gated(activation), None) => device.gemm_gated(f, wide, input, up, activation),
+            (FfnKind::Gated(activation), None) => {
+                device.gemm_gated(f, wide, input, up, activation)?;
+                self.transform(device, f)
+            }
             (FfnKind::Plain(activation), _) => {
                 device.gemm(f, input, up)?;
-                device.activate(f, activation)
+                device.activate(f, activation)?;
+                self.transform(device, f)
             }
         }
     }

@@ -180,6 +180,20 @@ impl<D: Device> Embedding<D> {
         })
     }
 
+    /// An embedding of tokens alone: `values` [entries, hidden], no learned positions and no norm.
+    ///
+    /// # Errors
+    /// The device has no room, or the values are no whole entries.
+    pub fn of_tokens(device: &D, values: FloatValues, hidden: usize) -> Result<Self, EngineError> {
+        let bytes = table_bytes(&values);
+        Ok(Self {
+            tokens: device.table(values, hidden)?,
+            positions: None,
+            norm: None,
+            bytes,
+        })
+    }
+
     /// `x` [M, hidden] for tokens at positions; `y` is a buffer of the same shape.
     ///
     /// # Errors

@@ -1,4 +1,5 @@
-// What a gated feed-forward hands to its last product: f(gate) * up as INT8 codes, their scale and their sum. A cluster of eight CTAs
+// What a gated feed-forward hands to its last product: f(gate) * up, in some models through a Hadamard transform, as INT8 codes, their
+// scale and their sum. A cluster of eight CTAs
 // takes a row, so that few tokens keep many multiprocessors loading; a thread holds its elements in registers. Warps send what they
 // find straight into the shared memory of the CTAs that want it.
 #include "codes.cuh"
@@ -24,6 +25,8 @@ struct GateArgs {
     float static_scale;  // above 0: one scale for all tokens
     int k, row_bytes;    // codes past k are set to 0
     int share;           // codes of a CTA, EACH in every round for each thread
+    int block;           // runs of so many columns are transformed: a power of two, at most those of a warp in a round; 0: none
+    float factor;        // 1 / sqrt(block)
 };
 
 #if __CUDA_ARCH__ >= 900
@@ -87,6 +90,34 @@ __device__ __forceinline__ void load_gated(const float *gate, int column, int k,
     }
 }
 
+// The pair (a, b) becomes (a + b, a - b).
+__device__ __forceinline__ void add_and_subtract(float &a, float &b) {
+    const float sum = __fadd_rn(a, b);
+    b = __fadd_rn(a, -b);
+    a = sum;
+}
+
+// The Hadamard transform of runs of columns: a warp holds 128 neighbours in every round, so pairs meet in a thread or by shuffles.
+__device__ __forceinline__ void transform(float (&v)[ROUNDS][EACH], int block, float factor) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int round = 0; round < ROUNDS; round++) {
+        float(&four)[EACH] = v[round];
+        if (block >= 2) add_and_subtract(four[0], four[1]), add_and_subtract(four[2], four[3]);
+        if (block >= 4) add_and_subtract(four[0], four[2]), add_and_subtract(four[1], four[3]);
+        for (int apart = 1; apart * EACH < block; apart *= 2) {
+            const bool upper = lane & apart;
+#pragma unroll
+            for (int e = 0; e < EACH; e++) {
+                const float other = __shfl_xor_sync(ALL_LANES, four[e], apart);
+                four[e] = upper ? __fadd_rn(other, -four[e]) : __fadd_rn(four[e], other);
+            }
+        }
+#pragma unroll
+        for (int e = 0; e < EACH; e++) four[e] = __fmul_rn(four[e], factor);
+    }
+}
+
 // The scale of a row, known to every thread of its cluster.
 __device__ __forceinline__ Scale row_scale(Mailbox &box, int place, const float (&v)[ROUNDS][EACH]) {
     const int lane = threadIdx.x % 32, numbers = CLUSTER * (blockDim.x / 32);
@@ -117,6 +148,7 @@ extern "C" __global__ void __launch_bounds__(32 * MOST_WARPS) gate_quantize(cons
     wait_for_producers_of(gate);
     float v[ROUNDS][EACH];
     load_gated(gate, c, args.k, v);
+    if (args.block > 0) transform(v, args.block, args.factor);
     const bool given = args.static_scale > 0.0f;
     const Scale scale = given ? usable_scale(args.static_scale) : row_scale(maxima, place, v);
     signed char *codes = args.codes + (size_t)row * args.row_bytes;

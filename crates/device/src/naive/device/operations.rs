@@ -11,7 +11,7 @@ use crate::naive;
 use crate::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use crate::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
-    DeviceError, Done, Gram, HostStep, Operand, SLICE_ROWS, StepLayout, StepLimits, refill,
+    DeviceError, Done, Gram, HostStep, Operand, SLICE_ROWS, StepLayout, StepLimits, check_blocks, refill,
 };
 
 impl Device for NaiveDevice {
@@ -325,6 +325,13 @@ impl Device for NaiveDevice {
     fn activate(&self, x: &mut Matrix, f: Activation) -> Done {
         self.begin("activate", &[x.rows(), x.columns])?;
         naive::activate(&mut x.values, f);
+        Ok(())
+    }
+
+    fn hadamard(&self, x: &mut Matrix, block: usize) -> Done {
+        self.begin("hadamard", &[x.rows(), x.columns, block])?;
+        check_blocks(x.columns, block);
+        x.iter_mut().for_each(|row| naive::hadamard(row, block));
         Ok(())
     }
 

@@ -42,6 +42,9 @@ pub struct ModelConfig {
     pub ffn_bias: bool,
     /// RMS norm of every query and key head (Qwen3).
     pub qk_norm: bool,
+    /// The input of Down is transformed in blocks of so many channels before it becomes INT8 (`Device::hadamard`), and the weights of
+    /// Down are those of the transformed input. A quantized folder says so; a quantizer sets it for the original.
+    pub hadamard_down: Option<usize>,
     /// A norm right after the embedding (BLOOM).
     pub embedding_norm: bool,
     /// The head uses the embedding's weights.

@@ -28,8 +28,11 @@ pub(super) fn read(object: &Map<String, Value>) -> Result<ModelConfig, ConfigErr
         config.eos_tokens = fields.tokens("eos_token_id")?;
     }
     if let Some(value) = fields.value("quantization_config") {
-        config.quantization = Some(QuantizationConfig::from_json(value)?);
+        let quantization = QuantizationConfig::from_json(value)?;
+        config.hadamard_down = quantization.hadamard_down;
+        config.quantization = Some(quantization);
         check_linears(&config)?;
+        check_hadamard(&config)?;
     }
     check_heads(&config)?;
     Ok(config)
@@ -45,6 +48,17 @@ fn check_linears(config: &ModelConfig) -> Result<(), ConfigError> {
             expected: "linears of this model".into(),
             got: format!("`{name}`"),
         }),
+    }
+}
+
+/// Whole blocks make up the input of Down.
+fn check_hadamard(config: &ModelConfig) -> Result<(), ConfigError> {
+    match config.hadamard_down {
+        Some(block) if !config.ffn_size.is_multiple_of(block) => {
+            let expected = format!("a divisor of the feed-forward's width ({})", config.ffn_size);
+            Err(field_error("quantization_config.hadamard_down", expected, block))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -126,6 +140,7 @@ fn read_sizes(family: Family, fields: Fields<'_>, defaults: Defaults) -> Result<
         out_bias: false,
         ffn_bias: false,
         qk_norm: false,
+        hadamard_down: None,
         embedding_norm: false,
         tie_embeddings: fields.flag("tie_word_embeddings", defaults.tie_embeddings)?,
         dtype: None,
