@@ -89,18 +89,29 @@ fn tensors(folder: &Path) -> Vec<u8> {
 
 #[test]
 fn a_run_resumed_after_a_kill_or_ctrl_c_ends_with_the_same_bytes() {
-    let folder = scratch("resume");
+    let plain = [("killed", "-KILL", 1), ("stopped", "-INT", 3)];
+    resumes_to_the_same_bytes("resume", &[], &plain);
+    let transforms = ["--rotate", "--hadamard-down"];
+    resumes_to_the_same_bytes("resume-rotated", &transforms, &[("killed", "-KILL", 2)]);
+}
+
+/// Interrupts runs with `options`: (name, signal, blocks that are finished by then).
+fn resumes_to_the_same_bytes(folder: &str, options: &[&str], interruptions: &[(&str, &str, usize)]) {
+    let folder = scratch(folder);
     let whole = folder.join("whole");
-    succeed(quantize(&whole, &["--threads", "1"]));
-    for (name, signal, blocks) in [("killed", "-KILL", 1), ("stopped", "-INT", 3)] {
+    succeed(quantize(&whole, &[options, &["--threads", "1"]].concat()));
+    for &(name, signal, blocks) in interruptions {
         let out = folder.join(name);
-        let output = interrupt(&out, signal, blocks, &["--threads", "2"]);
+        let output = interrupt(&out, signal, blocks, &[options, &["--threads", "2"]].concat());
         assert!(!out.exists(), "{name}: a half-made folder was left");
         if signal == "-INT" {
             assert_eq!(output.status.code(), Some(130));
             assert!(stderr(&output).contains("--resume"));
         }
-        succeed(quantize(&out, &["--resume", "--threads", "1"]));
+        succeed(quantize(
+            &out,
+            &[options, &["--resume", "--threads", "1"]].concat(),
+        ));
         assert!(
             tensors(&out) == tensors(&whole),
             "{name}: other bytes after --resume"

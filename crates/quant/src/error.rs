@@ -126,6 +126,22 @@ pub enum QuantError {
         /// Blocks of the model.
         num_layers: usize,
     },
+    /// A family that a rotation would change.
+    #[error("{family} models cannot be rotated: {reason}; quantize without --rotate")]
+    Unrotatable {
+        /// The family.
+        family: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A feed-forward whose width is odd.
+    #[error(
+        "the feed-forward has {ffn_size} channels, which no power of two divides: quantize without --hadamard-down"
+    )]
+    NoHadamard {
+        /// Its width.
+        ffn_size: usize,
+    },
     /// A calibration window longer than the model's positions.
     #[error(
         "calibration windows of {got} tokens, the model has {max_positions} positions: ask for shorter windows"

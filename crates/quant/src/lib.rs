@@ -14,6 +14,7 @@ mod report;
 mod run;
 mod schemes;
 mod transform;
+mod transposed;
 
 pub use calibrate::statistics::{InputStatistics, Observation};
 pub use error::QuantError;

@@ -21,6 +21,12 @@ pub struct QuantOptions {
     pub schemes: Vec<SchemeRule>,
     /// How scales are found.
     pub search: Search,
+    /// Whether the residual stream and the value heads are rotated, so that no channel stands out (RMSNorm families only).
+    /// Outliers are then gone, and smoothing is of little use.
+    pub rotate: bool,
+    /// Whether the input of every feed-forward's last linear goes through a Hadamard transform while the model runs, which
+    /// spreads its outliers; smoothing leaves that input alone then.
+    pub hadamard_down: bool,
     /// How activation outliers are smoothed.
     pub smoothing: Smoothing,
     /// Which producer-consumer pairs are smoothed.
@@ -43,6 +49,8 @@ impl Default for QuantOptions {
             group_size: GroupSize::Along(128),
             schemes: Vec::new(),
             search: Search::TwoPhase,
+            rotate: false,
+            hadamard_down: false,
             smoothing: Smoothing::Auto,
             pairs: SmoothPairs::default(),
             activations: ActivationScheme::PerToken,
@@ -60,6 +68,15 @@ impl QuantOptions {
         let rule = self.schemes.iter().rev().find(|rule| rule.covers(id));
         let asked = rule.and_then(|rule| rule.scheme);
         asked.unwrap_or(LinearScheme::w4(self.group_size))
+    }
+
+    /// How the model is rotated, in words; empty where it is not.
+    pub fn rotation(&self) -> String {
+        if self.rotate {
+            "residual stream and value heads".into()
+        } else {
+            String::new()
+        }
     }
 
     /// The options by name, as the journal stores and compares them.
@@ -88,7 +105,11 @@ impl QuantOptions {
         ];
         let rules: Vec<String> = self.schemes.iter().map(ToString::to_string).collect();
         let schemes = (!rules.is_empty()).then(|| ("schemes", rules.join(" ")));
-        let options = options.into_iter().chain(schemes);
+        let rotation = self.rotate.then(|| ("rotation", self.rotation()));
+        let hadamard = self
+            .hadamard_down
+            .then(|| ("transformed before down", "yes".to_owned()));
+        let options = options.into_iter().chain(schemes).chain(rotation).chain(hadamard);
         options.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }

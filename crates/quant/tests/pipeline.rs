@@ -84,7 +84,7 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
         ..SmoothPairs::default()
     };
     type Change = fn(&mut QuantJob);
-    let changes: [(&str, f64, Change); 9] = [
+    let changes: [(&str, f64, Change); 10] = [
         ("default", 0.12, |_| ()),
         ("rtn without smoothing", 0.3, |job| {
             job.options.search = Search::Rtn;
@@ -110,6 +110,10 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
             job.options.activations = ActivationScheme::Static;
         }),
         ("spilled", 0.12, |job| job.spill_above_bytes = 0),
+        ("rotated and transformed", 0.12, |job| {
+            (job.options.rotate, job.options.hadamard_down) = (true, true);
+            job.options.smoothing = Smoothing::Off;
+        }),
         ("exhaustive", 0.12, |job| job.options.search = Search::Exhaustive),
     ];
     for (name, tolerance, change) in changes {

@@ -47,9 +47,17 @@ pub struct Quantize {
     /// that fits a linear counts.
     #[arg(long, value_name = "LINEAR=SCHEME")]
     pub scheme: Vec<SchemeRule>,
-    /// Activation smoothing.
-    #[arg(long, value_enum, default_value_t = Smooth::Percentile)]
-    pub smooth: Smooth,
+    /// Rotate the residual stream and the value heads, so that no channel stands out: the rotation is folded into the
+    /// weights, and the model computes the same function. Llama, Mistral and Qwen models only.
+    #[arg(long)]
+    pub rotate: bool,
+    /// Transform the input of down_proj (fc2) while the model runs, by Hadamard matrices: its outliers are spread, for about a
+    /// percent of time. The folder needs this version of dualgrain or a later one.
+    #[arg(long)]
+    pub hadamard_down: bool,
+    /// Activation smoothing [default: percentile, or off with --rotate].
+    #[arg(long, value_enum)]
+    pub smooth: Option<Smooth>,
     /// Percentile of the channel maxima that smoothing brings outliers down to; without it 99.5, or less for a layer
     /// that is clearly better off with less.
     #[arg(long, value_name = "P", value_parser = |text: &str| number(text, 0.0, 100.0))]

@@ -24,6 +24,8 @@ pub fn job(arguments: &Quantize) -> Result<QuantJob> {
         group_size: arguments.group_size,
         schemes: arguments.scheme.clone(),
         search: search(arguments.search),
+        rotate: arguments.rotate,
+        hadamard_down: arguments.hadamard_down,
         smoothing: smoothing(arguments),
         pairs: pairs(&arguments.smooth_pairs),
         activations: activations(arguments.activations),
@@ -40,13 +42,14 @@ pub fn job(arguments: &Quantize) -> Result<QuantJob> {
 
 /// Options that would do nothing are mistakes.
 fn check_options(arguments: &Quantize) -> Result<()> {
-    let smooths = arguments.smooth == Smooth::Percentile;
+    let smooth = smooth(arguments);
+    let smooths = smooth == Smooth::Percentile;
     ensure!(
         smooths || arguments.percentile.is_none(),
         "--percentile belongs to --smooth percentile"
     );
     ensure!(
-        arguments.alpha.is_none() || arguments.smooth == Smooth::Alpha,
+        arguments.alpha.is_none() || smooth == Smooth::Alpha,
         "--alpha belongs to --smooth alpha"
     );
     Ok(())
@@ -84,8 +87,17 @@ fn search(search: arguments::Search) -> Search {
     }
 }
 
+/// A rotated model has no outliers to smooth.
+fn smooth(arguments: &Quantize) -> Smooth {
+    let usual = match arguments.rotate && arguments.percentile.is_none() {
+        true => Smooth::Off,
+        false => Smooth::Percentile,
+    };
+    arguments.smooth.unwrap_or(usual)
+}
+
 fn smoothing(arguments: &Quantize) -> Smoothing {
-    match arguments.smooth {
+    match smooth(arguments) {
         Smooth::Percentile => arguments
             .percentile
             .map_or(Smoothing::Auto, Smoothing::Percentile),

@@ -1,7 +1,7 @@
 //! The original model beside the quantized one, on the same windows: what the quantized one should have seen.
 
 use dualgrain_device::Device;
-use dualgrain_engine::{Block, ModelConfig, Role, Weights};
+use dualgrain_engine::{Block, Role};
 
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::passes;
@@ -15,19 +15,9 @@ pub struct Companion<'a, D: Device> {
 }
 
 impl<'a, D: Device> Companion<'a, D> {
-    /// The original model before block `layer`, where `states` stand.
-    ///
-    /// # Errors
-    /// The block cannot be loaded.
-    pub fn new(
-        device: &D,
-        (config, weights): (&ModelConfig, &Weights),
-        states: HiddenStates<'a, D>,
-        layer: usize,
-    ) -> Result<Self, QuantError> {
-        let block = Block::load(device, weights, config, layer)?;
-        weights.release_pages();
-        Ok(Self { states, block })
+    /// The original model before `block`, where `states` stand.
+    pub fn new(states: HiddenStates<'a, D>, block: Block<D>) -> Self {
+        Self { states, block }
     }
 
     /// Attention of all windows.

@@ -13,9 +13,7 @@ use crate::calibrate::multiply_adds::PassMultiplyAdds;
 use crate::calibrate::passes::{input_of, load_input};
 use crate::error::QuantError;
 use crate::monitor::Meter;
-
-/// Columns that are transposed together: a cache line.
-const TRANSPOSED_COLUMNS: usize = 16;
+use crate::transposed::transposed;
 
 /// Statistics of the input `x` of a linear, quantized and smoothed as it is in use, beside the original model over the
 /// calibration tokens.
@@ -222,19 +220,4 @@ fn downloaded<D: Device>(states: &HiddenStates<'_, D>, x: &D::Matrix) -> Result<
     let mut values = vec![0.0; rows * device.columns(x)];
     device.download(x, 0..rows, &mut values)?;
     Ok(values)
-}
-
-/// `rows` [tokens, columns] as [columns, tokens].
-fn transposed(pool: &Pool, rows: &[f32], tokens: usize) -> Vec<f32> {
-    let columns = rows.len() / tokens;
-    let mut out = vec![0.0; rows.len()];
-    pool.for_each_chunk(&mut out, TRANSPOSED_COLUMNS * tokens, |idx, out| {
-        let first = idx * TRANSPOSED_COLUMNS;
-        for (token, row) in rows.chunks_exact(columns).enumerate() {
-            for (out, &value) in out.chunks_exact_mut(tokens).zip(&row[first..]) {
-                out[token] = value;
-            }
-        }
-    });
-    out
 }

@@ -56,6 +56,6 @@ pub fn quantize_block<D: Device>(
     partial.quantize_linear(down, statistics, (states, companion))?;
 
     passes::add_feed_forward(states, partial.block(), run.meter)?;
-    run.weights.release_pages();
+    run.original.weights().release_pages();
     partial.finish()
 }

@@ -12,6 +12,8 @@ use crate::monitor::Meter;
 use crate::options::QuantJob;
 use crate::run::output::is_written;
 use crate::schemes::SchemeRule;
+use crate::transform::rotation::hadamard::hadamard_block;
+use crate::transform::rotation::original::reason_against;
 
 /// Checks model and text against the options, and cuts the text into windows.
 ///
@@ -31,7 +33,7 @@ pub fn check_job(job: &QuantJob, config: &ModelConfig, tokens: &[u32]) -> Result
 /// Checks the model against the options, as far as a text of `num_tokens` tokens need not be read for it.
 ///
 /// # Errors
-/// A quantized model, a scheme for a block that is not there, no text, windows longer than the model can take.
+/// A quantized model, a scheme for a block that is not there, a family that cannot be rotated, no text, windows longer than the model can take.
 pub fn check_model(job: &QuantJob, config: &ModelConfig, num_tokens: usize) -> Result<Windows, QuantError> {
     if config.quantization.is_some() {
         return Err(QuantError::AlreadyQuantized {
@@ -39,6 +41,7 @@ pub fn check_model(job: &QuantJob, config: &ModelConfig, num_tokens: usize) -> R
         });
     }
     check_schemes(job, config)?;
+    check_rotation(job, config)?;
     let windows = Windows::evenly_spaced(num_tokens, job.options.num_windows, job.options.window_tokens)?;
     if windows.window_len() > config.max_positions {
         return Err(QuantError::WindowTooLong {
@@ -57,6 +60,22 @@ fn check_schemes(job: &QuantJob, config: &ModelConfig) -> Result<(), QuantError>
         Some(rule) => Err(QuantError::NoBlock {
             rule: rule.to_string(),
             num_layers: config.num_layers,
+        }),
+    }
+}
+
+/// Families that a rotation would change are refused by name, and a width without blocks.
+fn check_rotation(job: &QuantJob, config: &ModelConfig) -> Result<(), QuantError> {
+    if job.options.hadamard_down && hadamard_block(config.ffn_size).is_none() {
+        return Err(QuantError::NoHadamard {
+            ffn_size: config.ffn_size,
+        });
+    }
+    match reason_against(config).filter(|_| job.options.rotate) {
+        None => Ok(()),
+        Some(reason) => Err(QuantError::Unrotatable {
+            family: config.family.class_prefix(),
+            reason,
         }),
     }
 }

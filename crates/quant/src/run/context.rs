@@ -1,7 +1,7 @@
 //! What every step of a run shares.
 
 use dualgrain_device::{ActivationScale, Device};
-use dualgrain_engine::{ModelConfig, Weights};
+use dualgrain_engine::ModelConfig;
 use dualgrain_format::{ActivationScheme, GroupSize, LinearScheme};
 use dualgrain_threads::Pool;
 
@@ -11,6 +11,7 @@ use crate::methods::method::{Method, Resources};
 use crate::monitor::Meter;
 use crate::options::QuantOptions;
 use crate::transform::activation_error::static_scale;
+use crate::transform::rotation::original::Original;
 
 /// What every step of a run shares.
 pub struct RunContext<'a, D: Device> {
@@ -20,8 +21,8 @@ pub struct RunContext<'a, D: Device> {
     pub pool: &'a Pool,
     /// The original model.
     pub config: &'a ModelConfig,
-    /// Its tensors.
-    pub weights: &'a Weights,
+    /// Its tensors, rotated where the options ask for it.
+    pub original: &'a Original<'a>,
     /// The options.
     pub options: &'a QuantOptions,
     /// How linears get their four bits.

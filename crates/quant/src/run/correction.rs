@@ -108,10 +108,10 @@ impl<'a, D: Device> Streams<'a, D> {
         layer: usize,
         f: impl FnOnce(&mut HiddenStates<'a, D>, Option<&mut Companion<'a, D>>) -> Result<T, QuantError>,
     ) -> Result<T, QuantError> {
-        let companion = self.original.take();
-        let companion =
-            companion.map(|states| Companion::new(run.device, (run.config, run.weights), states, layer));
-        let mut companion = companion.transpose()?;
+        let mut companion = match self.original.take() {
+            Some(states) => Some(Companion::new(states, run.original.block(run.device, layer)?)),
+            None => None,
+        };
         let result = f(&mut self.quantized, companion.as_mut())?;
         self.original = companion.map(Companion::into_states);
         Ok(result)

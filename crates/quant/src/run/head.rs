@@ -2,9 +2,9 @@
 //! the last norm puts out.
 
 use dualgrain_device::Device;
-use dualgrain_engine::{EngineError, ModelConfig, Norm, Weights};
+use dualgrain_engine::{EngineError, ModelConfig};
 use dualgrain_format::checkpoint::{Dtype, widen};
-use dualgrain_format::{GroupSize, Int8Linear, LinearScheme, LinearWeights};
+use dualgrain_format::{FloatLinear, FloatValues, GroupSize, Int8Linear, LinearScheme, LinearWeights};
 
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::passes;
@@ -15,6 +15,8 @@ use crate::methods::method::{FloatRows, LinearTask, MethodReport};
 use crate::report::json::{LinearReport, ReportedLinear};
 use crate::run::context::RunContext;
 use crate::transform::linear_smoothing::LinearSmoothing;
+use crate::transform::rotation::matrix::to_bf16;
+use crate::transform::rotation::original::Original;
 use crate::transform::sample::LinearSample;
 
 /// Rows that are widened and searched at a time: a head of 128,256 rows would take gigabytes in f32.
@@ -32,25 +34,29 @@ pub fn quantize_head<D: Device>(
     states: &mut HiddenStates<'_, D>,
 ) -> Result<Option<QuantizedHead>, QuantError> {
     match run.options.lm_head {
-        LinearScheme::Float => Ok(None),
+        LinearScheme::Float if !run.original.is_rotated() => Ok(None),
+        LinearScheme::Float => {
+            let linear = float(&FloatHead::new(run.config, run.original)?)?;
+            Ok(Some((LinearWeights::Float(linear), None)))
+        }
         LinearScheme::W8 => {
-            let linear = int8(&FloatHead::new(run.config, run.weights)?)?;
+            let linear = int8(&FloatHead::new(run.config, run.original)?)?;
             Ok(Some((LinearWeights::W8(linear), None)))
         }
         LinearScheme::W4 { group_size } => {
             run.meter.start("head".into());
-            let norm = Norm::load(run.device, run.weights, &run.config.final_norm())?;
+            let norm = run.original.norm(run.device, &run.config.final_norm())?;
             let statistics = passes::head_input(states, &norm, run.config.num_layers, run.meter)?;
-            let head = FloatHead::new(run.config, run.weights)?;
+            let head = FloatHead::new(run.config, run.original)?;
             let (linear, report) = by_method(run, &head, (&statistics, group_size))?;
             Ok(Some((linear, Some(report))))
         }
     }
 }
 
-/// The head's rows as the checkpoint stores them: a tied head is the embedding.
+/// The head's rows: a tied head is the embedding.
 struct FloatHead<'a> {
-    weights: &'a Weights,
+    original: &'a Original<'a>,
     dtype: Dtype,
     bytes: &'a [u8],
     n: usize,
@@ -58,14 +64,15 @@ struct FloatHead<'a> {
 }
 
 impl<'a> FloatHead<'a> {
-    fn new(config: &ModelConfig, weights: &'a Weights) -> Result<Self, QuantError> {
+    fn new(config: &ModelConfig, original: &'a Original<'a>) -> Result<Self, QuantError> {
         let (head, embedding) = (config.family.head_name(), config.family.embedding_name());
         let name = if config.tie_embeddings { embedding } else { head };
-        let (dtype, _, bytes) = weights
+        let (dtype, _, bytes) = original
+            .weights()
             .raw(&format!("{name}.weight"))
             .map_err(EngineError::from)?;
         Ok(Self {
-            weights,
+            original,
             dtype,
             bytes,
             n: config.vocab_size,
@@ -74,22 +81,35 @@ impl<'a> FloatHead<'a> {
     }
 
     /// Slices of at most [`SLICE_ROWS`] rows in f32.
-    fn slices(&self) -> impl Iterator<Item = Vec<f32>> {
+    fn slices(&self) -> impl Iterator<Item = Result<Vec<f32>, QuantError>> {
         let row_bytes = self.bytes.len() / self.n;
         self.bytes.chunks(SLICE_ROWS * row_bytes).map(move |stored| {
             let mut rows = vec![0.0; stored.len() / row_bytes * self.k];
             widen(self.dtype, stored, &mut rows);
-            self.weights.release_pages();
-            rows
+            self.original.weights().release_pages();
+            self.original.change_head_rows(&mut rows)?;
+            Ok(rows)
         })
     }
+}
+
+/// In the type that the folder has it in; f16 becomes f32.
+fn float(head: &FloatHead<'_>) -> Result<FloatLinear, QuantError> {
+    let slices = head.slices();
+    let values = if head.dtype == Dtype::BF16 {
+        let halves = |rows: Result<Vec<f32>, QuantError>| Ok::<_, QuantError>(to_bf16(&rows?));
+        FloatValues::Bf16(slices.map(halves).collect::<Result<Vec<_>, _>>()?.concat())
+    } else {
+        FloatValues::F32(slices.collect::<Result<Vec<_>, _>>()?.concat())
+    };
+    Ok(FloatLinear::new(head.n, head.k, values, None)?)
 }
 
 fn int8(head: &FloatHead<'_>) -> Result<Int8Linear, QuantError> {
     let (n, k) = (head.n, head.k);
     let (mut w8, mut s1) = (Vec::with_capacity(n * k), Vec::with_capacity(n));
     for rows in head.slices() {
-        let (codes, scales) = round_to_int8(&rows, k);
+        let (codes, scales) = round_to_int8(&rows?, k);
         w8.extend(codes);
         s1.extend(scales);
     }
@@ -105,6 +125,7 @@ fn by_method<D: Device>(
     let mut report = None;
     let (mut slices, mut method_report) = (Vec::new(), MethodReport::default());
     for weights in head.slices() {
+        let weights = weights?;
         report.get_or_insert_with(|| first_report(run, head, (statistics, group_size), &weights));
         let task = LinearTask {
             rows: FloatRows {

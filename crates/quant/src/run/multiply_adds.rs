@@ -10,6 +10,10 @@ use crate::methods::int8::Int8;
 use crate::methods::method::Method;
 use crate::options::QuantOptions;
 use crate::run::correction::corrects;
+use crate::transform::rotation::orthogonal::Orthogonal;
+
+/// A multiply-add of doubles that no register tile holds takes about so many times that of a product.
+const F64_COST: u64 = 8;
 
 /// All of a run: passes over the windows and what the method takes for every linear.
 pub fn run_multiply_adds<D: Device>(
@@ -34,6 +38,8 @@ pub fn run_multiply_adds<D: Device>(
             LinearScheme::W4 { group_size } => method.multiply_adds(shape, group_size),
         }
     };
+    let passes = passes
+        + u64::from(options.rotate) * rotation_multiply_adds(config, &spec, corrects(options, windows));
     let block = |layer| passes + spec.linears.values().map(|of| linear(layer, of)).sum::<u64>();
     let head = match options.lm_head {
         LinearScheme::W4 { group_size } => {
@@ -43,4 +49,12 @@ pub fn run_multiply_adds<D: Device>(
         LinearScheme::Float | LinearScheme::W8 => 0,
     };
     (0..config.num_layers).map(block).sum::<u64>() + head
+}
+
+/// Rotating the linears of a block, once more for the original model beside it.
+fn rotation_multiply_adds(config: &ModelConfig, spec: &BlockSpec, corrects: bool) -> u64 {
+    let weights: usize = spec.linears.values().map(|linear| linear.n * linear.k).sum();
+    let rows = (weights / config.hidden_size) as u64;
+    let of_block = F64_COST * rows * Orthogonal::multiply_adds(config.hidden_size);
+    of_block * (1 + u64::from(corrects))
 }

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use dualgrain_device::Device;
 use dualgrain_engine::{BlockSpec, EngineError, LEADING, ModelConfig, Weights};
 use dualgrain_format::checkpoint::{
-    CheckpointError, Dtype, FolderWriter, LinearLayout, TensorEntry, TensorSpec, TensorTable, f32_bytes,
+    CheckpointError, Dtype, FolderWriter, LinearLayout, TensorBytes, TensorEntry, TensorSpec, TensorTable,
+    f32_bytes,
 };
 use dualgrain_format::{
     CacheScheme, KEY_SCALES_TENSOR, LinearScheme, LinearWeights, QuantizationConfig, VALUE_SCALES_TENSOR,
@@ -64,17 +65,23 @@ pub fn assemble<D: Device>(
     (finished, head): (&[FinishedBlock], Option<&LinearWeights>),
     report: &QuantReport,
 ) -> Result<(), QuantError> {
-    let (config, weights) = (run.config, run.weights);
+    let (config, weights) = (run.config, run.original.weights());
     let blocks = (0..config.num_layers).map(|layer| BlockFile::open(&journal.tensors_path(layer)));
     let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
     let linears = block_linears(config, &job.options);
-    let copied = copied_tensors(config, weights, &blocks, (&linears, head.is_some()));
+    let outer = run.original.outer_tensors()?;
+    let copied = copied_tensors(config, weights, (&blocks, &outer), (&linears, head.is_some()));
     let mut writer = FolderWriter::create(&job.out_dir, job.replace)?;
-    writer.start_tensors(specs(config, weights, &blocks, &copied, head, job)?)?;
+    let mut announced = specs(config, weights, &blocks, &copied, head, job)?;
+    announced.extend(outer.iter().map(|(spec, _)| spec.clone()));
+    writer.start_tensors(announced)?;
     for name in &copied {
         let (_, _, bytes) = weights.raw(name).map_err(EngineError::from)?;
         writer.write_tensor(name, bytes)?;
         weights.release_pages();
+    }
+    for (spec, bytes) in outer {
+        writer.write_tensor(&spec.name, &bytes)?;
     }
     if let Some(head) = head {
         writer.write_linear(config.family.head_name(), head)?;
@@ -148,7 +155,7 @@ fn specs(
 fn copied_tensors(
     config: &ModelConfig,
     weights: &Weights,
-    blocks: &[BlockFile],
+    (blocks, outer): (&[BlockFile], &[TensorBytes]),
     (linears, new_head): (&BTreeMap<String, LinearScheme>, bool),
 ) -> Vec<String> {
     let mut replaced: BTreeSet<String> = linears
@@ -160,6 +167,7 @@ fn copied_tensors(
             .iter()
             .flat_map(|block| block.table.tensors.keys().cloned()),
     );
+    replaced.extend(outer.iter().map(|(spec, _)| spec.name.clone()));
     if new_head {
         replaced.insert(format!("{}.weight", config.family.head_name()));
     }
@@ -229,6 +237,9 @@ fn write_files(
         source,
     };
     let mut value: serde_json::Value = serde_json::from_slice(&original).map_err(json)?;
+    if options_untie(&job.options) && config.tie_embeddings {
+        value["tie_word_embeddings"] = false.into();
+    }
     value["quantization_config"] = serde_json::to_value(quantization_config(job, config)).map_err(json)?;
     writer.write_file("config.json", format!("{value:#}\n").as_bytes())?;
     let text = serde_json::to_string_pretty(report).map_err(json)?;
@@ -237,10 +248,17 @@ fn write_files(
     Ok(())
 }
 
+/// Whether a head that shared its weights with the embedding has floats of its own: norm and rotation are in them.
+fn options_untie(options: &QuantOptions) -> bool {
+    options.rotate && options.lm_head == LinearScheme::Float
+}
+
 fn quantization_config(job: &QuantJob, config: &ModelConfig) -> QuantizationConfig {
     let options = &job.options;
     let mut described = QuantizationConfig::new(options.group_size, options.activations, options.kv_cache);
     described.smoothing = options.smoothing.to_string();
+    described.rotation = options.rotation();
+    described.hadamard_down = config.hadamard_down;
     described.search = options.search.to_string();
     described.linears = block_linears(config, options);
     if options.lm_head != LinearScheme::Float {

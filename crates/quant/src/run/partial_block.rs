@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use dualgrain_device::{ActivationScale, CacheFormat, Device};
 use dualgrain_engine::{
-    Block, BlockSpec, EngineError, JoinedLinear, LinearId, LinearSpec, Norm, NormKind, NormSpec, Projection,
-    Role, load_linear, load_linear_float, split_members,
+    Block, BlockSpec, LinearId, LinearSpec, Norm, NormKind, NormSpec, Projection, Role, split_members,
 };
 use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes, linear_tensors};
 use dualgrain_format::{CacheScheme, FloatLinear, FloatValues, FormatError, LinearScheme, LinearWeights};
@@ -51,9 +50,9 @@ impl<'a, D: Device> PartialBlock<'a, D> {
             .linears
             .keys()
             .map(empty)
-            .collect::<Result<_, QuantError>>()?;
+            .collect::<Result<Vec<_>, QuantError>>()?;
         Ok(Self {
-            block: Block::from_projections(run.device, run.weights, spec, empty)?,
+            block: run.original.block_of(run.device, spec, empty)?,
             run,
             linears: BTreeMap::new(),
             norms: Vec::new(),
@@ -95,7 +94,7 @@ impl<'a, D: Device> PartialBlock<'a, D> {
             }
             return Ok(false);
         };
-        let (mut weights, bias) = self.float_weights(&spec)?;
+        let (mut weights, bias) = run.original.linear(&spec)?;
         let sample = LinearSample::new(
             run.device,
             (scheme, run.options.activations),
@@ -186,7 +185,8 @@ impl<'a, D: Device> PartialBlock<'a, D> {
     /// # Errors
     /// A number-format error would be a bug here and is passed on.
     pub fn finish(self) -> Result<QuantizedBlock, QuantError> {
-        let mut tensors = self.norms;
+        let mut tensors = self.rotated_norms()?;
+        tensors.extend(self.norms);
         for (id, linear) in &self.linears {
             let members = &self.block.spec().linear(*id)?.members;
             for (name, member) in split_members(linear, members)? {
@@ -200,6 +200,21 @@ impl<'a, D: Device> PartialBlock<'a, D> {
         })
     }
 
+    /// The norms whose weights went into the linears behind them, unless smoothing has written them.
+    fn rotated_norms(&self) -> Result<Vec<TensorBytes>, QuantError> {
+        if !self.run.original.is_rotated() {
+            return Ok(Vec::new());
+        }
+        let mut norms = Vec::new();
+        for norm in [&self.spec().attn_norm, &self.spec().ffn_norm] {
+            let name = format!("{}.weight", norm.name);
+            if !self.norms.iter().any(|(spec, _)| spec.name == name) {
+                norms.push(f32_tensor(name, &self.run.original.norm_values(norm, "weight")?));
+            }
+        }
+        Ok(norms)
+    }
+
     fn spec(&self) -> &BlockSpec {
         self.block.spec()
     }
@@ -211,20 +226,6 @@ impl<'a, D: Device> PartialBlock<'a, D> {
             n: spec.n,
             scheme: self.run.options.scheme(spec.id),
             usual: LinearScheme::w4(self.run.options.group_size),
-        }
-    }
-
-    fn float_weights(&self, spec: &LinearSpec) -> Result<(Vec<f32>, Option<Vec<f32>>), QuantError> {
-        let JoinedLinear { weights, .. } = load_linear_float(self.run.weights, spec)?;
-        self.run.weights.release_pages();
-        match weights {
-            LinearWeights::Float(linear) => match linear.into_parts() {
-                (FloatValues::F32(weights), bias) => Ok((weights, bias)),
-                (halves @ FloatValues::Bf16(_), bias) => Ok((halves.to_f32(), bias)),
-            },
-            LinearWeights::W8(_) | LinearWeights::W4(_) => Err(QuantError::AlreadyQuantized {
-                path: self.run.weights.dir().to_path_buf(),
-            }),
         }
     }
 
@@ -255,11 +256,14 @@ impl<'a, D: Device> PartialBlock<'a, D> {
         takes_scales.then_some(producer)
     }
 
-    /// Puts a linear in place as the checkpoint stores it. Its tensors are copied when the folder is written.
+    /// Puts a linear in place as floats. Where it is as the checkpoint stores it, its tensors are copied when the folder is
+    /// written.
     fn keep_float(&mut self, spec: &LinearSpec) -> Result<(), QuantError> {
-        let linear = load_linear(self.run.weights, spec, None)?;
-        let projection = Projection::new(self.run.device, linear.weights)?;
-        self.run.weights.release_pages();
+        let linear = self.run.original.stored_linear(spec)?;
+        if self.run.original.changes(spec.id.role) {
+            return self.place(spec.id, linear);
+        }
+        let projection = Projection::new(self.run.device, linear)?;
         Ok(self.block.set_projection(spec.id, projection)?)
     }
 
@@ -301,9 +305,7 @@ impl<'a, D: Device> PartialBlock<'a, D> {
     }
 
     fn divided(&self, norm: &NormSpec, part: &str, scales: &[f32]) -> Result<Vec<f32>, QuantError> {
-        let name = format!("{}.{part}", norm.name);
-        let values = self.run.weights.f32(&name, &[norm.len]);
-        let mut values = values.map_err(EngineError::from)?;
+        let mut values = self.run.original.norm_values(norm, part)?;
         divide(&mut values, scales);
         Ok(values)
     }

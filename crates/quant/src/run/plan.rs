@@ -123,6 +123,8 @@ struct Sizes {
     embedding: u64,
     /// Everything outside the blocks as stored.
     outside: u64,
+    /// The embedding once more, where it is rotated.
+    rotated_embedding: u64,
     /// A block of the original model beside the quantized one, where weights are corrected.
     original: u64,
     /// The largest block of the finished model, and all of them.
@@ -155,7 +157,7 @@ impl Sizes {
             let group_size = scheme.group_size().unwrap_or(options.group_size);
             (
                 gram_bytes(shape.1, group_size) + compensation_bytes(shape, options.search, tokens_of_drift),
-                weight_bytes(shape, group_size, stored),
+                weight_bytes(shape, group_size, stored) + turned_bytes(shape, options),
             )
         });
         let largest = largest.max_by_key(|(gram, weights)| gram + weights);
@@ -181,7 +183,12 @@ impl Sizes {
                 * (scratch_bytes(config, windows.window_len()) as u64
                     + angles_bytes(config, windows.window_len()) as u64
                     + windows.window_len() as u64 * hidden * 8),
-            original: if corrects { original_block_bytes(config) } else { 0 },
+            original: if corrects {
+                original_block_bytes(config, options)
+            } else {
+                0
+            },
+            rotated_embedding: if options.rotate { embedding } else { 0 },
             embedding,
             outside: embedding + head_bytes(config, options) + hidden * 4,
             block: blocks.clone().max().unwrap_or_default(),
@@ -202,9 +209,9 @@ impl Sizes {
         let hidden_states = if spills { 0 } else { self.hidden_states };
         // At the start the embedding is there beside its mapped pages, at the end a block beside its copy and the
         // mapped pages of the largest tensor outside the blocks; in between a linear with its statistics.
-        let start = 2 * self.embedding + self.weights;
+        let start = 2 * self.embedding + self.rotated_embedding + self.weights;
         let middle = self.gram + self.weights + self.buffers + 3 * self.block + self.original;
-        let end = 3 * self.block + 2 * self.embedding;
+        let end = 3 * self.block + 2 * self.embedding + self.rotated_embedding;
         let mut parts = vec![
             part("program, tokenizer, calibration text", self.caller),
             part("calibration activations", hidden_states),
@@ -262,7 +269,7 @@ fn embedding_bytes(config: &ModelConfig) -> u64 {
 
 fn head_bytes(config: &ModelConfig, options: &QuantOptions) -> u64 {
     match options.lm_head {
-        LinearScheme::Float if config.tie_embeddings => 0,
+        LinearScheme::Float if config.tie_embeddings && !options.rotate => 0,
         scheme => linear_bytes(
             (config.vocab_size, config.hidden_size),
             scheme,
@@ -305,16 +312,23 @@ fn compensation_bytes((n, k): (usize, usize), search: Search, tokens: usize) -> 
 }
 
 /// A block in f32 or as stored, beside its mapped pages.
-fn original_block_bytes(config: &ModelConfig) -> u64 {
+fn original_block_bytes(config: &ModelConfig, options: &QuantOptions) -> u64 {
+    let is_f32 = options.rotate || options.hadamard_down;
+    let float = if is_f32 { 4 } else { float_bytes(config) };
     let spec = BlockSpec::new(config, 0);
     let weights: usize = spec.linears.values().map(|linear| linear.n * linear.k).sum();
-    3 * weights as u64 * float_bytes(config)
+    3 * weights as u64 * float
 }
 
 /// A linear in f32, its mapped pages, what phase 1 decided.
 fn weight_bytes((n, k): (usize, usize), group_size: GroupSize, stored: u64) -> u64 {
     let weights = (n * k) as u64;
     weights * (4 + stored) + (n * group_size.num_groups(k)) as u64 * 8 + n as u64 * 64
+}
+
+/// A linear once more, its columns as rows, while it is rotated.
+fn turned_bytes((n, k): (usize, usize), options: &QuantOptions) -> u64 {
+    if options.rotate { (n * k * 4) as u64 } else { 0 }
 }
 
 /// Shape and scheme of the linears of every block.

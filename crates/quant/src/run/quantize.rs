@@ -20,6 +20,8 @@ use crate::run::identity::Identity;
 use crate::run::journal::{FinishedBlock, Journal};
 use crate::run::multiply_adds::run_multiply_adds;
 use crate::run::output::assemble;
+use crate::transform::rotation::hadamard::hadamard_block;
+use crate::transform::rotation::original::Original;
 
 /// What a run has done.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,17 +44,21 @@ pub fn quantize<D: Device>(
     tokens: &[u32],
     monitor: Monitor<'_>,
 ) -> Result<QuantSummary, QuantError> {
-    let config = ModelConfig::load(&job.model_dir).map_err(EngineError::from)?;
+    let mut config = ModelConfig::load(&job.model_dir).map_err(EngineError::from)?;
     let windows = check_job(job, &config, tokens)?;
+    if job.options.hadamard_down {
+        config.hadamard_down = hadamard_block(config.ffn_size);
+    }
     check_target(job)?;
     let weights = Weights::open(&job.model_dir).map_err(EngineError::from)?;
+    let original = Original::new(pool, (&config, &weights), job.options.rotate);
     let method = job.options.search.method();
     let total = run_multiply_adds(&config, &job.options, &windows, &*method);
     let run = RunContext {
         device,
         pool,
         config: &config,
-        weights: &weights,
+        original: &original,
         options: &job.options,
         method: &*method,
         meter: &Meter::new(monitor, total),
@@ -85,10 +91,11 @@ pub fn quantize<D: Device>(
 /// Checks every tensor of the model, and loads the embedding.
 fn checked_embedding<D: Device>(run: &RunContext<'_, D>) -> Result<Embedding<D>, QuantError> {
     run.meter.start("checking the model".into());
-    check_tensors(run.config, run.weights, run.meter)?;
-    run.weights.release_pages();
-    let embedding = Embedding::load(run.device, run.weights, run.config)?;
-    run.weights.finish().map_err(EngineError::from)?;
+    let weights = run.original.weights();
+    check_tensors(run.config, weights, run.meter)?;
+    weights.release_pages();
+    let embedding = run.original.embedding(run.device)?;
+    weights.finish().map_err(EngineError::from)?;
     Ok(embedding)
 }
 

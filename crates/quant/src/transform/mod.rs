@@ -5,5 +5,6 @@ pub mod divided_rows;
 pub mod heads;
 pub mod linear_smoothing;
 pub mod producer;
+pub mod rotation;
 pub mod sample;
 pub mod smoothing;

@@ -31,7 +31,7 @@ pub enum Producer {
 
 impl Producer {
     /// What makes the input of `role`; `None` where scales do not pass the function between. Through a ReLU they do:
-    /// f(c x) = c f(x) for c > 0.
+    /// f(c x) = c f(x) for c > 0. A transform mixes channels, so none pass it.
     pub fn of(role: Role, spec: &BlockSpec) -> Option<Self> {
         let up_rows = |first_row| Self::Rows {
             role: Role::Up,
@@ -44,6 +44,7 @@ impl Producer {
                 num_heads: spec.num_heads,
                 num_kv_heads: spec.num_kv_heads,
             }),
+            (Role::Down, _) if spec.hadamard_down.is_some() => None,
             (Role::Down, FfnKind::Gated(_)) => Some(up_rows(spec.ffn_size)),
             (Role::Down, FfnKind::Plain(Activation::Relu)) => Some(up_rows(0)),
             (Role::Down, FfnKind::Plain(_)) => None,
