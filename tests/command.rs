@@ -377,14 +377,14 @@ fn an_unknown_architecture_lists_the_known_ones() {
 }
 
 #[test]
-fn a_tokenizer_that_does_not_fit_the_vocabulary_is_refused() {
+fn a_tokenizer_may_be_larger_than_the_vocabulary_as_long_as_no_text_has_its_tokens() {
     let model = damaged("vocabulary", |folder| {
         rewrite(&folder.join("tokenizer.json"), |json| {
             json.replacen("\"vocab\": {", "\"vocab\": { \"zzzz\": 9000,", 1)
         });
     });
-    let message = failure(&["generate", text(&model), "x"]);
-    assert!(message.contains("8192"), "{message}");
+    let out = dualgrain(&["generate", text(&model), "x", "--max-tokens", "1"]);
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dualgrain_device::CacheFormat;
 use dualgrain_engine::tokenizer::Tokenizer;
-use dualgrain_engine::{LoadOptions, Model, ModelConfig, SessionLimits, Weights};
+use dualgrain_engine::{LoadOptions, Model, ModelConfig, SessionLimits, Weights, judge};
 
 use crate::any_device::{AnyDevice, DeviceChoice};
 use crate::error::Error;
@@ -72,6 +72,7 @@ pub fn model_on(
     let config = ModelConfig::load(dir)?;
     let weights = Weights::open(dir)?;
     check_memory(device, &weights, &config)?;
+    judge(&config, &weights)?;
     let block_bytes = weights.size_bytes() as u64 / config.num_layers.max(1) as u64;
     Ok(Model::build(
         Arc::clone(device),

@@ -13,6 +13,7 @@ pub mod int4;
 mod linear;
 mod linear_scheme;
 mod quantization_config;
+pub mod text;
 pub mod weight;
 
 pub use error::FormatError;

@@ -36,6 +36,19 @@ pub enum QuantError {
     /// The output or the journal could not be written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The disk of the output has no room for the result and what is kept until it is whole.
+    #[error(
+        "{}: the result and the journal need {:.1} GB of disk, {:.1} GB are free: free some space, or choose another disk with --out",
+        .path.display(), *.needed_bytes as f64 / 1e9, *.free_bytes as f64 / 1e9
+    )]
+    DiskFull {
+        /// The output folder.
+        path: PathBuf,
+        /// What is needed.
+        needed_bytes: u64,
+        /// What is free.
+        free_bytes: u64,
+    },
     /// The calibration text has no tokens.
     #[error("the calibration text is empty: give a text of at least a few thousand words with --calib")]
     NoCalibration,

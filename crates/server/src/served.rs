@@ -60,8 +60,8 @@ impl Served {
         let Loaded { model, tokenizer } = loaded;
         let vocab_size = model.config().vocab_size;
         let facts = facts(dir, &model)?;
-        let grammars = Grammars::new(Arc::clone(&tokenizer), &model.config().eos_tokens);
         let mut engine = Engine::new(model, Arc::clone(&tokenizer), limits).map_err(Error::from)?;
+        let grammars = Grammars::new(Arc::clone(&tokenizer), &engine.end_tokens());
         engine.prepare().map_err(Error::from)?;
         Ok(Self {
             engine,

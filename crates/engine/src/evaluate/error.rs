@@ -20,6 +20,14 @@ pub enum EvaluateError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Something else in the place of a text.
+    #[error("{}: expected text, got {what}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// What is there, and what to do then.
+        what: &'static str,
+    },
     /// A text that is not UTF-8.
     #[error("{}: expected UTF-8 text, got byte {got:#04x} at offset {offset}", path.display())]
     Utf8 {

@@ -2,14 +2,23 @@
 
 use std::path::Path;
 
+use dualgrain_format::text::{drop_mark, mistaken};
+
 use super::error::EvaluateError;
 
 /// Reads a text.
 pub(super) fn read_text(path: &Path) -> Result<String, EvaluateError> {
-    let bytes = std::fs::read(path).map_err(|source| EvaluateError::Read {
+    let mut bytes = std::fs::read(path).map_err(|source| EvaluateError::Read {
         path: path.to_owned(),
         source,
     })?;
+    if let Some(what) = mistaken(&bytes) {
+        return Err(EvaluateError::Content {
+            path: path.to_owned(),
+            what,
+        });
+    }
+    drop_mark(&mut bytes);
     String::from_utf8(bytes).map_err(|e| {
         let offset = e.utf8_error().valid_up_to();
         EvaluateError::Utf8 {

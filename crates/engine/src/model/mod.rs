@@ -5,7 +5,9 @@ mod angles;
 mod block;
 mod config;
 mod family;
+mod folder_hint;
 mod forward;
+mod judgement;
 mod linear_id;
 mod linears;
 mod loaded;
@@ -20,9 +22,12 @@ pub use angles::Angles;
 pub use block::{Block, FeedForward, Mlp};
 pub use config::{
     ConfigError, Family, FfnKind, FloatType, ModelConfig, NormKind, Position, RopeConfig, RopeScaling,
+    SamplingDefaults,
 };
 pub use family::{BlockSpec, LinearSpec, Member, NormSpec};
+pub use folder_hint::folder_hint;
 pub use forward::{StepState, run_blocks};
+pub use judgement::{ModelFolder, judge};
 pub use linear_id::{LinearId, Role};
 pub use linears::{JoinedLinear, load_linear, load_linear_float, split_members};
 pub use loaded::{Embedding, Head, LoadOptions, Model};

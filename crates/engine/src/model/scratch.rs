@@ -49,7 +49,7 @@ impl<D: Device> Scratch<D> {
         let quantized = |columns| device.quantized(capacity, columns);
         let angles = match &config.position {
             Position::Rope(rope) => {
-                let table = Angles::new(rope, config.head_dim).rows(0..positions as u32);
+                let table = Angles::new(rope, config.head_dim, positions).rows(0..positions as u32);
                 Some(StepAngles {
                     table: device.table(FloatValues::F32(table), config.head_dim)?,
                     rows: matrix(config.head_dim)?,

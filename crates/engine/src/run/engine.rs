@@ -120,7 +120,7 @@ impl<D: Device> Engine<D> {
         let text = TextOfSequence::new(&self.tokenizer, &prompt, options.stop)?;
         let end_tokens = match options.ignore_eos {
             true => Vec::new(),
-            false => self.model().config().eos_tokens.clone(),
+            false => self.end_tokens(),
         };
         let id = self.scheduler.admit(TokenRequest {
             prompt,
@@ -190,6 +190,14 @@ impl<D: Device> Engine<D> {
     /// The tokenizer.
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer
+    }
+
+    /// Tokens that end an answer: those of config.json and generation_config.json, and what the tokenizer's own files call its end.
+    pub fn end_tokens(&self) -> Vec<u32> {
+        let mut tokens = self.model().config().eos_tokens.clone();
+        let own = self.tokenizer.eos_id();
+        tokens.extend(own.filter(|token| !tokens.contains(token)));
+        tokens
     }
 
     /// The scheduler underneath.

@@ -11,6 +11,7 @@ use crate::text::tokenizer::{Tokenizer, TokenizerError};
 /// Tokens in, text out, ended by stop strings.
 #[derive(Debug)]
 pub(super) struct TextOfSequence {
+    tokenizer: Arc<Tokenizer>,
     stream: Option<DecodeStream>,
     stop: StopMatcher,
     /// Tokens so far.
@@ -29,6 +30,7 @@ impl TextOfSequence {
         let mut stream = DecodeStream::new(Arc::clone(tokenizer), true);
         stream.follow(prompt)?;
         Ok(Self {
+            tokenizer: Arc::clone(tokenizer),
             stream: Some(stream),
             stop: StopMatcher::new(stop),
             tokens: Vec::new(),
@@ -43,7 +45,10 @@ impl TextOfSequence {
             Some(stream) => stream.push(token)?,
             None => String::new(),
         };
-        let stopped = self.stop.push(&piece);
+        let mut stopped = self.stop.push(&piece);
+        if let Some(written) = self.tokenizer.special_text(token).filter(|_| !stopped) {
+            stopped = self.stop.push_hidden(&written);
+        }
         Ok((self.give_out(), stopped))
     }
 

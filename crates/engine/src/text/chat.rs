@@ -27,8 +27,8 @@ pub struct Message {
 pub enum ChatError {
     /// The folder has no chat template.
     #[error(
-        "{}: no chat template (looked for chat_template.jinja, chat_template.json and \"chat_template\" in \
-         tokenizer_config.json); this is a base model: use plain generation, or put the template of the model it \
+        "{}: no chat template (looked for chat_template.jinja, additional_chat_templates, chat_template.json and \
+         \"chat_template\" in tokenizer_config.json); this is a base model: use plain generation, or put the template of the model it \
          was made from into chat_template.jinja", dir.display()
     )]
     Missing {
@@ -65,14 +65,20 @@ pub struct ChatTemplate {
 
 /// The name under which the template is compiled; it shows in error messages.
 const TEMPLATE: &str = "chat_template";
+/// The name of the template that counts where none is asked for.
+const DEFAULT: &str = "default";
+/// The name of a template that counts where tools are given, as in transformers.
+const OF_TOOLS: &str = "tool_use";
+
 impl ChatTemplate {
-    /// The template of a model folder: chat_template.jinja, else `chat_template` of tokenizer_config.json or
-    /// chat_template.json, which is a string or a list of named templates (then the one named "default").
+    /// The template of a model folder: chat_template.jinja with additional_chat_templates/NAME.jinja, else `chat_template` of
+    /// tokenizer_config.json or chat_template.json, which is a string or a list of named templates. The one named "default" counts,
+    /// and with tools the one named "tool_use" where there is one.
     ///
     /// # Errors
     /// No template, a damaged file, or a template that is not valid Jinja.
     pub fn load(dir: &Path) -> Result<Self, ChatError> {
-        Self::load_named(dir, "default")
+        Self::load_named(dir, DEFAULT)
     }
 
     /// As [`Self::load`], with a choice among named templates (a lone template is taken whatever the name).
@@ -80,8 +86,27 @@ impl ChatTemplate {
     /// # Errors
     /// As [`Self::load`]; no template of that name.
     pub fn load_named(dir: &Path, name: &str) -> Result<Self, ChatError> {
-        let source = find_source(dir, name)?;
-        Self::new(source, special_tokens(dir)?)
+        let sources = find_sources(dir)?;
+        let chosen = match sources.get(name) {
+            Some(source) => source,
+            None if sources.len() == 1 => sources
+                .values()
+                .next()
+                .unwrap_or_else(|| unreachable!("there is one")),
+            None => {
+                let available: Vec<_> = sources.keys().map(String::as_str).collect();
+                return Err(ChatError::Name {
+                    dir: dir.to_owned(),
+                    name: name.to_owned(),
+                    available: available.join(", "),
+                });
+            }
+        };
+        let mut template = Self::new(chosen.clone(), special_tokens(dir)?)?;
+        if let (DEFAULT, Some(source)) = (name, sources.get(OF_TOOLS)) {
+            template.add(OF_TOOLS, source)?;
+        }
+        Ok(template)
     }
 
     /// Compiles a template. `special_tokens` holds `bos_token`, `eos_token` and what else it may print.
@@ -89,15 +114,17 @@ impl ChatTemplate {
     /// # Errors
     /// A template that is not valid Jinja.
     pub fn new(source: String, special_tokens: BTreeMap<String, String>) -> Result<Self, ChatError> {
-        let mut environment = jinja::environment().map_err(explain)?;
-        let source = jinja::without_generation_marks(&source);
-        environment
-            .add_template_owned(TEMPLATE, source)
-            .map_err(explain)?;
-        Ok(Self {
-            environment,
+        let mut template = Self {
+            environment: jinja::environment().map_err(explain)?,
             special_tokens,
-        })
+        };
+        template.add(TEMPLATE, &source)?;
+        Ok(template)
+    }
+
+    fn add(&mut self, name: &'static str, source: &str) -> Result<(), ChatError> {
+        let source = jinja::without_generation_marks(&jinja::with_line_feeds(source));
+        self.environment.add_template_owned(name, source).map_err(explain)
     }
 
     /// The prompt for `messages`, a list of objects with `role` and `content` (see [`Message`]). With
@@ -115,7 +142,7 @@ impl ChatTemplate {
     }
 
     /// As [`Self::render`], with `tools`: a list of `{"type": "function", "function": {"name", "description", "parameters"}}`. A
-    /// template that does not mention them ([`Self::mentions`]) passes over them.
+    /// template that does not mention them ([`Self::mentions`]) passes over them; a folder may have a template of its own for them.
     ///
     /// # Errors
     /// As [`Self::render`].
@@ -138,29 +165,41 @@ impl ChatTemplate {
             tools.map_or(Value::from(()), |tools| Value::from(Serde(tools))),
         );
         context.insert("documents", Value::from(()));
-        let template = self.environment.get_template(TEMPLATE).map_err(explain)?;
+        let of_tools = tools.and_then(|_| self.environment.get_template(OF_TOOLS).ok());
+        let template = match of_tools {
+            Some(template) => template,
+            None => self.environment.get_template(TEMPLATE).map_err(explain)?,
+        };
         template.render(Value::from_pairs(context)).map_err(explain)
     }
 }
 
 impl ChatTemplate {
-    /// Whether these words stand in the template's text.
+    /// Whether these words stand in the text of a template.
     pub fn mentions(&self, words: &str) -> bool {
-        let template = self.environment.get_template(TEMPLATE);
-        template.is_ok_and(|template| template.source().contains(words))
+        let mentions = |name| {
+            let template = self.environment.get_template(name);
+            template.is_ok_and(|template| template.source().contains(words))
+        };
+        mentions(TEMPLATE) || mentions(OF_TOOLS)
     }
 }
 
-fn find_source(dir: &Path, name: &str) -> Result<String, ChatError> {
-    let path = dir.join("chat_template.jinja");
-    if let Some(bytes) = read_optional(&path)? {
-        return String::from_utf8(bytes).map_err(|e| {
-            ChatError::File(TokenizerError::Content {
-                path,
-                expected: "UTF-8 text",
-                got: e.utf8_error().to_string(),
-            })
-        });
+/// All templates of a folder by name, a lone one as "default". Files of their own count before fields of others, as in transformers.
+fn find_sources(dir: &Path) -> Result<BTreeMap<String, String>, ChatError> {
+    let mut sources = BTreeMap::new();
+    for path in jinja_files(&dir.join("additional_chat_templates")) {
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        sources.extend(read_source(&path)?.map(|source| (name, source)));
+    }
+    let own = read_source(&dir.join("chat_template.jinja"))?;
+    sources.extend(own.map(|source| (DEFAULT.to_owned(), source)));
+    if !sources.is_empty() {
+        return Ok(sources);
     }
     for file in ["tokenizer_config.json", "chat_template.json"] {
         let path = dir.join(file);
@@ -169,31 +208,52 @@ fn find_source(dir: &Path, name: &str) -> Result<String, ChatError> {
             .and_then(|config| config.get("chat_template"))
         {
             None | Some(Json::Null) => {}
-            Some(Json::String(source)) => return Ok(source.clone()),
-            Some(Json::Array(templates)) => return choose_named(dir, &path, templates, name),
+            Some(Json::String(source)) => return Ok(BTreeMap::from([(DEFAULT.to_owned(), source.clone())])),
+            Some(Json::Array(templates)) => return named_sources(&path, templates),
             Some(other) => return Err(malformed(&path, other)),
         }
     }
     Err(ChatError::Missing { dir: dir.to_owned() })
 }
 
-fn choose_named(dir: &Path, path: &Path, templates: &[Json], name: &str) -> Result<String, ChatError> {
-    let mut available = Vec::new();
+/// Files of templates in a folder, in order.
+fn jinja_files(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let mut files: Vec<_> = paths
+        .filter(|path| path.extension().is_some_and(|end| end == "jinja"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn read_source(path: &Path) -> Result<Option<String>, ChatError> {
+    let Some(bytes) = read_optional(path)? else {
+        return Ok(None);
+    };
+    let source = String::from_utf8(bytes).map_err(|e| {
+        ChatError::File(TokenizerError::Content {
+            path: path.to_owned(),
+            expected: "UTF-8 text",
+            got: e.utf8_error().to_string(),
+        })
+    });
+    source.map(Some)
+}
+
+fn named_sources(path: &Path, templates: &[Json]) -> Result<BTreeMap<String, String>, ChatError> {
+    let mut sources = BTreeMap::new();
     for entry in templates {
         let field = |key| entry.get(key).and_then(Json::as_str);
-        let (Some(entry_name), Some(source)) = (field("name"), field("template")) else {
+        let (Some(name), Some(source)) = (field("name"), field("template")) else {
             return Err(malformed(path, entry));
         };
-        if entry_name == name || templates.len() == 1 {
-            return Ok(source.to_owned());
-        }
-        available.push(entry_name);
+        sources.insert(name.to_owned(), source.to_owned());
     }
-    Err(ChatError::Name {
-        dir: dir.to_owned(),
-        name: name.to_owned(),
-        available: available.join(", "),
-    })
+    match sources.is_empty() {
+        true => Err(malformed(path, &Json::Array(Vec::new()))),
+        false => Ok(sources),
+    }
 }
 
 fn malformed(path: &Path, got: &Json) -> ChatError {
@@ -289,9 +349,43 @@ mod tests {
         let error = ChatTemplate::load_named(dir.path(), "rag")
             .unwrap_err()
             .to_string();
-        assert!(error.contains("\"rag\"; there are: tool_use, default"), "{error}");
+        assert!(error.contains("\"rag\"; there are: default, tool_use"), "{error}");
         put("chat_template.jinja", "file {{ add_generation_prompt }}\n");
         assert_eq!(load().unwrap(), "file True");
+        fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
+        put(
+            "additional_chat_templates/tool_use.jinja",
+            "tools {{ tools | length }}",
+        );
+        put("additional_chat_templates/rag.jinja", "documents");
+        assert_eq!(load().unwrap(), "file True");
+        let template = ChatTemplate::load(dir.path()).unwrap();
+        let with_tools = template.render_with_tools(&messages, Some(&json!([1, 2])), true);
+        assert_eq!(with_tools.unwrap(), "tools 2");
+        assert!(template.mentions("tools |"));
+        let named = ChatTemplate::load_named(dir.path(), "rag").unwrap();
+        assert_eq!(named.render(&messages, true).unwrap(), "documents");
+        fs::remove_file(dir.path().join("chat_template.jinja")).unwrap();
+        let error = load().unwrap_err().to_string();
+        assert!(error.contains("\"default\"; there are: rag, tool_use"), "{error}");
+        put(
+            "chat_template.jinja",
+            "\u{feff}a\r\n{% if true %}\r\nb\rc{% endif %}\r\n",
+        );
+        assert_eq!(load().unwrap(), "a\nb\nc");
+    }
+
+    #[test]
+    fn line_ends_are_read_as_jinja2_reads_them() {
+        let crlf =
+            "{% for m in messages %}\r\n{{ '<|user|>\r\n' + m.content + '\\r\n' }}\r\n{% endfor %}\r\n";
+        let messages = json!([{"role": "user", "content": "a\r\nb"}]);
+        // Those of the source become line feeds; those of a message, and those written as escapes, stay.
+        assert_eq!(render(crlf, messages.clone()).unwrap(), "<|user|>\na\r\nb\r\n\n");
+        assert_eq!(
+            render(&crlf.replace("\r\n", "\n"), messages.clone()).unwrap(),
+            render(&crlf.replace("\r\n", "\r"), messages).unwrap()
+        );
     }
 
     #[test]

@@ -33,6 +33,11 @@ pub(crate) fn environment() -> Result<Environment<'static>, minijinja::Error> {
     Ok(environment)
 }
 
+/// The source with line feeds alone: Jinja2 reads every line end so.
+pub(crate) fn with_line_feeds(source: &str) -> String {
+    source.replace("\r\n", "\n").replace('\r', "\n")
+}
+
 /// `{% generation %}` marks the assistant's part for training on it; printed, it is its content. As a condition that
 /// holds it keeps the whitespace rules of a block.
 pub(crate) fn without_generation_marks(source: &str) -> String {

@@ -1,5 +1,7 @@
 //! Stop strings in a text that comes piece by piece.
 
+use std::ops::Range;
+
 /// Ends a text before the first stop string. Text that may be the beginning of one is held back until the next
 /// piece decides.
 #[derive(Debug)]
@@ -8,6 +10,8 @@ pub(crate) struct StopMatcher {
     /// Undecided text; its first `num_ready` bytes can be given out.
     held: String,
     num_ready: usize,
+    /// Parts of the held text that are matched and not given out: special tokens as they are written.
+    hidden: Vec<Range<usize>>,
 }
 
 impl StopMatcher {
@@ -17,7 +21,17 @@ impl StopMatcher {
             stops,
             held: String::new(),
             num_ready: 0,
+            hidden: Vec::new(),
         }
+    }
+
+    /// Takes a special token as it is written: a stop string may hold it, and the text does not. True if a stop string is complete.
+    pub fn push_hidden(&mut self, written: &str) -> bool {
+        if !self.stops.iter().any(|stop| stop.contains(written)) {
+            return false;
+        }
+        self.hidden.push(self.held.len()..self.held.len() + written.len());
+        self.push(written)
     }
 
     /// Takes a piece; true if a stop string is complete. Then only the text before it becomes ready.
@@ -52,7 +66,19 @@ impl StopMatcher {
 
     /// The text that is certain to come before any stop string; it is given out once.
     pub fn take_ready(&mut self) -> String {
-        let ready = self.held.drain(..self.num_ready).collect();
+        let mut ready: String = self.held.drain(..self.num_ready).collect();
+        let shift = |at: usize| at.saturating_sub(self.num_ready);
+        for hidden in self.hidden.iter().rev() {
+            let end = hidden.end.min(ready.len());
+            if hidden.start < end {
+                ready.replace_range(hidden.start..end, "");
+            }
+        }
+        let left = self
+            .hidden
+            .iter()
+            .map(|hidden| shift(hidden.start)..shift(hidden.end));
+        self.hidden = left.filter(|hidden| !hidden.is_empty()).collect();
         self.num_ready = 0;
         ready
     }
@@ -115,6 +141,33 @@ mod tests {
             (strings(&["n", "é本", ""]), false)
         );
         assert_eq!(filter(&["aab"], &["aaa", "ab"]), (strings(&["a", "a"]), true));
+    }
+
+    #[test]
+    fn special_tokens_are_matched_and_never_given_out() {
+        let stops = |stops: &[&str]| StopMatcher::new(strings(stops));
+        let mut alone = stops(&["<|end|>"]);
+        assert!(!alone.push("text"));
+        assert!(alone.push_hidden("<|end|>"));
+        assert_eq!(alone.take_ready(), "text");
+
+        let mut inside = stops(&["a<|end|>\n"]);
+        assert!(!inside.push("b a") && !inside.push_hidden("<|end|>"));
+        assert_eq!(inside.take_ready(), "b ");
+        assert!(inside.push("\n"));
+        assert_eq!(inside.take_ready(), "");
+
+        let mut other = stops(&["<|end|>!"]);
+        assert!(!other.push("x") && !other.push_hidden("<|end|>") && !other.push("y"));
+        assert!(!other.push_hidden("<|role|>") && !other.push_hidden("<|end|>"));
+        other.release();
+        assert_eq!(other.take_ready(), "xy");
+
+        let mut part = stops(&["<|end|>!", "zzz"]);
+        assert!(!part.push("x") && !part.push_hidden("<|end|>") && !part.push("?z"));
+        assert_eq!(part.take_ready(), "x?");
+        part.release();
+        assert_eq!(part.take_ready(), "z");
     }
 
     #[test]

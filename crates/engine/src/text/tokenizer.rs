@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
+use dualgrain_format::text::{drop_mark, mistaken};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -40,15 +41,13 @@ pub enum TokenizerError {
         /// What is there, or what the parser said.
         got: String,
     },
-    /// The tokenizer can produce tokens the model has no embedding for.
+    /// A text has a token that the model has no embedding for.
     #[error(
-        "{}: token {token:?} has id {id}, but the model's vocab_size is {vocab_size} (largest id {}); tokenizer and \
-         config.json do not belong together", path.display(), vocab_size.saturating_sub(1)
+        "the text has token {token:?}, whose id is {id}, but the model's vocab_size is {vocab_size} (largest id {}): leave this token \
+         out, or, if every text is refused, tokenizer.json and config.json do not belong together", vocab_size.saturating_sub(1)
     )]
     Vocabulary {
-        /// tokenizer.json.
-        path: PathBuf,
-        /// The token with the largest id.
+        /// The token.
         token: String,
         /// Its id.
         id: u32,
@@ -79,13 +78,16 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special_tokens: BTreeMap<String, String>,
     special_ids: BTreeSet<u32>,
+    /// Entries of the model's embedding.
+    vocab_size: usize,
 }
 
 impl Tokenizer {
     /// Reads `tokenizer.json`, `tokenizer_config.json` and, where present, `special_tokens_map.json` of `dir`.
     ///
     /// # Errors
-    /// A missing or malformed file, or a token whose id is not below `vocab_size`.
+    /// A missing or malformed file. Tokens whose ids are not below `vocab_size` are refused when a text has one: public models have some
+    /// that their embedding never had.
     pub fn load(dir: &Path, vocab_size: usize) -> Result<Self, TokenizerError> {
         let path = dir.join("tokenizer.json");
         let bytes = read_optional(&path)?.ok_or_else(|| TokenizerError::Missing { path: path.clone() })?;
@@ -98,16 +100,17 @@ impl Tokenizer {
     /// A tokenizer from the bytes of a tokenizer.json alone, without named special tokens; `path` is for messages.
     ///
     /// # Errors
-    /// A malformed file, or a token whose id is not below `vocab_size`.
+    /// A malformed file.
     pub fn parse(path: &Path, json: &[u8], vocab_size: usize) -> Result<Self, TokenizerError> {
         let inner = parse(path, json)?;
-        check_vocabulary(path, &inner, vocab_size)?;
+        check_vocabulary(path, &inner)?;
         let added = inner.get_added_tokens_decoder();
         let special = added.iter().filter(|(_, token)| token.special);
         Ok(Self {
             special_ids: special.map(|(&id, _)| id).collect(),
             special_tokens: BTreeMap::new(),
             inner,
+            vocab_size,
         })
     }
 
@@ -115,14 +118,25 @@ impl Tokenizer {
     /// token at the start. Special tokens written out in `text` are recognized in either case.
     ///
     /// # Errors
-    /// A text the tokenizer's model cannot express.
+    /// A text the tokenizer's model cannot express; a token that the model has no embedding for.
     pub fn encode(&self, text: &str, special_tokens: bool) -> Result<Vec<u32>, TokenizerError> {
         let encoding = guarded(|| self.inner.encode_fast(text, special_tokens));
         match encoding {
-            Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+            Ok(encoding) => self.check_ids(encoding.get_ids().to_vec()),
             Err(message) => Err(TokenizerError::Encode {
                 size_bytes: text.len(),
                 message,
+            }),
+        }
+    }
+
+    fn check_ids(&self, ids: Vec<u32>) -> Result<Vec<u32>, TokenizerError> {
+        match ids.iter().find(|&&id| id as usize >= self.vocab_size) {
+            None => Ok(ids),
+            Some(&id) => Err(TokenizerError::Vocabulary {
+                token: self.inner.id_to_token(id).unwrap_or_default(),
+                id,
+                vocab_size: self.vocab_size,
             }),
         }
     }
@@ -145,9 +159,16 @@ impl Tokenizer {
         self.special_ids.contains(&id)
     }
 
-    /// The id of a token written exactly like this.
+    /// The id of a token written exactly like this; `None` too where the model has no embedding for it.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        let id = self.inner.token_to_id(token)?;
+        ((id as usize) < self.vocab_size).then_some(id)
+    }
+
+    /// How a special token is written; `None` for other tokens.
+    pub fn special_text(&self, id: u32) -> Option<String> {
+        let text = self.is_special(id).then(|| self.inner.id_to_token(id));
+        text.flatten()
     }
 
     /// Named special tokens (`bos_token`, `eos_token`, `pad_token`, ...) and how they are written.
@@ -164,6 +185,11 @@ impl Tokenizer {
             num_tokens: 0,
             message: error.to_string(),
         })
+    }
+
+    /// The id of the token a text ends with, where the folder names one.
+    pub fn eos_id(&self) -> Option<u32> {
+        self.token_id(self.special_tokens.get("eos_token")?)
     }
 
     /// The id of the token a text begins with, where the folder names one.
@@ -206,10 +232,18 @@ pub(crate) fn read_json(path: &Path) -> Result<Option<Value>, TokenizerError> {
     }
 }
 
-/// The bytes of a file, or `None` if it does not exist.
+/// The bytes of a text file without a byte order mark, or `None` if it does not exist.
 pub(crate) fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, TokenizerError> {
     match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) if mistaken(&bytes).is_some() => Err(TokenizerError::Content {
+            path: path.to_owned(),
+            expected: "a text",
+            got: mistaken(&bytes).unwrap_or_default().to_owned(),
+        }),
+        Ok(mut bytes) => {
+            drop_mark(&mut bytes);
+            Ok(Some(bytes))
+        }
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(TokenizerError::Read {
             path: path.to_owned(),
@@ -265,25 +299,14 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-fn check_vocabulary(
-    path: &Path,
-    inner: &tokenizers::Tokenizer,
-    vocab_size: usize,
-) -> Result<(), TokenizerError> {
-    let largest = inner.get_vocab(true).into_iter().max_by_key(|(_, id)| *id);
-    match largest {
-        None => Err(TokenizerError::Content {
+fn check_vocabulary(path: &Path, inner: &tokenizers::Tokenizer) -> Result<(), TokenizerError> {
+    match inner.get_vocab_size(true) {
+        0 => Err(TokenizerError::Content {
             path: path.to_owned(),
             expected: "a vocabulary",
             got: "no tokens".to_owned(),
         }),
-        Some((token, id)) if id as usize >= vocab_size => Err(TokenizerError::Vocabulary {
-            path: path.to_owned(),
-            token,
-            id,
-            vocab_size,
-        }),
-        Some(_) => Ok(()),
+        _ => Ok(()),
     }
 }
 
@@ -305,12 +328,17 @@ mod tests {
     fn a_token_beyond_the_models_vocabulary_is_an_error_with_both_numbers() {
         let tokenizer = r#"{"version":"1.0","added_tokens":[],"model":{"type":"WordLevel","vocab":{"a":0,"zebra":12},"unk_token":"a"}}"#;
         let dir = folder(tokenizer, &[]);
-        let error = Tokenizer::load(dir.path(), 10).unwrap_err().to_string();
+        let small = Tokenizer::load(dir.path(), 10).unwrap();
+        assert_eq!(small.encode("a", false).unwrap(), [0]);
+        assert_eq!(small.token_id("zebra"), None);
+        let error = small.encode("zebra", false).unwrap_err().to_string();
         assert!(
-            error.contains("token \"zebra\" has id 12, but the model's vocab_size is 10"),
+            error.contains("token \"zebra\", whose id is 12, but the model's vocab_size is 10"),
             "{error}"
         );
-        assert!(Tokenizer::load(dir.path(), 13).is_ok());
+        let large = Tokenizer::load(dir.path(), 13).unwrap();
+        assert_eq!(large.encode("zebra", false).unwrap(), [12]);
+        assert_eq!(large.token_id("zebra"), Some(12));
     }
 
     #[test]

@@ -6,8 +6,12 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::checkpoint::error::CheckpointError;
 use crate::checkpoint::linear::linear_tensors;
+use crate::checkpoint::place::{OutputPlace, PARTIAL_INSIDE, parent};
 use crate::checkpoint::writer::{SHARD_BYTES, TensorSpec, TensorsWriter, tensor_error};
 use crate::linear::weights::LinearWeights;
+
+/// The file without which a folder is no model.
+const CONFIG: &str = "config.json";
 
 /// Writes a model folder beside its target and renames it when it is complete; dropping it unfinished removes it.
 ///
@@ -15,7 +19,7 @@ use crate::linear::weights::LinearWeights;
 /// takes it for a model. The next writer to the same target removes it.
 #[derive(Debug)]
 pub struct FolderWriter {
-    target: PathBuf,
+    place: OutputPlace,
     partial: PathBuf,
     /// Where an existing target waits until the new one is in place.
     replaced: PathBuf,
@@ -27,20 +31,30 @@ pub struct FolderWriter {
 }
 
 impl FolderWriter {
-    /// Starts `.NAME.partial-PID` beside `target`.
+    /// Starts `.NAME.partial-PID` beside `target`, or inside it where it can not be renamed ([`OutputPlace`]).
     ///
     /// # Errors
     /// `target` exists and is not empty (with `replace`: is not a model folder), or the folder can not be made.
     pub fn create(target: &Path, replace: bool) -> Result<Self, CheckpointError> {
-        check_target(target, replace)?;
-        let sibling = |kind: &str| sibling(target, kind);
-        let (partial, replaced) = (sibling("partial")?, sibling("replaced")?);
-        let parent = parent(target);
+        Self::at(OutputPlace::of(target)?, replace)
+    }
+
+    fn at(place: OutputPlace, replace: bool) -> Result<Self, CheckpointError> {
+        place.check_empty(replace)?;
+        let target = place.target();
+        let (partial, replaced) = match place.is_inside() {
+            true => (
+                target.join(format!("{PARTIAL_INSIDE}{}", std::process::id())),
+                target.to_path_buf(),
+            ),
+            false => (sibling(target, "partial")?, sibling(target, "replaced")?),
+        };
+        let parent = parent(&partial);
         fs::create_dir_all(parent).map_err(CheckpointError::io("create", parent))?;
-        remove_abandoned(parent, target);
+        remove_abandoned(&partial);
         fs::create_dir(&partial).map_err(CheckpointError::io("create", &partial))?;
         Ok(Self {
-            target: target.to_path_buf(),
+            place,
             _lock: lock(&partial),
             partial,
             replaced,
@@ -67,15 +81,29 @@ impl FolderWriter {
     /// # Errors
     /// The file can not be written, or `name` is not a plain file name.
     pub fn write_file(&mut self, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
-        let path = self.partial.join(name);
-        let mut parts = Path::new(name).components();
-        if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a plain file name");
-            return Err(CheckpointError::io("write", &path)(error));
+        self.write_at(&self.partial.join(name), &[name], bytes)
+    }
+
+    /// As [`Self::write_file`], in a folder inside.
+    ///
+    /// # Errors
+    /// As [`Self::write_file`].
+    pub fn write_file_in(&mut self, folder: &str, name: &str, bytes: &[u8]) -> Result<(), CheckpointError> {
+        let dir = self.partial.join(folder);
+        if is_plain(folder) {
+            fs::create_dir_all(&dir).map_err(CheckpointError::io("create", &dir))?;
         }
-        fs::write(&path, bytes)
-            .and_then(|()| fs::File::open(&path)?.sync_all())
-            .map_err(CheckpointError::io("write", &path))
+        self.write_at(&dir.join(name), &[folder, name], bytes)
+    }
+
+    fn write_at(&self, path: &Path, names: &[&str], bytes: &[u8]) -> Result<(), CheckpointError> {
+        if !names.iter().all(|name| is_plain(name)) {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a plain file name");
+            return Err(CheckpointError::io("write", path)(error));
+        }
+        fs::write(path, bytes)
+            .and_then(|()| fs::File::open(path)?.sync_all())
+            .map_err(CheckpointError::io("write", path))
     }
 
     /// Announces all tensors and starts their files: `model.safetensors`, or shards of at most 5 GB with
@@ -124,27 +152,61 @@ impl FolderWriter {
             self.write_file("model.safetensors.index.json", &index)?;
         }
         sync_dir(&self.partial)?;
-        check_target(&self.target, self.replace)?;
+        self.place.check_empty(self.replace)?;
+        if self.place.is_inside() {
+            return self.move_up();
+        }
         self.put_in_place()?;
-        sync_dir(parent(&self.target))?;
+        sync_dir(parent(self.place.target()))?;
         [&self.partial, &self.replaced]
             .into_iter()
             .try_for_each(|old| remove_if_there(old).map_err(CheckpointError::io("remove", old)))
     }
 
+    /// Moves every file from inside the target to its place. config.json is what makes a folder a model: an old one goes first, the new
+    /// one comes last, so a folder that is cut off here is none.
+    fn move_up(&self) -> Result<(), CheckpointError> {
+        let target = self.place.target();
+        let config = Path::new(CONFIG);
+        let remove = |name: &Path| {
+            let path = target.join(name);
+            let removed = if path.is_dir() {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            removed.map_err(CheckpointError::io("remove", &path))
+        };
+        let is_ours = |name: &PathBuf| self.place.is_ours(&name.to_string_lossy());
+        let old = names(target)?.into_iter().filter(|name| !is_ours(name));
+        let (old_config, others): (Vec<_>, Vec<_>) = old.partition(|name| name == config);
+        old_config
+            .iter()
+            .chain(&others)
+            .try_for_each(|name| remove(name))?;
+        let (new_config, new): (Vec<_>, Vec<_>) =
+            names(&self.partial)?.into_iter().partition(|name| name == config);
+        for name in new.iter().chain(&new_config) {
+            rename(&self.partial.join(name), &target.join(name))?;
+        }
+        sync_dir(target)?;
+        remove_if_there(&self.partial).map_err(CheckpointError::io("remove", &self.partial))
+    }
+
     /// At every moment the target is the old folder or the new one where the system can exchange names; elsewhere the
     /// old one is moved aside first.
     fn put_in_place(&self) -> Result<(), CheckpointError> {
-        let replaces = self.replace && self.target.exists();
-        if replaces && exchange(&self.partial, &self.target) {
+        let target = self.place.target();
+        let replaces = self.replace && target.exists();
+        if replaces && exchange(&self.partial, target) {
             return Ok(());
         }
         if replaces {
-            rename(&self.target, &self.replaced)?;
+            rename(target, &self.replaced)?;
         }
-        if let Err(error) = rename(&self.partial, &self.target) {
+        if let Err(error) = rename(&self.partial, target) {
             if replaces {
-                rename(&self.replaced, &self.target)?;
+                rename(&self.replaced, target)?;
             }
             return Err(error);
         }
@@ -158,25 +220,6 @@ impl Drop for FolderWriter {
         self.tensors = None;
         // A destructor has nobody to report to; what stays is hidden and named `.partial-`.
         let _ = remove_if_there(&self.partial);
-    }
-}
-
-fn check_target(target: &Path, replace: bool) -> Result<(), CheckpointError> {
-    let path = target.to_path_buf();
-    let mut entries = match fs::read_dir(target) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
-            return Err(CheckpointError::TargetNoFolder { path });
-        }
-        Err(error) => return Err(CheckpointError::io("look into", target)(error)),
-    };
-    match (entries.next().is_some(), replace) {
-        (false, _) => Ok(()),
-        (true, false) => Err(CheckpointError::TargetExists { path }),
-        // A slip of the hand must not cost somebody's home folder.
-        (true, true) if !target.join("config.json").exists() => Err(CheckpointError::TargetNoModel { path }),
-        (true, true) => Ok(()),
     }
 }
 
@@ -194,11 +237,13 @@ fn sibling(target: &Path, kind: &str) -> Result<PathBuf, CheckpointError> {
 
 /// Removes the unfinished folders of dead processes; whatever cannot be opened, locked or removed stays, since it
 /// costs disk space only.
-fn remove_abandoned(parent: &Path, target: &Path) {
-    let Some(name) = target.file_name() else { return };
-    let prefix = format!(".{}.partial-", name.to_string_lossy());
-    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let ours = entry.file_name().to_string_lossy().starts_with(&prefix);
+fn remove_abandoned(partial: &Path) {
+    let name = partial.file_name().unwrap_or_default().to_string_lossy();
+    let Some(prefix) = name.strip_suffix(&std::process::id().to_string()) else {
+        return;
+    };
+    for entry in fs::read_dir(parent(partial)).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(prefix);
         if ours && let Some(_lock) = lock(&entry.path()) {
             let _ = fs::remove_dir_all(entry.path());
         }
@@ -210,14 +255,6 @@ fn lock(dir: &Path) -> Option<fs::File> {
     let dir = fs::File::open(dir).ok()?;
     dir.try_lock().ok()?;
     Some(dir)
-}
-
-/// The folder that holds `target`: the current one for a bare name.
-fn parent(target: &Path) -> &Path {
-    match target.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Swaps two folders in one step; false when the system or the file system has no such step.
@@ -243,6 +280,19 @@ fn remove_if_there(dir: &Path) -> io::Result<()> {
     }
 }
 
+fn is_plain(name: &str) -> bool {
+    let mut parts = Path::new(name).components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+}
+
+/// Names in a folder, in order.
+fn names(dir: &Path) -> Result<Vec<PathBuf>, CheckpointError> {
+    let entries = fs::read_dir(dir).map_err(CheckpointError::io("look into", dir))?;
+    let mut names: Vec<PathBuf> = entries.flatten().map(|entry| entry.file_name().into()).collect();
+    names.sort();
+    Ok(names)
+}
+
 /// Makes renames and new names inside `dir` survive a power cut; systems that cannot open folders skip it.
 fn sync_dir(dir: &Path) -> Result<(), CheckpointError> {
     if cfg!(not(unix)) {
@@ -251,4 +301,50 @@ fn sync_dir(dir: &Path) -> Result<(), CheckpointError> {
     fs::File::open(dir)
         .and_then(|dir| dir.sync_all())
         .map_err(CheckpointError::io("finish writing", dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(target: &Path, content: &str, replace: bool) -> Result<FolderWriter, CheckpointError> {
+        let mut writer = FolderWriter::at(OutputPlace::inside(target), replace)?;
+        writer.write_file(CONFIG, content.as_bytes())?;
+        writer.write_file_in("templates", "a.jinja", content.as_bytes())?;
+        Ok(writer)
+    }
+
+    #[test]
+    fn a_folder_can_be_built_inside_its_target() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(".journal")).unwrap();
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        let unfinished = write(dir.path(), "1", false).unwrap();
+        assert!(!dir.path().join(CONFIG).exists());
+        drop(unfinished);
+        assert_eq!(names(dir.path()).unwrap(), [Path::new(".journal")]);
+        write(dir.path(), "1", false).unwrap().commit().unwrap();
+        assert_eq!(read(CONFIG), "1");
+        let refused = write(dir.path(), "2", false).unwrap_err().to_string();
+        assert!(refused.contains("already exists"), "{refused}");
+        write(dir.path(), "2", true).unwrap().commit().unwrap();
+        assert_eq!(
+            (read(CONFIG), read("templates/a.jinja")),
+            ("2".to_owned(), "2".to_owned())
+        );
+        let left = names(dir.path()).unwrap();
+        assert_eq!(left, [".journal", CONFIG, "templates"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = FolderWriter::create(&dir.path().join("model"), false).unwrap();
+        for (folder, name) in [("..", "a"), ("a", "../b"), ("a/b", "c"), ("a", "")] {
+            assert!(
+                writer.write_file_in(folder, name, b"").is_err(),
+                "{folder} {name}"
+            );
+        }
+    }
 }

@@ -5,6 +5,7 @@ mod error;
 mod floats;
 mod folder;
 mod linear;
+mod place;
 mod table;
 mod writer;
 
@@ -12,6 +13,7 @@ pub use error::{CheckpointError, advice};
 pub use floats::{f32_bytes, widen};
 pub use folder::FolderWriter;
 pub use linear::{LinearLayout, TensorBytes, linear_tensors};
+pub use place::OutputPlace;
 pub use table::{TensorEntry, TensorTable};
 pub use writer::{SHARD_BYTES, TensorSpec};
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use crate::checkpoint::error::CheckpointError;
+use crate::text::mistaken;
 
 /// One tensor of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,10 @@ impl TensorTable {
         let (header_len, metadata) =
             SafeTensors::read_metadata(file).map_err(|error| CheckpointError::Malformed {
                 path: path.to_path_buf(),
-                problem: explain(&error, file.len()),
+                problem: match mistaken(file) {
+                    Some(what) => format!("it is {what}"),
+                    None => explain(&error, file.len()),
+                },
             })?;
         let data_start = HEADER_LEN_BYTES + header_len;
         let tensors = metadata.tensors().into_iter().map(|(name, info)| {

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dualgrain_engine::{BlockSpec, EngineError, ModelConfig, NormKind, NormSpec, Weights, load_linear};
-use dualgrain_format::checkpoint::FolderWriter;
+use dualgrain_format::checkpoint::{FolderWriter, OutputPlace};
 
 use crate::calibrate::windows::Windows;
 use crate::error::QuantError;
 use crate::monitor::Meter;
 use crate::options::QuantJob;
-use crate::run::output::is_written;
+use crate::run::output::{is_written, is_written_folder};
 use crate::schemes::SchemeRule;
 use crate::transform::rotation::hadamard::hadamard_block;
 use crate::transform::rotation::original::reason_against;
@@ -80,11 +80,22 @@ fn check_rotation(job: &QuantJob, config: &ModelConfig) -> Result<(), QuantError
     }
 }
 
-/// Checks that the folder can be made, before hours of work.
+/// Checks that the folder can be made, before hours of work; returns where.
 ///
 /// # Errors
-/// The output exists, or its parent cannot be written.
-pub fn check_target(job: &QuantJob) -> Result<(), QuantError> {
+/// The output exists, or its place cannot be written.
+pub fn check_target(job: &QuantJob) -> Result<OutputPlace, QuantError> {
+    let place = look_at_target(job)?;
+    let writer = FolderWriter::create(&job.out_dir, job.replace)?;
+    drop(writer);
+    Ok(place)
+}
+
+/// As [`check_target`], as far as it can be known without writing anything.
+///
+/// # Errors
+/// As [`check_target`].
+pub fn look_at_target(job: &QuantJob) -> Result<OutputPlace, QuantError> {
     let resolved = |path: &Path| path.canonicalize().ok();
     if let (Some(out), Some(model)) = (resolved(&job.out_dir), resolved(&job.model_dir))
         && model.starts_with(&out)
@@ -93,28 +104,38 @@ pub fn check_target(job: &QuantJob) -> Result<(), QuantError> {
             path: job.out_dir.clone(),
         });
     }
-    let writer = FolderWriter::create(&job.out_dir, job.replace)?;
-    drop(writer);
+    let place = OutputPlace::of(&job.out_dir)?;
+    place.check(job.replace)?;
     // `replace` means: put a new result where an old one is. Anything else is somebody's work.
-    let has_entries = fs::read_dir(&job.out_dir).is_ok_and(|mut entries| entries.next().is_some());
+    let has_entries = entries(&place).next().is_some();
     let ours = ModelConfig::load(&job.out_dir).is_ok_and(|config| config.quantization.is_some());
     if has_entries && !ours {
         return Err(QuantError::TargetNotQuantized {
             path: job.out_dir.clone(),
         });
     }
-    match foreign_entry(&job.out_dir) {
+    match foreign_entry(&place) {
         Some(path) => Err(QuantError::TargetHoldsOthers { path }),
-        None => Ok(()),
+        None => Ok(place),
     }
 }
 
-/// Something in an output folder that [`assemble`](crate::run::output::assemble) does not write.
-fn foreign_entry(dir: &Path) -> Option<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+/// What an output folder holds that a run does not keep there for itself.
+fn entries(place: &OutputPlace) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(place.target()).into_iter().flatten().flatten();
+    let is_ours = |entry: &fs::DirEntry| place.is_ours(&entry.file_name().to_string_lossy());
     entries
+        .filter(move |entry| !is_ours(entry))
         .map(|entry| entry.path())
-        .find(|path| !path.is_file() || !is_written(&path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// Something in an output folder that [`assemble`](crate::run::output::assemble) does not write.
+fn foreign_entry(place: &OutputPlace) -> Option<PathBuf> {
+    let is_ours = |path: &PathBuf| match path.is_dir() {
+        true => is_written_folder(path),
+        false => path.is_file() && is_written(&path.file_name().unwrap_or_default().to_string_lossy()),
+    };
+    entries(place).find(|path| !is_ours(path))
 }
 
 /// Reads every tensor once before the work starts: shapes, types, values that are not finite, tensors that belong to

@@ -63,13 +63,6 @@ pub struct FinishedBlock {
 }
 
 impl Journal {
-    /// `OUT.journal` beside the output.
-    pub fn path_for(out_dir: &Path) -> PathBuf {
-        let mut name = out_dir.file_name().unwrap_or_default().to_os_string();
-        name.push(".journal");
-        out_dir.with_file_name(name)
-    }
-
     /// Starts a journal at `dir`, or continues the one that is there.
     ///
     /// # Errors
@@ -95,6 +88,17 @@ impl Journal {
             fs::create_dir_all(&dir).map_err(CheckpointError::io("create", &dir))?;
             let lock = lock(&dir)?;
             Self { dir, _lock: lock }.start(identity)
+        }
+    }
+
+    /// Refuses a journal with finished blocks where nothing was said of it; nothing is changed.
+    ///
+    /// # Errors
+    /// [`QuantError::JournalExists`].
+    pub fn check_unused(dir: &Path, policy: JournalPolicy) -> Result<(), QuantError> {
+        match policy == JournalPolicy::Refuse && record_path(dir, 0).exists() {
+            true => Err(QuantError::JournalExists { path: dir.into() }),
+            false => Ok(()),
         }
     }
 
@@ -217,7 +221,7 @@ impl Journal {
     }
 
     fn record_path(&self, layer: usize) -> PathBuf {
-        self.dir.join(format!("block-{layer:04}.json"))
+        record_path(&self.dir, layer)
     }
 
     fn residual_path(&self, layer: usize) -> PathBuf {
@@ -283,6 +287,10 @@ fn lock(dir: &Path) -> Result<File, QuantError> {
         // Some network file systems cannot lock; the journal serves there as it did before there was a lock.
         Err(TryLockError::Error(_)) => Ok(file),
     }
+}
+
+fn record_path(dir: &Path, layer: usize) -> PathBuf {
+    dir.join(format!("block-{layer:04}.json"))
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Option<T> {

@@ -10,6 +10,7 @@ use dualgrain_format::checkpoint::{
     CheckpointError, Dtype, FolderWriter, LinearLayout, TensorBytes, TensorEntry, TensorSpec, TensorTable,
     f32_bytes,
 };
+use dualgrain_format::text::without_mark;
 use dualgrain_format::{
     CacheScheme, KEY_SCALES_TENSOR, LinearScheme, LinearWeights, QuantizationConfig, VALUE_SCALES_TENSOR,
 };
@@ -38,6 +39,9 @@ const COPIED: [&str; 13] = [
     "NOTICE",
 ];
 
+/// A folder of chat templates beside the usual one.
+const TEMPLATES: &str = "additional_chat_templates";
+
 /// The report's file names inside the output.
 pub const REPORT_JSON: &str = "quantization_report.json";
 /// The report as a page.
@@ -52,6 +56,23 @@ pub fn is_written(name: &str) -> bool {
         "model.safetensors.index.json",
     ];
     fixed.contains(&name) || COPIED.contains(&name) || name.ends_with(".safetensors")
+}
+
+/// Whether a folder in an output folder is one that [`assemble`] writes.
+pub fn is_written_folder(dir: &Path) -> bool {
+    let holds = fs::read_dir(dir).map_or(0, Iterator::count);
+    dir.file_name().is_some_and(|name| name == TEMPLATES) && templates_in(dir).len() == holds
+}
+
+/// Files of templates in a folder, in order.
+fn templates_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let mut files: Vec<_> = paths
+        .filter(|path| path.is_file() && path.extension().is_some_and(|end| end == "jinja"))
+        .collect();
+    files.sort();
+    files
 }
 
 /// Writes the output folder from the journal of all blocks.
@@ -168,7 +189,8 @@ fn copied_tensors(
             .flat_map(|block| block.table.tensors.keys().cloned()),
     );
     replaced.extend(outer.iter().map(|(spec, _)| spec.name.clone()));
-    if new_head {
+    // A tied head that is stored too is the embedding once more.
+    if new_head || config.tie_embeddings {
         replaced.insert(format!("{}.weight", config.family.head_name()));
     }
     let is_replaced = |stored: &str| {
@@ -177,11 +199,9 @@ fn copied_tensors(
             .chain(full)
             .any(|name| replaced.contains(&name))
     };
-    weights
-        .names()
-        .into_iter()
-        .filter(|name| !is_replaced(name))
-        .collect()
+    // What the model did not ask for stays behind.
+    let used = weights.used_names().into_iter();
+    used.filter(|name| !is_replaced(name)).collect()
 }
 
 /// The linears of all blocks that do not stay as they were, by their checkpoint names.
@@ -230,13 +250,18 @@ fn write_files(
             writer.write_file(name, &bytes)?;
         }
     }
+    for path in templates_in(&job.model_dir.join(TEMPLATES)) {
+        let bytes = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        writer.write_file_in(TEMPLATES, &name, &bytes)?;
+    }
     let path = job.model_dir.join("config.json");
     let original = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
     let json = |source| QuantError::Json {
         path: path.clone(),
         source,
     };
-    let mut value: serde_json::Value = serde_json::from_slice(&original).map_err(json)?;
+    let mut value: serde_json::Value = serde_json::from_slice(without_mark(&original)).map_err(json)?;
     if options_untie(&job.options) && config.tie_embeddings {
         value["tie_word_embeddings"] = false.into();
     }

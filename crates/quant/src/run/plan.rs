@@ -7,6 +7,7 @@ use dualgrain_device::{Device, DeviceError};
 use dualgrain_engine::{
     BlockSpec, FloatType, LinearId, ModelConfig, NormKind, Position, angles_bytes, scratch_bytes,
 };
+use dualgrain_format::checkpoint::OutputPlace;
 use dualgrain_format::{CacheScheme, GroupSize, LinearScheme, int4};
 use serde::Serialize;
 
@@ -17,8 +18,9 @@ use crate::methods::buffers::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
 use crate::methods::dgq::approximate_gram::RANK;
 use crate::methods::search::Search;
 use crate::options::{QuantJob, QuantOptions};
-use crate::run::checks::check_model;
+use crate::run::checks::{check_model, look_at_target};
 use crate::run::correction::corrects;
+use crate::run::journal::Journal;
 use crate::run::multiply_adds::run_multiply_adds;
 
 /// Program, thread stacks, packed blocks that kernels keep, allocator slack (64 MB measured on small models).
@@ -96,6 +98,9 @@ pub fn plan<D: Device>(
     let options = &job.options;
     let num_tokens = num_tokens.unwrap_or(options.num_windows * options.window_tokens);
     let windows = check_model(job, config, num_tokens)?;
+    let place = look_at_target(job)?;
+    Journal::check_unused(&place.journal(), job.journal)?;
+    check_disk::<D>((config, &windows, num_tokens), job, &place)?;
     let sizes = Sizes::new::<D>(config, options, &windows, num_tokens);
     let spills = sizes.hidden_states > job.spill_above_bytes;
     let memory_parts = sizes.peak_parts(spills);
@@ -104,13 +109,35 @@ pub fn plan<D: Device>(
         peak_memory_bytes: memory_parts.iter().map(|part| part.size_bytes).sum(),
         memory_parts,
         output_bytes: sizes.blocks + sizes.outside,
-        scratch_disk_bytes: sizes.blocks + 3 * sizes.residual + if spills { sizes.hidden_states } else { 0 },
+        scratch_disk_bytes: sizes.scratch_disk(spills),
         spills,
         time_s: multiply_adds as f64 / multiply_adds_per_s(device)? * TIME_OVERHEAD,
         inference: [1, 32]
             .map(|batch| sizes.inference(config, options, batch))
             .to_vec(),
     })
+}
+
+/// Refuses a run for whose result or journal the disk has no room: what is known beforehand should not be found out after hours.
+///
+/// # Errors
+/// What is needed and what is free.
+pub(crate) fn check_disk<D: Device>(
+    (config, windows, num_tokens): (&ModelConfig, &Windows, usize),
+    job: &QuantJob,
+    place: &OutputPlace,
+) -> Result<(), QuantError> {
+    let sizes = Sizes::new::<D>(config, &job.options, windows, num_tokens);
+    let needed_bytes =
+        sizes.blocks + sizes.outside + sizes.scratch_disk(sizes.hidden_states > job.spill_above_bytes);
+    match place.free_bytes() {
+        Some(free_bytes) if free_bytes < needed_bytes => Err(QuantError::DiskFull {
+            path: place.target().to_path_buf(),
+            needed_bytes,
+            free_bytes,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Sizes in bytes.
@@ -198,6 +225,11 @@ impl Sizes {
             weights,
             buffers: (3 * GROUP_BUFFER_BYTES + 3 * ROW_BUFFER_BYTES) as u64,
         }
+    }
+
+    /// Disk for journal and activations that are spilled.
+    fn scratch_disk(&self, spills: bool) -> u64 {
+        self.blocks + 3 * self.residual + if spills { self.hidden_states } else { 0 }
     }
 
     /// The parts of memory at the highest point of the run.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dualgrain_device::Device;
-use dualgrain_engine::{Embedding, EngineError, ModelConfig, Weights};
+use dualgrain_engine::{Embedding, EngineError, ModelConfig, Weights, judge};
 use dualgrain_threads::Pool;
 
 use crate::calibrate::windows::Windows;
@@ -20,6 +20,7 @@ use crate::run::identity::Identity;
 use crate::run::journal::{FinishedBlock, Journal};
 use crate::run::multiply_adds::run_multiply_adds;
 use crate::run::output::assemble;
+use crate::run::plan::check_disk;
 use crate::transform::rotation::hadamard::hadamard_block;
 use crate::transform::rotation::original::Original;
 
@@ -49,8 +50,10 @@ pub fn quantize<D: Device>(
     if job.options.hadamard_down {
         config.hadamard_down = hadamard_block(config.ffn_size);
     }
-    check_target(job)?;
+    let place = check_target(job)?;
+    check_disk::<D>((&config, &windows, tokens.len()), job, &place)?;
     let weights = Weights::open(&job.model_dir).map_err(EngineError::from)?;
+    judge(&config, &weights).map_err(EngineError::from)?;
     let original = Original::new(pool, (&config, &weights), job.options.rotate);
     let method = job.options.search.method();
     let total = run_multiply_adds(&config, &job.options, &windows, &*method);
@@ -66,7 +69,7 @@ pub fn quantize<D: Device>(
     let embedding = checked_embedding(&run)?;
     // A broken model leaves no journal behind.
     let identity = Identity::of(job, &windows, tokens)?;
-    let journal = Journal::open(Journal::path_for(&job.out_dir), job.journal, &identity)?;
+    let journal = Journal::open(place.journal(), job.journal, &identity)?;
     let spill = (job.spill_above_bytes, journal.dir());
     let mut streams = Streams::new(&run, (tokens, &windows), &embedding, spill)?;
     drop(embedding);

@@ -59,6 +59,8 @@ pub struct ModelConfig {
     pub pad_token: Option<u32>,
     /// Present in a quantized folder.
     pub quantization: Option<QuantizationConfig>,
+    /// What a person who gave these files should know; a sentence each.
+    pub notices: Vec<String>,
 }
 
 /// Supported architectures.
@@ -97,7 +99,7 @@ pub enum FfnKind {
 }
 
 /// How positions enter the model.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Position {
     /// Rotated queries and keys.
     Rope(RopeConfig),
@@ -113,7 +115,7 @@ pub enum Position {
 }
 
 /// Rotary position embedding.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RopeConfig {
     /// Base of the frequencies.
     pub theta: f64,
@@ -121,8 +123,8 @@ pub struct RopeConfig {
     pub scaling: RopeScaling,
 }
 
-/// Supported rope types.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// Supported rope types (`modeling_rope_utils.py` of transformers).
+#[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
     /// Plain.
     Default,
@@ -130,6 +132,39 @@ pub enum RopeScaling {
     Linear {
         /// The divisor.
         factor: f64,
+    },
+    /// NTK-aware: beyond `max_positions` the base grows with the context, up to there nothing changes.
+    Dynamic {
+        /// How much the base grows with the context.
+        factor: f64,
+        /// Context the model was trained with.
+        max_positions: f64,
+    },
+    /// YaRN (arXiv 2309.00071): slow dimensions interpolated, fast ones kept, a ramp between; cosines and sines scaled.
+    Yarn {
+        /// The divisor of slow dimensions.
+        factor: f64,
+        /// What cosines and sines are multiplied by.
+        attention_factor: f64,
+        /// Rotations over the original context from which on a dimension is kept.
+        beta_fast: f64,
+        /// Rotations up to which it is interpolated.
+        beta_slow: f64,
+        /// Context the model was first trained with.
+        original_max_positions: f64,
+        /// Whether the ends of the ramp are whole dimensions.
+        truncate: bool,
+    },
+    /// LongRoPE (arXiv 2402.13753): a divisor for every dimension, in two lists; cosines and sines scaled.
+    LongRope {
+        /// Divisors `[head_dim / 2]` for contexts up to the original one.
+        short_factor: Vec<f64>,
+        /// Divisors `[head_dim / 2]` for longer contexts.
+        long_factor: Vec<f64>,
+        /// What cosines and sines are multiplied by.
+        attention_factor: f64,
+        /// Context the model was first trained with.
+        original_max_positions: f64,
     },
     /// Llama 3: low frequencies divided by `factor`, high ones kept, a ramp between.
     Llama3 {

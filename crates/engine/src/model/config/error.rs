@@ -3,18 +3,21 @@
 use std::path::PathBuf;
 
 use dualgrain_format::SchemeError;
+use dualgrain_format::text::TextError;
 use thiserror::Error;
 
 /// Why a configuration was refused.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file could not be read.
-    #[error("cannot read {}: {source} (a model folder needs a config.json)", .path.display())]
+    #[error("cannot read {}: {source} (a model folder needs a config.json){hint}", .path.display())]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+        /// Where the model may be, as the end of a sentence.
+        hint: String,
     },
     /// Something in a file is wrong.
     #[error("{}: {problem}", .path.display())]
@@ -55,6 +58,9 @@ pub enum ConfigError {
         /// What would be accepted.
         supported: String,
     },
+    /// A file is no text.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// `quantization_config` is not one of ours.
     #[error(transparent)]
     Scheme(#[from] SchemeError),

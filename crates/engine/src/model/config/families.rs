@@ -22,8 +22,12 @@ pub(super) fn read(object: &Map<String, Value>) -> Result<ModelConfig, ConfigErr
         Family::Bloom => read_bloom(fields)?,
     };
     config.dtype = read_dtype(fields)?;
-    config.bos_token = fields.token("bos_token_id")?.or(config.bos_token);
-    config.pad_token = fields.token("pad_token_id")?.or(config.pad_token);
+    if fields.value("bos_token_id").is_some() {
+        config.bos_token = fields.token("bos_token_id")?;
+    }
+    if fields.value("pad_token_id").is_some() {
+        config.pad_token = fields.token("pad_token_id")?;
+    }
     if fields.0.contains_key("eos_token_id") {
         config.eos_tokens = fields.tokens("eos_token_id")?;
     }
@@ -71,25 +75,30 @@ fn read_family(fields: Fields<'_>) -> Result<Family, ConfigError> {
             .map(|family| format!("{}ForCausalLM", family.class_prefix()))
             .join(", "),
     };
-    let named = |name: &str| {
-        Family::ALL.into_iter().find(|family| {
-            let class = family.class_prefix();
-            name == format!("{class}ForCausalLM") || name == format!("{class}Model")
-        })
-    };
+    let named = |name: &str| Family::ALL.into_iter().find(|family| is_class_of(*family, name));
     if let Some(unknown) = architectures.iter().find(|name| named(name).is_none()) {
         return Err(refused(unknown));
     }
     match fields.text("model_type")? {
         Some(model_type) => Family::ALL
             .into_iter()
-            .find(|family| family.class_prefix().to_lowercase() == model_type)
+            .find(|family| family.class_prefix().eq_ignore_ascii_case(model_type.trim()))
             .ok_or_else(|| refused(model_type)),
         None => architectures
             .first()
             .and_then(|name| named(name))
             .ok_or_else(|| refused("(neither `model_type` nor `architectures` is given)")),
     }
+}
+
+/// Whether a class is one of the family's: early conversions write LLaMAForCausalLM, and training wraps models in classes that add
+/// to a name what their tensors add to the model.
+fn is_class_of(family: Family, name: &str) -> bool {
+    let name = name.trim().to_ascii_lowercase();
+    let name = name.strip_prefix("fsdp").unwrap_or(&name);
+    let kind = name.strip_prefix(&family.class_prefix().to_ascii_lowercase());
+    let kinds = ["forcausallm", "model", "lmheadmodel", "forcausallmwithvaluehead"];
+    kind.is_some_and(|kind| kinds.contains(&kind))
 }
 
 fn refuse_experts(fields: Fields<'_>) -> Result<(), ConfigError> {
@@ -148,6 +157,7 @@ fn read_sizes(family: Family, fields: Fields<'_>, defaults: Defaults) -> Result<
         eos_tokens: Vec::new(),
         pad_token: None,
         quantization: None,
+        notices: Vec::new(),
     })
 }
 
@@ -195,7 +205,11 @@ fn read_llama_like(family: Family, fields: Fields<'_>) -> Result<ModelConfig, Co
     config.norm = NormKind::Rms;
     config.norm_eps = fields.positive("rms_norm_eps", Some(1e-6))? as f32;
     config.ffn = FfnKind::Gated(read_activation(fields, "hidden_act", "silu")?);
-    config.position = Position::Rope(rope::read(fields, config.max_positions)?);
+    let heads = rope::Heads {
+        head_dim: config.head_dim,
+        max_positions: config.max_positions,
+    };
+    config.position = Position::Rope(rope::read(fields, heads)?);
     config.qk_norm = family == Family::Qwen3;
     match family {
         Family::Llama | Family::Qwen3 => {
@@ -217,17 +231,18 @@ fn read_windows(
     fields: Fields<'_>,
     num_layers: usize,
 ) -> Result<Vec<Option<usize>>, ConfigError> {
-    let window = match fields.0.get("sliding_window") {
-        Some(Value::Null) => None,
-        _ => Some(fields.size("sliding_window", 4_096, MAX_POSITIONS)?),
+    let window = || match fields.0.get("sliding_window") {
+        Some(Value::Null) => Ok(None),
+        _ => fields.size("sliding_window", 4_096, MAX_POSITIONS).map(Some),
     };
     match family {
-        Family::Mistral => Ok(vec![window; num_layers]),
+        Family::Mistral => Ok(vec![window()?; num_layers]),
+        // A window that is switched off is not looked at: such fields hold anything.
         Family::Qwen2 | Family::Qwen3 => {
             let on = fields.flag("use_sliding_window", false)?;
-            read_layer_types(fields, num_layers, window.filter(|_| on))
+            read_layer_types(fields, num_layers, if on { window()? } else { None })
         }
-        _ => read_layer_types(fields, num_layers, None),
+        _ => Ok(vec![None; num_layers]),
     }
 }
 
@@ -238,6 +253,9 @@ fn read_layer_types(
     window: Option<usize>,
 ) -> Result<Vec<Option<usize>>, ConfigError> {
     let Some(types) = fields.texts("layer_types")? else {
+        if window.is_none() {
+            return Ok(vec![None; num_layers]);
+        }
         let first = fields.count("max_window_layers")?.unwrap_or(28);
         return Ok((0..num_layers)
             .map(|layer| window.filter(|_| layer >= first))
@@ -341,11 +359,13 @@ fn read_activation(fields: Fields<'_>, name: &str, default: &'static str) -> Res
 }
 
 fn read_dtype(fields: Fields<'_>) -> Result<Option<FloatType>, ConfigError> {
-    match fields.text(fields.spelling(&["dtype", "torch_dtype"]))? {
+    let text = fields.text(fields.spelling(&["dtype", "torch_dtype"]))?;
+    let name = text.map(|text| text.trim().trim_start_matches("torch.").to_ascii_lowercase());
+    match name.as_deref() {
         None | Some("auto") => Ok(None),
-        Some("float32") => Ok(Some(FloatType::F32)),
-        Some("float16") => Ok(Some(FloatType::F16)),
-        Some("bfloat16") => Ok(Some(FloatType::Bf16)),
+        Some("float32" | "float" | "fp32" | "f32") => Ok(Some(FloatType::F32)),
+        Some("float16" | "half" | "fp16" | "f16") => Ok(Some(FloatType::F16)),
+        Some("bfloat16" | "bf16") => Ok(Some(FloatType::Bf16)),
         Some(other) => Err(unsupported("dtype", other, "float32, float16, bfloat16")),
     }
 }

@@ -49,6 +49,18 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// A list of `len` finite numbers above 0.
+    pub fn positives(self, name: &str, len: usize) -> Result<Vec<f64>, ConfigError> {
+        let expected = format!("a list of {len} numbers above 0");
+        let numbers = self.typed(name, &expected, |value| {
+            let numbers = value.as_array()?.iter().map(Value::as_f64);
+            let numbers = numbers.collect::<Option<Vec<f64>>>()?;
+            let are_positive = numbers.iter().all(|number| number.is_finite() && *number > 0.0);
+            (are_positive && numbers.len() == len).then_some(numbers)
+        })?;
+        numbers.ok_or_else(|| field_error(name, expected, "missing"))
+    }
+
     pub fn flag(self, name: &str, default: bool) -> Result<bool, ConfigError> {
         Ok(self
             .typed(name, "true or false", Value::as_bool)?
@@ -63,18 +75,18 @@ impl<'a> Fields<'a> {
         self.typed(name, "an object", |value| value.as_object().map(Fields))
     }
 
-    /// A token id.
+    /// A token id; a negative one is how some models write that they have no such token.
     pub fn token(self, name: &str) -> Result<Option<u32>, ConfigError> {
-        self.typed(name, "a token id", as_token)
+        Ok(self.typed(name, "a token id", as_token)?.flatten())
     }
 
-    /// One token id or a list of them.
+    /// One token id or a list of them, without negative ones.
     pub fn tokens(self, name: &str) -> Result<Vec<u32>, ConfigError> {
         let tokens = self.typed(name, "a token id or a list of them", |value| match value {
-            Value::Array(list) => list.iter().map(as_token).collect(),
+            Value::Array(list) => list.iter().map(as_token).collect::<Option<Vec<_>>>(),
             value => as_token(value).map(|token| vec![token]),
         })?;
-        Ok(tokens.unwrap_or_default())
+        Ok(tokens.unwrap_or_default().into_iter().flatten().collect())
     }
 
     pub fn texts(self, name: &str) -> Result<Option<Vec<&'a str>>, ConfigError> {
@@ -109,8 +121,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn as_token(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|id| u32::try_from(id).ok())
+/// `Some(None)` for a negative number: no token.
+fn as_token(value: &Value) -> Option<Option<u32>> {
+    match value.as_i64() {
+        Some(id) if id < 0 => Some(None),
+        _ => Some(Some(u32::try_from(value.as_u64()?).ok()?)),
+    }
 }
 
 pub(super) fn field_error(field: &str, expected: String, got: impl ToString) -> ConfigError {

@@ -5,6 +5,7 @@ mod error;
 mod families;
 mod fields;
 mod file;
+mod generation;
 mod rope;
 #[cfg(test)]
 mod tests;
@@ -13,3 +14,4 @@ pub use architecture::{
     Family, FfnKind, FloatType, ModelConfig, NormKind, Position, RopeConfig, RopeScaling,
 };
 pub use error::ConfigError;
+pub use generation::SamplingDefaults;

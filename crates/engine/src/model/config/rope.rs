@@ -1,12 +1,19 @@
 //! Rotary embedding settings in both spellings.
 
-use crate::model::config::fields::{Fields, field_error, unsupported};
+use super::fields::{Fields, field_error, unsupported};
 use crate::{ConfigError, RopeConfig, RopeScaling};
 
-const SUPPORTED: &str = "default, linear, llama3";
+const SUPPORTED: &str = "default, linear, dynamic, yarn, longrope, llama3";
+
+/// What a model says beside its rope settings.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Heads {
+    pub head_dim: usize,
+    pub max_positions: usize,
+}
 
 /// `rope_parameters` (transformers 5, possibly one object per layer type), or `rope_theta` and `rope_scaling` (before).
-pub(super) fn read(config: Fields<'_>, max_positions: usize) -> Result<RopeConfig, ConfigError> {
+pub(super) fn read(config: Fields<'_>, heads: Heads) -> Result<RopeConfig, ConfigError> {
     refuse_partial(config)?;
     let theta = config.positive("rope_theta", Some(10_000.0))?;
     if let (Some(new), Some(old)) = (config.object("rope_parameters")?, config.object("rope_scaling")?) {
@@ -16,19 +23,21 @@ pub(super) fn read(config: Fields<'_>, max_positions: usize) -> Result<RopeConfi
             return Err(unsupported("rope_scaling", "of another type", expected));
         }
     }
-    let Some(rope) = config.object(config.spelling(&["rope_parameters", "rope_scaling"]))? else {
+    let name = config.spelling(&["rope_parameters", "rope_scaling"]);
+    let Some(rope) = config.object(name)? else {
         return Ok(RopeConfig {
             theta,
             scaling: RopeScaling::Default,
         });
     };
+    let reader = Reader { name, config, heads };
     let nested = rope.0.iter().filter(|(_, value)| value.is_object());
     let mut settings = nested.map(|(layer_type, _)| {
         let fields = rope.object(layer_type)?.unwrap_or(rope);
-        read_object(fields, theta, max_positions)
+        reader.read_object(fields, theta)
     });
     let Some(first) = settings.next().transpose()? else {
-        return read_object(rope, theta, max_positions);
+        return reader.read_object(rope, theta);
     };
     for other in settings {
         if other? != first {
@@ -42,39 +51,145 @@ pub(super) fn read(config: Fields<'_>, max_positions: usize) -> Result<RopeConfi
     Ok(first)
 }
 
-fn read_object(rope: Fields<'_>, theta: f64, max_positions: usize) -> Result<RopeConfig, ConfigError> {
-    refuse_partial(rope)?;
-    let kind = rope
-        .text(rope.spelling(&["rope_type", "type"]))?
-        .unwrap_or("default");
-    let scaling = match kind {
-        "default" => RopeScaling::Default,
-        "linear" => RopeScaling::Linear {
-            factor: rope.positive("factor", None)?,
-        },
-        "llama3" => read_llama3(rope, max_positions)?,
-        other => return Err(unsupported("rope_type", other, SUPPORTED)),
-    };
-    Ok(RopeConfig {
-        theta: rope.positive("rope_theta", Some(theta))?,
-        scaling,
-    })
+/// Settings that change frequencies, and so mean nothing without a type.
+const CHANGING: [&str; 6] = [
+    "factor",
+    "attention_factor",
+    "low_freq_factor",
+    "high_freq_factor",
+    "long_factor",
+    "alpha",
+];
+
+struct Reader<'a> {
+    /// The field that holds the settings.
+    name: &'static str,
+    config: Fields<'a>,
+    heads: Heads,
 }
 
-fn read_llama3(rope: Fields<'_>, max_positions: usize) -> Result<RopeScaling, ConfigError> {
-    let low_freq_factor = rope.positive("low_freq_factor", None)?;
-    let high_freq_factor = rope.positive("high_freq_factor", None)?;
-    if high_freq_factor <= low_freq_factor {
-        let expected = format!("more than low_freq_factor ({low_freq_factor})");
-        return Err(field_error("high_freq_factor", expected, high_freq_factor));
+impl Reader<'_> {
+    fn read_object(&self, rope: Fields<'_>, theta: f64) -> Result<RopeConfig, ConfigError> {
+        refuse_partial(rope)?;
+        let kind = rope.text(rope.spelling(&["rope_type", "type"]))?;
+        let scaling = match kind.map(str::trim) {
+            None | Some("default") => self.read_default(rope, kind)?,
+            Some("linear") => RopeScaling::Linear {
+                factor: rope.positive("factor", None)?,
+            },
+            Some("dynamic") => self.read_dynamic(rope)?,
+            Some("yarn") => self.read_yarn(rope)?,
+            Some("longrope" | "su") => self.read_longrope(rope)?,
+            Some("llama3") => self.read_llama3(rope)?,
+            Some(other) => return Err(unsupported("rope_type", other, SUPPORTED)),
+        };
+        Ok(RopeConfig {
+            theta: rope.positive("rope_theta", Some(theta))?,
+            scaling,
+        })
     }
-    Ok(RopeScaling::Llama3 {
-        factor: rope.positive("factor", None)?,
-        low_freq_factor,
-        high_freq_factor,
-        original_max_positions: rope
-            .positive("original_max_position_embeddings", Some(max_positions as f64))?,
-    })
+
+    /// A factor without a type would be dropped, and the model would answer as another one: transformers 4 refuses it, 5 warns.
+    fn read_default(&self, rope: Fields<'_>, kind: Option<&str>) -> Result<RopeScaling, ConfigError> {
+        let changes = |name: &&&str| rope.value(name).is_some_and(|value| value.as_f64() != Some(1.0));
+        let Some(setting) = CHANGING.iter().find(changes) else {
+            return Ok(RopeScaling::Default);
+        };
+        let got = match kind {
+            Some(kind) => format!("`{setting}` with the type {kind}, which has none"),
+            None => format!("`{setting}` without a type"),
+        };
+        let expected = format!("\"rope_type\" beside it (one of {SUPPORTED}), or no {setting}");
+        Err(field_error(self.name, expected, got))
+    }
+
+    /// As in transformers a longer context stretches the base; up to `max_position_embeddings` nothing changes.
+    fn read_dynamic(&self, rope: Fields<'_>) -> Result<RopeScaling, ConfigError> {
+        if let Some(alpha) = rope.value("alpha") {
+            return Err(unsupported("alpha", alpha, "a dynamic rope without alpha"));
+        }
+        Ok(RopeScaling::Dynamic {
+            factor: at_least_one(rope, "factor", rope.positive("factor", None)?)?,
+            max_positions: self.heads.max_positions as f64,
+        })
+    }
+
+    fn read_yarn(&self, rope: Fields<'_>) -> Result<RopeScaling, ConfigError> {
+        let original_max_positions = self.original_max_positions(rope)?;
+        let ratio = self.heads.max_positions as f64 / original_max_positions;
+        let factor = at_least_one(rope, "factor", rope.positive("factor", Some(ratio))?)?;
+        // In Python 0 is as good as nothing here.
+        let setting = |name: &str| Ok::<_, ConfigError>(rope.number(name)?.filter(|&number| number != 0.0));
+        let of_scale = |mscale: f64| match factor <= 1.0 {
+            true => 1.0,
+            false => 0.1 * mscale * factor.ln() + 1.0,
+        };
+        let usual = match (setting("mscale")?, setting("mscale_all_dim")?) {
+            (Some(mscale), Some(all_dim)) => of_scale(mscale) / of_scale(all_dim),
+            _ => of_scale(1.0),
+        };
+        let beta = |name, usual| match setting(name)? {
+            Some(_) => rope.positive(name, None),
+            None => Ok(usual),
+        };
+        Ok(RopeScaling::Yarn {
+            factor,
+            attention_factor: rope.positive("attention_factor", Some(usual))?,
+            beta_fast: beta("beta_fast", 32.0)?,
+            beta_slow: beta("beta_slow", 1.0)?,
+            original_max_positions,
+            truncate: rope.flag("truncate", true)?,
+        })
+    }
+
+    fn read_longrope(&self, rope: Fields<'_>) -> Result<RopeScaling, ConfigError> {
+        let original_max_positions = self.original_max_positions(rope)?;
+        let ratio = self.heads.max_positions as f64 / original_max_positions;
+        let factor = rope.positive("factor", Some(ratio))?;
+        let usual = match factor <= 1.0 || original_max_positions <= 1.0 {
+            true => 1.0,
+            false => (1.0 + factor.ln() / original_max_positions.ln()).sqrt(),
+        };
+        Ok(RopeScaling::LongRope {
+            short_factor: rope.positives("short_factor", self.heads.head_dim / 2)?,
+            long_factor: rope.positives("long_factor", self.heads.head_dim / 2)?,
+            attention_factor: rope.positive("attention_factor", Some(usual))?,
+            original_max_positions,
+        })
+    }
+
+    fn read_llama3(&self, rope: Fields<'_>) -> Result<RopeScaling, ConfigError> {
+        let low_freq_factor = rope.positive("low_freq_factor", None)?;
+        let high_freq_factor = rope.positive("high_freq_factor", None)?;
+        if high_freq_factor <= low_freq_factor {
+            let expected = format!("more than low_freq_factor ({low_freq_factor})");
+            return Err(field_error("high_freq_factor", expected, high_freq_factor));
+        }
+        Ok(RopeScaling::Llama3 {
+            factor: rope.positive("factor", None)?,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_positions: self.original_max_positions(rope)?,
+        })
+    }
+
+    /// Positions of the first training: a field beside the rope settings counts before one among them, as in transformers.
+    fn original_max_positions(&self, rope: Fields<'_>) -> Result<f64, ConfigError> {
+        let name = "original_max_position_embeddings";
+        let inside = rope.positive(name, Some(self.heads.max_positions as f64))?;
+        self.config.positive(name, Some(inside))
+    }
+}
+
+fn at_least_one(rope: Fields<'_>, name: &str, factor: f64) -> Result<f64, ConfigError> {
+    match factor >= 1.0 {
+        true => Ok(factor),
+        false => Err(field_error(
+            name,
+            "1 or more".into(),
+            rope.value(name).map_or(factor.to_string(), ToString::to_string),
+        )),
+    }
 }
 
 fn refuse_partial(fields: Fields<'_>) -> Result<(), ConfigError> {

@@ -73,10 +73,22 @@ fn both_spellings_of_rope_mean_the_same() {
 
 #[test]
 fn unknown_rope_types_are_refused_by_name() {
-    for kind in ["dynamic", "yarn", "longrope", "mrope"] {
+    for kind in ["ntk", "mrope", "proportional"] {
         let text = error(llama(json!({"rope_scaling": {"type": kind, "factor": 2.0}})));
         assert!(text.contains(kind) && text.contains("llama3"), "{text}");
     }
+    for settings in [
+        json!({"factor": 2.0}),
+        json!({"rope_theta": 1e4, "factor": 2.0}),
+        json!({"rope_type": "default", "factor": 4.0}),
+        json!({"long_factor": [1.0]}),
+    ] {
+        for name in ["rope_scaling", "rope_parameters"] {
+            let text = error(llama(json!({ name: settings })));
+            assert!(text.contains(name) && text.contains("rope_type"), "{text}");
+        }
+    }
+    assert!(llama(json!({"rope_parameters": {"rope_theta": 1e4, "factor": 1.0}})).is_ok());
     let differing = json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6},
         "sliding_attention": {"rope_theta": 1e4}}});
     assert!(error(llama(differing)).contains("layer type"));
@@ -87,6 +99,104 @@ fn unknown_rope_types_are_refused_by_name() {
         error(llama(both)).contains("rope_scaling"),
         "two spellings that contradict each other"
     );
+}
+
+#[test]
+fn rope_types_take_the_defaults_of_transformers() {
+    let scaling = |extra: Value| match llama(extra).unwrap().position {
+        Position::Rope(rope) => rope.scaling,
+        _ => unreachable!(),
+    };
+    // Heads of 16 elements, 2,048 positions.
+    let yarn =
+        json!({"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}});
+    let RopeScaling::Yarn {
+        attention_factor,
+        beta_fast,
+        beta_slow,
+        original_max_positions,
+        truncate,
+        ..
+    } = scaling(yarn)
+    else {
+        panic!("another type");
+    };
+    assert!((attention_factor - 1.138_629_436).abs() < 1e-9);
+    assert_eq!(
+        (beta_fast, beta_slow, original_max_positions, truncate),
+        (32.0, 1.0, 512.0, true)
+    );
+    let ratio = json!({"rope_parameters": {"rope_type": "yarn", "factor": null, "mscale": 1.0, "mscale_all_dim": 1.0},
+        "original_max_position_embeddings": 1024});
+    let RopeScaling::Yarn {
+        factor,
+        attention_factor,
+        ..
+    } = scaling(ratio)
+    else {
+        panic!("another type");
+    };
+    assert_eq!((factor, attention_factor), (2.0, 1.0));
+    let lists = json!({"rope_scaling": {"type": "longrope", "short_factor": [1, 1, 1, 1, 1, 1, 1, 1],
+        "long_factor": [2, 2, 2, 2, 2, 2, 2, 2.5], "original_max_position_embeddings": 1024}});
+    let RopeScaling::LongRope {
+        attention_factor,
+        long_factor,
+        ..
+    } = scaling(lists)
+    else {
+        panic!("another type");
+    };
+    assert!((attention_factor - (1.0 + 2_f64.ln() / 1024_f64.ln()).sqrt()).abs() < 1e-9);
+    assert_eq!(long_factor[7], 2.5);
+    let dynamic = scaling(json!({"rope_scaling": {"type": "dynamic", "factor": 2.0}}));
+    assert_eq!(
+        dynamic,
+        RopeScaling::Dynamic {
+            factor: 2.0,
+            max_positions: 2048.0
+        }
+    );
+    for (settings, word) in [
+        (
+            json!({"type": "longrope", "short_factor": [1], "long_factor": [1]}),
+            "8 numbers",
+        ),
+        (
+            json!({"type": "longrope", "long_factor": [1, 1, 1, 1, 1, 1, 1, 1]}),
+            "short_factor",
+        ),
+        (json!({"type": "yarn", "factor": 0.5}), "1 or more"),
+        (json!({"type": "dynamic"}), "factor"),
+        (
+            json!({"type": "dynamic", "factor": 1.0, "alpha": 1000.0}),
+            "alpha",
+        ),
+    ] {
+        let text = error(llama(json!({ "rope_scaling": settings })));
+        assert!(text.contains(word), "{text}");
+    }
+}
+
+#[test]
+fn fields_that_are_not_used_stop_no_model() {
+    for extra in [
+        json!({"pad_token_id": -1}),
+        json!({"bos_token_id": -1, "eos_token_id": [2, -1]}),
+        json!({"sliding_window": 0, "max_window_layers": "all", "layer_types": "many"}),
+        json!({"architectures": ["LLaMAForCausalLM"], "torch_dtype": "torch.bfloat16"}),
+        json!({"architectures": ["FSDPLlamaForCausalLM"], "dtype": "bf16"}),
+        json!({"architectures": ["LlamaForCausalLMWithValueHead"], "model_type": "LLaMA"}),
+        json!({"torch_dtype": "half"}),
+    ] {
+        let config = llama(extra.clone()).unwrap_or_else(|error| panic!("{extra}: {error}"));
+        assert!(config.pad_token.is_none() && config.eos_tokens == [2], "{extra}");
+        assert_eq!(config.sliding_windows, [None; 2]);
+    }
+    let off = json!({"model_type": "qwen2", "use_sliding_window": false, "sliding_window": -1, "max_window_layers": -3});
+    assert_eq!(parse(off).unwrap().sliding_windows[0], None);
+    assert_eq!(llama(json!({"bos_token_id": -1})).unwrap().bos_token, None);
+    assert_eq!(llama(json!({"bos_token_id": null})).unwrap().bos_token, Some(1));
 }
 
 #[test]

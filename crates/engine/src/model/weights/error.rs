@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use dualgrain_format::FormatError;
 use dualgrain_format::checkpoint::{CheckpointError, Dtype};
+use dualgrain_format::text::TextError;
 use thiserror::Error;
 
 /// Why tensors were refused.
@@ -18,8 +19,11 @@ pub enum WeightsError {
         /// The folder.
         dir: PathBuf,
         /// What else was found, as the end of a sentence.
-        hint: &'static str,
+        hint: String,
     },
+    /// An index is no text.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// The index of a sharded checkpoint is wrong or does not fit its shards.
     #[error("{}: {problem}", .path.display())]
     Index {
@@ -29,14 +33,14 @@ pub enum WeightsError {
         problem: String,
     },
     /// A tensor the model needs is not there.
-    #[error("{}: tensor `{name}` is missing{}", .dir.display(), nearest_hint(.nearest.as_deref()))]
+    #[error("{}: tensor `{name}` is missing{hint}", .dir.display())]
     Missing {
         /// The folder.
         dir: PathBuf,
         /// The tensor looked for.
         name: String,
-        /// The most similar name that is there.
-        nearest: Option<String>,
+        /// What else is known of it, as the end of a sentence.
+        hint: String,
     },
     /// A tensor has another shape than the configuration asks for.
     #[error("{}: tensor `{name}` has shape {got:?}, expected {expected:?}", .path.display())]
@@ -114,10 +118,4 @@ pub enum WeightsError {
         /// The first few.
         names: Vec<String>,
     },
-}
-
-fn nearest_hint(nearest: Option<&str>) -> String {
-    nearest.map_or_else(String::new, |name| {
-        format!("; the nearest name there is `{name}`")
-    })
 }

@@ -79,6 +79,46 @@ impl Weights {
         linear.map_err(wrong)
     }
 
+    /// Whether the tensors of a linear are there, by their headers.
+    ///
+    /// # Errors
+    /// As [`Self::linear`], but for their values.
+    pub fn expect_linear(
+        &self,
+        name: &str,
+        (n, k): (usize, usize),
+        bias: bool,
+        quantization: Option<&QuantizationConfig>,
+    ) -> Result<(), WeightsError> {
+        let scheme = quantization.map_or(LinearScheme::Float, |q| q.scheme(name));
+        let part = |part: &str| format!("{name}.{part}");
+        match scheme {
+            LinearScheme::Float => self.expect_float(&part("weight"), &[n, k])?,
+            LinearScheme::W8 => drop(self.bytes(&part("w8"), Dtype::I8, "I8", &[n, k])?),
+            LinearScheme::W4 { group_size } => {
+                let groups = group_size.num_groups(k);
+                let columns = [
+                    ("q", int4::row_bytes(k)),
+                    ("zero", int4::row_bytes(groups)),
+                    ("s2", groups),
+                ];
+                for (name, columns) in columns {
+                    self.bytes(&part(name), Dtype::U8, "U8", &[n, columns])?;
+                }
+            }
+        }
+        if scheme != LinearScheme::Float {
+            self.expect_float(&part("s1"), &[n])?;
+        }
+        if bias {
+            self.expect_float(&part("bias"), &[n])?;
+        }
+        if let (Some(quantization), true) = (quantization, scheme != LinearScheme::Float) {
+            self.static_scale(name, quantization, scheme.group_size().is_some())?;
+        }
+        Ok(())
+    }
+
     fn float_linear(&self, of: Rows<'_>) -> Result<Result<LinearWeights, FormatError>, WeightsError> {
         let len = of.rows.len();
         let weight = self.float_rows(&format!("{}.weight", of.name), &[of.n, of.k], of.rows)?;

@@ -3,8 +3,10 @@
 mod error;
 mod linear;
 mod mapping;
+mod names;
 mod open;
 mod tensors;
 
 pub use error::WeightsError;
-pub use tensors::{LEADING, Weights};
+pub use names::LEADING;
+pub use tensors::Weights;

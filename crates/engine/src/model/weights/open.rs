@@ -5,41 +5,53 @@ use std::path::{Component, Path};
 use std::sync::atomic::AtomicBool;
 
 use dualgrain_format::checkpoint::{CheckpointError, TensorTable};
+use dualgrain_format::text::{notice_of_mark, text_of};
 use serde_json::Value;
 
+use super::super::folder_hint::folder_hint;
 use super::error::WeightsError;
 use super::mapping::MappedFile;
+use super::names::unwrapped;
 use super::tensors::{Shard, Tensor, Weights};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
+/// The shards that an index names. What it lists and is not there is found missing when a model asks for it: an index may list more
+/// than a model needs.
 fn open_shards(weights: &mut Weights) -> Result<(), WeightsError> {
     let path = weights.dir.join(INDEX);
-    let wrong = |problem: String| WeightsError::Index {
-        path: path.clone(),
-        problem,
-    };
     let map = read_index(&path)?;
     for shard in map.values().collect::<BTreeSet<_>>() {
         if !is_plain_name(shard) {
-            return Err(wrong(format!(
-                "`{shard}` is not the name of a file in this folder"
-            )));
+            return Err(WeightsError::Index {
+                path,
+                problem: format!("`{shard}` is not the name of a file in this folder"),
+            });
         }
-        if !weights.dir.join(shard).exists() {
-            return Err(wrong(format!("names the shard `{shard}`, which is not there")));
-        }
-        for name in weights.add_shard(shard)? {
-            if map.get(&name) != Some(shard) {
-                return Err(wrong(format!("does not list tensor `{name}` of shard `{shard}`")));
-            }
+        if weights.dir.join(shard).exists() {
+            weights.add_shard(shard)?;
         }
     }
-    match map.iter().find(|(name, _)| !weights.tensors.contains_key(*name)) {
-        None => Ok(()),
-        Some((name, shard)) => Err(wrong(format!("lists tensor `{name}`, which is not in `{shard}`"))),
+    let absent = map.iter().map(|(name, shard)| (unwrapped(name), shard.clone()));
+    weights.absent = absent
+        .filter(|(name, _)| !weights.tensors.contains_key(name))
+        .collect();
+    weights.notices.extend(notice_of_mark(&path));
+    if let Some((name, shard)) = weights.absent.first_key_value() {
+        let is_there = weights.dir.join(shard).exists();
+        let what = if is_there {
+            "does not hold it"
+        } else {
+            "is not there"
+        };
+        weights.notices.push(format!(
+            "{}: lists {} tensors that are not there, like `{name}` in `{shard}`, which {what}",
+            path.display(),
+            weights.absent.len()
+        ));
     }
+    Ok(())
 }
 
 /// Tensor name to shard file name.
@@ -48,7 +60,8 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
         path: path.to_path_buf(),
         problem,
     };
-    let text = std::fs::read_to_string(path).map_err(CheckpointError::io("read", path))?;
+    let bytes = std::fs::read(path).map_err(CheckpointError::io("read", path))?;
+    let text = text_of(path, bytes)?;
     let index: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
     let map = index.get("weight_map").cloned().unwrap_or_default();
     serde_json::from_value(map)
@@ -56,40 +69,74 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, WeightsError> {
 }
 
 impl Weights {
-    /// Maps `dir/model.safetensors`, or the shards that `dir/model.safetensors.index.json` names.
+    /// Maps `dir/model.safetensors`, or the shards that `dir/model.safetensors.index.json` names, or a whole set of shards without
+    /// an index.
     ///
     /// # Errors
-    /// Files missing, truncated or malformed; an index that does not fit the shards.
+    /// Files missing, truncated or malformed; an index that is no index.
     pub fn open(dir: &Path) -> Result<Self, WeightsError> {
         let mut weights = Self {
             dir: dir.to_path_buf(),
             shards: Vec::new(),
             tensors: BTreeMap::new(),
+            absent: BTreeMap::new(),
+            notices: Vec::new(),
         };
         if dir.join(SINGLE).exists() {
             weights.add_shard(SINGLE)?;
         } else if dir.join(INDEX).exists() {
             open_shards(&mut weights)?;
         } else {
-            return Err(no_weights(dir));
+            weights.open_set()?;
         }
         Ok(weights)
     }
 
-    /// Maps one file and takes over its tensors; returns their names.
-    fn add_shard(&mut self, file_name: &str) -> Result<Vec<String>, WeightsError> {
+    /// All of `NAME-00001-of-00003.safetensors` and its kin, which need no index to be understood.
+    fn open_set(&mut self) -> Result<(), WeightsError> {
+        let files = safetensors_files(&self.dir);
+        let mut sets: BTreeMap<(&str, usize), BTreeSet<usize>> = BTreeMap::new();
+        for (name, part, parts) in files.iter().filter_map(|file| part_of_set(file)) {
+            sets.entry((name, parts)).or_default().insert(part);
+        }
+        let Some(((name, parts), found)) = sets.into_iter().next() else {
+            return Err(no_weights(&self.dir, &files));
+        };
+        if let Some(part) = (1..=parts).find(|part| !found.contains(part)) {
+            return Err(WeightsError::Index {
+                path: self.dir.clone(),
+                problem: format!(
+                    "of the {parts} files of `{name}` there are {}; number {part} is missing (was a download cut short?)",
+                    found.len()
+                ),
+            });
+        }
+        let of_set =
+            |file: &&String| part_of_set(file).is_some_and(|(of, _, all)| (of, all) == (name, parts));
+        for file in files.iter().filter(of_set) {
+            self.add_shard(file)?;
+        }
+        Ok(())
+    }
+
+    /// Maps one file and takes over its tensors, under the names that they have without wrappers.
+    fn add_shard(&mut self, file_name: &str) -> Result<(), WeightsError> {
         let path = self.dir.join(file_name);
         let file = MappedFile::open(&path).map_err(CheckpointError::io("open", &path))?;
         let table = TensorTable::parse(&path, file.bytes())?;
         let shard = self.shards.len();
+        for (stored, entry) in table.tensors {
+            let name = unwrapped(&stored);
+            let used = AtomicBool::new(false);
+            let twice = self.tensors.insert(name.clone(), Tensor { shard, entry, used });
+            if twice.is_some() {
+                let problem =
+                    format!("tensor `{stored}` is there twice (as `{name}`): which one counts is not known");
+                return Err(WeightsError::Index { path, problem });
+            }
+        }
         self.shards.push(Shard { path, file });
-        let names = table.tensors.keys().cloned().collect();
-        self.tensors
-            .extend(table.tensors.into_iter().map(|(name, entry)| {
-                let used = AtomicBool::new(false);
-                (name, Tensor { shard, entry, used })
-            }));
-        Ok(names)
+        Ok(())
     }
 }
 
@@ -98,12 +145,33 @@ fn is_plain_name(name: &str) -> bool {
     matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
 }
 
-fn no_weights(dir: &Path) -> WeightsError {
-    let has_bin = dir.join("pytorch_model.bin").exists() || dir.join("pytorch_model.bin.index.json").exists();
-    let hint = match (dir.is_dir(), has_bin) {
-        (false, _) => " (there is no such folder)",
-        (true, true) => "; pytorch_model.bin must be converted to safetensors first",
-        (true, false) => "",
+/// Names of the safetensors files in a folder, in order.
+fn safetensors_files(dir: &Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.ends_with(".safetensors")).collect()
+}
+
+/// The name, number and count in `NAME-00001-of-00003.safetensors`.
+fn part_of_set(file: &str) -> Option<(&str, usize, usize)> {
+    let (rest, parts) = file.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
+    let (name, part) = rest.rsplit_once('-')?;
+    let (part, parts) = (part.parse().ok()?, parts.parse().ok()?);
+    (1..=parts).contains(&part).then_some((name, part, parts))
+}
+
+/// What a folder without weights holds in their place.
+fn no_weights(dir: &Path, files: &BTreeSet<String>) -> WeightsError {
+    let has = |name: &str| dir.join(name).exists();
+    let own = |file: &&String| !file.starts_with("consolidated") && !file.starts_with("adapter");
+    let hint = if let Some(file) = files.iter().find(own) {
+        format!("; rename `{file}` to {SINGLE} if it holds the whole model")
+    } else if has("pytorch_model.bin") || has("pytorch_model.bin.index.json") {
+        "; pytorch_model.bin must be converted to safetensors first".to_owned()
+    } else if dir.is_dir() {
+        folder_hint(dir)
+    } else {
+        format!(" (there is no such folder){}", folder_hint(dir))
     };
     WeightsError::NoWeights {
         dir: dir.to_path_buf(),

@@ -11,16 +11,20 @@ use half::bf16;
 
 use super::error::WeightsError;
 use super::mapping::MappedFile;
+use super::names::{LEADING, is_of_adapter, is_unneeded};
 
 /// The mapped tensors of a model folder (one file, or shards with an index).
 ///
-/// A name that is not there is also looked for without its leading `model.` or `transformer.`: checkpoints of the
-/// bare model leave that out.
+/// Names are those without what wrappers add (`module.`, `_orig_mod.`, `base_model.model.`). A name that is not there is also looked
+/// for without its leading `model.` or `transformer.`: checkpoints of the bare model leave that out.
 #[derive(Debug)]
 pub struct Weights {
     pub(super) dir: PathBuf,
     pub(super) shards: Vec<Shard>,
     pub(super) tensors: BTreeMap<String, Tensor>,
+    /// Tensors that an index lists and that are not there, with their files.
+    pub(super) absent: BTreeMap<String, String>,
+    pub(super) notices: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -36,14 +40,10 @@ pub(super) struct Tensor {
     pub(super) used: AtomicBool,
 }
 
-/// Leading parts of tensor names that checkpoints of the bare model leave out.
-pub const LEADING: [&str; 2] = ["model.", "transformer."];
-
-/// Endings of tensors that carry no information: old checkpoints store what follows from config.json.
-const IGNORABLE: [&str; 1] = [".rotary_emb.inv_freq"];
-
 /// Unused tensors named in an error.
 const NUM_NAMED: usize = 5;
+/// Elements of a tied head that are compared at a time.
+const COMPARED: usize = 1024;
 
 impl Weights {
     /// The folder.
@@ -54,6 +54,15 @@ impl Weights {
     /// Names of all tensors, in ascending order.
     pub fn names(&self) -> Vec<String> {
         self.tensors.keys().cloned().collect()
+    }
+
+    /// Names of the tensors that were taken so far, in ascending order.
+    pub fn used_names(&self) -> Vec<String> {
+        let used = self
+            .tensors
+            .iter()
+            .filter(|(_, tensor)| tensor.used.load(Ordering::Relaxed));
+        used.map(|(name, _)| name.clone()).collect()
     }
 
     /// Bytes of all tensors.
@@ -195,17 +204,22 @@ impl Weights {
         }
     }
 
-    /// Refuses tensors that nothing took, except those known to carry no information.
+    /// Refuses tensors that nothing took, except those known to be of no use to a language model. Returns what a person should
+    /// know of the folder's tensors, a sentence each.
     ///
     /// # Errors
     /// The names of unused tensors.
-    pub fn finish(&self) -> Result<(), WeightsError> {
-        let unused = self.tensors.iter().filter(|(name, tensor)| {
-            !tensor.used.load(Ordering::Relaxed) && !IGNORABLE.iter().any(|end| name.ends_with(end))
-        });
-        let names = unused.map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    pub fn finish(&self) -> Result<Vec<String>, WeightsError> {
+        let unused = self
+            .tensors
+            .iter()
+            .filter(|(_, tensor)| !tensor.used.load(Ordering::Relaxed));
+        let unused = unused.map(|(name, _)| name.clone());
+        let (unneeded, names): (Vec<_>, Vec<_>) = unused.partition(|name| is_unneeded(name));
         if names.is_empty() {
-            return Ok(());
+            let mut notices = self.notices.clone();
+            notices.extend(self.notice_of_unneeded(&unneeded));
+            return Ok(notices);
         }
         Err(WeightsError::Unused {
             dir: self.dir.clone(),
@@ -214,23 +228,67 @@ impl Weights {
         })
     }
 
-    /// A tied checkpoint may hold its head a second time, but not a different one.
+    fn notice_of_unneeded(&self, names: &[String]) -> Option<String> {
+        let (first, more) = (names.first()?, names.len() - 1);
+        let adapter = match names.iter().any(|name| is_of_adapter(name)) {
+            true => " (an adapter's leftovers are NOT applied: merge an adapter before)",
+            false => "",
+        };
+        let listed = names.iter().take(NUM_NAMED).map(|name| format!("`{name}`"));
+        let listed = listed.collect::<Vec<_>>().join(", ");
+        Some(match more < NUM_NAMED {
+            true => format!(
+                "{}: left out what the model does not need: {listed}{adapter}",
+                self.dir.display()
+            ),
+            false => format!(
+                "{}: left out {} tensors that the model does not need, like `{first}`: {listed}, ...{adapter}",
+                self.dir.display(),
+                names.len()
+            ),
+        })
+    }
+
+    /// A tied checkpoint may hold its head a second time, in any float type, but not a different one. Returns whether it does.
     ///
     /// # Errors
     /// [`WeightsError::TiedHead`].
-    pub(crate) fn check_tied_head(&self, head: &str, embedding: &str) -> Result<(), WeightsError> {
+    pub fn check_tied_head(&self, head: &str, embedding: &str) -> Result<bool, WeightsError> {
         let name = format!("{head}.weight");
-        if !self.contains(&name) {
-            return Ok(());
-        }
-        let (a, b) = (self.raw(&name)?, self.raw(&format!("{embedding}.weight"))?);
-        if a == b {
-            return Ok(());
+        let Some(copy) = self.find(&name) else {
+            return Ok(false);
+        };
+        copy.used.store(true, Ordering::Relaxed);
+        let original = self.take(&format!("{embedding}.weight"))?;
+        if copy.entry.shape == original.entry.shape && self.are_equal(copy, original) {
+            return Ok(true);
         }
         Err(WeightsError::TiedHead {
             dir: self.dir.clone(),
             head: head.into(),
             embedding: embedding.into(),
+        })
+    }
+
+    /// Whether two tensors of equally many elements hold the same numbers, whatever their float types.
+    fn are_equal(&self, a: &Tensor, b: &Tensor) -> bool {
+        let (a_bytes, b_bytes) = (self.tensor_bytes(a), self.tensor_bytes(b));
+        let (a, b) = (a.entry.dtype, b.entry.dtype);
+        if a == b {
+            return a_bytes == b_bytes;
+        }
+        let is_float = |dtype| matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+        if !is_float(a) || !is_float(b) {
+            return false;
+        }
+        let piece_bytes = |dtype: Dtype| COMPARED * dtype.bitsize() / 8;
+        let mut both = a_bytes.chunks(piece_bytes(a)).zip(b_bytes.chunks(piece_bytes(b)));
+        let (mut x, mut y) = ([0.0; COMPARED], [0.0; COMPARED]);
+        both.all(|(a_piece, b_piece)| {
+            let len = 8 * a_piece.len() / a.bitsize();
+            widen(a, a_piece, &mut x[..len]);
+            widen(b, b_piece, &mut y[..len]);
+            x[..len] == y[..len]
         })
     }
 
@@ -250,9 +308,34 @@ impl Weights {
             None => Err(WeightsError::Missing {
                 dir: self.dir.clone(),
                 name: name.into(),
-                nearest: self.nearest(name),
+                hint: self.missing_hint(name),
             }),
         }
+    }
+
+    fn missing_hint(&self, name: &str) -> String {
+        let bare = LEADING.iter().filter_map(|leading| name.strip_prefix(leading));
+        if let Some(shard) = std::iter::once(name)
+            .chain(bare)
+            .find_map(|name| self.absent.get(name))
+        {
+            let is_there = self.dir.join(shard).exists();
+            let what = if is_there {
+                "where it is not"
+            } else {
+                "which is not there (was a download cut short?)"
+            };
+            return format!("; model.safetensors.index.json says that it is in `{shard}`, {what}");
+        }
+        if self.tensors.keys().any(|stored| is_of_adapter(stored)) {
+            return "; the tensors are those of an adapter that was not merged: merge it first (peft: merge_and_unload, then \
+                    save_pretrained)"
+                .to_owned();
+        }
+        let nearest = self.nearest(name);
+        nearest.map_or_else(String::new, |name| {
+            format!("; the nearest name there is `{name}`")
+        })
     }
 
     fn nearest(&self, name: &str) -> Option<String> {
@@ -284,6 +367,14 @@ impl Weights {
             Dtype::F32 | Dtype::F16 | Dtype::BF16 => Ok(tensor),
             got => Err(self.type_error(name, tensor, "F32, F16 or BF16", got)),
         }
+    }
+
+    /// Whether a float tensor is there, by its header.
+    ///
+    /// # Errors
+    /// As [`Self::float`], but for its values.
+    pub fn expect_float(&self, name: &str, shape: &[usize]) -> Result<(), WeightsError> {
+        self.take_float(name, shape).map(|_| ())
     }
 
     /// Takes the bytes of a tensor of one certain type.
