@@ -56,6 +56,7 @@ impl Document {
             html: format!(
                 "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
                  <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+                 <meta name=\"generator\" content=\"dualgrain\">\
                  <title>{title}</title><style>{STYLE}</style></head><body>\n<h1>{title}</h1>\n"
             ),
         }
