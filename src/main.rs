@@ -10,7 +10,7 @@ mod run;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches};
 
 use cli::arguments::{BenchGemm, BenchProduct, Cli, Verb};
 use cli::terminal::{self, Terminal};
@@ -21,7 +21,8 @@ use run::{bench, chat, eval, generate, inspect, quantize, quickstart, serve};
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and exits with 2.
-    let cli = Cli::parse();
+    let cli = Cli::from_arg_matches(&with_negative_numbers(Cli::command()).get_matches());
+    let cli = cli.unwrap_or_else(|error| error.exit());
     let terminal = Terminal::new(cli.common.json, cli.common.verbose);
     match run(cli, &terminal) {
         Ok(()) => ExitCode::SUCCESS,
@@ -34,6 +35,15 @@ fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// Takes `-1` for the value of an option, so that what is said of it tells what the option takes.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|argument| match argument.get_action().takes_values() {
+        true if !argument.is_allow_hyphen_values_set() => argument.allow_negative_numbers(true),
+        _ => argument,
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 /// The causes of an error in one line; a cause that the one before it quotes already is left out.

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use dualgrain::format::text::read_text;
 
 /// A file's header and the fields of its lines.
 pub struct Columns<'t> {
@@ -42,7 +43,7 @@ impl<'t> Columns<'t> {
 
 /// The fields of `names` in each line of a file.
 pub fn read<const N: usize>(path: &Path, names: [&str; N]) -> Result<Vec<[String; N]>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = read_text(path)?;
     named(&text, names).with_context(|| path.display().to_string())
 }
 

@@ -15,18 +15,6 @@ use crate::cli::units::duration;
 /// A log shows at most one progress line in this time.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The version of every JSON object that a verb prints: it rises where a field is renamed, removed or takes another meaning, not where one is
-/// added.
-const SCHEMA_VERSION: u32 = 1;
-
-/// The result of a verb for machines.
-#[derive(Serialize)]
-struct Versioned<'a, T: Serialize> {
-    schema_version: u32,
-    #[serde(flatten)]
-    result: &'a T,
-}
-
 /// Where messages, progress and results go.
 pub struct Terminal {
     json: bool,
@@ -59,15 +47,11 @@ impl Terminal {
         self.interactive
     }
 
-    /// Prints the one result of a verb: `result`, which has named fields, as JSON, or `text`.
-    pub fn result<T: Serialize>(&self, result: &T, text: &str) -> anyhow::Result<()> {
+    /// Prints the one result of a verb: `value` as JSON, or `text`.
+    pub fn result<T: Serialize>(&self, value: &T, text: &str) -> anyhow::Result<()> {
         self.finish();
-        let versioned = Versioned {
-            schema_version: SCHEMA_VERSION,
-            result,
-        };
         match self.json {
-            true => write_stdout(&(serde_json::to_string_pretty(&versioned).context("writing JSON")? + "\n")),
+            true => write_stdout(&(versioned(value).context("writing JSON")? + "\n")),
             false => write_stdout(&format!("{}\n", text.trim_end())),
         }
     }
@@ -165,6 +149,25 @@ impl Running {
     }
 }
 
+/// The version of the keys that `--json` prints: it grows when one goes away or changes its meaning.
+const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Versioned<'a, T> {
+    schema_version: u32,
+    #[serde(flatten)]
+    result: &'a T,
+}
+
+/// A result as JSON; an object says which version its keys have, a list has no place for that.
+fn versioned<T: Serialize>(result: &T) -> serde_json::Result<String> {
+    let versioned = Versioned {
+        schema_version: SCHEMA_VERSION,
+        result,
+    };
+    serde_json::to_string_pretty(&versioned).or_else(|_| serde_json::to_string_pretty(result))
+}
+
 /// A line on stderr. When nobody listens any more (`2>&1 | head`) the work goes on.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
@@ -184,5 +187,19 @@ pub fn write_stdout(text: &str) -> anyhow::Result<()> {
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => other.context("writing to stdout"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_say_their_version_and_lists_stay_lists() {
+        let object = versioned(&std::collections::BTreeMap::from([("a", 0.1_f32)])).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&object).unwrap();
+        assert_eq!(value["schema_version"], 1);
+        assert!(object.contains("\"a\": 0.1\n"), "{object}");
+        assert!(versioned(&[1, 2]).unwrap().starts_with('['));
     }
 }

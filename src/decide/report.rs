@@ -8,6 +8,7 @@ use dualgrain_perf::{Dataset, HeldOut, Machine, Model, Objective};
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Report as Options};
+use crate::cli::output_file;
 use crate::cli::terminal::Terminal;
 use crate::cli::units::bytes;
 use crate::decide::learning;
@@ -25,6 +26,7 @@ struct Report {
 
 /// Reads what was named, draws, writes.
 pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()> {
+    output_file::check(&options.out, output_file::PAGE, options.replacing.replace)?;
     let (data, model) = read(&options.sources)?;
     let learned = data
         .as_ref()

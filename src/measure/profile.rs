@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
+use dualgrain::format::text::read_text;
 use dualgrain_perf::{Space, SweepOptions, SweepSummary, Watch, merge, sweep_cpu};
 
 use crate::cli::arguments::{Common, Profile, ProfileAction, ProfileMerge};
 use crate::cli::interruption::interrupt_flag;
+use crate::cli::output_file;
 use crate::cli::terminal::Terminal;
 use crate::cli::units::duration;
 use crate::measure::machine;
@@ -61,6 +63,7 @@ pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()
     };
     let on = on(&options.device)?;
     if let Some(csv) = &options.check_energy {
+        output_file::check(csv, output_file::ROWS, options.replacing.replace)?;
         return check_energy(&on, options.ticks, csv, &watch);
     }
     let summary = measure(&on, &wanted(options, &on)?, common, &watch)?;
@@ -145,7 +148,7 @@ fn space_of(file: Option<&Path>, on: &On) -> Result<Space> {
     let Some(path) = file else {
         return Ok(of_device);
     };
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let text = read_text(path)?;
     let space = Space::from_json(&text, &of_device).with_context(|| path.display().to_string())?;
     Ok(space.validate(path)?)
 }

@@ -1,13 +1,14 @@
 //! `inspect`: what a model folder holds.
 
-use anyhow::{Result, ensure};
-use dualgrain::engine::{ModelConfig, Storage, Weights};
+use anyhow::Result;
+use dualgrain::engine::{ModelConfig, ModelFolder, Storage};
 use dualgrain::format::LinearScheme;
 use serde::Serialize;
 
 use crate::cli::arguments::Inspect;
 use crate::cli::terminal::Terminal;
 use crate::cli::units::bytes;
+use crate::run::model_folder;
 
 #[derive(Serialize)]
 struct Report {
@@ -46,9 +47,7 @@ struct Quantization {
 /// Reads configuration and tensor headers and prints them.
 pub fn run(options: &Inspect, terminal: &Terminal) -> Result<()> {
     let dir = &options.model;
-    ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
-    let config = ModelConfig::load(dir)?;
-    let weights = Weights::open(dir)?;
+    let ModelFolder { config, weights, .. } = model_folder::judged(dir, terminal)?;
     let storage = Storage::measure(&weights, &config)?;
     let report = Report {
         model: dir.display().to_string(),

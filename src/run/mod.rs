@@ -10,4 +10,5 @@ pub mod inspect;
 mod model_folder;
 pub mod quantize;
 pub mod quickstart;
+mod sampling;
 pub mod serve;

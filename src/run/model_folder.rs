@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 pub use dualgrain::Loaded as Opened;
-use dualgrain::engine::Model;
+use dualgrain::engine::{Model, ModelConfig, ModelFolder, folder_hint};
 use dualgrain::{AnyDevice, CacheFormat, DeviceChoice, Error, MemoryPlan, SessionLimits, plan_memory};
 
 use crate::cli::terminal::Terminal;
@@ -51,7 +51,9 @@ pub fn check_memory(
     let plan = plan.check().map_err(Error::Plan);
     let plan = plan.with_context(|| format!("loading the model in {}", names.join(" and ")))?;
     terminal.detail(&plan.to_string());
-    Ok(())
+    folders
+        .iter()
+        .try_for_each(|(dir, _)| judged(dir, terminal).map(drop))
 }
 
 /// Loads the folder `dir` on `device`; `cache` overrides the folder's cache format.
@@ -65,8 +67,38 @@ pub fn load(dir: &Path, device: &Arc<AnyDevice>, cache: Option<CacheFormat>) -> 
     dualgrain::model_on(dir, device, cache).with_context(|| loading(dir))
 }
 
+/// The configuration of the folder `dir`.
+pub fn config(dir: &Path) -> Result<ModelConfig> {
+    check_folder(dir)?;
+    Ok(ModelConfig::load(dir)?)
+}
+
+/// The judgement that every verb makes of a folder; says what a person should know of it.
+pub fn judged(dir: &Path, terminal: &Terminal) -> Result<ModelFolder> {
+    check_folder(dir)?;
+    let folder = ModelFolder::open(dir).with_context(|| loading(dir))?;
+    folder.notices.iter().for_each(|notice| terminal.say(notice));
+    Ok(folder)
+}
+
+/// Tokens of a sequence: `asked`, or by itself `usual`, and no more than the model has positions for.
+pub fn context(asked: Option<usize>, config: &ModelConfig, usual: usize) -> Result<usize> {
+    let most = config.max_positions;
+    let context = asked.unwrap_or(usual.min(most));
+    ensure!(
+        context <= most,
+        "--context {context}: the model has positions for {most} tokens"
+    );
+    Ok(context)
+}
+
 fn check_folder(dir: &Path) -> Result<()> {
-    ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
+    ensure!(
+        dir.is_dir(),
+        "{}: no such model folder{}",
+        dir.display(),
+        folder_hint(dir)
+    );
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use dualgrain::format::GroupSize;
 use crate::cli::arguments::bench_serve::BenchServe;
 use crate::cli::arguments::device::OnDevice;
 use crate::cli::arguments::shapes::{Shapes, shapes};
-use crate::cli::arguments::values::{count, group_size};
+use crate::cli::arguments::values::{Replacing, count, group_size};
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
@@ -38,6 +38,9 @@ pub struct Bench {
     /// Write the rows to this file as well, each as soon as it is measured.
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    /// What may be written over.
+    #[command(flatten)]
+    pub replacing: Replacing,
     /// Where it runs.
     #[command(flatten)]
     pub device: OnDevice,
@@ -98,6 +101,9 @@ pub struct BenchGemm {
     /// Write all rows to this file.
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    /// What may be written over.
+    #[command(flatten)]
+    pub replacing: Replacing,
     /// Compare with kernels timed elsewhere: a CSV with columns shape, m, bf16_us and others in _us; needs cublas-bf16.
     #[arg(long, value_name = "FILE")]
     pub peers: Option<PathBuf>,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser;
 
-use crate::cli::arguments::values::{count, positive, share};
+use crate::cli::arguments::values::{Replacing, count, positive, share};
 
 /// Options of `bench serve`.
 #[derive(Debug, Args)]
@@ -64,4 +64,7 @@ pub struct BenchServe {
     /// Write the rows to this file as well, each as soon as it is measured.
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
+    /// What may be written over.
+    #[command(flatten)]
+    pub replacing: Replacing,
 }

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::arguments::predict::Aim;
 use crate::cli::arguments::quantize::{Kv, LmHead};
-use crate::cli::arguments::values::count;
+use crate::cli::arguments::values::{Replacing, count};
 
 /// Options of `cost`.
 #[derive(Debug, Args)]
@@ -47,6 +47,9 @@ pub struct Cost {
     /// Write a page with pictures.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// What may be written over.
+    #[command(flatten)]
+    pub replacing: Replacing,
 }
 
 /// How a model's linears are stored and multiplied.

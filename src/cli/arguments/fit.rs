@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::cli::arguments::values::Replacing;
+
 /// Options of `fit`.
 #[derive(Debug, Args)]
 pub struct Fit {
@@ -13,6 +15,9 @@ pub struct Fit {
     /// The model file to write; without it the fit is only judged.
     #[arg(long, value_name = "MODEL")]
     pub out: Option<PathBuf>,
+    /// What may be written over.
+    #[command(flatten)]
+    pub replacing: Replacing,
     /// What learns.
     #[arg(long, value_enum, default_value_t = Learner::Boost)]
     pub learner: Learner,
@@ -47,4 +52,7 @@ pub struct Report {
     /// The page to write; it opens without a network.
     #[arg(long, default_value = "report.html", value_name = "FILE")]
     pub out: PathBuf,
+    /// What may be written over.
+    #[command(flatten)]
+    pub replacing: Replacing,
 }

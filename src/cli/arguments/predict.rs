@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
 
-use crate::cli::arguments::values::{count, number};
+use crate::cli::arguments::values::{Replacing, count, number};
 
 const LONGEST_SIDE: u64 = dualgrain_perf::LONGEST_SIDE as u64;
 /// Sums of longer rows would leave 32 bits.
@@ -20,7 +20,7 @@ pub struct Predict {
     /// Output features.
     #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
     pub n: usize,
-    /// Reduction.
+    /// Reduction; sums of the format's layers stay in 32 bits up to 131,071.
     #[arg(long, value_name = "COUNT", value_parser = count(1, K_MAX))]
     pub k: usize,
     /// How it is run, and where.
@@ -41,7 +41,7 @@ pub struct Select {
     /// Output features.
     #[arg(long, value_name = "COUNT", value_parser = count(1, LONGEST_SIDE))]
     pub n: Option<usize>,
-    /// Reduction.
+    /// Reduction; sums of the format's layers stay in 32 bits up to 131,071.
     #[arg(long, value_name = "COUNT", value_parser = count(1, K_MAX))]
     pub k: Option<usize>,
     /// How it is run, and where.
@@ -59,6 +59,9 @@ pub struct Select {
     /// Write the table that the kernels read at load.
     #[arg(long, value_name = "FILE")]
     pub table: Option<PathBuf>,
+    /// What may be written over.
+    #[command(flatten)]
+    pub replacing: Replacing,
     /// With --table: a file of `bench gemm --csv` whose chosen configurations stand before predictions, because all that
     /// came into question was timed on the card.
     #[arg(long, value_name = "FILE", requires = "table")]

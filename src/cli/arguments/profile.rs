@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::arguments::values::{budget, count, number, shard};
+use crate::cli::arguments::values::{Replacing, budget, count, number, shard};
 
 /// Options of `profile`.
 #[derive(Debug, Args)]
@@ -49,6 +49,9 @@ pub struct Profile {
     /// Measure nothing but how true the energy counter is, and write that to a CSV file.
     #[arg(long, value_name = "FILE")]
     pub check_energy: Option<PathBuf>,
+    /// What may be written over.
+    #[command(flatten)]
+    pub replacing: Replacing,
 }
 
 /// What `profile` does besides measuring.

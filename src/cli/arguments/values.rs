@@ -1,9 +1,18 @@
-//! Single values of the command line: which are taken, and what is said of the others.
+//! Single values of the command line: which are taken, and what is said of the others; and what every verb takes that writes a file.
 
 use std::time::Duration;
 
+use clap::Args;
 use clap::builder::{PossibleValuesParser, RangedU64ValueParser, TypedValueParser};
 use dualgrain::format::GroupSize;
+
+/// Whether a file that is there may be lost.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Replacing {
+    /// Write over an output file even if dualgrain did not write it.
+    #[arg(long)]
+    pub replace: bool,
+}
 
 /// Accepts whole numbers from `least` to `most`.
 pub fn count(least: u64, most: u64) -> RangedU64ValueParser<usize> {

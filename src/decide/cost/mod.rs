@@ -8,6 +8,7 @@ use dualgrain_perf::Model;
 use dualgrain_perf::cost::{self, Prices};
 
 use crate::cli::arguments::{Common, Cost as Options};
+use crate::cli::output_file;
 use crate::cli::terminal::Terminal;
 use crate::decide::cost::question::{network, read_config, request};
 use crate::decide::cost::text::text;
@@ -15,6 +16,9 @@ use crate::decide::request::{by, name_other_cpu, shipped};
 
 /// Prices the model and prints the answer.
 pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()> {
+    if let Some(path) = &options.html {
+        output_file::check(path, output_file::PAGE, options.replacing.replace)?;
+    }
     let model = fitted(options)?;
     name_other_cpu(&model, terminal);
     let (config, name) = read_config(&options.model)?;

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
-use dualgrain::engine::{FfnKind, ModelConfig, Position, products};
+use anyhow::{Result, ensure};
+use dualgrain::engine::{
+    FfnKind, ModelConfig, Position, Weights, WeightsError, folder_hint, judge, products,
+};
 use dualgrain::format::{CacheScheme, GroupSize, LinearScheme};
 use dualgrain::{CARD_STEP_TOKENS, CPU_STEP_TOKENS};
 use dualgrain_device::CacheFormat;
@@ -18,16 +20,26 @@ const GROUP_SIZE: GroupSize = GroupSize::Along(128);
 /// The configuration in a folder or a file, and what to call the model.
 pub fn read_config(path: &Path) -> Result<(ModelConfig, String)> {
     if path.is_dir() {
-        return Ok((ModelConfig::load(path)?, name(path)));
+        return Ok((judged(path)?, name(path)));
     }
     ensure!(
         path.exists(),
-        "{}: no such model folder or config.json",
-        path.display()
+        "{}: no such model folder or config.json{}",
+        path.display(),
+        folder_hint(path)
     );
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let config = ModelConfig::from_json(&text).with_context(|| path.display().to_string())?;
-    Ok((config, name(path)))
+    Ok((ModelConfig::read(path)?, name(path)))
+}
+
+/// The configuration of a folder. Weights need not be there; those that are must be the configuration's.
+fn judged(dir: &Path) -> Result<ModelConfig> {
+    let config = ModelConfig::load(dir)?;
+    match Weights::open(dir) {
+        Ok(weights) => drop(judge(&config, &weights)?),
+        Err(WeightsError::NoWeights { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(config)
 }
 
 /// A file that has no name of its own is called by its folder's.

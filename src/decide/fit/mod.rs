@@ -4,10 +4,11 @@ mod held_out_products;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use dualgrain_perf::{Dataset, FitOptions, FitSummary, Model, Score, Scores, gpperf};
 
 use crate::cli::arguments::{Common, Fit, Learner};
+use crate::cli::output_file;
 use crate::cli::table::{or_dash, table};
 use crate::cli::terminal::Terminal;
 use crate::cli::units::bytes;
@@ -27,7 +28,7 @@ pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
         return terminal.result(&judged.scores, &paper_text(&judged));
     }
     if let Some(out) = &options.out {
-        check_writable(out)?;
+        output_file::check(out, output_file::FITTED, options.replacing.replace)?;
     }
     let mut data = Dataset::read_all(&options.data)?;
     let held_out = options.hold_out_peers.as_deref();
@@ -44,21 +45,6 @@ pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
         words += &products.text(&model, taken)?;
     }
     terminal.result(&model.fit_summary().scores, &words)
-}
-
-/// Refuses a place for the model before anything is learned.
-fn check_writable(out: &Path) -> Result<()> {
-    let folder = match out.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    ensure!(
-        folder.is_dir(),
-        "--out {}: there is no such folder",
-        out.display()
-    );
-    ensure!(!out.is_dir(), "--out {}: it is a folder", out.display());
-    Ok(())
 }
 
 fn fit(data: &Dataset, learner: Learner, how: FitOptions) -> Result<Model> {

@@ -12,12 +12,15 @@ use dualgrain_perf::Model;
 use dualgrain_perf::choose::gpu::{self, KnownChoice};
 
 use crate::cli::arguments::Select;
+#[cfg(feature = "cuda")]
+use crate::cli::output_file;
 use crate::cli::terminal::Terminal;
 #[cfg(feature = "cuda")]
 use crate::decide::request::by;
 
 #[cfg(feature = "cuda")]
 pub fn write(model: &Model, options: &Select, path: &Path, terminal: &Terminal) -> Result<()> {
+    output_file::check(path, output_file::TABLE, options.replacing.replace)?;
     let known = options.known.as_deref().map(known_choices).transpose()?;
     let known = known.unwrap_or_default();
     let text = gpu::table(model, by(options.by), Output::Bf16, &known)?;

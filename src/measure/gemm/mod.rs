@@ -16,6 +16,7 @@ use anyhow::{Context, Result, ensure};
 use dualgrain_cuda::{Gpu, driver_version};
 
 use crate::cli::arguments::{BenchGemm, OutputKind, Rival, Shape};
+use crate::cli::output_file;
 use crate::cli::terminal::Terminal;
 use crate::measure::card_reading::CardReading;
 use crate::measure::gemm::bench::Bench;
@@ -31,7 +32,10 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
     );
     // What can be wrong is found before the card's time is spent.
     let peers = options.peers.as_deref().map(Peers::read).transpose()?;
-    options.csv.as_deref().map(can_write).transpose()?;
+    if let Some(path) = &options.csv {
+        output_file::check(path, output_file::ROWS, options.replacing.replace)?;
+        can_write(path)?;
+    }
     let device = Gpu::open(options.device)?;
     let report = time_shapes(&Bench::new(&device, options)?, terminal)?;
     let mut words = match options.grains {

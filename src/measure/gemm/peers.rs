@@ -8,6 +8,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+use dualgrain::format::text::read_text;
+
 use crate::cli::columns::Columns;
 use crate::cli::table::table;
 
@@ -35,7 +37,7 @@ pub struct Peers {
 impl Peers {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+        let text = read_text(path)?;
         Self::parse(&text).with_context(|| path.display().to_string())
     }
 

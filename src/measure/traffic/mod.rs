@@ -18,6 +18,7 @@ use anyhow::{Result, ensure};
 
 use crate::cli::arguments::BenchServe;
 use crate::cli::interruption::interrupt_flag;
+use crate::cli::output_file;
 use crate::cli::terminal::Terminal;
 use answer::{Answer, Outcome, Question};
 use arrivals::{Arrival, Asking};
@@ -34,6 +35,9 @@ const MIN_REQUESTS: usize = 16;
 
 /// Times every load that is asked for.
 pub fn run(options: &BenchServe, terminal: &Terminal) -> Result<()> {
+    if let Some(path) = &options.csv {
+        output_file::check(path, output_file::ROWS, options.replacing.replace)?;
+    }
     let target = Arc::new(Target::new(&options.url, options.api_key_file.as_deref())?);
     let interrupted = interrupt_flag()?;
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -13,11 +13,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use dualgrain::engine::{Model, ModelConfig};
+use dualgrain::engine::Model;
 use dualgrain::{AnyDevice, CpuDevice};
 
 use crate::cli::arguments::{Bench, Common};
 use crate::cli::interruption::interrupt_flag;
+use crate::cli::output_file;
 use crate::cli::terminal::Terminal;
 use crate::measure::machine;
 use crate::run::bench::card::CardMeter;
@@ -31,9 +32,10 @@ pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> 
     let folder = options.model.as_deref().context("a model folder is needed")?;
     let cases = cases(options);
     // What can not be is refused before seconds or hours of work.
-    let config = ModelConfig::load(folder)?;
+    let config = model_folder::config(folder)?;
     cases.iter().try_for_each(|case| case.check(&config))?;
     if let Some(path) = &options.csv {
+        output_file::check(path, output_file::ROWS, options.replacing.replace)?;
         std::fs::write(path, "").with_context(|| format!("writing {}", path.display()))?;
     }
     let mut bench = Timing {

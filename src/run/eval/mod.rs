@@ -12,6 +12,7 @@ use dualgrain::engine::evaluate::{
 };
 use dualgrain::engine::tokenizer::Tokenizer;
 use dualgrain::engine::{ModelConfig, SessionLimits};
+use dualgrain::format::text::notice_of_mark;
 use dualgrain_device::CacheFormat;
 
 use crate::cli::arguments::{Common, Eval, EvalKv, OnDevice};
@@ -35,6 +36,10 @@ pub fn run(options: &Eval, common: &Common, terminal: &Terminal) -> Result<()> {
 /// Everything `options` asks for, on a device that is there already.
 pub fn judge(options: &Eval, device: &Arc<AnyDevice>, terminal: &Terminal) -> Result<Report> {
     // Task files are read first: a malformed line should not cost the time of an evaluation.
+    let texts = options.tasks.iter().chain(&options.text);
+    texts
+        .filter_map(|path| notice_of_mark(path))
+        .for_each(|notice| terminal.say(&notice));
     let load = |path: &PathBuf| Ok(Task::load(path, options.limit)?);
     let tasks = options.tasks.iter().map(load).collect::<Result<Vec<_>>>()?;
     let (opened, original) = open(options, device, terminal)?;

@@ -3,14 +3,14 @@
 mod job;
 mod plan;
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use dualgrain::engine::{ModelConfig, Storage, Weights};
+use dualgrain::format::text::{notice_of_mark, read_text};
 use dualgrain::quant::{Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML};
 use dualgrain::{AnyDevice, Quantizer};
 use serde::Serialize;
@@ -43,7 +43,7 @@ struct Report {
 /// Quantizes (or, with `--plan`, only says what it would cost).
 pub fn run(arguments: &Quantize, common: &Common, terminal: &Terminal) -> Result<()> {
     let model = &arguments.model;
-    ensure!(model.is_dir(), "{}: no such model folder", model.display());
+    model_folder::judged(model, terminal)?;
     let job = job::job(arguments)?;
     if arguments.plan {
         return plan::run(&job, arguments.calib.as_deref(), common, terminal);
@@ -66,7 +66,10 @@ fn calibration_text(arguments: &Quantize, terminal: &Terminal) -> Result<String>
         terminal.say("calibrating on the bundled sample prose; --calib FILE takes text of your own domain");
         return Ok(bundled::SAMPLE_CALIBRATION.to_owned());
     };
-    fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+    notice_of_mark(path)
+        .iter()
+        .for_each(|notice| terminal.say(notice));
+    Ok(read_text(path)?)
 }
 
 /// Quantizes as `job` says on `device`, calibrated on `text`.

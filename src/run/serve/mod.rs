@@ -183,12 +183,7 @@ fn check_exposure(arguments: &Serve, is_loopback: bool, terminal: &Terminal) -> 
 }
 
 fn limits(arguments: &Serve, config: &ModelConfig, device: &AnyDevice) -> Result<SessionLimits> {
-    let most = config.max_positions;
-    let context_tokens = arguments.context.unwrap_or(DEFAULT_CONTEXT_TOKENS.min(most));
-    ensure!(
-        context_tokens <= most,
-        "--context {context_tokens}: the model has positions for {most} tokens"
-    );
+    let context_tokens = model_folder::context(arguments.context, config, DEFAULT_CONTEXT_TOKENS)?;
     let num_sequences = arguments.max_sequences;
     // All sequences can decode in one step.
     let most = device.step_tokens().max(num_sequences);
