@@ -95,7 +95,7 @@ fn transformed_differ(card: &Arc<CudaDevice>, cpu: &Arc<CpuDevice>) -> usize {
         let expected = all_logits(cpu, &folder, &None, block);
         !is_same(&format!("{case}, transformed"), &got, &expected)
     };
-    ["llama2", "qwen3", "opt"].iter().filter(differs).count()
+    ["llama2", "qwen3", "opt"].into_iter().filter(differs).count()
 }
 
 /// How many requests of the last folder named, or of the toy model, depend on who else is served.
