@@ -211,6 +211,13 @@ fn eval_gives_the_promised_figures_and_the_same_for_any_thread_count() {
         assert_eq!(one[field], two[field], "{field}");
     }
     assert_eq!(one["tokens"], 2 * 1023);
+    for field in ["kl_percentiles", "kl_by_position", "worst_tokens"] {
+        assert_eq!(one[field], two[field], "{field}");
+    }
+    assert!(one["kl_percentiles"]["p99"].as_f64() > one["kl_percentiles"]["median"].as_f64());
+    assert_eq!(one["kl_by_position"].as_array().unwrap().len(), 11);
+    let worst = &one["worst_tokens"][0];
+    assert!(!worst["before"].as_str().unwrap().is_empty() && worst["model"]["token"].is_string());
     let bits = one["bits_per_weight"].as_f64().unwrap();
     assert!((4.0..4.6).contains(&bits), "{bits} bits a weight");
     let worse = one["perplexity"].as_f64().unwrap() / one["perplexity_reference"].as_f64().unwrap();

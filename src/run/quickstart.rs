@@ -103,10 +103,11 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     terminal.say("3/3 running both");
     let memory = (options.device.memory, terminal);
     let sides = sides([&original, &quantized], &quality, (&device, memory), &cancel)?;
+    let html = fs::read_to_string(quantized.join(REPORT_HTML)).context("reading the quantizer's report")?;
+    let html = html.replace("</body>", &(quality.section() + "</body>"));
     let mut report = Report::new(sides, &quality, picture);
     report.quantize_time_s = quantize_time_s;
     report.time_s = started.elapsed().as_secs_f64();
-    let html = fs::read_to_string(quantized.join(REPORT_HTML)).context("reading the quantizer's report")?;
     fs::write(&report.report, html).with_context(|| format!("writing {}", report.report.display()))?;
     terminal.result(&report, &text(&report))
 }

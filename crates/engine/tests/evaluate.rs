@@ -122,6 +122,10 @@ fn a_model_does_not_diverge_from_itself() {
     );
     assert_eq!((report.tokens, report.positions), (2 * 299, 2 * 300));
     assert_eq!(
+        (report.kl_percentiles.max, report.probability_change_rms),
+        (0.0, 0.0)
+    );
+    assert_eq!(
         report.perplexity,
         perplexity(&model, &windows, &mut |_, _| {}).unwrap().perplexity
     );
@@ -140,6 +144,27 @@ fn an_int8_cache_diverges_a_little_and_both_perplexities_are_their_own() {
     assert!(
         report.top1_agreement > 0.9 && report.top1_agreement < 1.0,
         "{report:?}"
+    );
+    let percentiles = report.kl_percentiles;
+    assert!(
+        percentiles.median < report.kl_divergence && percentiles.p90 < percentiles.p99,
+        "{report:?}"
+    );
+    let worst = &report.worst_tokens;
+    assert_eq!((worst.len(), worst[0].kl_divergence), (10, percentiles.max));
+    assert_eq!(
+        worst[0].before.last(),
+        windows.iter().next().unwrap().get(worst[0].position)
+    );
+    let spans = &report.kl_by_position;
+    let sum: f64 = spans
+        .iter()
+        .map(|span| span.mean * (span.last - span.first + 1) as f64)
+        .sum();
+    assert!((sum / 600.0 - report.kl_divergence).abs() < 1e-9, "{report:?}");
+    assert!(
+        report.probability_change.abs() < report.probability_change_rms
+            && report.probability_change_rms < 0.05
     );
     let alone = |model| perplexity(model, &windows, &mut |_, _| {}).unwrap();
     assert_eq!(report.perplexity_reference, alone(&original).perplexity);

@@ -13,7 +13,7 @@ pub struct Eval {
     /// Folder of the model to judge (quantized or original).
     #[arg(value_name = "DIR")]
     pub model: PathBuf,
-    /// Folder of the original, for KL divergence and top-1 agreement.
+    /// Folder of the original: KL divergence from it (mean, percentiles, the tokens that differ most), top-1 agreement.
     #[arg(long, value_name = "MODEL_DIR")]
     pub reference: Option<PathBuf>,
     /// Text to measure perplexity on. Without it (and without --tasks) the project's sample prose is used.

@@ -1,5 +1,6 @@
 //! `eval`: perplexity, divergence from the original, tasks.
 
+mod differences;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use dualgrain_device::CacheFormat;
 use crate::cli::arguments::{Common, Eval, EvalKv, OnDevice};
 use crate::cli::terminal::Terminal;
 use crate::run::bundled;
+use crate::run::eval::differences::Differences;
 pub use crate::run::eval::report::Report;
 use crate::run::model_folder::{self, Opened};
 
@@ -141,7 +143,7 @@ fn judge_text(
         opened.model.device().pool(),
         &mut show("divergence from the original"),
     )?;
-    report.set_divergence(&both);
+    report.set_divergence(&both, Differences::new(&both, &opened.tokenizer)?);
     if first.len() < windows.len() {
         report.set_perplexity(&perplexity(&opened.model, windows, &mut show("perplexity"))?);
         let reference = perplexity(&original.model, windows, &mut show("perplexity of the original"))?;

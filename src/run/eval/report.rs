@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::cli::arguments::Eval;
 use crate::cli::table::{or_dash, table};
 use crate::cli::units::bytes;
+use crate::run::eval::differences::Differences;
 use crate::run::model_folder::Opened;
 
 /// Quality of a model, as far as it was asked for.
@@ -37,6 +38,9 @@ pub struct Report {
     pub top1_agreement: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     top1_agreement_stderr: Option<f64>,
+    /// How the divergence is spread.
+    #[serde(flatten)]
+    differences: Option<Differences>,
     /// Predictions behind the perplexity.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<usize>,
@@ -71,6 +75,7 @@ impl Report {
             kl_divergence_stderr: None,
             top1_agreement: None,
             top1_agreement_stderr: None,
+            differences: None,
             tokens: None,
             windows: None,
             divergence_windows: None,
@@ -88,7 +93,7 @@ impl Report {
     }
 
     /// Takes in both perplexities and how far the models are apart.
-    pub fn set_divergence(&mut self, report: &DivergenceReport) {
+    pub fn set_divergence(&mut self, report: &DivergenceReport, differences: Differences) {
         self.perplexity = Some(report.perplexity);
         self.perplexity_stderr = Some(report.perplexity_stderr);
         self.perplexity_reference = Some(report.perplexity_reference);
@@ -96,6 +101,7 @@ impl Report {
         self.kl_divergence_stderr = Some(report.kl_divergence_stderr);
         self.top1_agreement = Some(report.top1_agreement);
         self.top1_agreement_stderr = Some(report.top1_agreement_stderr);
+        self.differences = Some(differences);
         self.tokens = Some(report.tokens);
         self.windows = Some(report.windows);
         self.divergence_windows = Some(report.windows);
@@ -117,6 +123,7 @@ impl Report {
                 self.method
             );
         }
+        text += &self.of_differences(Differences::worst_text);
         text + &self.tasks_text()
     }
 
@@ -136,6 +143,7 @@ impl Report {
         let mut text = String::new();
         if let (Some(kl), Some(stderr)) = (self.kl_divergence, self.kl_divergence_stderr) {
             text += &format!("KL divergence    {kl:.5} +- {stderr:.5} nats\n");
+            text += &self.of_differences(Differences::percentiles_text);
         }
         if let (Some(agreement), Some(stderr)) = (self.top1_agreement, self.top1_agreement_stderr) {
             text += &format!(
@@ -144,7 +152,16 @@ impl Report {
                 100.0 * stderr
             );
         }
-        text
+        text + &self.of_differences(Differences::probability_text)
+    }
+
+    /// What a report page shows of the divergence; nothing where there was no original.
+    pub fn section(&self) -> String {
+        self.of_differences(Differences::section)
+    }
+
+    fn of_differences(&self, text: impl Fn(&Differences) -> String) -> String {
+        self.differences.as_ref().map_or_else(String::new, text)
     }
 
     fn tasks_text(&self) -> String {

@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use dualgrain_device::Device;
 use dualgrain_threads::Pool;
-use serde::Serialize;
 
+use super::distribution::{ByPosition, Percentiles, PositionMean};
 use super::error::EvaluateError;
 use super::moments::Moments;
 use super::perplexity::report;
 use super::scoring::{Progress, ScoredRows, Scorer, argmax, log_probability};
 use super::windows::Windows;
+use super::worst_tokens::{Guess, WorstToken, WorstTokens};
 use crate::Model;
 
 /// A model against the original it was made from, on one text.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DivergenceReport {
     /// Perplexity of the model.
     pub perplexity: f64,
@@ -32,6 +33,18 @@ pub struct DivergenceReport {
     pub kl_divergence: f64,
     /// Its standard error.
     pub kl_divergence_stderr: f64,
+    /// How KL(original || model) is spread over all positions.
+    pub kl_percentiles: Percentiles,
+    /// Its mean by where in its window a position stands.
+    pub kl_by_position: Vec<PositionMean>,
+    /// Mean of what the probability of the text's own next token changes by, from the original to the model.
+    pub probability_change: f64,
+    /// Its standard error.
+    pub probability_change_stderr: f64,
+    /// Root of the mean square of the same change.
+    pub probability_change_rms: f64,
+    /// The positions with the largest KL divergence, the largest first.
+    pub worst_tokens: Vec<WorstToken>,
     /// Share of all positions where both models find the same token likeliest.
     pub top1_agreement: f64,
     /// Its standard error.
@@ -91,7 +104,8 @@ struct Pair<'a, A: Device, D: Device> {
 #[derive(Clone, Copy, Default)]
 struct RowDivergence {
     kl: f64,
-    agrees: bool,
+    original: Guess,
+    model: Guess,
 }
 
 #[derive(Default)]
@@ -100,6 +114,11 @@ struct Sums {
     nll_original: Moments,
     nll_difference: Moments,
     kl: Moments,
+    kl_values: Vec<f64>,
+    kl_by_position: ByPosition,
+    worst: WorstTokens,
+    change: Moments,
+    change_squared: Moments,
     agreement: Moments,
 }
 
@@ -138,8 +157,8 @@ impl<A: Device, B: Device> Pair<'_, A, B> {
         });
         for (i, row) in self.rows.iter().enumerate() {
             let place = || (format!("window {window_idx}"), first + i + 1);
-            self.sums.kl.add(checked_divergence(row.kl, place)?);
-            self.sums.agreement.add(f64::from(u8::from(row.agrees)));
+            checked_divergence(row.kl, place)?;
+            self.sums.add_row(row, (window_idx, first + i, window));
             if let Some(&target) = window.get(first + i + 1) {
                 let range = i * vocab_size..(i + 1) * vocab_size;
                 let original = log_probability(&p[range.clone()], target, place)?;
@@ -164,13 +183,23 @@ fn compare(p: &[f32], q: &[f32]) -> RowDivergence {
     });
     RowDivergence {
         kl: terms.sum(),
-        agrees: argmax(p) == argmax(q),
+        original: guess(p),
+        model: guess(q),
     }
 }
 
-fn checked_divergence(kl: f64, place: impl FnOnce() -> (String, usize)) -> Result<f64, EvaluateError> {
+/// The likeliest token of a row of log-probabilities.
+fn guess(row: &[f32]) -> Guess {
+    let token = argmax(row);
+    Guess {
+        token: token as u32,
+        probability: row.get(token).map_or(0.0, |&log| f64::from(log).exp()),
+    }
+}
+
+fn checked_divergence(kl: f64, place: impl FnOnce() -> (String, usize)) -> Result<(), EvaluateError> {
     if kl.is_finite() {
-        return Ok(kl);
+        return Ok(());
     }
     let (place, position) = place();
     Err(EvaluateError::NotFinite {
@@ -183,13 +212,26 @@ fn checked_divergence(kl: f64, place: impl FnOnce() -> (String, usize)) -> Resul
 }
 
 impl Sums {
+    /// Adds what a position of a window contributes, whatever comes after it.
+    fn add_row(&mut self, row: &RowDivergence, place: (usize, usize, &[u32])) {
+        self.kl.add(row.kl);
+        self.kl_values.push(row.kl);
+        self.kl_by_position.add(place.1, row.kl);
+        self.worst.offer(row.kl, (row.original, row.model), place);
+        let agrees = row.original.token == row.model.token;
+        self.agreement.add(f64::from(u8::from(agrees)));
+    }
+
     fn add_nll(&mut self, original: f64, model: f64) {
         self.nll_original.add(original);
         self.nll.add(model);
         self.nll_difference.add(model - original);
+        let change = (-model).exp() - (-original).exp();
+        self.change.add(change);
+        self.change_squared.add(change * change);
     }
 
-    fn report(&self, windows: &Windows) -> DivergenceReport {
+    fn report(self, windows: &Windows) -> DivergenceReport {
         let (model, original) = (report(&self.nll, windows), report(&self.nll_original, windows));
         let perplexity_ratio = self.nll_difference.mean.exp();
         DivergenceReport {
@@ -201,6 +243,12 @@ impl Sums {
             perplexity_ratio_stderr: perplexity_ratio * self.nll_difference.stderr(),
             kl_divergence: self.kl.mean,
             kl_divergence_stderr: self.kl.stderr(),
+            kl_percentiles: Percentiles::of(self.kl_values),
+            kl_by_position: self.kl_by_position.means(windows.context()),
+            probability_change: self.change.mean,
+            probability_change_stderr: self.change.stderr(),
+            probability_change_rms: self.change_squared.mean.sqrt(),
+            worst_tokens: self.worst.into_vec(),
             top1_agreement: self.agreement.mean,
             top1_agreement_stderr: self.agreement.stderr(),
             tokens: model.tokens,
@@ -222,9 +270,10 @@ mod tests {
         // 0.5 ln(0.5 / 0.25) + 0.5 ln(0.5 / 0.75) = 0.5 ln(4 / 3)
         assert!((result.kl - 0.5 * (4.0f64 / 3.0).ln()).abs() < 1e-7);
         // Heads come first among equals, tails is likelier in the other.
-        assert!(!result.agrees);
+        assert_eq!((result.original.token, result.model.token), (0, 1));
+        assert!((result.model.probability - 0.75).abs() < 1e-7);
         let same = compare(&row(0.7), &row(0.7));
-        assert_eq!((same.kl, same.agrees), (0.0, true));
+        assert_eq!((same.kl, same.original), (0.0, same.model));
     }
 
     #[test]

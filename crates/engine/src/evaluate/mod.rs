@@ -4,6 +4,7 @@
 //! Standard errors treat predictions (items, in tasks) as independent: the sample deviation by the root of
 //! their number. Neighbouring predictions of one text are not quite, so take them as a lower bound.
 
+mod distribution;
 mod divergence;
 mod error;
 mod item_score;
@@ -15,7 +16,9 @@ mod task_file;
 mod tasks;
 mod text_file;
 mod windows;
+mod worst_tokens;
 
+pub use distribution::{Percentiles, PositionMean};
 pub use divergence::{DivergenceReport, divergence};
 pub use error::EvaluateError;
 pub use item_score::{ItemScore, OptionScore};
@@ -24,3 +27,4 @@ pub use scoring::Progress;
 pub use task_file::{Task, TaskForm, TaskItem};
 pub use tasks::{TaskReport, score_task};
 pub use windows::{DEFAULT_CONTEXT, Windows};
+pub use worst_tokens::{Guess, WorstToken};
