@@ -414,6 +414,44 @@ fn empty_calibration_and_too_long_prompts_are_refused() {
 }
 
 #[test]
+fn calibration_takes_several_files_and_documents_a_line() {
+    let folder = scratch("calibration");
+    let write = |name: &str, content: &str| {
+        let path = folder.join(name);
+        fs::write(&path, content).unwrap();
+        text(&path).to_owned()
+    };
+    let plain = write("plain.txt", &"The sea was calm that night. ".repeat(30));
+    let lines = write(
+        "lines.jsonl",
+        &"{\"text\": \"A line of prose for a window.\"}\n".repeat(40),
+    );
+    let wrong = write("wrong.jsonl", "{\"text\": \"fine\"}\n{\"words\": 3}\n");
+    let (model, out) = (original(), folder.join("out"));
+    let quantize = |files: &[&str]| {
+        let mut arguments = vec!["quantize", text(&model), "--out", text(&out), "--method", "rtn"];
+        arguments.extend(["--context", "32", "--json", "--replace"]);
+        arguments.extend(files.iter().flat_map(|file| ["--calib", file]));
+        dualgrain(&arguments)
+    };
+    let tokens = |files: &[&str]| {
+        let out = quantize(files);
+        assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+        let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+        assert!(report["notice"].as_str().unwrap().contains("a longer text"));
+        report["calibration_tokens"].as_u64().unwrap()
+    };
+    let (one, both) = (tokens(&[&plain]), tokens(&[&plain, &lines]));
+    assert!(one > 0 && both > one, "{one} tokens of one file, {both} of two");
+    let refused = quantize(&[&plain, &wrong]);
+    let message = stderr(&refused);
+    assert!(
+        message.contains("wrong.jsonl:2") && message.contains("`text`"),
+        "{message}"
+    );
+}
+
+#[test]
 fn a_missing_folder_is_named() {
     for verb in ["eval", "inspect", "bench", "chat"] {
         let message = failure(&[verb, "no-such-folder"]);

@@ -24,6 +24,9 @@ use crate::run::bench::timing::time_case;
 use crate::run::model_folder::{self, Opened};
 use crate::run::{bundled, eval, quantize};
 
+/// Windows of the bundled text that are calibrated on: a quickstart is to be quick.
+const CALIBRATION_WINDOWS: usize = 32;
+
 /// Windows of the bundled text that are judged: all that fit in a few seconds.
 const EVAL_WINDOWS: usize = 16;
 const SAMPLE_PROMPT: &str = "The old captain looked across the water and";
@@ -142,8 +145,9 @@ fn quantize(
     job.options.window_tokens = quantize::default_window_tokens(original)?;
     job.replace = true;
     job.journal = JournalPolicy::Restart;
-    let text = bundled::SAMPLE_CALIBRATION;
-    match quantize::quantize(&job, text, device, cancel, terminal) {
+    job.options.num_windows = CALIBRATION_WINDOWS;
+    let documents = vec![bundled::SAMPLE_CALIBRATION.to_owned()];
+    match quantize::quantize(&job, documents, device, cancel, terminal) {
         Ok(_) => Ok(()),
         // There is no --resume here; a quickstart simply starts anew.
         Err(error) => Err(match error.downcast_ref() {

@@ -35,6 +35,22 @@ pub enum Error {
     /// A calibration text without words.
     #[error("the calibration text is empty: it needs a few thousand words")]
     NoText,
+    /// A calibration file that can not be read, or is no text.
+    #[error(transparent)]
+    Calibration(#[from] dualgrain_format::text::TextError),
+    /// A line of a JSONL file that is no document.
+    #[error(
+        "{}:{line}: expected a JSON object with the document in its field `text`, got {got}: give such a file, or plain text \
+         under a name that does not end in .jsonl", path.display()
+    )]
+    CalibrationLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is there.
+        got: String,
+    },
     /// config.json is wrong or asks for something unsupported.
     #[error(transparent)]
     Config(#[from] ConfigError),

@@ -82,6 +82,7 @@ pub use dualgrain_format as format;
 pub use dualgrain_quant as quant;
 
 mod any_device;
+mod calibration;
 mod error;
 mod load;
 pub mod memory;
@@ -93,6 +94,7 @@ pub use any_device::{
     AnyDevice, CARD_STEP_TOKENS, CPU_STEP_TOKENS, ChosenDevice, DeviceChoice, DeviceChoiceError,
     OperationTimes,
 };
+pub use calibration::calibration_documents;
 pub use dualgrain_cpu::CpuDevice;
 pub use dualgrain_device::sampling::{Logprobs, SamplingParams};
 pub use dualgrain_device::{CacheFormat, Device};

@@ -17,7 +17,7 @@ use crate::error::Error;
 #[derive(Clone)]
 pub struct Quantizer {
     job: QuantJob,
-    text: String,
+    documents: Vec<String>,
     threads: usize,
     device: Option<Arc<AnyDevice>>,
 }
@@ -33,7 +33,7 @@ impl Quantizer {
     pub fn of_job(job: QuantJob) -> Self {
         Self {
             job,
-            text: SAMPLE_CALIBRATION.to_owned(),
+            documents: vec![SAMPLE_CALIBRATION.to_owned()],
             threads: 0,
             device: None,
         }
@@ -42,7 +42,15 @@ impl Quantizer {
     /// Calibrates on this text: a few thousand words of what the model will see.
     #[must_use]
     pub fn calibration(mut self, text: impl Into<String>) -> Self {
-        self.text = text.into();
+        self.documents = vec![text.into()];
+        self
+    }
+
+    /// Calibrates on these texts, one after the other: each begins as a text of its own does, and the windows are evenly
+    /// spaced over all of them. [`calibration_documents`](crate::calibration_documents) reads them from files.
+    #[must_use]
+    pub fn documents(mut self, documents: Vec<String>) -> Self {
+        self.documents = documents;
         self
     }
 
@@ -98,8 +106,15 @@ impl Quantizer {
     pub fn run_watched(&self, monitor: Monitor<'_>) -> Result<QuantSummary, Error> {
         let config = ModelConfig::load(&self.job.model_dir)?;
         let tokenizer = Tokenizer::load(&self.job.model_dir, config.vocab_size)?;
-        let tokens = tokenizer.encode(&self.text, true)?;
-        if self.text.trim().is_empty() {
+        let mut tokens = Vec::new();
+        for document in self
+            .documents
+            .iter()
+            .filter(|document| !document.trim().is_empty())
+        {
+            tokens.extend(tokenizer.encode(document, true)?);
+        }
+        if tokens.is_empty() {
             return Err(Error::NoText);
         }
         let device = match &self.device {

@@ -33,9 +33,10 @@ pub struct Quantize {
     /// Folder to write; must not exist, or be empty, unless --replace is given.
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Calibration text (UTF-8). Without it the project's sample prose is used.
+    /// Calibration text: UTF-8, or JSONL (a name that ends in .jsonl) with a document in the field `text` of each line. May be
+    /// given several times. Without it the project's sample prose is used.
     #[arg(long, value_name = "FILE")]
-    pub calib: Option<PathBuf>,
+    pub calib: Vec<PathBuf>,
     /// Where it is calibrated: auto, cpu, or cuda:N. The result is the same, to the byte.
     #[arg(long, default_value_t = DeviceChoice::Cpu, value_name = "DEVICE", conflicts_with = "plan")]
     pub device: DeviceChoice,

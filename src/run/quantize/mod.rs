@@ -9,8 +9,9 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use dualgrain::calibration_documents;
 use dualgrain::engine::{ModelConfig, Storage, Weights};
-use dualgrain::format::text::{notice_of_mark, read_text};
+use dualgrain::format::text::notice_of_mark;
 use dualgrain::quant::{Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML};
 use dualgrain::{AnyDevice, Quantizer};
 use serde::Serialize;
@@ -46,43 +47,60 @@ pub fn run(arguments: &Quantize, common: &Common, terminal: &Terminal) -> Result
     model_folder::judged(model, terminal)?;
     let job = job::job(arguments)?;
     if arguments.plan {
-        return plan::run(&job, arguments.calib.as_deref(), common, terminal);
+        return plan::run(&job, &calibration(arguments)?, common, terminal);
     }
-    let text = calibration_text(arguments, terminal)?;
+    if arguments.calib.is_empty() {
+        terminal.say("calibrating on the bundled sample prose; --calib FILE takes text of your own domain");
+    }
+    let notices = arguments.calib.iter().filter_map(|path| notice_of_mark(path));
+    notices.for_each(|notice| terminal.say(&notice));
+    let documents = calibration(arguments)?;
     let device = model_folder::device(arguments.device, common.threads, (model, 1.0), terminal)?;
     let cancel = interrupt_flag()?;
     let started = Instant::now();
     let summary =
-        quantize(&job, &text, &device, &cancel, terminal).with_context(|| match &arguments.calib {
-            Some(path) => format!("quantizing {} on {}", model.display(), path.display()),
-            None => format!("quantizing {}", model.display()),
-        })?;
+        quantize(&job, documents, &device, &cancel, terminal).with_context(|| said_of(arguments))?;
     let report = report(&job, &summary, started.elapsed().as_secs_f64())?;
     terminal.result(&report, &report_text(&report))
 }
 
-fn calibration_text(arguments: &Quantize, terminal: &Terminal) -> Result<String> {
-    let Some(path) = &arguments.calib else {
-        terminal.say("calibrating on the bundled sample prose; --calib FILE takes text of your own domain");
-        return Ok(bundled::SAMPLE_CALIBRATION.to_owned());
-    };
-    notice_of_mark(path)
+/// What is said of a run that failed.
+fn said_of(arguments: &Quantize) -> String {
+    let model = arguments.model.display();
+    let files: Vec<String> = arguments
+        .calib
         .iter()
-        .for_each(|notice| terminal.say(notice));
-    Ok(read_text(path)?)
+        .map(|path| path.display().to_string())
+        .collect();
+    match files.is_empty() {
+        true => format!("quantizing {model}"),
+        false => format!("quantizing {model} on {}", files.join(" and ")),
+    }
 }
 
-/// Quantizes as `job` says on `device`, calibrated on `text`.
+/// The documents of all files that were named, or the bundled prose.
+fn calibration(arguments: &Quantize) -> Result<Vec<String>> {
+    if arguments.calib.is_empty() {
+        return Ok(vec![bundled::SAMPLE_CALIBRATION.to_owned()]);
+    }
+    let mut documents = Vec::new();
+    for path in &arguments.calib {
+        documents.extend(calibration_documents(path)?);
+    }
+    Ok(documents)
+}
+
+/// Quantizes as `job` says on `device`, calibrated on `documents`.
 pub fn quantize(
     job: &QuantJob,
-    text: &str,
+    documents: Vec<String>,
     device: &Arc<AnyDevice>,
     cancel: &AtomicBool,
     terminal: &Terminal,
 ) -> Result<QuantSummary> {
     let show = |p: Progress<'_>| terminal.progress("quantizing", p.phase, p.done, p.total);
     let quantizer = Quantizer::of_job(job.clone())
-        .calibration(text)
+        .documents(documents)
         .on(Arc::clone(device));
     quantizer
         .run_watched(Monitor::new(&show, cancel))

@@ -1,9 +1,8 @@
-//! `quantize --plan`: what the work and its result will cost, from config.json alone.
+//! `quantize --plan`: what the work and its result will cost, from config.json, and from the tokenizer where there is one.
 
-use std::path::Path;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use dualgrain::engine::ModelConfig;
+use dualgrain::engine::tokenizer::Tokenizer;
 use dualgrain::quant::{Plan, QuantJob, plan};
 use dualgrain::{AnyDevice, CpuDevice};
 
@@ -11,24 +10,40 @@ use crate::cli::arguments::Common;
 use crate::cli::table::table;
 use crate::cli::terminal::Terminal;
 use crate::cli::units::{bytes, duration};
-use crate::run::bundled::SAMPLE_CALIBRATION;
 
-/// Bytes of text that make a token, at least: tokenizers with larger vocabularies need more.
-const BYTES_PER_TOKEN: u64 = 3;
+/// Bytes of text that make a token where the model's tokenizer is not there: those with larger vocabularies need more.
+const BYTES_PER_TOKEN: f64 = 3.0;
 
-/// Prints the plan of `job`, calibrated on `text`; nothing is written.
-pub fn run(job: &QuantJob, text_file: Option<&Path>, common: &Common, terminal: &Terminal) -> Result<()> {
+/// Bytes of text that are encoded to see how many tokens all of it has.
+const SAMPLE_BYTES: usize = 1 << 18;
+
+/// Prints the plan of `job`, calibrated on `documents`; nothing is written.
+pub fn run(job: &QuantJob, documents: &[String], common: &Common, terminal: &Terminal) -> Result<()> {
     let config = ModelConfig::load(&job.model_dir)?;
-    let text_bytes = match text_file {
-        Some(path) => std::fs::metadata(path)
-            .with_context(|| format!("reading {}", path.display()))?
-            .len(),
-        None => SAMPLE_CALIBRATION.len() as u64,
-    };
-    let tokens = text_bytes.div_ceil(BYTES_PER_TOKEN) as usize;
+    let tokenizer = Tokenizer::load(&job.model_dir, config.vocab_size).ok();
+    let per_token = tokenizer
+        .and_then(|tokenizer| bytes_per_token(&tokenizer, documents))
+        .unwrap_or(BYTES_PER_TOKEN);
+    let text_bytes: usize = documents.iter().map(String::len).sum();
+    let tokens = (text_bytes as f64 / per_token).ceil() as usize;
     let device = AnyDevice::Cpu(CpuDevice::new(common.threads)?);
     let plan = plan(&device, &config, job, Some(tokens))?;
     terminal.result(&plan, &text(&plan))
+}
+
+/// Bytes of the first documents by their tokens; `None` without tokens.
+fn bytes_per_token(tokenizer: &Tokenizer, documents: &[String]) -> Option<f64> {
+    let (mut size_bytes, mut num_tokens) = (0, 0);
+    for document in documents {
+        let room = SAMPLE_BYTES - size_bytes;
+        let part = &document[..document.floor_char_boundary(room)];
+        num_tokens += tokenizer.encode(part, true).ok()?.len();
+        size_bytes += part.len();
+        if part.len() < document.len() {
+            break;
+        }
+    }
+    (num_tokens > 0 && size_bytes > 0).then(|| size_bytes as f64 / num_tokens as f64)
 }
 
 fn text(plan: &Plan) -> String {
