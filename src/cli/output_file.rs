@@ -1,46 +1,67 @@
 //! Files that verbs write: never over a file that dualgrain did not write, unless that was asked for.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// A kind of file, known by words that stand near its beginning.
+/// A kind of file, known by how it begins, comment lines aside.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
     what: &'static str,
-    marks: &'static [&'static str],
+    beginning: &'static str,
+    /// Stands near the beginning too.
+    mark: &'static str,
 }
 
 /// Pages that open in a browser.
 pub const PAGE: Kind = Kind {
     what: "a page of dualgrain",
-    marks: &["<meta name=\"generator\" content=\"dualgrain\">"],
+    beginning: "<!doctype html>",
+    mark: "<meta name=\"generator\" content=\"dualgrain\">",
 };
 /// Models of costs.
 pub const FITTED: Kind = Kind {
     what: "a fitted model",
-    marks: &["DUALGRNM"],
+    beginning: "DUALGRNM",
+    mark: "",
 };
-/// Rows of the verbs that time something.
-pub const ROWS: Kind = Kind {
-    what: "rows of `dualgrain bench` or `profile`",
-    marks: &[
-        "prefill_tokens_per_s",
-        "output_tokens_per_s,requests_per_s",
-        "shape,kernel,config,",
-        "load,region_s,counter_j",
-    ],
+/// Rows of `bench`.
+pub const BENCH: Kind = Kind {
+    what: "rows of `dualgrain bench`",
+    beginning: "revision,cpu,kernels,",
+    mark: "",
+};
+/// Rows of `bench serve`.
+pub const TRAFFIC: Kind = Kind {
+    what: "rows of `dualgrain bench serve`",
+    beginning: "at_once,arrivals_per_s,",
+    mark: "",
+};
+/// Rows of `bench gemm`.
+#[cfg(feature = "cuda")]
+pub const PRODUCTS: Kind = Kind {
+    what: "rows of `dualgrain bench gemm`",
+    beginning: "shape,kernel,config,",
+    mark: "",
+};
+/// Rows of `profile --check-energy`.
+#[cfg(feature = "cuda")]
+pub const COUNTER: Kind = Kind {
+    what: "rows of `dualgrain profile --check-energy`",
+    beginning: "load,region_s,counter_j",
+    mark: "",
 };
 /// The table that a card's kernels are chosen by.
 #[cfg(feature = "cuda")]
 pub const TABLE: Kind = Kind {
     what: "a table of `dualgrain select`",
-    marks: &["dualgrain-selection"],
+    beginning: "dualgrain-selection",
+    mark: "",
 };
 
-/// Bytes of a file in which its marks stand.
+/// Bytes of a file in which its beginning and its mark stand.
 const BEGINNING: u64 = 4096;
 
 /// Refuses a place for an output before the work for it is done. Pipes and devices are written as they are.
@@ -64,7 +85,7 @@ pub fn check(path: &Path, kind: Kind, replace: bool) -> Result<()> {
     let read = file.take(BEGINNING).read_to_end(&mut beginning);
     read.with_context(|| format!("looking into {}", path.display()))?;
     let text = String::from_utf8_lossy(&beginning);
-    let is_ours = beginning.is_empty() || kind.marks.iter().any(|mark| text.contains(mark));
+    let is_ours = beginning.is_empty() || kind.is_begun_by(&text);
     ensure!(
         is_ours,
         "{}: there is a file already that is not {}: choose another name, or write over it with --replace",
@@ -72,6 +93,24 @@ pub fn check(path: &Path, kind: Kind, replace: bool) -> Result<()> {
         kind.what
     );
     Ok(())
+}
+
+/// Fails where a file could not be written later. One that is there stays as it is, one that is not is not made.
+pub fn can_write(path: &Path) -> Result<()> {
+    let existed = path.symlink_metadata().is_ok();
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    opened.with_context(|| format!("writing {}", path.display()))?;
+    if !existed {
+        std::fs::remove_file(path).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+impl Kind {
+    fn is_begun_by(&self, text: &str) -> bool {
+        let first = text.lines().find(|line| !line.starts_with('#'));
+        first.is_some_and(|line| line.starts_with(self.beginning)) && text.contains(self.mark)
+    }
 }
 
 #[cfg(test)]
@@ -86,7 +125,7 @@ mod tests {
         let may = |kind, replace| check(&path, kind, replace).map_err(|error| error.to_string());
         assert!(may(PAGE, false).is_ok());
         write(&path, "my letter").unwrap();
-        for kind in [PAGE, FITTED, ROWS] {
+        for kind in [PAGE, FITTED, BENCH, TRAFFIC] {
             let error = may(kind, false).unwrap_err();
             assert!(
                 error.contains("--replace") && error.contains(kind.what),
@@ -97,9 +136,20 @@ mod tests {
         write(&path, b"DUALGRNM\xff\x00").unwrap();
         assert!(may(FITTED, false).is_ok() && may(PAGE, false).is_err());
         write(&path, "").unwrap();
-        assert!(may(ROWS, false).is_ok());
+        assert!(may(BENCH, false).is_ok());
+        write(&path, "# a comment\nrevision,cpu,kernels,device\n").unwrap();
+        assert!(may(BENCH, false).is_ok() && may(TRAFFIC, false).is_err());
+        // A script that speaks of such rows is no such rows.
+        write(&path, "import csv\nrevision,cpu,kernels,device\n").unwrap();
+        assert!(may(BENCH, false).is_err());
+        write(
+            &path,
+            "<!doctype html><meta name=\"generator\" content=\"dualgrain\">",
+        )
+        .unwrap();
+        assert!(may(PAGE, false).is_ok());
         assert!(check(dir.path(), PAGE, true).is_err());
         assert!(check(&dir.path().join("none/file"), PAGE, true).is_err());
-        assert!(check(Path::new("/dev/null"), ROWS, false).is_ok());
+        assert!(check(Path::new("/dev/null"), BENCH, false).is_ok());
     }
 }

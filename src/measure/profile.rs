@@ -63,7 +63,7 @@ pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()
     };
     let on = on(&options.device)?;
     if let Some(csv) = &options.check_energy {
-        output_file::check(csv, output_file::ROWS, options.replacing.replace)?;
+        output_file::check(csv, output_file::COUNTER, options.replacing.replace)?;
         return check_energy(&on, options.ticks, csv, &watch);
     }
     let summary = measure(&on, &wanted(options, &on)?, common, &watch)?;

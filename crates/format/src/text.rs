@@ -70,7 +70,9 @@ pub fn mistaken(bytes: &[u8]) -> Option<&'static str> {
     if begins(b"\x1f\x8b") {
         return Some("gzip data: unpack the file first");
     }
-    begins(b"gguf").then_some("a GGUF file: dualgrain reads Hugging Face folders with safetensors")
+    // A version of one byte follows the word; a text goes on with letters.
+    let is_gguf = bytes.starts_with(b"GGUF") && bytes.get(5..8).is_some_and(|high| high == [0; 3]);
+    is_gguf.then_some("a GGUF file: dualgrain reads Hugging Face folders with safetensors")
 }
 
 /// The text in a file's bytes, without a byte order mark. `path` is for the error.
@@ -106,8 +108,11 @@ pub fn read_text(path: &Path) -> Result<String, TextError> {
 }
 
 /// A sentence for the person who gave a file that begins with a byte order mark; `None` for other files, also for those that are
-/// not there.
+/// not there and for pipes, which can be read once only.
 pub fn notice_of_mark(path: &Path) -> Option<String> {
+    if !std::fs::metadata(path).ok()?.is_file() {
+        return None;
+    }
     let mut start = [0; 3];
     let mut file = std::fs::File::open(path).ok()?;
     std::io::Read::read_exact(&mut file, &mut start).ok()?;

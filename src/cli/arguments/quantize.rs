@@ -52,8 +52,8 @@ pub struct Quantize {
     /// weights, and the model computes the same function. Llama, Mistral and Qwen models only.
     #[arg(long)]
     pub rotate: bool,
-    /// Transform the input of down_proj (fc2) while the model runs, by Hadamard matrices: its outliers are spread, for about a
-    /// percent of time. The folder needs this version of dualgrain or a later one.
+    /// Transform the input of down_proj (fc2) while the model runs, by Hadamard matrices, so that its outliers are spread. The
+    /// folder needs this version of dualgrain or a later one.
     #[arg(long)]
     pub hadamard_down: bool,
     /// Activation smoothing [default: percentile, or off with --rotate].
@@ -66,14 +66,8 @@ pub struct Quantize {
     /// SmoothQuant's alpha, with `--smooth alpha` [default: 0.5].
     #[arg(long, value_parser = |text: &str| number(text, 0.0, 1.0))]
     pub alpha: Option<f64>,
-    /// Which producers take the smoothing scales of which consumers.
-    #[arg(
-        long,
-        value_enum,
-        value_delimiter = ',',
-        default_value = "norm-qkv,norm-up,up-down",
-        value_name = "PAIRS"
-    )]
+    /// Which producers take the smoothing scales of which consumers [default: norm-qkv,norm-up,up-down].
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PAIRS")]
     pub smooth_pairs: Vec<SmoothPair>,
     /// How scales and codes are found.
     #[arg(long, visible_alias = "method", value_enum, default_value_t = Search::TwoPhase)]

@@ -9,7 +9,6 @@ mod random;
 mod record;
 mod rivals;
 
-use std::fs::OpenOptions;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -33,8 +32,8 @@ pub fn run(options: &BenchGemm, terminal: &Terminal) -> Result<()> {
     // What can be wrong is found before the card's time is spent.
     let peers = options.peers.as_deref().map(Peers::read).transpose()?;
     if let Some(path) = &options.csv {
-        output_file::check(path, output_file::ROWS, options.replacing.replace)?;
-        can_write(path)?;
+        output_file::check(path, output_file::PRODUCTS, options.replacing.replace)?;
+        output_file::can_write(path)?;
     }
     let device = Gpu::open(options.device)?;
     let report = time_shapes(&Bench::new(&device, options)?, terminal)?;
@@ -81,17 +80,6 @@ fn empty_report(bench: &Bench<'_>) -> Result<Report> {
         ceilings: bench.ceilings,
         rows: Vec::new(),
     })
-}
-
-/// Fails where a file could not be written later. One that is there stays as it is, one that is not is not made.
-fn can_write(path: &Path) -> Result<()> {
-    let existed = path.symlink_metadata().is_ok();
-    let opened = OpenOptions::new().append(true).create(true).open(path);
-    opened.with_context(|| format!("writing {}", path.display()))?;
-    if !existed {
-        std::fs::remove_file(path).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(())
 }
 
 /// What the peers are compared with: chosen configurations that were timed beside cuBLAS.

@@ -36,7 +36,7 @@ const MIN_REQUESTS: usize = 16;
 /// Times every load that is asked for.
 pub fn run(options: &BenchServe, terminal: &Terminal) -> Result<()> {
     if let Some(path) = &options.csv {
-        output_file::check(path, output_file::ROWS, options.replacing.replace)?;
+        output_file::check(path, output_file::TRAFFIC, options.replacing.replace)?;
     }
     let target = Arc::new(Target::new(&options.url, options.api_key_file.as_deref())?);
     let interrupted = interrupt_flag()?;

@@ -35,8 +35,8 @@ pub fn run(options: &Bench, common: &Common, terminal: &Terminal) -> Result<()> 
     let config = model_folder::config(folder)?;
     cases.iter().try_for_each(|case| case.check(&config))?;
     if let Some(path) = &options.csv {
-        output_file::check(path, output_file::ROWS, options.replacing.replace)?;
-        std::fs::write(path, "").with_context(|| format!("writing {}", path.display()))?;
+        output_file::check(path, output_file::BENCH, options.replacing.replace)?;
+        output_file::can_write(path)?;
     }
     let mut bench = Timing {
         options,

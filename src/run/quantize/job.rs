@@ -27,7 +27,10 @@ pub fn job(arguments: &Quantize) -> Result<QuantJob> {
         rotate: arguments.rotate,
         hadamard_down: arguments.hadamard_down,
         smoothing: smoothing(arguments),
-        pairs: pairs(&arguments.smooth_pairs),
+        pairs: match arguments.smooth_pairs[..] {
+            [] => SmoothPairs::default(),
+            ref chosen => pairs(chosen),
+        },
         activations: activations(arguments.activations),
         kv_cache: cache(arguments.kv),
         lm_head: head(arguments.lm_head, arguments.group_size),
@@ -51,6 +54,14 @@ fn check_options(arguments: &Quantize) -> Result<()> {
     ensure!(
         arguments.alpha.is_none() || smooth == Smooth::Alpha,
         "--alpha belongs to --smooth alpha"
+    );
+    ensure!(
+        smooth != Smooth::Off || arguments.smooth_pairs.is_empty(),
+        "--smooth-pairs belongs to smoothing, which is off (with --rotate it is, unless --smooth asks for it)"
+    );
+    ensure!(
+        !(arguments.hadamard_down && arguments.smooth_pairs.contains(&SmoothPair::UpDown)),
+        "--smooth-pairs up-down: with --hadamard-down no scale of up reaches down; leave up-down out"
     );
     Ok(())
 }

@@ -113,10 +113,9 @@ fn across<const COUNT: usize>(mut vectors: [Vector; COUNT]) -> [Vector; COUNT] {
     while apart < COUNT {
         for first in 0..COUNT {
             if first & apart == 0 {
-                for lane in 0..LANES {
-                    let (a, b) = (vectors[first][lane], vectors[first + apart][lane]);
-                    vectors[first][lane] = a + b;
-                    vectors[first + apart][lane] = a - b;
+                let (low, high) = vectors.split_at_mut(first + apart);
+                for (a, b) in low[first].iter_mut().zip(&mut high[0]) {
+                    (*a, *b) = (*a + *b, *a - *b);
                 }
             }
         }

@@ -61,6 +61,8 @@ pub enum ChatError {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     special_tokens: BTreeMap<String, String>,
+    /// Why the template for tools can not be used: a fault of conversations with tools alone.
+    tools_fault: Option<String>,
 }
 
 /// The name under which the template is compiled; it shows in error messages.
@@ -104,7 +106,8 @@ impl ChatTemplate {
         };
         let mut template = Self::new(chosen.clone(), special_tokens(dir)?)?;
         if let (DEFAULT, Some(source)) = (name, sources.get(OF_TOOLS)) {
-            template.add(OF_TOOLS, source)?;
+            let fault = template.add(OF_TOOLS, source).err();
+            template.tools_fault = fault.map(|fault| format!("the one named {OF_TOOLS:?}: {fault}"));
         }
         Ok(template)
     }
@@ -117,6 +120,7 @@ impl ChatTemplate {
         let mut template = Self {
             environment: jinja::environment().map_err(explain)?,
             special_tokens,
+            tools_fault: None,
         };
         template.add(TEMPLATE, &source)?;
         Ok(template)
@@ -165,6 +169,9 @@ impl ChatTemplate {
             tools.map_or(Value::from(()), |tools| Value::from(Serde(tools))),
         );
         context.insert("documents", Value::from(()));
+        if let (Some(_), Some(fault)) = (tools, &self.tools_fault) {
+            return Err(ChatError::Template(fault.clone()));
+        }
         let of_tools = tools.and_then(|_| self.environment.get_template(OF_TOOLS).ok());
         let template = match of_tools {
             Some(template) => template,

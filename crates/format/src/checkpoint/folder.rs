@@ -26,6 +26,8 @@ pub struct FolderWriter {
     replace: bool,
     shard_bytes: u64,
     tensors: Option<TensorsWriter>,
+    /// Whether files are leaving `partial` one by one.
+    is_moving: bool,
     /// Held on `partial` as long as this process lives: what is not locked has been left by a dead one.
     _lock: Option<fs::File>,
 }
@@ -61,6 +63,7 @@ impl FolderWriter {
             replace,
             shard_bytes: SHARD_BYTES,
             tensors: None,
+            is_moving: false,
         })
     }
 
@@ -140,7 +143,8 @@ impl FolderWriter {
     /// Syncs everything and puts the folder in place; what it replaces is removed only afterwards.
     ///
     /// # Errors
-    /// A tensor announced but never written, or an I/O error; the target is then what it was before.
+    /// A tensor announced but never written, or an I/O error; the target is then what it was before. On a mount point, where files
+    /// are moved up one by one, an error in between leaves the target without config.json and what was not moved in `.partial-PID`.
     pub fn commit(mut self) -> Result<(), CheckpointError> {
         if let Some(index) = self
             .tensors
@@ -165,7 +169,7 @@ impl FolderWriter {
 
     /// Moves every file from inside the target to its place. config.json is what makes a folder a model: an old one goes first, the new
     /// one comes last, so a folder that is cut off here is none.
-    fn move_up(&self) -> Result<(), CheckpointError> {
+    fn move_up(&mut self) -> Result<(), CheckpointError> {
         let target = self.place.target();
         let config = Path::new(CONFIG);
         let remove = |name: &Path| {
@@ -186,6 +190,7 @@ impl FolderWriter {
             .try_for_each(|name| remove(name))?;
         let (new_config, new): (Vec<_>, Vec<_>) =
             names(&self.partial)?.into_iter().partition(|name| name == config);
+        self.is_moving = true;
         for name in new.iter().chain(&new_config) {
             rename(&self.partial.join(name), &target.join(name))?;
         }
@@ -218,6 +223,10 @@ impl Drop for FolderWriter {
     /// Removes an unfinished folder; after [`FolderWriter::commit`] there is none.
     fn drop(&mut self) {
         self.tensors = None;
+        // Once files are being moved up, what was not moved yet is all that is left of them.
+        if self.is_moving {
+            return;
+        }
         // A destructor has nobody to report to; what stays is hidden and named `.partial-`.
         let _ = remove_if_there(&self.partial);
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::row::Row;
 use crate::error::PerfError;
-use crate::machine::Machine;
+use crate::machine::{Machine, MachineKind};
 use crate::operands::OperandTypes;
 use crate::roofline::Roofline;
 
@@ -36,8 +36,13 @@ impl Paces {
             return;
         };
         let roofline = Roofline::new(&types, &row.product(), &row.output, machine);
+        // The ceilings are those of all cores; a row may have run on one.
+        let parts = match machine.kind {
+            MachineKind::Cpu => machine.num_units as f64 / row.threads.clamp(1, machine.num_units) as f64,
+            MachineKind::Gpu => 1.0,
+        };
         let pace = Pace {
-            multiple: time_s / (roofline.compute_s + roofline.memory_s + START_S),
+            multiple: time_s / (parts * (roofline.compute_s + roofline.memory_s) + START_S),
             time_s,
             path: path.to_owned(),
             line,
@@ -113,5 +118,24 @@ mod tests {
         assert!(checked(half).unwrap_err().contains("20 rows"));
         assert!(checked([1_000.0 * quick_s; 10]).unwrap_err().contains("10 rows"));
         assert_eq!(checked([]), Ok(()));
+    }
+
+    #[test]
+    fn one_core_of_many_is_not_slow() {
+        let machine = Machine {
+            kind: MachineKind::Cpu,
+            num_units: 128,
+            ..manifest("AMD EPYC").machine
+        };
+        let mut paces = Paces::default();
+        for (threads, time_s) in [(128, 1e-4); 9].into_iter().chain([(1, 128.0 * 40.0 * 1e-4)]) {
+            let row = Row {
+                threads,
+                time_s: Some(time_s),
+                ..sound_row()
+            };
+            paces.note(&row, &machine, Path::new("rows.csv"), 2);
+        }
+        assert!(paces.check().is_ok());
     }
 }

@@ -1,6 +1,8 @@
 //! What a run will need, said before it starts, from the configuration alone: memory, disk, time; and what the
 //! finished model will need to run, beside a model with 4-bit weights and 16-bit activations.
 
+use std::path::Path;
+
 use std::time::Instant;
 
 use dualgrain_device::{Device, DeviceError};
@@ -17,7 +19,7 @@ use crate::error::QuantError;
 use crate::methods::buffers::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
 use crate::methods::dgq::approximate_gram::RANK;
 use crate::methods::search::Search;
-use crate::options::{QuantJob, QuantOptions};
+use crate::options::{JournalPolicy, QuantJob, QuantOptions};
 use crate::run::checks::{check_model, look_at_target};
 use crate::run::correction::corrects;
 use crate::run::journal::Journal;
@@ -130,6 +132,12 @@ pub(crate) fn check_disk<D: Device>(
     let sizes = Sizes::new::<D>(config, &job.options, windows, num_tokens);
     let needed_bytes =
         sizes.blocks + sizes.outside + sizes.scratch_disk(sizes.hidden_states > job.spill_above_bytes);
+    // What an interrupted run has left is not free any more, and a resumed one does not write it again.
+    let held_bytes = match job.journal {
+        JournalPolicy::Resume => size_of_files(&place.journal()),
+        JournalPolicy::Refuse | JournalPolicy::Restart => 0,
+    };
+    let needed_bytes = needed_bytes.saturating_sub(held_bytes);
     match place.free_bytes() {
         Some(free_bytes) if free_bytes < needed_bytes => Err(QuantError::DiskFull {
             path: place.target().to_path_buf(),
@@ -138,6 +146,13 @@ pub(crate) fn check_disk<D: Device>(
         }),
         _ => Ok(()),
     }
+}
+
+/// Bytes of the files in a folder; 0 where there is none.
+fn size_of_files(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| entry.metadata().ok());
+    sizes.filter(|data| data.is_file()).map(|data| data.len()).sum()
 }
 
 /// Sizes in bytes.

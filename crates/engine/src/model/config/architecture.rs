@@ -123,6 +123,20 @@ pub struct RopeConfig {
     pub scaling: RopeScaling,
 }
 
+impl RopeConfig {
+    /// Positions that the frequencies were stretched for; 0 where they say nothing of it.
+    pub fn reach(&self) -> usize {
+        match self.scaling {
+            RopeScaling::Yarn {
+                factor,
+                original_max_positions,
+                ..
+            } => (factor * original_max_positions) as usize,
+            _ => 0,
+        }
+    }
+}
+
 /// Supported rope types (`modeling_rope_utils.py` of transformers).
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {

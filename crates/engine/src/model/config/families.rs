@@ -209,7 +209,9 @@ fn read_llama_like(family: Family, fields: Fields<'_>) -> Result<ModelConfig, Co
         head_dim: config.head_dim,
         max_positions: config.max_positions,
     };
-    config.position = Position::Rope(rope::read(fields, heads)?);
+    let rope = rope::read(fields, heads)?;
+    config.max_positions = config.max_positions.max(rope.reach()).min(MAX_POSITIONS);
+    config.position = Position::Rope(rope);
     config.qk_norm = family == Family::Qwen3;
     match family {
         Family::Llama | Family::Qwen3 => {

@@ -78,7 +78,7 @@ impl Reader<'_> {
                 factor: rope.positive("factor", None)?,
             },
             Some("dynamic") => self.read_dynamic(rope)?,
-            Some("yarn") => self.read_yarn(rope)?,
+            Some("yarn") => self.read_yarn(rope, rope.positive("rope_theta", Some(theta))?)?,
             Some("longrope" | "su") => self.read_longrope(rope)?,
             Some("llama3") => self.read_llama3(rope)?,
             Some(other) => return Err(unsupported("rope_type", other, SUPPORTED)),
@@ -114,7 +114,11 @@ impl Reader<'_> {
         })
     }
 
-    fn read_yarn(&self, rope: Fields<'_>) -> Result<RopeScaling, ConfigError> {
+    fn read_yarn(&self, rope: Fields<'_>, theta: f64) -> Result<RopeScaling, ConfigError> {
+        // Its ramp divides by the logarithm.
+        if theta <= 1.0 {
+            return Err(field_error("rope_theta", "more than 1 with yarn".into(), theta));
+        }
         let original_max_positions = self.original_max_positions(rope)?;
         let ratio = self.heads.max_positions as f64 / original_max_positions;
         let factor = at_least_one(rope, "factor", rope.positive("factor", Some(ratio))?)?;

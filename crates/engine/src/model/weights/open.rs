@@ -99,7 +99,16 @@ impl Weights {
         for (name, part, parts) in files.iter().filter_map(|file| part_of_set(file)) {
             sets.entry((name, parts)).or_default().insert(part);
         }
-        let Some(((name, parts), found)) = sets.into_iter().next() else {
+        // Other programs' spellings of the same model, and leftovers of a cut download, do not stand before a whole set.
+        let rank = |((name, parts), found): &((&str, usize), BTreeSet<usize>)| {
+            let is_whole = found.len() == *parts && found.last() == Some(parts);
+            (
+                *name == "consolidated" || *name == "adapter_model",
+                !is_whole,
+                *name != "model",
+            )
+        };
+        let Some(((name, parts), found)) = sets.into_iter().min_by_key(rank) else {
             return Err(no_weights(&self.dir, &files));
         };
         if let Some(part) = (1..=parts).find(|part| !found.contains(part)) {

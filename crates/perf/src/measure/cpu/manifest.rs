@@ -75,9 +75,9 @@ fn float_ceiling(device: &CpuDevice) -> Result<f64, PerfError> {
         .map_or(0.0, |time_s| ops((side, side, side)) / time_s))
 }
 
-/// The highest clock Linux tells of: the processor's own limit, else what its cores run at now.
+/// The highest clock Linux tells of: the limit that is set for the first core, else what the cores run at now.
 fn clock_hz() -> Option<f64> {
-    let limit = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq");
+    let limit = std::fs::read_to_string("/sys/devices/system/cpu/cpu0/cpufreq/scaling_max_freq");
     let limit_khz: Option<f64> = limit.ok().and_then(|text| text.trim().parse().ok());
     limit_khz.map(|khz| khz * 1e3).or_else(clock_now_hz)
 }

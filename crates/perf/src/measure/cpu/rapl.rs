@@ -57,7 +57,7 @@ impl Rapl {
     /// The counters, each package's once.
     ///
     /// # Errors
-    /// No package has a counter that can be read and counts.
+    /// There is none, or one that can not be read or stands still: the others would pass for all.
     pub fn open() -> Result<Self, NoEnergy> {
         Self::open_in(Path::new(FOLDER), || std::thread::sleep(PAUSE))
     }
@@ -67,18 +67,17 @@ impl Rapl {
         let packages = named_packages(folder)?;
         let earlier: Vec<_> = packages.iter().map(Package::energy_uj).collect();
         pause();
-        let first = packages[0].file();
-        let mut counting: Vec<Package> = Vec::new();
+        let mut counted: Vec<Package> = Vec::new();
         for (package, earlier) in packages.into_iter().zip(earlier) {
-            if package.energy_uj() != earlier && !counting.iter().any(|other| other.is_mirrored_by(&package))
-            {
-                counting.push(package);
+            if package.energy_uj() == earlier {
+                let counter = package.file();
+                return Err(NoEnergy::StandsStill { counter });
+            }
+            if !counted.iter().any(|other| other.is_mirrored_by(&package)) {
+                counted.push(package);
             }
         }
-        match counting.is_empty() {
-            true => Err(NoEnergy::StandsStill { counter: first }),
-            false => Ok(Self { packages: counting }),
-        }
+        Ok(Self { packages: counted })
     }
 
     /// Packages that are counted.
@@ -141,22 +140,25 @@ fn named_packages(folder: &Path) -> Result<Vec<Package>, NoEnergy> {
             path.clone(),
         )
     });
-    let (read, refused): (Vec<_>, Vec<_>) = zones
-        .into_iter()
-        .partition(|(_, path)| number(path, ENERGY).is_some());
     let mut packages: Vec<(String, Package)> = Vec::new();
-    for (name, counter) in read {
-        if packages.last().is_none_or(|(last, _)| *last != name) {
-            let range_uj = number(&counter, "max_energy_range_uj").unwrap_or(u64::MAX);
-            packages.push((name, Package { counter, range_uj }));
+    let mut refused = Vec::new();
+    for (name, counter) in zones {
+        let is_known = packages.last().is_some_and(|(last, _)| *last == name);
+        match number(&counter, ENERGY) {
+            _ if is_known => {}
+            Some(_) => {
+                let range_uj = number(&counter, "max_energy_range_uj").unwrap_or(u64::MAX);
+                packages.push((name, Package { counter, range_uj }));
+            }
+            None => refused.push((name, counter.join(ENERGY))),
         }
     }
-    match (packages.is_empty(), refused.into_iter().next()) {
-        (false, _) => Ok(packages.into_iter().map(|(_, package)| package).collect()),
-        (true, Some((_, path))) => Err(NoEnergy::Forbidden {
-            counter: path.join(ENERGY),
-        }),
-        (true, None) => Err(NoEnergy::Absent),
+    // A part of the packages would pass for all of them.
+    refused.retain(|(name, _)| !packages.iter().any(|(known, _)| known == name));
+    match refused.into_iter().next() {
+        Some((_, counter)) => Err(NoEnergy::Forbidden { counter }),
+        None if packages.is_empty() => Err(NoEnergy::Absent),
+        None => Ok(packages.into_iter().map(|(_, package)| package).collect()),
     }
 }
 
@@ -223,6 +225,7 @@ mod tests {
         assert_eq!(open(), Some(still));
         // Root may read every file, so one that is no number stands for one that is not to be read.
         fs::write(&counter, "").unwrap();
+        zone(folder.path(), "intel-rapl:1", "package-1", 1);
         let forbidden = open().unwrap();
         assert_eq!(forbidden, NoEnergy::Forbidden { counter });
         assert!(forbidden.to_string().contains("chmod a+r"), "{forbidden}");
