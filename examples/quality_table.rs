@@ -3,6 +3,8 @@
 //!
 //!     cargo build --release && cargo run --release --example quality_table -- \
 //!         --calib c4.txt --text wikitext2_test.txt --csv bench/record/quality.csv MODEL_DIR ...
+//!
+//! `--second FILE` adds KL divergence on another text.
 #![forbid(unsafe_code)]
 
 use std::fs::OpenOptions;
@@ -15,36 +17,59 @@ use clap::Parser;
 use serde_json::Value;
 
 /// Name of a variant and the options that make it.
-const VARIANTS: [(&str, &[&str]); 16] = [
-    ("dual-grained, smoothed, f16 cache", &["--kv", "f16"]),
-    ("dual-grained, smoothed, int8 cache", &[]),
-    ("  head as it was", &["--lm-head", "float"]),
-    ("  W4A8 head", &["--lm-head", "w4a8"]),
-    ("  group 32", &["--group-size", "32"]),
-    ("  int8 cache with static scales", &["--kv", "int8-static"]),
-    ("  static activations", &["--activations", "static"]),
-    ("  smoothing at the paper's 99.5 %", &["--percentile", "99.5"]),
+const VARIANTS: [(&str, &[&str]); 26] = [
+    ("default", &[]),
+    ("group 64", &["--group-size", "64"]),
+    ("group 32", &["--group-size", "32"]),
+    ("search alone", &["--method", "dgq"]),
     (
-        "  smoothing v -> out too",
+        "search alone, 128 windows",
+        &["--method", "dgq", "--windows", "128"],
+    ),
+    (
+        "search alone, group 64",
+        &["--method", "dgq", "--group-size", "64"],
+    ),
+    (
+        "search alone, group 32",
+        &["--method", "dgq", "--group-size", "32"],
+    ),
+    ("32 windows", &["--windows", "32"]),
+    ("without ordered rounding", &["--without", "ordered-rounding"]),
+    ("without regrouping", &["--without", "regrouping"]),
+    ("without the order by loudness", &["--without", "loudness-order"]),
+    ("without descent", &["--without", "descent"]),
+    ("without scale fits", &["--without", "scale-fits"]),
+    ("without the choice of damping", &["--without", "damping-choice"]),
+    ("without correction", &["--without", "correction"]),
+    (
+        "without correction of the stream",
+        &["--without", "stream-correction"],
+    ),
+    ("f16 cache", &["--kv", "f16"]),
+    ("int8 cache with static scales", &["--kv", "int8-static"]),
+    ("head as it was", &["--lm-head", "float"]),
+    ("W4A8 head", &["--lm-head", "w4a8"]),
+    ("static activations", &["--activations", "static"]),
+    ("smoothing at the paper's 99.5 %", &["--percentile", "99.5"]),
+    (
+        "smoothing v -> out too",
         &["--smooth-pairs", "norm-qkv,norm-up,up-down,v-out"],
     ),
-    ("  smoothing norms only", &["--smooth-pairs", "norm-qkv,norm-up"]),
-    ("  no smoothing", &["--smooth", "off"]),
-    ("  SmoothQuant's alpha 0.5", &["--smooth", "alpha"]),
+    ("no smoothing", &["--smooth", "off"]),
     (
-        "  round to nearest, no smoothing",
+        "round to nearest, no smoothing",
         &["--search", "rtn", "--smooth", "off"],
     ),
-    ("  one scale a channel", &["--group-size", "channel"]),
-    ("compensated", &["--method", "compensate"]),
-    (
-        "compensated, 128 windows",
-        &["--method", "compensate", "--windows", "128"],
-    ),
+    ("one scale a channel", &["--group-size", "channel"]),
 ];
 
-/// Windows on which a variant is compared with its original (the first ones).
+/// Windows on which a variant is compared with its original (the first ones), and those of a second text.
 const DIVERGENCE_WINDOWS: usize = 40;
+const SECOND_WINDOWS: usize = 32;
+
+/// Ticks a second in which the system counts processor time.
+const TICKS_PER_S: f64 = 100.0;
 
 #[derive(Parser)]
 struct Arguments {
@@ -54,12 +79,15 @@ struct Arguments {
     /// Text to judge on.
     #[arg(long)]
     text: PathBuf,
+    /// Another text, on which variants are compared with their original too.
+    #[arg(long)]
+    second: Option<PathBuf>,
     /// Only the first windows of the text.
     #[arg(long)]
     windows: Option<usize>,
-    /// Only variants whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
+    /// Only variants whose name contains one of these, separated by semicolons; `=` before a name asks for exactly it.
+    #[arg(long, value_delimiter = ';')]
+    only: Vec<String>,
     /// File to append rows to.
     #[arg(long)]
     csv: Option<PathBuf>,
@@ -72,13 +100,16 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let scratch = std::env::temp_dir().join(format!("dualgrain-quality-{}", std::process::id()));
     println!(
-        "| model | variant | bits | perplexity | against original | KL | top-1 | quantize s | peak MB |"
+        "| model | variant | bits | perplexity | against original | KL | top-1 | KL, second text | quantize s | processor s | peak MB |"
     );
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for model in &arguments.models {
         // The original is judged once: its perplexity does not depend on the variant.
-        let reference = number(&eval(&arguments, model, &[])?, "perplexity");
-        for (name, options) in VARIANTS.iter().filter(|(name, _)| name.contains(&arguments.only)) {
+        let reference = number(&eval(&arguments, model)?, "perplexity");
+        for (name, options) in VARIANTS
+            .iter()
+            .filter(|(name, _)| is_wanted(&arguments.only, name))
+        {
             let row = measure(&arguments, model, reference, options, &scratch);
             std::fs::remove_dir_all(&scratch).ok();
             print(
@@ -92,11 +123,21 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+fn is_wanted(only: &[String], name: &str) -> bool {
+    let fits = |wanted: &String| match wanted.strip_prefix('=') {
+        Some(whole) => name == whole,
+        None => name.contains(wanted.as_str()),
+    };
+    only.is_empty() || only.iter().any(fits)
+}
+
 struct Row {
     reference: f64,
     quantized: Value,
+    processor_s: f64,
     judged: Value,
     compared: Value,
+    second: Option<Value>,
 }
 
 fn measure(arguments: &Arguments, model: &Path, reference: f64, options: &[&str], out: &Path) -> Result<Row> {
@@ -112,25 +153,54 @@ fn measure(arguments: &Arguments, model: &Path, reference: f64, options: &[&str]
     let windows = arguments
         .windows
         .unwrap_or(DIVERGENCE_WINDOWS)
-        .min(DIVERGENCE_WINDOWS)
-        .to_string();
-    let original = model.to_str().context("the model's path is not UTF-8")?;
+        .min(DIVERGENCE_WINDOWS);
+    let before_s = processor_s();
+    let quantized = json(&mut quantize)?;
+    let processor_s = processor_s() - before_s;
+    let compared = compare(out, model, &arguments.text, windows)?;
+    let second = arguments.second.as_ref();
     Ok(Row {
         reference,
-        quantized: json(&mut quantize)?,
-        judged: eval(arguments, out, &[])?,
-        compared: eval(arguments, out, &["--reference", original, "--windows", &windows])?,
+        quantized,
+        processor_s,
+        judged: match arguments.windows {
+            // The comparison has seen the same windows.
+            Some(asked) if asked == windows => compared.clone(),
+            _ => eval(arguments, out)?,
+        },
+        compared,
+        second: second
+            .map(|text| compare(out, model, text, SECOND_WINDOWS))
+            .transpose()?,
     })
 }
 
-fn eval(arguments: &Arguments, model: &Path, more: &[&str]) -> Result<Value> {
+/// Judges `model` against its original on the first `windows` of `text`.
+fn compare(model: &Path, original: &Path, text: &Path, windows: usize) -> Result<Value> {
     let mut eval = command()?;
-    eval.arg("eval")
-        .arg(model)
-        .arg("--text")
-        .arg(&arguments.text)
-        .args(more);
-    if let (Some(windows), true) = (arguments.windows, more.is_empty()) {
+    eval.arg("eval").arg(model).arg("--reference").arg(original);
+    eval.arg("--text")
+        .arg(text)
+        .args(["--windows", &windows.to_string()]);
+    json(&mut eval)
+}
+
+/// Processor time of all commands that have ended, as Linux tells it; not a number elsewhere.
+fn processor_s() -> f64 {
+    // Behind the name in parentheses, the 14th and 15th fields are user and system time of children.
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+    let ticks: Vec<f64> = fields.skip(13).take(2).flat_map(str::parse).collect();
+    match ticks[..] {
+        [user, system] => (user + system) / TICKS_PER_S,
+        _ => f64::NAN,
+    }
+}
+
+fn eval(arguments: &Arguments, model: &Path) -> Result<Value> {
+    let mut eval = command()?;
+    eval.arg("eval").arg(model).arg("--text").arg(&arguments.text);
+    if let Some(windows) = arguments.windows {
         eval.args(["--windows", &windows.to_string()]);
     }
     json(&mut eval)
@@ -168,6 +238,10 @@ fn json(command: &mut Command) -> Result<Value> {
 
 fn print(arguments: &Arguments, model: &Path, name: &str, row: &Row) -> Result<()> {
     let (perplexity, reference) = (number(&row.judged, "perplexity"), row.reference);
+    let second = row
+        .second
+        .as_ref()
+        .map_or(f64::NAN, |second| number(second, "kl_divergence"));
     let model = model.file_name().unwrap_or_default().to_string_lossy();
     let cells = [
         model.to_string(),
@@ -177,7 +251,9 @@ fn print(arguments: &Arguments, model: &Path, name: &str, row: &Row) -> Result<(
         format!("{:+.2} %", 100.0 * (perplexity / reference - 1.0)),
         format!("{:.4}", number(&row.compared, "kl_divergence")),
         format!("{:.2} %", 100.0 * number(&row.compared, "top1_agreement")),
+        format!("{second:.4}"),
         format!("{:.1}", number(&row.quantized, "time_s")),
+        format!("{:.1}", row.processor_s),
         format!("{:.0}", number(&row.quantized, "peak_resident_bytes") / 1e6),
     ];
     println!("| {} |", cells.join(" | "));
@@ -187,17 +263,17 @@ fn print(arguments: &Arguments, model: &Path, name: &str, row: &Row) -> Result<(
     if new {
         writeln!(
             file,
-            "model,variant,bits_per_weight,perplexity,perplexity_reference,kl_divergence,top1_agreement,quantize_time_s,peak_resident_bytes"
+            "model,variant,bits_per_weight,perplexity,perplexity_reference,kl_divergence,top1_agreement,kl_divergence_second,quantize_time_s,quantize_processor_s,peak_resident_bytes"
         )?;
     }
     writeln!(
         file,
-        "{model},\"{}\",{},{perplexity},{reference},{},{},{},{}",
-        name.trim(),
+        "{model},\"{name}\",{},{perplexity},{reference},{},{},{second},{},{},{}",
         number(&row.judged, "bits_per_weight"),
         number(&row.compared, "kl_divergence"),
         number(&row.compared, "top1_agreement"),
         number(&row.quantized, "time_s"),
+        row.processor_s,
         number(&row.quantized, "peak_resident_bytes"),
     )?;
     Ok(())

@@ -23,7 +23,12 @@ fn scratch(name: &str) -> PathBuf {
     program::scratch("interruption", name)
 }
 
+/// The search alone where `more` names no other: it is quicker, and interrupted in the same places.
 fn quantize(out: &Path, more: &[&str]) -> Command {
+    let search: &[&str] = match more.contains(&"--search") {
+        true => &[],
+        false => &["--search", "dgq"],
+    };
     let mut command = Command::new(env!("CARGO_BIN_EXE_dualgrain"));
     command
         .arg("quantize")
@@ -31,6 +36,7 @@ fn quantize(out: &Path, more: &[&str]) -> Command {
         .arg("--out")
         .arg(out)
         .args(["--windows", WINDOWS])
+        .args(search)
         .args(more);
     command
         .stdin(Stdio::null())
@@ -158,7 +164,7 @@ fn an_output_that_cannot_be_made_is_named() {
 fn a_full_disk_ends_the_run_with_an_error_that_says_so() {
     let folder = scratch("full");
     let script = format!(
-        "mount -t tmpfs -o size=2m none '{disk}' && '{binary}' quantize '{model}' --out '{disk}/out' --windows 4; \
+        "mount -t tmpfs -o size=2m none '{disk}' && '{binary}' quantize '{model}' --out '{disk}/out' --windows 4 --method dgq; \
          code=$?; ls -A '{disk}' >&2; exit $code",
         disk = folder.display(),
         binary = env!("CARGO_BIN_EXE_dualgrain"),

@@ -18,6 +18,7 @@ mod transposed;
 
 pub use calibrate::statistics::{InputStatistics, Observation};
 pub use error::QuantError;
+pub use methods::ablation::{Ablation, Step, StepError};
 pub use methods::search::Search;
 pub use monitor::{Meter, Monitor, Progress};
 pub use options::{JournalPolicy, QuantJob, QuantOptions};

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use dualgrain_device::Device;
 use dualgrain_engine::LinearId;
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme};
 use serde::{Deserialize, Serialize};
 
+use crate::methods::ablation::Ablation;
+use crate::methods::method::Method;
 use crate::methods::search::Search;
 use crate::schemes::SchemeRule;
 use crate::transform::smoothing::{SmoothPairs, Smoothing};
@@ -27,6 +30,8 @@ pub struct QuantOptions {
     /// Whether the input of every feed-forward's last linear goes through a Hadamard transform while the model runs, which
     /// spreads its outliers; smoothing leaves that input alone then.
     pub hadamard_down: bool,
+    /// Steps of compensation that are left out, to see what they are worth.
+    pub ablation: Ablation,
     /// How activation outliers are smoothed.
     pub smoothing: Smoothing,
     /// Which producer-consumer pairs are smoothed.
@@ -48,21 +53,27 @@ impl Default for QuantOptions {
         Self {
             group_size: GroupSize::Along(128),
             schemes: Vec::new(),
-            search: Search::TwoPhase,
+            search: Search::Compensate,
             rotate: false,
             hadamard_down: false,
+            ablation: Ablation::default(),
             smoothing: Smoothing::Auto,
             pairs: SmoothPairs::default(),
             activations: ActivationScheme::PerToken,
             kv_cache: CacheScheme::Int8,
             lm_head: LinearScheme::W8,
-            num_windows: 32,
+            num_windows: Search::Compensate.default_windows(),
             window_tokens: 1024,
         }
     }
 }
 
 impl QuantOptions {
+    /// How linears get their four bits.
+    pub fn method<D: Device>(&self) -> Box<dyn Method<D>> {
+        self.search.method_without(self.ablation)
+    }
+
     /// What linear `id` becomes.
     pub fn scheme(&self, id: LinearId) -> LinearScheme {
         let rule = self.schemes.iter().rev().find(|rule| rule.covers(id));
@@ -109,7 +120,9 @@ impl QuantOptions {
         let hadamard = self
             .hadamard_down
             .then(|| ("transformed before down", "yes".to_owned()));
-        let options = options.into_iter().chain(schemes).chain(rotation).chain(hadamard);
+        let left_out = (!self.ablation.is_empty()).then(|| ("left out", self.ablation.to_string()));
+        let optional = [schemes, rotation, hadamard, left_out].into_iter().flatten();
+        let options = options.into_iter().chain(optional);
         options.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }

@@ -10,11 +10,11 @@ use dualgrain_device::{ActivationScale, Device};
 use dualgrain_engine::ModelConfig;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_format::{GroupSize, LinearWeights, QuantizedLinear};
-use dualgrain_quant::methods::method::{FloatRows, LinearTask, Resources};
+use dualgrain_quant::methods::method::{FloatRows, LinearTask, Method, Resources};
 use dualgrain_quant::methods::output_error::output_error;
 use dualgrain_quant::{
     InputStatistics, JournalPolicy, Meter, Monitor, Observation, Progress, QuantJob, QuantSummary, Search,
-    plan,
+    Step, plan,
 };
 use dualgrain_testing::peak_resident_bytes;
 
@@ -68,6 +68,16 @@ fn quantized(
     group_size: GroupSize,
     search: Search,
 ) -> QuantizedLinear {
+    by_method(&*search.method(), threads, weights, statistics, group_size)
+}
+
+fn by_method(
+    method: &dyn Method<CpuDevice>,
+    threads: usize,
+    weights: &[f32],
+    statistics: &InputStatistics,
+    group_size: GroupSize,
+) -> QuantizedLinear {
     let device = CpuDevice::new(threads).unwrap();
     let rows = FloatRows {
         weights,
@@ -85,7 +95,7 @@ fn quantized(
         pool: device.pool(),
         meter: &Meter::new(Monitor::silent(), 0),
     };
-    match search.method().quantize(&resources, &task).unwrap() {
+    match method.quantize(&resources, &task).unwrap() {
         (LinearWeights::W4(linear), _) => linear,
         (other, _) => panic!("not in four bits: {other:?}"),
     }
@@ -148,11 +158,9 @@ fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/llama-tiny")
 }
 
-/// As many short windows as a correction needs.
+/// The default's windows, as many as a correction needs, but short.
 fn job(out: &Path) -> QuantJob {
     let mut job = QuantJob::new(tiny(), out);
-    job.options.search = Search::Compensate;
-    job.options.num_windows = 128;
     job.options.window_tokens = 12;
     job
 }
@@ -251,11 +259,38 @@ fn with_few_windows_the_report_says_what_was_off() {
     );
 }
 
+#[test]
+fn every_step_that_is_left_out_changes_the_codes_and_is_named() {
+    let (weights, statistics) = (weights(200), inputs(200, 300, 1.0));
+    let size = GroupSize::Along(64);
+    let whole = quantized(2, &weights, &statistics, size, Search::Compensate);
+    let of_linear = Step::ALL
+        .into_iter()
+        .filter(|step| !matches!(step, Step::Correction | Step::StreamCorrection));
+    for step in of_linear {
+        let method = Search::Compensate.method_without([step].into_iter().collect());
+        let without = by_method(&*method, 2, &weights, &statistics, size);
+        assert_ne!(without, whole, "{step}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let tensors = |without: Step| {
+        let mut job = job(&dir.path().join(without.to_string()));
+        job.options.ablation = [without].into_iter().collect();
+        job.options.window_tokens = 3;
+        let report = quantize(&job, 2, Monitor::silent()).unwrap().report;
+        let named = report.options.iter().find(|(name, _)| name == "left out");
+        assert_eq!(named.map(|(_, steps)| steps), Some(&without.to_string()));
+        std::fs::read(job.out_dir.join("model.safetensors")).unwrap()
+    };
+    assert!(tensors(Step::Correction) != tensors(Step::StreamCorrection));
+}
+
 /// What the search wrote before there was a method that goes on from it: the checksum of the bundled model's tensors.
 #[test]
 fn the_search_alone_writes_what_it_always_wrote() {
     let dir = tempfile::tempdir().unwrap();
     let mut job = QuantJob::new(tiny(), dir.path().join("out"));
+    job.options.search = Search::TwoPhase;
     (job.options.num_windows, job.options.window_tokens) = (4, 64);
     quantize(&job, 2, Monitor::silent()).unwrap();
     let tensors = std::fs::read(job.out_dir.join("model.safetensors")).unwrap();

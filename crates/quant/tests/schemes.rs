@@ -12,7 +12,7 @@ use dualgrain_engine::{
     BlockSpec, LoadOptions, Model, ModelConfig, Role, Session, SessionLimits, Storage, Weights,
 };
 use dualgrain_format::{ActivationScheme, GroupSize, LinearScheme};
-use dualgrain_quant::{Monitor, QuantError, QuantJob, QuantSummary, plan, quantize};
+use dualgrain_quant::{Monitor, QuantError, QuantJob, QuantSummary, Search, plan, quantize};
 
 fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/llama-tiny")
@@ -27,6 +27,7 @@ fn tokens(text: &str) -> Vec<u32> {
 
 fn job(out: &Path, schemes: &[&str]) -> QuantJob {
     let mut job = QuantJob::new(tiny(), out);
+    job.options.search = Search::TwoPhase;
     job.options.num_windows = 4;
     job.options.window_tokens = 128;
     job.options.schemes = schemes.iter().map(|rule| rule.parse().unwrap()).collect();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use dualgrain::DeviceChoice;
 use dualgrain::format::GroupSize;
-use dualgrain::quant::SchemeRule;
+use dualgrain::quant::{SchemeRule, Step};
 
 use crate::cli::arguments::device::OnDevice;
 use crate::cli::arguments::values::{count, group_size, number};
@@ -70,8 +70,11 @@ pub struct Quantize {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PAIRS")]
     pub smooth_pairs: Vec<SmoothPair>,
     /// How scales and codes are found.
-    #[arg(long, visible_alias = "method", value_enum, default_value_t = Search::TwoPhase)]
+    #[arg(long, visible_alias = "method", value_enum, default_value_t = Search::Compensate)]
     pub search: Search,
+    /// Steps of `compensate` that are left out, separated by commas (an ablation).
+    #[arg(long, value_delimiter = ',', value_name = "STEPS", hide = true)]
+    pub without: Vec<Step>,
     /// Where activation scales come from.
     #[arg(long, value_enum, default_value_t = Activations::PerToken)]
     pub activations: Activations,
@@ -81,9 +84,10 @@ pub struct Quantize {
     /// Precision of the output layer.
     #[arg(long, value_enum, default_value_t = LmHead::Int8)]
     pub lm_head: LmHead,
-    /// Calibration windows, evenly spaced over the text.
-    #[arg(long, default_value_t = 32, value_name = "COUNT", value_parser = count(1, 1 << 20))]
-    pub windows: usize,
+    /// Calibration windows, evenly spaced over all text [default: 128 for compensate, 32 for the other methods; fewer where
+    /// the text is short].
+    #[arg(long, value_name = "COUNT", value_parser = count(1, 1 << 20))]
+    pub windows: Option<usize>,
     /// Tokens in a calibration window [default: 1024, or what the model has positions for].
     #[arg(long, value_name = "TOKENS", value_parser = count(1, 1 << 20))]
     pub context: Option<usize>,
@@ -131,9 +135,10 @@ pub enum SmoothPair {
 /// How scales are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Search {
-    /// The two-phase search, then codes that make up for each other's rounding: the least error, and the longest run.
+    /// The two-phase search, then codes that make up for each other's rounding, and with 128 windows for what was quantized
+    /// before them.
     Compensate,
-    /// Two-phase grid search; a low-rank screen picks the channel ratios that the full objective decides between.
+    /// The two-phase grid search alone, as DGQ has it; a low-rank screen picks the channel ratios that the full objective decides between.
     #[value(alias = "dgq")]
     TwoPhase,
     /// Two-phase grid search over all 80 channel ratios.

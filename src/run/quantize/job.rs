@@ -20,12 +20,14 @@ pub fn job(arguments: &Quantize) -> Result<QuantJob> {
     job.replace = arguments.replace;
     job.journal = journal_policy(arguments);
     job.spill_above_bytes = (arguments.spill_above * 1e9) as u64;
+    let search = search(arguments.search);
     job.options = QuantOptions {
         group_size: arguments.group_size,
         schemes: arguments.scheme.clone(),
-        search: search(arguments.search),
+        search,
         rotate: arguments.rotate,
         hadamard_down: arguments.hadamard_down,
+        ablation: arguments.without.iter().copied().collect(),
         smoothing: smoothing(arguments),
         pairs: match arguments.smooth_pairs[..] {
             [] => SmoothPairs::default(),
@@ -34,7 +36,7 @@ pub fn job(arguments: &Quantize) -> Result<QuantJob> {
         activations: activations(arguments.activations),
         kv_cache: cache(arguments.kv),
         lm_head: head(arguments.lm_head, arguments.group_size),
-        num_windows: arguments.windows,
+        num_windows: arguments.windows.unwrap_or(search.default_windows()),
         window_tokens: match arguments.context {
             Some(tokens) => tokens,
             None => default_window_tokens(&arguments.model)?,
@@ -62,6 +64,10 @@ fn check_options(arguments: &Quantize) -> Result<()> {
     ensure!(
         !(arguments.hadamard_down && arguments.smooth_pairs.contains(&SmoothPair::UpDown)),
         "--smooth-pairs up-down: with --hadamard-down no scale of up reaches down; leave up-down out"
+    );
+    ensure!(
+        arguments.without.is_empty() || arguments.search == arguments::Search::Compensate,
+        "--without belongs to --method compensate"
     );
     Ok(())
 }

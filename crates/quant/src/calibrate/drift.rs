@@ -45,6 +45,14 @@ pub struct DriftingLinear<'a> {
     pub weights: &'a [f32],
     /// Its bias `[N]`.
     pub bias: Option<&'a [f32]>,
+    /// Whether it makes up for what the residual stream lacks, where it adds to the stream.
+    pub mends_stream: bool,
+}
+
+impl DriftingLinear<'_> {
+    fn counts_stream(&self) -> bool {
+        self.mends_stream && adds_to_stream(self.role)
+    }
 }
 
 /// Observes the input of a linear in `states`, beside `companion`, over all windows. A companion passes a linear that adds to
@@ -65,11 +73,16 @@ pub fn observe_drift<D: Device>(
         load_input(states, block, linear.role, window)?;
         load_input(&mut companion.states, &companion.block, linear.role, window)?;
         observation.take_input(states)?;
-        let lacking = if adds_to_stream(linear.role) {
+        let of_input = match linear.counts_stream() {
+            true => None,
+            false => Some(observation.lacking_input(&companion.states)?),
+        };
+        if adds_to_stream(linear.role) {
             companion.add_to_stream(linear.role, window)?;
-            observation.lacking_stream(states, &companion.states)?
-        } else {
-            observation.lacking_input(&companion.states)?
+        }
+        let lacking = match of_input {
+            Some(lacking) => lacking,
+            None => observation.lacking_stream(states, &companion.states)?,
         };
         observation.add(lacking)?;
         meter.advance(cost)?;
@@ -106,10 +119,10 @@ impl<'a, D: Device> Observation<'a, D> {
     ) -> Result<Self, QuantError> {
         let k = linear.scales.len();
         let n = linear.weights.len() / k;
-        let width = if adds_to_stream(linear.role) { n } else { k };
+        let width = if linear.counts_stream() { n } else { k };
         let mut sums = device.matrix(k, width)?;
         device.upload(&mut sums, &vec![0.0; k * width])?;
-        let float = if adds_to_stream(linear.role) {
+        let float = if linear.counts_stream() {
             let bias = linear.bias.map(<[f32]>::to_vec);
             let packed = packed(device, (n, k), linear.weights.to_vec(), bias)?;
             Some((packed, device.matrix(tokens, n)?))
@@ -196,7 +209,7 @@ impl<'a, D: Device> Observation<'a, D> {
         self.device.download(&self.sums, 0..self.k, &mut sums)?;
         Ok(Drift {
             gram: self.device.gram_to_host(self.gram)?,
-            lacking: if adds_to_stream(self.linear.role) {
+            lacking: if self.linear.counts_stream() {
                 Lacking::Stream(sums)
             } else {
                 Lacking::Input(sums)

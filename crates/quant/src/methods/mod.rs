@@ -1,6 +1,7 @@
 //! From float weights to codes and scales: `method` is what every method is given and gives back, `search` names those
-//! there are, `dgq`, `compensate` and `rtn` are three of them; the other files are what methods share.
+//! there are, `ablation` what a run can leave out, `dgq`, `compensate` and `rtn` are three of them; the other files are what methods share.
 
+pub mod ablation;
 pub mod compensate;
 pub mod dgq;
 pub mod group_scale;

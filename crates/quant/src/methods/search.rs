@@ -3,16 +3,21 @@
 use dualgrain_device::Device;
 use serde::{Deserialize, Serialize};
 
+use crate::methods::ablation::Ablation;
 use crate::methods::compensate::method::Compensate;
 use crate::methods::dgq::two_phase::{Dgq, Shortlist};
 use crate::methods::method::Method;
 use crate::methods::rtn::Rtn;
 
+/// Windows below which [`Search::Compensate`] corrects no weights for what was quantized before them: a correction learned
+/// from 32 windows does harm on other text.
+pub const LEAST_CORRECTED_WINDOWS: usize = 128;
+
 /// How the scales of a linear are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Search {
-    /// Both phases of DGQ, then codes that make up for each other's rounding.
+    /// The default: both phases of DGQ, then codes that make up for each other's rounding.
     Compensate,
     /// Both phases of DGQ; phase 2 judges exactly only the candidates that an approximation ranks best.
     TwoPhase,
@@ -25,8 +30,13 @@ pub enum Search {
 impl Search {
     /// The method that searches so.
     pub fn method<D: Device>(self) -> Box<dyn Method<D>> {
+        self.method_without(Ablation::default())
+    }
+
+    /// As [`Self::method`], without the steps that `ablation` names; only [`Self::Compensate`] has any.
+    pub fn method_without<D: Device>(self, ablation: Ablation) -> Box<dyn Method<D>> {
         match self {
-            Self::Compensate => Box::new(Compensate),
+            Self::Compensate => Box::new(Compensate { ablation }),
             Self::TwoPhase => Box::new(Dgq {
                 shortlist: Shortlist::Approximate,
             }),
@@ -34,6 +44,17 @@ impl Search {
                 shortlist: Shortlist::All,
             }),
             Self::Rtn => Box::new(Rtn),
+        }
+    }
+}
+
+impl Search {
+    /// Calibration windows unless a user says otherwise. More than [`Self::TwoPhase`] takes gain it little; of those
+    /// that [`Self::Compensate`] takes, its correction of weights needs all.
+    pub fn default_windows(self) -> usize {
+        match self {
+            Self::Compensate => LEAST_CORRECTED_WINDOWS,
+            Self::TwoPhase | Self::Exhaustive | Self::Rtn => 32,
         }
     }
 }

@@ -10,12 +10,10 @@ use crate::calibrate::companion::Companion;
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::windows::Windows;
 use crate::error::QuantError;
-use crate::methods::search::Search;
+use crate::methods::ablation::Step;
+use crate::methods::search::{LEAST_CORRECTED_WINDOWS, Search};
 use crate::options::QuantOptions;
 use crate::run::context::RunContext;
-
-/// Windows below which nothing is corrected: a correction learned from 32 windows does harm on other text.
-pub const LEAST_WINDOWS: usize = 128;
 
 /// Windows that smoothing scales are chosen by where weights are corrected: every window is observed once more then, behind
 /// the smoothing.
@@ -23,15 +21,18 @@ pub const SMOOTHING_WINDOWS: usize = 32;
 
 /// Whether a run corrects weights.
 pub fn corrects(options: &QuantOptions, windows: &Windows) -> bool {
-    options.search == Search::Compensate && windows.len() >= LEAST_WINDOWS
+    options.search == Search::Compensate
+        && options.ablation.has(Step::Correction)
+        && windows.len() >= LEAST_CORRECTED_WINDOWS
 }
 
 /// What a user should know about the calibration text.
 pub fn notice(options: &QuantOptions, windows: &Windows) -> Option<String> {
-    let uncorrected = (options.search == Search::Compensate && !corrects(options, windows)).then(|| {
+    let is_short = options.search == Search::Compensate && windows.len() < LEAST_CORRECTED_WINDOWS;
+    let uncorrected = is_short.then(|| {
         format!(
-            "{} calibration windows: weights are corrected for what was quantized before them with {LEAST_WINDOWS} windows or \
-             more (--windows {LEAST_WINDOWS} and a text that is long enough), so that part was off",
+            "{} calibration windows: weights are corrected for what was quantized before them with {LEAST_CORRECTED_WINDOWS} \
+             windows or more (--windows {LEAST_CORRECTED_WINDOWS} and a text that is long enough), so that part was off",
             windows.len()
         )
     });

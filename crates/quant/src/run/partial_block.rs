@@ -15,6 +15,7 @@ use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::passes;
 use crate::calibrate::statistics::InputStatistics;
 use crate::error::QuantError;
+use crate::methods::ablation::Step;
 use crate::methods::compensate::target::correct_weights;
 use crate::methods::method::{FloatRows, LinearTask};
 use crate::report::json::{LinearReport, ReportedLinear};
@@ -153,6 +154,7 @@ impl<'a, D: Device> PartialBlock<'a, D> {
             activations,
             weights,
             bias,
+            mends_stream: run.options.ablation.has(Step::StreamCorrection),
         };
         let drift = observe_drift(run.pool, (states, &self.block), companion, &linear, run.meter)?;
         correct_weights((run.device, run.pool), weights, &drift)?;

@@ -106,7 +106,7 @@ pub fn plan<D: Device>(
     let sizes = Sizes::new::<D>(config, options, &windows, num_tokens);
     let spills = sizes.hidden_states > job.spill_above_bytes;
     let memory_parts = sizes.peak_parts(spills);
-    let multiply_adds = run_multiply_adds(config, options, &windows, &*options.search.method::<D>());
+    let multiply_adds = run_multiply_adds(config, options, &windows, &*options.method::<D>());
     Ok(Plan {
         peak_memory_bytes: memory_parts.iter().map(|part| part.size_bytes).sum(),
         memory_parts,

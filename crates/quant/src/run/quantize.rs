@@ -55,7 +55,7 @@ pub fn quantize<D: Device>(
     let weights = Weights::open(&job.model_dir).map_err(EngineError::from)?;
     judge(&config, &weights).map_err(EngineError::from)?;
     let original = Original::new(pool, (&config, &weights), job.options.rotate);
-    let method = job.options.search.method();
+    let method = job.options.method();
     let total = run_multiply_adds(&config, &job.options, &windows, &*method);
     let run = RunContext {
         device,

@@ -9,8 +9,8 @@ use dualgrain_format::GroupSize;
 pub struct Block {
     /// Their group.
     pub group: usize,
-    /// Whether they are all of it, so that its scale and zero point may change.
-    pub whole_group: bool,
+    /// Whether its scale and zero point may change: they are all of it.
+    pub new_grid: bool,
     /// The columns, in order.
     pub columns: Vec<usize>,
 }
@@ -27,17 +27,29 @@ pub fn blocks_by_loudness(gram: &Gram, group_size: GroupSize) -> Vec<Block> {
         let sum: f64 = columns.iter().map(|column| f64::from(loudness(column))).sum();
         sum / columns.len() as f64
     };
-    let mut blocks = Vec::new();
-    for group in 0..group_size.num_groups(k) {
-        let mut columns: Vec<usize> = group_size.range(group, k).collect();
-        columns.sort_by(|a, b| loudness(b).total_cmp(&loudness(a)));
-        let whole_group = columns.len() <= MAX_COLUMNS;
-        blocks.extend(columns.chunks(MAX_COLUMNS).map(|columns| Block {
-            group,
-            whole_group,
-            columns: columns.to_vec(),
-        }));
-    }
+    let loudest_first =
+        |columns: &mut Vec<usize>| columns.sort_by(|a, b| loudness(b).total_cmp(&loudness(a)));
+    let mut blocks = blocks(k, group_size, loudest_first);
     blocks.sort_by(|a, b| mean(&b.columns).total_cmp(&mean(&a.columns)));
     blocks
+}
+
+/// The blocks of a linear `[N,K]` as they lie in its rows.
+pub fn blocks_in_place(k: usize, group_size: GroupSize) -> Vec<Block> {
+    blocks(k, group_size, |_| ())
+}
+
+/// The blocks of group after group, whose columns `order` brings into their order.
+fn blocks(k: usize, group_size: GroupSize, order: impl Fn(&mut Vec<usize>)) -> Vec<Block> {
+    let of_group = |group| {
+        let mut columns: Vec<usize> = group_size.range(group, k).collect();
+        order(&mut columns);
+        let block = |part: &[usize]| Block {
+            group,
+            new_grid: columns.len() <= MAX_COLUMNS,
+            columns: part.to_vec(),
+        };
+        columns.chunks(MAX_COLUMNS).map(block).collect::<Vec<_>>()
+    };
+    (0..group_size.num_groups(k)).flat_map(of_group).collect()
 }

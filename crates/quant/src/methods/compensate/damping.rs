@@ -15,10 +15,13 @@ use crate::methods::compensate::rows::tile::Tile;
 /// What is tried, by the mean of the diagonal.
 pub const DAMPINGS: [f64; 5] = [0.003, 0.01, 0.03, 0.1, 0.3];
 
+/// What is taken where nothing is tried.
+pub const USUAL_DAMPING: f64 = 0.01;
+
 /// Rows that are measured, evenly spaced.
 pub const SAMPLE_ROWS: usize = 64;
 
-/// The factor of `matrix` (the Gram matrix `gram`, whole and scaled) with the damping that leaves the least exact error on
+/// The factor of `matrix` (the Gram matrix `gram`, whole and scaled) with the one of `dampings` that leaves the least exact error on
 /// a sample of the rows `weights` `[N,K]`, rounded in order from the scales of `linear`.
 ///
 /// # Errors
@@ -28,6 +31,7 @@ pub fn best_factor<D: Device>(
     (gram, matrix): (&Gram, &[f32]),
     blocks: &[Block],
     (weights, linear): (&[f32], &QuantizedLinear),
+    dampings: &[f64],
 ) -> Result<OrderedFactor, QuantError> {
     let n = linear.n();
     let count = n.min(SAMPLE_ROWS);
@@ -39,7 +43,7 @@ pub fn best_factor<D: Device>(
         .collect();
     let sample = Tile::new(pool, &sampled, &linear.select_rows(&rows)?, 0);
     let mut best: Option<((usize, f64), OrderedFactor)> = None;
-    for damping in DAMPINGS {
+    for &damping in dampings {
         let factor = OrderedFactor::new((device, pool), matrix, blocks, damping)?;
         let mut tile = sample.clone();
         round_in_order((device, pool), &factor, blocks, &mut tile)?;
@@ -54,6 +58,6 @@ pub fn best_factor<D: Device>(
     }
     match best {
         Some((_, factor)) => Ok(factor),
-        None => OrderedFactor::new((device, pool), matrix, blocks, DAMPINGS[0]),
+        None => OrderedFactor::new((device, pool), matrix, blocks, USUAL_DAMPING),
     }
 }

@@ -5,9 +5,10 @@ use dualgrain_device::{Device, Gram};
 use dualgrain_format::{GroupSize, LinearWeights, QuantizedLinear, QuantizedParts, int4};
 
 use crate::error::QuantError;
+use crate::methods::ablation::{Ablation, Step};
 use crate::methods::buffers::{ROW_BUFFER_BYTES, rows_per_buffer};
-use crate::methods::compensate::block::{Block, blocks_by_loudness};
-use crate::methods::compensate::damping::{DAMPINGS, SAMPLE_ROWS, best_factor};
+use crate::methods::compensate::block::{Block, blocks_by_loudness, blocks_in_place};
+use crate::methods::compensate::damping::{DAMPINGS, SAMPLE_ROWS, USUAL_DAMPING, best_factor};
 use crate::methods::compensate::factor::{OrderedFactor, scaled_matrix};
 use crate::methods::compensate::ordered::round_in_order;
 use crate::methods::compensate::refine::{PASSES, refine};
@@ -19,7 +20,10 @@ use crate::methods::method::{LinearTask, Method, MethodReport, Resources};
 
 /// Rounding with compensation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compensate;
+pub struct Compensate {
+    /// What it leaves out.
+    pub ablation: Ablation,
+}
 
 /// Its beginning.
 const DGQ: Dgq = Dgq {
@@ -40,7 +44,7 @@ impl<D: Device> Method<D> for Compensate {
             return Ok((start, report));
         };
         let (k, group_size) = (task.rows.k, task.group_size);
-        let compensation = Compensation::new(resources, task, &start)?;
+        let compensation = Compensation::new((self.ablation, resources), task, &start)?;
         let rows_at_once = rows_per_buffer(ROW_BUFFER_BYTES, k).next_multiple_of(LANES);
         let mut parts = QuantizedParts {
             q: Vec::with_capacity(start.parts().q.len()),
@@ -71,6 +75,7 @@ impl<D: Device> Method<D> for Compensate {
 
 /// What all rows of a linear share.
 struct Compensation<'a, D: Device> {
+    ablation: Ablation,
     resources: &'a Resources<'a, D>,
     gram: &'a Gram,
     /// The whole Gram matrix, its diagonal 1 in the mean.
@@ -81,20 +86,25 @@ struct Compensation<'a, D: Device> {
 
 impl<'a, D: Device> Compensation<'a, D> {
     fn new(
-        resources: &'a Resources<'a, D>,
+        (ablation, resources): (Ablation, &'a Resources<'a, D>),
         task: &LinearTask<'a>,
         start: &QuantizedLinear,
     ) -> Result<Self, QuantError> {
         let gram = &task.statistics.gram;
-        let blocks = blocks_by_loudness(gram, task.group_size);
+        let blocks = blocks(gram, task.group_size, ablation);
         let (matrix, _) = scaled_matrix(gram);
         let machine = (resources.device, resources.pool);
         let rows = (task.rows.weights, start);
-        let factor = best_factor(machine, (gram, &matrix), &blocks, rows)?;
+        let dampings = match ablation.has(Step::DampingChoice) {
+            true => &DAMPINGS[..],
+            false => &[USUAL_DAMPING],
+        };
+        let factor = best_factor(machine, (gram, &matrix), &blocks, rows, dampings)?;
         resources
             .meter
             .advance(sample_multiply_adds(task.rows.k, task.group_size))?;
         Ok(Self {
+            ablation,
             resources,
             gram,
             matrix,
@@ -114,17 +124,32 @@ impl<'a, D: Device> Compensation<'a, D> {
         let machine = (self.resources.device, self.resources.pool);
         let mut best = Tile::new(self.resources.pool, weights, start, first);
         let mut objectives = best.objectives(machine, self.gram)?;
-        let searched = best.clone();
-        let mut ordered = searched.clone();
-        round_in_order(machine, &self.factor, &self.blocks, &mut ordered)?;
-        for mut tile in [searched, ordered] {
-            refine(machine, &self.matrix, &self.blocks, &mut tile)?;
+        let mut beginnings = vec![best.clone()];
+        if self.ablation.has(Step::OrderedRounding) {
+            let mut ordered = best.clone();
+            round_in_order(machine, &self.factor, &self.blocks, &mut ordered)?;
+            beginnings.push(ordered);
+        }
+        for mut tile in beginnings {
+            refine(machine, &self.matrix, &self.blocks, &mut tile, self.ablation)?;
             let others = tile.objectives(machine, self.gram)?;
             best.take_better(&mut objectives, &tile, &others);
             self.resources.meter.check()?;
         }
         Ok((best, objectives))
     }
+}
+
+/// The columns in the order in which they are rounded.
+fn blocks(gram: &Gram, group_size: GroupSize, ablation: Ablation) -> Vec<Block> {
+    let mut blocks = match ablation.has(Step::LoudnessOrder) {
+        true => blocks_by_loudness(gram, group_size),
+        false => blocks_in_place(gram.k(), group_size),
+    };
+    for block in &mut blocks {
+        block.new_grid &= ablation.has(Step::Regrouping);
+    }
+    blocks
 }
 
 fn encode_tile(tile: &Tile, parts: &mut QuantizedParts) {

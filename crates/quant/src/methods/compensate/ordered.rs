@@ -68,7 +68,7 @@ fn round_block(bundle: &mut Bundle, block: &Block, factor: &BlockFactor, moved: 
         .iter()
         .map(|&column| bundle.weights[column])
         .collect();
-    let candidates = if block.whole_group {
+    let candidates = if block.new_grid {
         &CANDIDATES[..]
     } else {
         &CANDIDATES[..1]

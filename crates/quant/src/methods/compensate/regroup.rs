@@ -50,7 +50,7 @@ fn regroup_block(bundle: &mut Bundle, swept: &SweptBlock<'_>, factor: &BlockFact
     for (target, present) in targets.iter_mut().zip(&present) {
         add_scaled(target, 1.0, present);
     }
-    let candidates = if swept.block.whole_group {
+    let candidates = if swept.block.new_grid {
         &CANDIDATES[..]
     } else {
         &CANDIDATES[..1]

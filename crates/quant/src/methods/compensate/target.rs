@@ -63,7 +63,7 @@ fn natural_blocks(k: usize) -> Vec<Block> {
     let starts = (0..k).step_by(BLOCK_COLUMNS);
     let block = |start: usize| Block {
         group: start / BLOCK_COLUMNS,
-        whole_group: false,
+        new_grid: false,
         columns: (start..(start + BLOCK_COLUMNS).min(k)).collect(),
     };
     starts.map(block).collect()

@@ -203,7 +203,7 @@ fn plain_ordered(case: &Case, factor: &OrderedFactor, (mut row, weights, s1): (R
             factor.shares_of_earlier(start, start + len),
         );
         let mut best: Option<Rounded> = None;
-        let count = if block.whole_group { CANDIDATES.len() } else { 1 };
+        let count = if block.new_grid { CANDIDATES.len() } else { 1 };
         for (by_scale, by_zero) in &CANDIDATES[..count] {
             let s2 = row.s2[group].saturating_add_signed(*by_scale).clamp(1, 127);
             let zero = row.zero[group].saturating_add_signed(*by_zero).min(15);
