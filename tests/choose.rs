@@ -363,6 +363,7 @@ fn products_that_no_machine_runs_get_an_error_and_never_a_number() {
         ["0", "64", "64"],
         ["1", "0", "64"],
         ["1", "64", "4294967296"],
+        ["1", "64", "131072"],
         ["-1", "64", "64"],
     ] {
         let arguments = [
@@ -370,10 +371,10 @@ fn products_that_no_machine_runs_get_an_error_and_never_a_number() {
         ];
         assert_eq!(dualgrain(&arguments).status.code(), Some(2), "{wrong:?}");
     }
-    // 2^20 by 2^20 weights of 16 bits are 2 TB.
-    let side = "1048576";
+    // 2^24 by 2^17 weights of 16 bits are 4 TB.
+    let (n, k) = ("16777216", "131071");
     let large = [
-        "--m", "16", "--n", side, "--k", side, "--kernel", "bf16", "--model", model,
+        "--m", "16", "--n", n, "--k", k, "--kernel", "bf16", "--model", model,
     ];
     let beyond = failure(&[&["predict"][..], &large].concat());
     assert!(beyond.contains("memory"), "{beyond}");

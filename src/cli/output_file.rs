@@ -152,4 +152,19 @@ mod tests {
         assert!(check(&dir.path().join("none/file"), PAGE, true).is_err());
         assert!(check(Path::new("/dev/null"), BENCH, false).is_ok());
     }
+
+    #[test]
+    fn file_that_cannot_be_written_is_found_before_anything_is_timed() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join("new.csv"), folder.path().join("old.csv"));
+        can_write(&new).unwrap();
+        assert!(!new.exists(), "nothing is left behind");
+        std::fs::write(&old, "rows").unwrap();
+        can_write(&old).unwrap();
+        assert_eq!(std::fs::read_to_string(&old).unwrap(), "rows");
+        for path in [folder.path().to_owned(), folder.path().join("no/such.csv")] {
+            let error = can_write(&path).unwrap_err();
+            assert!(error.to_string().contains("writing"), "{error}");
+        }
+    }
 }

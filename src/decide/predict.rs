@@ -46,7 +46,6 @@ impl<'a> Row<'a> {
 /// Predicts and prints.
 pub fn run(options: &Predict, common: &Common, terminal: &Terminal) -> Result<()> {
     let model = model(&options.run)?;
-    name_other_cpu(&model, terminal);
     let product = product(&options.run, (options.m, options.n, options.k))?;
     let kernel = &options.run.kernel;
     let predictions = match &options.config {
@@ -62,6 +61,7 @@ pub fn run(options: &Predict, common: &Common, terminal: &Terminal) -> Result<()
         group_size: group_number::of(product.group_size),
         predictions: predictions.iter().map(Row::new).collect(),
     };
+    name_other_cpu(&model, terminal);
     terminal.result(&report, &text(&report))
 }
 

@@ -85,7 +85,7 @@ fn every_choice_of_options_gives_a_model_that_loads_and_speaks() {
         ..SmoothPairs::default()
     };
     type Change = fn(&mut QuantJob);
-    let changes: [(&str, f64, Change); 10] = [
+    let changes: [(&str, f64, Change); 11] = [
         ("search alone", 0.12, |_| ()),
         ("compensated", 0.12, |job| job.options.search = Search::Compensate),
         ("rtn without smoothing", 0.3, |job| {

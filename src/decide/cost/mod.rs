@@ -20,7 +20,6 @@ pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()
         output_file::check(path, output_file::PAGE, options.replacing.replace)?;
     }
     let model = fitted(options)?;
-    name_other_cpu(&model, terminal);
     let (config, name) = read_config(&options.model)?;
     let network = network(&config, name);
     let request = request(options, &config, model.machine().kind);
@@ -31,6 +30,7 @@ pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()
         std::fs::write(path, cost::html(&cost)).with_context(|| format!("writing {}", path.display()))?;
         terminal.say(&format!("pictures in {}", path.display()));
     }
+    name_other_cpu(&model, terminal);
     terminal.result(&cost, &text(&cost))
 }
 

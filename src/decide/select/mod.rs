@@ -33,7 +33,6 @@ pub fn run(options: &Select, common: &Common, terminal: &Terminal) -> Result<()>
         return regret::run(options, common, terminal);
     }
     let model = model(&options.run)?;
-    name_other_cpu(&model, terminal);
     if let Some(path) = &options.table {
         return kernel_table::write(&model, options, path, terminal);
     }
@@ -53,6 +52,7 @@ pub fn run(options: &Select, common: &Common, terminal: &Terminal) -> Result<()>
         best: Row::new(ranked.first().context("nothing to choose from")?),
         pareto: pareto(&ranked).iter().map(Row::new).collect(),
     };
+    name_other_cpu(&model, terminal);
     terminal.result(&choice, &text(&choice))
 }
 

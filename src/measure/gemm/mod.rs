@@ -9,8 +9,6 @@ mod random;
 mod record;
 mod rivals;
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use dualgrain_cuda::{Gpu, driver_version};
 
@@ -101,25 +99,5 @@ fn output_name(kind: OutputKind) -> &'static str {
         OutputKind::F32 => "f32",
         OutputKind::F16 => "f16",
         OutputKind::Bf16 => "bf16",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn file_that_cannot_be_written_is_found_before_anything_is_timed() {
-        let folder = tempfile::tempdir().unwrap();
-        let (new, old) = (folder.path().join("new.csv"), folder.path().join("old.csv"));
-        can_write(&new).unwrap();
-        assert!(!new.exists(), "nothing is left behind");
-        std::fs::write(&old, "rows").unwrap();
-        can_write(&old).unwrap();
-        assert_eq!(std::fs::read_to_string(&old).unwrap(), "rows");
-        for path in [folder.path().to_owned(), folder.path().join("no/such.csv")] {
-            let error = can_write(&path).unwrap_err();
-            assert!(error.to_string().contains("writing"), "{error}");
-        }
     }
 }
