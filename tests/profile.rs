@@ -110,7 +110,7 @@ fn killed_sweep_keeps_every_row_and_goes_on_without_doubling_one() {
 fn interrupt_ends_between_two_rows_and_says_where() {
     let folder = scratch("interrupted");
     let output = interrupt(&folder, "-INT", &[]);
-    assert!(output.status.success(), "{}", errors(&output));
+    assert_eq!(output.status.code(), Some(130), "{}", errors(&output));
     let done: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(done["finished"], false);
     assert_eq!(done["rows"], rows(&folder, "out").len());
