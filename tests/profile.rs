@@ -290,7 +290,7 @@ fn what_cannot_be_measured_is_refused_in_words() {
     };
     fs::write(folder.join("space.json"), r#"{"k": [0, 64]}"#).unwrap();
     assert!(refused(&[]).contains("k from 0 to 64"));
-    fs::write(folder.join("space.json"), r#"{"m": [1, 200000]}"#).unwrap();
+    fs::write(folder.join("space.json"), r#"{"m": [1, 2000000]}"#).unwrap();
     assert!(refused(&[]).contains("expected a range"));
     fs::write(folder.join("space.json"), r#"{"tokens": 5}"#).unwrap();
     assert!(refused(&[]).contains("unknown field"));
