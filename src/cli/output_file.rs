@@ -47,7 +47,6 @@ pub const PRODUCTS: Kind = Kind {
     mark: "",
 };
 /// Rows of `profile --check-energy`.
-#[cfg(feature = "cuda")]
 pub const COUNTER: Kind = Kind {
     what: "rows of `dualgrain profile --check-energy`",
     beginning: "load,region_s,counter_j",
