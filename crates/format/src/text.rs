@@ -163,7 +163,7 @@ mod tests {
             (b"<html lang=\"en\">", "web page"),
             (b"\xff\xfe{\0}\0", "UTF-16"),
             (b"\x1f\x8b\x08", "gzip"),
-            (b"GGUF\x03", "GGUF"),
+            (b"GGUF\x03\0\0\0\x01", "GGUF"),
             (b"\xef\xbb\xbf<html>", "web page"),
         ] {
             let error = read(bytes).unwrap_err();

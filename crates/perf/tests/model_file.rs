@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use dualgrain_device::cases::Random;
-use dualgrain_perf::{Dataset, KernelCall, Model, Objective, PerfError, Product};
+use dualgrain_perf::{Dataset, K_MAX, KernelCall, Model, Objective, PerfError, Product};
 use dualgrain_testing::damage;
 use synthetic::{Noise, set};
 
@@ -128,6 +128,7 @@ fn shapes_of_zero_and_beyond_all_are_refused_and_those_never_measured_are_marked
         (1, 64, 0),
         (usize::MAX, 64, 64),
         (1, 1 << 40, 1),
+        (1, 64, K_MAX + 1),
     ] {
         let error = model()
             .predict(&query("gemm_w4a8_formula", "m16n64_k1", sides))
@@ -140,7 +141,7 @@ fn shapes_of_zero_and_beyond_all_are_refused_and_those_never_measured_are_marked
             .unwrap()
     };
     assert!(!ask((64, 4096, 4096)).extrapolated);
-    assert!(ask((64, 4096, 1_000_000)).extrapolated);
+    assert!(ask((64, 4096, K_MAX)).extrapolated);
     assert!(ask((2_000_000, 4096, 4096)).extrapolated);
     let product = Product {
         group_size: GroupSize::Along(32),
@@ -159,12 +160,19 @@ fn predictions_are_finite_and_inside_their_intervals_on_hostile_shapes() {
     let long = 0x7fff_0000;
     let mut sides = vec![
         (1, 1, 1),
-        (long, long, long),
+        (long, long, K_MAX),
         (1, long, 1),
         (long, 1, 1),
         (3, 1_000_003, 17),
     ];
-    sides.extend((0..500).map(|_| (noise.size(1.0, 2e9), noise.size(1.0, 2e9), noise.size(1.0, 2e9))));
+    let longest = K_MAX as f64;
+    sides.extend((0..500).map(|_| {
+        (
+            noise.size(1.0, 2e9),
+            noise.size(1.0, 2e9),
+            noise.size(1.0, longest),
+        )
+    }));
     // Half of the sizes above are beyond any memory; these are not.
     sides.extend((0..500).map(|_| (noise.size(1.0, 6e4), noise.size(1.0, 6e4), noise.size(1.0, 6e4))));
     let memory_bytes = model().machine().memory_bytes as f64;

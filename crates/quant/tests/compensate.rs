@@ -237,11 +237,11 @@ fn start_child(out: &Path) -> std::process::Child {
 fn resident_memory_stays_within_the_plan() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
+    let config = ModelConfig::load(&tiny()).unwrap();
+    let stated = plan(&CpuDevice::new(2).unwrap(), &config, &job(&out), Some(80_000)).unwrap();
     let mut child = start_child(&out);
     let peak_bytes = peak_resident_bytes(&mut child);
     assert!(out.join("config.json").exists());
-    let config = ModelConfig::load(&tiny()).unwrap();
-    let stated = plan(&CpuDevice::new(2).unwrap(), &config, &job(&out), Some(80_000)).unwrap();
     let peak = stated.peak_memory_bytes;
     assert!(peak_bytes > 0 && peak_bytes <= peak, "{peak_bytes} of {peak}");
 }

@@ -294,13 +294,12 @@ fn a_text_shorter_than_a_window_is_used_and_noted() {
 fn resident_memory_stays_within_the_plan() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out");
+    let config = ModelConfig::load(&tiny()).unwrap();
+    let num_tokens = Some(tokens("sample_calib.txt").len());
+    let stated = plan(&*device(2), &config, &job(&out), num_tokens).unwrap();
     let mut child = start_child(&out);
     let peak_bytes = peak_resident_bytes(&mut child);
     assert!(out.join("config.json").exists());
-    let job = job(&out);
-    let config = ModelConfig::load(&tiny()).unwrap();
-    let num_tokens = Some(tokens("sample_calib.txt").len());
-    let stated = plan(&*device(2), &config, &job, num_tokens).unwrap();
     assert!(
         peak_bytes > 0 && peak_bytes <= stated.peak_memory_bytes,
         "{peak_bytes} of {}",

@@ -124,10 +124,10 @@ fn eight_bits_lose_less_than_four_with_static_activations_too() {
 fn the_plan_knows_the_size_of_mixed_schemes() {
     let dir = tempfile::tempdir().unwrap();
     let job = job(&dir.path().join("mixed"), &["down=w8", "qkv=float"]);
-    run(&job).unwrap();
     let config = ModelConfig::load(&tiny()).unwrap();
     let device = CpuDevice::new(1).unwrap();
     let planned = plan(&device, &config, &job, None).unwrap();
+    run(&job).unwrap();
     let stored = Weights::open(&job.out_dir).unwrap().size_bytes() as f64;
     let ratio = planned.output_bytes as f64 / stored;
     assert!((0.98..1.02).contains(&ratio), "{ratio}");

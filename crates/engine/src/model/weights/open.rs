@@ -173,10 +173,10 @@ fn part_of_set(file: &str) -> Option<(&str, usize, usize)> {
 fn no_weights(dir: &Path, files: &BTreeSet<String>) -> WeightsError {
     let has = |name: &str| dir.join(name).exists();
     let own = |file: &&String| !file.starts_with("consolidated") && !file.starts_with("adapter");
-    let hint = if let Some(file) = files.iter().find(own) {
-        format!("; rename `{file}` to {SINGLE} if it holds the whole model")
-    } else if has("pytorch_model.bin") || has("pytorch_model.bin.index.json") {
+    let hint = if has("pytorch_model.bin") || has("pytorch_model.bin.index.json") {
         "; pytorch_model.bin must be converted to safetensors first".to_owned()
+    } else if let Some(file) = files.iter().find(own) {
+        format!("; rename `{file}` to {SINGLE} if it holds the whole model")
     } else if dir.is_dir() {
         folder_hint(dir)
     } else {
