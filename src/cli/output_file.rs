@@ -22,43 +22,22 @@ pub const PAGE: Kind = Kind {
     mark: "<meta name=\"generator\" content=\"dualgrain\">",
 };
 /// Models of costs.
-pub const FITTED: Kind = Kind {
-    what: "a fitted model",
-    beginning: "DUALGRNM",
-    mark: "",
-};
+pub const FITTED: Kind = Kind::begun("a fitted model", "DUALGRNM");
 /// Rows of `bench`.
-pub const BENCH: Kind = Kind {
-    what: "rows of `dualgrain bench`",
-    beginning: "revision,cpu,kernels,",
-    mark: "",
-};
+pub const BENCH: Kind = Kind::begun("rows of `dualgrain bench`", "revision,cpu,kernels,");
 /// Rows of `bench serve`.
-pub const TRAFFIC: Kind = Kind {
-    what: "rows of `dualgrain bench serve`",
-    beginning: "at_once,arrivals_per_s,",
-    mark: "",
-};
+pub const TRAFFIC: Kind = Kind::begun("rows of `dualgrain bench serve`", "at_once,arrivals_per_s,");
 /// Rows of `bench gemm`.
 #[cfg(feature = "cuda")]
-pub const PRODUCTS: Kind = Kind {
-    what: "rows of `dualgrain bench gemm`",
-    beginning: "shape,kernel,config,",
-    mark: "",
-};
+pub const PRODUCTS: Kind = Kind::begun("rows of `dualgrain bench gemm`", "shape,kernel,config,");
 /// Rows of `profile --check-energy`.
-pub const COUNTER: Kind = Kind {
-    what: "rows of `dualgrain profile --check-energy`",
-    beginning: "load,region_s,counter_j",
-    mark: "",
-};
+pub const COUNTER: Kind = Kind::begun(
+    "rows of `dualgrain profile --check-energy`",
+    "load,region_s,counter_j",
+);
 /// The table that a card's kernels are chosen by.
 #[cfg(feature = "cuda")]
-pub const TABLE: Kind = Kind {
-    what: "a table of `dualgrain select`",
-    beginning: "dualgrain-selection",
-    mark: "",
-};
+pub const TABLE: Kind = Kind::begun("a table of `dualgrain select`", "dualgrain-selection");
 
 /// Bytes of a file in which its beginning and its mark stand.
 const BEGINNING: u64 = 4096;
@@ -106,6 +85,15 @@ pub fn can_write(path: &Path) -> Result<()> {
 }
 
 impl Kind {
+    /// A kind that its beginning alone tells.
+    const fn begun(what: &'static str, beginning: &'static str) -> Self {
+        Self {
+            what,
+            beginning,
+            mark: "",
+        }
+    }
+
     fn is_begun_by(&self, text: &str) -> bool {
         let first = text.lines().find(|line| !line.starts_with('#'));
         first.is_some_and(|line| line.starts_with(self.beginning)) && text.contains(self.mark)

@@ -41,27 +41,16 @@ pub fn chosen_here(data: &Dataset, kernel: &str) -> bool {
 }
 
 /// What choosing by held-out predictions loses on every product of `kernel` that was searched.
-#[cfg(feature = "cuda")]
 pub fn regrets(
     data: &Dataset,
     held: &[HeldOut],
     kernel: &str,
     by: Objective,
 ) -> Result<Vec<Regret>, PerfError> {
-    match chosen_here(data, kernel) {
-        true => choosing::gpu::learned_regrets(data, held, kernel, by),
-        false => choosing::regrets(data, held, kernel, by),
+    #[cfg(feature = "cuda")]
+    if chosen_here(data, kernel) {
+        return choosing::gpu::learned_regrets(data, held, kernel, by);
     }
-}
-
-/// The same where no kernels for cards are built in.
-#[cfg(not(feature = "cuda"))]
-pub fn regrets(
-    data: &Dataset,
-    held: &[HeldOut],
-    kernel: &str,
-    by: Objective,
-) -> Result<Vec<Regret>, PerfError> {
     choosing::regrets(data, held, kernel, by)
 }
 

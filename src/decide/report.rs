@@ -117,30 +117,35 @@ fn learn(data: &Dataset, fit: bool, common: &Common, terminal: &Terminal) -> Lea
     };
     Learned {
         model: fit.then(|| Model::fit_with(data, &how).ok()).flatten(),
-        choices: choices(data, common, terminal),
+        choices: choices(data, &held_out, common, terminal),
         held_out,
     }
 }
 
 /// Among which kernels there is something to choose, and what choosing by prediction loses there, as `select --regret` judges it.
-fn choices(data: &Dataset, common: &Common, terminal: &Terminal) -> Vec<Choice> {
-    let mut choices = Vec::new();
-    let Ok(held_out) = learning::held_out(data, &learning::choice_options(common), terminal) else {
-        return choices;
-    };
-    for kernel in CHOSEN_FROM {
-        for (name, by) in [("time", Objective::Time), ("energy", Objective::Energy)] {
-            // Too few products in too few configurations: the page does without.
-            if let Ok(regrets) = learning::regrets(data, &held_out, kernel, by) {
-                choices.push(Choice {
-                    by: name,
-                    kernel: kernel.to_owned(),
-                    regrets,
-                });
-            }
-        }
+fn choices(data: &Dataset, held_out: &[HeldOut], common: &Common, terminal: &Terminal) -> Vec<Choice> {
+    let goals = [("time", Objective::Time), ("energy", Objective::Energy)];
+    let all = CHOSEN_FROM
+        .iter()
+        .flat_map(|&kernel| goals.map(|(name, by)| (kernel, name, by)));
+    // Too few products in too few configurations: the page does without, and nothing is learned once more for it.
+    let all = all.filter(|&(kernel, _, by)| learning::regrets(data, held_out, kernel, by).is_ok());
+    let all: Vec<_> = all.collect();
+    if all.is_empty() {
+        return Vec::new();
     }
-    choices
+    let Ok(held_out) = learning::held_out(data, &learning::choice_options(common), terminal) else {
+        return Vec::new();
+    };
+    let choice = |(kernel, by_name, by): (&str, _, _)| {
+        let regrets = learning::regrets(data, &held_out, kernel, by).ok()?;
+        Some(Choice {
+            by: by_name,
+            kernel: kernel.to_owned(),
+            regrets,
+        })
+    };
+    all.into_iter().filter_map(choice).collect()
 }
 
 fn text(report: &Report) -> String {

@@ -1,6 +1,7 @@
 //! `generate`: continue a prompt, streaming.
 
 use std::io::Read;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -10,7 +11,7 @@ use dualgrain::engine::tokenizer::Tokenizer;
 use dualgrain::engine::{
     Engine, Event, FinishReason, Generation, ModelConfig, Request, SessionLimits, Timings,
 };
-use dualgrain::format::text::{drop_mark, notice_of_mark};
+use dualgrain::format::text::{notice_of_mark, utf8_of};
 use dualgrain_device::sampling::Logprobs;
 use serde::Serialize;
 
@@ -104,30 +105,27 @@ pub fn run(arguments: &Generate, common: &Common, terminal: &Terminal) -> Result
 
 /// The text to continue: an argument, standard input, or a file.
 fn prompt(arguments: &Generate, terminal: &Terminal) -> Result<String> {
-    let (name, mut bytes) = match (&arguments.file, arguments.prompt.as_deref()) {
+    let (path, bytes) = match (&arguments.file, arguments.prompt.as_deref()) {
         (Some(path), _) => {
             notice_of_mark(path)
                 .iter()
                 .for_each(|notice| terminal.say(notice));
             let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-            (path.display().to_string(), bytes)
+            (path.as_path(), bytes)
         }
         (None, Some("-") | None) => {
             let mut bytes = Vec::new();
             let read = std::io::stdin().lock().read_to_end(&mut bytes);
             read.context("reading the prompt from standard input")?;
-            ("standard input".to_owned(), bytes)
+            (Path::new("standard input"), bytes)
         }
         (None, Some(prompt)) => return Ok(prompt.to_owned()),
     };
-    drop_mark(&mut bytes);
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let offset = error.utf8_error().valid_up_to();
-        anyhow::anyhow!("{name}: expected UTF-8 text, got another byte at offset {offset}")
-    })?;
+    let text = utf8_of(path, bytes)?;
     ensure!(
         !text.is_empty(),
-        "{name}: expected a text to continue, got nothing"
+        "{}: expected a text to continue, got nothing",
+        path.display()
     );
     Ok(text)
 }

@@ -58,14 +58,12 @@ fn usual_answer() -> Value {
     answer(&original(), &[]).0
 }
 
-/// Every verb that judges a folder takes this one; returns what was said.
-fn assert_taken(folder: &Path) -> String {
-    let (tokens, said) = answer(folder, &[]);
-    assert_eq!(tokens, usual_answer(), "{}", folder.display());
+/// Verbs that judge a folder without running it.
+fn judging(folder: &Path) -> [Vec<String>; 3] {
     let out = folder.with_file_name("out");
-    for arguments in [
-        &["inspect", text(folder)][..],
-        &[
+    [
+        vec!["inspect", text(folder)],
+        vec![
             "quantize",
             text(folder),
             "--out",
@@ -74,9 +72,18 @@ fn assert_taken(folder: &Path) -> String {
             "--threads",
             "1",
         ],
-        &["cost", text(folder)],
-    ] {
-        let output = dualgrain(arguments);
+        vec!["cost", text(folder)],
+    ]
+    .map(|arguments| arguments.into_iter().map(str::to_owned).collect())
+}
+
+/// Every verb that judges a folder takes this one; returns what was said.
+fn assert_taken(folder: &Path) -> String {
+    let (tokens, said) = answer(folder, &[]);
+    assert_eq!(tokens, usual_answer(), "{}", folder.display());
+    for arguments in judging(folder) {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let output = dualgrain(&arguments);
         assert_eq!(
             output.status.code(),
             Some(0),
@@ -89,22 +96,13 @@ fn assert_taken(folder: &Path) -> String {
 
 /// Every verb refuses it with the same words.
 fn assert_refused(folder: &Path, words: &[&str]) {
-    let out = folder.with_file_name("out");
-    for arguments in [
-        &["generate", text(folder), "x", "--threads", "1"][..],
-        &["inspect", text(folder)],
-        &[
-            "quantize",
-            text(folder),
-            "--out",
-            text(&out),
-            "--plan",
-            "--threads",
-            "1",
-        ],
-        &["cost", text(folder)],
-    ] {
-        let message = failure(arguments);
+    let generating = ["generate", text(folder), "x", "--threads", "1"];
+    for arguments in [generating.map(str::to_owned).to_vec()]
+        .into_iter()
+        .chain(judging(folder))
+    {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let message = failure(&arguments);
         assert!(
             words.iter().all(|word| message.contains(word)),
             "{arguments:?}: {message}"

@@ -79,19 +79,29 @@ pub fn mistaken(bytes: &[u8]) -> Option<&'static str> {
 ///
 /// # Errors
 /// Something else in the text's place, or bytes that are not UTF-8 (with the first of them).
-pub fn text_of(path: &Path, mut bytes: Vec<u8>) -> Result<String, TextError> {
-    let wrong = |got: String| TextError::Content {
-        path: path.to_owned(),
-        got,
-    };
-    if let Some(what) = mistaken(&bytes) {
-        return Err(wrong(what.to_owned()));
+pub fn text_of(path: &Path, bytes: Vec<u8>) -> Result<String, TextError> {
+    match mistaken(&bytes) {
+        None => utf8_of(path, bytes),
+        Some(what) => Err(TextError::Content {
+            path: path.to_owned(),
+            got: what.to_owned(),
+        }),
     }
+}
+
+/// As [`text_of`], of a text that may begin like anything: a prompt may be a web page.
+///
+/// # Errors
+/// Bytes that are not UTF-8 (with the first of them).
+pub fn utf8_of(path: &Path, mut bytes: Vec<u8>) -> Result<String, TextError> {
     drop_mark(&mut bytes);
     String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         let byte = error.as_bytes().get(offset).copied().unwrap_or(0);
-        wrong(format!("byte {byte:#04x} at offset {offset}"))
+        TextError::Content {
+            path: path.to_owned(),
+            got: format!("byte {byte:#04x} at offset {offset}"),
+        }
     })
 }
 

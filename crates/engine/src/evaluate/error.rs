@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dualgrain_device::DeviceError;
+use dualgrain_format::text::TextError;
 use thiserror::Error;
 
 use crate::EngineError;
@@ -20,23 +21,13 @@ pub enum EvaluateError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// Something else in the place of a text.
-    #[error("{}: expected text, got {what}", path.display())]
+    /// A file that is no UTF-8 text.
+    #[error("{}: expected UTF-8 text, got {got}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// What is there, and what to do then.
-        what: &'static str,
-    },
-    /// A text that is not UTF-8.
-    #[error("{}: expected UTF-8 text, got byte {got:#04x} at offset {offset}", path.display())]
-    Utf8 {
-        /// The file.
-        path: PathBuf,
-        /// The first byte that is not UTF-8.
-        got: u8,
-        /// Its place.
-        offset: usize,
+        /// What is there.
+        got: String,
     },
     /// A text without a whole window.
     #[error("{name}: expected at least one window of {context} tokens, got {num_tokens} tokens")]
@@ -116,4 +107,13 @@ pub enum EvaluateError {
     /// A text that could not be encoded.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
+}
+
+impl From<TextError> for EvaluateError {
+    fn from(error: TextError) -> Self {
+        match error {
+            TextError::Read { path, source } => Self::Read { path, source },
+            TextError::Content { path, got } => Self::Content { path, got },
+        }
+    }
 }

@@ -2,31 +2,13 @@
 
 use std::path::Path;
 
-use dualgrain_format::text::{drop_mark, mistaken};
+use dualgrain_format::text;
 
 use super::error::EvaluateError;
 
 /// Reads a text.
 pub(super) fn read_text(path: &Path) -> Result<String, EvaluateError> {
-    let mut bytes = std::fs::read(path).map_err(|source| EvaluateError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    if let Some(what) = mistaken(&bytes) {
-        return Err(EvaluateError::Content {
-            path: path.to_owned(),
-            what,
-        });
-    }
-    drop_mark(&mut bytes);
-    String::from_utf8(bytes).map_err(|e| {
-        let offset = e.utf8_error().valid_up_to();
-        EvaluateError::Utf8 {
-            path: path.to_owned(),
-            got: e.as_bytes().get(offset).copied().unwrap_or(0),
-            offset,
-        }
-    })
+    text::read_text(path).map_err(EvaluateError::from)
 }
 
 #[cfg(test)]

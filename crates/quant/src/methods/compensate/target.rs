@@ -5,19 +5,18 @@
 //! counts as well. Both are learned from the calibration text, so they need much of it: with few windows they do harm.
 
 use dualgrain_device::Device;
+use dualgrain_format::GroupSize;
 use dualgrain_threads::Pool;
 
 use crate::calibrate::drift::{Drift, Lacking};
 use crate::error::QuantError;
-use crate::methods::compensate::block::Block;
+use crate::methods::compensate::block::blocks_in_place;
 use crate::methods::compensate::factor::{OrderedFactor, scaled_matrix};
 use crate::methods::compensate::product::product;
+use crate::transposed::transposed;
 
 /// By what the diagonal of the Gram matrix is raised, by its mean.
 const DAMPING: f64 = 0.05;
-
-/// Columns of a block of the factor.
-const BLOCK_COLUMNS: usize = 128;
 
 /// Moves `weights` `[N,K]` to where they make up for the drift of their input.
 ///
@@ -35,11 +34,12 @@ pub fn correct_weights<D: Device>(
     }
     let mut lost = match &drift.lacking {
         Lacking::Input(sums) => product(device, weights, sums.clone(), k)?,
-        Lacking::Stream(sums) => transposed(sums, k),
+        Lacking::Stream(sums) => transposed(pool, sums, k),
     };
     lost.iter_mut()
         .for_each(|value| *value = (f64::from(*value) / mean) as f32);
-    let blocks: Vec<Block> = natural_blocks(k);
+    // Nothing is rounded here: one group of all columns, in the blocks that the factor takes.
+    let blocks = blocks_in_place(k, GroupSize::WholeRow);
     let factor = OrderedFactor::new((device, pool), &matrix, &blocks, DAMPING)?;
     let moved = factor.solve((device, pool), &blocks, lost)?;
     for (weight, moved) in weights
@@ -50,21 +50,4 @@ pub fn correct_weights<D: Device>(
         *weight += moved;
     }
     Ok(())
-}
-
-/// `sums` `[K,N]` as `[N,K]`.
-fn transposed(sums: &[f32], k: usize) -> Vec<f32> {
-    let n = sums.len() / k;
-    let row = |row: usize| (0..k).map(move |column| sums[column * n + row]);
-    (0..n).flat_map(row).collect()
-}
-
-fn natural_blocks(k: usize) -> Vec<Block> {
-    let starts = (0..k).step_by(BLOCK_COLUMNS);
-    let block = |start: usize| Block {
-        group: start / BLOCK_COLUMNS,
-        new_grid: false,
-        columns: (start..(start + BLOCK_COLUMNS).min(k)).collect(),
-    };
-    starts.map(block).collect()
 }
