@@ -17,10 +17,26 @@ use clap::Parser;
 use serde_json::Value;
 
 /// Name of a variant and the options that make it.
-const VARIANTS: [(&str, &[&str]); 26] = [
+const VARIANTS: [(&str, &[&str]); 33] = [
     ("default", &[]),
     ("group 64", &["--group-size", "64"]),
     ("group 32", &["--group-size", "32"]),
+    ("rotated", &["--rotate"]),
+    ("rotated and transformed", &["--rotate", "--hadamard-down"]),
+    (
+        "rotated and transformed, group 64",
+        &["--rotate", "--hadamard-down", "--group-size", "64"],
+    ),
+    (
+        "rotated and transformed, group 32",
+        &["--rotate", "--hadamard-down", "--group-size", "32"],
+    ),
+    ("transformed", &["--hadamard-down"]),
+    ("4.25 bits", &["--bits", "4.25"]),
+    (
+        "rotated and transformed, 4.25 bits",
+        &["--rotate", "--hadamard-down", "--bits", "4.25"],
+    ),
     ("search alone", &["--method", "dgq"]),
     (
         "search alone, 128 windows",

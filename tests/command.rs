@@ -230,6 +230,99 @@ fn eval_gives_the_promised_figures_and_the_same_for_any_thread_count() {
 }
 
 #[test]
+fn eval_says_where_a_divergence_comes_from() {
+    let (model, reference) = (text(quantized()).to_owned(), text(&original()).to_owned());
+    let compared = [
+        "eval",
+        &model,
+        "--reference",
+        &reference,
+        "--windows",
+        "2",
+        "--causes",
+        "--json",
+    ];
+    let report = json(&compared);
+    let causes = report["causes"].as_array().unwrap();
+    let divergence = |part: &str| {
+        let found = causes
+            .iter()
+            .find(|cause| cause["part"].as_str().unwrap().contains(part));
+        found.unwrap()["kl_divergence"].as_f64().unwrap()
+    };
+    // The whole is what was measured before, and every part in integers changes something.
+    assert_eq!(
+        report["kl_divergence"].as_f64().unwrap(),
+        divergence("all of them")
+    );
+    let weights = divergence("rounded weights");
+    for part in ["INT8 inputs of the blocks", "output layer", "KV cache"] {
+        assert!(divergence(part) > 0.0 && divergence(part) != weights, "{part}");
+    }
+    assert!(weights > 0.5 * divergence("all of them"));
+    let output = dualgrain(&["eval", &model, "--causes"]);
+    assert!(stderr(&output).contains("--reference"), "{}", stderr(&output));
+    // An original has nothing in integers.
+    let report = json(&[
+        "eval",
+        &reference,
+        "--reference",
+        &reference,
+        "--windows",
+        "1",
+        "--causes",
+        "--json",
+    ]);
+    assert!(report.get("causes").is_none());
+}
+
+#[test]
+fn a_budget_of_bits_is_spent_and_said() {
+    let out = scratch("budget");
+    let (original, folder) = (text(&original()).to_owned(), text(&out).to_owned());
+    let arguments = [
+        "quantize",
+        &original,
+        "--out",
+        &folder,
+        "--bits",
+        "4.4",
+        "--method",
+        "dgq",
+        "--windows",
+        "4",
+        "--context",
+        "64",
+    ];
+    let report = json(&[&arguments[..], &["--json"]].concat());
+    assert!(report["bits_per_weight"].as_f64().unwrap() <= 4.4);
+    assert_eq!(report["choice"]["linears"].as_array().unwrap().len(), 24);
+    let page = fs::read_to_string(out.join("quantization_report.html")).unwrap();
+    assert!(page.contains("How the budget was spent") && page.contains("bits a weight: "));
+    let output = dualgrain(&[
+        "quantize",
+        &original,
+        "--out",
+        &folder,
+        "--bits",
+        "4.4",
+        "--group-size",
+        "64",
+    ]);
+    assert_eq!(output.status.code(), Some(2));
+    let output = dualgrain(&[
+        "quantize",
+        &original,
+        "--out",
+        "elsewhere",
+        "--plan",
+        "--bits",
+        "4.1",
+    ]);
+    assert!(stderr(&output).contains("at least 4.1"), "{}", stderr(&output));
+}
+
+#[test]
 fn generate_repeats_itself_for_the_same_seed_only() {
     let folder = text(quantized()).to_owned();
     let run = |seed| {

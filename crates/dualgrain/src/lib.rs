@@ -110,7 +110,7 @@ pub use dualgrain_quant::{
 };
 pub use dualgrain_threads::share_one_arena;
 pub use error::Error;
-pub use load::{Loaded, Options, load, load_on, model_on, plan_memory};
+pub use load::{Loaded, Options, load, load_on, model_in_floats, model_on, plan_memory};
 pub use memory_plan::MemoryPlan;
 pub use quantizer::Quantizer;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dualgrain_device::CacheFormat;
 use dualgrain_engine::tokenizer::Tokenizer;
-use dualgrain_engine::{LoadOptions, Model, ModelConfig, SessionLimits, Weights, judge};
+use dualgrain_engine::{InFloats, LoadOptions, Model, ModelConfig, SessionLimits, Storage, Weights, judge};
 
 use crate::any_device::{AnyDevice, DeviceChoice};
 use crate::error::Error;
@@ -66,12 +66,26 @@ pub fn model_on(
     device: &Arc<AnyDevice>,
     cache: Option<CacheFormat>,
 ) -> Result<Model<AnyDevice>, Error> {
+    model_in_floats(dir, device, cache, InFloats::default())
+}
+
+/// As [`model_on`], with some parts computed in floats.
+///
+/// # Errors
+/// As [`load`].
+pub fn model_in_floats(
+    dir: &Path,
+    device: &Arc<AnyDevice>,
+    cache: Option<CacheFormat>,
+    parts: InFloats,
+) -> Result<Model<AnyDevice>, Error> {
     if !dir.is_dir() {
         return Err(Error::NoFolder { dir: dir.to_owned() });
     }
     let config = ModelConfig::load(dir)?;
-    let weights = Weights::open(dir)?;
-    check_memory(device, &weights, &config)?;
+    let mut weights = Weights::open(dir)?;
+    check_memory(device, required_bytes(&weights, &config, parts)?)?;
+    weights.take_in_floats(parts);
     judge(&config, &weights)?;
     let block_bytes = weights.size_bytes() as u64 / config.num_layers.max(1) as u64;
     Ok(Model::build(
@@ -85,8 +99,23 @@ pub fn model_on(
     )?)
 }
 
-fn check_memory(device: &AnyDevice, weights: &Weights, config: &ModelConfig) -> Result<(), Error> {
-    let needed_bytes = Model::<AnyDevice>::required_bytes(weights, config).unwrap_or(u64::MAX);
+/// Bytes of the weights of a folder once they are packed, where linears in floats take four bytes a weight.
+fn required_bytes(weights: &Weights, config: &ModelConfig, parts: InFloats) -> Result<u64, Error> {
+    let stored = Model::<AnyDevice>::required_bytes(weights, config).unwrap_or(u64::MAX);
+    let head = (config.vocab_size as u64).saturating_mul(config.hidden_size as u64);
+    let blocks = match parts.blocks {
+        true => {
+            Storage::measure(weights, config)
+                .map_err(dualgrain_engine::EngineError::from)?
+                .linear_weights
+        }
+        false => 0,
+    };
+    let floats = blocks.saturating_add(if parts.head { head } else { 0 });
+    Ok(stored.saturating_add(floats.saturating_mul(4)))
+}
+
+fn check_memory(device: &AnyDevice, needed_bytes: u64) -> Result<(), Error> {
     let Some(free_bytes) = device.room_bytes() else {
         return Ok(());
     };

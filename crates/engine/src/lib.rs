@@ -15,10 +15,10 @@ pub use dualgrain_device::sampling::TokenMask;
 pub use error::EngineError;
 pub use model::{
     Angles, Block, BlockSpec, ConfigError, Embedding, Family, FeedForward, FfnKind, FloatType, Head,
-    JoinedLinear, LEADING, LinearId, LinearSpec, LoadOptions, Member, Mlp, Model, ModelConfig, ModelFolder,
-    Norm, NormKind, NormSpec, Position, Product, Projection, Role, RopeConfig, RopeScaling, SamplingDefaults,
-    Scratch, StepState, Storage, Weights, WeightsError, angles_bytes, folder_hint, judge, load_linear,
-    load_linear_float, products, run_blocks, scratch_bytes, split_members,
+    InFloats, JoinedLinear, LEADING, LinearId, LinearSpec, LoadOptions, Member, Mlp, Model, ModelConfig,
+    ModelFolder, Norm, NormKind, NormSpec, Position, Product, Projection, Role, RopeConfig, RopeScaling,
+    SamplingDefaults, Scratch, StepState, Storage, Weights, WeightsError, angles_bytes, folder_hint, judge,
+    load_linear, load_linear_float, products, run_blocks, scratch_bytes, split_members,
 };
 pub use run::{
     BatchGeneration, Constraint, ConstraintError, ConstraintState, Engine, Event, GenerateError,

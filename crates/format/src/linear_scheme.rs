@@ -27,7 +27,7 @@ const W4: &str = "w4";
 
 impl LinearScheme {
     /// Four bits in groups of `group_size`.
-    pub fn w4(group_size: GroupSize) -> Self {
+    pub const fn w4(group_size: GroupSize) -> Self {
         Self::W4 { group_size }
     }
 

@@ -52,6 +52,30 @@ pub enum QuantError {
     /// The calibration text has no tokens.
     #[error("the calibration text is empty: give a text of at least a few thousand words with --calib")]
     NoCalibration,
+    /// Between the calibration windows there is no text to measure sensitivities on.
+    #[error(
+        "the calibration text has {got} tokens; a budget of bits is spent by what is measured on text between the calibration windows, \
+         which takes at least {expected} tokens in windows of {window_tokens}: give a longer text with --calib, or shorter windows with \
+         --context"
+    )]
+    NothingHeldOut {
+        /// Tokens of the text.
+        got: usize,
+        /// Tokens that are needed.
+        expected: usize,
+        /// Tokens of a calibration window.
+        window_tokens: usize,
+    },
+    /// A budget that four bits do not fit.
+    #[error(
+        "a budget of {got} bits a weight: this model's linears take at least {least:.3} (4 bits in groups of 128, and what --scheme says)"
+    )]
+    Budget {
+        /// The budget.
+        got: f64,
+        /// What the model takes at least.
+        least: f64,
+    },
     /// A model that is quantized already.
     #[error("{} is quantized already: give the original model", .path.display())]
     AlreadyQuantized {

@@ -5,6 +5,7 @@
 //! (`transform`), the fine and the coarse grain ([`methods`]). DGQ, arXiv 2310.04836.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod calibrate;
 mod error;
 pub mod methods;
@@ -13,9 +14,12 @@ mod options;
 mod report;
 mod run;
 mod schemes;
+mod stored_bytes;
 mod transform;
 mod transposed;
 
+pub use budget::choice::{Choice, ChosenLinear};
+pub use budget::sensitivity::Sensitivity;
 pub use calibrate::statistics::{InputStatistics, Observation};
 pub use error::QuantError;
 pub use methods::ablation::{Ablation, Step, StepError};

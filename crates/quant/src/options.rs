@@ -22,6 +22,9 @@ pub struct QuantOptions {
     /// Linears that get another scheme than four bits in groups of `group_size`; where several rules cover a linear, the
     /// last one counts.
     pub schemes: Vec<SchemeRule>,
+    /// Bits a weight that the block linears may take: schemes for the linears that no rule speaks of are chosen under it, instead of
+    /// `group_size`.
+    pub bits: Option<f64>,
     /// How scales are found.
     pub search: Search,
     /// Whether the residual stream and the value heads are rotated, so that no channel stands out (RMSNorm families only).
@@ -53,6 +56,7 @@ impl Default for QuantOptions {
         Self {
             group_size: GroupSize::Along(128),
             schemes: Vec::new(),
+            bits: None,
             search: Search::Compensate,
             rotate: false,
             hadamard_down: false,
@@ -116,12 +120,15 @@ impl QuantOptions {
         ];
         let rules: Vec<String> = self.schemes.iter().map(ToString::to_string).collect();
         let schemes = (!rules.is_empty()).then(|| ("schemes", rules.join(" ")));
+        let bits = self.bits.map(|bits| ("bits a weight", bits.to_string()));
         let rotation = self.rotate.then(|| ("rotation", self.rotation()));
         let hadamard = self
             .hadamard_down
             .then(|| ("transformed before down", "yes".to_owned()));
         let left_out = (!self.ablation.is_empty()).then(|| ("left out", self.ablation.to_string()));
-        let optional = [schemes, rotation, hadamard, left_out].into_iter().flatten();
+        let optional = [schemes, bits, rotation, hadamard, left_out]
+            .into_iter()
+            .flatten();
         let options = options.into_iter().chain(optional);
         options.map(|(name, value)| (name.to_owned(), value)).collect()
     }

@@ -37,6 +37,10 @@ pub struct Eval {
     /// Cache format to run with instead of the model's own.
     #[arg(long, value_enum)]
     pub kv: Option<EvalKv>,
+    /// Say where the divergence comes from: weights, activations, output layer and cache, each in integers alone, on at most 8
+    /// windows. Takes the memory of the model in 32-bit floats.
+    #[arg(long, requires = "reference")]
+    pub causes: bool,
     /// Where it runs.
     #[command(flatten)]
     pub device: OnDevice,

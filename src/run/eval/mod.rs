@@ -1,5 +1,6 @@
 //! `eval`: perplexity, divergence from the original, tasks.
 
+mod causes;
 mod differences;
 mod report;
 
@@ -19,6 +20,7 @@ use dualgrain_device::CacheFormat;
 use crate::cli::arguments::{Common, Eval, EvalKv, OnDevice};
 use crate::cli::terminal::Terminal;
 use crate::run::bundled;
+use crate::run::eval::causes::{MOST_WINDOWS, causes, has_causes};
 use crate::run::eval::differences::Differences;
 pub use crate::run::eval::report::Report;
 use crate::run::model_folder::{self, Opened};
@@ -50,14 +52,8 @@ pub fn judge(options: &Eval, device: &Arc<AnyDevice>, terminal: &Terminal) -> Re
     let mut report = Report::new(options, &opened, context)?;
     if options.text.is_some() || tasks.is_empty() {
         let windows = windows(options, &opened.tokenizer, context)?;
-        judge_text(
-            options,
-            &opened,
-            original.as_ref(),
-            &windows,
-            terminal,
-            &mut report,
-        )?;
+        let models = (&opened, original.as_ref());
+        judge_text(options, device, models, &windows, terminal, &mut report)?;
     }
     report.tasks = score(&opened, &tasks, "tasks", terminal)?;
     if let Some(original) = &original {
@@ -122,8 +118,8 @@ fn windows(options: &Eval, tokenizer: &Tokenizer, context: usize) -> Result<Wind
 /// Perplexity over all windows; divergence over the first `divergence_windows` of them, when there is an original.
 fn judge_text(
     options: &Eval,
-    opened: &Opened,
-    original: Option<&Opened>,
+    device: &Arc<AnyDevice>,
+    (opened, original): (&Opened, Option<&Opened>),
     windows: &Windows,
     terminal: &Terminal,
     report: &mut Report,
@@ -144,6 +140,10 @@ fn judge_text(
         &mut show("divergence from the original"),
     )?;
     report.set_divergence(&both, Differences::new(&both, &opened.tokenizer)?);
+    if options.causes && has_causes(&options.model)? {
+        let few = windows.first(options.divergence_windows.min(MOST_WINDOWS));
+        report.causes = causes(options, device, original, &few, terminal)?;
+    }
     if first.len() < windows.len() {
         report.set_perplexity(&perplexity(&opened.model, windows, &mut show("perplexity"))?);
         let reference = perplexity(&original.model, windows, &mut show("perplexity of the original"))?;
@@ -164,7 +164,7 @@ fn score(opened: &Opened, tasks: &[Task], name: &str, terminal: &Terminal) -> Re
 }
 
 impl EvalKv {
-    fn format(self) -> CacheFormat {
+    pub(super) fn format(self) -> CacheFormat {
         match self {
             Self::F32 => CacheFormat::F32,
             Self::F16 => CacheFormat::F16,
@@ -185,6 +185,7 @@ pub fn bundled(model: &Path, reference: &Path, windows: usize, device: OnDevice)
         divergence_windows: windows,
         limit: None,
         kv: None,
+        causes: true,
         device,
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::cli::arguments::Eval;
 use crate::cli::table::{or_dash, table};
 use crate::cli::units::bytes;
+use crate::run::eval::causes::{Cause, causes_section, causes_text};
 use crate::run::eval::differences::Differences;
 use crate::run::model_folder::Opened;
 
@@ -41,6 +42,9 @@ pub struct Report {
     /// How the divergence is spread.
     #[serde(flatten)]
     differences: Option<Differences>,
+    /// Where the divergence comes from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub causes: Vec<Cause>,
     /// Predictions behind the perplexity.
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<usize>,
@@ -76,6 +80,7 @@ impl Report {
             top1_agreement: None,
             top1_agreement_stderr: None,
             differences: None,
+            causes: Vec::new(),
             tokens: None,
             windows: None,
             divergence_windows: None,
@@ -124,6 +129,9 @@ impl Report {
             );
         }
         text += &self.of_differences(Differences::worst_text);
+        if !self.causes.is_empty() {
+            text += &causes_text(&self.causes);
+        }
         text + &self.tasks_text()
     }
 
@@ -157,7 +165,11 @@ impl Report {
 
     /// What a report page shows of the divergence; nothing where there was no original.
     pub fn section(&self) -> String {
-        self.of_differences(Differences::section)
+        let section = self.of_differences(Differences::section);
+        match self.causes.is_empty() {
+            true => section,
+            false => section + &causes_section(&self.causes),
+        }
     }
 
     fn of_differences(&self, text: impl Fn(&Differences) -> String) -> String {

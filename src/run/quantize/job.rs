@@ -24,6 +24,7 @@ pub fn job(arguments: &Quantize) -> Result<QuantJob> {
     job.options = QuantOptions {
         group_size: arguments.group_size,
         schemes: arguments.scheme.clone(),
+        bits: arguments.bits,
         search,
         rotate: arguments.rotate,
         hadamard_down: arguments.hadamard_down,

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use dualgrain::calibration_documents;
 use dualgrain::engine::{ModelConfig, Storage, Weights};
 use dualgrain::format::text::notice_of_mark;
-use dualgrain::quant::{Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML};
+use dualgrain::quant::{Choice, Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML};
 use dualgrain::{AnyDevice, Quantizer};
 use serde::Serialize;
 
@@ -38,6 +38,7 @@ struct Report {
     mean_weight_nmse: f64,
     resumed_blocks: usize,
     calibration_tokens: usize,
+    choice: Option<Choice>,
     notice: Option<String>,
 }
 
@@ -130,6 +131,7 @@ fn report(job: &QuantJob, summary: &QuantSummary, time_s: f64) -> Result<Report>
         mean_weight_nmse: linears.iter().map(|l| l.weight_nmse).sum::<f64>() / linears.len().max(1) as f64,
         resumed_blocks: summary.num_resumed,
         calibration_tokens: summary.report.num_windows * summary.report.window_tokens,
+        choice: summary.report.choice.clone(),
         notice: summary.report.notice.clone(),
     })
 }
@@ -143,6 +145,9 @@ fn report_text(report: &Report) -> String {
         report.bits_per_weight,
         duration(report.time_s),
     );
+    if let Some(choice) = &report.choice {
+        text += &format!("the budget was spent on {}\n", choice.summary());
+    }
     if let Some(peak) = report.peak_resident_bytes {
         text += &format!(
             "peak memory {}; errors of every layer in {}/{REPORT_HTML}\n",

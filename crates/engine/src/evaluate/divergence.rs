@@ -170,8 +170,17 @@ impl<A: Device, B: Device> Pair<'_, A, B> {
     }
 }
 
-/// KL(p || q) of two rows of log-probabilities and whether their largest stand at the same place.
+/// What two rows of log-probabilities, the original's `p` and the model's `q`, contribute.
 fn compare(p: &[f32], q: &[f32]) -> RowDivergence {
+    RowDivergence {
+        kl: kl_divergence(p, q),
+        original: guess(p),
+        model: guess(q),
+    }
+}
+
+/// KL(p || q) of two rows of log-probabilities, in nats.
+pub fn kl_divergence(p: &[f32], q: &[f32]) -> f64 {
     let terms = p.iter().zip(q).map(|(&p, &q)| {
         let (p, q) = (f64::from(p), f64::from(q));
         // An impossible token adds nothing, whatever q says.
@@ -181,11 +190,7 @@ fn compare(p: &[f32], q: &[f32]) -> RowDivergence {
             p.exp() * (p - q)
         }
     });
-    RowDivergence {
-        kl: terms.sum(),
-        original: guess(p),
-        model: guess(q),
-    }
+    terms.sum()
 }
 
 /// The likeliest token of a row of log-probabilities.

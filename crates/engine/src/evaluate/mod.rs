@@ -19,7 +19,7 @@ mod windows;
 mod worst_tokens;
 
 pub use distribution::{Percentiles, PositionMean};
-pub use divergence::{DivergenceReport, divergence};
+pub use divergence::{DivergenceReport, divergence, kl_divergence};
 pub use error::EvaluateError;
 pub use item_score::{ItemScore, OptionScore};
 pub use perplexity::{PerplexityReport, perplexity};

@@ -7,10 +7,10 @@ use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 use dualgrain_threads::Pool;
 
 use crate::calibrate::companion::{Companion, adds_to_stream};
-use crate::calibrate::hidden_states::HiddenStates;
+use crate::calibrate::hidden_states::{HiddenStates, input_of};
 use crate::calibrate::int8_rows::through_int8;
 use crate::calibrate::multiply_adds::PassMultiplyAdds;
-use crate::calibrate::passes::{input_of, load_input};
+use crate::calibrate::passes::load_input;
 use crate::error::QuantError;
 use crate::monitor::Meter;
 use crate::transposed::transposed;

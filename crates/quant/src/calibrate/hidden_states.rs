@@ -9,7 +9,7 @@ use std::path::Path;
 use dualgrain_device::{
     CacheFormat, CacheShape, Device, DeviceError, Done, PAGE_TOKENS, StepLayout, StepLimits,
 };
-use dualgrain_engine::{Block, Embedding, ModelConfig, Scratch};
+use dualgrain_engine::{Block, Embedding, ModelConfig, Role, Scratch};
 
 use crate::calibrate::window_rows::WindowRows;
 use crate::calibrate::windows::Windows;
@@ -84,6 +84,11 @@ impl<'a, D: Device> HiddenStates<'a, D> {
     pub fn size_bytes(config: &ModelConfig, windows: &Windows) -> u64 {
         let floats = config.hidden_size + config.q_size();
         (windows.len() * windows.window_len() * floats * size_of::<f32>()) as u64
+    }
+
+    /// Bytes of the residual stream of all windows.
+    pub fn residual_bytes(config: &ModelConfig, windows: &Windows) -> u64 {
+        (windows.len() * windows.window_len() * config.hidden_size * size_of::<f32>()) as u64
     }
 
     /// The format keys and values take from now on.
@@ -183,10 +188,38 @@ impl<'a, D: Device> HiddenStates<'a, D> {
         self.attended.write(window, &self.host)
     }
 
+    /// Attention of the residual stream in the buffers, kept for nothing.
+    pub(super) fn attend_in_place(&mut self, block: &Block<D>) -> Result<(), QuantError> {
+        block.qkv(self.device, &self.x, &mut self.scratch)?;
+        Ok(block.attention(self.device, &mut self.scratch, &mut self.cache, 0, &self.step)?)
+    }
+
+    /// Adds to `sums` `[K]` the squares of the input of `role`, which lies in the buffers.
+    pub(super) fn add_squares(&mut self, role: Role, sums: &mut Vec<f64>) -> Result<(), QuantError> {
+        let input = input_of(&self.scratch, role);
+        let k = self.device.columns(input);
+        download(self.device, input, &mut self.host)?;
+        sums.resize(k, 0.0);
+        for row in self.host.chunks_exact(k) {
+            let channels = sums.iter_mut().zip(row);
+            channels.for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
+        }
+        Ok(())
+    }
+
     /// The attention output of a window, into the buffers.
     pub(super) fn load_attended(&mut self, window: usize) -> Result<(), QuantError> {
         self.attended.read(window, &mut self.host)?;
         Ok(self.device.upload(&mut self.scratch.c, &self.host)?)
+    }
+}
+
+/// Where the input of `role` lies when a window has been run up to it.
+pub(super) fn input_of<D: Device>(scratch: &Scratch<D>, role: Role) -> &D::Matrix {
+    match role {
+        Role::Qkv | Role::Up => &scratch.h,
+        Role::Out => &scratch.c,
+        Role::Down => &scratch.f,
     }
 }
 

@@ -68,6 +68,11 @@ impl PassMultiplyAdds {
         drift + INT8_SPEEDUP * self.run(Role::Qkv) + self.attention
     }
 
+    /// One run of the whole block with float weights.
+    pub fn float_run(&self) -> u64 {
+        INT8_SPEEDUP * Role::ALL.map(|role| self.run(role)).iter().sum::<u64>() + self.attention
+    }
+
     /// All passes: up runs twice, the others once.
     pub fn total(&self) -> u64 {
         let role = |role| self.run(role) + self.gram(role);

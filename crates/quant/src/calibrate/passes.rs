@@ -2,7 +2,7 @@
 //! of the block; most leave the statistics of what the next linear takes.
 
 use dualgrain_device::Device;
-use dualgrain_engine::{Block, Norm, Role, Scratch};
+use dualgrain_engine::{Block, Norm, Projection, Role, Scratch};
 
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::multiply_adds::{PassMultiplyAdds, gram_multiply_adds};
@@ -143,15 +143,6 @@ pub(super) fn load_input<D: Device>(
     }
 }
 
-/// Where the input of `role` lies when a window has been run up to it.
-pub(super) fn input_of<D: Device>(scratch: &Scratch<D>, role: Role) -> &D::Matrix {
-    match role {
-        Role::Qkv | Role::Up => &scratch.h,
-        Role::Out => &scratch.c,
-        Role::Down => &scratch.f,
-    }
-}
-
 /// The input of Down: the feed-forward between its two linears.
 ///
 /// # Errors
@@ -193,6 +184,67 @@ pub fn add_feed_forward<D: Device>(
         meter.advance(cost.run(Role::Up) + cost.run(Role::Down))?;
     }
     Ok(())
+}
+
+/// Takes window `from` through the whole block; it becomes window `to`.
+///
+/// # Errors
+/// As [`attention_input`].
+pub fn run_block<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    (from, to): (usize, usize),
+) -> Result<(), QuantError> {
+    states.load(from)?;
+    states.attend_in_place(block)?;
+    block.add_out(states.device, &mut states.x, &mut states.scratch)?;
+    block.ffn_inner(states.device, &states.x, &mut states.scratch)?;
+    block.add_down(states.device, &mut states.x, &mut states.scratch)?;
+    states.store(to)
+}
+
+/// The mean square of every channel `[K]` of the input of each role, over the first `num_windows` windows; nothing is stored.
+///
+/// # Errors
+/// As [`attention_input`].
+pub fn mean_squares<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    num_windows: usize,
+) -> Result<[Vec<f64>; Role::ALL.len()], QuantError> {
+    let mut squares = Role::ALL.map(|_| Vec::new());
+    for window in 0..num_windows {
+        states.load(window)?;
+        for role in Role::ALL {
+            match role {
+                Role::Qkv => block.attn_norm(states.device, &states.x, &mut states.scratch)?,
+                Role::Out => states.attend_in_place(block)?,
+                Role::Up => {
+                    block.add_out(states.device, &mut states.x, &mut states.scratch)?;
+                    block.ffn_norm(states.device, &states.x, &mut states.scratch)?;
+                }
+                Role::Down => block.ffn_inner(states.device, &states.x, &mut states.scratch)?,
+            }
+            states.add_squares(role, &mut squares[role as usize])?;
+        }
+    }
+    let tokens = (num_windows * states.window_len()) as f64;
+    Ok(squares.map(|channels| channels.into_iter().map(|sum: f64| sum / tokens).collect()))
+}
+
+/// What a model with this last `norm` and `head` predicts after the tokens of a window: `logits` `[window_len, vocab]`.
+///
+/// # Errors
+/// As [`attention_input`].
+pub fn head_logits<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    (norm, head): (&Norm<D>, &Projection<D>),
+    window: usize,
+    logits: &mut D::Matrix,
+) -> Result<(), QuantError> {
+    states.load(window)?;
+    let (h, h8) = (&mut states.scratch.h, &mut states.scratch.h8);
+    Ok(head.apply_normed(states.device, logits, (norm, &states.x), h, h8)?)
 }
 
 /// The input of the head, after the last of `num_layers` blocks and the norm behind it.

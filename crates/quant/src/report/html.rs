@@ -4,6 +4,9 @@ use std::fmt::Write;
 
 use dualgrain_engine::Role;
 
+use crate::budget::choice::Choice;
+use crate::budget::level::LEVELS;
+use crate::budget::sensitivity::Sensitivity;
 use crate::report::json::{LinearReport, QuantReport};
 use crate::transform::smoothing::CANDIDATE_PERCENTILES;
 
@@ -47,6 +50,7 @@ pub fn html(report: &QuantReport) -> String {
     page += "<h2>Smoothing percentile</h2><p class=\"note\">Mean over the linears whose input can be smoothed, on a sample of rows \
              rounded to nearest: what another percentile would have given. 100 is no smoothing.</p>";
     page += &sweep_table(&report.linears);
+    page += &report.choice.as_ref().map_or_else(String::new, choice_section);
     page += "<h2>All linears</h2>";
     page += &linear_table(&report.linears);
     page += "</body></html>\n";
@@ -209,6 +213,33 @@ fn sweep_table(linears: &[LinearReport]) -> String {
     table + "</tbody></table></div>"
 }
 
+/// What a budget of bits was spent on.
+fn choice_section(choice: &Choice) -> String {
+    let mut section = format!(
+        "<h2>How the budget was spent</h2><p class=\"note\">{} of {} allowed. Divergence is the model's from the original when this linear alone \
+         is rounded to nearest, measured on text that calibration did not touch; of all linears together {} is expected where the fewest bits \
+         would leave {}.</p><div class=\"scroll\"><table><thead><tr><th>block</th><th>linear</th>",
+        escaped(&choice.summary()),
+        choice.budget_bits,
+        rounded(choice.expected_divergence),
+        rounded(choice.divergence_of_fewest_bits),
+    );
+    for scheme in LEVELS {
+        let _ = write!(section, "<th>{scheme}</th>");
+    }
+    section += "<th>chosen</th></tr></thead><tbody>";
+    for linear in &choice.linears {
+        let Sensitivity { layer, role, .. } = &linear.sensitivity;
+        let _ = write!(section, "<tr><td>{layer}</td><td class=\"{role}\">{role}</td>");
+        for level in 0..LEVELS.len() {
+            let divergence = rounded(linear.sensitivity.divergence_at(level));
+            let _ = write!(section, "<td>{divergence}</td>");
+        }
+        let _ = write!(section, "<td>{}</td></tr>", escaped(&linear.scheme));
+    }
+    section + "</tbody></table></div>"
+}
+
 fn linear_table(linears: &[LinearReport]) -> String {
     let mut table = String::from(
         "<div class=\"scroll\"><table><thead><tr><th>block</th><th>linear</th><th>N x K</th><th>weight error</th>\
@@ -298,6 +329,7 @@ mod tests {
             num_windows: 1,
             window_tokens: 2,
             notice: Some("a & b".into()),
+            choice: None,
             linears: Vec::new(),
         };
         let page = html(&report);

@@ -3,6 +3,7 @@
 use dualgrain_format::{LinearScheme, LinearWeights, QuantizedLinear};
 use serde::{Deserialize, Serialize};
 
+use crate::budget::choice::Choice;
 use crate::calibrate::statistics::InputStatistics;
 use crate::methods::method::MethodReport;
 use crate::transform::linear_smoothing::LinearSmoothing;
@@ -30,6 +31,9 @@ pub struct QuantReport {
     pub window_tokens: usize,
     /// What a user should know about the calibration text.
     pub notice: Option<String>,
+    /// How a budget of bits was spent, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
     /// Every linear, in order of execution.
     pub linears: Vec<LinearReport>,
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use dualgrain_engine::{BlockSpec, EngineError, ModelConfig, NormKind, NormSpec, Weights, load_linear};
 use dualgrain_format::checkpoint::{FolderWriter, OutputPlace};
 
+use crate::budget::spending::check_budget;
 use crate::calibrate::windows::Windows;
 use crate::error::QuantError;
 use crate::monitor::Meter;
@@ -42,7 +43,12 @@ pub fn check_model(job: &QuantJob, config: &ModelConfig, num_tokens: usize) -> R
     }
     check_schemes(job, config)?;
     check_rotation(job, config)?;
-    let windows = Windows::evenly_spaced(num_tokens, job.options.num_windows, job.options.window_tokens)?;
+    check_budget(config, &job.options)?;
+    let (num, len) = (job.options.num_windows, job.options.window_tokens);
+    let windows = match job.options.bits {
+        None => Windows::evenly_spaced(num_tokens, num, len)?,
+        Some(_) => Windows::with_gaps(num_tokens, num, len)?,
+    };
     if windows.window_len() > config.max_positions {
         return Err(QuantError::WindowTooLong {
             got: windows.window_len(),

@@ -2,9 +2,7 @@
 //! the last norm puts out.
 
 use dualgrain_device::Device;
-use dualgrain_engine::{EngineError, ModelConfig};
-use dualgrain_format::checkpoint::{Dtype, widen};
-use dualgrain_format::{FloatLinear, FloatValues, GroupSize, Int8Linear, LinearScheme, LinearWeights};
+use dualgrain_format::{GroupSize, Int8Linear, LinearScheme, LinearWeights};
 
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::passes;
@@ -14,13 +12,9 @@ use crate::methods::int8::round_to_int8;
 use crate::methods::method::{FloatRows, LinearTask, MethodReport};
 use crate::report::json::{LinearReport, ReportedLinear};
 use crate::run::context::RunContext;
+use crate::transform::float_head::{FloatHead, float_head};
 use crate::transform::linear_smoothing::LinearSmoothing;
-use crate::transform::rotation::matrix::to_bf16;
-use crate::transform::rotation::original::Original;
 use crate::transform::sample::LinearSample;
-
-/// Rows that are widened and searched at a time: a head of 128,256 rows would take gigabytes in f32.
-const SLICE_ROWS: usize = 4096;
 
 /// A quantized head, with its report if calibration had a part in it.
 pub type QuantizedHead = (LinearWeights, Option<LinearReport>);
@@ -36,7 +30,7 @@ pub fn quantize_head<D: Device>(
     match run.options.lm_head {
         LinearScheme::Float if !run.original.is_rotated() => Ok(None),
         LinearScheme::Float => {
-            let linear = float(&FloatHead::new(run.config, run.original)?)?;
+            let linear = float_head(run.config, run.original)?;
             Ok(Some((LinearWeights::Float(linear), None)))
         }
         LinearScheme::W8 => {
@@ -52,57 +46,6 @@ pub fn quantize_head<D: Device>(
             Ok(Some((linear, Some(report))))
         }
     }
-}
-
-/// The head's rows: a tied head is the embedding.
-struct FloatHead<'a> {
-    original: &'a Original<'a>,
-    dtype: Dtype,
-    bytes: &'a [u8],
-    n: usize,
-    k: usize,
-}
-
-impl<'a> FloatHead<'a> {
-    fn new(config: &ModelConfig, original: &'a Original<'a>) -> Result<Self, QuantError> {
-        let (head, embedding) = (config.family.head_name(), config.family.embedding_name());
-        let name = if config.tie_embeddings { embedding } else { head };
-        let (dtype, _, bytes) = original
-            .weights()
-            .raw(&format!("{name}.weight"))
-            .map_err(EngineError::from)?;
-        Ok(Self {
-            original,
-            dtype,
-            bytes,
-            n: config.vocab_size,
-            k: config.hidden_size,
-        })
-    }
-
-    /// Slices of at most [`SLICE_ROWS`] rows in f32.
-    fn slices(&self) -> impl Iterator<Item = Result<Vec<f32>, QuantError>> {
-        let row_bytes = self.bytes.len() / self.n;
-        self.bytes.chunks(SLICE_ROWS * row_bytes).map(move |stored| {
-            let mut rows = vec![0.0; stored.len() / row_bytes * self.k];
-            widen(self.dtype, stored, &mut rows);
-            self.original.weights().release_pages();
-            self.original.change_head_rows(&mut rows)?;
-            Ok(rows)
-        })
-    }
-}
-
-/// In the type that the folder has it in; f16 becomes f32.
-fn float(head: &FloatHead<'_>) -> Result<FloatLinear, QuantError> {
-    let slices = head.slices();
-    let values = if head.dtype == Dtype::BF16 {
-        let halves = |rows: Result<Vec<f32>, QuantError>| Ok::<_, QuantError>(to_bf16(&rows?));
-        FloatValues::Bf16(slices.map(halves).collect::<Result<Vec<_>, _>>()?.concat())
-    } else {
-        FloatValues::F32(slices.collect::<Result<Vec<_>, _>>()?.concat())
-    };
-    Ok(FloatLinear::new(head.n, head.k, values, None)?)
 }
 
 fn int8(head: &FloatHead<'_>) -> Result<Int8Linear, QuantError> {

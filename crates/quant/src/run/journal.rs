@@ -6,6 +6,7 @@
 //!             block-0003.safetensors    the tensors of block 3
 //!             residual-0003.f32         the hidden states after block 3 (only the last two are kept)
 //!             block-0003.json           lengths and checksums of the two, the report: written last, it makes the entry
+//!             choice.json               the schemes that a budget of bits was spent on
 //!             lock                      held by the run that writes here
 //! ```
 //! Every file is written under another name, synced and renamed. An entry whose files do not match their checksums
@@ -19,6 +20,7 @@ use dualgrain_format::checkpoint::{CheckpointError, TensorBytes, f32_bytes};
 use safetensors::tensor::TensorView;
 use serde::{Deserialize, Serialize};
 
+use crate::budget::choice::Choice;
 use crate::error::QuantError;
 use crate::options::JournalPolicy;
 use crate::report::json::LinearReport;
@@ -31,6 +33,9 @@ const KEPT_RESIDUALS: usize = 2;
 
 /// What the run was asked to do.
 const MANIFEST: &str = "manifest.json";
+
+/// The schemes under a budget.
+const CHOICE: &str = "choice.json";
 
 /// The file that a running process keeps locked.
 const LOCK: &str = "lock";
@@ -215,6 +220,21 @@ impl Journal {
         Ok(())
     }
 
+    /// The schemes that were chosen under a budget, if the journal has them.
+    pub fn choice(&self) -> Option<Choice> {
+        read_json(&self.dir.join(CHOICE))
+    }
+
+    /// Keeps the schemes that were chosen under a budget.
+    ///
+    /// # Errors
+    /// The disk is full, or another I/O error.
+    pub fn keep_choice(&self, choice: &Choice) -> Result<(), QuantError> {
+        let bytes = serde_json::to_vec(choice).map_err(std::io::Error::other);
+        let bytes = bytes.map_err(CheckpointError::io("write", &self.dir.join(CHOICE)))?;
+        self.write_file(CHOICE, [&bytes[..]]).map(drop)
+    }
+
     /// The file with the tensors of a finished block.
     pub fn tensors_path(&self, layer: usize) -> PathBuf {
         self.dir.join(format!("block-{layer:04}.safetensors"))
@@ -269,7 +289,7 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>, QuantError> {
 fn check_is_journal(dir: &Path) -> Result<(), QuantError> {
     let ours = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let known = [LOCK, MANIFEST, "block-", "residual", "attended", PARTIAL];
+        let known = [LOCK, MANIFEST, CHOICE, "block-", "residual", "attended", PARTIAL];
         known.iter().any(|known| name.starts_with(known))
     };
     match entries(dir)?.into_iter().find(|path| !ours(path)) {

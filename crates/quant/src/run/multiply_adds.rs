@@ -4,6 +4,7 @@ use dualgrain_device::Device;
 use dualgrain_engine::{BlockSpec, LinearId, LinearSpec, ModelConfig};
 use dualgrain_format::{GroupSize, LinearScheme};
 
+use crate::budget::sensitivity;
 use crate::calibrate::multiply_adds::{PassMultiplyAdds, gram_multiply_adds};
 use crate::calibrate::windows::Windows;
 use crate::methods::int8::Int8;
@@ -48,7 +49,16 @@ pub fn run_multiply_adds<D: Device>(
         }
         LinearScheme::Float | LinearScheme::W8 => 0,
     };
-    (0..config.num_layers).map(block).sum::<u64>() + head
+    (0..config.num_layers).map(block).sum::<u64>() + head + measurement(config, options, windows)
+}
+
+/// Finding out what rounding each linear does, where a budget is spent by it.
+fn measurement(config: &ModelConfig, options: &QuantOptions, windows: &Windows) -> u64 {
+    let held_out = windows.held_out();
+    let size = (held_out.len(), held_out.window_len());
+    options
+        .bits
+        .map_or(0, |_| sensitivity::multiply_adds(config, size))
 }
 
 /// Rotating the linears of a block, once more for the original model beside it.

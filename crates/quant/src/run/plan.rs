@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use dualgrain_device::{Device, DeviceError};
 use dualgrain_engine::{
-    BlockSpec, FloatType, LinearId, ModelConfig, NormKind, Position, angles_bytes, scratch_bytes,
+    BlockSpec, LinearId, ModelConfig, NormKind, Position, Role, angles_bytes, scratch_bytes,
 };
 use dualgrain_format::checkpoint::OutputPlace;
 use dualgrain_format::{CacheScheme, GroupSize, LinearScheme, int4};
 use serde::Serialize;
 
 use crate::calibrate::hidden_states::HiddenStates;
-use crate::calibrate::windows::Windows;
+use crate::calibrate::windows::{Windows, held_out_tokens};
 use crate::error::QuantError;
 use crate::methods::buffers::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
 use crate::methods::dgq::approximate_gram::RANK;
@@ -24,6 +24,7 @@ use crate::run::checks::{check_model, look_at_target};
 use crate::run::correction::corrects;
 use crate::run::journal::Journal;
 use crate::run::multiply_adds::run_multiply_adds;
+use crate::stored_bytes::{float_bytes, stored_bytes};
 
 /// Program, thread stacks, packed blocks that kernels keep, allocator slack (64 MB measured on small models).
 const PROGRAM_BYTES: u64 = 100_000_000;
@@ -105,13 +106,13 @@ pub fn plan<D: Device>(
     check_disk::<D>((config, &windows, num_tokens), job, &place)?;
     let sizes = Sizes::new::<D>(config, options, &windows, num_tokens);
     let spills = sizes.hidden_states > job.spill_above_bytes;
-    let memory_parts = sizes.peak_parts(spills);
+    let memory_parts = sizes.peak_parts(job.spill_above_bytes);
     let multiply_adds = run_multiply_adds(config, options, &windows, &*options.method::<D>());
     Ok(Plan {
         peak_memory_bytes: memory_parts.iter().map(|part| part.size_bytes).sum(),
         memory_parts,
         output_bytes: sizes.blocks + sizes.outside,
-        scratch_disk_bytes: sizes.scratch_disk(spills),
+        scratch_disk_bytes: sizes.scratch_disk(job.spill_above_bytes),
         spills,
         time_s: multiply_adds as f64 / multiply_adds_per_s(device)? * TIME_OVERHEAD,
         inference: [1, 32]
@@ -130,8 +131,7 @@ pub(crate) fn check_disk<D: Device>(
     place: &OutputPlace,
 ) -> Result<(), QuantError> {
     let sizes = Sizes::new::<D>(config, &job.options, windows, num_tokens);
-    let needed_bytes =
-        sizes.blocks + sizes.outside + sizes.scratch_disk(sizes.hidden_states > job.spill_above_bytes);
+    let needed_bytes = sizes.blocks + sizes.outside + sizes.scratch_disk(job.spill_above_bytes);
     // What an interrupted run has left is not free any more, and a resumed one does not write it again.
     let held_bytes = match job.journal {
         JournalPolicy::Resume => size_of_files(&place.journal()),
@@ -178,6 +178,9 @@ struct Sizes {
     gram: u64,
     weights: u64,
     buffers: u64,
+    /// While the effect of rounding is measured, if it is: the streams of all linears, and what is there beside them.
+    rounded_streams: u64,
+    measuring: u64,
 }
 
 impl Sizes {
@@ -205,36 +208,33 @@ impl Sizes {
         let largest = largest.max_by_key(|(gram, weights)| gram + weights);
         let (gram, weights) = largest.unwrap_or_default();
         let norms = norm_bytes(config);
-        let sum = |linears: &Vec<_>, bytes: &dyn Fn((usize, usize), LinearScheme) -> u64| {
-            let linears = linears.iter().map(|&(shape, scheme)| bytes(shape, scheme));
-            linears.sum::<u64>() + norms
+        let sums = |bytes: fn((usize, usize), LinearScheme, u64) -> u64| {
+            let of_linear = move |&(shape, scheme): &_| bytes(shape, scheme, stored);
+            let blocks = linears.iter();
+            blocks.map(move |block| block.iter().map(of_linear).sum::<u64>() + norms)
         };
-        let blocks = linears
-            .iter()
-            .map(|block| sum(block, &|shape, scheme| linear_bytes(shape, scheme, stored)));
-        let blocks_a16w4 = linears
-            .iter()
-            .map(|block| sum(block, &|shape, scheme| a16w4_bytes(shape, scheme, stored)));
+        let (blocks, blocks_a16w4) = (sums(stored_bytes), sums(a16w4_bytes));
         Self {
             caller: PROGRAM_BYTES
                 + num_tokens as u64 * ENCODING_BYTES_PER_TOKEN
                 + config.vocab_size as u64 * TOKENIZER_BYTES_PER_ENTRY,
             hidden_states: streams * HiddenStates::<D>::size_bytes(config, windows),
             residual: tokens as u64 * hidden * 4,
-            scratch: streams
-                * (scratch_bytes(config, windows.window_len()) as u64
-                    + angles_bytes(config, windows.window_len()) as u64
-                    + windows.window_len() as u64 * hidden * 8),
-            original: if corrects {
-                original_block_bytes(config, options)
-            } else {
-                0
-            },
-            rotated_embedding: if options.rotate { embedding } else { 0 },
+            scratch: streams * window_buffer_bytes(config, windows.window_len()),
+            original: u64::from(corrects) * original_block_bytes(config, options),
+            rotated_embedding: u64::from(options.rotate) * embedding,
             embedding,
             outside: embedding + head_bytes(config, options) + hidden * 4,
             block: blocks.clone().max().unwrap_or_default(),
-            blocks: blocks.sum(),
+            // A budget is spent, whatever it is spent on.
+            blocks: match options.bits {
+                Some(bits) => {
+                    (num_weights(&linears) as f64 * bits / 8.0) as u64 + norms * linears.len() as u64
+                }
+                None => blocks.sum(),
+            },
+            rounded_streams: u64::from(options.bits.is_some()) * rounded_bytes::<D>(config, windows),
+            measuring: u64::from(options.bits.is_some()) * measuring_bytes(config, options, windows),
             blocks_a16w4: blocks_a16w4.sum(),
             gram,
             weights,
@@ -243,17 +243,20 @@ impl Sizes {
     }
 
     /// Disk for journal and activations that are spilled.
-    fn scratch_disk(&self, spills: bool) -> u64 {
-        self.blocks + 3 * self.residual + if spills { self.hidden_states } else { 0 }
+    fn scratch_disk(&self, spill_above_bytes: u64) -> u64 {
+        let spilled = |rows: u64| if rows > spill_above_bytes { rows } else { 0 };
+        let run = self.blocks + 3 * self.residual + spilled(self.hidden_states);
+        run.max(spilled(self.rounded_streams))
     }
 
     /// The parts of memory at the highest point of the run.
-    fn peak_parts(&self, spills: bool) -> Vec<MemoryPart> {
+    fn peak_parts(&self, spill_above_bytes: u64) -> Vec<MemoryPart> {
+        let in_memory = |rows: u64| if rows > spill_above_bytes { 0 } else { rows };
         let part = |name: &str, size_bytes| MemoryPart {
             name: name.to_owned(),
             size_bytes,
         };
-        let hidden_states = if spills { 0 } else { self.hidden_states };
+        let hidden_states = in_memory(self.hidden_states);
         // At the start the embedding is there beside its mapped pages, at the end a block beside its copy and the
         // mapped pages of the largest tensor outside the blocks; in between a linear with its statistics.
         let start = 2 * self.embedding + self.rotated_embedding + self.weights;
@@ -274,6 +277,13 @@ impl Sizes {
             }
         } else {
             parts.push(part("embedding", start.max(end)));
+        }
+        let others: u64 = parts.iter().skip(1).map(|part| part.size_bytes).sum();
+        let rounded_streams = in_memory(self.rounded_streams);
+        if self.measuring + rounded_streams > others {
+            parts.truncate(1);
+            parts.push(part("streams of rounded linears", rounded_streams));
+            parts.push(part("predictions while rounding is measured", self.measuring));
         }
         parts
     }
@@ -297,14 +307,6 @@ impl Sizes {
     }
 }
 
-/// Bytes of a stored float; bf16 where the configuration does not say.
-fn float_bytes(config: &ModelConfig) -> u64 {
-    match config.dtype {
-        Some(FloatType::F32) => 4,
-        Some(FloatType::F16 | FloatType::Bf16) | None => 2,
-    }
-}
-
 /// The token (and position) embedding as stored.
 fn embedding_bytes(config: &ModelConfig) -> u64 {
     let positions = match config.position {
@@ -317,7 +319,7 @@ fn embedding_bytes(config: &ModelConfig) -> u64 {
 fn head_bytes(config: &ModelConfig, options: &QuantOptions) -> u64 {
     match options.lm_head {
         LinearScheme::Float if config.tie_embeddings && !options.rotate => 0,
-        scheme => linear_bytes(
+        scheme => stored_bytes(
             (config.vocab_size, config.hidden_size),
             scheme,
             float_bytes(config),
@@ -367,6 +369,24 @@ fn original_block_bytes(config: &ModelConfig, options: &QuantOptions) -> u64 {
     3 * weights as u64 * float
 }
 
+/// The streams of all linears while the effect of rounding is measured.
+fn rounded_bytes<D: Device>(config: &ModelConfig, windows: &Windows) -> u64 {
+    let streams = 1 + Role::ALL.len() * config.num_layers;
+    HiddenStates::<D>::residual_bytes(config, &windows.held_out().repeated(streams))
+}
+
+/// What is there beside them: a block with a linear as it is and as it is rounded, or the head as floats and two windows of predictions.
+fn measuring_bytes(config: &ModelConfig, options: &QuantOptions, windows: &Windows) -> u64 {
+    let vocabulary = config.vocab_size as u64;
+    let predictions = 3 * held_out_tokens(windows.window_len()) as u64 * vocabulary * 4;
+    let head = 2 * vocabulary * config.hidden_size as u64 * float_bytes(config);
+    let spec = BlockSpec::new(config, 0);
+    let linears = spec.linears.values();
+    let rounded = linears.map(|linear| (linear.n * linear.k) as u64 * 16).max();
+    let block = original_block_bytes(config, options) + rounded.unwrap_or_default();
+    (predictions + head).max(block)
+}
+
 /// A linear in f32, its mapped pages, what phase 1 decided.
 fn weight_bytes((n, k): (usize, usize), group_size: GroupSize, stored: u64) -> u64 {
     let weights = (n * k) as u64;
@@ -376,6 +396,18 @@ fn weight_bytes((n, k): (usize, usize), group_size: GroupSize, stored: u64) -> u
 /// A linear once more, its columns as rows, while it is rotated.
 fn turned_bytes((n, k): (usize, usize), options: &QuantOptions) -> u64 {
     if options.rotate { (n * k * 4) as u64 } else { 0 }
+}
+
+/// The buffers that run a window.
+fn window_buffer_bytes(config: &ModelConfig, tokens: usize) -> u64 {
+    let scratch = scratch_bytes(config, tokens) + angles_bytes(config, tokens);
+    scratch as u64 + (tokens * config.hidden_size) as u64 * 8
+}
+
+/// Weights of all linears.
+fn num_weights(linears: &[Vec<((usize, usize), LinearScheme)>]) -> u64 {
+    let shapes = linears.iter().flatten().map(|&(shape, _)| shape);
+    shapes.map(|(n, k)| (n * k) as u64).sum()
 }
 
 /// Shape and scheme of the linears of every block.
@@ -394,23 +426,11 @@ fn all_linears(config: &ModelConfig, options: &QuantOptions) -> Vec<Vec<((usize,
     (0..config.num_layers).map(of_block).collect()
 }
 
-/// A linear as it is stored; a float takes `float` bytes.
-fn linear_bytes((n, k): (usize, usize), scheme: LinearScheme, float: u64) -> u64 {
-    match scheme {
-        LinearScheme::Float => (n * k) as u64 * float,
-        LinearScheme::W8 => (n * (k + 4)) as u64,
-        LinearScheme::W4 { group_size } => {
-            let groups = group_size.num_groups(k);
-            (n * (int4::row_bytes(k) + int4::row_bytes(groups) + groups + 4)) as u64
-        }
-    }
-}
-
 /// The same with fp16 group scales and zeros where weights have four bits.
 fn a16w4_bytes((n, k): (usize, usize), scheme: LinearScheme, float: u64) -> u64 {
     match scheme {
         LinearScheme::W4 { group_size } => (n * (int4::row_bytes(k) + 4 * group_size.num_groups(k))) as u64,
-        LinearScheme::Float | LinearScheme::W8 => linear_bytes((n, k), scheme, float),
+        LinearScheme::Float | LinearScheme::W8 => stored_bytes((n, k), scheme, float),
     }
 }
 

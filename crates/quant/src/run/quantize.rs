@@ -6,6 +6,8 @@ use dualgrain_device::Device;
 use dualgrain_engine::{Embedding, EngineError, ModelConfig, Weights, judge};
 use dualgrain_threads::Pool;
 
+use crate::budget::choice::Choice;
+use crate::budget::spending::{choose, with_choice};
 use crate::calibrate::windows::Windows;
 use crate::error::QuantError;
 use crate::monitor::{Meter, Monitor};
@@ -15,7 +17,7 @@ use crate::run::block::quantize_block;
 use crate::run::checks::{check_job, check_target, check_tensors};
 use crate::run::context::RunContext;
 use crate::run::correction::{Streams, notice};
-use crate::run::head::quantize_head;
+use crate::run::head::{QuantizedHead, quantize_head};
 use crate::run::identity::Identity;
 use crate::run::journal::{FinishedBlock, Journal};
 use crate::run::multiply_adds::run_multiply_adds;
@@ -71,24 +73,56 @@ pub fn quantize<D: Device>(
     let identity = Identity::of(job, &windows, tokens)?;
     let journal = Journal::open(place.journal(), job.journal, &identity)?;
     let spill = (job.spill_above_bytes, journal.dir());
-    let mut streams = Streams::new(&run, (tokens, &windows), &embedding, spill)?;
+    let choice = choose(&run, &journal, &embedding, (tokens, &windows), spill)?;
+    let chosen = &QuantJob {
+        options: with_choice(&job.options, choice.as_ref()),
+        ..job.clone()
+    };
+    let run = RunContext {
+        options: &chosen.options,
+        ..run
+    };
+    let streams = Streams::new(&run, (tokens, &windows), &embedding, spill)?;
     drop(embedding);
-
-    let mut finished = resume(&run, &mut streams, &journal)?;
-    let num_resumed = finished.len();
-    for layer in num_resumed..config.num_layers {
-        finished.push(finish_block(&run, &mut streams, &journal, layer)?);
-    }
-    let mut states = streams.into_quantized();
-    let head = quantize_head(&run, &mut states)?;
-    drop(states);
+    let quantized = quantize_linears(&run, streams, &journal)?;
 
     run.meter.start("writing the model".into());
-    let (head, head_report) = head.unzip();
-    let report = report(job, &windows, &finished, head_report.flatten());
-    assemble(job, &run, &journal, (&finished, head.as_ref()), &report)?;
+    let (head, head_report) = quantized.head.unzip();
+    let finished = quantized.blocks;
+    let report = report(job, &windows, (&finished, head_report.flatten()), choice);
+    assemble(chosen, &run, &journal, (&finished, head.as_ref()), &report)?;
     journal.clear()?;
-    Ok(QuantSummary { report, num_resumed })
+    Ok(QuantSummary {
+        report,
+        num_resumed: quantized.num_resumed,
+    })
+}
+
+/// All linears of a model.
+struct QuantizedLinears {
+    blocks: Vec<FinishedBlock>,
+    /// Blocks that came from the journal of an earlier run.
+    num_resumed: usize,
+    head: Option<QuantizedHead>,
+}
+
+/// Quantizes the blocks that the journal does not have, and the head.
+fn quantize_linears<'a, D: Device>(
+    run: &RunContext<'a, D>,
+    mut streams: Streams<'a, D>,
+    journal: &Journal,
+) -> Result<QuantizedLinears, QuantError> {
+    let mut blocks = resume(run, &mut streams, journal)?;
+    let num_resumed = blocks.len();
+    for layer in num_resumed..run.config.num_layers {
+        blocks.push(finish_block(run, &mut streams, journal, layer)?);
+    }
+    let head = quantize_head(run, &mut streams.into_quantized())?;
+    Ok(QuantizedLinears {
+        blocks,
+        num_resumed,
+        head,
+    })
 }
 
 /// Checks every tensor of the model, and loads the embedding.
@@ -145,8 +179,8 @@ fn finish_block<'a, D: Device>(
 fn report(
     job: &QuantJob,
     windows: &Windows,
-    finished: &[FinishedBlock],
-    head: Option<LinearReport>,
+    (finished, head): (&[FinishedBlock], Option<LinearReport>),
+    choice: Option<Choice>,
 ) -> QuantReport {
     let linears = finished.iter().flat_map(|block| block.reports.clone());
     QuantReport {
@@ -155,6 +189,7 @@ fn report(
         num_windows: windows.len(),
         window_tokens: windows.window_len(),
         notice: notice(&job.options, windows),
+        choice,
         linears: linears.chain(head).collect(),
     }
 }

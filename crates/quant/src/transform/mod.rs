@@ -2,6 +2,7 @@
 
 pub mod activation_error;
 pub mod divided_rows;
+pub mod float_head;
 pub mod heads;
 pub mod linear_smoothing;
 pub mod producer;

@@ -76,7 +76,18 @@ impl Weights {
             LinearScheme::W8 => self.int8_linear(rows)?,
             LinearScheme::W4 { group_size } => self.quantized_linear(rows, group_size)?,
         };
-        linear.map_err(wrong)
+        let linear = linear.map_err(wrong)?;
+        // Linears of blocks have a number in their names, the head has none.
+        let is_head = !name.bytes().any(|byte| byte.is_ascii_digit());
+        let in_floats = if is_head {
+            self.in_floats.head
+        } else {
+            self.in_floats.blocks
+        };
+        match in_floats {
+            true => Ok(LinearWeights::Float(linear.into_float().map_err(wrong)?)),
+            false => Ok(linear),
+        }
     }
 
     /// Whether the tensors of a linear are there, by their headers.

@@ -9,4 +9,4 @@ mod tensors;
 
 pub use error::WeightsError;
 pub use names::LEADING;
-pub use tensors::Weights;
+pub use tensors::{InFloats, Weights};

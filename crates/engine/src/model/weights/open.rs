@@ -12,7 +12,7 @@ use super::super::folder_hint::folder_hint;
 use super::error::WeightsError;
 use super::mapping::MappedFile;
 use super::names::unwrapped;
-use super::tensors::{Shard, Tensor, Weights};
+use super::tensors::{InFloats, Shard, Tensor, Weights};
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -81,6 +81,7 @@ impl Weights {
             tensors: BTreeMap::new(),
             absent: BTreeMap::new(),
             notices: Vec::new(),
+            in_floats: InFloats::default(),
         };
         if dir.join(SINGLE).exists() {
             weights.add_shard(SINGLE)?;

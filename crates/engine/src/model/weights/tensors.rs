@@ -25,6 +25,16 @@ pub struct Weights {
     /// Tensors that an index lists and that are not there, with their files.
     pub(super) absent: BTreeMap<String, String>,
     pub(super) notices: Vec<String>,
+    pub(super) in_floats: InFloats,
+}
+
+/// Parts of a quantized model whose linears are taken as floats, to see what computing them in integers costs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct InFloats {
+    /// The linears of the blocks.
+    pub blocks: bool,
+    /// The head.
+    pub head: bool,
 }
 
 #[derive(Debug)]
@@ -49,6 +59,11 @@ impl Weights {
     /// The folder.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Takes the linears of some parts as floats from now on: the numbers that their integers stand for.
+    pub fn take_in_floats(&mut self, parts: InFloats) {
+        self.in_floats = parts;
     }
 
     /// Names of all tensors, in ascending order.
