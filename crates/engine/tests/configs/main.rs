@@ -1,0 +1,218 @@
+//! Configurations of public models, made small, against the logits of transformers (tests/fixtures/configs/README.md).
+
+#[path = "../golden/mod.rs"]
+mod golden;
+mod variants;
+
+use std::path::Path;
+
+use dualgrain_device::Activation;
+use dualgrain_engine::{FfnKind, ModelConfig, Position, RopeConfig, RopeScaling};
+use variants::{Outcome, Variant, difference, read_variants, run, write_model};
+
+/// Largest difference allowed, as a part of the logits' span. Rounding in f32 alone (the reference against its own forward in
+/// double precision) reaches 1.4e-6 of it.
+const TOLERANCE: f32 = 1e-5;
+
+/// What a feature must change when it is switched off, as a part of the span.
+const FEATURE: f32 = 5e-3;
+
+/// Where users read what is refused and why.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/models.md");
+
+#[test]
+fn public_configurations_give_the_logits_of_transformers() {
+    let mut num_compared = 0;
+    for variant in read_variants() {
+        let Outcome::Runs { logits, .. } = &variant.outcome else {
+            continue;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        write_model(&variant, dir.path(), |_| true);
+        let config =
+            ModelConfig::load(dir.path()).unwrap_or_else(|error| panic!("{}: {error}", variant.name));
+        let (difference, span) = difference(&run(dir.path(), config), logits);
+        assert!(
+            difference <= TOLERANCE * span,
+            "{}: {difference:e} of {span}",
+            variant.name
+        );
+        num_compared += 1;
+    }
+    println!("{num_compared} configurations compared");
+    assert!(num_compared >= 100, "only {num_compared} configurations");
+}
+
+#[test]
+fn what_is_refused_is_named_and_documented() {
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let mut num_refused = 0;
+    for Variant {
+        name,
+        config,
+        outcome,
+        ..
+    } in read_variants()
+    {
+        let Outcome::Refused(words) = outcome else {
+            continue;
+        };
+        let error = match ModelConfig::from_json(&config.to_string()) {
+            Ok(_) => panic!("{name} is read"),
+            Err(error) => error.to_string(),
+        };
+        for word in words {
+            assert!(error.contains(&word), "{name}: `{error}` lacks {word}");
+            assert!(
+                page.contains(&format!("`{word}`")),
+                "{name}: docs/models.md lacks `{word}`"
+            );
+        }
+        num_refused += 1;
+    }
+    assert!(num_refused >= 15, "only {num_refused} configurations are refused");
+}
+
+/// A change of a configuration that takes one feature away; `None` where it has none.
+type Switch = (&'static str, fn(&ModelConfig) -> Option<ModelConfig>);
+
+const SWITCHES: [Switch; 7] = [
+    ("rope scaling", without_rope_scaling),
+    ("rope theta", with_another_theta),
+    ("windows", without_windows),
+    ("ALiBi", without_alibi),
+    ("positions", |config| match config.position {
+        Position::Learned { offset } if offset > 0 => Some(ModelConfig {
+            position: Position::Learned { offset: 0 },
+            max_positions: config.max_positions + offset,
+            ..config.clone()
+        }),
+        _ => None,
+    }),
+    ("activation", |config| {
+        let ffn = match config.ffn {
+            FfnKind::Gated(_) => FfnKind::Gated(Activation::Relu),
+            FfnKind::Plain(Activation::Relu) => FfnKind::Plain(Activation::Gelu),
+            FfnKind::Plain(_) => FfnKind::Plain(Activation::Relu),
+        };
+        Some(ModelConfig {
+            ffn,
+            ..config.clone()
+        })
+    }),
+    ("heads' norms", |config| {
+        config.qk_norm.then(|| ModelConfig {
+            qk_norm: false,
+            ..config.clone()
+        })
+    }),
+];
+
+fn without_rope_scaling(config: &ModelConfig) -> Option<ModelConfig> {
+    let Position::Rope(RopeConfig { theta, scaling }) = &config.position else {
+        return None;
+    };
+    (*scaling != RopeScaling::Default).then(|| ModelConfig {
+        position: Position::Rope(RopeConfig {
+            theta: *theta,
+            scaling: RopeScaling::Default,
+        }),
+        ..config.clone()
+    })
+}
+
+fn with_another_theta(config: &ModelConfig) -> Option<ModelConfig> {
+    let Position::Rope(rope) = &config.position else {
+        return None;
+    };
+    let theta = if rope.theta > 2e4 { 1e4 } else { 1e6 };
+    let position = Position::Rope(RopeConfig {
+        theta,
+        ..rope.clone()
+    });
+    Some(ModelConfig {
+        position,
+        ..config.clone()
+    })
+}
+
+fn without_windows(config: &ModelConfig) -> Option<ModelConfig> {
+    let is_short = |window: &Option<usize>| window.is_some_and(|window| window < variants::TOKENS);
+    config.sliding_windows.iter().any(is_short).then(|| ModelConfig {
+        sliding_windows: vec![None; config.num_layers],
+        ..config.clone()
+    })
+}
+
+fn without_alibi(config: &ModelConfig) -> Option<ModelConfig> {
+    (config.position == Position::Alibi).then(|| ModelConfig {
+        position: Position::None,
+        ..config.clone()
+    })
+}
+
+#[test]
+fn every_feature_of_a_configuration_shows_in_its_logits() {
+    for variant in read_variants() {
+        let Outcome::Runs { logits, .. } = &variant.outcome else {
+            continue;
+        };
+        let dir = tempfile::tempdir().unwrap();
+        write_model(&variant, dir.path(), |_| true);
+        let config = ModelConfig::load(dir.path()).unwrap();
+        for (what, switch) in SWITCHES {
+            let Some(changed) = switch(&config) else { continue };
+            assert_far(
+                &variant,
+                what,
+                &run_without(&variant, dir.path(), changed),
+                logits,
+            );
+        }
+    }
+}
+
+/// Heads without norms have no tensors of them.
+fn run_without(variant: &Variant, dir: &Path, config: ModelConfig) -> Vec<f32> {
+    let has_norms = |name: &str| name.contains("q_norm") || name.contains("k_norm");
+    let other = tempfile::tempdir().unwrap();
+    let is_other = !config.qk_norm && variant.tensors().any(|(name, _)| has_norms(&name));
+    if is_other {
+        write_model(variant, other.path(), |name| !has_norms(name));
+    }
+    run(if is_other { other.path() } else { dir }, config)
+}
+
+fn assert_far(variant: &Variant, what: &str, got: &[f32], logits: &[f32]) {
+    let (difference, span) = difference(got, logits);
+    let name = &variant.name;
+    assert!(
+        difference > FEATURE * span,
+        "{name}: {what} changes logits by {difference} of {span} only"
+    );
+}
+
+#[test]
+fn biases_show_in_the_logits() {
+    for variant in read_variants() {
+        let Outcome::Runs { logits, .. } = &variant.outcome else {
+            continue;
+        };
+        let kinds: Vec<String> = variant
+            .tensors()
+            .map(|(name, _)| name)
+            .filter(|name| name.ends_with(".bias"))
+            .collect();
+        for kind in ["self_att", "mlp", "fc1", "out_proj", "ln_f", "o_proj"] {
+            if !kinds.iter().any(|name| name.contains(kind)) {
+                continue;
+            }
+            let dir = tempfile::tempdir().unwrap();
+            variants::write_model_with(&variant, dir.path(), |name| {
+                name.ends_with(".bias") && name.contains(kind)
+            });
+            let config = ModelConfig::load(dir.path()).unwrap();
+            assert_far(&variant, kind, &run(dir.path(), config), logits);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Models of the configurations in tests/fixtures/configs, whose weights are made here as oracle/make_config_fixtures.py makes them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dualgrain_engine::{ModelConfig, SessionLimits};
+use dualgrain_format::checkpoint::TensorSpec;
+use serde_json::Value;
+
+use crate::golden;
+
+/// Tokens of the one sequence; it also is the context, so that a rotary embedding that looks at the length sees this one.
+pub const TOKENS: usize = 72;
+/// Positions whose logits are compared.
+const ROWS: [u32; 2] = [39, 71];
+const VOCAB: f32 = 64.0;
+
+/// A row of the fixtures.
+pub struct Variant {
+    pub name: String,
+    pub config: Value,
+    pub outcome: Outcome,
+}
+
+pub enum Outcome {
+    /// Shapes by name, `*` standing for a layer, and logits at [`ROWS`].
+    Runs {
+        shapes: Vec<(String, Vec<usize>)>,
+        logits: Vec<f32>,
+    },
+    /// Words that the refusal has.
+    Refused(Vec<String>),
+}
+
+impl Variant {
+    /// All tensors with their shapes.
+    pub fn tensors(&self) -> impl Iterator<Item = (String, Vec<usize>)> {
+        let Outcome::Runs { shapes, .. } = &self.outcome else {
+            panic!("{} does not run", self.name);
+        };
+        let layers = ["num_hidden_layers", "n_layer"]
+            .iter()
+            .find_map(|name| self.config[name].as_u64());
+        let layers = layers.unwrap();
+        shapes.iter().flat_map(move |(name, shape)| {
+            let copies = if name.contains('*') { layers } else { 1 };
+            (0..copies).map(move |layer| (name.replace('*', &layer.to_string()), shape.clone()))
+        })
+    }
+}
+
+/// Every row of every family.
+pub fn read_variants() -> Vec<Variant> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/configs");
+    let mut files: Vec<PathBuf> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "jsonl"));
+    files.sort();
+    let rows = files.iter().map(|file| fs::read_to_string(file).unwrap());
+    rows.flat_map(|text| text.lines().map(read_variant).collect::<Vec<_>>())
+        .collect()
+}
+
+fn read_variant(line: &str) -> Variant {
+    let row: Value = serde_json::from_str(line).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let outcome = match row["refused"].as_array() {
+        Some(words) => Outcome::Refused(words.iter().map(text).collect()),
+        None => {
+            let sizes = |shape: &Value| {
+                shape
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|n| n.as_u64().unwrap() as usize)
+                    .collect()
+            };
+            let shapes = row["tensors"].as_object().unwrap().iter();
+            let logits = row["logits"].as_array().unwrap().iter();
+            Outcome::Runs {
+                shapes: shapes.map(|(name, shape)| (name.clone(), sizes(shape))).collect(),
+                logits: logits.map(|logit| logit.as_f64().unwrap() as f32).collect(),
+            }
+        }
+    };
+    Variant {
+        name: text(&row["name"]),
+        config: row["config"].clone(),
+        outcome,
+    }
+}
+
+/// Writes a model's folder, without the tensors that are not wanted.
+pub fn write_model(variant: &Variant, dir: &Path, is_wanted: impl Fn(&str) -> bool) {
+    let tensors = variant.tensors().filter(|(name, _)| is_wanted(name));
+    write(
+        variant,
+        dir,
+        tensors.map(|(name, shape)| (weight(&name, &shape), name, shape)),
+    );
+}
+
+/// Writes a model's folder, some tensors of which hold zeros.
+pub fn write_model_with(variant: &Variant, dir: &Path, is_zero: impl Fn(&str) -> bool) {
+    let tensors = variant.tensors().map(|(name, shape)| match is_zero(&name) {
+        true => (vec![0.0; shape.iter().product()], name, shape),
+        false => (weight(&name, &shape), name, shape),
+    });
+    write(variant, dir, tensors);
+}
+
+fn write(variant: &Variant, dir: &Path, tensors: impl Iterator<Item = (Vec<f32>, String, Vec<usize>)>) {
+    let tensors = tensors.map(|(values, name, shape)| {
+        let dtype = dualgrain_format::checkpoint::Dtype::F32;
+        let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+        (TensorSpec { name, dtype, shape }, bytes)
+    });
+    let config = variant.config.to_string();
+    golden::write(
+        dir,
+        &[("config.json", config.as_bytes())],
+        &tensors.collect::<Vec<_>>(),
+    );
+}
+
+/// Logits at [`ROWS`] of the model in `dir`, read as `config` says.
+pub fn run(dir: &Path, config: ModelConfig) -> Vec<f32> {
+    let model = golden::load(dir, config);
+    let limits = SessionLimits {
+        logit_rows: ROWS.len(),
+        ..SessionLimits::new(1, TOKENS, TOKENS)
+    };
+    let mut session = dualgrain_engine::Session::new(model, limits).unwrap();
+    let ids: Vec<u32> = values("ids", TOKENS)
+        .map(|value| ((value + 1.0) * (VOCAB / 2.0)) as u32)
+        .collect();
+    session.run(&[(0, &ids)]).unwrap();
+    golden::logits(&mut session, &ROWS)
+}
+
+/// `max |got - expected|`, and how far apart the expected ones lie.
+pub fn difference(got: &[f32], expected: &[f32]) -> (f32, f32) {
+    assert_eq!(got.len(), expected.len(), "number of logits");
+    let pairs = got.iter().zip(expected).map(|(a, b)| (a - b).abs());
+    let difference = pairs.fold(0.0, |max: f32, d| if d > max || d.is_nan() { d } else { max });
+    let fold = |f: fn(f32, f32) -> f32| expected.iter().copied().reduce(f).unwrap();
+    (difference, fold(f32::max) - fold(f32::min))
+}
+
+/// `count` numbers in [-1, 1): FNV-1a of the name plus the index, mixed by splitmix64; its upper 24 bits less 2^23, over 2^23.
+fn values(name: &str, count: usize) -> impl Iterator<Item = f32> {
+    let seed = name.bytes().fold(0xCBF2_9CE4_8422_2325_u64, |seed, byte| {
+        (seed ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    });
+    (1..=count as u64).map(move |index| {
+        let z = seed.wrapping_add(index.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        let z = z ^ (z >> 31);
+        ((z >> 40) as i64 - (1 << 23)) as f32 / (1 << 23) as f32
+    })
+}
+
+/// What a weight is around, and how far from it: by role, so that every part shows in the logits.
+fn center_and_spread(name: &str, shape: &[usize]) -> (f32, f32) {
+    let is_bias = name.ends_with("bias");
+    if name.contains("norm") || name.contains("ln_f") {
+        let of_heads = name.contains("q_norm") || name.contains("k_norm");
+        return if is_bias {
+            (0.0, 0.4)
+        } else {
+            (if of_heads { 1.7 } else { 1.0 }, 0.5)
+        };
+    }
+    if is_bias {
+        return (0.0, 0.7);
+    }
+    if name.contains("embed") || name.contains("lm_head") {
+        return (0.0, 0.9);
+    }
+    (0.0, (2.6 / (shape[1] as f64).sqrt()) as f32)
+}
+
+fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
+    let (center, spread) = center_and_spread(name, shape);
+    values(name, shape.iter().product())
+        .map(|value| value * spread + center)
+        .collect()
+}

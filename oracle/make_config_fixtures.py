@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+"""Configurations of public models, made small, with the logits that transformers computes for them.
+
+    python make_config_fixtures.py OUT                               compute every row's tensors and logits again
+    python make_config_fixtures.py OUT --add NAME SOURCE CONFIG.json    scale a configuration down and add it
+    python make_config_fixtures.py OUT --refuse NAME SOURCE CONFIG.json WORD ...   add one that is refused, naming WORDs
+
+OUT/FAMILY.jsonl has a row for each configuration: its name, the public place its facts are from, the configuration, and either the
+tensors of the model (`*` stands for a layer) with logits at two positions, or the words that the refusal must have. Where the installed
+transformers no longer reads a spelling, `as` has the fields that it is given instead.
+
+Weights are not stored: both sides make them from the tensor's name and the element's index (see `values`).
+
+Scaling keeps every field and spelling that carries meaning, and makes sizes small (see `scaled`):
+
+    heads           4 where every head has keys of its own, 6 where their number is no power of two; else the ratio of queries to
+                    keys is kept with 2 key heads (as many as there are, up to 3)
+    head size       an eighth, even, 4 to 32
+    hidden          heads times head size, or the original's ratio to that
+    feed-forward    the original's ratio to hidden
+    layers          2, or 3 where windows differ by layer
+    vocabulary      64; token ids beyond it are taken modulo 64
+    windows         16
+    positions       32 where a scaled rotary embedding was first trained, so that 72 tokens go beyond them; the ratio to
+                    max_position_embeddings is kept; 128 at most elsewhere
+    LongRoPE lists  as many of their factors, evenly spread, as the smaller head has
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM
+
+TOKENS = 72
+ROWS = (39, 71)
+VOCAB = 64
+ORIGINAL = 32
+WINDOW = 16
+# Names, training, sampling: nothing that changes a forward pass.
+DROPPED = """_name_or_path transformers_version initializer_range init_std use_cache attention_dropout hidden_dropout dropout
+activation_dropout layerdrop embd_pdrop resid_pdrop tokenizer_class temperature top_k top_p do_sample output_attentions
+output_hidden_states output_scores return_dict return_dict_in_generate torchscript use_bfloat16 num_beams num_beam_groups
+num_return_sequences no_repeat_ngram_size encoder_no_repeat_ngram_size repetition_penalty length_penalty diversity_penalty
+early_stopping max_length min_length id2label label2id pruned_heads bad_words_ids task_specific_params prefix_allowed
+context_window_size prefill_chunk_size sequence_parallel_enabled selective_checkpoint_enabled move_model_to_device _commit_hash
+begin_suppress_tokens suppress_tokens decoder_start_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id
+forced_eos_token_id problem_type remove_invalid_values tf_legacy_loss typical_p chunk_size_feed_forward add_cross_attention
+cross_attention_hidden_size is_decoder is_encoder_decoder tie_encoder_decoder model_max_length tokenizer_model_max_length
+tokenizer_padding_side _attn_implementation_autoset _flash_attn_2_enabled _attn_implementation attn_implementation output_router_logits
+router_aux_loss_coef transformers.js_config""".split()
+
+
+# --- weights: the same numbers as in crates/engine/tests/configs ---
+
+
+def values(name, count):
+    """`count` numbers in [-1, 1): FNV-1a of the name plus the index, mixed by splitmix64; its upper 24 bits less 2^23, over 2^23."""
+    seed = 0xCBF29CE484222325
+    for byte in name.encode():
+        seed = (seed ^ byte) * 0x100000001B3 % 2**64
+    with np.errstate(over="ignore"):
+        z = np.uint64(seed) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return ((z >> np.uint64(40)).astype(np.int64) - 2**23).astype(np.float32) / np.float32(2**23)
+
+
+def center_and_spread(name, shape):
+    """What a weight is around, and how far from it: by role, so that every part shows in the logits."""
+    is_bias = name.endswith("bias")
+    if "norm" in name or "ln_f" in name:
+        center = 1.7 if "q_norm" in name or "k_norm" in name else 1.0
+        return (0.0, 0.4) if is_bias else (center, 0.5)
+    if is_bias:
+        return 0.0, 0.7
+    if "embed" in name or "lm_head" in name:
+        return 0.0, 0.9
+    return 0.0, 2.6 / np.sqrt(shape[1])
+
+
+def weight(name, shape):
+    center, spread = center_and_spread(name, shape)
+    drawn = values(name, int(np.prod(shape))) * np.float32(spread)
+    return torch.from_numpy((drawn + np.float32(center)).reshape(shape))
+
+
+def fill(model):
+    for name, parameter in model.named_parameters():  # tied tensors come once, as the embedding
+        parameter.data.copy_(weight(name, tuple(parameter.shape)))
+    return model.eval()
+
+
+# --- sizes ---
+
+
+def first(config, *names):
+    return next(((name, config[name]) for name in names if config.get(name) is not None), (names[0], None))
+
+
+def small_heads(heads, kv_heads):
+    if heads % kv_heads or heads < 4:
+        return heads, kv_heads
+    if kv_heads == heads:
+        return (4, 4) if heads & (heads - 1) == 0 else (6, 6)
+    kv = kv_heads if kv_heads <= 3 else 2
+    return kv * heads // kv_heads, kv
+
+
+def scale_sizes(config):
+    heads_name, heads = first(config, "num_attention_heads", "n_head")
+    hidden_name, hidden = first(config, "n_embed", "hidden_size")
+    kv_heads = config.get("num_key_value_heads") or heads
+    head_dim = config.get("head_dim") or hidden // heads
+    small, small_kv = small_heads(heads, kv_heads)
+    small_dim = min(max(2 * round(head_dim / 16), 4), 32)
+    small_hidden = small * small_dim
+    if hidden != heads * head_dim:
+        small_hidden = max(8, 4 * round(small_hidden * hidden / (heads * head_dim) / 4))
+    for name in ("intermediate_size", "ffn_dim", "n_inner"):
+        if config.get(name):
+            config[name] = 4 * max(1, round(small_hidden * config[name] / hidden / 4))
+    config[heads_name], config[hidden_name] = small, small_hidden
+    if config.get("num_key_value_heads"):
+        config["num_key_value_heads"] = small_kv
+    if config.get("head_dim"):
+        config["head_dim"] = small_dim
+    if config.get("word_embed_proj_dim"):
+        config["word_embed_proj_dim"] = 4 * round(config["word_embed_proj_dim"] * small_hidden / hidden / 4)
+    config["vocab_size"] = VOCAB
+    return small_dim
+
+
+def scale_layers(config):
+    name, layers = first(config, "num_hidden_layers", "n_layer")
+    differ = config.get("use_sliding_window") or config.get("layer_types")
+    config[name] = min(layers, 3 if differ else 2)
+    if config.get("max_window_layers") is not None:
+        config["max_window_layers"] = round(config["max_window_layers"] * config[name] / layers)
+    if config.get("layer_types"):
+        kinds = config["layer_types"]
+        chosen = kinds[: config[name]]
+        chosen[-1] = next((kind for kind in kinds if kind not in chosen), chosen[-1])
+        config["layer_types"] = chosen
+    if config.get("sliding_window"):
+        config["sliding_window"] = WINDOW
+
+
+def scale_positions(config, head_dim):
+    name, positions = first(config, "max_position_embeddings", "seq_length", "max_sequence_length")
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    rope = next((value for value in rope.values() if isinstance(value, dict)), rope)
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    original = first(rope, "original_max_position_embeddings")[1]
+    original = config.get("original_max_position_embeddings", original)
+    small = min(positions or 128, 128)
+    if kind not in ("default", "mrope"):
+        small = min(4096, max(1, round(ORIGINAL * positions / original))) if original else ORIGINAL
+    if positions:
+        config[name] = small
+    for place in (config, rope):
+        if place.get("original_max_position_embeddings"):
+            place["original_max_position_embeddings"] = ORIGINAL
+    for name in ("short_factor", "long_factor"):
+        if rope.get(name):
+            step = len(rope[name]) / (head_dim // 2)
+            rope[name] = [rope[name][int(step * i)] for i in range(head_dim // 2)]
+
+
+def scale_tokens(config):
+    small = lambda token: token % VOCAB if isinstance(token, int) and token >= VOCAB else token
+    for name in [name for name in config if name.endswith("token_id")]:
+        token = config[name]
+        config[name] = [small(one) for one in token] if isinstance(token, list) else small(token)
+
+
+def scaled(config):
+    config = {name: value for name, value in config.items() if name not in DROPPED}
+    head_dim = scale_sizes(config)
+    scale_layers(config)
+    scale_positions(config, head_dim)
+    scale_tokens(config)
+    return config
+
+
+# --- logits ---
+
+
+def load(config):
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "config.json"), "w") as file:
+            json.dump(config, file)
+        read = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    return AutoModelForCausalLM.from_config(read, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False)
+
+
+def ids():
+    """The tokens of every row: their indices hashed as a tensor's would be."""
+    return torch.from_numpy(((values("ids", TOKENS) + 1) * (VOCAB / 2)).astype(np.int64))
+
+
+def forward(config):
+    model = fill(load(config))
+    with torch.no_grad():
+        return model, model(ids()[None], use_cache=False).logits[0]
+
+
+def listed(model):
+    """The tensors with their shapes, layers as one."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        parts = ["*" if part.isdigit() else part for part in name.split(".")]
+        shape = list(parameter.shape)
+        assert tensors.setdefault(".".join(parts), shape) == shape, name
+    return tensors
+
+
+def reference_config(row):
+    """What transformers is given: `as` replaces fields that only an older version of it reads; null takes them away."""
+    changed = {**row["config"], **row.get("as", {})}
+    return {name: value for name, value in changed.items() if not (name in row.get("as", {}) and value is None)}
+
+
+def golden(row):
+    config = reference_config(row)
+    model, logits = forward(config)
+    double = fill(load(config)).double()
+    with torch.no_grad():
+        exact = double(ids()[None], use_cache=False).logits[0]
+    span = (logits.max() - logits.min()).item()
+    noise = (exact - logits).abs().max().item() / span
+    row["tensors"] = listed(model)
+    row["logits"] = [float(f"{value:.9g}") for row_idx in ROWS for value in logits[row_idx].tolist()]
+    print(f"{row['name']:42} span {span:5.1f}  f64 {noise:.0e}  {logits.shape[1]} x {row['config'].get('hidden_size')}")
+    assert torch.isfinite(logits).all() and span > 3 and noise < 5e-6, row["name"]
+    return row
+
+
+# --- files ---
+
+
+def path_of(out, config):
+    family = (config.get("model_type") or "without_model_type").lower()
+    return os.path.join(out, f"{family}.jsonl")
+
+
+def read_rows(path):
+    if not os.path.exists(path):
+        return []
+    with open(path) as file:
+        return [json.loads(line) for line in file]
+
+
+def write_rows(path, rows):
+    with open(path, "w") as file:
+        for row in rows:
+            file.write(json.dumps(row, separators=(",", ":")) + "\n")
+
+
+def add(out, row):
+    path = path_of(out, row["config"])
+    rows = [other for other in read_rows(path) if other["name"] != row["name"]]
+    write_rows(path, [*rows, row])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out")
+    parser.add_argument("--add", nargs=3, metavar=("NAME", "SOURCE", "CONFIG"))
+    parser.add_argument("--refuse", nargs="+", metavar="NAME SOURCE CONFIG WORD")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    if args.add or args.refuse:
+        name, source, config, *words = args.add or args.refuse
+        with open(config) as file:
+            row = {"name": name, "source": source, "config": scaled(json.load(file))}
+        return add(args.out, golden(row) if args.add else {**row, "refused": words})
+    for file in sorted(name for name in os.listdir(args.out) if name.endswith(".jsonl")):
+        path = os.path.join(args.out, file)
+        write_rows(path, [row if "refused" in row else golden(row) for row in read_rows(path)])
+    print(f"torch {torch.__version__}, transformers {transformers.__version__}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
