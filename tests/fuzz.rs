@@ -4,6 +4,8 @@
 
 #[path = "../fuzz/entry_points.rs"]
 mod entry_points;
+#[path = "../fuzz/folders/mod.rs"]
+mod folders;
 mod synthetic;
 
 use std::fs;
@@ -191,5 +193,29 @@ fn damaged_measured_sets_are_refused_or_read_but_never_panic() {
     let seed = [manifest, b"\0".to_vec(), first.concat().into_bytes()].concat();
     for round in 0..4 * ROUNDS {
         entry_points::perf_set(folder.path(), &damage(&mut Random(round), &seed));
+    }
+}
+
+/// Folders damaged for each kind; `examples/fuzz_folders` damages as many as wanted.
+const FOLDERS: u64 = 1_000;
+
+#[test]
+fn damaged_folders_are_opened_or_refused_with_a_file_s_name_but_never_panic() {
+    for kind in [folders::Kind::Model, folders::Kind::Measurements] {
+        let (seeds, folder) = (folders::seeds(kind), tempfile::tempdir().unwrap());
+        let mut place = folders::Place::new(folder.path());
+        let mut num_refused = 0;
+        for number in 0..FOLDERS {
+            let folders::Case { outcome, damage, .. } = place.run(&seeds, number);
+            match outcome {
+                folders::Outcome::Taken => {}
+                folders::Outcome::Refused(_) => num_refused += 1,
+                other => panic!("case {number} ({damage}): {other:?}"),
+            }
+        }
+        assert!(
+            num_refused > FOLDERS / 2,
+            "only {num_refused} of {FOLDERS} are refused"
+        );
     }
 }

@@ -122,7 +122,10 @@ fn a_missing_tensor_comes_with_the_nearest_name() {
         .unwrap();
     spec.name = "model.layers.0.mlp.down_prj.weight".into();
     let dir = folder("llama2", tensors);
-    let words = ["`model.layers.0.mlp.down_proj.weight` is missing", "down_prj"];
+    let words = [
+        "model.safetensors: tensor `model.layers.0.mlp.down_proj.weight` is missing",
+        "down_prj",
+    ];
     assert_refused(&dir.path().join("model"), &words);
 }
 

@@ -61,12 +61,16 @@ pub enum ChatError {
 pub struct ChatTemplate {
     environment: Environment<'static>,
     special_tokens: BTreeMap<String, String>,
+    /// Under which name the template is compiled: the file that it stands in, which so shows in error messages.
+    name: String,
+    /// The same of the template for tools, where there is one.
+    name_of_tools: Option<String>,
     /// Why the template for tools can not be used: a fault of conversations with tools alone.
     tools_fault: Option<String>,
 }
 
-/// The name under which the template is compiled; it shows in error messages.
-const TEMPLATE: &str = "chat_template";
+/// The name of a template that is in no file.
+const NO_FILE: &str = "chat_template";
 /// The name of the template that counts where none is asked for.
 const DEFAULT: &str = "default";
 /// The name of a template that counts where tools are given, as in transformers.
@@ -104,10 +108,11 @@ impl ChatTemplate {
                 });
             }
         };
-        let mut template = Self::new(chosen.clone(), special_tokens(dir)?)?;
+        let mut template = Self::compile(chosen, special_tokens(dir)?)?;
         if let (DEFAULT, Some(source)) = (name, sources.get(OF_TOOLS)) {
-            let fault = template.add(OF_TOOLS, source).err();
+            let fault = template.add(source).err();
             template.tools_fault = fault.map(|fault| format!("the one named {OF_TOOLS:?}: {fault}"));
+            template.name_of_tools = Some(source.name.clone());
         }
         Ok(template)
     }
@@ -117,18 +122,26 @@ impl ChatTemplate {
     /// # Errors
     /// A template that is not valid Jinja.
     pub fn new(source: String, special_tokens: BTreeMap<String, String>) -> Result<Self, ChatError> {
+        let name = NO_FILE.to_owned();
+        Self::compile(&Source { name, text: source }, special_tokens)
+    }
+
+    fn compile(source: &Source, special_tokens: BTreeMap<String, String>) -> Result<Self, ChatError> {
         let mut template = Self {
             environment: jinja::environment().map_err(explain)?,
             special_tokens,
+            name: source.name.clone(),
+            name_of_tools: None,
             tools_fault: None,
         };
-        template.add(TEMPLATE, &source)?;
+        template.add(source)?;
         Ok(template)
     }
 
-    fn add(&mut self, name: &'static str, source: &str) -> Result<(), ChatError> {
-        let source = jinja::without_generation_marks(&jinja::with_line_feeds(source));
-        self.environment.add_template_owned(name, source).map_err(explain)
+    fn add(&mut self, source: &Source) -> Result<(), ChatError> {
+        let text = jinja::without_generation_marks(&jinja::with_line_feeds(&source.text));
+        let added = self.environment.add_template_owned(source.name.clone(), text);
+        added.map_err(explain)
     }
 
     /// The prompt for `messages`, a list of objects with `role` and `content` (see [`Message`]). With
@@ -172,11 +185,9 @@ impl ChatTemplate {
         if let (Some(_), Some(fault)) = (tools, &self.tools_fault) {
             return Err(ChatError::Template(fault.clone()));
         }
-        let of_tools = tools.and_then(|_| self.environment.get_template(OF_TOOLS).ok());
-        let template = match of_tools {
-            Some(template) => template,
-            None => self.environment.get_template(TEMPLATE).map_err(explain)?,
-        };
+        let of_tools = tools.and(self.name_of_tools.as_ref());
+        let template = self.environment.get_template(of_tools.unwrap_or(&self.name));
+        let template = template.map_err(explain)?;
         template.render(Value::from_pairs(context)).map_err(explain)
     }
 }
@@ -184,26 +195,31 @@ impl ChatTemplate {
 impl ChatTemplate {
     /// Whether these words stand in the text of a template.
     pub fn mentions(&self, words: &str) -> bool {
-        let mentions = |name| {
+        let mentions = |name: &str| {
             let template = self.environment.get_template(name);
             template.is_ok_and(|template| template.source().contains(words))
         };
-        mentions(TEMPLATE) || mentions(OF_TOOLS)
+        mentions(&self.name) || self.name_of_tools.as_deref().is_some_and(mentions)
     }
 }
 
+/// A template as a file has it.
+struct Source {
+    /// Where it stands.
+    name: String,
+    text: String,
+}
+
 /// All templates of a folder by name, a lone one as "default". Files of their own count before fields of others, as in transformers.
-fn find_sources(dir: &Path) -> Result<BTreeMap<String, String>, ChatError> {
+fn find_sources(dir: &Path) -> Result<BTreeMap<String, Source>, ChatError> {
     let mut sources = BTreeMap::new();
     for path in jinja_files(&dir.join("additional_chat_templates")) {
-        let name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        sources.extend(read_source(&path)?.map(|source| (name, source)));
+        let stem = path.file_stem().unwrap_or_default();
+        let name = stem.to_string_lossy().into_owned();
+        let place = format!("additional_chat_templates/{name}.jinja");
+        sources.extend(read_source(&path, place)?.map(|source| (name, source)));
     }
-    let own = read_source(&dir.join("chat_template.jinja"))?;
+    let own = read_source(&dir.join("chat_template.jinja"), "chat_template.jinja".to_owned())?;
     sources.extend(own.map(|source| (DEFAULT.to_owned(), source)));
     if !sources.is_empty() {
         return Ok(sources);
@@ -215,7 +231,10 @@ fn find_sources(dir: &Path) -> Result<BTreeMap<String, String>, ChatError> {
             .and_then(|config| config.get("chat_template"))
         {
             None | Some(Json::Null) => {}
-            Some(Json::String(source)) => return Ok(BTreeMap::from([(DEFAULT.to_owned(), source.clone())])),
+            Some(Json::String(text)) => {
+                let (name, text) = (format!("chat_template in {file}"), text.clone());
+                return Ok(BTreeMap::from([(DEFAULT.to_owned(), Source { name, text })]));
+            }
             Some(Json::Array(templates)) => return named_sources(&path, templates),
             Some(other) => return Err(malformed(&path, other)),
         }
@@ -234,7 +253,7 @@ fn jinja_files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn read_source(path: &Path) -> Result<Option<String>, ChatError> {
+fn read_source(path: &Path, name: String) -> Result<Option<Source>, ChatError> {
     let Some(bytes) = read_optional(path)? else {
         return Ok(None);
     };
@@ -245,17 +264,23 @@ fn read_source(path: &Path) -> Result<Option<String>, ChatError> {
             got: e.utf8_error().to_string(),
         })
     });
-    source.map(Some)
+    source.map(|text| Some(Source { name, text }))
 }
 
-fn named_sources(path: &Path, templates: &[Json]) -> Result<BTreeMap<String, String>, ChatError> {
+fn named_sources(path: &Path, templates: &[Json]) -> Result<BTreeMap<String, Source>, ChatError> {
     let mut sources = BTreeMap::new();
     for entry in templates {
         let field = |key| entry.get(key).and_then(Json::as_str);
         let (Some(name), Some(source)) = (field("name"), field("template")) else {
             return Err(malformed(path, entry));
         };
-        sources.insert(name.to_owned(), source.to_owned());
+        let file = path.file_name().unwrap_or_default().to_string_lossy();
+        let place = format!("chat_template {name:?} in {file}");
+        let source = Source {
+            name: place,
+            text: source.to_owned(),
+        };
+        sources.insert(name.to_owned(), source);
     }
     match sources.is_empty() {
         true => Err(malformed(path, &Json::Array(Vec::new()))),
@@ -375,6 +400,9 @@ mod tests {
         fs::remove_file(dir.path().join("chat_template.jinja")).unwrap();
         let error = load().unwrap_err().to_string();
         assert!(error.contains("\"default\"; there are: rag, tool_use"), "{error}");
+        put("chat_template.jinja", "{% if %}");
+        let error = load().unwrap_err().to_string();
+        assert!(error.contains("in chat_template.jinja:1"), "{error}");
         put(
             "chat_template.jinja",
             "\u{feff}a\r\n{% if true %}\r\nb\rc{% endif %}\r\n",

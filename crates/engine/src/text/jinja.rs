@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Environment, ErrorKind, Output, State};
+use minijinja::{AutoEscape, Environment, ErrorKind, Output, State};
 use serde::Serialize;
 use serde_json::ser::Formatter;
 use thiserror::Error;
@@ -15,6 +15,8 @@ const FUEL: u64 = 10_000_000;
 /// An environment that renders as transformers does.
 pub(crate) fn environment() -> Result<Environment<'static>, minijinja::Error> {
     let mut environment = Environment::new();
+    // By itself the library would escape by the name of a file.
+    environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_syntax(
         SyntaxConfig::builder()
             .trim_blocks(true)

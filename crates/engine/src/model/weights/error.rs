@@ -33,10 +33,10 @@ pub enum WeightsError {
         problem: String,
     },
     /// A tensor the model needs is not there.
-    #[error("{}: tensor `{name}` is missing{hint}", .dir.display())]
+    #[error("{}: tensor `{name}` is missing{hint}", .path.display())]
     Missing {
-        /// The folder.
-        dir: PathBuf,
+        /// The file, or the folder where there are several.
+        path: PathBuf,
         /// The tensor looked for.
         name: String,
         /// What else is known of it, as the end of a sentence.

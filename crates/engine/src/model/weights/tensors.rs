@@ -320,12 +320,31 @@ impl Weights {
                 tensor.used.store(true, Ordering::Relaxed);
                 Ok(tensor)
             }
-            None => Err(WeightsError::Missing {
-                dir: self.dir.clone(),
-                name: name.into(),
-                hint: self.missing_hint(name),
-            }),
+            None => Err(self.missing(name)),
         }
+    }
+
+    fn missing(&self, name: &str) -> WeightsError {
+        let names = |shard: &Shard| {
+            shard
+                .path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned())
+        };
+        let (path, files) = match self.shards.as_slice() {
+            [only] => (only.path.clone(), String::new()),
+            [first, .., last] => {
+                let ends = [first, last].map(|shard| names(shard).unwrap_or_default());
+                (self.dir.clone(), format!(" from {}", ends.join(" to ")))
+            }
+            [] => (
+                self.dir.join("model.safetensors.index.json"),
+                ": no file is listed".to_owned(),
+            ),
+        };
+        let hint = files + &self.missing_hint(name);
+        let name = name.to_owned();
+        WeightsError::Missing { path, name, hint }
     }
 
     fn missing_hint(&self, name: &str) -> String {
