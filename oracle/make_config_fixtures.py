@@ -14,8 +14,9 @@ Weights are not stored: both sides make them from the tensor's name and the elem
 Scaling keeps every field and spelling that carries meaning, and makes sizes small (see `scaled`):
 
     heads           4 where every head has keys of its own, 6 where their number is no power of two; else the ratio of queries to
-                    keys is kept with 2 key heads (as many as there are, up to 3)
+                    keys is kept with 2 key heads (1 or 3 where there are as many, 1 where more than 8 share them)
     head size       an eighth, even, 4 to 32
+    score factors   as many times larger as heads are smaller
     hidden          heads times head size, or the original's ratio to that
     feed-forward    the original's ratio to hidden
     layers          2, or 3 where windows differ by layer
@@ -109,7 +110,7 @@ def small_heads(heads, kv_heads):
         return heads, kv_heads
     if kv_heads == heads:
         return (4, 4) if heads & (heads - 1) == 0 else (6, 6)
-    kv = kv_heads if kv_heads <= 3 else 2
+    kv = 1 if heads > 8 * kv_heads else min(kv_heads, 2) if kv_heads != 3 else 3
     return kv * heads // kv_heads, kv
 
 
@@ -133,6 +134,8 @@ def scale_sizes(config):
         config["head_dim"] = small_dim
     if config.get("word_embed_proj_dim"):
         config["word_embed_proj_dim"] = 4 * round(config["word_embed_proj_dim"] * small_hidden / hidden / 4)
+    if config.get("attention_multiplier"):
+        config["attention_multiplier"] *= head_dim / small_dim
     config["vocab_size"] = VOCAB
     return small_dim
 
@@ -152,7 +155,7 @@ def scale_layers(config):
         config["sliding_window"] = WINDOW
 
 
-def scale_positions(config, head_dim):
+def scale_positions(config, rotary_dim):
     name, positions = first(config, "max_position_embeddings", "seq_length", "max_sequence_length")
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     rope = next((value for value in rope.values() if isinstance(value, dict)), rope)
@@ -169,8 +172,8 @@ def scale_positions(config, head_dim):
             place["original_max_position_embeddings"] = ORIGINAL
     for name in ("short_factor", "long_factor"):
         if rope.get(name):
-            step = len(rope[name]) / (head_dim // 2)
-            rope[name] = [rope[name][int(step * i)] for i in range(head_dim // 2)]
+            step = len(rope[name]) / (rotary_dim // 2)
+            rope[name] = [rope[name][int(step * i)] for i in range(rotary_dim // 2)]
 
 
 def scale_tokens(config):
@@ -184,7 +187,7 @@ def scaled(config):
     config = {name: value for name, value in config.items() if name not in DROPPED}
     head_dim = scale_sizes(config)
     scale_layers(config)
-    scale_positions(config, head_dim)
+    scale_positions(config, int(head_dim * config.get("partial_rotary_factor", 1)))
     scale_tokens(config)
     return config
 

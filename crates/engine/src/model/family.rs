@@ -4,6 +4,10 @@
 //! |---|---|---|
 //! | Llama, Mistral, Qwen2, Qwen3 | `model.layers.I.{self_attn,mlp}.*_proj` | q, k, v and gate, up |
 //! | OPT | `model.decoder.layers.I.{self_attn.*_proj,fc1,fc2}` | q, k, v |
+//! | Phi-3 | the same, `qkv_proj` and `gate_up_proj` | one tensor each, in that order |
+//! | Granite, SmolLM3 | as Llama | as Llama |
+//! | GLM | as Llama, and `gate_up_proj` | q, k, v; rows of q and k sorted from neighbours to halves |
+//! | StarCoder 2 | `model.layers.I.{self_attn.*_proj,mlp.c_fc,mlp.c_proj}` | q, k, v |
 //! | BLOOM | `transformer.h.I.{self_attention,mlp}.*` | one tensor, its rows permuted to [q\|k\|v] |
 
 use std::collections::BTreeMap;
@@ -56,6 +60,8 @@ pub struct NormSpec {
     pub len: usize,
     /// Epsilon.
     pub eps: f32,
+    /// What the stored weight (and bias) is multiplied by.
+    pub scale: f32,
 }
 
 /// A linear of a block: a matrix joined along N from one or more tensors of the checkpoint.
@@ -131,10 +137,30 @@ const BLOOM: Names = Names {
     final_norm: "transformer.ln_f",
 };
 
+const PHI3: Names = Names {
+    qkv: &["self_attn.qkv_proj"],
+    up: &["mlp.gate_up_proj"],
+    ..LLAMA
+};
+
+const GLM: Names = Names {
+    up: &["mlp.gate_up_proj"],
+    ..LLAMA
+};
+
+const STARCODER2: Names = Names {
+    up: &["mlp.c_fc"],
+    down: "mlp.c_proj",
+    ..LLAMA
+};
+
 impl Family {
     fn names(self) -> &'static Names {
         match self {
-            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 => &LLAMA,
+            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 | Self::Granite | Self::SmolLm3 => &LLAMA,
+            Self::Phi3 => &PHI3,
+            Self::Starcoder2 => &STARCODER2,
+            Self::Glm => &GLM,
             Self::Opt => &OPT,
             Self::Bloom => &BLOOM,
         }
@@ -159,7 +185,10 @@ impl Family {
 impl ModelConfig {
     /// The norm before the head.
     pub fn final_norm(&self) -> NormSpec {
-        self.norm_spec(self.family.names().final_norm.into())
+        NormSpec {
+            scale: self.head_scale,
+            ..self.norm_spec(self.family.names().final_norm.into())
+        }
     }
 
     /// The norm after the embedding, for families that have one.
@@ -201,6 +230,7 @@ impl ModelConfig {
             kind: self.norm,
             len: self.hidden_size,
             eps: self.norm_eps,
+            scale: 1.0,
         }
     }
 }
@@ -215,6 +245,7 @@ impl BlockSpec {
             kind: NormKind::Rms,
             len: config.head_dim,
             eps: config.norm_eps,
+            scale: 1.0,
         };
         Self {
             layer,
@@ -228,7 +259,8 @@ impl BlockSpec {
             qk_norm: config
                 .qk_norm
                 .then(|| ["self_attn.q_norm", "self_attn.k_norm"].map(head_norm)),
-            rope: matches!(config.position, Position::Rope(_)),
+            rope: matches!(config.position, Position::Rope(_))
+                && config.rotated_layers.get(layer).is_none_or(|&rotated| rotated),
             ffn: config.ffn,
             hadamard_down: config.hadamard_down,
             attention: attention_params(config, layer),
@@ -273,9 +305,15 @@ fn linear_spec(
     let (k, members, sizes, bias): (_, &[&str], &[usize], _) = match id.role {
         Role::Qkv => (hidden, names.qkv, &[q, kv, kv], config.qkv_bias),
         Role::Out => (q, &[names.out], &[hidden], config.out_bias),
-        Role::Up => (hidden, names.up, &[ffn, ffn], config.ffn_bias),
+        Role::Up => match config.ffn {
+            FfnKind::Gated(_) => (hidden, names.up, &[ffn, ffn], config.ffn_bias),
+            FfnKind::Plain(_) => (hidden, names.up, &[ffn], config.ffn_bias),
+        },
         Role::Down => (ffn, &[names.down], &[hidden], config.ffn_bias),
     };
+    // One tensor may hold all parts, one after the other.
+    let together = [sizes.iter().sum()];
+    let sizes = if members.len() == 1 { &together } else { sizes };
     let mut first = 0;
     let mut members = members
         .iter()
@@ -292,11 +330,26 @@ fn linear_spec(
     if let (Role::Qkv, Family::Bloom, Some(member)) = (id.role, config.family, members.first_mut()) {
         member.rows = interleaved_rows(config.num_heads, config.head_dim);
     }
+    if id.role == Role::Qkv && config.rotates_neighbours {
+        let queries_and_keys = members.iter_mut().take(2);
+        queries_and_keys.for_each(|member| sort_neighbours(&mut member.rows, config));
+    }
     LinearSpec {
         id,
         n: members.iter().map(|member| member.rows.len()).sum(),
         k,
         members,
+    }
+}
+
+/// Of the rotated rows of each head the even ones come first, then the odd ones: what were neighbours lies half of them apart.
+fn sort_neighbours(rows: &mut [usize], config: &ModelConfig) {
+    let half = config.rotary_dim / 2;
+    for head in rows.chunks_exact_mut(config.head_dim) {
+        let first = head.first().copied().unwrap_or_default();
+        for (place, row) in head.iter_mut().take(2 * half).enumerate() {
+            *row = first + place / 2 + if place % 2 == 0 { 0 } else { half };
+        }
     }
 }
 
@@ -311,9 +364,10 @@ fn interleaved_rows(num_heads: usize, head_dim: usize) -> Vec<usize> {
 
 fn attention_params(config: &ModelConfig, layer: usize) -> AttentionParams {
     let alibi = config.position == Position::Alibi;
+    let usual = 1.0 / (config.head_dim as f64).sqrt();
     AttentionParams {
         num_heads: config.num_heads,
-        scale: (1.0 / (config.head_dim as f64).sqrt()) as f32,
+        scale: config.attention_scale.unwrap_or(usual as f32),
         sliding_window: config.sliding_windows.get(layer).copied().flatten(),
         alibi_slopes: alibi.then(|| alibi_slopes(config.num_heads)),
     }
@@ -386,6 +440,19 @@ mod tests {
     #[test]
     fn bloom_rows_are_sorted_by_part_before_head() {
         assert_eq!(interleaved_rows(2, 2), [0, 1, 4, 5, 8, 9, 2, 3, 6, 7, 10, 11]);
+    }
+
+    #[test]
+    fn neighbours_of_rotated_rows_come_to_lie_halves_apart() {
+        let json = r#"{"model_type": "glm", "hidden_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}"#;
+        let spec = BlockSpec::new(&config(json), 0);
+        let qkv = spec.linear(LinearId::dense(0, Role::Qkv)).unwrap();
+        assert_eq!(
+            qkv.members[0].rows,
+            [0, 2, 1, 3, 4, 5, 6, 7, 8, 10, 9, 11, 12, 13, 14, 15]
+        );
+        assert_eq!(qkv.members[1].rows, [16, 18, 17, 19, 20, 21, 22, 23]);
+        assert_eq!(qkv.members[2].rows, [24, 25, 26, 27, 28, 29, 30, 31]);
     }
 
     #[test]

@@ -160,6 +160,7 @@ impl<D: Device> Embedding<D> {
         let hidden = config.hidden_size;
         let name = format!("{}.weight", config.family.embedding_name());
         let tokens = weights.float(&name, &[config.vocab_size, hidden])?;
+        let tokens = scaled(tokens, config.embedding_scale);
         let mut bytes = table_bytes(&tokens);
         let positions = match config.position {
             Position::Learned { offset } => {
@@ -344,6 +345,16 @@ fn table_bytes(values: &FloatValues) -> usize {
         FloatValues::Bf16(_) => 2,
     };
     element * values.len()
+}
+
+/// A factor that is no power of two needs the digits of 32 bits.
+fn scaled(values: FloatValues, factor: f32) -> FloatValues {
+    if factor == 1.0 {
+        return values;
+    }
+    let mut values = values.to_f32();
+    values.iter_mut().for_each(|value| *value *= factor);
+    FloatValues::F32(values)
 }
 
 fn without_first(values: FloatValues, count: usize) -> FloatValues {

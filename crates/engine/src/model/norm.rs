@@ -37,8 +37,9 @@ impl<D: Device> Norm<D> {
         bias: Option<&[f32]>,
     ) -> Result<Self, DeviceError> {
         let row = |values: &[f32]| {
+            let scaled: Vec<f32> = values.iter().map(|value| value * spec.scale).collect();
             let mut row = device.matrix(1, spec.len)?;
-            device.upload(&mut row, values)?;
+            device.upload(&mut row, &scaled)?;
             Ok(row)
         };
         let bias = match (spec.kind, bias) {

@@ -49,10 +49,10 @@ impl<D: Device> Scratch<D> {
         let quantized = |columns| device.quantized(capacity, columns);
         let angles = match &config.position {
             Position::Rope(rope) => {
-                let table = Angles::new(rope, config.head_dim, positions).rows(0..positions as u32);
+                let table = Angles::new(rope, config.rotary_dim, positions).rows(0..positions as u32);
                 Some(StepAngles {
-                    table: device.table(FloatValues::F32(table), config.head_dim)?,
-                    rows: matrix(config.head_dim)?,
+                    table: device.table(FloatValues::F32(table), config.rotary_dim)?,
+                    rows: matrix(config.rotary_dim)?,
                 })
             }
             _ => None,
@@ -87,7 +87,7 @@ impl<D: Device> Scratch<D> {
 /// Bytes of the rotary angles of `positions` positions, on any device.
 pub fn angles_bytes(config: &ModelConfig, positions: usize) -> usize {
     match config.position {
-        Position::Rope(_) => positions.saturating_mul(4 * config.head_dim),
+        Position::Rope(_) => positions.saturating_mul(4 * config.rotary_dim),
         _ => 0,
     }
 }

@@ -1,8 +1,12 @@
 //! Models of the configurations in tests/fixtures/configs, whose weights are made here as oracle/make_config_fixtures.py makes them.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use dualgrain_cpu::CpuDevice;
+use dualgrain_device::Device;
 use dualgrain_engine::{ModelConfig, SessionLimits};
 use dualgrain_format::checkpoint::TensorSpec;
 use serde_json::Value;
@@ -51,7 +55,7 @@ impl Variant {
 
 /// Every row of every family.
 pub fn read_variants() -> Vec<Variant> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/configs");
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/fixtures/configs");
     let mut files: Vec<PathBuf> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -127,7 +131,12 @@ fn write(variant: &Variant, dir: &Path, tensors: impl Iterator<Item = (Vec<f32>,
 
 /// Logits at [`ROWS`] of the model in `dir`, read as `config` says.
 pub fn run(dir: &Path, config: ModelConfig) -> Vec<f32> {
-    let model = golden::load(dir, config);
+    run_on(Arc::new(CpuDevice::new(2).unwrap()), dir, config)
+}
+
+/// As [`run`], on a device of the caller.
+pub fn run_on<D: Device>(device: Arc<D>, dir: &Path, config: ModelConfig) -> Vec<f32> {
+    let model = golden::load_on(device, dir, config);
     let limits = SessionLimits {
         logit_rows: ROWS.len(),
         ..SessionLimits::new(1, TOKENS, TOKENS)

@@ -20,6 +20,8 @@ pub struct ModelConfig {
     pub num_kv_heads: usize,
     /// Elements of a head; need not be `hidden_size / num_heads`.
     pub head_dim: usize,
+    /// Elements of a head that a rotary embedding rotates, the first ones.
+    pub rotary_dim: usize,
     /// Width inside the feed-forward.
     pub ffn_size: usize,
     /// Positions the model was made for. Learned positions end here; others may go beyond at their own risk.
@@ -32,6 +34,13 @@ pub struct ModelConfig {
     pub ffn: FfnKind,
     /// How positions enter.
     pub position: Position,
+    /// Rotated elements are neighbours in the checkpoint's heads, not halves apart (GLM). Rows of queries and keys are sorted as they are
+    /// loaded, so that the same rotation does.
+    pub rotates_neighbours: bool,
+    /// For each layer, whether a rotary embedding rotates it (SmolLM3 leaves some out).
+    pub rotated_layers: Vec<bool>,
+    /// What scores are multiplied by; `None` is one over the root of `head_dim`.
+    pub attention_scale: Option<f32>,
     /// For each layer, how many last tokens a query sees; `None` sees all.
     pub sliding_windows: Vec<Option<usize>>,
     /// q, k and v have biases.
@@ -47,6 +56,10 @@ pub struct ModelConfig {
     pub hadamard_down: Option<usize>,
     /// A norm right after the embedding (BLOOM).
     pub embedding_norm: bool,
+    /// What the embedding is multiplied by (Granite).
+    pub embedding_scale: f32,
+    /// What the last norm's result, and so the logits, are multiplied by (Granite).
+    pub head_scale: f32,
     /// The head uses the embedding's weights.
     pub tie_embeddings: bool,
     /// Type the checkpoint says its floats have, if it says so.
@@ -78,6 +91,16 @@ pub enum Family {
     Opt,
     /// BLOOM.
     Bloom,
+    /// Phi-3, Phi-3.5, Phi-4 (dense, text).
+    Phi3,
+    /// Granite 3 (dense).
+    Granite,
+    /// SmolLM3.
+    SmolLm3,
+    /// StarCoder 2.
+    Starcoder2,
+    /// GLM-4 9B (norms before the blocks alone).
+    Glm,
 }
 
 /// Kind of norm.
@@ -206,13 +229,18 @@ pub enum FloatType {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::Llama,
         Self::Mistral,
         Self::Qwen2,
         Self::Qwen3,
         Self::Opt,
         Self::Bloom,
+        Self::Phi3,
+        Self::Granite,
+        Self::SmolLm3,
+        Self::Starcoder2,
+        Self::Glm,
     ];
 
     /// Name of the family in transformers' class names; `model_type` is the same in lower case.
@@ -224,6 +252,11 @@ impl Family {
             Self::Qwen3 => "Qwen3",
             Self::Opt => "OPT",
             Self::Bloom => "Bloom",
+            Self::Phi3 => "Phi3",
+            Self::Granite => "Granite",
+            Self::SmolLm3 => "SmolLM3",
+            Self::Starcoder2 => "Starcoder2",
+            Self::Glm => "Glm",
         }
     }
 }

@@ -1,25 +1,23 @@
 //! From the fields of config.json to a [`ModelConfig`], family by family, with the defaults of transformers.
 
-use dualgrain_device::{Activation, MAX_HEAD_DIM};
+use dualgrain_device::MAX_HEAD_DIM;
 use dualgrain_format::{K_MAX, QuantizationConfig};
 use serde_json::{Map, Value};
 
 use crate::model::config::fields::{Fields, field_error, unsupported};
-use crate::model::config::rope;
-use crate::{ConfigError, Family, FfnKind, FloatType, ModelConfig, NormKind, Position};
-
-const MAX_LAYERS: usize = 4_096;
-const MAX_VOCAB: usize = 1 << 24;
-const MAX_POSITIONS: usize = 1 << 30;
+use crate::model::config::llama_like::read_llama_like;
+use crate::model::config::ungated::{read_bloom, read_opt, read_starcoder2};
+use crate::{ConfigError, Family, FloatType, ModelConfig, Position};
 
 pub(super) fn read(object: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
     let fields = Fields(object);
     let family = read_family(fields)?;
     refuse_experts(fields)?;
     let mut config = match family {
-        Family::Llama | Family::Mistral | Family::Qwen2 | Family::Qwen3 => read_llama_like(family, fields)?,
         Family::Opt => read_opt(fields)?,
         Family::Bloom => read_bloom(fields)?,
+        Family::Starcoder2 => read_starcoder2(fields)?,
+        _ => read_llama_like(family, fields)?,
     };
     config.dtype = read_dtype(fields)?;
     if fields.value("bos_token_id").is_some() {
@@ -111,255 +109,6 @@ fn refuse_experts(fields: Fields<'_>) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Sizes that stand under the same names in all but BLOOM, and everything at its most common value.
-fn read_sizes(family: Family, fields: Fields<'_>, defaults: Defaults) -> Result<ModelConfig, ConfigError> {
-    let hidden_size = fields.size(
-        fields.spelling(defaults.hidden_names),
-        defaults.hidden_size,
-        K_MAX,
-    )?;
-    let num_layers = fields.size(
-        fields.spelling(&["num_hidden_layers", "n_layer"]),
-        defaults.num_layers,
-        MAX_LAYERS,
-    )?;
-    let heads_name = fields.spelling(&["num_attention_heads", "n_head"]);
-    let num_heads = fields.size(heads_name, defaults.num_heads, hidden_size)?;
-    let positions_name = fields.spelling(&["max_position_embeddings", "seq_length"]);
-    Ok(ModelConfig {
-        family,
-        vocab_size: fields.size("vocab_size", defaults.vocab_size, MAX_VOCAB)?,
-        hidden_size,
-        num_layers,
-        num_heads,
-        num_kv_heads: num_heads,
-        head_dim: hidden_size / num_heads,
-        ffn_size: fields.size(
-            fields.spelling(&["intermediate_size", "ffn_dim"]),
-            defaults.ffn_size,
-            K_MAX,
-        )?,
-        max_positions: fields.size(positions_name, defaults.max_positions, MAX_POSITIONS)?,
-        norm: NormKind::Layer,
-        norm_eps: 1e-5,
-        ffn: FfnKind::Plain(Activation::Relu),
-        position: Position::None,
-        sliding_windows: vec![None; num_layers],
-        qkv_bias: false,
-        out_bias: false,
-        ffn_bias: false,
-        qk_norm: false,
-        hadamard_down: None,
-        embedding_norm: false,
-        tie_embeddings: fields.flag("tie_word_embeddings", defaults.tie_embeddings)?,
-        dtype: None,
-        bos_token: None,
-        eos_tokens: Vec::new(),
-        pad_token: None,
-        quantization: None,
-        notices: Vec::new(),
-    })
-}
-
-/// What transformers assumes where config.json is silent.
-struct Defaults {
-    hidden_names: &'static [&'static str],
-    vocab_size: usize,
-    hidden_size: usize,
-    num_layers: usize,
-    num_heads: usize,
-    ffn_size: usize,
-    max_positions: usize,
-    tie_embeddings: bool,
-}
-
-fn read_llama_like(family: Family, fields: Fields<'_>) -> Result<ModelConfig, ConfigError> {
-    let (vocab_size, ffn_size, max_positions) = match family {
-        Family::Llama => (32_000, 11_008, 2_048),
-        Family::Mistral => (32_000, 14_336, 131_072),
-        _ => (151_936, 22_016, 32_768),
-    };
-    let defaults = Defaults {
-        hidden_names: &["hidden_size"],
-        vocab_size,
-        hidden_size: 4_096,
-        num_layers: 32,
-        num_heads: 32,
-        ffn_size,
-        max_positions,
-        tie_embeddings: false,
-    };
-    let mut config = read_sizes(family, fields, defaults)?;
-    let (kv_heads, head_dim) = match family {
-        Family::Llama => (config.num_heads, config.head_dim),
-        Family::Mistral => (8, config.head_dim),
-        Family::Qwen2 => (32, config.head_dim),
-        _ => (32, 128),
-    };
-    // An explicit null means "as many as query heads", a missing field the family's default.
-    config.num_kv_heads = match fields.0.get("num_key_value_heads") {
-        Some(Value::Null) => config.num_heads,
-        _ => fields.size("num_key_value_heads", kv_heads, config.num_heads)?,
-    };
-    config.head_dim = fields.size("head_dim", head_dim, K_MAX)?;
-    config.norm = NormKind::Rms;
-    config.norm_eps = fields.positive("rms_norm_eps", Some(1e-6))? as f32;
-    config.ffn = FfnKind::Gated(read_activation(fields, "hidden_act", "silu")?);
-    let heads = rope::Heads {
-        head_dim: config.head_dim,
-        max_positions: config.max_positions,
-    };
-    let rope = rope::read(fields, heads)?;
-    config.max_positions = config.max_positions.max(rope.reach()).min(MAX_POSITIONS);
-    config.position = Position::Rope(rope);
-    config.qk_norm = family == Family::Qwen3;
-    match family {
-        Family::Llama | Family::Qwen3 => {
-            config.qkv_bias = fields.flag("attention_bias", false)?;
-            config.out_bias = config.qkv_bias;
-            config.ffn_bias = family == Family::Llama && fields.flag("mlp_bias", false)?;
-        }
-        _ => config.qkv_bias = family == Family::Qwen2,
-    }
-    if matches!(family, Family::Llama | Family::Mistral) {
-        (config.bos_token, config.eos_tokens) = (Some(1), vec![2]);
-    }
-    config.sliding_windows = read_windows(family, fields, config.num_layers)?;
-    Ok(config)
-}
-
-fn read_windows(
-    family: Family,
-    fields: Fields<'_>,
-    num_layers: usize,
-) -> Result<Vec<Option<usize>>, ConfigError> {
-    let window = || match fields.0.get("sliding_window") {
-        Some(Value::Null) => Ok(None),
-        _ => fields.size("sliding_window", 4_096, MAX_POSITIONS).map(Some),
-    };
-    match family {
-        Family::Mistral => Ok(vec![window()?; num_layers]),
-        // A window that is switched off is not looked at: such fields hold anything.
-        Family::Qwen2 | Family::Qwen3 => {
-            let on = fields.flag("use_sliding_window", false)?;
-            read_layer_types(fields, num_layers, if on { window()? } else { None })
-        }
-        _ => Ok(vec![None; num_layers]),
-    }
-}
-
-/// `layer_types` if listed, else windows from layer `max_window_layers` on.
-fn read_layer_types(
-    fields: Fields<'_>,
-    num_layers: usize,
-    window: Option<usize>,
-) -> Result<Vec<Option<usize>>, ConfigError> {
-    let Some(types) = fields.texts("layer_types")? else {
-        if window.is_none() {
-            return Ok(vec![None; num_layers]);
-        }
-        let first = fields.count("max_window_layers")?.unwrap_or(28);
-        return Ok((0..num_layers)
-            .map(|layer| window.filter(|_| layer >= first))
-            .collect());
-    };
-    if types.len() != num_layers {
-        let expected = format!("a list of {num_layers}");
-        return Err(field_error(
-            "layer_types",
-            expected,
-            format!("a list of {}", types.len()),
-        ));
-    }
-    let windows = types.iter().map(|&kind| match (kind, window) {
-        ("full_attention", _) => Ok(None),
-        ("sliding_attention", Some(window)) => Ok(Some(window)),
-        ("sliding_attention", None) => Err(field_error(
-            "layer_types",
-            "a sliding_window for sliding_attention".into(),
-            "none",
-        )),
-        _ => Err(unsupported(
-            "layer_types",
-            kind,
-            "full_attention, sliding_attention",
-        )),
-    });
-    windows.collect()
-}
-
-fn read_opt(fields: Fields<'_>) -> Result<ModelConfig, ConfigError> {
-    fields.require_flag("do_layer_norm_before", true, true)?;
-    fields.require_flag("_remove_final_layer_norm", false, false)?;
-    fields.require_flag("layer_norm_elementwise_affine", true, true)?;
-    let defaults = Defaults {
-        hidden_names: &["hidden_size"],
-        vocab_size: 50_272,
-        hidden_size: 768,
-        num_layers: 12,
-        num_heads: 12,
-        ffn_size: 3_072,
-        max_positions: 2_048,
-        tie_embeddings: true,
-    };
-    let mut config = read_sizes(Family::Opt, fields, defaults)?;
-    let projected = fields.count("word_embed_proj_dim")?.unwrap_or(config.hidden_size);
-    if projected != config.hidden_size {
-        let supported = format!("{} (hidden_size)", config.hidden_size);
-        return Err(unsupported("word_embed_proj_dim", projected, supported));
-    }
-    config.ffn = FfnKind::Plain(read_activation(fields, "activation_function", "relu")?);
-    config.position = Position::Learned { offset: 2 };
-    let bias = fields.flag("enable_bias", true)?;
-    (config.qkv_bias, config.out_bias, config.ffn_bias) = (bias, bias, bias);
-    (config.bos_token, config.eos_tokens) = (Some(2), vec![2]);
-    config.pad_token = Some(1);
-    Ok(config)
-}
-
-fn read_bloom(fields: Fields<'_>) -> Result<ModelConfig, ConfigError> {
-    fields.require_flag("apply_residual_connection_post_layernorm", false, false)?;
-    let defaults = Defaults {
-        hidden_names: &["n_embed", "hidden_size"],
-        vocab_size: 250_880,
-        hidden_size: 64,
-        num_layers: 2,
-        num_heads: 8,
-        ffn_size: 1,
-        max_positions: 2_048,
-        tie_embeddings: true,
-    };
-    let mut config = read_sizes(Family::Bloom, fields, defaults)?;
-    config.ffn_size = 4 * config.hidden_size;
-    if config.ffn_size > K_MAX {
-        let name = fields.spelling(&["n_embed", "hidden_size"]);
-        return Err(field_error(
-            name,
-            format!("1..={}", K_MAX / 4),
-            config.hidden_size,
-        ));
-    }
-    config.norm_eps = fields.positive("layer_norm_epsilon", Some(1e-5))? as f32;
-    config.ffn = FfnKind::Plain(Activation::GeluTanh);
-    config.position = Position::Alibi;
-    (config.qkv_bias, config.out_bias, config.ffn_bias) = (true, true, true);
-    config.embedding_norm = true;
-    (config.bos_token, config.eos_tokens) = (Some(1), vec![2]);
-    Ok(config)
-}
-
-fn read_activation(fields: Fields<'_>, name: &str, default: &'static str) -> Result<Activation, ConfigError> {
-    match fields.text(name)?.unwrap_or(default) {
-        "silu" | "swish" => Ok(Activation::Silu),
-        "relu" => Ok(Activation::Relu),
-        "gelu" | "gelu_python" => Ok(Activation::Gelu),
-        "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate" => {
-            Ok(Activation::GeluTanh)
-        }
-        other => Err(unsupported(name, other, "silu, relu, gelu, gelu_new")),
-    }
-}
-
 fn read_dtype(fields: Fields<'_>) -> Result<Option<FloatType>, ConfigError> {
     let text = fields.text(fields.spelling(&["dtype", "torch_dtype"]))?;
     let name = text.map(|text| text.trim().trim_start_matches("torch.").to_ascii_lowercase());
@@ -391,8 +140,13 @@ fn check_heads(config: &ModelConfig) -> Result<(), ConfigError> {
         let expected = format!("a divisor of num_attention_heads ({num_heads})");
         return field("num_key_value_heads", expected, num_kv_heads);
     }
-    if matches!(config.position, Position::Rope(_)) && !head_dim.is_multiple_of(2) {
-        return field("head_dim", "an even number (rotary embedding)".into(), head_dim);
+    let rotary_dim = config.rotary_dim;
+    if matches!(config.position, Position::Rope(_)) && !rotary_dim.is_multiple_of(2) {
+        let (name, got) = match rotary_dim == head_dim {
+            true => ("head_dim", head_dim),
+            false => ("partial_rotary_factor", rotary_dim),
+        };
+        return field(name, "an even number (rotary embedding)".into(), got);
     }
     if head_dim > MAX_HEAD_DIM {
         return field("head_dim", format!("at most {MAX_HEAD_DIM}"), head_dim);

@@ -89,6 +89,15 @@ impl<'a> Fields<'a> {
         Ok(tokens.unwrap_or_default().into_iter().flatten().collect())
     }
 
+    pub fn counts(self, name: &str) -> Result<Option<Vec<usize>>, ConfigError> {
+        self.typed(name, "a list of whole numbers, 0 or more", |value| {
+            let numbers = value.as_array()?.iter();
+            numbers
+                .map(|number| usize::try_from(number.as_u64()?).ok())
+                .collect()
+        })
+    }
+
     pub fn texts(self, name: &str) -> Result<Option<Vec<&'a str>>, ConfigError> {
         self.typed(name, "a list of texts", |value| {
             value.as_array()?.iter().map(Value::as_str).collect()

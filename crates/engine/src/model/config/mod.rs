@@ -6,9 +6,12 @@ mod families;
 mod fields;
 mod file;
 mod generation;
+mod llama_like;
 mod rope;
+mod sizes;
 #[cfg(test)]
 mod tests;
+mod ungated;
 
 pub use architecture::{
     Family, FfnKind, FloatType, ModelConfig, NormKind, Position, RopeConfig, RopeScaling,

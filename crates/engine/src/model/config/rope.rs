@@ -1,21 +1,58 @@
 //! Rotary embedding settings in both spellings.
 
 use super::fields::{Fields, field_error, unsupported};
-use crate::{ConfigError, RopeConfig, RopeScaling};
+use super::sizes::MAX_POSITIONS;
+use crate::{ConfigError, Family, ModelConfig, Position, RopeConfig, RopeScaling};
 
 const SUPPORTED: &str = "default, linear, dynamic, yarn, longrope, llama3";
 
 /// What a model says beside its rope settings.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Heads {
-    pub head_dim: usize,
-    pub max_positions: usize,
+struct Heads {
+    rotary_dim: usize,
+    max_positions: usize,
+}
+
+/// Rotary positions of a model whose heads are read; sets the part of a head that is rotated, and the positions that the settings give.
+pub(super) fn read_position(
+    fields: Fields<'_>,
+    config: &mut ModelConfig,
+    usual_theta: f64,
+) -> Result<Position, ConfigError> {
+    config.rotary_dim = read_rotary_dim(fields, config)?;
+    let heads = Heads {
+        rotary_dim: config.rotary_dim,
+        max_positions: config.max_positions,
+    };
+    let rope = read(fields, heads, usual_theta)?;
+    config.max_positions = config.max_positions.max(rope.reach()).min(MAX_POSITIONS);
+    Ok(Position::Rope(rope))
+}
+
+/// Elements of a head that are rotated: all, but for families that rotate a part.
+fn read_rotary_dim(fields: Fields<'_>, config: &ModelConfig) -> Result<usize, ConfigError> {
+    let name = "partial_rotary_factor";
+    let settings = [fields.object("rope_parameters")?, fields.object("rope_scaling")?];
+    let nested = settings.iter().flatten().flat_map(|settings| settings.0.values());
+    let nested = nested.filter_map(|value| value.as_object().map(Fields));
+    let mut places = std::iter::once(fields)
+        .chain(settings.into_iter().flatten())
+        .chain(nested);
+    let usual = if config.family == Family::Glm { 0.5 } else { 1.0 };
+    let factor = match places.find(|place| place.value(name).is_some()) {
+        Some(place) => place.positive(name, None)?,
+        None => usual,
+    };
+    let has_parts = matches!(config.family, Family::Phi3 | Family::Glm);
+    if factor > 1.0 || (factor != 1.0 && !has_parts) {
+        return Err(unsupported(name, factor, 1.0));
+    }
+    Ok((config.head_dim as f64 * factor) as usize)
 }
 
 /// `rope_parameters` (transformers 5, possibly one object per layer type), or `rope_theta` and `rope_scaling` (before).
-pub(super) fn read(config: Fields<'_>, heads: Heads) -> Result<RopeConfig, ConfigError> {
-    refuse_partial(config)?;
-    let theta = config.positive("rope_theta", Some(10_000.0))?;
+fn read(config: Fields<'_>, heads: Heads, usual_theta: f64) -> Result<RopeConfig, ConfigError> {
+    let theta = config.positive("rope_theta", Some(usual_theta))?;
     if let (Some(new), Some(old)) = (config.object("rope_parameters")?, config.object("rope_scaling")?) {
         let kind = |rope: Fields<'_>| rope.value(rope.spelling(&["rope_type", "type"])).cloned();
         if kind(new) != kind(old) {
@@ -70,7 +107,6 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read_object(&self, rope: Fields<'_>, theta: f64) -> Result<RopeConfig, ConfigError> {
-        refuse_partial(rope)?;
         let kind = rope.text(rope.spelling(&["rope_type", "type"]))?;
         let scaling = match kind.map(str::trim) {
             None | Some("default") => self.read_default(rope, kind)?,
@@ -78,6 +114,8 @@ impl Reader<'_> {
                 factor: rope.positive("factor", None)?,
             },
             Some("dynamic") => self.read_dynamic(rope)?,
+            // What the first files of Phi-3 call so.
+            Some("yarn") if rope.value("long_factor").is_some() => self.read_longrope(rope)?,
             Some("yarn") => self.read_yarn(rope, rope.positive("rope_theta", Some(theta))?)?,
             Some("longrope" | "su") => self.read_longrope(rope)?,
             Some("llama3") => self.read_llama3(rope)?,
@@ -155,8 +193,8 @@ impl Reader<'_> {
             false => (1.0 + factor.ln() / original_max_positions.ln()).sqrt(),
         };
         Ok(RopeScaling::LongRope {
-            short_factor: rope.positives("short_factor", self.heads.head_dim / 2)?,
-            long_factor: rope.positives("long_factor", self.heads.head_dim / 2)?,
+            short_factor: rope.positives("short_factor", self.heads.rotary_dim / 2)?,
+            long_factor: rope.positives("long_factor", self.heads.rotary_dim / 2)?,
             attention_factor: rope.positive("attention_factor", Some(usual))?,
             original_max_positions,
         })
@@ -193,12 +231,5 @@ fn at_least_one(rope: Fields<'_>, name: &str, factor: f64) -> Result<f64, Config
             "1 or more".into(),
             rope.value(name).map_or(factor.to_string(), ToString::to_string),
         )),
-    }
-}
-
-fn refuse_partial(fields: Fields<'_>) -> Result<(), ConfigError> {
-    match fields.number("partial_rotary_factor")? {
-        Some(factor) if factor != 1.0 => Err(unsupported("partial_rotary_factor", factor, 1.0)),
-        _ => Ok(()),
     }
 }

@@ -2,7 +2,7 @@
 
 use dualgrain_device::Device;
 use dualgrain_engine::{
-    Block, BlockSpec, Embedding, EngineError, JoinedLinear, LinearId, LinearSpec, ModelConfig, Norm,
+    Block, BlockSpec, Embedding, EngineError, Family, JoinedLinear, LinearId, LinearSpec, ModelConfig, Norm,
     NormKind, NormSpec, Projection, Role, Weights, load_linear, load_linear_float,
 };
 use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes};
@@ -38,6 +38,9 @@ pub type FloatParts = (Vec<f32>, Option<Vec<f32>>);
 /// Why a model cannot be rotated; `None` where it can.
 pub fn reason_against(config: &ModelConfig) -> Option<&'static str> {
     match config.norm {
+        NormKind::Rms if matches!(config.family, Family::Phi3 | Family::Granite | Family::Glm) => {
+            Some("its joined tensors and its multipliers are not rotated yet")
+        }
         NormKind::Rms => None,
         NormKind::Layer => Some("its LayerNorm subtracts the mean of the channels, which a rotation changes"),
     }

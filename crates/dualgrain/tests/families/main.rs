@@ -1,0 +1,94 @@
+//! The newer families, end to end: a random model of it is planned, quantized, loaded and continued, and stays near its original.
+
+#[path = "../../../engine/tests/golden/mod.rs"]
+mod golden;
+#[path = "../../../engine/tests/configs/variants.rs"]
+mod variants;
+
+use std::fs;
+use std::path::Path;
+
+use dualgrain::engine::ModelConfig;
+use dualgrain::{CpuDevice, Engine, Options, Quantizer, Request, SAMPLE_CALIBRATION, SessionLimits, load};
+use serde_json::json;
+use variants::{Outcome, Variant, read_variants, write_model};
+
+/// The vocabulary of the bundled tokenizer.
+const VOCAB: usize = 8_192;
+/// What quantizing may change, as a part of how far logits spread: weights are random and large, so errors grow from block to block.
+/// Logits that have nothing to do with each other are 1.4 apart.
+const NEAR: f32 = 0.75;
+
+/// Rows of the families that have no tests of their own in the crate quant, and one to compare them with.
+const ROWS: [&str; 8] = [
+    "Llama-3.2-1B-Instruct",
+    "phi-3-mini-4k-window",
+    "phi-3-partial-rotary",
+    "granite-3.1-2b",
+    "granite-with-biases",
+    "smollm3-windows",
+    "starcoder2-3b",
+    "glm-4-9b",
+];
+
+#[test]
+fn a_model_of_every_newer_family_is_quantized_and_runs() {
+    let mut variants = read_variants();
+    for name in ROWS {
+        let place = variants.iter().position(|variant| variant.name == name);
+        let variant = with_text(variants.swap_remove(place.unwrap_or_else(|| panic!("no row {name}"))));
+        let folder = tempfile::tempdir().unwrap();
+        let (model, out) = (folder.path().join("model"), folder.path().join("out"));
+        write_model(&variant, &model, |_| true);
+        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/llama-tiny/tokenizer.json");
+        fs::copy(tokenizer, model.join("tokenizer.json")).unwrap();
+        let quantizer = Quantizer::new(&model, &out).calibration(SAMPLE_CALIBRATION);
+        let quantized = quantizer.windows(2, 64).threads(2).run();
+        quantized.unwrap_or_else(|error| panic!("{name}: {error}"));
+        continue_text(&out, name);
+        assert_near(&model, &out, name);
+    }
+}
+
+/// The row with the bundled tokenizer's vocabulary.
+fn with_text(mut variant: Variant) -> Variant {
+    variant.config["vocab_size"] = json!(VOCAB);
+    if let Outcome::Runs { shapes, .. } = &mut variant.outcome {
+        let of_tokens = |name: &str| {
+            ["embed_tokens", "word_embeddings.weight", "lm_head"]
+                .iter()
+                .any(|part| name.contains(part))
+        };
+        let tables = shapes.iter_mut().filter(|(name, _)| of_tokens(name));
+        tables.for_each(|(_, shape)| shape[0] = VOCAB);
+    }
+    variant
+}
+
+fn continue_text(out: &Path, name: &str) {
+    let loaded = load(out, &Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let mut engine = Engine::new(loaded.model, loaded.tokenizer, SessionLimits::new(1, 64, 64)).unwrap();
+    let mut request = Request::default();
+    request.prompt = engine.tokenizer().encode("The old captain", true).unwrap();
+    request.options.max_tokens = Some(8);
+    request.options.ignore_eos = true;
+    let (generation, _) = engine
+        .generate(request, &mut |_| std::ops::ControlFlow::Continue(()))
+        .unwrap();
+    assert_eq!(generation.tokens.len(), 8, "{name}");
+}
+
+fn assert_near(model: &Path, out: &Path, name: &str) {
+    let logits = |dir: &Path| variants::run(dir, ModelConfig::load(dir).unwrap());
+    let (original, quantized) = (logits(model), logits(out));
+    let mean = original.iter().sum::<f32>() / original.len() as f32;
+    let spread: f32 = original.iter().map(|logit| (logit - mean).powi(2)).sum();
+    let error: f32 = original
+        .iter()
+        .zip(&quantized)
+        .map(|(a, b)| (a - b).powi(2))
+        .sum();
+    let share = (error / spread).sqrt();
+    println!("{name}: {share:.3} of the logits' spread");
+    assert!(share < NEAR, "{name}: {share}");
+}

@@ -1,0 +1,231 @@
+//! Families built as Llama is: rotary embedding, RMS norms before the blocks, a gated feed-forward.
+
+use dualgrain_format::K_MAX;
+use serde_json::Value;
+
+use crate::model::config::fields::{Fields, field_error, unsupported};
+use crate::model::config::rope;
+use crate::model::config::sizes::{Defaults, MAX_POSITIONS, read_activation, read_sizes};
+use crate::{ConfigError, Family, FfnKind, ModelConfig, NormKind};
+
+pub(super) fn read_llama_like(family: Family, fields: Fields<'_>) -> Result<ModelConfig, ConfigError> {
+    let mut config = read_sizes(family, fields, defaults(family))?;
+    read_head_sizes(&mut config, fields)?;
+    config.norm = NormKind::Rms;
+    let eps = match family {
+        Family::Phi3 => 1e-5,
+        Family::Glm => 1.5625e-7,
+        _ => 1e-6,
+    };
+    config.norm_eps = fields.positive("rms_norm_eps", Some(eps))? as f32;
+    config.ffn = FfnKind::Gated(read_activation(fields, "hidden_act", "silu")?);
+    let theta = if family == Family::SmolLm3 { 2e6 } else { 1e4 };
+    config.position = rope::read_position(fields, &mut config, theta)?;
+    config.qk_norm = family == Family::Qwen3;
+    config.rotates_neighbours = family == Family::Glm;
+    read_biases(&mut config, fields)?;
+    (config.bos_token, config.eos_tokens) = usual_tokens(family);
+    if family == Family::SmolLm3 {
+        config.rotated_layers = read_rotated_layers(fields, config.num_layers)?;
+    }
+    config.sliding_windows = read_windows(&config, fields)?;
+    if family == Family::Granite {
+        read_multipliers(&mut config, fields)?;
+    }
+    Ok(config)
+}
+
+fn defaults(family: Family) -> Defaults {
+    let llama = Defaults {
+        hidden_names: &["hidden_size"],
+        vocab_size: 32_000,
+        hidden_size: 4_096,
+        num_layers: 32,
+        num_heads: 32,
+        ffn_size: 11_008,
+        max_positions: 2_048,
+        tie_embeddings: false,
+    };
+    match family {
+        Family::Mistral => Defaults {
+            ffn_size: 14_336,
+            max_positions: 131_072,
+            ..llama
+        },
+        Family::Qwen2 | Family::Qwen3 => Defaults {
+            vocab_size: 151_936,
+            ffn_size: 22_016,
+            max_positions: 32_768,
+            ..llama
+        },
+        Family::Phi3 => Defaults {
+            vocab_size: 32_064,
+            hidden_size: 3_072,
+            ffn_size: 8_192,
+            max_positions: 4_096,
+            ..llama
+        },
+        Family::SmolLm3 => Defaults {
+            vocab_size: 128_256,
+            hidden_size: 2_048,
+            num_layers: 36,
+            num_heads: 16,
+            max_positions: 32_768,
+            tie_embeddings: true,
+            ..llama
+        },
+        Family::Glm => Defaults {
+            vocab_size: 151_552,
+            num_layers: 40,
+            ffn_size: 13_696,
+            max_positions: 131_072,
+            ..llama
+        },
+        _ => llama,
+    }
+}
+
+fn read_head_sizes(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), ConfigError> {
+    let kv_heads = match config.family {
+        Family::Mistral => 8,
+        Family::Qwen2 | Family::Qwen3 => 32,
+        Family::SmolLm3 => 4,
+        Family::Glm => 2,
+        _ => config.num_heads,
+    };
+    // An explicit null means "as many as query heads", a missing field the family's default.
+    config.num_kv_heads = match fields.0.get("num_key_value_heads") {
+        Some(Value::Null) => config.num_heads,
+        _ => fields.size("num_key_value_heads", kv_heads, config.num_heads)?,
+    };
+    let head_dim = match config.family {
+        Family::Qwen3 | Family::Glm => 128,
+        _ => config.head_dim,
+    };
+    config.head_dim = fields.size("head_dim", head_dim, K_MAX)?;
+    Ok(())
+}
+
+fn read_biases(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), ConfigError> {
+    match config.family {
+        Family::Llama | Family::Qwen3 | Family::Granite | Family::SmolLm3 => {
+            config.qkv_bias = fields.flag("attention_bias", false)?;
+            config.out_bias = config.qkv_bias;
+            config.ffn_bias = config.family != Family::Qwen3 && fields.flag("mlp_bias", false)?;
+        }
+        Family::Glm => config.qkv_bias = fields.flag("attention_bias", true)?,
+        family => config.qkv_bias = family == Family::Qwen2,
+    }
+    Ok(())
+}
+
+/// First and last tokens that transformers assumes.
+fn usual_tokens(family: Family) -> (Option<u32>, Vec<u32>) {
+    match family {
+        Family::Llama | Family::Mistral | Family::Granite => (Some(1), vec![2]),
+        Family::Phi3 => (Some(1), vec![32_000]),
+        Family::SmolLm3 => (Some(128_000), vec![128_001]),
+        Family::Glm => (None, vec![151_329, 151_336, 151_338]),
+        _ => (None, Vec::new()),
+    }
+}
+
+/// Granite's factors. A residual stream that is `m` times smaller goes through its norms unchanged if eps is `m^2` times smaller: so what
+/// each block adds need not be multiplied, only the embedding is divided.
+fn read_multipliers(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), ConfigError> {
+    let factor = |name: &str| fields.positive(name, Some(1.0));
+    let residual = factor("residual_multiplier")?;
+    config.norm_eps = (f64::from(config.norm_eps) / (residual * residual)) as f32;
+    config.embedding_scale = (factor("embedding_multiplier")? / residual) as f32;
+    config.head_scale = (1.0 / factor("logits_scaling")?) as f32;
+    config.attention_scale = Some(factor("attention_multiplier")? as f32);
+    Ok(())
+}
+
+/// SmolLM3: `no_rope_layers` has 1 where a layer is rotated; by itself every fourth is not.
+fn read_rotated_layers(fields: Fields<'_>, num_layers: usize) -> Result<Vec<bool>, ConfigError> {
+    let interval = fields.size("no_rope_layer_interval", 4, usize::MAX)?;
+    let Some(listed) = fields.counts("no_rope_layers")? else {
+        return Ok((1..=num_layers).map(|number| number % interval != 0).collect());
+    };
+    match listed.get(..num_layers) {
+        Some(listed) => Ok(listed.iter().map(|&rotated| rotated != 0).collect()),
+        None => {
+            let got = format!("a list of {}", listed.len());
+            Err(field_error(
+                "no_rope_layers",
+                format!("a list of {num_layers}"),
+                got,
+            ))
+        }
+    }
+}
+
+fn read_windows(config: &ModelConfig, fields: Fields<'_>) -> Result<Vec<Option<usize>>, ConfigError> {
+    let num_layers = config.num_layers;
+    let window = |usual: Option<usize>| match fields.0.get("sliding_window") {
+        Some(Value::Null) => Ok(None),
+        None if usual.is_none() => Ok(None),
+        _ => fields
+            .size("sliding_window", usual.unwrap_or(1), MAX_POSITIONS)
+            .map(Some),
+    };
+    match config.family {
+        Family::Mistral => Ok(vec![window(Some(4_096))?; num_layers]),
+        Family::Phi3 => Ok(vec![window(None)?; num_layers]),
+        // A window that is switched off is not looked at: such fields hold anything.
+        Family::Qwen2 | Family::Qwen3 => {
+            let on = fields.flag("use_sliding_window", false)?;
+            let window = if on { window(Some(4_096))? } else { None };
+            let first = if window.is_some() {
+                fields.count("max_window_layers")?.unwrap_or(28)
+            } else {
+                0
+            };
+            read_layer_types(fields, num_layers, window, &|layer| layer >= first)
+        }
+        Family::SmolLm3 => {
+            let on = fields.flag("use_sliding_window", false)?;
+            let window = if on { window(None)? } else { None };
+            read_layer_types(fields, num_layers, window, &|layer| !config.rotated_layers[layer])
+        }
+        _ => Ok(vec![None; num_layers]),
+    }
+}
+
+/// `layer_types` if listed, else windows where the family has them.
+fn read_layer_types(
+    fields: Fields<'_>,
+    num_layers: usize,
+    window: Option<usize>,
+    has_window: &dyn Fn(usize) -> bool,
+) -> Result<Vec<Option<usize>>, ConfigError> {
+    let Some(types) = fields.texts("layer_types")? else {
+        return Ok((0..num_layers)
+            .map(|layer| window.filter(|_| has_window(layer)))
+            .collect());
+    };
+    if types.len() != num_layers {
+        let expected = format!("a list of {num_layers}");
+        return Err(field_error(
+            "layer_types",
+            expected,
+            format!("a list of {}", types.len()),
+        ));
+    }
+    let windows = types.iter().map(|&kind| match (kind, window) {
+        ("full_attention", _) => Ok(None),
+        ("sliding_attention", Some(window)) => Ok(Some(window)),
+        ("sliding_attention", None) => Err(field_error(
+            "layer_types",
+            "a sliding_window for sliding_attention".into(),
+            "none",
+        )),
+        _ => Err(unsupported(
+            "layer_types",
+            kind,
+            "full_attention, sliding_attention",
+        )),
+    });
+    windows.collect()
+}

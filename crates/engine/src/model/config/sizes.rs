@@ -1,0 +1,99 @@
+//! Sizes and what else stands under the same names in all families.
+
+use dualgrain_device::Activation;
+use dualgrain_format::K_MAX;
+
+use crate::model::config::fields::{Fields, unsupported};
+use crate::{ConfigError, Family, FfnKind, ModelConfig, NormKind, Position};
+
+const MAX_LAYERS: usize = 4_096;
+const MAX_VOCAB: usize = 1 << 24;
+pub(super) const MAX_POSITIONS: usize = 1 << 30;
+
+/// Sizes that stand under the same names in all but BLOOM, and everything at its most common value.
+pub(super) fn read_sizes(
+    family: Family,
+    fields: Fields<'_>,
+    defaults: Defaults,
+) -> Result<ModelConfig, ConfigError> {
+    let hidden_size = fields.size(
+        fields.spelling(defaults.hidden_names),
+        defaults.hidden_size,
+        K_MAX,
+    )?;
+    let num_layers = fields.size(
+        fields.spelling(&["num_hidden_layers", "n_layer"]),
+        defaults.num_layers,
+        MAX_LAYERS,
+    )?;
+    let heads_name = fields.spelling(&["num_attention_heads", "n_head"]);
+    let num_heads = fields.size(heads_name, defaults.num_heads, hidden_size)?;
+    let positions_name = fields.spelling(&["max_position_embeddings", "seq_length"]);
+    Ok(ModelConfig {
+        family,
+        vocab_size: fields.size("vocab_size", defaults.vocab_size, MAX_VOCAB)?,
+        hidden_size,
+        num_layers,
+        num_heads,
+        num_kv_heads: num_heads,
+        head_dim: hidden_size / num_heads,
+        rotary_dim: hidden_size / num_heads,
+        ffn_size: fields.size(
+            fields.spelling(&["intermediate_size", "ffn_dim"]),
+            defaults.ffn_size,
+            K_MAX,
+        )?,
+        max_positions: fields.size(positions_name, defaults.max_positions, MAX_POSITIONS)?,
+        norm: NormKind::Layer,
+        norm_eps: 1e-5,
+        ffn: FfnKind::Plain(Activation::Relu),
+        position: Position::None,
+        rotates_neighbours: false,
+        rotated_layers: vec![true; num_layers],
+        attention_scale: None,
+        sliding_windows: vec![None; num_layers],
+        qkv_bias: false,
+        out_bias: false,
+        ffn_bias: false,
+        qk_norm: false,
+        hadamard_down: None,
+        embedding_norm: false,
+        embedding_scale: 1.0,
+        head_scale: 1.0,
+        tie_embeddings: fields.flag("tie_word_embeddings", defaults.tie_embeddings)?,
+        dtype: None,
+        bos_token: None,
+        eos_tokens: Vec::new(),
+        pad_token: None,
+        quantization: None,
+        notices: Vec::new(),
+    })
+}
+
+/// What transformers assumes where config.json is silent.
+pub(super) struct Defaults {
+    pub hidden_names: &'static [&'static str],
+    pub vocab_size: usize,
+    pub hidden_size: usize,
+    pub num_layers: usize,
+    pub num_heads: usize,
+    pub ffn_size: usize,
+    pub max_positions: usize,
+    pub tie_embeddings: bool,
+}
+
+pub(super) fn read_activation(
+    fields: Fields<'_>,
+    name: &str,
+    default: &'static str,
+) -> Result<Activation, ConfigError> {
+    match fields.text(name)?.unwrap_or(default) {
+        "silu" | "swish" => Ok(Activation::Silu),
+        "relu" => Ok(Activation::Relu),
+        "gelu" | "gelu_python" => Ok(Activation::Gelu),
+        "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python_tanh" | "gelu_accurate" => {
+            Ok(Activation::GeluTanh)
+        }
+        other => Err(unsupported(name, other, "silu, relu, gelu, gelu_new")),
+    }
+}
