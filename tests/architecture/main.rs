@@ -18,7 +18,7 @@ mod tokens;
 use house::House;
 
 /// The only dependencies between the project's crates (DESIGN.md, "Layout").
-const ARROWS: [crates::Arrows<'_>; 11] = [
+const ARROWS: [crates::Arrows<'_>; 12] = [
     ("format", &[]),
     ("threads", &[]),
     ("device", &["format"]),
@@ -32,11 +32,12 @@ const ARROWS: [crates::Arrows<'_>; 11] = [
     ),
     ("perf", &["cpu", "cuda", "device", "format"]),
     ("server", &["dualgrain"]),
+    ("hub", &[]),
     ("testing", &["device"]),
 ];
 
 /// What the binary may depend on: engine, quantizer and format come through the library.
-const BINARY: [&str; 6] = ["cpu", "cuda", "device", "dualgrain", "perf", "server"];
+const BINARY: [&str; 7] = ["cpu", "cuda", "device", "dualgrain", "hub", "perf", "server"];
 
 /// Crates with unsafe code: what threads share, instructions, foreign functions.
 const UNSAFE: [&str; 3] = ["threads", "cpu", "cuda"];

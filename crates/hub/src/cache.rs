@@ -1,0 +1,179 @@
+//! The cache that all programs of the hub share, as its library in Python lays it out:
+//!
+//! ```text
+//! models--ORG--NAME/blobs/CHECKSUM               contents; CHECKSUM.incomplete while they come
+//! models--ORG--NAME/refs/REVISION                the commit that a branch or tag was last seen at
+//! models--ORG--NAME/snapshots/COMMIT/FILE        a link to a content
+//! .locks/models--ORG--NAME/CHECKSUM.lock         held while a content comes
+//! ```
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::checksum::Checksum;
+use crate::error::HubError;
+use crate::listing::{CONFIG, INDEX, SINGLE, shards_of_index};
+use crate::model_name::{ModelName, Revision, is_commit};
+
+/// A model's place in a cache.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    root: PathBuf,
+    folder: String,
+}
+
+impl Cache {
+    /// The place of the model `name` in the cache at `root`.
+    pub fn of(root: &Path, name: &ModelName) -> Self {
+        Self {
+            root: root.to_path_buf(),
+            folder: name.folder(),
+        }
+    }
+
+    /// The folder of a commit's files.
+    pub fn snapshot(&self, commit: &str) -> PathBuf {
+        self.root.join(&self.folder).join("snapshots").join(commit)
+    }
+
+    /// The content with a checksum.
+    pub fn blob(&self, checksum: &Checksum) -> PathBuf {
+        self.root.join(&self.folder).join("blobs").join(checksum.text())
+    }
+
+    /// What of a content has come so far.
+    pub fn part(&self, checksum: &Checksum) -> PathBuf {
+        self.blob(checksum).with_extension("incomplete")
+    }
+
+    /// The lock of a content, which one program holds while it comes.
+    ///
+    /// # Errors
+    /// It can not be made.
+    pub fn lock(&self, checksum: &Checksum) -> Result<fs::File, HubError> {
+        let path = self.root.join(".locks").join(&self.folder);
+        let path = path.join(format!("{checksum}.lock"));
+        make_folder_of(&path)?;
+        let options = fs::File::options().create(true).append(true).open(&path);
+        options.map_err(HubError::io("opening the lock", &path))
+    }
+
+    /// The commit of a revision, and the folder with its model, where all of it is there.
+    pub fn find(&self, revision: &Revision) -> Option<(String, PathBuf)> {
+        let commit = match revision.is_commit() {
+            true => revision.as_str().to_owned(),
+            false => fs::read_to_string(self.reference(revision))
+                .ok()?
+                .trim()
+                .to_owned(),
+        };
+        let dir = self.snapshot(&commit);
+        (is_commit(&commit) && is_whole(&dir)).then_some((commit, dir))
+    }
+
+    /// Keeps which commit a branch or tag was seen at.
+    ///
+    /// # Errors
+    /// It can not be written.
+    pub fn refer(&self, revision: &Revision, commit: &str) -> Result<(), HubError> {
+        if revision.is_commit() {
+            return Ok(());
+        }
+        let path = self.reference(revision);
+        make_folder_of(&path)?;
+        let aside = aside(&path);
+        let written = fs::write(&aside, commit).and_then(|()| fs::rename(&aside, &path));
+        written.map_err(HubError::io("writing", &path))
+    }
+
+    /// Puts a file of a commit at its place: a link to its content.
+    ///
+    /// # Errors
+    /// It can not be made.
+    pub fn link(&self, commit: &str, file: &str, checksum: &Checksum) -> Result<(), HubError> {
+        let path = self.snapshot(commit).join(file);
+        let up = "../".repeat(2 + file.matches('/').count());
+        let target = PathBuf::from(format!("{up}blobs/{checksum}"));
+        if fs::read_link(&path).is_ok_and(|there| there == target) {
+            return Ok(());
+        }
+        make_folder_of(&path)?;
+        let aside = aside(&path);
+        let linked = link(&target, &self.blob(checksum), &aside).and_then(|()| fs::rename(&aside, &path));
+        linked.map_err(HubError::io("linking", &path))
+    }
+
+    fn reference(&self, revision: &Revision) -> PathBuf {
+        self.root.join(&self.folder).join("refs").join(revision.as_str())
+    }
+}
+
+/// Whether a folder holds a model with all its weights.
+fn is_whole(dir: &Path) -> bool {
+    let has = |name: &str| dir.join(name).is_file();
+    let shards = || -> Option<BTreeSet<String>> { shards_of_index(&fs::read(dir.join(INDEX)).ok()?).ok() };
+    let has_weights = || match has(INDEX) {
+        true => shards().is_some_and(|shards| shards.iter().all(|shard| has(shard))),
+        false => has_any_safetensors(dir),
+    };
+    has(CONFIG) && (has(SINGLE) || has_weights())
+}
+
+fn has_any_safetensors(dir: &Path) -> bool {
+    let mut entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.any(|entry| {
+        entry.path().extension().is_some_and(|end| end == "safetensors") && entry.path().is_file()
+    })
+}
+
+/// Makes the folder that `path` lies in.
+///
+/// # Errors
+/// It can not be made.
+pub fn make_folder_of(path: &Path) -> Result<(), HubError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder).map_err(HubError::io("making the folder", folder))
+}
+
+/// A name beside `path` that no other program uses at the same time.
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}", std::process::id()));
+    let aside = path.with_file_name(name);
+    // Left by a program that was killed and had the same number.
+    let _ = fs::remove_file(&aside);
+    aside
+}
+
+#[cfg(unix)]
+fn link(target: &Path, _: &Path, path: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, path)
+}
+
+/// Links need rights there that users seldom have.
+#[cfg(not(unix))]
+fn link(_: &Path, blob: &Path, path: &Path) -> io::Result<()> {
+    fs::hard_link(blob, path)
+}
+
+/// Free bytes on the disk of the nearest folder above `path`, for this user; `None` where the system does not say.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let there = path
+        .ancestors()
+        .find(|path| path.is_dir())
+        .unwrap_or(Path::new("."));
+    free_bytes_at(there)
+}
+
+#[cfg(unix)]
+fn free_bytes_at(dir: &Path) -> Option<u64> {
+    let disk = rustix::fs::statvfs(dir).ok()?;
+    disk.f_bavail.checked_mul(disk.f_frsize)
+}
+
+#[cfg(not(unix))]
+fn free_bytes_at(_: &Path) -> Option<u64> {
+    None
+}
