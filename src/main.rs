@@ -17,7 +17,7 @@ use cli::terminal::{self, Terminal};
 use cli::{exit_code, interruption};
 use decide::{cost, fit, predict, report, select};
 use measure::{doctor, machine, profile, traffic};
-use run::{bench, chat, eval, generate, inspect, quantize, quickstart, serve};
+use run::{bench, chat, eval, generate, inspect, pull, quantize, quickstart, serve};
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and exits with 2.
@@ -59,7 +59,7 @@ fn sentence(error: &anyhow::Error) -> String {
     text
 }
 
-fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
+fn run(mut cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
     if let Verb::Eval(_) | Verb::Inspect(_) | Verb::Doctor | Verb::Fit(_) | Verb::Select(_) = cli.verb {
         interruption::exit_on_interrupt()?;
     }
@@ -70,6 +70,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
     ) {
         machine::warn_of_too_many_threads(cli.common.threads, terminal);
     }
+    pull::find_models(&mut cli.verb, terminal)?;
     let common = &cli.common;
     match &cli.verb {
         Verb::Bench(options) => match &options.product {
@@ -83,6 +84,7 @@ fn run(cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Chat(options) => chat::run(options, common, terminal),
         Verb::Serve(options) => serve::run(options, common, terminal),
         Verb::Inspect(options) => inspect::run(options, terminal),
+        Verb::Pull(options) => pull::run(options, terminal),
         Verb::Quickstart(options) => quickstart::run(options, common, terminal),
         Verb::Quantize(options) => quantize::run(options, common, terminal),
         Verb::Fit(options) => fit::run(options, common, terminal),

@@ -13,6 +13,9 @@ static RAISED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
 /// A flag that Ctrl-C (or a termination signal) raises; a second one ends the process at once.
 pub fn interrupt_flag() -> anyhow::Result<Arc<AtomicBool>> {
+    if let Some(flag) = RAISED.get() {
+        return Ok(Arc::clone(flag));
+    }
     let flag = Arc::clone(RAISED.get_or_init(Arc::default));
     let raised = Arc::clone(&flag);
     ctrlc::set_handler(move || {

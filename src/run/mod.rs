@@ -8,6 +8,7 @@ pub mod eval;
 pub mod generate;
 pub mod inspect;
 mod model_folder;
+pub mod pull;
 pub mod quantize;
 pub mod quickstart;
 mod sampling;

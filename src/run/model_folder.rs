@@ -92,7 +92,8 @@ pub fn context(asked: Option<usize>, config: &ModelConfig, usual: usize) -> Resu
     Ok(context)
 }
 
-fn check_folder(dir: &Path) -> Result<()> {
+/// Refuses what is no folder, with what it may have been meant to be.
+pub fn check_folder(dir: &Path) -> Result<()> {
     ensure!(
         dir.is_dir(),
         "{}: no such model folder{}",

@@ -76,7 +76,7 @@ fn what_is_no_model_folder_is_told_with_where_the_model_is() {
         let message = failure(&["generate", text(&base.join(name)), "x"]);
         assert!(message.contains(word), "{name}: {message}");
     }
-    assert!(failure(&["inspect", "some-org/some-name"]).contains("hf download"));
+    assert!(failure(&["inspect", "some-org/some-name"]).contains("dualgrain pull some-org/some-name"));
 }
 
 #[test]

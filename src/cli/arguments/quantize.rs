@@ -1,4 +1,4 @@
-//! What `quantize` and `quickstart` take.
+//! What `quantize` and `quickstart` take, and `pull`, which may come before them.
 
 use std::path::PathBuf;
 
@@ -6,9 +6,24 @@ use clap::{Args, ValueEnum};
 use dualgrain::DeviceChoice;
 use dualgrain::format::GroupSize;
 use dualgrain::quant::{SchemeRule, Step};
+use dualgrain_hub::{ModelName, Revision};
 
 use crate::cli::arguments::device::OnDevice;
 use crate::cli::arguments::values::{count, group_size, number};
+
+/// Options of `pull`.
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// The model's name on the hub.
+    #[arg(value_name = "ORG/NAME")]
+    pub model: ModelName,
+    /// A branch, a tag or a commit [default: main].
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<Revision>,
+    /// Ask the cache alone, as with HF_HUB_OFFLINE=1.
+    #[arg(long)]
+    pub offline: bool,
+}
 
 /// Options of `quickstart`.
 #[derive(Debug, Args)]
@@ -27,7 +42,8 @@ pub struct Quickstart {
 /// Options of `quantize`.
 #[derive(Debug, Args)]
 pub struct Quantize {
-    /// Folder of the original model (config.json, tokenizer, safetensors).
+    /// Folder of the original model (config.json, tokenizer, safetensors), or its name on the Hugging Face hub, ORG/NAME, which is
+    /// downloaded where the cache does not have it.
     #[arg(value_name = "MODEL_DIR")]
     pub model: PathBuf,
     /// Folder to write; must not exist, or be empty, unless --replace is given.

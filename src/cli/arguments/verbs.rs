@@ -1,5 +1,7 @@
 //! The command line as a whole: the verbs, what is said of each, an example in its help.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::arguments::bench::Bench;
@@ -9,7 +11,7 @@ use crate::cli::arguments::fit::{Fit, Report};
 use crate::cli::arguments::generate::{Chat, Generate};
 use crate::cli::arguments::predict::{Predict, Select};
 use crate::cli::arguments::profile::Profile;
-use crate::cli::arguments::quantize::{Quantize, Quickstart};
+use crate::cli::arguments::quantize::{Pull, Quantize, Quickstart};
 use crate::cli::arguments::serve::Serve;
 use crate::cli::arguments::values::count;
 
@@ -49,9 +51,14 @@ pub enum Verb {
     /// Quantize, judge and run the bundled model: the whole story in about a minute.
     #[command(after_help = "Example:\n  dualgrain quickstart --out quickstart")]
     Quickstart(Quickstart),
-    /// Turn a Hugging Face folder into a W4A8 folder.
+    /// Download a model from the Hugging Face hub.
     #[command(
-        after_help = "Example:\n  dualgrain quantize Llama-3.2-1B --out Llama-3.2-1B-W4A8 --calib c4.txt\n  dualgrain quantize Llama-3.2-1B --out out --plan"
+        after_help = "Example:\n  dualgrain pull Qwen/Qwen2.5-0.5B-Instruct\n  HF_TOKEN=hf_... dualgrain pull meta-llama/Llama-3.2-1B --json\n\nEvery other command then takes the name in the place of a folder. Files lie in the hub's own cache, which its other programs use\ntoo: HF_HUB_CACHE, HF_HOME and XDG_CACHE_HOME say where. HF_ENDPOINT names another hub; HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE are\nfollowed. What was cut goes on with the same command."
+    )]
+    Pull(Pull),
+    /// Turn a Hugging Face model into a W4A8 folder.
+    #[command(
+        after_help = "Example:\n  dualgrain quantize Llama-3.2-1B --out Llama-3.2-1B-W4A8 --calib c4.txt\n  dualgrain quantize Llama-3.2-1B --out out --plan\n  dualgrain quantize Qwen/Qwen2.5-0.5B-Instruct --out out    # from the hub"
     )]
     Quantize(Quantize),
     /// Measure quality: perplexity, divergence from the original, tasks.
@@ -121,4 +128,22 @@ pub enum Verb {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+impl Verb {
+    /// The folders of models that are read, each of which may be a name on the hub.
+    pub fn models(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Self::Quantize(options) => vec![&mut options.model],
+            Self::Eval(options) => options.reference.iter_mut().chain([&mut options.model]).collect(),
+            Self::Generate(options) => vec![&mut options.model],
+            Self::Chat(options) => vec![&mut options.model],
+            Self::Serve(options) => vec![&mut options.model],
+            Self::Inspect(options) => vec![&mut options.model],
+            Self::Cost(options) => vec![&mut options.model],
+            Self::Quickstart(options) => options.model.iter_mut().collect(),
+            Self::Bench(options) => options.model.iter_mut().collect(),
+            _ => Vec::new(),
+        }
+    }
 }

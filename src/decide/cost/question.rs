@@ -9,6 +9,7 @@ use dualgrain::engine::{
 use dualgrain::format::{CacheScheme, GroupSize, LinearScheme};
 use dualgrain::{CARD_STEP_TOKENS, CPU_STEP_TOKENS};
 use dualgrain_device::CacheFormat;
+use dualgrain_hub::ModelName;
 use dualgrain_perf::MachineKind;
 use dualgrain_perf::cost::{Linear, Network, Scheme, Workload};
 
@@ -42,8 +43,11 @@ fn judged(dir: &Path) -> Result<ModelConfig> {
     Ok(config)
 }
 
-/// A file that has no name of its own is called by its folder's.
+/// A file that has no name of its own is called by its folder's, a folder of the hub's cache by its model's.
 fn name(path: &Path) -> String {
+    if let Some(name) = ModelName::of_snapshot(path) {
+        return name.to_string();
+    }
     let nameless = path.file_name().is_some_and(|name| name == "config.json");
     let named = match nameless {
         true => path.parent().unwrap_or(path),

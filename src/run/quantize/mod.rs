@@ -14,6 +14,7 @@ use dualgrain::engine::{ModelConfig, Storage, Weights};
 use dualgrain::format::text::notice_of_mark;
 use dualgrain::quant::{Choice, Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML};
 use dualgrain::{AnyDevice, Quantizer};
+use dualgrain_hub::ModelName;
 use serde::Serialize;
 
 use crate::cli::arguments::{Common, Quantize};
@@ -45,7 +46,9 @@ struct Report {
 /// Quantizes (or, with `--plan`, only says what it would cost).
 pub fn run(arguments: &Quantize, common: &Common, terminal: &Terminal) -> Result<()> {
     let model = &arguments.model;
-    model_folder::judged(model, terminal)?;
+    if !(arguments.plan && is_without_weights(model)) {
+        model_folder::judged(model, terminal)?;
+    }
     let job = job::job(arguments)?;
     if arguments.plan {
         return plan::run(&job, &calibration(arguments)?, common, terminal);
@@ -63,6 +66,11 @@ pub fn run(arguments: &Quantize, common: &Common, terminal: &Terminal) -> Result
         quantize(&job, documents, &device, &cancel, terminal).with_context(|| said_of(arguments))?;
     let report = report(&job, &summary, started.elapsed().as_secs_f64())?;
     terminal.result(&report, &report_text(&report))
+}
+
+/// Whether a folder is what a plan takes from the hub.
+fn is_without_weights(model: &Path) -> bool {
+    ModelName::of_snapshot(model).is_some() && Weights::open(model).is_err()
 }
 
 /// What is said of a run that failed.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use dualgrain::engine::ModelConfig;
 use dualgrain::{AnyDevice, SessionLimits};
+use dualgrain_hub::ModelName;
 use dualgrain_server::{Keys, Options, Served, Tls, listen};
 use serde::Serialize;
 
@@ -145,13 +146,15 @@ fn origins(arguments: &Serve) -> Result<Vec<String>> {
     Ok(arguments.cors_origin.clone())
 }
 
-/// The name that was asked for, or the folder's.
+/// The name that was asked for, or the model's on the hub, or the folder's.
 fn alias(arguments: &Serve) -> Result<String> {
     let dir: &Path = &arguments.model;
-    ensure!(dir.is_dir(), "{}: no such model folder", dir.display());
-    let alias = match &arguments.alias {
-        Some(alias) => alias.clone(),
-        None => {
+    model_folder::check_folder(dir)?;
+    let alias = match (&arguments.alias, ModelName::of_snapshot(dir)) {
+        (Some(alias), _) => alias.clone(),
+        // The folder is called by a commit.
+        (None, Some(name)) => name.to_string(),
+        (None, None) => {
             // `.` and the like have no name of their own.
             let whole = dir.canonicalize().with_context(|| dir.display().to_string())?;
             let name = whole.file_name().unwrap_or(dir.as_os_str());

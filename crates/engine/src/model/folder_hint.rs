@@ -32,8 +32,7 @@ fn hint_for_name(path: &Path) -> Option<String> {
     Some(match snapshot(&cached) {
         Some(snapshot) => format!("the hub's cache has it: {}", snapshot.display()),
         None => format!(
-            "there is no such folder; if this is a name on the Hugging Face hub, download it first: `hf download {text} \
-             --local-dir {name}`"
+            "there is no such folder; if this is a name on the Hugging Face hub, download it first: `dualgrain pull {text}`"
         ),
     })
 }
@@ -45,7 +44,8 @@ fn cache() -> Option<PathBuf> {
             .filter(|value| !value.is_empty())
             .map(PathBuf::from)
     };
-    let home = || set("HOME").map(|home| home.join(".cache/huggingface"));
+    let caches = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    let home = || Some(caches()?.join("huggingface"));
     set("HF_HUB_CACHE").or_else(|| Some(set("HF_HOME").or_else(home)?.join("hub")))
 }
 
@@ -135,7 +135,8 @@ mod tests {
         put("d/other");
         assert_eq!(hint("d"), "");
         assert!(
-            folder_hint(Path::new("meta-llama/Llama-3.2-1B")).contains("hf download meta-llama/Llama-3.2-1B")
+            folder_hint(Path::new("meta-llama/Llama-3.2-1B"))
+                .contains("dualgrain pull meta-llama/Llama-3.2-1B")
         );
         assert_eq!(folder_hint(Path::new("a/b/c")), "");
         assert_eq!(folder_hint(Path::new("../b")), "");
