@@ -5,6 +5,7 @@
 mod program;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -61,11 +62,7 @@ fn interrupt(out: &Path, signal: &str, blocks: usize, more: &[&str]) -> Output {
         );
         std::thread::sleep(Duration::from_millis(2));
     }
-    let sent = Command::new("kill")
-        .args([signal, &child.id().to_string()])
-        .status()
-        .unwrap();
-    assert!(sent.success());
+    send(&child, signal);
     child.wait_with_output().unwrap()
 }
 
@@ -147,6 +144,87 @@ fn replacing_keeps_the_old_model_until_the_new_one_is_whole() {
     let before = tensors(&out);
     interrupt(&out, "-KILL", 1, &["--replace"]);
     assert!(tensors(&out) == before, "the old model changed");
+}
+
+fn send(child: &Child, signal: &str) {
+    let sent = Command::new("kill")
+        .args([signal, &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+/// Runs `command` until it has told a line with `words`, sends `signal`, and gives the exit code.
+fn code_after(command: &mut Command, words: &str, signal: &str) -> Option<i32> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let is_told = lines.any(|line| line.unwrap().contains(words));
+    assert!(is_told, "`{words}` was never told");
+    send(&child, signal);
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    let code = child.wait().unwrap().code();
+    assert!(
+        rest.iter().any(|line| line.starts_with("error: interrupted")),
+        "{rest:?}"
+    );
+    code
+}
+
+#[test]
+fn quickstart_ends_with_130_wherever_it_is() {
+    for (step, signal) in [("1/3", "-INT"), ("2/3", "-TERM")] {
+        let out = scratch("quickstart").join("out");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dualgrain"));
+        command.arg("quickstart").arg("--out").arg(&out);
+        assert_eq!(code_after(&mut command, step, signal), Some(130), "{step}");
+        assert!(!out.join("report.html").exists(), "{step}");
+    }
+}
+
+#[test]
+fn bench_keeps_what_it_measured_and_ends_with_130() {
+    let rows = scratch("bench").join("rows.csv");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dualgrain"));
+    command
+        .arg("bench")
+        .arg(original())
+        .args(["-p", "1,512", "-n", "1", "-r", "300", "--device", "cpu", "--csv"])
+        .arg(&rows);
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let written = || fs::read_to_string(&rows).unwrap_or_default().lines().count();
+    let started = Instant::now();
+    // The names of the columns, and the row of one token, which takes no time beside the other.
+    while written() < 2 {
+        assert!(started.elapsed() < Duration::from_secs(120), "no row came");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    send(&child, "-INT");
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("interrupted at"), "{}", stderr(&output));
+    assert!(
+        program::stdout(&output).contains("decode"),
+        "what was measured is shown"
+    );
+    assert_eq!(written(), 2);
+}
+
+#[test]
+fn serve_ends_with_0_when_it_is_told_to_stop() {
+    for signal in ["-INT", "-TERM"] {
+        let (mut child, _) = program::start_server(&[], Stdio::null());
+        send(&child, signal);
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{signal}");
+    }
 }
 
 #[test]

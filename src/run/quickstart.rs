@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -103,6 +103,7 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     terminal.say("2/3 judging it against the original on text neither has seen");
     let judged = eval::bundled(&quantized, &original, EVAL_WINDOWS, options.device);
     let quality = eval::judge(&judged, &device, terminal)?;
+    ensure!(!cancel.load(Ordering::Relaxed), "interrupted");
     terminal.say("3/3 running both");
     let memory = (options.device.memory, terminal);
     let sides = sides([&original, &quantized], &quality, (&device, memory), &cancel)?;

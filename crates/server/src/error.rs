@@ -23,6 +23,9 @@ pub enum ServeError {
     /// The model could not be loaded or its buffers not be made.
     #[error(transparent)]
     Model(#[from] dualgrain::Error),
+    /// What generation_config.json says can not be followed.
+    #[error("generation_config.json: {0} (--ignore-defaults samples without it)")]
+    Sampling(String),
     /// The chat template is damaged.
     #[error(transparent)]
     Template(#[from] dualgrain::engine::chat::ChatError),

@@ -12,7 +12,7 @@
 //! let listener = listen("127.0.0.1", 8080)?;
 //! let limits = dualgrain::SessionLimits::new(8, 2048, 512);
 //! let served = Served::open("models/llama-tiny".as_ref(), "llama-tiny".to_owned(), &dualgrain::Options::default(), limits)?;
-//! run(listener, served, Options::default())?;
+//! run(listener, served, Options::default(), || println!("ready"))?;
 //! # Ok(())
 //! # }
 //! ```

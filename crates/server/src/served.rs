@@ -6,14 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use dualgrain::engine::chat::{ChatError, ChatTemplate};
 use dualgrain::engine::tokenizer::Tokenizer;
-use dualgrain::engine::{EngineError, Model, Storage, Weights};
+use dualgrain::engine::{EngineError, Model, SamplingDefaults, Storage, Weights};
 use dualgrain::{AnyDevice, Device, Engine, Error, Loaded, SessionLimits, load};
 
 use serde_json::{Value, json};
 
 use crate::error::ServeError;
 use crate::grammar::Grammars;
-use crate::parameters::Bounds;
+use crate::parameters::{Bounds, unasked_sampling};
 
 /// A model that is ready to serve.
 pub struct Served {
@@ -75,11 +75,47 @@ impl Served {
                 bounds: Bounds {
                     context_tokens: limits.context_tokens,
                     vocab_size,
+                    defaults: SamplingDefaults::default(),
                 },
                 facts,
             },
         })
     }
+}
+
+impl Served {
+    /// Samples as the model's authors say where a request does not say how.
+    ///
+    /// # Errors
+    /// A value that no sampling has.
+    pub fn with_sampling(mut self, defaults: SamplingDefaults) -> Result<Self, ServeError> {
+        unasked_sampling(defaults)
+            .check()
+            .map_err(|error| ServeError::Sampling(error.to_string()))?;
+        self.description.bounds.defaults = defaults;
+        if let Some(words) = words(defaults) {
+            tracing::info!("requests that do not say how to sample follow generation_config.json: {words}");
+            self.description.facts["sampling"] = format!("{words} (generation_config.json)").into();
+        }
+        Ok(self)
+    }
+}
+
+/// What is named, as a request would; `None` where nothing is.
+fn words(defaults: SamplingDefaults) -> Option<String> {
+    let float = |number: Option<f32>| number.map(|number| number.to_string());
+    let named = [
+        ("temperature", float(defaults.temperature)),
+        ("top_k", defaults.top_k.map(|number| number.to_string())),
+        ("top_p", float(defaults.top_p)),
+        ("min_p", float(defaults.min_p)),
+        ("repetition_penalty", float(defaults.repetition_penalty)),
+    ];
+    let named = named
+        .into_iter()
+        .filter_map(|(name, number)| Some(format!("{name} {}", number?)));
+    let named: Vec<String> = named.collect();
+    (!named.is_empty()).then(|| named.join(", "))
 }
 
 /// What the folder `dir` holds and which device runs it.

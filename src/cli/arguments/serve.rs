@@ -92,6 +92,9 @@ pub struct Serve {
     /// Seconds that a step may take before /health says 503.
     #[arg(long, default_value_t = 120, value_name = "SECONDS", value_parser = count(1, 86_400))]
     pub stall: usize,
+    /// Use nothing of the model's generation_config.json but its end tokens.
+    #[arg(long)]
+    pub ignore_defaults: bool,
     /// Pass over fields of requests that are unknown instead of refusing them.
     #[arg(long)]
     pub ignore_unknown: bool,

@@ -3,12 +3,11 @@
 mod energy;
 mod log;
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use dualgrain::engine::ModelConfig;
+use dualgrain::engine::{ModelConfig, SamplingDefaults};
 use dualgrain::{AnyDevice, SessionLimits};
 use dualgrain_hub::ModelName;
 use dualgrain_server::{Keys, Options, Served, Tls, listen};
@@ -34,6 +33,10 @@ pub fn run(arguments: &Serve, common: &Common, terminal: &Terminal) -> Result<()
     dualgrain::share_one_arena();
     let config = ModelConfig::load(&arguments.model);
     let (options, alias) = (options(arguments)?, alias(arguments)?);
+    let defaults = match arguments.ignore_defaults {
+        true => SamplingDefaults::default(),
+        false => SamplingDefaults::load(&arguments.model)?,
+    };
     let listener = listen(&arguments.host, arguments.port)?;
     let address = listener.local_addr().context("asking for the address")?;
     check_exposure(arguments, address.ip().is_loopback(), terminal)?;
@@ -51,7 +54,8 @@ pub fn run(arguments: &Serve, common: &Common, terminal: &Terminal) -> Result<()
         ..options
     };
     let loaded = model_folder::open(&arguments.model, &device, None)?;
-    let served = Served::new(&arguments.model, alias.clone(), loaded, limits)?;
+    log::begin(arguments);
+    let served = Served::new(&arguments.model, alias.clone(), loaded, limits)?.with_sampling(defaults)?;
     let started = Started {
         url: match &options.tls {
             Some(_) => format!("https://{address}"),
@@ -61,9 +65,12 @@ pub fn run(arguments: &Serve, common: &Common, terminal: &Terminal) -> Result<()
         max_sequences: limits.num_sequences,
         context_tokens: limits.context_tokens,
     };
-    terminal.result(&started, &started.text())?;
-    log::begin(arguments);
-    serve(listener, served, options, terminal)
+    let mut told = Ok(());
+    dualgrain_server::run(listener, served, options, || {
+        told = terminal.result(&started, &started.text());
+    })?;
+    terminal.detail("all answers have ended");
+    told
 }
 
 impl Started {
@@ -76,12 +83,6 @@ impl Started {
         } = self;
         format!("{model} at {url}, {max_sequences} sequences of {context_tokens} tokens; Ctrl-C ends")
     }
-}
-
-fn serve(listener: TcpListener, served: Served, options: Options, terminal: &Terminal) -> Result<()> {
-    dualgrain_server::run(listener, served, options)?;
-    terminal.detail("all answers have ended");
-    Ok(())
 }
 
 fn options(arguments: &Serve) -> Result<Options> {

@@ -89,7 +89,7 @@ impl Asked {
             form: Form::take_output_config(&mut fields, ignore_unknown)?,
             tools: Tools::take_messages(&mut fields, ignore_unknown)?,
         };
-        let mut wanted = Wanted::take_basic(&mut fields, "max_tokens")?;
+        let mut wanted = Wanted::take_basic(&mut fields, "max_tokens", app.model.bounds)?;
         wanted.take_stop(&mut fields, "stop_sequences")?;
         if wanted.max_tokens.is_none() {
             return Err(fields.error("max_tokens", "missing: this field is required"));

@@ -101,6 +101,7 @@ mod tests {
             bounds: Bounds {
                 context_tokens: 100,
                 vocab_size: 50,
+                defaults: Default::default(),
             },
             ignore_unknown: false,
         };

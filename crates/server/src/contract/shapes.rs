@@ -11,7 +11,7 @@ use crate::parameters::ranges::{
     BIAS, CHOICES, LOGPROBS, MAX_BIASES, MAX_NOTE_CHARS, MAX_NOTE_NAME_CHARS, MAX_NOTES, MAX_STOP_BYTES,
     MAX_STOPS, MAX_TOKENS, MIN_P, PENALTY, PRIORITY, REPETITION_PENALTY, SEED, TEMPERATURE, TOP_K, TOP_P,
 };
-use crate::parameters::{ANTHROPIC_MESSAGES, Api};
+use crate::parameters::{ANTHROPIC_MESSAGES, Api, unasked_sampling};
 
 /// The schema of a parameter; `None` of one that has none yet, which a test does not let pass.
 pub fn shape(api: Api, name: &str, about: &About) -> Option<Value> {
@@ -38,20 +38,28 @@ pub fn shape(api: Api, name: &str, about: &About) -> Option<Value> {
 }
 
 fn sampling_shape(name: &str, about: &About) -> Option<Value> {
+    let usual = unasked_sampling(about.bounds.defaults);
     Some(match name {
         "max_tokens" | "max_completion_tokens" | "max_output_tokens" => whole(MAX_TOKENS),
-        "temperature" => number(TEMPERATURE),
-        "top_p" => number(TOP_P),
-        "top_k" => whole(TOP_K),
-        "min_p" => number(MIN_P),
+        "temperature" => by_default(number(TEMPERATURE), usual.temperature),
+        "top_p" => by_default(number(TOP_P), usual.top_p),
+        "top_k" => by_default(whole(TOP_K), usual.top_k),
+        "min_p" => by_default(number(MIN_P), usual.min_p),
         "frequency_penalty" | "presence_penalty" => number(PENALTY),
-        "repetition_penalty" => number(REPETITION_PENALTY),
+        "repetition_penalty" => by_default(number(REPETITION_PENALTY), usual.repetition_penalty),
         "logit_bias" => logit_bias(about),
         "seed" => seed(),
         "stop" => json!({"anyOf": [end_text(), end_texts()]}),
         "stop_sequences" => json!({"anyOf": [end_text(), end_texts()]}),
         _ => return None,
     })
+}
+
+/// A schema that says what counts where nothing is given.
+fn by_default(mut schema: Value, default: impl ToString) -> Value {
+    // A float of 32 bits is told as it was written.
+    schema["default"] = serde_json::from_str(&default.to_string()).unwrap_or_default();
+    schema
 }
 
 /// A number of a range.

@@ -14,7 +14,7 @@ use crate::answers::{Choice, Form, Message, Rules, Tool, Tools};
 use crate::app::{App, Submitted};
 use crate::energy::rounded;
 use crate::error::{ApiError, json_response};
-use crate::parameters::{Api, Choices, Fields, Wanted, take_metadata};
+use crate::parameters::{Api, Bounds, Choices, Fields, Wanted, take_metadata};
 use crate::running::End;
 use crate::served::now_s;
 use crate::streaming::{Answer, EventWriter, Piece, event, stream_response, whole};
@@ -91,7 +91,7 @@ impl Asked {
                 tool_choice: chosen(&rules.tools),
                 parallel: rules.tools.parallel,
             },
-            wanted: take_wanted(&mut fields)?,
+            wanted: take_wanted(&mut fields, app.model.bounds)?,
             stream: fields.flag("stream")?,
             messages,
             rules,
@@ -109,8 +109,8 @@ impl Asked {
     }
 }
 
-fn take_wanted(fields: &mut Fields) -> Result<Wanted, ApiError> {
-    let mut wanted = Wanted::take_basic(fields, "max_output_tokens")?;
+fn take_wanted(fields: &mut Fields, bounds: Bounds) -> Result<Wanted, ApiError> {
+    let mut wanted = Wanted::take_basic(fields, "max_output_tokens", bounds)?;
     wanted.take_penalties(fields)?;
     Ok(wanted)
 }

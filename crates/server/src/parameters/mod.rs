@@ -10,5 +10,5 @@ mod table;
 pub use fields::{Fields, shown, token_ids};
 pub use messages::{ANTHROPIC_MESSAGES, CHAT_MESSAGES, INPUT_MESSAGES, MessageWords};
 pub use metadata::take_metadata;
-pub use sampling::{Bounds, Choices, Wanted};
+pub use sampling::{Bounds, Choices, Wanted, unasked_sampling};
 pub use table::{Api, Rule, parameters};

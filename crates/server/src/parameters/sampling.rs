@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 
-use dualgrain::engine::{Request, SharedConstraint};
+use dualgrain::engine::{Request, SamplingDefaults, SharedConstraint};
 use dualgrain::{GenerateOptions, SamplingParams};
 use serde_json::Value;
 
@@ -21,6 +21,8 @@ pub struct Bounds {
     pub context_tokens: usize,
     /// Token ids lie below it.
     pub vocab_size: usize,
+    /// How its authors sample, which counts where a request does not say.
+    pub defaults: SamplingDefaults,
 }
 
 /// How many answers to one prompt, and how they are given out.
@@ -83,14 +85,15 @@ impl Wanted {
     /// # Errors
     /// A value outside its range.
     pub fn take(fields: &mut Fields, bounds: Bounds) -> Result<Self, ApiError> {
+        let basic = basic_sampling(fields, bounds)?;
         let sampling = SamplingParams {
             repetition_penalty: fields
                 .number("repetition_penalty", REPETITION_PENALTY)?
-                .unwrap_or(1.0),
-            min_p: fields.number("min_p", MIN_P)?.unwrap_or(0.0),
+                .unwrap_or(basic.repetition_penalty),
+            min_p: fields.number("min_p", MIN_P)?.unwrap_or(basic.min_p),
             logit_bias: logit_bias(fields, bounds)?,
             seed: seed(fields)?,
-            ..basic_sampling(fields)?
+            ..basic
         };
         let mut wanted = Self {
             sampling,
@@ -119,11 +122,11 @@ impl Wanted {
     ///
     /// # Errors
     /// A value outside its range.
-    pub fn take_basic(fields: &mut Fields, max_name: &str) -> Result<Self, ApiError> {
+    pub fn take_basic(fields: &mut Fields, max_name: &str, bounds: Bounds) -> Result<Self, ApiError> {
         Ok(Self {
             sampling: SamplingParams {
                 seed: random_seed(),
-                ..basic_sampling(fields)?
+                ..basic_sampling(fields, bounds)?
             },
             max_tokens: max_tokens(fields, max_name)?,
             stop: Vec::new(),
@@ -224,13 +227,31 @@ impl Wanted {
     }
 }
 
-fn basic_sampling(fields: &mut Fields) -> Result<SamplingParams, ApiError> {
+fn basic_sampling(fields: &mut Fields, bounds: Bounds) -> Result<SamplingParams, ApiError> {
+    let usual = unasked_sampling(bounds.defaults);
     Ok(SamplingParams {
-        temperature: fields.number("temperature", TEMPERATURE)?.unwrap_or(1.0),
-        top_p: fields.number("top_p", TOP_P)?.unwrap_or(1.0),
-        top_k: fields.whole("top_k", TOP_K)?.unwrap_or(0).max(0) as usize,
-        ..SamplingParams::GREEDY
+        temperature: fields
+            .number("temperature", TEMPERATURE)?
+            .unwrap_or(usual.temperature),
+        top_p: fields.number("top_p", TOP_P)?.unwrap_or(usual.top_p),
+        top_k: match fields.whole("top_k", TOP_K)? {
+            Some(top_k) => top_k.max(0) as usize,
+            None => usual.top_k,
+        },
+        ..usual
     })
+}
+
+/// How tokens are chosen for a request that does not say: as the model's authors do, else at temperature 1 without cuts.
+pub fn unasked_sampling(defaults: SamplingDefaults) -> SamplingParams {
+    SamplingParams {
+        temperature: defaults.temperature.unwrap_or(1.0),
+        top_p: defaults.top_p.unwrap_or(1.0),
+        top_k: defaults.top_k.unwrap_or(0),
+        min_p: defaults.min_p.unwrap_or(0.0),
+        repetition_penalty: defaults.repetition_penalty.unwrap_or(1.0),
+        ..SamplingParams::GREEDY
+    }
 }
 
 fn max_tokens(fields: &mut Fields, name: &str) -> Result<Option<usize>, ApiError> {

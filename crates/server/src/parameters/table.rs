@@ -145,22 +145,26 @@ const PARAMETERS: &[Parameter] = &[
     used(
         "temperature",
         ALL,
-        "0 to 2, default 1; 0 takes the most likely token every time",
+        "0 to 2, default 1 or the model's; 0 takes the most likely token every time",
     ),
-    used("top_p", ALL, "0.000001 to 1, default 1"),
+    used("top_p", ALL, "0.000001 to 1, default 1 or the model's"),
     used(
         "top_k",
         ALL,
-        "only the K most likely tokens; 0 or -1 means all, the default",
+        "only the K most likely tokens; 0 or -1 means all, the default where the model has none",
     ),
     used(
         "min_p",
         OPENAI,
-        "0 to 1, default 0: only tokens at least so many times as likely as the best",
+        "0 to 1, default 0 or the model's: only tokens at least so many times as likely as the best",
     ),
     used("frequency_penalty", PENALIZED, "-2 to 2, default 0"),
     used("presence_penalty", PENALIZED, "-2 to 2, default 0"),
-    used("repetition_penalty", OPENAI, "0.001 to 100, default 1"),
+    used(
+        "repetition_penalty",
+        OPENAI,
+        "0.001 to 100, default 1 or the model's",
+    ),
     used(
         "logit_bias",
         OPENAI,

@@ -73,11 +73,17 @@ pub enum Stage {
     Ending,
 }
 
-/// Serves until Ctrl-C or a termination signal, then drains; a second signal cuts what still runs.
+/// Serves until Ctrl-C or a termination signal, then drains; a second signal cuts what still runs. `ready` is called when signals
+/// are heard: one that comes sooner ends the process.
 ///
 /// # Errors
 /// As [`serve`].
-pub fn run(listener: TcpListener, served: Served, options: Options) -> Result<(), ServeError> {
+pub fn run(
+    listener: TcpListener,
+    served: Served,
+    options: Options,
+    ready: impl FnOnce(),
+) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(NUM_THREADS)
         .max_blocking_threads(NUM_BLOCKING_THREADS)
@@ -85,6 +91,7 @@ pub fn run(listener: TcpListener, served: Served, options: Options) -> Result<()
         .build()?;
     let served = runtime.block_on(async {
         let stages = stages_of_signals()?;
+        ready();
         serve(listener, served, options, stages).await
     });
     // Work that nobody waits for any more must not hold the end up.

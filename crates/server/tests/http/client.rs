@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use dualgrain::engine::SamplingDefaults;
 use dualgrain::{DeviceChoice, SessionLimits};
 use dualgrain_server::{Options, ServeError, Served, Stage, listen, serve};
 use serde_json::{Value, json};
@@ -85,7 +86,8 @@ impl Server {
                 threads: 1,
                 cache: None,
             };
-            let served = Served::open(&folder, ALIAS.to_owned(), &load, limits)?;
+            let defaults = SamplingDefaults::load(&folder).unwrap();
+            let served = Served::open(&folder, ALIAS.to_owned(), &load, limits)?.with_sampling(defaults)?;
             handle.block_on(serve(listener, served, options, stages))
         });
         Self {

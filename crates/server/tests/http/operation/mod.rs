@@ -2,9 +2,11 @@
 
 mod cancelling;
 mod deadlines;
+mod defaults;
 mod description;
 mod energy;
 mod leaving;
+mod lengths;
 mod names;
 mod node;
 mod origins;
