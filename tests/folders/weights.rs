@@ -201,3 +201,56 @@ fn shards_need_no_index_and_an_index_may_list_too_much() {
     });
     assert!(failure(&["generate", text(&lost), "x"]).contains("number 1 is missing"));
 }
+
+/// Multiplies a bf16 tensor by a power of two, exactly.
+fn scaled(bytes: &[u8], exponents: i32) -> Vec<u8> {
+    let scaled = bytes.chunks_exact(2).flat_map(|pair| {
+        let bits = u16::from_le_bytes([pair[0], pair[1]]);
+        let exponent = i32::from(bits >> 7 & 0xff);
+        // Zero stays zero.
+        let scaled = if exponent == 0 {
+            0
+        } else {
+            (exponent + exponents) as u16
+        };
+        (bits & 0x807f | scaled << 7).to_le_bytes()
+    });
+    scaled.collect()
+}
+
+#[test]
+fn values_that_a_half_precision_cache_cannot_hold_are_refused_with_one_that_can() {
+    for exponents in [20, -30] {
+        let folder = folder(&format!("cache-{exponents}"), |_| {});
+        let mut tensors = tensors(&folder);
+        // The model computes the same function: what values gain, the projection behind attention loses.
+        for (name, _, _, bytes) in &mut tensors {
+            match name.as_str() {
+                "model.layers.1.self_attn.v_proj.weight" => *bytes = scaled(bytes, exponents),
+                "model.layers.1.self_attn.o_proj.weight" => *bytes = scaled(bytes, -exponents),
+                _ => {}
+            }
+        }
+        save(&folder.join("model.safetensors"), &tensors);
+        let run = |cache: &str| {
+            let out = folder.with_file_name(format!("out-{cache}"));
+            let options = ["--method", "rtn", "--windows", "1", "--device", "cpu"];
+            let arguments = [
+                &["quantize", text(&folder), "--out", text(&out), "--kv", cache],
+                &options[..],
+            ]
+            .concat();
+            (dualgrain(&arguments), arguments.join(" "))
+        };
+        let (output, told) = run("f16");
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{told}: {message}");
+        for words in ["block 1", "values", "the cache f16 holds", "--kv int8"] {
+            assert!(message.contains(words), "{told}: {message}");
+        }
+        for cache in ["int8", "int8-static"] {
+            let (output, told) = run(cache);
+            assert_eq!(output.status.code(), Some(0), "{told}: {}", stderr(&output));
+        }
+    }
+}

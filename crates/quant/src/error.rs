@@ -110,6 +110,25 @@ pub enum QuantError {
         /// Which linear.
         role: &'static str,
     },
+    /// Keys or values that the chosen cache would change beyond rounding.
+    #[error(
+        "block {layer}: the largest magnitude of the {what} is {largest:e}, and the cache {cache} holds {least:e} to {most:e}: \
+         --kv int8 holds any, with a scale for each token and head"
+    )]
+    CacheRange {
+        /// The block.
+        layer: usize,
+        /// Keys or values.
+        what: &'static str,
+        /// The largest magnitude in calibration.
+        largest: f32,
+        /// The cache.
+        cache: &'static str,
+        /// The least of such magnitudes that it holds.
+        least: f32,
+        /// The largest that it holds.
+        most: f32,
+    },
     /// An earlier run into the same folder was not finished.
     #[error(
         "{} holds the finished blocks of an earlier run: continue it with --resume, or start anew with --restart",

@@ -1,5 +1,6 @@
 //! What calibration text tells about the inputs of linears.
 
+pub mod cache_range;
 pub mod companion;
 pub mod drift;
 pub mod hidden_states;

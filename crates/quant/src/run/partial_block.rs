@@ -9,6 +9,7 @@ use dualgrain_engine::{
 use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes, linear_tensors};
 use dualgrain_format::{CacheScheme, FloatLinear, FloatValues, FormatError, LinearScheme, LinearWeights};
 
+use crate::calibrate::cache_range;
 use crate::calibrate::companion::Companion;
 use crate::calibrate::drift::{Drift, DriftingLinear, observe_drift};
 use crate::calibrate::hidden_states::HiddenStates;
@@ -166,11 +167,17 @@ impl<'a, D: Device> PartialBlock<'a, D> {
     /// # Errors
     /// See [`QuantError`].
     pub fn calibrate_cache(&mut self, states: &mut HiddenStates<'_, D>) -> Result<(), QuantError> {
-        let format = match self.run.options.kv_cache {
+        let scheme = self.run.options.kv_cache;
+        if scheme == CacheScheme::Int8 {
+            // Each token and head has a scale of its own, which holds what floats hold.
+            return states.set_cache(&CacheFormat::Int8);
+        }
+        let maxima = passes::key_value_maxima(states, &self.block, self.run.meter)?;
+        cache_range::check(self.block.spec().layer, scheme, maxima)?;
+        let format = match scheme {
             CacheScheme::F16 => CacheFormat::F16,
             CacheScheme::Int8 => CacheFormat::Int8,
             CacheScheme::Int8Static => {
-                let maxima = passes::key_value_maxima(states, &self.block, self.run.meter)?;
                 let [keys, values] = maxima.map(|max| max / 127.0);
                 self.cache_scales = Some([keys, values]);
                 CacheFormat::Int8Static {
