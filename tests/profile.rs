@@ -420,3 +420,27 @@ fn product_beyond_memory_is_a_marked_row_and_no_time() {
         assert_eq!((fields[25], fields[26]), ("not-run", ""), "{row}");
     }
 }
+
+#[test]
+fn a_check_of_the_counter_writes_over_neither_file_of_others() {
+    let folder = scratch("counter");
+    for name in ["counter.csv", "counter.samples.csv"] {
+        let file = folder.join(name);
+        fs::write(&file, "my letter").unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
+            .args(["profile", "--device", "cuda:0", "--out"])
+            .arg(folder.join("out"))
+            .arg("--check-energy")
+            .arg(folder.join("counter.csv"))
+            .output()
+            .unwrap();
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(
+            message.contains(name) && message.contains("--replace"),
+            "{message}"
+        );
+        assert_eq!(fs::read_to_string(&file).unwrap(), "my letter");
+        fs::remove_file(&file).unwrap();
+    }
+}

@@ -35,6 +35,9 @@ pub const COUNTER: Kind = Kind::begun(
     "rows of `dualgrain profile --check-energy`",
     "load,region_s,counter_j",
 );
+/// Samples that `profile --check-energy` writes beside them.
+#[cfg(feature = "cuda")]
+pub const SAMPLES: Kind = Kind::begun("samples of `dualgrain profile --check-energy`", "at_s,counter_j,");
 /// The table that a card's kernels are chosen by.
 #[cfg(feature = "cuda")]
 pub const TABLE: Kind = Kind::begun("a table of `dualgrain select`", "dualgrain-selection");

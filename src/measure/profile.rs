@@ -64,7 +64,8 @@ pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()
     let on = on(&options.device)?;
     if let Some(csv) = &options.check_energy {
         output_file::check(csv, output_file::COUNTER, options.replacing.replace)?;
-        return check_energy(&on, options.ticks, csv, &watch);
+        output_file::can_write(csv)?;
+        return check_energy(&on, options, csv, &watch);
     }
     let summary = measure(&on, &wanted(options, &on)?, common, &watch)?;
     terminal.result(&summary, &text(&summary, &watch, &options.out))?;
@@ -176,11 +177,13 @@ fn on_card(_: usize, _: &SweepOptions, _: &Watched<'_>) -> Result<SweepSummary> 
 }
 
 #[cfg(feature = "cuda")]
-fn check_energy(on: &On, ticks: usize, csv: &Path, watch: &Watched<'_>) -> Result<()> {
+fn check_energy(on: &On, options: &Profile, csv: &Path, watch: &Watched<'_>) -> Result<()> {
+    let samples = dualgrain_perf::samples_beside(csv);
+    output_file::check(&samples, output_file::SAMPLES, options.replacing.replace)?;
     let On::Card(index) = on else {
         bail!("--check-energy is about a card's counter: add --device cuda:0");
     };
-    let found = dualgrain_perf::check_energy_counter(*index, ticks, csv, VERSION, watch)?;
+    let found = dualgrain_perf::check_energy_counter(*index, options.ticks, csv, VERSION, watch)?;
     let lines = found.iter().map(|truth| {
         format!(
             "{}: counter / samples {:.3}, {} repetitions within {:.1} %",
@@ -197,7 +200,7 @@ fn check_energy(on: &On, ticks: usize, csv: &Path, watch: &Watched<'_>) -> Resul
 }
 
 #[cfg(not(feature = "cuda"))]
-fn check_energy(_: &On, _: usize, _: &Path, _: &Watched<'_>) -> Result<()> {
+fn check_energy(_: &On, _: &Profile, _: &Path, _: &Watched<'_>) -> Result<()> {
     bail!("this dualgrain was built without GPUs (feature cuda)")
 }
 

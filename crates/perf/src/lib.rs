@@ -40,7 +40,9 @@ pub use error::PerfError;
 pub use learn::{FitOptions, HeldOut, Learner, gpperf, held_out, score};
 pub use machine::{Machine, MachineKind};
 #[cfg(feature = "cuda")]
-pub use measure::{CounterComparison, CounterLog, check_energy_counter, small_op_rates, sweep_gpu};
+pub use measure::{
+    CounterComparison, CounterLog, check_energy_counter, samples_beside, small_op_rates, sweep_gpu,
+};
 pub use measure::{NoEnergy, Rapl, RaplReading, Space, SweepOptions, SweepSummary, Watch, sweep_cpu};
 pub use operands::{ArithmeticUnit, OperandTypes};
 pub use predict::{

@@ -28,8 +28,7 @@ pub fn run(options: &Fit, common: &Common, terminal: &Terminal) -> Result<()> {
         return terminal.result(&judged.scores, &paper_text(&judged));
     }
     if let Some(out) = &options.out {
-        output_file::check(out, output_file::FITTED, options.replacing.replace)
-            .with_context(|| format!("--out {}", out.display()))?;
+        output_file::check(out, output_file::FITTED, options.replacing.replace).context("--out")?;
     }
     let mut data = Dataset::read_all(&options.data)?;
     let held_out = options.hold_out_peers.as_deref();

@@ -19,7 +19,9 @@ pub fn html(cost: &NetworkCost) -> String {
          table says lies outside what was measured.",
         &side_by_side(&pictures(cost)),
     );
-    document = document.section("table", "All figures", "", &figures_table(cost));
+    // Intervals go below their figures where the page is too narrow for both.
+    let figures = format!("<div class=\"broken\">{}</div>", figures_table(cost));
+    document = document.section("table", "All figures", "", &figures);
     for batch in first_and_last(&cost.batches) {
         let heading = format!("Where the time of {} goes", sequences(batch.batch));
         let explanation = "Products as predicted by the fitted model, lines: 90 % intervals. Everything else is an estimate; its lines are bounds. A star marks products outside of what was \

@@ -20,6 +20,8 @@ mod times;
 
 pub use cpu::{NoEnergy, Rapl, RaplReading, sweep_cpu};
 #[cfg(feature = "cuda")]
-pub use gpu::{CounterComparison, CounterLog, check_energy_counter, small_op_rates, sweep_gpu};
+pub use gpu::{
+    CounterComparison, CounterLog, check_energy_counter, samples_beside, small_op_rates, sweep_gpu,
+};
 pub use options::{SweepOptions, SweepSummary, Watch};
 pub use space::Space;

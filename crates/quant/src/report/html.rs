@@ -29,7 +29,8 @@ p.note{color:var(--soft)}svg{width:100%;height:auto;display:block}
 svg text{fill:var(--ink);font-size:13px}svg .grid{stroke:var(--line)}svg .axis{stroke:var(--soft)}
 .qkv{color:var(--qkv)}.out{color:var(--out)}.up{color:var(--up)}.down{color:var(--down)}
 svg polyline{fill:none;stroke:currentColor;stroke-width:2}svg circle,svg rect,svg path.mark{fill:currentColor}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem;width:100%}
+.scroll{overflow-x:auto;width:max-content;min-width:100%;max-width:calc(100vw - 3rem);position:relative;left:50%;transform:translateX(-50%)}.scroll svg{min-width:36rem}\
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.9rem;width:100%}
 th,td{text-align:right;padding:.25rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}
 th{color:var(--soft);font-weight:600;white-space:normal;vertical-align:bottom}th:first-child,td:first-child{text-align:left}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1.2rem}dt{color:var(--soft)}dd{margin:0}";
@@ -88,7 +89,7 @@ fn chart(linears: &[LinearReport]) -> String {
     let x = |layer: usize| left + 20.0 + (right - left - 40.0) * layer as f64 / last_layer.max(1) as f64;
     let y = |error: f64| bottom - (bottom - top) * (error.max(SMALLEST_ERROR).log10() - low) / (high - low);
     let mut svg = format!(
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"Weight error of every linear by block\">"
+        "<div class=\"scroll\"><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"Weight error of every linear by block\">"
     );
     for tick in log_ticks(low, high) {
         let at = y(tick);
@@ -122,7 +123,7 @@ fn chart(linears: &[LinearReport]) -> String {
     for (index, role) in Role::ALL.map(Role::name).into_iter().enumerate() {
         svg += &series(index, role, linears, &x, &y);
     }
-    svg + "</svg>"
+    svg + "</svg></div>"
 }
 
 /// Ticks at 1, 2, 5 of every decade when there are few decades, at 1 otherwise.

@@ -24,6 +24,6 @@ mod ticks;
 mod timing;
 
 pub use counter::CounterLog;
-pub use counter_check::{CounterComparison, check_energy_counter};
+pub use counter_check::{CounterComparison, check_energy_counter, samples_beside};
 pub use manifest::small_op_rates;
 pub use sweep::sweep_gpu;

@@ -35,9 +35,10 @@ svg .band{fill:currentColor;fill-opacity:.18;stroke:none}svg circle,svg rect,svg
 svg .cross{stroke:currentColor;stroke-width:2;fill:none}svg .span{fill-opacity:.4}svg .bar{fill-opacity:.8}
 svg .whisker{stroke:var(--ink);stroke-width:1.6;fill:none}
 .plus{color:var(--s0)}.minus{color:var(--s1)}
-.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem;width:100%}
+.scroll{overflow-x:auto;width:max-content;min-width:100%;max-width:calc(100vw - 3rem);position:relative;left:50%;transform:translateX(-50%)}\
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.85rem;width:100%}
 th,td{text-align:right;padding:.25rem .45rem;border-bottom:1px solid var(--line);white-space:nowrap}
-th{color:var(--soft);font-weight:600;white-space:normal;vertical-align:bottom}th:first-child,td:first-child{text-align:left}
+.broken td{white-space:normal;vertical-align:top}th{color:var(--soft);font-weight:600;white-space:normal;vertical-align:bottom}th:first-child,td:first-child{text-align:left}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1.2rem}dt{color:var(--soft)}dd{margin:0;min-width:0;overflow-wrap:anywhere}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.9rem}a{color:var(--s0)}
 @media print{body{max-width:none}h2{break-after:avoid}figure{break-inside:avoid}}";

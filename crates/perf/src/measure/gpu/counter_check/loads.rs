@@ -1,6 +1,6 @@
 //! Runs several loads, compares the counter with the samples under each, and writes the figures.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use dualgrain_cuda::{
     Analytic, Arena, Buffer, Cublas, CublasType, Gemm, GemmProblem, Gpu, Jit, NvmlDevice, Output,
@@ -18,6 +18,11 @@ use crate::measure::gpu::libraries::libraries;
 use crate::measure::gpu::meter::{Meter, TimedLaunch};
 use crate::measure::gpu::sweep::open_meter;
 use crate::measure::options::Watch;
+
+/// The file of samples that [`check_energy_counter`] writes beside the one that is named.
+pub fn samples_beside(csv: &Path) -> PathBuf {
+    csv.with_extension("samples.csv")
+}
 
 /// Checks the counter of card `index` under several loads and writes the figures to a CSV file.
 ///
@@ -56,7 +61,7 @@ pub fn check_energy_counter(
     };
     let found = loads.all(libraries.cublas.as_ref(), watch)?;
     write(csv, &device, version, (tick_s, lag_s), &found)?;
-    write_samples(&csv.with_extension("samples.csv"), &meter, &loads.samples)?;
+    write_samples(&samples_beside(csv), &meter, &loads.samples)?;
     Ok(found)
 }
 

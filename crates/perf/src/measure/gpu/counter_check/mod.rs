@@ -7,4 +7,4 @@ mod figures;
 mod loads;
 
 pub use figures::CounterComparison;
-pub use loads::check_energy_counter;
+pub use loads::{check_energy_counter, samples_beside};
