@@ -206,11 +206,15 @@ fn damaged_folders_are_opened_or_refused_with_a_file_s_name_but_never_panic() {
         let mut place = folders::Place::new(folder.path());
         let mut num_refused = 0;
         for number in 0..FOLDERS {
-            let folders::Case { outcome, damage, .. } = place.run(&seeds, number);
+            let folders::Case {
+                outcome,
+                time,
+                damage,
+            } = place.run(&seeds, number);
             match outcome {
                 folders::Outcome::Taken => {}
                 folders::Outcome::Refused(_) => num_refused += 1,
-                other => panic!("case {number} ({damage}): {other:?}"),
+                other => panic!("case {number} ({damage}), after {time:?}: {other:?}"),
             }
         }
         assert!(

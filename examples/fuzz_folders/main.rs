@@ -18,8 +18,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use folders::{Case, Kind, MOST_TIME, Outcome, Place, Seed};
+use folders::{Case, Kind, Outcome, Place, Seed};
 
+/// No case may take longer.
+const MOST_TIME: Duration = Duration::from_secs(1);
 /// A case that has not come back by then never will; the process ends and says which one it was.
 const HANGS: Duration = Duration::from_secs(60);
 /// Examples of each kind of trouble that are printed.

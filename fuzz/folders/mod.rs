@@ -19,9 +19,6 @@ pub use entries::Kind;
 use seeds::write;
 pub use seeds::{Seed, seeds};
 
-/// No case may take longer.
-pub const MOST_TIME: Duration = Duration::from_secs(1);
-
 /// What became of a case.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use dualgrain::engine::ModelConfig;
-use dualgrain::{CpuDevice, Engine, Options, Quantizer, Request, SAMPLE_CALIBRATION, SessionLimits, load};
+use dualgrain::{Engine, Options, Quantizer, Request, SAMPLE_CALIBRATION, SessionLimits, load};
 use serde_json::json;
 use variants::{Outcome, Variant, read_variants, write_model};
 
@@ -68,8 +68,10 @@ fn with_text(mut variant: Variant) -> Variant {
 fn continue_text(out: &Path, name: &str) {
     let loaded = load(out, &Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
     let mut engine = Engine::new(loaded.model, loaded.tokenizer, SessionLimits::new(1, 64, 64)).unwrap();
-    let mut request = Request::default();
-    request.prompt = engine.tokenizer().encode("The old captain", true).unwrap();
+    let mut request = Request {
+        prompt: engine.tokenizer().encode("The old captain", true).unwrap(),
+        ..Request::default()
+    };
     request.options.max_tokens = Some(8);
     request.options.ignore_eos = true;
     let (generation, _) = engine
