@@ -7,8 +7,9 @@ use std::process::Command;
 use flate2::Compression;
 use flate2::read::GzEncoder;
 
-/// Files of the bundled model that are smaller when they are packed: the tokenizer has a quarter of its size, the weights four fifths.
-const PACKED: [&str; 2] = ["tokenizer.json", "model.safetensors"];
+/// Files of the bundled model that are smaller when they are packed, and the bytes of their numbers. The tokenizer has a quarter of its size. The weights, of
+/// two bytes each, have 0.70 of it where all first bytes stand before all second ones, which hold the exponents, and 0.80 as they lie.
+const PACKED: [(&str, usize); 2] = [("tokenizer.json", 1), ("model.safetensors", 2)];
 
 fn main() {
     println!("cargo:rerun-if-env-changed=DUALGRAIN_REVISION");
@@ -21,7 +22,7 @@ fn main() {
     }
     println!("cargo:rerun-if-changed=build.rs");
     fold_equal_functions();
-    PACKED.iter().for_each(|name| pack(name));
+    PACKED.into_iter().for_each(|(name, width)| pack(name, width));
     let named = std::env::var("DUALGRAIN_REVISION").ok();
     let revision = named.or_else(described).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo:rustc-env=DUALGRAIN_REVISION={revision}");
@@ -43,12 +44,15 @@ fn described() -> Option<String> {
     (output.status.success() && !words.is_empty()).then(|| words.to_owned())
 }
 
-fn pack(name: &str) {
+fn pack(name: &str, width: usize) {
     let path = format!("models/llama-tiny/{name}");
     println!("cargo:rerun-if-changed={path}");
-    let file = fs::File::open(path).expect("a file of the bundled model");
+    let bytes = fs::read(path).expect("a file of the bundled model");
+    let planes: Vec<u8> = (0..width)
+        .flat_map(|first| bytes.iter().skip(first).step_by(width).copied())
+        .collect();
     let folder = std::env::var("OUT_DIR").expect("cargo's folder for what is built");
     let packed = fs::File::create(Path::new(&folder).join(format!("{name}.gz")));
     let mut packed = packed.expect("a file in cargo's folder");
-    std::io::copy(&mut GzEncoder::new(file, Compression::default()), &mut packed).expect("room for it");
+    std::io::copy(&mut GzEncoder::new(&planes[..], Compression::best()), &mut packed).expect("room for it");
 }

@@ -25,14 +25,16 @@ const FILES: [(&str, &[u8]); 3] = [
         include_bytes!("../../models/llama-tiny/tokenizer_config.json"),
     ),
 ];
-/// The others, packed by build.rs.
-const PACKED: [(&str, &[u8]); 2] = [
+/// The others, packed by build.rs, and how many planes their bytes are packed in.
+const PACKED: [(&str, usize, &[u8]); 2] = [
     (
         "model.safetensors",
+        2,
         include_bytes!(concat!(env!("OUT_DIR"), "/model.safetensors.gz")),
     ),
     (
         "tokenizer.json",
+        1,
         include_bytes!(concat!(env!("OUT_DIR"), "/tokenizer.json.gz")),
     ),
 ];
@@ -65,12 +67,39 @@ fn files() -> Result<Vec<File>> {
         .into_iter()
         .map(|(name, bytes)| (name, Cow::Borrowed(bytes)))
         .collect();
-    for (name, packed) in PACKED {
+    for (name, planes, packed) in PACKED {
         let mut bytes = Vec::new();
         GzDecoder::new(packed)
             .read_to_end(&mut bytes)
             .with_context(|| format!("unpacking {name} of the bundled model"))?;
-        files.push((name, bytes.into()));
+        files.push((name, interleaved(&bytes, planes).into()));
     }
     Ok(files)
+}
+
+/// The bytes of a file whose every first byte of `planes` stands before every second one, and so on.
+fn interleaved(bytes: &[u8], planes: usize) -> Vec<u8> {
+    let mut file = vec![0; bytes.len()];
+    let places = (0..planes).flat_map(|first| (first..bytes.len()).step_by(planes));
+    places.zip(bytes).for_each(|(place, &byte)| file[place] = byte);
+    file
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_travels_inside_is_the_model_of_the_repository() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/llama-tiny");
+        for (name, bytes) in files().unwrap() {
+            assert!(fs::read(folder.join(name)).unwrap() == *bytes, "{name}");
+        }
+    }
+
+    #[test]
+    fn planes_of_an_odd_length_come_together() {
+        assert_eq!(interleaved(&[1, 3, 5, 2, 4], 2), [1, 2, 3, 4, 5]);
+        assert_eq!(interleaved(&[], 2), []);
+    }
 }
