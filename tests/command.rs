@@ -262,18 +262,23 @@ fn eval_says_where_a_divergence_comes_from() {
     assert!(weights > 0.5 * divergence("all of them"));
     let output = dualgrain(&["eval", &model, "--causes"]);
     assert!(stderr(&output).contains("--reference"), "{}", stderr(&output));
-    // An original has nothing in integers.
-    let report = json(&[
+    // An original has nothing in integers, and tasks alone have no divergence.
+    let output = dualgrain(&["eval", &reference, "--reference", &reference, "--causes"]);
+    assert!(
+        stderr(&output).contains("nothing in integers"),
+        "{}",
+        stderr(&output)
+    );
+    let output = dualgrain(&[
         "eval",
-        &reference,
+        &model,
         "--reference",
         &reference,
-        "--windows",
-        "1",
         "--causes",
-        "--json",
+        "--tasks",
+        "x.jsonl",
     ]);
-    assert!(report.get("causes").is_none());
+    assert_eq!(output.status.code(), Some(1));
 }
 
 #[test]

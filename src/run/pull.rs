@@ -10,6 +10,7 @@ use crate::cli::arguments::{Pull, Verb};
 use crate::cli::interruption::interrupt_flag;
 use crate::cli::terminal::Terminal;
 use crate::cli::units::bytes;
+use crate::run::quantize;
 
 #[derive(Serialize)]
 struct Report {
@@ -35,7 +36,12 @@ pub fn run(arguments: &Pull, terminal: &Terminal) -> Result<()> {
         arguments.offline,
         terminal,
     )?;
-    let text = text(&arguments.model, &pulled);
+    let of_revision = arguments
+        .revision
+        .as_ref()
+        .map(|_| pulled.path.display().to_string());
+    let quantized = of_revision.unwrap_or_else(|| arguments.model.to_string());
+    let text = text(&arguments.model, &quantized, &pulled);
     terminal.result(&Report::from(pulled), &text)
 }
 
@@ -56,12 +62,13 @@ pub fn find_models(verb: &mut Verb, terminal: &Terminal) -> Result<()> {
         return Ok(());
     };
     if let Some(name) = name_on_the_hub(&options.model) {
-        let extent = if options.plan {
-            Extent::WithoutWeights
-        } else {
-            Extent::Whole
-        };
-        options.model = pull(&name, (&Revision::default(), extent), false, terminal)?.path;
+        let newest = Revision::default();
+        options.model = pull(&name, (&newest, Extent::WithoutWeights), false, terminal)?.path;
+        if !options.plan {
+            // What would be refused is refused before gigabytes come.
+            quantize::check_before_download(options)?;
+            options.model = pull(&name, (&newest, Extent::Whole), false, terminal)?.path;
+        }
     }
     Ok(())
 }
@@ -138,13 +145,14 @@ impl From<Pulled> for Report {
     }
 }
 
-fn text(name: &ModelName, pulled: &Pulled) -> String {
+/// `quantized` is what `quantize` takes: a name stands for the newest state of its main branch.
+fn text(name: &ModelName, quantized: &str, pulled: &Pulled) -> String {
     let came = match pulled.from_cache {
         true => "all of it was there",
         false => "downloaded",
     };
     format!(
-        "{name} at {}: {} files, {}, {came}\n{}\nnext: dualgrain quantize {name} --out {}-w4a8\n",
+        "{name} at {}: {} files, {}, {came}\n{}\nnext: dualgrain quantize {quantized} --out {}-w4a8\n",
         pulled.commit.get(..12).unwrap_or(&pulled.commit),
         pulled.files.len(),
         bytes(pulled.size_bytes()),

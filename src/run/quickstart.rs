@@ -101,7 +101,9 @@ pub fn run(options: &Quickstart, common: &Common, terminal: &Terminal) -> Result
     quantize(&original, &quantized, &device, &cancel, terminal)?;
     let quantize_time_s = started.elapsed().as_secs_f64();
     terminal.say("2/3 judging it against the original on text neither has seen");
-    let judged = eval::bundled(&quantized, &original, EVAL_WINDOWS, options.device);
+    // Models of others may be too large to hold in 32-bit floats.
+    let causes = options.model.is_none();
+    let judged = eval::bundled(&quantized, &original, EVAL_WINDOWS, (options.device, causes));
     let quality = eval::judge(&judged, &device, terminal)?;
     ensure!(!cancel.load(Ordering::Relaxed), "interrupted");
     terminal.say("3/3 running both");

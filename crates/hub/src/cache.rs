@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checksum::Checksum;
 use crate::error::HubError;
-use crate::listing::{CONFIG, INDEX, SINGLE, shards_of_index};
+use crate::listing::{CONFIG, INDEX, SINGLE, TOKENIZER, shards_of_index};
 use crate::model_name::{ModelName, Revision, is_commit};
 
 /// A model's place in a cache.
@@ -46,6 +46,12 @@ impl Cache {
     /// What of a content has come so far.
     pub fn part(&self, checksum: &Checksum) -> PathBuf {
         self.blob(checksum).with_extension("incomplete")
+    }
+
+    /// The same for this process alone, which no other goes on with.
+    pub fn own_part(&self, checksum: &Checksum) -> PathBuf {
+        self.blob(checksum)
+            .with_extension(format!("{}.incomplete", std::process::id()))
     }
 
     /// The lock of a content, which one program holds while it comes.
@@ -110,22 +116,38 @@ impl Cache {
     }
 }
 
-/// Whether a folder holds a model with all its weights.
+/// Whether a folder holds a model with its tokenizer and all its weights. Other programs leave folders with some of these.
 fn is_whole(dir: &Path) -> bool {
     let has = |name: &str| dir.join(name).is_file();
     let shards = || -> Option<BTreeSet<String>> { shards_of_index(&fs::read(dir.join(INDEX)).ok()?).ok() };
     let has_weights = || match has(INDEX) {
         true => shards().is_some_and(|shards| shards.iter().all(|shard| has(shard))),
-        false => has_any_safetensors(dir),
+        false => has_set_of_safetensors(dir),
     };
-    has(CONFIG) && (has(SINGLE) || has_weights())
+    has(CONFIG) && has(TOKENIZER) && (has(SINGLE) || has_weights())
 }
 
-fn has_any_safetensors(dir: &Path) -> bool {
-    let mut entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.any(|entry| {
-        entry.path().extension().is_some_and(|end| end == "safetensors") && entry.path().is_file()
-    })
+/// Whether there are safetensors, and of those that are numbered (`-00001-of-00003`) as many as they say.
+fn has_set_of_safetensors(dir: &Path) -> bool {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = entries.filter(|entry| entry.path().is_file());
+    let names = files.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names: Vec<String> = names.filter(|name| name.ends_with(".safetensors")).collect();
+    let count_of = |name: &String| -> Option<usize> {
+        let stem = name.strip_suffix(".safetensors")?;
+        stem.rsplit_once("-of-")?.1.parse().ok()
+    };
+    let is_complete = |name: &String| match count_of(name) {
+        None => true,
+        Some(count) => {
+            names
+                .iter()
+                .filter(|other| count_of(other) == Some(count))
+                .count()
+                >= count
+        }
+    };
+    !names.is_empty() && names.iter().all(is_complete)
 }
 
 /// Makes the folder that `path` lies in.

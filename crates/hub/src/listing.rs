@@ -11,6 +11,8 @@ use crate::model_name::{ModelName, is_commit};
 
 /// The weights in one file.
 pub const SINGLE: &str = "model.safetensors";
+/// How texts become tokens.
+pub const TOKENIZER: &str = "tokenizer.json";
 /// Which file has which tensor, where the weights lie in several.
 pub const INDEX: &str = "model.safetensors.index.json";
 /// What every model has.

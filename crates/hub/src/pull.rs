@@ -203,12 +203,22 @@ impl Pull<'_> {
         if self.has(file) {
             return Ok(false);
         }
-        let _lock = self.lock(file)?;
+        let lock = self.lock(file)?;
         // Another program may have brought it meanwhile.
         if self.has(file) {
             return Ok(false);
         }
-        transfer::fetch(&self.hub, &self.cache, commit, file, heard)?;
+        // Without a lock another program could write into what this one has verified.
+        let part = match lock {
+            Some(_) => self.cache.part(&file.checksum),
+            None => self.cache.own_part(&file.checksum),
+        };
+        transfer::fetch(
+            (&self.hub, commit),
+            file,
+            (&part, &self.cache.blob(&file.checksum)),
+            heard,
+        )?;
         Ok(true)
     }
 
@@ -217,13 +227,13 @@ impl Pull<'_> {
         blob.is_ok_and(|blob| blob.len() == file.size_bytes)
     }
 
-    /// The lock of a content, once no other program holds it.
-    fn lock(&self, file: &Wanted) -> Result<fs::File, HubError> {
+    /// The lock of a content, once no other program holds it; `None` where the disk has no locks, as some network disks have not.
+    fn lock(&self, file: &Wanted) -> Result<Option<fs::File>, HubError> {
         let lock = self.cache.lock(&file.checksum)?;
         let mut is_told = false;
         loop {
             match lock.try_lock() {
-                Ok(()) => return Ok(lock),
+                Ok(()) => return Ok(Some(lock)),
                 Err(TryLockError::WouldBlock) => {
                     if !is_told {
                         self.hub.watch.say(&format!(
@@ -234,8 +244,7 @@ impl Pull<'_> {
                     }
                     self.hub.client.pause(LOCK_PAUSE)?;
                 }
-                // Some network disks have no locks: two downloads at once would only do the work twice, or be refused by checksum.
-                Err(TryLockError::Error(_)) => return Ok(lock),
+                Err(TryLockError::Error(_)) => return Ok(None),
             }
         }
     }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use crate::cache::{Cache, make_folder_of};
+use crate::cache::make_folder_of;
 use crate::checksum::{Checksum, Hasher};
 use crate::error::HubError;
 use crate::http::Answer;
@@ -39,26 +39,21 @@ struct Part {
 /// # Errors
 /// The network went away, the file is another one twice, the cache can not be written.
 pub fn fetch(
-    hub: &Hub<'_>,
-    cache: &Cache,
-    commit: &str,
+    (hub, commit): (&Hub<'_>, &str),
     wanted: &Wanted,
+    (path, blob): (&Path, &Path),
     heard: Heard<'_>,
 ) -> Result<(), HubError> {
-    let path = cache.part(&wanted.checksum);
-    make_folder_of(&path)?;
-    let mut problem = fill(hub, commit, wanted, &path, heard)?;
+    make_folder_of(path)?;
+    let mut problem = fill(hub, commit, wanted, path, heard)?;
     if problem.is_some() {
-        remove(&path)?;
-        problem = fill(hub, commit, wanted, &path, heard)?;
+        remove(path)?;
+        problem = fill(hub, commit, wanted, path, heard)?;
     }
     match problem {
-        None => {
-            let blob = cache.blob(&wanted.checksum);
-            fs::rename(&path, &blob).map_err(HubError::io("naming", &blob))
-        }
+        None => fs::rename(path, blob).map_err(HubError::io("naming", blob)),
         Some(problem) => {
-            remove(&path)?;
+            remove(path)?;
             Err(HubError::Differs {
                 file: wanted.path.clone(),
                 problem,
@@ -76,7 +71,7 @@ fn fill(
     path: &Path,
     heard: Heard<'_>,
 ) -> Result<Option<String>, HubError> {
-    let mut part = Part::open(path, wanted)?;
+    let mut part = Part::open(path, wanted, || hub.client.check())?;
     heard(part.size_bytes);
     let mut tries = 0;
     while part.size_bytes < wanted.size_bytes {
@@ -191,7 +186,11 @@ pub fn retry(hub: &Hub<'_>, error: HubError, tries: u32, what: &str) -> Result<(
 
 impl Part {
     /// What an earlier run left of a file; its checksum is taken anew.
-    fn open(path: &Path, wanted: &Wanted) -> Result<Self, HubError> {
+    fn open(
+        path: &Path,
+        wanted: &Wanted,
+        check: impl Fn() -> Result<(), HubError>,
+    ) -> Result<Self, HubError> {
         let options = fs::File::options()
             .read(true)
             .write(true)
@@ -214,6 +213,7 @@ impl Part {
         }
         let mut chunk = vec![0; CHUNK];
         loop {
+            check()?;
             let read = part
                 .file
                 .read(&mut chunk)

@@ -66,6 +66,9 @@ pub enum QuantError {
         /// Tokens of a calibration window.
         window_tokens: usize,
     },
+    /// One calibration window has no text between itself and another.
+    #[error("a budget of bits takes two calibration windows or more: give --windows 2, or leave --bits out")]
+    OneWindow,
     /// A budget that four bits do not fit.
     #[error(
         "a budget of {got} bits a weight: this model's linears take at least {least:.3} (4 bits in groups of 128, and what --scheme says)"

@@ -108,7 +108,6 @@ impl QuantOptions {
             .map(|(name, _)| *name)
             .collect();
         let options = [
-            ("group size", self.group_size.to_string()),
             ("search", self.search.to_string()),
             ("smoothing", self.smoothing.to_string()),
             ("smoothed pairs", pairs.join(" ")),
@@ -129,7 +128,12 @@ impl QuantOptions {
         let optional = [schemes, bits, rotation, hadamard, left_out]
             .into_iter()
             .flatten();
-        let options = options.into_iter().chain(optional);
+        // A budget chooses the groups.
+        let groups = self
+            .bits
+            .is_none()
+            .then(|| ("group size", self.group_size.to_string()));
+        let options = groups.into_iter().chain(options).chain(optional);
         options.map(|(name, value)| (name.to_owned(), value)).collect()
     }
 }

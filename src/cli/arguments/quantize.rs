@@ -64,12 +64,12 @@ pub struct Quantize {
     /// that fits a linear counts.
     #[arg(long, value_name = "LINEAR=SCHEME")]
     pub scheme: Vec<SchemeRule>,
-    /// Bits a weight that the blocks' linears may take (4.145 to 8.1): each linear that --scheme does not name gets 4 bits in groups of
+    /// Bits a weight that the blocks' linears may take (from about 4.1, up to 8.1): each linear that --scheme does not name gets 4 bits in groups of
     /// 128, 64 or 32, or 8 bits, by what rounding it does to predictions on text between the calibration windows.
-    #[arg(long, value_name = "BITS", conflicts_with = "group_size", value_parser = |text: &str| number(text, 4.0, 16.0))]
+    #[arg(long, value_name = "BITS", conflicts_with = "group_size", value_parser = |text: &str| number(text, 4.0, 9.0))]
     pub bits: Option<f64>,
     /// Rotate the residual stream and the value heads, so that no channel stands out: the rotation is folded into the
-    /// weights, and the model computes the same function. Llama, Mistral and Qwen models only.
+    /// weights, and the model computes the same function. Llama, Mistral, Qwen and SmolLM3 models only.
     #[arg(long)]
     pub rotate: bool,
     /// Transform the input of down_proj (fc2) while the model runs, by Hadamard matrices, so that its outliers are spread. The

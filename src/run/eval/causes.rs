@@ -1,15 +1,15 @@
 //! Where a quantized model's divergence from its original comes from: each part computed in integers alone, everything else in floats.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use dualgrain::engine::evaluate::{Windows, divergence};
 use dualgrain::engine::{InFloats, ModelConfig};
 use dualgrain::{AnyDevice, CacheFormat, model_in_floats};
 use serde::Serialize;
 
 use crate::cli::arguments::{Eval, EvalKv};
+use crate::cli::interruption::was_interrupted;
 use crate::cli::table::table;
 use crate::cli::terminal::Terminal;
 use crate::run::model_folder::Opened;
@@ -75,6 +75,7 @@ pub fn causes(
     let dir = options.model.as_path();
     let mut causes: Vec<Cause> = Vec::new();
     for (part, floats, own_cache) in PARTS {
+        ensure!(!was_interrupted(), "interrupted");
         let cache = match own_cache {
             true => options.kv.map(EvalKv::format),
             false => Some(CacheFormat::F32),
@@ -105,9 +106,21 @@ pub fn causes(
     Ok(causes)
 }
 
-/// Whether there is anything in integers in the folder `dir`.
-pub fn has_causes(dir: &Path) -> Result<bool> {
-    Ok(ModelConfig::load(dir)?.quantization.is_some())
+/// Refuses `--causes` where there is nothing to tell: a model in floats, or no text.
+pub fn check_causes(options: &Eval) -> Result<()> {
+    if !options.causes {
+        return Ok(());
+    }
+    ensure!(
+        options.tasks.is_empty() || options.text.is_some(),
+        "--causes belongs to a text: give one with --text, or leave --tasks out"
+    );
+    ensure!(
+        ModelConfig::load(&options.model)?.quantization.is_some(),
+        "--causes: {} has nothing in integers: give a quantized folder",
+        options.model.display()
+    );
+    Ok(())
 }
 
 /// The table of a terminal.

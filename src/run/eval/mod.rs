@@ -20,7 +20,7 @@ use dualgrain_device::CacheFormat;
 use crate::cli::arguments::{Common, Eval, EvalKv, OnDevice};
 use crate::cli::terminal::Terminal;
 use crate::run::bundled;
-use crate::run::eval::causes::{MOST_WINDOWS, causes, has_causes};
+use crate::run::eval::causes::{MOST_WINDOWS, causes, check_causes};
 use crate::run::eval::differences::Differences;
 pub use crate::run::eval::report::Report;
 use crate::run::model_folder::{self, Opened};
@@ -46,6 +46,7 @@ pub fn judge(options: &Eval, device: &Arc<AnyDevice>, terminal: &Terminal) -> Re
         .for_each(|notice| terminal.say(&notice));
     let load = |path: &PathBuf| Ok(Task::load(path, options.limit)?);
     let tasks = options.tasks.iter().map(load).collect::<Result<Vec<_>>>()?;
+    check_causes(options)?;
     let (opened, original) = open(options, device, terminal)?;
     let positions = opened.model.config().max_positions;
     let context = options.context.unwrap_or(DEFAULT_CONTEXT.min(positions));
@@ -140,7 +141,7 @@ fn judge_text(
         &mut show("divergence from the original"),
     )?;
     report.set_divergence(&both, Differences::new(&both, &opened.tokenizer)?);
-    if options.causes && has_causes(&options.model)? {
+    if options.causes {
         let few = windows.first(options.divergence_windows.min(MOST_WINDOWS));
         report.causes = causes(options, device, original, &few, terminal)?;
     }
@@ -174,7 +175,7 @@ impl EvalKv {
 }
 
 /// The options of a plain evaluation of `model` against `reference` on the bundled text.
-pub fn bundled(model: &Path, reference: &Path, windows: usize, device: OnDevice) -> Eval {
+pub fn bundled(model: &Path, reference: &Path, windows: usize, (device, causes): (OnDevice, bool)) -> Eval {
     Eval {
         model: model.to_owned(),
         reference: Some(reference.to_owned()),
@@ -185,7 +186,7 @@ pub fn bundled(model: &Path, reference: &Path, windows: usize, device: OnDevice)
         divergence_windows: windows,
         limit: None,
         kv: None,
-        causes: true,
+        causes,
         device,
     }
 }

@@ -12,8 +12,8 @@ use anyhow::{Context, Result};
 use dualgrain::calibration_documents;
 use dualgrain::engine::{ModelConfig, Storage, Weights};
 use dualgrain::format::text::notice_of_mark;
-use dualgrain::quant::{Choice, Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML};
-use dualgrain::{AnyDevice, Quantizer};
+use dualgrain::quant::{Choice, Monitor, Progress, QuantJob, QuantSummary, REPORT_HTML, plan};
+use dualgrain::{AnyDevice, CpuDevice, Quantizer};
 use dualgrain_hub::ModelName;
 use serde::Serialize;
 
@@ -71,6 +71,14 @@ pub fn run(arguments: &Quantize, common: &Common, terminal: &Terminal) -> Result
 /// Whether a folder is what a plan takes from the hub.
 fn is_without_weights(model: &Path) -> bool {
     ModelName::of_snapshot(model).is_some() && Weights::open(model).is_err()
+}
+
+/// Refuses what the options, the configuration, the output or the disk would have refused, before the weights are there.
+pub fn check_before_download(arguments: &Quantize) -> Result<()> {
+    let job = job::job(arguments)?;
+    let config = ModelConfig::load(&job.model_dir)?;
+    plan(&CpuDevice::new(1)?, &config, &job, None)?;
+    Ok(())
 }
 
 /// What is said of a run that failed.

@@ -85,10 +85,18 @@ fn hint_for_folder(dir: &Path) -> Option<String> {
     Some(format!("did you mean {}?", inner.display()))
 }
 
-/// The newest snapshot in a folder `models--ORG--NAME` of the hub's cache.
+/// The newest snapshot with weights in a folder `models--ORG--NAME` of the hub's cache.
 fn snapshot(dir: &Path) -> Option<PathBuf> {
     let snapshots = std::fs::read_dir(dir.join("snapshots")).ok()?.flatten();
-    let dirs = snapshots.map(|entry| entry.path()).filter(|path| path.is_dir());
+    let has_weights = |dir: &PathBuf| {
+        let mut names = names_in(dir).into_iter();
+        names.any(|name| {
+            Path::new(&name)
+                .extension()
+                .is_some_and(|end| end == "safetensors")
+        })
+    };
+    let dirs = snapshots.map(|entry| entry.path()).filter(has_weights);
     dirs.max_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).ok())
 }
 

@@ -98,16 +98,16 @@ mod tests {
     #[test]
     fn floats_are_the_integers_times_their_scales() {
         let parts = QuantizedParts {
-            q: vec![0x80, 0x8f, 0x18, 0x03],
+            q: vec![0x80, 0x8f, 0x18, 0x23],
             zero: vec![8, 2],
             s2: vec![10, 3],
-            s1: vec![0.5, -0.25],
+            s1: vec![0.5, 0.25],
             bias: Some(vec![1.0, 2.0]),
             ta: Some(0.1),
         };
         let linear = QuantizedLinear::new((2, 3), GroupSize::Along(128), parts).unwrap();
         let float = LinearWeights::W4(linear).into_float().unwrap();
-        let expected = vec![-40.0, 0.0, 35.0, -0.25 * 18.0, -0.25 * -3.0, -0.25 * 3.0];
+        let expected = vec![-40.0, 0.0, 35.0, 0.25 * 18.0, 0.25 * -3.0, 0.25 * 3.0];
         assert_eq!(float.weight(), &FloatValues::F32(expected));
         assert_eq!(float.bias(), Some(&[1.0, 2.0][..]));
 

@@ -32,7 +32,8 @@ const USER_AGENT: &str = concat!("dualgrain/", env!("CARGO_PKG_VERSION"));
 
 /// Asks servers.
 pub struct Client<'a> {
-    runtime: Runtime,
+    /// There until the client is dropped.
+    runtime: Option<Runtime>,
     tls: TlsConnector,
     proxies: Proxies,
     /// How long is waited, and how often tried.
@@ -71,7 +72,7 @@ impl<'a> Client<'a> {
             problem,
         };
         Ok(Self {
-            runtime: runtime.map_err(|error| setting(error.to_string()))?,
+            runtime: Some(runtime.map_err(|error| setting(error.to_string()))?),
             tls: TlsConnector::from(Arc::new(tls(certificates)?)),
             proxies,
             patience,
@@ -226,7 +227,10 @@ impl<'a> Client<'a> {
 
     /// What `future` gives, within a time.
     fn wait<T>(&self, time: Duration, future: impl Future<Output = T>) -> Result<T, Broken> {
-        self.runtime.block_on(async {
+        let Some(runtime) = &self.runtime else {
+            return Err(Broken::Cancelled);
+        };
+        runtime.block_on(async {
             let mut future = pin!(future);
             let started = Instant::now();
             loop {
@@ -243,6 +247,15 @@ impl<'a> Client<'a> {
                 }
             }
         })
+    }
+}
+
+impl Drop for Client<'_> {
+    /// A name that is looked up for minutes does not keep a program that was interrupted.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

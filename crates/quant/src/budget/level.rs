@@ -41,8 +41,10 @@ mod tests {
     #[test]
     fn each_level_leaves_less_than_the_one_before() {
         let (n, k) = (8, 256);
+        // Many small weights and a few large ones, as in a model.
+        let uniform = |i: usize| ((i * 2_654_435_761) % 1_009) as f32 / 504.5 - 1.0;
         let weights: Vec<f32> = (0..n * k)
-            .map(|i| ((i * 2_654_435_761) % 1_009) as f32 / 504.5 - 1.0)
+            .map(|i| uniform(i) * uniform(7 * i + 1) * uniform(13 * i + 5))
             .collect();
         let squares = vec![1.0; k];
         let left = LEVELS.map(|scheme| output_error(&errors_of(scheme, &weights, k), &squares));

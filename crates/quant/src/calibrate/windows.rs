@@ -54,6 +54,9 @@ impl Windows {
     /// # Errors
     /// [`QuantError::NothingHeldOut`] where the text has no room for two windows and something between them.
     pub fn with_gaps(num_tokens: usize, num: usize, len: usize) -> Result<Self, QuantError> {
+        if num < 2 {
+            return Err(QuantError::OneWindow);
+        }
         let least = len + held_out_tokens(len);
         let room = num_tokens.saturating_sub(len);
         let count = num.min(1 + room / least.max(1));

@@ -37,6 +37,9 @@ const TOKENIZER_BYTES_PER_ENTRY: u64 = 1_500;
 /// What steps besides multiply-adds add to the time (measured on small and large layers: 1.1 to 1.5).
 const TIME_OVERHEAD: f64 = 1.4;
 
+/// Bits a weight that a budget can be spent on: INT8 with a scale a row.
+const MOST_BITS: f64 = 8.1;
+
 /// Side of the Gram matrix that measures the machine.
 const MEASURED_SIDE: usize = 768;
 
@@ -229,7 +232,8 @@ impl Sizes {
             // A budget is spent, whatever it is spent on.
             blocks: match options.bits {
                 Some(bits) => {
-                    (num_weights(&linears) as f64 * bits / 8.0) as u64 + norms * linears.len() as u64
+                    (num_weights(&linears) as f64 * bits.min(MOST_BITS) / 8.0) as u64
+                        + norms * linears.len() as u64
                 }
                 None => blocks.sum(),
             },

@@ -134,11 +134,23 @@ fn usual_tokens(family: Family) -> (Option<u32>, Vec<u32>) {
 /// each block adds need not be multiplied, only the embedding is divided.
 fn read_multipliers(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), ConfigError> {
     let factor = |name: &str| fields.positive(name, Some(1.0));
+    let usable = |name: &str, factor: f64, in_model: f64| match (in_model as f32).is_normal() {
+        true => Ok(in_model as f32),
+        false => Err(field_error(
+            name,
+            "a factor that 32-bit floats can be multiplied by".into(),
+            factor,
+        )),
+    };
     let residual = factor("residual_multiplier")?;
-    config.norm_eps = (f64::from(config.norm_eps) / (residual * residual)) as f32;
-    config.embedding_scale = (factor("embedding_multiplier")? / residual) as f32;
-    config.head_scale = (1.0 / factor("logits_scaling")?) as f32;
-    config.attention_scale = Some(factor("attention_multiplier")? as f32);
+    let eps = f64::from(config.norm_eps) / (residual * residual);
+    config.norm_eps = usable("residual_multiplier", residual, eps)?;
+    let embedding = factor("embedding_multiplier")?;
+    config.embedding_scale = usable("embedding_multiplier", embedding, embedding / residual)?;
+    let logits = factor("logits_scaling")?;
+    config.head_scale = usable("logits_scaling", logits, 1.0 / logits)?;
+    let attention = factor("attention_multiplier")?;
+    config.attention_scale = Some(usable("attention_multiplier", attention, attention)?);
     Ok(())
 }
 

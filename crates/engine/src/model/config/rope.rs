@@ -47,7 +47,14 @@ fn read_rotary_dim(fields: Fields<'_>, config: &ModelConfig) -> Result<usize, Co
     if factor > 1.0 || (factor != 1.0 && !has_parts) {
         return Err(unsupported(name, factor, 1.0));
     }
-    Ok((config.head_dim as f64 * factor) as usize)
+    match (config.head_dim as f64 * factor) as usize {
+        0 => Err(field_error(
+            name,
+            format!("at least one pair of the {} elements of a head", config.head_dim),
+            factor,
+        )),
+        rotary_dim => Ok(rotary_dim),
+    }
 }
 
 /// `rope_parameters` (transformers 5, possibly one object per layer type), or `rope_theta` and `rope_scaling` (before).

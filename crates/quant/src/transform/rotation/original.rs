@@ -38,9 +38,10 @@ pub type FloatParts = (Vec<f32>, Option<Vec<f32>>);
 /// Why a model cannot be rotated; `None` where it can.
 pub fn reason_against(config: &ModelConfig) -> Option<&'static str> {
     match config.norm {
-        NormKind::Rms if matches!(config.family, Family::Phi3 | Family::Granite | Family::Glm) => {
-            Some("its joined tensors and its multipliers are not rotated yet")
+        NormKind::Rms if matches!(config.family, Family::Phi3 | Family::Glm) => {
+            Some("its joined tensors are not rotated yet")
         }
+        NormKind::Rms if config.family == Family::Granite => Some("its multipliers are not rotated yet"),
         NormKind::Rms => None,
         NormKind::Layer => Some("its LayerNorm subtracts the mean of the channels, which a rotation changes"),
     }
