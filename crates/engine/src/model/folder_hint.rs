@@ -29,7 +29,7 @@ fn hint_for_name(path: &Path) -> Option<String> {
         return None;
     }
     let cached = cache()?.join(format!("models--{org}--{name}"));
-    Some(match snapshot(&cached) {
+    Some(match snapshot(&cached).filter(|dir| has_weights(dir)) {
         Some(snapshot) => format!("the hub's cache has it: {}", snapshot.display()),
         None => format!(
             "there is no such folder; if this is a name on the Hugging Face hub, download it first: `dualgrain pull {text}`"
@@ -85,19 +85,21 @@ fn hint_for_folder(dir: &Path) -> Option<String> {
     Some(format!("did you mean {}?", inner.display()))
 }
 
-/// The newest snapshot with weights in a folder `models--ORG--NAME` of the hub's cache.
+/// The newest snapshot in a folder `models--ORG--NAME` of the hub's cache.
 fn snapshot(dir: &Path) -> Option<PathBuf> {
     let snapshots = std::fs::read_dir(dir.join("snapshots")).ok()?.flatten();
-    let has_weights = |dir: &PathBuf| {
-        let mut names = names_in(dir).into_iter();
-        names.any(|name| {
-            Path::new(&name)
-                .extension()
-                .is_some_and(|end| end == "safetensors")
-        })
-    };
-    let dirs = snapshots.map(|entry| entry.path()).filter(has_weights);
+    let dirs = snapshots.map(|entry| entry.path()).filter(|path| path.is_dir());
     dirs.max_by_key(|path| path.metadata().and_then(|metadata| metadata.modified()).ok())
+}
+
+/// Whether weights lie in a folder: a snapshot without them was cut, or taken for a plan.
+fn has_weights(dir: &Path) -> bool {
+    let mut names = names_in(dir).into_iter();
+    names.any(|name| {
+        Path::new(&name)
+            .extension()
+            .is_some_and(|end| end == "safetensors")
+    })
 }
 
 /// Names in a folder, in order.
