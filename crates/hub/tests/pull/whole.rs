@@ -107,7 +107,7 @@ fn a_model_can_be_had_without_its_weights_and_is_then_not_taken_for_whole() {
 
 #[test]
 fn revisions_are_asked_for_and_kept_by_their_names() {
-    let hub = Hub::start(small_model(100));
+    let hub = Hub::start(model());
     let (name, revision) = ("org/name".parse().unwrap(), "refs/pr/1".parse().unwrap());
     let watched = (&Silent as &dyn dualgrain_hub::Watch, &AtomicBool::new(false));
     pull(&name, &revision, Extent::Whole, &hub.settings, watched).unwrap();
