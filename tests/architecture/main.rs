@@ -32,7 +32,7 @@ const ARROWS: [crates::Arrows<'_>; 12] = [
     ),
     ("perf", &["cpu", "cuda", "device", "format"]),
     ("server", &["dualgrain"]),
-    ("hub", &[]),
+    ("hub", &["format"]),
     ("testing", &["device"]),
 ];
 

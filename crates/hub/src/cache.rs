@@ -11,10 +11,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use dualgrain_format::checkpoint::{INDEX, SINGLE, part_of_set};
 
 use crate::checksum::Checksum;
 use crate::error::HubError;
-use crate::listing::{CONFIG, INDEX, SINGLE, TOKENIZER, shards_of_index};
+use crate::listing::{CONFIG, TOKENIZER, shards_of_index};
 use crate::model_name::{ModelName, Revision, is_commit};
 
 /// A model's place in a cache.
@@ -48,10 +51,9 @@ impl Cache {
         self.blob(checksum).with_extension("incomplete")
     }
 
-    /// The same for this process alone, which no other goes on with.
+    /// The same for one pull alone, which no other goes on with.
     pub fn own_part(&self, checksum: &Checksum) -> PathBuf {
-        self.blob(checksum)
-            .with_extension(format!("{}.incomplete", std::process::id()))
+        aside(&self.part(checksum))
     }
 
     /// The lock of a content, which one program holds while it comes.
@@ -133,10 +135,7 @@ fn has_set_of_safetensors(dir: &Path) -> bool {
     let files = entries.filter(|entry| entry.path().is_file());
     let names = files.map(|entry| entry.file_name().to_string_lossy().into_owned());
     let names: Vec<String> = names.filter(|name| name.ends_with(".safetensors")).collect();
-    let count_of = |name: &String| -> Option<usize> {
-        let stem = name.strip_suffix(".safetensors")?;
-        stem.rsplit_once("-of-")?.1.parse().ok()
-    };
+    let count_of = |name: &String| part_of_set(name).map(|(_, _, count)| count);
     let is_complete = |name: &String| match count_of(name) {
         None => true,
         Some(count) => {
@@ -159,10 +158,12 @@ pub fn make_folder_of(path: &Path) -> Result<(), HubError> {
     fs::create_dir_all(folder).map_err(HubError::io("making the folder", folder))
 }
 
-/// A name beside `path` that no other program uses at the same time.
+/// A name beside `path` that no other program, and no other pull of this one, uses at the same time.
 fn aside(path: &Path) -> PathBuf {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
     let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}", std::process::id()));
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    name.push(format!(".{}-{number}", std::process::id()));
     let aside = path.with_file_name(name);
     // Left by a program that was killed and had the same number.
     let _ = fs::remove_file(&aside);
@@ -178,24 +179,4 @@ fn link(target: &Path, _: &Path, path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn link(_: &Path, blob: &Path, path: &Path) -> io::Result<()> {
     fs::hard_link(blob, path)
-}
-
-/// Free bytes on the disk of the nearest folder above `path`, for this user; `None` where the system does not say.
-pub fn free_bytes(path: &Path) -> Option<u64> {
-    let there = path
-        .ancestors()
-        .find(|path| path.is_dir())
-        .unwrap_or(Path::new("."));
-    free_bytes_at(there)
-}
-
-#[cfg(unix)]
-fn free_bytes_at(dir: &Path) -> Option<u64> {
-    let disk = rustix::fs::statvfs(dir).ok()?;
-    disk.f_bavail.checked_mul(disk.f_frsize)
-}
-
-#[cfg(not(unix))]
-fn free_bytes_at(_: &Path) -> Option<u64> {
-    None
 }

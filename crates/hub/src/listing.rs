@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use dualgrain_format::checkpoint::{INDEX, MODEL_FILES, SINGLE, TEMPLATES};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -9,35 +10,12 @@ use crate::checksum::Checksum;
 use crate::error::HubError;
 use crate::model_name::{ModelName, is_commit};
 
-/// The weights in one file.
-pub const SINGLE: &str = "model.safetensors";
 /// How texts become tokens.
 pub const TOKENIZER: &str = "tokenizer.json";
-/// Which file has which tensor, where the weights lie in several.
-pub const INDEX: &str = "model.safetensors.index.json";
 /// What every model has.
 pub const CONFIG: &str = "config.json";
-
-/// Small files that a model is run with. What dualgrain does not read is kept for programs that do.
-const SMALL: [&str; 15] = [
-    CONFIG,
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "LICENSE",
-    "LICENSE.txt",
-    "NOTICE",
-];
-/// Templates beside the usual one.
-const TEMPLATES: &str = "additional_chat_templates/";
+/// Kept for programs that read it; dualgrain does not.
+const VOCABULARY: &str = "vocab.txt";
 
 /// A state of a repository.
 #[derive(Debug)]
@@ -117,8 +95,11 @@ impl Listing {
     /// Files that say what the model is and how its texts are written.
     pub fn small_files(&self) -> Vec<RemoteFile> {
         let is_small = |path: &str| {
-            let template = path.strip_prefix(TEMPLATES);
-            SMALL.contains(&path)
+            let template = path
+                .strip_prefix(TEMPLATES)
+                .and_then(|name| name.strip_prefix('/'));
+            [CONFIG, VOCABULARY].contains(&path)
+                || MODEL_FILES.contains(&path)
                 || template.is_some_and(|name| !name.contains('/') && name.ends_with(".jinja"))
         };
         let wanted = self.files.iter().filter(|file| is_small(&file.path));

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::cache::{Cache, free_bytes};
+use dualgrain_format::checkpoint::{INDEX, SINGLE, free_bytes};
+
+use crate::cache::Cache;
 use crate::error::HubError;
 use crate::http::Client;
 use crate::hub::Hub;
-use crate::listing::{CONFIG, INDEX, Listing, RemoteFile, SINGLE, shards_of_index};
+use crate::listing::{CONFIG, Listing, RemoteFile, shards_of_index};
 use crate::model_name::{ModelName, Revision};
 use crate::settings::Settings;
 use crate::transfer::{self, Wanted};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use dualgrain::engine::evaluate::{Windows, divergence};
-use dualgrain::engine::{InFloats, ModelConfig};
+use dualgrain::engine::{InFloats, Model, ModelConfig};
 use dualgrain::{AnyDevice, CacheFormat, model_in_floats};
 use serde::Serialize;
 
@@ -35,7 +35,7 @@ const FLOATS: InFloats = InFloats {
 };
 
 /// Parts and how a model is loaded to have that part alone in integers; whether it keeps the cache that its folder names.
-const PARTS: [(&str, InFloats, bool); 5] = [
+const PARTS: [(&str, InFloats, bool); 4] = [
     ("rounded weights", FLOATS, false),
     (
         "INT8 inputs of the blocks' linears",
@@ -54,26 +54,26 @@ const PARTS: [(&str, InFloats, bool); 5] = [
         false,
     ),
     ("KV cache", FLOATS, true),
-    (
-        "all of them, as the model runs",
-        InFloats {
-            blocks: false,
-            head: false,
-        },
-        true,
-    ),
 ];
+/// The model as it runs.
+const WHOLE: &str = "all of them, as the model runs";
 
-/// Measures the folder that `options` name on `windows`, part by part, against `original`.
+/// Measures the folder that `options` name on `windows`, part by part and then whole, as `opened` has it, against `original`.
 pub fn causes(
     options: &Eval,
     device: &Arc<AnyDevice>,
-    original: &Opened,
+    (opened, original): (&Opened, &Opened),
     windows: &Windows,
     terminal: &Terminal,
 ) -> Result<Vec<Cause>> {
     let dir = options.model.as_path();
-    let mut causes: Vec<Cause> = Vec::new();
+    let measured = |part: &'static str, model: &Arc<Model<AnyDevice>>| {
+        let mut show = |done: usize, total: usize| {
+            terminal.progress("where it comes from", part, done as u64, total as u64);
+        };
+        divergence(&original.model, model, windows, device.pool(), &mut show)
+    };
+    let mut divergences = Vec::new();
     for (part, floats, own_cache) in PARTS {
         ensure!(!was_interrupted(), "interrupted");
         let cache = match own_cache {
@@ -86,24 +86,20 @@ pub fn causes(
                 dir.display()
             )
         })?;
-        let mut show = |done: usize, total: usize| {
-            terminal.progress("where it comes from", part, done as u64, total as u64);
-        };
-        let compared = divergence(
-            &original.model,
-            &Arc::new(model),
-            windows,
-            device.pool(),
-            &mut show,
-        )?;
-        let weights = causes.first().map_or(0.0, |weights| weights.kl_divergence);
-        causes.push(Cause {
-            part,
-            kl_divergence: compared.kl_divergence,
-            added: compared.kl_divergence - weights,
-        });
+        divergences.push((part, measured(part, &Arc::new(model))?.kl_divergence));
     }
-    Ok(causes)
+    divergences.push((WHOLE, measured(WHOLE, &opened.model)?.kl_divergence));
+    let weights = divergences.first().map_or(0.0, |&(_, divergence)| divergence);
+    let cause = |(idx, (part, kl_divergence)): (usize, (&'static str, f64))| Cause {
+        part,
+        kl_divergence,
+        added: if idx == 0 {
+            kl_divergence
+        } else {
+            kl_divergence - weights
+        },
+    };
+    Ok(divergences.into_iter().enumerate().map(cause).collect())
 }
 
 /// Refuses `--causes` where there is nothing to tell: a model in floats, or no text.

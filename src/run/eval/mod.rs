@@ -143,7 +143,7 @@ fn judge_text(
     report.set_divergence(&both, Differences::new(&both, &opened.tokenizer)?);
     if options.causes {
         let few = windows.first(options.divergence_windows.min(MOST_WINDOWS));
-        report.causes = causes(options, device, original, &few, terminal)?;
+        report.causes = causes(options, device, (opened, original), &few, terminal)?;
     }
     if first.len() < windows.len() {
         report.set_perplexity(&perplexity(&opened.model, windows, &mut show("perplexity"))?);

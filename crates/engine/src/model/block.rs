@@ -251,19 +251,23 @@ impl<D: Device> Block<D> {
         &self.qkv
     }
 
-    /// Replaces one linear, e.g. by its quantized form.
+    /// Replaces one linear, e.g. by its quantized form, and gives back what stood there.
     ///
     /// # Errors
     /// The block has no linear of that identity.
-    pub fn set_projection(&mut self, id: LinearId, projection: Projection<D>) -> Result<(), EngineError> {
+    pub fn set_projection(
+        &mut self,
+        id: LinearId,
+        projection: Projection<D>,
+    ) -> Result<Projection<D>, EngineError> {
         let place = match (id.role, id.expert) {
             _ if id.layer != self.spec.layer => None,
             (Role::Qkv, None) => Some(&mut self.qkv),
             (Role::Out, None) => Some(&mut self.out),
             (role, expert) => self.feed_forward.projection_mut(role, expert),
         };
-        *place.ok_or(EngineError::NoLinear { id })? = projection;
-        Ok(())
+        let place = place.ok_or(EngineError::NoLinear { id })?;
+        Ok(std::mem::replace(place, projection))
     }
 
     /// Replaces the norm before attention (smoothing folds its scales there).

@@ -31,9 +31,9 @@ fn hint_for_name(path: &Path) -> Option<String> {
     let cached = cache()?.join(format!("models--{org}--{name}"));
     Some(match snapshot(&cached).filter(|dir| has_weights(dir)) {
         Some(snapshot) => format!("the hub's cache has it: {}", snapshot.display()),
-        None => format!(
-            "there is no such folder; if this is a name on the Hugging Face hub, download it first: `dualgrain pull {text}`"
-        ),
+        None => {
+            format!("if this is a name on the Hugging Face hub, download it first: `dualgrain pull {text}`")
+        }
     })
 }
 

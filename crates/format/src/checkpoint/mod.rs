@@ -5,6 +5,7 @@ mod error;
 mod floats;
 mod folder;
 mod linear;
+mod names;
 mod place;
 mod table;
 mod writer;
@@ -13,7 +14,8 @@ pub use error::{CheckpointError, advice};
 pub use floats::{f32_bytes, widen};
 pub use folder::FolderWriter;
 pub use linear::{LinearLayout, TensorBytes, linear_tensors};
-pub use place::OutputPlace;
+pub use names::{INDEX, MODEL_FILES, SINGLE, TEMPLATES, part_of_set};
+pub use place::{OutputPlace, free_bytes};
 pub use table::{TensorEntry, TensorTable};
 pub use writer::{SHARD_BYTES, TensorSpec};
 

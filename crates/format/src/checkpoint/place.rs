@@ -127,7 +127,7 @@ impl OutputPlace {
 
     /// Free bytes on the target's disk for this user; `None` where the system does not say.
     pub fn free_bytes(&self) -> Option<u64> {
-        free_bytes(existing(&self.target))
+        free_bytes(&self.target)
     }
 }
 
@@ -158,14 +158,19 @@ fn can_write(_: &Path) -> bool {
     true
 }
 
+/// Free bytes on the disk that `path` lies on, or will, for this user; `None` where the system does not say.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    free_bytes_at(existing(path))
+}
+
 #[cfg(unix)]
-fn free_bytes(dir: &Path) -> Option<u64> {
+fn free_bytes_at(dir: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(dir).ok()?;
     disk.f_bavail.checked_mul(disk.f_frsize)
 }
 
 #[cfg(not(unix))]
-fn free_bytes(_: &Path) -> Option<u64> {
+fn free_bytes_at(_: &Path) -> Option<u64> {
     None
 }
 

@@ -2,9 +2,6 @@
 
 use dualgrain_format::{GroupSize, LinearScheme};
 
-use crate::methods::int8::int8_rounding_errors;
-use crate::methods::rtn::rounding_errors;
-
 /// The schemes that a budget chooses among, fewest bits first.
 pub const LEVELS: [LinearScheme; 4] = [
     LinearScheme::w4(GroupSize::Along(128)),
@@ -12,15 +9,6 @@ pub const LEVELS: [LinearScheme; 4] = [
     LinearScheme::w4(GroupSize::Along(32)),
     LinearScheme::W8,
 ];
-
-/// The errors `[N,K]` that rounding `weights` `[N,K]` to nearest in `scheme` leaves.
-pub fn errors_of(scheme: LinearScheme, weights: &[f32], k: usize) -> Vec<f32> {
-    match scheme {
-        LinearScheme::Float => vec![0.0; weights.len()],
-        LinearScheme::W8 => int8_rounding_errors(weights, k),
-        LinearScheme::W4 { group_size } => rounding_errors(weights, k, group_size),
-    }
-}
 
 /// The squared error a token that the weight errors `[N,K]` put out, on an input whose channels have these mean squares `[K]`. Errors
 /// of rounding do not know of each other, so those of two columns do not add up and the rest of the Gram matrix does not count.
@@ -37,6 +25,7 @@ pub fn output_error(errors: &[f32], mean_squares: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::methods::rounding::errors_of;
 
     #[test]
     fn each_level_leaves_less_than_the_one_before() {

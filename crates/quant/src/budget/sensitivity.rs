@@ -15,12 +15,13 @@ use dualgrain_engine::{
 use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 use serde::{Deserialize, Serialize};
 
-use crate::budget::level::{LEVELS, errors_of, output_error};
+use crate::budget::level::{LEVELS, output_error};
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::multiply_adds::PassMultiplyAdds;
 use crate::calibrate::passes;
 use crate::calibrate::windows::Windows;
 use crate::error::QuantError;
+use crate::methods::rounding::errors_of;
 use crate::run::context::RunContext;
 use crate::transform::float_head::float_head;
 
@@ -136,25 +137,26 @@ impl<'r, 'a, D: Device> Streams<'r, 'a, D> {
     fn begin(&mut self, block: &mut Block<D>, spec: &LinearSpec, squares: &[f64]) -> Result<(), QuantError> {
         let run = self.run;
         let (weights, bias) = run.original.linear(spec)?;
-        let errors = LEVELS.map(|scheme| output_error(&errors_of(scheme, &weights, spec.k), squares));
         let of_rounding = errors_of(LEVELS[0], &weights, spec.k);
+        let first = output_error(&of_rounding, squares);
+        let errors = LEVELS.map(|scheme| match scheme == LEVELS[0] {
+            true => first,
+            false => output_error(&errors_of(scheme, &weights, spec.k), squares),
+        });
         let rounded = weights.iter().zip(&of_rounding).map(|(w, e)| w - e).collect();
         let linear = FloatLinear::new(spec.n, spec.k, FloatValues::F32(rounded), bias)?;
-        block.set_projection(
-            spec.id,
-            Projection::new(run.device, LinearWeights::Float(linear))?,
-        )?;
+        let rounded = Projection::new(run.device, LinearWeights::Float(linear))?;
+        let original = block.set_projection(spec.id, rounded)?;
         self.rounded.push(Sensitivity {
             layer: spec.id.layer,
             role: spec.id.role.name().into(),
             n: spec.n,
             k: spec.k,
             divergence: 0.0,
-            errors: errors.map(|error| if errors[0] > 0.0 { error / errors[0] } else { 0.0 }),
+            errors: errors.map(|error| if first > 0.0 { error / first } else { 0.0 }),
         });
         self.pass(block, (0, self.rounded.len()))?;
-        let stored = run.original.stored_linear(spec)?;
-        block.set_projection(spec.id, Projection::new(run.device, stored)?)?;
+        block.set_projection(spec.id, original)?;
         Ok(())
     }
 

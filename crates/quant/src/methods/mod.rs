@@ -8,6 +8,7 @@ pub mod group_scale;
 pub mod grouped_row;
 pub mod method;
 pub mod output_error;
+pub mod rounding;
 pub mod rtn;
 pub mod search;
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use dualgrain_device::Device;
 use dualgrain_engine::{BlockSpec, EngineError, LEADING, ModelConfig, Weights};
 use dualgrain_format::checkpoint::{
-    CheckpointError, Dtype, FolderWriter, LinearLayout, TensorBytes, TensorEntry, TensorSpec, TensorTable,
-    f32_bytes,
+    CheckpointError, Dtype, FolderWriter, INDEX, LinearLayout, MODEL_FILES, TEMPLATES, TensorBytes,
+    TensorEntry, TensorSpec, TensorTable, f32_bytes,
 };
 use dualgrain_format::text::without_mark;
 use dualgrain_format::{
@@ -22,26 +22,6 @@ use crate::report::json::QuantReport;
 use crate::run::context::RunContext;
 use crate::run::journal::{FinishedBlock, Journal};
 
-/// Files of a model folder besides config.json and weights that belong to the model.
-const COPIED: [&str; 13] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "LICENSE",
-    "LICENSE.txt",
-    "NOTICE",
-];
-
-/// A folder of chat templates beside the usual one.
-const TEMPLATES: &str = "additional_chat_templates";
-
 /// The report's file names inside the output.
 pub const REPORT_JSON: &str = "quantization_report.json";
 /// The report as a page.
@@ -49,13 +29,8 @@ pub const REPORT_HTML: &str = "quantization_report.html";
 
 /// Whether a file of that name in an output folder is one that [`assemble`] writes.
 pub fn is_written(name: &str) -> bool {
-    let fixed = [
-        "config.json",
-        REPORT_JSON,
-        REPORT_HTML,
-        "model.safetensors.index.json",
-    ];
-    fixed.contains(&name) || COPIED.contains(&name) || name.ends_with(".safetensors")
+    let fixed = ["config.json", REPORT_JSON, REPORT_HTML, INDEX];
+    fixed.contains(&name) || MODEL_FILES.contains(&name) || name.ends_with(".safetensors")
 }
 
 /// Whether a folder in an output folder is one that [`assemble`] writes.
@@ -243,7 +218,7 @@ fn write_files(
     config: &ModelConfig,
     report: &QuantReport,
 ) -> Result<(), QuantError> {
-    for name in COPIED {
+    for name in MODEL_FILES {
         let path = job.model_dir.join(name);
         if path.is_file() {
             let bytes = fs::read(&path).map_err(CheckpointError::io("read", &path))?;

@@ -167,18 +167,15 @@ impl<'a, D: Device> PartialBlock<'a, D> {
     /// # Errors
     /// See [`QuantError`].
     pub fn calibrate_cache(&mut self, states: &mut HiddenStates<'_, D>) -> Result<(), QuantError> {
-        let scheme = self.run.options.kv_cache;
-        if scheme == CacheScheme::Int8 {
+        let format = match self.run.options.kv_cache {
             // Each token and head has a scale of its own, which holds what floats hold.
-            return states.set_cache(&CacheFormat::Int8);
-        }
-        let maxima = passes::key_value_maxima(states, &self.block, self.run.meter)?;
-        cache_range::check(self.block.spec().layer, scheme, maxima)?;
-        let format = match scheme {
-            CacheScheme::F16 => CacheFormat::F16,
             CacheScheme::Int8 => CacheFormat::Int8,
+            CacheScheme::F16 => {
+                self.checked_maxima(states)?;
+                CacheFormat::F16
+            }
             CacheScheme::Int8Static => {
-                let [keys, values] = maxima.map(|max| max / 127.0);
+                let [keys, values] = self.checked_maxima(states)?.map(|max| max / 127.0);
                 self.cache_scales = Some([keys, values]);
                 CacheFormat::Int8Static {
                     key_scales: vec![keys],
@@ -187,6 +184,13 @@ impl<'a, D: Device> PartialBlock<'a, D> {
             }
         };
         states.set_cache(&format)
+    }
+
+    /// The largest magnitudes of keys and values, which the cache can hold.
+    fn checked_maxima(&self, states: &mut HiddenStates<'_, D>) -> Result<[f32; 2], QuantError> {
+        let maxima = passes::key_value_maxima(states, &self.block, self.run.meter)?;
+        cache_range::check(self.spec().layer, self.run.options.kv_cache, maxima)?;
+        Ok(maxima)
     }
 
     /// What the block leaves, its linears under their names in the checkpoint.
@@ -273,7 +277,8 @@ impl<'a, D: Device> PartialBlock<'a, D> {
             return self.place(spec.id, linear);
         }
         let projection = Projection::new(self.run.device, linear)?;
-        Ok(self.block.set_projection(spec.id, projection)?)
+        self.block.set_projection(spec.id, projection)?;
+        Ok(())
     }
 
     /// Divides what makes the input of `role` by its smoothing scales.

@@ -5,9 +5,8 @@ use dualgrain_format::{ActivationScheme, LinearScheme};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::statistics::InputStatistics;
-use crate::methods::int8::int8_rounding_errors;
 use crate::methods::output_error::output_energy;
-use crate::methods::rtn::rounding_errors;
+use crate::methods::rounding::errors_of;
 use crate::transform::activation_error::{activation_nmse, static_scale};
 use crate::transform::smoothing::{CANDIDATE_PERCENTILES, Smoothing, divide, multiply_columns};
 
@@ -82,11 +81,7 @@ impl<'a, D: Device> LinearSample<'a, D> {
         let gram = &self.statistics.gram;
         let mut smoothed = self.rows.clone();
         multiply_columns(&mut smoothed, scales);
-        let mut errors = match self.scheme {
-            LinearScheme::Float => vec![0.0; smoothed.len()],
-            LinearScheme::W8 => int8_rounding_errors(&smoothed, scales.len()),
-            LinearScheme::W4 { group_size } => rounding_errors(&smoothed, scales.len(), group_size),
-        };
+        let mut errors = errors_of(self.scheme, &smoothed, scales.len());
         let rows = errors.chunks_exact_mut(scales.len());
         rows.for_each(|errors| divide(errors, scales));
         let energy = output_energy(self.device, gram, &self.rows)?;

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::model::config::fields::{Fields, field_error, unsupported};
 use crate::model::config::rope;
-use crate::model::config::sizes::{Defaults, MAX_POSITIONS, read_activation, read_sizes};
+use crate::model::config::sizes::{Defaults, read_activation, read_sizes, read_window};
 use crate::{ConfigError, Family, FfnKind, ModelConfig, NormKind};
 
 pub(super) fn read_llama_like(family: Family, fields: Fields<'_>) -> Result<ModelConfig, ConfigError> {
@@ -175,13 +175,7 @@ fn read_rotated_layers(fields: Fields<'_>, num_layers: usize) -> Result<Vec<bool
 
 fn read_windows(config: &ModelConfig, fields: Fields<'_>) -> Result<Vec<Option<usize>>, ConfigError> {
     let num_layers = config.num_layers;
-    let window = |usual: Option<usize>| match fields.0.get("sliding_window") {
-        Some(Value::Null) => Ok(None),
-        None if usual.is_none() => Ok(None),
-        _ => fields
-            .size("sliding_window", usual.unwrap_or(1), MAX_POSITIONS)
-            .map(Some),
-    };
+    let window = |usual| read_window(fields, usual);
     match config.family {
         Family::Mistral => Ok(vec![window(Some(4_096))?; num_layers]),
         Family::Phi3 => Ok(vec![window(None)?; num_layers]),

@@ -2,6 +2,7 @@
 
 use dualgrain_device::Activation;
 use dualgrain_format::K_MAX;
+use serde_json::Value;
 
 use crate::model::config::fields::{Fields, unsupported};
 use crate::{ConfigError, Family, FfnKind, ModelConfig, NormKind, Position};
@@ -95,5 +96,15 @@ pub(super) fn read_activation(
             Ok(Activation::GeluTanh)
         }
         other => Err(unsupported(name, other, "silu, relu, gelu, gelu_new")),
+    }
+}
+
+/// How many last tokens a query sees; `usual` where the field is missing, all where it is null.
+pub(super) fn read_window(fields: Fields<'_>, usual: Option<usize>) -> Result<Option<usize>, ConfigError> {
+    match (fields.0.get("sliding_window"), usual) {
+        (Some(Value::Null), _) | (None, None) => Ok(None),
+        (_, usual) => fields
+            .size("sliding_window", usual.unwrap_or(1), MAX_POSITIONS)
+            .map(Some),
     }
 }

@@ -5,7 +5,7 @@ use dualgrain_format::K_MAX;
 
 use crate::model::config::fields::{Fields, field_error, unsupported};
 use crate::model::config::rope;
-use crate::model::config::sizes::{Defaults, MAX_POSITIONS, read_activation, read_sizes};
+use crate::model::config::sizes::{Defaults, read_activation, read_sizes, read_window};
 use crate::{ConfigError, Family, FfnKind, ModelConfig, Position};
 
 pub(super) fn read_opt(fields: Fields<'_>) -> Result<ModelConfig, ConfigError> {
@@ -87,11 +87,7 @@ pub(super) fn read_starcoder2(fields: Fields<'_>) -> Result<ModelConfig, ConfigE
     let bias = fields.flag("use_bias", true)?;
     (config.qkv_bias, config.out_bias, config.ffn_bias) = (bias, bias, bias);
     config.position = rope::read_position(fields, &mut config, 10_000.0)?;
-    let window = match fields.value("sliding_window") {
-        Some(_) => Some(fields.size("sliding_window", 1, MAX_POSITIONS)?),
-        None => None,
-    };
-    config.sliding_windows = vec![window; config.num_layers];
+    config.sliding_windows = vec![read_window(fields, None)?; config.num_layers];
     (config.bos_token, config.eos_tokens) = (Some(50_256), vec![50_256]);
     Ok(config)
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 use std::sync::atomic::AtomicBool;
 
-use dualgrain_format::checkpoint::{CheckpointError, TensorTable};
+use dualgrain_format::checkpoint::{CheckpointError, INDEX, SINGLE, TensorTable, part_of_set};
 use dualgrain_format::text::{notice_of_mark, text_of};
 use serde_json::Value;
 
@@ -13,9 +13,6 @@ use super::error::WeightsError;
 use super::mapping::MappedFile;
 use super::names::unwrapped;
 use super::tensors::{InFloats, Shard, Tensor, Weights};
-
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 
 /// The shards that an index names. What it lists and is not there is found missing when a model asks for it: an index may list more
 /// than a model needs.
@@ -160,14 +157,6 @@ fn safetensors_files(dir: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
     let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
     names.filter(|name| name.ends_with(".safetensors")).collect()
-}
-
-/// The name, number and count in `NAME-00001-of-00003.safetensors`.
-fn part_of_set(file: &str) -> Option<(&str, usize, usize)> {
-    let (rest, parts) = file.strip_suffix(".safetensors")?.rsplit_once("-of-")?;
-    let (name, part) = rest.rsplit_once('-')?;
-    let (part, parts) = (part.parse().ok()?, parts.parse().ok()?);
-    (1..=parts).contains(&part).then_some((name, part, parts))
 }
 
 /// What a folder without weights holds in their place.

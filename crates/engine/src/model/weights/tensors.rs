@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dualgrain_format::FloatValues;
-use dualgrain_format::checkpoint::{Dtype, TensorEntry, widen};
+use dualgrain_format::checkpoint::{Dtype, INDEX, TensorEntry, widen};
 use half::bf16;
 
 use super::error::WeightsError;
@@ -337,10 +337,7 @@ impl Weights {
                 let ends = [first, last].map(|shard| names(shard).unwrap_or_default());
                 (self.dir.clone(), format!(" from {}", ends.join(" to ")))
             }
-            [] => (
-                self.dir.join("model.safetensors.index.json"),
-                ": no file is listed".to_owned(),
-            ),
+            [] => (self.dir.join(INDEX), ": no file is listed".to_owned()),
         };
         let hint = files + &self.missing_hint(name);
         let name = name.to_owned();
