@@ -15,13 +15,14 @@ Scaling keeps every field and spelling that carries meaning, and makes sizes sma
 
     heads           4 where every head has keys of its own, 6 where their number is no power of two; else the ratio of queries to
                     keys is kept with 2 key heads (1 or 3 where there are as many, 1 where more than 8 share them)
-    head size       an eighth, even, 4 to 32
+    head size       an eighth, even, 4 to 32; a multiple of 16 where a quarter of it is rotated
     score factors   as many times larger as heads are smaller
+    cap of scores   an eighth, so that small scores reach it
     hidden          heads times head size, or the original's ratio to that
     feed-forward    the original's ratio to hidden
     layers          2, or 3 where windows differ by layer
     vocabulary      64; token ids beyond it are taken modulo 64
-    windows         16
+    windows         16; where every nth layer has none, every third at most
     positions       32 where a scaled rotary embedding was first trained, so that 72 tokens go beyond them; the ratio to
                     max_position_embeddings is kept; 128 at most elsewhere
     LongRoPE lists  as many of their factors, evenly spread, as the smaller head has
@@ -121,6 +122,8 @@ def scale_sizes(config):
     head_dim = config.get("head_dim") or hidden // heads
     small, small_kv = small_heads(heads, kv_heads)
     small_dim = min(max(2 * round(head_dim / 16), 4), 32)
+    if config.get("rotary_pct", 1) < 1:
+        small_dim = 16 * max(1, round(small_dim / 16))
     small_hidden = small * small_dim
     if hidden != heads * head_dim:
         small_hidden = max(8, 4 * round(small_hidden * hidden / (heads * head_dim) / 4))
@@ -136,16 +139,23 @@ def scale_sizes(config):
         config["word_embed_proj_dim"] = 4 * round(config["word_embed_proj_dim"] * small_hidden / hidden / 4)
     if config.get("attention_multiplier"):
         config["attention_multiplier"] *= head_dim / small_dim
+    if config.get("query_pre_attn_scalar"):
+        config["query_pre_attn_scalar"] = round(config["query_pre_attn_scalar"] * small_dim / head_dim)
+    if config.get("attn_logit_softcapping"):
+        config["attn_logit_softcapping"] /= 8
     config["vocab_size"] = VOCAB
     return small_dim
 
 
 def scale_layers(config):
     name, layers = first(config, "num_hidden_layers", "n_layer")
-    differ = config.get("use_sliding_window") or config.get("layer_types")
+    differ = any(config.get(field) for field in ("use_sliding_window", "layer_types", "sliding_window_pattern"))
+    differ = differ or config["model_type"] == "gemma2"
     config[name] = min(layers, 3 if differ else 2)
     if config.get("max_window_layers") is not None:
         config["max_window_layers"] = round(config["max_window_layers"] * config[name] / layers)
+    if config.get("sliding_window_pattern"):
+        config["sliding_window_pattern"] = min(config["sliding_window_pattern"], 3)
     if config.get("layer_types"):
         kinds = config["layer_types"]
         chosen = kinds[: config[name]]

@@ -52,7 +52,7 @@ mod statistics;
 
 pub use attention::{
     Attended, Attention, AttentionKernel, AttentionWorkspace, CacheWrite, PagedCache, Ring, RingTask,
-    StepTokens, attention_source,
+    ScoreRule, StepTokens, attention_source,
 };
 pub use check::{
     Blend, Element, Expected, Freivalds, RandomOperands, Stored, Wrong, freivalds_sources, operand_sources,

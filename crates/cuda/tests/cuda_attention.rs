@@ -134,6 +134,7 @@ impl Case {
             num_heads,
             scale: 1.0 / (head_dim as f32).sqrt(),
             sliding_window: (r.below(3) == 0).then(|| [1, 2, 16, 63, 64, 65, 100, 500, 513][r.below(9)]),
+            soft_cap: (r.below(4) == 0).then(|| [0.5, 5.0, 50.0][r.below(3)]),
             alibi_slopes: alibi.then(|| (0..num_heads).map(|h| 0.5f32.powi(h as i32 % 9 + 1)).collect()),
         }
     }
@@ -365,11 +366,12 @@ impl Case {
         let AttentionParams {
             num_heads,
             sliding_window,
+            soft_cap,
             alibi_slopes,
             ..
         } = &self.params;
         format!(
-            "{} {:?}, {num_heads} heads, window {sliding_window:?}, ALiBi {}, rotated {}, {:?}",
+            "{} {:?}, {num_heads} heads, window {sliding_window:?}, cap {soft_cap:?}, ALiBi {}, rotated {}, {:?}",
             self.shape,
             self.format,
             alibi_slopes.is_some(),

@@ -142,8 +142,11 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
     {
         let integers = !matches!(format, CacheFormat::F32 | CacheFormat::F16);
         for kernel in attention_kernels(arch, integers, head_dim) {
-            let alibi = at % 3 == 0 && !rotates(kernel);
-            let source = attention_source(kernel, format, head_dim, group, alibi);
+            let rule = ScoreRule {
+                alibi: at % 3 == 0 && !rotates(kernel),
+                soft_cap: at % 4 == 0 && !rotates(kernel),
+            };
+            let source = attention_source(kernel, format, head_dim, group, rule);
             jobs.push(Job {
                 words: format!("{} {arch} {kernel:?} {:?}", source.name, source.macros),
                 source,

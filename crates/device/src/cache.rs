@@ -1,5 +1,6 @@
 //! The KV cache: formats, pages, and what attention over it needs.
 
+use std::f32::consts::LOG2_E;
 use std::fmt;
 
 use dualgrain_format::CacheScheme;
@@ -87,7 +88,19 @@ pub struct AttentionParams {
     pub scale: f32,
     /// A query at position p sees keys at positions > p - window.
     pub sliding_window: Option<usize>,
+    /// Scaled scores become `soft_cap * tanh(score / soft_cap)` before anything is added to them.
+    pub soft_cap: Option<f32>,
     /// ALiBi slopes `[num_heads]`: `slope * key_position` is added to the scaled score (the query-position part
     /// cancels in the softmax; this is the form transformers computes).
     pub alibi_slopes: Option<Vec<f32>>,
+}
+
+impl AttentionParams {
+    /// What products of queries and keys are multiplied by: for scores in powers of two, or for the hyperbolic tangent of a cap.
+    pub fn score_factor(&self) -> f32 {
+        match self.soft_cap {
+            None => self.scale * LOG2_E,
+            Some(cap) => self.scale / cap,
+        }
+    }
 }

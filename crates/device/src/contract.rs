@@ -40,7 +40,8 @@ pub const SLICE_ROWS: usize = 64;
 /// - a sum over a row (norms, softmax) runs in 16 lanes, lane j taking elements j, j+16, ..., then adds the lanes
 ///   pairwise: (0+8, 1+9, ...), (0+4, ...), (0+2, ...), (0+1);
 /// - attention counts scores in powers of two: `scale` and ALiBi slopes are multiplied by `log2 e` (rounded), and ALiBi
-///   adds `slope * key_position` to the scaled score, nothing fused. Over a float cache a score accumulates over head_dim like
+///   adds `slope * key_position` to the scaled score, nothing fused. Where scores have a soft cap, `scale / cap` is in the place of
+///   `scale * log2 e`, and `tanh(score) * (cap * log2 e)` in that of the score, before ALiBi. Over a float cache a score accumulates over head_dim like
 ///   a product and is multiplied by `scale`. Over an INT8 cache both products are integer: a query head becomes INT8 as an
 ///   activation row does (`tq = absmax / 127`), and a score is `((acc as f32 * tq) * key_scale) * scale`;
 /// - a softmax goes by pages, spans and the whole; what a query does not see counts for nothing in all three:
@@ -358,6 +359,8 @@ pub trait Device: Sized + Send + Sync + 'static {
     fn gated(&self, out: &mut Self::Matrix, x: &Self::Matrix, f: Activation) -> Done;
     /// `x = f(x)`.
     fn activate(&self, x: &mut Self::Matrix, f: Activation) -> Done;
+    /// `x = tanh(x * (1 / cap)) * cap`.
+    fn soft_cap(&self, x: &mut Self::Matrix, cap: f32) -> Done;
     /// Every run of `block` columns of `x` becomes its Hadamard transform, in the order of [`crate::naive::hadamard`]. `block` is a
     /// power of two, at most [`MOST_HADAMARD_BLOCK`](dualgrain_format::MOST_HADAMARD_BLOCK), and divides the columns.
     fn hadamard(&self, x: &mut Self::Matrix, block: usize) -> Done;

@@ -1,7 +1,10 @@
 //! The softmax that goes by pages and spans against one of all keys at once, in f64.
 
+use dualgrain_device::AttentionParams;
 use dualgrain_device::cases::Random;
-use dualgrain_device::naive::{CachedHead, CachedHeadInt8, SPAN_TOKENS, attention, attention_int8, to_int8};
+use dualgrain_device::naive::{
+    CachedHead, CachedHeadInt8, SPAN_TOKENS, Scoring, attention, attention_int8, to_int8,
+};
 
 const DIM: usize = 8;
 
@@ -51,7 +54,7 @@ impl Head {
             keys: &self.keys,
             values: &self.values,
         };
-        attention(&self.query, head, range, scale, slope, &mut out);
+        attention(&self.query, head, range, scoring(scale, slope), &mut out);
         out
     }
 
@@ -70,9 +73,20 @@ impl Head {
             value_scales: &value_scales,
         };
         let mut out = vec![f32::NAN; DIM];
-        attention_int8(&self.query, head, range, scale, slope, &mut out);
+        attention_int8(&self.query, head, range, scoring(scale, slope), &mut out);
         out
     }
+}
+
+fn scoring(scale: f32, slope: Option<f32>) -> Scoring {
+    let params = AttentionParams {
+        num_heads: 1,
+        scale,
+        sliding_window: None,
+        soft_cap: None,
+        alibi_slopes: slope.map(|slope| vec![slope]),
+    };
+    Scoring::of(&params, 0)
 }
 
 fn largest_difference(got: &[f32], exact: &[f64]) -> f64 {

@@ -16,9 +16,9 @@ pub use error::EngineError;
 pub use model::{
     Angles, Block, BlockSpec, ConfigError, Embedding, Family, FeedForward, FfnKind, FloatType, Head,
     InFloats, JoinedLinear, LEADING, LinearId, LinearSpec, LoadOptions, Member, Mlp, Model, ModelConfig,
-    ModelFolder, Norm, NormKind, NormSpec, Position, Product, Projection, Role, RopeConfig, RopeScaling,
-    SamplingDefaults, Scratch, StepState, Storage, Weights, WeightsError, angles_bytes, folder_hint, judge,
-    load_linear, load_linear_float, products, run_blocks, scratch_bytes, split_members,
+    ModelFolder, Norm, NormKind, NormSpec, Position, Product, Projection, QkNorm, Role, Rope, RopeConfig,
+    RopeScaling, SamplingDefaults, Scratch, StepState, Storage, Weights, WeightsError, angles_bytes,
+    folder_hint, judge, load_linear, load_linear_float, products, run_blocks, scratch_bytes, split_members,
 };
 pub use run::{
     BatchGeneration, Constraint, ConstraintError, ConstraintState, Engine, Event, GenerateError,

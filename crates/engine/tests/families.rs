@@ -3,7 +3,7 @@
 mod golden;
 
 use dualgrain_device::Activation;
-use dualgrain_engine::{FfnKind, ModelConfig, Position, RopeConfig, RopeScaling};
+use dualgrain_engine::{FfnKind, ModelConfig, Position, QkNorm, RopeConfig, RopeScaling};
 use golden::{FAMILIES, Golden, family, in_steps, load, prefill, read_config, read_golden, rewrite};
 
 /// Largest difference allowed, as a part of the logits' span of about 20. Rounding in f32 alone (the reference
@@ -231,7 +231,7 @@ fn biases_matter() {
 #[test]
 fn norms_matter() {
     for case in ["qwen3", "qwen3-f32"] {
-        assert_feature_matters(case, "_norm.", |config| config.qk_norm = false);
+        assert_feature_matters(case, "_norm.", |config| config.qk_norm = QkNorm::None);
     }
     for case in ["bloom", "bloom-6heads"] {
         assert_feature_matters(case, "word_embeddings_layernorm", |config| {

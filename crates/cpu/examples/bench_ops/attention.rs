@@ -67,6 +67,7 @@ fn one_attention(
         num_heads,
         scale: 0.125,
         sliding_window: None,
+        soft_cap: None,
         alibi_slopes: None,
     };
     // Pairs of query and key under the causal mask.

@@ -58,6 +58,7 @@ impl<'a> Model<'a> {
             num_heads: 32,
             scale: 0.125,
             sliding_window: None,
+            soft_cap: None,
             alibi_slopes: None,
         };
         let Buffers {

@@ -48,6 +48,7 @@ pub fn attention((tokens, context): (usize, usize)) -> Operation {
                 num_heads: HEADS,
                 scale: 0.125,
                 sliding_window: None,
+                soft_cap: None,
                 alibi_slopes: None,
             };
             let step = one_sequence(&device, context - tokens..context, sequence.num_pages);

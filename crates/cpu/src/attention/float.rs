@@ -39,7 +39,7 @@ impl<E: Element> Products for Planes<E> {
         // SAFETY: `rows` queries of `dim`; the page has 4 vectors for each dimension, as each row of scores has.
         unsafe { multiply(job.isa, tile, scratch.rows, page.keys.div_ceil(LANES)) };
         scale_scores(job.isa, scores.as_flattened_mut(), job.scale());
-        job.add_bias(page, scores);
+        job.finish_scores(page, scores);
     }
 
     fn weigh(&self, job: &Job<'_>, _: &[Page], scratch: &mut Scratch) {

@@ -3,6 +3,7 @@
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
 
+use dualgrain_device::naive::tanh;
 use dualgrain_device::{AttentionParams, Columns, HostStep, PAGE_TOKENS};
 use dualgrain_threads::SharedSlice;
 
@@ -27,14 +28,17 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The factor on scores, which count in powers of two.
+    /// The factor on products of queries and keys.
     pub(super) fn scale(&self) -> f32 {
-        self.params.scale * LOG2_E
+        self.params.score_factor()
     }
 
-    /// Adds ALiBi's part to the scores of all rows, if there is one.
+    /// Caps the scores of all rows and adds ALiBi's part, where the layer does so.
     #[inline]
-    pub(super) fn add_bias(&self, page: &Page, scores: &mut [[f32; PAGE_TOKENS]]) {
+    pub(super) fn finish_scores(&self, page: &Page, scores: &mut [[f32; PAGE_TOKENS]]) {
+        if let Some(cap) = self.params.soft_cap {
+            soft_cap(self.isa, scores.as_flattened_mut(), cap * LOG2_E);
+        }
         let Some(slopes) = &self.params.alibi_slopes else {
             return;
         };
@@ -56,6 +60,15 @@ impl Job<'_> {
             Scales::PerToken(scales) => &scales.as_chunks().0[head_page],
         }
     }
+}
+
+per_isa! {
+    fn soft_cap(scores: &mut [f32], cap: f32) = soft_cap_lanes
+}
+
+#[inline(always)]
+fn soft_cap_lanes(scores: &mut [f32], cap: f32) {
+    scores.iter_mut().for_each(|score| *score = tanh(*score) * cap);
 }
 
 per_isa! {

@@ -351,6 +351,14 @@ impl Device for CpuDevice {
         Ok(())
     }
 
+    fn soft_cap(&self, x: &mut Matrix, cap: f32) -> Done {
+        self.pool()
+            .for_each_chunk(x.values_mut(), CHUNK_ELEMENTS, |_, x| {
+                elementwise::soft_cap(self.isa(), x, cap)
+            });
+        Ok(())
+    }
+
     fn hadamard(&self, x: &mut Matrix, block: usize) -> Done {
         check_blocks(x.columns, block);
         let columns = x.columns;

@@ -1,6 +1,6 @@
 //! Operations on one element at a time; the loops of the specification, compiled for each instruction set.
 
-use dualgrain_device::Activation;
+use dualgrain_device::{Activation, naive};
 use dualgrain_format::FloatValues;
 
 use super::activation::with_activation;
@@ -14,6 +14,11 @@ per_isa! {
 per_isa! {
     /// `x = f(x)`.
     pub(crate) fn activate(x: &mut [f32], f: Activation) = activate_all
+}
+
+per_isa! {
+    /// `x = tanh(x * (1 / cap)) * cap`.
+    pub(crate) fn soft_cap(x: &mut [f32], cap: f32) = naive::soft_cap
 }
 
 per_isa! {

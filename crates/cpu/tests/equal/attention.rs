@@ -12,6 +12,7 @@ pub(super) struct Case {
     pub(super) num_kv_heads: usize,
     pub(super) head_dim: usize,
     pub(super) sliding_window: Option<usize>,
+    pub(super) soft_cap: Option<f32>,
     pub(super) alibi: bool,
     pub(super) format: CacheFormat,
 }
@@ -32,6 +33,7 @@ impl Case {
             num_heads: self.num_heads,
             scale: 1.0 / (self.head_dim as f32).sqrt(),
             sliding_window: self.sliding_window,
+            soft_cap: self.soft_cap,
             alibi_slopes: self.alibi.then(|| (0..self.num_heads).map(slope).collect()),
         }
     }
@@ -91,14 +93,14 @@ impl Case {
                     .map_or(0, |window| (last + 1).saturating_sub(window));
                 let q = &x[last * self.width() + queries.start + head * dim..][..dim];
                 let o = &mut out[(last * self.num_heads + head) * dim..][..dim];
-                let slope = params.alibi_slopes.as_ref().map(|slopes| slopes[head]);
+                let scoring = naive::Scoring::of(&params, head);
                 let range = (first, last);
                 if is_float {
                     let cached = naive::CachedHead {
                         keys: &float_keys,
                         values: &float_values,
                     };
-                    naive::attention(q, cached, range, params.scale, slope, o);
+                    naive::attention(q, cached, range, scoring, o);
                 } else {
                     let cached = naive::CachedHeadInt8 {
                         keys: &int8_keys,
@@ -106,7 +108,7 @@ impl Case {
                         values: &int8_values,
                         value_scales: &value_scales,
                     };
-                    naive::attention_int8(q, cached, range, params.scale, slope, o);
+                    naive::attention_int8(q, cached, range, scoring, o);
                 }
             }
         }
@@ -224,6 +226,7 @@ fn attention_equals_the_specification_however_the_prompt_is_cut() {
             num_kv_heads: 2,
             head_dim: 20,
             sliding_window: None,
+            soft_cap: None,
             alibi: false,
             format,
         };
@@ -239,6 +242,7 @@ fn sliding_window_and_alibi_equal_the_specification() {
             num_kv_heads: 4,
             head_dim: 32,
             sliding_window: Some(70),
+            soft_cap: Some(1.5),
             alibi: true,
             format,
         };
@@ -250,6 +254,7 @@ fn sliding_window_and_alibi_equal_the_specification() {
         num_kv_heads: 1,
         head_dim: 5,
         sliding_window: Some(1),
+        soft_cap: None,
         alibi: false,
         format,
     };
@@ -273,6 +278,7 @@ fn integer_attention_equals_the_specification_for_every_shape_of_head_and_group(
                     num_kv_heads: 2,
                     head_dim,
                     sliding_window: None,
+                    soft_cap: Some(1.5),
                     alibi: group == 7,
                     format: format.clone(),
                 };
@@ -332,6 +338,7 @@ fn integer_attention_equals_the_specification_for_hostile_rows() {
                 num_kv_heads,
                 head_dim,
                 sliding_window,
+                soft_cap: None,
                 alibi: false,
                 format: format.clone(),
             };
@@ -348,6 +355,7 @@ fn a_page_that_another_sequence_left_changes_nothing() {
         num_kv_heads: 1,
         head_dim: 20,
         sliding_window: None,
+        soft_cap: None,
         alibi: false,
         format: CacheFormat::Int8,
     };

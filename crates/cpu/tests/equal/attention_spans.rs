@@ -34,6 +34,7 @@ fn contexts_of_several_spans_equal_the_specification_however_they_are_cut() {
             num_kv_heads: 2,
             head_dim: 16,
             sliding_window: None,
+            soft_cap: None,
             alibi: false,
             format,
         };
@@ -56,6 +57,7 @@ fn windows_that_begin_inside_a_span_or_at_its_border_equal_the_specification() {
                 num_kv_heads: 1,
                 head_dim: 16,
                 sliding_window: Some(window),
+                soft_cap: None,
                 alibi: false,
                 format: format.clone(),
             };
@@ -73,6 +75,7 @@ fn references_that_rise_until_all_before_them_vanishes_equal_the_specification()
             head_dim: 20,
             sliding_window: None,
             // A page is up to 46 powers of two above the one before.
+            soft_cap: Some(1.5),
             alibi: true,
             format,
         };
@@ -89,6 +92,7 @@ fn every_size_of_head_and_group_equals_the_specification_beyond_a_span() {
                 num_kv_heads: 2,
                 head_dim,
                 sliding_window: None,
+                soft_cap: None,
                 alibi: group == 3,
                 format: format.clone(),
             };
@@ -106,6 +110,7 @@ fn scores_of_any_finite_size_equal_the_specification() {
                 num_kv_heads: 2,
                 head_dim: 16,
                 sliding_window: None,
+                soft_cap: None,
                 alibi: false,
                 format: format.clone(),
             };
@@ -126,6 +131,7 @@ fn what_is_not_finite_shows_in_every_span_after_it() {
             num_kv_heads: 1,
             head_dim: 16,
             sliding_window: None,
+            soft_cap: None,
             alibi: false,
             format,
         };

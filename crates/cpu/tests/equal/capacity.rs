@@ -86,6 +86,7 @@ fn attention<D: Device>(device: &D, out: &mut D::Matrix) -> Done {
         num_heads: 1,
         scale: 1.0,
         sliding_window: None,
+        soft_cap: None,
         alibi_slopes: None,
     };
     let cache = device.cache(shape, &CacheFormat::Int8).unwrap();

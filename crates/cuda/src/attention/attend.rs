@@ -9,7 +9,8 @@ use dualgrain_device::{AttentionParams, Columns, StepLimits};
 use super::paged_cache::{PagedCache, is_int8};
 use super::ring::{Ring, RingTask};
 use super::sources::{
-    AttentionKernel, GROUPED_HEAD, LONGEST_TILED_HEAD, PROMPT_GROUP_BYTES, PROMPT_GROUPS, attention_source,
+    AttentionKernel, GROUPED_HEAD, LONGEST_TILED_HEAD, PROMPT_GROUP_BYTES, PROMPT_GROUPS, ScoreRule,
+    attention_source,
 };
 use super::step_tokens::{StepTokens, most_spans};
 use crate::compiler::Jit;
@@ -67,6 +68,8 @@ pub(super) struct AttentionArgs {
     pub code_sums: u64,
     pub code_scale: f32,
     pub code_row: i32,
+    soft_cap: f32,
+    padding: i32,
 }
 
 /// Room for what spans leave to be joined; launches on one stream share it.
@@ -222,8 +225,7 @@ impl Attention {
         };
         let tiled = grouped || int8 && runs_in_tiles(head_dim, group, warps, gpu.info().shared_bytes);
         let ready = |kernel| {
-            let alibi = params.alibi_slopes.is_some();
-            let source = attention_source(kernel, cache.format(), head_dim, group, alibi);
+            let source = attention_source(kernel, cache.format(), head_dim, group, ScoreRule::of(params));
             let (threads, shared_bytes) = block_of(kernel, int8, head_dim, group);
             Ready::new(gpu, jit.kernel(&source)?, threads, shared_bytes)
         };
@@ -375,12 +377,13 @@ impl Attention {
             drawn: workspace.drawn.address(),
             passed: workspace.passed.address(),
             passed_flags: workspace.passed_flags.address(),
-            scale: self.params.scale * LOG2_E,
+            scale: self.params.score_factor(),
             key_scale: usable_scale(place.key_scale).0,
             value_scale: usable_scale(place.value_scale).0,
             x_row: x_columns as i32,
             kv_heads: self.kv_heads as i32,
             window: window.unwrap_or(0),
+            soft_cap: self.params.soft_cap.map_or(0.0, |cap| cap * LOG2_E),
             ..AttentionArgs::default()
         }
     }
@@ -433,7 +436,7 @@ fn group_of(params: &AttentionParams, kv_heads: usize) -> usize {
 
 /// Whether heads have kernels from rotation to codes, where the ring has room: they are measured on Hopper alone.
 fn is_joined(info: &GpuInfo, head_dim: usize, params: &AttentionParams) -> bool {
-    info.capability == (9, 0) && head_dim.is_multiple_of(ROTATED_HEAD) && params.alibi_slopes.is_none()
+    info.capability == (9, 0) && head_dim.is_multiple_of(ROTATED_HEAD) && ScoreRule::of(params).is_plain()
 }
 
 /// Whether consecutive tokens of a sequence go in tiles of so many warps over an INT8 cache: a tile holds a group's heads and has

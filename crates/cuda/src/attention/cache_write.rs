@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dualgrain_device::{CacheShape, Columns};
 
 use super::paged_cache::PagedCache;
-use super::sources::{AttentionKernel, attention_source};
+use super::sources::{AttentionKernel, ScoreRule, attention_source};
 use super::step_tokens::StepTokens;
 use crate::compiler::Jit;
 use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
@@ -58,7 +58,15 @@ impl CacheWrite {
     /// It does not compile or load.
     pub fn new(jit: &Jit, gpu: &Gpu, cache: &PagedCache) -> Result<Self, CudaError> {
         let head_dim = cache.shape().head_dim;
-        let kernel = |kernel| jit.kernel(&attention_source(kernel, cache.format(), head_dim, 1, false));
+        let kernel = |kernel| {
+            jit.kernel(&attention_source(
+                kernel,
+                cache.format(),
+                head_dim,
+                1,
+                ScoreRule::default(),
+            ))
+        };
         let rotates = head_dim.is_multiple_of(ROTATED_HEAD);
         Ok(Self {
             gpu: gpu.clone(),

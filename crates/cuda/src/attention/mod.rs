@@ -21,5 +21,5 @@ pub use cache_write::CacheWrite;
 pub use joined::Attended;
 pub use paged_cache::PagedCache;
 pub use ring::{Ring, RingTask};
-pub use sources::{AttentionKernel, attention_source};
+pub use sources::{AttentionKernel, ScoreRule, attention_source};
 pub use step_tokens::StepTokens;

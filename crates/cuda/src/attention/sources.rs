@@ -1,6 +1,6 @@
 //! Texts and macros of the kernels.
 
-use dualgrain_device::CacheFormat;
+use dualgrain_device::{AttentionParams, CacheFormat};
 
 use super::paged_cache::is_int8;
 use super::ring::{Ring, RingTask};
@@ -47,14 +47,38 @@ pub enum AttentionKernel {
     PromptGroups,
 }
 
+/// What happens to scores before the softmax.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ScoreRule {
+    /// ALiBi is added.
+    pub alibi: bool,
+    /// They are capped.
+    pub soft_cap: bool,
+}
+
+impl ScoreRule {
+    /// That of a layer.
+    pub fn of(params: &AttentionParams) -> Self {
+        Self {
+            alibi: params.alibi_slopes.is_some(),
+            soft_cap: params.soft_cap.is_some(),
+        }
+    }
+
+    /// Scores are products times a factor.
+    pub fn is_plain(self) -> bool {
+        self == Self::default()
+    }
+}
+
 /// The text and macros of a kernel for a cache's format and head size, a number of query heads for each key/value head, and
-/// with or without ALiBi.
+/// with what happens to scores.
 pub fn attention_source(
     kernel: AttentionKernel,
     format: &CacheFormat,
     head_dim: usize,
     group: usize,
-    alibi: bool,
+    rule: ScoreRule,
 ) -> Source {
     let (name, text) = match kernel {
         AttentionKernel::Write | AttentionKernel::RotateWrite => ("cache_write", cu::CACHE_WRITE),
@@ -65,7 +89,8 @@ pub fn attention_source(
     };
     let mut macros = vec![("FORMAT", format_code(format)), ("HEAD_DIM", head_dim as i64)];
     if !matches!(kernel, AttentionKernel::Write | AttentionKernel::RotateWrite) {
-        macros.extend([("GROUP", group as i64), ("ALIBI", i64::from(alibi))]);
+        macros.extend([("GROUP", group as i64), ("ALIBI", i64::from(rule.alibi))]);
+        macros.extend(rule.soft_cap.then_some(("SOFT_CAP", 1)));
     }
     match kernel {
         AttentionKernel::Write => {}

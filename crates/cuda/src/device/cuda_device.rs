@@ -58,6 +58,7 @@ pub(super) struct RowKernels {
     pub(super) rope: Rope,
     pub(super) hadamard: Hadamard,
     pub(super) add: PointwiseRows,
+    pub(super) soft_cap: PointwiseRows,
     activate: [PointwiseRows; 4],
     gate: [PointwiseRows; 4],
     pub(super) quantize: Quantize,
@@ -121,6 +122,7 @@ impl RowKernels {
             rope: Rope::new(jit, gpu)?,
             hadamard: Hadamard::new(jit, gpu)?,
             add: pointwise(Pointwise::Add)?,
+            soft_cap: pointwise(Pointwise::SoftCap)?,
             activate: [
                 activate(relu)?,
                 activate(silu)?,

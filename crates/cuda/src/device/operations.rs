@@ -315,6 +315,12 @@ impl Device for CudaDevice {
         })
     }
 
+    fn soft_cap(&self, x: &mut CudaMatrix, cap: f32) -> Done {
+        self.operation("soft_cap", &[x.rows, x.columns], || {
+            self.rows.soft_cap.soft_cap(&x.buffer, x.shape(), cap)
+        })
+    }
+
     fn hadamard(&self, x: &mut CudaMatrix, block: usize) -> Done {
         check_blocks(x.columns, block);
         self.operation("hadamard", &[x.rows, x.columns, block], || {

@@ -22,6 +22,8 @@ pub enum Pointwise {
     Gate(Activation),
     /// `out += x`.
     Add,
+    /// `out = tanh(out * (1 / cap)) * cap`.
+    SoftCap,
 }
 
 /// All activations, in the order of [`activation_code`].
@@ -38,7 +40,7 @@ impl Pointwise {
         let of_activation = ACTIVATIONS
             .into_iter()
             .flat_map(|f| [Self::Activate(f), Self::Gate(f)]);
-        of_activation.chain([Self::Add])
+        of_activation.chain([Self::Add, Self::SoftCap])
     }
 
     fn macros(self) -> Vec<(&'static str, i64)> {
@@ -46,6 +48,7 @@ impl Pointwise {
             Self::Activate(f) => (0, Some(f)),
             Self::Gate(f) => (1, Some(f)),
             Self::Add => (2, None),
+            Self::SoftCap => (3, None),
         };
         let mut macros = vec![("MODE", mode)];
         macros.extend(f.map(|f| ("FUNCTION", activation_code(f))));
@@ -55,7 +58,7 @@ impl Pointwise {
     /// Elements of a row of `x` for each of `out`.
     fn inputs(self) -> usize {
         match self {
-            Self::Activate(_) => 0,
+            Self::Activate(_) | Self::SoftCap => 0,
             Self::Gate(_) => 2,
             Self::Add => 1,
         }
@@ -88,7 +91,7 @@ struct PointwiseArgs {
     out: u64,
     x: u64,
     columns: i32,
-    padding: i32,
+    cap: f32,
 }
 
 /// The kernel, made ready.
@@ -115,7 +118,25 @@ impl PointwiseRows {
     ///
     /// # Errors
     /// Buffers that are too short, or a launch the driver refuses.
-    pub fn launch(&self, out: &Buffer, x: &Buffer, (m, columns): (usize, usize)) -> Result<(), CudaError> {
+    pub fn launch(&self, out: &Buffer, x: &Buffer, shape: (usize, usize)) -> Result<(), CudaError> {
+        self.launch_with_cap(out, x, shape, 1.0)
+    }
+
+    /// [`Pointwise::SoftCap`] of `out` `[m, columns]`.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    pub fn soft_cap(&self, out: &Buffer, shape: (usize, usize), cap: f32) -> Result<(), CudaError> {
+        self.launch_with_cap(out, out, shape, cap)
+    }
+
+    fn launch_with_cap(
+        &self,
+        out: &Buffer,
+        x: &Buffer,
+        (m, columns): (usize, usize),
+        cap: f32,
+    ) -> Result<(), CudaError> {
         at_least("rows of a pointwise operation", 4 * m * columns, out)?;
         at_least(
             "input of a pointwise operation",
@@ -126,7 +147,7 @@ impl PointwiseRows {
             out: out.address(),
             x: x.address(),
             columns: columns as i32,
-            padding: 0,
+            cap,
         };
         let grid = Launch::rows(m, columns.div_ceil(THREADS), THREADS as u32, self.programmatic);
         // SAFETY: the kernel's one parameter; both buffers are as long as its sizes say (checked).

@@ -156,6 +156,7 @@ fn params() -> AttentionParams {
         num_heads: HEADS,
         scale: 1.0 / (HEAD_DIM as f32).sqrt(),
         sliding_window: None,
+        soft_cap: None,
         alibi_slopes: None,
     }
 }

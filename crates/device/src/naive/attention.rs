@@ -12,8 +12,8 @@ use std::ops::RangeInclusive;
 use half::f16;
 
 use super::quantize::{quantize_value, usable_scale};
-use super::{LANES, exp2, sum_lanes};
-use crate::PAGE_TOKENS;
+use super::{LANES, exp2, sum_lanes, tanh};
+use crate::{AttentionParams, PAGE_TOKENS};
 
 /// Positions of a span: pages are joined within a span first, so that spans can be attended apart from each other.
 pub const SPAN_TOKENS: usize = 8 * PAGE_TOKENS;
@@ -40,24 +40,53 @@ pub struct CachedHeadInt8<'a> {
     pub value_scales: &'a [f32],
 }
 
+/// How products of a query with keys become scores.
+#[derive(Debug, Clone, Copy)]
+pub struct Scoring {
+    /// [`AttentionParams::score_factor`]
+    factor: f32,
+    /// [`AttentionParams::soft_cap`]
+    soft_cap: Option<f32>,
+    /// ALiBi's slope of the head.
+    slope: Option<f32>,
+}
+
+impl Scoring {
+    /// That of a query head.
+    ///
+    /// # Panics
+    /// When there are slopes, and none for that head.
+    pub fn of(params: &AttentionParams, head: usize) -> Self {
+        Self {
+            factor: params.score_factor(),
+            soft_cap: params.soft_cap,
+            slope: params.alibi_slopes.as_ref().map(|slopes| slopes[head]),
+        }
+    }
+
+    /// The score in powers of two at position `j`, from a product times the factor.
+    fn finish(&self, scaled: f32, j: usize) -> f32 {
+        let score = match self.soft_cap {
+            None => scaled,
+            Some(cap) => tanh(scaled) * (cap * LOG2_E),
+        };
+        self.slope
+            .map_or(score, |slope| score + (slope * LOG2_E) * j as f32)
+    }
+}
+
 /// `out = softmax(scores) * values` for the keys at `first..=last`, with scores counted in powers of two:
-/// `score[j] = (q . key[j]) * (scale * log2 e) + (slope * log2 e) * j`.
+/// `score[j] = (q . key[j]) * (scale * log2 e) + (slope * log2 e) * j`, and with a soft cap
+/// `tanh((q . key[j]) * (scale / cap)) * (cap * log2 e)` in the place of the first summand.
 ///
 /// Dot products accumulate over head_dim by fused multiply-adds; within a page the output accumulates `numerator[j]` times
 /// `value[j]` over j in order by fused multiply-adds from 0.
-pub fn attention(
-    q: &[f32],
-    head: CachedHead<'_>,
-    range: (usize, usize),
-    scale: f32,
-    slope: Option<f32>,
-    out: &mut [f32],
-) {
-    let (dim, scale) = (q.len(), scale * LOG2_E);
+pub fn attention(q: &[f32], head: CachedHead<'_>, range: (usize, usize), scoring: Scoring, out: &mut [f32]) {
+    let (dim, factor) = (q.len(), scoring.factor);
     let score = |j: usize| {
         let key = &head.keys[j * dim..(j + 1) * dim];
         let dot = q.iter().zip(key).fold(0.0f32, |acc, (q, k)| q.mul_add(*k, acc));
-        with_bias(dot * scale, slope, j)
+        scoring.finish(dot * factor, j)
     };
     over_pages(range, out, |positions, span| {
         let page = Numerators::of(positions.clone(), score);
@@ -74,7 +103,8 @@ pub fn attention(
 /// The same over INT8 codes, with integer products.
 ///
 /// The query becomes codes with `tq = absmax / 127`, as activations do, and
-/// `score[j] = (((acc as f32 * tq) * key_scale[j]) * (scale * log2 e)) + (slope * log2 e) * j`, nothing fused. Within a page the
+/// `score[j] = (((acc as f32 * tq) * key_scale[j]) * (scale * log2 e)) + (slope * log2 e) * j`, nothing fused; a soft cap changes it as
+/// in [`attention`]. Within a page the
 /// weights `numerator[j] * value_scale[j]` become codes 0..=127 with the scale `max / 127`, ties to even; the page's output is
 /// the sum of products of codes, times that scale as it joins the span. The sum of numerators is that before they became
 /// codes.
@@ -82,18 +112,17 @@ pub fn attention_int8(
     q: &[f32],
     head: CachedHeadInt8<'_>,
     range: (usize, usize),
-    scale: f32,
-    slope: Option<f32>,
+    scoring: Scoring,
     out: &mut [f32],
 ) {
-    let (dim, scale) = (q.len(), scale * LOG2_E);
+    let (dim, factor) = (q.len(), scoring.factor);
     let mut query = vec![0; dim];
     let tq = to_int8(q, None, &mut query);
     let score = |j: usize| {
         let key = &head.keys[j * dim..(j + 1) * dim];
         let products = query.iter().zip(key).map(|(q, k)| i32::from(*q) * i32::from(*k));
-        let score = ((products.sum::<i32>() as f32 * tq) * head.key_scales[j]) * scale;
-        with_bias(score, slope, j)
+        let scaled = ((products.sum::<i32>() as f32 * tq) * head.key_scales[j]) * factor;
+        scoring.finish(scaled, j)
     };
     over_pages(range, out, |positions, span| {
         let page = Numerators::of(positions.clone(), score);
@@ -111,11 +140,6 @@ pub fn attention_int8(
         let outputs: Vec<f32> = (0..dim).map(|d| product(d) as f32).collect();
         span.join(page.reference, page.sum, &outputs, weight_scale);
     });
-}
-
-/// ALiBi's part of the score at position `j`.
-fn with_bias(score: f32, slope: Option<f32>, j: usize) -> f32 {
-    slope.map_or(score, |slope| score + (slope * LOG2_E) * j as f32)
 }
 
 /// Calls `add_page` with the positions of each page and the span that it joins, and writes what all spans give.

@@ -2,7 +2,7 @@
 
 use dualgrain_format::FloatValues;
 
-use super::activation;
+use super::{activation, tanh};
 use crate::Activation;
 
 /// `out[c] = f(x[c]) * x[C + c]` for one row x of 2 C elements.
@@ -17,6 +17,15 @@ pub fn gated(x: &[f32], f: Activation, out: &mut [f32]) {
 pub fn activate(x: &mut [f32], f: Activation) {
     for v in x {
         *v = activation(f, *v);
+    }
+}
+
+/// `x = tanh(x * (1 / cap)) * cap`: about `x` where it is small, and never beyond `cap`.
+#[inline(always)]
+pub fn soft_cap(x: &mut [f32], cap: f32) {
+    let inv_cap = 1.0 / cap;
+    for v in x {
+        *v = tanh(*v * inv_cap) * cap;
     }
 }
 

@@ -391,6 +391,10 @@ impl Device for AnyDevice {
         call!(self, [x: Matrix], |device| device.activate(x, f))
     }
 
+    fn soft_cap(&self, x: &mut Matrix, cap: f32) -> Done {
+        call!(self, [x: Matrix], |device| device.soft_cap(x, cap))
+    }
+
     fn add(&self, x: &mut Matrix, y: &Matrix) -> Done {
         call!(self, [x: Matrix, y: Matrix], |device| device.add(x, y))
     }

@@ -3,17 +3,19 @@
 //! ```text
 //! qkv         scratch.qkv = rope(qk_norm(Qkv(norm(x))))   [q|k|v]
 //! attention   scratch.c   = attention over the cache      input of Out
-//! add_out     x += Out(c)
+//! add_out     x += norm(Out(c))
 //! ffn_inner   scratch.f   = f(Up(norm(x)))                input of Down; transformed where the model says so
-//! add_down    x += Down(f)
+//! add_down    x += norm(Down(f))
 //! ```
+//!
+//! Any of the norms may be missing. In a parallel block `ffn_inner` comes before `add_out`: [`BlockSpec::parallel`].
 //!
 //! A model runs the same operations with more of them joined: see `forward.rs`. What Qkv and Up take is quantized by the norm
 //! itself; `attn_norm` and `ffn_norm` give it as floats, for statistics.
 
 use std::collections::BTreeMap;
 
-use dualgrain_device::{Columns, Device, Done};
+use dualgrain_device::{Columns, Device, Done, Operand};
 
 use crate::{
     BlockSpec, EngineError, FfnKind, LinearId, LinearSpec, ModelConfig, Norm, NormSpec, Projection, Role,
@@ -70,11 +72,13 @@ impl<D: Device> FeedForward<D> {
 /// A block ready to run.
 pub struct Block<D: Device> {
     pub(super) spec: BlockSpec,
-    pub(super) attn_norm: Norm<D>,
+    pub(super) attn_norm: Option<Norm<D>>,
+    pub(super) attn_out_norm: Option<Norm<D>>,
     pub(super) qkv: Projection<D>,
     pub(super) qk_norm: Option<[Norm<D>; 2]>,
     pub(super) out: Projection<D>,
-    pub(super) ffn_norm: Norm<D>,
+    pub(super) ffn_norm: Option<Norm<D>>,
+    pub(super) ffn_out_norm: Option<Norm<D>>,
     pub(super) feed_forward: FeedForward<D>,
 }
 
@@ -120,13 +124,16 @@ impl<D: Device> Block<D> {
             down: take(Role::Down)?,
         };
         let norm = |spec: &NormSpec| Norm::load(device, weights, spec);
+        let maybe = |spec: &Option<NormSpec>| spec.as_ref().map(norm).transpose();
         let qk_norm = match &spec.qk_norm {
             Some([q, k]) => Some([norm(q)?, norm(k)?]),
             None => None,
         };
         Ok(Self {
-            attn_norm: norm(&spec.attn_norm)?,
-            ffn_norm: norm(&spec.ffn_norm)?,
+            attn_norm: maybe(&spec.attn_norm)?,
+            attn_out_norm: maybe(&spec.attn_out_norm)?,
+            ffn_norm: maybe(&spec.ffn_norm)?,
+            ffn_out_norm: maybe(&spec.ffn_out_norm)?,
             feed_forward: FeedForward::Dense(mlp),
             qkv,
             qk_norm,
@@ -135,12 +142,13 @@ impl<D: Device> Block<D> {
         })
     }
 
-    /// `scratch.h = norm(x)`: the input of [`Role::Qkv`], as floats.
+    /// `scratch.h = norm(x)`: the input of [`Role::Qkv`], as floats; nothing happens where the input is `x` itself.
     ///
     /// # Errors
     /// The device failed; so for every part below.
     pub fn attn_norm(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
-        self.attn_norm.apply(device, &mut scratch.h, x)
+        let norm = self.attn_norm.as_ref();
+        norm.map_or(Ok(()), |norm| norm.apply(device, &mut scratch.h, x))
     }
 
     /// `scratch.qkv` from `x`, with q/k norm and rope applied.
@@ -151,15 +159,14 @@ impl<D: Device> Block<D> {
         let Scratch {
             h, qkv, h8, angles, ..
         } = scratch;
-        self.qkv.apply_normed(device, qkv, (&self.attn_norm, x), h, h8)?;
+        let input = (self.attn_norm.as_ref(), x);
+        self.qkv.apply_normed(device, qkv, input, h, h8)?;
         let [queries, keys, _] = self.columns();
         self.norm_heads(device, qkv)?;
-        match (self.spec.rope, angles) {
+        match angles.rows(self.spec.rope) {
             // Queries and keys lie side by side and are rotated alike.
-            (true, Some(angles)) => {
-                device.rope(qkv, queries.start..keys.end, self.spec.head_dim, &angles.rows)
-            }
-            _ => Ok(()),
+            Some(rows) => device.rope(qkv, queries.start..keys.end, self.spec.head_dim, rows),
+            None => Ok(()),
         }
     }
 
@@ -181,21 +188,29 @@ impl<D: Device> Block<D> {
         device.attention(c, qkv, queries, cache, cache_layer, &self.spec.attention, step)
     }
 
-    /// `x += Out(scratch.c)`.
+    /// `x += Out(scratch.c)`, normed first where the block says so.
     ///
     /// # Errors
     /// The device failed.
     pub fn add_out(&self, device: &D, x: &mut D::Matrix, scratch: &mut Scratch<D>) -> Done {
-        let Scratch { c, y, c8, .. } = scratch;
-        device.gemm_add(x, y, self.out.operand(device, c, c8)?, &self.out.linear)
+        let Scratch { h, c, y, c8, .. } = scratch;
+        let input = self.out.operand(device, c, c8)?;
+        add(
+            device,
+            x,
+            (y, h),
+            (input, &self.out.linear),
+            self.attn_out_norm.as_ref(),
+        )
     }
 
-    /// `scratch.h = norm(x)`: the input of [`Role::Up`], as floats.
+    /// `scratch.h = norm(x)`: the input of [`Role::Up`], as floats; nothing happens where the input is `x` itself.
     ///
     /// # Errors
     /// The device failed.
     pub fn ffn_norm(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
-        self.ffn_norm.apply(device, &mut scratch.h, x)
+        let norm = self.ffn_norm.as_ref();
+        norm.map_or(Ok(()), |norm| norm.apply(device, &mut scratch.h, x))
     }
 
     /// `scratch.f` from `x`, activation applied: the input of [`Role::Down`].
@@ -205,7 +220,7 @@ impl<D: Device> Block<D> {
     pub fn ffn_inner(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
         let FeedForward::Dense(mlp @ Mlp { up: linear, kind, .. }) = &self.feed_forward;
         let Scratch { h, up, f, h8, .. } = scratch;
-        let input = linear.normed(device, (&self.ffn_norm, x), h, h8)?;
+        let input = linear.normed(device, (self.ffn_norm.as_ref(), x), h, h8)?;
         match *kind {
             FfnKind::Gated(activation) => device.gemm_gated(f, up, input, &linear.linear, activation)?,
             FfnKind::Plain(activation) => {
@@ -216,14 +231,21 @@ impl<D: Device> Block<D> {
         mlp.transform(device, f)
     }
 
-    /// `x += Down(scratch.f)`.
+    /// `x += Down(scratch.f)`, normed first where the block says so.
     ///
     /// # Errors
     /// The device failed.
     pub fn add_down(&self, device: &D, x: &mut D::Matrix, scratch: &mut Scratch<D>) -> Done {
         let FeedForward::Dense(Mlp { down, .. }) = &self.feed_forward;
-        let Scratch { f, y, f8, .. } = scratch;
-        device.gemm_add(x, y, down.operand(device, f, f8)?, &down.linear)
+        let Scratch { h, f, y, f8, .. } = scratch;
+        let input = down.operand(device, f, f8)?;
+        add(
+            device,
+            x,
+            (y, h),
+            (input, &down.linear),
+            self.ffn_out_norm.as_ref(),
+        )
     }
 
     /// The block's description.
@@ -272,12 +294,12 @@ impl<D: Device> Block<D> {
 
     /// Replaces the norm before attention (smoothing folds its scales there).
     pub fn set_attn_norm(&mut self, norm: Norm<D>) {
-        self.attn_norm = norm;
+        self.attn_norm = Some(norm);
     }
 
     /// Replaces the norm before the feed-forward.
     pub fn set_ffn_norm(&mut self, norm: Norm<D>) {
-        self.ffn_norm = norm;
+        self.ffn_norm = Some(norm);
     }
 
     /// Norms the heads of queries and keys, where the family does that.
@@ -295,4 +317,20 @@ impl<D: Device> Block<D> {
         let (q, kv) = (self.spec.q_size(), self.spec.kv_size());
         [0..q, q..q + kv, q + kv..q + 2 * kv]
     }
+}
+
+/// `x += norm(linear(input))` through `y` and `h`.
+pub(super) fn add<D: Device>(
+    device: &D,
+    x: &mut D::Matrix,
+    (y, h): (&mut D::Matrix, &mut D::Matrix),
+    (input, linear): (Operand<'_, D>, &D::Linear),
+    norm: Option<&Norm<D>>,
+) -> Done {
+    let Some(norm) = norm else {
+        return device.gemm_add(x, y, input, linear);
+    };
+    device.gemm(y, input, linear)?;
+    norm.apply(device, h, y)?;
+    device.add(x, h)
 }

@@ -9,11 +9,16 @@
 //!              x += Out(c), h = norm(x);  f = f(Up(h));
 //!              x += Down(f), h = norm(x) of the next block
 //! ```
+//!
+//! Where attention and feed-forward are parallel, `h = norm(x); f = f(Up(h))` comes before `x += Out(c)`. What is added may be normed
+//! first; then addition and norms are operations of their own.
 
-use dualgrain_device::{Device, Done};
+use dualgrain_device::{Device, Done, Operand};
 
-use super::block::{Block, FeedForward, Mlp};
-use super::scratch::{Scratch, StepAngles};
+use super::block::{Block, FeedForward, Mlp, add};
+use super::norm::Norm;
+use super::projection::Projection;
+use super::scratch::Scratch;
 use crate::FfnKind;
 
 /// The buffers that a step of all blocks works on.
@@ -42,20 +47,32 @@ pub fn run_blocks<D: Device>(
         return Ok(());
     };
     let Scratch { h, h8, .. } = &mut *state.scratch;
-    first.qkv.norm_input(device, (&first.attn_norm, state.x), h, h8)?;
+    first
+        .qkv
+        .norm_input(device, (first.attn_norm.as_ref(), state.x), h, h8)?;
     for (layer, block) in blocks.iter().enumerate() {
-        let next = blocks.get(layer + 1);
-        block.attend(device, &mut state, layer)?;
         let FeedForward::Dense(mlp) = &block.feed_forward;
-        block.add_attention(device, &mut state, mlp)?;
-        mlp.run(device, &mut state, next, last)?;
+        block.attend(device, &mut state, (layer, mlp))?;
+        if block.spec.parallel {
+            let Scratch { h, h8, .. } = &mut *state.scratch;
+            mlp.up
+                .norm_input(device, (block.ffn_norm.as_ref(), state.x), h, h8)?;
+            block.activate(device, &mut state, (mlp, &block.out.linear))?;
+            block.add_attention(device, &mut state, &mlp.down.linear, None)?;
+        } else {
+            let next = (&mlp.up, block.ffn_norm.as_ref());
+            block.add_attention(device, &mut state, &mlp.up.linear, Some(next))?;
+            block.activate(device, &mut state, (mlp, &mlp.down.linear))?;
+        }
+        let next = blocks.get(layer + 1);
+        block.add_feed_forward(device, &mut state, mlp, (next, last))?;
     }
     Ok(())
 }
 
 impl<D: Device> Block<D> {
-    /// Attention of the normed input, as [`Projection::normed_input`](super::projection::Projection::normed_input) of `self.out` finds it.
-    fn attend(&self, device: &D, state: &mut StepState<'_, D>, layer: usize) -> Done {
+    /// Attention of the normed input, as [`Projection::input`] of `self.out` finds it.
+    fn attend(&self, device: &D, state: &mut StepState<'_, D>, (layer, mlp): (usize, &Mlp<D>)) -> Done {
         let Scratch {
             h,
             qkv,
@@ -65,21 +82,26 @@ impl<D: Device> Block<D> {
             angles,
             ..
         } = &mut *state.scratch;
+        let rows = angles.rows(self.spec.rope);
         let [queries, keys, values] = self.columns();
-        device.will_read(&self.out.linear);
-        device.gemm(qkv, self.qkv.normed_input(h, h8), &self.qkv.linear)?;
+        device.will_read(if self.spec.parallel {
+            &mlp.up.linear
+        } else {
+            &self.out.linear
+        });
+        let input = self.qkv.normed_input(self.attn_norm.as_ref(), (state.x, h), h8);
+        device.gemm(qkv, input, &self.qkv.linear)?;
         self.norm_heads(device, qkv)?;
         let (cache, step, params) = (&mut *state.cache, state.step, &self.spec.attention);
-        let angles = angles.as_ref().filter(|_| self.spec.rope);
-        match (angles, self.out.activations) {
-            (Some(StepAngles { rows, .. }), Some(scale)) => {
+        match (rows, self.out.activations) {
+            (Some(rows), Some(scale)) => {
                 let (out, columns) = ((c8, scale), [queries, keys, values]);
                 let angles = (self.spec.head_dim, rows);
                 device.rope_cache_write_attention_quantize(
                     out, c, cache, layer, qkv, columns, angles, params, step,
                 )
             }
-            (Some(StepAngles { rows, .. }), None) => {
+            (Some(rows), None) => {
                 let columns = [queries.clone(), keys, values];
                 device.rope_cache_write(cache, layer, qkv, columns, self.spec.head_dim, rows, step)?;
                 device.attention(c, qkv, queries, cache, layer, params, step)
@@ -92,46 +114,29 @@ impl<D: Device> Block<D> {
         }
     }
 
-    /// Adds what attention gave, and norms for the feed-forward.
-    fn add_attention(&self, device: &D, state: &mut StepState<'_, D>, mlp: &Mlp<D>) -> Done {
-        let Scratch { h, c, y, h8, c8, .. } = &mut *state.scratch;
-        device.will_read(&mlp.up.linear);
-        let out = (self.out.normed_input(c, c8), &self.out.linear);
-        mlp.up
-            .add_then_norm_input(device, (state.x, y), out, &self.ffn_norm, (h, h8))
-    }
-}
-
-impl<D: Device> Mlp<D> {
-    /// Adds the feed-forward of the normed input, and norms for the next block.
-    fn run(
+    /// Adds what attention gave, and makes the input of `next`; `after` is the linear behind it.
+    fn add_attention(
         &self,
         device: &D,
         state: &mut StepState<'_, D>,
-        next: Option<&Block<D>>,
-        last: &D::Linear,
+        after: &D::Linear,
+        next: Option<Reader<'_, D>>,
     ) -> Done {
-        let Self { kind, down, .. } = self;
-        device.will_read(&down.linear);
-        self.activate(device, state.scratch)?;
-        device.will_read(next.map_or(last, |next| &next.qkv.linear));
-        let Scratch { h, f, y, h8, f8, .. } = &mut *state.scratch;
-        let inner = match (down.activations, kind) {
-            // Quantized as it was activated.
-            (Some(_), FfnKind::Gated(_)) => down.normed_input(f, f8),
-            _ => down.operand(device, f, f8)?,
-        };
-        match next {
-            Some(Block { qkv, attn_norm, .. }) => {
-                let out = (inner, &down.linear);
-                qkv.add_then_norm_input(device, (state.x, y), out, attn_norm, (h, h8))
-            }
-            None => device.gemm_add(state.x, y, inner, &down.linear),
-        }
+        device.will_read(after);
+        let Scratch { h, c, y, h8, c8, .. } = &mut *state.scratch;
+        let out = (self.out.input(c, c8), &self.out.linear);
+        let norm = self.attn_out_norm.as_ref();
+        add_then_read(device, (state.x, y), out, norm, next, (h, h8))
     }
 
-    /// `scratch.f`, or `scratch.f8` where the feed-forward is gated and its last linear takes codes.
-    fn activate(&self, device: &D, scratch: &mut Scratch<D>) -> Done {
+    /// `scratch.f`, or `scratch.f8` where the last linear of the feed-forward takes codes; `after` is the linear behind its first one.
+    fn activate(
+        &self,
+        device: &D,
+        state: &mut StepState<'_, D>,
+        (mlp, after): (&Mlp<D>, &D::Linear),
+    ) -> Done {
+        device.will_read(after);
         let Scratch {
             h,
             up: wide,
@@ -139,22 +144,61 @@ impl<D: Device> Mlp<D> {
             h8,
             f8,
             ..
-        } = scratch;
-        let (input, up) = (self.up.normed_input(h, h8), &self.up.linear);
-        match (self.kind, self.down.activations) {
+        } = &mut *state.scratch;
+        let input = mlp.up.normed_input(self.ffn_norm.as_ref(), (state.x, h), h8);
+        match (mlp.kind, mlp.down.activations) {
             (FfnKind::Gated(activation), Some(scale)) => {
-                let between = (activation, self.hadamard);
-                device.gemm_gated_quantize(f8, f, wide, input, up, between, scale)
+                let between = (activation, mlp.hadamard);
+                device.gemm_gated_quantize(f8, f, wide, input, &mlp.up.linear, between, scale)
             }
             (FfnKind::Gated(activation), None) => {
-                device.gemm_gated(f, wide, input, up, activation)?;
-                self.transform(device, f)
+                device.gemm_gated(f, wide, input, &mlp.up.linear, activation)?;
+                mlp.transform(device, f)
             }
             (FfnKind::Plain(activation), _) => {
-                device.gemm(f, input, up)?;
+                device.gemm(f, input, &mlp.up.linear)?;
                 device.activate(f, activation)?;
-                self.transform(device, f)
+                mlp.transform(device, f)?;
+                mlp.down.operand(device, f, f8).map(drop)
             }
         }
+    }
+
+    /// Adds the feed-forward, and makes the input of the next block; `last` follows the last one.
+    fn add_feed_forward(
+        &self,
+        device: &D,
+        state: &mut StepState<'_, D>,
+        mlp: &Mlp<D>,
+        (next, last): (Option<&Self>, &D::Linear),
+    ) -> Done {
+        device.will_read(next.map_or(last, |next| &next.qkv.linear));
+        let Scratch { h, f, y, h8, f8, .. } = &mut *state.scratch;
+        let out = (mlp.down.input(f, f8), &mlp.down.linear);
+        let norm = self.ffn_out_norm.as_ref();
+        let next = next.map(|next| (&next.qkv, next.attn_norm.as_ref()));
+        add_then_read(device, (state.x, y), out, norm, next, (h, h8))
+    }
+}
+
+/// A linear that reads the residual stream, behind its norm if it has one.
+type Reader<'a, D> = (&'a Projection<D>, Option<&'a Norm<D>>);
+
+/// `x += norm(linear(input))` through `y` and `h`, then the input of `next` for its [`Projection::normed_input`].
+fn add_then_read<D: Device>(
+    device: &D,
+    (x, y): (&mut D::Matrix, &mut D::Matrix),
+    (input, linear): (Operand<'_, D>, &D::Linear),
+    norm: Option<&Norm<D>>,
+    next: Option<Reader<'_, D>>,
+    (h, h8): (&mut D::Matrix, &mut D::Quantized),
+) -> Done {
+    if let (None, Some((next, its_norm))) = (norm, next) {
+        return next.add_then_norm_input(device, (x, y), (input, linear), its_norm, (h, h8));
+    }
+    add(device, x, (y, h), (input, linear), norm)?;
+    match next {
+        Some((next, its_norm)) => next.norm_input(device, (its_norm, x), h, h8),
+        None => Ok(()),
     }
 }

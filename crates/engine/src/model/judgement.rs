@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dualgrain_format::{CacheScheme, KEY_SCALES_TENSOR, LinearScheme, VALUE_SCALES_TENSOR};
 
-use crate::{BlockSpec, EngineError, ModelConfig, NormKind, NormSpec, Position, Weights, WeightsError};
+use crate::{BlockSpec, EngineError, ModelConfig, NormSpec, Position, Weights, WeightsError};
 
 /// A folder whose configuration and tensors fit together.
 #[derive(Debug)]
@@ -74,17 +74,14 @@ fn judge_block(spec: &BlockSpec, config: &ModelConfig, weights: &Weights) -> Res
             weights.expect_linear(&member.name, shape, member.bias, quantization)?;
         }
     }
-    let norms = [&spec.attn_norm, &spec.ffn_norm].into_iter();
-    norms
-        .chain(spec.qk_norm.iter().flatten())
-        .try_for_each(|norm| judge_norm(norm, weights))
+    spec.norms().try_for_each(|norm| judge_norm(norm, weights))
 }
 
 fn judge_norm(norm: &NormSpec, weights: &Weights) -> Result<(), WeightsError> {
     weights.expect_float(&format!("{}.weight", norm.name), &[norm.len])?;
-    match norm.kind {
-        NormKind::Layer => weights.expect_float(&format!("{}.bias", norm.name), &[norm.len]),
-        NormKind::Rms => Ok(()),
+    match norm.bias {
+        true => weights.expect_float(&format!("{}.bias", norm.name), &[norm.len]),
+        false => Ok(()),
     }
 }
 

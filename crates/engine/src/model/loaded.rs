@@ -43,6 +43,8 @@ pub struct Embedding<D: Device> {
 pub struct Head<D: Device> {
     norm: Norm<D>,
     projection: Projection<D>,
+    /// [`ModelConfig::logit_cap`]
+    cap: Option<f32>,
 }
 
 impl<D: Device> Model<D> {
@@ -230,6 +232,7 @@ impl<D: Device> Head<D> {
         Ok(Self {
             norm: Norm::load(device, weights, &config.final_norm())?,
             projection: load_head(device, weights, config)?,
+            cap: config.logit_cap,
         })
     }
 
@@ -250,8 +253,12 @@ impl<D: Device> Head<D> {
         h: &mut D::Matrix,
         a8: &mut D::Quantized,
     ) -> Done {
-        self.projection
-            .apply_normed(device, logits, (&self.norm, x), h, a8)
+        let normed = (Some(&self.norm), x);
+        self.projection.apply_normed(device, logits, normed, h, a8)?;
+        match self.cap {
+            Some(cap) => device.soft_cap(logits, cap),
+            None => Ok(()),
+        }
     }
 }
 

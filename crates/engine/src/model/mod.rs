@@ -21,10 +21,10 @@ mod weights;
 pub use angles::Angles;
 pub use block::{Block, FeedForward, Mlp};
 pub use config::{
-    ConfigError, Family, FfnKind, FloatType, ModelConfig, NormKind, Position, RopeConfig, RopeScaling,
-    SamplingDefaults,
+    ConfigError, Family, FfnKind, FloatType, ModelConfig, NormKind, Position, QkNorm, RopeConfig,
+    RopeScaling, SamplingDefaults,
 };
-pub use family::{BlockSpec, LinearSpec, Member, NormSpec};
+pub use family::{BlockSpec, LinearSpec, Member, NormSpec, Rope};
 pub use folder_hint::folder_hint;
 pub use forward::{StepState, run_blocks};
 pub use judgement::{ModelFolder, judge};

@@ -18,14 +18,14 @@ impl<D: Device> Norm<D> {
     /// A missing, misshapen or non-finite tensor.
     pub fn load(device: &D, weights: &Weights, spec: &NormSpec) -> Result<Self, EngineError> {
         let weight = weights.f32(&format!("{}.weight", spec.name), &[spec.len])?;
-        let bias = match spec.kind {
-            NormKind::Rms => None,
-            NormKind::Layer => Some(weights.f32(&format!("{}.bias", spec.name), &[spec.len])?),
+        let bias = match spec.bias {
+            true => Some(weights.f32(&format!("{}.bias", spec.name), &[spec.len])?),
+            false => None,
         };
         Ok(Self::new(device, spec, &weight, bias.as_deref())?)
     }
 
-    /// A norm from host values (after smoothing was folded in). `bias` belongs to [`NormKind::Layer`] only; without
+    /// A norm from host values as they are stored (after smoothing was folded in). `bias` belongs to [`NormKind::Layer`] only; without
     /// one it is zero.
     ///
     /// # Errors
@@ -36,20 +36,20 @@ impl<D: Device> Norm<D> {
         weight: &[f32],
         bias: Option<&[f32]>,
     ) -> Result<Self, DeviceError> {
-        let row = |values: &[f32]| {
-            let scaled: Vec<f32> = values.iter().map(|value| value * spec.scale).collect();
+        let row = |values: &[f32], offset: f32| {
+            let scaled: Vec<f32> = values.iter().map(|value| (value + offset) * spec.scale).collect();
             let mut row = device.matrix(1, spec.len)?;
             device.upload(&mut row, &scaled)?;
             Ok(row)
         };
         let bias = match (spec.kind, bias) {
             (NormKind::Rms, _) => None,
-            (NormKind::Layer, Some(bias)) => Some(row(bias)?),
-            (NormKind::Layer, None) => Some(row(&vec![0.0; spec.len])?),
+            (NormKind::Layer, Some(bias)) => Some(row(bias, 0.0)?),
+            (NormKind::Layer, None) => Some(row(&vec![0.0; spec.len], 0.0)?),
         };
         Ok(Self {
             spec: spec.clone(),
-            weight: row(weight)?,
+            weight: row(weight, spec.offset)?,
             bias,
         })
     }
@@ -89,7 +89,7 @@ impl<D: Device> Norm<D> {
         }
     }
 
-    /// Normalizes every head inside `columns` in place.
+    /// Normalizes in place what lies inside `columns`, as many elements at a time as the norm has: heads, or all of them.
     pub(super) fn apply_heads(&self, device: &D, x: &mut D::Matrix, columns: Columns) -> Done {
         device.rms_norm_heads(x, columns, &self.weight, self.spec.eps)
     }

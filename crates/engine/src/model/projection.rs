@@ -48,7 +48,7 @@ impl<D: Device> Projection<D> {
         })
     }
 
-    /// `out = linear(norm(x))`, through `h` or `a8`.
+    /// `out = linear(norm(x))`, through `h` or `a8`; without a norm, of `x` itself.
     ///
     /// # Errors
     /// The device failed.
@@ -56,7 +56,7 @@ impl<D: Device> Projection<D> {
         &self,
         device: &D,
         out: &mut D::Matrix,
-        x: (&Norm<D>, &D::Matrix),
+        x: (Option<&Norm<D>>, &D::Matrix),
         h: &mut D::Matrix,
         a8: &mut D::Quantized,
     ) -> Done {
@@ -79,19 +79,29 @@ impl<D: Device> Projection<D> {
         }
     }
 
-    /// What the linear takes of `norm(x)` where [`Self::norm_input`] or [`Self::add_then_norm_input`] has put it.
-    pub(super) fn normed_input<'h>(&self, h: &'h D::Matrix, a8: &'h D::Quantized) -> Operand<'h, D> {
+    /// What the linear takes, which lies as floats in `h` or as codes in `a8`.
+    pub(super) fn input<'h>(&self, h: &'h D::Matrix, a8: &'h D::Quantized) -> Operand<'h, D> {
         match self.activations {
             None => Operand::Float(h),
             Some(_) => Operand::Int8(a8),
         }
     }
 
+    /// What the linear takes of `norm(x)`, or of `x` without a norm, where [`Self::norm_input`] or [`Self::add_then_norm_input`] has put it.
+    pub(super) fn normed_input<'h>(
+        &self,
+        norm: Option<&Norm<D>>,
+        (x, h): (&'h D::Matrix, &'h D::Matrix),
+        a8: &'h D::Quantized,
+    ) -> Operand<'h, D> {
+        self.input(if norm.is_some() { h } else { x }, a8)
+    }
+
     /// Puts `norm(x)` where [`Self::normed_input`] finds it.
     pub(super) fn norm_input(
         &self,
         device: &D,
-        (norm, x): (&Norm<D>, &D::Matrix),
+        (norm, x): (Option<&Norm<D>>, &D::Matrix),
         h: &mut D::Matrix,
         a8: &mut D::Quantized,
     ) -> Done {
@@ -104,10 +114,10 @@ impl<D: Device> Projection<D> {
         device: &D,
         (x, y): (&mut D::Matrix, &mut D::Matrix),
         (a, before): (Operand<'_, D>, &D::Linear),
-        norm: &Norm<D>,
+        norm: Option<&Norm<D>>,
         (h, a8): (&mut D::Matrix, &mut D::Quantized),
     ) -> Done {
-        match (self.activations, norm.rms()) {
+        match (self.activations, norm.and_then(Norm::rms)) {
             (Some(scale), Some(rms)) => {
                 device.gemm_add_rms_norm_quantize(a8, x, (y, h), a, before, rms, scale)
             }
@@ -118,20 +128,21 @@ impl<D: Device> Projection<D> {
         }
     }
 
-    /// What the linear takes of `norm(x)`: `h`, or `a8` when the weights are integers.
+    /// What the linear takes of `norm(x)`: `h`, or `a8` when the weights are integers. Without a norm: `x`, or `a8`.
     pub(super) fn normed<'h>(
         &self,
         device: &D,
-        (norm, x): (&Norm<D>, &D::Matrix),
+        (norm, x): (Option<&Norm<D>>, &'h D::Matrix),
         h: &'h mut D::Matrix,
         a8: &'h mut D::Quantized,
     ) -> Result<Operand<'h, D>, DeviceError> {
-        match self.activations {
-            None => {
+        match (self.activations, norm) {
+            (_, None) => self.operand(device, x, a8),
+            (None, Some(norm)) => {
                 norm.apply(device, h, x)?;
                 Ok(Operand::Float(h))
             }
-            Some(scale) => {
+            (Some(scale), Some(norm)) => {
                 norm.apply_quantized(device, a8, h, x, scale)?;
                 Ok(Operand::Int8(a8))
             }

@@ -3,7 +3,7 @@
 use dualgrain_device::{Device, DeviceError, Done};
 use dualgrain_format::FloatValues;
 
-use crate::{Angles, FfnKind, ModelConfig, Position};
+use crate::{Angles, FfnKind, ModelConfig, Position, Rope, RopeConfig};
 
 /// Buffers of a step, shared by all blocks; nothing is allocated while steps fit `capacity`.
 pub struct Scratch<D: Device> {
@@ -23,15 +23,32 @@ pub struct Scratch<D: Device> {
     pub h8: D::Quantized,
     pub(super) c8: D::Quantized,
     pub(super) f8: D::Quantized,
-    pub(super) angles: Option<StepAngles<D>>,
+    pub(super) angles: StepAngles<D>,
 }
 
-/// Rotary angles of a step, taken from those of every position.
+/// Rotary angles of a step, for each of a model's rotary embeddings.
 pub(super) struct StepAngles<D: Device> {
+    global: Option<EmbeddingAngles<D>>,
+    local: Option<EmbeddingAngles<D>>,
+}
+
+/// Angles of one rotary embedding for the tokens of a step, taken from those of every position.
+struct EmbeddingAngles<D: Device> {
     /// [positions, head_dim]: cos | sin.
     table: D::Table,
     /// [M, head_dim], the rows of the step's positions.
-    pub(super) rows: D::Matrix,
+    rows: D::Matrix,
+}
+
+impl<D: Device> StepAngles<D> {
+    /// `[M, rotary_dim]` of one of the embeddings.
+    pub(super) fn rows(&self, rope: Option<Rope>) -> Option<&D::Matrix> {
+        let angles = match rope? {
+            Rope::Global => &self.global,
+            Rope::Local => &self.local,
+        };
+        angles.as_ref().map(|angles| &angles.rows)
+    }
 }
 
 impl<D: Device> Scratch<D> {
@@ -47,16 +64,15 @@ impl<D: Device> Scratch<D> {
     ) -> Result<Self, DeviceError> {
         let matrix = |columns| device.matrix(capacity, columns);
         let quantized = |columns| device.quantized(capacity, columns);
-        let angles = match &config.position {
-            Position::Rope(rope) => {
-                let table = Angles::new(rope, config.rotary_dim, positions).rows(0..positions as u32);
-                Some(StepAngles {
-                    table: device.table(FloatValues::F32(table), config.rotary_dim)?,
-                    rows: matrix(config.rotary_dim)?,
-                })
-            }
-            _ => None,
+        let angles = |rope: Option<&RopeConfig>| {
+            let Some(rope) = rope else { return Ok(None) };
+            let table = Angles::new(rope, config.rotary_dim, positions).rows(0..positions as u32);
+            Ok::<_, DeviceError>(Some(EmbeddingAngles {
+                table: device.table(FloatValues::F32(table), config.rotary_dim)?,
+                rows: matrix(config.rotary_dim)?,
+            }))
         };
+        let [global, local] = ropes(config);
         let [hidden, q, qkv, up, ffn] = widths(config);
         Ok(Self {
             h: matrix(hidden)?,
@@ -68,7 +84,10 @@ impl<D: Device> Scratch<D> {
             h8: quantized(hidden)?,
             c8: quantized(q)?,
             f8: quantized(ffn)?,
-            angles,
+            angles: StepAngles {
+                global: angles(global)?,
+                local: angles(local)?,
+            },
         })
     }
 
@@ -77,18 +96,23 @@ impl<D: Device> Scratch<D> {
     /// # Errors
     /// The device failed.
     pub fn prepare(&mut self, device: &D, positions: &D::Indices) -> Done {
-        match &mut self.angles {
-            Some(StepAngles { table, rows }) => device.embed(rows, table, positions),
-            None => Ok(()),
-        }
+        let StepAngles { global, local } = &mut self.angles;
+        let mut angles = [global, local].into_iter().flatten();
+        angles.try_for_each(|EmbeddingAngles { table, rows }| device.embed(rows, table, positions))
     }
 }
 
 /// Bytes of the rotary angles of `positions` positions, on any device.
 pub fn angles_bytes(config: &ModelConfig, positions: usize) -> usize {
-    match config.position {
-        Position::Rope(_) => positions.saturating_mul(4 * config.rotary_dim),
-        _ => 0,
+    let num_ropes = ropes(config).into_iter().flatten().count();
+    positions.saturating_mul(num_ropes * 4 * config.rotary_dim)
+}
+
+/// A model's rotary embeddings: [`Rope::Global`], [`Rope::Local`].
+fn ropes(config: &ModelConfig) -> [Option<&RopeConfig>; 2] {
+    match &config.position {
+        Position::Rope(rope) => [Some(rope), config.local_rope.as_ref()],
+        _ => [None, None],
     }
 }
 

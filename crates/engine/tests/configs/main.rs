@@ -10,7 +10,7 @@ use std::sync::Arc;
 use dualgrain_cpu::{CpuDevice, Isa};
 use dualgrain_device::Activation;
 use dualgrain_device::naive::NaiveDevice;
-use dualgrain_engine::{FfnKind, ModelConfig, Position, RopeConfig, RopeScaling};
+use dualgrain_engine::{FfnKind, ModelConfig, Position, QkNorm, RopeConfig, RopeScaling};
 use variants::{Outcome, Variant, difference, read_variants, run, write_model};
 
 /// Largest difference allowed, as a part of the logits' span. Rounding in f32 alone (the reference against its own forward in
@@ -79,7 +79,7 @@ fn what_is_refused_is_named_and_documented() {
 /// A change of a configuration that takes one feature away; `None` where it has none.
 type Switch = (&'static str, fn(&ModelConfig) -> Option<ModelConfig>);
 
-const SWITCHES: [Switch; 12] = [
+const SWITCHES: [Switch; 17] = [
     ("rope scaling", without_rope_scaling),
     ("rope theta", with_another_theta),
     ("windows", without_windows),
@@ -125,21 +125,60 @@ const SWITCHES: [Switch; 12] = [
         })
     }),
     ("scale of scores", |config| {
-        config.attention_scale.map(|_| ModelConfig {
+        let usual = 1.0 / (config.head_dim as f32).sqrt();
+        let is_other = |scale: &f32| (scale / usual - 1.0).abs() > 0.01;
+        config.attention_scale.filter(is_other).map(|_| ModelConfig {
             attention_scale: None,
             ..config.clone()
         })
     }),
     ("scales of embedding and logits", |config| {
-        (config.embedding_scale != 1.0).then(|| ModelConfig {
+        let scales = [config.embedding_scale, config.head_scale];
+        (scales != [1.0; 2] || config.stream_divisor != 1.0).then(|| ModelConfig {
             embedding_scale: 1.0,
+            stream_divisor: 1.0,
             head_scale: 1.0,
             ..config.clone()
         })
     }),
     ("heads' norms", |config| {
-        config.qk_norm.then(|| ModelConfig {
-            qk_norm: false,
+        (config.qk_norm != QkNorm::None).then(|| ModelConfig {
+            qk_norm: QkNorm::None,
+            ..config.clone()
+        })
+    }),
+    ("offset of norms", |config| {
+        (config.norm_offset != 0.0).then(|| ModelConfig {
+            norm_offset: 0.0,
+            ..config.clone()
+        })
+    }),
+    ("parallel residuals", |config| {
+        config.parallel.then(|| ModelConfig {
+            parallel: false,
+            ..config.clone()
+        })
+    }),
+    ("rope of windows", |config| {
+        let is_other = |rope: &RopeConfig| Position::Rope(rope.clone()) != config.position;
+        config
+            .local_rope
+            .as_ref()
+            .filter(|rope| is_other(rope))
+            .map(|_| ModelConfig {
+                local_rope: None,
+                ..config.clone()
+            })
+    }),
+    ("cap of scores", |config| {
+        config.score_cap.map(|_| ModelConfig {
+            score_cap: None,
+            ..config.clone()
+        })
+    }),
+    ("cap of logits", |config| {
+        config.logit_cap.map(|_| ModelConfig {
+            logit_cap: None,
             ..config.clone()
         })
     }),
@@ -213,7 +252,7 @@ fn every_feature_of_a_configuration_shows_in_its_logits() {
 fn run_without(variant: &Variant, dir: &Path, config: ModelConfig) -> Vec<f32> {
     let has_norms = |name: &str| name.contains("q_norm") || name.contains("k_norm");
     let other = tempfile::tempdir().unwrap();
-    let is_other = !config.qk_norm && variant.tensors().any(|(name, _)| has_norms(&name));
+    let is_other = config.qk_norm == QkNorm::None && variant.tensors().any(|(name, _)| has_norms(&name));
     if is_other {
         write_model(variant, other.path(), |name| !has_norms(name));
     }
@@ -240,7 +279,15 @@ fn biases_show_in_the_logits() {
             .map(|(name, _)| name)
             .filter(|name| name.ends_with(".bias"))
             .collect();
-        for kind in ["self_att", "mlp", "fc1", "out_proj", "ln_f", "o_proj"] {
+        for kind in [
+            "self_att",
+            "attention.",
+            "mlp",
+            "fc1",
+            "out_proj",
+            "ln_f",
+            "o_proj",
+        ] {
             if !kinds.iter().any(|name| name.contains(kind)) {
                 continue;
             }
@@ -255,7 +302,7 @@ fn biases_show_in_the_logits() {
 }
 
 /// Rows whose families have no folder of their own among the fixtures; other families are compared in tests/devices.rs.
-const ON_DEVICES: [&str; 8] = [
+const ON_DEVICES: [&str; 16] = [
     "phi-4-mini",
     "phi-3-partial-rotary",
     "phi-3-mini-4k-window",
@@ -264,6 +311,14 @@ const ON_DEVICES: [&str; 8] = [
     "starcoder2-3b",
     "starcoder2-without-bias",
     "glm-4-9b",
+    "glm-4-9b-0414",
+    "gemma-2b",
+    "gemma-2-27b-it",
+    "gemma-3-12b-text",
+    "olmo-2-0325-32b",
+    "olmo-3-7b",
+    "command-r7b-12-2024",
+    "pythia-160m",
 ];
 
 #[test]

@@ -363,6 +363,7 @@ impl<'a, D: Device> Attention<'a, D> {
                 num_heads: workload.sizes.q / workload.head_dim,
                 scale: 1.0 / (workload.head_dim as f32).sqrt(),
                 sliding_window: None,
+                soft_cap: None,
                 alibi_slopes: None,
             },
         })

@@ -43,7 +43,8 @@ impl<'a, D: Device> Companion<'a, D> {
     /// # Errors
     /// I/O, cancellation.
     pub fn pass(&mut self, role: Role, meter: &Meter<'_>) -> Result<(), QuantError> {
-        if !adds_to_stream(role) {
+        // In a parallel block Out is added where Down is.
+        if !adds_to_stream(role) || self.leaves_to_down(role) {
             return Ok(());
         }
         for window in 0..self.states.num_windows() {
@@ -54,7 +55,8 @@ impl<'a, D: Device> Companion<'a, D> {
         Ok(())
     }
 
-    /// Adds the output of `role`, Out or Down, to the residual stream of a window whose input has been loaded.
+    /// Adds the output of `role`, Out or Down, to the residual stream of a window whose input has been loaded. What Out gives in a
+    /// parallel block is not kept: it is added again where Down is.
     ///
     /// # Errors
     /// I/O, the device failed.
@@ -65,7 +67,14 @@ impl<'a, D: Device> Companion<'a, D> {
             Role::Out => self.block.add_out(states.device, x, scratch)?,
             _ => self.block.add_down(states.device, x, scratch)?,
         }
-        states.store(window)
+        match self.leaves_to_down(role) {
+            true => Ok(()),
+            false => self.states.store(window),
+        }
+    }
+
+    fn leaves_to_down(&self, role: Role) -> bool {
+        role == Role::Out && self.block.spec().parallel
     }
 
     /// The residual stream of all windows.

@@ -7,10 +7,10 @@ use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 use dualgrain_threads::Pool;
 
 use crate::calibrate::companion::{Companion, adds_to_stream};
-use crate::calibrate::hidden_states::{HiddenStates, input_of};
+use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::int8_rows::through_int8;
 use crate::calibrate::multiply_adds::PassMultiplyAdds;
-use crate::calibrate::passes::load_input;
+use crate::calibrate::passes::{input_of, load_input};
 use crate::error::QuantError;
 use crate::monitor::Meter;
 use crate::transposed::transposed;
@@ -45,7 +45,7 @@ pub struct DriftingLinear<'a> {
     pub weights: &'a [f32],
     /// Its bias `[N]`.
     pub bias: Option<&'a [f32]>,
-    /// Whether it makes up for what the residual stream lacks, where it adds to the stream.
+    /// Whether it makes up for what the residual stream lacks, where it adds to the stream. It can not through a norm.
     pub mends_stream: bool,
 }
 
@@ -68,14 +68,15 @@ pub fn observe_drift<D: Device>(
     meter: &Meter<'_>,
 ) -> Result<Drift, QuantError> {
     let mut observation = Observation::new(states.device, (pool, states.window_len()), linear)?;
+    let of = input_of(block, linear.role);
     let cost = PassMultiplyAdds::new(block.spec(), states.window_len()).drift(linear.role);
     for window in 0..states.num_windows() {
         load_input(states, block, linear.role, window)?;
         load_input(&mut companion.states, &companion.block, linear.role, window)?;
-        observation.take_input(states)?;
+        observation.take_input(states, of(states))?;
         let of_input = match linear.counts_stream() {
             true => None,
-            false => Some(observation.lacking_input(&companion.states)?),
+            false => Some(observation.lacking_input(&companion.states, of(&companion.states))?),
         };
         if adds_to_stream(linear.role) {
             companion.add_to_stream(linear.role, window)?;
@@ -147,8 +148,8 @@ impl<'a, D: Device> Observation<'a, D> {
     }
 
     /// Takes the input of a window, quantized.
-    fn take_input(&mut self, states: &HiddenStates<'_, D>) -> Result<(), QuantError> {
-        let mut x = downloaded(states, input_of(&states.scratch, self.linear.role))?;
+    fn take_input(&mut self, states: &HiddenStates<'_, D>, input: &D::Matrix) -> Result<(), QuantError> {
+        let mut x = downloaded(states, input)?;
         let activations = self.linear.activations;
         self.pool
             .for_each_chunk(&mut x, self.k, |_, row| through_int8(row, activations));
@@ -161,9 +162,13 @@ impl<'a, D: Device> Observation<'a, D> {
     }
 
     /// What the input lacks [tokens, K].
-    fn lacking_input(&self, original: &HiddenStates<'_, D>) -> Result<Vec<f32>, QuantError> {
+    fn lacking_input(
+        &self,
+        original: &HiddenStates<'_, D>,
+        input: &D::Matrix,
+    ) -> Result<Vec<f32>, QuantError> {
         let (k, scales) = (self.k, self.linear.scales);
-        let mut lacking = downloaded(original, input_of(&original.scratch, self.linear.role))?;
+        let mut lacking = downloaded(original, input)?;
         self.pool.for_each_chunk(&mut lacking, k, |token, row| {
             let x = &self.host_x[token * k..][..k];
             for ((value, scale), x) in row.iter_mut().zip(scales).zip(x) {

@@ -9,7 +9,7 @@ use std::path::Path;
 use dualgrain_device::{
     CacheFormat, CacheShape, Device, DeviceError, Done, PAGE_TOKENS, StepLayout, StepLimits,
 };
-use dualgrain_engine::{Block, Embedding, ModelConfig, Role, Scratch};
+use dualgrain_engine::{Block, Embedding, ModelConfig, Scratch};
 
 use crate::calibrate::window_rows::WindowRows;
 use crate::calibrate::windows::Windows;
@@ -18,7 +18,7 @@ use crate::error::QuantError;
 /// The windows and the buffers to run one of them.
 pub struct HiddenStates<'a, D: Device> {
     pub(super) device: &'a D,
-    config: &'a ModelConfig,
+    pub(super) config: &'a ModelConfig,
     num_windows: usize,
     window_len: usize,
     /// Every window is one sequence that is run in one step.
@@ -194,16 +194,22 @@ impl<'a, D: Device> HiddenStates<'a, D> {
         Ok(block.attention(self.device, &mut self.scratch, &mut self.cache, 0, &self.step)?)
     }
 
-    /// Adds to `sums` `[K]` the squares of the input of `role`, which lies in the buffers.
-    pub(super) fn add_squares(&mut self, role: Role, sums: &mut Vec<f64>) -> Result<(), QuantError> {
-        let input = input_of(&self.scratch, role);
+    /// Adds to `sums` `[K]` the squares of a linear's input, which lies in the buffers where `of` says.
+    pub(super) fn add_squares(
+        &mut self,
+        of: for<'s> fn(&'s Self) -> &'s D::Matrix,
+        sums: &mut Vec<f64>,
+    ) -> Result<(), QuantError> {
+        let mut host = std::mem::take(&mut self.host);
+        let input = of(self);
         let k = self.device.columns(input);
-        download(self.device, input, &mut self.host)?;
+        download(self.device, input, &mut host)?;
         sums.resize(k, 0.0);
-        for row in self.host.chunks_exact(k) {
+        for row in host.chunks_exact(k) {
             let channels = sums.iter_mut().zip(row);
             channels.for_each(|(sum, &x)| *sum += f64::from(x) * f64::from(x));
         }
+        self.host = host;
         Ok(())
     }
 
@@ -211,15 +217,6 @@ impl<'a, D: Device> HiddenStates<'a, D> {
     pub(super) fn load_attended(&mut self, window: usize) -> Result<(), QuantError> {
         self.attended.read(window, &mut self.host)?;
         Ok(self.device.upload(&mut self.scratch.c, &self.host)?)
-    }
-}
-
-/// Where the input of `role` lies when a window has been run up to it.
-pub(super) fn input_of<D: Device>(scratch: &Scratch<D>, role: Role) -> &D::Matrix {
-    match role {
-        Role::Qkv | Role::Up => &scratch.h,
-        Role::Out => &scratch.c,
-        Role::Down => &scratch.f,
     }
 }
 

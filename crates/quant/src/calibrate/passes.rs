@@ -2,7 +2,7 @@
 //! of the block; most leave the statistics of what the next linear takes.
 
 use dualgrain_device::Device;
-use dualgrain_engine::{Block, Norm, Projection, Role, Scratch};
+use dualgrain_engine::{Block, Norm, Projection, Role};
 
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::multiply_adds::{PassMultiplyAdds, gram_multiply_adds};
@@ -22,7 +22,7 @@ pub fn attention_input<D: Device>(
     let input = Input {
         layer: block.spec().layer,
         role: Role::Qkv.name(),
-        of: |scratch| &scratch.h,
+        of: input_of(block, Role::Qkv),
         multiply_adds: cost(states, block).gram(Role::Qkv),
         leaves: false,
     };
@@ -74,7 +74,7 @@ pub fn attention_output<D: Device>(
     let input = Input {
         layer: block.spec().layer,
         role: Role::Out.name(),
-        of: |scratch| &scratch.c,
+        of: input_of(block, Role::Out),
         multiply_adds: cost.run(Role::Qkv) + cost.attention + cost.gram(Role::Out),
         leaves: true,
     };
@@ -96,7 +96,7 @@ pub fn repeat_attention<D: Device>(
     })
 }
 
-/// Adds Out of the attention to the residual stream; the input of Up.
+/// Adds Out of the attention to the residual stream, but for a parallel block; the input of Up.
 ///
 /// # Errors
 /// As [`attention_input`].
@@ -109,20 +109,21 @@ pub fn add_attention<D: Device>(
     let input = Input {
         layer: block.spec().layer,
         role: Role::Up.name(),
-        of: |scratch| &scratch.h,
+        of: input_of(block, Role::Up),
         multiply_adds: cost.run(Role::Out) + cost.gram(Role::Up),
-        leaves: true,
+        leaves: !block.spec().parallel,
     };
     input.observe(states, meter, |states, window| {
         states.load(window)?;
-        states.load_attended(window)?;
-        block.add_out(states.device, &mut states.x, &mut states.scratch)?;
-        states.store(window)?;
+        if !block.spec().parallel {
+            add_attended(states, block, window)?;
+            states.store(window)?;
+        }
         Ok(block.ffn_norm(states.device, &states.x, &mut states.scratch)?)
     })
 }
 
-/// Puts the input of `role` in a window where [`input_of`] finds it, and the residual stream that the part of the block begins with
+/// Puts the input of `role` in a window where [`input_of`] finds it, and what the residual stream is before the linear adds to it
 /// into `states.x`. The passes up to the linear have been taken.
 ///
 /// # Errors
@@ -139,7 +140,7 @@ pub(super) fn load_input<D: Device>(
         Role::Qkv => Ok(block.attn_norm(device, &states.x, scratch)?),
         Role::Out => states.load_attended(window),
         Role::Up => Ok(block.ffn_norm(device, &states.x, scratch)?),
-        Role::Down => Ok(block.ffn_inner(device, &states.x, scratch)?),
+        Role::Down => run_feed_forward(states, block, window),
     }
 }
 
@@ -156,7 +157,7 @@ pub fn feed_forward_inner<D: Device>(
     let input = Input {
         layer: block.spec().layer,
         role: Role::Down.name(),
-        of: |scratch| &scratch.f,
+        of: input_of(block, Role::Down),
         multiply_adds: cost.run(Role::Up) + cost.gram(Role::Down),
         leaves: false,
     };
@@ -178,7 +179,7 @@ pub fn add_feed_forward<D: Device>(
     let cost = cost(states, block);
     for window in 0..states.num_windows() {
         states.load(window)?;
-        block.ffn_inner(states.device, &states.x, &mut states.scratch)?;
+        run_feed_forward(states, block, window)?;
         block.add_down(states.device, &mut states.x, &mut states.scratch)?;
         states.store(window)?;
         meter.advance(cost.run(Role::Up) + cost.run(Role::Down))?;
@@ -197,8 +198,13 @@ pub fn run_block<D: Device>(
 ) -> Result<(), QuantError> {
     states.load(from)?;
     states.attend_in_place(block)?;
-    block.add_out(states.device, &mut states.x, &mut states.scratch)?;
-    block.ffn_inner(states.device, &states.x, &mut states.scratch)?;
+    if block.spec().parallel {
+        block.ffn_inner(states.device, &states.x, &mut states.scratch)?;
+        block.add_out(states.device, &mut states.x, &mut states.scratch)?;
+    } else {
+        block.add_out(states.device, &mut states.x, &mut states.scratch)?;
+        block.ffn_inner(states.device, &states.x, &mut states.scratch)?;
+    }
     block.add_down(states.device, &mut states.x, &mut states.scratch)?;
     states.store(to)
 }
@@ -220,12 +226,14 @@ pub fn mean_squares<D: Device>(
                 Role::Qkv => block.attn_norm(states.device, &states.x, &mut states.scratch)?,
                 Role::Out => states.attend_in_place(block)?,
                 Role::Up => {
-                    block.add_out(states.device, &mut states.x, &mut states.scratch)?;
+                    if !block.spec().parallel {
+                        block.add_out(states.device, &mut states.x, &mut states.scratch)?;
+                    }
                     block.ffn_norm(states.device, &states.x, &mut states.scratch)?;
                 }
                 Role::Down => block.ffn_inner(states.device, &states.x, &mut states.scratch)?,
             }
-            states.add_squares(role, &mut squares[role as usize])?;
+            states.add_squares(input_of(block, role), &mut squares[role as usize])?;
         }
     }
     let tokens = (num_windows * states.window_len()) as f64;
@@ -244,7 +252,11 @@ pub fn head_logits<D: Device>(
 ) -> Result<(), QuantError> {
     states.load(window)?;
     let (h, h8) = (&mut states.scratch.h, &mut states.scratch.h8);
-    Ok(head.apply_normed(states.device, logits, (norm, &states.x), h, h8)?)
+    head.apply_normed(states.device, logits, (Some(norm), &states.x), h, h8)?;
+    match states.config.logit_cap {
+        Some(cap) => Ok(states.device.soft_cap(logits, cap)?),
+        None => Ok(()),
+    }
 }
 
 /// The input of the head, after the last of `num_layers` blocks and the norm behind it.
@@ -261,7 +273,7 @@ pub fn head_input<D: Device>(
     let input = Input {
         layer: num_layers,
         role: "head",
-        of: |scratch| &scratch.h,
+        of: |states| &states.scratch.h,
         multiply_adds: gram_multiply_adds(states.window_len(), hidden),
         leaves: false,
     };
@@ -276,7 +288,7 @@ struct Input<D: Device> {
     layer: usize,
     role: &'static str,
     /// Where it lies when a window has been run.
-    of: fn(&Scratch<D>) -> &D::Matrix,
+    of: InputOf<D>,
     /// What a window costs.
     multiply_adds: u64,
     /// Whether the step leaves something of a window for later passes.
@@ -292,7 +304,7 @@ impl<D: Device> Input<D> {
         step: impl Fn(&mut HiddenStates<'_, D>, usize) -> Result<(), QuantError>,
     ) -> Result<InputStatistics, QuantError> {
         let (device, num_windows) = (states.device, states.num_windows());
-        let mut observation = Observation::new(device, device.columns((self.of)(&states.scratch)))?;
+        let mut observation = Observation::new(device, device.columns((self.of)(states)))?;
         let every = states.observed_every();
         for window in 0..num_windows {
             let observed = window % every == 0;
@@ -300,12 +312,49 @@ impl<D: Device> Input<D> {
                 step(states, window)?;
             }
             if observed {
-                observation.add((self.of)(&states.scratch), window, num_windows.div_ceil(every))?;
+                observation.add((self.of)(states), window, num_windows.div_ceil(every))?;
             }
             meter.advance(self.multiply_adds)?;
         }
         observation.finish(self.layer, self.role)
     }
+}
+
+/// Where an input lies.
+pub(super) type InputOf<D> = for<'s> fn(&'s HiddenStates<'_, D>) -> &'s <D as Device>::Matrix;
+
+/// Where the input of `role` lies when a window has been run up to it: behind a norm, or in the residual stream itself.
+pub(super) fn input_of<D: Device>(block: &Block<D>, role: Role) -> InputOf<D> {
+    let spec = block.spec();
+    match role {
+        Role::Qkv if spec.attn_norm.is_none() => |states| &states.x,
+        Role::Up if spec.ffn_norm.is_none() => |states| &states.x,
+        Role::Qkv | Role::Up => |states| &states.scratch.h,
+        Role::Out => |states| &states.scratch.c,
+        Role::Down => |states| &states.scratch.f,
+    }
+}
+
+/// Runs the feed-forward of the window at hand up to Down, in whose place attention has been added to the residual stream then.
+fn run_feed_forward<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    window: usize,
+) -> Result<(), QuantError> {
+    block.ffn_inner(states.device, &states.x, &mut states.scratch)?;
+    match block.spec().parallel {
+        true => add_attended(states, block, window),
+        false => Ok(()),
+    }
+}
+
+fn add_attended<D: Device>(
+    states: &mut HiddenStates<'_, D>,
+    block: &Block<D>,
+    window: usize,
+) -> Result<(), QuantError> {
+    states.load_attended(window)?;
+    Ok(block.add_out(states.device, &mut states.x, &mut states.scratch)?)
 }
 
 fn attend<D: Device>(

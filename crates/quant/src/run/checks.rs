@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dualgrain_engine::{BlockSpec, EngineError, ModelConfig, NormKind, NormSpec, Weights, load_linear};
+use dualgrain_engine::{BlockSpec, EngineError, ModelConfig, NormSpec, Weights, load_linear};
 use dualgrain_format::checkpoint::{FolderWriter, OutputPlace};
 
 use crate::budget::spending::check_budget;
@@ -163,15 +163,12 @@ fn check_block(spec: &BlockSpec, weights: &Weights) -> Result<(), EngineError> {
         load_linear(weights, linear, None)?;
         weights.release_pages();
     }
-    let norms = [&spec.attn_norm, &spec.ffn_norm].into_iter();
-    norms
-        .chain(spec.qk_norm.iter().flatten())
-        .try_for_each(|norm| check_norm(norm, weights))
+    spec.norms().try_for_each(|norm| check_norm(norm, weights))
 }
 
 fn check_norm(norm: &NormSpec, weights: &Weights) -> Result<(), EngineError> {
     weights.f32(&format!("{}.weight", norm.name), &[norm.len])?;
-    if norm.kind == NormKind::Layer {
+    if norm.bias {
         weights.f32(&format!("{}.bias", norm.name), &[norm.len])?;
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use dualgrain_device::{ActivationScale, CacheFormat, Device};
 use dualgrain_engine::{
-    Block, BlockSpec, LinearId, LinearSpec, Norm, NormKind, NormSpec, Projection, Role, split_members,
+    Block, BlockSpec, LinearId, LinearSpec, Norm, NormSpec, Projection, Role, split_members,
 };
 use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes, linear_tensors};
 use dualgrain_format::{CacheScheme, FloatLinear, FloatValues, FormatError, LinearScheme, LinearWeights};
@@ -155,7 +155,7 @@ impl<'a, D: Device> PartialBlock<'a, D> {
             activations,
             weights,
             bias,
-            mends_stream: run.options.ablation.has(Step::StreamCorrection),
+            mends_stream: run.options.ablation.has(Step::StreamCorrection) && !self.is_normed(role),
         };
         let drift = observe_drift(run.pool, (states, &self.block), companion, &linear, run.meter)?;
         correct_weights((run.device, run.pool), weights, &drift)?;
@@ -219,7 +219,10 @@ impl<'a, D: Device> PartialBlock<'a, D> {
             return Ok(Vec::new());
         }
         let mut norms = Vec::new();
-        for norm in [&self.spec().attn_norm, &self.spec().ffn_norm] {
+        for norm in [&self.spec().attn_norm, &self.spec().ffn_norm]
+            .into_iter()
+            .flatten()
+        {
             let name = format!("{}.weight", norm.name);
             if !self.norms.iter().any(|(spec, _)| spec.name == name) {
                 norms.push(f32_tensor(name, &self.run.original.norm_values(norm, "weight")?));
@@ -230,6 +233,15 @@ impl<'a, D: Device> PartialBlock<'a, D> {
 
     fn spec(&self) -> &BlockSpec {
         self.block.spec()
+    }
+
+    /// Whether what `role` gives is normed before it is added to the stream.
+    fn is_normed(&self, role: Role) -> bool {
+        match role {
+            Role::Out => self.spec().attn_out_norm.is_some(),
+            Role::Down => self.spec().ffn_out_norm.is_some(),
+            Role::Qkv | Role::Up => false,
+        }
     }
 
     fn reported(&self, spec: &LinearSpec) -> ReportedLinear {
@@ -301,10 +313,12 @@ impl<'a, D: Device> PartialBlock<'a, D> {
             true => self.spec().attn_norm.clone(),
             false => self.spec().ffn_norm.clone(),
         };
+        // A producer is a norm that is there.
+        let Some(spec) = spec else { return Ok(()) };
         let weight = self.divided(&spec, "weight", scales)?;
-        let bias = match spec.kind {
-            NormKind::Rms => None,
-            NormKind::Layer => Some(self.divided(&spec, "bias", scales)?),
+        let bias = match spec.bias {
+            false => None,
+            true => Some(self.divided(&spec, "bias", scales)?),
         };
         let norm = Norm::new(self.run.device, &spec, &weight, bias.as_deref())?;
         match attention {
@@ -320,7 +334,11 @@ impl<'a, D: Device> PartialBlock<'a, D> {
 
     fn divided(&self, norm: &NormSpec, part: &str, scales: &[f32]) -> Result<Vec<f32>, QuantError> {
         let mut values = self.run.original.norm_values(norm, part)?;
+        // What is stored is less than the weight by the offset.
+        let offset = if part == "weight" { norm.offset } else { 0.0 };
+        values.iter_mut().for_each(|value| *value += offset);
         divide(&mut values, scales);
+        values.iter_mut().for_each(|value| *value -= offset);
         Ok(values)
     }
 

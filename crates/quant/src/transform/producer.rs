@@ -38,7 +38,10 @@ impl Producer {
             first_row,
         };
         match (role, spec.ffn) {
-            (Role::Qkv | Role::Up, _) => Some(Self::Norm),
+            // A norm that both read can not take the scales of one.
+            (Role::Qkv | Role::Up, _) if spec.shares_norm() => None,
+            (Role::Qkv, _) => spec.attn_norm.as_ref().map(|_| Self::Norm),
+            (Role::Up, _) => spec.ffn_norm.as_ref().map(|_| Self::Norm),
             (Role::Out, _) => Some(Self::ValueRows {
                 first_row: spec.q_size() + spec.kv_size(),
                 num_heads: spec.num_heads,

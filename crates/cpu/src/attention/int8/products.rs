@@ -53,7 +53,7 @@ impl Products for Planes<i8> {
         };
         // SAFETY: codes, scale and sum of `rows` queries; a page of keys and 64 scales; as many rows of 64 scores.
         unsafe { multiply(job.isa, product, scratch.rows, page.keys.div_ceil(LANES)) };
-        job.add_bias(page, scores);
+        job.finish_scores(page, scores);
     }
 
     fn weigh(&self, job: &Job<'_>, pages: &[Page], scratch: &mut Scratch) {

@@ -11,6 +11,9 @@
 #ifndef GROUP
 #define GROUP 4  // query heads of a key/value head
 #endif
+#ifndef SOFT_CAP
+#define SOFT_CAP 0
+#endif
 #ifndef ALIBI
 #define ALIBI 0
 #endif
@@ -54,7 +57,17 @@ struct AttentionArgs {
     int *code_sums;      // [tokens]
     float code_scale;    // of all tokens, where it is above 0
     int code_row;
+    float soft_cap;  // times log2 e, with SOFT_CAP
+    int padding;
 };
+
+__device__ __forceinline__ float capped(const AttentionArgs &args, float score) {
+#if SOFT_CAP
+    return __fmul_rn(hyperbolic_tangent(score), args.soft_cap);
+#else
+    return score;
+#endif
+}
 
 // First words of a step.
 struct StepHead {

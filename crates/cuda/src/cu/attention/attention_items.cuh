@@ -49,8 +49,8 @@ __device__ __forceinline__ bool is_seen(const Item &item, int position) {
 
 __device__ __forceinline__ float biased(const AttentionArgs &args, float score, int head, int position) {
 #if ALIBI
-    return score + args.slopes[head] * (float)position;
+    return capped(args, score) + args.slopes[head] * (float)position;
 #else
-    return score;
+    return capped(args, score);
 #endif
 }

@@ -72,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, CTAS) attention_prompt(con
             load_page(args, next, stage.next[0], tile.kv_head, tile.pages + min(page + 2, last_page));
         }
         if (page >= seen_from && page <= seen_to) {
-            const bool tried = !ALIBI && SMALL && page >= plain_from && page < whole_end;
+            const bool tried = !ALIBI && !SOFT_CAP && SMALL && page >= plain_from && page < whole_end;
             if (!tried || !take_plain_page(args, stage, queries, kept, rows, out)) {
                 // Those of the same span will too.
                 if (tried) plain_from = (page | (SPAN_PAGES - 1)) + 1;

@@ -97,6 +97,7 @@ __device__ __forceinline__ void score_page(const AttentionArgs &args, const Page
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             v[t][i] = float_of_sum<SMALL>(sums[t][i]) * query_scales[i / 2] * (i % 2 ? key_scales.y : key_scales.x) * args.scale;
+            v[t][i] = capped(args, v[t][i]);
 #if ALIBI
             v[t][i] = v[t][i] + slopes[i / 2] * (float)(page * PAGE + t * 8 + quad * 2 + i % 2);
 #endif

@@ -4,6 +4,7 @@
 #define ACTIVATE 0  // x = f(x)
 #define GATE 1      // out = f(x[0..c]) * x[c..2c]
 #define ADD 2       // x += y
+#define SOFT_CAP 3  // x = tanh(x / cap) * cap
 
 #ifndef MODE
 #define MODE ADD
@@ -17,7 +18,7 @@ struct PointwiseArgs {
     float *out;      // [m, columns]; x where it is changed in place
     const float *x;  // [m, columns], [m, 2 columns] where it gates, y where it is added
     int columns;
-    int padding;
+    float cap;
 };
 
 extern "C" __global__ void __launch_bounds__(256) pointwise(const PointwiseArgs args) {
@@ -31,6 +32,8 @@ extern "C" __global__ void __launch_bounds__(256) pointwise(const PointwiseArgs 
 #elif MODE == GATE
     const float *x = args.x + (size_t)blockIdx.x * 2 * args.columns + c;
     *out = __fmul_rn(activated<FUNCTION>(x[0]), x[args.columns]);
+#elif MODE == SOFT_CAP
+    *out = __fmul_rn(hyperbolic_tangent(__fmul_rn(*out, __fdiv_rn(1.0f, args.cap))), args.cap);
 #else
     *out = __fadd_rn(*out, args.x[(size_t)blockIdx.x * args.columns + c]);
 #endif

@@ -3,7 +3,7 @@
 use half::f16;
 
 use super::NAME;
-use crate::naive::{CachedHead, CachedHeadInt8, attention, attention_int8, to_f16, to_int8};
+use crate::naive::{CachedHead, CachedHeadInt8, Scoring, attention, attention_int8, to_f16, to_int8};
 use crate::{CacheFormat, CacheShape, DeviceError, PAGE_TOKENS};
 
 /// Keys and values of all layers.
@@ -103,7 +103,7 @@ impl Cache {
         head: HeadOf<'_>,
         q: &[f32],
         (first, last): (usize, usize),
-        (scale, slope): (f32, Option<f32>),
+        scoring: Scoring,
         out: &mut [f32],
     ) {
         let (keys, key_scales) = self.collect(head, last + 1, &self.keys, &self.key_scales);
@@ -113,7 +113,7 @@ impl Cache {
                 keys: &keys,
                 values: &values,
             };
-            return attention(q, cached, (first, last), scale, slope, out);
+            return attention(q, cached, (first, last), scoring, out);
         }
         let codes = |values: Vec<f32>| values.into_iter().map(|code| code as i8).collect::<Vec<_>>();
         let (keys, values) = (codes(keys), codes(values));
@@ -123,7 +123,7 @@ impl Cache {
             values: &values,
             value_scales: &value_scales,
         };
-        attention_int8(q, cached, (first, last), scale, slope, out);
+        attention_int8(q, cached, (first, last), scoring, out);
     }
 
     /// Elements and scales of a head at positions `0..len`, in order.

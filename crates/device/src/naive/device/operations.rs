@@ -7,7 +7,7 @@ use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 use super::buffers::{Matrix, Quantized, Table};
 use super::cache::{Cache, HeadOf};
 use super::{NAME, NaiveDevice};
-use crate::naive;
+use crate::naive::{self, Scoring};
 use crate::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use crate::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
@@ -300,13 +300,13 @@ impl Device for NaiveDevice {
                 .map_or(0, |window| (last + 1).saturating_sub(window));
             let row = &x.row(token)[queries.clone()];
             for (head, (q, out)) in row.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
-                let slope = params.alibi_slopes.as_ref().map(|slopes| slopes[head]);
+                let scoring = Scoring::of(params, head);
                 let cached = HeadOf {
                     layer,
                     kv_head: head / group,
                     pages: step.page_table(token),
                 };
-                cache.attend(cached, q, (first, last), (params.scale, slope), out);
+                cache.attend(cached, q, (first, last), scoring, out);
             }
         }
         Ok(())
@@ -325,6 +325,12 @@ impl Device for NaiveDevice {
     fn activate(&self, x: &mut Matrix, f: Activation) -> Done {
         self.begin("activate", &[x.rows(), x.columns])?;
         naive::activate(&mut x.values, f);
+        Ok(())
+    }
+
+    fn soft_cap(&self, x: &mut Matrix, cap: f32) -> Done {
+        self.begin("soft_cap", &[x.rows(), x.columns])?;
+        naive::soft_cap(&mut x.values, cap);
         Ok(())
     }
 

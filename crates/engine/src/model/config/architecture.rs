@@ -28,12 +28,23 @@ pub struct ModelConfig {
     pub max_positions: usize,
     /// Kind of every norm.
     pub norm: NormKind,
+    /// Norms with mean have biases.
+    pub norm_bias: bool,
+    /// What is added to the stored weights of norms (Gemma: 1).
+    pub norm_offset: f32,
     /// Epsilon of every norm.
     pub norm_eps: f32,
+    /// The residual stream is kept divided by this (Granite, Gemma 2): norms that read it have an epsilon that fits, and norms whose results
+    /// are added to it are divided too.
+    pub stream_divisor: f64,
+    /// Attention and feed-forward read the residual stream as the block finds it, and both are added to it (GPT-NeoX, Command R).
+    pub parallel: bool,
     /// Kind of the feed-forward.
     pub ffn: FfnKind,
     /// How positions enter.
     pub position: Position,
+    /// The rotary embedding of layers with a window, where that is another one (Gemma 3).
+    pub local_rope: Option<RopeConfig>,
     /// Rotated elements are neighbours in the checkpoint's heads, not halves apart (GLM). Rows of queries and keys are sorted as they are
     /// loaded, so that the same rotation does.
     pub rotates_neighbours: bool,
@@ -41,6 +52,10 @@ pub struct ModelConfig {
     pub rotated_layers: Vec<bool>,
     /// What scores are multiplied by; `None` is one over the root of `head_dim`.
     pub attention_scale: Option<f32>,
+    /// Scores become `cap * tanh(score / cap)` (Gemma 2).
+    pub score_cap: Option<f32>,
+    /// Logits become `cap * tanh(logit / cap)` (Gemma 2).
+    pub logit_cap: Option<f32>,
     /// For each layer, how many last tokens a query sees; `None` sees all.
     pub sliding_windows: Vec<Option<usize>>,
     /// q, k and v have biases.
@@ -49,8 +64,8 @@ pub struct ModelConfig {
     pub out_bias: bool,
     /// The feed-forward's linears have biases.
     pub ffn_bias: bool,
-    /// RMS norm of every query and key head (Qwen3).
-    pub qk_norm: bool,
+    /// RMS norms of queries and keys.
+    pub qk_norm: QkNorm,
     /// The input of Down is transformed in blocks of so many channels before it becomes INT8 (`Device::hadamard`), and the weights of
     /// Down are those of the transformed input. A quantized folder says so; a quantizer sets it for the original.
     pub hadamard_down: Option<usize>,
@@ -101,6 +116,24 @@ pub enum Family {
     Starcoder2,
     /// GLM-4 9B (norms before the blocks alone).
     Glm,
+    /// GLM-4-0414 (norms before and behind attention and feed-forward).
+    Glm4,
+    /// Gemma 1.
+    Gemma,
+    /// Gemma 2.
+    Gemma2,
+    /// Gemma 3, its text model.
+    Gemma3,
+    /// OLMo 2.
+    Olmo2,
+    /// OLMo 3.
+    Olmo3,
+    /// Command R and Aya.
+    Cohere,
+    /// Command R7B and Command A.
+    Cohere2,
+    /// GPT-NeoX and Pythia.
+    GptNeoX,
 }
 
 /// Kind of norm.
@@ -110,6 +143,17 @@ pub enum NormKind {
     Rms,
     /// Mean and variance, with bias.
     Layer,
+}
+
+/// What of queries and keys is normed, before a rotary embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Nothing.
+    None,
+    /// Every head by itself (Qwen3).
+    Heads,
+    /// All heads of a token together (OLMo 2).
+    Rows,
 }
 
 /// Kind of feed-forward.
@@ -144,6 +188,13 @@ pub struct RopeConfig {
     pub theta: f64,
     /// Change of the frequencies for longer contexts.
     pub scaling: RopeScaling,
+}
+
+impl ModelConfig {
+    /// Epsilon of the norms that read the residual stream.
+    pub fn stream_norm_eps(&self) -> f32 {
+        (f64::from(self.norm_eps) / (self.stream_divisor * self.stream_divisor)) as f32
+    }
 }
 
 impl RopeConfig {
@@ -229,7 +280,7 @@ pub enum FloatType {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 20] = [
         Self::Llama,
         Self::Mistral,
         Self::Qwen2,
@@ -241,9 +292,18 @@ impl Family {
         Self::SmolLm3,
         Self::Starcoder2,
         Self::Glm,
+        Self::Glm4,
+        Self::Gemma,
+        Self::Gemma2,
+        Self::Gemma3,
+        Self::Olmo2,
+        Self::Olmo3,
+        Self::Cohere,
+        Self::Cohere2,
+        Self::GptNeoX,
     ];
 
-    /// Name of the family in transformers' class names; `model_type` is the same in lower case.
+    /// Name of the family in transformers' class names.
     pub fn class_prefix(self) -> &'static str {
         match self {
             Self::Llama => "Llama",
@@ -257,6 +317,24 @@ impl Family {
             Self::SmolLm3 => "SmolLM3",
             Self::Starcoder2 => "Starcoder2",
             Self::Glm => "Glm",
+            Self::Glm4 => "Glm4",
+            Self::Gemma => "Gemma",
+            Self::Gemma2 => "Gemma2",
+            Self::Gemma3 => "Gemma3",
+            Self::Olmo2 => "Olmo2",
+            Self::Olmo3 => "Olmo3",
+            Self::Cohere => "Cohere",
+            Self::Cohere2 => "Cohere2",
+            Self::GptNeoX => "GPTNeoX",
+        }
+    }
+
+    /// `model_type` in config.json.
+    pub fn model_type(self) -> String {
+        match self {
+            Self::Gemma3 => "gemma3_text".into(),
+            Self::GptNeoX => "gpt_neox".into(),
+            family => family.class_prefix().to_ascii_lowercase(),
         }
     }
 }

@@ -5,11 +5,42 @@ use dualgrain_format::{K_MAX, QuantizationConfig};
 use serde_json::{Map, Value};
 
 use crate::model::config::fields::{Fields, field_error, unsupported};
+use crate::model::config::gemma::read_gemma;
 use crate::model::config::llama_like::read_llama_like;
+use crate::model::config::parallel::{read_cohere, read_gpt_neox};
 use crate::model::config::ungated::{read_bloom, read_opt, read_starcoder2};
 use crate::{ConfigError, Family, FloatType, ModelConfig, Position};
 
 pub(super) fn read(object: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
+    match text_part(object) {
+        Some(text) => read_text(&text),
+        None => read_text(object),
+    }
+}
+
+/// The configuration of the text model inside Gemma 3 with pictures: its own fields, and what stands beside them for the whole model.
+fn text_part(object: &Map<String, Value>) -> Option<Map<String, Value>> {
+    if object.get("model_type")?.as_str()? != "gemma3" {
+        return None;
+    }
+    let mut text = object.get("text_config")?.as_object()?.clone();
+    let of_whole = object
+        .iter()
+        .filter(|(name, _)| name.ends_with("token_id") || OF_WHOLE.contains(&name.as_str()));
+    text.extend(of_whole.map(|(name, value)| (name.clone(), value.clone())));
+    text.entry("model_type").or_insert("gemma3_text".into());
+    Some(text)
+}
+
+/// Fields that count beside those of `text_config`.
+const OF_WHOLE: [&str; 4] = [
+    "quantization_config",
+    "tie_word_embeddings",
+    "dtype",
+    "torch_dtype",
+];
+
+fn read_text(object: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
     let fields = Fields(object);
     let family = read_family(fields)?;
     refuse_experts(fields)?;
@@ -17,6 +48,9 @@ pub(super) fn read(object: &Map<String, Value>) -> Result<ModelConfig, ConfigErr
         Family::Opt => read_opt(fields)?,
         Family::Bloom => read_bloom(fields)?,
         Family::Starcoder2 => read_starcoder2(fields)?,
+        Family::GptNeoX => read_gpt_neox(fields)?,
+        Family::Cohere | Family::Cohere2 => read_cohere(family, fields)?,
+        Family::Gemma | Family::Gemma2 | Family::Gemma3 => read_gemma(family, fields)?,
         _ => read_llama_like(family, fields)?,
     };
     config.dtype = read_dtype(fields)?;
@@ -80,7 +114,7 @@ fn read_family(fields: Fields<'_>) -> Result<Family, ConfigError> {
     match fields.text("model_type")? {
         Some(model_type) => Family::ALL
             .into_iter()
-            .find(|family| family.class_prefix().eq_ignore_ascii_case(model_type.trim()))
+            .find(|family| family.model_type().eq_ignore_ascii_case(model_type.trim()))
             .ok_or_else(|| refused(model_type)),
         None => architectures
             .first()

@@ -3,32 +3,46 @@
 use dualgrain_format::K_MAX;
 use serde_json::Value;
 
-use crate::model::config::fields::{Fields, field_error, unsupported};
+use crate::model::config::fields::{Fields, field_error};
+use crate::model::config::layer_types::{every_nth_is_full, read_layer_types};
 use crate::model::config::rope;
 use crate::model::config::sizes::{Defaults, read_activation, read_sizes, read_window};
-use crate::{ConfigError, Family, FfnKind, ModelConfig, NormKind};
+use crate::{ConfigError, Family, FfnKind, ModelConfig, NormKind, QkNorm};
 
 pub(super) fn read_llama_like(family: Family, fields: Fields<'_>) -> Result<ModelConfig, ConfigError> {
     let mut config = read_sizes(family, fields, defaults(family))?;
     read_head_sizes(&mut config, fields)?;
     config.norm = NormKind::Rms;
     let eps = match family {
-        Family::Phi3 => 1e-5,
-        Family::Glm => 1.5625e-7,
+        Family::Phi3 | Family::Olmo2 | Family::Olmo3 => 1e-5,
+        Family::Glm | Family::Glm4 => 1.5625e-7,
         _ => 1e-6,
     };
     config.norm_eps = fields.positive("rms_norm_eps", Some(eps))? as f32;
     config.ffn = FfnKind::Gated(read_activation(fields, "hidden_act", "silu")?);
-    let theta = if family == Family::SmolLm3 { 2e6 } else { 1e4 };
+    let theta = match family {
+        Family::SmolLm3 => 2e6,
+        Family::Olmo3 => 5e5,
+        _ => 1e4,
+    };
     config.position = rope::read_position(fields, &mut config, theta)?;
-    config.qk_norm = family == Family::Qwen3;
-    config.rotates_neighbours = family == Family::Glm;
+    config.qk_norm = match family {
+        Family::Qwen3 => QkNorm::Heads,
+        Family::Olmo2 | Family::Olmo3 => QkNorm::Rows,
+        _ => QkNorm::None,
+    };
+    config.rotates_neighbours = matches!(family, Family::Glm | Family::Glm4);
     read_biases(&mut config, fields)?;
     (config.bos_token, config.eos_tokens) = usual_tokens(family);
     if family == Family::SmolLm3 {
         config.rotated_layers = read_rotated_layers(fields, config.num_layers)?;
     }
     config.sliding_windows = read_windows(&config, fields)?;
+    if family == Family::Olmo3 {
+        // A stretched rope is that of the layers without windows.
+        let theta = fields.positive("rope_theta", Some(theta))?;
+        config.local_rope = Some(rope::read_local(fields, &config, theta)?);
+    }
     if family == Family::Granite {
         read_multipliers(&mut config, fields)?;
     }
@@ -74,7 +88,11 @@ fn defaults(family: Family) -> Defaults {
             tie_embeddings: true,
             ..llama
         },
-        Family::Glm => Defaults {
+        Family::Olmo2 | Family::Olmo3 => Defaults {
+            vocab_size: 50_304,
+            ..llama
+        },
+        Family::Glm | Family::Glm4 => Defaults {
             vocab_size: 151_552,
             num_layers: 40,
             ffn_size: 13_696,
@@ -90,7 +108,7 @@ fn read_head_sizes(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), C
         Family::Mistral => 8,
         Family::Qwen2 | Family::Qwen3 => 32,
         Family::SmolLm3 => 4,
-        Family::Glm => 2,
+        Family::Glm | Family::Glm4 => 2,
         _ => config.num_heads,
     };
     // An explicit null means "as many as query heads", a missing field the family's default.
@@ -99,7 +117,7 @@ fn read_head_sizes(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), C
         _ => fields.size("num_key_value_heads", kv_heads, config.num_heads)?,
     };
     let head_dim = match config.family {
-        Family::Qwen3 | Family::Glm => 128,
+        Family::Qwen3 | Family::Glm | Family::Glm4 => 128,
         _ => config.head_dim,
     };
     config.head_dim = fields.size("head_dim", head_dim, K_MAX)?;
@@ -113,7 +131,11 @@ fn read_biases(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), Confi
             config.out_bias = config.qkv_bias;
             config.ffn_bias = config.family != Family::Qwen3 && fields.flag("mlp_bias", false)?;
         }
-        Family::Glm => config.qkv_bias = fields.flag("attention_bias", true)?,
+        Family::Glm | Family::Glm4 => config.qkv_bias = fields.flag("attention_bias", true)?,
+        Family::Olmo2 | Family::Olmo3 => {
+            config.qkv_bias = fields.flag("attention_bias", false)?;
+            config.out_bias = config.qkv_bias;
+        }
         family => config.qkv_bias = family == Family::Qwen2,
     }
     Ok(())
@@ -125,7 +147,8 @@ fn usual_tokens(family: Family) -> (Option<u32>, Vec<u32>) {
         Family::Llama | Family::Mistral | Family::Granite => (Some(1), vec![2]),
         Family::Phi3 => (Some(1), vec![32_000]),
         Family::SmolLm3 => (Some(128_000), vec![128_001]),
-        Family::Glm => (None, vec![151_329, 151_336, 151_338]),
+        Family::Glm | Family::Glm4 => (None, vec![151_329, 151_336, 151_338]),
+        Family::Olmo2 | Family::Olmo3 => (None, vec![50_279]),
         _ => (None, Vec::new()),
     }
 }
@@ -143,8 +166,12 @@ fn read_multipliers(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), 
         )),
     };
     let residual = factor("residual_multiplier")?;
-    let eps = f64::from(config.norm_eps) / (residual * residual);
-    config.norm_eps = usable("residual_multiplier", residual, eps)?;
+    config.stream_divisor = residual;
+    usable(
+        "residual_multiplier",
+        residual,
+        f64::from(config.stream_norm_eps()),
+    )?;
     let embedding = factor("embedding_multiplier")?;
     config.embedding_scale = usable("embedding_multiplier", embedding, embedding / residual)?;
     let logits = factor("logits_scaling")?;
@@ -195,43 +222,10 @@ fn read_windows(config: &ModelConfig, fields: Fields<'_>) -> Result<Vec<Option<u
             let window = if on { window(None)? } else { None };
             read_layer_types(fields, num_layers, window, &|layer| !config.rotated_layers[layer])
         }
+        Family::Olmo3 => {
+            let has_window = every_nth_is_full(4);
+            read_layer_types(fields, num_layers, window(Some(4_096))?, &has_window)
+        }
         _ => Ok(vec![None; num_layers]),
     }
-}
-
-/// `layer_types` if listed, else windows where the family has them.
-fn read_layer_types(
-    fields: Fields<'_>,
-    num_layers: usize,
-    window: Option<usize>,
-    has_window: &dyn Fn(usize) -> bool,
-) -> Result<Vec<Option<usize>>, ConfigError> {
-    let Some(types) = fields.texts("layer_types")? else {
-        return Ok((0..num_layers)
-            .map(|layer| window.filter(|_| has_window(layer)))
-            .collect());
-    };
-    if types.len() != num_layers {
-        let expected = format!("a list of {num_layers}");
-        return Err(field_error(
-            "layer_types",
-            expected,
-            format!("a list of {}", types.len()),
-        ));
-    }
-    let windows = types.iter().map(|&kind| match (kind, window) {
-        ("full_attention", _) => Ok(None),
-        ("sliding_attention", Some(window)) => Ok(Some(window)),
-        ("sliding_attention", None) => Err(field_error(
-            "layer_types",
-            "a sliding_window for sliding_attention".into(),
-            "none",
-        )),
-        _ => Err(unsupported(
-            "layer_types",
-            kind,
-            "full_attention, sliding_attention",
-        )),
-    });
-    windows.collect()
 }

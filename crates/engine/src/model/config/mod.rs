@@ -5,8 +5,11 @@ mod error;
 mod families;
 mod fields;
 mod file;
+mod gemma;
 mod generation;
+mod layer_types;
 mod llama_like;
+mod parallel;
 mod rope;
 mod sizes;
 #[cfg(test)]
@@ -14,7 +17,7 @@ mod tests;
 mod ungated;
 
 pub use architecture::{
-    Family, FfnKind, FloatType, ModelConfig, NormKind, Position, RopeConfig, RopeScaling,
+    Family, FfnKind, FloatType, ModelConfig, NormKind, Position, QkNorm, RopeConfig, RopeScaling,
 };
 pub use error::ConfigError;
 pub use generation::SamplingDefaults;

@@ -24,26 +24,70 @@ pub(super) fn read_position(
         rotary_dim: config.rotary_dim,
         max_positions: config.max_positions,
     };
-    let rope = read(fields, heads, usual_theta)?;
+    let differ_by_window = matches!(config.family, Family::Gemma3 | Family::Olmo3);
+    let rope = read(fields, heads, usual_theta, differ_by_window)?;
     config.max_positions = config.max_positions.max(rope.reach()).min(MAX_POSITIONS);
     Ok(Position::Rope(rope))
 }
 
+/// Rotary embedding of the layers with a window, in families whose layers may differ by that: what `rope_parameters` say of them, or a
+/// plain one of `usual_theta`.
+pub(super) fn read_local(
+    fields: Fields<'_>,
+    config: &ModelConfig,
+    usual_theta: f64,
+) -> Result<RopeConfig, ConfigError> {
+    let name = "rope_parameters";
+    let of_windows = match fields.object(name)? {
+        Some(ropes) => ropes.object(OF_WINDOWS)?,
+        None => None,
+    };
+    let Some(rope) = of_windows else {
+        return Ok(RopeConfig {
+            theta: usual_theta,
+            scaling: RopeScaling::Default,
+        });
+    };
+    let heads = Heads {
+        rotary_dim: config.rotary_dim,
+        max_positions: config.max_positions,
+    };
+    let reader = Reader {
+        name,
+        config: fields,
+        heads,
+    };
+    reader.read_object(rope, usual_theta)
+}
+
+/// The layer type in `rope_parameters` that has windows.
+const OF_WINDOWS: &str = "sliding_attention";
+
 /// Elements of a head that are rotated: all, but for families that rotate a part.
 fn read_rotary_dim(fields: Fields<'_>, config: &ModelConfig) -> Result<usize, ConfigError> {
-    let name = "partial_rotary_factor";
+    let name = match config.family {
+        Family::GptNeoX => fields.spelling(&["partial_rotary_factor", "rotary_pct"]),
+        _ => "partial_rotary_factor",
+    };
     let settings = [fields.object("rope_parameters")?, fields.object("rope_scaling")?];
     let nested = settings.iter().flatten().flat_map(|settings| settings.0.values());
     let nested = nested.filter_map(|value| value.as_object().map(Fields));
     let mut places = std::iter::once(fields)
         .chain(settings.into_iter().flatten())
         .chain(nested);
-    let usual = if config.family == Family::Glm { 0.5 } else { 1.0 };
+    let usual = match config.family {
+        Family::Glm | Family::Glm4 => 0.5,
+        Family::GptNeoX => 0.25,
+        _ => 1.0,
+    };
     let factor = match places.find(|place| place.value(name).is_some()) {
         Some(place) => place.positive(name, None)?,
         None => usual,
     };
-    let has_parts = matches!(config.family, Family::Phi3 | Family::Glm);
+    let has_parts = matches!(
+        config.family,
+        Family::Phi3 | Family::Glm | Family::Glm4 | Family::GptNeoX
+    );
     if factor > 1.0 || (factor != 1.0 && !has_parts) {
         return Err(unsupported(name, factor, 1.0));
     }
@@ -58,8 +102,14 @@ fn read_rotary_dim(fields: Fields<'_>, config: &ModelConfig) -> Result<usize, Co
 }
 
 /// `rope_parameters` (transformers 5, possibly one object per layer type), or `rope_theta` and `rope_scaling` (before).
-fn read(config: Fields<'_>, heads: Heads, usual_theta: f64) -> Result<RopeConfig, ConfigError> {
-    let theta = config.positive("rope_theta", Some(usual_theta))?;
+fn read(
+    config: Fields<'_>,
+    heads: Heads,
+    usual_theta: f64,
+    differ_by_window: bool,
+) -> Result<RopeConfig, ConfigError> {
+    let theta = config.spelling(&["rope_theta", "rotary_emb_base"]);
+    let theta = config.positive(theta, Some(usual_theta))?;
     if let (Some(new), Some(old)) = (config.object("rope_parameters")?, config.object("rope_scaling")?) {
         let kind = |rope: Fields<'_>| rope.value(rope.spelling(&["rope_type", "type"])).cloned();
         if kind(new) != kind(old) {
@@ -76,6 +126,7 @@ fn read(config: Fields<'_>, heads: Heads, usual_theta: f64) -> Result<RopeConfig
     };
     let reader = Reader { name, config, heads };
     let nested = rope.0.iter().filter(|(_, value)| value.is_object());
+    let nested = nested.filter(|(layer_type, _)| !differ_by_window || *layer_type != OF_WINDOWS);
     let mut settings = nested.map(|(layer_type, _)| {
         let fields = rope.object(layer_type)?.unwrap_or(rope);
         reader.read_object(fields, theta)

@@ -5,7 +5,7 @@ use dualgrain_format::K_MAX;
 use serde_json::Value;
 
 use crate::model::config::fields::{Fields, unsupported};
-use crate::{ConfigError, Family, FfnKind, ModelConfig, NormKind, Position};
+use crate::{ConfigError, Family, FfnKind, ModelConfig, NormKind, Position, QkNorm};
 
 const MAX_LAYERS: usize = 4_096;
 const MAX_VOCAB: usize = 1 << 24;
@@ -46,17 +46,24 @@ pub(super) fn read_sizes(
         )?,
         max_positions: fields.size(positions_name, defaults.max_positions, MAX_POSITIONS)?,
         norm: NormKind::Layer,
+        norm_bias: true,
+        norm_offset: 0.0,
+        stream_divisor: 1.0,
+        parallel: false,
         norm_eps: 1e-5,
         ffn: FfnKind::Plain(Activation::Relu),
         position: Position::None,
+        local_rope: None,
         rotates_neighbours: false,
         rotated_layers: vec![true; num_layers],
         attention_scale: None,
+        score_cap: None,
+        logit_cap: None,
         sliding_windows: vec![None; num_layers],
         qkv_bias: false,
         out_bias: false,
         ffn_bias: false,
-        qk_norm: false,
+        qk_norm: QkNorm::None,
         hadamard_down: None,
         embedding_norm: false,
         embedding_scale: 1.0,

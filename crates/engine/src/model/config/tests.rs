@@ -39,7 +39,7 @@ fn defaults_are_those_of_transformers() {
         (8, Some(4_096))
     );
     let qwen = parse(json!({"model_type": "qwen3", "num_key_value_heads": 8})).unwrap();
-    assert!(qwen.qk_norm && !qwen.qkv_bias && qwen.eos_tokens.is_empty());
+    assert!(qwen.qk_norm == QkNorm::Heads && !qwen.qkv_bias && qwen.eos_tokens.is_empty());
     assert_eq!(
         (qwen.head_dim, qwen.num_kv_heads, qwen.sliding_windows[31]),
         (128, 8, None)

@@ -1,7 +1,7 @@
 //! Names of tensors as checkpoints store them: what wrappers put in front, and what a language model does not need.
 
 /// Leading parts of tensor names that checkpoints of the bare model leave out.
-pub const LEADING: [&str; 2] = ["model.", "transformer."];
+pub const LEADING: [&str; 3] = ["model.", "transformer.", "gpt_neox."];
 
 /// Parts that compilers, trainers and wrappers of several modalities put into names; no tensor of a model is called so.
 const WRAPPERS: [&str; 5] = [
@@ -25,15 +25,24 @@ pub(super) fn unwrapped(stored: &str) -> String {
             shorter = rest.to_owned();
         }
         if shorter == name || shorter.is_empty() {
-            return name;
+            return with_usual_head(name);
         }
         name = shorter;
     }
 }
 
+/// GPT-NeoX's files call the head otherwise, and transformers 5 as those of all other families do.
+fn with_usual_head(name: String) -> String {
+    match name.strip_prefix("embed_out.") {
+        Some(rest) => format!("lm_head.{rest}"),
+        None => name,
+    }
+}
+
 /// Tensors that other programs leave beside a model's own and that its text does not depend on; the rest of a name tells which.
-const UNNEEDED_ENDS: [&str; 12] = [
+const UNNEEDED_ENDS: [&str; 13] = [
     ".rotary_emb.inv_freq",
+    ".attention.bias",
     ".rotary_emb.cos_cached",
     ".rotary_emb.sin_cached",
     ".masked_bias",
@@ -107,6 +116,7 @@ mod tests {
             ),
             ("model.norm.weight", "model.norm.weight"),
             ("module", "module"),
+            ("embed_out.weight", "lm_head.weight"),
             ("base_model.model", "base_model.model"),
         ] {
             assert_eq!(unwrapped(stored), name, "{stored}");

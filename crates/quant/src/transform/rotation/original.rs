@@ -37,13 +37,20 @@ pub type FloatParts = (Vec<f32>, Option<Vec<f32>>);
 
 /// Why a model cannot be rotated; `None` where it can.
 pub fn reason_against(config: &ModelConfig) -> Option<&'static str> {
+    let block = BlockSpec::new(config, 0);
     match config.norm {
+        NormKind::Layer => Some("its LayerNorm subtracts the mean of the channels, which a rotation changes"),
         NormKind::Rms if matches!(config.family, Family::Phi3 | Family::Glm) => {
             Some("its joined tensors are not rotated yet")
         }
         NormKind::Rms if config.family == Family::Granite => Some("its multipliers are not rotated yet"),
+        NormKind::Rms if block.attn_out_norm.is_some() => Some(
+            "its norms behind attention and feed-forward weigh the channels of the stream, which a rotation mixes",
+        ),
+        NormKind::Rms if config.norm_offset != 0.0 => {
+            Some("the offset of its norms' weights is not rotated yet")
+        }
         NormKind::Rms => None,
-        NormKind::Layer => Some("its LayerNorm subtracts the mean of the channels, which a rotation changes"),
     }
 }
 
@@ -162,8 +169,12 @@ impl<'a> Original<'a> {
         let mut block = Block::from_projections(device, self.weights, spec, projections)?;
         if self.is_rotated() {
             let (attention, feed_forward) = (block.spec().attn_norm.clone(), block.spec().ffn_norm.clone());
-            block.set_attn_norm(self.norm(device, &attention)?);
-            block.set_ffn_norm(self.norm(device, &feed_forward)?);
+            if let Some(norm) = attention {
+                block.set_attn_norm(self.norm(device, &norm)?);
+            }
+            if let Some(norm) = feed_forward {
+                block.set_ffn_norm(self.norm(device, &norm)?);
+            }
         }
         Ok(block)
     }
@@ -210,7 +221,7 @@ impl<'a> Original<'a> {
     pub fn change_head_rows(&self, rows: &mut [f32]) -> Result<(), QuantError> {
         match &self.rotation {
             None => Ok(()),
-            Some(rotation) => self.read_stream(rotation, rows, &self.config.final_norm()),
+            Some(rotation) => self.read_stream(rotation, rows, Some(&self.config.final_norm())),
         }
     }
 
@@ -286,7 +297,7 @@ impl<'a> Original<'a> {
         };
         match spec.id.role {
             Role::Qkv => {
-                self.read_stream(rotation, weights, &block.attn_norm)?;
+                self.read_stream(rotation, weights, block.attn_norm.as_ref())?;
                 let values = block.q_size() + block.kv_size();
                 change_columns(self.pool, &mut weights[values * spec.k..], spec.k, rotate_heads);
                 if let Some(bias) = bias {
@@ -297,20 +308,23 @@ impl<'a> Original<'a> {
                 change_rows(self.pool, weights, spec.k, rotate_heads);
                 self.write_stream(rotation, weights, spec.k, bias);
             }
-            Role::Up => self.read_stream(rotation, weights, &block.ffn_norm)?,
+            Role::Up => self.read_stream(rotation, weights, block.ffn_norm.as_ref())?,
             Role::Down => self.write_stream(rotation, weights, spec.k, bias),
         }
         Ok(())
     }
 
-    /// `W diag(norm) R`: the weights of a linear `[N, hidden]` that reads the stream behind `norm`.
+    /// `W diag(norm) R`: the weights of a linear `[N, hidden]` that reads the stream, behind `norm` if there is one.
     fn read_stream(
         &self,
         rotation: &Rotation,
         weights: &mut [f32],
-        norm: &NormSpec,
+        norm: Option<&NormSpec>,
     ) -> Result<(), QuantError> {
-        let factors = self.stored_norm(norm, "weight")?;
+        let factors = match norm {
+            Some(norm) => self.stored_norm(norm, "weight")?,
+            None => vec![1.0; self.config.hidden_size],
+        };
         change_rows(self.pool, weights, factors.len(), |row| {
             row.iter_mut()
                 .zip(&factors)

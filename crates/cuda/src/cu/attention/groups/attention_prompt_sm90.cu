@@ -122,7 +122,7 @@ struct Plain {
 
 __device__ __forceinline__ Plain begin_plain(int window, const Rows &kept) {
     const Seen seen = see_pages(window, kept);
-    return Plain{ALIBI ? seen.whole_end : seen.whole_from, seen.whole_end};
+    return Plain{ALIBI || SOFT_CAP ? seen.whole_end : seen.whole_from, seen.whole_end};
 }
 
 // The weights of a page in the shortest way that gives those of the rules.
@@ -143,7 +143,7 @@ __device__ __forceinline__ void weigh_page(u32 thread, const AttentionArgs &args
     const bool whole = page >= seen.whole_from && page < seen.whole_end;
     const u8 *queries = shared.queries[threadIdx.x / 128], *keys = shared.keys[stage];
     // A page that was tried goes by the rules: one in eight spans, and what it would need stays out of registers.
-    if (!ALIBI && !tried && weigh_wide(thread, args, scales, kept, queries, keys, rows, page, whole, weights, joins)) return;
+    if (!ALIBI && !SOFT_CAP && !tried && weigh_wide(thread, args, scales, kept, queries, keys, rows, page, whole, weights, joins)) return;
     weigh_by_rules(args, scales, kept, queries, keys, rows, page, whole, slopes, weights, joins);
 }
 

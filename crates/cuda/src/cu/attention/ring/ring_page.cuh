@@ -207,6 +207,7 @@ __device__ __forceinline__ void score_page(const AttentionArgs &args, const Team
     for (int i = 0; i < 8; i++) {
         const float key_scale = FORMAT == 2 ? stage.key_scales[i * 8 + group] : args.key_scale;
         v[i] = float_of_sum<SMALL>(products[i / 2].sums[i % 2 * 2 + column]) * query_scale * key_scale * args.scale;
+        v[i] = capped(args, v[i]);
 #if ALIBI
         v[i] = v[i] + slope * (float)(page * PAGE + i * 8 + group);
 #endif

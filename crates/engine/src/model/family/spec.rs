@@ -1,20 +1,11 @@
-//! Model families as data: one description of a block, one forward for all (block.rs).
-//!
-//! | family | block tensors | joined |
-//! |---|---|---|
-//! | Llama, Mistral, Qwen2, Qwen3 | `model.layers.I.{self_attn,mlp}.*_proj` | q, k, v and gate, up |
-//! | OPT | `model.decoder.layers.I.{self_attn.*_proj,fc1,fc2}` | q, k, v |
-//! | Phi-3 | the same, `qkv_proj` and `gate_up_proj` | one tensor each, in that order |
-//! | Granite, SmolLM3 | as Llama | as Llama |
-//! | GLM | as Llama, and `gate_up_proj` | q, k, v; rows of q and k sorted from neighbours to halves |
-//! | StarCoder 2 | `model.layers.I.{self_attn.*_proj,mlp.c_fc,mlp.c_proj}` | q, k, v |
-//! | BLOOM | `transformer.h.I.{self_attention,mlp}.*` | one tensor, its rows permuted to [q\|k\|v] |
+//! One block of any family as data.
 
 use std::collections::BTreeMap;
 
 use dualgrain_device::AttentionParams;
 
-use crate::{EngineError, Family, FfnKind, LinearId, ModelConfig, NormKind, Position, Role};
+use super::names::Names;
+use crate::{EngineError, Family, FfnKind, LinearId, ModelConfig, NormKind, Position, QkNorm, Role};
 
 /// One block: what its tensors are called and what happens between them.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,14 +22,20 @@ pub struct BlockSpec {
     pub num_kv_heads: usize,
     /// Width inside the feed-forward.
     pub ffn_size: usize,
-    /// Norm before attention.
-    pub attn_norm: NormSpec,
-    /// Norm before the feed-forward.
-    pub ffn_norm: NormSpec,
-    /// RMS norms of query heads and of key heads.
+    /// Norm before attention; without one, attention reads the stream itself.
+    pub attn_norm: Option<NormSpec>,
+    /// Norm of what attention adds to the stream.
+    pub attn_out_norm: Option<NormSpec>,
+    /// Norm before the feed-forward; without one, it reads the stream itself.
+    pub ffn_norm: Option<NormSpec>,
+    /// Norm of what the feed-forward adds to the stream.
+    pub ffn_out_norm: Option<NormSpec>,
+    /// Attention and feed-forward read the stream as the block finds it, and both are added.
+    pub parallel: bool,
+    /// RMS norms of queries and of keys, of heads or of whole rows as their lengths say.
     pub qk_norm: Option<[NormSpec; 2]>,
-    /// Queries and keys are rotated.
-    pub rope: bool,
+    /// By what queries and keys are rotated, if they are.
+    pub rope: Option<Rope>,
     /// Kind of feed-forward.
     pub ffn: FfnKind,
     /// The input of Down is transformed in blocks of so many channels.
@@ -49,18 +46,31 @@ pub struct BlockSpec {
     pub linears: BTreeMap<LinearId, LinearSpec>,
 }
 
-/// A norm's tensors: `name.weight`, and `name.bias` for [`NormKind::Layer`].
+/// Which of a model's rotary embeddings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rope {
+    /// That of [`ModelConfig::position`].
+    Global,
+    /// That of [`ModelConfig::local_rope`].
+    Local,
+}
+
+/// A norm's tensors: `name.weight`, and `name.bias` where it has one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NormSpec {
     /// Tensor name without `.weight`.
     pub name: String,
     /// Kind.
     pub kind: NormKind,
+    /// Whether `name.bias` exists.
+    pub bias: bool,
     /// Elements.
     pub len: usize,
     /// Epsilon.
     pub eps: f32,
-    /// What the stored weight (and bias) is multiplied by.
+    /// What is added to the stored weight.
+    pub offset: f32,
+    /// What weight (after the addition) and bias are multiplied by.
     pub scale: f32,
 }
 
@@ -88,100 +98,6 @@ pub struct Member {
     pub bias: bool,
 }
 
-/// Names of a family's tensors; those of a block stand after its prefix and index.
-struct Names {
-    block: &'static str,
-    attn_norm: &'static str,
-    ffn_norm: &'static str,
-    qkv: &'static [&'static str],
-    out: &'static str,
-    up: &'static [&'static str],
-    down: &'static str,
-    embedding: &'static str,
-    final_norm: &'static str,
-}
-
-const LLAMA: Names = Names {
-    block: "model.layers",
-    attn_norm: "input_layernorm",
-    ffn_norm: "post_attention_layernorm",
-    qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-    out: "self_attn.o_proj",
-    up: &["mlp.gate_proj", "mlp.up_proj"],
-    down: "mlp.down_proj",
-    embedding: "model.embed_tokens",
-    final_norm: "model.norm",
-};
-
-const OPT: Names = Names {
-    block: "model.decoder.layers",
-    attn_norm: "self_attn_layer_norm",
-    ffn_norm: "final_layer_norm",
-    qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
-    out: "self_attn.out_proj",
-    up: &["fc1"],
-    down: "fc2",
-    embedding: "model.decoder.embed_tokens",
-    final_norm: "model.decoder.final_layer_norm",
-};
-
-const BLOOM: Names = Names {
-    block: "transformer.h",
-    attn_norm: "input_layernorm",
-    ffn_norm: "post_attention_layernorm",
-    qkv: &["self_attention.query_key_value"],
-    out: "self_attention.dense",
-    up: &["mlp.dense_h_to_4h"],
-    down: "mlp.dense_4h_to_h",
-    embedding: "transformer.word_embeddings",
-    final_norm: "transformer.ln_f",
-};
-
-const PHI3: Names = Names {
-    qkv: &["self_attn.qkv_proj"],
-    up: &["mlp.gate_up_proj"],
-    ..LLAMA
-};
-
-const GLM: Names = Names {
-    up: &["mlp.gate_up_proj"],
-    ..LLAMA
-};
-
-const STARCODER2: Names = Names {
-    up: &["mlp.c_fc"],
-    down: "mlp.c_proj",
-    ..LLAMA
-};
-
-impl Family {
-    fn names(self) -> &'static Names {
-        match self {
-            Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 | Self::Granite | Self::SmolLm3 => &LLAMA,
-            Self::Phi3 => &PHI3,
-            Self::Starcoder2 => &STARCODER2,
-            Self::Glm => &GLM,
-            Self::Opt => &OPT,
-            Self::Bloom => &BLOOM,
-        }
-    }
-
-    /// Name of the token embedding, without `.weight`.
-    pub fn embedding_name(self) -> &'static str {
-        self.names().embedding
-    }
-
-    /// Name of the head, without `.weight`; a tied checkpoint need not have it.
-    pub fn head_name(self) -> &'static str {
-        "lm_head"
-    }
-
-    /// Name of the learned positions, without `.weight`.
-    pub fn positions_name(self) -> &'static str {
-        "model.decoder.embed_positions"
-    }
-}
-
 impl ModelConfig {
     /// The norm before the head.
     pub fn final_norm(&self) -> NormSpec {
@@ -207,29 +123,14 @@ impl ModelConfig {
         self.num_kv_heads * self.head_dim
     }
 
-    /// Whether the checkpoint has a linear of that name (without `.weight`) in a block, or as the head.
-    pub fn has_linear(&self, name: &str) -> bool {
-        let names = self.family.names();
-        let in_block = name
-            .strip_prefix(names.block)
-            .and_then(|rest| rest.strip_prefix('.'));
-        let Some((layer, linear)) = in_block.and_then(|rest| rest.split_once('.')) else {
-            return name == self.family.head_name();
-        };
-        let layer_exists = layer
-            .parse()
-            .is_ok_and(|number: usize| number < self.num_layers && number.to_string() == layer);
-        let joined = names.qkv.iter().chain(names.up);
-        let mut all = joined.chain([&names.out, &names.down]);
-        layer_exists && all.any(|known| *known == linear)
-    }
-
     fn norm_spec(&self, name: String) -> NormSpec {
         NormSpec {
             name,
             kind: self.norm,
+            bias: self.norm == NormKind::Layer && self.norm_bias,
             len: self.hidden_size,
-            eps: self.norm_eps,
+            eps: self.stream_norm_eps(),
+            offset: self.norm_offset,
             scale: 1.0,
         }
     }
@@ -240,12 +141,13 @@ impl BlockSpec {
     pub fn new(config: &ModelConfig, layer: usize) -> Self {
         let names = config.family.names();
         let full = |name: &str| format!("{}.{layer}.{name}", names.block);
-        let head_norm = |name: &str| NormSpec {
-            name: full(name),
-            kind: NormKind::Rms,
-            len: config.head_dim,
-            eps: config.norm_eps,
-            scale: 1.0,
+        let norm = |name: Option<&str>| name.map(|name| config.norm_spec(full(name)));
+        let out_norm = |name: Option<&str>| {
+            norm(name).map(|spec| NormSpec {
+                scale: (1.0 / config.stream_divisor) as f32,
+                eps: config.norm_eps,
+                ..spec
+            })
         };
         Self {
             layer,
@@ -254,13 +156,13 @@ impl BlockSpec {
             num_heads: config.num_heads,
             num_kv_heads: config.num_kv_heads,
             ffn_size: config.ffn_size,
-            attn_norm: config.norm_spec(full(names.attn_norm)),
-            ffn_norm: config.norm_spec(full(names.ffn_norm)),
-            qk_norm: config
-                .qk_norm
-                .then(|| ["self_attn.q_norm", "self_attn.k_norm"].map(head_norm)),
-            rope: matches!(config.position, Position::Rope(_))
-                && config.rotated_layers.get(layer).is_none_or(|&rotated| rotated),
+            attn_norm: norm(names.attn_norm),
+            attn_out_norm: out_norm(names.attn_out_norm),
+            ffn_norm: norm(names.ffn_norm),
+            ffn_out_norm: out_norm(names.ffn_out_norm),
+            parallel: config.parallel,
+            qk_norm: qk_norm(config, &full),
+            rope: rope(config, layer),
             ffn: config.ffn,
             hadamard_down: config.hadamard_down,
             attention: attention_params(config, layer),
@@ -287,6 +189,57 @@ impl BlockSpec {
     /// Columns of keys, and of values: `num_kv_heads * head_dim`.
     pub fn kv_size(&self) -> usize {
         self.num_kv_heads * self.head_dim
+    }
+
+    /// All norms of the block.
+    pub fn norms(&self) -> impl Iterator<Item = &NormSpec> {
+        let of_stream = [
+            &self.attn_norm,
+            &self.attn_out_norm,
+            &self.ffn_norm,
+            &self.ffn_out_norm,
+        ];
+        let of_heads = self.qk_norm.iter().flatten();
+        of_stream.into_iter().flatten().chain(of_heads)
+    }
+
+    /// Whether attention and feed-forward read one norm's result.
+    pub fn shares_norm(&self) -> bool {
+        self.attn_norm.is_some() && self.attn_norm == self.ffn_norm
+    }
+}
+
+/// Norms of queries and keys: of [`NormSpec::len`] elements at a time.
+fn qk_norm(config: &ModelConfig, full: &dyn Fn(&str) -> String) -> Option<[NormSpec; 2]> {
+    let lens = match config.qk_norm {
+        QkNorm::None => return None,
+        QkNorm::Heads => [config.head_dim; 2],
+        QkNorm::Rows => [config.q_size(), config.kv_size()],
+    };
+    let norm = |name: &str, len: usize| NormSpec {
+        name: full(name),
+        kind: NormKind::Rms,
+        bias: false,
+        len,
+        eps: config.norm_eps,
+        offset: config.norm_offset,
+        scale: 1.0,
+    };
+    Some([
+        norm("self_attn.q_norm", lens[0]),
+        norm("self_attn.k_norm", lens[1]),
+    ])
+}
+
+fn rope(config: &ModelConfig, layer: usize) -> Option<Rope> {
+    let is_rotated = config.rotated_layers.get(layer).is_none_or(|&rotated| rotated);
+    if !is_rotated || !matches!(config.position, Position::Rope(_)) {
+        return None;
+    }
+    let has_window = config.sliding_windows.get(layer).copied().flatten().is_some();
+    match config.local_rope {
+        Some(_) if has_window => Some(Rope::Local),
+        _ => Some(Rope::Global),
     }
 }
 
@@ -327,7 +280,8 @@ fn linear_spec(
             }
         })
         .collect::<Vec<_>>();
-    if let (Role::Qkv, Family::Bloom, Some(member)) = (id.role, config.family, members.first_mut()) {
+    let is_interleaved = matches!(config.family, Family::Bloom | Family::GptNeoX);
+    if let (Role::Qkv, true, Some(member)) = (id.role, is_interleaved, members.first_mut()) {
         member.rows = interleaved_rows(config.num_heads, config.head_dim);
     }
     if id.role == Role::Qkv && config.rotates_neighbours {
@@ -353,7 +307,7 @@ fn sort_neighbours(rows: &mut [usize], config: &ModelConfig) {
     }
 }
 
-/// BLOOM stores [head][q, k, v][head_dim]; the joined matrix is [q|k|v] of all heads.
+/// BLOOM and GPT-NeoX store [head][q, k, v][head_dim]; the joined matrix is [q|k|v] of all heads.
 fn interleaved_rows(num_heads: usize, head_dim: usize) -> Vec<usize> {
     let width = num_heads * head_dim;
     (0..num_heads)
@@ -368,6 +322,7 @@ fn attention_params(config: &ModelConfig, layer: usize) -> AttentionParams {
     AttentionParams {
         num_heads: config.num_heads,
         scale: config.attention_scale.unwrap_or(usual as f32),
+        soft_cap: config.score_cap,
         sliding_window: config.sliding_windows.get(layer).copied().flatten(),
         alibi_slopes: alibi.then(|| alibi_slopes(config.num_heads)),
     }
@@ -394,7 +349,7 @@ mod tests {
     #[test]
     fn members_partition_the_rows_of_every_linear() {
         for family in Family::ALL {
-            let json = format!(r#"{{"model_type": "{}"}}"#, family.class_prefix().to_lowercase());
+            let json = format!(r#"{{"model_type": "{}"}}"#, family.model_type());
             let spec = BlockSpec::new(&config(&json), 1);
             for linear in spec.linears.values() {
                 let mut rows = linear
@@ -411,7 +366,7 @@ mod tests {
     #[test]
     fn a_model_has_the_linears_of_its_blocks_and_its_head() {
         for family in Family::ALL {
-            let json = format!(r#"{{"model_type": "{}"}}"#, family.class_prefix().to_lowercase());
+            let json = format!(r#"{{"model_type": "{}"}}"#, family.model_type());
             let config = config(&json);
             for linear in BlockSpec::new(&config, 1).linears.values() {
                 assert!(
@@ -421,7 +376,7 @@ mod tests {
                         .all(|member| config.has_linear(&member.name))
                 );
             }
-            assert!(config.has_linear("lm_head"));
+            assert!(config.has_linear(family.head_name()));
             let block = family.names().block;
             let beyond = format!("{block}.{}.{}", config.num_layers, family.names().down);
             for name in [
