@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use dualgrain_cuda::{
     AttentionKernel, Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse,
-    NormRule, Output, Pointwise, Ring, RingTask, SGEMM_TILES, Source, TABLE, TableType, Variant,
+    NormRule, Output, Pointwise, Ring, RingTask, SGEMM_TILES, ScoreRule, Source, TABLE, TableType, Variant,
     attention_source, compiler_version, freivalds_sources, gate_quantize_sources, gather_rows_source,
     gemm_float_sources, gemm_w8a8_sources, hadamard_source, kernels, last_tokens_source, log_softmax_source,
     norm_source, operand_sources, pointwise_source, quantize_rows_sources, quantize_source,

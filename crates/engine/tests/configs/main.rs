@@ -11,7 +11,7 @@ use dualgrain_cpu::{CpuDevice, Isa};
 use dualgrain_device::Activation;
 use dualgrain_device::naive::NaiveDevice;
 use dualgrain_engine::{FfnKind, ModelConfig, Position, QkNorm, RopeConfig, RopeScaling};
-use variants::{Outcome, Variant, difference, read_variants, run, write_model};
+use variants::{ON_DEVICES, Outcome, Variant, difference, read_variants, run, write_model};
 
 /// Largest difference allowed, as a part of the logits' span. Rounding in f32 alone (the reference against its own forward in
 /// double precision) reaches 1.4e-6 of it.
@@ -300,26 +300,6 @@ fn biases_show_in_the_logits() {
         }
     }
 }
-
-/// Rows whose families have no folder of their own among the fixtures; other families are compared in tests/devices.rs.
-const ON_DEVICES: [&str; 16] = [
-    "phi-4-mini",
-    "phi-3-partial-rotary",
-    "phi-3-mini-4k-window",
-    "granite-with-biases",
-    "smollm3-windows",
-    "starcoder2-3b",
-    "starcoder2-without-bias",
-    "glm-4-9b",
-    "glm-4-9b-0414",
-    "gemma-2b",
-    "gemma-2-27b-it",
-    "gemma-3-12b-text",
-    "olmo-2-0325-32b",
-    "olmo-3-7b",
-    "command-r7b-12-2024",
-    "pythia-160m",
-];
 
 #[test]
 fn newer_families_give_the_same_bits_on_the_naive_device_and_on_every_instruction_set() {

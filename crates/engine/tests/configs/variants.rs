@@ -19,6 +19,27 @@ pub const TOKENS: usize = 72;
 const ROWS: [u32; 2] = [39, 71];
 const VOCAB: f32 = 64.0;
 
+/// Rows whose families have no folder of their own among the fixtures; other families are compared in tests/devices.rs
+/// and tests/cuda.rs by those.
+pub const ON_DEVICES: [&str; 16] = [
+    "phi-4-mini",
+    "phi-3-partial-rotary",
+    "phi-3-mini-4k-window",
+    "granite-with-biases",
+    "smollm3-windows",
+    "starcoder2-3b",
+    "starcoder2-without-bias",
+    "glm-4-9b",
+    "glm-4-9b-0414",
+    "gemma-2b",
+    "gemma-2-27b-it",
+    "gemma-3-12b-text",
+    "olmo-2-0325-32b",
+    "olmo-3-7b",
+    "command-r7b-12-2024",
+    "pythia-160m",
+];
+
 /// A row of the fixtures.
 pub struct Variant {
     pub name: String,
