@@ -31,7 +31,6 @@ pub(super) fn read_sizes(
     let num_heads = fields.size(heads_name, defaults.num_heads, hidden_size)?;
     let positions_name = fields.spelling(&["max_position_embeddings", "seq_length"]);
     Ok(ModelConfig {
-        family,
         vocab_size: fields.size("vocab_size", defaults.vocab_size, MAX_VOCAB)?,
         hidden_size,
         num_layers,
@@ -45,6 +44,26 @@ pub(super) fn read_sizes(
             K_MAX,
         )?,
         max_positions: fields.size(positions_name, defaults.max_positions, MAX_POSITIONS)?,
+        rotated_layers: vec![true; num_layers],
+        sliding_windows: vec![None; num_layers],
+        tie_embeddings: fields.flag("tie_word_embeddings", defaults.tie_embeddings)?,
+        ..without_features(family)
+    })
+}
+
+/// A model with no feature that only some families have, and no sizes yet.
+fn without_features(family: Family) -> ModelConfig {
+    ModelConfig {
+        family,
+        vocab_size: 0,
+        hidden_size: 0,
+        num_layers: 0,
+        num_heads: 0,
+        num_kv_heads: 0,
+        head_dim: 0,
+        rotary_dim: 0,
+        ffn_size: 0,
+        max_positions: 0,
         norm: NormKind::Layer,
         norm_bias: true,
         norm_offset: 0.0,
@@ -55,11 +74,11 @@ pub(super) fn read_sizes(
         position: Position::None,
         local_rope: None,
         rotates_neighbours: false,
-        rotated_layers: vec![true; num_layers],
+        rotated_layers: Vec::new(),
         attention_scale: None,
         score_cap: None,
         logit_cap: None,
-        sliding_windows: vec![None; num_layers],
+        sliding_windows: Vec::new(),
         qkv_bias: false,
         out_bias: false,
         ffn_bias: false,
@@ -68,14 +87,14 @@ pub(super) fn read_sizes(
         embedding_norm: false,
         embedding_scale: 1.0,
         head_scale: 1.0,
-        tie_embeddings: fields.flag("tie_word_embeddings", defaults.tie_embeddings)?,
+        tie_embeddings: false,
         dtype: None,
         bos_token: None,
         eos_tokens: Vec::new(),
         pad_token: None,
         quantization: None,
         notices: Vec::new(),
-    })
+    }
 }
 
 /// What transformers assumes where config.json is silent.
