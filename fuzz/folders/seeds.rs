@@ -34,21 +34,35 @@ const MODELS: [&str; 6] = [
     "bloom-6heads",
 ];
 
-/// Model folders of several families, original and quantized.
+/// Folders that other programs quantized.
+const FOREIGN: [&str; 5] = ["gptq-act-order", "gptq-older", "awq", "compressed-tensors", "fp8"];
+
+/// Model folders of several families, original and quantized, by this program and others.
 ///
 /// # Panics
 /// If a fixture is not there.
 pub fn seeds(kind: Kind) -> Vec<Seed> {
     match kind {
-        Kind::Model => MODELS.map(original).into_iter().chain([quantized()]).collect(),
+        Kind::Model => {
+            let models = MODELS.map(original).into_iter();
+            models.chain(FOREIGN.map(foreign)).chain([quantized()]).collect()
+        }
         Kind::Measurements => vec![measurements()],
     }
 }
 
 fn original(name: &str) -> Seed {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/engine/tests/fixtures/families");
-    let mut files = read_folder(&fixtures.join(name));
-    for other in ["golden.safetensors", "config_v4.json"] {
+    fixture("families", name)
+}
+
+fn foreign(name: &str) -> Seed {
+    fixture("foreign", name)
+}
+
+fn fixture(kind: &str, name: &str) -> Seed {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/engine/tests/fixtures");
+    let mut files = read_folder(&fixtures.join(kind).join(name));
+    for other in ["golden.safetensors", "config_v4.json", "expected.json"] {
         files.remove(other);
     }
     files.extend(text_files());

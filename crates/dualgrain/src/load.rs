@@ -87,7 +87,7 @@ pub fn model_in_floats(
     check_memory(device, required_bytes(&weights, &config, parts)?)?;
     weights.take_in_floats(parts);
     judge(&config, &weights)?;
-    let block_bytes = weights.size_bytes() as u64 / config.num_layers.max(1) as u64;
+    let block_bytes = weights.loaded_bytes() / config.num_layers.max(1) as u64;
     Ok(Model::build(
         Arc::clone(device),
         config,

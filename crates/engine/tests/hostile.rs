@@ -232,9 +232,9 @@ fn unknown_architectures_and_other_quantizers_are_refused() {
         dir.path(),
         &["config.json", "MambaForCausalLM", "LlamaForCausalLM"],
     );
-    let awq = r#"{"quantization_config": {"quant_method": "awq"},"#;
-    fs::write(&path, good.replacen('{', awq, 1)).unwrap();
-    assert_refused(dir.path(), &["config.json", "awq", "dualgrain"]);
+    let aqlm = r#"{"quantization_config": {"quant_method": "aqlm"},"#;
+    fs::write(&path, good.replacen('{', aqlm, 1)).unwrap();
+    assert_refused(dir.path(), &["config.json", "aqlm", "dualgrain"]);
     let larger = good.replace(r#""num_hidden_layers": 2"#, r#""num_hidden_layers": 3"#);
     assert_ne!(larger, good);
     fs::write(&path, larger).unwrap();

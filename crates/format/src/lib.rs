@@ -7,6 +7,7 @@
 
 pub mod checkpoint;
 mod error;
+pub mod foreign;
 mod gemm_shape;
 mod group_size;
 pub mod int4;

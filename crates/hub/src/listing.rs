@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use dualgrain_format::checkpoint::{INDEX, MODEL_FILES, SINGLE, TEMPLATES};
+use dualgrain_format::checkpoint::{FOREIGN_CONFIGS, INDEX, MODEL_FILES, SINGLE, TEMPLATES};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -100,6 +100,7 @@ impl Listing {
                 .and_then(|name| name.strip_prefix('/'));
             [CONFIG, VOCABULARY].contains(&path)
                 || MODEL_FILES.contains(&path)
+                || FOREIGN_CONFIGS.contains(&path)
                 || template.is_some_and(|name| !name.contains('/') && name.ends_with(".jinja"))
         };
         let wanted = self.files.iter().filter(|file| is_small(&file.path));

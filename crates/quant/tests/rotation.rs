@@ -41,7 +41,7 @@ fn widened(case: &str, target: &Path) -> PathBuf {
     let tensors = weights.names().into_iter().map(|name| {
         let (dtype, shape, bytes) = weights.raw(&name).unwrap();
         let mut values = vec![0.0; shape.iter().product()];
-        widen(dtype, bytes, &mut values);
+        widen(dtype, &bytes, &mut values);
         let (dtype, shape) = (Dtype::F32, shape.to_vec());
         (TensorSpec { name, dtype, shape }, f32_bytes(&values))
     });

@@ -18,7 +18,8 @@ pub struct Storage {
     pub linear_bits: u64,
     /// Bytes of everything else: embeddings, head, norms, biases.
     pub other_bytes: u64,
-    /// How many of the blocks' linears have each scheme; `w4` alone means the folder's usual group size.
+    /// How many of the blocks' linears have each scheme; `w4` alone means the folder's usual group size. Those that another program packed
+    /// have its name.
     pub schemes: BTreeMap<String, usize>,
     /// Those of `linear_weights` that are stored in four bits.
     #[serde(skip)]
@@ -59,7 +60,7 @@ impl Storage {
     ) -> Result<(), WeightsError> {
         let (scheme, word) = match &config.quantization {
             Some(q) => (q.scheme(name), q.scheme(name).spelled(q.group_size)),
-            None => (LinearScheme::Float, LinearScheme::Float.to_string()),
+            None => (LinearScheme::Float, float_word(weights, name)),
         };
         let suffixes: &[&str] = match scheme {
             LinearScheme::Float => &["weight"],
@@ -72,7 +73,7 @@ impl Storage {
             self.w4_weights += num_weights;
         }
         for suffix in suffixes {
-            self.linear_bits += 8 * weights.raw(&format!("{name}.{suffix}"))?.2.len() as u64;
+            self.linear_bits += 8 * weights.stored(&format!("{name}.{suffix}"))?.2 as u64;
         }
         Ok(())
     }
@@ -85,7 +86,7 @@ impl Storage {
         let mut others = 0;
         for name in weights.names() {
             if name.ends_with(".weight") || name.ends_with(".bias") || name.ends_with(".w8") {
-                others += weights.raw(&name)?.1.iter().product::<usize>() as u64;
+                others += weights.stored(&name)?.1.iter().product::<usize>() as u64;
             }
         }
         Ok(others + self.w4_weights)
@@ -95,4 +96,10 @@ impl Storage {
     pub fn bits_per_weight(&self) -> f64 {
         self.linear_bits as f64 / self.linear_weights.max(1) as f64
     }
+}
+
+/// What a linear is called that comes as floats: another program may have packed it.
+fn float_word(weights: &Weights, name: &str) -> String {
+    let packed = weights.foreign().filter(|_| weights.is_packed(name));
+    packed.unwrap_or_else(|| LinearScheme::Float.to_string())
 }

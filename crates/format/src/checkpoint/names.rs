@@ -23,6 +23,9 @@ pub const MODEL_FILES: [&str; 13] = [
     "NOTICE",
 ];
 
+/// Where older folders of other programs say how they were quantized, as config.json does today: GPTQ's file and AWQ's.
+pub const FOREIGN_CONFIGS: [&str; 2] = ["quantize_config.json", "quant_config.json"];
+
 /// A folder of chat templates beside the usual one.
 pub const TEMPLATES: &str = "additional_chat_templates";
 

@@ -73,7 +73,7 @@ pub fn assemble<D: Device>(
     writer.start_tensors(announced)?;
     for name in &copied {
         let (_, _, bytes) = weights.raw(name).map_err(EngineError::from)?;
-        writer.write_tensor(name, bytes)?;
+        writer.write_tensor(name, &bytes)?;
         weights.release_pages();
     }
     for (spec, bytes) in outer {
@@ -130,7 +130,7 @@ fn specs(
     };
     let mut specs = Vec::new();
     for name in copied {
-        let (dtype, shape, _) = weights.raw(name).map_err(EngineError::from)?;
+        let (dtype, shape, _) = weights.stored(name).map_err(EngineError::from)?;
         specs.push(spec(name, dtype, shape));
     }
     if let Some(head) = head {

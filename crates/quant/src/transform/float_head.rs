@@ -1,8 +1,10 @@
 //! The output layer of an original as floats, slice by slice.
 
+use std::ops::Range;
+
 use dualgrain_engine::{EngineError, ModelConfig};
-use dualgrain_format::checkpoint::{Dtype, widen};
-use dualgrain_format::{FloatLinear, FloatValues};
+use dualgrain_format::checkpoint::Dtype;
+use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 
 use crate::error::QuantError;
 use crate::transform::rotation::matrix::to_bf16;
@@ -22,8 +24,8 @@ pub fn float_head(config: &ModelConfig, original: &Original<'_>) -> Result<Float
 /// The head's rows: a tied head is the embedding.
 pub struct FloatHead<'a> {
     original: &'a Original<'a>,
+    name: &'static str,
     dtype: Dtype,
-    bytes: &'a [u8],
     /// Entries of the vocabulary.
     pub n: usize,
     /// Channels of the stream.
@@ -38,14 +40,12 @@ impl<'a> FloatHead<'a> {
     pub fn new(config: &ModelConfig, original: &'a Original<'a>) -> Result<Self, QuantError> {
         let (head, embedding) = (config.family.head_name(), config.family.embedding_name());
         let name = if config.tie_embeddings { embedding } else { head };
-        let (dtype, _, bytes) = original
-            .weights()
-            .raw(&format!("{name}.weight"))
-            .map_err(EngineError::from)?;
+        let stored = original.weights().stored(&format!("{name}.weight"));
+        let (dtype, ..) = stored.map_err(EngineError::from)?;
         Ok(Self {
             original,
+            name,
             dtype,
-            bytes,
             n: config.vocab_size,
             k: config.hidden_size,
         })
@@ -53,14 +53,27 @@ impl<'a> FloatHead<'a> {
 
     /// Slices of at most [`SLICE_ROWS`] rows in f32.
     pub fn slices(&self) -> impl Iterator<Item = Result<Vec<f32>, QuantError>> {
-        let row_bytes = self.bytes.len() / self.n;
-        self.bytes.chunks(SLICE_ROWS * row_bytes).map(move |stored| {
-            let mut rows = vec![0.0; stored.len() / row_bytes * self.k];
-            widen(self.dtype, stored, &mut rows);
+        (0..self.n).step_by(SLICE_ROWS).map(|first| {
+            let mut rows = self.rows(first..(first + SLICE_ROWS).min(self.n))?;
             self.original.weights().release_pages();
             self.original.change_head_rows(&mut rows)?;
             Ok(rows)
         })
+    }
+
+    /// Some rows as they are stored.
+    fn rows(&self, rows: Range<usize>) -> Result<Vec<f32>, QuantError> {
+        let weights = self.original.weights();
+        let linear = weights.linear_rows(self.name, ((self.n, self.k), rows), false, None);
+        match linear.map_err(EngineError::from)? {
+            LinearWeights::Float(linear) => Ok(match linear.into_parts().0 {
+                FloatValues::F32(values) => values,
+                halves @ FloatValues::Bf16(_) => halves.to_f32(),
+            }),
+            _ => Err(QuantError::AlreadyQuantized {
+                path: weights.dir().to_path_buf(),
+            }),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use dualgrain_format::SchemeError;
+use dualgrain_format::foreign::ForeignError;
 use dualgrain_format::text::TextError;
 use thiserror::Error;
 
@@ -64,4 +65,7 @@ pub enum ConfigError {
     /// `quantization_config` is not one of ours.
     #[error(transparent)]
     Scheme(#[from] SchemeError),
+    /// Another program quantized the model in a way that is not read.
+    #[error(transparent)]
+    Foreign(#[from] ForeignError),
 }

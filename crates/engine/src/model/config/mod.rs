@@ -5,6 +5,7 @@ mod error;
 mod families;
 mod fields;
 mod file;
+mod foreign;
 mod gemma;
 mod generation;
 mod layer_types;

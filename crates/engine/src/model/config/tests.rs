@@ -273,8 +273,8 @@ fn unsupported_features_are_errors() {
             "float8",
         ),
         (
-            json!({"model_type": "llama", "quantization_config": {"quant_method": "awq"}}),
-            "awq",
+            json!({"model_type": "llama", "quantization_config": {"quant_method": "aqlm"}}),
+            "aqlm",
         ),
     ] {
         let text = error(parse(value));

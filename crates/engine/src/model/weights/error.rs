@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use dualgrain_format::FormatError;
 use dualgrain_format::checkpoint::{CheckpointError, Dtype};
+use dualgrain_format::foreign::ForeignError;
 use dualgrain_format::text::TextError;
 use thiserror::Error;
 
@@ -97,6 +98,26 @@ pub enum WeightsError {
         name: String,
         /// The rule broken.
         source: FormatError,
+    },
+    /// Another program quantized the model in a way that is not read.
+    #[error("{}: {source}", .path.display())]
+    Foreign {
+        /// The file that says how.
+        path: PathBuf,
+        /// What is not read.
+        source: ForeignError,
+    },
+    /// The tensors of a linear that another program quantized fit neither each other nor what the folder says of them.
+    #[error("{}: linear `{name}` ({method}): {source}", .path.display())]
+    Packed {
+        /// The file of its codes.
+        path: PathBuf,
+        /// The linear.
+        name: String,
+        /// How the folder was quantized.
+        method: String,
+        /// What is wrong.
+        source: ForeignError,
     },
     /// config.json ties head and embedding, but the file has two different matrices.
     #[error("{}: `{head}.weight` differs from `{embedding}.weight`, but config.json says tie_word_embeddings", .dir.display())]

@@ -1,10 +1,13 @@
-//! The tensors of a model folder: memory-mapped (`mapping`, `open`), checked when they are taken (`tensors`, `linear`).
+//! The tensors of a model folder: memory-mapped (`mapping`, `open`), checked when they are taken (`tensors`, `linear`). Linears that
+//! another program quantized are floats for everything behind this folder (`packed`).
 
+mod completeness;
 mod error;
 mod linear;
 mod mapping;
 mod names;
 mod open;
+mod packed;
 mod tensors;
 
 pub use error::WeightsError;

@@ -70,7 +70,7 @@ impl Weights {
     /// an index.
     ///
     /// # Errors
-    /// Files missing, truncated or malformed; an index that is no index.
+    /// Files missing, truncated or malformed; an index that is no index; linears that another program packed in a way that is not read.
     pub fn open(dir: &Path) -> Result<Self, WeightsError> {
         let mut weights = Self {
             dir: dir.to_path_buf(),
@@ -79,6 +79,7 @@ impl Weights {
             absent: BTreeMap::new(),
             notices: Vec::new(),
             in_floats: InFloats::default(),
+            foreign: None,
         };
         if dir.join(SINGLE).exists() {
             weights.add_shard(SINGLE)?;
@@ -87,6 +88,7 @@ impl Weights {
         } else {
             weights.open_set()?;
         }
+        weights.gather_packed()?;
         Ok(weights)
     }
 
@@ -134,8 +136,13 @@ impl Weights {
         let shard = self.shards.len();
         for (stored, entry) in table.tensors {
             let name = unwrapped(&stored);
-            let used = AtomicBool::new(false);
-            let twice = self.tensors.insert(name.clone(), Tensor { shard, entry, used });
+            let tensor = Tensor {
+                shard,
+                entry,
+                used: AtomicBool::new(false),
+                parts: BTreeMap::new(),
+            };
+            let twice = self.tensors.insert(name.clone(), tensor);
             if twice.is_some() {
                 let problem =
                     format!("tensor `{stored}` is there twice (as `{name}`): which one counts is not known");

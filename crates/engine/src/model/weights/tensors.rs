@@ -1,17 +1,19 @@
 //! Tensors by name, checked when they are taken, and none left over.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use dualgrain_format::FloatValues;
-use dualgrain_format::checkpoint::{Dtype, INDEX, TensorEntry, widen};
+use dualgrain_format::checkpoint::{Dtype, TensorEntry, f32_bytes, widen};
+use dualgrain_format::foreign::ForeignScheme;
 use half::bf16;
 
 use super::error::WeightsError;
 use super::mapping::MappedFile;
-use super::names::{LEADING, is_of_adapter, is_unneeded};
+use super::names::LEADING;
 
 /// The mapped tensors of a model folder (one file, or shards with an index).
 ///
@@ -26,6 +28,8 @@ pub struct Weights {
     pub(super) absent: BTreeMap<String, String>,
     pub(super) notices: Vec<String>,
     pub(super) in_floats: InFloats,
+    /// How another program quantized the folder.
+    pub(super) foreign: Option<ForeignScheme>,
 }
 
 /// Parts of a quantized model whose linears are taken as floats, to see what computing them in integers costs.
@@ -48,10 +52,11 @@ pub(super) struct Tensor {
     pub(super) shard: usize,
     pub(super) entry: TensorEntry,
     pub(super) used: AtomicBool,
+    /// What another program packed it into; empty for a tensor that its file holds as it is. The entry is that of the floats then, and
+    /// has no bytes.
+    pub(super) parts: BTreeMap<&'static str, Tensor>,
 }
 
-/// Unused tensors named in an error.
-const NUM_NAMED: usize = 5;
 /// Elements of a tied head that are compared at a time.
 const COMPARED: usize = 1024;
 
@@ -82,14 +87,15 @@ impl Weights {
 
     /// Bytes of all tensors.
     pub fn size_bytes(&self) -> usize {
-        self.tensors.values().map(|tensor| tensor.entry.bytes.len()).sum()
+        self.tensors.values().map(Tensor::stored_bytes).sum()
     }
 
-    /// Bytes that all tensors take when they are loaded: f16 becomes f32.
+    /// Bytes that all tensors take when they are loaded: f16, and what another program packed, becomes f32.
     pub fn loaded_bytes(&self) -> u64 {
-        let bytes = |tensor: &Tensor| {
-            let factor = if tensor.entry.dtype == Dtype::F16 { 2 } else { 1 };
-            factor * tensor.entry.bytes.len() as u64
+        let bytes = |tensor: &Tensor| match (tensor.is_packed(), tensor.entry.dtype) {
+            (true, _) => 4 * tensor.entry.shape.iter().product::<usize>() as u64,
+            (false, Dtype::F16) => 2 * tensor.entry.bytes.len() as u64,
+            (false, _) => tensor.entry.bytes.len() as u64,
         };
         self.tensors.values().map(bytes).sum()
     }
@@ -99,14 +105,32 @@ impl Weights {
         self.find(name).is_some()
     }
 
-    /// Type, shape and bytes of a tensor as they are stored: what a quantizer copies unchanged.
+    /// Type, shape and bytes of a tensor as they are stored: what a quantizer copies unchanged. What another program packed comes as
+    /// floats.
+    ///
+    /// # Errors
+    /// Missing (with the nearest name); packed and broken.
+    pub fn raw(&self, name: &str) -> Result<(Dtype, &[usize], Cow<'_, [u8]>), WeightsError> {
+        let tensor = self.take(name)?;
+        let TensorEntry { dtype, shape, .. } = &tensor.entry;
+        let bytes = match tensor.is_packed() {
+            false => Cow::Borrowed(self.tensor_bytes(tensor)),
+            true => {
+                let rows = 0..shape.first().copied().unwrap_or_default();
+                Cow::Owned(f32_bytes(&self.widened(name, tensor, rows)?))
+            }
+        };
+        Ok((*dtype, shape, bytes))
+    }
+
+    /// Type and shape of a tensor as [`Self::raw`] gives it, and how many bytes stand for it in the files.
     ///
     /// # Errors
     /// Missing (with the nearest name).
-    pub fn raw(&self, name: &str) -> Result<(Dtype, &[usize], &[u8]), WeightsError> {
+    pub fn stored(&self, name: &str) -> Result<(Dtype, &[usize], usize), WeightsError> {
         let tensor = self.take(name)?;
         let TensorEntry { dtype, shape, .. } = &tensor.entry;
-        Ok((*dtype, shape, self.tensor_bytes(tensor)))
+        Ok((*dtype, shape, tensor.stored_bytes()))
     }
 
     /// Takes a float tensor: bf16 stays bf16, f16 and f32 come as f32.
@@ -156,11 +180,14 @@ impl Weights {
     }
 
     fn widened(&self, name: &str, tensor: &Tensor, rows: Range<usize>) -> Result<Vec<f32>, WeightsError> {
-        let (first, bytes) = self.rows_of(tensor, rows);
-        let len = 8 * bytes.len() / tensor.entry.dtype.bitsize();
-        let mut values = self.room(name, len)?;
-        values.resize(len, 0.0);
-        widen(tensor.entry.dtype, bytes, &mut values);
+        let row = tensor.entry.shape.iter().skip(1).product::<usize>();
+        let mut values = self.room(name, rows.len() * row)?;
+        values.resize(rows.len() * row, 0.0);
+        let first = rows.start * row;
+        match tensor.is_packed() {
+            true => self.unpack_rows((name, tensor), rows, &mut values)?,
+            false => widen(tensor.entry.dtype, self.rows_of(tensor, rows).1, &mut values),
+        }
         self.check_finite((name, tensor), first, &values, |v| *v)?;
         Ok(values)
     }
@@ -201,6 +228,9 @@ impl Weights {
         out: &mut [f32],
     ) -> Result<(), WeightsError> {
         let tensor = self.take_float(name, &[rows.len(), columns])?;
+        if tensor.is_packed() {
+            return self.scatter_unpacked((name, tensor), columns, rows, out);
+        }
         let dtype = tensor.entry.dtype;
         let row_bytes = columns * dtype.bitsize() / 8;
         let source = self.tensor_bytes(tensor).chunks_exact(row_bytes);
@@ -217,51 +247,6 @@ impl Weights {
         for shard in &self.shards {
             shard.file.release_pages();
         }
-    }
-
-    /// Refuses tensors that nothing took, except those known to be of no use to a language model. Returns what a person should
-    /// know of the folder's tensors, a sentence each.
-    ///
-    /// # Errors
-    /// The names of unused tensors.
-    pub fn finish(&self) -> Result<Vec<String>, WeightsError> {
-        let unused = self
-            .tensors
-            .iter()
-            .filter(|(_, tensor)| !tensor.used.load(Ordering::Relaxed));
-        let unused = unused.map(|(name, _)| name.clone());
-        let (unneeded, names): (Vec<_>, Vec<_>) = unused.partition(|name| is_unneeded(name));
-        if names.is_empty() {
-            let mut notices = self.notices.clone();
-            notices.extend(self.notice_of_unneeded(&unneeded));
-            return Ok(notices);
-        }
-        Err(WeightsError::Unused {
-            dir: self.dir.clone(),
-            count: names.len(),
-            names: names.into_iter().take(NUM_NAMED).collect(),
-        })
-    }
-
-    fn notice_of_unneeded(&self, names: &[String]) -> Option<String> {
-        let (first, more) = (names.first()?, names.len() - 1);
-        let adapter = match names.iter().any(|name| is_of_adapter(name)) {
-            true => " (an adapter's leftovers are NOT applied: merge an adapter before)",
-            false => "",
-        };
-        let listed = names.iter().take(NUM_NAMED).map(|name| format!("`{name}`"));
-        let listed = listed.collect::<Vec<_>>().join(", ");
-        Some(match more < NUM_NAMED {
-            true => format!(
-                "{}: left out what the model does not need: {listed}{adapter}",
-                self.dir.display()
-            ),
-            false => format!(
-                "{}: left out {} tensors that the model does not need, like `{first}`: {listed}, ...{adapter}",
-                self.dir.display(),
-                names.len()
-            ),
-        })
     }
 
     /// A tied checkpoint may hold its head a second time, in any float type, but not a different one. Returns whether it does.
@@ -287,6 +272,9 @@ impl Weights {
 
     /// Whether two tensors of equally many elements hold the same numbers, whatever their float types.
     fn are_equal(&self, a: &Tensor, b: &Tensor) -> bool {
+        if a.is_packed() || b.is_packed() {
+            return false;
+        }
         let (a_bytes, b_bytes) = (self.tensor_bytes(a), self.tensor_bytes(b));
         let (a, b) = (a.entry.dtype, b.entry.dtype);
         if a == b {
@@ -307,7 +295,7 @@ impl Weights {
         })
     }
 
-    fn find(&self, name: &str) -> Option<&Tensor> {
+    pub(super) fn find(&self, name: &str) -> Option<&Tensor> {
         let bare = LEADING.iter().filter_map(|leading| name.strip_prefix(leading));
         std::iter::once(name)
             .chain(bare)
@@ -322,61 +310,6 @@ impl Weights {
             }
             None => Err(self.missing(name)),
         }
-    }
-
-    fn missing(&self, name: &str) -> WeightsError {
-        let names = |shard: &Shard| {
-            shard
-                .path
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned())
-        };
-        let (path, files) = match self.shards.as_slice() {
-            [only] => (only.path.clone(), String::new()),
-            [first, .., last] => {
-                let ends = [first, last].map(|shard| names(shard).unwrap_or_default());
-                (self.dir.clone(), format!(" from {}", ends.join(" to ")))
-            }
-            [] => (self.dir.join(INDEX), ": no file is listed".to_owned()),
-        };
-        let hint = files + &self.missing_hint(name);
-        let name = name.to_owned();
-        WeightsError::Missing { path, name, hint }
-    }
-
-    fn missing_hint(&self, name: &str) -> String {
-        let bare = LEADING.iter().filter_map(|leading| name.strip_prefix(leading));
-        if let Some(shard) = std::iter::once(name)
-            .chain(bare)
-            .find_map(|name| self.absent.get(name))
-        {
-            let is_there = self.dir.join(shard).exists();
-            let what = if is_there {
-                "where it is not"
-            } else {
-                "which is not there (was a download cut short?)"
-            };
-            return format!("; model.safetensors.index.json says that it is in `{shard}`, {what}");
-        }
-        if self.tensors.keys().any(|stored| is_of_adapter(stored)) {
-            return "; the tensors are those of an adapter that was not merged: merge it first (peft: merge_and_unload, then \
-                    save_pretrained)"
-                .to_owned();
-        }
-        let nearest = self.nearest(name);
-        nearest.map_or_else(String::new, |name| {
-            format!("; the nearest name there is `{name}`")
-        })
-    }
-
-    fn nearest(&self, name: &str) -> Option<String> {
-        // A misspelt tensor is one that nothing else has asked for.
-        let distance = |(other, tensor): &(&String, &Tensor)| {
-            let used = tensor.used.load(Ordering::Relaxed);
-            (used, strsim::levenshtein(name, other))
-        };
-        let (nearest, _) = self.tensors.iter().min_by_key(distance)?;
-        Some(nearest.clone())
     }
 
     pub(super) fn take_shaped(&self, name: &str, shape: &[usize]) -> Result<&Tensor, WeightsError> {
@@ -423,7 +356,7 @@ impl Weights {
         }
     }
 
-    fn check_finite<T>(
+    pub(super) fn check_finite<T>(
         &self,
         (name, tensor): (&str, &Tensor),
         first: usize,
@@ -454,9 +387,21 @@ impl Weights {
         self.shards[tensor.shard].path.clone()
     }
 
-    fn tensor_bytes(&self, tensor: &Tensor) -> &[u8] {
+    pub(super) fn tensor_bytes(&self, tensor: &Tensor) -> &[u8] {
         // The table was checked against these very bytes when the file was mapped.
         &self.shards[tensor.shard].file.bytes()[tensor.entry.bytes.clone()]
+    }
+}
+
+impl Tensor {
+    /// Whether another program packed it.
+    pub(super) fn is_packed(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
+    fn stored_bytes(&self) -> usize {
+        let packed = self.parts.values().map(|part| part.entry.bytes.len());
+        self.entry.bytes.len() + packed.sum::<usize>()
     }
 }
 
