@@ -1,5 +1,6 @@
 //! What people bring: folders as other programs leave them work in every verb, or are refused in words that name the cause.
 
+mod foreign;
 mod options;
 #[path = "../program/mod.rs"]
 mod program;

@@ -9,9 +9,9 @@ use crate::program::{dualgrain, failure, stderr, text};
 use crate::{assert_refused, assert_taken, folder};
 
 /// A tensor as a safetensors file holds it: name, type, shape, bytes.
-type Stored = (String, String, Vec<usize>, Vec<u8>);
+pub type Stored = (String, String, Vec<usize>, Vec<u8>);
 
-fn tensors(folder: &Path) -> Vec<Stored> {
+pub fn tensors(folder: &Path) -> Vec<Stored> {
     let file = fs::read(folder.join("model.safetensors")).unwrap();
     let len = u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
     let header: Value = serde_json::from_slice(&file[8..8 + len]).unwrap();
@@ -33,7 +33,7 @@ fn tensors(folder: &Path) -> Vec<Stored> {
     entries.map(tensor).collect()
 }
 
-fn save(path: &Path, tensors: &[Stored]) {
+pub fn save(path: &Path, tensors: &[Stored]) {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     for (name, dtype, shape, bytes) in tensors {
         let end = data.len() + bytes.len();
@@ -55,7 +55,7 @@ fn rename(folder: &Path, name: impl Fn(&str) -> String) {
 const EMBEDDING: &str = "model.embed_tokens.weight";
 
 /// bf16 to f32, exactly.
-fn widened(bytes: &[u8]) -> Vec<u8> {
+pub fn widened(bytes: &[u8]) -> Vec<u8> {
     bytes
         .chunks_exact(2)
         .flat_map(|pair| [0, 0, pair[0], pair[1]])

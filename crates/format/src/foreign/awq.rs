@@ -38,8 +38,8 @@ impl Awq {
     /// What was done, for people.
     pub fn described(&self) -> String {
         match self.group_size {
-            Some(len) => format!("awq, 4 bits in groups of {len}"),
-            None => "awq, 4 bits in one group a row".to_owned(),
+            Some(len) => format!("awq (4 bits in groups of {len})"),
+            None => "awq (4 bits in one group a row)".to_owned(),
         }
     }
 

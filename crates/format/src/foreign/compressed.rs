@@ -115,7 +115,7 @@ impl Compressed {
             .filter_map(|group| Some(group.weights?.described()));
         let mut kinds: Vec<_> = kinds.collect();
         kinds.dedup();
-        format!("compressed-tensors, {}", kinds.join(" and "))
+        format!("compressed-tensors ({})", kinds.join(" and "))
     }
 
     /// What the configuration asks for besides, and is not done; empty where there is nothing.

@@ -35,7 +35,7 @@ impl Fp8 {
     /// What was done, for people.
     pub fn described(&self) -> String {
         match self.block {
-            Some([rows, columns]) => format!("fp8, in blocks of {rows} x {columns}"),
+            Some([rows, columns]) => format!("fp8 (in blocks of {rows} x {columns})"),
             None => "fp8".to_owned(),
         }
     }

@@ -63,7 +63,7 @@ impl Gptq {
             Some(len) => format!("groups of {len}"),
             None => "one group a row".to_owned(),
         };
-        format!("gptq, {} bits in {groups}", self.usual.bits)
+        format!("gptq ({} bits in {groups})", self.usual.bits)
     }
 
     pub fn unpack<'a>(&self, name: &str, parts: &Parts<'a>) -> Result<PackedLinear<'a>, ForeignError> {

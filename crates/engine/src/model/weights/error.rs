@@ -108,7 +108,7 @@ pub enum WeightsError {
         source: ForeignError,
     },
     /// The tensors of a linear that another program quantized fit neither each other nor what the folder says of them.
-    #[error("{}: linear `{name}` ({method}): {source}", .path.display())]
+    #[error("{}: linear `{name}` of {method}: {source}", .path.display())]
     Packed {
         /// The file of its codes.
         path: PathBuf,

@@ -209,7 +209,7 @@ impl Weights {
             false => format!("; the quantization of {left_out} that it asks for is left out"),
         };
         format!(
-            "{}: the model was quantized before ({described}): {count} linears are read as floats, and quantizing them again adds to \
+            "{}: the model was quantized before by {described}: {count} linears are read as floats, and quantizing them again adds to \
              the error of the first time{left_out}",
             path.display()
         )
