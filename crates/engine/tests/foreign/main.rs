@@ -2,6 +2,7 @@
 //! their codes mean, and broken ones are refused in words.
 
 mod broken;
+mod fields;
 #[path = "../golden/mod.rs"]
 mod golden;
 

@@ -33,6 +33,21 @@ impl ForeignScheme {
         values.into_iter().find(|value| !value.is_null())
     }
 
+    /// [`Self::value_in`] where it is this program's own. Another program's is checked, so that what is not read is refused before any
+    /// weights are; then it says nothing of how the model runs, since its linears come as floats.
+    ///
+    /// # Errors
+    /// As [`Self::from_json`].
+    pub fn own_value_in(config: &Map<String, Value>) -> Result<Option<&Value>, ForeignError> {
+        let Some(value) = Self::value_in(config) else {
+            return Ok(None);
+        };
+        Ok(match Self::from_json(value)? {
+            Some(_) => None,
+            None => Some(value),
+        })
+    }
+
     /// Reads the value of `quantization_config` (or of the files that stood for it before: `quantize_config.json` of GPTQ and
     /// `quant_config.json` of AWQ). `None` for a model that this program quantized.
     ///

@@ -1,11 +1,11 @@
 //! From the fields of config.json to a [`ModelConfig`], family by family, with the defaults of transformers.
 
 use dualgrain_device::MAX_HEAD_DIM;
+use dualgrain_format::foreign::ForeignScheme;
 use dualgrain_format::{K_MAX, QuantizationConfig};
 use serde_json::{Map, Value};
 
 use crate::model::config::fields::{Fields, field_error, unsupported};
-use crate::model::config::foreign::own_quantization;
 use crate::model::config::gemma::read_gemma;
 use crate::model::config::llama_like::read_llama_like;
 use crate::model::config::parallel::{read_cohere, read_gpt_neox};
@@ -64,7 +64,7 @@ fn read_text(object: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
     if fields.0.contains_key("eos_token_id") {
         config.eos_tokens = fields.tokens("eos_token_id")?;
     }
-    if let Some(value) = own_quantization(fields)? {
+    if let Some(value) = ForeignScheme::own_value_in(fields.0)? {
         let quantization = QuantizationConfig::from_json(value)?;
         config.hadamard_down = quantization.hadamard_down;
         config.quantization = Some(quantization);

@@ -5,7 +5,6 @@ mod error;
 mod families;
 mod fields;
 mod file;
-mod foreign;
 mod gemma;
 mod generation;
 mod layer_types;
