@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use dualgrain::engine::{gguf_folder, is_gguf_file};
 use dualgrain_hub::{Extent, ModelName, Pulled, Revision, Settings, Watch, cache_folder};
 use serde::Serialize;
 
@@ -45,10 +46,20 @@ pub fn run(arguments: &Pull, terminal: &Terminal) -> Result<()> {
     terminal.result(&Report::from(pulled), &text)
 }
 
-/// Puts folders in the place of names on the hub that are no folders here: those of the cache, and for `quantize` also what the hub has. A name
+/// Puts folders in the place of GGUF files, and of names on the hub that are no folders here: those of the cache, and for `quantize` also what the hub has. A name
 /// that is not found stays, and the verb says what it is.
 pub fn find_models(verb: &mut Verb, terminal: &Terminal) -> Result<()> {
     for model in verb.models() {
+        if is_gguf_file(model) {
+            let folder = gguf_folder(model)?;
+            terminal.detail(&format!(
+                "{}: as the folder {}",
+                model.display(),
+                folder.display()
+            ));
+            *model = folder;
+            continue;
+        }
         if let Some(found) = in_cache(model) {
             terminal.detail(&format!(
                 "{}: in the hub's cache at {}",

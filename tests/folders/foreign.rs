@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -150,4 +151,44 @@ fn methods_and_fields_that_are_not_read_are_refused_by_name() {
         });
         assert_refused(&model, &words);
     }
+}
+
+#[test]
+fn a_gguf_file_stands_for_a_folder() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates/engine/tests/fixtures/gguf/model.gguf");
+    let caches = scratch("folders", "gguf_caches");
+    for (arguments, shown) in [
+        (&["inspect", text(&file)][..], "7 gguf"),
+        (&["cost", text(&file)], "tok/s"),
+        (
+            &[
+                "generate",
+                text(&file),
+                "the",
+                "--max-tokens",
+                "2",
+                "--threads",
+                "1",
+            ],
+            "",
+        ),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_dualgrain"))
+            .args(arguments)
+            .env("XDG_CACHE_HOME", &caches)
+            .output()
+            .expect("starting dualgrain");
+        assert_eq!(
+            output.status.code(),
+            Some(0),
+            "{arguments:?}: {}",
+            stderr(&output)
+        );
+        assert!(
+            stdout(&output).contains(shown),
+            "{arguments:?}: {}",
+            stdout(&output)
+        );
+    }
+    assert!(caches.join("dualgrain/gguf").is_dir());
 }

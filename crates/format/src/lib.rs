@@ -9,6 +9,7 @@ pub mod checkpoint;
 mod error;
 pub mod foreign;
 mod gemm_shape;
+pub mod gguf;
 mod group_size;
 pub mod int4;
 mod linear;

@@ -14,8 +14,8 @@ pub fn folder_hint(dir: &Path) -> String {
     hint.map_or_else(String::new, |hint| format!("; {hint}"))
 }
 
-const OF_GGUF: &str = "this is a GGUF file: dualgrain reads the original Hugging Face folder (config.json, tokenizer.json, \
-                       safetensors), which it quantizes itself";
+const OF_GGUF: &str = "this is a GGUF file by its name: commands take one in the place of a folder if it begins as such a file \
+                       does (was a download cut short?)";
 
 /// ORG/NAME is how the hub calls a model.
 fn hint_for_name(path: &Path) -> Option<String> {
@@ -76,7 +76,7 @@ fn hint_for_folder(dir: &Path) -> Option<String> {
         ));
     }
     if names.iter().any(|name| is_gguf(Path::new(name))) {
-        return Some(OF_GGUF.replace("this is a GGUF file", "it holds a GGUF file"));
+        return Some("it holds a GGUF file: name that file itself in the place of a folder".to_owned());
     }
     let inner = names
         .iter()

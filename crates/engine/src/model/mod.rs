@@ -7,6 +7,7 @@ mod config;
 mod family;
 mod folder_hint;
 mod forward;
+mod gguf;
 mod judgement;
 mod linear_id;
 mod linears;
@@ -27,6 +28,7 @@ pub use config::{
 pub use family::{BlockSpec, LinearSpec, Member, NormSpec, Rope};
 pub use folder_hint::folder_hint;
 pub use forward::{StepState, run_blocks};
+pub use gguf::{GGUF_POINTER, GgufModelError, gguf_folder, gguf_folder_in, is_gguf_file};
 pub use judgement::{ModelFolder, judge};
 pub use linear_id::{LinearId, Role};
 pub use linears::{JoinedLinear, load_linear, load_linear_float, split_members};

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use dualgrain_format::FormatError;
 use dualgrain_format::checkpoint::{CheckpointError, Dtype};
 use dualgrain_format::foreign::ForeignError;
+use dualgrain_format::gguf::GgufError;
 use dualgrain_format::text::TextError;
 use thiserror::Error;
 
@@ -118,6 +119,14 @@ pub enum WeightsError {
         method: String,
         /// What is wrong.
         source: ForeignError,
+    },
+    /// The file that a folder stands for is no GGUF file, or a damaged one.
+    #[error("{}: no complete GGUF file: {source}", .path.display())]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: GgufError,
     },
     /// config.json ties head and embedding, but the file has two different matrices.
     #[error("{}: `{head}.weight` differs from `{embedding}.weight`, but config.json says tie_word_embeddings", .dir.display())]

@@ -1,8 +1,10 @@
 //! The tensors of a model folder: memory-mapped (`mapping`, `open`), checked when they are taken (`tensors`, `linear`). Linears that
 //! another program quantized are floats for everything behind this folder (`packed`).
 
+mod blocks;
 mod completeness;
 mod error;
+mod gguf;
 mod linear;
 mod mapping;
 mod names;
@@ -11,5 +13,6 @@ mod packed;
 mod tensors;
 
 pub use error::WeightsError;
+pub(crate) use mapping::MappedFile;
 pub use names::LEADING;
 pub use tensors::{InFloats, Weights};

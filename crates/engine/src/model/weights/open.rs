@@ -9,6 +9,7 @@ use dualgrain_format::text::{notice_of_mark, text_of};
 use serde_json::Value;
 
 use super::super::folder_hint::folder_hint;
+use super::super::gguf::names::GGUF_POINTER;
 use super::error::WeightsError;
 use super::mapping::MappedFile;
 use super::names::unwrapped;
@@ -81,6 +82,10 @@ impl Weights {
             in_floats: InFloats::default(),
             foreign: None,
         };
+        if dir.join(GGUF_POINTER).is_file() {
+            weights.open_gguf()?;
+            return Ok(weights);
+        }
         if dir.join(SINGLE).exists() {
             weights.add_shard(SINGLE)?;
         } else if dir.join(INDEX).exists() {
@@ -141,6 +146,7 @@ impl Weights {
                 entry,
                 used: AtomicBool::new(false),
                 parts: BTreeMap::new(),
+                blocks: None,
             };
             let twice = self.tensors.insert(name.clone(), tensor);
             if twice.is_some() {

@@ -43,7 +43,8 @@ impl Weights {
 
     /// How another program quantized the folder, in a few words.
     pub fn foreign(&self) -> Option<String> {
-        self.foreign.as_ref().map(ForeignScheme::described)
+        let gguf = || self.has_blocks().then(|| "gguf".to_owned());
+        self.foreign.as_ref().map(ForeignScheme::described).or_else(gguf)
     }
 
     /// Whether the weights of a linear are packed by another program.
@@ -110,6 +111,7 @@ impl Weights {
             },
             used: AtomicBool::new(false),
             parts,
+            blocks: None,
         };
         let name = named("weight");
         tensor.entry.shape = self.unpacked(&name, &tensor)?.shape().to_vec();
@@ -150,6 +152,10 @@ impl Weights {
         rows: Range<usize>,
         out: &mut [f32],
     ) -> Result<(), WeightsError> {
+        if let Some(blocks) = tensor.blocks {
+            blocks.read_rows(self.tensor_bytes(tensor), rows, out);
+            return Ok(());
+        }
         let linear = self.unpacked(name, tensor)?;
         let unpacked = linear.rows(rows, out);
         unpacked.map_err(|source| self.broken((name, tensor), source))
@@ -163,15 +169,13 @@ impl Weights {
         rows: &[usize],
         out: &mut [f32],
     ) -> Result<(), WeightsError> {
-        let linear = self.unpacked(name, tensor)?;
         let at_once = (UNPACKED / columns.max(1)).max(1);
         let mut values = self.room(name, at_once * columns)?;
         values.resize(at_once * columns, 0.0);
         for (piece, places) in rows.chunks(at_once).enumerate() {
             let first = piece * at_once;
             let values = &mut values[..places.len() * columns];
-            let unpacked = linear.rows(first..first + places.len(), values);
-            unpacked.map_err(|source| self.broken((name, tensor), source))?;
+            self.unpack_rows((name, tensor), first..first + places.len(), values)?;
             self.check_finite((name, tensor), first * columns, values, |v| *v)?;
             for (row, values) in places.iter().zip(values.chunks_exact(columns)) {
                 out[row * columns..(row + 1) * columns].copy_from_slice(values);

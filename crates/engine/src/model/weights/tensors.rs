@@ -11,6 +11,7 @@ use dualgrain_format::checkpoint::{Dtype, TensorEntry, f32_bytes, widen};
 use dualgrain_format::foreign::ForeignScheme;
 use half::bf16;
 
+use super::blocks::Blocks;
 use super::error::WeightsError;
 use super::mapping::MappedFile;
 use super::names::LEADING;
@@ -55,6 +56,8 @@ pub(super) struct Tensor {
     /// What another program packed it into; empty for a tensor that its file holds as it is. The entry is that of the floats then, and
     /// has no bytes.
     pub(super) parts: BTreeMap<&'static str, Tensor>,
+    /// How a GGUF file stores it, where that is not the entry's floats row by row. The entry's bytes are those of the blocks then.
+    pub(super) blocks: Option<Blocks>,
 }
 
 /// Elements of a tied head that are compared at a time.
@@ -396,7 +399,7 @@ impl Weights {
 impl Tensor {
     /// Whether another program packed it.
     pub(super) fn is_packed(&self) -> bool {
-        !self.parts.is_empty()
+        !self.parts.is_empty() || self.blocks.is_some()
     }
 
     fn stored_bytes(&self) -> usize {
