@@ -17,7 +17,7 @@ use cli::terminal::{self, Terminal};
 use cli::{exit_code, interruption};
 use decide::{cost, fit, predict, report, select};
 use measure::{doctor, machine, profile, traffic};
-use run::{bench, chat, eval, generate, inspect, pull, quantize, quickstart, serve};
+use run::{bench, chat, eval, export, generate, inspect, pull, quantize, quickstart, serve};
 
 fn main() -> ExitCode {
     // clap prints usage errors itself and exits with 2.
@@ -87,6 +87,7 @@ fn run(mut cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Pull(options) => pull::run(options, terminal),
         Verb::Quickstart(options) => quickstart::run(options, common, terminal),
         Verb::Quantize(options) => quantize::run(options, common, terminal),
+        Verb::Export(options) => export::run(options, terminal),
         Verb::Fit(options) => fit::run(options, common, terminal),
         Verb::Select(options) => select::run(options, common, terminal),
         Verb::Profile(options) => profile::run(options, common, terminal),

@@ -71,6 +71,7 @@ fn every_verb_shows_an_example_in_its_help() {
     for verb in [
         "quickstart",
         "quantize",
+        "export",
         "eval",
         "generate",
         "chat",

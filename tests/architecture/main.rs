@@ -18,7 +18,7 @@ mod tokens;
 use house::House;
 
 /// The only dependencies between the project's crates (DESIGN.md, "Layout").
-const ARROWS: [crates::Arrows<'_>; 12] = [
+const ARROWS: [crates::Arrows<'_>; 13] = [
     ("format", &[]),
     ("threads", &[]),
     ("device", &["format"]),
@@ -33,11 +33,12 @@ const ARROWS: [crates::Arrows<'_>; 12] = [
     ("perf", &["cpu", "cuda", "device", "format"]),
     ("server", &["dualgrain"]),
     ("hub", &["format"]),
+    ("export", &["engine", "format"]),
     ("testing", &["device"]),
 ];
 
 /// What the binary may depend on: engine, quantizer and format come through the library.
-const BINARY: [&str; 7] = ["cpu", "cuda", "device", "dualgrain", "hub", "perf", "server"];
+const BINARY: [&str; 8] = ["cpu", "cuda", "device", "dualgrain", "export", "hub", "perf", "server"];
 
 /// Crates with unsafe code: what threads share, instructions, foreign functions.
 const UNSAFE: [&str; 3] = ["threads", "cpu", "cuda"];

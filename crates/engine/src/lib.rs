@@ -11,6 +11,7 @@ mod model;
 mod run;
 mod text;
 
+pub use dualgrain_device::Activation;
 pub use dualgrain_device::sampling::TokenMask;
 pub use error::EngineError;
 pub use model::{

@@ -1,4 +1,4 @@
-//! What `quantize` and `quickstart` take, and `pull`, which may come before them.
+//! What `quantize` and `quickstart` take, `pull`, which may come before them, and `export`, which may come after.
 
 use std::path::PathBuf;
 
@@ -126,6 +126,33 @@ pub struct Quantize {
     /// Replace the output folder if it holds a model already.
     #[arg(long)]
     pub replace: bool,
+}
+
+/// Options of `export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Folder of the quantized model.
+    #[arg(value_name = "DIR")]
+    pub model: PathBuf,
+    /// What it is written as.
+    #[arg(long, value_enum)]
+    pub format: Format,
+    /// Folder to write; must not exist, or be empty.
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Formats of other programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A Hugging Face folder in bf16, for everything that runs the original.
+    Hf,
+    /// 4-bit weights and INT8 activations, for vLLM.
+    CompressedTensors,
+    /// 4-bit weights and 16-bit activations, for vLLM and transformers.
+    CompressedTensorsW4a16,
+    /// A file for llama.cpp: Q4_1, and Q8_0 for what has 8 bits. Llama, Mistral, Qwen2 and Qwen3 models only.
+    Gguf,
 }
 
 /// Activation smoothing before quantization.

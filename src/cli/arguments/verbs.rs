@@ -11,7 +11,7 @@ use crate::cli::arguments::fit::{Fit, Report};
 use crate::cli::arguments::generate::{Chat, Generate};
 use crate::cli::arguments::predict::{Predict, Select};
 use crate::cli::arguments::profile::Profile;
-use crate::cli::arguments::quantize::{Pull, Quantize, Quickstart};
+use crate::cli::arguments::quantize::{Export, Pull, Quantize, Quickstart};
 use crate::cli::arguments::serve::Serve;
 use crate::cli::arguments::values::count;
 
@@ -61,6 +61,11 @@ pub enum Verb {
         after_help = "Example:\n  dualgrain quantize Llama-3.2-1B --out Llama-3.2-1B-W4A8 --calib c4.txt\n  dualgrain quantize Llama-3.2-1B --out out --plan\n  dualgrain quantize Qwen/Qwen2.5-0.5B-Instruct --out out    # from the hub"
     )]
     Quantize(Quantize),
+    /// Write a quantized folder in the format of another program.
+    #[command(
+        after_help = "Example:\n  dualgrain export Llama-3.2-1B-W4A8 --format compressed-tensors --out Llama-3.2-1B-ct\n  dualgrain export Llama-3.2-1B-W4A8 --format gguf --out Llama-3.2-1B-gguf    # writes Llama-3.2-1B-gguf/model.gguf\n\nWhat a format has no place for is refused by name, before anything is written: docs/export.md."
+    )]
+    Export(Export),
     /// Measure quality: perplexity, divergence from the original, tasks.
     #[command(
         after_help = "Example:\n  dualgrain eval out --reference Llama-3.2-1B --text wikitext2_test.txt\n  dualgrain eval out --tasks piqa.jsonl,winogrande.jsonl"
@@ -135,6 +140,7 @@ impl Verb {
     pub fn models(&mut self) -> Vec<&mut PathBuf> {
         match self {
             Self::Quantize(options) => vec![&mut options.model],
+            Self::Export(options) => vec![&mut options.model],
             Self::Eval(options) => options.reference.iter_mut().chain([&mut options.model]).collect(),
             Self::Generate(options) => vec![&mut options.model],
             Self::Chat(options) => vec![&mut options.model],

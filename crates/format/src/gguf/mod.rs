@@ -9,6 +9,10 @@
 
 mod blocks;
 mod reader;
+mod types;
+mod writer;
 
 pub use blocks::GgufKind;
 pub use reader::{GgufEntry, GgufError, GgufFile};
+pub use types::{ALIGNMENT, GgufTensor, GgufType, GgufValue, MAGIC, VERSION};
+pub use writer::GgufWriter;

@@ -1,0 +1,277 @@
+//! The file, tensor by tensor.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use dualgrain_engine::ModelConfig;
+use dualgrain_format::checkpoint::{Dtype, FolderWriter, f32_bytes, widen};
+use dualgrain_format::gguf::{GgufTensor, GgufType, GgufWriter};
+use dualgrain_format::{LinearScheme, LinearWeights};
+
+use crate::card;
+use crate::error::ExportError;
+use crate::folding::Folding;
+use crate::formats::ExportFormat;
+use crate::gguf::blocks::{BLOCK, q4_1, q8_0};
+use crate::gguf::metadata::{Described, describe};
+use crate::gguf::names::{Rotated, architecture, is_rotated, part_name, rows_in_pairs, tensor_name};
+use crate::gguf::tokenizer;
+use crate::source::{OtherTensor, Source, StoredLinear};
+use crate::watch::{Meter, Watch};
+
+/// The file in the folder.
+const FILE: &str = "model.gguf";
+/// The tensor of the frequencies' divisors.
+const DIVISORS: &str = "rope_freqs.weight";
+
+/// What was written.
+pub struct Written {
+    /// Tensors and their bytes.
+    pub tensors: (usize, u64),
+    /// What became of the scales.
+    pub folding: Folding,
+    /// What a person should know, a sentence each.
+    pub notices: Vec<String>,
+}
+
+/// Writes the folder `out` from `source`, which was read from `dir`.
+///
+/// # Errors
+/// See [`ExportError`]; nothing is left at `out` then.
+pub fn write(source: &Source, (dir, out): (&Path, &Path), watch: Watch<'_>) -> Result<Written, ExportError> {
+    if out.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) {
+        let path = out.to_path_buf();
+        return Err(ExportError::FileForFolder { path, inside: FILE });
+    }
+    let rows = RowOrder::of(&source.config)?;
+    check_linears(source)?;
+    let Described {
+        mut metadata,
+        divisors,
+        mut notices,
+    } = describe(source, dir, rows.architecture)?;
+    let (of_tokenizer, of_tokens) = tokenizer::metadata(dir, &source.config)?;
+    metadata.extend(of_tokenizer);
+    notices.extend(of_tokens);
+    let tensors = tensors(source, divisors.as_deref())?;
+    let num_tensors = tensors.len();
+    let meter = Meter::new(watch, tensors.iter().filter_map(GgufTensor::num_bytes).map(|bytes| bytes as u64).sum());
+    let mut folder = FolderWriter::create(out, false)?;
+    let file = GgufWriter::create(&folder.partial_path().join(FILE), &metadata, tensors)?;
+    let mut filler = Filler {
+        source,
+        rows,
+        file,
+        folding: Folding::new(ExportFormat::Gguf),
+        meter,
+    };
+    filler.fill(divisors.as_deref())?;
+    let (folding, meter) = (filler.folding, filler.meter);
+    filler.file.finish()?;
+    folder.write_file("README.md", card::text(source, dir, ExportFormat::Gguf).as_bytes())?;
+    folder.commit()?;
+    Ok(Written {
+        tensors: (num_tensors, meter.done()),
+        folding,
+        notices,
+    })
+}
+
+/// In which order the rows of queries and keys lie.
+struct RowOrder {
+    architecture: &'static str,
+    num_heads: usize,
+    num_kv_heads: usize,
+    head_dim: usize,
+}
+
+impl RowOrder {
+    fn of(config: &ModelConfig) -> Result<Self, ExportError> {
+        let Some(architecture) = architecture(config.family) else {
+            return Err(ExportError::Unsupported {
+                format: ExportFormat::Gguf,
+                what: format!("the family {}", config.family.class_prefix()),
+                expected: "Llama, Mistral, Qwen2 or Qwen3".into(),
+            });
+        };
+        Ok(Self {
+            architecture,
+            num_heads: config.num_heads,
+            num_kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+        })
+    }
+
+    /// The new order of the rows of a part; `None` where they stay.
+    fn of_part(&self, part: &str) -> Option<Vec<usize>> {
+        let rotated = is_rotated(part).filter(|_| self.architecture == "llama")?;
+        let heads = match rotated {
+            Rotated::Queries => self.num_heads,
+            Rotated::Keys => self.num_kv_heads,
+        };
+        Some(rows_in_pairs(heads, self.head_dim))
+    }
+}
+
+/// Refuses rows that are no whole blocks, and groups that blocks do not divide.
+fn check_linears(source: &Source) -> Result<(), ExportError> {
+    let format = ExportFormat::Gguf;
+    if let Some(block) = source.config.hadamard_down {
+        return Err(ExportError::Transform { block, format });
+    }
+    match source.linears.iter().find(|linear| !linear.k.is_multiple_of(BLOCK)) {
+        None => Ok(()),
+        Some(linear) => Err(ExportError::Groups {
+            linear: linear.name.clone(),
+            k: linear.k,
+            group_size: linear.scheme.group_size().unwrap_or(dualgrain_format::GroupSize::WholeRow),
+            multiple: BLOCK,
+            format,
+        }),
+    }
+}
+
+/// All tensors in the order in which they are written.
+fn tensors(source: &Source, divisors: Option<&[f32]>) -> Result<Vec<GgufTensor>, ExportError> {
+    let mut tensors = Vec::new();
+    let tensor = |name, kind, shape: &[usize]| GgufTensor {
+        name,
+        kind,
+        shape: shape.to_vec(),
+    };
+    for other in &source.others {
+        let (dtype, shape, _) = source.raw(other)?;
+        tensors.push(tensor(other_name(other)?, float_type(dtype, shape)?, shape));
+    }
+    tensors.extend(divisors.map(|divisors| tensor(DIVISORS.to_owned(), GgufType::F32, &[divisors.len()])));
+    for linear in &source.linears {
+        let name = linear_name(linear)?;
+        let kind = match linear.scheme {
+            LinearScheme::W4 { .. } => GgufType::Q4_1,
+            LinearScheme::W8 | LinearScheme::Float => GgufType::Q8_0,
+        };
+        tensors.push(tensor(format!("{name}.weight"), kind, &[linear.n, linear.k]));
+        if linear.has_bias {
+            tensors.push(tensor(format!("{name}.bias"), GgufType::F32, &[linear.n]));
+        }
+    }
+    Ok(tensors)
+}
+
+/// Vectors are 32-bit floats in every file; matrices stay as they are.
+fn float_type(dtype: Dtype, shape: &[usize]) -> Result<GgufType, ExportError> {
+    match dtype {
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 if shape.len() < 2 => Ok(GgufType::F32),
+        Dtype::F32 => Ok(GgufType::F32),
+        Dtype::F16 => Ok(GgufType::F16),
+        Dtype::BF16 => Ok(GgufType::Bf16),
+        other => Err(ExportError::Unsupported {
+            format: ExportFormat::Gguf,
+            what: format!("a tensor of type {other:?}"),
+            expected: "F32, F16 or BF16".into(),
+        }),
+    }
+}
+
+fn other_name(tensor: &OtherTensor) -> Result<String, ExportError> {
+    tensor_name(&tensor.name).ok_or_else(|| unnamed(&tensor.name))
+}
+
+fn linear_name(linear: &StoredLinear) -> Result<String, ExportError> {
+    part_name(&linear.name).ok_or_else(|| unnamed(&linear.name))
+}
+
+fn unnamed(name: &str) -> ExportError {
+    ExportError::Unsupported {
+        format: ExportFormat::Gguf,
+        what: format!("the tensor `{name}`"),
+        expected: "the tensors of a Llama, Mistral, Qwen2 or Qwen3".into(),
+    }
+}
+
+/// Fills the file with data.
+struct Filler<'a> {
+    source: &'a Source,
+    rows: RowOrder,
+    file: GgufWriter,
+    folding: Folding,
+    meter: Meter<'a>,
+}
+
+impl Filler<'_> {
+    fn fill(&mut self, divisors: Option<&[f32]>) -> Result<(), ExportError> {
+        for tensor in &self.source.others {
+            self.other(tensor)?;
+        }
+        if let Some(divisors) = divisors {
+            self.put(DIVISORS, &f32_bytes(divisors))?;
+        }
+        self.source.linears.iter().try_for_each(|linear| self.linear(linear))
+    }
+
+    fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {
+        self.file.write(name, bytes)?;
+        self.meter.add(bytes.len());
+        Ok(())
+    }
+
+    fn other(&mut self, tensor: &OtherTensor) -> Result<(), ExportError> {
+        self.meter.start(&tensor.name)?;
+        let (dtype, shape, bytes) = self.source.raw(tensor)?;
+        let is_vector = shape.len() < 2;
+        let mut bytes = Cow::Borrowed(bytes);
+        if is_vector {
+            bytes = Cow::Owned(wide_bytes(dtype, &bytes));
+        }
+        let (part, _) = tensor.name.rsplit_once('.').unwrap_or_default();
+        if let Some(order) = self.rows.of_part(part) {
+            bytes = Cow::Owned(reordered(&bytes, &order));
+        }
+        self.put(&other_name(tensor)?, &bytes)?;
+        self.source.weights.release_pages();
+        Ok(())
+    }
+
+    fn linear(&mut self, linear: &StoredLinear) -> Result<(), ExportError> {
+        self.meter.start(&linear.name)?;
+        let mut weights = self.source.read(linear)?;
+        if let Some(order) = self.rows.of_part(&linear.name) {
+            weights = weights.select_rows(&order)?;
+        }
+        let name = linear_name(linear)?;
+        let bytes = match &weights {
+            LinearWeights::W4(weights) => q4_1(&linear.name, weights, &mut self.folding)?,
+            LinearWeights::W8(weights) => q8_0(&linear.name, weights, &mut self.folding)?,
+            LinearWeights::Float(_) => return Err(unnamed(&linear.name)),
+        };
+        self.put(&format!("{name}.weight"), &bytes)?;
+        match weights.bias() {
+            Some(bias) => self.put(&format!("{name}.bias"), &f32_bytes(bias)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn wide_bytes(dtype: Dtype, bytes: &[u8]) -> Vec<u8> {
+    let mut values = vec![0.0; 8 * bytes.len() / dtype.bitsize()];
+    widen(dtype, bytes, &mut values);
+    f32_bytes(&values)
+}
+
+/// Rows of equal length in another order.
+fn reordered(bytes: &[u8], order: &[usize]) -> Vec<u8> {
+    let row_bytes = bytes.len() / order.len().max(1);
+    let row = |&row: &usize| &bytes[row * row_bytes..(row + 1) * row_bytes];
+    order.iter().map(row).collect::<Vec<_>>().concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_put_in_order_whatever_their_length() {
+        assert_eq!(reordered(&[1, 2, 3, 4, 5, 6], &[2, 0, 1]), [5, 6, 1, 2, 3, 4]);
+        assert_eq!(reordered(&[1, 2, 3], &[2, 0, 1]), [3, 1, 2]);
+    }
+}

@@ -1,0 +1,12 @@
+//! A GGUF file: `model.gguf` in a folder with a card.
+
+mod blocks;
+mod file;
+mod metadata;
+mod names;
+mod pre_tokenizer;
+mod rope;
+mod tokenizer;
+mod vocabulary;
+
+pub use file::write;
