@@ -38,7 +38,16 @@ const ARROWS: [crates::Arrows<'_>; 13] = [
 ];
 
 /// What the binary may depend on: engine, quantizer and format come through the library.
-const BINARY: [&str; 8] = ["cpu", "cuda", "device", "dualgrain", "export", "hub", "perf", "server"];
+const BINARY: [&str; 8] = [
+    "cpu",
+    "cuda",
+    "device",
+    "dualgrain",
+    "export",
+    "hub",
+    "perf",
+    "server",
+];
 
 /// Crates with unsafe code: what threads share, instructions, foreign functions.
 const UNSAFE: [&str; 3] = ["threads", "cpu", "cuda"];

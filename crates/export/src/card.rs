@@ -13,7 +13,9 @@ pub fn text(source: &Source, dir: &Path, format: ExportFormat) -> String {
     let family = source.config.family.class_prefix();
     let body = match format {
         ExportFormat::Hf => HF.to_owned(),
-        ExportFormat::CompressedTensors => format!("{}{}{COMPRESSED_W4A8}", compressed(source), static_scales(source)),
+        ExportFormat::CompressedTensors => {
+            format!("{}{}{COMPRESSED_W4A8}", compressed(source), static_scales(source))
+        }
         ExportFormat::CompressedTensorsW4a16 => format!("{}{COMPRESSED_W4A16}", compressed(source)),
         ExportFormat::Gguf => GGUF.to_owned(),
     };

@@ -23,7 +23,9 @@ pub fn read_json(dir: &Path, name: &str) -> Result<Option<Value>, ExportError> {
     }
     let bytes = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
     let value = serde_json::from_slice(without_mark(&bytes));
-    value.map(Some).map_err(|source| ExportError::Json { path, source })
+    value
+        .map(Some)
+        .map_err(|source| ExportError::Json { path, source })
 }
 
 /// config.json of the folder `dir` with another `quantization_config`, or none. A model whose head has weights of its own says so.
@@ -72,7 +74,10 @@ mod tests {
         let text = r#"{"z": 1, "quantization_config": {"quant_method": "dualgrain"}, "torch_dtype": "float16", "tie_word_embeddings": true}"#;
         fs::write(dir.path().join("config.json"), text).unwrap();
         let kept = rewritten(dir.path(), None, false).unwrap();
-        assert_eq!(kept, json!({"z": 1, "torch_dtype": "float16", "tie_word_embeddings": true}));
+        assert_eq!(
+            kept,
+            json!({"z": 1, "torch_dtype": "float16", "tie_word_embeddings": true})
+        );
         let mut changed = rewritten(dir.path(), Some(json!({"a": 2})), true).unwrap();
         set_bf16(&mut changed);
         let expected = json!({"z": 1, "torch_dtype": "bfloat16", "tie_word_embeddings": false, "quantization_config": {"a": 2}});
@@ -87,6 +92,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("config.json"), "[]").unwrap();
         let error = rewritten(dir.path(), None, false).unwrap_err().to_string();
-        assert!(error.contains("config.json: expected a JSON object, got []"), "{error}");
+        assert!(
+            error.contains("config.json: expected a JSON object, got []"),
+            "{error}"
+        );
     }
 }

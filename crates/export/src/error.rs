@@ -74,7 +74,9 @@ pub enum ExportError {
         format: ExportFormat,
     },
     /// Something in the model that the target has no place for.
-    #[error("{format} has no place for this model: {what}: expected {expected} (docs/export.md lists what each format takes)")]
+    #[error(
+        "{format} has no place for this model: {what}: expected {expected} (docs/export.md lists what each format takes)"
+    )]
     Unsupported {
         /// The format asked for.
         format: ExportFormat,
@@ -92,6 +94,12 @@ pub enum ExportError {
         expected: &'static str,
         /// What is there.
         got: String,
+    },
+    /// The output folder holds something.
+    #[error("{} already exists and is not empty: choose another folder with --out", .path.display())]
+    OutputExists {
+        /// The folder.
+        path: PathBuf,
     },
     /// A path for a file where a folder is made.
     #[error("{}: --out names a folder; the file in it will be {inside}", .path.display())]

@@ -26,7 +26,11 @@ pub fn bf16_weights(source: &Source, linear: &StoredLinear) -> Result<Vec<u8>, E
 fn push_floats(weights: LinearWeights, bytes: &mut Vec<u8>) -> Result<(), ExportError> {
     match weights.into_float()?.weight() {
         FloatValues::F32(values) => {
-            bytes.extend(values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()));
+            bytes.extend(
+                values
+                    .iter()
+                    .flat_map(|&value| bf16::from_f32(value).to_le_bytes()),
+            );
         }
         FloatValues::Bf16(values) => bytes.extend(values.iter().flat_map(|value| value.to_le_bytes())),
     }

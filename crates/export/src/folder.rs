@@ -121,7 +121,9 @@ fn all_specs(source: &Source, form: &dyn LinearForm) -> Result<Vec<TensorSpec>, 
 }
 
 fn total_bytes(specs: &[TensorSpec]) -> Result<u64, ExportError> {
-    let sizes = specs.iter().map(|spec| spec.num_bytes().map(|bytes| bytes as u64));
+    let sizes = specs
+        .iter()
+        .map(|spec| spec.num_bytes().map(|bytes| bytes as u64));
     Ok(sizes.sum::<Result<u64, _>>()?)
 }
 

@@ -97,7 +97,8 @@ impl Folding {
         self.max_relative = self.max_relative.max(error);
         if folded < f16::MIN_POSITIVE {
             self.num_subnormal += 1;
-            self.first_subnormal.get_or_insert_with(|| place.linear.to_owned());
+            self.first_subnormal
+                .get_or_insert_with(|| place.linear.to_owned());
         }
     }
 

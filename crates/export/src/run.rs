@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dualgrain_format::checkpoint::OutputPlace;
+use dualgrain_format::checkpoint::{CheckpointError, OutputPlace};
 use serde::Serialize;
 
 use crate::compressed::CompressedForm;
@@ -38,7 +38,7 @@ pub fn export(
     format: ExportFormat,
     watch: Watch<'_>,
 ) -> Result<Summary, ExportError> {
-    OutputPlace::of(out)?.check(false)?;
+    check_output(out)?;
     let source = Source::open(dir)?;
     if !source.is_quantized() && format != ExportFormat::Gguf {
         let dir = dir.to_path_buf();
@@ -65,6 +65,14 @@ pub fn export(
         folding,
         notices,
     })
+}
+
+/// Refuses an output that can be known beforehand to fail.
+fn check_output(out: &Path) -> Result<(), ExportError> {
+    match OutputPlace::of(out)?.check(false) {
+        Err(CheckpointError::TargetExists { path }) => Err(ExportError::OutputExists { path }),
+        checked => Ok(checked?),
+    }
 }
 
 fn notice_of_head(source: &Source) -> Option<String> {

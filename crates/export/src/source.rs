@@ -163,7 +163,8 @@ fn linears(config: &ModelConfig) -> Vec<StoredLinear> {
     for LinearSpec { id, k, members, .. } in all_linears(config) {
         let hadamard = config.hadamard_down.filter(|_| id.role == Role::Down);
         let members = members.into_iter();
-        linears.extend(members.map(|member| stored(member.name, (member.rows.len(), k), member.bias, hadamard)));
+        linears
+            .extend(members.map(|member| stored(member.name, (member.rows.len(), k), member.bias, hadamard)));
     }
     let shape = (config.vocab_size, config.hidden_size);
     linears.push(stored(config.family.head_name().into(), shape, false, None));
@@ -172,7 +173,9 @@ fn linears(config: &ModelConfig) -> Vec<StoredLinear> {
 }
 
 fn others(config: &ModelConfig, weights: &Weights, linears: &[StoredLinear]) -> Vec<OtherTensor> {
-    let parts = linears.iter().flat_map(|linear| PARTS.map(|part| format!("{}.{part}", linear.name)));
+    let parts = linears
+        .iter()
+        .flat_map(|linear| PARTS.map(|part| format!("{}.{part}", linear.name)));
     let parts: BTreeSet<String> = parts.collect();
     let head = format!("{}.weight", config.family.head_name());
     let is_needed = |tensor: &OtherTensor| {

@@ -26,7 +26,9 @@ pub use fit::{Fit, Learner, Report};
 pub use generate::{Chat, Generate, Sampling};
 pub use predict::{Aim, Predict, Run, Select};
 pub use profile::{Profile, ProfileAction, ProfileMerge};
-pub use quantize::{Activations, Export, Format, Kv, LmHead, Pull, Quantize, Quickstart, Search, Smooth, SmoothPair};
+pub use quantize::{
+    Activations, Export, Format, Kv, LmHead, Pull, Quantize, Quickstart, Search, Smooth, SmoothPair,
+};
 pub use serve::{LogFormat, LogLevel, Serve};
 #[cfg(feature = "cuda")]
 pub use shapes::Shape;

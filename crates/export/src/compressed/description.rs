@@ -16,7 +16,11 @@ pub fn quantization_config(source: &Source, format: ExportFormat) -> Value {
     let mut described = serde_json::Map::new();
     for (index, (scheme, targets)) in groups.into_values().enumerate() {
         // One scheme for all needs no names, and names are looked up slowly.
-        let targets = if is_mixed { targets } else { vec!["Linear".to_owned()] };
+        let targets = if is_mixed {
+            targets
+        } else {
+            vec!["Linear".to_owned()]
+        };
         let mut group = group(scheme, targets, format);
         if has_int8_groups {
             group["format"] = packing(scheme, format).into();

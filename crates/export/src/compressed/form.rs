@@ -33,7 +33,9 @@ impl CompressedForm {
         }
         let head = source.head_name();
         let of_blocks = source.linears.iter().filter(|linear| linear.name != head);
-        of_blocks.into_iter().try_for_each(|linear| check_groups(linear, format))?;
+        of_blocks
+            .into_iter()
+            .try_for_each(|linear| check_groups(linear, format))?;
         Ok(Self {
             format,
             folding: Folding::new(format),
@@ -62,7 +64,12 @@ impl CompressedForm {
             }
         }
         let shape = shape_bytes(linear.n(), linear.k());
-        Ok(vec![packing::codes(linear), packing::zero_points(linear), scales, shape])
+        Ok(vec![
+            packing::codes(linear),
+            packing::zero_points(linear),
+            scales,
+            shape,
+        ])
     }
 
     fn int8(&mut self, name: &str, linear: &Int8Linear) -> Result<Vec<Vec<u8>>, ExportError> {
@@ -134,7 +141,10 @@ impl LinearForm for CompressedForm {
 }
 
 fn shape_bytes(n: usize, k: usize) -> Vec<u8> {
-    [n as i64, k as i64].into_iter().flat_map(i64::to_le_bytes).collect()
+    [n as i64, k as i64]
+        .into_iter()
+        .flat_map(i64::to_le_bytes)
+        .collect()
 }
 
 /// Programs that read the format divide rows into whole groups.

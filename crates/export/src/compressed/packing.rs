@@ -90,7 +90,11 @@ mod tests {
         let packed = zero_points(&linear());
         assert_eq!(packed.len(), 2 * 2 * 4);
         for row in 0..16 {
-            let expected = if row < 9 { [row as u8, 15 - row as u8] } else { [0, 0] };
+            let expected = if row < 9 {
+                [row as u8, 15 - row as u8]
+            } else {
+                [0, 0]
+            };
             for (group, zero) in expected.into_iter().enumerate() {
                 assert_eq!(nibble(&packed, row / 8 * 2 + group, row % 8), zero);
             }

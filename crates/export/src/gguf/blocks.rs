@@ -131,7 +131,9 @@ mod tests {
         let linear = Int8Linear::new((2, 64), w8.clone(), vec![0.5, 2.0], None, None).unwrap();
         let bytes = q8_0("a", &linear, &mut Folding::new(ExportFormat::Gguf)).unwrap();
         assert_eq!(bytes.len(), 4 * 34);
-        let scales = bytes.chunks_exact(34).map(|block| f16::from_le_bytes([block[0], block[1]]).to_f32());
+        let scales = bytes
+            .chunks_exact(34)
+            .map(|block| f16::from_le_bytes([block[0], block[1]]).to_f32());
         assert!(scales.eq([0.5, 0.5, 2.0, 2.0]));
         let codes = bytes.chunks_exact(34).flat_map(|block| &block[2..]);
         assert!(codes.map(|byte| byte.cast_signed()).eq(w8));

@@ -39,7 +39,10 @@ pub struct Written {
 /// # Errors
 /// See [`ExportError`]; nothing is left at `out` then.
 pub fn write(source: &Source, (dir, out): (&Path, &Path), watch: Watch<'_>) -> Result<Written, ExportError> {
-    if out.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) {
+    if out
+        .extension()
+        .is_some_and(|end| end.eq_ignore_ascii_case("gguf"))
+    {
         let path = out.to_path_buf();
         return Err(ExportError::FileForFolder { path, inside: FILE });
     }
@@ -55,7 +58,14 @@ pub fn write(source: &Source, (dir, out): (&Path, &Path), watch: Watch<'_>) -> R
     notices.extend(of_tokens);
     let tensors = tensors(source, divisors.as_deref())?;
     let num_tensors = tensors.len();
-    let meter = Meter::new(watch, tensors.iter().filter_map(GgufTensor::num_bytes).map(|bytes| bytes as u64).sum());
+    let meter = Meter::new(
+        watch,
+        tensors
+            .iter()
+            .filter_map(GgufTensor::num_bytes)
+            .map(|bytes| bytes as u64)
+            .sum(),
+    );
     let mut folder = FolderWriter::create(out, false)?;
     let file = GgufWriter::create(&folder.partial_path().join(FILE), &metadata, tensors)?;
     let mut filler = Filler {
@@ -68,7 +78,10 @@ pub fn write(source: &Source, (dir, out): (&Path, &Path), watch: Watch<'_>) -> R
     filler.fill(divisors.as_deref())?;
     let (folding, meter) = (filler.folding, filler.meter);
     filler.file.finish()?;
-    folder.write_file("README.md", card::text(source, dir, ExportFormat::Gguf).as_bytes())?;
+    folder.write_file(
+        "README.md",
+        card::text(source, dir, ExportFormat::Gguf).as_bytes(),
+    )?;
     folder.commit()?;
     Ok(Written {
         tensors: (num_tensors, meter.done()),
@@ -119,12 +132,19 @@ fn check_linears(source: &Source) -> Result<(), ExportError> {
     if let Some(block) = source.config.hadamard_down {
         return Err(ExportError::Transform { block, format });
     }
-    match source.linears.iter().find(|linear| !linear.k.is_multiple_of(BLOCK)) {
+    match source
+        .linears
+        .iter()
+        .find(|linear| !linear.k.is_multiple_of(BLOCK))
+    {
         None => Ok(()),
         Some(linear) => Err(ExportError::Groups {
             linear: linear.name.clone(),
             k: linear.k,
-            group_size: linear.scheme.group_size().unwrap_or(dualgrain_format::GroupSize::WholeRow),
+            group_size: linear
+                .scheme
+                .group_size()
+                .unwrap_or(dualgrain_format::GroupSize::WholeRow),
             multiple: BLOCK,
             format,
         }),
@@ -206,7 +226,10 @@ impl Filler<'_> {
         if let Some(divisors) = divisors {
             self.put(DIVISORS, &f32_bytes(divisors))?;
         }
-        self.source.linears.iter().try_for_each(|linear| self.linear(linear))
+        self.source
+            .linears
+            .iter()
+            .try_for_each(|linear| self.linear(linear))
     }
 
     fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {

@@ -73,7 +73,10 @@ fn sizes(config: &ModelConfig, context: usize) -> Result<rope::Settings, ExportE
         Err(_) => Err(unsupported(format!("{name} {count}"), "less than 2^32")),
     };
     let mut settings = counts.into_iter().map(value).collect::<Result<Vec<_>, _>>()?;
-    settings.push(("attention.layer_norm_rms_epsilon", GgufValue::F32(config.norm_eps)));
+    settings.push((
+        "attention.layer_norm_rms_epsilon",
+        GgufValue::F32(config.norm_eps),
+    ));
     Ok(settings)
 }
 
@@ -94,11 +97,17 @@ fn context(config: &ModelConfig) -> (usize, Vec<String>) {
 
 fn check(config: &ModelConfig) -> Result<(), ExportError> {
     if config.ffn != FfnKind::Gated(Activation::Silu) {
-        return Err(unsupported(format!("the feed-forward {:?}", config.ffn), "a gated one with SiLU"));
+        return Err(unsupported(
+            format!("the feed-forward {:?}", config.ffn),
+            "a gated one with SiLU",
+        ));
     }
     let (rotary, head) = (config.rotary_dim, config.head_dim);
     if rotary != head {
-        return Err(unsupported(format!("{rotary} of {head} elements of a head are rotated"), "all"));
+        return Err(unsupported(
+            format!("{rotary} of {head} elements of a head are rotated"),
+            "all",
+        ));
     }
     Ok(())
 }
@@ -127,7 +136,9 @@ mod tests {
     #[test]
     fn a_context_ends_where_a_window_would_matter() {
         let config = |window: &str| {
-            let text = format!(r#"{{"model_type": "mistral", "max_position_embeddings": 8192, "sliding_window": {window}}}"#);
+            let text = format!(
+                r#"{{"model_type": "mistral", "max_position_embeddings": 8192, "sliding_window": {window}}}"#
+            );
             ModelConfig::from_json(&text).unwrap()
         };
         assert_eq!(context(&config("null")), (8192, Vec::new()));

@@ -86,13 +86,21 @@ mod tests {
         for (folder, file) in [
             ("model.layers.12.self_attn.q_proj.weight", "blk.12.attn_q.weight"),
             ("model.layers.0.self_attn.k_proj.bias", "blk.0.attn_k.bias"),
-            ("model.layers.3.post_attention_layernorm.weight", "blk.3.ffn_norm.weight"),
+            (
+                "model.layers.3.post_attention_layernorm.weight",
+                "blk.3.ffn_norm.weight",
+            ),
             ("model.embed_tokens.weight", "token_embd.weight"),
             ("lm_head.weight", "output.weight"),
         ] {
             assert_eq!(tensor_name(folder).as_deref(), Some(file));
         }
-        for unknown in ["model.layers.0.mlp.fc1.weight", "model.norm.scale", "x", "model.layers.a.mlp.up_proj.weight"] {
+        for unknown in [
+            "model.layers.0.mlp.fc1.weight",
+            "model.norm.scale",
+            "x",
+            "model.layers.a.mlp.up_proj.weight",
+        ] {
             assert_eq!(tensor_name(unknown), None, "{unknown}");
         }
     }

@@ -93,7 +93,9 @@ fn spaces(tokenizer: &Value) -> Result<Words, String> {
         }
         (Some("Sequence"), None) => spaces_of_steps(&normalizer["normalizers"]),
         (Some("Replace"), None) => spaces_of_steps(&Value::Array(vec![normalizer.clone()])),
-        _ => Err(format!("byte fallback with the normalizer {normalizer} and the pre-tokenizer {pre_tokenizer}")),
+        _ => Err(format!(
+            "byte fallback with the normalizer {normalizer} and the pre-tokenizer {pre_tokenizer}"
+        )),
     }
 }
 
@@ -106,7 +108,12 @@ fn spaces_of_steps(steps: &Value) -> Result<Words, String> {
     let begins_with_space = match steps {
         [first, second] if prepends(first) && replaces(second) => true,
         [only] if replaces(only) => false,
-        _ => return Err(format!("byte fallback with the normalizers {}", Value::Array(steps.to_vec()))),
+        _ => {
+            return Err(format!(
+                "byte fallback with the normalizers {}",
+                Value::Array(steps.to_vec())
+            ));
+        }
     };
     Ok(Words::Spaces {
         begins_with_space,
@@ -120,7 +127,9 @@ mod tests {
     use serde_json::json;
 
     fn of(pre_tokenizer: Value, normalizer: Value) -> Result<Words, String> {
-        words(&json!({"model": {"byte_fallback": false}, "pre_tokenizer": pre_tokenizer, "normalizer": normalizer}))
+        words(
+            &json!({"model": {"byte_fallback": false}, "pre_tokenizer": pre_tokenizer, "normalizer": normalizer}),
+        )
     }
 
     fn split(pattern: &str) -> Value {
@@ -139,7 +148,8 @@ mod tests {
 
     #[test]
     fn patterns_have_the_names_of_llama_cpp() {
-        let gpt2 = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        let gpt2 =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
         assert_eq!(name(of(gpt2.clone(), json!(null))), "gpt-2");
         assert_eq!(name(of(split(LLAMA_3), json!(null))), "llama-bpe");
         assert_eq!(name(of(split(QWEN_2), json!({"type": "NFC"}))), "qwen2");
@@ -160,7 +170,9 @@ mod tests {
     #[test]
     fn spaces_are_marked_in_either_spelling() {
         let spaces = |normalizer: Value, pre_tokenizer: Value| {
-            words(&json!({"model": {"byte_fallback": true}, "pre_tokenizer": pre_tokenizer, "normalizer": normalizer}))
+            words(
+                &json!({"model": {"byte_fallback": true}, "pre_tokenizer": pre_tokenizer, "normalizer": normalizer}),
+            )
         };
         let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"});
         let prepend = json!({"type": "Prepend", "prepend": "\u{2581}"});

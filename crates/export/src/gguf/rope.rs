@@ -18,7 +18,10 @@ const YARN_BETAS: (f64, f64) = (32.0, 1.0);
 ///
 /// # Errors
 /// Positions that llama.cpp computes otherwise.
-pub fn settings(config: &ModelConfig, architecture: &str) -> Result<(Settings, Option<Vec<f32>>), ExportError> {
+pub fn settings(
+    config: &ModelConfig,
+    architecture: &str,
+) -> Result<(Settings, Option<Vec<f32>>), ExportError> {
     let Position::Rope(rope) = &config.position else {
         return Err(unsupported("positions without a rotary embedding".into()));
     };
@@ -28,7 +31,9 @@ pub fn settings(config: &ModelConfig, architecture: &str) -> Result<(Settings, O
     ];
     settings.extend(scaling(rope)?);
     match (llama3_divisors(rope, config.rotary_dim), architecture) {
-        (Some(_), other) if other != "llama" => Err(unsupported(format!("rope type llama3 in a model of {other}"))),
+        (Some(_), other) if other != "llama" => {
+            Err(unsupported(format!("rope type llama3 in a model of {other}")))
+        }
         (divisors, _) => Ok((settings, divisors)),
     }
 }
@@ -57,7 +62,9 @@ fn scaling(rope: &RopeConfig) -> Result<Settings, ExportError> {
             settings.push(("rope.scaling.original_context_length", original));
             Ok(settings)
         }
-        RopeScaling::Yarn { .. } => Err(unsupported("rope type yarn with a ramp or an attention factor of its own".into())),
+        RopeScaling::Yarn { .. } => Err(unsupported(
+            "rope type yarn with a ramp or an attention factor of its own".into(),
+        )),
         RopeScaling::LongRope { .. } => Err(unsupported("rope type longrope".into())),
     }
 }
@@ -116,7 +123,11 @@ mod tests {
         assert_eq!((divisors.len(), divisors[0], divisors[31]), (32, 1.0, 8.0));
         assert!(divisors.is_sorted());
         // Pair 10: a wave of 111.7 positions, 2.29 turns in 256, 43 % of the way from 1 to 4.
-        assert!((divisors[10] - 1.0 / (0.5694 / 8.0 + 0.4306)).abs() < 2e-2, "{}", divisors[10]);
+        assert!(
+            (divisors[10] - 1.0 / (0.5694 / 8.0 + 0.4306)).abs() < 2e-2,
+            "{}",
+            divisors[10]
+        );
         assert!(settings(&llama3, "qwen2").is_err());
     }
 

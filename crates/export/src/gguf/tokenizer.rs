@@ -56,7 +56,9 @@ impl Entries {
                 let merges = vocabulary.merges.iter().map(|pair| pair.join(" ")).collect();
                 self.add("ggml.merges", GgufValue::Texts(merges));
             }
-            Words::Spaces { begins_with_space, .. } => {
+            Words::Spaces {
+                begins_with_space, ..
+            } => {
                 self.add("ggml.model", text("llama"));
                 self.add("ggml.pre", text("default"));
                 self.add("ggml.scores", GgufValue::F32s(vocabulary.scores()));
@@ -81,9 +83,19 @@ impl Entries {
         let [before, after] = added(json, vocabulary).map_err(unsupported)?;
         let ids = [
             ("bos", before.or(tokenizer.bos_id()).or(config.bos_token)),
-            ("eos", after.or(tokenizer.eos_id()).or(config.eos_tokens.first().copied())),
+            (
+                "eos",
+                after
+                    .or(tokenizer.eos_id())
+                    .or(config.eos_tokens.first().copied()),
+            ),
             ("padding", config.pad_token),
-            ("unknown", json["model"]["unk_token"].as_str().and_then(|token| vocabulary.id(token))),
+            (
+                "unknown",
+                json["model"]["unk_token"]
+                    .as_str()
+                    .and_then(|token| vocabulary.id(token)),
+            ),
         ];
         for (name, id) in ids {
             if let Some(id) = id.filter(|&id| (id as usize) < config.vocab_size) {
@@ -100,14 +112,24 @@ impl Entries {
 fn added(json: &Value, vocabulary: &Vocabulary) -> Result<[Option<u32>; 2], String> {
     let post = &json["post_processor"];
     let steps = match post["type"].as_str() {
-        Some("Sequence") => post["processors"].as_array().map(Vec::as_slice).unwrap_or_default(),
+        Some("Sequence") => post["processors"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default(),
         _ => std::slice::from_ref(post),
     };
     let Some(template) = steps.iter().find(|step| step["type"] == "TemplateProcessing") else {
         return Ok([None, None]);
     };
-    let parts = template["single"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let token = |part: &Value| part["SpecialToken"]["id"].as_str().and_then(|token| vocabulary.id(token));
+    let parts = template["single"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let token = |part: &Value| {
+        part["SpecialToken"]["id"]
+            .as_str()
+            .and_then(|token| vocabulary.id(token))
+    };
     let is_text = |part: &Value| part["Sequence"].is_object();
     match parts {
         [text] if is_text(text) => Ok([None, None]),
@@ -134,15 +156,28 @@ fn check_whole_words(json: &Value, words: Words) -> Result<(), ExportError> {
 
 fn notices(json: &Value, words: Words) -> Vec<String> {
     let mut notices = Vec::new();
-    let after_special_tokens = !matches!(words, Words::Spaces { after_special_tokens: false, .. });
+    let after_special_tokens = !matches!(
+        words,
+        Words::Spaces {
+            after_special_tokens: false,
+            ..
+        }
+    );
     if !after_special_tokens {
-        notices.push("llama.cpp puts a space behind special tokens inside a text, where this tokenizer puts none".into());
+        notices.push(
+            "llama.cpp puts a space behind special tokens inside a text, where this tokenizer puts none"
+                .into(),
+        );
     }
     if json["normalizer"]["type"] == "NFC" {
         notices.push("llama.cpp does not compose characters (Unicode's NFC) before it cuts a text into tokens, as this tokenizer does".into());
     }
     let added = json["added_tokens"].as_array().into_iter().flatten();
-    let strips = |token: &&Value| ["lstrip", "rstrip", "single_word"].iter().any(|name| token[name] == Value::Bool(true));
+    let strips = |token: &&Value| {
+        ["lstrip", "rstrip", "single_word"]
+            .iter()
+            .any(|name| token[name] == Value::Bool(true))
+    };
     if let Some(token) = added.clone().find(strips) {
         notices.push(format!(
             "the token {} takes spaces beside it or stands alone as a word, which GGUF has no place for",
@@ -162,7 +197,10 @@ fn chat_template(dir: &Path) -> Result<Option<String>, ExportError> {
     for name in ["tokenizer_config.json", "chat_template.json"] {
         let file = read_json(dir, name)?.unwrap_or_default();
         let template = match &file["chat_template"] {
-            Value::Array(named) => named.iter().find(|one| one["name"] == "default").map(|one| &one["template"]),
+            Value::Array(named) => named
+                .iter()
+                .find(|one| one["name"] == "default")
+                .map(|one| &one["template"]),
             other => Some(other),
         };
         if let Some(text) = template.and_then(Value::as_str) {
@@ -201,7 +239,10 @@ mod tests {
         assert_eq!(around(&[&begin, &text]), Ok([Some(0), None]));
         assert_eq!(around(&[&begin, &text, &end]), Ok([Some(0), Some(1)]));
         assert!(around(&[&begin, &begin, &text]).is_err());
-        assert_eq!(added(&json!({"post_processor": null}), &vocabulary), Ok([None, None]));
+        assert_eq!(
+            added(&json!({"post_processor": null}), &vocabulary),
+            Ok([None, None])
+        );
     }
 
     #[test]

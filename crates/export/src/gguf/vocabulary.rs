@@ -43,7 +43,10 @@ impl Vocabulary {
             return Err(format!("a tokenizer of the type {}", model["type"]));
         }
         let written = |name: &str| model[name].as_str().is_some_and(|text| !text.is_empty());
-        if let Some(name) = ["continuing_subword_prefix", "end_of_word_suffix"].into_iter().find(|name| written(name)) {
+        if let Some(name) = ["continuing_subword_prefix", "end_of_word_suffix"]
+            .into_iter()
+            .find(|name| written(name))
+        {
             return Err(format!("a tokenizer with `{name}`"));
         }
         let mut vocabulary = Self {
@@ -157,7 +160,17 @@ mod tests {
         );
         assert_eq!(
             vocabulary.kinds,
-            [Unknown, Control, Byte, Normal, Normal, Normal, Normal, UserDefined, Unused]
+            [
+                Unknown,
+                Control,
+                Byte,
+                Normal,
+                Normal,
+                Normal,
+                Normal,
+                UserDefined,
+                Unused
+            ]
         );
         let scores = vocabulary.scores();
         assert_eq!((scores[5], scores[6], scores[3]), (0.0, -1.0, -2.0));
@@ -169,6 +182,10 @@ mod tests {
         let error = Vocabulary::new(&json!({"model": {"type": "Unigram"}}), 9).unwrap_err();
         assert!(error.contains("Unigram"), "{error}");
         let suffix = json!({"model": {"type": "BPE", "end_of_word_suffix": "</w>"}});
-        assert!(Vocabulary::new(&suffix, 9).unwrap_err().contains("end_of_word_suffix"));
+        assert!(
+            Vocabulary::new(&suffix, 9)
+                .unwrap_err()
+                .contains("end_of_word_suffix")
+        );
     }
 }

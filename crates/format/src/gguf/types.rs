@@ -135,7 +135,8 @@ impl GgufTensor {
             return None;
         }
         let row_bytes = blocks.checked_mul(self.kind.block_bytes());
-        rows.iter().try_fold(row_bytes?, |bytes, &size| bytes.checked_mul(size))
+        rows.iter()
+            .try_fold(row_bytes?, |bytes, &size| bytes.checked_mul(size))
     }
 }
 

@@ -27,7 +27,10 @@ impl GgufWriter {
     ) -> Result<Self, CheckpointError> {
         let sized = tensors.into_iter().map(|tensor| match tensor.num_bytes() {
             Some(bytes) => Ok((tensor, bytes)),
-            None => Err(problem(&tensor.name, format!("shape {:?} has no whole blocks", tensor.shape))),
+            None => Err(problem(
+                &tensor.name,
+                format!("shape {:?} has no whole blocks", tensor.shape),
+            )),
         });
         let tensors = sized.collect::<Result<Vec<_>, _>>()?;
         let header = header(metadata, &tensors);
@@ -50,7 +53,11 @@ impl GgufWriter {
         match self.tensors.next() {
             Some((next, expected)) if next.name == name && expected == bytes.len() => {}
             Some((next, expected)) => {
-                let came = format!("came with {} bytes where `{}` with {expected} is next", bytes.len(), next.name);
+                let came = format!(
+                    "came with {} bytes where `{}` with {expected} is next",
+                    bytes.len(),
+                    next.name
+                );
                 return Err(problem(name, came));
             }
             None => return Err(problem(name, "was not announced".into())),
@@ -150,7 +157,10 @@ mod tests {
         assert_eq!(file[start..start + 13], [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0]);
         assert_eq!(file[start + 32..start + 66], [2; 34]);
         assert_eq!(file[start + 66..], [0; 30]);
-        assert!(GgufWriter::create(&path, &metadata, tensors()).is_err(), "nothing is written over");
+        assert!(
+            GgufWriter::create(&path, &metadata, tensors()).is_err(),
+            "nothing is written over"
+        );
     }
 
     #[test]
@@ -160,6 +170,9 @@ mod tests {
         assert!(create("order").write("b", &[0; 34]).is_err());
         assert!(create("size").write("a", &[0; 11]).is_err());
         let error = create("few").finish().unwrap_err().to_string();
-        assert!(error.contains("`a`") && error.contains("never written"), "{error}");
+        assert!(
+            error.contains("`a`") && error.contains("never written"),
+            "{error}"
+        );
     }
 }
