@@ -151,13 +151,37 @@ def check_weights(quantized, exported):
     }
 
 
+def load_by_transformers(exported, dtype):
+    """Decompressed as it is loaded. transformers 5.24 with compressed-tensors 0.20 has no place for packed zero points otherwise."""
+    from transformers import AutoModelForCausalLM, CompressedTensorsConfig
+
+    described = CompressedTensorsConfig(dequantize=True)
+    return AutoModelForCausalLM.from_pretrained(exported, dtype=dtype, quantization_config=described)
+
+
+def load_decompressed(exported, dtype):
+    """A plain model with the weights that compressed-tensors makes: `dequantize` of transformers knows one group alone."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    described = AutoConfig.from_pretrained(exported)
+    del described.quantization_config
+    model = AutoModelForCausalLM.from_config(described).to(dtype)
+    state = {name: tensor for name, tensor in tensors(exported, framework="pt").items() if tensor.is_floating_point()}
+    state.update({f"{name}.weight": torch.from_numpy(weights) for name, weights in compressed_linears(exported)})
+    wanted = model.state_dict()
+    model.load_state_dict({name: tensor for name, tensor in state.items() if name in wanted})
+    return model.eval()
+
+
 def check_logits(exported, dump, dtype):
     import torch
-    from transformers import AutoModelForCausalLM
 
     with safe_open(dump, "pt") as file:
         ids, ours = file.get_tensor("ids"), file.get_tensor("logits").double()
-    model = AutoModelForCausalLM.from_pretrained(exported, dtype=getattr(torch, dtype))
+    groups = config(exported).get("quantization_config", {}).get("config_groups", {})
+    load = load_by_transformers if len(groups) == 1 else load_decompressed
+    model = load(exported, getattr(torch, dtype))
     with torch.no_grad():
         theirs = model(ids[None]).logits[0].double()
     ours, theirs = ours.log_softmax(-1), theirs.log_softmax(-1)

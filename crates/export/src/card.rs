@@ -30,14 +30,16 @@ with 16-bit activations what the quantized one computes with 8-bit ones, takes 1
 
 fn compressed(source: &Source) -> String {
     let head = match source.has_own_head() {
-        true => "The output layer is stored in 16-bit floats. ",
+        true => " The output layer is stored in 16-bit floats.",
         false => "",
     };
     format!(
         "Weights are 4-bit integers with zero points, in the layout `pack-quantized` of compressed-tensors. Both scales of dualgrain are one \
-         16-bit float scale for each group here. {head}\n\n\
+         16-bit float scale for each group here.{head}\n\n\
          A program that runs the model in bfloat16 rounds the scales once more, by up to 0.4 %. `--dtype float16` (vLLM) or \
-         `dtype=\"float16\"` (transformers) keeps them, where the model's activations stay below 65,504.\n\n"
+         `dtype=\"float16\"` (transformers) keeps them, where the model's activations stay below 65,504.\n\n\
+         transformers 5.24 with compressed-tensors 0.20 reads packed zero points only with \
+         `quantization_config=CompressedTensorsConfig(dequantize=True)`, in folders whose linears have one scheme.\n\n"
     )
 }
 

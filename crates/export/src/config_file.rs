@@ -41,7 +41,7 @@ pub fn rewritten(dir: &Path, quantization: Option<Value>, has_own_head: bool) ->
             got: config.to_string().chars().take(40).collect(),
         });
     };
-    fields.remove("quantization_config");
+    fields.shift_remove("quantization_config");
     if has_own_head {
         fields.insert("tie_word_embeddings".into(), false.into());
     }

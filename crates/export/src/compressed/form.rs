@@ -32,10 +32,8 @@ impl CompressedForm {
             return Err(ExportError::Transform { block, format });
         }
         let head = source.head_name();
-        let of_blocks = source.linears.iter().filter(|linear| linear.name != head);
-        of_blocks
-            .into_iter()
-            .try_for_each(|linear| check_groups(linear, format))?;
+        let mut of_blocks = source.linears.iter().filter(|linear| linear.name != head);
+        of_blocks.try_for_each(|linear| check_groups(linear, format))?;
         Ok(Self {
             format,
             folding: Folding::new(format),
@@ -160,5 +158,35 @@ fn check_groups(linear: &StoredLinear, format: ExportFormat) -> Result<(), Expor
             format,
         }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_that_do_not_divide_a_row_are_refused_by_name() {
+        let linear = |k: usize, scheme: LinearScheme| StoredLinear {
+            name: "model.layers.0.mlp.down_proj".into(),
+            n: 64,
+            k,
+            has_bias: false,
+            scheme,
+            hadamard: None,
+        };
+        let check = |k, scheme| check_groups(&linear(k, scheme), ExportFormat::CompressedTensors);
+        let groups = LinearScheme::w4(GroupSize::Along(128));
+        assert!(check(256, groups).is_ok());
+        assert!(check(200, LinearScheme::w4(GroupSize::WholeRow)).is_ok());
+        assert!(check(200, LinearScheme::W8).is_ok());
+        let error = check(200, groups).unwrap_err().to_string();
+        for part in [
+            "`model.layers.0.mlp.down_proj`",
+            "200 weights in groups of 128",
+            "a multiple of 128",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

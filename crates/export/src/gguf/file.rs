@@ -6,7 +6,7 @@ use std::path::Path;
 use dualgrain_engine::ModelConfig;
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, f32_bytes, widen};
 use dualgrain_format::gguf::{GgufTensor, GgufType, GgufWriter};
-use dualgrain_format::{LinearScheme, LinearWeights};
+use dualgrain_format::{GroupSize, LinearScheme, LinearWeights};
 
 use crate::card;
 use crate::error::ExportError;
@@ -128,25 +128,22 @@ impl RowOrder {
 
 /// Refuses rows that are no whole blocks, and groups that blocks do not divide.
 fn check_linears(source: &Source) -> Result<(), ExportError> {
-    let format = ExportFormat::Gguf;
     if let Some(block) = source.config.hadamard_down {
+        let format = ExportFormat::Gguf;
         return Err(ExportError::Transform { block, format });
     }
-    match source
-        .linears
-        .iter()
-        .find(|linear| !linear.k.is_multiple_of(BLOCK))
-    {
-        None => Ok(()),
-        Some(linear) => Err(ExportError::Groups {
+    source.linears.iter().try_for_each(check_row)
+}
+
+fn check_row(linear: &StoredLinear) -> Result<(), ExportError> {
+    match linear.k.is_multiple_of(BLOCK) {
+        true => Ok(()),
+        false => Err(ExportError::Groups {
             linear: linear.name.clone(),
             k: linear.k,
-            group_size: linear
-                .scheme
-                .group_size()
-                .unwrap_or(dualgrain_format::GroupSize::WholeRow),
+            group_size: linear.scheme.group_size().unwrap_or(GroupSize::WholeRow),
             multiple: BLOCK,
-            format,
+            format: ExportFormat::Gguf,
         }),
     }
 }
@@ -291,6 +288,27 @@ fn reordered(bytes: &[u8], order: &[usize]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_that_are_no_whole_blocks_are_refused_by_name() {
+        let linear = |k: usize| StoredLinear {
+            name: "model.layers.0.mlp.down_proj".into(),
+            n: 64,
+            k,
+            has_bias: false,
+            scheme: LinearScheme::w4(GroupSize::WholeRow),
+            hadamard: None,
+        };
+        assert!(check_row(&linear(96)).is_ok());
+        let error = check_row(&linear(100)).unwrap_err().to_string();
+        for part in [
+            "`model.layers.0.mlp.down_proj`",
+            "rows of 100 weights",
+            "a multiple of 32",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
 
     #[test]
     fn rows_are_put_in_order_whatever_their_length() {
