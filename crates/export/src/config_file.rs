@@ -31,7 +31,7 @@ pub fn read_json(dir: &Path, name: &str) -> Result<Option<Value>, ExportError> {
 /// config.json of the folder `dir` with another `quantization_config`, or none. A model whose head has weights of its own says so.
 ///
 /// # Errors
-/// As [`read_json`]; a config that is no object.
+/// As [`read_json`]; a config that is no object, or that of several modalities.
 pub fn rewritten(dir: &Path, quantization: Option<Value>, has_own_head: bool) -> Result<Value, ExportError> {
     let mut config = read_json(dir, "config.json")?.unwrap_or_default();
     let Some(fields) = config.as_object_mut() else {
@@ -41,6 +41,14 @@ pub fn rewritten(dir: &Path, quantization: Option<Value>, has_own_head: bool) ->
             got: config.to_string().chars().take(40).collect(),
         });
     };
+    if fields.contains_key("text_config") {
+        return Err(ExportError::Content {
+            path: dir.join("config.json"),
+            expected: "the fields of a language model",
+            got: "`text_config` of a model of several modalities: only its text was quantized, and another program would look for the rest"
+                .into(),
+        });
+    }
     fields.shift_remove("quantization_config");
     if has_own_head {
         fields.insert("tie_word_embeddings".into(), false.into());
@@ -96,5 +104,8 @@ mod tests {
             error.contains("config.json: expected a JSON object, got []"),
             "{error}"
         );
+        fs::write(dir.path().join("config.json"), r#"{"text_config": {}}"#).unwrap();
+        let error = rewritten(dir.path(), None, false).unwrap_err().to_string();
+        assert!(error.contains("`text_config`"), "{error}");
     }
 }

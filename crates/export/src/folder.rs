@@ -84,6 +84,7 @@ pub fn write(
     form: &mut dyn LinearForm,
     watch: Watch<'_>,
 ) -> Result<(usize, u64), ExportError> {
+    let config = form.config(source, dir)?;
     let mut writer = FolderWriter::create(out, false)?;
     let specs = all_specs(source, form)?;
     let num_tensors = specs.len();
@@ -94,7 +95,6 @@ pub fn write(
         write_linear(source, linear, form, (&mut writer, &meter))?;
     }
     model_files::copy(dir, &mut writer)?;
-    let config = form.config(source, dir)?;
     writer.write_file("README.md", card::text(source, dir, form.format()).as_bytes())?;
     writer.write_file("config.json", format!("{config:#}\n").as_bytes())?;
     writer.commit()?;

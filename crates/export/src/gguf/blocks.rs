@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn blocks_of_4_bits_hold_the_weights_of_their_groups() {
         // 96 weights in groups of 64: the second group is one block.
-        let codes: Vec<u8> = (0..96_u8).map(|column| column * 7 % 16).collect();
+        let codes: Vec<u8> = (0..96_u8).map(|column| column % 16 * 7 % 16).collect();
         let (mut q, mut zero) = (Vec::new(), Vec::new());
         int4::pack_row(&codes, 0, &mut q);
         int4::pack_row(&[3, 9], 0, &mut zero);
