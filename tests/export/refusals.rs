@@ -114,7 +114,10 @@ fn a_scale_beyond_16_bits_is_named() {
     let place = {
         let weights = Weights::open(&folder).unwrap();
         let (_, _, s1) = weights.raw("model.layers.0.self_attn.k_proj.s1").unwrap();
-        bytes.windows(s1.len()).position(|window| window == s1).unwrap()
+        bytes
+            .windows(s1.len())
+            .position(|window| window == &s1[..])
+            .unwrap()
     };
     bytes[place + 8..place + 12].copy_from_slice(&1e6_f32.to_le_bytes());
     fs::write(&path, bytes).unwrap();

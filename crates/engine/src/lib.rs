@@ -17,9 +17,9 @@ pub use error::EngineError;
 pub use model::{
     Angles, Block, BlockSpec, ConfigError, Embedding, Family, FeedForward, FfnKind, FloatType, GGUF_POINTER,
     GgufModelError, Head, InFloats, JoinedLinear, LEADING, LinearId, LinearSpec, LoadOptions, Member, Mlp,
-    Model, ModelConfig, ModelFolder, Norm, NormKind, NormSpec, Position, Product, Projection, QkNorm, Role,
-    Rope, RopeConfig, RopeScaling, SamplingDefaults, Scratch, StepState, Storage, Weights, WeightsError,
-    angles_bytes, folder_hint, gguf_folder, gguf_folder_in, is_gguf_file, judge, load_linear,
+    Model, ModelConfig, ModelFolder, Norm, NormKind, NormSpec, Position, Product, Projection, QkNorm,
+    RawTensor, Role, Rope, RopeConfig, RopeScaling, SamplingDefaults, Scratch, StepState, Storage, Weights,
+    WeightsError, angles_bytes, folder_hint, gguf_folder, gguf_folder_in, is_gguf_file, judge, load_linear,
     load_linear_float, products, run_blocks, scratch_bytes, split_members,
 };
 pub use run::{

@@ -131,7 +131,7 @@ fn copy_others(source: &Source, writer: &mut FolderWriter, meter: &Meter<'_>) ->
     for tensor in &source.others {
         meter.start(&tensor.name)?;
         let (_, _, bytes) = source.raw(tensor)?;
-        writer.write_tensor(&tensor.name, bytes)?;
+        writer.write_tensor(&tensor.name, &bytes)?;
         meter.add(bytes.len());
         source.weights.release_pages();
     }

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
-use dualgrain_engine::{BlockSpec, LEADING, LinearSpec, ModelConfig, ModelFolder, Role, Weights};
-use dualgrain_format::checkpoint::Dtype;
+use dualgrain_engine::{BlockSpec, LEADING, LinearSpec, ModelConfig, ModelFolder, RawTensor, Role, Weights};
 use dualgrain_format::{KEY_SCALES_TENSOR, LinearScheme, LinearWeights, VALUE_SCALES_TENSOR};
 
 use crate::error::ExportError;
@@ -126,7 +125,7 @@ impl Source {
     ///
     /// # Errors
     /// It is missing.
-    pub fn raw(&self, tensor: &OtherTensor) -> Result<(Dtype, &[usize], &[u8]), ExportError> {
+    pub fn raw(&self, tensor: &OtherTensor) -> Result<RawTensor<'_>, ExportError> {
         Ok(self.weights.raw(&tensor.stored)?)
     }
 }

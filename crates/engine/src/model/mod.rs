@@ -38,4 +38,4 @@ pub use products::{Product, products};
 pub use projection::Projection;
 pub use scratch::{Scratch, angles_bytes, scratch_bytes};
 pub use storage::Storage;
-pub use weights::{InFloats, LEADING, Weights, WeightsError};
+pub use weights::{InFloats, LEADING, RawTensor, Weights, WeightsError};

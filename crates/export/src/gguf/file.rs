@@ -237,9 +237,8 @@ impl Filler<'_> {
 
     fn other(&mut self, tensor: &OtherTensor) -> Result<(), ExportError> {
         self.meter.start(&tensor.name)?;
-        let (dtype, shape, bytes) = self.source.raw(tensor)?;
+        let (dtype, shape, mut bytes) = self.source.raw(tensor)?;
         let is_vector = shape.len() < 2;
-        let mut bytes = Cow::Borrowed(bytes);
         if is_vector {
             bytes = Cow::Owned(wide_bytes(dtype, &bytes));
         }

@@ -106,7 +106,7 @@ pub enum WeightsError {
         /// The file that says how.
         path: PathBuf,
         /// What is not read.
-        source: ForeignError,
+        source: Box<ForeignError>,
     },
     /// The tensors of a linear that another program quantized fit neither each other nor what the folder says of them.
     #[error("{}: linear `{name}` of {method}: {source}", .path.display())]
@@ -118,7 +118,7 @@ pub enum WeightsError {
         /// How the folder was quantized.
         method: String,
         /// What is wrong.
-        source: ForeignError,
+        source: Box<ForeignError>,
     },
     /// The file that a folder stands for is no GGUF file, or a damaged one.
     #[error("{}: no complete GGUF file: {source}", .path.display())]
@@ -126,7 +126,7 @@ pub enum WeightsError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: GgufError,
+        source: Box<GgufError>,
     },
     /// config.json ties head and embedding, but the file has two different matrices.
     #[error("{}: `{head}.weight` differs from `{embedding}.weight`, but config.json says tie_word_embeddings", .dir.display())]

@@ -22,7 +22,7 @@ impl Weights {
         let table = GgufFile::parse(file.bytes());
         let table = table.map_err(|source| WeightsError::Gguf {
             path: path.clone(),
-            source,
+            source: Box::new(source),
         })?;
         let architecture = table.metadata.get("general.architecture").and_then(Value::as_str);
         let architecture = architecture.unwrap_or_default().to_owned();

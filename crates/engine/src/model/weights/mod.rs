@@ -15,4 +15,4 @@ mod tensors;
 pub use error::WeightsError;
 pub(crate) use mapping::MappedFile;
 pub use names::LEADING;
-pub use tensors::{InFloats, Weights};
+pub use tensors::{InFloats, RawTensor, Weights};

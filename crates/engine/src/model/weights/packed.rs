@@ -57,7 +57,10 @@ impl Weights {
     fn foreign_scheme(&self) -> Result<Option<(PathBuf, ForeignScheme)>, WeightsError> {
         let read = |path: PathBuf, value: &Value| match ForeignScheme::from_json(value) {
             Ok(scheme) => Ok(scheme.map(|scheme| (path, scheme))),
-            Err(source) => Err(WeightsError::Foreign { path, source }),
+            Err(source) => Err(WeightsError::Foreign {
+                path,
+                source: Box::new(source),
+            }),
         };
         let path = self.dir.join("config.json");
         let config = json_of(&path);
@@ -189,7 +192,7 @@ impl Weights {
             path: self.path(tensor),
             name: name.strip_suffix(".weight").unwrap_or(name).to_owned(),
             method: self.foreign().unwrap_or_default(),
-            source,
+            source: Box::new(source),
         }
     }
 

@@ -63,6 +63,9 @@ pub(super) struct Tensor {
 /// Elements of a tied head that are compared at a time.
 const COMPARED: usize = 1024;
 
+/// Type, shape and bytes of a tensor.
+pub type RawTensor<'a> = (Dtype, &'a [usize], Cow<'a, [u8]>);
+
 impl Weights {
     /// The folder.
     pub fn dir(&self) -> &Path {
@@ -113,7 +116,7 @@ impl Weights {
     ///
     /// # Errors
     /// Missing (with the nearest name); packed and broken.
-    pub fn raw(&self, name: &str) -> Result<(Dtype, &[usize], Cow<'_, [u8]>), WeightsError> {
+    pub fn raw(&self, name: &str) -> Result<RawTensor<'_>, WeightsError> {
         let tensor = self.take(name)?;
         let TensorEntry { dtype, shape, .. } = &tensor.entry;
         let bytes = match tensor.is_packed() {
