@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use dualgrain::engine::Weights;
-use dualgrain_format::checkpoint::Dtype;
+use dualgrain_format::checkpoint::{Dtype, TensorTable};
 use serde_json::{Value, json};
 
 use crate::models::{
@@ -22,7 +22,7 @@ fn hf_weights_are_the_nearest_bf16_of_the_integers_to_the_bit() {
         let out = scratch(&format!("hf-bits-{name}")).join("out");
         run(folder, "hf", &out);
         let weights = Weights::open(&out).unwrap();
-        for (name, linear) in linears(folder) {
+        for (name, linear) in linears(folder).into_iter().filter(|(name, _)| name != "lm_head") {
             let expected = linear.into_float().unwrap().weight().to_f32();
             let (dtype, _, bytes) = weights.raw(&format!("{name}.weight")).unwrap();
             assert_eq!(dtype, Dtype::BF16);
@@ -38,6 +38,9 @@ fn hf_weights_are_the_nearest_bf16_of_the_integers_to_the_bit() {
                 .contains_key("quantization_config")
         );
         assert_eq!(config(&out)["dtype"], "bfloat16");
+        // The output layer is the embedding, as in the original.
+        assert_eq!(config(&out)["tie_word_embeddings"], true);
+        assert!(!weights.contains("lm_head.weight"));
     }
 }
 
@@ -61,7 +64,8 @@ fn an_hf_folder_computes_what_the_quantized_one_computes_in_floats() {
         let ours = logits(&in_floats(folder), &ids);
         let kl = divergence(&ours, &logits(&in_floats(&out), &ids), 8192);
         println!("{name}: KL {kl:e}");
-        assert!(kl < 2e-4, "{name}: {kl}");
+        // The output layer is the embedding here, and INT8 in the quantized folder.
+        assert!(kl < 1e-3, "{name}: {kl}");
     }
 }
 
@@ -71,26 +75,34 @@ fn compressed_tensors_hold_the_codes_and_zero_points_of_the_folder() {
     let report = run(quantized(), "compressed-tensors", &out);
     let max = report["folding"]["max_relative_error"].as_f64().unwrap();
     assert!(max > 0.0 && max <= 1.0 / 2048.0, "{max}");
-    let (from, to) = (Weights::open(quantized()).unwrap(), Weights::open(&out).unwrap());
     let name = "model.layers.3.mlp.down_proj";
-    let part = |weights: &Weights, part: &str| weights.raw(&format!("{name}.{part}")).unwrap().2.to_vec();
-    assert_eq!(part(&to, "weight_packed"), part(&from, "q"));
+    let part = |folder: &Path, part: &str| stored(folder, &format!("{name}.{part}"));
+    assert_eq!(part(&out, "weight_packed").1, part(quantized(), "q").1);
     assert_eq!(
-        part(&to, "weight_shape"),
+        part(&out, "weight_shape").1,
         [[0, 1, 0, 0, 0, 0, 0, 0], [0, 3, 0, 0, 0, 0, 0, 0]].concat()
     );
-    assert_eq!(to.raw(&format!("{name}.weight_zero_point")).unwrap().1, [32, 6]);
-    assert_eq!(to.raw(&format!("{name}.weight_scale")).unwrap().1, [256, 6]);
+    assert_eq!(part(&out, "weight_zero_point").0, [32, 6]);
+    assert_eq!(part(&out, "weight_scale").0, [256, 6]);
     let described = &config(&out)["quantization_config"];
     assert_eq!(described["format"], "pack-quantized");
     assert_eq!(described["ignore"], json!(["lm_head"]));
-    assert_eq!(config(&out)["tie_word_embeddings"], false);
+    assert_eq!(config(&out)["tie_word_embeddings"], true);
     let group = &described["config_groups"]["group_0"];
     assert_eq!(group["targets"], json!(["Linear"]));
     assert_eq!(group["weights"]["group_size"], 128);
     assert_eq!(group["input_activations"]["strategy"], "token");
     let card = fs::read_to_string(out.join("README.md")).unwrap();
     assert!(card.contains("--linear-backend humming"), "{card}");
+}
+
+/// Shape and bytes of a tensor, as the file has it.
+fn stored(folder: &Path, name: &str) -> (Vec<usize>, Vec<u8>) {
+    let path = folder.join("model.safetensors");
+    let file = fs::read(&path).unwrap();
+    let table = TensorTable::parse(&path, &file).unwrap();
+    let entry = &table.tensors[name];
+    (entry.shape.clone(), file[entry.bytes.clone()].to_vec())
 }
 
 #[test]

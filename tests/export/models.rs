@@ -61,7 +61,7 @@ pub fn mixed() -> &'static Path {
 /// With a transform before down.
 pub fn transformed() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| quantize("transformed", &["--hadamard-down"]))
+    FOLDER.get_or_init(|| quantize("transformed", &["--hadamard-down", "--scheme", "1.down=float"]))
 }
 
 /// Every linear in integers: its name and its weights, read as the program reads them.

@@ -9,7 +9,7 @@ use crate::source::Source;
 
 /// The card of a folder that was exported from `dir`.
 pub fn text(source: &Source, dir: &Path, format: ExportFormat) -> String {
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let name = model_name(dir);
     let family = source.config.family.class_prefix();
     let body = match format {
         ExportFormat::Hf => HF.to_owned(),
@@ -19,10 +19,30 @@ pub fn text(source: &Source, dir: &Path, format: ExportFormat) -> String {
         ExportFormat::CompressedTensorsW4a16 => format!("{}{COMPRESSED_W4A16}", compressed(source)),
         ExportFormat::Gguf => GGUF.to_owned(),
     };
+    let made = match source.is_quantized() {
+        true => " that dualgrain quantized",
+        false => "",
+    };
     format!(
-        "# {name}, {format}\n\nA {family} model that dualgrain {} quantized, written by `dualgrain export --format {format}`.\n\n{body}",
+        "# {name}, {format}\n\nA {family} model{made}, written with dualgrain {} by `dualgrain export --format {format}`.\n\n{body}",
         env!("CARGO_PKG_VERSION")
     )
+}
+
+/// What a folder's model is called: the name on the hub, where the folder is in its cache.
+pub fn model_name(dir: &Path) -> String {
+    let own = |path: &Path| {
+        path.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
+    let snapshots = dir.parent().filter(|parent| own(parent) == "snapshots");
+    let of_hub = snapshots.and_then(Path::parent).map(own);
+    match of_hub.as_deref().and_then(|name| name.strip_prefix("models--")) {
+        Some(name) => name.replace("--", "/"),
+        None => own(dir),
+    }
 }
 
 const HF: &str = "Every quantized weight is here as the bfloat16 nearest to the number that its integers stand for. So this folder computes \

@@ -49,7 +49,9 @@ pub fn rewritten(dir: &Path, quantization: Option<Value>, has_own_head: bool) ->
                 .into(),
         });
     }
-    fields.shift_remove("quantization_config");
+    for name in ["quantization_config", "compression_config"] {
+        fields.shift_remove(name);
+    }
     if has_own_head {
         fields.insert("tie_word_embeddings".into(), false.into());
     }

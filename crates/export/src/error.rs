@@ -27,6 +27,20 @@ pub enum ExportError {
         /// The format asked for.
         format: ExportFormat,
     },
+    /// Another program quantized the folder.
+    #[error(
+        "{}: {method} quantized it, not dualgrain, whose integers {format} is made of: make a folder of dualgrain first (dualgrain quantize), or \
+         export as gguf, which takes the floats that its numbers stand for",
+        .dir.display()
+    )]
+    Foreign {
+        /// The folder.
+        dir: PathBuf,
+        /// How it was quantized.
+        method: String,
+        /// The format asked for.
+        format: ExportFormat,
+    },
     /// The input of a linear is transformed while the model runs.
     #[error(
         "{format} has no place for a transform of activations, and quantization_config has `hadamard_down` {block}: quantize again without \

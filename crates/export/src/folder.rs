@@ -62,7 +62,7 @@ impl LinearForm for Bf16Form {
 
 /// The weight of a linear in bf16.
 pub fn bf16_spec(linear: &StoredLinear) -> TensorSpec {
-    tensor_spec(&linear.name, "weight", Dtype::BF16, &[linear.n, linear.k])
+    tensor_spec(&linear.published, "weight", Dtype::BF16, &[linear.n, linear.k])
 }
 
 /// A part of a linear.
@@ -104,7 +104,7 @@ pub fn write(
 fn all_specs(source: &Source, form: &dyn LinearForm) -> Result<Vec<TensorSpec>, ExportError> {
     let mut specs = Vec::new();
     for tensor in &source.others {
-        let (dtype, shape, _) = source.raw(tensor)?;
+        let (dtype, shape) = source.shape(tensor)?;
         specs.push(TensorSpec {
             name: tensor.name.clone(),
             dtype,
@@ -114,7 +114,7 @@ fn all_specs(source: &Source, form: &dyn LinearForm) -> Result<Vec<TensorSpec>, 
     for linear in &source.linears {
         specs.extend(form.specs(source, linear));
         if linear.has_bias {
-            specs.push(tensor_spec(&linear.name, "bias", Dtype::F32, &[linear.n]));
+            specs.push(tensor_spec(&linear.published, "bias", Dtype::F32, &[linear.n]));
         }
     }
     Ok(specs)
@@ -151,9 +151,9 @@ fn write_linear(
         meter.add(bytes.len());
     }
     if linear.has_bias {
-        let name = format!("{}.bias", linear.name);
-        let bytes = f32_bytes(&source.weights.f32(&name, &[linear.n])?);
-        writer.write_tensor(&name, &bytes)?;
+        let stored = format!("{}.bias", linear.name);
+        let bytes = f32_bytes(&source.weights.f32(&stored, &[linear.n])?);
+        writer.write_tensor(&format!("{}.bias", linear.published), &bytes)?;
         meter.add(bytes.len());
     }
     Ok(())

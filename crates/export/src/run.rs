@@ -39,7 +39,11 @@ pub fn export(
     watch: Watch<'_>,
 ) -> Result<Summary, ExportError> {
     check_output(out)?;
-    let source = Source::open(dir)?;
+    let source = Source::open(dir, format)?;
+    if let (Some(method), false) = (source.weights.foreign(), format == ExportFormat::Gguf) {
+        let dir = dir.to_path_buf();
+        return Err(ExportError::Foreign { dir, method, format });
+    }
     if !source.is_quantized() && format != ExportFormat::Gguf {
         let dir = dir.to_path_buf();
         return Err(ExportError::NotQuantized { dir, format });

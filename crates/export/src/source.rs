@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
-use dualgrain_engine::{BlockSpec, LEADING, LinearSpec, ModelConfig, ModelFolder, RawTensor, Role, Weights};
+use dualgrain_engine::{
+    BlockSpec, Family, LEADING, LinearSpec, ModelConfig, ModelFolder, RawTensor, Role, Weights,
+};
+use dualgrain_format::checkpoint::Dtype;
 use dualgrain_format::{KEY_SCALES_TENSOR, LinearScheme, LinearWeights, VALUE_SCALES_TENSOR};
 
 use crate::error::ExportError;
+use crate::formats::ExportFormat;
 
 /// A judged folder.
 pub struct Source {
@@ -26,8 +30,10 @@ pub struct Source {
 /// A linear in integers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredLinear {
-    /// Its name without `.weight`, as the family's checkpoints have it.
+    /// Its name in the folder, without `.weight`.
     pub name: String,
+    /// Its name in the family's published checkpoints.
+    pub published: String,
     /// Output features.
     pub n: usize,
     /// Input features.
@@ -50,23 +56,26 @@ pub struct OtherTensor {
 }
 
 /// What the parts of a linear in integers are called.
-const PARTS: [&str; 7] = ["q", "zero", "s2", "s1", "w8", "bias", "ta"];
+const PARTS: [&str; 8] = ["q", "zero", "s2", "s1", "w8", "weight", "bias", "ta"];
 /// Weights that are read at a time.
 const SLICE_WEIGHTS: usize = 1 << 24;
 
 impl Source {
-    /// Opens and judges the folder `dir`.
+    /// Opens and judges the folder `dir`, for one of the formats.
     ///
     /// # Errors
     /// What loading the model would refuse.
-    pub fn open(dir: &Path) -> Result<Self, ExportError> {
+    pub fn open(dir: &Path, format: ExportFormat) -> Result<Self, ExportError> {
         let ModelFolder {
             config,
             weights,
             notices,
         } = ModelFolder::open(dir)?;
-        let linears = linears(&config);
+        let mut linears = linears(&config);
         let others = others(&config, &weights, &linears);
+        if format != ExportFormat::Gguf && rounds_a_tied_head(&config) {
+            linears.retain(|linear| linear.name != config.family.head_name());
+        }
         Ok(Self {
             config,
             weights,
@@ -121,6 +130,15 @@ impl Source {
         Ok(read?)
     }
 
+    /// Type and shape of a tensor as [`Self::raw`] gives it.
+    ///
+    /// # Errors
+    /// It is missing.
+    pub fn shape(&self, tensor: &OtherTensor) -> Result<(Dtype, &[usize]), ExportError> {
+        let (dtype, shape, _) = self.weights.stored(&tensor.stored)?;
+        Ok((dtype, shape))
+    }
+
     /// Type, shape and bytes of a tensor that stays as it is.
     ///
     /// # Errors
@@ -152,6 +170,7 @@ fn linears(config: &ModelConfig) -> Vec<StoredLinear> {
     };
     let stored = |name: String, (n, k), has_bias, hadamard| StoredLinear {
         scheme: quantization.scheme(&name),
+        published: published(config, &name),
         name,
         n,
         k,
@@ -167,8 +186,26 @@ fn linears(config: &ModelConfig) -> Vec<StoredLinear> {
     }
     let shape = (config.vocab_size, config.hidden_size);
     linears.push(stored(config.family.head_name().into(), shape, false, None));
-    linears.retain(|linear| linear.scheme != LinearScheme::Float);
+    // Floats stay as they are, unless they are those of a transformed input.
+    linears.retain(|linear| linear.scheme != LinearScheme::Float || linear.hadamard.is_some());
     linears
+}
+
+/// Whether the head in integers is the embedding, rounded: then the embedding stands for it, as programs expect of a tied model.
+fn rounds_a_tied_head(config: &ModelConfig) -> bool {
+    let is_rotated = config
+        .quantization
+        .as_ref()
+        .is_some_and(|q| !q.rotation.is_empty());
+    config.tie_embeddings && !is_rotated
+}
+
+/// A tensor's name in published checkpoints: GPT-NeoX's call the head otherwise.
+fn published(config: &ModelConfig, name: &str) -> String {
+    match name.strip_prefix(config.family.head_name()) {
+        Some(rest) if config.family == Family::GptNeoX => format!("embed_out{rest}"),
+        _ => name.to_owned(),
+    }
 }
 
 fn others(config: &ModelConfig, weights: &Weights, linears: &[StoredLinear]) -> Vec<OtherTensor> {
@@ -178,14 +215,14 @@ fn others(config: &ModelConfig, weights: &Weights, linears: &[StoredLinear]) -> 
     let parts: BTreeSet<String> = parts.collect();
     let head = format!("{}.weight", config.family.head_name());
     let is_needed = |tensor: &OtherTensor| {
-        let name = &tensor.name;
+        let name = &full_name(config, &tensor.stored);
         // A tied head that is stored too is the embedding once more.
         let is_copy = config.tie_embeddings && *name == head;
         !is_copy && !parts.contains(name) && name != KEY_SCALES_TENSOR && name != VALUE_SCALES_TENSOR
     };
     let used = weights.used_names().into_iter();
     let named = used.map(|stored| OtherTensor {
-        name: full_name(config, &stored),
+        name: published(config, &full_name(config, &stored)),
         stored,
     });
     named.filter(is_needed).collect()

@@ -504,6 +504,6 @@ mod tests {
 
     #[test]
     fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<AttentionArgs>(), 200);
+        assert_eq!(size_of::<AttentionArgs>(), 208);
     }
 }

@@ -55,6 +55,29 @@ fn a_model_of_every_newer_family_is_quantized_and_runs() {
 }
 
 #[test]
+fn the_text_model_of_gemma_3_with_pictures_is_quantized_and_runs() {
+    let row = read_variants()
+        .into_iter()
+        .find(|row| row.name == "gemma-3-1b-it");
+    let variant = with_text(row.unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (folder.path().join("model"), folder.path().join("out"));
+    write_model(&variant, &model, |_| true);
+    let config = json!({
+        "model_type": "gemma3",
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "vision_config": {"hidden_size": 8},
+        "text_config": variant.config,
+    });
+    fs::write(model.join("config.json"), config.to_string()).unwrap();
+    add_tokenizer(&model);
+    let quantizer = Quantizer::new(&model, &out).calibration(SAMPLE_CALIBRATION);
+    quantizer.windows(2, 64).threads(2).run().unwrap();
+    continue_text(&out, "gemma3");
+    assert_near(&model, &out, "gemma3");
+}
+
+#[test]
 fn weights_are_corrected_whatever_a_block_adds_to_the_stream() {
     assert_quantized(&CORRECTED, (128, 16));
 }
@@ -67,14 +90,18 @@ fn assert_quantized(names: &[&str], (num_windows, window_tokens): (usize, usize)
         let folder = tempfile::tempdir().unwrap();
         let (model, out) = (folder.path().join("model"), folder.path().join("out"));
         write_model(&variant, &model, |_| true);
-        let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/llama-tiny/tokenizer.json");
-        fs::copy(tokenizer, model.join("tokenizer.json")).unwrap();
+        add_tokenizer(&model);
         let quantizer = Quantizer::new(&model, &out).calibration(SAMPLE_CALIBRATION);
         let quantized = quantizer.windows(num_windows, window_tokens).threads(2).run();
         quantized.unwrap_or_else(|error| panic!("{name}: {error}"));
         continue_text(&out, name);
         assert_near(&model, &out, name);
     }
+}
+
+fn add_tokenizer(model: &Path) {
+    let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/llama-tiny/tokenizer.json");
+    fs::copy(tokenizer, model.join("tokenizer.json")).unwrap();
 }
 
 /// The row with the bundled tokenizer's vocabulary.

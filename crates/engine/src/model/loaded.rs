@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use dualgrain_device::{CacheFormat, Device, Done, SLICE_ROWS};
+use dualgrain_format::checkpoint::Dtype;
 use dualgrain_format::{CacheScheme, FloatValues, KEY_SCALES_TENSOR, LinearScheme, VALUE_SCALES_TENSOR};
 
 use crate::{Block, EngineError, ModelConfig, Norm, Position, Projection, Weights};
@@ -90,14 +91,24 @@ impl<D: Device> Model<D> {
         let head = config.family.head_name();
         let scheme = config.quantization.as_ref().map(|q| q.scheme(head));
         let is_copied = config.tie_embeddings && scheme.is_none_or(|scheme| scheme == LinearScheme::Float);
-        // Two bytes a weight at least.
-        let head = config
-            .vocab_size
-            .checked_mul(config.hidden_size)?
-            .checked_mul(2)? as u64;
-        weights
-            .loaded_bytes()
-            .checked_add(if is_copied { head } else { 0 })
+        let embedding = format!("{}.weight", config.family.embedding_name());
+        let is_bf16 = weights
+            .stored(&embedding)
+            .is_ok_and(|(dtype, ..)| dtype == Dtype::BF16);
+        let copied = match (is_copied, is_bf16) {
+            (false, _) => 0,
+            (true, true) => 2,
+            (true, false) => 4,
+        };
+        // What is multiplied needs the digits of 32 bits.
+        let widened = if is_bf16 && config.embedding_scale != 1.0 {
+            2
+        } else {
+            0
+        };
+        let elements = config.vocab_size.checked_mul(config.hidden_size)?;
+        let more = elements.checked_mul(copied + widened)? as u64;
+        weights.loaded_bytes().checked_add(more)
     }
 
     /// The device.

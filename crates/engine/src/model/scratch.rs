@@ -34,9 +34,9 @@ pub(super) struct StepAngles<D: Device> {
 
 /// Angles of one rotary embedding for the tokens of a step, taken from those of every position.
 struct EmbeddingAngles<D: Device> {
-    /// [positions, head_dim]: cos | sin.
+    /// [positions, rotary_dim]: cos | sin.
     table: D::Table,
-    /// [M, head_dim], the rows of the step's positions.
+    /// [M, rotary_dim], the rows of the step's positions.
     rows: D::Matrix,
 }
 
@@ -119,7 +119,8 @@ fn ropes(config: &ModelConfig) -> [Option<&RopeConfig>; 2] {
 /// Bytes of a step's buffers for `capacity` tokens, on any device.
 pub fn scratch_bytes(config: &ModelConfig, capacity: usize) -> usize {
     let [hidden, q, qkv, up, ffn] = widths(config);
-    let floats = 2 * hidden + qkv + q + up + ffn + config.head_dim;
+    let angles = ropes(config).into_iter().flatten().count() * config.rotary_dim;
+    let floats = 2 * hidden + qkv + q + up + ffn + angles;
     capacity * (4 * floats + hidden + q + ffn)
 }
 

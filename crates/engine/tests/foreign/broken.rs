@@ -155,6 +155,19 @@ fn broken_tensors_of_gptq_are_refused_in_words() {
 }
 
 #[test]
+fn older_folders_whose_file_of_methods_is_lost_or_broken_are_told_so() {
+    let older = Broken::of("gptq-older");
+    older.refused(&[".weight` is missing", "GPTQ or AWQ", "quantize_config.json"]);
+    let dir = older.dir.path().join("model");
+    fs::write(dir.join("quantize_config.json"), "{\"bits\": 4,").unwrap();
+    let error = Weights::open(&dir).unwrap_err().to_string();
+    assert!(
+        error.contains("quantize_config.json") && error.contains("no JSON"),
+        "{error}"
+    );
+}
+
+#[test]
 fn broken_tensors_of_awq_are_refused_in_words() {
     let awq = || Broken::of("awq");
     awq()

@@ -102,6 +102,43 @@ fn refused(bytes: &[u8]) -> String {
     }
 }
 
+/// A file with other bytes in the place of some.
+fn replaced(whole: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let at = whole
+        .windows(from.len())
+        .position(|window| window == from)
+        .unwrap();
+    [&whole[..at], to, &whole[at + from.len()..]].concat()
+}
+
+#[test]
+fn vectors_in_blocks_are_refused_by_name() {
+    let whole = fs::read(fixture("model.gguf")).unwrap();
+    // A name's end, one size, and the number of a type: those of a vector in floats, and others in their place.
+    let vector = |name: &[u8], size: u64, kind: u32| {
+        let line = [
+            name,
+            &1_u32.to_le_bytes(),
+            &size.to_le_bytes(),
+            &kind.to_le_bytes(),
+        ];
+        line.concat()
+    };
+    let norm = |kind| vector(b"output_norm.weight", 32, kind);
+    let factors = |size, kind| vector(b"rope_freqs.weight", size, kind);
+    for (from, to, words) in [
+        (norm(0), norm(8), "`output_norm.weight` of shape [32]"),
+        (
+            factors(8, 0),
+            factors(32, 2),
+            "`rope_freqs.weight` is stored in blocks",
+        ),
+    ] {
+        let text = refused(&replaced(&whole, &from, &to));
+        assert!(text.contains(words), "{text}");
+    }
+}
+
 #[test]
 fn damaged_files_are_refused_in_words() {
     let whole = fs::read(fixture("model.gguf")).unwrap();
@@ -112,13 +149,7 @@ fn damaged_files_are_refused_in_words() {
             "{text}"
         );
     }
-    let with = |from: &[u8], to: &[u8]| {
-        let at = whole
-            .windows(from.len())
-            .position(|window| window == from)
-            .unwrap();
-        [&whole[..at], to, &whole[at + from.len()..]].concat()
-    };
+    let with = |from: &[u8], to: &[u8]| replaced(&whole, from, to);
     for (from, to, words) in [
         (
             &b"\x05\0\0\0\0\0\0\0llama"[..],
@@ -129,6 +160,7 @@ fn damaged_files_are_refused_in_words() {
         (b"tokenizer.ggml.scores", b"tokenizer.ggml.scorex", "scores"),
         (b"llama.context_length", b"llama.context_lengtx", "context_lengtx"),
         (b"blk.0.attn_v.weight", b"blk.0.attn_q.weight", "twice"),
+        (b"blk.0.attn_norm.weight", b"blk.0000.attn_q.weight", "twice"),
     ] {
         let text = refused(&with(from, to));
         assert!(text.contains(words), "{text}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use dualgrain_engine::Family;
 use dualgrain_format::{GroupSize, LinearScheme};
 use serde_json::{Value, json};
 
@@ -29,6 +30,10 @@ pub fn quantization_config(source: &Source, format: ExportFormat) -> Value {
     }
     let mut ignore = source.float_linears();
     ignore.push(source.head_name().to_owned());
+    if source.config.family == Family::GptNeoX {
+        // What others than transformers 5 call it.
+        ignore.push("embed_out".to_owned());
+    }
     json!({
         "quant_method": "compressed-tensors",
         "format": if has_int8_groups && is_mixed { "mixed-precision" } else if has_int8_groups { "int-quantized" } else { "pack-quantized" },

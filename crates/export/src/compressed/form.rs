@@ -96,7 +96,7 @@ impl LinearForm for CompressedForm {
 
     fn specs(&self, source: &Source, linear: &StoredLinear) -> Vec<TensorSpec> {
         let (n, k) = (linear.n, linear.k);
-        let spec = |part: &str, dtype, shape: &[usize]| tensor_spec(&linear.name, part, dtype, shape);
+        let spec = |part: &str, dtype, shape: &[usize]| tensor_spec(&linear.published, part, dtype, shape);
         match linear.scheme {
             _ if linear.name == source.head_name() => vec![bf16_spec(linear)],
             LinearScheme::Float => vec![bf16_spec(linear)],
@@ -169,6 +169,7 @@ mod tests {
     fn groups_that_do_not_divide_a_row_are_refused_by_name() {
         let linear = |k: usize, scheme: LinearScheme| StoredLinear {
             name: "model.layers.0.mlp.down_proj".into(),
+            published: String::new(),
             n: 64,
             k,
             has_bias: false,

@@ -126,7 +126,7 @@ impl RowOrder {
     }
 }
 
-/// Refuses rows that are no whole blocks, and groups that blocks do not divide.
+/// Refuses rows that are no whole blocks.
 fn check_linears(source: &Source) -> Result<(), ExportError> {
     if let Some(block) = source.config.hadamard_down {
         let format = ExportFormat::Gguf;
@@ -157,7 +157,7 @@ fn tensors(source: &Source, divisors: Option<&[f32]>) -> Result<Vec<GgufTensor>,
         shape: shape.to_vec(),
     };
     for other in &source.others {
-        let (dtype, shape, _) = source.raw(other)?;
+        let (dtype, shape) = source.shape(other)?;
         tensors.push(tensor(other_name(other)?, float_type(dtype, shape)?, shape));
     }
     tensors.extend(divisors.map(|divisors| tensor(DIVISORS.to_owned(), GgufType::F32, &[divisors.len()])));
@@ -292,6 +292,7 @@ mod tests {
     fn rows_that_are_no_whole_blocks_are_refused_by_name() {
         let linear = |k: usize| StoredLinear {
             name: "model.layers.0.mlp.down_proj".into(),
+            published: String::new(),
             n: 64,
             k,
             has_bias: false,

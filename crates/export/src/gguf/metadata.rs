@@ -6,6 +6,7 @@ use dualgrain_engine::{Activation, FfnKind, ModelConfig};
 use dualgrain_format::LinearScheme;
 use dualgrain_format::gguf::GgufValue;
 
+use crate::card::model_name;
 use crate::error::ExportError;
 use crate::formats::ExportFormat;
 use crate::gguf::rope;
@@ -36,9 +37,9 @@ pub struct Described {
 /// A part of the model that this architecture computes otherwise.
 pub fn describe(source: &Source, dir: &Path, architecture: &str) -> Result<Described, ExportError> {
     let config = &source.config;
-    check(config)?;
+    check(config, architecture)?;
     let text = |text: &str| GgufValue::Text(text.to_owned());
-    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let name = model_name(dir);
     let mut metadata = vec![
         ("general.architecture".to_owned(), text(architecture)),
         ("general.name".to_owned(), text(&name)),
@@ -95,7 +96,7 @@ fn context(config: &ModelConfig) -> (usize, Vec<String>) {
     }
 }
 
-fn check(config: &ModelConfig) -> Result<(), ExportError> {
+fn check(config: &ModelConfig, architecture: &str) -> Result<(), ExportError> {
     if config.ffn != FfnKind::Gated(Activation::Silu) {
         return Err(unsupported(
             format!("the feed-forward {:?}", config.ffn),
@@ -107,6 +108,19 @@ fn check(config: &ModelConfig) -> Result<(), ExportError> {
         return Err(unsupported(
             format!("{rotary} of {head} elements of a head are rotated"),
             "all",
+        ));
+    }
+    if architecture != "llama" && (config.out_bias || config.ffn_bias) {
+        return Err(unsupported(
+            format!("a {architecture} whose output projection has a bias"),
+            "none there",
+        ));
+    }
+    let (queries, hidden) = (config.q_size(), config.hidden_size);
+    if architecture == "qwen2" && queries != hidden {
+        return Err(unsupported(
+            format!("a qwen2 with queries of {queries} elements and hidden_size {hidden}"),
+            "as many as hidden_size",
         ));
     }
     Ok(())
@@ -149,7 +163,7 @@ mod tests {
     #[test]
     fn another_activation_is_refused_by_name() {
         let config = ModelConfig::from_json(r#"{"model_type": "llama", "hidden_act": "relu"}"#).unwrap();
-        let error = check(&config).unwrap_err().to_string();
+        let error = check(&config, "llama").unwrap_err().to_string();
         assert!(error.contains("Relu") && error.contains("SiLU"), "{error}");
     }
 }

@@ -118,6 +118,13 @@ fn added(json: &Value, vocabulary: &Vocabulary) -> Result<[Option<u32>; 2], Stri
             .unwrap_or_default(),
         _ => std::slice::from_ref(post),
     };
+    let is_known = |step: &&Value| {
+        let kind = step["type"].as_str();
+        kind.is_none_or(|kind| ["ByteLevel", "TemplateProcessing"].contains(&kind))
+    };
+    if let Some(step) = steps.iter().find(|step| !is_known(step)) {
+        return Err(format!("a tokenizer with the post_processor {}", step["type"]));
+    }
     let Some(template) = steps.iter().find(|step| step["type"] == "TemplateProcessing") else {
         return Ok([None, None]);
     };
@@ -126,16 +133,17 @@ fn added(json: &Value, vocabulary: &Vocabulary) -> Result<[Option<u32>; 2], Stri
         .map(Vec::as_slice)
         .unwrap_or_default();
     let token = |part: &Value| {
-        part["SpecialToken"]["id"]
-            .as_str()
-            .and_then(|token| vocabulary.id(token))
+        let text = part["SpecialToken"]["id"].as_str().unwrap_or_default();
+        let id = vocabulary.id(text);
+        id.map(Some)
+            .ok_or_else(|| format!("a tokenizer that adds `{text}`, which it does not have"))
     };
     let is_text = |part: &Value| part["Sequence"].is_object();
     match parts {
         [text] if is_text(text) => Ok([None, None]),
-        [first, text] if is_text(text) => Ok([token(first), None]),
-        [text, last] if is_text(text) => Ok([None, token(last)]),
-        [first, text, last] if is_text(text) => Ok([token(first), token(last)]),
+        [first, text] if is_text(text) => Ok([token(first)?, None]),
+        [text, last] if is_text(text) => Ok([None, token(last)?]),
+        [first, text, last] if is_text(text) => Ok([token(first)?, token(last)?]),
         _ => Err("a tokenizer that puts several tokens before or behind a text".into()),
     }
 }

@@ -14,7 +14,7 @@ use super::fp8::{blocks, rows};
 use super::gptq::listed_groups;
 use super::packed::{Codes, Groups, PackedLinear, Scales, Zeros};
 use super::part::{Named, Parts};
-use super::target::{Target, any_fits};
+use super::target::{Closeness, Target, closest};
 use super::words::{Words, words_of};
 
 /// Ends of the names of a linear's tensors.
@@ -150,19 +150,22 @@ impl Compressed {
         let untargeted = |reason: &str| ForeignError::Untargeted {
             reason: reason.to_owned(),
         };
-        if any_fits(&self.ignore, name)? {
+        if closest(&self.ignore, name)?.is_some() {
             return Err(untargeted("quantization_config.ignore names it"));
         }
+        // As the library does: the closest entry of all groups decides, and among equals the first.
+        let mut found: Option<(Closeness, &Group)> = None;
         for group in &self.groups {
-            if any_fits(&group.targets, name)? {
-                return group
-                    .weights
-                    .ok_or_else(|| untargeted("its group of config_groups has no `weights`"));
+            if let Some(closeness) = closest(&group.targets, name)?
+                && found.is_none_or(|(other, _)| closeness < other)
+            {
+                found = Some((closeness, group));
             }
         }
-        Err(untargeted(
-            "no group of quantization_config.config_groups targets it",
-        ))
+        let none = || untargeted("no group of quantization_config.config_groups targets it");
+        let (_, group) = found.ok_or_else(none)?;
+        let weights = group.weights;
+        weights.ok_or_else(|| untargeted("its group of config_groups has no `weights`"))
     }
 }
 
@@ -258,7 +261,7 @@ impl Strategy {
             (Some("group") | None, Some(len)) => Ok(Self::Group(len)),
             (Some("group"), None) => Err(fields.refused("group_size", "a whole number above 0")),
             (Some("block"), _) => {
-                let block = fields.pair("block_structure")?;
+                let block = fields.sides("block_structure")?;
                 block
                     .map(Self::Block)
                     .ok_or_else(|| fields.refused("block_structure", "the two sides of a block"))
@@ -428,5 +431,51 @@ fn refuse_transforms(fields: &Fields<'_>) -> Result<(), ForeignError> {
             "none: a model runs without transforms of its activations",
         )),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(value: &Value) -> Result<Compressed, ForeignError> {
+        Compressed::read(&Fields::of(value, "")?)
+    }
+
+    #[test]
+    fn a_pattern_of_a_later_group_counts_before_a_class() {
+        let value = json!({"format": "pack-quantized", "config_groups": {
+            "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4}},
+            "group_1": {"targets": ["re:.*down_proj$"], "weights": {"num_bits": 8}},
+            "group_2": {"targets": ["re:.*down_proj$"], "weights": {"num_bits": 2}},
+        }});
+        let compressed = read(&value).unwrap();
+        let bits = |name: &str| compressed.weights_of(name).unwrap().bits;
+        assert_eq!(bits("model.layers.0.mlp.down_proj"), 8);
+        assert_eq!(bits("model.layers.0.mlp.up_proj"), 4);
+        assert!(compressed.weights_of("model.embed_tokens").is_err());
+    }
+
+    #[test]
+    fn sides_of_a_block_are_a_list_or_a_text() {
+        let block = |structure: Value| -> Result<[usize; 2], String> {
+            let weights = json!({"type": "float", "strategy": "block", "block_structure": structure});
+            let value = json!({"config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}}});
+            let compressed = read(&value).map_err(|error| error.to_string())?;
+            let weights = compressed
+                .weights_of("q_proj")
+                .map_err(|error| error.to_string())?;
+            match weights.strategy {
+                Strategy::Block(sides) => Ok(sides),
+                other => Err(format!("{other:?}")),
+            }
+        };
+        assert_eq!(block(json!([128, 64])), Ok([128, 64]));
+        assert_eq!(block(json!("128x64")), Ok([128, 64]));
+        for broken in ["128", "0x128", "128x", "axb"] {
+            let error = block(json!(broken)).unwrap_err();
+            assert!(error.contains("block_structure"), "{error}");
+        }
     }
 }

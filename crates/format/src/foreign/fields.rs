@@ -82,6 +82,21 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// As [`Self::pair`], or a text as older files have it: `128x128`.
+    pub fn sides(&self, name: &str) -> Result<Option<[usize; 2]>, ForeignError> {
+        let Some(Value::String(text)) = self.value(name) else {
+            return self.pair(name);
+        };
+        let side = |text: &str| text.trim().parse::<usize>().ok().filter(|&side| side > 0);
+        let sides = text
+            .split_once('x')
+            .and_then(|(rows, columns)| Some([side(rows)?, side(columns)?]));
+        match sides {
+            Some(sides) => Ok(Some(sides)),
+            None => Err(self.refused(name, "two whole numbers above 0, as a list or as 128x128")),
+        }
+    }
+
     /// How many inputs share a scale; `None` is all of them, which is written -1.
     pub fn group_size(&self, name: &str) -> Result<Option<usize>, ForeignError> {
         let size = self.typed(name, "a whole number above 0, or -1", |value| {

@@ -81,6 +81,9 @@ impl GgufKind {
 
     /// Bytes of a tensor; `None` where rows are no whole blocks, or beyond what can be counted.
     pub fn num_bytes(self, shape: &[usize]) -> Option<usize> {
+        // A size of 0 hides what the others multiply to, and readers multiply some of them, and by the bits of a float.
+        let mut sizes = shape.iter().filter(|&&size| size > 0);
+        sizes.try_fold(32_usize, |product, &size| product.checked_mul(size))?;
         let (&row, rows) = shape.split_last()?;
         let row_bytes = self.row_bytes(row)?;
         rows.iter()
@@ -175,5 +178,21 @@ fn six_bits(out: &mut [f32], block: &[u8]) {
         let pair = high[32 * part + i] >> (2 * quarter) & 3;
         let code = f32::from(nibble | pair << 4) - 32.0;
         *value = d * f32::from(scales[place / 16].cast_signed()) * code;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_can_not_be_counted_are_none_whatever_hides_them() {
+        let large = 1_usize << 40;
+        assert_eq!(GgufKind::F32.num_bytes(&[0, 8]), Some(0));
+        assert_eq!(GgufKind::Q8_0.num_bytes(&[2, 64]), Some(2 * 2 * 34));
+        for shape in [[0, large, large], [large, large, 0], [large, 0, large]] {
+            assert_eq!(GgufKind::F16.num_bytes(&shape), None, "{shape:?}");
+        }
+        assert_eq!(GgufKind::F32.num_bytes(&[0, 1 << 62]), None);
     }
 }

@@ -10,8 +10,11 @@ use super::blocks::GgufKind;
 
 /// What every file begins with.
 const MAGIC: &[u8] = b"GGUF";
-/// Names and texts of metadata are shorter than that; so are lists of tokens.
+/// Sizes that a tensor has at most.
 const MOST_DIMENSIONS: u32 = 4;
+/// Entries that all lists of the metadata have at most: an entry of a byte takes many as a value, and a hostile file must not fill the
+/// memory. Vocabularies have some hundred thousands.
+const MOST_ENTRIES: usize = 1 << 24;
 /// Data begins at multiples of so many bytes where the metadata does not say.
 const ALIGNMENT: usize = 32;
 
@@ -71,7 +74,11 @@ impl GgufFile {
     /// # Errors
     /// See [`GgufError`].
     pub fn parse(file: &[u8]) -> Result<Self, GgufError> {
-        let mut reader = Reader { file, at: 0 };
+        let mut reader = Reader {
+            file,
+            at: 0,
+            listed: 0,
+        };
         if reader.take(MAGIC.len(), "its first bytes")? != MAGIC {
             return Err(GgufError::Magic);
         }
@@ -151,6 +158,8 @@ fn content(what: String, got: impl Into<String>, expected: &'static str) -> Gguf
 struct Reader<'a> {
     file: &'a [u8],
     at: usize,
+    /// Entries of the lists so far.
+    listed: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -186,6 +195,20 @@ impl<'a> Reader<'a> {
         Ok(String::from_utf8_lossy(self.take(len, what)?).into_owned())
     }
 
+    /// The length of a list.
+    fn list_len(&mut self, what: &'static str) -> Result<usize, GgufError> {
+        let len = self.count(what)?;
+        self.listed = self.listed.saturating_add(len);
+        match self.listed <= MOST_ENTRIES {
+            true => Ok(len),
+            false => Err(content(
+                "the number of entries in the lists of its metadata".to_owned(),
+                self.listed.to_string(),
+                "at most 16777216",
+            )),
+        }
+    }
+
     /// A value of the metadata; lists hold no lists.
     fn value(&mut self, kind: u32, may_be_list: bool) -> Result<Value, GgufError> {
         let what = "a value of its metadata";
@@ -201,7 +224,7 @@ impl<'a> Reader<'a> {
             8 => self.text(what)?.into(),
             9 if may_be_list => {
                 let kind = self.u32(what)?;
-                let len = self.count(what)?;
+                let len = self.list_len(what)?;
                 let values = (0..len).map(|_| self.value(kind, false));
                 values.collect::<Result<Vec<_>, _>>()?.into()
             }
@@ -234,7 +257,12 @@ impl<'a> Reader<'a> {
         let kind =
             GgufKind::of(number).ok_or_else(|| wrong(format!("of type {number}"), GgufKind::ALL_NAMES))?;
         let len = kind.num_bytes(&shape);
-        let len = len.ok_or_else(|| wrong(format!("{shape:?}"), "rows of whole blocks"))?;
+        let len = len.ok_or_else(|| {
+            wrong(
+                format!("{shape:?}"),
+                "rows of whole blocks and a size that can be counted",
+            )
+        })?;
         let offset = u64::from_le_bytes(self.array(what)?);
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let entry = GgufEntry {
@@ -304,6 +332,29 @@ mod tests {
         let tensor = &file.tensors["t"];
         assert_eq!((tensor.kind, &tensor.shape[..]), (GgufKind::F16, &[2, 3][..]));
         assert_eq!(tensor.bytes, bytes.len() - 12..bytes.len());
+    }
+
+    #[test]
+    fn lists_beyond_all_vocabularies_are_refused_before_they_are_read() {
+        let len = MOST_ENTRIES + 1;
+        let mut file = [
+            &b"GGUF"[..],
+            &3_u32.to_le_bytes(),
+            &0_u64.to_le_bytes(),
+            &1_u64.to_le_bytes(),
+            &4_u64.to_le_bytes(),
+            b"list",
+            &9_u32.to_le_bytes(),
+            &0_u32.to_le_bytes(),
+            &(len as u64).to_le_bytes(),
+        ]
+        .concat();
+        file.resize(file.len() + len, 0);
+        let error = GgufFile::parse(&file).unwrap_err().to_string();
+        assert!(
+            error.contains("16777217") && error.contains("at most 16777216"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
 
-use dualgrain_format::checkpoint::CheckpointError;
+use dualgrain_format::checkpoint::{CheckpointError, FOREIGN_CONFIGS};
 use serde::{Deserialize, Serialize};
 
 use crate::calibrate::windows::Windows;
@@ -50,7 +50,9 @@ impl Identity {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            if name == "config.json" || name.ends_with(".safetensors") {
+            // Those of other programs say what the codes of older folders mean.
+            let is_config = name == "config.json" || FOREIGN_CONFIGS.contains(&name.as_str());
+            if is_config || name.ends_with(".safetensors") {
                 files.push((format!("model file {name}"), fingerprint(&path)?));
             }
         }

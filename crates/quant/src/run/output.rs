@@ -240,6 +240,10 @@ fn write_files(
     if options_untie(&job.options) && config.tie_embeddings {
         value["tie_word_embeddings"] = false.into();
     }
+    if let Some(fields) = value.as_object_mut() {
+        // What older folders of compressed-tensors call theirs.
+        fields.shift_remove("compression_config");
+    }
     value["quantization_config"] = serde_json::to_value(quantization_config(job, config)).map_err(json)?;
     writer.write_file("config.json", format!("{value:#}\n").as_bytes())?;
     let text = serde_json::to_string_pretty(report).map_err(json)?;

@@ -6,9 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use dualgrain_device::{Device, DeviceError};
-use dualgrain_engine::{
-    BlockSpec, LinearId, ModelConfig, NormKind, Position, Role, angles_bytes, scratch_bytes,
-};
+use dualgrain_engine::{BlockSpec, LinearId, ModelConfig, Position, Role, angles_bytes, scratch_bytes};
 use dualgrain_format::checkpoint::OutputPlace;
 use dualgrain_format::{CacheScheme, GroupSize, LinearScheme, int4};
 use serde::Serialize;
@@ -333,11 +331,9 @@ fn head_bytes(config: &ModelConfig, options: &QuantOptions) -> u64 {
 
 /// The norms of a block, in f32.
 fn norm_bytes(config: &ModelConfig) -> u64 {
-    let vectors = match config.norm {
-        NormKind::Rms => 1,
-        NormKind::Layer => 2,
-    };
-    2 * vectors * config.hidden_size as u64 * 4
+    let block = BlockSpec::new(config, 0);
+    let elements = block.norms().map(|norm| norm.len * (1 + usize::from(norm.bias)));
+    4 * elements.sum::<usize>() as u64
 }
 
 fn gram_bytes(k: usize, group_size: GroupSize) -> u64 {

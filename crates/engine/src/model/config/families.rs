@@ -24,14 +24,27 @@ fn text_part(object: &Map<String, Value>) -> Option<Map<String, Value>> {
     if object.get("model_type")?.as_str()? != "gemma3" {
         return None;
     }
+    let classes = object.get("architectures").and_then(Value::as_array);
+    let is_known = |class: &Value| class.as_str().is_some_and(|class| WITH_PICTURES.contains(&class));
+    if !classes.is_none_or(|classes| classes.iter().all(is_known)) {
+        return None;
+    }
     let mut text = object.get("text_config")?.as_object()?.clone();
+    let counts = |name: &str| name.ends_with("token_id") || OF_WHOLE.contains(&name);
     let of_whole = object
         .iter()
-        .filter(|(name, _)| name.ends_with("token_id") || OF_WHOLE.contains(&name.as_str()));
+        .filter(|(name, value)| counts(name) && !value.is_null());
     text.extend(of_whole.map(|(name, value)| (name.clone(), value.clone())));
     text.entry("model_type").or_insert("gemma3_text".into());
     Some(text)
 }
+
+/// Classes that hold a text model whose configuration is `text_config`.
+const WITH_PICTURES: [&str; 3] = [
+    "Gemma3ForConditionalGeneration",
+    "Gemma3Model",
+    "Gemma3ForCausalLM",
+];
 
 /// Fields that count beside those of `text_config`.
 const OF_WHOLE: [&str; 4] = [

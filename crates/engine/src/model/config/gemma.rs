@@ -1,5 +1,7 @@
 //! Gemma 1, 2 and 3: norms whose stored weights lack one, a scaled embedding, and from 2 on norms behind attention and feed-forward.
 
+use std::ops::RangeInclusive;
+
 use dualgrain_device::Activation;
 use dualgrain_format::K_MAX;
 
@@ -32,7 +34,12 @@ pub(super) fn read_gemma(family: Family, fields: Fields<'_>) -> Result<ModelConf
     // All that is added to the stream comes from norms: they and the epsilons take the factor, and the embedding stays as it is.
     config.stream_divisor = embedding_scale;
     let scalar = fields.positive("query_pre_attn_scalar", Some(256.0))?;
-    config.attention_scale = Some((1.0 / scalar.sqrt()) as f32);
+    let scale = (1.0 / scalar.sqrt()) as f32;
+    if !scale.is_normal() {
+        let expected = "a number whose root 32-bit floats can be divided by".into();
+        return Err(field_error("query_pre_attn_scalar", expected, scalar));
+    }
+    config.attention_scale = Some(scale);
     read_windows(&mut config, fields)?;
     read_caps(&mut config, fields)?;
     if family == Family::Gemma3 {
@@ -92,6 +99,9 @@ fn read_windows(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), Conf
     Ok(())
 }
 
+/// Caps that 32-bit floats can be divided by and multiplied with, whatever the score is.
+const CAPS: RangeInclusive<f64> = 1e-3..=1e6;
+
 /// What scores and logits are capped at; null caps nothing.
 fn read_caps(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), ConfigError> {
     let cap = |name: &str, usual: f64| {
@@ -99,8 +109,12 @@ fn read_caps(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), ConfigE
         match (fields.number(name)?, config.family) {
             (None, Family::Gemma2) if !is_there => Ok(Some(usual as f32)),
             (None, _) => Ok(None),
-            (Some(cap), _) if (cap as f32).is_normal() && cap > 0.0 => Ok(Some(cap as f32)),
-            (Some(cap), _) => Err(field_error(name, "a number above 0, or null".into(), cap)),
+            (Some(cap), _) if CAPS.contains(&cap) => Ok(Some(cap as f32)),
+            (Some(cap), _) => Err(field_error(
+                name,
+                format!("null, or a number from {} to {}", CAPS.start(), CAPS.end()),
+                cap,
+            )),
         }
     };
     (config.score_cap, config.logit_cap) = (

@@ -28,7 +28,8 @@ pub(super) fn read_cohere(family: Family, fields: Fields<'_>) -> Result<ModelCon
     config.qkv_bias = fields.flag("attention_bias", false)?;
     config.out_bias = config.qkv_bias;
     config.rotates_neighbours = true;
-    config.position = rope::read_position(fields, &mut config, 5e5)?;
+    let theta = if family == Family::Cohere2 { 1e4 } else { 5e5 };
+    config.position = rope::read_position(fields, &mut config, theta)?;
     config.head_scale = read_logit_scale(fields)?;
     (config.bos_token, config.eos_tokens, config.pad_token) = (Some(5), vec![255_001], Some(0));
     if family == Family::Cohere2 {

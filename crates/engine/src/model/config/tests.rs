@@ -333,3 +333,54 @@ fn end_tokens_may_be_one_or_many_and_generation_config_adds() {
     std::fs::remove_file(dir.path().join("config.json")).unwrap();
     assert!(error(ModelConfig::load(dir.path())).contains("config.json"));
 }
+
+/// Gemma 3 with pictures: its text model, and what the whole says beside it.
+fn with_pictures(whole: Value) -> Result<ModelConfig, ConfigError> {
+    let text = json!({"model_type": "gemma3_text", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "head_dim": 16, "eos_token_id": 7, "sliding_window": 16, "sliding_window_pattern": 3});
+    let mut config = json!({"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"],
+        "vision_config": {"hidden_size": 1}, "text_config": text});
+    for (name, value) in whole.as_object().unwrap() {
+        config[name] = value.clone();
+    }
+    parse(config)
+}
+
+#[test]
+fn of_gemma_3_with_pictures_the_text_model_is_read() {
+    let config = with_pictures(json!({})).unwrap();
+    assert_eq!((config.family, config.hidden_size), (Family::Gemma3, 64));
+    assert_eq!(config.eos_tokens, [7]);
+    assert_eq!(config.sliding_windows, [Some(16), Some(16), None]);
+    let config = with_pictures(json!({"eos_token_id": [1, 106], "tie_word_embeddings": false})).unwrap();
+    assert_eq!(config.eos_tokens, [1, 106]);
+    assert!(!config.tie_embeddings);
+}
+
+#[test]
+fn null_beside_a_text_model_says_nothing_of_it() {
+    let nothing = json!({"eos_token_id": null, "tie_word_embeddings": null, "quantization_config": null});
+    let config = with_pictures(nothing).unwrap();
+    assert_eq!(config.eos_tokens, [7]);
+    assert!(config.tie_embeddings && config.quantization.is_none());
+}
+
+#[test]
+fn other_classes_of_gemma_3_are_refused() {
+    let class = json!({"architectures": ["Gemma3ForSequenceClassification"]});
+    let error = with_pictures(class).unwrap_err().to_string();
+    assert!(error.contains("Gemma3ForSequenceClassification"), "{error}");
+}
+
+#[test]
+fn caps_that_floats_can_not_take_are_refused() {
+    for cap in [0.0, 1e-38, 3e38, -1.0] {
+        let config = json!({"model_type": "gemma2", "attn_logit_softcapping": cap});
+        let error = parse(config).unwrap_err().to_string();
+        assert!(error.contains("attn_logit_softcapping"), "{error}");
+    }
+    let off = parse(json!({"model_type": "gemma2", "attn_logit_softcapping": null})).unwrap();
+    assert_eq!((off.score_cap, off.logit_cap), (None, Some(30.0)));
+    let scalar = json!({"model_type": "gemma2", "query_pre_attn_scalar": 1e300});
+    assert!(parse(scalar).is_err());
+}

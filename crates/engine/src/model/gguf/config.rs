@@ -1,6 +1,6 @@
 //! config.json of the model in a GGUF file.
 
-use dualgrain_format::gguf::GgufFile;
+use dualgrain_format::gguf::{GgufFile, GgufKind};
 use serde_json::{Map, Value, json};
 
 use super::names::ROPE_FACTORS;
@@ -42,6 +42,7 @@ pub fn config(file: &GgufFile, rope_factors: Option<Vec<f32>>) -> Result<Map<Str
     };
     config.insert("model_type".to_owned(), metadata.architecture.into());
     config.insert("architectures".to_owned(), json!([class]));
+    config.insert("dtype".to_owned(), dtype(file).into());
     for (name, field) in FIELDS {
         if let Some(value) = metadata.value(name) {
             if !value.is_number() {
@@ -88,6 +89,18 @@ pub fn config(file: &GgufFile, rope_factors: Option<Vec<f32>>) -> Result<Map<Str
         ends.into_iter().flatten().cloned().collect(),
     );
     Ok(config)
+}
+
+/// The type of the model's floats, by which plans count bytes: that of all matrices, or the one that holds whatever they mean.
+fn dtype(file: &GgufFile) -> &'static str {
+    let matrices = file.tensors.values().filter(|tensor| tensor.shape.len() > 1);
+    let mut kinds = matrices.map(|tensor| tensor.kind);
+    let first = kinds.next();
+    match first.filter(|first| kinds.all(|kind| kind == *first)) {
+        Some(GgufKind::F16) => "float16",
+        Some(GgufKind::Bf16) => "bfloat16",
+        _ => "float32",
+    }
 }
 
 /// The metadata of the file's architecture.
@@ -189,7 +202,7 @@ impl<'a> Metadata<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dualgrain_format::gguf::{GgufEntry, GgufKind};
+    use dualgrain_format::gguf::GgufEntry;
 
     fn file(more: Value) -> GgufFile {
         let mut metadata = json!({"general.architecture": "llama", "llama.block_count": 2, "llama.embedding_length": 64,
@@ -221,6 +234,24 @@ mod tests {
             (100, 16, true)
         );
         assert_eq!(config.eos_tokens, [2, 5]);
+    }
+
+    #[test]
+    fn the_type_of_floats_is_that_of_all_matrices_or_holds_any() {
+        let mut file = file(json!({}));
+        let entry = |kind, shape: &[usize]| GgufEntry {
+            kind,
+            shape: shape.to_vec(),
+            bytes: 0..0,
+        };
+        let norm = entry(GgufKind::F32, &[64]);
+        file.tensors.insert("output_norm.weight".to_owned(), norm);
+        assert_eq!(config(&file, None).unwrap()["dtype"], "float16");
+        for kind in [GgufKind::Bf16, GgufKind::Q8_0, GgufKind::F32] {
+            let head = entry(kind, &[100, 64]);
+            file.tensors.insert("output.weight".to_owned(), head);
+            assert_eq!(config(&file, None).unwrap()["dtype"], "float32");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use dualgrain_format::gguf::{GgufFile, GgufKind};
+use dualgrain_format::gguf::GgufFile;
 use serde_json::{Value, json};
 
 use super::super::weights::MappedFile;
@@ -97,15 +97,7 @@ fn files(path: &Path) -> Result<[(&'static str, Value); 4], GgufModelError> {
         path: path.to_path_buf(),
         source,
     })?;
-    let factors = file
-        .tensors
-        .get(ROPE_FACTORS)
-        .filter(|tensor| tensor.kind == GgufKind::F32);
-    let factors = factors.and_then(|tensor| {
-        let mut factors = vec![0.0; tensor.shape.iter().product()];
-        GgufKind::F32.read(mapped.bytes().get(tensor.bytes.clone())?, &mut factors);
-        Some(factors)
-    });
+    let factors = rope_factors(&file, mapped.bytes()).map_err(model)?;
     let config = config(&file, factors).map_err(model)?;
     let [tokenizer, names] = tokenizer(&file.metadata).map_err(model)?;
     Ok([
@@ -114,6 +106,23 @@ fn files(path: &Path) -> Result<[(&'static str, Value); 4], GgufModelError> {
         ("tokenizer_config.json", names),
         (GGUF_POINTER, json!({"file": path})),
     ])
+}
+
+/// The divisors of the frequencies, if the file has them; in words why they are not read.
+fn rope_factors(file: &GgufFile, bytes: &[u8]) -> Result<Option<Vec<f32>>, String> {
+    let Some(tensor) = file.tensors.get(ROPE_FACTORS) else {
+        return Ok(None);
+    };
+    if tensor.kind.block().0 > 1 {
+        return Err(format!(
+            "tensor `{ROPE_FACTORS}` is stored in blocks ({:?}), expected F32, F16 or BF16: convert the model again",
+            tensor.kind
+        ));
+    }
+    let mut factors = vec![0.0; tensor.shape.iter().product()];
+    // The table was checked against these very bytes.
+    tensor.kind.read(&bytes[tensor.bytes.clone()], &mut factors);
+    Ok(Some(factors))
 }
 
 /// Where such folders are: `$XDG_CACHE_HOME/dualgrain/gguf`, else `~/.cache/dualgrain/gguf`.

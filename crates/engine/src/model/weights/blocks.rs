@@ -10,6 +10,8 @@ pub(super) struct Blocks {
     pub kind: GgufKind,
     /// Elements of a row.
     pub row: usize,
+    /// Bytes of a row, which is whole blocks.
+    pub row_bytes: usize,
     /// Rows of a head, where the file has them in pairs.
     pub head: Option<usize>,
 }
@@ -17,10 +19,9 @@ pub(super) struct Blocks {
 impl Blocks {
     /// The floats of some rows, in a folder's order.
     pub fn read_rows(self, bytes: &[u8], rows: Range<usize>, out: &mut [f32]) {
-        let row_bytes = self.kind.row_bytes(self.row).unwrap_or_default();
         for (row, out) in rows.zip(out.chunks_exact_mut(self.row.max(1))) {
-            let first = self.stored_row(row) * row_bytes;
-            self.kind.read(&bytes[first..first + row_bytes], out);
+            let first = self.stored_row(row) * self.row_bytes;
+            self.kind.read(&bytes[first..first + self.row_bytes], out);
         }
     }
 
@@ -43,6 +44,7 @@ mod tests {
         let blocks = Blocks {
             kind: GgufKind::F32,
             row: 1,
+            row_bytes: 4,
             head: Some(6),
         };
         let order: Vec<_> = (0..12).map(|row| blocks.stored_row(row)).collect();

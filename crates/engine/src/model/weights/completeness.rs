@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use dualgrain_format::checkpoint::INDEX;
+use dualgrain_format::checkpoint::{FOREIGN_CONFIGS, INDEX};
 
 use super::error::WeightsError;
 use super::names::{LEADING, is_of_adapter, is_unneeded};
@@ -112,10 +112,23 @@ impl Weights {
                     save_pretrained)"
                 .to_owned();
         }
+        if self.is_packed_unsaid(name) {
+            return format!(
+                "; the folder looks quantized by GPTQ or AWQ, and neither config.json nor {} says how: get that file from where the model \
+                 comes from",
+                FOREIGN_CONFIGS.join(" nor ")
+            );
+        }
         let nearest = self.nearest(name);
         nearest.map_or_else(String::new, |name| {
             format!("; the nearest name there is `{name}`")
         })
+    }
+
+    /// Whether codes stand in the place of a linear's weight, and nothing says what they mean.
+    fn is_packed_unsaid(&self, name: &str) -> bool {
+        let codes = |linear: &str| self.find(&format!("{linear}.qweight")).is_some();
+        self.foreign.is_none() && name.strip_suffix(".weight").is_some_and(codes)
     }
 
     fn nearest(&self, name: &str) -> Option<String> {

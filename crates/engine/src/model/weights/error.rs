@@ -26,10 +26,11 @@ pub enum WeightsError {
     /// An index is no text.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// The index of a sharded checkpoint is wrong or does not fit its shards.
+    /// The index of a sharded checkpoint is wrong or does not fit its shards; so is another file that says what tensors there are or what
+    /// they mean.
     #[error("{}: {problem}", .path.display())]
     Index {
-        /// The index, or the shard that disagrees with it.
+        /// The index or the like, or the file that disagrees with it.
         path: PathBuf,
         /// What is wrong.
         problem: String,

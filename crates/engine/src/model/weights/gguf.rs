@@ -1,7 +1,7 @@
 //! The tensors of a GGUF file, under the names that they have in a folder.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use dualgrain_format::checkpoint::{CheckpointError, Dtype, TensorEntry};
@@ -34,23 +34,24 @@ impl Weights {
             }
             let head = head.filter(|_| has_pairs(&architecture, &name));
             *codes.entry(format!("{:?}", entry.kind)).or_insert(0) += 1;
-            let tensor = tensor(entry, head);
-            self.tensors.insert(folder_name(&name).unwrap_or(name), tensor);
+            let wrong = |problem| WeightsError::Index {
+                path: path.clone(),
+                problem,
+            };
+            let tensor = tensor(&name, entry, head).map_err(wrong)?;
+            let folder_name = folder_name(&name).unwrap_or_else(|| name.clone());
+            if self.tensors.insert(folder_name.clone(), tensor).is_some() {
+                return Err(wrong(format!(
+                    "tensor `{name}` is there twice (as `{folder_name}`): which one counts is not known"
+                )));
+            }
         }
         self.shards.push(Shard {
             path: path.clone(),
             file,
         });
         if self.has_blocks() {
-            let kinds: Vec<_> = codes
-                .iter()
-                .map(|(kind, count)| format!("{count} {kind}"))
-                .collect();
-            self.notices.push(format!(
-                "{}: its tensors ({}) are read as floats; what was quantized before gets a second error where it is quantized again",
-                path.display(),
-                kinds.join(", ")
-            ));
+            self.notices.push(notice_of_blocks(&path, &codes));
         }
         Ok(())
     }
@@ -76,6 +77,16 @@ impl Weights {
     }
 }
 
+/// A sentence on how many tensors of each kind a file has.
+fn notice_of_blocks(path: &Path, codes: &BTreeMap<String, usize>) -> String {
+    let kinds = codes.iter().map(|(kind, count)| format!("{count} {kind}"));
+    format!(
+        "{}: its tensors ({}) are read as floats; what was quantized before gets a second error where it is quantized again",
+        path.display(),
+        kinds.collect::<Vec<_>>().join(", ")
+    )
+}
+
 /// Rows of a head that is rotated.
 fn head_rows(table: &GgufFile, architecture: &str) -> Option<usize> {
     let number = |name: &str| {
@@ -87,7 +98,8 @@ fn head_rows(table: &GgufFile, architecture: &str) -> Option<usize> {
     (head > 0 && head.is_multiple_of(2)).then_some(head)
 }
 
-fn tensor(entry: GgufEntry, head: Option<usize>) -> Tensor {
+/// A tensor of the file; in words why it is not read.
+fn tensor(name: &str, entry: GgufEntry, head: Option<usize>) -> Result<Tensor, String> {
     let dtype = match entry.kind {
         GgufKind::F16 => Dtype::F16,
         GgufKind::Bf16 => Dtype::BF16,
@@ -96,12 +108,21 @@ fn tensor(entry: GgufEntry, head: Option<usize>) -> Tensor {
     let head = head.filter(|&head| entry.shape.first().is_some_and(|rows| rows.is_multiple_of(head)));
     let is_plain = entry.kind.block().0 == 1 && head.is_none();
     let row = entry.shape.iter().skip(1).product();
+    // Rows of whole blocks are proved for the innermost size, and a vector's rows are single numbers.
+    let row_bytes = entry.kind.row_bytes(row).ok_or_else(|| {
+        format!(
+            "tensor `{name}` of shape {:?} is stored in blocks ({:?}), expected F32, F16 or BF16 for a tensor of one dimension, as \
+             llama.cpp keeps it: convert the model again",
+            entry.shape, entry.kind
+        )
+    })?;
     let blocks = (!is_plain).then_some(Blocks {
         kind: entry.kind,
         row,
+        row_bytes,
         head,
     });
-    Tensor {
+    Ok(Tensor {
         shard: 0,
         entry: TensorEntry {
             dtype: if is_plain { dtype } else { Dtype::F32 },
@@ -111,5 +132,5 @@ fn tensor(entry: GgufEntry, head: Option<usize>) -> Tensor {
         used: AtomicBool::new(false),
         parts: BTreeMap::new(),
         blocks,
-    }
+    })
 }

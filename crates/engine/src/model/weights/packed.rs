@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use dualgrain_format::checkpoint::{Dtype, FOREIGN_CONFIGS, TensorEntry};
+use dualgrain_format::checkpoint::{CheckpointError, Dtype, FOREIGN_CONFIGS, TensorEntry};
 use dualgrain_format::foreign::{ForeignError, ForeignScheme, PackedLinear, Part, Parts};
-use dualgrain_format::text::without_mark;
+use dualgrain_format::text::text_of;
 use serde_json::Value;
 
 use super::error::WeightsError;
@@ -63,7 +63,8 @@ impl Weights {
             }),
         };
         let path = self.dir.join("config.json");
-        let config = json_of(&path);
+        // A broken config.json has been or will be refused by who needs it.
+        let config = json_of(&path).ok().flatten();
         if let Some(value) = config
             .as_ref()
             .and_then(Value::as_object)
@@ -76,7 +77,7 @@ impl Weights {
         }
         for file in FOREIGN_CONFIGS {
             let path = self.dir.join(file);
-            if let Some(value) = json_of(&path) {
+            if let Some(value) = json_of(&path)? {
                 return read(path, &value);
             }
         }
@@ -223,8 +224,17 @@ impl Weights {
     }
 }
 
-/// A file that holds JSON; what is no JSON has been or will be refused by who needs it.
-fn json_of(path: &Path) -> Option<Value> {
-    let bytes = std::fs::read(path).ok()?;
-    serde_json::from_slice(without_mark(&bytes)).ok()
+/// A file that holds JSON, if it is there.
+fn json_of(path: &Path) -> Result<Option<Value>, WeightsError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(CheckpointError::io("read", path)(error).into()),
+    };
+    let text = text_of(path, bytes)?;
+    let value = serde_json::from_str(&text).map_err(|error| WeightsError::Index {
+        path: path.to_path_buf(),
+        problem: format!("it says how the linears were quantized, and is no JSON: {error}"),
+    })?;
+    Ok(Some(value))
 }
