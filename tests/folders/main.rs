@@ -78,11 +78,9 @@ fn judging(folder: &Path) -> [Vec<String>; 3] {
     .map(|arguments| arguments.into_iter().map(str::to_owned).collect())
 }
 
-/// Every verb that judges a folder takes this one; returns what was said.
-fn assert_taken(folder: &Path) -> String {
-    let (tokens, said) = answer(folder, &[]);
-    assert_eq!(tokens, usual_answer(), "{}", folder.display());
-    for arguments in judging(folder) {
+/// Every verb that judges a folder succeeds; returns what each said.
+fn assert_judged(folder: &Path) -> Vec<String> {
+    let said = judging(folder).into_iter().map(|arguments| {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let output = dualgrain(&arguments);
         assert_eq!(
@@ -91,7 +89,16 @@ fn assert_taken(folder: &Path) -> String {
             "{arguments:?}: {}",
             stderr(&output)
         );
-    }
+        stderr(&output)
+    });
+    said.collect()
+}
+
+/// Every verb that judges a folder takes this one; returns what was said.
+fn assert_taken(folder: &Path) -> String {
+    let (tokens, said) = answer(folder, &[]);
+    assert_eq!(tokens, usual_answer(), "{}", folder.display());
+    assert_judged(folder);
     said
 }
 

@@ -1,6 +1,6 @@
 //! A linear in integers as bf16.
 
-use dualgrain_format::{FloatValues, LinearWeights};
+use dualgrain_format::{FloatValues, LinearWeights, transform_blocks};
 use half::bf16;
 
 use crate::error::ExportError;
@@ -42,7 +42,7 @@ fn push_transformed(weights: &LinearWeights, block: usize, bytes: &mut Vec<u8>) 
     let mut row = vec![0.0; weights.k()];
     for index in 0..weights.n() {
         wide_row(weights, index, &mut row);
-        transform(&mut row, block);
+        transform_blocks(&mut row, block);
         bytes.extend(row.iter().flat_map(|&value| bf16::from_f64(value).to_le_bytes()));
     }
 }
@@ -71,38 +71,4 @@ fn wide_row(weights: &LinearWeights, index: usize, row: &mut [f64]) {
     row.iter_mut()
         .zip(&w8)
         .for_each(|(value, &w8)| *value = f64::from(s1) * f64::from(w8));
-}
-
-/// Multiplies every run of `block` elements, a power of two, with the orthonormal Hadamard matrix of that order (Sylvester's).
-fn transform(row: &mut [f64], block: usize) {
-    let scale = 1.0 / (block as f64).sqrt();
-    for run in row.chunks_exact_mut(block) {
-        let mut apart = 1;
-        while apart < run.len() {
-            for pair in run.chunks_exact_mut(2 * apart) {
-                let (low, high) = pair.split_at_mut(apart);
-                for (a, b) in low.iter_mut().zip(high) {
-                    (*a, *b) = (*a + *b, *a - *b);
-                }
-            }
-            apart *= 2;
-        }
-        run.iter_mut().for_each(|value| *value *= scale);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_transform_is_its_own_inverse() {
-        let row: Vec<f64> = (0..16).map(f64::from).collect();
-        let mut twice = row.clone();
-        transform(&mut twice, 8);
-        assert_ne!(twice, row);
-        transform(&mut twice, 8);
-        let error = |(a, b): (&f64, &f64)| (a - b).abs();
-        assert!(row.iter().zip(&twice).map(error).fold(0.0, f64::max) < 1e-12);
-    }
 }

@@ -8,7 +8,6 @@ use serde_json::Value;
 use crate::card;
 use crate::error::ExportError;
 use crate::floats::bf16_weights;
-use crate::model_files;
 use crate::source::{Source, StoredLinear};
 use crate::watch::{Meter, Watch};
 use crate::{config_file, formats::ExportFormat};
@@ -94,7 +93,7 @@ pub fn write(
     for linear in &source.linears {
         write_linear(source, linear, form, (&mut writer, &meter))?;
     }
-    model_files::copy(dir, &mut writer)?;
+    writer.copy_model_files(dir)?;
     writer.write_file("README.md", card::text(source, dir, form.format()).as_bytes())?;
     writer.write_file("config.json", format!("{config:#}\n").as_bytes())?;
     writer.commit()?;

@@ -15,7 +15,6 @@ mod folder;
 mod folding;
 mod formats;
 mod gguf;
-mod model_files;
 mod run;
 mod source;
 mod watch;

@@ -54,9 +54,7 @@ pub fn run_blocks<D: Device>(
         let FeedForward::Dense(mlp) = &block.feed_forward;
         block.attend(device, &mut state, (layer, mlp))?;
         if block.spec.parallel {
-            let Scratch { h, h8, .. } = &mut *state.scratch;
-            mlp.up
-                .norm_input(device, (block.ffn_norm.as_ref(), state.x), h, h8)?;
+            block.norm_for_feed_forward(device, &mut state, mlp)?;
             block.activate(device, &mut state, (mlp, &block.out.linear))?;
             block.add_attention(device, &mut state, &mlp.down.linear, None)?;
         } else {
@@ -112,6 +110,16 @@ impl<D: Device> Block<D> {
                 self.out.operand(device, c, c8).map(drop)
             }
         }
+    }
+
+    /// Makes the input of a parallel feed-forward; where it is that of attention, it is there.
+    fn norm_for_feed_forward(&self, device: &D, state: &mut StepState<'_, D>, mlp: &Mlp<D>) -> Done {
+        if self.spec.shares_norm() && self.qkv.activations == mlp.up.activations {
+            return Ok(());
+        }
+        let Scratch { h, h8, .. } = &mut *state.scratch;
+        mlp.up
+            .norm_input(device, (self.ffn_norm.as_ref(), state.x), h, h8)
     }
 
     /// Adds what attention gave, and makes the input of `next`; `after` is the linear behind it.

@@ -240,11 +240,17 @@ impl<D: Device> Head<D> {
     /// # Errors
     /// See [`EngineError`].
     pub fn load(device: &D, weights: &Weights, config: &ModelConfig) -> Result<Self, EngineError> {
-        Ok(Self {
-            norm: Norm::load(device, weights, &config.final_norm())?,
-            projection: load_head(device, weights, config)?,
+        let norm = Norm::load(device, weights, &config.final_norm())?;
+        Ok(Self::of_parts(norm, load_head(device, weights, config)?, config))
+    }
+
+    /// A head of the model of `config` with another norm and projection than its folder's.
+    pub fn of_parts(norm: Norm<D>, projection: Projection<D>, config: &ModelConfig) -> Self {
+        Self {
+            norm,
+            projection,
             cap: config.logit_cap,
-        })
+        }
     }
 
     /// The projection's weights.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dualgrain_engine::ModelConfig;
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, f32_bytes, widen};
-use dualgrain_format::gguf::{GgufTensor, GgufType, GgufWriter};
+use dualgrain_format::gguf::{GgufKind, GgufTensor, GgufWriter, part_name, tensor_name};
 use dualgrain_format::{GroupSize, LinearScheme, LinearWeights};
 
 use crate::card;
@@ -14,7 +14,7 @@ use crate::folding::Folding;
 use crate::formats::ExportFormat;
 use crate::gguf::blocks::{BLOCK, q4_1, q8_0};
 use crate::gguf::metadata::{Described, describe};
-use crate::gguf::names::{Rotated, architecture, is_rotated, part_name, rows_in_pairs, tensor_name};
+use crate::gguf::names::{Rotated, architecture, is_rotated, rows_in_pairs};
 use crate::gguf::tokenizer;
 use crate::source::{OtherTensor, Source, StoredLinear};
 use crate::watch::{Meter, Watch};
@@ -160,28 +160,28 @@ fn tensors(source: &Source, divisors: Option<&[f32]>) -> Result<Vec<GgufTensor>,
         let (dtype, shape) = source.shape(other)?;
         tensors.push(tensor(other_name(other)?, float_type(dtype, shape)?, shape));
     }
-    tensors.extend(divisors.map(|divisors| tensor(DIVISORS.to_owned(), GgufType::F32, &[divisors.len()])));
+    tensors.extend(divisors.map(|divisors| tensor(DIVISORS.to_owned(), GgufKind::F32, &[divisors.len()])));
     for linear in &source.linears {
         let name = linear_name(linear)?;
         let kind = match linear.scheme {
-            LinearScheme::W4 { .. } => GgufType::Q4_1,
-            LinearScheme::W8 | LinearScheme::Float => GgufType::Q8_0,
+            LinearScheme::W4 { .. } => GgufKind::Q4_1,
+            LinearScheme::W8 | LinearScheme::Float => GgufKind::Q8_0,
         };
         tensors.push(tensor(format!("{name}.weight"), kind, &[linear.n, linear.k]));
         if linear.has_bias {
-            tensors.push(tensor(format!("{name}.bias"), GgufType::F32, &[linear.n]));
+            tensors.push(tensor(format!("{name}.bias"), GgufKind::F32, &[linear.n]));
         }
     }
     Ok(tensors)
 }
 
 /// Vectors are 32-bit floats in every file; matrices stay as they are.
-fn float_type(dtype: Dtype, shape: &[usize]) -> Result<GgufType, ExportError> {
+fn float_type(dtype: Dtype, shape: &[usize]) -> Result<GgufKind, ExportError> {
     match dtype {
-        Dtype::F32 | Dtype::F16 | Dtype::BF16 if shape.len() < 2 => Ok(GgufType::F32),
-        Dtype::F32 => Ok(GgufType::F32),
-        Dtype::F16 => Ok(GgufType::F16),
-        Dtype::BF16 => Ok(GgufType::Bf16),
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 if shape.len() < 2 => Ok(GgufKind::F32),
+        Dtype::F32 => Ok(GgufKind::F32),
+        Dtype::F16 => Ok(GgufKind::F16),
+        Dtype::BF16 => Ok(GgufKind::Bf16),
         other => Err(ExportError::Unsupported {
             format: ExportFormat::Gguf,
             what: format!("a tensor of type {other:?}"),

@@ -1,11 +1,7 @@
 //! How a tokenizer cuts a text into words, by the names that llama.cpp has for it.
 
+use dualgrain_format::gguf::words::{LLAMA_3, QWEN_2};
 use serde_json::Value;
-
-/// The words of Llama 3, with up to three digits together.
-const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// The words of Qwen 2 and 3, every digit alone.
-const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// How a tokenizer's text becomes words, in either kind of tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::checkpoint::error::CheckpointError;
 use crate::checkpoint::linear::linear_tensors;
+use crate::checkpoint::names::{MODEL_FILES, TEMPLATES, templates_in};
 use crate::checkpoint::place::{OutputPlace, PARTIAL_INSIDE, parent};
 use crate::checkpoint::writer::{SHARD_BYTES, TensorSpec, TensorsWriter, tensor_error};
 use crate::linear::weights::LinearWeights;
@@ -97,6 +98,25 @@ impl FolderWriter {
             fs::create_dir_all(&dir).map_err(CheckpointError::io("create", &dir))?;
         }
         self.write_at(&dir.join(name), &[folder, name], bytes)
+    }
+
+    /// Writes the files of the model in `dir` that go along unchanged: tokenizer, templates, generation settings, licence.
+    ///
+    /// # Errors
+    /// A file that can not be read or written.
+    pub fn copy_model_files(&mut self, dir: &Path) -> Result<(), CheckpointError> {
+        let read = |path: &Path| fs::read(path).map_err(CheckpointError::io("read", path));
+        for name in MODEL_FILES {
+            let path = dir.join(name);
+            if path.is_file() {
+                self.write_file(name, &read(&path)?)?;
+            }
+        }
+        for path in templates_in(&dir.join(TEMPLATES)) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            self.write_file_in(TEMPLATES, &name, &read(&path)?)?;
+        }
+        Ok(())
     }
 
     fn write_at(&self, path: &Path, names: &[&str], bytes: &[u8]) -> Result<(), CheckpointError> {

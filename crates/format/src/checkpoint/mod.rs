@@ -14,7 +14,7 @@ pub use error::{CheckpointError, advice};
 pub use floats::{f32_bytes, widen};
 pub use folder::FolderWriter;
 pub use linear::{LinearLayout, TensorBytes, linear_tensors};
-pub use names::{FOREIGN_CONFIGS, INDEX, MODEL_FILES, SINGLE, TEMPLATES, part_of_set};
+pub use names::{FOREIGN_CONFIGS, INDEX, MODEL_FILES, SINGLE, TEMPLATES, part_of_set, templates_in};
 pub use place::{OutputPlace, free_bytes};
 pub use table::{TensorEntry, TensorTable};
 pub use writer::{SHARD_BYTES, TensorSpec};

@@ -1,5 +1,8 @@
 //! What the files of a model folder are called.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 /// The weights in one file.
 pub const SINGLE: &str = "model.safetensors";
 
@@ -28,6 +31,17 @@ pub const FOREIGN_CONFIGS: [&str; 2] = ["quantize_config.json", "quant_config.js
 
 /// A folder of chat templates beside the usual one.
 pub const TEMPLATES: &str = "additional_chat_templates";
+
+/// Files of templates in a folder, in order.
+pub fn templates_in(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let paths = entries.map(|entry| entry.path());
+    let mut files: Vec<_> = paths
+        .filter(|path| path.is_file() && path.extension().is_some_and(|end| end == "jinja"))
+        .collect();
+    files.sort();
+    files
+}
 
 /// The name, number and count in `NAME-00001-of-00003.safetensors`.
 pub fn part_of_set(file: &str) -> Option<(&str, usize, usize)> {

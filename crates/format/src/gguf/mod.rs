@@ -8,11 +8,14 @@
 //! ```
 
 mod blocks;
+mod names;
 mod reader;
 mod types;
+pub mod words;
 mod writer;
 
 pub use blocks::GgufKind;
+pub use names::{folder_name, part_name, tensor_name};
 pub use reader::{GgufEntry, GgufError, GgufFile};
-pub use types::{ALIGNMENT, GgufTensor, GgufType, GgufValue, MAGIC, VERSION};
+pub use types::{ALIGNMENT, GgufTensor, GgufValue, MAGIC, VERSION};
 pub use writer::GgufWriter;

@@ -7,17 +7,13 @@ use serde_json::{Map, Number, Value};
 use thiserror::Error;
 
 use super::blocks::GgufKind;
+use super::types::{ALIGNMENT, MAGIC};
 
-/// What every file begins with.
-const MAGIC: &[u8] = b"GGUF";
 /// Sizes that a tensor has at most.
 const MOST_DIMENSIONS: u32 = 4;
 /// Entries that all lists of the metadata have at most: an entry of a byte takes many as a value, and a hostile file must not fill the
 /// memory. Vocabularies have some hundred thousands.
 const MOST_ENTRIES: usize = 1 << 24;
-/// Data begins at multiples of so many bytes where the metadata does not say.
-const ALIGNMENT: usize = 32;
-
 /// Why bytes are no GGUF file.
 #[derive(Debug, Error, Clone, PartialEq)]
 pub enum GgufError {
@@ -138,7 +134,7 @@ fn placed(
 
 fn alignment(metadata: &Map<String, Value>) -> Result<usize, GgufError> {
     let Some(value) = metadata.get("general.alignment") else {
-        return Ok(ALIGNMENT);
+        return Ok(ALIGNMENT as usize);
     };
     match value.as_u64().and_then(|value| usize::try_from(value).ok()) {
         Some(alignment) if alignment.is_power_of_two() && alignment <= 1 << 20 => Ok(alignment),

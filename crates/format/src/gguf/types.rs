@@ -1,4 +1,6 @@
-//! What a GGUF file has: values of metadata and types of tensors, with their numbers in the file.
+//! What is written into a GGUF file: values of metadata, with the numbers of their types, and tensors.
+
+use super::blocks::GgufKind;
 
 /// What a file begins with.
 pub const MAGIC: [u8; 4] = *b"GGUF";
@@ -69,59 +71,13 @@ fn list<B: AsRef<[u8]>>(number: u32, values: impl ExactSizeIterator<Item = B>) -
     bytes
 }
 
-/// How the elements of a tensor are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GgufType {
-    /// 32-bit floats.
-    F32,
-    /// IEEE half.
-    F16,
-    /// bfloat16.
-    Bf16,
-    /// Blocks of 32 with a 16-bit scale `d` and a 16-bit minimum `m`: `d * q + m`, q in 4 bits.
-    Q4_1,
-    /// Blocks of 32 with a 16-bit scale `d`: `d * q`, q in 8 bits.
-    Q8_0,
-}
-
-impl GgufType {
-    /// Its number in the file.
-    pub fn number(self) -> u32 {
-        match self {
-            Self::F32 => 0,
-            Self::F16 => 1,
-            Self::Q4_1 => 3,
-            Self::Q8_0 => 8,
-            Self::Bf16 => 30,
-        }
-    }
-
-    /// Elements of a block.
-    pub fn block_len(self) -> usize {
-        match self {
-            Self::F32 | Self::F16 | Self::Bf16 => 1,
-            Self::Q4_1 | Self::Q8_0 => 32,
-        }
-    }
-
-    /// Bytes of a block.
-    pub fn block_bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-            Self::Q4_1 => 20,
-            Self::Q8_0 => 34,
-        }
-    }
-}
-
 /// A tensor of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GgufTensor {
     /// Its name.
     pub name: String,
     /// How its elements are stored.
-    pub kind: GgufType,
+    pub kind: GgufKind,
     /// Its shape, outermost dimension first.
     pub shape: Vec<usize>,
 }
@@ -129,14 +85,7 @@ pub struct GgufTensor {
 impl GgufTensor {
     /// Bytes of its data; `None` where rows are no whole blocks, or where that overflows.
     pub fn num_bytes(&self) -> Option<usize> {
-        let (row, rows) = self.shape.split_last()?;
-        let blocks = row.checked_div(self.kind.block_len())?;
-        if !row.is_multiple_of(self.kind.block_len()) {
-            return None;
-        }
-        let row_bytes = blocks.checked_mul(self.kind.block_bytes());
-        rows.iter()
-            .try_fold(row_bytes?, |bytes, &size| bytes.checked_mul(size))
+        self.kind.num_bytes(&self.shape)
     }
 }
 
@@ -161,10 +110,10 @@ mod tests {
             let (name, shape) = (String::new(), shape.to_vec());
             GgufTensor { name, kind, shape }.num_bytes()
         };
-        assert_eq!(bytes(GgufType::Q4_1, &[3, 64]), Some(3 * 2 * 20));
-        assert_eq!(bytes(GgufType::Q8_0, &[2, 32]), Some(2 * 34));
-        assert_eq!(bytes(GgufType::Bf16, &[5]), Some(10));
-        assert_eq!(bytes(GgufType::Q4_1, &[2, 48]), None);
-        assert_eq!(bytes(GgufType::F32, &[usize::MAX, 2]), None);
+        assert_eq!(bytes(GgufKind::Q4_1, &[3, 64]), Some(3 * 2 * 20));
+        assert_eq!(bytes(GgufKind::Q8_0, &[2, 32]), Some(2 * 34));
+        assert_eq!(bytes(GgufKind::Bf16, &[5]), Some(10));
+        assert_eq!(bytes(GgufKind::Q4_1, &[2, 48]), None);
+        assert_eq!(bytes(GgufKind::F32, &[usize::MAX, 2]), None);
     }
 }

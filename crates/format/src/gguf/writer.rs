@@ -126,7 +126,7 @@ fn problem(name: &str, problem: String) -> CheckpointError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gguf::types::GgufType;
+    use crate::gguf::blocks::GgufKind;
 
     fn tensors() -> Vec<GgufTensor> {
         let tensor = |name: &str, kind, shape: &[usize]| GgufTensor {
@@ -135,8 +135,8 @@ mod tests {
             shape: shape.to_vec(),
         };
         vec![
-            tensor("a", GgufType::F32, &[3]),
-            tensor("b", GgufType::Q8_0, &[1, 32]),
+            tensor("a", GgufKind::F32, &[3]),
+            tensor("b", GgufKind::Q8_0, &[1, 32]),
         ]
     }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use dualgrain_device::Device;
 use dualgrain_engine::evaluate::kl_divergence;
 use dualgrain_engine::{
-    Block, BlockSpec, Embedding, LinearId, LinearSpec, ModelConfig, Norm, Projection, Role,
+    Block, BlockSpec, Embedding, Head, LinearId, LinearSpec, ModelConfig, Projection, Role,
 };
 use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 use serde::{Deserialize, Serialize};
@@ -191,8 +191,7 @@ impl<'r, 'a, D: Device> Streams<'r, 'a, D> {
 /// The end of the model: what it predicts from a stream.
 struct Predictions<'r, 'a, D: Device> {
     run: &'r RunContext<'a, D>,
-    norm: Norm<D>,
-    head: Projection<D>,
+    head: Head<D>,
     /// [rows, vocab]
     logits: D::Matrix,
     rows: usize,
@@ -201,9 +200,9 @@ struct Predictions<'r, 'a, D: Device> {
 impl<'r, 'a, D: Device> Predictions<'r, 'a, D> {
     fn new(run: &'r RunContext<'a, D>, rows: usize) -> Result<Self, QuantError> {
         let head = LinearWeights::Float(float_head(run.config, run.original)?);
+        let norm = run.original.norm(run.device, &run.config.final_norm())?;
         Ok(Self {
-            norm: run.original.norm(run.device, &run.config.final_norm())?,
-            head: Projection::new(run.device, head)?,
+            head: Head::of_parts(norm, Projection::new(run.device, head)?, run.config),
             logits: run.device.matrix(rows, run.config.vocab_size)?,
             rows,
             run,
@@ -218,7 +217,7 @@ impl<'r, 'a, D: Device> Predictions<'r, 'a, D> {
         log_probabilities: &mut Vec<f32>,
     ) -> Result<(), QuantError> {
         let (device, config) = (self.run.device, self.run.config);
-        passes::head_logits(states, (&self.norm, &self.head), window, &mut self.logits)?;
+        passes::head_logits(states, &self.head, window, &mut self.logits)?;
         device.log_softmax(&mut self.logits)?;
         log_probabilities.resize(self.rows * config.vocab_size, 0.0);
         device.download(&self.logits, 0..self.rows, log_probabilities)?;

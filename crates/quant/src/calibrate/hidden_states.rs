@@ -18,7 +18,7 @@ use crate::error::QuantError;
 /// The windows and the buffers to run one of them.
 pub struct HiddenStates<'a, D: Device> {
     pub(super) device: &'a D,
-    pub(super) config: &'a ModelConfig,
+    config: &'a ModelConfig,
     num_windows: usize,
     window_len: usize,
     /// Every window is one sequence that is run in one step.

@@ -2,7 +2,7 @@
 //! of the block; most leave the statistics of what the next linear takes.
 
 use dualgrain_device::Device;
-use dualgrain_engine::{Block, Norm, Projection, Role};
+use dualgrain_engine::{Block, Head, Norm, Role};
 
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::multiply_adds::{PassMultiplyAdds, gram_multiply_adds};
@@ -240,23 +240,19 @@ pub fn mean_squares<D: Device>(
     Ok(squares.map(|channels| channels.into_iter().map(|sum: f64| sum / tokens).collect()))
 }
 
-/// What a model with this last `norm` and `head` predicts after the tokens of a window: `logits` `[window_len, vocab]`.
+/// What a model with this `head` predicts after the tokens of a window: `logits` `[window_len, vocab]`.
 ///
 /// # Errors
 /// As [`attention_input`].
 pub fn head_logits<D: Device>(
     states: &mut HiddenStates<'_, D>,
-    (norm, head): (&Norm<D>, &Projection<D>),
+    head: &Head<D>,
     window: usize,
     logits: &mut D::Matrix,
 ) -> Result<(), QuantError> {
     states.load(window)?;
     let (h, h8) = (&mut states.scratch.h, &mut states.scratch.h8);
-    head.apply_normed(states.device, logits, (Some(norm), &states.x), h, h8)?;
-    match states.config.logit_cap {
-        Some(cap) => Ok(states.device.soft_cap(logits, cap)?),
-        None => Ok(()),
-    }
+    Ok(head.apply(states.device, logits, &states.x, h, h8)?)
 }
 
 /// The input of the head, after the last of `num_layers` blocks and the norm behind it.

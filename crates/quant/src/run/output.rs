@@ -8,7 +8,7 @@ use dualgrain_device::Device;
 use dualgrain_engine::{BlockSpec, EngineError, LEADING, ModelConfig, Weights};
 use dualgrain_format::checkpoint::{
     CheckpointError, Dtype, FolderWriter, INDEX, LinearLayout, MODEL_FILES, TEMPLATES, TensorBytes,
-    TensorEntry, TensorSpec, TensorTable, f32_bytes,
+    TensorEntry, TensorSpec, TensorTable, f32_bytes, templates_in,
 };
 use dualgrain_format::text::without_mark;
 use dualgrain_format::{
@@ -37,17 +37,6 @@ pub fn is_written(name: &str) -> bool {
 pub fn is_written_folder(dir: &Path) -> bool {
     let holds = fs::read_dir(dir).map_or(0, Iterator::count);
     dir.file_name().is_some_and(|name| name == TEMPLATES) && templates_in(dir).len() == holds
-}
-
-/// Files of templates in a folder, in order.
-fn templates_in(dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    let paths = entries.map(|entry| entry.path());
-    let mut files: Vec<_> = paths
-        .filter(|path| path.is_file() && path.extension().is_some_and(|end| end == "jinja"))
-        .collect();
-    files.sort();
-    files
 }
 
 /// Writes the output folder from the journal of all blocks.
@@ -218,18 +207,7 @@ fn write_files(
     config: &ModelConfig,
     report: &QuantReport,
 ) -> Result<(), QuantError> {
-    for name in MODEL_FILES {
-        let path = job.model_dir.join(name);
-        if path.is_file() {
-            let bytes = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
-            writer.write_file(name, &bytes)?;
-        }
-    }
-    for path in templates_in(&job.model_dir.join(TEMPLATES)) {
-        let bytes = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        writer.write_file_in(TEMPLATES, &name, &bytes)?;
-    }
+    writer.copy_model_files(&job.model_dir)?;
     let path = job.model_dir.join("config.json");
     let original = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
     let json = |source| QuantError::Json {

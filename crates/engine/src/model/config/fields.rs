@@ -154,6 +154,18 @@ pub(super) fn unsupported(field: &str, got: impl ToString, supported: impl ToStr
     }
 }
 
+/// A factor that `field` gives, as `got` says: one that 32-bit floats can be multiplied by.
+pub(super) fn factor(field: &str, got: f64, factor: f64) -> Result<f32, ConfigError> {
+    match (factor as f32).is_normal() {
+        true => Ok(factor as f32),
+        false => Err(field_error(
+            field,
+            "a factor that 32-bit floats can be multiplied by".into(),
+            got,
+        )),
+    }
+}
+
 /// A hostile file must not fill the screen.
 fn shortened(text: String) -> String {
     match text.char_indices().nth(80) {

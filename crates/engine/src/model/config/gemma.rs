@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use dualgrain_device::Activation;
 use dualgrain_format::K_MAX;
 
-use crate::model::config::fields::{Fields, field_error};
+use crate::model::config::fields::{Fields, factor, field_error};
 use crate::model::config::layer_types::{every_nth_is_full, read_layer_types};
 use crate::model::config::rope;
 use crate::model::config::sizes::{Defaults, read_activation, read_sizes, read_window};
@@ -34,12 +34,7 @@ pub(super) fn read_gemma(family: Family, fields: Fields<'_>) -> Result<ModelConf
     // All that is added to the stream comes from norms: they and the epsilons take the factor, and the embedding stays as it is.
     config.stream_divisor = embedding_scale;
     let scalar = fields.positive("query_pre_attn_scalar", Some(256.0))?;
-    let scale = (1.0 / scalar.sqrt()) as f32;
-    if !scale.is_normal() {
-        let expected = "a number whose root 32-bit floats can be divided by".into();
-        return Err(field_error("query_pre_attn_scalar", expected, scalar));
-    }
-    config.attention_scale = Some(scale);
+    config.attention_scale = Some(factor("query_pre_attn_scalar", scalar, 1.0 / scalar.sqrt())?);
     read_windows(&mut config, fields)?;
     read_caps(&mut config, fields)?;
     if family == Family::Gemma3 {

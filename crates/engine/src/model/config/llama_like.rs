@@ -3,7 +3,7 @@
 use dualgrain_format::K_MAX;
 use serde_json::Value;
 
-use crate::model::config::fields::{Fields, field_error};
+use crate::model::config::fields::{Fields, factor, field_error};
 use crate::model::config::layer_types::{every_nth_is_full, read_layer_types};
 use crate::model::config::rope;
 use crate::model::config::sizes::{Defaults, read_activation, read_sizes, read_window};
@@ -156,28 +156,20 @@ fn usual_tokens(family: Family) -> (Option<u32>, Vec<u32>) {
 /// Granite's factors. A residual stream that is `m` times smaller goes through its norms unchanged if eps is `m^2` times smaller: so what
 /// each block adds need not be multiplied, only the embedding is divided.
 fn read_multipliers(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), ConfigError> {
-    let factor = |name: &str| fields.positive(name, Some(1.0));
-    let usable = |name: &str, factor: f64, in_model: f64| match (in_model as f32).is_normal() {
-        true => Ok(in_model as f32),
-        false => Err(field_error(
-            name,
-            "a factor that 32-bit floats can be multiplied by".into(),
-            factor,
-        )),
-    };
-    let residual = factor("residual_multiplier")?;
+    let read = |name: &str| fields.positive(name, Some(1.0));
+    let residual = read("residual_multiplier")?;
     config.stream_divisor = residual;
-    usable(
+    factor(
         "residual_multiplier",
         residual,
         f64::from(config.stream_norm_eps()),
     )?;
-    let embedding = factor("embedding_multiplier")?;
-    config.embedding_scale = usable("embedding_multiplier", embedding, embedding / residual)?;
-    let logits = factor("logits_scaling")?;
-    config.head_scale = usable("logits_scaling", logits, 1.0 / logits)?;
-    let attention = factor("attention_multiplier")?;
-    config.attention_scale = Some(usable("attention_multiplier", attention, attention)?);
+    let embedding = read("embedding_multiplier")?;
+    config.embedding_scale = factor("embedding_multiplier", embedding, embedding / residual)?;
+    let logits = read("logits_scaling")?;
+    config.head_scale = factor("logits_scaling", logits, 1.0 / logits)?;
+    let attention = read("attention_multiplier")?;
+    config.attention_scale = Some(factor("attention_multiplier", attention, attention)?);
     Ok(())
 }
 

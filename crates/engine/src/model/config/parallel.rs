@@ -1,6 +1,6 @@
 //! Families whose attention and feed-forward read the same residual stream.
 
-use crate::model::config::fields::{Fields, field_error};
+use crate::model::config::fields::{Fields, factor};
 use crate::model::config::layer_types::{every_nth_is_full, read_layer_types};
 use crate::model::config::rope;
 use crate::model::config::sizes::{Defaults, read_activation, read_sizes, read_window};
@@ -30,7 +30,8 @@ pub(super) fn read_cohere(family: Family, fields: Fields<'_>) -> Result<ModelCon
     config.rotates_neighbours = true;
     let theta = if family == Family::Cohere2 { 1e4 } else { 5e5 };
     config.position = rope::read_position(fields, &mut config, theta)?;
-    config.head_scale = read_logit_scale(fields)?;
+    let scale = fields.positive("logit_scale", Some(0.0625))?;
+    config.head_scale = factor("logit_scale", scale, scale)?;
     (config.bos_token, config.eos_tokens, config.pad_token) = (Some(5), vec![255_001], Some(0));
     if family == Family::Cohere2 {
         let interval = fields.size("sliding_window_pattern", 4, usize::MAX)?;
@@ -40,18 +41,6 @@ pub(super) fn read_cohere(family: Family, fields: Fields<'_>) -> Result<ModelCon
         config.rotated_layers = config.sliding_windows.iter().map(Option::is_some).collect();
     }
     Ok(config)
-}
-
-fn read_logit_scale(fields: Fields<'_>) -> Result<f32, ConfigError> {
-    let scale = fields.positive("logit_scale", Some(0.0625))?;
-    match (scale as f32).is_normal() {
-        true => Ok(scale as f32),
-        false => Err(field_error(
-            "logit_scale",
-            "a factor that 32-bit floats can be multiplied by".into(),
-            scale,
-        )),
-    }
 }
 
 /// GPT-NeoX and Pythia: a norm for each, biases, a plain feed-forward, a part of each head rotated.

@@ -2,12 +2,8 @@
 
 use std::collections::HashMap;
 
+use dualgrain_format::gguf::words::{LLAMA_3, QWEN_2};
 use serde_json::{Map, Value, json};
-
-/// The words of Llama 3, with up to three digits together.
-const LLAMA_3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// The words of Qwen 2 and 3, every digit alone.
-const QWEN_2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// What stands for a space in the tokens of SentencePiece.
 const SPACE: &str = "\u{2581}";

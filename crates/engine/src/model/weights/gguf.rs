@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use dualgrain_format::checkpoint::{CheckpointError, Dtype, TensorEntry};
-use dualgrain_format::gguf::{GgufEntry, GgufFile, GgufKind};
+use dualgrain_format::gguf::{GgufEntry, GgufFile, GgufKind, folder_name};
 use serde_json::Value;
 
-use super::super::gguf::names::{GGUF_POINTER, ROPE_FACTORS, folder_name, has_pairs};
+use super::super::gguf::names::{GGUF_POINTER, ROPE_FACTORS, has_pairs};
 use super::blocks::Blocks;
 use super::error::WeightsError;
 use super::mapping::MappedFile;

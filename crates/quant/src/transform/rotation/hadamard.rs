@@ -1,4 +1,4 @@
-//! The Hadamard transform on the host, in f64: for weights, which are transformed once.
+//! How long the blocks of a Hadamard transform are.
 
 /// Channels of a block at most. A folder may have longer ones, but up to here the transform is free on a card: it happens in the
 /// registers of the kernel that gates and quantizes.
@@ -8,30 +8,6 @@ const LONGEST_BLOCK: usize = 128;
 pub fn hadamard_block(channels: usize) -> Option<usize> {
     let largest = 1 << channels.trailing_zeros().min(LONGEST_BLOCK.ilog2());
     (channels > 0 && largest > 1).then_some(largest)
-}
-
-/// Every run of `block` elements (a power of two) becomes its transform: with the orthonormal symmetric Hadamard matrix `H` of
-/// that order (Sylvester's), `row := row H`.
-pub fn transform_blocks(row: &mut [f64], block: usize) {
-    let scale = 1.0 / (block as f64).sqrt();
-    for run in row.chunks_exact_mut(block) {
-        add_and_subtract(run);
-        run.iter_mut().for_each(|value| *value *= scale);
-    }
-}
-
-/// The transform of a run, not yet scaled: sums and differences of elements 1, 2, 4, ... apart.
-fn add_and_subtract(run: &mut [f64]) {
-    let mut apart = 1;
-    while apart < run.len() {
-        for pair in run.chunks_exact_mut(2 * apart) {
-            let (low, high) = pair.split_at_mut(apart);
-            for (a, b) in low.iter_mut().zip(high) {
-                (*a, *b) = (*a + *b, *a - *b);
-            }
-        }
-        apart *= 2;
-    }
 }
 
 #[cfg(test)]
@@ -45,16 +21,5 @@ mod tests {
             blocks,
             [Some(128), Some(128), Some(128), Some(8), Some(2), None, None]
         );
-    }
-
-    #[test]
-    fn a_run_is_multiplied_by_sylvesters_matrix() {
-        let mut row = [1.0, 2.0, 3.0, 4.0, 8.0, 0.0, 0.0, 0.0];
-        transform_blocks(&mut row, 4);
-        assert_eq!(row, [5.0, -1.0, -2.0, 0.0, 4.0, 4.0, 4.0, 4.0]);
-        transform_blocks(&mut row, 1);
-        assert_eq!(row[0], 5.0);
-        transform_blocks(&mut row, 4);
-        assert_eq!(row, [1.0, 2.0, 3.0, 4.0, 8.0, 0.0, 0.0, 0.0]);
     }
 }

@@ -6,10 +6,9 @@ use dualgrain_engine::{
     NormKind, NormSpec, Projection, Role, Weights, load_linear, load_linear_float,
 };
 use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes};
-use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
+use dualgrain_format::{FloatLinear, FloatValues, LinearWeights, transform_blocks};
 use dualgrain_threads::Pool;
 
-use super::hadamard::transform_blocks;
 use super::matrix::{change_columns, change_row, change_rows, to_bf16};
 use super::orthogonal::Orthogonal;
 use crate::error::QuantError;

@@ -7,7 +7,7 @@
 
 use std::f64::consts::TAU;
 
-use super::hadamard::transform_blocks;
+use dualgrain_format::transform_blocks;
 
 /// `R` `[n,n]`.
 #[derive(Debug, Clone, PartialEq)]
