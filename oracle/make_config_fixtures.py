@@ -6,10 +6,12 @@
     python make_config_fixtures.py OUT --refuse NAME SOURCE CONFIG.json WORD ...   add one that is refused, naming WORDs
 
 OUT/FAMILY.jsonl has a row for each configuration: its name, the public place its facts are from, the configuration, and either the
-tensors of the model (`*` stands for a layer) with logits at two positions, or the words that the refusal must have. Where the installed
-transformers no longer reads a spelling, `as` has the fields that it is given instead.
+tensors of the model (`*` stands for a layer, `#` for an expert) with logits at two positions, or the words that the refusal must have.
+Where the installed transformers no longer reads a spelling, `as` has the fields that it is given instead.
 
-Weights are not stored: both sides make them from the tensor's name and the element's index (see `values`).
+Weights are not stored: both sides make them from the tensor's name and the element's index (see `values`). Names and shapes are those of
+published files: transformers joins the experts of a mixture in memory, so a mixture is written to a folder and read from there. Tensors
+that some layers lack, as where dense layers are among sparse ones, are listed layer by layer.
 
 Scaling keeps every field and spelling that carries meaning, and makes sizes small (see `scaled`):
 
@@ -20,23 +22,35 @@ Scaling keeps every field and spelling that carries meaning, and makes sizes sma
     cap of scores   an eighth, so that small scores reach it
     hidden          heads times head size, or the original's ratio to that
     feed-forward    the original's ratio to hidden
-    layers          2, or 3 where windows differ by layer
+    layers          2, or 3 where windows or feed-forwards differ by layer
     vocabulary      64; token ids beyond it are taken modulo 64
     windows         16; where every nth layer has none, every third at most
     positions       32 where a scaled rotary embedding was first trained, so that 72 tokens go beyond them; the ratio to
                     max_position_embeddings is kept; 128 at most elsewhere
     LongRoPE lists  as many of their factors, evenly spread, as the smaller head has
+
+and of mixtures of experts:
+
+    experts         as they are up to 4; else 8 where their number is a power of two, 6 elsewhere
+    of a token      as they are up to 3, 2 of 4, 3 of more
+    their size      the original's ratio to hidden, but 8 at least; so is the size of an expert that all tokens share
+    dense layers    at the same part of the depth where they are listed; one layer of three stays sparse
+    swiglu_limit    a quarter, so that small activations reach it
+    head size       16 at least where YaRN has `truncate`, so that a frequency lies on its ramp
 """
 
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 
 import numpy as np
 import torch
 import transformers
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 TOKENS = 72
@@ -44,6 +58,10 @@ ROWS = (39, 71)
 VOCAB = 64
 ORIGINAL = 32
 WINDOW = 16
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+CHOICES = ("num_experts_per_tok", "experts_per_token")
+# The nearest that the last expert chosen and the first one left out may be, so that rounding never exchanges them.
+MARGIN = 1e-4
 # Names, training, sampling: nothing that changes a forward pass.
 DROPPED = """_name_or_path transformers_version initializer_range init_std use_cache attention_dropout hidden_dropout dropout
 activation_dropout layerdrop embd_pdrop resid_pdrop tokenizer_class temperature top_k top_p do_sample output_attentions
@@ -77,6 +95,10 @@ def values(name, count):
 def center_and_spread(name, shape):
     """What a weight is around, and how far from it: by role, so that every part shows in the logits."""
     is_bias = name.endswith("bias")
+    if name.endswith("e_score_correction_bias"):
+        return 0.0, 0.3
+    if name.endswith("sinks"):
+        return 0.0, 1.5
     if "norm" in name or "ln_f" in name:
         center = 1.7 if "q_norm" in name or "k_norm" in name else 1.0
         return (0.0, 0.4) if is_bias else (center, 0.5)
@@ -84,7 +106,9 @@ def center_and_spread(name, shape):
         return 0.0, 0.7
     if "embed" in name or "lm_head" in name:
         return 0.0, 0.9
-    return 0.0, 2.6 / np.sqrt(shape[1])
+    if name.endswith((".gate.weight", ".router.weight")):
+        return 0.0, 4.0 / np.sqrt(shape[1])
+    return 0.0, 2.6 / np.sqrt(shape[1])  # also of experts in one tensor, [experts, in, out]
 
 
 def weight(name, shape):
@@ -96,7 +120,7 @@ def weight(name, shape):
 def fill(model):
     for name, parameter in model.named_parameters():  # tied tensors come once, as the embedding
         parameter.data.copy_(weight(name, tuple(parameter.shape)))
-    return model.eval()
+    return model
 
 
 # --- sizes ---
@@ -115,6 +139,31 @@ def small_heads(heads, kv_heads):
     return kv * heads // kv_heads, kv
 
 
+def small_experts(experts):
+    return experts if experts <= 4 else 8 if experts & (experts - 1) == 0 else 6
+
+
+def small_choice(choice):
+    return choice if choice <= 3 else 2 if choice == 4 else 3
+
+
+def num_experts(config):
+    return first(config, *EXPERTS)[1] or 0
+
+
+def scale_experts(config, ratio):
+    """Numbers and sizes of experts; `ratio` is that of the small hidden size to the original's."""
+    for names, small in ((EXPERTS, small_experts), (CHOICES, small_choice)):
+        for name in names:
+            if config.get(name):
+                config[name] = small(config[name])
+    for name in ("moe_intermediate_size", "shared_expert_intermediate_size"):
+        if config.get(name):
+            config[name] = max(8, 4 * round(ratio * config[name] / 4))
+    if config.get("swiglu_limit"):
+        config["swiglu_limit"] /= 4
+
+
 def scale_sizes(config):
     heads_name, heads = first(config, "num_attention_heads", "n_head")
     hidden_name, hidden = first(config, "n_embed", "hidden_size")
@@ -124,12 +173,16 @@ def scale_sizes(config):
     small_dim = min(max(2 * round(head_dim / 16), 4), 32)
     if config.get("rotary_pct", 1) < 1:
         small_dim = 16 * max(1, round(small_dim / 16))
+    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if rope.get("truncate") is not None:
+        small_dim = max(small_dim, 16)
     small_hidden = small * small_dim
     if hidden != heads * head_dim:
         small_hidden = max(8, 4 * round(small_hidden * hidden / (heads * head_dim) / 4))
     for name in ("intermediate_size", "ffn_dim", "n_inner"):
         if config.get(name):
             config[name] = 4 * max(1, round(small_hidden * config[name] / hidden / 4))
+    scale_experts(config, small_hidden / hidden)
     config[heads_name], config[hidden_name] = small, small_hidden
     if config.get("num_key_value_heads"):
         config["num_key_value_heads"] = small_kv
@@ -147,11 +200,26 @@ def scale_sizes(config):
     return small_dim
 
 
+def has_dense_layers(config):
+    is_listed = config.get("mlp_only_layers") or config.get("first_k_dense_replace")
+    return bool(num_experts(config) and (is_listed or config.get("decoder_sparse_step", 1) > 1))
+
+
+def scale_dense_layers(config, small, layers):
+    if config.get("mlp_only_layers"):
+        config["mlp_only_layers"] = sorted({layer * small // layers for layer in config["mlp_only_layers"]})
+    if config.get("decoder_sparse_step"):
+        config["decoder_sparse_step"] = min(config["decoder_sparse_step"], 3)
+    if config.get("first_k_dense_replace"):
+        config["first_k_dense_replace"] = min(config["first_k_dense_replace"], small - 1)
+
+
 def scale_layers(config):
     name, layers = first(config, "num_hidden_layers", "n_layer")
     differ = any(config.get(field) for field in ("use_sliding_window", "layer_types", "sliding_window_pattern"))
-    differ = differ or config["model_type"] == "gemma2"
+    differ = differ or config["model_type"] in ("gemma2", "gpt_oss") or has_dense_layers(config)
     config[name] = min(layers, 3 if differ else 2)
+    scale_dense_layers(config, config[name], layers)
     if config.get("max_window_layers") is not None:
         config["max_window_layers"] = round(config["max_window_layers"] * config[name] / layers)
     if config.get("sliding_window_pattern"):
@@ -178,8 +246,9 @@ def scale_positions(config, rotary_dim):
     if positions:
         config[name] = small
     for place in (config, rope):
-        if place.get("original_max_position_embeddings"):
-            place["original_max_position_embeddings"] = ORIGINAL
+        for name in ("original_max_position_embeddings", "initial_context_length"):
+            if place.get(name):
+                place[name] = ORIGINAL
     for name in ("short_factor", "long_factor"):
         if rope.get(name):
             step = len(rope[name]) / (rotary_dim // 2)
@@ -205,12 +274,59 @@ def scaled(config):
 # --- logits ---
 
 
+def write_config(config, folder):
+    with open(os.path.join(folder, "config.json"), "w") as file:
+        json.dump(config, file)
+
+
 def load(config):
     with tempfile.TemporaryDirectory() as folder:
-        with open(os.path.join(folder, "config.json"), "w") as file:
-            json.dump(config, file)
+        write_config(config, folder)
         read = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return AutoModelForCausalLM.from_config(read, dtype=torch.float32, attn_implementation="eager", trust_remote_code=False)
+
+
+def load_from_file(config):
+    """The model with its weights read from a file, and that file's shapes by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        load(config).save_pretrained(folder)
+        path = os.path.join(folder, "model.safetensors")
+        with safe_open(path, "pt") as file:
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        save_file({name: weight(name, shape) for name, shape in shapes.items()}, path, {"format": "pt"})
+        write_config(config, folder)
+        options = {"attn_implementation": "eager", "experts_implementation": "eager", "output_loading_info": True}
+        model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False, **options)
+    assert not any(info.values()), info
+    return model, shapes
+
+
+def build(config):
+    """The model with its weights, and their shapes by the names of a file."""
+    if num_experts(config):
+        model, shapes = load_from_file(config)
+    else:
+        model = fill(load(config))
+        shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    return model.eval(), shapes
+
+
+def watch_routers(model):
+    """Collects how far the last expert chosen is from the first one left out, and how many experts are chosen at all."""
+    seen = []
+
+    def watch(router, _, output):
+        scores = output[0]
+        if hasattr(router, "e_score_correction_bias"):
+            scores = scores.sigmoid() + router.e_score_correction_bias
+        ordered = scores.sort(dim=-1, descending=True).values
+        margin = (ordered[:, router.top_k - 1] - ordered[:, router.top_k]).min().item()
+        seen.append((margin, output[2].unique().numel()))
+
+    for module in model.modules():
+        if module.__class__.__name__.lower().endswith("topkrouter"):
+            module.register_forward_hook(watch)
+    return seen
 
 
 def ids():
@@ -219,18 +335,26 @@ def ids():
 
 
 def forward(config):
-    model = fill(load(config))
+    model, shapes = build(config)
+    routers = watch_routers(model)
     with torch.no_grad():
-        return model, model(ids()[None], use_cache=False).logits[0]
+        logits = model(ids()[None], use_cache=False).logits[0]
+    assert bool(routers) == bool(num_experts(config)), config["model_type"]
+    if routers:
+        margin, used = min(margin for margin, _ in routers), min(used for _, used in routers)
+        print(f"  {len(routers)} routers, margin {margin:.0e}, {used} of {num_experts(config)} experts at least")
+        assert margin > MARGIN, margin
+    return shapes, logits
 
 
-def listed(model):
-    """The tensors with their shapes, layers as one."""
+def listed(shapes, layers):
+    """Shapes by name: experts as one, and layers as one where every layer has the tensor."""
+    experts_as_one = {re.sub(r"\.experts\.\d+\.", ".experts.#.", name): list(shape) for name, shape in shapes.items()}
     tensors = {}
-    for name, parameter in model.named_parameters():
-        parts = ["*" if part.isdigit() else part for part in name.split(".")]
-        shape = list(parameter.shape)
-        assert tensors.setdefault(".".join(parts), shape) == shape, name
+    for name, shape in experts_as_one.items():
+        general = re.sub(r"\.\d+\.", ".*.", name, count=1)
+        of_layers = [experts_as_one.get(general.replace("*", str(layer))) for layer in range(layers)]
+        tensors[general if all(other == shape for other in of_layers) else name] = shape
     return tensors
 
 
@@ -242,13 +366,13 @@ def reference_config(row):
 
 def golden(row):
     config = reference_config(row)
-    model, logits = forward(config)
-    double = fill(load(config)).double()
+    shapes, logits = forward(config)
+    double = build(config)[0].double()
     with torch.no_grad():
         exact = double(ids()[None], use_cache=False).logits[0]
     span = (logits.max() - logits.min()).item()
     noise = (exact - logits).abs().max().item() / span
-    row["tensors"] = listed(model)
+    row["tensors"] = listed(shapes, first(row["config"], "num_hidden_layers", "n_layer")[1])
     row["logits"] = [float(f"{value:.9g}") for row_idx in ROWS for value in logits[row_idx].tolist()]
     print(f"{row['name']:42} span {span:5.1f}  f64 {noise:.0e}  {logits.shape[1]} x {row['config'].get('hidden_size')}")
     assert torch.isfinite(logits).all() and span > 3 and noise < 5e-6, row["name"]

@@ -277,7 +277,7 @@ fn biases_show_in_the_logits() {
         let kinds: Vec<String> = variant
             .tensors()
             .map(|(name, _)| name)
-            .filter(|name| name.ends_with(".bias"))
+            .filter(|name| name.ends_with("bias"))
             .collect();
         for kind in [
             "self_att",
@@ -287,13 +287,17 @@ fn biases_show_in_the_logits() {
             "out_proj",
             "ln_f",
             "o_proj",
+            "router",
+            "gate_up_proj_bias",
+            "down_proj_bias",
+            "e_score_correction_bias",
         ] {
             if !kinds.iter().any(|name| name.contains(kind)) {
                 continue;
             }
             let dir = tempfile::tempdir().unwrap();
             variants::write_model_with(&variant, dir.path(), |name| {
-                name.ends_with(".bias") && name.contains(kind)
+                name.ends_with("bias") && name.contains(kind)
             });
             let config = ModelConfig::load(dir.path()).unwrap();
             assert_far(&variant, kind, &run(dir.path(), config), logits);

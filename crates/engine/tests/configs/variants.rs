@@ -48,7 +48,7 @@ pub struct Variant {
 }
 
 pub enum Outcome {
-    /// Shapes by name, `*` standing for a layer, and logits at [`ROWS`].
+    /// Shapes by name, `*` standing for a layer and `#` for an expert, and logits at [`ROWS`].
     Runs {
         shapes: Vec<(String, Vec<usize>)>,
         logits: Vec<f32>,
@@ -63,14 +63,28 @@ impl Variant {
         let Outcome::Runs { shapes, .. } = &self.outcome else {
             panic!("{} does not run", self.name);
         };
-        let layers = ["num_hidden_layers", "n_layer"]
-            .iter()
-            .find_map(|name| self.config[name].as_u64());
-        let layers = layers.unwrap();
+        let layers = self.number(&["num_hidden_layers", "n_layer"]).unwrap();
+        let experts = self.number(&["num_experts", "num_local_experts", "n_routed_experts"]);
         shapes.iter().flat_map(move |(name, shape)| {
-            let copies = if name.contains('*') { layers } else { 1 };
-            (0..copies).map(move |layer| (name.replace('*', &layer.to_string()), shape.clone()))
+            let of_layers = copies(name, '*', layers).into_iter();
+            let of_experts = of_layers.flat_map(move |name| copies(&name, '#', experts.unwrap_or(0)));
+            of_experts.map(move |name| (name, shape.clone()))
         })
+    }
+
+    /// The first of these fields that holds a number.
+    fn number(&self, names: &[&str]) -> Option<u64> {
+        names.iter().find_map(|&name| self.config[name].as_u64())
+    }
+}
+
+/// The name with each number below `count` in the place of `sign`, or the name alone where it has no such sign.
+fn copies(name: &str, sign: char, count: u64) -> Vec<String> {
+    match name.contains(sign) {
+        true => (0..count)
+            .map(|idx| name.replace(sign, &idx.to_string()))
+            .collect(),
+        false => vec![name.to_owned()],
     }
 }
 
@@ -196,6 +210,12 @@ fn values(name: &str, count: usize) -> impl Iterator<Item = f32> {
 /// What a weight is around, and how far from it: by role, so that every part shows in the logits.
 fn center_and_spread(name: &str, shape: &[usize]) -> (f32, f32) {
     let is_bias = name.ends_with("bias");
+    if name.ends_with("e_score_correction_bias") {
+        return (0.0, 0.3);
+    }
+    if name.ends_with("sinks") {
+        return (0.0, 1.5);
+    }
     if name.contains("norm") || name.contains("ln_f") {
         let of_heads = name.contains("q_norm") || name.contains("k_norm");
         return if is_bias {
@@ -210,7 +230,10 @@ fn center_and_spread(name: &str, shape: &[usize]) -> (f32, f32) {
     if name.contains("embed") || name.contains("lm_head") {
         return (0.0, 0.9);
     }
-    (0.0, (2.6 / (shape[1] as f64).sqrt()) as f32)
+    let is_router = name.ends_with(".gate.weight") || name.ends_with(".router.weight");
+    // The second size is that of the input also where experts are one tensor, [experts, in, out].
+    let spread = if is_router { 4.0 } else { 2.6 };
+    (0.0, (spread / (shape[1] as f64).sqrt()) as f32)
 }
 
 fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
