@@ -6,8 +6,8 @@ use dualgrain_format::{FloatValues, LinearWeights};
 
 use crate::sampling::{Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use crate::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, DeviceError, Gram, StepLayout,
-    StepLimits,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, DeviceError, ExpertInput,
+    RoutingRule, RoutingShape, StepLayout, StepLimits,
 };
 
 /// A contiguous range of a matrix's columns, e.g. the queries inside a joined [q|k|v] projection.
@@ -89,14 +89,10 @@ pub trait Device: Sized + Send + Sync + 'static {
     type Indices: Send + Sync;
     /// Positions, sequences and page tables of a step.
     type Step: Send + Sync;
-    /// A Gram matrix in the making.
-    type Gram: Send + Sync;
-    /// A Gram matrix of the host where the device can read it.
-    type GramView<'a>: Send + Sync;
-    /// Squared errors of a layer's outputs, one for each row of weights.
-    type OutputErrors: Send + Sync;
-    /// The largest magnitude of every column.
-    type Maxima: Send + Sync;
+    /// Linears of a mixture, one for each expert.
+    type Experts: Send + Sync;
+    /// Which tokens go to which expert.
+    type Routing: Send + Sync;
     /// Sampling parameters and token counts of every sequence, and the last samples.
     type Sampler: Send + Sync;
     /// Sequence and position of each row of logits that is sampled.
@@ -382,6 +378,65 @@ pub trait Device: Sized + Send + Sync + 'static {
     /// `x = x - log(sum(exp(x)))` per row.
     fn log_softmax(&self, x: &mut Self::Matrix) -> Done;
 
+    /// Linears of one shape, one for each expert of a mixture; all take floats, or all INT8.
+    ///
+    /// # Errors
+    /// The device has no room for what it keeps beside them.
+    fn experts(&self, linears: Vec<Self::Linear>) -> Result<Self::Experts, DeviceError>;
+    /// Bytes that the linears of all experts occupy.
+    fn experts_bytes(&self, experts: &Self::Experts) -> usize;
+    /// Room for the routing of a step.
+    fn routing(&self, shape: RoutingShape) -> Result<Self::Routing, DeviceError>;
+    /// Chooses experts for each row of `logits`, by the rule of [`crate::naive::route`]; `bias` is a matrix of one row. A column of `logits`
+    /// more than there are experts is a gate: its sigmoid weighs the shared expert, which weighs 1 without.
+    ///
+    /// The rows of a routing are the pairs of a token and an expert, sorted by expert and then by token.
+    fn route(
+        &self,
+        routing: &mut Self::Routing,
+        logits: &Self::Matrix,
+        bias: Option<&Self::Matrix>,
+        rule: &RoutingRule,
+    ) -> Done;
+    /// [`Self::gemm`] for each row of the routing with the linear of its expert: `out` `[rows, N]`.
+    fn gemm_experts(
+        &self,
+        out: &mut Self::Matrix,
+        a: (Operand<'_, Self>, ExpertInput),
+        experts: &Self::Experts,
+        routing: &mut Self::Routing,
+    ) -> Done;
+    /// [`Self::gemm_experts`] and [`Self::gated`], with the same bits. A device may compute through `wide`; the caller reads nothing from
+    /// `wide` afterwards.
+    fn gemm_experts_gated(
+        &self,
+        out: &mut Self::Matrix,
+        wide: &mut Self::Matrix,
+        a: (Operand<'_, Self>, ExpertInput),
+        experts: &Self::Experts,
+        routing: &mut Self::Routing,
+        f: Activation,
+    ) -> Done {
+        self.gemm_experts(wide, a, experts, routing)?;
+        self.gated(out, wide, f)
+    }
+    /// Adds what the experts of each token gave, `y` `[rows, C]`, and a shared one, `[M, C]`, to `x`: by [`crate::naive::combine`].
+    fn combine(
+        &self,
+        x: &mut Self::Matrix,
+        y: &Self::Matrix,
+        shared: Option<&Self::Matrix>,
+        routing: &Self::Routing,
+    ) -> Done;
+    /// What one expert reads, in order of the routing's rows.
+    fn gather_expert(
+        &self,
+        out: &mut Self::Matrix,
+        x: (&Self::Matrix, ExpertInput),
+        routing: &Self::Routing,
+        expert: usize,
+    ) -> Done;
+
     /// Room for the sampling state of `shape.sequences` sequences.
     fn sampler(&self, shape: SamplerShape) -> Result<Self::Sampler, DeviceError>;
     /// Begins a sequence in `slot`: how its tokens are chosen, and which tokens it has already. `generated` are those that
@@ -412,31 +467,4 @@ pub trait Device: Sized + Send + Sync + 'static {
     fn works_ahead(&self) -> bool {
         false
     }
-
-    /// The zero Gram matrix `[k,k]`.
-    fn gram(&self, k: usize) -> Result<Self::Gram, DeviceError>;
-    /// `gram += x^T x` (lower triangle), tokens in order.
-    fn gram_accumulate(&self, gram: &mut Self::Gram, x: &Self::Matrix) -> Done;
-    /// Hands a Gram matrix to the host; nothing is copied where the device computes there.
-    fn gram_to_host(&self, gram: Self::Gram) -> Result<Gram, DeviceError>;
-    /// A Gram matrix of the host as [`Self::compute_output_errors`] reads it; nothing is copied where the device computes there.
-    fn view_gram<'a>(&self, gram: &'a Gram) -> Result<Self::GramView<'a>, DeviceError>;
-    /// Room for the output errors of `capacity` rows.
-    fn output_errors(&self, capacity: usize) -> Result<Self::OutputErrors, DeviceError>;
-    /// `out[r] = errors[r] * gram * errors[r]^T` for rows `[R,K]` of weight errors from the host, reading only the Gram matrix's
-    /// lower triangle: the squared error of a layer's outputs over all calibration tokens.
-    fn compute_output_errors(
-        &self,
-        out: &mut Self::OutputErrors,
-        gram: &Self::GramView<'_>,
-        errors: &[f32],
-    ) -> Done;
-    /// Copies the output errors of the last [`Self::compute_output_errors`] to the host: `out` is `[R]`.
-    fn read_output_errors(&self, errors: &Self::OutputErrors, out: &mut [f64]) -> Done;
-    /// Maxima of `columns` columns, all zero.
-    fn maxima(&self, columns: usize) -> Result<Self::Maxima, DeviceError>;
-    /// `maxima[j] = max(maxima[j], max over rows of |x[:, columns.start + j]|)`.
-    fn abs_max(&self, x: &Self::Matrix, columns: Columns, maxima: &mut Self::Maxima) -> Done;
-    /// The maxima so far.
-    fn read_maxima(&self, maxima: &Self::Maxima) -> Result<Vec<f32>, DeviceError>;
 }

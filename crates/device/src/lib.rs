@@ -14,8 +14,10 @@ pub mod cases;
 mod contract;
 mod error;
 mod gram;
+mod mixture;
 pub mod naive;
 pub mod sampling;
+mod statistics;
 mod step;
 
 pub use activation::{Activation, ActivationScale};
@@ -25,4 +27,8 @@ pub use capacity::{Capacity, refill};
 pub use contract::{Columns, Device, Done, Operand, SLICE_ROWS};
 pub use error::DeviceError;
 pub use gram::Gram;
+pub use mixture::{
+    ExpertInput, HostRouting, MAX_EXPERTS, RoutedToken, RoutingRule, RoutingScoring, RoutingShape,
+};
+pub use statistics::Statistics;
 pub use step::{HostStep, StepLayout, StepLimits};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_engine::LinearId;
 use dualgrain_format::{ActivationScheme, CacheScheme, GroupSize, LinearScheme};
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ impl Default for QuantOptions {
 
 impl QuantOptions {
     /// How linears get their four bits.
-    pub fn method<D: Device>(&self) -> Box<dyn Method<D>> {
+    pub fn method<D: Statistics>(&self) -> Box<dyn Method<D>> {
         self.search.method_without(self.ablation)
     }
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use dualgrain_cpu::CpuDevice;
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_device::naive::NaiveDevice;
 use dualgrain_engine::tokenizer::Tokenizer;
 use dualgrain_engine::{ModelConfig, Storage, Weights};
@@ -36,7 +36,11 @@ fn job(out: &Path) -> QuantJob {
     job
 }
 
-fn quantize_on<D: Device>(device: &D, job: &QuantJob, threads: usize) -> Result<QuantSummary, QuantError> {
+fn quantize_on<D: Statistics>(
+    device: &D,
+    job: &QuantJob,
+    threads: usize,
+) -> Result<QuantSummary, QuantError> {
     dualgrain_quant::quantize(job, device, &Pool::new(threads), &tokens(), Monitor::silent())
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dualgrain_cpu::CpuDevice;
 use dualgrain_device::naive::NaiveDevice;
-use dualgrain_device::{CacheFormat, Device};
+use dualgrain_device::{CacheFormat, Statistics};
 use dualgrain_engine::{LoadOptions, Model, ModelConfig, Role, Session, SessionLimits, Weights};
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, TensorSpec, f32_bytes, widen};
 use dualgrain_format::{LinearScheme, QuantizationConfig};
@@ -86,7 +86,7 @@ fn logits(dir: &Path) -> Vec<f32> {
     logits_on(CpuDevice::new(2).unwrap(), dir, Some(CacheFormat::F32))
 }
 
-fn logits_on<D: Device>(device: D, dir: &Path, cache: Option<CacheFormat>) -> Vec<f32> {
+fn logits_on<D: Statistics>(device: D, dir: &Path, cache: Option<CacheFormat>) -> Vec<f32> {
     let options = LoadOptions {
         cache,
         ..LoadOptions::default()

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualgrain_cpu::CpuDevice;
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_device::naive::NaiveDevice;
 use dualgrain_engine::evaluate::{Windows, perplexity};
 use dualgrain_engine::tokenizer::Tokenizer;
@@ -48,7 +48,7 @@ fn loss(dir: &Path) -> f64 {
 }
 
 /// Logits after ten tokens.
-fn logits<D: Device>(device: D, dir: &Path) -> Vec<u32> {
+fn logits<D: Statistics>(device: D, dir: &Path) -> Vec<u32> {
     let device = Arc::new(device);
     let model = Model::load(device.clone(), dir, &LoadOptions::default()).unwrap();
     let mut session = Session::new(Arc::new(model), SessionLimits::new(1, 16, 16)).unwrap();

@@ -33,6 +33,24 @@ impl<'a, T> SharedSlice<'a, T> {
         self.len == 0
     }
 
+    /// A part of the buffer, which is still the one buffer: ranges of both must not overlap.
+    ///
+    /// # Panics
+    /// When the range is not inside the buffer.
+    pub fn part(&self, range: Range<usize>) -> SharedSlice<'_, T> {
+        assert!(
+            range.start <= range.end && range.end <= self.len,
+            "{range:?} of {}",
+            self.len
+        );
+        SharedSlice {
+            // SAFETY: inside the buffer or one past it (checked).
+            start: unsafe { self.start.add(range.start) },
+            len: range.len(),
+            buffer: PhantomData,
+        }
+    }
+
     /// The elements of `range`.
     ///
     /// # Panics

@@ -16,7 +16,7 @@ mod table;
 use std::hint::black_box;
 
 use dualgrain_cpu::{CpuDevice, Isa, Linear, available};
-use dualgrain_device::{Activation, ActivationScale, Device, Gram, Operand, naive};
+use dualgrain_device::{Activation, ActivationScale, Device, Gram, Operand, Statistics, naive};
 use dualgrain_format::{FloatLinear, FloatValues, GroupSize, LinearWeights};
 use half::bf16;
 

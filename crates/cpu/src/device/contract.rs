@@ -5,17 +5,19 @@ use std::ops::Range;
 
 use dualgrain_device::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use dualgrain_device::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
-    DeviceError, Done, Gram, HostStep, Operand, StepLayout, StepLimits, check_blocks, refill,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
+    Done, ExpertInput, HostStep, Operand, RoutingRule, RoutingShape, StepLayout, StepLimits, check_blocks,
+    refill,
 };
 use dualgrain_format::{FloatValues, LinearWeights};
 use dualgrain_threads::SharedSlice;
 
 use super::cpu_device::CpuDevice;
 use super::linear::{Linear, Packed};
+use super::mixture::Routing;
 use super::row_tasks::{CHUNK_ELEMENTS, one_row};
 use crate::attention::tasks::attention;
-use crate::float::{gemm, gram, quadratic_form};
+use crate::float::gemm;
 use crate::gemm_w4a8::epilogue::Sink;
 use crate::gemm_w4a8::product;
 use crate::kv_cache::storage::Cache;
@@ -33,10 +35,8 @@ impl Device for CpuDevice {
     type Cache = Cache;
     type Indices = Vec<u32>;
     type Step = HostStep;
-    type Gram = Gram;
-    type GramView<'a> = &'a Gram;
-    type OutputErrors = Vec<f64>;
-    type Maxima = Vec<f32>;
+    type Experts = Vec<Linear>;
+    type Routing = Routing;
     type Sampler = HostSampler;
     type SampleRows = Vec<SampleRow>;
 
@@ -225,7 +225,7 @@ impl Device for CpuDevice {
             (Operand::Int8(a), Packed::Int(packed)) => {
                 self.reshape(out, "gemm", (a.rows, n))?;
                 let sink = Sink::Output(SharedSlice::new(out.values_mut()));
-                product::gemm(self.isa(), self.pool(), a, packed, self.take_next(), &sink);
+                product::gemm(self.isa(), self.pool(), a.view(), packed, self.take_next(), &sink);
             }
             (Operand::Float(_), Packed::Int(_)) => {
                 panic!("integer weights take INT8 activations, got floats")
@@ -315,10 +315,10 @@ impl Device for CpuDevice {
         f: Activation,
     ) -> Done {
         match (a, &weights.0) {
-            (Operand::Int8(a), Packed::Int(packed)) if product::can_gate(self.isa(), a, packed) => {
+            (Operand::Int8(a), Packed::Int(packed)) if product::can_gate(self.isa(), a.view(), packed) => {
                 self.reshape(out, "gemm_gated", (a.rows, packed.n() / 2))?;
                 let sink = Sink::Gated(SharedSlice::new(out.values_mut()), f);
-                product::gemm(self.isa(), self.pool(), a, packed, self.take_next(), &sink);
+                product::gemm(self.isa(), self.pool(), a.view(), packed, self.take_next(), &sink);
                 Ok(())
             }
             (a, _) => {
@@ -329,18 +329,14 @@ impl Device for CpuDevice {
     }
 
     fn gemm_add(&self, x: &mut Matrix, y: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) -> Done {
-        match (a, &weights.0) {
-            (Operand::Int8(a), Packed::Int(packed)) => {
-                assert_eq!((x.rows, x.columns), (a.rows, packed.n()), "shapes of the terms");
-                let sink = Sink::Added(SharedSlice::new(x.values_mut()));
-                product::gemm(self.isa(), self.pool(), a, packed, self.take_next(), &sink);
-                Ok(())
-            }
-            (a, _) => {
-                self.gemm(y, a, weights)?;
-                self.add(x, y)
-            }
+        if let (Operand::Int8(a), Packed::Int(packed)) = (&a, &weights.0) {
+            assert_eq!((x.rows, x.columns), (a.rows, packed.n()), "shapes of the terms");
+            let sink = Sink::Added(SharedSlice::new(x.values_mut()));
+            product::gemm(self.isa(), self.pool(), a.view(), packed, self.take_next(), &sink);
+            return Ok(());
         }
+        self.gemm(y, a, weights)?;
+        self.add(x, y)
     }
 
     fn activate(&self, x: &mut Matrix, f: Activation) -> Done {
@@ -402,6 +398,53 @@ impl Device for CpuDevice {
         Ok(())
     }
 
+    fn experts(&self, linears: Vec<Linear>) -> Result<Vec<Linear>, DeviceError> {
+        Ok(linears)
+    }
+
+    fn experts_bytes(&self, experts: &Vec<Linear>) -> usize {
+        experts.iter().map(Linear::bytes).sum()
+    }
+
+    fn routing(&self, shape: RoutingShape) -> Result<Routing, DeviceError> {
+        Ok(Routing::new(shape))
+    }
+
+    fn route(
+        &self,
+        routing: &mut Routing,
+        logits: &Matrix,
+        bias: Option<&Matrix>,
+        rule: &RoutingRule,
+    ) -> Done {
+        self.choose_experts(routing, logits, bias, rule)
+    }
+
+    fn gemm_experts(
+        &self,
+        out: &mut Matrix,
+        a: (Operand<'_, Self>, ExpertInput),
+        experts: &Vec<Linear>,
+        routing: &mut Routing,
+    ) -> Done {
+        self.products_of_experts(out, a, experts, routing)
+    }
+
+    fn combine(&self, x: &mut Matrix, y: &Matrix, shared: Option<&Matrix>, routing: &Routing) -> Done {
+        self.combine_experts(x, y, shared, routing.host());
+        Ok(())
+    }
+
+    fn gather_expert(
+        &self,
+        out: &mut Matrix,
+        x: (&Matrix, ExpertInput),
+        routing: &Routing,
+        expert: usize,
+    ) -> Done {
+        self.rows_of_expert(out, x, routing.host(), expert)
+    }
+
     fn sampler(&self, shape: SamplerShape) -> Result<HostSampler, DeviceError> {
         Ok(HostSampler::new(shape))
     }
@@ -441,59 +484,5 @@ impl Device for CpuDevice {
         ids.clear();
         ids.extend(sampler.last_tokens(rows));
         Ok(())
-    }
-
-    fn gram(&self, k: usize) -> Result<Gram, DeviceError> {
-        Ok(Gram::new(k))
-    }
-
-    fn gram_accumulate(&self, gram: &mut Gram, x: &Matrix) -> Done {
-        gram::accumulate(self.isa(), self.pool(), gram, x);
-        Ok(())
-    }
-
-    fn gram_to_host(&self, gram: Gram) -> Result<Gram, DeviceError> {
-        Ok(gram)
-    }
-
-    fn view_gram<'a>(&self, gram: &'a Gram) -> Result<&'a Gram, DeviceError> {
-        Ok(gram)
-    }
-
-    fn output_errors(&self, capacity: usize) -> Result<Vec<f64>, DeviceError> {
-        Ok(Vec::with_capacity(capacity))
-    }
-
-    fn compute_output_errors(&self, out: &mut Vec<f64>, gram: &&Gram, errors: &[f32]) -> Done {
-        let rows = errors.len() / gram.k();
-        Capacity::new(out.capacity(), 1).check("compute_output_errors", || self.name(), (rows, 1))?;
-        out.resize(rows, 0.0);
-        quadratic_form::quadratic_forms(self.isa(), self.pool(), gram, errors, out);
-        Ok(())
-    }
-
-    fn read_output_errors(&self, errors: &Vec<f64>, out: &mut [f64]) -> Done {
-        out.copy_from_slice(errors);
-        Ok(())
-    }
-
-    fn maxima(&self, columns: usize) -> Result<Vec<f32>, DeviceError> {
-        Ok(vec![0.0; columns])
-    }
-
-    fn abs_max(&self, x: &Matrix, columns: Columns, maxima: &mut Vec<f32>) -> Done {
-        assert_eq!(columns.len(), maxima.len(), "columns and maxima");
-        // Columns are shared out, so that a maximum has one owner.
-        self.pool().for_each_chunk(maxima, 512, |chunk, maxima| {
-            let start = columns.start + chunk * 512;
-            for row in 0..x.rows {
-                elementwise::abs_max(self.isa(), &x.row(row)[start..start + maxima.len()], maxima);
-            }
-        });
-        Ok(())
-    }
-
-    fn read_maxima(&self, maxima: &Vec<f32>) -> Result<Vec<f32>, DeviceError> {
-        Ok(maxima.clone())
     }
 }

@@ -78,7 +78,7 @@ impl CpuDevice {
         product::gemm(
             self.isa,
             &self.pool,
-            a,
+            a.view(),
             packed,
             None,
             &Sink::Sums(SharedSlice::new(&mut sums)),

@@ -6,4 +6,6 @@
 mod contract;
 pub(crate) mod cpu_device;
 pub(crate) mod linear;
+mod mixture;
 mod row_tasks;
+mod statistics;

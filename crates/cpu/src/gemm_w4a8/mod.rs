@@ -3,6 +3,7 @@
 //! `layout` says how weights are packed, `packed` packs them. `product` cuts a product into tasks, `task` passes tokens
 //! over panels, `tile` describes what one kernel call multiplies, `choose` picks the kernel, `epilogue` turns sums into
 //! floats where they go. `amx` has its own tasks, for activations that lie in its tiles (`tensor/quantized.rs`).
+//! `experts` are the products of a mixture's experts.
 //!
 //! | instruction set | few tokens, W4 | more tokens, W4 | W8 | name in tests and benches |
 //! |---|---|---|---|---|
@@ -22,6 +23,7 @@ mod avx512vnni;
 mod avxvnni;
 mod choose;
 pub(crate) mod epilogue;
+pub(crate) mod experts;
 mod layout;
 pub(crate) mod packed;
 mod portable;

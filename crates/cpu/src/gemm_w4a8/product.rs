@@ -14,7 +14,7 @@ use super::layout::PANEL;
 use super::packed::{Codes, PackedInt};
 use super::task::{AMX_TASK_ROWS, MAX_TASK_PANELS, TASK_ROWS, Task};
 use crate::isa::Isa;
-use crate::tensor::quantized::{FEW_ROWS, Quantized};
+use crate::tensor::quantized::{CodeRows, FEW_ROWS};
 
 /// `d[M,N]` (or the sums) of `a[M,K]` and the weights. Threads that wait during and after it read ahead in `next`.
 ///
@@ -23,52 +23,80 @@ use crate::tensor::quantized::{FEW_ROWS, Quantized};
 pub(crate) fn gemm(
     isa: Isa,
     pool: &Pool,
-    a: &Quantized,
+    a: CodeRows<'_>,
     weights: &PackedInt,
     next: Option<Stream>,
     sink: &Sink<'_>,
 ) {
+    check(isa, a, weights);
+    let num_panels = weights.num_panels();
+    let row_blocks = row_blocks(a);
+    let task_panels = panels_per_task(pool, num_panels * row_blocks);
+    let num_tasks = row_blocks * num_panels.div_ceil(task_panels);
+    // Many tokens multiply much longer than they read.
+    let next = next.filter(|_| a.rows <= FEW_ROWS).unwrap_or_default();
+    pool.run_in_runs(operations(a.rows, weights), num_tasks, next, |task| {
+        run_task(isa, a, weights, sink, (task, task_panels));
+    });
+}
+
+/// # Panics
+/// As [`gemm`].
+pub(super) fn check(isa: Isa, a: CodeRows<'_>, weights: &PackedInt) {
     assert_eq!(a.columns, weights.k(), "columns of A and K of the weights");
     assert!(
         a.is_laid_out_for(isa),
         "activations are laid out for {}, the product is one of {}",
-        a.isa().name(),
+        a.isa.name(),
         isa.name()
     );
-    let num_panels = weights.num_panels();
-    let task_rows = if a.is_in_amx_tiles() {
+}
+
+/// Reading a weight costs about half an operation, a token's product with it a 32nd.
+pub(super) fn operations(rows: usize, weights: &PackedInt) -> usize {
+    weights.n() * weights.k() / 2 * (16 + rows) / 16
+}
+
+/// Blocks of tokens that tasks own.
+pub(super) fn row_blocks(a: CodeRows<'_>) -> usize {
+    a.rows.div_ceil(task_rows(a))
+}
+
+fn task_rows(a: CodeRows<'_>) -> usize {
+    if a.is_in_amx_tiles() {
         AMX_TASK_ROWS
     } else {
         TASK_ROWS
+    }
+}
+
+/// Runs one of a product's tasks of `task_panels` panels each.
+pub(super) fn run_task(
+    isa: Isa,
+    a: CodeRows<'_>,
+    weights: &PackedInt,
+    sink: &Sink<'_>,
+    (task, task_panels): (usize, usize),
+) {
+    let (row_blocks, task_rows) = (row_blocks(a), task_rows(a));
+    let (row_block, first) = (task % row_blocks, task / row_blocks * task_panels);
+    let task = Task {
+        isa,
+        a,
+        weights,
+        sink,
+        rows: row_block * task_rows..((row_block + 1) * task_rows).min(a.rows),
     };
-    let row_blocks = a.rows.div_ceil(task_rows);
-    let task_panels = panels_per_task(pool, num_panels * row_blocks);
-    // Reading a weight costs about half an operation, a token's product with it a 32nd.
-    let operations = weights.n() * weights.k() / 2 * (16 + a.rows) / 16;
-    let num_tasks = row_blocks * num_panels.div_ceil(task_panels);
-    // Many tokens multiply much longer than they read.
-    let next = next.filter(|_| a.rows <= FEW_ROWS).unwrap_or_default();
-    pool.run_in_runs(operations, num_tasks, next, |task| {
-        let (row_block, first) = (task % row_blocks, task / row_blocks * task_panels);
-        let rows = row_block * task_rows..((row_block + 1) * task_rows).min(a.rows);
-        let panels = first..(first + task_panels).min(num_panels);
-        let task = Task {
-            isa,
-            a,
-            weights,
-            sink,
-            rows,
-        };
-        #[cfg(target_arch = "x86_64")]
-        if a.is_in_amx_tiles() {
-            return amx::run(&task, panels);
-        }
-        task.run(panels);
-    });
+    let panels = first..(first + task_panels).min(weights.num_panels());
+    #[cfg(target_arch = "x86_64")]
+    if a.is_in_amx_tiles() {
+        return amx::run(&task, panels);
+    }
+    task.run(panels);
 }
 
 /// A multiple of four, so that tiles of several panels have work; four tasks a thread even the load out.
-fn panels_per_task(pool: &Pool, panels_and_blocks: usize) -> usize {
+pub(super) fn panels_per_task(pool: &Pool, panels_and_blocks: usize) -> usize {
     (panels_and_blocks / (4 * pool.num_threads()))
         .next_multiple_of(4)
         .clamp(4, MAX_TASK_PANELS)
@@ -90,6 +118,6 @@ pub(crate) fn stream(weights: &PackedInt, pool: &Pool) -> Stream {
 }
 
 /// Whether many tokens of `a` can be gated on the way out: weights are widened panel by panel, in any order.
-pub(crate) fn can_gate(isa: Isa, a: &Quantized, weights: &PackedInt) -> bool {
+pub(crate) fn can_gate(isa: Isa, a: CodeRows<'_>, weights: &PackedInt) -> bool {
     matches!(weights.codes(), Codes::W4 { .. }) && widens(isa, a.rows) && Sink::can_gate(weights.n())
 }

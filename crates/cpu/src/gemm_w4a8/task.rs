@@ -12,7 +12,7 @@ use super::packed::{Codes, PackedInt, W4Packing};
 use super::tile::{W4Tile, W8Tile};
 use crate::isa::Isa;
 use crate::memory::aligned::Aligned;
-use crate::tensor::quantized::{FEW_ROWS, Quantized, SUM_BLOCK, TILE_ROWS};
+use crate::tensor::quantized::{CodeRows, FEW_ROWS, SUM_BLOCK, TILE_ROWS};
 
 /// Tokens of a task: at K = 4,096 their codes fill half of a 2 MB second-level cache.
 pub(super) const TASK_ROWS: usize = 20 * TILE_ROWS;
@@ -45,7 +45,7 @@ struct Scratch {
 /// Some tokens and panels of the output.
 pub(super) struct Task<'a> {
     pub(super) isa: Isa,
-    pub(super) a: &'a Quantized,
+    pub(super) a: CodeRows<'a>,
     pub(super) weights: &'a PackedInt,
     pub(super) sink: &'a Sink<'a>,
     pub(super) rows: Range<usize>,

@@ -29,7 +29,7 @@ fn activations_of_another_instruction_set_are_refused_or_give_the_same_sums() {
         let mut sums = vec![0; m * n];
         let product = || {
             let sink = Sink::Sums(SharedSlice::new(&mut sums));
-            gemm(to, &Pool::new(1), &a, &packed, None, &sink);
+            gemm(to, &Pool::new(1), a.view(), &packed, None, &sink);
         };
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(product)).map(|()| sums)
     };
@@ -55,7 +55,7 @@ fn outputs_are_written_completely_and_nothing_beside_them() {
             let pool = Pool::new(2);
             let d = between_sentinels(m * n, &format!("{m}x{n} on {}", isa.name()), |d| {
                 let sink = Sink::Output(SharedSlice::new(d));
-                gemm(isa, &pool, &a, &packed, None, &sink);
+                gemm(isa, &pool, a.view(), &packed, None, &sink);
             });
             assert!(
                 d.iter().all(|v| *v == 3.0 * k as f32),
@@ -87,7 +87,7 @@ fn reading_ahead_changes_no_result_even_in_weights_that_are_gone() {
             gemm(
                 isa,
                 &pool,
-                &a,
+                a.view(),
                 &weights,
                 next,
                 &Sink::Sums(SharedSlice::new(&mut sums)),

@@ -8,6 +8,7 @@ pub(crate) mod activation;
 pub(crate) mod elementwise;
 pub(crate) mod hadamard;
 pub(crate) mod log_softmax;
+pub(crate) mod mixture;
 pub(crate) mod norm;
 pub(crate) mod norm_quantize;
 pub(crate) mod quantize;

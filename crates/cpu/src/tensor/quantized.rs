@@ -110,52 +110,21 @@ impl Quantized {
         new
     }
 
-    /// Whether a product of `isa` reads codes where this buffer puts them.
-    pub(crate) fn is_laid_out_for(&self, isa: Isa) -> bool {
-        let layout = |isa| (isa == Isa::Amx, most_tile_rows(isa));
-        layout(self.isa) == layout(isa)
-    }
-
-    /// The instruction set whose device made this buffer.
-    pub(crate) fn isa(&self) -> Isa {
-        self.isa
-    }
-
-    /// Whether codes lie in tiles for AMX.
-    pub(crate) fn is_in_amx_tiles(&self) -> bool {
-        self.isa == Isa::Amx && self.rows > FEW_ROWS
-    }
-
-    /// Rows whose codes lie side by side.
-    pub(crate) fn tile_rows(&self) -> usize {
-        self.layout(self.rows).tile_rows
-    }
-
-    /// Rows that lie side by side when there are enough of them (and no tiles of AMX).
-    pub(crate) fn most_tile_rows(&self) -> usize {
-        most_tile_rows(self.isa)
+    /// All rows, as a product reads them.
+    pub(crate) fn view(&self) -> CodeRows<'_> {
+        CodeRows {
+            rows: self.rows,
+            columns: self.columns,
+            isa: self.isa,
+            quads: &self.quads,
+            scales: &self.scales,
+            block_sums: &self.block_sums,
+        }
     }
 
     /// Where codes lie when there are `rows` rows.
     fn layout(&self, rows: usize) -> Layout {
-        let quads = self.blocks() * SUM_BLOCK / 4;
-        if self.isa == Isa::Amx && rows > FEW_ROWS {
-            return Layout {
-                tile_rows: AMX_TILE_ROWS,
-                row_quads: quads.next_multiple_of(Layout::CHUNK),
-                row_step: Layout::CHUNK,
-                quad_step: 1,
-                chunk_step: AMX_TILE_ROWS * Layout::CHUNK,
-            };
-        }
-        let tile_rows = rows.clamp(1, self.most_tile_rows());
-        Layout {
-            tile_rows,
-            row_quads: quads,
-            row_step: 1,
-            quad_step: tile_rows,
-            chunk_step: tile_rows * Layout::CHUNK,
-        }
+        layout(self.isa, self.columns, rows)
     }
 
     /// Blocks of 32 codes in a row.
@@ -183,24 +152,6 @@ impl Quantized {
         (codes, self.scales[row])
     }
 
-    /// Codes from `row`'s first on: its next four, and the other rows of its tile beside them, `tile_rows` on.
-    pub(crate) fn tile(&self, row: usize) -> &[[i8; 4]] {
-        debug_assert!(!self.is_in_amx_tiles());
-        &self.quads[self.layout(self.rows).row(row)..]
-    }
-
-    /// Codes of the AMX tiles of 16 rows, from the first on.
-    #[cfg(target_arch = "x86_64")]
-    pub(crate) fn amx_tiles(&self, tile: usize) -> &[i8] {
-        debug_assert!(self.is_in_amx_tiles());
-        self.quads[tile * self.layout(self.rows).tile_quads()..].as_flattened()
-    }
-
-    /// Sums of every 32 codes of a row.
-    pub(crate) fn block_sums(&self, row: usize) -> &[i32] {
-        &self.block_sums[row * self.blocks()..(row + 1) * self.blocks()]
-    }
-
     pub(crate) fn upload(&mut self, codes: &[i8], scales: &[f32]) {
         let (layout, blocks) = (self.resize(scales.len()), self.blocks());
         self.scales.copy_from_slice(scales);
@@ -224,6 +175,89 @@ impl Quantized {
             scales: &mut self.scales,
             block_sums: &mut self.block_sums,
         }
+    }
+}
+
+/// Where the codes of `rows` rows of `columns` elements lie.
+pub(crate) fn layout(isa: Isa, columns: usize, rows: usize) -> Layout {
+    let quads = columns.div_ceil(SUM_BLOCK) * SUM_BLOCK / 4;
+    if isa == Isa::Amx && rows > FEW_ROWS {
+        return Layout {
+            tile_rows: AMX_TILE_ROWS,
+            row_quads: quads.next_multiple_of(Layout::CHUNK),
+            row_step: Layout::CHUNK,
+            quad_step: 1,
+            chunk_step: AMX_TILE_ROWS * Layout::CHUNK,
+        };
+    }
+    let tile_rows = rows.clamp(1, most_tile_rows(isa));
+    Layout {
+        tile_rows,
+        row_quads: quads,
+        row_step: 1,
+        quad_step: tile_rows,
+        chunk_step: tile_rows * Layout::CHUNK,
+    }
+}
+
+/// The rows of quantized activations that a product reads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CodeRows<'a> {
+    pub(crate) rows: usize,
+    pub(crate) columns: usize,
+    pub(crate) isa: Isa,
+    /// Codes, tile by tile.
+    pub(crate) quads: &'a [[i8; 4]],
+    /// `[rows]`
+    pub(crate) scales: &'a [f32],
+    /// `[rows, blocks]`
+    pub(crate) block_sums: &'a [i32],
+}
+
+impl<'a> CodeRows<'a> {
+    /// Whether a product of `isa` reads codes where they lie.
+    pub(crate) fn is_laid_out_for(&self, isa: Isa) -> bool {
+        let layout = |isa| (isa == Isa::Amx, most_tile_rows(isa));
+        layout(self.isa) == layout(isa)
+    }
+
+    /// Whether codes lie in tiles for AMX.
+    pub(crate) fn is_in_amx_tiles(&self) -> bool {
+        self.isa == Isa::Amx && self.rows > FEW_ROWS
+    }
+
+    /// Rows whose codes lie side by side.
+    pub(crate) fn tile_rows(&self) -> usize {
+        self.layout().tile_rows
+    }
+
+    /// Rows that lie side by side when there are enough of them (and no tiles of AMX).
+    pub(crate) fn most_tile_rows(&self) -> usize {
+        most_tile_rows(self.isa)
+    }
+
+    /// Where codes lie.
+    pub(crate) fn layout(&self) -> Layout {
+        layout(self.isa, self.columns, self.rows)
+    }
+
+    /// Codes from `row`'s first on: its next four, and the other rows of its tile beside them, `tile_rows` on.
+    pub(crate) fn tile(&self, row: usize) -> &'a [[i8; 4]] {
+        debug_assert!(!self.is_in_amx_tiles());
+        &self.quads[self.layout().row(row)..]
+    }
+
+    /// Codes of the AMX tiles of 16 rows, from the first on.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn amx_tiles(&self, tile: usize) -> &'a [i8] {
+        debug_assert!(self.is_in_amx_tiles());
+        self.quads[tile * self.layout().tile_quads()..].as_flattened()
+    }
+
+    /// Sums of every 32 codes of a row.
+    pub(crate) fn block_sums(&self, row: usize) -> &'a [i32] {
+        let blocks = self.columns.div_ceil(SUM_BLOCK);
+        &self.block_sums[row * blocks..(row + 1) * blocks]
     }
 }
 

@@ -4,7 +4,7 @@ use dualgrain_device::naive::NaiveDevice;
 use dualgrain_device::sampling::SampleRow;
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Device, DeviceError, Done, Gram,
-    Operand, StepLayout, StepLimits,
+    Operand, Statistics, StepLayout, StepLimits,
 };
 use dualgrain_format::{FloatValues, GroupSize};
 
@@ -137,7 +137,7 @@ fn outputs_without_room_are_refused_by_every_device() {
     devices().iter().for_each(check);
 }
 
-fn check_elements<D: Device>(device: &D) {
+fn check_elements<D: Statistics>(device: &D) {
     // Fewer rows of more columns are as many elements; one more is refused.
     let mut x = device.matrix(2, 2 * COLUMNS).unwrap();
     let table = |columns: usize| {

@@ -1,6 +1,6 @@
 //! Gram matrices and the squared errors of outputs.
 
-use dualgrain_device::{Device, Gram, naive};
+use dualgrain_device::{Device, Gram, Statistics, naive};
 
 use super::cases::{Random, assert_same, devices, name};
 

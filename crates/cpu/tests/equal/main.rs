@@ -7,6 +7,7 @@ mod cases;
 mod gemm_float;
 mod gemm_int;
 mod gram;
+mod mixture;
 mod rows;
 mod sampling;
 mod sampling_properties;

@@ -1,7 +1,7 @@
 //! Operations on rows: norms, rope, quantization, activations, softmax and the small ones.
 
 use dualgrain_cpu::{CpuDevice, Matrix, Quantized};
-use dualgrain_device::{Activation, ActivationScale, Device, naive};
+use dualgrain_device::{Activation, ActivationScale, Device, Statistics, naive};
 use dualgrain_format::FloatValues;
 use half::bf16;
 

@@ -6,9 +6,11 @@ mod cuda_device;
 mod failure;
 mod kernel_choices;
 mod linears;
+mod mixture;
 mod operation_clock;
 mod operation_times;
 mod operations;
+mod statistics;
 mod w4_products;
 
 pub use buffers::{CudaIndices, CudaMatrix, CudaQuantized, CudaTable};

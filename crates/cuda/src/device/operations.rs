@@ -5,7 +5,7 @@ use std::ops::Range;
 use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
-    Done, Gram, Operand, StepLayout, StepLimits, check_blocks,
+    Done, ExpertInput, Operand, RoutingRule, RoutingShape, StepLayout, StepLimits, check_blocks,
 };
 use dualgrain_format::{FloatValues, LinearWeights};
 
@@ -13,9 +13,9 @@ use super::buffers::{CudaIndices, CudaMatrix, CudaQuantized, CudaTable};
 use super::context::{CudaCache, CudaStep};
 use super::cuda_device::CudaDevice;
 use super::linears::CudaLinear;
+use super::mixture::{Experts, Routing};
 use crate::rows::NormWeights;
 use crate::sampling::{SampleRows, Sampler};
-use crate::statistics::{GramMatrix, Maxima, OutputErrors};
 
 impl Device for CudaDevice {
     type Matrix = CudaMatrix;
@@ -25,10 +25,8 @@ impl Device for CudaDevice {
     type Cache = CudaCache;
     type Indices = CudaIndices;
     type Step = CudaStep;
-    type Gram = GramMatrix;
-    type GramView<'a> = GramMatrix;
-    type OutputErrors = OutputErrors;
-    type Maxima = Maxima;
+    type Experts = Experts;
+    type Routing = Routing;
     type Sampler = Sampler;
     type SampleRows = SampleRows;
 
@@ -351,6 +349,58 @@ impl Device for CudaDevice {
         })
     }
 
+    fn experts(&self, linears: Vec<CudaLinear>) -> Result<Experts, DeviceError> {
+        self.new_experts(linears)
+    }
+
+    fn experts_bytes(&self, experts: &Experts) -> usize {
+        experts.bytes()
+    }
+
+    fn routing(&self, shape: RoutingShape) -> Result<Routing, DeviceError> {
+        self.new_routing(shape)
+    }
+
+    fn route(
+        &self,
+        routing: &mut Routing,
+        logits: &CudaMatrix,
+        bias: Option<&CudaMatrix>,
+        rule: &RoutingRule,
+    ) -> Done {
+        self.choose_experts(routing, logits, bias, rule)
+    }
+
+    fn gemm_experts(
+        &self,
+        out: &mut CudaMatrix,
+        a: (Operand<'_, Self>, ExpertInput),
+        experts: &Experts,
+        routing: &mut Routing,
+    ) -> Done {
+        self.products_of_experts(out, a, experts, routing)
+    }
+
+    fn combine(
+        &self,
+        x: &mut CudaMatrix,
+        y: &CudaMatrix,
+        shared: Option<&CudaMatrix>,
+        routing: &Routing,
+    ) -> Done {
+        self.combine_experts(x, y, shared, routing)
+    }
+
+    fn gather_expert(
+        &self,
+        out: &mut CudaMatrix,
+        x: (&CudaMatrix, ExpertInput),
+        routing: &Routing,
+        expert: usize,
+    ) -> Done {
+        self.rows_of_expert(out, x, routing, expert)
+    }
+
     fn sampler(&self, shape: SamplerShape) -> Result<Sampler, DeviceError> {
         self.buffer("sampler", Sampler::size_bytes(shape), || {
             Sampler::new(&self.gpu, shape)
@@ -405,57 +455,6 @@ impl Device for CudaDevice {
 
     fn works_ahead(&self) -> bool {
         true
-    }
-
-    fn gram(&self, k: usize) -> Result<GramMatrix, DeviceError> {
-        let size_bytes = k.saturating_mul(k).saturating_mul(4);
-        self.buffer("Gram matrix", size_bytes, || GramMatrix::new(&self.gpu, k))
-    }
-
-    fn gram_accumulate(&self, gram: &mut GramMatrix, x: &CudaMatrix) -> Done {
-        self.operation("gram_accumulate", &[x.rows, x.columns], || {
-            self.statistics.gram.launch(gram, &x.buffer, x.rows)
-        })
-    }
-
-    fn gram_to_host(&self, gram: GramMatrix) -> Result<Gram, DeviceError> {
-        self.operation("gram_to_host", &[gram.k()], || gram.to_host())
-    }
-
-    fn view_gram(&self, gram: &Gram) -> Result<GramMatrix, DeviceError> {
-        self.operation("view_gram", &[gram.k()], || GramMatrix::of_host(&self.gpu, gram))
-    }
-
-    fn output_errors(&self, capacity: usize) -> Result<OutputErrors, DeviceError> {
-        self.buffer("output errors", 8 * capacity, || {
-            OutputErrors::new(&self.gpu, capacity)
-        })
-    }
-
-    fn compute_output_errors(&self, out: &mut OutputErrors, gram: &GramMatrix, errors: &[f32]) -> Done {
-        self.operation("compute_output_errors", &[errors.len()], || {
-            self.statistics.output_errors.launch(out, gram, errors)
-        })
-    }
-
-    fn read_output_errors(&self, errors: &OutputErrors, out: &mut [f64]) -> Done {
-        self.operation("read_output_errors", &[out.len()], || errors.read(out))
-    }
-
-    fn maxima(&self, columns: usize) -> Result<Maxima, DeviceError> {
-        self.buffer("maxima", 4 * columns, || Maxima::new(&self.gpu, columns))
-    }
-
-    fn abs_max(&self, x: &CudaMatrix, columns: Columns, maxima: &mut Maxima) -> Done {
-        self.operation("abs_max", &[x.rows, columns.len()], || {
-            self.statistics
-                .abs_max
-                .launch(&x.buffer, x.shape(), columns, maxima)
-        })
-    }
-
-    fn read_maxima(&self, maxima: &Maxima) -> Result<Vec<f32>, DeviceError> {
-        self.operation("read_maxima", &[maxima.columns()], || maxima.read())
     }
 }
 

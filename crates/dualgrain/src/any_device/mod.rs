@@ -3,9 +3,13 @@
 //! A model is written for any device and compiled for one type. This type is all devices at once: every operation goes to the
 //! one that was chosen. The choice costs a comparison an operation, and the program holds the engine once.
 
+#[macro_use]
+mod dispatch;
+
 mod buffers;
 mod choice;
 mod operations;
+mod statistics;
 
 use std::sync::Arc;
 

@@ -5,62 +5,14 @@ use std::ops::Range;
 use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
-    Done, Gram as HostGram, Operand, StepLayout, StepLimits,
+    Done, ExpertInput, Operand, RoutingRule, RoutingShape, StepLayout, StepLimits,
 };
 use dualgrain_format::{FloatValues, LinearWeights};
 
 use super::AnyDevice;
 use super::buffers::{
-    Cache, Gram, GramView, Indices, Linear, Matrix, Maxima, OutputErrors, Quantized, SampleRows, Sampler,
-    Step, Table,
+    Cache, Experts, Indices, Linear, Matrix, Quantized, Routing, SampleRows, Sampler, Step, Table,
 };
-
-/// Calls the chosen device with the buffers inside the enums; they are all its own.
-macro_rules! call {
-    ($device:expr, [$($buffer:ident: $kind:ident),*], |$inner:ident| $call:expr) => {
-        match ($device, $($buffer),*) {
-            (AnyDevice::Cpu($inner), $($kind::Cpu($buffer)),*) => $call,
-            #[cfg(feature = "cuda")]
-            (AnyDevice::Cuda(card), $($kind::Cuda($buffer)),*) => {
-                let $inner = &card.device;
-                $call
-            }
-            #[cfg(feature = "cuda")]
-            #[allow(unreachable_patterns, reason = "without buffers there is nothing to mix")]
-            _ => panic!("a buffer of another device"),
-        }
-    };
-}
-
-/// Makes a buffer on the chosen device.
-macro_rules! make {
-    ($device:expr, $kind:ident, |$inner:ident| $make:expr) => {
-        match $device {
-            AnyDevice::Cpu($inner) => $make.map($kind::Cpu),
-            #[cfg(feature = "cuda")]
-            AnyDevice::Cuda(card) => {
-                let $inner = &card.device;
-                $make.map($kind::Cuda)
-            }
-        }
-    };
-}
-
-/// As `call`, with an operand of a product before the other buffers.
-macro_rules! product {
-    ($device:expr, $a:ident, [$($buffer:ident: $kind:ident),*], |$inner:ident, $operand:ident| $call:expr) => {
-        match $a {
-            Operand::Float($a) => call!($device, [$a: Matrix, $($buffer: $kind),*], |$inner| {
-                let $operand = Operand::Float($a);
-                $call
-            }),
-            Operand::Int8($a) => call!($device, [$a: Quantized, $($buffer: $kind),*], |$inner| {
-                let $operand = Operand::Int8($a);
-                $call
-            }),
-        }
-    };
-}
 
 impl Device for AnyDevice {
     type Matrix = Matrix;
@@ -70,10 +22,8 @@ impl Device for AnyDevice {
     type Cache = Cache;
     type Indices = Indices;
     type Step = Step;
-    type Gram = Gram;
-    type GramView<'a> = GramView<'a>;
-    type OutputErrors = OutputErrors;
-    type Maxima = Maxima;
+    type Experts = Experts;
+    type Routing = Routing;
     type Sampler = Sampler;
     type SampleRows = SampleRows;
 
@@ -408,6 +358,89 @@ impl Device for AnyDevice {
         call!(self, [x: Matrix], |device| device.log_softmax(x))
     }
 
+    fn experts(&self, linears: Vec<Linear>) -> Result<Experts, DeviceError> {
+        let linears = linears.into_iter();
+        match self {
+            AnyDevice::Cpu(device) => device
+                .experts(linears.map(Linear::of_cpu).collect())
+                .map(Experts::Cpu),
+            #[cfg(feature = "cuda")]
+            AnyDevice::Cuda(card) => {
+                let linears = linears.map(Linear::of_card).collect();
+                card.device.experts(linears).map(Experts::Cuda)
+            }
+        }
+    }
+
+    fn experts_bytes(&self, experts: &Experts) -> usize {
+        call!(self, [experts: Experts], |device| device.experts_bytes(experts))
+    }
+
+    fn routing(&self, shape: RoutingShape) -> Result<Routing, DeviceError> {
+        make!(self, Routing, |device| device.routing(shape))
+    }
+
+    fn route(
+        &self,
+        routing: &mut Routing,
+        logits: &Matrix,
+        bias: Option<&Matrix>,
+        rule: &RoutingRule,
+    ) -> Done {
+        match bias {
+            Some(bias) => call!(self, [routing: Routing, logits: Matrix, bias: Matrix], |device| device
+                .route(routing, logits, Some(bias), rule)),
+            None => call!(self, [routing: Routing, logits: Matrix], |device| device
+                .route(routing, logits, None, rule)),
+        }
+    }
+
+    fn gemm_experts(
+        &self,
+        out: &mut Matrix,
+        (a, input): (Operand<'_, Self>, ExpertInput),
+        experts: &Experts,
+        routing: &mut Routing,
+    ) -> Done {
+        product!(self, a, [out: Matrix, experts: Experts, routing: Routing], |device, a| device
+            .gemm_experts(out, (a, input), experts, routing))
+    }
+
+    fn gemm_experts_gated(
+        &self,
+        out: &mut Matrix,
+        wide: &mut Matrix,
+        (a, input): (Operand<'_, Self>, ExpertInput),
+        experts: &Experts,
+        routing: &mut Routing,
+        f: Activation,
+    ) -> Done {
+        product!(self, a, [out: Matrix, wide: Matrix, experts: Experts, routing: Routing], |device, a| device
+            .gemm_experts_gated(out, wide, (a, input), experts, routing, f))
+    }
+
+    fn combine(&self, x: &mut Matrix, y: &Matrix, shared: Option<&Matrix>, routing: &Routing) -> Done {
+        match shared {
+            Some(shared) => {
+                call!(self, [x: Matrix, y: Matrix, shared: Matrix, routing: Routing], |device| device
+                .combine(x, y, Some(shared), routing))
+            }
+            None => call!(self, [x: Matrix, y: Matrix, routing: Routing], |device| device
+                .combine(x, y, None, routing)),
+        }
+    }
+
+    fn gather_expert(
+        &self,
+        out: &mut Matrix,
+        (x, input): (&Matrix, ExpertInput),
+        routing: &Routing,
+        expert: usize,
+    ) -> Done {
+        call!(self, [out: Matrix, x: Matrix, routing: Routing], |device| device
+            .gather_expert(out, (x, input), routing, expert))
+    }
+
     fn sampler(&self, shape: SamplerShape) -> Result<Sampler, DeviceError> {
         make!(self, Sampler, |device| device.sampler(shape))
     }
@@ -450,49 +483,5 @@ impl Device for AnyDevice {
 
     fn works_ahead(&self) -> bool {
         call!(self, [], |device| device.works_ahead())
-    }
-
-    fn gram(&self, k: usize) -> Result<Gram, DeviceError> {
-        make!(self, Gram, |device| device.gram(k))
-    }
-
-    fn gram_accumulate(&self, gram: &mut Gram, x: &Matrix) -> Done {
-        call!(self, [gram: Gram, x: Matrix], |device| device
-            .gram_accumulate(gram, x))
-    }
-
-    fn gram_to_host(&self, gram: Gram) -> Result<HostGram, DeviceError> {
-        call!(self, [gram: Gram], |device| device.gram_to_host(gram))
-    }
-
-    fn view_gram<'a>(&self, gram: &'a HostGram) -> Result<GramView<'a>, DeviceError> {
-        make!(self, GramView, |device| device.view_gram(gram))
-    }
-
-    fn output_errors(&self, capacity: usize) -> Result<OutputErrors, DeviceError> {
-        make!(self, OutputErrors, |device| device.output_errors(capacity))
-    }
-
-    fn compute_output_errors(&self, out: &mut OutputErrors, gram: &GramView<'_>, errors: &[f32]) -> Done {
-        call!(self, [out: OutputErrors, gram: GramView], |device| device
-            .compute_output_errors(out, gram, errors))
-    }
-
-    fn read_output_errors(&self, errors: &OutputErrors, out: &mut [f64]) -> Done {
-        call!(self, [errors: OutputErrors], |device| device
-            .read_output_errors(errors, out))
-    }
-
-    fn maxima(&self, columns: usize) -> Result<Maxima, DeviceError> {
-        make!(self, Maxima, |device| device.maxima(columns))
-    }
-
-    fn abs_max(&self, x: &Matrix, columns: Columns, maxima: &mut Maxima) -> Done {
-        call!(self, [x: Matrix, maxima: Maxima], |device| device
-            .abs_max(x, columns, maxima))
-    }
-
-    fn read_maxima(&self, maxima: &Maxima) -> Result<Vec<f32>, DeviceError> {
-        call!(self, [maxima: Maxima], |device| device.read_maxima(maxima))
     }
 }

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_engine::evaluate::kl_divergence;
 use dualgrain_engine::{
     Block, BlockSpec, Embedding, Head, LinearId, LinearSpec, ModelConfig, Projection, Role,
@@ -55,7 +55,7 @@ impl Sensitivity {
 ///
 /// # Errors
 /// The device failed, I/O, cancellation, a broken model.
-pub fn measure<D: Device>(
+pub fn measure<D: Statistics>(
     run: &RunContext<'_, D>,
     embedding: &Embedding<D>,
     (tokens, windows): (&[u32], &Windows),
@@ -75,13 +75,13 @@ pub fn measure<D: Device>(
 }
 
 /// How many copies of the stream there are at the end: one for every linear with a choice, and the original's.
-pub fn num_streams<D: Device>(run: &RunContext<'_, D>) -> usize {
+pub fn num_streams<D: Statistics>(run: &RunContext<'_, D>) -> usize {
     let layers = 0..run.config.num_layers;
     1 + layers.map(|layer| free_roles(run, layer).count()).sum::<usize>()
 }
 
 /// The roles of a block that no rule speaks of.
-fn free_roles<D: Device>(run: &RunContext<'_, D>, layer: usize) -> impl Iterator<Item = Role> {
+fn free_roles<D: Statistics>(run: &RunContext<'_, D>, layer: usize) -> impl Iterator<Item = Role> {
     let rules = &run.options.schemes;
     Role::ALL.into_iter().filter(move |&role| {
         let id = LinearId::dense(layer, role);
@@ -90,14 +90,14 @@ fn free_roles<D: Device>(run: &RunContext<'_, D>, layer: usize) -> impl Iterator
 }
 
 /// The original's stream and those of the linears rounded so far. Stream `s` has the windows `s * held_out ..`.
-struct Streams<'r, 'a, D: Device> {
+struct Streams<'r, 'a, D: Statistics> {
     run: &'r RunContext<'a, D>,
     states: HiddenStates<'a, D>,
     held_out: usize,
     rounded: Vec<Sensitivity>,
 }
 
-impl<'r, 'a, D: Device> Streams<'r, 'a, D> {
+impl<'r, 'a, D: Statistics> Streams<'r, 'a, D> {
     fn new(
         run: &'r RunContext<'a, D>,
         embedding: &Embedding<D>,
@@ -189,7 +189,7 @@ impl<'r, 'a, D: Device> Streams<'r, 'a, D> {
 }
 
 /// The end of the model: what it predicts from a stream.
-struct Predictions<'r, 'a, D: Device> {
+struct Predictions<'r, 'a, D: Statistics> {
     run: &'r RunContext<'a, D>,
     head: Head<D>,
     /// [rows, vocab]
@@ -197,7 +197,7 @@ struct Predictions<'r, 'a, D: Device> {
     rows: usize,
 }
 
-impl<'r, 'a, D: Device> Predictions<'r, 'a, D> {
+impl<'r, 'a, D: Statistics> Predictions<'r, 'a, D> {
     fn new(run: &'r RunContext<'a, D>, rows: usize) -> Result<Self, QuantError> {
         let head = LinearWeights::Float(float_head(run.config, run.original)?);
         let norm = run.original.norm(run.device, &run.config.final_norm())?;

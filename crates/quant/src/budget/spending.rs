@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_engine::{BlockSpec, Embedding, LinearId, ModelConfig, Role};
 use dualgrain_format::LinearScheme;
 
@@ -21,7 +21,7 @@ use crate::stored_bytes::{float_bytes, stored_bytes};
 ///
 /// # Errors
 /// As [`measure`]; the journal cannot be written.
-pub fn choose<D: Device>(
+pub fn choose<D: Statistics>(
     run: &RunContext<'_, D>,
     journal: &Journal,
     embedding: &Embedding<D>,

@@ -1,6 +1,6 @@
 //! The original model beside the quantized one, on the same windows: what the quantized one should have seen.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_engine::{Block, Role};
 
 use crate::calibrate::hidden_states::HiddenStates;
@@ -9,12 +9,12 @@ use crate::error::QuantError;
 use crate::monitor::Meter;
 
 /// The hidden states of the original model, and the block of it that is run.
-pub struct Companion<'a, D: Device> {
+pub struct Companion<'a, D: Statistics> {
     pub(super) states: HiddenStates<'a, D>,
     pub(super) block: Block<D>,
 }
 
-impl<'a, D: Device> Companion<'a, D> {
+impl<'a, D: Statistics> Companion<'a, D> {
     /// The original model before `block`, where `states` stand.
     pub fn new(states: HiddenStates<'a, D>, block: Block<D>) -> Self {
         Self { states, block }

@@ -1,7 +1,7 @@
 //! How far the input of a linear has drifted from that of the original model, by what was quantized before it, and what the
 //! input is once it is INT8.
 
-use dualgrain_device::{ActivationScale, Device, Gram, Operand};
+use dualgrain_device::{ActivationScale, Gram, Operand, Statistics};
 use dualgrain_engine::{Block, Role};
 use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 use dualgrain_threads::Pool;
@@ -60,7 +60,7 @@ impl DriftingLinear<'_> {
 ///
 /// # Errors
 /// I/O, cancellation; the device failed.
-pub fn observe_drift<D: Device>(
+pub fn observe_drift<D: Statistics>(
     pool: &Pool,
     (states, block): (&mut HiddenStates<'_, D>, &Block<D>),
     companion: &mut Companion<'_, D>,
@@ -92,7 +92,7 @@ pub fn observe_drift<D: Device>(
 }
 
 /// A drift as it is observed.
-struct Observation<'a, D: Device> {
+struct Observation<'a, D: Statistics> {
     device: &'a D,
     pool: &'a Pool,
     linear: &'a DriftingLinear<'a>,
@@ -112,7 +112,7 @@ struct Observation<'a, D: Device> {
     float: Option<(D::Linear, D::Matrix)>,
 }
 
-impl<'a, D: Device> Observation<'a, D> {
+impl<'a, D: Statistics> Observation<'a, D> {
     fn new(
         device: &'a D,
         (pool, tokens): (&'a Pool, usize),
@@ -223,7 +223,7 @@ impl<'a, D: Device> Observation<'a, D> {
     }
 }
 
-fn packed<D: Device>(
+fn packed<D: Statistics>(
     device: &D,
     (n, k): (usize, usize),
     weights: Vec<f32>,
@@ -233,7 +233,7 @@ fn packed<D: Device>(
     Ok(device.pack(LinearWeights::Float(linear))?)
 }
 
-fn downloaded<D: Device>(states: &HiddenStates<'_, D>, x: &D::Matrix) -> Result<Vec<f32>, QuantError> {
+fn downloaded<D: Statistics>(states: &HiddenStates<'_, D>, x: &D::Matrix) -> Result<Vec<f32>, QuantError> {
     let (device, rows) = (states.device, states.device.rows(x));
     let mut values = vec![0.0; rows * device.columns(x)];
     device.download(x, 0..rows, &mut values)?;

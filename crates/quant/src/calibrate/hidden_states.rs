@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use dualgrain_device::{
-    CacheFormat, CacheShape, Device, DeviceError, Done, PAGE_TOKENS, StepLayout, StepLimits,
+    CacheFormat, CacheShape, DeviceError, Done, PAGE_TOKENS, Statistics, StepLayout, StepLimits,
 };
 use dualgrain_engine::{Block, Embedding, ModelConfig, Scratch};
 
@@ -16,7 +16,7 @@ use crate::calibrate::windows::Windows;
 use crate::error::QuantError;
 
 /// The windows and the buffers to run one of them.
-pub struct HiddenStates<'a, D: Device> {
+pub struct HiddenStates<'a, D: Statistics> {
     pub(super) device: &'a D,
     config: &'a ModelConfig,
     num_windows: usize,
@@ -38,7 +38,7 @@ pub struct HiddenStates<'a, D: Device> {
     observed_every: usize,
 }
 
-impl<'a, D: Device> HiddenStates<'a, D> {
+impl<'a, D: Statistics> HiddenStates<'a, D> {
     /// Buffers for `windows`; the rows of all windows go to files in `spill` when it is given, whose names
     /// end with its second part.
     ///
@@ -230,7 +230,7 @@ fn cache_shape(config: &ModelConfig, window_len: usize) -> CacheShape {
 }
 
 /// The step that runs all tokens of a window.
-fn whole_window<D: Device>(device: &D, positions: &[u32]) -> Result<D::Step, DeviceError> {
+fn whole_window<D: Statistics>(device: &D, positions: &[u32]) -> Result<D::Step, DeviceError> {
     let pages = positions.len().div_ceil(PAGE_TOKENS);
     let limits = StepLimits {
         tokens: positions.len(),
@@ -247,7 +247,7 @@ fn whole_window<D: Device>(device: &D, positions: &[u32]) -> Result<D::Step, Dev
     Ok(step)
 }
 
-fn download<D: Device>(device: &D, x: &D::Matrix, host: &mut Vec<f32>) -> Done {
+fn download<D: Statistics>(device: &D, x: &D::Matrix, host: &mut Vec<f32>) -> Done {
     let rows = device.rows(x);
     host.resize(rows * device.columns(x), 0.0);
     device.download(x, 0..rows, host)

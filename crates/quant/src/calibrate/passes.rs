@@ -1,7 +1,7 @@
 //! The passes of a block, in the order in which a block takes them. Each runs all calibration windows through one step
 //! of the block; most leave the statistics of what the next linear takes.
 
-use dualgrain_device::Device;
+use dualgrain_device::{Device, Statistics};
 use dualgrain_engine::{Block, Head, Norm, Role};
 
 use crate::calibrate::hidden_states::HiddenStates;
@@ -14,7 +14,7 @@ use crate::monitor::Meter;
 ///
 /// # Errors
 /// I/O, cancellation, values that are not finite; the same in every pass.
-pub fn attention_input<D: Device>(
+pub fn attention_input<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     meter: &Meter<'_>,
@@ -36,7 +36,7 @@ pub fn attention_input<D: Device>(
 ///
 /// # Errors
 /// As [`attention_input`].
-pub fn key_value_maxima<D: Device>(
+pub fn key_value_maxima<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     meter: &Meter<'_>,
@@ -65,7 +65,7 @@ pub fn key_value_maxima<D: Device>(
 ///
 /// # Errors
 /// As [`attention_input`].
-pub fn attention_output<D: Device>(
+pub fn attention_output<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     meter: &Meter<'_>,
@@ -85,7 +85,7 @@ pub fn attention_output<D: Device>(
 ///
 /// # Errors
 /// As [`attention_input`].
-pub fn repeat_attention<D: Device>(
+pub fn repeat_attention<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     meter: &Meter<'_>,
@@ -100,7 +100,7 @@ pub fn repeat_attention<D: Device>(
 ///
 /// # Errors
 /// As [`attention_input`].
-pub fn add_attention<D: Device>(
+pub fn add_attention<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     meter: &Meter<'_>,
@@ -128,7 +128,7 @@ pub fn add_attention<D: Device>(
 ///
 /// # Errors
 /// As [`attention_input`].
-pub(super) fn load_input<D: Device>(
+pub(super) fn load_input<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     role: Role,
@@ -148,7 +148,7 @@ pub(super) fn load_input<D: Device>(
 ///
 /// # Errors
 /// As [`attention_input`].
-pub fn feed_forward_inner<D: Device>(
+pub fn feed_forward_inner<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     meter: &Meter<'_>,
@@ -171,7 +171,7 @@ pub fn feed_forward_inner<D: Device>(
 ///
 /// # Errors
 /// As [`attention_input`].
-pub fn add_feed_forward<D: Device>(
+pub fn add_feed_forward<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     meter: &Meter<'_>,
@@ -191,7 +191,7 @@ pub fn add_feed_forward<D: Device>(
 ///
 /// # Errors
 /// As [`attention_input`].
-pub fn run_block<D: Device>(
+pub fn run_block<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     (from, to): (usize, usize),
@@ -213,7 +213,7 @@ pub fn run_block<D: Device>(
 ///
 /// # Errors
 /// As [`attention_input`].
-pub fn mean_squares<D: Device>(
+pub fn mean_squares<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     num_windows: usize,
@@ -244,7 +244,7 @@ pub fn mean_squares<D: Device>(
 ///
 /// # Errors
 /// As [`attention_input`].
-pub fn head_logits<D: Device>(
+pub fn head_logits<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     head: &Head<D>,
     window: usize,
@@ -259,7 +259,7 @@ pub fn head_logits<D: Device>(
 ///
 /// # Errors
 /// As [`attention_input`].
-pub fn head_input<D: Device>(
+pub fn head_input<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     norm: &Norm<D>,
     num_layers: usize,
@@ -280,7 +280,7 @@ pub fn head_input<D: Device>(
 }
 
 /// The input of a linear, as a pass observes it.
-struct Input<D: Device> {
+struct Input<D: Statistics> {
     layer: usize,
     role: &'static str,
     /// Where it lies when a window has been run.
@@ -291,7 +291,7 @@ struct Input<D: Device> {
     leaves: bool,
 }
 
-impl<D: Device> Input<D> {
+impl<D: Statistics> Input<D> {
     /// Runs `step` on every window, as far as the step or its observation is wanted, and observes what it leaves.
     fn observe(
         &self,
@@ -320,7 +320,7 @@ impl<D: Device> Input<D> {
 pub(super) type InputOf<D> = for<'s> fn(&'s HiddenStates<'_, D>) -> &'s <D as Device>::Matrix;
 
 /// Where the input of `role` lies when a window has been run up to it: behind a norm, or in the residual stream itself.
-pub(super) fn input_of<D: Device>(block: &Block<D>, role: Role) -> InputOf<D> {
+pub(super) fn input_of<D: Statistics>(block: &Block<D>, role: Role) -> InputOf<D> {
     let spec = block.spec();
     match role {
         Role::Qkv if spec.attn_norm.is_none() => |states| &states.x,
@@ -332,7 +332,7 @@ pub(super) fn input_of<D: Device>(block: &Block<D>, role: Role) -> InputOf<D> {
 }
 
 /// Runs the feed-forward of the window at hand up to Down, in whose place attention has been added to the residual stream then.
-fn run_feed_forward<D: Device>(
+fn run_feed_forward<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     window: usize,
@@ -344,7 +344,7 @@ fn run_feed_forward<D: Device>(
     }
 }
 
-fn add_attended<D: Device>(
+fn add_attended<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     window: usize,
@@ -353,7 +353,7 @@ fn add_attended<D: Device>(
     Ok(block.add_out(states.device, &mut states.x, &mut states.scratch)?)
 }
 
-fn attend<D: Device>(
+fn attend<D: Statistics>(
     states: &mut HiddenStates<'_, D>,
     block: &Block<D>,
     window: usize,
@@ -363,6 +363,6 @@ fn attend<D: Device>(
     states.attend(block, window)
 }
 
-fn cost<D: Device>(states: &HiddenStates<'_, D>, block: &Block<D>) -> PassMultiplyAdds {
+fn cost<D: Statistics>(states: &HiddenStates<'_, D>, block: &Block<D>) -> PassMultiplyAdds {
     PassMultiplyAdds::new(block.spec(), states.window_len())
 }

@@ -1,6 +1,6 @@
 //! What calibration knows about the input of a linear.
 
-use dualgrain_device::{Device, DeviceError, Gram};
+use dualgrain_device::{DeviceError, Gram, Statistics};
 use dualgrain_engine::LinearId;
 
 use crate::error::QuantError;
@@ -25,7 +25,7 @@ pub struct InputStatistics {
 }
 
 /// The input of a linear as it is observed, on the device.
-pub struct Observation<'a, D: Device> {
+pub struct Observation<'a, D: Statistics> {
     device: &'a D,
     gram: D::Gram,
     maxima: D::Maxima,
@@ -34,7 +34,7 @@ pub struct Observation<'a, D: Device> {
     k: usize,
 }
 
-impl<'a, D: Device> Observation<'a, D> {
+impl<'a, D: Statistics> Observation<'a, D> {
     /// Nothing observed yet of an input of `k` channels.
     ///
     /// # Errors

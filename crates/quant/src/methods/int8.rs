@@ -1,6 +1,6 @@
 //! INT8 weights with one scale a row: a head, and linears that lose too much in four bits.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_format::{GroupSize, Int8Linear, LinearWeights};
 
 use crate::error::QuantError;
@@ -11,7 +11,7 @@ use crate::methods::output_error::{error_multiply_adds, output_energy, output_er
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Int8;
 
-impl<D: Device> Method<D> for Int8 {
+impl<D: Statistics> Method<D> for Int8 {
     fn quantize(
         &self,
         resources: &Resources<'_, D>,

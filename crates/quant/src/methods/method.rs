@@ -1,6 +1,6 @@
 //! What every method of quantizing a linear is given and gives back.
 
-use dualgrain_device::{ActivationScale, Device};
+use dualgrain_device::{ActivationScale, Statistics};
 use dualgrain_format::{GroupSize, LinearWeights};
 use dualgrain_threads::Pool;
 
@@ -10,7 +10,7 @@ use crate::monitor::Meter;
 
 /// A way to give a linear its codes and scales. It sees one linear and what is known of that linear's input; which
 /// model, block and run the linear belongs to makes no difference to it.
-pub trait Method<D: Device> {
+pub trait Method<D: Statistics> {
     /// Quantizes one linear. Rows are independent, so that a linear may come in slices of its rows.
     ///
     /// # Errors
@@ -27,7 +27,7 @@ pub trait Method<D: Device> {
 
 /// What a method computes with.
 #[derive(Clone, Copy)]
-pub struct Resources<'a, D: Device> {
+pub struct Resources<'a, D: Statistics> {
     /// Judges errors by Gram matrices.
     pub device: &'a D,
     /// Shares what is computed on the host.

@@ -1,7 +1,7 @@
 //! How far the output of a linear moves over the calibration tokens, from the Gram matrix of its input: for a row of
 //! weight errors e the squared error of the row's output is `e H e^T`.
 
-use dualgrain_device::{Device, DeviceError, Gram};
+use dualgrain_device::{DeviceError, Gram, Statistics};
 use dualgrain_format::QuantizedLinear;
 
 use crate::methods::buffers::{ROW_BUFFER_BYTES, rows_per_buffer};
@@ -15,14 +15,14 @@ pub fn error_multiply_adds((n, k): (usize, usize)) -> u64 {
 ///
 /// # Errors
 /// The device failed.
-pub fn output_energy<D: Device>(device: &D, gram: &Gram, rows: &[f32]) -> Result<f64, DeviceError> {
+pub fn output_energy<D: Statistics>(device: &D, gram: &Gram, rows: &[f32]) -> Result<f64, DeviceError> {
     let k = gram.k();
     let mut buffer = device.output_errors(rows.len() / k)?;
     energy_in((&mut buffer, k), device, &device.view_gram(gram)?, rows)
 }
 
 /// As [`output_energy`], in a buffer with room for the rows of `[rows,K]`.
-fn energy_in<D: Device>(
+fn energy_in<D: Statistics>(
     (buffer, k): (&mut D::OutputErrors, usize),
     device: &D,
     gram: &D::GramView<'_>,
@@ -38,7 +38,7 @@ fn energy_in<D: Device>(
 ///
 /// # Errors
 /// The device failed.
-pub fn output_error<D: Device>(
+pub fn output_error<D: Statistics>(
     device: &D,
     gram: &Gram,
     weights: &[f32],
@@ -54,7 +54,7 @@ pub fn output_error<D: Device>(
 ///
 /// # Errors
 /// The device failed.
-pub fn output_error_of_rows<D: Device>(
+pub fn output_error_of_rows<D: Statistics>(
     device: &D,
     gram: &Gram,
     weights: &[f32],

@@ -1,7 +1,7 @@
 //! Round to nearest: the whole range of every group and row, without looking at activations. The method that others
 //! are measured against.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_format::{GroupSize, LinearWeights};
 
 use crate::error::QuantError;
@@ -15,7 +15,7 @@ use crate::methods::output_error::{error_multiply_adds, output_energy, output_er
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rtn;
 
-impl<D: Device> Method<D> for Rtn {
+impl<D: Statistics> Method<D> for Rtn {
     fn quantize(
         &self,
         resources: &Resources<'_, D>,

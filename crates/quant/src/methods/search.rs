@@ -1,6 +1,6 @@
 //! The methods a user can choose.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use serde::{Deserialize, Serialize};
 
 use crate::methods::ablation::Ablation;
@@ -29,12 +29,12 @@ pub enum Search {
 
 impl Search {
     /// The method that searches so.
-    pub fn method<D: Device>(self) -> Box<dyn Method<D>> {
+    pub fn method<D: Statistics>(self) -> Box<dyn Method<D>> {
         self.method_without(Ablation::default())
     }
 
     /// As [`Self::method`], without the steps that `ablation` names; only [`Self::Compensate`] has any.
-    pub fn method_without<D: Device>(self, ablation: Ablation) -> Box<dyn Method<D>> {
+    pub fn method_without<D: Statistics>(self, ablation: Ablation) -> Box<dyn Method<D>> {
         match self {
             Self::Compensate => Box::new(Compensate { ablation }),
             Self::TwoPhase => Box::new(Dgq {

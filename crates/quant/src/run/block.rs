@@ -8,7 +8,7 @@
 //! the abs-maxima of their outputs are known, the smoothing scales go into s1 and the bias. That is exactly what
 //! smoothing before quantizing would give, without a pass in float.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_engine::{LinearId, Role};
 
 use crate::calibrate::companion::Companion;
@@ -23,7 +23,7 @@ use crate::run::quantized_block::QuantizedBlock;
 ///
 /// # Errors
 /// See [`QuantError`].
-pub fn quantize_block<D: Device>(
+pub fn quantize_block<D: Statistics>(
     run: &RunContext<'_, D>,
     (states, mut companion): (&mut HiddenStates<'_, D>, Option<&mut Companion<'_, D>>),
     layer: usize,

@@ -1,6 +1,6 @@
 //! What every step of a run shares.
 
-use dualgrain_device::{ActivationScale, Device};
+use dualgrain_device::{ActivationScale, Statistics};
 use dualgrain_engine::ModelConfig;
 use dualgrain_format::{ActivationScheme, GroupSize, LinearScheme};
 use dualgrain_threads::Pool;
@@ -14,7 +14,7 @@ use crate::transform::activation_error::static_scale;
 use crate::transform::rotation::original::Original;
 
 /// What every step of a run shares.
-pub struct RunContext<'a, D: Device> {
+pub struct RunContext<'a, D: Statistics> {
     /// Runs the model and judges errors.
     pub device: &'a D,
     /// Shares what is computed on the host.
@@ -31,7 +31,7 @@ pub struct RunContext<'a, D: Device> {
     pub meter: &'a Meter<'a>,
 }
 
-impl<D: Device> RunContext<'_, D> {
+impl<D: Statistics> RunContext<'_, D> {
     /// What a method computes with.
     pub fn resources(&self) -> Resources<'_, D> {
         Resources {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_engine::Embedding;
 use dualgrain_format::ActivationScheme;
 
@@ -43,14 +43,14 @@ pub fn notice(options: &QuantOptions, windows: &Windows) -> Option<String> {
 }
 
 /// The hidden states of a run: those of the quantized model, and those of the original one where weights are corrected.
-pub struct Streams<'a, D: Device> {
+pub struct Streams<'a, D: Statistics> {
     /// Of the model as it is quantized.
     pub quantized: HiddenStates<'a, D>,
     /// Of the original model.
     pub original: Option<HiddenStates<'a, D>>,
 }
 
-impl<'a, D: Device> Streams<'a, D> {
+impl<'a, D: Statistics> Streams<'a, D> {
     /// Both before the first block, from the embedding; rows go to files in `spill_dir` when they are more than
     /// `spill_above_bytes`.
     ///

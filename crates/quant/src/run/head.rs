@@ -1,7 +1,7 @@
 //! The output layer in integers, when the options ask for it: INT8 row by row, or by the method of the blocks on what
 //! the last norm puts out.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_format::{GroupSize, Int8Linear, LinearScheme, LinearWeights};
 
 use crate::calibrate::hidden_states::HiddenStates;
@@ -23,7 +23,7 @@ pub type QuantizedHead = (LinearWeights, Option<LinearReport>);
 ///
 /// # Errors
 /// See [`QuantError`].
-pub fn quantize_head<D: Device>(
+pub fn quantize_head<D: Statistics>(
     run: &RunContext<'_, D>,
     states: &mut HiddenStates<'_, D>,
 ) -> Result<Option<QuantizedHead>, QuantError> {
@@ -60,7 +60,7 @@ fn int8(head: &FloatHead<'_>) -> Result<Int8Linear, QuantError> {
 }
 
 /// Slice by slice: a row depends on that row and the statistics alone. The report looks at a sample of the first slice.
-fn by_method<D: Device>(
+fn by_method<D: Statistics>(
     run: &RunContext<'_, D>,
     head: &FloatHead<'_>,
     (statistics, group_size): (&InputStatistics, GroupSize),
@@ -90,7 +90,7 @@ fn by_method<D: Device>(
     Ok((linear, report))
 }
 
-fn first_report<D: Device>(
+fn first_report<D: Statistics>(
     run: &RunContext<'_, D>,
     head: &FloatHead<'_>,
     (statistics, group_size): (&InputStatistics, GroupSize),

@@ -1,6 +1,6 @@
 //! How many multiply-adds of floats a run takes: for progress and the plan.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_engine::{BlockSpec, LinearId, LinearSpec, ModelConfig};
 use dualgrain_format::{GroupSize, LinearScheme};
 
@@ -17,7 +17,7 @@ use crate::transform::rotation::orthogonal::Orthogonal;
 const F64_COST: u64 = 8;
 
 /// All of a run: passes over the windows and what the method takes for every linear.
-pub fn run_multiply_adds<D: Device>(
+pub fn run_multiply_adds<D: Statistics>(
     config: &ModelConfig,
     options: &QuantOptions,
     windows: &Windows,

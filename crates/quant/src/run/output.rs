@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_engine::{BlockSpec, EngineError, LEADING, ModelConfig, Weights};
 use dualgrain_format::checkpoint::{
     CheckpointError, Dtype, FolderWriter, INDEX, LinearLayout, MODEL_FILES, TEMPLATES, TensorBytes,
@@ -43,7 +43,7 @@ pub fn is_written_folder(dir: &Path) -> bool {
 ///
 /// # Errors
 /// An I/O error; the target is then what it was before.
-pub fn assemble<D: Device>(
+pub fn assemble<D: Statistics>(
     job: &QuantJob,
     run: &RunContext<'_, D>,
     journal: &Journal,

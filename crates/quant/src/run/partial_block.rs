@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dualgrain_device::{ActivationScale, CacheFormat, Device};
+use dualgrain_device::{ActivationScale, CacheFormat, Statistics};
 use dualgrain_engine::{
     Block, BlockSpec, LinearId, LinearSpec, Norm, NormSpec, Projection, Role, split_members,
 };
@@ -29,7 +29,7 @@ use crate::transform::sample::LinearSample;
 use crate::transform::smoothing::{column_maxima, divide, multiply_columns, smooth_statistics};
 
 /// The linears of a block that are quantized so far, in a block that runs them.
-pub struct PartialBlock<'a, D: Device> {
+pub struct PartialBlock<'a, D: Statistics> {
     run: &'a RunContext<'a, D>,
     block: Block<D>,
     /// What is quantized so far.
@@ -40,7 +40,7 @@ pub struct PartialBlock<'a, D: Device> {
     reports: Vec<LinearReport>,
 }
 
-impl<'a, D: Device> PartialBlock<'a, D> {
+impl<'a, D: Statistics> PartialBlock<'a, D> {
     /// Block `layer`, of which only the norms are there.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use std::time::Instant;
 
-use dualgrain_device::{Device, DeviceError};
+use dualgrain_device::{DeviceError, Statistics};
 use dualgrain_engine::{BlockSpec, LinearId, ModelConfig, Position, Role, angles_bytes, scratch_bytes};
 use dualgrain_format::checkpoint::OutputPlace;
 use dualgrain_format::{CacheScheme, GroupSize, LinearScheme, int4};
@@ -93,7 +93,7 @@ impl InferenceMemory {
 ///
 /// # Errors
 /// What the run itself would refuse before it reads the text; a calibration text without tokens.
-pub fn plan<D: Device>(
+pub fn plan<D: Statistics>(
     device: &D,
     config: &ModelConfig,
     job: &QuantJob,
@@ -126,7 +126,7 @@ pub fn plan<D: Device>(
 ///
 /// # Errors
 /// What is needed and what is free.
-pub(crate) fn check_disk<D: Device>(
+pub(crate) fn check_disk<D: Statistics>(
     (config, windows, num_tokens): (&ModelConfig, &Windows, usize),
     job: &QuantJob,
     place: &OutputPlace,
@@ -185,7 +185,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn new<D: Device>(
+    fn new<D: Statistics>(
         config: &ModelConfig,
         options: &QuantOptions,
         windows: &Windows,
@@ -370,7 +370,7 @@ fn original_block_bytes(config: &ModelConfig, options: &QuantOptions) -> u64 {
 }
 
 /// The streams of all linears while the effect of rounding is measured.
-fn rounded_bytes<D: Device>(config: &ModelConfig, windows: &Windows) -> u64 {
+fn rounded_bytes<D: Statistics>(config: &ModelConfig, windows: &Windows) -> u64 {
     let streams = 1 + Role::ALL.len() * config.num_layers;
     HiddenStates::<D>::residual_bytes(config, &windows.held_out().repeated(streams))
 }
@@ -435,7 +435,7 @@ fn a16w4_bytes((n, k): (usize, usize), scheme: LinearScheme, float: u64) -> u64 
 }
 
 /// Measures the machine for a few hundredths of a second: the best of three Gram accumulations.
-fn multiply_adds_per_s<D: Device>(device: &D) -> Result<f64, DeviceError> {
+fn multiply_adds_per_s<D: Statistics>(device: &D) -> Result<f64, DeviceError> {
     let tokens = 256;
     let mut x = device.matrix(tokens, MEASURED_SIDE)?;
     let values: Vec<f32> = (0..tokens * MEASURED_SIDE)

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_engine::{Embedding, EngineError, ModelConfig, Weights, judge};
 use dualgrain_threads::Pool;
 
@@ -40,7 +40,7 @@ pub struct QuantSummary {
 ///
 /// # Errors
 /// See [`QuantError`]; nothing existing is changed then, and finished blocks stay in the journal.
-pub fn quantize<D: Device>(
+pub fn quantize<D: Statistics>(
     job: &QuantJob,
     device: &D,
     pool: &Pool,
@@ -107,7 +107,7 @@ struct QuantizedLinears {
 }
 
 /// Quantizes the blocks that the journal does not have, and the head.
-fn quantize_linears<'a, D: Device>(
+fn quantize_linears<'a, D: Statistics>(
     run: &RunContext<'a, D>,
     mut streams: Streams<'a, D>,
     journal: &Journal,
@@ -126,7 +126,7 @@ fn quantize_linears<'a, D: Device>(
 }
 
 /// Checks every tensor of the model, and loads the embedding.
-fn checked_embedding<D: Device>(run: &RunContext<'_, D>) -> Result<Embedding<D>, QuantError> {
+fn checked_embedding<D: Statistics>(run: &RunContext<'_, D>) -> Result<Embedding<D>, QuantError> {
     run.meter.start("checking the model".into());
     let weights = run.original.weights();
     check_tensors(run.config, weights, run.meter)?;
@@ -137,7 +137,7 @@ fn checked_embedding<D: Device>(run: &RunContext<'_, D>) -> Result<Embedding<D>,
 }
 
 /// The blocks of an earlier run; `streams` stand after the last of them then.
-fn resume<'a, D: Device>(
+fn resume<'a, D: Statistics>(
     run: &RunContext<'a, D>,
     streams: &mut Streams<'a, D>,
     journal: &Journal,
@@ -156,7 +156,7 @@ fn resume<'a, D: Device>(
 }
 
 /// Quantizes a block and enters it into the journal.
-fn finish_block<'a, D: Device>(
+fn finish_block<'a, D: Statistics>(
     run: &RunContext<'a, D>,
     streams: &mut Streams<'a, D>,
     journal: &Journal,

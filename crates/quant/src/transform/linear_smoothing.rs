@@ -1,6 +1,6 @@
 //! Which smoothing scales the input of one linear gets.
 
-use dualgrain_device::{Device, DeviceError};
+use dualgrain_device::{DeviceError, Statistics};
 
 use crate::transform::producer::Producer;
 use crate::transform::sample::{LinearSample, SweepPoint};
@@ -38,7 +38,7 @@ impl LinearSmoothing {
     ///
     /// # Errors
     /// The device failed.
-    pub fn choose<D: Device>(
+    pub fn choose<D: Statistics>(
         producer: Option<Producer>,
         (smoothing, on): (Smoothing, bool),
         sample: &LinearSample<'_, D>,

@@ -1,6 +1,6 @@
 //! A sample of a linear, on which smoothing scales are judged before the weights are quantized.
 
-use dualgrain_device::{Device, DeviceError};
+use dualgrain_device::{DeviceError, Statistics};
 use dualgrain_format::{ActivationScheme, LinearScheme};
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ pub struct SweepPoint {
 }
 
 /// Some rows of a linear's weights, with what calibration knows about its input; neither is smoothed.
-pub struct LinearSample<'a, D: Device> {
+pub struct LinearSample<'a, D: Statistics> {
     device: &'a D,
     statistics: &'a InputStatistics,
     scheme: LinearScheme,
@@ -36,7 +36,7 @@ pub struct LinearSample<'a, D: Device> {
     rows: Vec<f32>,
 }
 
-impl<'a, D: Device> LinearSample<'a, D> {
+impl<'a, D: Statistics> LinearSample<'a, D> {
     /// A sample of `weights` `[N,K]`.
     pub fn new(
         device: &'a D,

@@ -2,7 +2,8 @@
 
 use dualgrain_format::FloatValues;
 
-use crate::Capacity;
+use super::NAME;
+use crate::{Capacity, Done};
 
 /// f32 `[rows, columns]`, row after row.
 #[derive(Debug, Clone)]
@@ -93,4 +94,9 @@ impl Quantized {
         self.scales.clear();
         self.scales.resize(rows, 0.0);
     }
+}
+
+/// Whether an output has room for a shape.
+pub(super) fn has_room(output: Capacity, operation: &'static str, shape: (usize, usize)) -> Done {
+    output.check(operation, || NAME.to_owned(), shape)
 }

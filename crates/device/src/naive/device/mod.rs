@@ -6,6 +6,8 @@
 mod buffers;
 mod cache;
 mod operations;
+mod products;
+mod statistics;
 
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 

@@ -2,16 +2,17 @@
 
 use std::ops::Range;
 
-use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
+use dualgrain_format::{FloatValues, LinearWeights};
 
-use super::buffers::{Matrix, Quantized, Table};
+use super::buffers::{Matrix, Quantized, Table, has_room};
 use super::cache::{Cache, HeadOf};
-use super::{NAME, NaiveDevice};
+use super::{NAME, NaiveDevice, products};
 use crate::naive::{self, Scoring};
 use crate::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use crate::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
-    DeviceError, Done, Gram, HostStep, Operand, SLICE_ROWS, StepLayout, StepLimits, check_blocks, refill,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
+    Done, ExpertInput, HostRouting, HostStep, Operand, RoutingRule, RoutingShape, StepLayout, StepLimits,
+    check_blocks, refill,
 };
 
 impl Device for NaiveDevice {
@@ -22,10 +23,8 @@ impl Device for NaiveDevice {
     type Cache = Cache;
     type Indices = Vec<u32>;
     type Step = HostStep;
-    type Gram = Gram;
-    type GramView<'a> = &'a Gram;
-    type OutputErrors = Vec<f64>;
-    type Maxima = Vec<f32>;
+    type Experts = Vec<LinearWeights>;
+    type Routing = HostRouting;
     type Sampler = HostSampler;
     type SampleRows = Vec<SampleRow>;
 
@@ -58,21 +57,7 @@ impl Device for NaiveDevice {
         shape: (usize, usize),
         slices: impl Iterator<Item = Result<LinearWeights, E>>,
     ) -> Result<LinearWeights, E> {
-        let (mut all, mut rows) = (Vec::new(), 0);
-        for slice in slices {
-            let slice = slice?;
-            assert!(rows % SLICE_ROWS == 0, "a slice at row {rows}");
-            rows += slice.n();
-            all.push(slice);
-        }
-        assert_eq!(rows, shape.0, "rows of all slices");
-        let none = DeviceError::Length {
-            what: "rows of a layer",
-            device: NAME.to_owned(),
-            expected: 1,
-            got: 0,
-        };
-        LinearWeights::join(all).map_err(|_| E::from(none))
+        products::join(shape, slices)
     }
 
     fn table(&self, values: FloatValues, columns: usize) -> Result<Table, DeviceError> {
@@ -217,24 +202,11 @@ impl Device for NaiveDevice {
     }
 
     fn gemm(&self, out: &mut Matrix, a: Operand<'_, Self>, weights: &LinearWeights) -> Done {
-        let (n, k) = (weights.n(), weights.k());
-        match (a, weights) {
-            (Operand::Float(a), LinearWeights::Float(linear)) => {
-                self.begin("gemm", &[a.rows(), n, k])?;
-                assert_eq!(a.columns, k, "columns of A and K of the weights");
-                has_room(out.capacity, "gemm", (a.rows(), n))?;
-                out.resize(a.rows(), n);
-                float_product(a, linear, out);
-            }
-            (Operand::Int8(a), integers) => {
-                self.begin("gemm", &[a.scales.len(), n, k])?;
-                assert_eq!(a.columns, k, "columns of A and K of the weights");
-                has_room(out.capacity, "gemm", (a.scales.len(), n))?;
-                out.resize(a.scales.len(), n);
-                integer_product(a, integers, out);
-            }
-            (Operand::Float(_), _) => panic!("integer weights take INT8 activations, got floats"),
-        }
+        let (rows, n) = (products::rows(&a), weights.n());
+        self.begin("gemm", &[rows, n, weights.k()])?;
+        has_room(out.capacity, "gemm", (rows, n))?;
+        out.resize(rows, n);
+        products::gemm(&a, 0..rows, weights, &mut out.values);
         Ok(())
     }
 
@@ -362,6 +334,96 @@ impl Device for NaiveDevice {
         Ok(())
     }
 
+    fn experts(&self, linears: Vec<LinearWeights>) -> Result<Vec<LinearWeights>, DeviceError> {
+        Ok(linears)
+    }
+
+    fn experts_bytes(&self, experts: &Vec<LinearWeights>) -> usize {
+        experts.iter().map(|linear| self.linear_bytes(linear)).sum()
+    }
+
+    fn routing(&self, shape: RoutingShape) -> Result<HostRouting, DeviceError> {
+        Ok(HostRouting::new(shape))
+    }
+
+    fn route(
+        &self,
+        routing: &mut HostRouting,
+        logits: &Matrix,
+        bias: Option<&Matrix>,
+        rule: &RoutingRule,
+    ) -> Done {
+        self.begin("route", &[logits.rows(), logits.columns])?;
+        let num_experts = routing.shape().num_experts;
+        let bias = bias.map(|bias| bias.one_row("bias", num_experts));
+        for (mut token, logits) in routing.begin(logits.rows()).zip(logits.iter()) {
+            token.fill(logits, bias, rule, num_experts);
+        }
+        routing.sort();
+        Ok(())
+    }
+
+    fn gemm_experts(
+        &self,
+        out: &mut Matrix,
+        (a, input): (Operand<'_, Self>, ExpertInput),
+        experts: &Vec<LinearWeights>,
+        routing: &mut HostRouting,
+    ) -> Done {
+        let n = experts[0].n();
+        self.begin("gemm_experts", &[routing.num_rows(), n, experts[0].k()])?;
+        has_room(out.capacity, "gemm_experts", (routing.num_rows(), n))?;
+        out.resize(routing.num_rows(), n);
+        for (expert, linear) in experts.iter().enumerate() {
+            for row in routing.rows_of(expert) {
+                let source = input.row(row, routing);
+                products::gemm(
+                    &a,
+                    source..source + 1,
+                    linear,
+                    &mut out.values[row * n..(row + 1) * n],
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn combine(&self, x: &mut Matrix, y: &Matrix, shared: Option<&Matrix>, routing: &HostRouting) -> Done {
+        self.begin("combine", &[x.rows(), x.columns])?;
+        assert_eq!(
+            (routing.num_rows(), x.columns),
+            (y.rows(), y.columns),
+            "outputs of the experts"
+        );
+        for (token, x) in x.iter_mut().enumerate() {
+            naive::combine(
+                x,
+                &y.values,
+                shared.map(|shared| shared.row(token)),
+                routing,
+                token,
+            );
+        }
+        Ok(())
+    }
+
+    fn gather_expert(
+        &self,
+        out: &mut Matrix,
+        (x, input): (&Matrix, ExpertInput),
+        routing: &HostRouting,
+        expert: usize,
+    ) -> Done {
+        let rows = routing.rows_of(expert);
+        self.begin("gather_expert", &[rows.len(), x.columns])?;
+        has_room(out.capacity, "gather_expert", (rows.len(), x.columns))?;
+        out.resize(rows.len(), x.columns);
+        for (out, row) in out.iter_mut().zip(rows) {
+            out.copy_from_slice(x.row(input.row(row, routing)));
+        }
+        Ok(())
+    }
+
     fn sampler(&self, shape: SamplerShape) -> Result<HostSampler, DeviceError> {
         Ok(HostSampler::new(shape))
     }
@@ -415,84 +477,5 @@ impl Device for NaiveDevice {
 
     fn works_ahead(&self) -> bool {
         self.works_ahead
-    }
-
-    fn gram(&self, k: usize) -> Result<Gram, DeviceError> {
-        Ok(Gram::new(k))
-    }
-
-    fn gram_accumulate(&self, gram: &mut Gram, x: &Matrix) -> Done {
-        self.begin("gram_accumulate", &[x.rows(), x.columns])?;
-        let k = gram.k();
-        naive::gram_accumulate(gram.accumulate_parts(x.rows()), &x.values, k);
-        Ok(())
-    }
-
-    fn gram_to_host(&self, gram: Gram) -> Result<Gram, DeviceError> {
-        self.begin("gram_to_host", &[gram.k()])?;
-        Ok(gram)
-    }
-
-    fn view_gram<'a>(&self, gram: &'a Gram) -> Result<&'a Gram, DeviceError> {
-        self.begin("view_gram", &[gram.k()])?;
-        Ok(gram)
-    }
-
-    fn output_errors(&self, capacity: usize) -> Result<Vec<f64>, DeviceError> {
-        Ok(Vec::with_capacity(capacity))
-    }
-
-    fn compute_output_errors(&self, out: &mut Vec<f64>, gram: &&Gram, errors: &[f32]) -> Done {
-        let (rows, k) = (errors.len() / gram.k(), gram.k());
-        self.begin("compute_output_errors", &[rows, k])?;
-        has_room(
-            Capacity::new(out.capacity(), 1),
-            "compute_output_errors",
-            (rows, 1),
-        )?;
-        out.clear();
-        let errors = errors.chunks_exact(k);
-        out.extend(errors.map(|errors| naive::quadratic_row(gram.values(), errors)));
-        Ok(())
-    }
-
-    fn read_output_errors(&self, errors: &Vec<f64>, out: &mut [f64]) -> Done {
-        self.begin("read_output_errors", &[errors.len()])?;
-        out.copy_from_slice(errors);
-        Ok(())
-    }
-
-    fn maxima(&self, columns: usize) -> Result<Vec<f32>, DeviceError> {
-        Ok(vec![0.0; columns])
-    }
-
-    fn abs_max(&self, x: &Matrix, columns: Columns, maxima: &mut Vec<f32>) -> Done {
-        self.begin("abs_max", &[x.rows(), columns.len()])?;
-        x.iter()
-            .for_each(|row| naive::abs_max(&row[columns.clone()], maxima));
-        Ok(())
-    }
-
-    fn read_maxima(&self, maxima: &Vec<f32>) -> Result<Vec<f32>, DeviceError> {
-        self.begin("read_maxima", &[maxima.len()])?;
-        Ok(maxima.clone())
-    }
-}
-
-/// Whether an output has room for a shape.
-fn has_room(output: Capacity, operation: &'static str, shape: (usize, usize)) -> Done {
-    output.check(operation, || NAME.to_owned(), shape)
-}
-
-fn float_product(a: &Matrix, linear: &FloatLinear, out: &mut Matrix) {
-    naive::gemm_float(&a.values, linear, &mut out.values);
-}
-
-fn integer_product(a: &Quantized, weights: &LinearWeights, out: &mut Matrix) {
-    let mut acc = vec![0; out.values.len()];
-    match weights {
-        LinearWeights::W8(linear) => naive::gemm_w8a8(&a.codes, &a.scales, linear, &mut acc, &mut out.values),
-        LinearWeights::W4(linear) => naive::gemm_w4a8(&a.codes, &a.scales, linear, &mut acc, &mut out.values),
-        LinearWeights::Float(_) => panic!("float weights take float activations, got INT8"),
     }
 }

@@ -1,6 +1,6 @@
 //! The channel scale that fits the codes of a row best: a parabola's lowest point.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_threads::Pool;
 
 use crate::error::QuantError;
@@ -17,7 +17,7 @@ const LARGEST_CHANGE: f64 = 2.0;
 ///
 /// # Errors
 /// The device failed.
-pub fn fit_channel_scales<D: Device>(
+pub fn fit_channel_scales<D: Statistics>(
     (device, pool): (&D, &Pool),
     gram: &[f32],
     blocks: &[Block],

@@ -2,7 +2,7 @@
 //! errors over to columns that a clipped grid can not move; with much of it nothing is handed over. The right amount
 //! differs from linear to linear by a factor of a thousand, so some rows are rounded with each and measured.
 
-use dualgrain_device::{Device, Gram};
+use dualgrain_device::{Gram, Statistics};
 use dualgrain_format::QuantizedLinear;
 use dualgrain_threads::Pool;
 
@@ -26,7 +26,7 @@ pub const SAMPLE_ROWS: usize = 64;
 ///
 /// # Errors
 /// The device failed.
-pub fn best_factor<D: Device>(
+pub fn best_factor<D: Statistics>(
     (device, pool): (&D, &Pool),
     (gram, matrix): (&Gram, &[f32]),
     blocks: &[Block],

@@ -1,6 +1,6 @@
 //! Coordinate descent: every code in turn takes the value that is best while all others stay. It never makes a row worse.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_threads::Pool;
 
 use crate::error::QuantError;
@@ -14,7 +14,7 @@ use crate::methods::compensate::sweep::{SweptBlock, sweep};
 ///
 /// # Errors
 /// The device failed.
-pub fn descend<D: Device>(
+pub fn descend<D: Statistics>(
     machine: (&D, &Pool),
     gram: &[f32],
     blocks: &[Block],

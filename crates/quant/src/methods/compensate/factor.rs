@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use dualgrain_device::{Device, Gram};
+use dualgrain_device::{Gram, Statistics};
 use dualgrain_threads::Pool;
 
 use crate::error::QuantError;
@@ -73,7 +73,7 @@ impl OrderedFactor {
     ///
     /// # Errors
     /// The device failed.
-    pub fn new<D: Device>(
+    pub fn new<D: Statistics>(
         (device, pool): (&D, &Pool),
         gram: &[f32],
         blocks: &[Block],
@@ -118,7 +118,7 @@ impl OrderedFactor {
     ///
     /// # Errors
     /// The device failed.
-    pub fn solve<D: Device>(
+    pub fn solve<D: Statistics>(
         &self,
         (device, pool): (&D, &Pool),
         blocks: &[Block],
@@ -242,7 +242,7 @@ pub fn gathered(gram: &[f32], rows: &[usize], columns: &[usize]) -> Vec<f32> {
 }
 
 /// Takes from `panel` [end, end - start] what the columns from `end` on explain.
-fn subtract_later<D: Device>(
+fn subtract_later<D: Statistics>(
     device: &D,
     panel: &mut [f32],
     upper: &[f32],

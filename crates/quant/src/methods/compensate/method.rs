@@ -1,7 +1,7 @@
 //! The method: DGQ's search, then several beginnings, each refined; a row keeps the one with the least exact error, and
 //! DGQ's own codes where nothing is better.
 
-use dualgrain_device::{Device, Gram};
+use dualgrain_device::{Gram, Statistics};
 use dualgrain_format::{GroupSize, LinearWeights, QuantizedLinear, QuantizedParts, int4};
 
 use crate::error::QuantError;
@@ -33,7 +33,7 @@ const DGQ: Dgq = Dgq {
 /// Beginnings that are refined: DGQ's codes, and codes rounded in order.
 const BEGINNINGS: usize = 2;
 
-impl<D: Device> Method<D> for Compensate {
+impl<D: Statistics> Method<D> for Compensate {
     fn quantize(
         &self,
         resources: &Resources<'_, D>,
@@ -74,7 +74,7 @@ impl<D: Device> Method<D> for Compensate {
 }
 
 /// What all rows of a linear share.
-struct Compensation<'a, D: Device> {
+struct Compensation<'a, D: Statistics> {
     ablation: Ablation,
     resources: &'a Resources<'a, D>,
     gram: &'a Gram,
@@ -84,7 +84,7 @@ struct Compensation<'a, D: Device> {
     factor: OrderedFactor,
 }
 
-impl<'a, D: Device> Compensation<'a, D> {
+impl<'a, D: Statistics> Compensation<'a, D> {
     fn new(
         (ablation, resources): (Ablation, &'a Resources<'a, D>),
         task: &LinearTask<'a>,

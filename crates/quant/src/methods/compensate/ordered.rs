@@ -1,7 +1,7 @@
 //! Column after column, loud groups first: each error moves the weights of the columns to come. When a group is reached,
 //! its scale and zero point are chosen again, now that its weights have moved.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_threads::Pool;
 
 use crate::error::QuantError;
@@ -17,7 +17,7 @@ use crate::methods::compensate::rows::tile::Tile;
 ///
 /// # Errors
 /// The device failed.
-pub fn round_in_order<D: Device>(
+pub fn round_in_order<D: Statistics>(
     (device, pool): (&D, &Pool),
     factor: &OrderedFactor,
     blocks: &[Block],

@@ -1,7 +1,7 @@
 //! Float products on the device's own tiles: every output is one chain of fused multiply-adds over k in order, so that
 //! device, instruction set and number of threads make no difference to a bit.
 
-use dualgrain_device::{Device, Operand};
+use dualgrain_device::{Operand, Statistics};
 use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 
 use crate::error::QuantError;
@@ -10,7 +10,7 @@ use crate::error::QuantError;
 ///
 /// # Errors
 /// The device failed, or a value is not finite.
-pub fn product<D: Device>(device: &D, a: &[f32], b: Vec<f32>, k: usize) -> Result<Vec<f32>, QuantError> {
+pub fn product<D: Statistics>(device: &D, a: &[f32], b: Vec<f32>, k: usize) -> Result<Vec<f32>, QuantError> {
     let (m, n) = (a.len() / k, b.len() / k);
     if m == 0 || n == 0 {
         return Ok(Vec::new());

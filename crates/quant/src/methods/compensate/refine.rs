@@ -1,6 +1,6 @@
 //! What every beginning goes through: scales fitted, groups chosen anew, single codes changed, until little is left to gain.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_threads::Pool;
 
 use crate::error::QuantError;
@@ -24,7 +24,7 @@ pub const PASSES: usize = 2 * (REGROUP_SWEEPS + DESCENT_SWEEPS) + 1;
 ///
 /// # Errors
 /// The device failed.
-pub fn refine<D: Device>(
+pub fn refine<D: Statistics>(
     machine: (&D, &Pool),
     gram: &[f32],
     blocks: &[Block],

@@ -3,7 +3,7 @@
 //! With everything else fixed, a group's best real weights are those it has plus `H_gg^-1` times the slopes. These are
 //! rounded in order on every candidate grid.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_threads::Pool;
 
 use crate::error::QuantError;
@@ -22,7 +22,7 @@ const DAMPING: f64 = 1e-3;
 ///
 /// # Errors
 /// The device failed.
-pub fn regroup<D: Device>(
+pub fn regroup<D: Statistics>(
     machine: (&D, &Pool),
     gram: &[f32],
     blocks: &[Block],

@@ -1,7 +1,7 @@
 //! A pass over all blocks of columns in which each block sees how the error grows with its weights, given what all
 //! others lose at that moment.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_threads::Pool;
 
 use crate::error::QuantError;
@@ -26,7 +26,7 @@ pub struct SweptBlock<'a> {
 ///
 /// # Errors
 /// The device failed.
-pub fn sweep<D: Device, P: Sync>(
+pub fn sweep<D: Statistics, P: Sync>(
     (device, pool): (&D, &Pool),
     gram: &[f32],
     blocks: &[Block],

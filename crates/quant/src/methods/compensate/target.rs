@@ -4,7 +4,7 @@
 //! `W + W (sum of (y - x) x^T) (H + damping)^-1`. Where the output is added to the residual stream, what the stream lacks by then
 //! counts as well. Both are learned from the calibration text, so they need much of it: with few windows they do harm.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_format::GroupSize;
 use dualgrain_threads::Pool;
 
@@ -22,7 +22,7 @@ const DAMPING: f64 = 0.05;
 ///
 /// # Errors
 /// The device failed.
-pub fn correct_weights<D: Device>(
+pub fn correct_weights<D: Statistics>(
     (device, pool): (&D, &Pool),
     weights: &mut [f32],
     drift: &Drift,

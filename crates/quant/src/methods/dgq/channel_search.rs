@@ -6,7 +6,7 @@
 //! the best by 2..11 % of the objective. An approximation (`approximate_gram.rs`) that costs a few per cent of the exact
 //! form ranks all eighty instead; only the [`SHORTLIST`] best are judged exactly. DGQ, arXiv 2310.04836.
 
-use dualgrain_device::{Device, DeviceError};
+use dualgrain_device::{DeviceError, Statistics};
 use dualgrain_threads::Pool;
 
 use crate::methods::dgq::approximate_gram::{ApproximateGram, RANK};
@@ -26,7 +26,7 @@ pub struct ChannelChoice {
 ///
 /// # Errors
 /// The device failed.
-pub fn best_of<D: Device>(
+pub fn best_of<D: Statistics>(
     (device, pool): (&D, &Pool),
     gram: &D::GramView<'_>,
     rows: &[GroupedRow<'_>],
@@ -62,7 +62,7 @@ pub fn best_of<D: Device>(
 ///
 /// # Errors
 /// The device failed.
-pub fn shortlist<D: Device>(
+pub fn shortlist<D: Statistics>(
     (device, pool): (&D, &Pool),
     gram: &ApproximateGram,
     rows: &[GroupedRow<'_>],
@@ -84,7 +84,7 @@ pub fn shortlist<D: Device>(
 }
 
 /// The approximate objective of every ratio of every row, [rows, ratios].
-fn approximate_objectives<D: Device>(
+fn approximate_objectives<D: Statistics>(
     (device, pool): (&D, &Pool),
     gram: &ApproximateGram,
     rows: &[GroupedRow<'_>],

@@ -4,7 +4,7 @@
 //! output wins. That error is the quadratic form of the weight errors with the group's diagonal block of the Gram
 //! matrix, so it sees every calibration token and costs the same for any number of them. DGQ, arXiv 2310.04836.
 
-use dualgrain_device::{Device, DeviceError};
+use dualgrain_device::{DeviceError, Statistics};
 use dualgrain_format::GroupSize;
 use dualgrain_threads::Pool;
 
@@ -17,7 +17,7 @@ use crate::methods::quantization_grid::QuantizationGrid;
 ///
 /// # Errors
 /// The device failed.
-pub fn search_groups<D: Device>(
+pub fn search_groups<D: Statistics>(
     (device, pool): (&D, &Pool),
     weights: &[f32],
     k: usize,

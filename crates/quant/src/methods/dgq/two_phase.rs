@@ -1,6 +1,6 @@
 //! The two phases one after the other, over buffers of bounded size.
 
-use dualgrain_device::{Device, Gram};
+use dualgrain_device::{Gram, Statistics};
 use dualgrain_format::{GroupSize, LinearWeights};
 
 use crate::error::QuantError;
@@ -32,7 +32,7 @@ pub struct Dgq {
     pub shortlist: Shortlist,
 }
 
-impl<D: Device> Method<D> for Dgq {
+impl<D: Statistics> Method<D> for Dgq {
     fn quantize(
         &self,
         resources: &Resources<'_, D>,
@@ -74,7 +74,7 @@ impl<D: Device> Method<D> for Dgq {
 
 impl Dgq {
     /// Phase 1 over all rows; [N, groups].
-    fn search_all_groups<D: Device>(
+    fn search_all_groups<D: Statistics>(
         &self,
         resources: &Resources<'_, D>,
         task: &LinearTask<'_>,
@@ -104,7 +104,7 @@ impl Dgq {
     }
 
     /// Phase 2 over all rows; [N].
-    fn search_all_channels<D: Device>(
+    fn search_all_channels<D: Statistics>(
         &self,
         resources: &Resources<'_, D>,
         rows: &[GroupedRow<'_>],
@@ -137,7 +137,7 @@ impl Dgq {
     }
 
     /// The candidates of every row that the approximation ranks best, [N, SHORTLIST].
-    fn shortlists<D: Device>(
+    fn shortlists<D: Statistics>(
         &self,
         resources: &Resources<'_, D>,
         rows: &[GroupedRow<'_>],

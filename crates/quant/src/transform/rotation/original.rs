@@ -1,6 +1,6 @@
 //! The original model as a run takes it: as its folder has it, or rotated.
 
-use dualgrain_device::Device;
+use dualgrain_device::Statistics;
 use dualgrain_engine::{
     Block, BlockSpec, Embedding, EngineError, Family, JoinedLinear, LinearId, LinearSpec, ModelConfig, Norm,
     NormKind, NormSpec, Projection, Role, Weights, load_linear, load_linear_float,
@@ -130,7 +130,7 @@ impl<'a> Original<'a> {
     ///
     /// # Errors
     /// As [`Self::linear`]; the device has no room.
-    pub fn block<D: Device>(&self, device: &D, layer: usize) -> Result<Block<D>, QuantError> {
+    pub fn block<D: Statistics>(&self, device: &D, layer: usize) -> Result<Block<D>, QuantError> {
         let spec = BlockSpec::new(self.config, layer);
         let projection = |linear: &LinearSpec| {
             let weights = match self.changes(linear.id.role) {
@@ -158,7 +158,7 @@ impl<'a> Original<'a> {
     ///
     /// # Errors
     /// A missing, misshapen or non-finite norm.
-    pub fn block_of<D: Device>(
+    pub fn block_of<D: Statistics>(
         &self,
         device: &D,
         spec: BlockSpec,
@@ -182,7 +182,7 @@ impl<'a> Original<'a> {
     ///
     /// # Errors
     /// A missing, misshapen or non-finite norm.
-    pub fn norm<D: Device>(&self, device: &D, spec: &NormSpec) -> Result<Norm<D>, QuantError> {
+    pub fn norm<D: Statistics>(&self, device: &D, spec: &NormSpec) -> Result<Norm<D>, QuantError> {
         match self.is_rotated() {
             false => Ok(Norm::load(device, self.weights, spec)?),
             true => Ok(Norm::new(device, spec, &self.norm_values(spec, "weight")?, None)?),
@@ -204,7 +204,7 @@ impl<'a> Original<'a> {
     ///
     /// # Errors
     /// A missing, misshapen or non-finite tensor; the device has no room.
-    pub fn embedding<D: Device>(&self, device: &D) -> Result<Embedding<D>, QuantError> {
+    pub fn embedding<D: Statistics>(&self, device: &D) -> Result<Embedding<D>, QuantError> {
         let embedding = match self.is_rotated() {
             false => Embedding::load(device, self.weights, self.config)?,
             true => Embedding::of_tokens(device, self.embedding_values()?, self.config.hidden_size)?,

@@ -1,6 +1,6 @@
 //! Rows of a linear that are worked on together: as many bundles as make a product worth its packing.
 
-use dualgrain_device::{Device, DeviceError, Gram};
+use dualgrain_device::{DeviceError, Gram, Statistics};
 use dualgrain_format::{GroupSize, QuantizedLinear};
 use dualgrain_threads::Pool;
 
@@ -61,7 +61,7 @@ impl Tile {
     ///
     /// # Errors
     /// The device failed.
-    pub fn objectives<D: Device>(
+    pub fn objectives<D: Statistics>(
         &self,
         (device, pool): (&D, &Pool),
         gram: &Gram,

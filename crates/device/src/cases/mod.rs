@@ -1,6 +1,10 @@
 //! Random numbers and hostile layers that the tests and benches of every device share.
 
+mod mixture;
+
 use dualgrain_format::{GroupSize, Int8Linear, LinearWeights, QuantizedLinear, QuantizedParts, int4};
+
+pub use mixture::{ExpertWeights, MixtureCase, mixture_cases};
 
 /// Random numbers that repeat with their seed (splitmix64).
 #[derive(Debug, Clone)]
