@@ -28,6 +28,15 @@ pub enum EngineError {
         /// The linear.
         id: LinearId,
     },
+    /// Experts of one block are computed together, and so in one way.
+    #[error(
+        "{id}, and the others of the block: some experts have float weights and some integer ones, or scales of activations of their own; \
+         quantize the original again with one scheme for all experts of a block, and without static activations"
+    )]
+    UnlikeExperts {
+        /// The first of them.
+        id: LinearId,
+    },
     /// Linears that must be joined do not fit together.
     #[error(transparent)]
     Format(#[from] FormatError),

@@ -15,12 +15,13 @@ pub use dualgrain_device::Activation;
 pub use dualgrain_device::sampling::TokenMask;
 pub use error::EngineError;
 pub use model::{
-    Angles, Block, BlockSpec, ConfigError, Embedding, Family, FeedForward, FfnKind, FloatType, GGUF_POINTER,
-    GgufModelError, Head, InFloats, JoinedLinear, LEADING, LinearId, LinearSpec, LoadOptions, Member, Mlp,
-    Model, ModelConfig, ModelFolder, Norm, NormKind, NormSpec, Position, Product, Projection, QkNorm,
-    RawTensor, Role, Rope, RopeConfig, RopeScaling, SamplingDefaults, Scratch, StepState, Storage, Weights,
-    WeightsError, angles_bytes, folder_hint, gguf_folder, gguf_folder_in, is_gguf_file, judge, load_linear,
-    load_linear_float, products, run_blocks, scratch_bytes, split_members,
+    Angles, Block, BlockSpec, ConfigError, Embedding, ExpertProjections, Family, FeedForward, FfnKind,
+    FloatType, GGUF_POINTER, GgufModelError, Head, InFloats, JoinedLinear, LEADING, LinearId, LinearSpec,
+    LoadOptions, Member, Mixture, MixtureConfig, MixtureSpec, Mlp, Model, ModelConfig, ModelFolder, Norm,
+    NormKind, NormSpec, Position, Product, Projection, QkNorm, RawTensor, Role, Rope, RopeConfig,
+    RopeScaling, SamplingDefaults, Scratch, SharedExpert, StepState, Storage, Weights, WeightsError,
+    angles_bytes, folder_hint, gguf_folder, gguf_folder_in, is_gguf_file, judge, load_linear,
+    load_linear_float, load_router, products, run_blocks, scratch_bytes, split_members,
 };
 pub use run::{
     BatchGeneration, Constraint, ConstraintError, ConstraintState, Engine, Event, GenerateError,

@@ -17,57 +17,11 @@ use std::collections::BTreeMap;
 
 use dualgrain_device::{Columns, Device, Done, Operand};
 
+use super::feed_forward::{ExpertProjections, FeedForward, Mlp};
 use crate::{
-    BlockSpec, EngineError, FfnKind, LinearId, LinearSpec, ModelConfig, Norm, NormSpec, Projection, Role,
-    Scratch, Weights, load_linear,
+    BlockSpec, EngineError, LinearId, LinearSpec, ModelConfig, Norm, NormSpec, Projection, Role, Scratch,
+    Weights, load_linear,
 };
-
-/// Two linears with an activation between them: the feed-forward of a block, or one expert of it.
-pub struct Mlp<D: Device> {
-    /// Gate and up joined, or fc1.
-    pub up: Projection<D>,
-    /// Gated or plain, with its activation function.
-    pub kind: FfnKind,
-    /// What is between the two goes through a Hadamard transform in blocks of so many channels.
-    pub hadamard: Option<usize>,
-    /// down, or fc2.
-    pub down: Projection<D>,
-}
-
-impl<D: Device> Mlp<D> {
-    /// Transforms the input of `self.down`, where it takes a transformed one.
-    pub(super) fn transform(&self, device: &D, f: &mut D::Matrix) -> Done {
-        match self.hadamard {
-            Some(block) => device.hadamard(f, block),
-            None => Ok(()),
-        }
-    }
-}
-
-/// What follows attention in a block.
-#[non_exhaustive]
-pub enum FeedForward<D: Device> {
-    /// One feed-forward for every token.
-    Dense(Mlp<D>),
-}
-
-impl<D: Device> FeedForward<D> {
-    fn projection(&self, role: Role, expert: Option<usize>) -> Option<&Projection<D>> {
-        match (self, role, expert) {
-            (Self::Dense(mlp), Role::Up, None) => Some(&mlp.up),
-            (Self::Dense(mlp), Role::Down, None) => Some(&mlp.down),
-            _ => None,
-        }
-    }
-
-    fn projection_mut(&mut self, role: Role, expert: Option<usize>) -> Option<&mut Projection<D>> {
-        match (self, role, expert) {
-            (Self::Dense(mlp), Role::Up, None) => Some(&mut mlp.up),
-            (Self::Dense(mlp), Role::Down, None) => Some(&mut mlp.down),
-            _ => None,
-        }
-    }
-}
 
 /// A block ready to run.
 pub struct Block<D: Device> {
@@ -117,12 +71,6 @@ impl<D: Device> Block<D> {
             projections.remove(&id).ok_or(EngineError::NoLinear { id })
         };
         let (qkv, out) = (take(Role::Qkv)?, take(Role::Out)?);
-        let mlp = Mlp {
-            up: take(Role::Up)?,
-            kind: spec.ffn,
-            hadamard: spec.hadamard_down,
-            down: take(Role::Down)?,
-        };
         let norm = |spec: &NormSpec| Norm::load(device, weights, spec);
         let maybe = |spec: &Option<NormSpec>| spec.as_ref().map(norm).transpose();
         let qk_norm = match &spec.qk_norm {
@@ -134,7 +82,7 @@ impl<D: Device> Block<D> {
             attn_out_norm: maybe(&spec.attn_out_norm)?,
             ffn_norm: maybe(&spec.ffn_norm)?,
             ffn_out_norm: maybe(&spec.ffn_out_norm)?,
-            feed_forward: FeedForward::Dense(mlp),
+            feed_forward: FeedForward::take(device, weights, &spec, &mut projections)?,
             qkv,
             qk_norm,
             out,
@@ -213,22 +161,31 @@ impl<D: Device> Block<D> {
         norm.map_or(Ok(()), |norm| norm.apply(device, &mut scratch.h, x))
     }
 
-    /// `scratch.f` from `x`, activation applied: the input of [`Role::Down`].
+    /// `scratch.f` from `x`, activation applied: the input of [`Role::Down`]. With experts, the inputs of theirs too.
     ///
     /// # Errors
     /// The device failed.
     pub fn ffn_inner(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
-        let FeedForward::Dense(mlp @ Mlp { up: linear, kind, .. }) = &self.feed_forward;
-        let Scratch { h, up, f, h8, .. } = scratch;
-        let input = linear.normed(device, (self.ffn_norm.as_ref(), x), h, h8)?;
-        match *kind {
-            FfnKind::Gated(activation) => device.gemm_gated(f, up, input, &linear.linear, activation)?,
-            FfnKind::Plain(activation) => {
-                device.gemm(f, input, &linear.linear)?;
-                device.activate(f, activation)?;
+        match &self.feed_forward {
+            FeedForward::Dense(mlp) => {
+                let Scratch { h, up, f, h8, .. } = scratch;
+                let input = mlp.up.normed(device, (self.ffn_norm.as_ref(), x), h, h8)?;
+                mlp.inner(device, (f, up), input)
+            }
+            FeedForward::Sparse(mixture) => {
+                self.float_input(device, x, scratch)?;
+                mixture.route(device, scratch)?;
+                mixture.inner(device, scratch)
             }
         }
-        mlp.transform(device, f)
+    }
+
+    /// `scratch.h = norm(x)`, or `x` itself: what a router reads.
+    fn float_input(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
+        match &self.ffn_norm {
+            Some(norm) => norm.apply(device, &mut scratch.h, x),
+            None => panic!("experts without a norm before them: no family has them"),
+        }
     }
 
     /// `x += Down(scratch.f)`, normed first where the block says so.
@@ -236,16 +193,14 @@ impl<D: Device> Block<D> {
     /// # Errors
     /// The device failed.
     pub fn add_down(&self, device: &D, x: &mut D::Matrix, scratch: &mut Scratch<D>) -> Done {
-        let FeedForward::Dense(Mlp { down, .. }) = &self.feed_forward;
-        let Scratch { h, f, y, f8, .. } = scratch;
-        let input = down.operand(device, f, f8)?;
-        add(
-            device,
-            x,
-            (y, h),
-            (input, &down.linear),
-            self.ffn_out_norm.as_ref(),
-        )
+        match &self.feed_forward {
+            FeedForward::Dense(Mlp { down, .. }) => {
+                let Scratch { h, f, y, f8, .. } = scratch;
+                let input = (down.operand(device, f, f8)?, &down.linear);
+                add(device, x, (y, h), input, self.ffn_out_norm.as_ref())
+            }
+            FeedForward::Sparse(mixture) => mixture.add_down(device, x, scratch, None),
+        }
     }
 
     /// The block's description.
@@ -253,19 +208,40 @@ impl<D: Device> Block<D> {
         &self.spec
     }
 
-    /// One linear; `None` when the block has none of that identity.
+    /// One linear that every token takes; `None` when the block has none of that identity.
     pub fn projection(&self, id: LinearId) -> Option<&Projection<D>> {
+        let mlp = self.feed_forward.mlp();
         match (id.role, id.expert) {
             _ if id.layer != self.spec.layer => None,
             (Role::Qkv, None) => Some(&self.qkv),
             (Role::Out, None) => Some(&self.out),
-            (role, expert) => self.feed_forward.projection(role, expert),
+            (Role::Up, None) => mlp.map(|mlp| &mlp.up),
+            (Role::Down, None) => mlp.map(|mlp| &mlp.down),
+            (_, Some(_)) => None,
         }
     }
 
-    /// All linears, in order of execution.
+    /// All linears that every token takes, in order of execution.
     pub fn projections(&self) -> impl Iterator<Item = &Projection<D>> {
-        self.spec.linears.keys().filter_map(|&id| self.projection(id))
+        let dense = Role::ALL.map(|role| LinearId::dense(self.spec.layer, role));
+        dense.into_iter().filter_map(|id| self.projection(id))
+    }
+
+    /// The linears of all experts for a role.
+    pub fn experts(&self, role: Role) -> Option<&ExpertProjections<D>> {
+        self.feed_forward.experts(role)
+    }
+
+    /// Bytes of all linears.
+    pub fn linear_bytes(&self, device: &D) -> usize {
+        let dense = self
+            .projections()
+            .map(|projection| device.linear_bytes(&projection.linear));
+        let experts = [Role::Up, Role::Down]
+            .into_iter()
+            .filter_map(|role| self.experts(role));
+        let experts = experts.map(|experts| device.experts_bytes(&experts.linears));
+        dense.sum::<usize>() + experts.sum::<usize>()
     }
 
     /// The linear that a step runs first.
@@ -286,10 +262,29 @@ impl<D: Device> Block<D> {
             _ if id.layer != self.spec.layer => None,
             (Role::Qkv, None) => Some(&mut self.qkv),
             (Role::Out, None) => Some(&mut self.out),
-            (role, expert) => self.feed_forward.projection_mut(role, expert),
+            (Role::Up, None) => self.feed_forward.mlp_mut().map(|mlp| &mut mlp.up),
+            (Role::Down, None) => self.feed_forward.mlp_mut().map(|mlp| &mut mlp.down),
+            (_, Some(_)) => None,
         };
         let place = place.ok_or(EngineError::NoLinear { id })?;
         Ok(std::mem::replace(place, projection))
+    }
+
+    /// Replaces the linears of all experts for a role, and gives back what stood there.
+    ///
+    /// # Errors
+    /// The block has no experts.
+    pub fn set_experts(
+        &mut self,
+        role: Role,
+        experts: ExpertProjections<D>,
+    ) -> Result<ExpertProjections<D>, EngineError> {
+        let id = LinearId::dense(self.spec.layer, role);
+        let place = self
+            .feed_forward
+            .experts_mut(role)
+            .ok_or(EngineError::NoLinear { id })?;
+        Ok(std::mem::replace(place, experts))
     }
 
     /// Replaces the norm before attention (smoothing folds its scales there).

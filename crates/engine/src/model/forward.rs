@@ -15,7 +15,8 @@
 
 use dualgrain_device::{Device, Done, Operand};
 
-use super::block::{Block, FeedForward, Mlp, add};
+use super::block::{Block, add};
+use super::feed_forward::{FeedForward, Mixture, Mlp};
 use super::norm::Norm;
 use super::projection::Projection;
 use super::scratch::Scratch;
@@ -51,26 +52,61 @@ pub fn run_blocks<D: Device>(
         .qkv
         .norm_input(device, (first.attn_norm.as_ref(), state.x), h, h8)?;
     for (layer, block) in blocks.iter().enumerate() {
-        let FeedForward::Dense(mlp) = &block.feed_forward;
-        block.attend(device, &mut state, (layer, mlp))?;
-        if block.spec.parallel {
-            block.norm_for_feed_forward(device, &mut state, mlp)?;
-            block.activate(device, &mut state, (mlp, &block.out.linear))?;
-            block.add_attention(device, &mut state, &mlp.down.linear, None)?;
-        } else {
-            let next = (&mlp.up, block.ffn_norm.as_ref());
-            block.add_attention(device, &mut state, &mlp.up.linear, Some(next))?;
-            block.activate(device, &mut state, (mlp, &mlp.down.linear))?;
-        }
         let next = blocks.get(layer + 1);
-        block.add_feed_forward(device, &mut state, mlp, (next, last))?;
+        match &block.feed_forward {
+            FeedForward::Dense(mlp) => block.run_dense(device, &mut state, (layer, mlp), (next, last))?,
+            FeedForward::Sparse(mixture) => {
+                block.run_sparse(device, &mut state, (layer, mixture), (next, last))?
+            }
+        }
     }
     Ok(())
 }
 
 impl<D: Device> Block<D> {
-    /// Attention of the normed input, as [`Projection::input`] of `self.out` finds it.
-    fn attend(&self, device: &D, state: &mut StepState<'_, D>, (layer, mlp): (usize, &Mlp<D>)) -> Done {
+    fn run_dense(
+        &self,
+        device: &D,
+        state: &mut StepState<'_, D>,
+        (layer, mlp): (usize, &Mlp<D>),
+        next: (Option<&Self>, &D::Linear),
+    ) -> Done {
+        let (up, down, out) = (&mlp.up.linear, &mlp.down.linear, &self.out.linear);
+        if self.spec.parallel {
+            self.attend(device, state, (layer, up))?;
+            self.norm_for_feed_forward(device, state, mlp)?;
+            self.activate(device, state, (mlp, out))?;
+            self.add_attention(device, state, Some(down), None)?;
+        } else {
+            self.attend(device, state, (layer, out))?;
+            let reader = (&mlp.up, self.ffn_norm.as_ref());
+            self.add_attention(device, state, Some(up), Some(reader))?;
+            self.activate(device, state, (mlp, down))?;
+        }
+        self.add_feed_forward(device, state, mlp, next)
+    }
+
+    /// Which experts a step takes is not known before their products, so nothing of them is read ahead.
+    fn run_sparse(
+        &self,
+        device: &D,
+        state: &mut StepState<'_, D>,
+        (layer, mixture): (usize, &Mixture<D>),
+        (next, last): (Option<&Self>, &D::Linear),
+    ) -> Done {
+        self.attend(device, state, (layer, &self.out.linear))?;
+        self.add_attention(device, state, None, None)?;
+        self.ffn_inner(device, state.x, state.scratch)?;
+        let after = next.map_or(last, |next| &next.qkv.linear);
+        mixture.add_down(device, state.x, state.scratch, Some(after))?;
+        let Some(next) = next else { return Ok(()) };
+        let Scratch { h, h8, .. } = &mut *state.scratch;
+        next.qkv
+            .norm_input(device, (next.attn_norm.as_ref(), state.x), h, h8)
+    }
+
+    /// Attention of the normed input, as [`Projection::input`] of `self.out` finds it; `after` is the linear behind `self.qkv`.
+    fn attend(&self, device: &D, state: &mut StepState<'_, D>, (layer, after): (usize, &D::Linear)) -> Done {
         let Scratch {
             h,
             qkv,
@@ -82,11 +118,7 @@ impl<D: Device> Block<D> {
         } = &mut *state.scratch;
         let rows = angles.rows(self.spec.rope);
         let [queries, keys, values] = self.columns();
-        device.will_read(if self.spec.parallel {
-            &mlp.up.linear
-        } else {
-            &self.out.linear
-        });
+        device.will_read(after);
         let input = self.qkv.normed_input(self.attn_norm.as_ref(), (state.x, h), h8);
         device.gemm(qkv, input, &self.qkv.linear)?;
         self.norm_heads(device, qkv)?;
@@ -127,10 +159,12 @@ impl<D: Device> Block<D> {
         &self,
         device: &D,
         state: &mut StepState<'_, D>,
-        after: &D::Linear,
+        after: Option<&D::Linear>,
         next: Option<Reader<'_, D>>,
     ) -> Done {
-        device.will_read(after);
+        if let Some(after) = after {
+            device.will_read(after);
+        }
         let Scratch { h, c, y, h8, c8, .. } = &mut *state.scratch;
         let out = (self.out.input(c, c8), &self.out.linear);
         let norm = self.attn_out_norm.as_ref();

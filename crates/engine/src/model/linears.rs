@@ -2,7 +2,7 @@
 
 use dualgrain_format::{FloatLinear, FloatValues, FormatError, LinearWeights, QuantizationConfig};
 
-use crate::{EngineError, LinearSpec, Member, Weights, WeightsError};
+use crate::{EngineError, LinearSpec, Member, MixtureSpec, Weights, WeightsError};
 
 /// A joined linear and the checkpoint tensors it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,16 +44,41 @@ pub fn load_linear(
 /// # Errors
 /// A missing, misshapen or non-finite tensor.
 pub fn load_linear_float(weights: &Weights, spec: &LinearSpec) -> Result<JoinedLinear, EngineError> {
-    let LinearSpec { n, k, members, .. } = spec;
+    let linear = load_members(weights, (spec.n, spec.k), &spec.members)?;
+    Ok(JoinedLinear {
+        weights: LinearWeights::Float(linear),
+        members: spec.members.clone(),
+    })
+}
+
+/// Loads the router of a mixture, `[num_experts, hidden]` and behind it the gate of the shared expert.
+///
+/// # Errors
+/// A missing, misshapen or non-finite tensor.
+pub fn load_router(
+    weights: &Weights,
+    spec: &MixtureSpec,
+    hidden_size: usize,
+) -> Result<LinearWeights, EngineError> {
+    let linear = load_members(weights, (spec.num_logits(), hidden_size), &spec.router)?;
+    Ok(LinearWeights::Float(linear))
+}
+
+/// Tensors of floats joined along N.
+fn load_members(
+    weights: &Weights,
+    (n, k): (usize, usize),
+    members: &[Member],
+) -> Result<FloatLinear, EngineError> {
     let mut matrix = vec![0.0; n * k];
-    let mut bias = members.iter().any(|member| member.bias).then(|| vec![0.0; *n]);
+    let mut bias = members.iter().any(|member| member.bias).then(|| vec![0.0; n]);
     for Member {
         name,
         rows,
         bias: has_bias,
     } in members
     {
-        weights.f32_scatter(&format!("{name}.weight"), *k, rows, &mut matrix)?;
+        weights.f32_scatter(&format!("{name}.weight"), k, rows, &mut matrix)?;
         if let (Some(bias), true) = (&mut bias, *has_bias) {
             let values = weights.f32(&format!("{name}.bias"), &[rows.len()])?;
             rows.iter()
@@ -61,11 +86,7 @@ pub fn load_linear_float(weights: &Weights, spec: &LinearSpec) -> Result<JoinedL
                 .for_each(|(&row, value)| bias[row] = value);
         }
     }
-    let linear = FloatLinear::new(*n, *k, FloatValues::F32(matrix), bias)?;
-    Ok(JoinedLinear {
-        weights: LinearWeights::Float(linear),
-        members: members.clone(),
-    })
+    Ok(FloatLinear::new(n, k, FloatValues::F32(matrix), bias)?)
 }
 
 /// From the members' rows one after the other to the order of the joined matrix.

@@ -141,7 +141,7 @@ impl<D: Device> Model<D> {
         &self.cache_format
     }
 
-    /// All packed linears (blocks and head).
+    /// All packed linears that every token takes (blocks and head).
     pub fn linears(&self) -> Vec<&D::Linear> {
         let in_blocks = self.blocks.iter().flat_map(Block::projections);
         let all = in_blocks.chain([&self.head.projection]);
@@ -150,10 +150,8 @@ impl<D: Device> Model<D> {
 
     /// Bytes of all packed linears (blocks and head).
     pub fn linear_bytes(&self) -> usize {
-        let bytes = |projection: &Projection<D>| self.device.linear_bytes(&projection.linear);
-        let blocks = self.blocks.iter();
-        let in_blocks: usize = blocks.flat_map(|block| block.projections().map(bytes)).sum();
-        in_blocks + bytes(&self.head.projection)
+        let in_blocks = self.blocks.iter().map(|block| block.linear_bytes(&self.device));
+        in_blocks.sum::<usize>() + self.device.linear_bytes(&self.head.projection.linear)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The buffers of a step.
 
-use dualgrain_device::{Device, DeviceError, Done};
+use dualgrain_device::{Device, DeviceError, Done, RoutingShape};
 use dualgrain_format::FloatValues;
 
 use crate::{Angles, FfnKind, ModelConfig, Position, Rope, RopeConfig};
@@ -13,7 +13,7 @@ pub struct Scratch<D: Device> {
     pub qkv: D::Matrix,
     /// Attention output [M, num_heads * head_dim].
     pub c: D::Matrix,
-    /// Gate and up [M, 2 * ffn]; not used by plain feed-forwards.
+    /// Gate and up [M, 2 * ffn] of what every token goes through; not used by plain feed-forwards.
     pub up: D::Matrix,
     /// Input of the last linear [M, ffn].
     pub f: D::Matrix,
@@ -24,6 +24,56 @@ pub struct Scratch<D: Device> {
     pub(super) c8: D::Quantized,
     pub(super) f8: D::Quantized,
     pub(super) angles: StepAngles<D>,
+    /// Of a model with experts.
+    pub mixture: Option<MixtureScratch<D>>,
+}
+
+/// Buffers of the experts; a row is a token at one of its experts.
+pub struct MixtureScratch<D: Device> {
+    /// Logits of the router [M, experts], and the gate of the shared expert behind them.
+    pub(super) logits: D::Matrix,
+    /// Which tokens go to which expert.
+    pub routing: D::Routing,
+    /// Gate and up [rows, 2 * expert].
+    pub(super) up: D::Matrix,
+    /// Input of the experts' last linear [rows, expert].
+    pub f: D::Matrix,
+    /// Output of the experts [rows, hidden].
+    pub(super) y: D::Matrix,
+    pub(super) f8: D::Quantized,
+}
+
+impl<D: Device> MixtureScratch<D> {
+    fn new(device: &D, config: &ModelConfig, capacity: usize) -> Result<Option<Self>, DeviceError> {
+        let Some(mixture) = &config.mixture else {
+            return Ok(None);
+        };
+        let (num_experts, num_chosen) = (mixture.num_experts, mixture.rule.num_chosen);
+        let rows = capacity.saturating_mul(num_chosen);
+        let shape = RoutingShape {
+            tokens: capacity,
+            num_experts,
+            num_chosen,
+            columns: config.hidden_size.max(mixture.expert_size),
+        };
+        Ok(Some(Self {
+            logits: device.matrix(capacity, num_experts + usize::from(mixture.has_gate()))?,
+            routing: device.routing(shape)?,
+            up: device.matrix(rows, 2 * mixture.expert_size)?,
+            f: device.matrix(rows, mixture.expert_size)?,
+            y: device.matrix(rows, config.hidden_size)?,
+            f8: device.quantized(rows, mixture.expert_size)?,
+        }))
+    }
+}
+
+/// Bytes of the experts' buffers for a token, on any device.
+fn mixture_bytes(config: &ModelConfig) -> usize {
+    let Some(mixture) = &config.mixture else { return 0 };
+    let (hidden, inner) = (config.hidden_size, mixture.expert_size);
+    // Beside floats and codes, rows are sorted for their experts, in whole tiles.
+    let of_row = 4 * (3 * inner + hidden) + inner + 2 * hidden.max(inner) + 16;
+    4 * (mixture.num_experts + 1) + mixture.rule.num_chosen * of_row
 }
 
 /// Rotary angles of a step, for each of a model's rotary embeddings.
@@ -79,15 +129,16 @@ impl<D: Device> Scratch<D> {
             qkv: matrix(qkv)?,
             c: matrix(q)?,
             up: device.matrix(if up > 0 { capacity } else { 0 }, up.max(1))?,
-            f: matrix(ffn)?,
+            f: matrix(ffn.max(1))?,
             y: matrix(hidden)?,
             h8: quantized(hidden)?,
             c8: quantized(q)?,
-            f8: quantized(ffn)?,
+            f8: quantized(ffn.max(1))?,
             angles: StepAngles {
                 global: angles(global)?,
                 local: angles(local)?,
             },
+            mixture: MixtureScratch::new(device, config, capacity)?,
         })
     }
 
@@ -121,15 +172,19 @@ pub fn scratch_bytes(config: &ModelConfig, capacity: usize) -> usize {
     let [hidden, q, qkv, up, ffn] = widths(config);
     let angles = ropes(config).into_iter().flatten().count() * config.rotary_dim;
     let floats = 2 * hidden + qkv + q + up + ffn + angles;
-    capacity * (4 * floats + hidden + q + ffn)
+    capacity * (4 * floats + hidden + q + ffn + mixture_bytes(config))
 }
 
 /// Columns of h, c, qkv, up (0 where the feed-forward is plain) and f.
 fn widths(config: &ModelConfig) -> [usize; 5] {
+    let ffn = (0..config.num_layers)
+        .map(|layer| config.ffn_size_of(layer))
+        .max();
+    let ffn = ffn.unwrap_or_default();
     let up = match config.ffn {
-        FfnKind::Gated(_) => 2 * config.ffn_size,
+        FfnKind::Gated(_) => 2 * ffn,
         FfnKind::Plain(_) => 0,
     };
     let qkv = config.q_size() + 2 * config.kv_size();
-    [config.hidden_size, config.q_size(), qkv, up, config.ffn_size]
+    [config.hidden_size, config.q_size(), qkv, up, ffn]
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use dualgrain_cpu::{CpuDevice, Isa};
 use dualgrain_device::Activation;
 use dualgrain_device::naive::NaiveDevice;
-use dualgrain_engine::{FfnKind, ModelConfig, Position, QkNorm, RopeConfig, RopeScaling};
+use dualgrain_engine::{
+    FfnKind, MixtureConfig, ModelConfig, Position, QkNorm, RopeConfig, RopeScaling, SharedExpert,
+};
 use variants::{ON_DEVICES, Outcome, Variant, difference, read_variants, run, write_model};
 
 /// Largest difference allowed, as a part of the logits' span. Rounding in f32 alone (the reference against its own forward in
@@ -79,7 +81,7 @@ fn what_is_refused_is_named_and_documented() {
 /// A change of a configuration that takes one feature away; `None` where it has none.
 type Switch = (&'static str, fn(&ModelConfig) -> Option<ModelConfig>);
 
-const SWITCHES: [Switch; 17] = [
+const SWITCHES: [Switch; 22] = [
     ("rope scaling", without_rope_scaling),
     ("rope theta", with_another_theta),
     ("windows", without_windows),
@@ -176,6 +178,30 @@ const SWITCHES: [Switch; 17] = [
             ..config.clone()
         })
     }),
+    ("weights of experts over their sum", |config| {
+        with_mixture(config, |mixture| {
+            mixture.rule.normalized = !mixture.rule.normalized
+        })
+    }),
+    ("experts of a token", |config| {
+        with_mixture(config, |mixture| mixture.rule.num_chosen -= 1)
+    }),
+    ("scale of experts", |config| {
+        let is_scaled = config.mixture.as_ref()?.rule.scale != 1.0;
+        is_scaled.then(|| with_mixture(config, |mixture| mixture.rule.scale = 1.0))?
+    }),
+    ("bias that chooses experts", |config| {
+        let has_bias = config.mixture.as_ref()?.has_selection_bias;
+        has_bias.then(|| with_mixture(config, |mixture| mixture.has_selection_bias = false))?
+    }),
+    ("gate of the shared expert", |config| {
+        let shared = config.mixture.as_ref()?.shared.filter(|shared| shared.gated)?;
+        let ungated = SharedExpert {
+            gated: false,
+            ..shared
+        };
+        with_mixture(config, |mixture| mixture.shared = Some(ungated))
+    }),
     ("cap of logits", |config| {
         config.logit_cap.map(|_| ModelConfig {
             logit_cap: None,
@@ -183,6 +209,15 @@ const SWITCHES: [Switch; 17] = [
         })
     }),
 ];
+
+fn with_mixture(config: &ModelConfig, change: impl FnOnce(&mut MixtureConfig)) -> Option<ModelConfig> {
+    let mut mixture = config.mixture.clone()?;
+    change(&mut mixture);
+    Some(ModelConfig {
+        mixture: Some(mixture),
+        ..config.clone()
+    })
+}
 
 fn without_rope_scaling(config: &ModelConfig) -> Option<ModelConfig> {
     let Position::Rope(RopeConfig { theta, scaling }) = &config.position else {
@@ -248,15 +283,22 @@ fn every_feature_of_a_configuration_shows_in_its_logits() {
     }
 }
 
-/// Heads without norms have no tensors of them.
+/// What a configuration does not know of is no tensor of the model.
 fn run_without(variant: &Variant, dir: &Path, config: ModelConfig) -> Vec<f32> {
-    let has_norms = |name: &str| name.contains("q_norm") || name.contains("k_norm");
-    let other = tempfile::tempdir().unwrap();
-    let is_other = config.qk_norm == QkNorm::None && variant.tensors().any(|(name, _)| has_norms(&name));
-    if is_other {
-        write_model(variant, other.path(), |name| !has_norms(name));
+    let (has_norms, mixture) = (config.qk_norm != QkNorm::None, config.mixture.as_ref());
+    let has_bias = mixture.is_none_or(|mixture| mixture.has_selection_bias);
+    let has_gate = mixture.is_none_or(MixtureConfig::has_gate);
+    let is_left = |name: &str| {
+        (!has_norms && (name.contains("q_norm") || name.contains("k_norm")))
+            || (!has_bias && name.contains("e_score_correction_bias"))
+            || (!has_gate && name.contains("shared_expert_gate"))
+    };
+    if !variant.tensors().any(|(name, _)| is_left(&name)) {
+        return run(dir, config);
     }
-    run(if is_other { other.path() } else { dir }, config)
+    let other = tempfile::tempdir().unwrap();
+    write_model(variant, other.path(), |name| !is_left(name));
+    run(other.path(), config)
 }
 
 fn assert_far(variant: &Variant, what: &str, got: &[f32], logits: &[f32]) {

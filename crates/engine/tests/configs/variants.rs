@@ -21,7 +21,7 @@ const VOCAB: f32 = 64.0;
 
 /// Rows whose families have no folder of their own among the fixtures; other families are compared in tests/devices.rs
 /// and tests/cuda.rs by those.
-pub const ON_DEVICES: [&str; 16] = [
+pub const ON_DEVICES: [&str; 21] = [
     "phi-4-mini",
     "phi-3-partial-rotary",
     "phi-3-mini-4k-window",
@@ -38,6 +38,11 @@ pub const ON_DEVICES: [&str; 16] = [
     "olmo-3-7b",
     "command-r7b-12-2024",
     "pythia-160m",
+    "mixtral-4-experts-window",
+    "qwen1.5-moe-dense-middle",
+    "qwen3-moe-dense-ends",
+    "olmoe-normalized",
+    "glm-4.5",
 ];
 
 /// A row of the fixtures.

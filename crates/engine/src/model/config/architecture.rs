@@ -1,6 +1,6 @@
 //! What a model is made of: its sizes, its family and the kinds of its parts.
 
-use dualgrain_device::Activation;
+use dualgrain_device::{Activation, RoutingRule};
 use dualgrain_format::QuantizationConfig;
 
 /// Everything the engine must know about a model; sizes are checked, defaults are those of transformers.
@@ -41,6 +41,8 @@ pub struct ModelConfig {
     pub parallel: bool,
     /// Kind of the feed-forward.
     pub ffn: FfnKind,
+    /// The experts of layers that have some in the place of one feed-forward.
+    pub mixture: Option<MixtureConfig>,
     /// How positions enter.
     pub position: Position,
     /// The rotary embedding of layers with a window, where that is another one (Gemma 3).
@@ -134,6 +136,16 @@ pub enum Family {
     Cohere2,
     /// GPT-NeoX and Pythia.
     GptNeoX,
+    /// Mixtral.
+    Mixtral,
+    /// Qwen1.5-MoE, Qwen2-MoE.
+    Qwen2Moe,
+    /// Qwen3-MoE.
+    Qwen3Moe,
+    /// OLMoE.
+    Olmoe,
+    /// GLM-4.5 and GLM-4.6.
+    Glm4Moe,
 }
 
 /// Kind of norm.
@@ -163,6 +175,32 @@ pub enum FfnKind {
     Gated(Activation),
     /// `fc2(f(fc1(x)))`.
     Plain(Activation),
+}
+
+/// The experts that stand in the place of one feed-forward.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MixtureConfig {
+    /// Experts of a layer.
+    pub num_experts: usize,
+    /// Width inside an expert.
+    pub expert_size: usize,
+    /// How a token's experts are chosen and weighed.
+    pub rule: RoutingRule,
+    /// A bias is added to the scores that choose, and not to those that weigh.
+    pub has_selection_bias: bool,
+    /// A feed-forward beside the experts that every token goes through.
+    pub shared: Option<SharedExpert>,
+    /// For each layer, whether it has experts.
+    pub sparse_layers: Vec<bool>,
+}
+
+/// A feed-forward beside the experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedExpert {
+    /// Width inside it.
+    pub size: usize,
+    /// Whether the sigmoid of a gate weighs it (Qwen2-MoE).
+    pub gated: bool,
 }
 
 /// How positions enter the model.
@@ -280,7 +318,7 @@ pub enum FloatType {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 25] = [
         Self::Llama,
         Self::Mistral,
         Self::Qwen2,
@@ -301,6 +339,11 @@ impl Family {
         Self::Cohere,
         Self::Cohere2,
         Self::GptNeoX,
+        Self::Mixtral,
+        Self::Qwen2Moe,
+        Self::Qwen3Moe,
+        Self::Olmoe,
+        Self::Glm4Moe,
     ];
 
     /// Name of the family in transformers' class names.
@@ -326,6 +369,11 @@ impl Family {
             Self::Cohere => "Cohere",
             Self::Cohere2 => "Cohere2",
             Self::GptNeoX => "GPTNeoX",
+            Self::Mixtral => "Mixtral",
+            Self::Qwen2Moe => "Qwen2Moe",
+            Self::Qwen3Moe => "Qwen3Moe",
+            Self::Olmoe => "Olmoe",
+            Self::Glm4Moe => "Glm4Moe",
         }
     }
 
@@ -334,6 +382,9 @@ impl Family {
         match self {
             Self::Gemma3 => "gemma3_text".into(),
             Self::GptNeoX => "gpt_neox".into(),
+            Self::Qwen2Moe => "qwen2_moe".into(),
+            Self::Qwen3Moe => "qwen3_moe".into(),
+            Self::Glm4Moe => "glm4_moe".into(),
             family => family.class_prefix().to_ascii_lowercase(),
         }
     }

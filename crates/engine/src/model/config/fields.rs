@@ -114,6 +114,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Refuses a number that changes what is computed in a way this engine does not.
+    pub fn require_null(self, name: &str) -> Result<(), ConfigError> {
+        match self.value(name) {
+            None => Ok(()),
+            Some(value) => Err(unsupported(name, value, "null")),
+        }
+    }
+
     fn typed<T>(
         self,
         name: &str,

@@ -5,19 +5,17 @@ mod error;
 mod families;
 mod fields;
 mod file;
-mod gemma;
 mod generation;
 mod layer_types;
-mod llama_like;
-mod parallel;
+mod mixture;
 mod rope;
 mod sizes;
 #[cfg(test)]
 mod tests;
-mod ungated;
 
 pub use architecture::{
-    Family, FfnKind, FloatType, ModelConfig, NormKind, Position, QkNorm, RopeConfig, RopeScaling,
+    Family, FfnKind, FloatType, MixtureConfig, ModelConfig, NormKind, Position, QkNorm, RopeConfig,
+    RopeScaling, SharedExpert,
 };
 pub use error::ConfigError;
 pub use generation::SamplingDefaults;

@@ -76,7 +76,7 @@ fn read_rotary_dim(fields: Fields<'_>, config: &ModelConfig) -> Result<usize, Co
         .chain(settings.into_iter().flatten())
         .chain(nested);
     let usual = match config.family {
-        Family::Glm | Family::Glm4 => 0.5,
+        Family::Glm | Family::Glm4 | Family::Glm4Moe => 0.5,
         Family::GptNeoX => 0.25,
         _ => 1.0,
     };
@@ -86,7 +86,7 @@ fn read_rotary_dim(fields: Fields<'_>, config: &ModelConfig) -> Result<usize, Co
     };
     let has_parts = matches!(
         config.family,
-        Family::Phi3 | Family::Glm | Family::Glm4 | Family::GptNeoX
+        Family::Phi3 | Family::Glm | Family::Glm4 | Family::Glm4Moe | Family::GptNeoX
     );
     if factor > 1.0 || (factor != 1.0 && !has_parts) {
         return Err(unsupported(name, factor, 1.0));

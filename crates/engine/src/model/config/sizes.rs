@@ -92,6 +92,7 @@ fn without_features(family: Family) -> ModelConfig {
         bos_token: None,
         eos_tokens: Vec::new(),
         pad_token: None,
+        mixture: None,
         quantization: None,
         notices: Vec::new(),
     }

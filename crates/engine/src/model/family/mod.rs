@@ -3,6 +3,7 @@
 //! | family | block tensors | joined |
 //! |---|---|---|
 //! | Llama, Mistral, Qwen2, Qwen3, Granite, SmolLM3, Gemma, OLMo, Command R | `model.layers.I.{self_attn,mlp}.*_proj` | q, k, v and gate, up |
+//! | Mixtral, Qwen-MoE, OLMoE, GLM-4.5 | the same, and `block_sparse_moe.experts.E.w*`, `mlp.experts.E.*_proj`, `mlp.shared_expert*.*_proj` | q, k, v; gate, up of each expert |
 //! | OPT | `model.decoder.layers.I.{self_attn.*_proj,fc1,fc2}` | q, k, v |
 //! | Phi-3 | the same, `qkv_proj` and `gate_up_proj` | one tensor each, in that order |
 //! | GLM, GLM-4 | the same, `gate_up_proj` | q, k, v |
@@ -11,7 +12,9 @@
 //!
 //! Where a rotary embedding turns neighbours (GLM, Command R), rows of q and k are sorted from neighbours to halves.
 
+mod linear_specs;
 mod names;
 mod spec;
 
-pub use spec::{BlockSpec, LinearSpec, Member, NormSpec, Rope};
+pub use linear_specs::{LinearSpec, Member, MixtureSpec};
+pub use spec::{BlockSpec, NormSpec, Rope};

@@ -13,9 +13,33 @@ pub(super) struct Names {
     pub out: &'static str,
     pub up: &'static [&'static str],
     pub down: &'static str,
+    pub experts: ExpertNames,
     pub embedding: &'static str,
     pub final_norm: &'static str,
 }
+
+/// Names of what stands in the place of a feed-forward in layers with experts; other families have none of them.
+pub(super) struct ExpertNames {
+    pub router: &'static str,
+    pub selection_bias: &'static str,
+    /// What the experts' numbers follow.
+    pub experts: &'static str,
+    /// Within an expert, and within the shared one.
+    pub up: &'static [&'static str],
+    pub down: &'static str,
+    pub shared: &'static str,
+    pub shared_gate: &'static str,
+}
+
+const QWEN_EXPERTS: ExpertNames = ExpertNames {
+    router: "mlp.gate",
+    selection_bias: "mlp.gate.e_score_correction_bias",
+    experts: "mlp.experts",
+    up: &["gate_proj", "up_proj"],
+    down: "down_proj",
+    shared: "mlp.shared_expert",
+    shared_gate: "mlp.shared_expert_gate",
+};
 
 const LLAMA: Names = Names {
     block: "model.layers",
@@ -27,6 +51,7 @@ const LLAMA: Names = Names {
     out: "self_attn.o_proj",
     up: &["mlp.gate_proj", "mlp.up_proj"],
     down: "mlp.down_proj",
+    experts: QWEN_EXPERTS,
     embedding: "model.embed_tokens",
     final_norm: "model.norm",
 };
@@ -111,11 +136,32 @@ const STARCODER2: Names = Names {
     ..LLAMA
 };
 
+const MIXTRAL: Names = Names {
+    experts: ExpertNames {
+        router: "block_sparse_moe.gate",
+        experts: "block_sparse_moe.experts",
+        up: &["w1", "w3"],
+        down: "w2",
+        ..QWEN_EXPERTS
+    },
+    ..LLAMA
+};
+
+const GLM4_MOE: Names = Names {
+    experts: ExpertNames {
+        shared: "mlp.shared_experts",
+        ..QWEN_EXPERTS
+    },
+    ..LLAMA
+};
+
 impl Family {
     pub(super) fn names(self) -> &'static Names {
         match self {
             Self::Llama | Self::Mistral | Self::Qwen2 | Self::Qwen3 | Self::Granite | Self::SmolLm3 => &LLAMA,
-            Self::Gemma => &LLAMA,
+            Self::Gemma | Self::Qwen2Moe | Self::Qwen3Moe | Self::Olmoe => &LLAMA,
+            Self::Mixtral => &MIXTRAL,
+            Self::Glm4Moe => &GLM4_MOE,
             Self::Gemma2 | Self::Gemma3 => &GEMMA2,
             Self::Olmo2 | Self::Olmo3 => &OLMO2,
             Self::Cohere | Self::Cohere2 => &COHERE,
@@ -155,11 +201,35 @@ impl ModelConfig {
         let Some((layer, linear)) = in_block.and_then(|rest| rest.split_once('.')) else {
             return name == self.family.head_name();
         };
-        let layer_exists = layer
+        let known = |layer: usize| layer < self.num_layers && self.has_linear_in(layer, linear);
+        layer
             .parse()
-            .is_ok_and(|number: usize| number < self.num_layers && number.to_string() == layer);
-        let joined = names.qkv.iter().chain(names.up);
-        let mut all = joined.chain([&names.out, &names.down]);
-        layer_exists && all.any(|known| *known == linear)
+            .is_ok_and(|number: usize| number.to_string() == layer && known(number))
+    }
+
+    fn has_linear_in(&self, layer: usize, linear: &str) -> bool {
+        let names = self.family.names();
+        let is_of_attention = names.qkv.contains(&linear) || names.out == linear;
+        let Some(mixture) = self.mixture_of(layer) else {
+            return is_of_attention || names.up.contains(&linear) || names.down == linear;
+        };
+        let experts = &names.experts;
+        let within = |name: &str| experts.up.contains(&name) || experts.down == name;
+        let part = |prefix: &str| {
+            linear
+                .strip_prefix(prefix)
+                .and_then(|rest| rest.strip_prefix('.'))
+        };
+        let is_of_expert = part(experts.experts)
+            .and_then(|rest| rest.split_once('.'))
+            .is_some_and(|(expert, name)| {
+                let number = expert
+                    .parse()
+                    .ok()
+                    .filter(|number: &usize| number.to_string() == expert);
+                number.is_some_and(|number| number < mixture.num_experts) && within(name)
+            });
+        let is_of_shared = mixture.shared.is_some() && part(experts.shared).is_some_and(within);
+        is_of_attention || is_of_expert || is_of_shared
     }
 }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use dualgrain_device::AttentionParams;
 
-use super::names::Names;
-use crate::{EngineError, Family, FfnKind, LinearId, ModelConfig, NormKind, Position, QkNorm, Role};
+use super::linear_specs::{LinearSpec, MixtureSpec, ids, linear_spec, mixture_spec};
+
+use crate::{EngineError, FfnKind, LinearId, ModelConfig, NormKind, Position, QkNorm};
 
 /// One block: what its tensors are called and what happens between them.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,8 +21,10 @@ pub struct BlockSpec {
     pub num_heads: usize,
     /// Key/value heads.
     pub num_kv_heads: usize,
-    /// Width inside the feed-forward.
+    /// Width inside the feed-forward that every token goes through; 0 where there are experts alone.
     pub ffn_size: usize,
+    /// The experts, in the place of one feed-forward or beside it.
+    pub mixture: Option<MixtureSpec>,
     /// Norm before attention; without one, attention reads the stream itself.
     pub attn_norm: Option<NormSpec>,
     /// Norm of what attention adds to the stream.
@@ -72,30 +75,6 @@ pub struct NormSpec {
     pub offset: f32,
     /// What weight (after the addition) and bias are multiplied by.
     pub scale: f32,
-}
-
-/// A linear of a block: a matrix joined along N from one or more tensors of the checkpoint.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LinearSpec {
-    /// Which linear.
-    pub id: LinearId,
-    /// Output features of the joined matrix.
-    pub n: usize,
-    /// Input features.
-    pub k: usize,
-    /// Tensors that make it up; their rows partition 0..n.
-    pub members: Vec<Member>,
-}
-
-/// A tensor of the checkpoint and where its rows lie in the joined matrix.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Member {
-    /// Tensor name without `.weight`, e.g. `model.layers.0.self_attn.q_proj`.
-    pub name: String,
-    /// Row i of the tensor is row `rows[i]` of the joined matrix.
-    pub rows: Vec<usize>,
-    /// Whether `name.bias` exists.
-    pub bias: bool,
 }
 
 impl ModelConfig {
@@ -155,7 +134,8 @@ impl BlockSpec {
             head_dim: config.head_dim,
             num_heads: config.num_heads,
             num_kv_heads: config.num_kv_heads,
-            ffn_size: config.ffn_size,
+            ffn_size: config.ffn_size_of(layer),
+            mixture: mixture_spec(config, layer, &full),
             attn_norm: norm(names.attn_norm),
             attn_out_norm: out_norm(names.attn_out_norm),
             ffn_norm: norm(names.ffn_norm),
@@ -166,10 +146,9 @@ impl BlockSpec {
             ffn: config.ffn,
             hadamard_down: config.hadamard_down,
             attention: attention_params(config, layer),
-            linears: Role::ALL
-                .map(|role| linear_spec(config, names, LinearId::dense(layer, role), &full))
-                .map(|linear| (linear.id, linear))
-                .into(),
+            linears: ids(config, layer)
+                .map(|id| (id, linear_spec(config, id, &full)))
+                .collect(),
         }
     }
 
@@ -243,79 +222,6 @@ fn rope(config: &ModelConfig, layer: usize) -> Option<Rope> {
     }
 }
 
-fn linear_spec(
-    config: &ModelConfig,
-    names: &Names,
-    id: LinearId,
-    full: &dyn Fn(&str) -> String,
-) -> LinearSpec {
-    let (hidden, ffn, q, kv) = (
-        config.hidden_size,
-        config.ffn_size,
-        config.q_size(),
-        config.kv_size(),
-    );
-    let (k, members, sizes, bias): (_, &[&str], &[usize], _) = match id.role {
-        Role::Qkv => (hidden, names.qkv, &[q, kv, kv], config.qkv_bias),
-        Role::Out => (q, &[names.out], &[hidden], config.out_bias),
-        Role::Up => match config.ffn {
-            FfnKind::Gated(_) => (hidden, names.up, &[ffn, ffn], config.ffn_bias),
-            FfnKind::Plain(_) => (hidden, names.up, &[ffn], config.ffn_bias),
-        },
-        Role::Down => (ffn, &[names.down], &[hidden], config.ffn_bias),
-    };
-    // One tensor may hold all parts, one after the other.
-    let together = [sizes.iter().sum()];
-    let sizes = if members.len() == 1 { &together } else { sizes };
-    let mut first = 0;
-    let mut members = members
-        .iter()
-        .zip(sizes)
-        .map(|(name, size)| {
-            first += size;
-            Member {
-                name: full(name),
-                rows: (first - size..first).collect(),
-                bias,
-            }
-        })
-        .collect::<Vec<_>>();
-    let is_interleaved = matches!(config.family, Family::Bloom | Family::GptNeoX);
-    if let (Role::Qkv, true, Some(member)) = (id.role, is_interleaved, members.first_mut()) {
-        member.rows = interleaved_rows(config.num_heads, config.head_dim);
-    }
-    if id.role == Role::Qkv && config.rotates_neighbours {
-        let queries_and_keys = members.iter_mut().take(2);
-        queries_and_keys.for_each(|member| sort_neighbours(&mut member.rows, config));
-    }
-    LinearSpec {
-        id,
-        n: members.iter().map(|member| member.rows.len()).sum(),
-        k,
-        members,
-    }
-}
-
-/// Of the rotated rows of each head the even ones come first, then the odd ones: what were neighbours lies half of them apart.
-fn sort_neighbours(rows: &mut [usize], config: &ModelConfig) {
-    let half = config.rotary_dim / 2;
-    for head in rows.chunks_exact_mut(config.head_dim) {
-        let first = head.first().copied().unwrap_or_default();
-        for (place, row) in head.iter_mut().take(2 * half).enumerate() {
-            *row = first + place / 2 + if place % 2 == 0 { 0 } else { half };
-        }
-    }
-}
-
-/// BLOOM and GPT-NeoX store [head][q, k, v][head_dim]; the joined matrix is [q|k|v] of all heads.
-fn interleaved_rows(num_heads: usize, head_dim: usize) -> Vec<usize> {
-    let width = num_heads * head_dim;
-    (0..num_heads)
-        .flat_map(|head| (0..3).map(move |part| part * width + head * head_dim))
-        .flat_map(|first| first..first + head_dim)
-        .collect()
-}
-
 fn attention_params(config: &ModelConfig, layer: usize) -> AttentionParams {
     let alibi = config.position == Position::Alibi;
     let usual = 1.0 / (config.head_dim as f64).sqrt();
@@ -341,6 +247,7 @@ fn alibi_slopes(num_heads: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Family, Role};
 
     fn config(json: &str) -> ModelConfig {
         ModelConfig::from_json(json).unwrap()
@@ -390,11 +297,6 @@ mod tests {
                 assert!(!config.has_linear(name), "{family:?} {name}");
             }
         }
-    }
-
-    #[test]
-    fn bloom_rows_are_sorted_by_part_before_head() {
-        assert_eq!(interleaved_rows(2, 2), [0, 1, 4, 5, 8, 9, 2, 3, 6, 7, 10, 11]);
     }
 
     #[test]

@@ -1,18 +1,24 @@
 //! From the fields of config.json to a [`ModelConfig`], family by family, with the defaults of transformers.
 
+mod gemma;
+mod llama_like;
+mod parallel;
+mod ungated;
+
 use dualgrain_device::MAX_HEAD_DIM;
 use dualgrain_format::foreign::ForeignScheme;
 use dualgrain_format::{K_MAX, QuantizationConfig};
 use serde_json::{Map, Value};
 
 use crate::model::config::fields::{Fields, field_error, unsupported};
-use crate::model::config::gemma::read_gemma;
-use crate::model::config::llama_like::read_llama_like;
-use crate::model::config::parallel::{read_cohere, read_gpt_neox};
-use crate::model::config::ungated::{read_bloom, read_opt, read_starcoder2};
+use crate::model::config::mixture::{is_mixture, read_mixture};
 use crate::{ConfigError, Family, FloatType, ModelConfig, Position};
+use gemma::read_gemma;
+use llama_like::read_llama_like;
+use parallel::{read_cohere, read_gpt_neox};
+use ungated::{read_bloom, read_opt, read_starcoder2};
 
-pub(super) fn read(object: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
+pub(in crate::model::config) fn read(object: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
     match text_part(object) {
         Some(text) => read_text(&text),
         None => read_text(object),
@@ -57,7 +63,9 @@ const OF_WHOLE: [&str; 4] = [
 fn read_text(object: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
     let fields = Fields(object);
     let family = read_family(fields)?;
-    refuse_experts(fields)?;
+    if !is_mixture(family) {
+        refuse_experts(fields)?;
+    }
     let mut config = match family {
         Family::Opt => read_opt(fields)?,
         Family::Bloom => read_bloom(fields)?,
@@ -67,6 +75,9 @@ fn read_text(object: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
         Family::Gemma | Family::Gemma2 | Family::Gemma3 => read_gemma(family, fields)?,
         _ => read_llama_like(family, fields)?,
     };
+    if is_mixture(family) {
+        config.mixture = Some(read_mixture(&config, fields)?);
+    }
     config.dtype = read_dtype(fields)?;
     if fields.value("bos_token_id").is_some() {
         config.bos_token = fields.token("bos_token_id")?;
@@ -104,11 +115,18 @@ fn check_linears(config: &ModelConfig) -> Result<(), ConfigError> {
 /// Whole blocks make up the input of Down.
 fn check_hadamard(config: &ModelConfig) -> Result<(), ConfigError> {
     match config.hadamard_down {
-        Some(block) if !config.ffn_size.is_multiple_of(block) => {
-            let expected = format!("a divisor of the feed-forward's width ({})", config.ffn_size);
-            Err(field_error("quantization_config.hadamard_down", expected, block))
-        }
-        _ => Ok(()),
+        Some(block) => match config
+            .ffn_widths()
+            .into_iter()
+            .find(|width| !width.is_multiple_of(block))
+        {
+            Some(width) => {
+                let expected = format!("a divisor of the feed-forward's width ({width})");
+                Err(field_error("quantization_config.hadamard_down", expected, block))
+            }
+            None => Ok(()),
+        },
+        None => Ok(()),
     }
 }
 

@@ -15,6 +15,7 @@ pub(super) fn read_llama_like(family: Family, fields: Fields<'_>) -> Result<Mode
     config.norm = NormKind::Rms;
     let eps = match family {
         Family::Phi3 | Family::Olmo2 | Family::Olmo3 => 1e-5,
+        Family::Mixtral | Family::Olmoe | Family::Glm4Moe => 1e-5,
         Family::Glm | Family::Glm4 => 1.5625e-7,
         _ => 1e-6,
     };
@@ -22,13 +23,15 @@ pub(super) fn read_llama_like(family: Family, fields: Fields<'_>) -> Result<Mode
     config.ffn = FfnKind::Gated(read_activation(fields, "hidden_act", "silu")?);
     let theta = match family {
         Family::SmolLm3 => 2e6,
+        Family::Mixtral => 1e6,
         Family::Olmo3 => 5e5,
         _ => 1e4,
     };
     config.position = rope::read_position(fields, &mut config, theta)?;
     config.qk_norm = match family {
-        Family::Qwen3 => QkNorm::Heads,
-        Family::Olmo2 | Family::Olmo3 => QkNorm::Rows,
+        Family::Qwen3 | Family::Qwen3Moe => QkNorm::Heads,
+        Family::Glm4Moe if fields.flag("use_qk_norm", false)? => QkNorm::Heads,
+        Family::Olmo2 | Family::Olmo3 | Family::Olmoe => QkNorm::Rows,
         _ => QkNorm::None,
     };
     config.rotates_neighbours = matches!(family, Family::Glm | Family::Glm4);
@@ -42,6 +45,9 @@ pub(super) fn read_llama_like(family: Family, fields: Fields<'_>) -> Result<Mode
         // A stretched rope is that of the layers without windows.
         let theta = fields.positive("rope_theta", Some(theta))?;
         config.local_rope = Some(rope::read_local(fields, &config, theta)?);
+    }
+    if family == Family::Olmoe {
+        fields.require_null("clip_qkv")?;
     }
     if family == Family::Granite {
         read_multipliers(&mut config, fields)?;
@@ -99,15 +105,55 @@ fn defaults(family: Family) -> Defaults {
             max_positions: 131_072,
             ..llama
         },
+        Family::Mixtral => Defaults {
+            ffn_size: 14_336,
+            max_positions: 131_072,
+            ..llama
+        },
+        Family::Qwen2Moe => Defaults {
+            vocab_size: 151_936,
+            hidden_size: 2_048,
+            num_layers: 24,
+            num_heads: 16,
+            ffn_size: 5_632,
+            max_positions: 32_768,
+            ..llama
+        },
+        Family::Qwen3Moe => Defaults {
+            vocab_size: 151_936,
+            hidden_size: 2_048,
+            num_layers: 24,
+            ffn_size: 6_144,
+            max_positions: 32_768,
+            ..llama
+        },
+        Family::Olmoe => Defaults {
+            vocab_size: 50_304,
+            hidden_size: 2_048,
+            num_layers: 16,
+            num_heads: 16,
+            ffn_size: 2_048,
+            max_positions: 4_096,
+            ..llama
+        },
+        Family::Glm4Moe => Defaults {
+            vocab_size: 151_552,
+            num_layers: 46,
+            num_heads: 96,
+            ffn_size: 10_944,
+            max_positions: 131_072,
+            ..llama
+        },
         _ => llama,
     }
 }
 
 fn read_head_sizes(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), ConfigError> {
     let kv_heads = match config.family {
-        Family::Mistral => 8,
+        Family::Mistral | Family::Mixtral | Family::Glm4Moe => 8,
+        Family::Qwen2Moe => 16,
         Family::Qwen2 | Family::Qwen3 => 32,
-        Family::SmolLm3 => 4,
+        Family::SmolLm3 | Family::Qwen3Moe => 4,
         Family::Glm | Family::Glm4 => 2,
         _ => config.num_heads,
     };
@@ -117,7 +163,7 @@ fn read_head_sizes(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), C
         _ => fields.size("num_key_value_heads", kv_heads, config.num_heads)?,
     };
     let head_dim = match config.family {
-        Family::Qwen3 | Family::Glm | Family::Glm4 => 128,
+        Family::Qwen3 | Family::Glm | Family::Glm4 | Family::Glm4Moe => 128,
         _ => config.head_dim,
     };
     config.head_dim = fields.size("head_dim", head_dim, K_MAX)?;
@@ -132,10 +178,12 @@ fn read_biases(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), Confi
             config.ffn_bias = config.family != Family::Qwen3 && fields.flag("mlp_bias", false)?;
         }
         Family::Glm | Family::Glm4 => config.qkv_bias = fields.flag("attention_bias", true)?,
-        Family::Olmo2 | Family::Olmo3 => {
+        Family::Olmo2 | Family::Olmo3 | Family::Olmoe | Family::Qwen3Moe => {
             config.qkv_bias = fields.flag("attention_bias", false)?;
             config.out_bias = config.qkv_bias;
         }
+        Family::Glm4Moe => config.qkv_bias = fields.flag("attention_bias", false)?,
+        Family::Qwen2Moe => config.qkv_bias = fields.flag("qkv_bias", true)?,
         family => config.qkv_bias = family == Family::Qwen2,
     }
     Ok(())
@@ -144,11 +192,11 @@ fn read_biases(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), Confi
 /// First and last tokens that transformers assumes.
 fn usual_tokens(family: Family) -> (Option<u32>, Vec<u32>) {
     match family {
-        Family::Llama | Family::Mistral | Family::Granite => (Some(1), vec![2]),
+        Family::Llama | Family::Mistral | Family::Granite | Family::Mixtral => (Some(1), vec![2]),
         Family::Phi3 => (Some(1), vec![32_000]),
         Family::SmolLm3 => (Some(128_000), vec![128_001]),
         Family::Glm | Family::Glm4 => (None, vec![151_329, 151_336, 151_338]),
-        Family::Olmo2 | Family::Olmo3 => (None, vec![50_279]),
+        Family::Olmo2 | Family::Olmo3 | Family::Olmoe => (None, vec![50_279]),
         _ => (None, Vec::new()),
     }
 }
@@ -197,9 +245,13 @@ fn read_windows(config: &ModelConfig, fields: Fields<'_>) -> Result<Vec<Option<u
     let window = |usual| read_window(fields, usual);
     match config.family {
         Family::Mistral => Ok(vec![window(Some(4_096))?; num_layers]),
-        Family::Phi3 => Ok(vec![window(None)?; num_layers]),
+        Family::Phi3 | Family::Mixtral => Ok(vec![window(None)?; num_layers]),
+        Family::Qwen3Moe => {
+            let on = fields.flag("use_sliding_window", false)?;
+            Ok(vec![if on { window(None)? } else { None }; num_layers])
+        }
         // A window that is switched off is not looked at: such fields hold anything.
-        Family::Qwen2 | Family::Qwen3 => {
+        Family::Qwen2 | Family::Qwen3 | Family::Qwen2Moe => {
             let on = fields.flag("use_sliding_window", false)?;
             let window = if on { window(Some(4_096))? } else { None };
             let first = if window.is_some() {
@@ -207,7 +259,13 @@ fn read_windows(config: &ModelConfig, fields: Fields<'_>) -> Result<Vec<Option<u
             } else {
                 0
             };
-            read_layer_types(fields, num_layers, window, &|layer| layer >= first)
+            // The mixtures have windows in every second of their first layers, the others in all of their last ones.
+            let of_mixture = config.family == Family::Qwen2Moe;
+            let has_window = |layer: usize| match of_mixture {
+                true => layer < first && layer % 2 == 0,
+                false => layer >= first,
+            };
+            read_layer_types(fields, num_layers, window, &has_window)
         }
         Family::SmolLm3 => {
             let on = fields.flag("use_sliding_window", false)?;
