@@ -39,6 +39,12 @@ SPECIAL = {
     "gemma2": dict(head_dim=64, query_pre_attn_scalar=64, sliding_window=128),
     "gemma3_text": dict(head_dim=64, query_pre_attn_scalar=64, sliding_window=128),
     "gpt_neox": dict(intermediate_size=1024, tie_word_embeddings=False),
+    # A token goes through as many channels of feed-forwards as one of the llama does.
+    "qwen3_moe": dict(head_dim=64, moe_intermediate_size=192, num_experts=12, num_experts_per_tok=4, norm_topk_prob=True),
+    "mixtral": dict(intermediate_size=384, num_local_experts=8, num_experts_per_tok=2),
+    "qwen2_moe": dict(
+        moe_intermediate_size=128, num_experts=16, num_experts_per_tok=4, shared_expert_intermediate_size=256, norm_topk_prob=False
+    ),
 }
 
 
@@ -49,9 +55,16 @@ def batches(tokens, steps, seed):
         yield torch.from_numpy(np.stack([tokens[s : s + CONTEXT + 1] for s in starts]).astype(np.int64))
 
 
-def loss_of(model, ids):
-    logits = model(ids[:, :-1], use_cache=False).logits.float()
-    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+def loss_of(model, ids, balance=0.0):
+    """Cross entropy, and `balance` times what the experts' loads differ by, where there are experts."""
+    options = dict(output_router_logits=True) if balance and is_mixture(model.config) else {}
+    out = model(ids[:, :-1], use_cache=False, **options)
+    loss = torch.nn.functional.cross_entropy(out.logits.float().flatten(0, 1), ids[:, 1:].flatten())
+    return loss + balance * out.aux_loss if options else loss
+
+
+def is_mixture(config):
+    return hasattr(config, "router_aux_loss_coef")
 
 
 def main():
@@ -74,7 +87,7 @@ def main():
     begun = time.time()
     for step, ids in enumerate(batches(tokens[:split], args.steps, 1)):
         with torch.autocast(device, dtype=torch.bfloat16):
-            loss = loss_of(model, ids.to(device))
+            loss = loss_of(model, ids.to(device), balance=0.01)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -193,6 +193,14 @@ pub enum QuantError {
         /// Why not.
         reason: &'static str,
     },
+    /// An option that mixtures of experts do not have.
+    #[error("{option} is not for mixtures of experts: {reason}; quantize without it")]
+    NotForExperts {
+        /// The option.
+        option: &'static str,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A feed-forward whose width is odd.
     #[error(
         "the feed-forward has {ffn_size} channels, which no power of two divides: quantize without --hadamard-down"

@@ -173,8 +173,7 @@ impl<D: Device> Block<D> {
                 mlp.inner(device, (f, up), input)
             }
             FeedForward::Sparse(mixture) => {
-                self.float_input(device, x, scratch)?;
-                mixture.route(device, scratch)?;
+                self.route(device, x, scratch)?;
                 mixture.inner(device, scratch)
             }
         }
@@ -186,6 +185,18 @@ impl<D: Device> Block<D> {
             Some(norm) => norm.apply(device, &mut scratch.h, x),
             None => panic!("experts without a norm before them: no family has them"),
         }
+    }
+
+    /// Chooses the experts of the tokens in `x`, and leaves their normed input in `scratch.h`; nothing happens in a block without experts.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn route(&self, device: &D, x: &D::Matrix, scratch: &mut Scratch<D>) -> Done {
+        let FeedForward::Sparse(mixture) = &self.feed_forward else {
+            return Ok(());
+        };
+        self.float_input(device, x, scratch)?;
+        mixture.route(device, scratch)
     }
 
     /// `x += Down(scratch.f)`, normed first where the block says so.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dualgrain_format::{CacheScheme, KEY_SCALES_TENSOR, LinearScheme, VALUE_SCALES_TENSOR};
 
-use crate::{BlockSpec, EngineError, ModelConfig, NormSpec, Position, Weights, WeightsError};
+use crate::{BlockSpec, EngineError, MixtureSpec, ModelConfig, NormSpec, Position, Weights, WeightsError};
 
 /// A folder whose configuration and tensors fit together.
 #[derive(Debug)]
@@ -74,7 +74,20 @@ fn judge_block(spec: &BlockSpec, config: &ModelConfig, weights: &Weights) -> Res
             weights.expect_linear(&member.name, shape, member.bias, quantization)?;
         }
     }
+    spec.mixture
+        .iter()
+        .try_for_each(|mixture| judge_router(mixture, spec.hidden_size, weights))?;
     spec.norms().try_for_each(|norm| judge_norm(norm, weights))
+}
+
+fn judge_router(mixture: &MixtureSpec, hidden_size: usize, weights: &Weights) -> Result<(), WeightsError> {
+    for member in &mixture.router {
+        weights.expect_linear(&member.name, (member.rows.len(), hidden_size), member.bias, None)?;
+    }
+    match &mixture.selection_bias {
+        Some(name) => weights.expect_float(name, &[mixture.num_experts]),
+        None => Ok(()),
+    }
 }
 
 fn judge_norm(norm: &NormSpec, weights: &Weights) -> Result<(), WeightsError> {

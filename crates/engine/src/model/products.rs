@@ -2,12 +2,12 @@
 
 use dualgrain_format::GemmShape;
 
-use crate::{BlockSpec, ModelConfig};
+use crate::{BlockSpec, MixtureSpec, ModelConfig, Role};
 
 /// A product that a step runs `count` times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Product {
-    /// `qkv`, `out`, `up`, `down` or `head`.
+    /// `qkv`, `out`, `up`, `down`, `expert_up`, `expert_down` or `head`.
     pub name: &'static str,
     /// Its shape.
     pub shape: GemmShape,
@@ -15,21 +15,43 @@ pub struct Product {
     pub count: usize,
 }
 
-/// The products of a step of `m` tokens; the head is counted on all of them.
+/// The products of a step of `m` tokens; the head is counted on all of them. Routers are floats and left out.
+///
+/// Of the experts as many have a product as tokens choose when each choice is as likely as any other, with the rows that all choices
+/// give each of these.
 pub fn products(config: &ModelConfig, m: usize) -> Vec<Product> {
-    let spec = BlockSpec::new(config, 0);
-    let linears = spec.linears.values();
-    let mut products: Vec<Product> = linears
-        .map(|linear| Product {
-            name: linear.id.role.name(),
-            shape: GemmShape {
+    let mut products: Vec<Product> = Vec::new();
+    for (spec, count) in kinds_of_blocks(config) {
+        for linear in spec.linears.values() {
+            let (name, m, each) = match (linear.id.expert, &spec.mixture) {
+                (None, _) | (_, None) => (linear.id.role.name(), m, 1),
+                (Some(0), Some(mixture)) => {
+                    let (experts, rows) = experts_of_step(mixture, m);
+                    let name = if linear.id.role == Role::Up {
+                        "expert_up"
+                    } else {
+                        "expert_down"
+                    };
+                    (name, rows, experts)
+                }
+                // All are alike.
+                (Some(_), Some(_)) => continue,
+            };
+            let shape = GemmShape {
                 m,
                 n: linear.n,
                 k: linear.k,
-            },
-            count: config.num_layers,
-        })
-        .collect();
+            };
+            let count = count * each;
+            match products
+                .iter_mut()
+                .find(|known| (known.name, known.shape) == (name, shape))
+            {
+                Some(known) => known.count += count,
+                None => products.push(Product { name, shape, count }),
+            }
+        }
+    }
     products.push(Product {
         name: "head",
         shape: GemmShape {
@@ -40,6 +62,25 @@ pub fn products(config: &ModelConfig, m: usize) -> Vec<Product> {
         count: 1,
     });
     products
+}
+
+/// The kinds of blocks that a model has, with experts and without, and how many there are of each.
+pub fn kinds_of_blocks(config: &ModelConfig) -> Vec<(BlockSpec, usize)> {
+    let sparse = |layer: &usize| config.mixture_of(*layer).is_some();
+    let (with, without): (Vec<usize>, Vec<usize>) = (0..config.num_layers).partition(sparse);
+    let kind = |layers: Vec<usize>| Some((BlockSpec::new(config, *layers.first()?), layers.len()));
+    [without, with].into_iter().filter_map(kind).collect()
+}
+
+/// How many experts the choices of `m` tokens fall on, and how many rows each of these has.
+fn experts_of_step(mixture: &MixtureSpec, m: usize) -> (usize, usize) {
+    let (experts, chosen) = (mixture.num_experts as f64, mixture.rule.num_chosen as f64);
+    let missed = (1.0 - chosen / experts).powi(i32::try_from(m).unwrap_or(i32::MAX));
+    let active = (experts * (1.0 - missed)).round().max(1.0);
+    (
+        active as usize,
+        (m as f64 * chosen / active).round().max(1.0) as usize,
+    )
 }
 
 #[cfg(test)]
@@ -54,5 +95,25 @@ mod tests {
         let weights: usize = products.iter().map(|p| p.count * p.shape.n * p.shape.k).sum();
         assert_eq!(weights, 3 * (64 * 128 + 64 * 64 + 64 * 192 + 96 * 64) + 6_400);
         assert!(products.iter().all(|p| p.shape.m == 5));
+    }
+
+    #[test]
+    fn experts_have_the_rows_that_tokens_send_them() {
+        let json = r#"{"model_type": "qwen3_moe", "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+            "num_hidden_layers": 3, "intermediate_size": 96, "moe_intermediate_size": 32, "num_experts": 16, "num_experts_per_tok": 4,
+            "mlp_only_layers": [1], "vocab_size": 100}"#;
+        let config = ModelConfig::from_json(json).unwrap();
+        let of = |m: usize, name: &str| {
+            let found = products(&config, m)
+                .into_iter()
+                .find(|product| product.name == name);
+            let product = found.unwrap();
+            (product.shape.m, product.shape.n, product.shape.k, product.count)
+        };
+        assert_eq!(of(1, "expert_up"), (1, 64, 64, 2 * 4));
+        assert_eq!(of(1, "expert_down"), (1, 64, 32, 2 * 4));
+        assert_eq!(of(1_000, "expert_up"), (250, 64, 64, 2 * 16));
+        assert_eq!(of(1, "up"), (1, 192, 64, 1));
+        assert_eq!(of(1, "qkv").3, 3);
     }
 }

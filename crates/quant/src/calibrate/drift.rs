@@ -6,7 +6,7 @@ use dualgrain_engine::{Block, Role};
 use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 use dualgrain_threads::Pool;
 
-use crate::calibrate::companion::{Companion, adds_to_stream};
+use crate::calibrate::companion::Companion;
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::int8_rows::through_int8;
 use crate::calibrate::multiply_adds::PassMultiplyAdds;
@@ -45,13 +45,15 @@ pub struct DriftingLinear<'a> {
     pub weights: &'a [f32],
     /// Its bias `[N]`.
     pub bias: Option<&'a [f32]>,
+    /// Whether the original model passes it: its output is added to the residual stream then, and with nothing else.
+    pub is_passed: bool,
     /// Whether it makes up for what the residual stream lacks, where it adds to the stream. It can not through a norm.
     pub mends_stream: bool,
 }
 
 impl DriftingLinear<'_> {
     fn counts_stream(&self) -> bool {
-        self.mends_stream && adds_to_stream(self.role)
+        self.mends_stream && self.is_passed
     }
 }
 
@@ -78,7 +80,7 @@ pub fn observe_drift<D: Statistics>(
             true => None,
             false => Some(observation.lacking_input(&companion.states, of(&companion.states))?),
         };
-        if adds_to_stream(linear.role) {
+        if linear.is_passed {
             companion.add_to_stream(linear.role, window)?;
         }
         let lacking = match of_input {

@@ -3,6 +3,7 @@
 pub mod cache_range;
 pub mod companion;
 pub mod drift;
+pub mod experts;
 pub mod hidden_states;
 pub mod int8_rows;
 pub mod multiply_adds;

@@ -27,6 +27,11 @@ impl PassMultiplyAdds {
     pub fn new(spec: &BlockSpec, tokens: usize) -> Self {
         let linears = spec.linears.iter().map(|(&id, linear)| {
             let (n, k) = (linear.n as u64, linear.k as u64);
+            // Each token goes to some of the experts.
+            let tokens = match (&spec.mixture, id.expert) {
+                (Some(mixture), Some(_)) => (tokens * mixture.rule.num_chosen).div_ceil(mixture.num_experts),
+                _ => tokens,
+            };
             let run = tokens as u64 * n * k / INT8_SPEEDUP;
             let gram = gram_multiply_adds(tokens, linear.k);
             (id, LinearMultiplyAdds { run, gram })
@@ -37,14 +42,21 @@ impl PassMultiplyAdds {
         }
     }
 
-    /// One run of the linears of `role`.
+    /// One run of the linears of `role`, experts among them.
     pub fn run(&self, role: Role) -> u64 {
-        self.of(role).map(|linear| linear.run).sum()
+        self.of(role).map(|(_, linear)| linear.run).sum()
     }
 
-    /// Accumulating the Gram matrices of their inputs.
+    /// Accumulating the Gram matrix of the input of the linear that every token takes.
     pub fn gram(&self, role: Role) -> u64 {
-        self.of(role).map(|linear| linear.gram).sum()
+        let dense = self.of(role).filter(|(id, _)| id.expert.is_none());
+        dense.map(|(_, linear)| linear.gram).sum()
+    }
+
+    /// Accumulating the Gram matrices of the inputs of all experts.
+    pub fn gram_of_experts(&self, role: Role) -> u64 {
+        let experts = self.of(role).filter(|(id, _)| id.expert.is_some());
+        experts.map(|(_, linear)| linear.gram).sum()
     }
 
     /// Observing the drift of the input of `role` beside the original model, which takes part of its own block with it.
@@ -75,15 +87,12 @@ impl PassMultiplyAdds {
 
     /// All passes: up runs twice, the others once.
     pub fn total(&self) -> u64 {
-        let role = |role| self.run(role) + self.gram(role);
+        let role = |role| self.run(role) + self.gram(role) + self.gram_of_experts(role);
         Role::ALL.map(role).iter().sum::<u64>() + self.run(Role::Up) + self.attention
     }
 
-    fn of(&self, role: Role) -> impl Iterator<Item = &LinearMultiplyAdds> {
-        let linears = self.linears.iter();
-        linears
-            .filter(move |(id, _)| id.role == role)
-            .map(|(_, linear)| linear)
+    fn of(&self, role: Role) -> impl Iterator<Item = (&LinearId, &LinearMultiplyAdds)> {
+        self.linears.iter().filter(move |(id, _)| id.role == role)
     }
 }
 

@@ -45,6 +45,15 @@ pub struct LinearReport {
     pub layer: usize,
     /// `qkv`, `out`, `up`, `down` or `head`.
     pub role: String,
+    /// Which expert it belongs to, in a mixture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expert: Option<usize>,
+    /// Tokens that went to the expert in calibration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_tokens: Option<usize>,
+    /// What an expert was quantized by that saw too few tokens for statistics of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<String>,
     /// Output features.
     pub n: usize,
     /// Input features.
@@ -85,6 +94,8 @@ pub struct ReportedLinear {
     pub layer: usize,
     /// `qkv`, `out`, `up`, `down` or `head`.
     pub role: &'static str,
+    /// Which expert it belongs to, in a mixture.
+    pub expert: Option<usize>,
     /// Output features.
     pub n: usize,
     /// What it becomes.
@@ -107,6 +118,9 @@ impl LinearReport {
         Self {
             layer: linear.layer,
             role: linear.role.to_owned(),
+            expert: linear.expert,
+            num_tokens: None,
+            took: None,
             n: linear.n,
             k: maxima.len(),
             scheme: (linear.scheme != linear.usual).then(|| linear.scheme.to_string()),

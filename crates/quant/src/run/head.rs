@@ -103,6 +103,7 @@ fn first_report<D: Statistics>(
     let linear = ReportedLinear {
         layer: run.config.num_layers,
         role: "head",
+        expert: None,
         n: head.n,
         scheme,
         usual: LinearScheme::w4(run.options.group_size),

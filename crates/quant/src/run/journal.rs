@@ -24,8 +24,8 @@ use crate::budget::choice::Choice;
 use crate::error::QuantError;
 use crate::options::JournalPolicy;
 use crate::report::json::LinearReport;
+use crate::run::block::quantized_block::QuantizedBlock;
 use crate::run::identity::Identity;
-use crate::run::quantized_block::QuantizedBlock;
 use crate::run::sealed_file::{PARTIAL, Seal, SealedFile};
 
 /// Residual snapshots that are kept: one to go on from, one to go back to.

@@ -9,8 +9,6 @@ pub mod identity;
 pub mod journal;
 pub mod multiply_adds;
 pub mod output;
-pub mod partial_block;
 pub mod plan;
 pub mod quantize;
-pub mod quantized_block;
 pub mod sealed_file;

@@ -1,7 +1,7 @@
 //! How many multiply-adds of floats a run takes: for progress and the plan.
 
 use dualgrain_device::Statistics;
-use dualgrain_engine::{BlockSpec, LinearId, LinearSpec, ModelConfig};
+use dualgrain_engine::{BlockSpec, LinearId, LinearSpec, ModelConfig, kinds_of_blocks};
 use dualgrain_format::{GroupSize, LinearScheme};
 
 use crate::budget::sensitivity;
@@ -24,12 +24,12 @@ pub fn run_multiply_adds<D: Statistics>(
     method: &dyn Method<D>,
 ) -> u64 {
     let (count, tokens) = (windows.len() as u64, windows.window_len());
-    let spec = BlockSpec::new(config, 0);
-    let of_window = PassMultiplyAdds::new(&spec, tokens);
-    let passes = if corrects(options, windows) {
-        count * (of_window.total() + of_window.companion())
-    } else {
-        count * of_window.total()
+    let corrects = corrects(options, windows);
+    let passes = |spec: &BlockSpec| {
+        let of_window = PassMultiplyAdds::new(spec, tokens);
+        let companion = if corrects { of_window.companion() } else { 0 };
+        let rotation = u64::from(options.rotate) * rotation_multiply_adds(config, spec, corrects);
+        count * (of_window.total() + companion) + rotation
     };
     let linear = |layer, linear: &LinearSpec| {
         let shape = (linear.n, linear.k);
@@ -39,9 +39,17 @@ pub fn run_multiply_adds<D: Statistics>(
             LinearScheme::W4 { group_size } => method.multiply_adds(shape, group_size),
         }
     };
-    let passes = passes
-        + u64::from(options.rotate) * rotation_multiply_adds(config, &spec, corrects(options, windows));
-    let block = |layer| passes + spec.linears.values().map(|of| linear(layer, of)).sum::<u64>();
+    let kinds = kinds_of_blocks(config);
+    let block = |layer| {
+        let has_experts = config.mixture_of(layer).is_some();
+        let kind = kinds
+            .iter()
+            .find(|(spec, _)| spec.mixture.is_some() == has_experts);
+        let of_kind = |(spec, _): &(BlockSpec, usize)| {
+            passes(spec) + spec.linears.values().map(|of| linear(layer, of)).sum::<u64>()
+        };
+        kind.map_or(0, of_kind)
+    };
     let head = match options.lm_head {
         LinearScheme::W4 { group_size } => {
             let shape = (config.vocab_size, config.hidden_size);

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::time::Instant;
 
 use dualgrain_device::{DeviceError, Statistics};
-use dualgrain_engine::{BlockSpec, LinearId, ModelConfig, Position, Role, angles_bytes, scratch_bytes};
+use dualgrain_engine::{
+    BlockSpec, LinearId, ModelConfig, Position, Role, angles_bytes, kinds_of_blocks, scratch_bytes,
+};
 use dualgrain_format::checkpoint::OutputPlace;
 use dualgrain_format::{CacheScheme, GroupSize, LinearScheme, int4};
 use serde::Serialize;
@@ -18,6 +20,7 @@ use crate::methods::buffers::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
 use crate::methods::dgq::approximate_gram::RANK;
 use crate::methods::search::Search;
 use crate::options::{JournalPolicy, QuantJob, QuantOptions};
+use crate::run::block::experts::experts_at_once;
 use crate::run::checks::{check_model, look_at_target};
 use crate::run::correction::corrects;
 use crate::run::journal::Journal;
@@ -208,6 +211,7 @@ impl Sizes {
         });
         let largest = largest.max_by_key(|(gram, weights)| gram + weights);
         let (gram, weights) = largest.unwrap_or_default();
+        let gram = gram + expert_gram_bytes(config);
         let norms = norm_bytes(config);
         let sums = |bytes: fn((usize, usize), LinearScheme, u64) -> u64| {
             let of_linear = move |&(shape, scheme): &_| bytes(shape, scheme, stored);
@@ -329,11 +333,15 @@ fn head_bytes(config: &ModelConfig, options: &QuantOptions) -> u64 {
     }
 }
 
-/// The norms of a block, in f32.
+/// The norms of a block and its router, in f32.
 fn norm_bytes(config: &ModelConfig) -> u64 {
     let block = BlockSpec::new(config, 0);
     let elements = block.norms().map(|norm| norm.len * (1 + usize::from(norm.bias)));
-    4 * elements.sum::<usize>() as u64
+    let router = config
+        .mixture
+        .as_ref()
+        .map_or(0, |mixture| (mixture.num_experts + 1) * config.hidden_size);
+    4 * (elements.sum::<usize>() + router) as u64
 }
 
 fn gram_bytes(k: usize, group_size: GroupSize) -> u64 {
@@ -364,9 +372,22 @@ fn compensation_bytes((n, k): (usize, usize), search: Search, tokens: usize) -> 
 fn original_block_bytes(config: &ModelConfig, options: &QuantOptions) -> u64 {
     let is_f32 = options.rotate || options.hadamard_down;
     let float = if is_f32 { 4 } else { float_bytes(config) };
-    let spec = BlockSpec::new(config, 0);
-    let weights: usize = spec.linears.values().map(|linear| linear.n * linear.k).sum();
-    3 * weights as u64 * float
+    let weights =
+        |(spec, _): (BlockSpec, usize)| spec.linears.values().map(|linear| linear.n * linear.k).sum();
+    let largest: usize = kinds_of_blocks(config)
+        .into_iter()
+        .map(weights)
+        .max()
+        .unwrap_or_default();
+    3 * largest as u64 * float
+}
+
+/// The Gram matrices of experts that are filled in one pass, beside that of the one at hand, and what they have in common.
+fn expert_gram_bytes(config: &ModelConfig) -> u64 {
+    let Some(mixture) = &config.mixture else { return 0 };
+    let of_role =
+        |k: usize| (experts_at_once(k, mixture.num_experts) * 4 * k * k) as u64 + 4 * (k * k) as u64;
+    of_role(config.hidden_size).max(of_role(mixture.expert_size))
 }
 
 /// The streams of all linears while the effect of rounding is measured.
@@ -412,10 +433,14 @@ fn num_weights(linears: &[Vec<((usize, usize), LinearScheme)>]) -> u64 {
 
 /// Shape and scheme of the linears of every block.
 fn all_linears(config: &ModelConfig, options: &QuantOptions) -> Vec<Vec<((usize, usize), LinearScheme)>> {
-    // Blocks differ in their schemes alone.
-    let spec = BlockSpec::new(config, 0);
+    // Beside their kinds blocks differ in their schemes alone.
+    let kinds = kinds_of_blocks(config);
     let of_block = |layer| {
-        let linears = spec.linears.values();
+        let has_experts = config.mixture_of(layer).is_some();
+        let kind = kinds
+            .iter()
+            .find(|(spec, _)| spec.mixture.is_some() == has_experts);
+        let linears = kind.into_iter().flat_map(|(spec, _)| spec.linears.values());
         linears
             .map(|linear| {
                 let scheme = options.scheme(LinearId { layer, ..linear.id });

@@ -13,7 +13,7 @@ use crate::error::QuantError;
 use crate::monitor::{Meter, Monitor};
 use crate::options::QuantJob;
 use crate::report::json::{LinearReport, QuantReport};
-use crate::run::block::quantize_block;
+use crate::run::block::steps::quantize_block;
 use crate::run::checks::{check_job, check_target, check_tensors};
 use crate::run::context::RunContext;
 use crate::run::correction::{Streams, notice};
@@ -23,7 +23,7 @@ use crate::run::journal::{FinishedBlock, Journal};
 use crate::run::multiply_adds::run_multiply_adds;
 use crate::run::output::assemble;
 use crate::run::plan::check_disk;
-use crate::transform::rotation::hadamard::hadamard_block;
+use crate::transform::rotation::hadamard::hadamard_block_of;
 use crate::transform::rotation::original::Original;
 
 /// What a run has done.
@@ -50,7 +50,7 @@ pub fn quantize<D: Statistics>(
     let mut config = ModelConfig::load(&job.model_dir).map_err(EngineError::from)?;
     let windows = check_job(job, &config, tokens)?;
     if job.options.hadamard_down {
-        config.hadamard_down = hadamard_block(config.ffn_size);
+        config.hadamard_down = hadamard_block_of(&config);
     }
     let place = check_target(job)?;
     check_disk::<D>((&config, &windows, tokens.len()), job, &place)?;

@@ -38,6 +38,8 @@ impl Producer {
             first_row,
         };
         match (role, spec.ffn) {
+            // A router reads the norm too, and experts are as many as their scales would be.
+            (Role::Up | Role::Down, _) if spec.mixture.is_some() => None,
             // A norm that both read can not take the scales of one.
             (Role::Qkv | Role::Up, _) if spec.shares_norm() => None,
             (Role::Qkv, _) => spec.attn_norm.as_ref().map(|_| Self::Norm),

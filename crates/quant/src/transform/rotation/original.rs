@@ -49,6 +49,7 @@ pub fn reason_against(config: &ModelConfig) -> Option<&'static str> {
         NormKind::Rms if config.norm_offset != 0.0 => {
             Some("the offset of its norms' weights is not rotated yet")
         }
+        NormKind::Rms if config.mixture.is_some() => Some("its routers and experts are not rotated yet"),
         NormKind::Rms => None,
     }
 }

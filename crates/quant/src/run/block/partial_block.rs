@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use dualgrain_device::{ActivationScale, CacheFormat, Statistics};
 use dualgrain_engine::{
-    Block, BlockSpec, LinearId, LinearSpec, Norm, NormSpec, Projection, Role, split_members,
+    Block, BlockSpec, ExpertProjections, LinearId, LinearSpec, Norm, NormSpec, Projection, Role,
+    split_members,
 };
 use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes, linear_tensors};
 use dualgrain_format::{CacheScheme, FloatLinear, FloatValues, FormatError, LinearScheme, LinearWeights};
 
 use crate::calibrate::cache_range;
-use crate::calibrate::companion::Companion;
+use crate::calibrate::companion::{Companion, adds_to_stream};
 use crate::calibrate::drift::{Drift, DriftingLinear, observe_drift};
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::passes;
@@ -20,8 +21,8 @@ use crate::methods::ablation::Step;
 use crate::methods::compensate::target::correct_weights;
 use crate::methods::method::{FloatRows, LinearTask};
 use crate::report::json::{LinearReport, ReportedLinear};
+use crate::run::block::quantized_block::QuantizedBlock;
 use crate::run::context::RunContext;
-use crate::run::quantized_block::QuantizedBlock;
 use crate::transform::divided_rows::with_divided_rows;
 use crate::transform::linear_smoothing::LinearSmoothing;
 use crate::transform::producer::Producer;
@@ -34,6 +35,8 @@ pub struct PartialBlock<'a, D: Statistics> {
     block: Block<D>,
     /// What is quantized so far.
     linears: BTreeMap<LinearId, LinearWeights>,
+    /// Experts of one role that wait for the others of it.
+    experts: BTreeMap<LinearId, Projection<D>>,
     /// Tensors of smoothed norms.
     norms: Vec<TensorBytes>,
     cache_scales: Option<[f32; 2]>,
@@ -57,6 +60,7 @@ impl<'a, D: Statistics> PartialBlock<'a, D> {
             block: run.original.block_of(run.device, spec, empty)?,
             run,
             linears: BTreeMap::new(),
+            experts: BTreeMap::new(),
             norms: Vec::new(),
             cache_scales: None,
             reports: Vec::new(),
@@ -68,10 +72,34 @@ impl<'a, D: Statistics> PartialBlock<'a, D> {
         &self.block
     }
 
+    /// What the run shares.
+    pub fn run(&self) -> &'a RunContext<'a, D> {
+        self.run
+    }
+
+    /// Whether the block is a mixture.
+    pub fn has_experts(&self) -> bool {
+        self.spec().mixture.is_some()
+    }
+
+    /// Whether the block has a linear of that identity.
+    pub fn has_linear(&self, id: LinearId) -> bool {
+        self.spec().linears.contains_key(&id)
+    }
+
     /// Says which linear is worked on.
     pub fn announce(&self, id: LinearId) {
         let (layer, layers) = (id.layer + 1, self.run.config.num_layers);
-        let phase = format!("block {layer}/{layers}: {}", id.role.name());
+        let phase = match (id.expert, &self.spec().mixture) {
+            (Some(expert), Some(mixture)) => {
+                let (role, experts) = (id.role.name(), mixture.num_experts);
+                format!(
+                    "block {layer}/{layers}: {role} of expert {}/{experts}",
+                    expert + 1
+                )
+            }
+            _ => format!("block {layer}/{layers}: {}", id.role.name()),
+        };
         self.run.meter.start(phase);
     }
 
@@ -91,7 +119,7 @@ impl<'a, D: Statistics> PartialBlock<'a, D> {
         let scheme = run.options.scheme(id);
         let Some((method, group_size)) = run.method_of(scheme) else {
             self.keep_float(&spec)?;
-            if let Some(companion) = companion {
+            if let Some(companion) = companion.filter(|_| self.is_passed(id.role)) {
                 companion.pass(id.role, run.meter)?;
             }
             return Ok(false);
@@ -155,6 +183,7 @@ impl<'a, D: Statistics> PartialBlock<'a, D> {
             activations,
             weights,
             bias,
+            is_passed: self.is_passed(role),
             mends_stream: run.options.ablation.has(Step::StreamCorrection) && !self.is_normed(role),
         };
         let drift = observe_drift(run.pool, (states, &self.block), companion, &linear, run.meter)?;
@@ -244,8 +273,15 @@ impl<'a, D: Statistics> PartialBlock<'a, D> {
         }
     }
 
-    fn reported(&self, spec: &LinearSpec) -> ReportedLinear {
+    /// Whether the output of `role` is added to the stream, by itself: what experts give is added to that of the shared one.
+    fn is_passed(&self, role: Role) -> bool {
+        adds_to_stream(role) && !(role == Role::Down && self.spec().mixture.is_some())
+    }
+
+    /// What a report says of a linear.
+    pub fn reported(&self, spec: &LinearSpec) -> ReportedLinear {
         ReportedLinear {
+            expert: spec.id.expert,
             layer: spec.id.layer,
             role: spec.id.role.name(),
             n: spec.n,
@@ -281,16 +317,23 @@ impl<'a, D: Statistics> PartialBlock<'a, D> {
         takes_scales.then_some(producer)
     }
 
+    /// Adds the report of a linear.
+    pub fn add_report(&mut self, report: LinearReport) {
+        self.reports.push(report);
+    }
+
     /// Puts a linear in place as floats. Where it is as the checkpoint stores it, its tensors are copied when the folder is
     /// written.
-    fn keep_float(&mut self, spec: &LinearSpec) -> Result<(), QuantError> {
+    ///
+    /// # Errors
+    /// The device has no room; a tensor that is missing or broken.
+    pub fn keep_float(&mut self, spec: &LinearSpec) -> Result<(), QuantError> {
         let linear = self.run.original.stored_linear(spec)?;
         if self.run.original.changes(spec.id.role) {
             return self.place(spec.id, linear);
         }
         let projection = Projection::new(self.run.device, linear)?;
-        self.block.set_projection(spec.id, projection)?;
-        Ok(())
+        self.put(spec.id, projection)
     }
 
     /// Divides what makes the input of `role` by its smoothing scales.
@@ -352,10 +395,33 @@ impl<'a, D: Statistics> PartialBlock<'a, D> {
     }
 
     /// Puts a quantized linear where passes run it and where [`Self::finish`] takes it.
-    fn place(&mut self, id: LinearId, linear: LinearWeights) -> Result<(), QuantError> {
+    ///
+    /// # Errors
+    /// The device has no room; the block has no such linear.
+    pub fn place(&mut self, id: LinearId, linear: LinearWeights) -> Result<(), QuantError> {
         let projection = Projection::new(self.run.device, linear.clone())?;
-        self.block.set_projection(id, projection)?;
+        self.put(id, projection)?;
         self.linears.insert(id, linear);
+        Ok(())
+    }
+
+    /// Puts a linear where passes run it; experts of a role all at once.
+    fn put(&mut self, id: LinearId, projection: Projection<D>) -> Result<(), QuantError> {
+        if id.expert.is_none() {
+            self.block.set_projection(id, projection)?;
+            return Ok(());
+        }
+        self.experts.insert(id, projection);
+        let num_experts = self
+            .spec()
+            .mixture
+            .as_ref()
+            .map_or(0, |mixture| mixture.num_experts);
+        if self.experts.len() == num_experts {
+            let all = std::mem::take(&mut self.experts).into_values().collect();
+            let experts = ExpertProjections::new(self.run.device, id, all)?;
+            self.block.set_experts(id.role, experts)?;
+        }
         Ok(())
     }
 }

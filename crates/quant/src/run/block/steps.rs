@@ -15,9 +15,10 @@ use crate::calibrate::companion::Companion;
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::passes;
 use crate::error::QuantError;
+use crate::run::block::experts::quantize_experts;
+use crate::run::block::partial_block::PartialBlock;
+use crate::run::block::quantized_block::QuantizedBlock;
 use crate::run::context::RunContext;
-use crate::run::partial_block::PartialBlock;
-use crate::run::quantized_block::QuantizedBlock;
 
 /// Quantizes block `layer` and moves the hidden states to its output, those of the original model too.
 ///
@@ -49,11 +50,21 @@ pub fn quantize_block<D: Statistics>(
 
     partial.announce(up);
     let statistics = passes::add_attention(states, partial.block(), run.meter)?;
-    partial.quantize_linear(up, statistics, (states, companion.as_deref_mut()))?;
+    let pooled = partial.has_experts().then(|| statistics.clone());
+    if partial.has_linear(up) {
+        partial.quantize_linear(up, statistics, (states, companion.as_deref_mut()))?;
+    }
+    quantize_experts(&mut partial, (Role::Up, pooled), states)?;
 
-    partial.announce(down);
-    let statistics = passes::feed_forward_inner(states, partial.block(), run.meter)?;
-    partial.quantize_linear(down, statistics, (states, companion))?;
+    if partial.has_linear(down) {
+        partial.announce(down);
+        let statistics = passes::feed_forward_inner(states, partial.block(), run.meter)?;
+        partial.quantize_linear(down, statistics, (states, companion.as_deref_mut()))?;
+    }
+    quantize_experts(&mut partial, (Role::Down, None), states)?;
+    if let Some(companion) = companion.filter(|_| partial.has_experts()) {
+        companion.pass(Role::Down, run.meter)?;
+    }
 
     passes::add_feed_forward(states, partial.block(), run.meter)?;
     run.original.weights().release_pages();
