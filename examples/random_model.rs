@@ -1,4 +1,4 @@
-//! Writes a Llama-shaped model folder with random weights, bf16 or W4A8: for timing, memory measurements and tests at sizes
+//! Writes a model folder with random weights, Llama-shaped or a mixture of experts, bf16 or W4A8: for timing, memory measurements and tests at sizes
 //! for which no trained model is at hand. Its text is noise.
 //!
 //!     cargo run --release --example random_model -- --shape llama-1b OUT
@@ -53,6 +53,12 @@ enum Shape {
     /// hidden 8192, ffn 28672, 80 layers, 64/8 heads, vocabulary 128,256: 70.6 B parameters.
     #[value(name = "llama-70b")]
     Llama70b,
+    /// hidden 1024, 64 experts of 256 of which a token takes 8, 20 layers, 16/4 heads, vocabulary 32,000: 1.1 B parameters, 0.2 B active.
+    #[value(name = "qwen3-moe-1b")]
+    Qwen3Moe1b,
+    /// The same without experts: a feed-forward of 2048, as wide as the experts that a token takes.
+    #[value(name = "qwen3-0.2b")]
+    Qwen302b,
 }
 
 #[derive(Clone, Copy)]
@@ -63,6 +69,9 @@ struct Sizes {
     heads: usize,
     kv_heads: usize,
     vocab: usize,
+    /// How many experts there are in the place of a feed-forward, and how many of them a token takes.
+    experts: Option<(usize, usize)>,
+    qk_norm: bool,
 }
 
 impl Shape {
@@ -73,6 +82,8 @@ impl Shape {
             Self::Llama7b => (4096, 11_008, 32, 32, 32, 32_000),
             Self::Llama8b => (4096, 14_336, 32, 32, 8, 128_256),
             Self::Llama70b => (8192, 28_672, 80, 64, 8, 128_256),
+            Self::Qwen3Moe1b => (1024, 256, 20, 16, 4, 32_000),
+            Self::Qwen302b => (1024, 2048, 20, 16, 4, 32_000),
         };
         Sizes {
             hidden,
@@ -81,6 +92,8 @@ impl Shape {
             heads,
             kv_heads,
             vocab,
+            experts: matches!(self, Self::Qwen3Moe1b).then_some((64, 8)),
+            qk_norm: matches!(self, Self::Qwen3Moe1b | Self::Qwen302b),
         }
     }
 }
@@ -148,9 +161,14 @@ fn copy(folder: &mut FolderWriter, from: &Path, name: &str) -> Result<()> {
 }
 
 fn config(s: Sizes, w4a8: bool) -> Result<serde_json::Value> {
+    let (class, model_type) = match (s.experts, s.qk_norm) {
+        (Some(_), _) => ("Qwen3MoeForCausalLM", "qwen3_moe"),
+        (None, true) => ("Qwen3ForCausalLM", "qwen3"),
+        (None, false) => ("LlamaForCausalLM", "llama"),
+    };
     let mut config = json!({
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
+        "architectures": [class],
+        "model_type": model_type,
         "hidden_act": "silu",
         "hidden_size": s.hidden,
         "intermediate_size": s.ffn,
@@ -167,6 +185,12 @@ fn config(s: Sizes, w4a8: bool) -> Result<serde_json::Value> {
         "bos_token_id": 0,
         "eos_token_id": 0,
     });
+    if let Some((num_experts, num_chosen)) = s.experts {
+        config["moe_intermediate_size"] = s.ffn.into();
+        config["num_experts"] = num_experts.into();
+        config["num_experts_per_tok"] = num_chosen.into();
+        config["norm_topk_prob"] = true.into();
+    }
     if w4a8 {
         let linears = tensors(s).into_iter().filter_map(|tensor| {
             let scheme = scheme(&tensor)?;
@@ -221,7 +245,6 @@ fn quantized_tensors(s: Sizes) -> Vec<TensorSpec> {
 }
 
 fn tensors(s: Sizes) -> Vec<TensorSpec> {
-    let kv = s.kv_heads * (s.hidden / s.heads);
     let spec = |name: String, shape: &[usize]| TensorSpec {
         name,
         dtype: Dtype::BF16,
@@ -229,26 +252,51 @@ fn tensors(s: Sizes) -> Vec<TensorSpec> {
     };
     let mut all = vec![spec("model.embed_tokens.weight".into(), &[s.vocab, s.hidden])];
     for layer in 0..s.layers {
-        let members: [(&str, Vec<usize>); 9] = [
-            ("input_layernorm", vec![s.hidden]),
-            ("self_attn.q_proj", vec![s.hidden, s.hidden]),
-            ("self_attn.k_proj", vec![kv, s.hidden]),
-            ("self_attn.v_proj", vec![kv, s.hidden]),
-            ("self_attn.o_proj", vec![s.hidden, s.hidden]),
-            ("post_attention_layernorm", vec![s.hidden]),
-            ("mlp.gate_proj", vec![s.ffn, s.hidden]),
-            ("mlp.up_proj", vec![s.ffn, s.hidden]),
-            ("mlp.down_proj", vec![s.hidden, s.ffn]),
-        ];
-        all.extend(
-            members
-                .iter()
-                .map(|(name, shape)| spec(format!("model.layers.{layer}.{name}.weight"), shape)),
-        );
+        let members = attention_tensors(s).into_iter().chain(feed_forward_tensors(s));
+        all.extend(members.map(|(name, shape)| spec(format!("model.layers.{layer}.{name}.weight"), &shape)));
     }
     all.push(spec("model.norm.weight".into(), &[s.hidden]));
     all.push(spec("lm_head.weight".into(), &[s.vocab, s.hidden]));
     all
+}
+
+type Named = (String, Vec<usize>);
+
+fn attention_tensors(s: Sizes) -> Vec<Named> {
+    let (head_dim, kv) = (s.hidden / s.heads, s.kv_heads * (s.hidden / s.heads));
+    let mut members = vec![
+        ("input_layernorm", vec![s.hidden]),
+        ("self_attn.q_proj", vec![s.hidden, s.hidden]),
+        ("self_attn.k_proj", vec![kv, s.hidden]),
+        ("self_attn.v_proj", vec![kv, s.hidden]),
+        ("self_attn.o_proj", vec![s.hidden, s.hidden]),
+        ("post_attention_layernorm", vec![s.hidden]),
+    ];
+    if s.qk_norm {
+        members.extend(["self_attn.q_norm", "self_attn.k_norm"].map(|name| (name, vec![head_dim])));
+    }
+    members
+        .into_iter()
+        .map(|(name, shape)| (name.to_owned(), shape))
+        .collect()
+}
+
+fn feed_forward_tensors(s: Sizes) -> Vec<Named> {
+    let of = |prefix: String| {
+        let (wide, narrow) = (vec![s.ffn, s.hidden], vec![s.hidden, s.ffn]);
+        [
+            ("gate_proj", wide.clone()),
+            ("up_proj", wide),
+            ("down_proj", narrow),
+        ]
+        .map(|(name, shape)| (format!("{prefix}.{name}"), shape))
+    };
+    let Some((num_experts, _)) = s.experts else {
+        return of("mlp".into()).into();
+    };
+    let experts = (0..num_experts).flat_map(|expert| of(format!("mlp.experts.{expert}")));
+    let router = ("mlp.gate".to_owned(), vec![num_experts, s.hidden]);
+    std::iter::once(router).chain(experts).collect()
 }
 
 /// Two 4-bit codes whose mean is 8, the zero. Of uniform codes it is 7.5, and the mean of a row of activations would grow sevenfold from layer

@@ -1,7 +1,7 @@
 //! `inspect`: what a model folder holds.
 
 use anyhow::Result;
-use dualgrain::engine::{ModelConfig, ModelFolder, Storage};
+use dualgrain::engine::{MixtureConfig, ModelConfig, ModelFolder, Storage};
 use dualgrain::format::LinearScheme;
 use serde::Serialize;
 
@@ -18,6 +18,8 @@ struct Report {
     hidden_size: usize,
     ffn_size: usize,
     num_layers: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    experts: Option<Experts>,
     num_heads: usize,
     num_kv_heads: usize,
     head_dim: usize,
@@ -29,6 +31,17 @@ struct Report {
     storage: Storage,
     #[serde(skip_serializing_if = "Option::is_none")]
     quantization: Option<Quantization>,
+}
+
+#[derive(Serialize)]
+struct Experts {
+    /// Blocks that have experts.
+    num_blocks: usize,
+    num_experts: usize,
+    num_chosen: usize,
+    expert_size: usize,
+    /// Width of the feed-forward beside them; 0 where there is none.
+    shared_size: usize,
 }
 
 #[derive(Serialize)]
@@ -56,6 +69,7 @@ pub fn run(options: &Inspect, terminal: &Terminal) -> Result<()> {
         hidden_size: config.hidden_size,
         ffn_size: config.ffn_size,
         num_layers: config.num_layers,
+        experts: config.mixture.as_ref().map(experts),
         num_heads: config.num_heads,
         num_kv_heads: config.num_kv_heads,
         head_dim: config.head_dim,
@@ -67,6 +81,16 @@ pub fn run(options: &Inspect, terminal: &Terminal) -> Result<()> {
         quantization: quantization(&config)?,
     };
     terminal.result(&report, &text(&report))
+}
+
+fn experts(mixture: &MixtureConfig) -> Experts {
+    Experts {
+        num_blocks: mixture.sparse_layers.iter().filter(|&&sparse| sparse).count(),
+        num_experts: mixture.num_experts,
+        num_chosen: mixture.rule.num_chosen,
+        expert_size: mixture.expert_size,
+        shared_size: mixture.shared.map_or(0, |shared| shared.size),
+    }
 }
 
 fn lm_head(config: &ModelConfig) -> &'static str {
@@ -106,7 +130,7 @@ fn text(report: &Report) -> String {
     format!(
         "{}\n\
          family          {}, {:.1} M parameters\n\
-         blocks          {}\n\
+         blocks          {}\n{}\
          vocabulary      {}, {} positions\n\
          block linears   {}: {:.3} bits a weight\n\
          output layer    {}\n\
@@ -115,6 +139,7 @@ fn text(report: &Report) -> String {
         report.family,
         report.parameters as f64 / 1e6,
         blocks_text(report),
+        report.experts.as_ref().map_or(String::new(), experts_text),
         report.vocab_size,
         report.max_positions,
         schemes.join(", "),
@@ -135,6 +160,17 @@ fn blocks_text(report: &Report) -> String {
         report.num_heads,
         report.head_dim,
         report.num_kv_heads,
+    )
+}
+
+fn experts_text(experts: &Experts) -> String {
+    let shared = match experts.shared_size {
+        0 => String::new(),
+        size => format!(", and one of {size} for every token"),
+    };
+    format!(
+        "experts         {} of {} in {} blocks, {} for each token{shared}\n",
+        experts.num_experts, experts.expert_size, experts.num_blocks, experts.num_chosen
     )
 }
 

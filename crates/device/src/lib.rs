@@ -28,7 +28,8 @@ pub use contract::{Columns, Device, Done, Operand, SLICE_ROWS};
 pub use error::DeviceError;
 pub use gram::Gram;
 pub use mixture::{
-    ExpertInput, HostRouting, MAX_EXPERTS, RoutedToken, RoutingRule, RoutingScoring, RoutingShape,
+    ExpertChoice, ExpertInput, HostRouting, MAX_EXPERTS, RoutedToken, RoutingRule, RoutingScoring,
+    RoutingShape,
 };
 pub use statistics::Statistics;
 pub use step::{HostStep, StepLayout, StepLimits};

@@ -27,6 +27,28 @@ pub enum RoutingScoring {
     Sigmoid,
 }
 
+/// How many experts a token goes to, of how many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpertChoice {
+    /// Experts to choose from.
+    pub num_experts: usize,
+    /// Experts that a token goes to.
+    pub num_chosen: usize,
+}
+
+impl ExpertChoice {
+    /// How many experts the choices of `m` tokens fall on when each is as likely as any other, and how many rows each of these has.
+    pub fn of_tokens(self, m: usize) -> (usize, usize) {
+        let (experts, chosen) = (self.num_experts as f64, self.num_chosen as f64);
+        let missed = (1.0 - chosen / experts).powi(i32::try_from(m).unwrap_or(i32::MAX));
+        let active = (experts * (1.0 - missed)).round().max(1.0);
+        (
+            active as usize,
+            (m as f64 * chosen / active).round().max(1.0) as usize,
+        )
+    }
+}
+
 /// What buffers of a routing are made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RoutingShape {

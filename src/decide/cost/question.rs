@@ -68,7 +68,8 @@ pub fn network(config: &ModelConfig, name: String) -> Network {
         name: product.name.to_owned(),
         n: product.shape.n,
         k: product.shape.k,
-        count: product.count,
+        count: product.num_linears,
+        choice: product.choice,
         head: product.name == "head",
     });
     let positions = match config.position {
@@ -80,7 +81,7 @@ pub fn network(config: &ModelConfig, name: String) -> Network {
         linears: linears.collect(),
         num_layers: config.num_layers,
         hidden_size: config.hidden_size,
-        ffn_size: config.ffn_size,
+        ffn_size: ffn_of_token(config),
         gated: matches!(config.ffn, FfnKind::Gated(_)),
         num_heads: config.num_heads,
         num_kv_heads: config.num_kv_heads,
@@ -91,6 +92,16 @@ pub fn network(config: &ModelConfig, name: String) -> Network {
         max_positions: config.max_positions,
         sliding_windows: config.sliding_windows.clone(),
     }
+}
+
+/// Channels of feed-forwards that a token goes through in a block, about: those of its experts count together.
+fn ffn_of_token(config: &ModelConfig) -> usize {
+    let of_experts = |layer| {
+        let mixture = config.mixture_of(layer);
+        mixture.map_or(0, |mixture| mixture.rule.num_chosen * mixture.expert_size)
+    };
+    let of_layer = |layer| config.ffn_size_of(layer) + of_experts(layer);
+    (0..config.num_layers).map(of_layer).max().unwrap_or_default()
 }
 
 /// What was asked for, filled up with what the folder says.

@@ -73,7 +73,7 @@ impl CardMeter {
         let ceilings = self.ceilings?;
         let tokens = (case.batch * case.prompt_tokens) as f64;
         let products = ceilings.least_s(
-            model.linear_bytes() as f64,
+            model.bytes_read(case.batch * case.prompt_tokens),
             tokens * ops_per_token(model, case.prompt_tokens),
         );
         let pairs = case.batch as f64 * seen_positions(model, 0, case.prompt_tokens);
@@ -84,7 +84,7 @@ impl CardMeter {
     pub fn least_step_s(&self, model: &Model<AnyDevice>, case: &Case) -> Option<f64> {
         let ceilings = self.ceilings?;
         let batch = case.batch as f64;
-        let products = ceilings.least_s(model.linear_bytes() as f64, batch * ops_per_token(model, 1));
+        let products = ceilings.least_s(model.bytes_read(case.batch), batch * ops_per_token(model, 1));
         let middle = case.prompt_tokens + case.generate_tokens / 2;
         let pairs = batch * seen_positions(model, middle, middle + 1);
         let config = model.config();
@@ -105,7 +105,7 @@ impl Ceilings {
 /// Operations of the linears' products for each token of a prompt; the head runs on its last token only. A multiply-add is two.
 pub fn ops_per_token(model: &Model<AnyDevice>, prompt_tokens: usize) -> f64 {
     let weights = products(model.config(), 1).into_iter().map(|product| {
-        let weights = (product.count * product.shape.n * product.shape.k) as f64;
+        let weights = product.multiply_adds();
         match product.name {
             "head" => weights / prompt_tokens as f64,
             _ => weights,

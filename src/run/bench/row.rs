@@ -99,7 +99,7 @@ impl Row {
         let decode = rate_of(case.batch * case.generate_tokens, decode);
         let per_s = |rate: &Option<Rate>| rate.as_ref().map(|rate| rate.median);
         // A step reads every linear once, whatever the batch.
-        let read_per_token = model.linear_bytes() as f64 / case.batch as f64;
+        let read_per_token = model.bytes_read(case.batch) / case.batch as f64;
         let last_level = machine::last_level_cache_bytes();
         Self {
             threads: model.device().num_threads(),

@@ -248,11 +248,17 @@ impl<D: Device> Block<D> {
         let dense = self
             .projections()
             .map(|projection| device.linear_bytes(&projection.linear));
+        dense.sum::<usize>() + self.expert_bytes(device)
+    }
+
+    /// Bytes of the experts' linears among them.
+    pub fn expert_bytes(&self, device: &D) -> usize {
         let experts = [Role::Up, Role::Down]
             .into_iter()
             .filter_map(|role| self.experts(role));
-        let experts = experts.map(|experts| device.experts_bytes(&experts.linears));
-        dense.sum::<usize>() + experts.sum::<usize>()
+        experts
+            .map(|experts| device.experts_bytes(&experts.linears))
+            .sum()
     }
 
     /// The linear that a step runs first.

@@ -10,7 +10,7 @@ use dualgrain_device::{CacheFormat, Device, Done, SLICE_ROWS};
 use dualgrain_format::checkpoint::Dtype;
 use dualgrain_format::{CacheScheme, FloatValues, KEY_SCALES_TENSOR, LinearScheme, VALUE_SCALES_TENSOR};
 
-use crate::{Block, EngineError, ModelConfig, Norm, Position, Projection, Weights};
+use crate::{Block, EngineError, MixtureSpec, ModelConfig, Norm, Position, Projection, Weights};
 
 /// What a caller can choose at load.
 #[derive(Debug, Clone, Default)]
@@ -146,6 +146,20 @@ impl<D: Device> Model<D> {
         let in_blocks = self.blocks.iter().flat_map(Block::projections);
         let all = in_blocks.chain([&self.head.projection]);
         all.map(|projection| &projection.linear).collect()
+    }
+
+    /// Bytes of the packed linears that a step of `m` tokens reads: of experts, those that tokens go to when each is as likely as any other.
+    pub fn bytes_read(&self, m: usize) -> f64 {
+        let bytes = |block: &Block<D>| {
+            let choice = block.spec().mixture.as_ref().map(MixtureSpec::choice);
+            let part = choice.map_or(1.0, |choice| {
+                choice.of_tokens(m).0 as f64 / choice.num_experts as f64
+            });
+            let of_experts = block.expert_bytes(&self.device) as f64;
+            block.linear_bytes(&self.device) as f64 - (1.0 - part) * of_experts
+        };
+        let head = self.device.linear_bytes(&self.head.projection.linear);
+        self.blocks.iter().map(bytes).sum::<f64>() + head as f64
     }
 
     /// Bytes of all packed linears (blocks and head).

@@ -1,8 +1,9 @@
 //! The matrix products of a step, for planning and profiling.
 
+use dualgrain_device::ExpertChoice;
 use dualgrain_format::GemmShape;
 
-use crate::{BlockSpec, MixtureSpec, ModelConfig, Role};
+use crate::{BlockSpec, ModelConfig, Role};
 
 /// A product that a step runs `count` times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,18 @@ pub struct Product {
     pub shape: GemmShape,
     /// How often a step runs it.
     pub count: usize,
+    /// How many linears of that shape the model holds.
+    pub num_linears: usize,
+    /// Of a linear of experts: how these are chosen.
+    pub choice: Option<ExpertChoice>,
+}
+
+impl Product {
+    /// Multiply-adds of a step.
+    pub fn multiply_adds(&self) -> f64 {
+        let sizes = [self.count, self.shape.m, self.shape.n, self.shape.k];
+        sizes.map(|size| size as f64).iter().product()
+    }
 }
 
 /// The products of a step of `m` tokens; the head is counted on all of them. Routers are floats and left out.
@@ -23,32 +36,39 @@ pub fn products(config: &ModelConfig, m: usize) -> Vec<Product> {
     let mut products: Vec<Product> = Vec::new();
     for (spec, count) in kinds_of_blocks(config) {
         for linear in spec.linears.values() {
-            let (name, m, each) = match (linear.id.expert, &spec.mixture) {
-                (None, _) | (_, None) => (linear.id.role.name(), m, 1),
+            let role = linear.id.role;
+            let (name, (each, m), choice) = match (linear.id.expert, &spec.mixture) {
+                (None, _) | (_, None) => (role.name(), (1, m), None),
                 (Some(0), Some(mixture)) => {
-                    let (experts, rows) = experts_of_step(mixture, m);
-                    let name = if linear.id.role == Role::Up {
+                    let choice = mixture.choice();
+                    let name = if role == Role::Up {
                         "expert_up"
                     } else {
                         "expert_down"
                     };
-                    (name, rows, experts)
+                    (name, choice.of_tokens(m), Some(choice))
                 }
                 // All are alike.
                 (Some(_), Some(_)) => continue,
             };
-            let shape = GemmShape {
-                m,
-                n: linear.n,
-                k: linear.k,
+            let product = Product {
+                name,
+                shape: GemmShape {
+                    m,
+                    n: linear.n,
+                    k: linear.k,
+                },
+                count: count * each,
+                num_linears: count * choice.map_or(1, |choice| choice.num_experts),
+                choice,
             };
-            let count = count * each;
-            match products
-                .iter_mut()
-                .find(|known| (known.name, known.shape) == (name, shape))
-            {
-                Some(known) => known.count += count,
-                None => products.push(Product { name, shape, count }),
+            let alike = |known: &&mut Product| (known.name, known.shape) == (name, product.shape);
+            match products.iter_mut().find(alike) {
+                Some(known) => {
+                    known.count += product.count;
+                    known.num_linears += product.num_linears;
+                }
+                None => products.push(product),
             }
         }
     }
@@ -60,6 +80,8 @@ pub fn products(config: &ModelConfig, m: usize) -> Vec<Product> {
             k: config.hidden_size,
         },
         count: 1,
+        num_linears: 1,
+        choice: None,
     });
     products
 }
@@ -70,17 +92,6 @@ pub fn kinds_of_blocks(config: &ModelConfig) -> Vec<(BlockSpec, usize)> {
     let (with, without): (Vec<usize>, Vec<usize>) = (0..config.num_layers).partition(sparse);
     let kind = |layers: Vec<usize>| Some((BlockSpec::new(config, *layers.first()?), layers.len()));
     [without, with].into_iter().filter_map(kind).collect()
-}
-
-/// How many experts the choices of `m` tokens fall on, and how many rows each of these has.
-fn experts_of_step(mixture: &MixtureSpec, m: usize) -> (usize, usize) {
-    let (experts, chosen) = (mixture.num_experts as f64, mixture.rule.num_chosen as f64);
-    let missed = (1.0 - chosen / experts).powi(i32::try_from(m).unwrap_or(i32::MAX));
-    let active = (experts * (1.0 - missed)).round().max(1.0);
-    (
-        active as usize,
-        (m as f64 * chosen / active).round().max(1.0) as usize,
-    )
 }
 
 #[cfg(test)]

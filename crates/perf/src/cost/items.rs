@@ -25,13 +25,20 @@ pub(crate) fn product_items(
                 true => (batch, workload.head_steps(phase), workload.head_scheme),
                 false => (step_tokens, num_steps, workload.scheme),
             };
-            let count = linear.count * num_steps;
-            let seen =
-                |item: &CostItem| item.name == linear.name && item.shape == Some([m, linear.n, linear.k]);
-            if count > 0 && !items.iter().any(seen) {
-                let price = prices.of(scheme, [m, linear.n, linear.k]);
-                let price = price.map_err(|error| unpriced(linear, m, scheme, error))?;
-                items.push(product_item(linear, m, phase, count, &price));
+            let (count, m) = linear.in_step(m);
+            let count = count * num_steps;
+            let shape = [m, linear.n, linear.k];
+            let seen = |item: &CostItem| item.name == linear.name && item.shape == Some(shape);
+            let seen = items.iter().position(seen);
+            if count == 0 || (seen.is_some() && linear.head) {
+                continue;
+            }
+            let price = prices.of(scheme, shape);
+            let price = price.map_err(|error| unpriced(linear, m, scheme, error))?;
+            match seen.and_then(|place| items.get_mut(place)) {
+                // Experts have as many rows in steps of about as many tokens.
+                Some(item) => *item = product_item(linear, m, phase, item.count + count, &price),
+                None => items.push(product_item(linear, m, phase, count, &price)),
             }
         }
     }

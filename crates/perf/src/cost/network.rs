@@ -1,5 +1,7 @@
 //! The sizes of a language model that decide its cost.
 
+use dualgrain_device::ExpertChoice;
+
 /// A model's sizes. The binary fills it from `config.json`; weights are not needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
@@ -36,7 +38,7 @@ pub struct Network {
 /// A linear that every step runs `count` times: `D[M,N] = A[M,K] * B[N,K]^T`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Linear {
-    /// `qkv`, `out`, `up`, `down` or `head`.
+    /// `qkv`, `out`, `up`, `down`, `expert_up`, `expert_down` or `head`.
     pub name: String,
     /// Output features.
     pub n: usize,
@@ -44,8 +46,23 @@ pub struct Linear {
     pub k: usize,
     /// How many there are.
     pub count: usize,
+    /// Of a linear of experts: how these are chosen.
+    pub choice: Option<ExpertChoice>,
     /// Whether it makes logits, which are wanted of a sequence's last token only.
     pub head: bool,
+}
+
+impl Linear {
+    /// How many products a step of `m` tokens runs, and how many rows each has.
+    pub(crate) fn in_step(&self, m: usize) -> (usize, usize) {
+        match self.choice {
+            None => (self.count, m),
+            Some(choice) => {
+                let (active, rows) = choice.of_tokens(m);
+                (self.count / choice.num_experts.max(1) * active, rows)
+            }
+        }
+    }
 }
 
 impl Network {

@@ -44,6 +44,7 @@ fn network() -> Network {
         n,
         k,
         count,
+        choice: None,
         head: name == "head",
     };
     Network {

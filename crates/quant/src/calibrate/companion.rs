@@ -4,6 +4,7 @@ use dualgrain_device::Statistics;
 use dualgrain_engine::{Block, Role};
 
 use crate::calibrate::hidden_states::HiddenStates;
+use crate::calibrate::multiply_adds::PassMultiplyAdds;
 use crate::calibrate::passes;
 use crate::error::QuantError;
 use crate::monitor::Meter;
@@ -47,10 +48,16 @@ impl<'a, D: Statistics> Companion<'a, D> {
         if !adds_to_stream(role) || self.leaves_to_down(role) {
             return Ok(());
         }
+        let cost = PassMultiplyAdds::new(self.block.spec(), self.states.window_len());
+        let cost = if role == Role::Down {
+            cost.original_experts()
+        } else {
+            0
+        };
         for window in 0..self.states.num_windows() {
             passes::load_input(&mut self.states, &self.block, role, window)?;
             self.add_to_stream(role, window)?;
-            meter.check()?;
+            meter.advance(cost)?;
         }
         Ok(())
     }

@@ -59,25 +59,48 @@ impl PassMultiplyAdds {
         experts.map(|(_, linear)| linear.gram).sum()
     }
 
-    /// Observing the drift of the input of `role` beside the original model, which takes part of its own block with it.
+    /// Observing the drift of the input of `role` beside the original model, which takes part of its own block with it; 0 where experts
+    /// alone have the role.
     pub fn drift(&self, role: Role) -> u64 {
+        if !self
+            .linears
+            .keys()
+            .any(|id| id.role == role && id.expert.is_none())
+        {
+            return 0;
+        }
         let float = |role| INT8_SPEEDUP * self.run(role);
+        let up_of_both = float(Role::Up) + self.run(Role::Up);
         let original = match role {
             Role::Qkv | Role::Up => 0,
             Role::Out => float(Role::Out),
-            Role::Down => float(Role::Up) + float(Role::Down) + self.run(Role::Up),
+            Role::Down if self.has_experts() => up_of_both,
+            Role::Down => up_of_both + float(Role::Down),
         };
         let sums = match role {
             Role::Qkv | Role::Up => 2 * self.gram(role),
+            Role::Down if self.has_experts() => 2 * self.gram(role),
             Role::Out | Role::Down => 2 * float(role),
         };
         original + sums + self.gram(role)
     }
 
-    /// The passes beside the original model: the drift of all inputs, and its attention.
+    /// The original model's run through its experts, after those of the quantized one are done.
+    pub fn original_experts(&self) -> u64 {
+        match self.has_experts() {
+            true => INT8_SPEEDUP * (self.run(Role::Up) + self.run(Role::Down)),
+            false => 0,
+        }
+    }
+
+    /// The passes beside the original model: the drift of all inputs, its attention, its experts.
     pub fn companion(&self) -> u64 {
         let drift = Role::ALL.map(|role| self.drift(role)).iter().sum::<u64>();
-        drift + INT8_SPEEDUP * self.run(Role::Qkv) + self.attention
+        drift + INT8_SPEEDUP * self.run(Role::Qkv) + self.attention + self.original_experts()
+    }
+
+    fn has_experts(&self) -> bool {
+        self.linears.keys().any(|id| id.expert.is_some())
     }
 
     /// One run of the whole block with float weights.

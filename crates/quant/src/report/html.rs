@@ -47,13 +47,15 @@ pub fn html(report: &QuantReport) -> String {
     page += &summary(report);
     page += "<h2>Weight error of every linear</h2><p class=\"note\">Squared error of the layer's output on the calibration \
              tokens by the squared output, 4-bit weights alone. Lower is better; the axis is logarithmic.</p>";
-    page += &chart(&report.linears);
+    let linears = joined(&report.linears);
+    page += &chart(&linears);
     page += "<h2>Smoothing percentile</h2><p class=\"note\">Mean over the linears whose input can be smoothed, on a sample of rows \
              rounded to nearest: what another percentile would have given. 100 is no smoothing.</p>";
     page += &sweep_table(&report.linears);
     page += &report.choice.as_ref().map_or_else(String::new, choice_section);
     page += "<h2>All linears</h2>";
-    page += &linear_table(&report.linears);
+    page += &linear_table(&linears);
+    page += &few_tokens(&report.linears);
     page += "</body></html>\n";
     page
 }
@@ -241,6 +243,70 @@ fn choice_section(choice: &Choice) -> String {
     section + "</tbody></table></div>"
 }
 
+/// The experts of a block in one line for each role, as means and largest values.
+fn joined(linears: &[LinearReport]) -> Vec<LinearReport> {
+    let mut lines: Vec<(usize, LinearReport)> = Vec::new();
+    for linear in linears {
+        let is_alike = |(_, line): &&mut (usize, LinearReport)| {
+            line.expert.is_some() && (line.layer, &line.role) == (linear.layer, &linear.role)
+        };
+        match lines
+            .iter_mut()
+            .find(is_alike)
+            .filter(|_| linear.expert.is_some())
+        {
+            None => lines.push((1, linear.clone())),
+            Some((count, line)) => {
+                *count += 1;
+                let part = 1.0 / *count as f64;
+                line.weight_nmse += (linear.weight_nmse - line.weight_nmse) * part;
+                line.activation_nmse += (linear.activation_nmse - line.activation_nmse) * part;
+                line.num_outliers = line.num_outliers.max(linear.num_outliers);
+                line.outlier_ratio = line.outlier_ratio.max(linear.outlier_ratio);
+                line.num_dead = line.num_dead.max(linear.num_dead);
+                line.num_scales_outside_f16 += linear.num_scales_outside_f16;
+                // Now the number of experts in the line.
+                line.expert = Some(*count);
+            }
+        }
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+/// Experts that were not quantized by statistics of their own.
+fn few_tokens(linears: &[LinearReport]) -> String {
+    let mut table = String::new();
+    for linear in linears {
+        if let (Some(took), Some(expert)) = (&linear.took, linear.expert) {
+            let _ = write!(
+                table,
+                "<tr><td>{}</td><td>{expert}</td><td class=\"{role}\">{role}</td><td>{}</td><td>{}</td></tr>",
+                linear.layer,
+                linear.num_tokens.unwrap_or_default(),
+                escaped(took),
+                role = linear.role,
+            );
+        }
+    }
+    if table.is_empty() {
+        return table;
+    }
+    format!(
+        "<h2>Experts that saw few tokens</h2><p class=\"note\">Fewer calibration tokens went to them than their inputs have channels. They were \
+         quantized by the inputs of all experts of their block, or rounded to nearest, whichever erred less on the tokens they saw. A longer \
+         calibration text (--windows) gives them more.</p><div class=\"scroll\"><table><thead><tr><th>block</th><th>expert</th><th>linear</th>\
+         <th>tokens</th><th>quantized by</th></tr></thead><tbody>{table}</tbody></table></div>"
+    )
+}
+
+/// What a line is about: a linear, or those of all experts.
+fn named(linear: &LinearReport) -> String {
+    match linear.expert {
+        None => linear.role.clone(),
+        Some(count) => format!("{} of {count} experts", linear.role),
+    }
+}
+
 fn linear_table(linears: &[LinearReport]) -> String {
     let mut table = String::from(
         "<div class=\"scroll\"><table><thead><tr><th>block</th><th>linear</th><th>N x K</th><th>weight error</th>\
@@ -250,9 +316,10 @@ fn linear_table(linears: &[LinearReport]) -> String {
     for l in linears {
         let _ = write!(
             table,
-            "<tr><td>{}</td><td class=\"{role}\">{role}</td><td>{} x {}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.1}</td>\
+            "<tr><td>{}</td><td class=\"{role}\">{}</td><td>{} x {}</td><td>{}</td><td>{}</td><td>{}</td><td>{:.1}</td>\
              <td>{}</td><td>{}</td><td>{:.2}</td><td>{}</td><td>{}</td><td>{}</td></tr>",
             l.layer,
+            named(l),
             l.n,
             l.k,
             rounded(l.weight_nmse),

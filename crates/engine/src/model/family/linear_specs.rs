@@ -1,6 +1,6 @@
 //! The linears of a block, and the experts among them.
 
-use dualgrain_device::RoutingRule;
+use dualgrain_device::{ExpertChoice, RoutingRule};
 
 use crate::{Family, FfnKind, LinearId, ModelConfig, Role};
 
@@ -46,6 +46,14 @@ pub struct MixtureSpec {
 }
 
 impl MixtureSpec {
+    /// How many experts a token goes to.
+    pub fn choice(&self) -> ExpertChoice {
+        ExpertChoice {
+            num_experts: self.num_experts,
+            num_chosen: self.rule.num_chosen,
+        }
+    }
+
     /// Columns of the router's logits.
     pub fn num_logits(&self) -> usize {
         self.router.iter().map(|member| member.rows.len()).sum()
