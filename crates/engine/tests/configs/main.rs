@@ -311,6 +311,26 @@ fn assert_far(variant: &Variant, what: &str, got: &[f32], logits: &[f32]) {
 }
 
 #[test]
+fn a_block_that_predicts_further_tokens_is_left_out() {
+    let mut variant = read_variants()
+        .into_iter()
+        .find(|variant| variant.name == "glm-4.5")
+        .unwrap();
+    let Outcome::Runs { shapes, logits } = &mut variant.outcome else {
+        panic!("it is refused")
+    };
+    for (name, shape) in [("eh_proj", [80, 160]), ("mlp.experts.0.up_proj", [24, 80])] {
+        shapes.push((format!("model.layers.3.{name}.weight"), shape.to_vec()));
+    }
+    let logits = logits.clone();
+    let dir = tempfile::tempdir().unwrap();
+    write_model(&variant, dir.path(), |_| true);
+    let config = ModelConfig::load(dir.path()).unwrap();
+    let (difference, span) = difference(&run(dir.path(), config), &logits);
+    assert!(difference <= TOLERANCE * span, "{difference:e} of {span}");
+}
+
+#[test]
 fn biases_show_in_the_logits() {
     for variant in read_variants() {
         let Outcome::Runs { logits, .. } = &variant.outcome else {

@@ -23,7 +23,9 @@ impl Weights {
             .iter()
             .filter(|(_, tensor)| !tensor.used.load(Ordering::Relaxed));
         let unused = unused.map(|(name, _)| name.clone());
-        let is_left = |name: &String| is_unneeded(name) || self.is_empty_bias(name);
+        let drafts = self.drafts();
+        let is_of_draft = |name: &str| drafts.iter().any(|block| name.starts_with(block));
+        let is_left = |name: &String| is_unneeded(name) || self.is_empty_bias(name) || is_of_draft(name);
         let (unneeded, names): (Vec<_>, Vec<_>) = unused.partition(is_left);
         if names.is_empty() {
             let mut notices = self.notices.clone();
@@ -35,6 +37,13 @@ impl Weights {
             count: names.len(),
             names: names.into_iter().take(NUM_NAMED).collect(),
         })
+    }
+
+    /// What the names of blocks begin with that predict further tokens ahead (GLM-4.5): behind the model's own, with a linear that joins
+    /// the embedding to the hidden state.
+    fn drafts(&self) -> Vec<String> {
+        let joins = |name: &String| name.strip_suffix("eh_proj.weight").map(str::to_owned);
+        self.tensors.keys().filter_map(joins).collect()
     }
 
     fn notice_of_unneeded(&self, names: &[String]) -> Option<String> {
