@@ -26,8 +26,15 @@ impl CompressedForm {
     /// With INT8 activations or without, as `format` says.
     ///
     /// # Errors
-    /// A transform, or groups that do not divide their rows.
+    /// A mixture of experts, a transform, or groups that do not divide their rows.
     pub fn new(source: &Source, format: ExportFormat) -> Result<Self, ExportError> {
+        if source.config.mixture.is_some() {
+            return Err(ExportError::Unsupported {
+                format,
+                what: "a mixture of experts".to_owned(),
+                expected: "one feed-forward a block, or hf as the format".to_owned(),
+            });
+        }
         if let Some(block) = source.config.hadamard_down {
             return Err(ExportError::Transform { block, format });
         }
