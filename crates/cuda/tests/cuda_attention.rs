@@ -136,6 +136,7 @@ impl Case {
             sliding_window: (r.below(3) == 0).then(|| [1, 2, 16, 63, 64, 65, 100, 500, 513][r.below(9)]),
             soft_cap: (r.below(4) == 0).then(|| [0.5, 5.0, 50.0][r.below(3)]),
             alibi_slopes: alibi.then(|| (0..num_heads).map(|h| 0.5f32.powi(h as i32 % 9 + 1)).collect()),
+            sinks: None,
         }
     }
 

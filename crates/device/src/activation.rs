@@ -20,4 +20,26 @@ pub enum Activation {
     Gelu,
     /// GELU by its tanh approximation.
     GeluTanh,
+    /// `x * sigmoid(1.702 x)` for x cut to the limit from above. Where it gates, what it multiplies is cut to the limit on both sides, and
+    /// one is added to it.
+    Clamped(GateLimit),
+}
+
+/// Where a clamped gate cuts what it reads: a finite number above 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GateLimit(u32);
+
+impl GateLimit {
+    /// That of gpt-oss, where its configuration does not say.
+    pub const USUAL: Self = Self(7.0f32.to_bits());
+
+    /// `None` for what is no limit.
+    pub fn new(limit: f32) -> Option<Self> {
+        (limit.is_finite() && limit > 0.0).then_some(Self(limit.to_bits()))
+    }
+
+    /// The number.
+    pub fn value(self) -> f32 {
+        f32::from_bits(self.0)
+    }
 }

@@ -93,6 +93,9 @@ pub struct AttentionParams {
     /// ALiBi slopes `[num_heads]`: `slope * key_position` is added to the scaled score (the query-position part
     /// cancels in the softmax; this is the form transformers computes).
     pub alibi_slopes: Option<Vec<f32>>,
+    /// A score for each query head `[num_heads]` that takes part in its softmax as a key without a value would; it is neither scaled
+    /// nor capped.
+    pub sinks: Option<Vec<f32>>,
 }
 
 impl AttentionParams {

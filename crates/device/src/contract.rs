@@ -56,8 +56,9 @@ pub const SLICE_ROWS: usize = 64;
 ///   2. A **span** is [`SPAN_TOKENS`](crate::naive::SPAN_TOKENS) positions, counted from position 0. It begins with `E` = the least finite
 ///      float, `sum` = 0 and `out` = 0, and its pages join it in order: `E' = max(E, e)`,
 ///      `sum = fma(page_sum, 2^(e - E'), sum * 2^(E - E'))`, `out = fma(page_out, page_scale * 2^(e - E'), out * 2^(E - E'))`;
-///   3. The **whole** begins as a span does, and spans join it in order by the same step, with the scale 1. The result is
-///      `out * (1 / sum) + 0`.
+///   3. The **whole** begins as a span does, and spans join it in order by the same step, with the scale 1. Where heads have
+///      sinks, one more joins it last: of the single score `sink * log2 e` (rounded), so that `e` is its ceiling, `page_sum` is
+///      `2^(score - e)`, and `page_out` is 0. The result is `out * (1 / sum) + 0`.
 ///
 ///   So a span needs nothing of another one: thread blocks may compute spans apart, each leaves `E`, `sum` and `out`, and
 ///   whoever joins these in order gets the same bits. Products with powers of two round nothing, unless they leave
@@ -351,7 +352,7 @@ pub trait Device: Sized + Send + Sync + 'static {
         params: &AttentionParams,
         step: &Self::Step,
     ) -> Done;
-    /// `out[M, C] = f(x[M, 0..C]) * x[M, C..2C]` (gate first).
+    /// `out[M, C] = f(x[M, 0..C]) * x[M, C..2C]` (gate first), each by [`crate::naive::gate`].
     fn gated(&self, out: &mut Self::Matrix, x: &Self::Matrix, f: Activation) -> Done;
     /// `x = f(x)`.
     fn activate(&self, x: &mut Self::Matrix, f: Activation) -> Done;

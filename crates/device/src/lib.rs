@@ -20,7 +20,7 @@ pub mod sampling;
 mod statistics;
 mod step;
 
-pub use activation::{Activation, ActivationScale};
+pub use activation::{Activation, ActivationScale, GateLimit};
 pub use blocks::check_blocks;
 pub use cache::{AttentionParams, CacheFormat, CacheShape, MAX_HEAD_DIM, PAGE_TOKENS};
 pub use capacity::{Capacity, refill};

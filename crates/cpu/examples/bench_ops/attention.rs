@@ -69,6 +69,7 @@ fn one_attention(
         sliding_window: None,
         soft_cap: None,
         alibi_slopes: None,
+        sinks: None,
     };
     // Pairs of query and key under the causal mask.
     let pairs = (tokens * (context - tokens)) as f64 + (tokens * (tokens + 1)) as f64 / 2.0;

@@ -60,6 +60,7 @@ impl<'a> Model<'a> {
             sliding_window: None,
             soft_cap: None,
             alibi_slopes: None,
+            sinks: None,
         };
         let Buffers {
             y,

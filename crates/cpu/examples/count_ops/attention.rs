@@ -50,6 +50,7 @@ pub fn attention((tokens, context): (usize, usize)) -> Operation {
                 sliding_window: None,
                 soft_cap: None,
                 alibi_slopes: None,
+                sinks: None,
             };
             let step = one_sequence(&device, context - tokens..context, sequence.num_pages);
             Box::new(move || {

@@ -79,6 +79,12 @@ impl Scratch {
             self.softmax.join_span(isa, &self.outputs, &mut self.totals, dim);
         }
     }
+
+    /// Adds the sinks of a group's heads to all spans.
+    pub(super) fn add_sinks(&mut self, isa: Isa, sinks: &[f32]) {
+        let dim = self.totals.len() / self.rows;
+        self.softmax.join_sinks(isa, sinks, &mut self.totals, dim);
+    }
 }
 
 /// Quantized rows of a task.

@@ -3,6 +3,8 @@
 //! Each row keeps the sum of its numerators relative to a power of two, its reference (`naive/attention.rs`). What pages add is
 //! computed for all rows and pages side by side, since each one's chain of comparisons, powers and divisions is long.
 
+use std::f32::consts::LOG2_E;
+
 use dualgrain_device::PAGE_TOKENS;
 use dualgrain_device::naive::{exp2, sum_lanes};
 
@@ -164,12 +166,44 @@ impl Softmax {
         std::mem::swap(&mut self.total, &mut self.span);
     }
 
+    /// Adds a sink to the spans of each row: a span of one score, which has no output.
+    pub(super) fn join_sinks(&mut self, isa: Isa, sinks: &[f32], totals: &mut [f32], dim: usize) {
+        self.before.resize(self.total.sums.len(), 0.0);
+        join_sinks(isa, self, sinks, totals, dim);
+    }
+
     /// Adds the span to the spans before it; its `outputs` `[rows, dim]` likewise to `totals`.
     pub(super) fn join_span(&mut self, isa: Isa, outputs: &[f32], totals: &mut [f32], dim: usize) {
         let rows = self.span.sums.len();
         self.before.resize(rows, 0.0);
         self.added.resize(rows, 0.0);
         join_span(isa, self, outputs, totals, dim);
+    }
+}
+
+per_isa! {
+    /// Rows take sinks in turn.
+    fn join_sinks(softmax: &mut Softmax, sinks: &[f32], totals: &mut [f32], dim: usize) = join_sinks_lanes
+}
+
+#[inline(always)]
+fn join_sinks_lanes(softmax: &mut Softmax, sinks: &[f32], totals: &mut [f32], dim: usize) {
+    let Softmax { total, before, .. } = softmax;
+    let rows = total
+        .sums
+        .iter_mut()
+        .zip(&mut total.references)
+        .zip(before.iter_mut());
+    for (((sum, reference), before), sink) in rows.zip(sinks.iter().cycle()) {
+        let score = sink * LOG2_E;
+        let of_sink = larger(score, f32::MIN).ceil();
+        let joined = larger(of_sink, *reference);
+        *before = exp2(*reference - joined);
+        *sum = exp2(score - of_sink).mul_add(exp2(of_sink - joined), *sum * *before);
+        *reference = joined;
+    }
+    for (totals, before) in totals.chunks_exact_mut(dim).zip(before.iter()) {
+        totals.iter_mut().for_each(|v| *v *= before);
     }
 }
 

@@ -166,6 +166,9 @@ impl Job<'_> {
             }
             scratch.end_span(self.isa, span.start == run.base);
         }
+        if let Some(sinks) = &self.params.sinks {
+            scratch.add_sinks(self.isa, &sinks[run.kv_head * self.group..][..self.group]);
+        }
         self.write_outputs(run, scratch);
     }
 

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use dualgrain_device::Activation;
+use dualgrain_device::{Activation, naive};
 use dualgrain_threads::SharedSlice;
 
 use super::layout::PANEL;
@@ -156,7 +156,10 @@ fn gated_epilogue_lanes(
     d: &SharedSlice<'_, f32>,
     place: (usize, usize),
 ) {
-    with_activation!(f, |f| gated_with(sums, scales, channels, f, d, place));
+    with_activation!(f, |f| {
+        let gated = move |g, u| naive::gate(f, g, u);
+        gated_with(sums, scales, channels, gated, d, place);
+    });
 }
 
 #[inline(always)]
@@ -164,7 +167,7 @@ fn gated_with(
     (acc, acc_stride): (&[i32], usize),
     scales: &[f32],
     [(gate_s1, gate_bias), (up_s1, up_bias)]: [(&[f32], &[f32]); 2],
-    f: impl Fn(f32) -> f32,
+    gated: impl Fn(f32, f32) -> f32,
     d: &SharedSlice<'_, f32>,
     (start, n): (usize, usize),
 ) {
@@ -183,7 +186,7 @@ fn gated_with(
             for c in 0..GATED_COLUMNS {
                 let gate = (acc[c] as f32 * ta) * gate_s1[run][c] + gate_bias[run][c];
                 let up = (acc[GATED_COLUMNS + c] as f32 * ta) * up_s1[run][c] + up_bias[run][c];
-                d[c] = f(gate) * up;
+                d[c] = gated(gate, up);
             }
         }
     }

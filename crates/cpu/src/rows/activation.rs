@@ -1,24 +1,28 @@
 //! The activations of a model, chosen outside of loops.
 
-/// Evaluates `$body`, where `$f` is the function of an activation: chosen outside of loops, so that each body vectorizes.
+/// Evaluates `$body`, where `$f` is an activation that the compiler knows: chosen outside of loops, so that each body vectorizes.
 macro_rules! with_activation {
     ($activation:expr, |$f:ident| $body:expr) => {{
-        use dualgrain_device::{Activation, naive::activation};
+        use dualgrain_device::Activation;
         match $activation {
             Activation::Relu => {
-                let $f = |v| activation(Activation::Relu, v);
+                let $f = Activation::Relu;
                 $body
             }
             Activation::Silu => {
-                let $f = |v| activation(Activation::Silu, v);
+                let $f = Activation::Silu;
                 $body
             }
             Activation::Gelu => {
-                let $f = |v| activation(Activation::Gelu, v);
+                let $f = Activation::Gelu;
                 $body
             }
             Activation::GeluTanh => {
-                let $f = |v| activation(Activation::GeluTanh, v);
+                let $f = Activation::GeluTanh;
+                $body
+            }
+            Activation::Clamped(limit) => {
+                let $f = Activation::Clamped(limit);
                 $body
             }
         }

@@ -38,20 +38,20 @@ per_isa! {
 
 #[inline(always)]
 fn gated_row(x: &[f32], f: Activation, out: &mut [f32]) {
-    with_activation!(f, |f| gated_with(x, f, out));
+    with_activation!(f, |f| gated_with(x, move |g, u| naive::gate(f, g, u), out));
 }
 
 #[inline(always)]
-fn gated_with(x: &[f32], f: impl Fn(f32) -> f32, out: &mut [f32]) {
+fn gated_with(x: &[f32], gated: impl Fn(f32, f32) -> f32, out: &mut [f32]) {
     let (gate, up) = x.split_at(x.len() / 2);
     for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
-        *o = f(*g) * u;
+        *o = gated(*g, *u);
     }
 }
 
 #[inline(always)]
 fn activate_all(x: &mut [f32], f: Activation) {
-    with_activation!(f, |f| activate_with(x, f));
+    with_activation!(f, |f| activate_with(x, move |v| naive::activation(f, v)));
 }
 
 #[inline(always)]

@@ -14,8 +14,12 @@ pub(super) struct Case {
     pub(super) sliding_window: Option<usize>,
     pub(super) soft_cap: Option<f32>,
     pub(super) alibi: bool,
+    pub(super) sinks: bool,
     pub(super) format: CacheFormat,
 }
+
+/// Above and below all scores, among them, and where their powers of two vanish.
+const SINKS: [f32; 7] = [0.0, -2.5, 1.75, 60.0, -1e30, 1e30, 4.0];
 
 impl Case {
     pub(super) fn width(&self) -> usize {
@@ -35,6 +39,9 @@ impl Case {
             sliding_window: self.sliding_window,
             soft_cap: self.soft_cap,
             alibi_slopes: self.alibi.then(|| (0..self.num_heads).map(slope).collect()),
+            sinks: self
+                .sinks
+                .then(|| SINKS.into_iter().cycle().take(self.num_heads).collect()),
         }
     }
 
@@ -228,6 +235,7 @@ fn attention_equals_the_specification_however_the_prompt_is_cut() {
             sliding_window: None,
             soft_cap: None,
             alibi: false,
+            sinks: false,
             format,
         };
         check(&case, &[131, 40], &[1, 7, 64, 200]);
@@ -244,6 +252,7 @@ fn sliding_window_and_alibi_equal_the_specification() {
             sliding_window: Some(70),
             soft_cap: Some(1.5),
             alibi: true,
+            sinks: true,
             format,
         };
         check(&case, &[150], &[1, 33, 150]);
@@ -256,6 +265,7 @@ fn sliding_window_and_alibi_equal_the_specification() {
         sliding_window: Some(1),
         soft_cap: None,
         alibi: false,
+        sinks: false,
         format,
     };
     check(&one, &[3, 66], &[2, 100]);
@@ -280,6 +290,7 @@ fn integer_attention_equals_the_specification_for_every_shape_of_head_and_group(
                     sliding_window: None,
                     soft_cap: Some(1.5),
                     alibi: group == 7,
+                    sinks: group > 1,
                     format: format.clone(),
                 };
                 // One key, a page less one, a page, a page and one, cut so that writes begin at odd positions.
@@ -340,6 +351,7 @@ fn integer_attention_equals_the_specification_for_hostile_rows() {
                 sliding_window,
                 soft_cap: None,
                 alibi: false,
+                sinks: num_heads > 3,
                 format: format.clone(),
             };
             let sequences = [140, 65, 1].map(|tokens| hostile_rows(&case, tokens, &mut r));
@@ -357,6 +369,7 @@ fn a_page_that_another_sequence_left_changes_nothing() {
         sliding_window: None,
         soft_cap: None,
         alibi: false,
+        sinks: false,
         format: CacheFormat::Int8,
     };
     let mut r = Random(47);

@@ -36,6 +36,7 @@ fn contexts_of_several_spans_equal_the_specification_however_they_are_cut() {
             sliding_window: None,
             soft_cap: None,
             alibi: false,
+            sinks: matches!(format, CacheFormat::F32 | CacheFormat::Int8),
             format,
         };
         let lengths = [
@@ -59,6 +60,7 @@ fn windows_that_begin_inside_a_span_or_at_its_border_equal_the_specification() {
                 sliding_window: Some(window),
                 soft_cap: None,
                 alibi: false,
+                sinks: window != PAGE_TOKENS,
                 format: format.clone(),
             };
             check(&case, 4.0, &[SPAN_TOKENS + 330], &[77, 1_000]);
@@ -77,6 +79,7 @@ fn references_that_rise_until_all_before_them_vanishes_equal_the_specification()
             // A page is up to 46 powers of two above the one before.
             soft_cap: Some(1.5),
             alibi: true,
+            sinks: true,
             format,
         };
         check(&case, 1.0, &[SPAN_TOKENS + 100], &[1, 90, 1_000]);
@@ -94,6 +97,7 @@ fn every_size_of_head_and_group_equals_the_specification_beyond_a_span() {
                 sliding_window: None,
                 soft_cap: None,
                 alibi: group == 3,
+                sinks: group > 1,
                 format: format.clone(),
             };
             check(&case, 2.0, &[SPAN_TOKENS + 1], &[200]);
@@ -112,6 +116,7 @@ fn scores_of_any_finite_size_equal_the_specification() {
                 sliding_window: None,
                 soft_cap: None,
                 alibi: false,
+                sinks: false,
                 format: format.clone(),
             };
             check(&case, size, &[SPAN_TOKENS + 20], &[50]);
@@ -133,6 +138,7 @@ fn what_is_not_finite_shows_in_every_span_after_it() {
             sliding_window: None,
             soft_cap: None,
             alibi: false,
+            sinks: false,
             format,
         };
         for columns in case.columns() {

@@ -88,6 +88,7 @@ fn attention<D: Device>(device: &D, out: &mut D::Matrix) -> Done {
         sliding_window: None,
         soft_cap: None,
         alibi_slopes: None,
+        sinks: None,
     };
     let cache = device.cache(shape, &CacheFormat::Int8).unwrap();
     let limits = StepLimits {

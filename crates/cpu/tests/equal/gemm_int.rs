@@ -1,7 +1,7 @@
 //! Integer products: equal sums and equal outputs everywhere.
 
 use dualgrain_cpu::{CpuDevice, Linear};
-use dualgrain_device::{Activation, Device, Operand, SLICE_ROWS, naive};
+use dualgrain_device::{Activation, Device, GateLimit, Operand, SLICE_ROWS, naive};
 use dualgrain_format::{GroupSize, LinearWeights, QuantizedLinear};
 
 use super::cases::{
@@ -282,6 +282,7 @@ fn gated_product_equals_the_specification() {
             Activation::Gelu,
             Activation::GeluTanh,
             Activation::Relu,
+            Activation::Clamped(GateLimit::new(0.4).unwrap()),
         ] {
             let how = Hostility::Random;
             let layer = w4_layer(&mut r, (n, k), GroupSize::Along(64), how);

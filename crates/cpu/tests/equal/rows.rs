@@ -1,7 +1,7 @@
 //! Operations on rows: norms, rope, quantization, activations, softmax and the small ones.
 
 use dualgrain_cpu::{CpuDevice, Matrix, Quantized};
-use dualgrain_device::{Activation, ActivationScale, Device, Statistics, naive};
+use dualgrain_device::{Activation, ActivationScale, Device, GateLimit, Statistics, naive};
 use dualgrain_format::FloatValues;
 use half::bf16;
 
@@ -142,6 +142,7 @@ fn activations_equal_the_specification() {
         Activation::Silu,
         Activation::Gelu,
         Activation::GeluTanh,
+        Activation::Clamped(GateLimit::new(1.75).unwrap()),
     ] {
         compare(
             &format!("{f:?}"),

@@ -59,8 +59,8 @@ pub(super) struct RowKernels {
     pub(super) hadamard: Hadamard,
     pub(super) add: PointwiseRows,
     pub(super) soft_cap: PointwiseRows,
-    activate: [PointwiseRows; 4],
-    gate: [PointwiseRows; 4],
+    activate: [PointwiseRows; 5],
+    gate: [PointwiseRows; 5],
     pub(super) quantize: Quantize,
     pub(super) rms_norm_quantize: Quantize,
     pub(super) add_rms_norm_quantize: Quantize,
@@ -113,7 +113,7 @@ impl RowKernels {
         let activate = |f| pointwise(Pointwise::Activate(f));
         let gate = |f| pointwise(Pointwise::Gate(f));
         let gate_quantize = |f| GateQuantize::new(jit, gpu, f);
-        let [relu, silu, gelu, gelu_tanh] = ACTIVATIONS;
+        let [relu, silu, gelu, gelu_tanh, clamped] = ACTIVATIONS;
         Ok(Self {
             gather_f32: GatherRows::new(jit, gpu, TableType::F32)?,
             gather_bf16: GatherRows::new(jit, gpu, TableType::Bf16)?,
@@ -128,8 +128,15 @@ impl RowKernels {
                 activate(silu)?,
                 activate(gelu)?,
                 activate(gelu_tanh)?,
+                activate(clamped)?,
             ],
-            gate: [gate(relu)?, gate(silu)?, gate(gelu)?, gate(gelu_tanh)?],
+            gate: [
+                gate(relu)?,
+                gate(silu)?,
+                gate(gelu)?,
+                gate(gelu_tanh)?,
+                gate(clamped)?,
+            ],
             quantize: Quantize::new(jit, gpu, Before::Nothing, Input::F32)?,
             rms_norm_quantize: Quantize::new(jit, gpu, Before::RmsNorm, Input::F32)?,
             add_rms_norm_quantize: Quantize::new(jit, gpu, Before::AddRmsNorm, Input::F32)?,
@@ -156,7 +163,8 @@ impl RowKernels {
 
     /// The kernel that gates and quantizes rows of `k` codes, where there is one.
     pub(super) fn gate_quantize(&self, f: Activation, k: usize) -> Option<&GateQuantize> {
-        let kernel = self.gate_quantize[activation_code(f) as usize].as_ref();
+        let kernel = self.gate_quantize.get(activation_code(f) as usize);
+        let kernel = kernel.and_then(Option::as_ref);
         kernel.filter(|kernel| kernel.takes(k))
     }
 

@@ -303,13 +303,15 @@ impl Device for CudaDevice {
         let shape = (x.rows, x.columns / 2);
         self.resize(out, "gated", shape)?;
         self.operation("gated", &[x.rows, x.columns], || {
-            self.rows.gate(f).launch(&out.buffer, &x.buffer, shape)
+            let rows = self.rows.gate(f);
+            rows.launch_activation(f, &out.buffer, &x.buffer, shape)
         })
     }
 
     fn activate(&self, x: &mut CudaMatrix, f: Activation) -> Done {
         self.operation("activate", &[x.rows, x.columns], || {
-            self.rows.activate(f).launch(&x.buffer, &x.buffer, x.shape())
+            let rows = self.rows.activate(f);
+            rows.launch_activation(f, &x.buffer, &x.buffer, x.shape())
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dualgrain_device::Activation;
+use dualgrain_device::{Activation, GateLimit};
 
 use crate::compiler::{Jit, Source};
 use crate::cu;
@@ -26,12 +26,13 @@ pub enum Pointwise {
     SoftCap,
 }
 
-/// All activations, in the order of [`activation_code`].
-pub(crate) const ACTIVATIONS: [Activation; 4] = [
+/// All activations, in the order of [`activation_code`]; a limit is an argument.
+pub(crate) const ACTIVATIONS: [Activation; 5] = [
     Activation::Relu,
     Activation::Silu,
     Activation::Gelu,
     Activation::GeluTanh,
+    Activation::Clamped(GateLimit::USUAL),
 ];
 
 impl Pointwise {
@@ -65,13 +66,14 @@ impl Pointwise {
     }
 }
 
-/// The number of an activation in cu/float_rules.cuh.
+/// The number of an activation in cu/float_rules.cuh and cu/rows/pointwise.cu.
 pub(crate) fn activation_code(f: Activation) -> i64 {
     match f {
         Activation::Relu => 0,
         Activation::Silu => 1,
         Activation::Gelu => 2,
         Activation::GeluTanh => 3,
+        Activation::Clamped(_) => 4,
     }
 }
 
@@ -120,6 +122,23 @@ impl PointwiseRows {
     /// Buffers that are too short, or a launch the driver refuses.
     pub fn launch(&self, out: &Buffer, x: &Buffer, shape: (usize, usize)) -> Result<(), CudaError> {
         self.launch_with_cap(out, x, shape, 1.0)
+    }
+
+    /// [`Pointwise::Activate`] or [`Pointwise::Gate`] with `f`, which may have a limit.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    pub fn launch_activation(
+        &self,
+        f: Activation,
+        out: &Buffer,
+        x: &Buffer,
+        shape: (usize, usize),
+    ) -> Result<(), CudaError> {
+        match f {
+            Activation::Clamped(limit) => self.launch_with_cap(out, x, shape, limit.value()),
+            _ => self.launch(out, x, shape),
+        }
     }
 
     /// [`Pointwise::SoftCap`] of `out` `[m, columns]`.

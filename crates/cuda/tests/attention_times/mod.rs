@@ -158,6 +158,7 @@ fn params() -> AttentionParams {
         sliding_window: None,
         soft_cap: None,
         alibi_slopes: None,
+        sinks: None,
     }
 }
 

@@ -49,18 +49,21 @@ pub struct Scoring {
     soft_cap: Option<f32>,
     /// ALiBi's slope of the head.
     slope: Option<f32>,
+    /// The head's sink.
+    sink: Option<f32>,
 }
 
 impl Scoring {
     /// That of a query head.
     ///
     /// # Panics
-    /// When there are slopes, and none for that head.
+    /// When there are slopes or sinks, and none for that head.
     pub fn of(params: &AttentionParams, head: usize) -> Self {
         Self {
             factor: params.score_factor(),
             soft_cap: params.soft_cap,
             slope: params.alibi_slopes.as_ref().map(|slopes| slopes[head]),
+            sink: params.sinks.as_ref().map(|sinks| sinks[head]),
         }
     }
 
@@ -88,7 +91,7 @@ pub fn attention(q: &[f32], head: CachedHead<'_>, range: (usize, usize), scoring
         let dot = q.iter().zip(key).fold(0.0f32, |acc, (q, k)| q.mul_add(*k, acc));
         scoring.finish(dot * factor, j)
     };
-    over_pages(range, out, |positions, span| {
+    over_pages(range, scoring.sink, out, |positions, span| {
         let page = Numerators::of(positions.clone(), score);
         let mut outputs = vec![0.0f32; dim];
         for (j, numerator) in positions.zip(&page.numerators) {
@@ -124,7 +127,7 @@ pub fn attention_int8(
         let scaled = ((products.sum::<i32>() as f32 * tq) * head.key_scales[j]) * factor;
         scoring.finish(scaled, j)
     };
-    over_pages(range, out, |positions, span| {
+    over_pages(range, scoring.sink, out, |positions, span| {
         let page = Numerators::of(positions.clone(), score);
         let weights = page.numerators.iter().zip(&head.value_scales[positions.clone()]);
         let weights: Vec<f32> = weights.map(|(numerator, scale)| numerator * scale).collect();
@@ -142,9 +145,10 @@ pub fn attention_int8(
     });
 }
 
-/// Calls `add_page` with the positions of each page and the span that it joins, and writes what all spans give.
+/// Calls `add_page` with the positions of each page and the span that it joins, and writes what all spans give, and a sink if there is one.
 fn over_pages(
     (first, last): (usize, usize),
+    sink: Option<f32>,
     out: &mut [f32],
     add_page: impl Fn(RangeInclusive<usize>, &mut Weighted),
 ) {
@@ -157,6 +161,11 @@ fn over_pages(
             add_page(first.max(page)..=last.min(page + PAGE_TOKENS - 1), &mut span);
         }
         total.join(span.reference, span.sum, &span.outputs, 1.0);
+    }
+    if let Some(sink) = sink {
+        // Of one position, which has no value.
+        let page = Numerators::of(0..=0, |_| sink * LOG2_E);
+        total.join(page.reference, page.sum, &vec![0.0; out.len()], 1.0);
     }
     let inv_sum = 1.0 / total.sum;
     for (o, v) in out.iter_mut().zip(&total.outputs) {

@@ -2,14 +2,14 @@
 
 use dualgrain_format::FloatValues;
 
-use super::{activation, tanh};
+use super::{activation, gate, tanh};
 use crate::Activation;
 
-/// `out[c] = f(x[c]) * x[C + c]` for one row x of 2 C elements.
+/// `out[c] = f(x[c]) * x[C + c]` for one row x of 2 C elements, by [`gate`].
 pub fn gated(x: &[f32], f: Activation, out: &mut [f32]) {
-    let (gate, up) = x.split_at(x.len() / 2);
-    for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
-        *o = activation(f, *g) * u;
+    let (gates, ups) = x.split_at(x.len() / 2);
+    for ((o, g), u) in out.iter_mut().zip(gates).zip(ups) {
+        *o = gate(f, *g, *u);
     }
 }
 

@@ -130,5 +130,24 @@ pub fn activation(f: Activation, x: f32) -> f32 {
             let inner = 0.797_884_6 * (x * x * x).mul_add(0.044_715, x);
             0.5 * x * (1.0 + tanh(inner))
         }
+        Activation::Clamped(limit) => {
+            let limit = limit.value();
+            let x = if x > limit { limit } else { x };
+            x * sigmoid(1.702 * x)
+        }
     }
+}
+
+/// What a feed-forward makes of a gate and of what it meets: `f(gate) * up`, with the `up` that a clamped gate changes.
+#[inline(always)]
+pub fn gate(f: Activation, gate: f32, up: f32) -> f32 {
+    let up = match f {
+        Activation::Clamped(limit) => {
+            let limit = limit.value();
+            let up = if up > limit { limit } else { up };
+            (if up < -limit { -limit } else { up }) + 1.0
+        }
+        _ => up,
+    };
+    activation(f, gate) * up
 }

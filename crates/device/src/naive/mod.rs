@@ -24,7 +24,7 @@ pub use attention::{
 };
 pub use device::NaiveDevice;
 pub use elementwise::{abs_max, activate, add, embed, gated, gather, soft_cap};
-pub use exp::{activation, erf, exp, exp2, sigmoid, tanh};
+pub use exp::{activation, erf, exp, exp2, gate, sigmoid, tanh};
 pub use gemm::{epilogue, gemm_float, gemm_w4a8, gemm_w4f, gemm_w8a8};
 pub use gram::{GRAM_BLOCK_TOKENS, gram_accumulate, quadratic_row};
 pub use hadamard::{hadamard, hadamard_scale};

@@ -365,6 +365,7 @@ impl<'a, D: Device> Attention<'a, D> {
                 sliding_window: None,
                 soft_cap: None,
                 alibi_slopes: None,
+                sinks: None,
             },
         })
     }

@@ -12,14 +12,36 @@
 #ifndef FUNCTION
 #define FUNCTION SILU
 #endif
+#define CLAMPED 4  // among the functions: with a limit
 
 // Mirrors `PointwiseArgs` of the host, by value.
 struct PointwiseArgs {
     float *out;      // [m, columns]; x where it is changed in place
     const float *x;  // [m, columns], [m, 2 columns] where it gates, y where it is added
     int columns;
-    float cap;
+    float cap;  // or the limit of a function
 };
+
+#if FUNCTION == CLAMPED
+__device__ __forceinline__ float function(float x, float limit) {
+    x = x > limit ? limit : x;
+    return __fmul_rn(x, sigmoid(__fmul_rn(1.702f, x)));
+}
+
+// What meets a gate.
+__device__ __forceinline__ float gated_by(float up, float limit) {
+    up = up > limit ? limit : up;
+    return __fadd_rn(up < -limit ? -limit : up, 1.0f);
+}
+#else
+__device__ __forceinline__ float function(float x, float) {
+    return activated<FUNCTION>(x);
+}
+
+__device__ __forceinline__ float gated_by(float up, float) {
+    return up;
+}
+#endif
 
 extern "C" __global__ void __launch_bounds__(256) pointwise(const PointwiseArgs args) {
     let_dependents_start();
@@ -28,10 +50,10 @@ extern "C" __global__ void __launch_bounds__(256) pointwise(const PointwiseArgs 
     if (c >= args.columns) return;
     float *out = args.out + (size_t)blockIdx.x * args.columns + c;
 #if MODE == ACTIVATE
-    *out = activated<FUNCTION>(*out);
+    *out = function(*out, args.cap);
 #elif MODE == GATE
     const float *x = args.x + (size_t)blockIdx.x * 2 * args.columns + c;
-    *out = __fmul_rn(activated<FUNCTION>(x[0]), x[args.columns]);
+    *out = __fmul_rn(function(x[0], args.cap), gated_by(x[args.columns], args.cap));
 #elif MODE == SOFT_CAP
     *out = __fmul_rn(hyperbolic_tangent(__fmul_rn(*out, __fdiv_rn(1.0f, args.cap))), args.cap);
 #else

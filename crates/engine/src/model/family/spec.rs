@@ -231,6 +231,7 @@ fn attention_params(config: &ModelConfig, layer: usize) -> AttentionParams {
         soft_cap: config.score_cap,
         sliding_window: config.sliding_windows.get(layer).copied().flatten(),
         alibi_slopes: alibi.then(|| alibi_slopes(config.num_heads)),
+        sinks: None,
     }
 }
 
