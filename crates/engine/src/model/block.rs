@@ -63,7 +63,7 @@ impl<D: Device> Block<D> {
     pub fn from_projections(
         device: &D,
         weights: &Weights,
-        spec: BlockSpec,
+        mut spec: BlockSpec,
         mut projections: BTreeMap<LinearId, Projection<D>>,
     ) -> Result<Self, EngineError> {
         let mut take = |role| {
@@ -77,6 +77,9 @@ impl<D: Device> Block<D> {
             Some([q, k]) => Some([norm(q)?, norm(k)?]),
             None => None,
         };
+        if let Some(name) = &spec.sinks {
+            spec.attention.sinks = Some(weights.f32(name, &[spec.num_heads])?);
+        }
         Ok(Self {
             attn_norm: maybe(&spec.attn_norm)?,
             attn_out_norm: maybe(&spec.attn_out_norm)?,

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dualgrain_cpu::{CpuDevice, Isa};
-use dualgrain_device::Activation;
 use dualgrain_device::naive::NaiveDevice;
+use dualgrain_device::{Activation, GateLimit};
 use dualgrain_engine::{
-    FfnKind, MixtureConfig, ModelConfig, Position, QkNorm, RopeConfig, RopeScaling, SharedExpert,
+    Family, FfnKind, MixtureConfig, ModelConfig, Position, QkNorm, RopeConfig, RopeScaling, SharedExpert,
 };
 use variants::{ON_DEVICES, Outcome, Variant, difference, read_variants, run, write_model};
 
@@ -81,7 +81,7 @@ fn what_is_refused_is_named_and_documented() {
 /// A change of a configuration that takes one feature away; `None` where it has none.
 type Switch = (&'static str, fn(&ModelConfig) -> Option<ModelConfig>);
 
-const SWITCHES: [Switch; 22] = [
+const SWITCHES: [Switch; 25] = [
     ("rope scaling", without_rope_scaling),
     ("rope theta", with_another_theta),
     ("windows", without_windows),
@@ -202,6 +202,33 @@ const SWITCHES: [Switch; 22] = [
         };
         with_mixture(config, |mixture| mixture.shared = Some(ungated))
     }),
+    ("sinks", |config| {
+        config.attention_sinks.then(|| ModelConfig {
+            attention_sinks: false,
+            ..config.clone()
+        })
+    }),
+    ("limit of gates", |config| match config.ffn {
+        FfnKind::Gated(Activation::Clamped(_)) => Some(ModelConfig {
+            ffn: FfnKind::Gated(Activation::Clamped(GateLimit::USUAL)),
+            ..config.clone()
+        }),
+        _ => None,
+    }),
+    ("whole dimensions of a ramp", |config| {
+        let Position::Rope(rope) = &config.position else {
+            return None;
+        };
+        let mut rope = rope.clone();
+        match &mut rope.scaling {
+            RopeScaling::Yarn { truncate, .. } if config.family == Family::GptOss => *truncate = !*truncate,
+            _ => return None,
+        }
+        Some(ModelConfig {
+            position: Position::Rope(rope),
+            ..config.clone()
+        })
+    }),
     ("cap of logits", |config| {
         config.logit_cap.map(|_| ModelConfig {
             logit_cap: None,
@@ -288,10 +315,12 @@ fn run_without(variant: &Variant, dir: &Path, config: ModelConfig) -> Vec<f32> {
     let (has_norms, mixture) = (config.qk_norm != QkNorm::None, config.mixture.as_ref());
     let has_bias = mixture.is_none_or(|mixture| mixture.has_selection_bias);
     let has_gate = mixture.is_none_or(MixtureConfig::has_gate);
+    let has_sinks = config.attention_sinks;
     let is_left = |name: &str| {
         (!has_norms && (name.contains("q_norm") || name.contains("k_norm")))
             || (!has_bias && name.contains("e_score_correction_bias"))
             || (!has_gate && name.contains("shared_expert_gate"))
+            || (!has_sinks && name.ends_with("sinks"))
     };
     if !variant.tensors().any(|(name, _)| is_left(&name)) {
         return run(dir, config);

@@ -21,7 +21,7 @@ const VOCAB: f32 = 64.0;
 
 /// Rows whose families have no folder of their own among the fixtures; other families are compared in tests/devices.rs
 /// and tests/cuda.rs by those.
-pub const ON_DEVICES: [&str; 21] = [
+pub const ON_DEVICES: [&str; 22] = [
     "phi-4-mini",
     "phi-3-partial-rotary",
     "phi-3-mini-4k-window",
@@ -43,6 +43,7 @@ pub const ON_DEVICES: [&str; 21] = [
     "qwen3-moe-dense-ends",
     "olmoe-normalized",
     "glm-4.5",
+    "gpt-oss-20b",
 ];
 
 /// A row of the fixtures.

@@ -68,6 +68,8 @@ pub struct ModelConfig {
     pub ffn_bias: bool,
     /// RMS norms of queries and keys.
     pub qk_norm: QkNorm,
+    /// Each head has a score that takes part in its softmax and belongs to no key (gpt-oss).
+    pub attention_sinks: bool,
     /// The input of Down is transformed in blocks of so many channels before it becomes INT8 (`Device::hadamard`), and the weights of
     /// Down are those of the transformed input. A quantized folder says so; a quantizer sets it for the original.
     pub hadamard_down: Option<usize>,
@@ -146,6 +148,8 @@ pub enum Family {
     Olmoe,
     /// GLM-4.5 and GLM-4.6.
     Glm4Moe,
+    /// gpt-oss.
+    GptOss,
 }
 
 /// Kind of norm.
@@ -188,6 +192,8 @@ pub struct MixtureConfig {
     pub rule: RoutingRule,
     /// A bias is added to the scores that choose, and not to those that weigh.
     pub has_selection_bias: bool,
+    /// The router's logits have a bias.
+    pub has_router_bias: bool,
     /// A feed-forward beside the experts that every token goes through.
     pub shared: Option<SharedExpert>,
     /// For each layer, whether it has experts.
@@ -318,7 +324,7 @@ pub enum FloatType {
 
 impl Family {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Llama,
         Self::Mistral,
         Self::Qwen2,
@@ -344,6 +350,7 @@ impl Family {
         Self::Qwen3Moe,
         Self::Olmoe,
         Self::Glm4Moe,
+        Self::GptOss,
     ];
 
     /// Name of the family in transformers' class names.
@@ -374,6 +381,7 @@ impl Family {
             Self::Qwen3Moe => "Qwen3Moe",
             Self::Olmoe => "Olmoe",
             Self::Glm4Moe => "Glm4Moe",
+            Self::GptOss => "GptOss",
         }
     }
 
@@ -385,6 +393,7 @@ impl Family {
             Self::Qwen2Moe => "qwen2_moe".into(),
             Self::Qwen3Moe => "qwen3_moe".into(),
             Self::Glm4Moe => "glm4_moe".into(),
+            Self::GptOss => "gpt_oss".into(),
             family => family.class_prefix().to_ascii_lowercase(),
         }
     }

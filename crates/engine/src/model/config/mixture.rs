@@ -47,14 +47,20 @@ impl ModelConfig {
 pub(super) fn is_mixture(family: Family) -> bool {
     matches!(
         family,
-        Family::Mixtral | Family::Qwen2Moe | Family::Qwen3Moe | Family::Olmoe | Family::Glm4Moe
+        Family::Mixtral
+            | Family::Qwen2Moe
+            | Family::Qwen3Moe
+            | Family::Olmoe
+            | Family::Glm4Moe
+            | Family::GptOss
     )
 }
 
 pub(super) fn read_mixture(config: &ModelConfig, fields: Fields<'_>) -> Result<MixtureConfig, ConfigError> {
     let usual = usual(config.family);
     let num_experts = fields.size(fields.spelling(&COUNTS), usual.num_experts, MAX_EXPERTS)?;
-    let num_chosen = fields.size("num_experts_per_tok", usual.num_chosen, num_experts)?;
+    let chosen_name = fields.spelling(&["num_experts_per_tok", "experts_per_token"]);
+    let num_chosen = fields.size(chosen_name, usual.num_chosen, num_experts)?;
     let expert_size = match usual.expert_size {
         Some(size) => fields.size("moe_intermediate_size", size, K_MAX)?,
         None => config.ffn_size,
@@ -64,7 +70,7 @@ pub(super) fn read_mixture(config: &ModelConfig, fields: Fields<'_>) -> Result<M
         refuse_groups(fields)?;
     }
     let normalized = match config.family {
-        Family::Mixtral => true,
+        Family::Mixtral | Family::GptOss => true,
         family => fields.flag("norm_topk_prob", family == Family::Glm4Moe)?,
     };
     let scale = if is_glm {
@@ -86,6 +92,7 @@ pub(super) fn read_mixture(config: &ModelConfig, fields: Fields<'_>) -> Result<M
             scale: scale as f32,
         },
         has_selection_bias: is_glm,
+        has_router_bias: config.family == Family::GptOss,
         shared: read_shared(config.family, fields, expert_size)?,
         sparse_layers: read_sparse_layers(config, fields)?,
     })
@@ -108,6 +115,7 @@ fn usual(family: Family) -> Usual {
         Family::Qwen3Moe => (128, 8, Some(768)),
         Family::Glm4Moe => (128, 8, Some(1_408)),
         Family::Olmoe => (64, 8, None),
+        Family::GptOss => (128, 4, None),
         _ => (8, 2, None),
     };
     Usual {

@@ -83,6 +83,7 @@ fn without_features(family: Family) -> ModelConfig {
         out_bias: false,
         ffn_bias: false,
         qk_norm: QkNorm::None,
+        attention_sinks: false,
         hadamard_down: None,
         embedding_norm: false,
         embedding_scale: 1.0,

@@ -115,15 +115,15 @@ pub(super) fn mixture_spec(
 ) -> Option<MixtureSpec> {
     let mixture = config.mixture_of(layer)?;
     let names = &config.family.names().experts;
-    let member = |name: &str, rows| Member {
+    let member = |name: &str, rows, bias| Member {
         name: full(name),
         rows,
-        bias: false,
+        bias,
     };
     let experts = mixture.num_experts;
     let gate = mixture.shared.filter(|shared| shared.gated);
-    let gate = gate.map(|_| member(names.shared_gate, vec![experts]));
-    let router = member(names.router, (0..experts).collect());
+    let gate = gate.map(|_| member(names.shared_gate, vec![experts], false));
+    let router = member(names.router, (0..experts).collect(), mixture.has_router_bias);
     Some(MixtureSpec {
         num_experts: experts,
         expert_size: mixture.expert_size,
@@ -171,6 +171,9 @@ pub(super) fn linear_spec(config: &ModelConfig, id: LinearId, full: &dyn Fn(&str
     if let (Role::Qkv, true, Some(member)) = (id.role, is_interleaved, members.first_mut()) {
         member.rows = interleaved_rows(config.num_heads, config.head_dim);
     }
+    if let (Role::Up, Family::GptOss, Some(member)) = (id.role, config.family, members.first_mut()) {
+        member.rows = gates_and_ups(ffn.size);
+    }
     if id.role == Role::Qkv && config.rotates_neighbours {
         let queries_and_keys = members.iter_mut().take(2);
         queries_and_keys.for_each(|member| sort_neighbours(&mut member.rows, config));
@@ -194,6 +197,11 @@ fn sort_neighbours(rows: &mut [usize], config: &ModelConfig) {
     }
 }
 
+/// gpt-oss stores a gate and what it multiplies in turn; the joined matrix has all gates first.
+fn gates_and_ups(size: usize) -> Vec<usize> {
+    (0..size).flat_map(|gate| [gate, size + gate]).collect()
+}
+
 /// BLOOM and GPT-NeoX store [head][q, k, v][head_dim]; the joined matrix is [q|k|v] of all heads.
 fn interleaved_rows(num_heads: usize, head_dim: usize) -> Vec<usize> {
     let width = num_heads * head_dim;
@@ -210,5 +218,10 @@ mod tests {
     #[test]
     fn bloom_rows_are_sorted_by_part_before_head() {
         assert_eq!(interleaved_rows(2, 2), [0, 1, 4, 5, 8, 9, 2, 3, 6, 7, 10, 11]);
+    }
+
+    #[test]
+    fn gates_come_before_what_they_multiply() {
+        assert_eq!(gates_and_ups(3), [0, 3, 1, 4, 2, 5]);
     }
 }

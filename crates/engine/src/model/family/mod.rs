@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | Llama, Mistral, Qwen2, Qwen3, Granite, SmolLM3, Gemma, OLMo, Command R | `model.layers.I.{self_attn,mlp}.*_proj` | q, k, v and gate, up |
 //! | Mixtral, Qwen-MoE, OLMoE, GLM-4.5 | the same, and `block_sparse_moe.experts.E.w*`, `mlp.experts.E.*_proj`, `mlp.shared_expert*.*_proj` | q, k, v; gate, up of each expert |
+//! | gpt-oss | `model.layers.I.self_attn.*_proj`, `mlp.experts.{gate_up_proj,down_proj}` of all experts | q, k, v; gate, up of each expert, rows permuted |
 //! | OPT | `model.decoder.layers.I.{self_attn.*_proj,fc1,fc2}` | q, k, v |
 //! | Phi-3 | the same, `qkv_proj` and `gate_up_proj` | one tensor each, in that order |
 //! | GLM, GLM-4 | the same, `gate_up_proj` | q, k, v |

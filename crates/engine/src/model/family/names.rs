@@ -11,6 +11,8 @@ pub(super) struct Names {
     pub ffn_out_norm: Option<&'static str>,
     pub qkv: &'static [&'static str],
     pub out: &'static str,
+    /// Scores of heads that belong to no key, where a family has them.
+    pub sinks: &'static str,
     pub up: &'static [&'static str],
     pub down: &'static str,
     pub experts: ExpertNames,
@@ -49,6 +51,7 @@ const LLAMA: Names = Names {
     ffn_out_norm: None,
     qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
     out: "self_attn.o_proj",
+    sinks: "self_attn.sinks",
     up: &["mlp.gate_proj", "mlp.up_proj"],
     down: "mlp.down_proj",
     experts: QWEN_EXPERTS,
@@ -155,6 +158,15 @@ const GLM4_MOE: Names = Names {
     ..LLAMA
 };
 
+const GPT_OSS: Names = Names {
+    experts: ExpertNames {
+        router: "mlp.router",
+        up: &["gate_up_proj"],
+        ..QWEN_EXPERTS
+    },
+    ..LLAMA
+};
+
 impl Family {
     pub(super) fn names(self) -> &'static Names {
         match self {
@@ -162,6 +174,7 @@ impl Family {
             Self::Gemma | Self::Qwen2Moe | Self::Qwen3Moe | Self::Olmoe => &LLAMA,
             Self::Mixtral => &MIXTRAL,
             Self::Glm4Moe => &GLM4_MOE,
+            Self::GptOss => &GPT_OSS,
             Self::Gemma2 | Self::Gemma3 => &GEMMA2,
             Self::Olmo2 | Self::Olmo3 => &OLMO2,
             Self::Cohere | Self::Cohere2 => &COHERE,

@@ -43,8 +43,10 @@ pub struct BlockSpec {
     pub ffn: FfnKind,
     /// The input of Down is transformed in blocks of so many channels.
     pub hadamard_down: Option<usize>,
-    /// Scale, window and slopes of the attention.
+    /// Scale, window and slopes of the attention; its sinks once the block is loaded.
     pub attention: AttentionParams,
+    /// Tensor of the attention's sinks, one for each query head.
+    pub sinks: Option<String>,
     /// The linears, in order of execution.
     pub linears: BTreeMap<LinearId, LinearSpec>,
 }
@@ -146,6 +148,7 @@ impl BlockSpec {
             ffn: config.ffn,
             hadamard_down: config.hadamard_down,
             attention: attention_params(config, layer),
+            sinks: config.attention_sinks.then(|| full(names.sinks)),
             linears: ids(config, layer)
                 .map(|id| (id, linear_spec(config, id, &full)))
                 .collect(),

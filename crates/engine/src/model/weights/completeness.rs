@@ -104,10 +104,15 @@ impl Weights {
 
     fn missing_hint(&self, name: &str) -> String {
         let bare = LEADING.iter().filter_map(|leading| name.strip_prefix(leading));
-        if let Some(shard) = std::iter::once(name)
-            .chain(bare)
-            .find_map(|name| self.absent.get(name).or_else(|| self.absent_part(name)))
-        {
+        let absent_stack = |name: &str| {
+            Self::stacks_of(name)
+                .iter()
+                .find_map(|stack| self.absent.get(stack))
+        };
+        if let Some(shard) = std::iter::once(name).chain(bare).find_map(|name| {
+            let whole = self.absent.get(name).or_else(|| self.absent_part(name));
+            whole.or_else(|| absent_stack(name))
+        }) {
             let is_there = self.dir.join(shard).exists();
             let what = if is_there {
                 "where it is not"

@@ -132,5 +132,6 @@ fn tensor(name: &str, entry: GgufEntry, head: Option<usize>) -> Result<Tensor, S
         used: AtomicBool::new(false),
         parts: BTreeMap::new(),
         blocks,
+        transposed: false,
     })
 }

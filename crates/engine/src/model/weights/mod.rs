@@ -1,5 +1,5 @@
 //! The tensors of a model folder: memory-mapped (`mapping`, `open`), checked when they are taken (`tensors`, `linear`). Linears that
-//! another program quantized are floats for everything behind this folder (`packed`).
+//! another program quantized are floats for everything behind this folder (`packed`), and experts have tensors of their own (`stacked`).
 
 mod blocks;
 mod completeness;
@@ -10,6 +10,7 @@ mod mapping;
 mod names;
 mod open;
 mod packed;
+mod stacked;
 mod tensors;
 
 pub use error::WeightsError;

@@ -93,6 +93,7 @@ impl Weights {
         } else {
             weights.open_set()?;
         }
+        weights.split_stacks()?;
         weights.gather_packed()?;
         Ok(weights)
     }
@@ -147,6 +148,7 @@ impl Weights {
                 used: AtomicBool::new(false),
                 parts: BTreeMap::new(),
                 blocks: None,
+                transposed: false,
             };
             let twice = self.tensors.insert(name.clone(), tensor);
             if twice.is_some() {

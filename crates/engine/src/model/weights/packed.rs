@@ -116,6 +116,7 @@ impl Weights {
             used: AtomicBool::new(false),
             parts,
             blocks: None,
+            transposed: false,
         };
         let name = named("weight");
         tensor.entry.shape = self.unpacked(&name, &tensor)?.shape().to_vec();

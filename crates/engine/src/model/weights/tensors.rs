@@ -58,6 +58,8 @@ pub(super) struct Tensor {
     pub(super) parts: BTreeMap<&'static str, Tensor>,
     /// How a GGUF file stores it, where that is not the entry's floats row by row. The entry's bytes are those of the blocks then.
     pub(super) blocks: Option<Blocks>,
+    /// Whether its file holds a matrix column by column.
+    pub(super) transposed: bool,
 }
 
 /// Elements of a tied head that are compared at a time.
@@ -119,12 +121,11 @@ impl Weights {
     pub fn raw(&self, name: &str) -> Result<RawTensor<'_>, WeightsError> {
         let tensor = self.take(name)?;
         let TensorEntry { dtype, shape, .. } = &tensor.entry;
-        let bytes = match tensor.is_packed() {
-            false => Cow::Borrowed(self.tensor_bytes(tensor)),
-            true => {
-                let rows = 0..shape.first().copied().unwrap_or_default();
-                Cow::Owned(f32_bytes(&self.widened(name, tensor, rows)?))
-            }
+        let rows = 0..shape.first().copied().unwrap_or_default();
+        let bytes = match (tensor.is_packed(), tensor.transposed) {
+            (false, false) => Cow::Borrowed(self.tensor_bytes(tensor)),
+            (false, true) => self.transposed_rows((name, tensor), rows)?,
+            (true, _) => Cow::Owned(f32_bytes(&self.widened(name, tensor, rows)?)),
         };
         Ok((*dtype, shape, bytes))
     }
@@ -158,7 +159,7 @@ impl Weights {
         if tensor.entry.dtype != Dtype::BF16 {
             return self.widened(name, tensor, rows).map(FloatValues::F32);
         }
-        let (first, bytes) = self.rows_of(tensor, rows);
+        let (first, bytes) = self.rows_of((name, tensor), rows)?;
         let mut values = self.room(name, bytes.len() / 2)?;
         values.extend(bytes.chunks_exact(2).map(bf16_at));
         self.check_finite((name, tensor), first, &values[..], |v: &bf16| v.to_f32())?;
@@ -192,21 +193,31 @@ impl Weights {
         let first = rows.start * row;
         match tensor.is_packed() {
             true => self.unpack_rows((name, tensor), rows, &mut values)?,
-            false => widen(tensor.entry.dtype, self.rows_of(tensor, rows).1, &mut values),
+            false => widen(
+                tensor.entry.dtype,
+                &self.rows_of((name, tensor), rows)?.1,
+                &mut values,
+            ),
         }
         self.check_finite((name, tensor), first, &values, |v| *v)?;
         Ok(values)
     }
 
     /// Bytes of some entries of the first dimension, and the index of their first element.
-    pub(super) fn rows_of(&self, tensor: &Tensor, rows: Range<usize>) -> (usize, &[u8]) {
+    fn rows_of(
+        &self,
+        (name, tensor): (&str, &Tensor),
+        rows: Range<usize>,
+    ) -> Result<(usize, Cow<'_, [u8]>), WeightsError> {
         let row = tensor.entry.shape.iter().skip(1).product::<usize>();
+        let first = rows.start * row;
+        if tensor.transposed {
+            return Ok((first, self.transposed_rows((name, tensor), rows)?));
+        }
         let row_bytes = row * tensor.entry.dtype.bitsize() / 8;
         let bytes = self.tensor_bytes(tensor);
-        (
-            rows.start * row,
-            &bytes[rows.start * row_bytes..rows.end * row_bytes],
-        )
+        let bytes = &bytes[rows.start * row_bytes..rows.end * row_bytes];
+        Ok((first, Cow::Borrowed(bytes)))
     }
 
     /// An empty vector for `len` elements of a tensor: sizes come from files, and a machine may be too small for them.
@@ -239,8 +250,8 @@ impl Weights {
         }
         let dtype = tensor.entry.dtype;
         let row_bytes = columns * dtype.bitsize() / 8;
-        let source = self.tensor_bytes(tensor).chunks_exact(row_bytes);
-        for (i, (row, bytes)) in rows.iter().zip(source).enumerate() {
+        let (_, source) = self.rows_of((name, tensor), 0..rows.len())?;
+        for (i, (row, bytes)) in rows.iter().zip(source.chunks_exact(row_bytes)).enumerate() {
             let values = &mut out[row * columns..(row + 1) * columns];
             widen(dtype, bytes, values);
             self.check_finite((name, tensor), i * columns, values, |v| *v)?;

@@ -15,7 +15,7 @@ pub(super) fn read_llama_like(family: Family, fields: Fields<'_>) -> Result<Mode
     config.norm = NormKind::Rms;
     let eps = match family {
         Family::Phi3 | Family::Olmo2 | Family::Olmo3 => 1e-5,
-        Family::Mixtral | Family::Olmoe | Family::Glm4Moe => 1e-5,
+        Family::Mixtral | Family::Olmoe | Family::Glm4Moe | Family::GptOss => 1e-5,
         Family::Glm | Family::Glm4 => 1.5625e-7,
         _ => 1e-6,
     };
@@ -25,6 +25,7 @@ pub(super) fn read_llama_like(family: Family, fields: Fields<'_>) -> Result<Mode
         Family::SmolLm3 => 2e6,
         Family::Mixtral => 1e6,
         Family::Olmo3 => 5e5,
+        Family::GptOss => 1.5e5,
         _ => 1e4,
     };
     config.position = rope::read_position(fields, &mut config, theta)?;
@@ -144,13 +145,22 @@ fn defaults(family: Family) -> Defaults {
             max_positions: 131_072,
             ..llama
         },
+        Family::GptOss => Defaults {
+            vocab_size: 201_088,
+            hidden_size: 2_880,
+            num_layers: 36,
+            num_heads: 64,
+            ffn_size: 2_880,
+            max_positions: 131_072,
+            ..llama
+        },
         _ => llama,
     }
 }
 
 fn read_head_sizes(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), ConfigError> {
     let kv_heads = match config.family {
-        Family::Mistral | Family::Mixtral | Family::Glm4Moe => 8,
+        Family::Mistral | Family::Mixtral | Family::Glm4Moe | Family::GptOss => 8,
         Family::Qwen2Moe => 16,
         Family::Qwen2 | Family::Qwen3 => 32,
         Family::SmolLm3 | Family::Qwen3Moe => 4,
@@ -164,6 +174,7 @@ fn read_head_sizes(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), C
     };
     let head_dim = match config.family {
         Family::Qwen3 | Family::Glm | Family::Glm4 | Family::Glm4Moe => 128,
+        Family::GptOss => 64,
         _ => config.head_dim,
     };
     config.head_dim = fields.size("head_dim", head_dim, K_MAX)?;
@@ -184,6 +195,11 @@ fn read_biases(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), Confi
         }
         Family::Glm4Moe => config.qkv_bias = fields.flag("attention_bias", false)?,
         Family::Qwen2Moe => config.qkv_bias = fields.flag("qkv_bias", true)?,
+        Family::GptOss => {
+            config.qkv_bias = fields.flag("attention_bias", true)?;
+            config.out_bias = config.qkv_bias;
+            config.ffn_bias = true;
+        }
         family => config.qkv_bias = family == Family::Qwen2,
     }
     Ok(())
@@ -275,6 +291,10 @@ fn read_windows(config: &ModelConfig, fields: Fields<'_>) -> Result<Vec<Option<u
         Family::Olmo3 => {
             let has_window = every_nth_is_full(4);
             read_layer_types(fields, num_layers, window(Some(4_096))?, &has_window)
+        }
+        Family::GptOss => {
+            let has_window = every_nth_is_full(2);
+            read_layer_types(fields, num_layers, window(Some(128))?, &has_window)
         }
         _ => Ok(vec![None; num_layers]),
     }

@@ -1,6 +1,7 @@
 //! From the fields of config.json to a [`ModelConfig`], family by family, with the defaults of transformers.
 
 mod gemma;
+mod gpt_oss;
 mod llama_like;
 mod parallel;
 mod ungated;
@@ -14,6 +15,7 @@ use crate::model::config::fields::{Fields, field_error, unsupported};
 use crate::model::config::mixture::{is_mixture, read_mixture};
 use crate::{ConfigError, Family, FloatType, ModelConfig, Position};
 use gemma::read_gemma;
+use gpt_oss::read_gpt_oss;
 use llama_like::read_llama_like;
 use parallel::{read_cohere, read_gpt_neox};
 use ungated::{read_bloom, read_opt, read_starcoder2};
@@ -72,6 +74,7 @@ fn read_text(object: &Map<String, Value>) -> Result<ModelConfig, ConfigError> {
         Family::Starcoder2 => read_starcoder2(fields)?,
         Family::GptNeoX => read_gpt_neox(fields)?,
         Family::Cohere | Family::Cohere2 => read_cohere(family, fields)?,
+        Family::GptOss => read_gpt_oss(fields)?,
         Family::Gemma | Family::Gemma2 | Family::Gemma3 => read_gemma(family, fields)?,
         _ => read_llama_like(family, fields)?,
     };
