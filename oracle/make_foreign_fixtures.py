@@ -23,11 +23,18 @@ import zlib
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GptOssConfig, GptOssForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 HIDDEN, FFN, HEAD_DIM, VOCAB, TOKENS = 32, 64, 16, 64, 24
 GREEDY_PROMPT, GREEDY_STEPS = 6, 8
 BLOCK = "model.layers.0."
+SIZES = dict(
+    vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=FFN, num_hidden_layers=1, num_attention_heads=2,
+    num_key_value_heads=1, head_dim=HEAD_DIM, max_position_embeddings=256, rms_norm_eps=1e-5, bos_token_id=1,
+    eos_token_id=2, tie_word_embeddings=False,
+)
+EXPERTS, CHOSEN = 4, 2
 SHAPES = {
     BLOCK + "self_attn.q_proj": (32, HIDDEN),
     BLOCK + "self_attn.k_proj": (16, HIDDEN),
@@ -81,6 +88,8 @@ def floats(codes, scales, zeros, groups_of):
 class Folder:
     """What a case is made of."""
 
+    model = LlamaForCausalLM
+
     def __init__(self, name):
         self.name, self.tensors, self.expected, self.files = name, {}, {}, {}
         random = rng(name, "rest")
@@ -103,13 +112,9 @@ class Folder:
     def write(self, out, quantization=None):
         folder = os.path.join(out, self.name)
         os.makedirs(folder, exist_ok=True)
-        config = LlamaConfig(
-            vocab_size=VOCAB, hidden_size=HIDDEN, intermediate_size=FFN, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=HEAD_DIM, max_position_embeddings=256, rms_norm_eps=1e-5, bos_token_id=1,
-            eos_token_id=2, tie_word_embeddings=False,
-        )
+        config = self.config()
         described = config.to_dict()
-        described.update(architectures=["LlamaForCausalLM"], dtype="float16")
+        described.update(architectures=[self.model.__name__], dtype="float16")
         if quantization:
             described["quantization_config"] = quantization
         files = {"config.json": described, "expected.json": {n: described_floats(e) for n, e in self.expected.items()}}
@@ -122,12 +127,18 @@ class Folder:
         size = sum(os.path.getsize(os.path.join(folder, file)) for file in os.listdir(folder))
         print(f"{self.name}: {size} bytes")
 
+    def config(self):
+        return LlamaConfig(**SIZES)
+
+    def state(self, wanted):
+        state = {name: tensor.float() for name, tensor in self.tensors.items() if name in wanted}
+        state.update({name + ".weight": values for name, values in self.expected.items()})
+        return state
+
     def golden(self, config):
         config._attn_implementation = "eager"
-        model = LlamaForCausalLM(config).float().eval()
-        state = {name: tensor.float() for name, tensor in self.tensors.items() if name in model.state_dict()}
-        state.update({name + ".weight": values for name, values in self.expected.items()})
-        model.load_state_dict(state)
+        model = self.model(config).float().eval()
+        model.load_state_dict(self.state(model.state_dict().keys()))
         ids = torch.from_numpy(rng(self.name, "ids").integers(3, VOCAB, TOKENS))
         with torch.no_grad():
             logits = model(ids[None]).logits[0]
@@ -361,13 +372,67 @@ def fp8(out):
     })
 
 
+class GptOss(Folder):
+    """Experts that are stacked, with all that is around them in floats."""
+
+    model = GptOssForCausalLM
+
+    def __init__(self, name):
+        super().__init__(name)
+        random = rng(name, "floats")
+        for linear in ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"]:
+            self.plain(BLOCK + linear)
+            outputs = SHAPES[BLOCK + linear][0]
+            self.tensors[f"{BLOCK}{linear}.bias"] = torch.from_numpy(random.normal(0, 0.3, outputs)).half()
+        self.plain("lm_head")
+        for tensor, shape in {"self_attn.sinks": (2,), "mlp.router.weight": (EXPERTS, HIDDEN), "mlp.router.bias": (EXPERTS,)}.items():
+            self.tensors[BLOCK + tensor] = torch.from_numpy(random.normal(0, 0.8, shape)).half()
+        # What is no linear of the checkpoint.
+        self.stacks = {}
+
+    def config(self):
+        rope = dict(
+            rope_type="yarn", rope_theta=150000.0, factor=4.0, beta_fast=32.0, beta_slow=1.0, truncate=False,
+            original_max_position_embeddings=64,
+        )
+        return GptOssConfig(
+            **SIZES, num_local_experts=EXPERTS, num_experts_per_tok=CHOSEN, sliding_window=8, swiglu_limit=1.5, rope_parameters=rope,
+        )
+
+    def experts(self, linear, n, k):
+        random, stack = rng(self.name, linear), f"{BLOCK}mlp.experts.{linear}"
+        codes = random.integers(0, 16, (EXPERTS, n, k)).astype(np.uint8)
+        blocks = torch.from_numpy(codes[..., 0::2] | codes[..., 1::2] << 4).reshape(EXPERTS, n, k // 32, 16)
+        scales = torch.from_numpy(random.integers(120, 126, (EXPERTS, n, k // 32)).astype(np.uint8))
+        self.tensors[stack + "_blocks"], self.tensors[stack + "_scales"] = blocks, scales
+        self.tensors[stack + "_bias"] = torch.from_numpy(random.normal(0, 0.4, (EXPERTS, n))).half()
+        values = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+        values = torch.from_numpy(np.concatenate([values, -values])[codes])
+        wide = torch.exp2(scales.float() - 127).repeat_interleave(32, 2)
+        self.stacks[stack] = (values * wide).transpose(1, 2).contiguous()
+        theirs = convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+        assert torch.equal(theirs, self.stacks[stack]), f"{linear}: other floats than transformers'"
+        for expert in range(EXPERTS):
+            self.expected[f"{BLOCK}mlp.experts.{expert}.{linear}"] = values[expert] * wide[expert]
+
+    def state(self, wanted):
+        return {**{name: values for name, values in super().state(wanted).items() if name in wanted}, **self.stacks}
+
+
+def mxfp4(out):
+    folder = GptOss("mxfp4")
+    folder.experts("gate_up_proj", 2 * FFN, HIDDEN)
+    folder.experts("down_proj", HIDDEN, FFN)
+    folder.write(out, {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router", "lm_head"]})
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
     parser.add_argument("--check", action="store_true")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    for case in [gptq, gptq_older, gptq_v2, awq, fp8]:
+    for case in [gptq, gptq_older, gptq_v2, awq, fp8, mxfp4]:
         case(arguments.out)
     compressed(arguments.out, arguments.check)
 

@@ -35,7 +35,14 @@ const MODELS: [&str; 6] = [
 ];
 
 /// Folders that other programs quantized.
-const FOREIGN: [&str; 5] = ["gptq-act-order", "gptq-older", "awq", "compressed-tensors", "fp8"];
+const FOREIGN: [&str; 6] = [
+    "gptq-act-order",
+    "gptq-older",
+    "awq",
+    "compressed-tensors",
+    "fp8",
+    "mxfp4",
+];
 
 /// Model folders of several families, original and quantized, by this program and others.
 ///

@@ -136,7 +136,10 @@ impl Case {
             sliding_window: (r.below(3) == 0).then(|| [1, 2, 16, 63, 64, 65, 100, 500, 513][r.below(9)]),
             soft_cap: (r.below(4) == 0).then(|| [0.5, 5.0, 50.0][r.below(3)]),
             alibi_slopes: alibi.then(|| (0..num_heads).map(|h| 0.5f32.powi(h as i32 % 9 + 1)).collect()),
-            sinks: None,
+            sinks: (r.below(3) == 0).then(|| {
+                let sinks = [0.0, -2.5, 1.75, 60.0, -1e30, 1e30, 4.0];
+                sinks.into_iter().cycle().take(num_heads).collect()
+            }),
         }
     }
 
@@ -369,13 +372,15 @@ impl Case {
             sliding_window,
             soft_cap,
             alibi_slopes,
+            sinks,
             ..
         } = &self.params;
         format!(
-            "{} {:?}, {num_heads} heads, window {sliding_window:?}, cap {soft_cap:?}, ALiBi {}, rotated {}, {:?}",
+            "{} {:?}, {num_heads} heads, window {sliding_window:?}, cap {soft_cap:?}, ALiBi {}, sinks {}, rotated {}, {:?}",
             self.shape,
             self.format,
             alibi_slopes.is_some(),
+            sinks.is_some(),
             self.angles.is_some(),
             self.sequences
         )

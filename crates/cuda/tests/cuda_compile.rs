@@ -145,6 +145,7 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
             let rule = ScoreRule {
                 alibi: at % 3 == 0 && !rotates(kernel),
                 soft_cap: at % 4 == 0 && !rotates(kernel),
+                sinks: at % 6 < 2 && !rotates(kernel),
             };
             let source = attention_source(kernel, format, head_dim, group, rule);
             jobs.push(Job {

@@ -70,6 +70,7 @@ pub(super) struct AttentionArgs {
     pub code_row: i32,
     soft_cap: f32,
     padding: i32,
+    sinks: u64,
 }
 
 /// Room for what spans leave to be joined; launches on one stream share it.
@@ -132,8 +133,8 @@ impl AttentionWorkspace {
 }
 
 /// ALiBi's slopes for scores that count in powers of two.
-fn in_base_two(slopes: &[f32]) -> Vec<f32> {
-    slopes.iter().map(|slope| slope * LOG2_E).collect()
+fn in_base_two(of_heads: &[f32]) -> Vec<f32> {
+    of_heads.iter().map(|value| value * LOG2_E).collect()
 }
 
 /// Thread blocks of prompts that stay on the card and pass tiles on, at most: no more than tiles of single tokens and heads.
@@ -170,6 +171,8 @@ pub struct Attention {
     int8: bool,
     /// `[heads]` f32, times log2 e.
     slopes: Option<Buffer>,
+    /// The same of sinks.
+    sinks: Option<Buffer>,
     spans: Ready,
     /// Whether `spans` is the kernel that has pages brought to it.
     spans_in_ring: bool,
@@ -216,7 +219,10 @@ impl Attention {
     ) -> Result<Self, CudaError> {
         let (kv_heads, head_dim) = (cache.shape().num_kv_heads, cache.shape().head_dim);
         let group = group_of(params, kv_heads);
-        let slopes = params.alibi_slopes.as_deref().map(in_base_two);
+        let upload = |of_heads: &Option<Vec<f32>>| {
+            let scaled = of_heads.as_deref().map(in_base_two);
+            scaled.map(|scaled| gpu.upload(&scaled)).transpose()
+        };
         let int8 = is_int8(cache.format());
         let grouped = int8 && runs_in_groups(gpu.info(), head_dim, group);
         let (prompt, tile_rows) = match grouped {
@@ -245,7 +251,8 @@ impl Attention {
             kv_heads,
             head_dim,
             int8,
-            slopes: slopes.map(|slopes| gpu.upload(&slopes)).transpose()?,
+            slopes: upload(&params.alibi_slopes)?,
+            sinks: upload(&params.sinks)?,
             spans_in_ring: ring.is_some(),
             joined: match ring {
                 Some(ring) if joins => Some(Joined {
@@ -384,6 +391,7 @@ impl Attention {
             kv_heads: self.kv_heads as i32,
             window: window.unwrap_or(0),
             soft_cap: self.params.soft_cap.map_or(0.0, |cap| cap * LOG2_E),
+            sinks: self.sinks.as_ref().map_or(0, Buffer::address),
             ..AttentionArgs::default()
         }
     }
@@ -429,8 +437,9 @@ fn group_of(params: &AttentionParams, kv_heads: usize) -> usize {
         "{heads} heads over {kv_heads} cached ones"
     );
     assert!(params.sliding_window != Some(0), "a window of no positions");
-    let slopes = params.alibi_slopes.as_ref().map_or(heads, Vec::len);
-    assert_eq!(slopes, heads, "slopes of heads");
+    for (what, of_heads) in [("slopes", &params.alibi_slopes), ("sinks", &params.sinks)] {
+        assert_eq!(of_heads.as_ref().map_or(heads, Vec::len), heads, "{what} of heads");
+    }
     heads / kv_heads
 }
 
@@ -504,6 +513,6 @@ mod tests {
 
     #[test]
     fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<AttentionArgs>(), 208);
+        assert_eq!(size_of::<AttentionArgs>(), 216);
     }
 }

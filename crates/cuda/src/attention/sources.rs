@@ -54,6 +54,8 @@ pub struct ScoreRule {
     pub alibi: bool,
     /// They are capped.
     pub soft_cap: bool,
+    /// Heads have sinks.
+    pub sinks: bool,
 }
 
 impl ScoreRule {
@@ -62,7 +64,14 @@ impl ScoreRule {
         Self {
             alibi: params.alibi_slopes.is_some(),
             soft_cap: params.soft_cap.is_some(),
+            sinks: params.sinks.is_some(),
         }
+    }
+
+    fn macros(self) -> impl Iterator<Item = (&'static str, i64)> {
+        let further = [("SOFT_CAP", self.soft_cap), ("SINKS", self.sinks)];
+        let further = further.into_iter().filter_map(|(name, is_on)| is_on.then_some((name, 1)));
+        std::iter::once(("ALIBI", i64::from(self.alibi))).chain(further)
     }
 
     /// Scores are products times a factor.
@@ -89,8 +98,8 @@ pub fn attention_source(
     };
     let mut macros = vec![("FORMAT", format_code(format)), ("HEAD_DIM", head_dim as i64)];
     if !matches!(kernel, AttentionKernel::Write | AttentionKernel::RotateWrite) {
-        macros.extend([("GROUP", group as i64), ("ALIBI", i64::from(rule.alibi))]);
-        macros.extend(rule.soft_cap.then_some(("SOFT_CAP", 1)));
+        macros.push(("GROUP", group as i64));
+        macros.extend(rule.macros());
     }
     match kernel {
         AttentionKernel::Write => {}

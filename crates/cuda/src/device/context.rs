@@ -181,7 +181,6 @@ impl CudaDevice {
             "rope_cache_write_attention_quantize",
             [x.rows, params.num_heads, head_dim],
         );
-        self.refuse_sinks(params)?;
         let attention = cache.attention(self, params);
         let attention = attention.map_err(|error| self.failed(name, &sizes, &error))?;
         if angles.columns != head_dim || !attention.joins(&step.tokens) {
@@ -219,18 +218,6 @@ impl CudaDevice {
         }
     }
 
-    fn refuse_sinks(&self, params: &AttentionParams) -> Done {
-        match &params.sinks {
-            None => Ok(()),
-            Some(sinks) => Err(DeviceError::Operation {
-                operation: "attention",
-                device: self.name.clone(),
-                sizes: sinks.len().to_string(),
-                problem: "attention sinks run on the CPU alone (--device cpu)".to_owned(),
-            }),
-        }
-    }
-
     pub(super) fn attend(
         &self,
         out: &mut CudaMatrix,
@@ -239,7 +226,6 @@ impl CudaDevice {
         params: &AttentionParams,
         step: &CudaStep,
     ) -> Done {
-        self.refuse_sinks(params)?;
         let head_dim = cache.pages.shape().head_dim;
         self.resize(out, "attention", (x.rows, params.num_heads * head_dim))?;
         self.operation("attention", &[x.rows, params.num_heads, head_dim], || {

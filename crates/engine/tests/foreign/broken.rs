@@ -310,3 +310,56 @@ fn a_tensor_in_a_shard_that_is_not_there_is_told_so() {
         "{error}"
     );
 }
+
+#[test]
+fn broken_tensors_of_mxfp4_are_refused_in_words() {
+    let mxfp4 = || Broken::of("mxfp4");
+    let (blocks, scales) = ("gate_up_proj_blocks", "gate_up_proj_scales");
+    mxfp4()
+        .without(blocks)
+        .refused(&["experts.0.gate_up_proj.weight` is missing"]);
+    mxfp4()
+        .without(scales)
+        .refused(&["experts.0.gate_up_proj", "`scales` is missing"]);
+    for shape in [&[4, 128, 16][..], &[4, 128, 1, 8], &[4, 0, 1, 16]] {
+        mxfp4().shaped(blocks, shape).refused(&[
+            "experts.0.gate_up_proj",
+            "mxfp4",
+            "`blocks`",
+            "16], not empty",
+        ]);
+    }
+    // Of other sizes than the model's, and of other numbers of experts.
+    mxfp4()
+        .shaped(blocks, &[4, 127, 1, 16])
+        .refused(&["`scales`", "[127, 1]"]);
+    mxfp4()
+        .shaped(scales, &[4, 128])
+        .refused(&["`scales`", "[128, 1]"]);
+    mxfp4()
+        .shaped(scales, &[3, 128, 1])
+        .refused(&["experts.3.gate_up_proj", "`scales` is missing"]);
+    for (name, shape) in [
+        (blocks, &[0, 128, 1, 16][..]),
+        (blocks, &[1 << 40, 0, 1, 16]),
+        (blocks, &[4]),
+    ] {
+        mxfp4()
+            .shaped(name, shape)
+            .refused(&["experts.0.gate_up_proj.weight` is missing"]);
+    }
+    mxfp4()
+        .typed(scales, Dtype::F16)
+        .refused(&["`scales` is missing"]);
+    mxfp4()
+        .with(scales, 5, &[255])
+        .refused(&["`scales` of output 5, group 0 is inf"]);
+    let mut both = mxfp4();
+    let spec = TensorSpec {
+        name: "model.layers.0.mlp.experts.1.gate_up_proj.blocks".to_owned(),
+        dtype: Dtype::U8,
+        shape: vec![128, 1, 16],
+    };
+    both.tensors.push((spec, vec![0; 2048]));
+    both.refused(&["experts.1.gate_up_proj.blocks", "both by itself"]);
+}

@@ -28,6 +28,7 @@ fn models_of_other_programs_are_models_of_floats() {
             json!({"ignore": ["lm_head"]}),
         ),
         json!({"quant_method": "fp8", "weight_block_size": [128, 128], "fmt": "e4m3"}),
+        json!({"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]}),
     ] {
         let config = read(quantization.clone()).unwrap_or_else(|error| panic!("{quantization}: {error}"));
         assert!(config.quantization.is_none(), "{quantization}");

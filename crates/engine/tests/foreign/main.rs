@@ -15,13 +15,14 @@ use dualgrain_format::checkpoint::f32_bytes;
 use golden::{load, prefill, read_golden};
 use serde_json::Value;
 
-const CASES: [&str; 6] = [
+const CASES: [&str; 7] = [
     "gptq-act-order",
     "gptq-older",
     "gptq-v2",
     "awq",
     "compressed-tensors",
     "fp8",
+    "mxfp4",
 ];
 
 /// Largest difference allowed, as a part of the logits' span, as for families (families.rs).
@@ -62,8 +63,11 @@ fn rows_alone_and_in_other_places_are_the_same_floats() {
     for case in CASES {
         let weights = Weights::open(&fixture(case)).unwrap();
         let config = ModelConfig::load(&fixture(case)).unwrap();
-        let name = "model.layers.0.mlp.gate_proj";
-        let (n, k) = (config.ffn_size, config.hidden_size);
+        let (name, n) = match case {
+            "mxfp4" => ("model.layers.0.mlp.experts.2.gate_up_proj", 2 * config.ffn_size),
+            _ => ("model.layers.0.mlp.gate_proj", config.ffn_size),
+        };
+        let k = config.hidden_size;
         let whole = weights.f32(&format!("{name}.weight"), &[n, k]).unwrap();
         let slice = weights.linear_rows(name, ((n, k), 3..29), false, None).unwrap();
         let LinearWeights::Float(slice) = slice else {
@@ -101,6 +105,7 @@ fn one_notice_says_that_the_model_was_quantized_before_and_what_is_left_out() {
         ("awq", "by awq (4 bits in groups of 16): 7 linears"),
         ("compressed-tensors", "of keys and values, and of activations"),
         ("fp8", "by fp8 (in blocks of 24 x 20): 7"),
+        ("mxfp4", "by mxfp4 (4 bits in groups of 32): 8 linears"),
     ] {
         let folder = ModelFolder::open(&fixture(case)).unwrap();
         let said = folder
@@ -116,10 +121,14 @@ fn one_notice_says_that_the_model_was_quantized_before_and_what_is_left_out() {
             storage.schemes.keys().any(|word| word.contains(&case[..3])),
             "{case}: {storage:?}"
         );
-        // With the biases of zeros that are beside linears of the older folder.
-        let biases = if case == "gptq-older" { 256 } else { 0 };
+        let expected = match case {
+            // With the biases of zeros that are beside linears of the older folder.
+            "gptq-older" => 13_408 + 256,
+            "mxfp4" => 32_644,
+            _ => 13_408,
+        };
         let parameters = storage.parameters(&folder.weights).unwrap();
-        assert_eq!(parameters, 13_408 + biases, "{case}");
+        assert_eq!(parameters, expected, "{case}");
     }
     let older = ModelFolder::open(&fixture("gptq-older")).unwrap();
     assert!(

@@ -8,8 +8,8 @@ use thiserror::Error;
 pub enum ForeignError {
     /// A method that is not read.
     #[error(
-        "quant_method is `{got}`, this program reads `dualgrain`, gptq, awq, compressed-tensors and fp8 (and models in floats): take \
-         the original, in floats"
+        "quant_method is `{got}`, this program reads `dualgrain`, gptq, awq, compressed-tensors, fp8 and mxfp4 (and models in floats): \
+         take the original, in floats"
     )]
     Method {
         /// The value found.

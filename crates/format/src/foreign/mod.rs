@@ -10,13 +10,14 @@ mod awq;
 mod compressed;
 mod error;
 mod fields;
-mod float8;
 mod fp8;
 mod gptq;
+mod mxfp4;
 mod packed;
 mod part;
 mod pattern;
 mod scheme;
+mod small_floats;
 mod target;
 mod words;
 

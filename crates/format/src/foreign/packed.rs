@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::error::ForeignError;
-use super::float8;
 use super::part::Floats;
+use super::small_floats::{e2m1, e4m3_table};
 use super::words::{Words, code_at, fill};
 
 /// A linear `[n,k]` that another program packed, checked but for the values of its scales; rows become floats one by one.
@@ -31,6 +31,8 @@ pub(super) enum Codes<'a> {
     Int8(&'a [u8]),
     /// `[n, k]` floats of eight bits.
     Float8(&'a [u8], Box<[f32; 256]>),
+    /// `[n, k / 2]` pairs of floats of four bits, the first in the low half.
+    Float4(&'a [u8]),
 }
 
 /// The nibble of a word in which AWQ keeps each of eight neighbours.
@@ -148,6 +150,12 @@ impl PackedLinear<'_> {
                 let codes = codes[bytes(codes)].iter().map(|&byte| table[usize::from(byte)]);
                 out.iter_mut().zip(codes).for_each(|(value, code)| *value = code);
             }
+            Codes::Float4(codes) => {
+                let (pairs, len) = (out.as_chunks_mut::<2>().0, self.k / 2);
+                for (pair, byte) in pairs.iter_mut().zip(&codes[row * len..(row + 1) * len]) {
+                    *pair = [e2m1(*byte), e2m1(byte >> 4)];
+                }
+            }
         }
     }
 
@@ -170,7 +178,7 @@ impl PackedLinear<'_> {
 
 impl<'a> Codes<'a> {
     pub fn float8(bytes: &'a [u8]) -> Self {
-        Self::Float8(bytes, Box::new(float8::table()))
+        Self::Float8(bytes, Box::new(e4m3_table()))
     }
 }
 

@@ -6,6 +6,7 @@ use half::{bf16, f16};
 use safetensors::Dtype;
 
 use super::error::ForeignError;
+use super::small_floats::e8m0;
 
 /// A tensor as it lies in a file; its bytes are as many as type and shape say.
 #[derive(Debug, Clone, Copy)]
@@ -103,9 +104,15 @@ impl<'a> Named<'a> {
         let Self { part, .. } = self.of_type(&[Dtype::F32, Dtype::F16, Dtype::BF16], "F32, F16 or BF16")?;
         Ok(Floats(part))
     }
+
+    /// Powers of two, stored as their exponents.
+    pub fn exponents(self) -> Result<Floats<'a>, ForeignError> {
+        let Self { part, .. } = self.of_type(&[Dtype::U8], "U8")?;
+        Ok(Floats(part))
+    }
 }
 
-/// A float tensor, read one by one.
+/// A tensor of floats or of exponents, read one by one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Floats<'a>(Part<'a>);
 
@@ -117,6 +124,7 @@ impl Floats<'_> {
         match self.0.dtype {
             Dtype::F16 => f16::from_le_bytes(half()).to_f32(),
             Dtype::BF16 => bf16::from_le_bytes(half()).to_f32(),
+            Dtype::U8 => e8m0(bytes[index]),
             _ => {
                 let b = &bytes[4 * index..4 * index + 4];
                 f32::from_le_bytes([b[0], b[1], b[2], b[3]])

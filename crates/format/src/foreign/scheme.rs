@@ -9,6 +9,7 @@ use super::error::ForeignError;
 use super::fields::Fields;
 use super::fp8::{self, Fp8};
 use super::gptq::{self, Gptq};
+use super::mxfp4;
 use super::packed::PackedLinear;
 use super::part::Parts;
 use crate::quantization_config::QUANT_METHOD;
@@ -23,6 +24,7 @@ enum Method {
     Awq(Awq),
     Compressed(Compressed),
     Fp8(Fp8),
+    Mxfp4,
 }
 
 impl ForeignScheme {
@@ -62,6 +64,7 @@ impl ForeignScheme {
             Some("awq") => Method::Awq(Awq::read(&fields)?),
             Some("compressed-tensors") => Method::Compressed(Compressed::read(&fields)?),
             Some("fp8") => Method::Fp8(Fp8::read(&fields)?),
+            Some("mxfp4") => Method::Mxfp4,
             other => {
                 let got = other.unwrap_or("missing").to_owned();
                 return Err(ForeignError::Method { got });
@@ -77,6 +80,7 @@ impl ForeignScheme {
             (Method::Compressed(_), "weight_packed") => true,
             (Method::Compressed(_), "weight") => matches!(dtype, Dtype::I8 | Dtype::F8_E4M3),
             (Method::Fp8(_), "weight") => dtype == Dtype::F8_E4M3,
+            (Method::Mxfp4, "blocks") => true,
             _ => false,
         };
         is_packed.then_some(linear)
@@ -89,13 +93,14 @@ impl ForeignScheme {
             Method::Awq(_) => &awq::PARTS,
             Method::Compressed(_) => &compressed::PARTS,
             Method::Fp8(_) => &fp8::PARTS,
+            Method::Mxfp4 => &mxfp4::PARTS,
         }
     }
 
     /// Ends of the names of tensors beside a linear's that a model of floats does not need.
     pub fn left_out_parts(&self) -> &'static [&'static str] {
         match self.0 {
-            Method::Gptq(_) | Method::Awq(_) => &[],
+            Method::Gptq(_) | Method::Awq(_) | Method::Mxfp4 => &[],
             Method::Compressed(_) => &compressed::LEFT_OUT,
             Method::Fp8(_) => &fp8::LEFT_OUT,
         }
@@ -111,6 +116,7 @@ impl ForeignScheme {
             Method::Awq(method) => method.unpack(parts),
             Method::Compressed(method) => method.unpack(name, parts),
             Method::Fp8(method) => method.unpack(parts),
+            Method::Mxfp4 => mxfp4::unpack(parts),
         }
     }
 
@@ -121,13 +127,14 @@ impl ForeignScheme {
             Method::Awq(method) => method.described(),
             Method::Compressed(method) => method.described(),
             Method::Fp8(method) => method.described(),
+            Method::Mxfp4 => mxfp4::described(),
         }
     }
 
     /// What the configuration asks for besides weights, and is not done with floats ("activations"); empty where it asks for nothing.
     pub fn left_out(&self) -> String {
         match &self.0 {
-            Method::Gptq(_) | Method::Awq(_) => String::new(),
+            Method::Gptq(_) | Method::Awq(_) | Method::Mxfp4 => String::new(),
             Method::Compressed(method) => method.left_out(),
             Method::Fp8(_) => "activations".to_owned(),
         }

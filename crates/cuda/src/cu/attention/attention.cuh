@@ -17,6 +17,9 @@
 #ifndef ALIBI
 #define ALIBI 0
 #endif
+#ifndef SINKS
+#define SINKS 0
+#endif
 
 constexpr int PAGE = 64;  // positions
 constexpr int SPAN_PAGES = 8;
@@ -59,6 +62,7 @@ struct AttentionArgs {
     int code_row;
     float soft_cap;  // times log2 e, with SOFT_CAP
     int padding;
+    const float *sinks;  // [heads], times log2 e, with SINKS
 };
 
 __device__ __forceinline__ float capped(const AttentionArgs &args, float score) {
@@ -142,6 +146,22 @@ struct Join {
 __device__ __forceinline__ Join join_of(float mine, float other) {
     const float reference = larger(mine, other);
     return Join{reference, power_of_two(mine - reference), power_of_two(other - reference)};
+}
+
+// The sum of all numerators of a head, and what outputs are multiplied by before it divides them.
+struct Whole {
+    float before, sum;
+};
+
+// All spans meet the head's sink, which is a span of one score without an output.
+__device__ __forceinline__ Whole with_sink(const AttentionArgs &args, int head, float reference, float sum) {
+#if SINKS
+    const float score = args.sinks[head], mine = ceilf(larger(-LARGEST, score));
+    const Join join = join_of(reference, mine);
+    return Whole{join.before, __fmaf_rn(power_of_two(score - mine), join.added, sum * join.before)};
+#else
+    return Whole{1.0f, sum};
+#endif
 }
 
 __device__ __forceinline__ int first_seen(int position, int window) {

@@ -47,6 +47,19 @@ __device__ __forceinline__ void write_out(const AttentionArgs &args, const Item 
     row[(item.first_head + head) * HEAD_DIM + d] = total * __fdiv_rn(1.0f, sum) + 0.0f;
 }
 
+// The spans of each head meet its sink; what outputs are multiplied by then is in the place of the last span's factor.
+__device__ __forceinline__ void join_sinks(const AttentionArgs &args, Shared &shared, const Item &item, const State &state) {
+#if SINKS
+    __syncthreads();
+    if (threadIdx.x < item.heads) {
+        const Whole whole = with_sink(args, item.first_head + threadIdx.x, state.reference, state.sum);
+        shared.whole_added[threadIdx.x] = whole.before;
+        shared.whole_sum[threadIdx.x] = whole.sum;
+    }
+    __syncthreads();
+#endif
+}
+
 __device__ __forceinline__ void place_head(const AttentionArgs &args, Item &item, u32 tile) {
     item.tile = tile;
     item.kv_head = tile / HEAD_TILES;
@@ -88,10 +101,13 @@ __device__ __forceinline__ void attend_item(const AttentionArgs &args, Shared &s
             total[i] = __fmaf_rn(out, shared.whole_added[head], total[i] * shared.whole_before[head]);
         }
     }
+    join_sinks(args, shared, item, whole);
 #pragma unroll
     for (int i = 0; i < ELEMENTS; i++) {
         const int at = i * THREADS + threadIdx.x, head = at / HEAD_DIM;
-        if (head < item.heads) write_out(args, item, head, at % HEAD_DIM, total[i], shared.whole_sum[head]);
+        if (head >= item.heads) break;
+        if (SINKS) total[i] *= shared.whole_added[head];
+        write_out(args, item, head, at % HEAD_DIM, total[i], shared.whole_sum[head]);
     }
 }
 
@@ -139,7 +155,8 @@ __device__ __forceinline__ void join_spans(const AttentionArgs &args, const Item
             whole.reference = join.reference;
             total = __fmaf_rn(out, join.added, total * join.before);
         }
-        write_out(args, item, head, d, total, whole.sum);
+        const Whole joined = with_sink(args, item.first_head + head, whole.reference, whole.sum);
+        write_out(args, item, head, d, total * joined.before, joined.sum);
         // Apart from the loads above, which are not to wait for it.
 #pragma unroll 1
         for (int span = item.first / SPAN; span <= item.position / SPAN; span++) {
@@ -174,6 +191,8 @@ __device__ __forceinline__ void attend_item(const AttentionArgs &args, Shared &s
         leave_span(args, shared, item, span, state, first_page, last_page);
         return;
     }
+    // The factor of the only span is 1, so that a sink's can take its place.
+    join_sinks(args, shared, item, whole);
     for (int at = threadIdx.x; at < item.heads * HEAD_DIM; at += THREADS) {
         const int head = at / HEAD_DIM, d = at % HEAD_DIM;
         const float out = joined_element(shared, first_page, last_page, head, d);

@@ -202,12 +202,13 @@ __device__ __forceinline__ void write_rows(const AttentionArgs &args, const Tile
     for (int r = 0; r < 2; r++) {
         const int row = warp * 16 + lane / 4 + r * 8, token = token_of_row(tile, row);
         if (token < 0) continue;
-        const float inverse = __fdiv_rn(1.0f, rows.whole_sum[row]);
+        const Whole whole = with_sink(args, tile.kv_head * GROUP + row % GROUP, rows.whole_reference[row], rows.whole_sum[row]);
+        const float inverse = __fdiv_rn(1.0f, whole.sum);
         float *out = args.out + ((size_t)(tile.token + token) * args.kv_heads * GROUP + tile.kv_head * GROUP + row % GROUP) * HEAD_DIM;
 #pragma unroll
         for (int i = 0; i < TILES * 2; i++) {
             const int d = i / 2 * 8 + quad * 2 + i % 2;
-            if (d < HEAD_DIM) out[d] = total[i / 2 * 4 + r * 2 + i % 2][lane] * inverse + 0.0f;
+            if (d < HEAD_DIM) out[d] = total[i / 2 * 4 + r * 2 + i % 2][lane] * whole.before * inverse + 0.0f;
         }
     }
 }

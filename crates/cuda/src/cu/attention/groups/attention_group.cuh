@@ -338,12 +338,14 @@ __device__ __forceinline__ void write_rows(const AttentionArgs &args, const Tile
     for (int r = 0; r < 2; r++) {
         const int row = warp * 16 + lane / 4 + r * 8, token = token_of_row(tile, row);
         if (token < 0) continue;
-        const float inverse = __fdiv_rn(1.0f, rows.whole_sum[row]);
+        const Whole whole = with_sink(args, tile.kv_head * GROUP + row % GROUP, rows.whole_reference[row], rows.whole_sum[row]);
+        const float inverse = __fdiv_rn(1.0f, whole.sum);
         float *out = args.out + ((size_t)(tile.token + token) * args.kv_heads * GROUP + tile.kv_head * GROUP + row % GROUP) * HEAD_DIM;
 #pragma unroll
         for (int t = 0; t < TILES; t++) {
-            const float2 whole = ((const float2 *)&total[t][lane])[r];
-            *(float2 *)(out + t * 8 + lane % 4 * 2) = make_float2(whole.x * inverse + 0.0f, whole.y * inverse + 0.0f);
+            const float2 v = ((const float2 *)&total[t][lane])[r];
+            *(float2 *)(out + t * 8 + lane % 4 * 2) =
+                make_float2(v.x * whole.before * inverse + 0.0f, v.y * whole.before * inverse + 0.0f);
         }
     }
 }

@@ -86,12 +86,13 @@ __device__ __forceinline__ Joined join_pages(const Team &team, int pages, const 
 }
 
 __device__ __forceinline__ void write_out(const AttentionArgs &args, const Item &item, const Part &part, const Joined &joined) {
-    const float inverse = __fdiv_rn(1.0f, joined.sum);
+    const Whole whole = with_sink(args, item.first_head + part.head, joined.reference, joined.sum);
+    const float inverse = __fdiv_rn(1.0f, whole.sum);
     const size_t row = ((size_t)item.token * (args.kv_heads * GROUP) + item.first_head + part.head) * HEAD_DIM;
 #pragma unroll
     for (int e = 0; e < ELEMENTS; e++) {
         if (part.element(e) >= HEAD_DIM) continue;
-        const float out = joined.out[e] * inverse + 0.0f;
+        const float out = joined.out[e] * whole.before * inverse + 0.0f;
 #if CODES
         store_word(args.rows + row + part.element(e), left_word(out));
 #else
