@@ -41,6 +41,14 @@ pub enum ExportError {
         /// The format asked for.
         format: ExportFormat,
     },
+    /// Other programs expect the experts of the family in one tensor.
+    #[error(
+        "{format} is not written for gpt_oss: other programs expect one tensor for a linear of all experts, and the folder has one for each"
+    )]
+    Stacked {
+        /// The format asked for.
+        format: ExportFormat,
+    },
     /// The input of a linear is transformed while the model runs.
     #[error(
         "{format} has no place for a transform of activations, and quantization_config has `hadamard_down` {block}: quantize again without \

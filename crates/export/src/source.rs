@@ -71,6 +71,9 @@ impl Source {
             weights,
             notices,
         } = ModelFolder::open(dir)?;
+        if config.family == Family::GptOss {
+            return Err(ExportError::Stacked { format });
+        }
         let mut linears = linears(&config);
         let others = others(&config, &weights, &linears);
         if format != ExportFormat::Gguf && rounds_a_tied_head(&config) {

@@ -8,13 +8,14 @@ use dualgrain_cpu::CpuDevice;
 use dualgrain_engine::{LoadOptions, Model, ModelConfig, ModelFolder, Weights};
 use dualgrain_quant::{Monitor, QuantJob, quantize};
 
-const CASES: [&str; 6] = [
+const CASES: [&str; 7] = [
     "gptq-act-order",
     "gptq-older",
     "gptq-v2",
     "awq",
     "compressed-tensors",
     "fp8",
+    "mxfp4",
 ];
 
 fn fixture(case: &str) -> PathBuf {

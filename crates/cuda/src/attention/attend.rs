@@ -6,6 +6,7 @@ use std::sync::Arc;
 use dualgrain_device::naive::usable_scale;
 use dualgrain_device::{AttentionParams, Columns, StepLimits};
 
+use super::arguments::AttentionArgs;
 use super::paged_cache::{PagedCache, is_int8};
 use super::ring::{Ring, RingTask};
 use super::sources::{
@@ -33,45 +34,6 @@ const MOST_PASSING: usize = 144;
 const PASSED_WARPS: usize = 4 * PROMPT_GROUPS;
 /// What the warps of one leave of a tile: outputs of 16 rows twice, and eight numbers of each lane.
 const PASSED_BYTES: usize = PASSED_WARPS * (2 * 16 * 4 * GROUPED_HEAD + 32 * 32);
-
-/// Arguments of the kernels, as `AttentionArgs` in cu/attention/attention.cuh.
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-pub(super) struct AttentionArgs {
-    pub out: u64,
-    x: u64,
-    keys: u64,
-    values: u64,
-    key_scales: u64,
-    value_scales: u64,
-    slopes: u64,
-    step: u64,
-    partial: u64,
-    partial_state: u64,
-    arrived: u64,
-    drawn: u64,
-    passed: u64,
-    passed_flags: u64,
-    scale: f32,
-    key_scale: f32,
-    value_scale: f32,
-    x_row: i32,
-    kv_heads: i32,
-    window: i32,
-    pub keys_first: i32,
-    pub values_first: i32,
-    pub angles: u64,
-    pub rows: u64,
-    pub finished: u64,
-    pub codes: u64,
-    pub code_scales: u64,
-    pub code_sums: u64,
-    pub code_scale: f32,
-    pub code_row: i32,
-    soft_cap: f32,
-    padding: i32,
-    sinks: u64,
-}
 
 /// Room for what spans leave to be joined; launches on one stream share it.
 pub struct AttentionWorkspace {
@@ -132,9 +94,10 @@ impl AttentionWorkspace {
     }
 }
 
-/// ALiBi's slopes for scores that count in powers of two.
-fn in_base_two(of_heads: &[f32]) -> Vec<f32> {
-    of_heads.iter().map(|value| value * LOG2_E).collect()
+/// Slopes or sinks of heads for scores that count in powers of two.
+fn in_base_two(gpu: &Gpu, of_heads: Option<&[f32]>) -> Result<Option<Buffer>, CudaError> {
+    let scaled = |values: &[f32]| values.iter().map(|value| value * LOG2_E).collect::<Vec<_>>();
+    of_heads.map(|values| gpu.upload(&scaled(values))).transpose()
 }
 
 /// Thread blocks of prompts that stay on the card and pass tiles on, at most: no more than tiles of single tokens and heads.
@@ -219,10 +182,6 @@ impl Attention {
     ) -> Result<Self, CudaError> {
         let (kv_heads, head_dim) = (cache.shape().num_kv_heads, cache.shape().head_dim);
         let group = group_of(params, kv_heads);
-        let upload = |of_heads: &Option<Vec<f32>>| {
-            let scaled = of_heads.as_deref().map(in_base_two);
-            scaled.map(|scaled| gpu.upload(&scaled)).transpose()
-        };
         let int8 = is_int8(cache.format());
         let grouped = int8 && runs_in_groups(gpu.info(), head_dim, group);
         let (prompt, tile_rows) = match grouped {
@@ -251,8 +210,8 @@ impl Attention {
             kv_heads,
             head_dim,
             int8,
-            slopes: upload(&params.alibi_slopes)?,
-            sinks: upload(&params.sinks)?,
+            slopes: in_base_two(gpu, params.alibi_slopes.as_deref())?,
+            sinks: in_base_two(gpu, params.sinks.as_deref())?,
             spans_in_ring: ring.is_some(),
             joined: match ring {
                 Some(ring) if joins => Some(Joined {
@@ -438,7 +397,11 @@ fn group_of(params: &AttentionParams, kv_heads: usize) -> usize {
     );
     assert!(params.sliding_window != Some(0), "a window of no positions");
     for (what, of_heads) in [("slopes", &params.alibi_slopes), ("sinks", &params.sinks)] {
-        assert_eq!(of_heads.as_ref().map_or(heads, Vec::len), heads, "{what} of heads");
+        assert_eq!(
+            of_heads.as_ref().map_or(heads, Vec::len),
+            heads,
+            "{what} of heads"
+        );
     }
     heads / kv_heads
 }
@@ -504,15 +467,5 @@ fn block_of(kernel: AttentionKernel, int8: bool, head_dim: usize, group: usize) 
             };
             (32 * warps, 2 * stage + warps * (rows + 64 * row + queries))
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<AttentionArgs>(), 216);
     }
 }

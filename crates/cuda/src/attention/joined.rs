@@ -3,7 +3,8 @@
 
 use dualgrain_device::{ActivationScale, Columns};
 
-use super::attend::{Attention, AttentionArgs, AttentionWorkspace, Joined};
+use super::arguments::AttentionArgs;
+use super::attend::{Attention, AttentionWorkspace, Joined};
 use super::paged_cache::PagedCache;
 use super::step_tokens::StepTokens;
 use crate::driver::Buffer;

@@ -7,6 +7,7 @@
 //! codes that the next product takes), else by blocks that read for themselves (`cu/attention/attention_spans.cu`). Many consecutive tokens of one sequence go in tiles over an INT8 cache
 //! (`cu/attention/attention_prompt.cu`; on Hopper, with heads of 128, `cu/attention/groups/attention_prompt_sm90.cu`), else one by one.
 
+mod arguments;
 mod attend;
 mod cache_write;
 mod joined;

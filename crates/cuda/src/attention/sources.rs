@@ -70,7 +70,9 @@ impl ScoreRule {
 
     fn macros(self) -> impl Iterator<Item = (&'static str, i64)> {
         let further = [("SOFT_CAP", self.soft_cap), ("SINKS", self.sinks)];
-        let further = further.into_iter().filter_map(|(name, is_on)| is_on.then_some((name, 1)));
+        let further = further
+            .into_iter()
+            .filter_map(|(name, is_on)| is_on.then_some((name, 1)));
         std::iter::once(("ALIBI", i64::from(self.alibi))).chain(further)
     }
 

@@ -20,7 +20,7 @@ const VOCAB: usize = 8_192;
 const NEAR: f32 = 0.75;
 
 /// Rows of the families that have no tests of their own in the crate quant, and one to compare them with.
-const ROWS: [&str; 18] = [
+const ROWS: [&str; 19] = [
     "Llama-3.2-1B-Instruct",
     "phi-3-mini-4k-window",
     "phi-3-partial-rotary",
@@ -39,6 +39,7 @@ const ROWS: [&str; 18] = [
     "command-r7b-12-2024",
     "pythia-160m",
     "redpajama-3b",
+    "gpt-oss-20b",
 ];
 
 /// Rows whose blocks add to the residual stream in other ways, and so are corrected in other ways.

@@ -77,6 +77,9 @@ fn judge_block(spec: &BlockSpec, config: &ModelConfig, weights: &Weights) -> Res
     spec.mixture
         .iter()
         .try_for_each(|mixture| judge_router(mixture, spec.hidden_size, weights))?;
+    spec.sinks
+        .iter()
+        .try_for_each(|name| weights.expect_float(name, &[spec.num_heads]))?;
     spec.norms().try_for_each(|norm| judge_norm(norm, weights))
 }
 

@@ -187,6 +187,9 @@ fn check_block(spec: &BlockSpec, weights: &Weights) -> Result<(), EngineError> {
             weights.f32(bias, &[mixture.num_experts])?;
         }
     }
+    if let Some(sinks) = &spec.sinks {
+        weights.f32(sinks, &[spec.num_heads])?;
+    }
     spec.norms().try_for_each(|norm| check_norm(norm, weights))
 }
 

@@ -50,6 +50,8 @@ impl Producer {
                 num_kv_heads: spec.num_kv_heads,
             }),
             (Role::Down, _) if spec.hadamard_down.is_some() => None,
+            // Its other factor is cut, and one is added.
+            (Role::Down, FfnKind::Gated(Activation::Clamped(_))) => None,
             (Role::Down, FfnKind::Gated(_)) => Some(up_rows(spec.ffn_size)),
             (Role::Down, FfnKind::Plain(Activation::Relu)) => Some(up_rows(0)),
             (Role::Down, FfnKind::Plain(_)) => None,

@@ -106,6 +106,12 @@ fn defaults(family: Family) -> Defaults {
             max_positions: 131_072,
             ..llama
         },
+        _ => of_mixture(family, llama),
+    }
+}
+
+fn of_mixture(family: Family, llama: Defaults) -> Defaults {
+    match family {
         Family::Mixtral => Defaults {
             ffn_size: 14_336,
             max_positions: 131_072,
