@@ -12,7 +12,7 @@ use dualgrain_cuda::{
     Before, Buffer, CudaError, GateQuantize, Gpu, Hadamard, Input, Jit, Pointwise, PointwiseRows, Quantize,
     QuantizedTokens, TokenCodes, rotation_copies, times_s,
 };
-use dualgrain_device::{Activation, ActivationScale, naive};
+use dualgrain_device::{Activation, ActivationScale, GateLimit, naive};
 use half::{bf16, f16};
 
 use dualgrain_device::cases::Random;
@@ -209,8 +209,43 @@ fn transforms_differ(jit: &Jit, gpu: &Gpu) -> Result<usize, CudaError> {
     Ok(failed)
 }
 
+/// Rows that are gated and activated alone: how many functions differ, one of them with limits that numbers reach and pass.
+fn gates_differ(jit: &Jit, gpu: &Gpu) -> Result<usize, CudaError> {
+    let limited = [0.5, 1.75, 7.0].map(|limit| GateLimit::new(limit).map(Activation::Clamped));
+    let plain = [
+        Activation::Silu,
+        Activation::Relu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+    ];
+    let (m, columns, mut r, mut failed) = (9, 331, Random(13), 0);
+    for f in plain.into_iter().chain(limited.into_iter().flatten()) {
+        let x: Vec<f32> = r.floats(2 * m * columns).iter().map(|v| 9.0 * v).collect();
+        let (mut gated, mut active) = (vec![0.0; m * columns], x[..m * columns].to_vec());
+        for (x, out) in x.chunks_exact(2 * columns).zip(gated.chunks_exact_mut(columns)) {
+            naive::gated(x, f, out);
+        }
+        let (from, out) = (gpu.upload(&x)?, gpu.upload(&active)?);
+        naive::activate(&mut active, f);
+        for (operation, x, expected) in [
+            (Pointwise::Activate(f), &out, &active),
+            (Pointwise::Gate(f), &from, &gated),
+        ] {
+            let rows = PointwiseRows::new(jit, gpu, operation)?;
+            rows.launch_activation(f, &out, x, (m, columns))?;
+            let mut got = vec![0.0f32; m * columns];
+            out.read(0, &mut got)?;
+            if got.iter().zip(expected).any(|(a, b)| a.to_bits() != b.to_bits()) {
+                println!("FAILED: {operation:?}");
+                failed += 1;
+            }
+        }
+    }
+    Ok(failed)
+}
+
 fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<usize, CudaError> {
-    let (mut r, mut failed) = (Random(11), transforms_differ(jit, gpu)?);
+    let (mut r, mut failed) = (Random(11), transforms_differ(jit, gpu)? + gates_differ(jit, gpu)?);
     for _ in 0..count {
         let case = Case::new(&mut r);
         let kernel = Quantize::new(jit, gpu, case.before, case.input)?;
