@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_cut_stays() {
-        let entry = |shape: &[usize], dtype, len| TensorEntry {
+        let entry = |shape: &[usize], dtype, len: usize| TensorEntry {
             dtype,
             shape: shape.to_vec(),
             bytes: 10..10 + len,
