@@ -28,7 +28,7 @@ gpu csv="h200_gemm.csv":
     DUALGRAIN_MAY_LACK=nothing cargo test --release -p dualgrain-cuda --test cuda_gemm -- --cases 12000
     DUALGRAIN_MAY_LACK=nothing cargo test --release -p dualgrain-cuda --test cuda_float_scales
     DUALGRAIN_MAY_LACK=nothing cargo test --release -p dualgrain-cuda --test cuda_quantize --test cuda_attention --test cuda_linears \
-        --test cuda_sampling --test cuda_statistics -- --times
+        --test cuda_mixture --test cuda_sampling --test cuda_statistics -- --times
     DUALGRAIN_MAY_LACK=nothing cargo test --release -p dualgrain-engine --test cuda
     cargo run --release -- bench gemm --against cublas-bf16,cublas-int8 --csv {{csv}}
 
@@ -39,5 +39,5 @@ sanitize:
 
 sanitize-with tool cases:
     DUALGRAIN_MAY_LACK=nothing cargo test --release -p dualgrain-cuda --test cuda_gemm --test cuda_float_scales --test cuda_quantize \
-        --test cuda_attention --test cuda_linears --test cuda_sampling --test cuda_statistics \
+        --test cuda_attention --test cuda_linears --test cuda_mixture --test cuda_sampling --test cuda_statistics \
         --config 'target."cfg(all())".runner = "compute-sanitizer --tool {{tool}} --error-exitcode 1"' -- --cases {{cases}}

@@ -41,6 +41,7 @@ mod cu;
 mod device;
 mod driver;
 mod error;
+mod experts;
 mod fit;
 mod gemm;
 mod linear;
@@ -66,6 +67,10 @@ pub use driver::{
     Arena, Buffer, Gpu, GpuInfo, Graph, Kernel, KernelUse, Launch, driver_version, gpus, kernels,
 };
 pub use error::CudaError;
+pub use experts::{
+    Combine, ExpertKernel, ExpertLinear, ExpertOperand, ExpertTable, ExpertWeightsKind, GemmExperts,
+    TokenRouting, combine_source, gemm_experts_sources, routing_sources,
+};
 pub use fit::RowPart;
 pub use gemm::{
     Analytic, BLOCK_K, BLOCK_N, Cost, FLOAT_SCALES_TABLE, Gemm, GemmConfig, GemmProblem, GemmSm80, GemmSm90,

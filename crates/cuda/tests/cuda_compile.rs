@@ -14,10 +14,11 @@ use std::time::Instant;
 use dualgrain_cuda::{
     AttentionKernel, Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse,
     NormRule, Output, Pointwise, Ring, RingTask, SGEMM_TILES, ScoreRule, Source, TABLE, TableType, Variant,
-    attention_source, compiler_version, freivalds_sources, gate_quantize_sources, gather_rows_source,
-    gemm_float_sources, gemm_w8a8_sources, hadamard_source, kernels, last_tokens_source, log_softmax_source,
-    norm_source, operand_sources, pointwise_source, quantize_rows_sources, quantize_source,
-    read_memory_source, rope_source, sample_source, sgemm_source, statistics_sources,
+    attention_source, combine_source, compiler_version, freivalds_sources, gate_quantize_sources,
+    gather_rows_source, gemm_experts_sources, gemm_float_sources, gemm_w8a8_sources, hadamard_source,
+    kernels, last_tokens_source, log_softmax_source, norm_source, operand_sources, pointwise_source,
+    quantize_rows_sources, quantize_source, read_memory_source, rope_source, routing_sources, sample_source,
+    sgemm_source, statistics_sources,
 };
 use dualgrain_device::Activation;
 use dualgrain_device::CacheFormat;
@@ -110,6 +111,7 @@ fn jobs() -> Vec<Job> {
     }
     for arch in ALL_ARCHS {
         jobs.extend(linear_jobs(arch));
+        jobs.extend(mixture_jobs(arch));
         jobs.extend(model_jobs(arch));
         jobs.extend(row_jobs(arch));
         jobs.extend(quantize_jobs(arch));
@@ -230,6 +232,18 @@ fn quantize_jobs(arch: &'static str) -> impl Iterator<Item = Job> {
 /// Products with INT8 and float weights.
 fn linear_jobs(arch: &'static str) -> impl Iterator<Item = Job> {
     let sources = gemm_w8a8_sources().into_iter().chain(gemm_float_sources());
+    sources.map(move |(source, threads)| Job {
+        words: format!("{} {arch} {:?}", source.name, source.macros),
+        source,
+        arch,
+        threads,
+    })
+}
+
+/// Mixtures of experts.
+fn mixture_jobs(arch: &'static str) -> impl Iterator<Item = Job> {
+    let sources = gemm_experts_sources().into_iter().chain(routing_sources());
+    let sources = sources.chain([combine_source()]);
     sources.map(move |(source, threads)| Job {
         words: format!("{} {arch} {:?}", source.name, source.macros),
         source,

@@ -123,6 +123,31 @@ pub(crate) const ATTENTION_HEADERS: &[(&str, &str)] = &[
     ("token_codes.cuh", include_str!("attention/ring/token_codes.cuh")),
 ];
 
+/// Files that the kernels of mixtures include.
+pub(crate) const EXPERT_HEADERS: &[(&str, &str)] = &[
+    ("async_copy.cuh", include_str!("linear/async_copy.cuh")),
+    ("experts.cuh", include_str!("experts/experts.cuh")),
+    ("float_product.cuh", include_str!("linear/float_product.cuh")),
+    ("float_rules.cuh", include_str!("float_rules.cuh")),
+    ("w4a8.cuh", include_str!("w4a8.cuh")),
+    ("w8a8.cuh", include_str!("linear/w8a8.cuh")),
+];
+
+/// The experts of each token.
+pub(crate) const ROUTE: &str = include_str!("experts/route.cu");
+/// Pairs of a token and an expert, sorted.
+pub(crate) const SORT_PAIRS: &str = include_str!("experts/sort_pairs.cu");
+/// What experts gave, added up.
+pub(crate) const COMBINE: &str = include_str!("experts/combine.cu");
+/// 4-bit weights of experts, few tokens each.
+pub(crate) const GEMM_EXPERTS_W4A8_FEW: &str = include_str!("experts/gemm_experts_w4a8_few.cu");
+/// 4-bit weights of experts, many tokens each.
+pub(crate) const GEMM_EXPERTS_W4A8_TILED: &str = include_str!("experts/gemm_experts_w4a8_tiled.cu");
+/// INT8 weights of experts.
+pub(crate) const GEMM_EXPERTS_W8A8: &str = include_str!("experts/gemm_experts_w8a8.cu");
+/// Float weights of experts.
+pub(crate) const GEMM_EXPERTS_FLOAT: &str = include_str!("experts/gemm_experts_float.cu");
+
 /// Keys and values into the paged cache.
 pub(crate) const CACHE_WRITE: &str = include_str!("attention/cache_write.cu");
 /// Attention of single tokens.
