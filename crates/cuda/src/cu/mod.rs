@@ -129,12 +129,16 @@ pub(crate) const EXPERT_HEADERS: &[(&str, &str)] = &[
     ("experts.cuh", include_str!("experts/experts.cuh")),
     ("float_product.cuh", include_str!("linear/float_product.cuh")),
     ("float_rules.cuh", include_str!("float_rules.cuh")),
+    ("routing.cuh", include_str!("experts/routing.cuh")),
+    ("sorted_pairs.cuh", include_str!("experts/sorted_pairs.cuh")),
     ("w4a8.cuh", include_str!("w4a8.cuh")),
     ("w8a8.cuh", include_str!("linear/w8a8.cuh")),
 ];
 
 /// The experts of each token.
 pub(crate) const ROUTE: &str = include_str!("experts/route.cu");
+/// The experts of few tokens, and their pairs sorted.
+pub(crate) const ROUTE_FEW: &str = include_str!("experts/route_few.cu");
 /// Pairs of a token and an expert, sorted.
 pub(crate) const SORT_PAIRS: &str = include_str!("experts/sort_pairs.cu");
 /// What experts gave, added up.

@@ -44,7 +44,7 @@ impl CudaDevice {
         let size_bytes = 32 * entries.len();
         self.buffer("experts", size_bytes, || {
             let table = ExpertTable::new(&self.gpu, &entries)?;
-            let products = GemmExperts::new(&self.jit, &self.gpu, table.kinds())?;
+            let products = GemmExperts::new(&self.jit, &self.gpu, &table)?;
             Ok((table, products))
         })
         .map(|(table, products)| Experts {

@@ -8,12 +8,24 @@ use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
-use crate::fit::{at_least, count, room};
+use crate::fit::{at_least, room};
 use crate::gemm::{BLOCK_K, QuantizedTokens};
 use crate::linear::FloatKind;
 
-/// Rows of N that a CTA for few tokens takes.
+/// Threads of a CTA.
+const THREADS: usize = 128;
+/// Rows of N of a strip.
 const STRIP_ROWS: usize = 16;
+/// Rows of N that a CTA for few tokens of 4-bit weights takes when no warps share a strip.
+const FEW_N: usize = 64;
+/// Blocks of 128 k that each of its warps should have at least.
+const FEW_BLOCKS: usize = 3;
+/// Bytes behind a row of its codes.
+const FEW_GAP: usize = 16;
+/// Static shared memory of a kernel that has dynamic one, at most.
+const STATIC_BYTES: usize = 8 << 10;
+/// Groups of tiles that a launch counts.
+const MOST_GROUPS: usize = 65_535;
 /// Rows of N of a tile.
 const TILE_N: usize = 128;
 /// Slots of a tile's ring, and bytes of weights in one, with the most groups.
@@ -46,7 +58,7 @@ impl ExpertKernel {
     /// Those of weights of one kind, by ascending rows.
     fn of(kind: ExpertWeightsKind) -> impl Iterator<Item = Self> {
         let rows: &[usize] = match kind {
-            ExpertWeightsKind::W4 => &[8, 16, 32, 64, 128],
+            ExpertWeightsKind::W4 => &[8, 16, 32, 64],
             ExpertWeightsKind::W8 => &[8, 16, 32],
             ExpertWeightsKind::Float(_) => &[8, 32],
         };
@@ -72,20 +84,11 @@ impl ExpertKernel {
         if self.rows > 8 { 2 } else { 1 }
     }
 
-    /// Warps along the tokens of a tile.
-    fn warps_m(self) -> usize {
-        if self.rows > 32 { 2 } else { 1 }
-    }
-
     fn source(self) -> Source {
         let (text, macros) = match self.kind {
             ExpertWeightsKind::W4 if self.is_tiled() => (
                 cu::GEMM_EXPERTS_W4A8_TILED,
-                vec![
-                    ("TILE_M", self.rows),
-                    ("WARPS_M", self.warps_m()),
-                    ("STAGES", STAGES),
-                ],
+                vec![("TILE_M", self.rows), ("STAGES", STAGES)],
             ),
             ExpertWeightsKind::W4 => (cu::GEMM_EXPERTS_W4A8_FEW, vec![("COLUMNS", self.rows / 8)]),
             ExpertWeightsKind::W8 => (cu::GEMM_EXPERTS_W8A8, vec![("COLUMNS", self.rows / 8)]),
@@ -109,26 +112,34 @@ impl ExpertKernel {
         }
     }
 
-    fn threads(self) -> usize {
-        if self.is_tiled() {
-            128 * self.warps_m()
-        } else {
-            128
+    /// Dynamic shared memory of a CTA for rows of `k`.
+    fn shared_bytes(self, k: usize) -> usize {
+        match self.kind {
+            ExpertWeightsKind::W4 if self.is_tiled() => STAGES * (self.rows * BLOCK_K + SLOT_WEIGHT_BYTES),
+            ExpertWeightsKind::W4 => self.rows * (k.next_multiple_of(BLOCK_K) + FEW_GAP),
+            ExpertWeightsKind::W8 | ExpertWeightsKind::Float(_) => 0,
         }
     }
 
-    fn shared_bytes(self) -> usize {
-        match self.is_tiled() {
-            true => STAGES * (self.rows * BLOCK_K + SLOT_WEIGHT_BYTES),
-            false => 0,
-        }
+    /// Two to this power are the warps that share a strip: as many as leave each of them some blocks.
+    fn shares(self, k: usize) -> usize {
+        let is_few = self.kind == ExpertWeightsKind::W4 && !self.is_tiled();
+        let has_blocks = |&shares: &usize| k.div_ceil(BLOCK_K) >> shares >= FEW_BLOCKS;
+        [2, 1]
+            .into_iter()
+            .find(has_blocks)
+            .filter(|_| is_few)
+            .unwrap_or(0)
     }
 
     /// Parts of N that CTAs share, and parts of K as the kernel counts them.
     fn parts(self, (n, k): (usize, usize)) -> (usize, usize) {
         match self.kind {
             ExpertWeightsKind::W4 => {
-                let rows = if self.is_tiled() { TILE_N } else { STRIP_ROWS };
+                let rows = match self.is_tiled() {
+                    true => TILE_N,
+                    false => FEW_N >> self.shares(k),
+                };
                 (n.div_ceil(rows), k.div_ceil(BLOCK_K))
             }
             ExpertWeightsKind::W8 => (n.div_ceil(STRIP_ROWS), k.div_ceil(CHUNK_K)),
@@ -145,7 +156,7 @@ pub fn gemm_experts_sources() -> Vec<(Source, usize)> {
     ExpertWeightsKind::ALL
         .into_iter()
         .flat_map(ExpertKernel::of)
-        .map(|kernel| (kernel.source(), kernel.threads()))
+        .map(|kernel| (kernel.source(), THREADS))
         .collect()
 }
 
@@ -162,31 +173,35 @@ struct ExpertArgs {
     n: i32,
     row: i32,
     k_parts: i32,
-    n_parts: i32,
     cuts: i32,
     kind: i32,
+    shares: i32,
 }
 
 /// The kernels that a mixture's weights need, made ready.
 pub struct GemmExperts {
+    /// By kind, then by ascending rows.
     kernels: Vec<(ExpertKernel, Arc<Kernel>)>,
     programmatic: bool,
 }
 
 impl GemmExperts {
-    /// Compiles the kernels for weights of some kinds on a card.
+    /// Compiles the kernels for the weights of some experts on a card.
     ///
     /// # Errors
     /// One does not compile or load.
-    pub fn new(jit: &Jit, gpu: &Gpu, kinds: &[ExpertWeightsKind]) -> Result<Self, CudaError> {
+    pub fn new(jit: &Jit, gpu: &Gpu, experts: &ExpertTable) -> Result<Self, CudaError> {
+        let k = experts.shape().1;
+        // The kernels' own static shared memory is small.
+        let fits = |kernel: &ExpertKernel| kernel.shared_bytes(k) + STATIC_BYTES <= gpu.info().shared_bytes;
         let load = |kernel: ExpertKernel| {
             let loaded = jit.kernel(&kernel.source())?;
-            loaded.allow_shared(kernel.shared_bytes())?;
+            // Mixtures of other shapes may have the same kernel.
+            loaded.allow_shared(gpu.info().shared_bytes.saturating_sub(STATIC_BYTES))?;
             Ok((kernel, loaded))
         };
-        // A card with less shared memory takes the smaller tiles, several for one.
-        let fits = |kernel: &ExpertKernel| kernel.shared_bytes() <= gpu.info().shared_bytes;
-        let kernels = kinds.iter().flat_map(|&kind| ExpertKernel::of(kind)).filter(fits);
+        let kinds = experts.kinds().iter();
+        let kernels = kinds.flat_map(|&kind| ExpertKernel::of(kind)).filter(fits);
         Ok(Self {
             kernels: kernels.map(load).collect::<Result<_, CudaError>>()?,
             programmatic: gpu.info().overlaps_launches(),
@@ -241,9 +256,9 @@ impl GemmExperts {
             n: n as i32,
             row: row as i32,
             k_parts: 0,
-            n_parts: 0,
             cuts: 0,
             kind: 0,
+            shares: 0,
         };
         let kinds = experts.kinds().iter();
         kinds.copied().try_for_each(|kind| {
@@ -268,20 +283,21 @@ impl GemmExperts {
     ) -> Result<(), CudaError> {
         let tile_rows = routing.tile_rows();
         let (kernel, loaded) = self.choose(kind, tile_rows)?;
-        let ((n_parts, k_parts), cuts) = (kernel.parts(shape), tile_rows.div_ceil(kernel.rows));
-        let ctas = n_parts * cuts * routing.most_tiles();
-        count("CTAs of a product of experts", ctas)?;
+        let cuts = tile_rows.div_ceil(kernel.rows);
+        let (n_parts, k_parts) = kernel.parts(shape);
+        let tiles = cuts * routing.most_tiles();
+        room("tiles of a product of experts", tiles, MOST_GROUPS)?;
         let mut args = ExpertArgs {
             k_parts: k_parts as i32,
-            n_parts: n_parts as i32,
-            cuts: cuts as i32,
+            cuts: cuts.ilog2() as i32,
             kind: kind.code(),
+            shares: kernel.shares(shape.1) as i32,
             ..*args
         };
         let geometry = Launch {
-            grid: [ctas as u32, 1, 1],
-            threads: kernel.threads() as u32,
-            shared_bytes: kernel.shared_bytes(),
+            grid: [n_parts as u32, tiles as u32, 1],
+            threads: THREADS as u32,
+            shared_bytes: kernel.shared_bytes(shape.1),
             cluster: 1,
             programmatic: self.programmatic,
         };

@@ -1,4 +1,4 @@
-//! A routing in a card's memory, and the kernels that fill it: `route` and `sort_pairs`, beside their texts in cu/experts.
+//! A routing in a card's memory, and the kernels that fill it: `route` and `sort_pairs`, or `route_few`, beside their texts in cu/experts.
 
 use std::sync::Arc;
 
@@ -14,23 +14,29 @@ use crate::fit::{at_least, count, room};
 const ROUTE_THREADS: usize = 128;
 const ROUTE_TOKENS: usize = 4;
 /// Threads of a CTA of `sort_pairs`.
-const SORT_THREADS: usize = 256;
+const SORT_THREADS: usize = 512;
+/// Most tokens, experts and pairs of `route_few`, and its least threads: one for each expert, a warp for each token.
+const FEW_TOKENS: usize = 32;
+const FEW_EXPERTS: usize = 256;
+const FEW_PAIRS: usize = 256;
 /// Bytes of `Tile` in cu/experts/experts.cuh.
 const TILE_BYTES: usize = 16;
 /// The fewest rows that a tile is cut for.
 const LEAST_TILE: usize = 8;
 
-/// The texts and macros of the kernels, with the threads of a CTA.
-pub fn routing_sources() -> [(Source, usize); 2] {
-    let source = |name, text| Source {
+/// The texts and macros of the kernels, with the threads of a CTA: `route` for as many experts as `route_few` takes and for all, then the others.
+pub fn routing_sources() -> [(Source, usize); 4] {
+    let source = |name, text, experts: usize| Source {
         name,
         text,
         headers: cu::EXPERT_HEADERS,
-        macros: Vec::new(),
+        macros: vec![("LANE_EXPERTS", experts.div_ceil(32) as i64)],
     };
     [
-        (source("route", cu::ROUTE), ROUTE_THREADS),
-        (source("sort_pairs", cu::SORT_PAIRS), SORT_THREADS),
+        (source("route", cu::ROUTE, FEW_EXPERTS), ROUTE_THREADS),
+        (source("route", cu::ROUTE, MAX_EXPERTS), ROUTE_THREADS),
+        (source("route_few", cu::ROUTE_FEW, FEW_EXPERTS), 32 * FEW_TOKENS),
+        (source("sort_pairs", cu::SORT_PAIRS, MAX_EXPERTS), SORT_THREADS),
     ]
 }
 
@@ -59,11 +65,19 @@ struct SortArgs {
     tokens: u64,
     starts: u64,
     tiles: u64,
+    done: u64,
     pairs: i32,
     num_chosen: i32,
     num_experts: i32,
     tile_rows: i32,
     most_tiles: i32,
+}
+
+/// Arguments of `route_few`, as `RouteFewArgs` there.
+#[repr(C)]
+struct RouteFewArgs {
+    route: RouteArgs,
+    sort: SortArgs,
 }
 
 /// Which tokens go to which expert: buffers of fixed capacity on the card, and the kernels that fill them.
@@ -87,8 +101,11 @@ pub struct TokenRouting {
     /// `[num_experts + 1]`
     starts: Buffer,
     tiles: Buffer,
+    /// One word, 0 between launches.
+    done: Buffer,
     route: Arc<Kernel>,
     sort: Arc<Kernel>,
+    route_few: Arc<Kernel>,
     programmatic: bool,
 }
 
@@ -103,8 +120,7 @@ fn tile_rows(num_tokens: usize, rows: usize, num_experts: usize) -> usize {
         6..=10 => 16,
         _ if num_tokens <= 16 => 16,
         11..=24 => 32,
-        25..=64 => 64,
-        _ => 128,
+        _ => 64,
     }
 }
 
@@ -130,7 +146,12 @@ impl TokenRouting {
         room("experts of a token", chosen, shape.num_experts)?;
         let tiles = most_tiles(pairs, shape.num_experts, LEAST_TILE);
         let numbers: Vec<u32> = (0..pairs as u32).collect();
-        let [route, sort] = routing_sources().map(|(source, _)| jit.kernel(&source));
+        let [few, many, route_few, sort] = routing_sources().map(|(source, _)| jit.kernel(&source));
+        let route = if shape.num_experts <= FEW_EXPERTS {
+            few
+        } else {
+            many
+        };
         Ok(Self {
             shape,
             num_tokens: 0,
@@ -142,8 +163,10 @@ impl TokenRouting {
             numbers: Arc::new(gpu.upload(&numbers)?),
             starts: gpu.filled(4 * (shape.num_experts + 1), 0)?,
             tiles: gpu.filled(TILE_BYTES * tiles, 0)?,
+            done: gpu.filled(4, 0)?,
             route: route?,
             sort: sort?,
+            route_few: route_few?,
             programmatic: gpu.info().overlaps_launches(),
         })
     }
@@ -198,7 +221,45 @@ impl TokenRouting {
             at_least("bias of a router", 4 * num_experts, bias)?;
         }
         self.num_tokens = m;
-        let mut args = RouteArgs {
+        if m == 0 {
+            return Ok(());
+        }
+        let route = self.route_args(logits, (m, columns), bias, rule);
+        let is_few = m <= FEW_TOKENS && num_experts <= FEW_EXPERTS && self.num_rows() <= FEW_PAIRS;
+        match is_few {
+            true => self.launch_few(route),
+            false => self.launch_many(route),
+        }
+    }
+
+    fn launch_few(&self, route: RouteArgs) -> Result<(), CudaError> {
+        let threads = (32 * self.num_tokens).max(FEW_EXPERTS);
+        let sort = self.sort_args();
+        let mut args = RouteFewArgs { route, sort };
+        let grid = Launch::rows(1, 1, threads as u32, self.programmatic);
+        // SAFETY: the kernel's one parameter; logits and bias are long enough, and the routing's buffers have room for so many tokens (the
+        // caller has checked both).
+        unsafe { launch_with(&self.route_few, &grid, &mut args) }
+    }
+
+    fn launch_many(&self, mut route: RouteArgs) -> Result<(), CudaError> {
+        let grid = |ctas, threads: usize| Launch::rows(ctas, 1, threads as u32, self.programmatic);
+        let by_tokens = grid(self.num_tokens.div_ceil(ROUTE_TOKENS), ROUTE_THREADS);
+        // SAFETY: as in `launch_few`.
+        unsafe { launch_with(&self.route, &by_tokens, &mut route)? };
+        let (mut sort, by_experts) = (self.sort_args(), grid(self.shape.num_experts, SORT_THREADS));
+        // SAFETY: the kernel's one parameter; the buffers are made for so many pairs, experts and tiles.
+        unsafe { launch_with(&self.sort, &by_experts, &mut sort) }
+    }
+
+    fn route_args(
+        &self,
+        logits: &Buffer,
+        (m, columns): (usize, usize),
+        bias: Option<&Buffer>,
+        rule: &RoutingRule,
+    ) -> RouteArgs {
+        RouteArgs {
             logits: logits.address(),
             bias: bias.map_or(0, Buffer::address),
             experts: self.experts.address(),
@@ -206,39 +267,28 @@ impl TokenRouting {
             shared: self.shared.address(),
             m: m as i32,
             columns: columns as i32,
-            num_experts: num_experts as i32,
-            num_chosen: num_chosen as i32,
+            num_experts: self.shape.num_experts as i32,
+            num_chosen: self.shape.num_chosen as i32,
             is_sigmoid: i32::from(rule.scoring == RoutingScoring::Sigmoid),
             is_normalized: i32::from(rule.normalized),
             scale: rule.scale,
-        };
-        let ctas = m.div_ceil(ROUTE_TOKENS);
-        let grid = Launch::rows(ctas, 1, ROUTE_THREADS as u32, self.programmatic);
-        // SAFETY: the kernel's one parameter; logits and bias are long enough (checked), and there is room for `m` tokens (checked).
-        unsafe { launch_with(&self.route, &grid, &mut args)? };
-        self.launch_sort()
+        }
     }
 
-    fn launch_sort(&self) -> Result<(), CudaError> {
-        if self.num_tokens == 0 {
-            return Ok(());
-        }
-        let mut args = SortArgs {
+    fn sort_args(&self) -> SortArgs {
+        SortArgs {
             experts: self.experts.address(),
             rows: self.rows.address(),
             tokens: self.tokens.address(),
             starts: self.starts.address(),
             tiles: self.tiles.address(),
+            done: self.done.address(),
             pairs: self.num_rows() as i32,
             num_chosen: self.shape.num_chosen as i32,
             num_experts: self.shape.num_experts as i32,
             tile_rows: self.tile_rows() as i32,
             most_tiles: self.most_tiles() as i32,
-        };
-        let experts = self.shape.num_experts;
-        let grid = Launch::rows(experts, 1, SORT_THREADS as u32, self.programmatic);
-        // SAFETY: the kernel's one parameter; the buffers are made for so many pairs, experts and tiles.
-        unsafe { launch_with(&self.sort, &grid, &mut args) }
+        }
     }
 
     /// First row and number of rows of an expert; waits for the card.
@@ -282,7 +332,8 @@ mod tests {
 
     #[test]
     fn arguments_have_the_sizes_of_the_kernels_structures() {
-        assert_eq!((size_of::<RouteArgs>(), size_of::<SortArgs>()), (72, 64));
+        assert_eq!((size_of::<RouteArgs>(), size_of::<SortArgs>()), (72, 72));
+        assert_eq!(size_of::<RouteFewArgs>(), 144);
     }
 
     /// Tiles of rows that are shared out as unevenly as can be.

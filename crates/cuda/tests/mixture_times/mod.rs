@@ -49,7 +49,7 @@ impl<'a> Mixture<'a> {
         linears.push(first);
         let entries: Vec<_> = linears.iter().map(ExpertLinear::W4).collect();
         let table = ExpertTable::new(gpu, &entries)?;
-        let products = GemmExperts::new(jit, gpu, table.kinds())?;
+        let products = GemmExperts::new(jit, gpu, &table)?;
         Ok(Self {
             jit,
             gpu,

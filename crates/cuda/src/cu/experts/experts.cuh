@@ -32,22 +32,22 @@ struct ExpertArgs {
     const int *a_sum;      // [..] sum of a row's codes
     const float *ta;       // [..] scale of a row
     float *d;              // [rows, n]
-    int n, row, k_parts, n_parts;  // K in parts and N in parts, as the kernel counts them
-    int cuts;              // parts that a tile is cut into where it has more rows than a CTA takes
+    int n, row, k_parts;   // K in parts as the kernel counts them
+    int cuts;              // a tile is 2^cuts parts where it has more rows than a CTA takes
     int kind;
+    int shares;            // 2^shares warps share a strip, where the kernel lets them
 };
 
-// What a CTA does.
+// What a CTA does: x of the grid are parts of N, y are tiles and parts of them.
 struct Work {
     Expert expert;
     int first, rows, n_part;
 
     // False where there is nothing to do for a CTA that takes `most` rows.
     __device__ __forceinline__ bool find(const ExpertArgs &args, int most) {
-        const int part = blockIdx.x / args.n_parts;
-        n_part = blockIdx.x - part * args.n_parts;
-        const int4 tile = *(const int4 *)(args.tiles + part / args.cuts);
-        first = tile.y + part % args.cuts * most;
+        const int4 tile = *(const int4 *)(args.tiles + (blockIdx.y >> args.cuts));
+        n_part = blockIdx.x;
+        first = tile.y + (blockIdx.y & ((1 << args.cuts) - 1)) * most;
         rows = min(most, tile.z - first);
         if (rows <= 0) return false;
         expert = args.experts[tile.x];
