@@ -18,8 +18,11 @@ const THREADS: usize = 128;
 const STRIP_ROWS: usize = 16;
 /// Rows of N that a CTA for few tokens of 4-bit weights takes when no warps share a strip.
 const FEW_N: usize = 64;
-/// Blocks of 128 k that each of its warps should have at least.
-const FEW_BLOCKS: usize = 3;
+/// Blocks of 128 k that each of its warps should have: many, for what a warp begins and ends with takes as long as several; fewer where a
+/// multiprocessor has no more than so many warps.
+const ENOUGH_BLOCKS: usize = 5;
+const LEAST_BLOCKS: usize = 3;
+const FEW_WARPS: usize = 16;
 /// Bytes behind a row of its codes.
 const FEW_GAP: usize = 16;
 /// Static shared memory of a kernel that has dynamic one, at most.
@@ -121,24 +124,28 @@ impl ExpertKernel {
         }
     }
 
-    /// Two to this power are the warps that share a strip: as many as leave each of them some blocks.
-    fn shares(self, k: usize) -> usize {
-        let is_few = self.kind == ExpertWeightsKind::W4 && !self.is_tiled();
-        let has_blocks = |&shares: &usize| k.div_ceil(BLOCK_K) >> shares >= FEW_BLOCKS;
-        [2, 1]
-            .into_iter()
-            .find(has_blocks)
-            .filter(|_| is_few)
-            .unwrap_or(0)
+    /// Two to this power are the warps that share a strip of products `[n, k]` of `tiles` tiles: as many as leave each of them enough blocks,
+    /// fewer of them where that leaves multiprocessors with few warps.
+    fn shares(self, (n, k): (usize, usize), tiles: usize, num_sms: usize) -> usize {
+        if self.kind != ExpertWeightsKind::W4 || self.is_tiled() {
+            return 0;
+        }
+        let (strips, blocks) = (n.div_ceil(STRIP_ROWS) * tiles, k.div_ceil(BLOCK_K));
+        let has_enough = |&shares: &usize| {
+            let is_alone = strips << shares <= num_sms * FEW_WARPS;
+            let least = if is_alone { LEAST_BLOCKS } else { ENOUGH_BLOCKS };
+            blocks >> shares >= least
+        };
+        [2, 1].into_iter().find(has_enough).unwrap_or(0)
     }
 
     /// Parts of N that CTAs share, and parts of K as the kernel counts them.
-    fn parts(self, (n, k): (usize, usize)) -> (usize, usize) {
+    fn parts(self, (n, k): (usize, usize), shares: usize) -> (usize, usize) {
         match self.kind {
             ExpertWeightsKind::W4 => {
                 let rows = match self.is_tiled() {
                     true => TILE_N,
-                    false => FEW_N >> self.shares(k),
+                    false => FEW_N >> shares,
                 };
                 (n.div_ceil(rows), k.div_ceil(BLOCK_K))
             }
@@ -182,6 +189,7 @@ struct ExpertArgs {
 pub struct GemmExperts {
     /// By kind, then by ascending rows.
     kernels: Vec<(ExpertKernel, Arc<Kernel>)>,
+    num_sms: usize,
     programmatic: bool,
 }
 
@@ -196,14 +204,17 @@ impl GemmExperts {
         let fits = |kernel: &ExpertKernel| kernel.shared_bytes(k) + STATIC_BYTES <= gpu.info().shared_bytes;
         let load = |kernel: ExpertKernel| {
             let loaded = jit.kernel(&kernel.source())?;
-            // Mixtures of other shapes may have the same kernel.
-            loaded.allow_shared(gpu.info().shared_bytes.saturating_sub(STATIC_BYTES))?;
+            // As much as there is: mixtures of other shapes may have the same kernel.
+            if kernel.shared_bytes(k) > 0 {
+                loaded.allow_shared(gpu.info().shared_bytes.saturating_sub(STATIC_BYTES))?;
+            }
             Ok((kernel, loaded))
         };
         let kinds = experts.kinds().iter();
         let kernels = kinds.flat_map(|&kind| ExpertKernel::of(kind)).filter(fits);
         Ok(Self {
             kernels: kernels.map(load).collect::<Result<_, CudaError>>()?,
+            num_sms: gpu.info().num_sms,
             programmatic: gpu.info().overlaps_launches(),
         })
     }
@@ -284,14 +295,15 @@ impl GemmExperts {
         let tile_rows = routing.tile_rows();
         let (kernel, loaded) = self.choose(kind, tile_rows)?;
         let cuts = tile_rows.div_ceil(kernel.rows);
-        let (n_parts, k_parts) = kernel.parts(shape);
         let tiles = cuts * routing.most_tiles();
+        let shares = kernel.shares(shape, tiles, self.num_sms);
+        let (n_parts, k_parts) = kernel.parts(shape, shares);
         room("tiles of a product of experts", tiles, MOST_GROUPS)?;
         let mut args = ExpertArgs {
             k_parts: k_parts as i32,
             cuts: cuts.ilog2() as i32,
             kind: kind.code(),
-            shares: kernel.shares(shape.1) as i32,
+            shares: shares as i32,
             ..*args
         };
         let geometry = Launch {
@@ -314,7 +326,7 @@ impl GemmExperts {
     ) -> Result<(ExpertKernel, &Kernel), CudaError> {
         let ours = || self.kernels.iter().filter(|(kernel, _)| kernel.kind == kind);
         let whole = ours().find(|(kernel, _)| kernel.rows >= tile_rows);
-        let chosen = whole.or_else(|| ours().last());
+        let chosen = whole.or_else(|| ours().next_back());
         chosen
             .map(|(kernel, loaded)| (*kernel, &**loaded))
             .ok_or_else(|| CudaError::NoKernel {
@@ -334,12 +346,21 @@ mod tests {
     }
 
     #[test]
-    fn rings_fit_hoppers_shared_memory() {
-        let kernels = ExpertKernel::of(ExpertWeightsKind::W4);
-        assert!(
-            kernels
-                .map(ExpertKernel::shared_bytes)
-                .all(|bytes| bytes <= 227 << 10)
-        );
+    fn rings_fit_the_smallest_shared_memory() {
+        let mut kernels = ExpertKernel::of(ExpertWeightsKind::W4);
+        assert!(kernels.all(|kernel| kernel.shared_bytes(4_096) + STATIC_BYTES <= 99 << 10));
+    }
+
+    #[test]
+    fn strips_are_shared_where_rows_are_long_and_warps_few() {
+        let kernel = ExpertKernel {
+            kind: ExpertWeightsKind::W4,
+            rows: 8,
+        };
+        let shares = |shape, tiles| kernel.shares(shape, tiles, 132);
+        assert_eq!(shares((768, 2_048), 8), 2);
+        assert_eq!(shares((1_536, 2_048), 8), 1);
+        assert_eq!(shares((2_048, 768), 8), 0);
+        assert_eq!(shares((1_536, 4_096), 64), 2);
     }
 }

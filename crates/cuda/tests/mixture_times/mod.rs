@@ -18,10 +18,7 @@ pub fn print_all(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     println!("memory: {:.0} GB/s", best / 1e9);
     for (n, k) in [(1_536, 2_048), (2_048, 768), (768, 2_048)] {
         let experts = Mixture::new(jit, gpu, (n, k))?;
-        for m in [1, 2, 4, 8, 16, 32, 64] {
-            experts.time(m, best)?;
-        }
-        for m in [128, 512, 1_024, 2_048, 4_096] {
+        for m in [1, 2, 4, 8, 16, 32, 64, 128, 512, 1_024, 2_048, 4_096] {
             experts.time(m, best)?;
         }
     }

@@ -41,16 +41,24 @@ struct ExpertArgs {
 // What a CTA does: x of the grid are parts of N, y are tiles and parts of them.
 struct Work {
     Expert expert;
-    int first, rows, n_part;
+    int expert_idx, first, rows, n_part;
 
     // False where there is nothing to do for a CTA that takes `most` rows.
     __device__ __forceinline__ bool find(const ExpertArgs &args, int most) {
+        return find_rows(args, most) && find_expert(args);
+    }
+
+    __device__ __forceinline__ bool find_rows(const ExpertArgs &args, int most) {
         const int4 tile = *(const int4 *)(args.tiles + (blockIdx.y >> args.cuts));
         n_part = blockIdx.x;
+        expert_idx = tile.x;
         first = tile.y + (blockIdx.y & ((1 << args.cuts) - 1)) * most;
         rows = min(most, tile.z - first);
-        if (rows <= 0) return false;
-        expert = args.experts[tile.x];
+        return rows > 0;
+    }
+
+    __device__ __forceinline__ bool find_expert(const ExpertArgs &args) {
+        expert = args.experts[expert_idx];
         return expert.kind == args.kind;
     }
 

@@ -18,7 +18,6 @@ constexpr int STRIP_ROWS = 16;
 constexpr int MOST_ROWS = WARPS * STRIP_ROWS;
 constexpr int STRIPS = BLOCK_ROWS / STRIP_ROWS;
 constexpr int STEPS = BLOCK_K / 32;
-constexpr int CHAINS = COLUMNS == 1 ? 2 : 1;  // of products that do not wait for each other, for one column
 constexpr u32 ALL_LANES = 0xffffffffu;
 // Blocks of a warp in flight; four scales a block leave registers for one less.
 template <int GROUPS>
@@ -26,7 +25,7 @@ constexpr int DEPTH = GROUPS == 4 || COLUMNS > 1 ? 3 : 4;
 // Dynamic shared memory: TOKENS rows of codes, each k_parts * 128 + 16 bytes. (The 16 keep eight rows in different banks.)
 extern __shared__ __align__(16) u8 shared_codes[];
 
-typedef int Sums[CHAINS][COLUMNS][4];
+typedef int Sums[COLUMNS][4];
 
 __device__ __forceinline__ uint4 load_once(const u8 *from) {
     uint4 v;
@@ -46,9 +45,8 @@ __device__ __forceinline__ void multiply_16x8(int (&sum)[4], const u32 (&a)[4], 
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-// The codes of all tokens of the CTA.
-__device__ __forceinline__ void copy_codes(const ExpertArgs &args, const Work &work, u32 shared, int pitch) {
-    const u32 own = work.source(args, threadIdx.x % 32);
+// The codes of all tokens of the CTA; `own` is what row a lane's token reads.
+__device__ __forceinline__ void copy_codes(const ExpertArgs &args, const Work &work, u32 own, u32 shared, int pitch) {
     for (int row = 0; row < work.rows; row++) {
         const signed char *from = (const signed char *)args.a + (size_t)__shfl_sync(ALL_LANES, own, row) * args.row;
         for (int k = threadIdx.x * 16; k < args.k_parts * BLOCK_K; k += THREADS * 16) {
@@ -115,34 +113,46 @@ struct Strip {
                                   unpack_high(words[2 * step + 1], up)};
 #pragma unroll
                 for (int column = 0; column < COLUMNS; column++)
-                    multiply_16x8(sums[step % CHAINS][column], a, b[column][2 * step], b[column][2 * step + 1]);
+                    multiply_16x8(sums[column], a, b[column][2 * step], b[column][2 * step + 1]);
             }
         }
     }
 };
 
-// What the sums are scaled by, fetched behind the weights and long before they are all there.
+// What the sums are scaled by.
 struct Scales {
     float s1[MOST_ROWS], bias[MOST_ROWS];
     float ta[TOKENS];
     int offset[TOKENS];  // 128 * a_sum
-
-    __device__ __forceinline__ void load(const ExpertArgs &args, const Work &work, int rows) {
-        const int i = threadIdx.x;
-        if (i < rows) {
-            const int row = min(work.n_part * rows + i, args.n - 1);
-            s1[i] = work.expert.s1[row];
-            bias[i] = work.bias(row);
-        } else if (i >= MOST_ROWS && i < MOST_ROWS + TOKENS) {
-            const u32 source = work.source(args, i - MOST_ROWS);
-            ta[i - MOST_ROWS] = args.ta[source];
-            offset[i - MOST_ROWS] = 128 * args.a_sum[source];
-        }
-    }
 };
 
+// A thread's part of it, asked for early and stored behind the products: it comes after the weights that were asked for before.
+struct OwnScales {
+    float first = 0.0f, second = 0.0f;
+
+    __device__ __forceinline__ void load_tokens(const ExpertArgs &args, u32 own) {
+        if (threadIdx.x / 32 != WARPS - 1) return;
+        first = args.ta[own];
+        second = __int_as_float(128 * args.a_sum[own]);
+    }
+
+    __device__ __forceinline__ void load_rows(const ExpertArgs &args, const Work &work, int rows) {
+        if (threadIdx.x >= rows) return;
+        const int row = min(work.n_part * rows + (int)threadIdx.x, args.n - 1);
+        first = work.expert.s1[row];
+        second = work.bias(row);
+    }
+
+    __device__ __forceinline__ void store(Scales &to, int rows) const {
+        const int token = threadIdx.x - 32 * (WARPS - 1);
+        if (threadIdx.x < rows) to.s1[threadIdx.x] = first, to.bias[threadIdx.x] = second;
+        if (token >= 0 && token < TOKENS) to.ta[token] = first, to.offset[token] = __float_as_int(second);
+    }
+};
+static_assert(MOST_ROWS <= 32 * (WARPS - 1), "rows and tokens have threads of their own");
+
 template <int GROUPS>
-__device__ __forceinline__ void add_up(Sums &sums, const ExpertArgs &args, const Work &work, Scales &scales) {
+__device__ __forceinline__ void add_up(Sums &sums, const ExpertArgs &args, const Work &work, u32 own, OwnScales &scales) {
     constexpr int AHEAD = DEPTH<GROUPS>;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, apart = 1 << args.shares, first = warp % apart;
     const int pitch = args.k_parts * BLOCK_K + 16;
@@ -151,8 +161,9 @@ __device__ __forceinline__ void add_up(Sums &sums, const ExpertArgs &args, const
     typename Strip<GROUPS>::Block ring[AHEAD];
 #pragma unroll
     for (int i = 0; i < AHEAD; i++) strip.fetch(ring[i], first + i * apart);
-    copy_codes(args, work, shared, pitch);
-    scales.load(args, work, MOST_ROWS >> args.shares);
+    copy_codes(args, work, own, shared, pitch);
+    scales.load_tokens(args, own);
+    scales.load_rows(args, work, MOST_ROWS >> args.shares);
     asm volatile("cp.async.wait_all;" ::: "memory");
     __syncthreads();
 #pragma unroll 1
@@ -168,14 +179,14 @@ __device__ __forceinline__ void add_up(Sums &sums, const ExpertArgs &args, const
 }
 
 // The sums of all warps, scaled, to `d` `[tokens, n]` of the CTA, of which `left` rows are left.
-__device__ __forceinline__ void write(float *d, int tokens, int left, const ExpertArgs &args, const Sums &sums, const Scales &scales) {
+__device__ __forceinline__ void write(float *d, int tokens, int left, const ExpertArgs &args, const Sums &sums, const OwnScales &own) {
     __shared__ int parts[WARPS][TOKENS][STRIP_ROWS + 1];
+    __shared__ Scales scales;
+    own.store(scales, MOST_ROWS >> args.shares);
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < 4 * COLUMNS; i++) {
-        const int sum = sums[0][i / 4][i % 4] + (CHAINS > 1 ? sums[CHAINS - 1][i / 4][i % 4] : 0);
-        parts[threadIdx.x / 32][i / 4 * 8 + lane % 4 * 2 + i % 2][lane / 4 + i / 2 % 2 * 8] = sum;
-    }
+    for (int i = 0; i < 4 * COLUMNS; i++)
+        parts[threadIdx.x / 32][i / 4 * 8 + lane % 4 * 2 + i % 2][lane / 4 + i / 2 % 2 * 8] = sums[i / 4][i % 4];
     __syncthreads();
     const int rows_bits = 6 - args.shares;  // 64, 32 or 16 rows
     for (int i = threadIdx.x; i < tokens << rows_bits; i += THREADS) {
@@ -188,18 +199,21 @@ __device__ __forceinline__ void write(float *d, int tokens, int left, const Expe
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, CTAS) gemm_experts_w4a8_few(const ExpertArgs args) {
-    __shared__ Scales scales;
     let_dependents_start();
     wait_for_producers();
     Work work;
-    if (!work.find(args, TOKENS)) return;
+    if (!work.find_rows(args, TOKENS)) return;
+    // On its way with the expert's place, before the weights, whose codes wait for it.
+    const u32 own = work.source(args, threadIdx.x % 32);
+    if (!work.find_expert(args)) return;
     Sums sums = {};
+    OwnScales scales;
     if (work.expert.groups == 1)
-        add_up<1>(sums, args, work, scales);
+        add_up<1>(sums, args, work, own, scales);
     else if (work.expert.groups == 2)
-        add_up<2>(sums, args, work, scales);
+        add_up<2>(sums, args, work, own, scales);
     else
-        add_up<4>(sums, args, work, scales);
+        add_up<4>(sums, args, work, own, scales);
     const int row = work.n_part * (MOST_ROWS >> args.shares);
     write(args.d + (size_t)work.first * args.n + row, work.rows, args.n - row, args, sums, scales);
 }

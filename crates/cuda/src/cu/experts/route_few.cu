@@ -15,24 +15,28 @@ struct RouteFewArgs {
 
 constexpr u32 NOBODY = 0xffffffffu;  // the expert of what is behind the last pair
 
-// Thread e takes expert e; it looks at four pairs at a time. Counts of rows and of tiles are added up in one word.
+// Thread i takes expert i and pair i: it counts the pairs of the one, and those of the other's expert before it, four at a time. Counts of rows
+// and of tiles are added up in one word.
 __device__ __forceinline__ void sort_pairs(const SortArgs &args, const u32 *experts) {
-    __shared__ u32 sums[SORTING_WARPS];
-    const u32 expert = threadIdx.x, lane = threadIdx.x % 32;
-    u32 count = 0;
+    __shared__ u32 sums[SORTING_WARPS], starts[MOST_EXPERTS];
+    const u32 own = threadIdx.x, lane = threadIdx.x % 32, pair = threadIdx.x;
+    const u32 chosen = pair < args.pairs ? experts[pair] : NOBODY;
+    u32 count = 0, before = 0;
 #pragma unroll 4
-    for (int pair = 0; pair < args.pairs; pair += 4) {
-        const uint4 four = *(const uint4 *)(experts + pair);
-        count += (four.x == expert) + (four.y == expert) + (four.z == expert) + (four.w == expert);
+    for (u32 at = 0; at < args.pairs; at += 4) {
+        const uint4 four = *(const uint4 *)(experts + at);
+        count += (four.x == own) + (four.y == own) + (four.z == own) + (four.w == own);
+        before += (four.x == chosen && at < pair) + (four.y == chosen && at + 1 < pair) + (four.z == chosen && at + 2 < pair) +
+                  (four.w == chosen && at + 3 < pair);
     }
-    const u32 own = count | num_tiles(args, count) << 16;
-    u32 sum = own;
+    const u32 both = own < MOST_EXPERTS ? count | num_tiles(args, count) << 16 : 0;
+    u32 sum = both;
 #pragma unroll
     for (int apart = 1; apart < 32; apart *= 2) {
         const u32 other = __shfl_up_sync(ALL_LANES, sum, apart);
         if (lane >= apart) sum += other;
     }
-    if (lane == 31 && threadIdx.x < MOST_EXPERTS) sums[threadIdx.x / 32] = sum;
+    if (lane == 31 && own < MOST_EXPERTS) sums[own / 32] = sum;
     __syncthreads();
     u32 all = 0;
 #pragma unroll
@@ -40,26 +44,19 @@ __device__ __forceinline__ void sort_pairs(const SortArgs &args, const u32 *expe
         if (warp < threadIdx.x / 32) sum += sums[warp];
         all += sums[warp];
     }
-    const int start = (sum - own) & 0xffff;
-    if (expert < args.num_experts) {
-        args.starts[expert] = start;
-        if (expert == args.num_experts - 1) args.starts[args.num_experts] = args.pairs;
-        write_tiles(args, expert, start, start + count, (sum - own) >> 16);
+    const int start = (sum - both) & 0xffff;
+    if (own < args.num_experts) {
+        starts[own] = start;
+        args.starts[own] = start;
+        if (own == args.num_experts - 1) args.starts[args.num_experts] = args.pairs;
+        write_tiles(args, own, start, start + count, (sum - both) >> 16);
     }
     for (int i = (all >> 16) + threadIdx.x; i < args.most_tiles; i += blockDim.x) args.tiles[i] = Tile{0, 0, 0, 0};
-    int row = start;
-    if (count == 0) return;
-#pragma unroll 4
-    for (int pair = 0; pair < args.pairs; pair += 4) {
-        const uint4 four = *(const uint4 *)(experts + pair);
-        const u32 all_four[4] = {four.x, four.y, four.z, four.w};
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-            if (all_four[i] == expert) {
-                args.rows[pair + i] = row;
-                args.tokens[row++] = (pair + i) / args.num_chosen;
-            }
-    }
+    __syncthreads();
+    if (pair >= args.pairs) return;
+    const u32 row = starts[chosen] + before;
+    args.rows[pair] = row;
+    args.tokens[row] = pair / args.num_chosen;
 }
 
 extern "C" __global__ void __launch_bounds__(32 * MOST_TOKENS) route_few(const RouteFewArgs args) {
