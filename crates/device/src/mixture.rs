@@ -1,7 +1,5 @@
 //! Mixtures of experts: which tokens go to which expert.
 
-use crate::naive;
-
 /// The most experts a mixture has.
 pub const MAX_EXPERTS: usize = 1024;
 
@@ -213,16 +211,6 @@ impl HostRouting {
     /// Weight of the shared expert for a token.
     pub fn shared(&self, token: usize) -> f32 {
         self.shared[token]
-    }
-}
-
-impl RoutedToken<'_> {
-    /// Chooses the experts of a token by [`naive::route`] and, where a column of `logits` more than there are experts says so, gates the shared one.
-    #[inline(always)]
-    pub fn fill(&mut self, logits: &[f32], bias: Option<&[f32]>, rule: &RoutingRule, num_experts: usize) {
-        let (logits, gate) = logits.split_at(num_experts);
-        naive::route(logits, bias, rule, self.experts, self.weights);
-        *self.shared = gate.first().map_or(1.0, |&gate| naive::sigmoid(gate));
     }
 }
 

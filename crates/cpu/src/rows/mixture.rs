@@ -1,6 +1,6 @@
 //! Routers and the sums of experts, compiled for each instruction set.
 
-use dualgrain_device::{HostRouting, RoutedToken, RoutingRule};
+use dualgrain_device::{HostRouting, RoutedToken, RoutingRule, naive};
 
 use crate::isa::per_isa;
 
@@ -37,7 +37,7 @@ fn fill_token(
     rule: &RoutingRule,
     num_experts: usize,
 ) {
-    token.fill(logits, bias, rule, num_experts);
+    naive::route_token(token, logits, bias, rule, num_experts);
 }
 
 #[inline(always)]

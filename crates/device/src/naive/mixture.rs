@@ -1,7 +1,7 @@
 //! Mixtures of experts: which experts a token goes to, and what their outputs add up to.
 
 use super::{LANES, exp, sigmoid, sum_lanes};
-use crate::{HostRouting, MAX_EXPERTS, RoutingRule, RoutingScoring};
+use crate::{HostRouting, MAX_EXPERTS, RoutedToken, RoutingRule, RoutingScoring};
 
 /// Chooses experts by the logits of a router, and their weights; both by ascending expert.
 ///
@@ -51,6 +51,20 @@ pub fn route(
     for weight in weights {
         *weight = *weight / denominator * rule.scale;
     }
+}
+
+/// Chooses the experts of a token by [`route`] and, where `logits` has one more than there are experts, gates the shared one.
+#[inline(always)]
+pub fn route_token(
+    token: &mut RoutedToken<'_>,
+    logits: &[f32],
+    bias: Option<&[f32]>,
+    rule: &RoutingRule,
+    num_experts: usize,
+) {
+    let (logits, gate) = logits.split_at(num_experts);
+    route(logits, bias, rule, token.experts, token.weights);
+    *token.shared = gate.first().map_or(1.0, |&gate| sigmoid(gate));
 }
 
 /// The experts with the largest keys, ascending.

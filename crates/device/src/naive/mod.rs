@@ -29,7 +29,7 @@ pub use gemm::{epilogue, gemm_float, gemm_w4a8, gemm_w4f, gemm_w8a8};
 pub use gram::{GRAM_BLOCK_TOKENS, gram_accumulate, quadratic_row};
 pub use hadamard::{hadamard, hadamard_scale};
 pub use lanes::{LANES, sum_lanes};
-pub use mixture::{combine, route};
+pub use mixture::{combine, route, route_token};
 pub use norm::{layer_norm, rms_norm};
 pub use quantize::quantize_row;
 pub use quantize::usable_scale;

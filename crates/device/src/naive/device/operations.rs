@@ -357,7 +357,7 @@ impl Device for NaiveDevice {
         let num_experts = routing.shape().num_experts;
         let bias = bias.map(|bias| bias.one_row("bias", num_experts));
         for (mut token, logits) in routing.begin(logits.rows()).zip(logits.iter()) {
-            token.fill(logits, bias, rule, num_experts);
+            naive::route_token(&mut token, logits, bias, rule, num_experts);
         }
         routing.sort();
         Ok(())
