@@ -55,7 +55,7 @@ pub fn mixture_cases() -> Vec<MixtureCase> {
             .into_iter()
             .enumerate()
         {
-            let is_even = (index + turn) % 2 == 0;
+            let is_even = (index + turn).is_multiple_of(2);
             let scoring = if is_even {
                 RoutingScoring::Softmax
             } else {
@@ -65,7 +65,7 @@ pub fn mixture_cases() -> Vec<MixtureCase> {
             let rule = RoutingRule {
                 num_chosen,
                 scoring,
-                normalized: index % 3 != 0,
+                normalized: !index.is_multiple_of(3),
                 scale,
             };
             cases.push(MixtureCase {
@@ -185,13 +185,13 @@ impl MixtureCase {
     ) -> Result<Vec<D::Linear>, DeviceError> {
         let weights = |expert: usize, r: &mut Random| match self.weights {
             ExpertWeights::Float => {
-                let bias = Some(r.floats(n)).filter(|_| expert % 2 == 0);
+                let bias = Some(r.floats(n)).filter(|_| expert.is_multiple_of(2));
                 let linear = FloatLinear::new(n, k, FloatValues::F32(r.floats(n * k)), bias);
                 LinearWeights::Float(linear.unwrap_or_else(|error| panic!("{error}")))
             }
             ExpertWeights::W8 => LinearWeights::W8(w8_layer(r, (n, k))),
             ExpertWeights::W4 => {
-                let size = GroupSize::Along(if expert % 2 == 0 { 32 } else { 128 });
+                let size = GroupSize::Along(if expert.is_multiple_of(2) { 32 } else { 128 });
                 LinearWeights::W4(w4_layer(r, (n, k), size, HOSTILITIES[expert % 3]))
             }
         };

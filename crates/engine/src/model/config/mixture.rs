@@ -167,7 +167,7 @@ fn read_sparse_layers(config: &ModelConfig, fields: Fields<'_>) -> Result<Vec<bo
             let step = fields.size("decoder_sparse_step", 1, usize::MAX)?;
             let dense = fields.counts("mlp_only_layers")?.unwrap_or_default();
             Ok(layers
-                .map(|layer| (layer + 1) % step == 0 && !dense.contains(&layer))
+                .map(|layer| (layer + 1).is_multiple_of(step) && !dense.contains(&layer))
                 .collect())
         }
         Family::Glm4Moe => {

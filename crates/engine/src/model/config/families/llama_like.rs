@@ -284,7 +284,7 @@ fn read_windows(config: &ModelConfig, fields: Fields<'_>) -> Result<Vec<Option<u
             // The mixtures have windows in every second of their first layers, the others in all of their last ones.
             let of_mixture = config.family == Family::Qwen2Moe;
             let has_window = |layer: usize| match of_mixture {
-                true => layer < first && layer % 2 == 0,
+                true => layer < first && layer.is_multiple_of(2),
                 false => layer >= first,
             };
             read_layer_types(fields, num_layers, window, &has_window)
