@@ -152,14 +152,14 @@ fn text(report: &Report) -> String {
 }
 
 fn blocks_text(report: &Report) -> String {
+    let experts = report.experts.as_ref();
+    let ffn = match experts.is_some_and(|experts| experts.num_blocks == report.num_layers) {
+        true => String::new(),
+        false => format!(" ffn {},", report.ffn_size),
+    };
     format!(
-        "{} of hidden {}, ffn {}, {} heads of {}, {} kv heads",
-        report.num_layers,
-        report.hidden_size,
-        report.ffn_size,
-        report.num_heads,
-        report.head_dim,
-        report.num_kv_heads,
+        "{} of hidden {},{ffn} {} heads of {}, {} kv heads",
+        report.num_layers, report.hidden_size, report.num_heads, report.head_dim, report.num_kv_heads,
     )
 }
 

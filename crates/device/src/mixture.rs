@@ -1,5 +1,7 @@
 //! Mixtures of experts: which tokens go to which expert.
 
+use crate::{Capacity, Done};
+
 /// The most experts a mixture has.
 pub const MAX_EXPERTS: usize = 1024;
 
@@ -35,15 +37,18 @@ pub struct ExpertChoice {
 }
 
 impl ExpertChoice {
-    /// How many experts the choices of `m` tokens fall on when each is as likely as any other, and how many rows each of these has.
-    pub fn of_tokens(self, m: usize) -> (usize, usize) {
+    /// How many experts the choices of `m` tokens fall on when each is as likely as any other.
+    pub fn num_active(self, m: usize) -> usize {
         let (experts, chosen) = (self.num_experts as f64, self.num_chosen as f64);
         let missed = (1.0 - chosen / experts).powi(i32::try_from(m).unwrap_or(i32::MAX));
-        let active = (experts * (1.0 - missed)).round().max(1.0);
-        (
-            active as usize,
-            (m as f64 * chosen / active).round().max(1.0) as usize,
-        )
+        (experts * (1.0 - missed)).round() as usize
+    }
+
+    /// How many of these have how many rows: all choices, shared out as evenly as can be.
+    pub fn of_tokens(self, m: usize) -> [(usize, usize); 2] {
+        let (pairs, active) = (m * self.num_chosen, self.num_active(m).max(1));
+        let (rows, more) = (pairs / active, pairs % active);
+        [(active - more, rows), (more, rows + 1)]
     }
 }
 
@@ -140,6 +145,32 @@ impl HostRouting {
         self.tokens.len()
     }
 
+    /// Whether there is room for `[tokens, columns]` of logits by `rule`; `operation` of the device called `device` asks.
+    ///
+    /// # Errors
+    /// [`DeviceError::Operation`] where there are more tokens than it was made for.
+    ///
+    /// # Panics
+    /// When columns or rule are those of another routing.
+    pub fn check(
+        &self,
+        device: impl FnOnce() -> String,
+        (tokens, columns): (usize, usize),
+        rule: &RoutingRule,
+    ) -> Done {
+        let RoutingShape {
+            num_experts,
+            num_chosen,
+            ..
+        } = self.shape;
+        assert!(
+            rule.num_chosen == num_chosen && (columns == num_experts || columns == num_experts + 1),
+            "{columns} logits and {rule:?} for {:?}",
+            self.shape
+        );
+        Capacity::new(self.shape.tokens, columns).check("route", device, (tokens, columns))
+    }
+
     /// Takes `num_tokens` tokens, whose parts are to be filled; then [`Self::sort`].
     ///
     /// # Panics
@@ -217,6 +248,30 @@ impl HostRouting {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn choices_are_shared_out_without_a_remainder() {
+        for (num_experts, num_chosen) in [(8, 2), (128, 8), (64, 64), (3, 1)] {
+            let choice = ExpertChoice {
+                num_experts,
+                num_chosen,
+            };
+            for m in [0, 1, 4, 12, 20, 1_000] {
+                let groups = choice.of_tokens(m);
+                let rows: usize = groups.iter().map(|(experts, rows)| experts * rows).sum();
+                assert_eq!(rows, m * num_chosen, "{choice:?}, {m} tokens");
+                assert!(groups[0].0 + groups[1].0 <= num_experts);
+            }
+        }
+        assert_eq!(
+            ExpertChoice {
+                num_experts: 64,
+                num_chosen: 8
+            }
+            .of_tokens(1),
+            [(8, 1), (0, 2)]
+        );
+    }
 
     #[test]
     fn rows_are_sorted_by_expert_and_then_by_token() {

@@ -82,3 +82,26 @@ impl<'a, T> SharedSlice<'a, T> {
         unsafe { self.start.add(index) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_begins_where_its_range_does_and_ends_with_it() {
+        let mut buffer = [0; 10];
+        let whole = SharedSlice::new(&mut buffer);
+        let part = whole.part(3..7);
+        assert_eq!(part.len(), 4);
+        // SAFETY: nothing else holds the buffer.
+        unsafe { part.range(1..4).fill(1) };
+        assert!(whole.part(10..10).is_empty());
+        assert_eq!(buffer, [0, 0, 0, 0, 1, 1, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    #[should_panic = "3..11 of 10"]
+    fn a_part_beyond_the_buffer_is_refused() {
+        SharedSlice::new(&mut [0; 10]).part(3..11);
+    }
+}

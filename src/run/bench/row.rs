@@ -98,7 +98,7 @@ impl Row {
         let prefill = rate_of(case.batch * case.prompt_tokens, prefill);
         let decode = rate_of(case.batch * case.generate_tokens, decode);
         let per_s = |rate: &Option<Rate>| rate.as_ref().map(|rate| rate.median);
-        // A step reads every linear once, whatever the batch.
+        // A step reads every linear once, whatever the batch; of experts those that its tokens go to.
         let read_per_token = model.bytes_read(case.batch) / case.batch as f64;
         let last_level = machine::last_level_cache_bytes();
         Self {

@@ -1,6 +1,8 @@
 //! Mixtures of experts on the CPU.
 
-use dualgrain_device::{Done, ExpertInput, HostRouting, Operand, RoutedToken, RoutingRule, RoutingShape};
+use dualgrain_device::{
+    Device, Done, ExpertInput, HostRouting, Operand, RoutedToken, RoutingRule, RoutingShape,
+};
 use dualgrain_threads::SharedSlice;
 
 use super::cpu_device::CpuDevice;
@@ -45,6 +47,8 @@ impl CpuDevice {
         bias: Option<&Matrix>,
         rule: &RoutingRule,
     ) -> Done {
+        let shape = (logits.rows, logits.columns);
+        routing.host.check(|| self.name(), shape, rule)?;
         let num_experts = routing.host.shape().num_experts;
         let bias = bias.map(|bias| one_row("bias", bias, num_experts));
         let mut tokens: Vec<RoutedToken<'_>> = routing.host.begin(logits.rows).collect();
@@ -89,7 +93,7 @@ impl CpuDevice {
                 panic!("float weights take float activations, got INT8")
             };
             ExpertProduct {
-                a: sorted.codes(self.isa(), a.columns, of),
+                a: sorted.codes(a.view(), of),
                 weights,
                 first_row: rows.start,
             }

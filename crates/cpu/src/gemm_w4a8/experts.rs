@@ -9,7 +9,7 @@ use super::epilogue::Sink;
 use super::packed::PackedInt;
 use super::product::{check, operations, panels_per_task, row_blocks, run_task};
 use crate::isa::Isa;
-use crate::tensor::quantized::CodeRows;
+use crate::tensor::quantized::{CodeRows, FEW_ROWS};
 
 /// An expert's rows and weights, and where its outputs begin.
 #[derive(Clone, Copy)]
@@ -44,7 +44,10 @@ pub(crate) fn gemm_experts(
         .map(|product| operations(product.a.rows, product.weights))
         .sum();
     let num_tasks = products.iter().map(tasks).sum();
-    pool.run_in_runs(work, num_tasks, next.unwrap_or_default(), |mut task| {
+    // Many tokens multiply much longer than they read.
+    let is_few = products.iter().all(|product| product.a.rows <= FEW_ROWS);
+    let next = next.filter(|_| is_few).unwrap_or_default();
+    pool.run_in_runs(work, num_tasks, next, |mut task| {
         for product in products {
             let of_product = tasks(product);
             if task < of_product {

@@ -16,7 +16,7 @@ pub(crate) struct SortedRows {
     scales: Vec<f32>,
     /// `[rows, blocks]`
     block_sums: Vec<i32>,
-    /// `[rows, columns]`; grows when floats are sorted first, which a quantized model never does.
+    /// `[rows, columns]`; grows when floats are sorted first, which experts in integers never do.
     floats: Vec<f32>,
 }
 
@@ -82,8 +82,9 @@ impl SortedRows {
         experts
     }
 
-    /// What [`Self::sort_codes`] put there for one expert.
-    pub(crate) fn codes(&self, isa: Isa, columns: usize, of: &ExpertRows) -> CodeRows<'_> {
+    /// What [`Self::sort_codes`] put there of `a` for one expert.
+    pub(crate) fn codes(&self, a: CodeRows<'_>, of: &ExpertRows) -> CodeRows<'_> {
+        let CodeRows { columns, isa, .. } = a;
         let blocks = columns.div_ceil(SUM_BLOCK);
         CodeRows {
             rows: of.rows.len(),
@@ -98,6 +99,7 @@ impl SortedRows {
     /// The rows that experts read of `a` `[_, columns]`.
     pub(crate) fn sort_floats(&mut self, a: &[f32], columns: usize, routing: &HostRouting) -> &[f32] {
         self.floats.clear();
+        self.floats.reserve_exact(routing.num_rows() * columns);
         for &token in routing.tokens() {
             let start = token as usize * columns;
             self.floats.extend_from_slice(&a[start..start + columns]);

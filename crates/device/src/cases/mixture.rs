@@ -15,6 +15,8 @@ pub enum ExpertWeights {
     Float,
     /// INT8.
     W8,
+    /// INT8 and 4 bits by turns.
+    Mixed,
     /// 4 bits in groups of 32 and of 128, by turns: groups differ where bits are shared out.
     W4,
 }
@@ -38,9 +40,10 @@ pub struct MixtureCase {
     pub weights: ExpertWeights,
 }
 
-/// Cases around the tiles: one, few and many tokens of an expert, experts that nobody chooses, one that all choose.
+/// Cases around the tiles: no token, one, few and many of an expert, experts that nobody chooses, one that all choose.
 pub fn mixture_cases() -> Vec<MixtureCase> {
     let sizes = [
+        (0, 64, 32, 4, 2),
         (1, 64, 32, 4, 1),
         (1, 96, 48, 8, 8),
         (5, 160, 64, 16, 4),
@@ -51,9 +54,14 @@ pub fn mixture_cases() -> Vec<MixtureCase> {
     ];
     let mut cases = Vec::new();
     for (index, (m, hidden, inner, num_experts, num_chosen)) in sizes.into_iter().enumerate() {
-        for (turn, weights) in [ExpertWeights::Float, ExpertWeights::W8, ExpertWeights::W4]
-            .into_iter()
-            .enumerate()
+        for (turn, weights) in [
+            ExpertWeights::Float,
+            ExpertWeights::W8,
+            ExpertWeights::Mixed,
+            ExpertWeights::W4,
+        ]
+        .into_iter()
+        .enumerate()
         {
             let is_even = (index + turn).is_multiple_of(2);
             let scoring = if is_even {
@@ -189,8 +197,9 @@ impl MixtureCase {
                 let linear = FloatLinear::new(n, k, FloatValues::F32(r.floats(n * k)), bias);
                 LinearWeights::Float(linear.unwrap_or_else(|error| panic!("{error}")))
             }
+            ExpertWeights::Mixed if expert.is_multiple_of(2) => LinearWeights::W8(w8_layer(r, (n, k))),
             ExpertWeights::W8 => LinearWeights::W8(w8_layer(r, (n, k))),
-            ExpertWeights::W4 => {
+            ExpertWeights::W4 | ExpertWeights::Mixed => {
                 let size = GroupSize::Along(if expert.is_multiple_of(2) { 32 } else { 128 });
                 LinearWeights::W4(w4_layer(r, (n, k), size, HOSTILITIES[expert % 3]))
             }

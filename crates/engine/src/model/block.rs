@@ -53,7 +53,10 @@ impl<D: Device> Block<D> {
             Ok::<_, EngineError>((linear.id, Projection::new(device, joined.weights)?))
         };
         let projections = spec.linears.values().map(projection).collect::<Result<_, _>>()?;
-        Self::from_projections(device, weights, spec, projections)
+        let mut block = Self::from_projections(device, weights, spec, projections)?;
+        // Of a mixture the places of all rows are megabytes a block, and nothing that runs asks for them.
+        block.spec.linears.clear();
+        Ok(block)
     }
 
     /// A block from the linears of `spec`, with its norms from `weights`.
@@ -217,7 +220,7 @@ impl<D: Device> Block<D> {
         }
     }
 
-    /// The block's description.
+    /// The block's description; one that was loaded to run has no list of linears any more.
     pub fn spec(&self) -> &BlockSpec {
         &self.spec
     }

@@ -153,7 +153,7 @@ impl<D: Device> Model<D> {
         let bytes = |block: &Block<D>| {
             let choice = block.spec().mixture.as_ref().map(MixtureSpec::choice);
             let part = choice.map_or(1.0, |choice| {
-                choice.of_tokens(m).0 as f64 / choice.num_experts as f64
+                choice.num_active(m) as f64 / choice.num_experts as f64
             });
             let of_experts = block.expert_bytes(&self.device) as f64;
             block.linear_bytes(&self.device) as f64 - (1.0 - part) * of_experts

@@ -14,7 +14,7 @@ pub struct Product {
     pub shape: GemmShape,
     /// How often a step runs it.
     pub count: usize,
-    /// How many linears of that shape the model holds.
+    /// How many linears of that N and K the model holds.
     pub num_linears: usize,
     /// Of a linear of experts: how these are chosen.
     pub choice: Option<ExpertChoice>,
@@ -37,8 +37,8 @@ pub fn products(config: &ModelConfig, m: usize) -> Vec<Product> {
     for (spec, count) in kinds_of_blocks(config) {
         for linear in spec.linears.values() {
             let role = linear.id.role;
-            let (name, (each, m), choice) = match (linear.id.expert, &spec.mixture) {
-                (None, _) | (_, None) => (role.name(), (1, m), None),
+            let (name, groups, choice) = match (linear.id.expert, &spec.mixture) {
+                (None, _) | (_, None) => (role.name(), [(1, m), (0, 0)], None),
                 (Some(0), Some(mixture)) => {
                     let choice = mixture.choice();
                     let name = if role == Role::Up {
@@ -51,24 +51,28 @@ pub fn products(config: &ModelConfig, m: usize) -> Vec<Product> {
                 // All are alike.
                 (Some(_), Some(_)) => continue,
             };
-            let product = Product {
-                name,
-                shape: GemmShape {
+            let num_linears = count * choice.map_or(1, |choice| choice.num_experts);
+            for (each, m) in groups.into_iter().filter(|&(each, _)| each > 0) {
+                let shape = GemmShape {
                     m,
                     n: linear.n,
                     k: linear.k,
-                },
-                count: count * each,
-                num_linears: count * choice.map_or(1, |choice| choice.num_experts),
-                choice,
-            };
-            let alike = |known: &&mut Product| (known.name, known.shape) == (name, product.shape);
-            match products.iter_mut().find(alike) {
-                Some(known) => {
-                    known.count += product.count;
-                    known.num_linears += product.num_linears;
+                };
+                let count = count * each;
+                let alike = |known: &&mut Product| (known.name, known.shape) == (name, shape);
+                match products.iter_mut().find(alike) {
+                    Some(known) => {
+                        known.count += count;
+                        known.num_linears += num_linears;
+                    }
+                    None => products.push(Product {
+                        name,
+                        shape,
+                        count,
+                        num_linears,
+                        choice,
+                    }),
                 }
-                None => products.push(product),
             }
         }
     }

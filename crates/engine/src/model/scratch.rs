@@ -71,8 +71,8 @@ impl<D: Device> MixtureScratch<D> {
 fn mixture_bytes(config: &ModelConfig) -> usize {
     let Some(mixture) = &config.mixture else { return 0 };
     let (hidden, inner) = (config.hidden_size, mixture.expert_size);
-    // Beside floats and codes, rows are sorted for their experts, in whole tiles.
-    let of_row = 4 * (3 * inner + hidden) + inner + 2 * hidden.max(inner) + 16;
+    // Beside floats and codes, rows are sorted for their experts: codes in whole tiles, or floats.
+    let of_row = 4 * (3 * inner + hidden) + inner + 4 * hidden.max(inner) + 16;
     4 * (mixture.num_experts + 1) + mixture.rule.num_chosen * of_row
 }
 

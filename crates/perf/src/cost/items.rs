@@ -25,24 +25,40 @@ pub(crate) fn product_items(
                 true => (batch, workload.head_steps(phase), workload.head_scheme),
                 false => (step_tokens, num_steps, workload.scheme),
             };
-            let (count, m) = linear.in_step(m);
-            let count = count * num_steps;
-            let shape = [m, linear.n, linear.k];
-            let seen = |item: &CostItem| item.name == linear.name && item.shape == Some(shape);
-            let seen = items.iter().position(seen);
-            if count == 0 || (seen.is_some() && linear.head) {
-                continue;
-            }
-            let price = prices.of(scheme, shape);
-            let price = price.map_err(|error| unpriced(linear, m, scheme, error))?;
-            match seen.and_then(|place| items.get_mut(place)) {
-                // Experts have as many rows in steps of about as many tokens.
-                Some(item) => *item = product_item(linear, m, phase, item.count + count, &price),
-                None => items.push(product_item(linear, m, phase, count, &price)),
+            for (count, m) in linear.in_step(m) {
+                add_product(
+                    &mut items,
+                    linear,
+                    (m, phase, count * num_steps),
+                    (scheme, prices),
+                )?;
             }
         }
     }
     Ok(items)
+}
+
+/// Adds a product that runs `count` times, to the line of the same shape where there is one.
+fn add_product(
+    items: &mut Vec<CostItem>,
+    linear: &Linear,
+    (m, phase, count): (usize, Phase, usize),
+    (scheme, prices): (Scheme, &mut Prices<'_>),
+) -> Result<(), PerfError> {
+    let shape = [m, linear.n, linear.k];
+    let seen = |item: &CostItem| item.name == linear.name && item.shape == Some(shape);
+    let seen = items.iter().position(seen);
+    if count == 0 || (seen.is_some() && linear.choice.is_none()) {
+        return Ok(());
+    }
+    let price = prices.of(scheme, shape);
+    let price = price.map_err(|error| unpriced(linear, m, scheme, error))?;
+    match seen.and_then(|place| items.get_mut(place)) {
+        // Experts have as many rows in steps of about as many tokens.
+        Some(item) => *item = product_item(linear, m, phase, item.count + count, &price),
+        None => items.push(product_item(linear, m, phase, count, &price)),
+    }
+    Ok(())
 }
 
 fn unpriced(linear: &Linear, m: usize, scheme: Scheme, error: PerfError) -> PerfError {

@@ -35,7 +35,7 @@ pub struct Network {
     pub sliding_windows: Vec<Option<usize>>,
 }
 
-/// A linear that every step runs `count` times: `D[M,N] = A[M,K] * B[N,K]^T`.
+/// A linear of which there are `count`, and which a step runs as often, or, of experts, as tokens choose: `D[M,N] = A[M,K] * B[N,K]^T`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Linear {
     /// `qkv`, `out`, `up`, `down`, `expert_up`, `expert_down` or `head`.
@@ -53,13 +53,15 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// How many products a step of `m` tokens runs, and how many rows each has.
-    pub(crate) fn in_step(&self, m: usize) -> (usize, usize) {
+    /// How many products a step of `m` tokens runs, and how many rows each has; of experts some may have one more than others.
+    pub(crate) fn in_step(&self, m: usize) -> [(usize, usize); 2] {
         match self.choice {
-            None => (self.count, m),
+            None => [(self.count, m), (0, 0)],
             Some(choice) => {
-                let (active, rows) = choice.of_tokens(m);
-                (self.count / choice.num_experts.max(1) * active, rows)
+                let blocks = self.count / choice.num_experts.max(1);
+                choice
+                    .of_tokens(m)
+                    .map(|(experts, rows)| (blocks * experts, rows))
             }
         }
     }

@@ -117,5 +117,5 @@ fn part_of_pass<D: Statistics>(
         .as_ref()
         .map_or(1, |mixture| mixture.num_experts);
     let running = if role == Role::Down { cost.run(Role::Up) } else { 0 };
-    (cost.gram_of_experts(role) + running) * num_observed as u64 / num_experts as u64
+    cost.gram_of_experts(role) * num_observed as u64 / num_experts as u64 + running
 }

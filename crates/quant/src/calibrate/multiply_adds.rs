@@ -12,6 +12,10 @@ const INT8_SPEEDUP: u64 = 4;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassMultiplyAdds {
     linears: BTreeMap<LinearId, LinearMultiplyAdds>,
+    /// The Gram matrix of what all experts read, where no other linear reads it.
+    pooled: u64,
+    /// Passes through the first linears of the experts that their last ones take.
+    passes_of_down: u64,
     /// Attention.
     pub attention: u64,
 }
@@ -38,6 +42,14 @@ impl PassMultiplyAdds {
         });
         Self {
             linears: linears.collect(),
+            pooled: match &spec.mixture {
+                Some(mixture) if !mixture.has_shared => gram_multiply_adds(tokens, spec.hidden_size),
+                _ => 0,
+            },
+            passes_of_down: spec.mixture.as_ref().map_or(0, |mixture| {
+                let at_once = experts_at_once(mixture.expert_size, mixture.num_experts);
+                mixture.num_experts.div_ceil(at_once) as u64 + u64::from(mixture.has_shared)
+            }),
             attention: (tokens * tokens * spec.num_heads * spec.head_dim) as u64,
         }
     }
@@ -50,7 +62,7 @@ impl PassMultiplyAdds {
     /// Accumulating the Gram matrix of the input of the linear that every token takes.
     pub fn gram(&self, role: Role) -> u64 {
         let dense = self.of(role).filter(|(id, _)| id.expert.is_none());
-        dense.map(|(_, linear)| linear.gram).sum()
+        dense.map(|(_, linear)| linear.gram).sum::<u64>() + if role == Role::Up { self.pooled } else { 0 }
     }
 
     /// Accumulating the Gram matrices of the inputs of all experts.
@@ -108,15 +120,25 @@ impl PassMultiplyAdds {
         INT8_SPEEDUP * Role::ALL.map(|role| self.run(role)).iter().sum::<u64>() + self.attention
     }
 
-    /// All passes: up runs twice, the others once.
+    /// All passes: up runs twice, that of experts as often as their last linears are observed; the others once.
     pub fn total(&self) -> u64 {
         let role = |role| self.run(role) + self.gram(role) + self.gram_of_experts(role);
-        Role::ALL.map(role).iter().sum::<u64>() + self.run(Role::Up) + self.attention
+        Role::ALL.map(role).iter().sum::<u64>()
+            + self.run(Role::Up) * self.passes_of_down.max(1)
+            + self.attention
     }
 
     fn of(&self, role: Role) -> impl Iterator<Item = (&LinearId, &LinearMultiplyAdds)> {
         self.linears.iter().filter(move |(id, _)| id.role == role)
     }
+}
+
+/// Bytes of the Gram matrices of experts that are filled in one pass over the calibration windows, about.
+const GRAM_BYTES: usize = 1 << 29;
+
+/// Experts whose inputs of `k` channels are observed in one pass.
+pub fn experts_at_once(k: usize, num_experts: usize) -> usize {
+    (GRAM_BYTES / (4 * k * k).max(1)).clamp(1, num_experts.max(1))
 }
 
 /// Accumulating the lower triangle of a Gram matrix `[K,K]`.

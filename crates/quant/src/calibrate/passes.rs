@@ -2,7 +2,7 @@
 //! of the block; most leave the statistics of what the next linear takes.
 
 use dualgrain_device::{Device, Statistics};
-use dualgrain_engine::{Block, Head, Norm, Role};
+use dualgrain_engine::{Block, BlockSpec, Head, Norm, Role};
 
 use crate::calibrate::hidden_states::HiddenStates;
 use crate::calibrate::multiply_adds::{PassMultiplyAdds, gram_multiply_adds};
@@ -23,6 +23,7 @@ pub fn attention_input<D: Statistics>(
         layer: block.spec().layer,
         role: Role::Qkv.name(),
         of: input_of(block, Role::Qkv),
+        k: channels(block.spec(), Role::Qkv),
         multiply_adds: cost(states, block).gram(Role::Qkv),
         leaves: false,
     };
@@ -75,6 +76,7 @@ pub fn attention_output<D: Statistics>(
         layer: block.spec().layer,
         role: Role::Out.name(),
         of: input_of(block, Role::Out),
+        k: channels(block.spec(), Role::Out),
         multiply_adds: cost.run(Role::Qkv) + cost.attention + cost.gram(Role::Out),
         leaves: true,
     };
@@ -110,6 +112,7 @@ pub fn add_attention<D: Statistics>(
         layer: block.spec().layer,
         role: Role::Up.name(),
         of: input_of(block, Role::Up),
+        k: channels(block.spec(), Role::Up),
         multiply_adds: cost.run(Role::Out) + cost.gram(Role::Up),
         leaves: !block.spec().parallel,
     };
@@ -158,6 +161,7 @@ pub fn feed_forward_inner<D: Statistics>(
         layer: block.spec().layer,
         role: Role::Down.name(),
         of: input_of(block, Role::Down),
+        k: channels(block.spec(), Role::Down),
         multiply_adds: cost.run(Role::Up) + cost.gram(Role::Down),
         leaves: false,
     };
@@ -270,6 +274,7 @@ pub fn head_input<D: Statistics>(
         layer: num_layers,
         role: "head",
         of: |states| &states.scratch.h,
+        k: hidden,
         multiply_adds: gram_multiply_adds(states.window_len(), hidden),
         leaves: false,
     };
@@ -285,6 +290,8 @@ struct Input<D: Statistics> {
     role: &'static str,
     /// Where it lies when a window has been run.
     of: InputOf<D>,
+    /// Its channels: a buffer has those of the last block until a window has been run.
+    k: usize,
     /// What a window costs.
     multiply_adds: u64,
     /// Whether the step leaves something of a window for later passes.
@@ -300,7 +307,7 @@ impl<D: Statistics> Input<D> {
         step: impl Fn(&mut HiddenStates<'_, D>, usize) -> Result<(), QuantError>,
     ) -> Result<InputStatistics, QuantError> {
         let (device, num_windows) = (states.device, states.num_windows());
-        let mut observation = Observation::new(device, device.columns((self.of)(states)))?;
+        let mut observation = Observation::new(device, self.k)?;
         let every = states.observed_every();
         for window in 0..num_windows {
             let observed = window % every == 0;
@@ -313,6 +320,15 @@ impl<D: Statistics> Input<D> {
             meter.advance(self.multiply_adds)?;
         }
         observation.finish(self.layer, self.role)
+    }
+}
+
+/// Channels of the input of a linear that every token takes.
+fn channels(spec: &BlockSpec, role: Role) -> usize {
+    match role {
+        Role::Qkv | Role::Up => spec.hidden_size,
+        Role::Out => spec.q_size(),
+        Role::Down => spec.ffn_size,
     }
 }
 

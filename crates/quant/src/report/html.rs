@@ -255,7 +255,16 @@ fn joined(linears: &[LinearReport]) -> Vec<LinearReport> {
             .find(is_alike)
             .filter(|_| linear.expert.is_some())
         {
-            None => lines.push((1, linear.clone())),
+            None => {
+                let count = linear.expert.map(|_| 1);
+                lines.push((
+                    1,
+                    LinearReport {
+                        expert: count,
+                        ..linear.clone()
+                    },
+                ));
+            }
             Some((count, line)) => {
                 *count += 1;
                 let part = 1.0 / *count as f64;

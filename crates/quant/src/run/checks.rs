@@ -14,7 +14,7 @@ use crate::monitor::Meter;
 use crate::options::QuantJob;
 use crate::run::output::{is_written, is_written_folder};
 use crate::schemes::SchemeRule;
-use crate::transform::rotation::hadamard::hadamard_block_of;
+use crate::transform::rotation::hadamard::{hadamard_block, hadamard_block_of};
 use crate::transform::rotation::original::reason_against;
 
 /// Checks model and text against the options, and cuts the text into windows.
@@ -75,8 +75,10 @@ fn check_schemes(job: &QuantJob, config: &ModelConfig) -> Result<(), QuantError>
 /// Families that a rotation would change are refused by name, and a width without blocks.
 fn check_rotation(job: &QuantJob, config: &ModelConfig) -> Result<(), QuantError> {
     if job.options.hadamard_down && hadamard_block_of(config).is_none() {
+        let widths = config.ffn_widths().into_iter();
+        let odd = widths.filter(|&width| hadamard_block(width).is_none()).min();
         return Err(QuantError::NoHadamard {
-            ffn_size: config.ffn_size,
+            ffn_size: odd.unwrap_or(config.ffn_size),
         });
     }
     match reason_against(config).filter(|_| job.options.rotate) {

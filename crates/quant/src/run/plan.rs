@@ -14,13 +14,13 @@ use dualgrain_format::{CacheScheme, GroupSize, LinearScheme, int4};
 use serde::Serialize;
 
 use crate::calibrate::hidden_states::HiddenStates;
+use crate::calibrate::multiply_adds::experts_at_once;
 use crate::calibrate::windows::{Windows, held_out_tokens};
 use crate::error::QuantError;
 use crate::methods::buffers::{GROUP_BUFFER_BYTES, ROW_BUFFER_BYTES};
 use crate::methods::dgq::approximate_gram::RANK;
 use crate::methods::search::Search;
 use crate::options::{JournalPolicy, QuantJob, QuantOptions};
-use crate::run::block::experts::experts_at_once;
 use crate::run::checks::{check_model, look_at_target};
 use crate::run::correction::corrects;
 use crate::run::journal::Journal;

@@ -354,6 +354,7 @@ impl Device for NaiveDevice {
         rule: &RoutingRule,
     ) -> Done {
         self.begin("route", &[logits.rows(), logits.columns])?;
+        routing.check(|| NAME.to_owned(), (logits.rows(), logits.columns), rule)?;
         let num_experts = routing.shape().num_experts;
         let bias = bias.map(|bias| bias.one_row("bias", num_experts));
         for (mut token, logits) in routing.begin(logits.rows()).zip(logits.iter()) {

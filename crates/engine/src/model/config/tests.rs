@@ -224,7 +224,7 @@ fn windows_follow_use_sliding_window_and_layer_types() {
 fn unknown_architectures_list_the_supported_ones() {
     for value in [
         json!({"model_type": "gpt2"}),
-        json!({"architectures": ["MixtralForCausalLM"], "model_type": "mixtral"}),
+        json!({"architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3"}),
         json!({"architectures": ["LlamaForSequenceClassification"], "model_type": "llama"}),
         json!({}),
     ] {

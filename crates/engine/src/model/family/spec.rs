@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn members_partition_the_rows_of_every_linear() {
         for family in Family::ALL {
-            let json = format!(r#"{{"model_type": "{}"}}"#, family.model_type());
+            let json = format!(r#"{{"model_type": "{}", "head_dim": 128}}"#, family.model_type());
             let spec = BlockSpec::new(&config(&json), 1);
             for linear in spec.linears.values() {
                 let mut rows = linear
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_model_has_the_linears_of_its_blocks_and_its_head() {
         for family in Family::ALL {
-            let json = format!(r#"{{"model_type": "{}"}}"#, family.model_type());
+            let json = format!(r#"{{"model_type": "{}", "head_dim": 128}}"#, family.model_type());
             let config = config(&json);
             for linear in BlockSpec::new(&config, 1).linears.values() {
                 assert!(

@@ -39,11 +39,19 @@ impl Weights {
         })
     }
 
-    /// What the names of blocks begin with that predict further tokens ahead (GLM-4.5): behind the model's own, with a linear that joins
-    /// the embedding to the hidden state.
+    /// What the names of blocks begin with that predict further tokens ahead (GLM-4.5): they have a linear that joins the embedding to the
+    /// hidden state, and the model has taken none of their tensors.
     fn drafts(&self) -> Vec<String> {
-        let joins = |name: &String| name.strip_suffix("eh_proj.weight").map(str::to_owned);
-        self.tensors.keys().filter_map(joins).collect()
+        let joins = |name: &String| {
+            name.strip_suffix(".eh_proj.weight")
+                .map(|block| format!("{block}."))
+        };
+        let is_unused = |block: &String| {
+            let of_block = |(name, _): &(&String, &Tensor)| name.starts_with(block.as_str());
+            let mut tensors = self.tensors.iter().filter(of_block);
+            tensors.all(|(_, tensor)| !tensor.used.load(Ordering::Relaxed))
+        };
+        self.tensors.keys().filter_map(joins).filter(is_unused).collect()
     }
 
     fn notice_of_unneeded(&self, names: &[String]) -> Option<String> {

@@ -10,6 +10,7 @@ use dualgrain_format::LinearWeights;
 
 use crate::calibrate::experts::{ExpertStatistics, expert_inputs, pooled_expert_inputs};
 use crate::calibrate::hidden_states::HiddenStates;
+use crate::calibrate::multiply_adds::experts_at_once;
 use crate::calibrate::statistics::InputStatistics;
 use crate::error::QuantError;
 use crate::methods::method::{FloatRows, LinearTask, Method, MethodReport, Resources};
@@ -19,14 +20,6 @@ use crate::report::json::LinearReport;
 use crate::run::block::partial_block::PartialBlock;
 use crate::transform::linear_smoothing::LinearSmoothing;
 use crate::transform::sample::LinearSample;
-
-/// Bytes of the Gram matrices that are filled in one pass over the calibration windows, about.
-const GRAM_BYTES: usize = 1 << 29;
-
-/// Experts whose inputs of `k` channels are observed in one pass.
-pub fn experts_at_once(k: usize, num_experts: usize) -> usize {
-    (GRAM_BYTES / (4 * k * k).max(1)).clamp(1, num_experts.max(1))
-}
 
 /// Quantizes the linears of `role` of all experts; `pooled` are the inputs of all of them together, where they are known already.
 ///
@@ -42,16 +35,20 @@ pub fn quantize_experts<D: Statistics>(
     let Some(k) = specs.first().map(|spec| spec.k) else {
         return Ok(());
     };
-    if run.method_of(run.options.scheme(specs[0].id)).is_none() {
+    let scheme = run.options.scheme(specs[0].id);
+    if run.method_of(scheme).is_none() {
         return specs.iter().try_for_each(|spec| partial.keep_float(spec));
     }
+    // INT8 looks at no inputs.
+    let is_fitted = scheme.group_size().is_some();
+    pooled = pooled.filter(|_| is_fitted);
     for specs in specs.chunks(experts_at_once(k, specs.len())) {
         partial.announce(specs[0].id);
         let first = specs[0].id.expert.unwrap_or_default();
         let experts = (role, first..first + specs.len());
         let seen = expert_inputs(states, partial.block(), experts, run.meter)?;
         for (spec, seen) in specs.iter().zip(seen) {
-            if saw_few(&seen, k) && pooled.is_none() {
+            if is_fitted && saw_few(&seen, k) && pooled.is_none() {
                 pooled = Some(pooled_expert_inputs(states, partial.block(), role, run.meter)?);
             }
             partial.announce(spec.id);
@@ -114,7 +111,7 @@ fn quantize_expert<D: Statistics>(
         None => method.quantize(&run.resources(), &own)?,
         Some(pooled) => {
             let by_pooled = method.quantize(&run.resources(), &task(pooled))?;
-            let (quantized, took) = better_on_own(run.resources(), &own, by_pooled)?;
+            let (quantized, took) = better_on_own(run.resources(), (&own, seen.num_tokens), by_pooled)?;
             report.took = Some(took.to_owned());
             quantized
         }
@@ -127,14 +124,17 @@ fn quantize_expert<D: Statistics>(
 /// What was quantized by the inputs of all experts, or the weights rounded to nearest: whichever errs less on the expert's own tokens.
 fn better_on_own<D: Statistics>(
     resources: Resources<'_, D>,
-    own: &LinearTask<'_>,
+    (own, seen_tokens): (&LinearTask<'_>, usize),
     (by_pooled, pooled_report): (LinearWeights, MethodReport),
 ) -> Result<((LinearWeights, MethodReport), &'static str), QuantError> {
     const POOLED: &str = "the inputs of all experts";
     let LinearWeights::W4(quantized) = &by_pooled else {
-        // INT8 is rounded to nearest anyway.
         return Ok(((by_pooled, pooled_report), POOLED));
     };
+    // Without a token there is nothing to judge by.
+    if seen_tokens == 0 {
+        return Ok(((by_pooled, MethodReport::default()), POOLED));
+    }
     let (gram, weights) = (&own.statistics.gram, own.rows.weights);
     let error = output_error(resources.device, gram, weights, quantized)?;
     let nearest = Rtn.quantize(&resources, own)?;

@@ -50,10 +50,14 @@ pub fn quantize_block<D: Statistics>(
 
     partial.announce(up);
     let statistics = passes::add_attention(states, partial.block(), run.meter)?;
-    let pooled = partial.has_experts().then(|| statistics.clone());
-    if partial.has_linear(up) {
-        partial.quantize_linear(up, statistics, (states, companion.as_deref_mut()))?;
-    }
+    let pooled = match (partial.has_experts(), partial.has_linear(up)) {
+        (true, false) => Some(statistics),
+        (has_experts, _) => {
+            let pooled = has_experts.then(|| statistics.clone());
+            partial.quantize_linear(up, statistics, (states, companion.as_deref_mut()))?;
+            pooled
+        }
+    };
     quantize_experts(&mut partial, (Role::Up, pooled), states)?;
 
     if partial.has_linear(down) {

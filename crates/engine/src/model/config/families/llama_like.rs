@@ -179,7 +179,7 @@ fn read_head_sizes(config: &mut ModelConfig, fields: Fields<'_>) -> Result<(), C
         _ => fields.size("num_key_value_heads", kv_heads, config.num_heads)?,
     };
     let head_dim = match config.family {
-        Family::Qwen3 | Family::Glm | Family::Glm4 | Family::Glm4Moe => 128,
+        Family::Qwen3 | Family::Glm | Family::Glm4 => 128,
         Family::GptOss => 64,
         _ => config.head_dim,
     };
@@ -270,7 +270,7 @@ fn read_windows(config: &ModelConfig, fields: Fields<'_>) -> Result<Vec<Option<u
         Family::Phi3 | Family::Mixtral => Ok(vec![window(None)?; num_layers]),
         Family::Qwen3Moe => {
             let on = fields.flag("use_sliding_window", false)?;
-            Ok(vec![if on { window(None)? } else { None }; num_layers])
+            Ok(vec![if on { window(Some(4_096))? } else { None }; num_layers])
         }
         // A window that is switched off is not looked at: such fields hold anything.
         Family::Qwen2 | Family::Qwen3 | Family::Qwen2Moe => {
