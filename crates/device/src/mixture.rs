@@ -148,7 +148,7 @@ impl HostRouting {
     /// Whether there is room for `[tokens, columns]` of logits by `rule`; `operation` of the device called `device` asks.
     ///
     /// # Errors
-    /// [`DeviceError::Operation`] where there are more tokens than it was made for.
+    /// [`crate::DeviceError::Operation`] where there are more tokens than it was made for.
     ///
     /// # Panics
     /// When columns or rule are those of another routing.
