@@ -1,7 +1,5 @@
 //! Mixtures of experts: which tokens go to which expert.
 
-use crate::{Capacity, Done};
-
 /// The most experts a mixture has.
 pub const MAX_EXPERTS: usize = 1024;
 
@@ -145,19 +143,9 @@ impl HostRouting {
         self.tokens.len()
     }
 
-    /// Whether there is room for `[tokens, columns]` of logits by `rule`; `operation` of the device called `device` asks.
-    ///
-    /// # Errors
-    /// [`crate::DeviceError::Operation`] where there are more tokens than it was made for.
-    ///
     /// # Panics
-    /// When columns or rule are those of another routing.
-    pub fn check(
-        &self,
-        device: impl FnOnce() -> String,
-        (tokens, columns): (usize, usize),
-        rule: &RoutingRule,
-    ) -> Done {
+    /// When `columns` of logits or `rule` are those of another routing.
+    pub fn assert_fits(&self, columns: usize, rule: &RoutingRule) {
         let RoutingShape {
             num_experts,
             num_chosen,
@@ -168,7 +156,6 @@ impl HostRouting {
             "{columns} logits and {rule:?} for {:?}",
             self.shape
         );
-        Capacity::new(self.shape.tokens, columns).check("route", device, (tokens, columns))
     }
 
     /// Takes `num_tokens` tokens, whose parts are to be filled; then [`Self::sort`].

@@ -1,7 +1,7 @@
 //! Mixtures of experts on the CPU.
 
 use dualgrain_device::{
-    Device, Done, ExpertInput, HostRouting, Operand, RoutedToken, RoutingRule, RoutingShape,
+    Capacity, Device, Done, ExpertInput, HostRouting, Operand, RoutedToken, RoutingRule, RoutingShape,
 };
 use dualgrain_threads::SharedSlice;
 
@@ -48,7 +48,9 @@ impl CpuDevice {
         rule: &RoutingRule,
     ) -> Done {
         let shape = (logits.rows, logits.columns);
-        routing.host.check(|| self.name(), shape, rule)?;
+        let room = Capacity::new(routing.host.shape().tokens, logits.columns);
+        room.check("route", || self.name(), shape)?;
+        routing.host.assert_fits(logits.columns, rule);
         let num_experts = routing.host.shape().num_experts;
         let bias = bias.map(|bias| one_row("bias", bias, num_experts));
         let mut tokens: Vec<RoutedToken<'_>> = routing.host.begin(logits.rows).collect();

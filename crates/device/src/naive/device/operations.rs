@@ -10,9 +10,9 @@ use super::{NAME, NaiveDevice, products};
 use crate::naive::{self, Scoring};
 use crate::sampling::{HostSampler, Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use crate::{
-    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
-    Done, ExpertInput, HostRouting, HostStep, Operand, RoutingRule, RoutingShape, StepLayout, StepLimits,
-    check_blocks, refill,
+    Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Capacity, Columns, Device,
+    DeviceError, Done, ExpertInput, HostRouting, HostStep, Operand, RoutingRule, RoutingShape, StepLayout,
+    StepLimits, check_blocks, refill,
 };
 
 impl Device for NaiveDevice {
@@ -354,7 +354,9 @@ impl Device for NaiveDevice {
         rule: &RoutingRule,
     ) -> Done {
         self.begin("route", &[logits.rows(), logits.columns])?;
-        routing.check(|| NAME.to_owned(), (logits.rows(), logits.columns), rule)?;
+        let shape = (logits.rows(), logits.columns);
+        has_room(Capacity::new(routing.shape().tokens, shape.1), "route", shape)?;
+        routing.assert_fits(logits.columns, rule);
         let num_experts = routing.shape().num_experts;
         let bias = bias.map(|bias| bias.one_row("bias", num_experts));
         for (mut token, logits) in routing.begin(logits.rows()).zip(logits.iter()) {
