@@ -2,7 +2,7 @@
 //!
 //! They are those of the quantized model. Where weights are corrected, the original model has some of its own (`companion`); for
 //! smoothing it is not needed. What makes a smoothed input scales with its own rows, so nothing has to be run in
-//! float to find a smoothing scale: see `run/block.rs`.
+//! float to find a smoothing scale: see `run/block/steps.rs`.
 
 use std::path::Path;
 
