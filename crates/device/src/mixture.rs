@@ -143,8 +143,10 @@ impl HostRouting {
         self.tokens.len()
     }
 
+    /// Makes sure that logits and rule are those of this routing.
+    ///
     /// # Panics
-    /// When `columns` of logits or `rule` are those of another routing.
+    /// When `columns` of logits or `rule` are those of another one.
     pub fn assert_fits(&self, columns: usize, rule: &RoutingRule) {
         let RoutingShape {
             num_experts,
