@@ -20,8 +20,9 @@ pub use model::{
     LoadOptions, Member, Mixture, MixtureConfig, MixtureSpec, Mlp, Model, ModelConfig, ModelFolder, Norm,
     NormKind, NormSpec, Position, Product, Projection, QkNorm, RawTensor, Role, Rope, RopeConfig,
     RopeScaling, SamplingDefaults, Scratch, SharedExpert, StepState, Storage, Weights, WeightsError,
-    angles_bytes, folder_hint, gguf_folder, gguf_folder_in, is_gguf_file, judge, kinds_of_blocks,
-    load_linear, load_linear_float, load_router, products, run_blocks, scratch_bytes, split_members,
+    angles_bytes, folder_hint, gguf_folder, gguf_folder_in, is_gguf_file, judge, kind_of_block,
+    kinds_of_blocks, load_linear, load_linear_float, load_router, products, run_blocks, scratch_bytes,
+    split_members,
 };
 pub use run::{
     BatchGeneration, Constraint, ConstraintError, ConstraintState, Engine, Event, GenerateError,

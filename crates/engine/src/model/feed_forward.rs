@@ -8,10 +8,10 @@
 
 use std::collections::BTreeMap;
 
-use dualgrain_device::{ActivationScale, Device, DeviceError, Done, ExpertInput, Operand};
+use dualgrain_device::{ActivationScale, Device, Done, ExpertInput, Operand};
 
 use super::linears::load_router;
-use super::projection::Projection;
+use super::projection::{Projection, input, operand};
 use super::scratch::{MixtureScratch, Scratch};
 use crate::{BlockSpec, EngineError, FfnKind, LinearId, MixtureSpec, Role, Weights};
 
@@ -75,22 +75,6 @@ impl<D: Device> ExpertProjections<D> {
             activations,
         })
     }
-
-    /// What the linears take of `x`: itself, or `a8` when the weights are integers.
-    fn operand<'x>(
-        &self,
-        device: &D,
-        x: &'x D::Matrix,
-        a8: &'x mut D::Quantized,
-    ) -> Result<Operand<'x, D>, DeviceError> {
-        match self.activations {
-            None => Ok(Operand::Float(x)),
-            Some(scale) => {
-                device.quantize(a8, x, scale)?;
-                Ok(Operand::Int8(a8))
-            }
-        }
-    }
 }
 
 /// A mixture of experts.
@@ -128,13 +112,20 @@ impl<D: Device> Mixture<D> {
             ..
         } = scratch;
         let experts = room(mixture);
-        if let Some(shared) = &self.shared {
+        let shared = self.shared.as_ref();
+        if let Some(shared) = shared {
             shared.inner(device, (f, up), shared.up.operand(device, h, h8)?)?;
         }
         let FfnKind::Gated(activation) = self.kind else {
             panic!("experts without a gate: no family has them")
         };
-        let input = (self.up.operand(device, h, h8)?, ExpertInput::Tokens);
+        let wanted = self.up.activations;
+        // The shared expert may have left the same codes.
+        let read = match shared.is_some_and(|shared| shared.up.activations == wanted) {
+            true => input(wanted, h, h8),
+            false => operand(wanted, device, h, h8)?,
+        };
+        let input = (read, ExpertInput::Tokens);
         device.gemm_experts_gated(
             &mut experts.f,
             &mut experts.up,
@@ -162,7 +153,7 @@ impl<D: Device> Mixture<D> {
             let input = shared.down.operand(device, f, f8)?;
             device.gemm(y, input, &shared.down.linear)?;
         }
-        let input = self.down.operand(device, &experts.f, &mut experts.f8)?;
+        let input = operand(self.down.activations, device, &experts.f, &mut experts.f8)?;
         if let Some(next) = next {
             device.will_read(next);
         }

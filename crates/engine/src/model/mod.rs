@@ -36,7 +36,7 @@ pub use linear_id::{LinearId, Role};
 pub use linears::{JoinedLinear, load_linear, load_linear_float, load_router, split_members};
 pub use loaded::{Embedding, Head, LoadOptions, Model};
 pub use norm::Norm;
-pub use products::{Product, kinds_of_blocks, products};
+pub use products::{Product, kind_of_block, kinds_of_blocks, products};
 pub use projection::Projection;
 pub use scratch::{Scratch, angles_bytes, scratch_bytes};
 pub use storage::Storage;

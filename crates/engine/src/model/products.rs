@@ -98,6 +98,17 @@ pub fn kinds_of_blocks(config: &ModelConfig) -> Vec<(BlockSpec, usize)> {
     [without, with].into_iter().filter_map(kind).collect()
 }
 
+/// The kind among [`kinds_of_blocks`] that block `layer` is of.
+pub fn kind_of_block<'k>(
+    kinds: &'k [(BlockSpec, usize)],
+    config: &ModelConfig,
+    layer: usize,
+) -> Option<&'k BlockSpec> {
+    let has_experts = config.mixture_of(layer).is_some();
+    let mut specs = kinds.iter().map(|(spec, _)| spec);
+    specs.find(|spec| spec.mixture.is_some() == has_experts)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -70,21 +70,12 @@ impl<D: Device> Projection<D> {
         x: &'x D::Matrix,
         a8: &'x mut D::Quantized,
     ) -> Result<Operand<'x, D>, DeviceError> {
-        match self.activations {
-            None => Ok(Operand::Float(x)),
-            Some(scale) => {
-                device.quantize(a8, x, scale)?;
-                Ok(Operand::Int8(a8))
-            }
-        }
+        operand(self.activations, device, x, a8)
     }
 
     /// What the linear takes, which lies as floats in `h` or as codes in `a8`.
     pub(super) fn input<'h>(&self, h: &'h D::Matrix, a8: &'h D::Quantized) -> Operand<'h, D> {
-        match self.activations {
-            None => Operand::Float(h),
-            Some(_) => Operand::Int8(a8),
-        }
+        input(self.activations, h, a8)
     }
 
     /// What the linear takes of `norm(x)`, or of `x` without a norm, where [`Self::norm_input`] or [`Self::add_then_norm_input`] has put it.
@@ -147,5 +138,30 @@ impl<D: Device> Projection<D> {
                 Ok(Operand::Int8(a8))
             }
         }
+    }
+}
+
+/// What weights take of `x` that want such activations: itself, or its codes in `a8`.
+pub(super) fn operand<'x, D: Device>(
+    activations: Option<ActivationScale>,
+    device: &D,
+    x: &'x D::Matrix,
+    a8: &'x mut D::Quantized,
+) -> Result<Operand<'x, D>, DeviceError> {
+    if let Some(scale) = activations {
+        device.quantize(a8, x, scale)?;
+    }
+    Ok(input(activations, x, a8))
+}
+
+/// What weights take that want such activations, and that lies as floats in `h` or as codes in `a8`.
+pub(super) fn input<'h, D: Device>(
+    activations: Option<ActivationScale>,
+    h: &'h D::Matrix,
+    a8: &'h D::Quantized,
+) -> Operand<'h, D> {
+    match activations {
+        None => Operand::Float(h),
+        Some(_) => Operand::Int8(a8),
     }
 }

@@ -1,7 +1,7 @@
 //! How many multiply-adds of floats a run takes: for progress and the plan.
 
 use dualgrain_device::Statistics;
-use dualgrain_engine::{BlockSpec, LinearId, LinearSpec, ModelConfig, kinds_of_blocks};
+use dualgrain_engine::{BlockSpec, LinearId, LinearSpec, ModelConfig, kind_of_block, kinds_of_blocks};
 use dualgrain_format::{GroupSize, LinearScheme};
 
 use crate::budget::sensitivity;
@@ -41,14 +41,9 @@ pub fn run_multiply_adds<D: Statistics>(
     };
     let kinds = kinds_of_blocks(config);
     let block = |layer| {
-        let has_experts = config.mixture_of(layer).is_some();
-        let kind = kinds
-            .iter()
-            .find(|(spec, _)| spec.mixture.is_some() == has_experts);
-        let of_kind = |(spec, _): &(BlockSpec, usize)| {
-            passes(spec) + spec.linears.values().map(|of| linear(layer, of)).sum::<u64>()
-        };
-        kind.map_or(0, of_kind)
+        let of_kind =
+            |spec: &BlockSpec| passes(spec) + spec.linears.values().map(|of| linear(layer, of)).sum::<u64>();
+        kind_of_block(&kinds, config, layer).map_or(0, of_kind)
     };
     let head = match options.lm_head {
         LinearScheme::W4 { group_size } => {

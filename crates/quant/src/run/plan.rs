@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use dualgrain_device::{DeviceError, Statistics};
 use dualgrain_engine::{
-    BlockSpec, LinearId, ModelConfig, Position, Role, angles_bytes, kinds_of_blocks, scratch_bytes,
+    BlockSpec, LinearId, ModelConfig, Position, Role, angles_bytes, kind_of_block, kinds_of_blocks,
+    scratch_bytes,
 };
 use dualgrain_format::checkpoint::OutputPlace;
 use dualgrain_format::{CacheScheme, GroupSize, LinearScheme, int4};
@@ -436,11 +437,8 @@ fn all_linears(config: &ModelConfig, options: &QuantOptions) -> Vec<Vec<((usize,
     // Beside their kinds blocks differ in their schemes alone.
     let kinds = kinds_of_blocks(config);
     let of_block = |layer| {
-        let has_experts = config.mixture_of(layer).is_some();
-        let kind = kinds
-            .iter()
-            .find(|(spec, _)| spec.mixture.is_some() == has_experts);
-        let linears = kind.into_iter().flat_map(|(spec, _)| spec.linears.values());
+        let kind = kind_of_block(&kinds, config, layer);
+        let linears = kind.into_iter().flat_map(|spec| spec.linears.values());
         linears
             .map(|linear| {
                 let scheme = options.scheme(LinearId { layer, ..linear.id });
