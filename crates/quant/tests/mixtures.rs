@@ -204,6 +204,11 @@ fn an_expert_that_saw_few_tokens_is_named_and_takes_what_errs_less() {
     let page = std::fs::read_to_string(out.join("quantization_report.html")).unwrap();
     assert!(page.contains("Experts that saw few tokens") && page.contains("of 6 experts"));
     assert_eq!(config.mixture.unwrap().num_experts, EXPERTS);
+    // Who looks at no inputs takes nobody's.
+    let mut nearest = job(&model, &dir.path().join("nearest"), 4);
+    nearest.options.search = Search::Rtn;
+    let report = quantize(&nearest, &CpuDevice::new(2).unwrap(), 2);
+    assert!(report.linears.iter().all(|linear| linear.took.is_none()));
 }
 
 #[test]

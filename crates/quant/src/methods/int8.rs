@@ -37,6 +37,10 @@ impl<D: Statistics> Method<D> for Int8 {
         Ok((LinearWeights::W8(linear), report))
     }
 
+    fn fits_inputs(&self) -> bool {
+        false
+    }
+
     /// The error and the energy of every row.
     fn multiply_adds(&self, shape: (usize, usize), _: GroupSize) -> u64 {
         error_multiply_adds(shape)

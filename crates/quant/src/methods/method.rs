@@ -21,6 +21,11 @@ pub trait Method<D: Statistics> {
         task: &LinearTask<'_>,
     ) -> Result<(LinearWeights, MethodReport), QuantError>;
 
+    /// Whether codes depend on what the linear reads in calibration.
+    fn fits_inputs(&self) -> bool {
+        true
+    }
+
     /// Multiply-adds of floats that a linear `[N,K]` takes about; a meter is advanced by as many.
     fn multiply_adds(&self, shape: (usize, usize), group_size: GroupSize) -> u64;
 }

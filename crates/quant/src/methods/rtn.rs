@@ -39,6 +39,10 @@ impl<D: Statistics> Method<D> for Rtn {
         Ok((LinearWeights::W4(linear), report))
     }
 
+    fn fits_inputs(&self) -> bool {
+        false
+    }
+
     /// The error and the energy of every row.
     fn multiply_adds(&self, shape: (usize, usize), _: GroupSize) -> u64 {
         error_multiply_adds(shape)

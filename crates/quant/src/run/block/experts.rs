@@ -35,20 +35,18 @@ pub fn quantize_experts<D: Statistics>(
     let Some(k) = specs.first().map(|spec| spec.k) else {
         return Ok(());
     };
-    let scheme = run.options.scheme(specs[0].id);
-    if run.method_of(scheme).is_none() {
+    let Some((method, _)) = run.method_of(run.options.scheme(specs[0].id)) else {
         return specs.iter().try_for_each(|spec| partial.keep_float(spec));
-    }
-    // INT8 looks at no inputs.
-    let is_fitted = scheme.group_size().is_some();
-    pooled = pooled.filter(|_| is_fitted);
+    };
+    let fits_inputs = method.fits_inputs();
+    pooled = pooled.filter(|_| fits_inputs);
     for specs in specs.chunks(experts_at_once(k, specs.len())) {
         partial.announce(specs[0].id);
         let first = specs[0].id.expert.unwrap_or_default();
         let experts = (role, first..first + specs.len());
         let seen = expert_inputs(states, partial.block(), experts, run.meter)?;
         for (spec, seen) in specs.iter().zip(seen) {
-            if is_fitted && saw_few(&seen, k) && pooled.is_none() {
+            if fits_inputs && saw_few(&seen, k) && pooled.is_none() {
                 pooled = Some(pooled_expert_inputs(states, partial.block(), role, run.meter)?);
             }
             partial.announce(spec.id);
