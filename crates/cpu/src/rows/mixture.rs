@@ -15,7 +15,7 @@ per_isa! {
         bias: Option<&[f32]>,
         rule: &RoutingRule,
         num_experts: usize,
-    ) = fill_token
+    ) = naive::route_token
 }
 
 per_isa! {
@@ -27,17 +27,6 @@ per_isa! {
         routing: &HostRouting,
         token: usize,
     ) = combine_row
-}
-
-#[inline(always)]
-fn fill_token(
-    token: &mut RoutedToken<'_>,
-    logits: &[f32],
-    bias: Option<&[f32]>,
-    rule: &RoutingRule,
-    num_experts: usize,
-) {
-    naive::route_token(token, logits, bias, rule, num_experts);
 }
 
 #[inline(always)]
