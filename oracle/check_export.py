@@ -98,7 +98,14 @@ GGUF_PARTS = {
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp",
 }
+
+# Parts that a file stacks for all experts: by architecture, what a folder calls those of one expert.
+EXPERTS = {"ffn_gate_exps": "gate_proj", "ffn_up_exps": "up_proj", "ffn_down_exps": "down_proj"}
+MIXTRAL_EXPERTS = {"ffn_gate_exps": "w1", "ffn_up_exps": "w3", "ffn_down_exps": "w2"}
 
 
 def gguf_linears(folder):
@@ -119,6 +126,13 @@ def gguf_linears(folder):
             of_heads = heads if part == "attn_q" else kv_heads
             pairs = weights.reshape(of_heads, weights.shape[0] // of_heads // 2, 2, -1)
             weights = pairs.swapaxes(1, 2).reshape(weights.shape)
+        if part.startswith("ffn_gate_inp"):
+            continue
+        if part in EXPERTS:
+            folder_part = f"block_sparse_moe.experts.%d.{MIXTRAL_EXPERTS[part]}" if architecture == "llama" else f"mlp.experts.%d.{EXPERTS[part]}"
+            for expert, of_expert in enumerate(weights):
+                yield f"model.layers.{layer}.{folder_part % expert}", of_expert
+            continue
         name = next(name for name, short in GGUF_PARTS.items() if short == part)
         yield f"model.layers.{layer}.{name}", weights
 
@@ -179,14 +193,25 @@ def load_decompressed(exported, dtype):
     return model.eval()
 
 
+def load_gguf(exported, dtype):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(exported, gguf_file="model.gguf", dtype=dtype)
+
+
+def loader_of(exported):
+    if (pathlib.Path(exported) / "model.gguf").exists():
+        return load_gguf
+    groups = config(exported).get("quantization_config", {}).get("config_groups", {})
+    return load_by_transformers if len(groups) == 1 else load_decompressed
+
+
 def check_logits(exported, dump, dtype):
     import torch
 
     with safe_open(dump, "pt") as file:
         ids, ours = file.get_tensor("ids"), file.get_tensor("logits").double()
-    groups = config(exported).get("quantization_config", {}).get("config_groups", {})
-    load = load_by_transformers if len(groups) == 1 else load_decompressed
-    model = load(exported, getattr(torch, dtype))
+    model = loader_of(exported)(exported, getattr(torch, dtype))
     with torch.no_grad():
         theirs = model(ids[None]).logits[0].double()
     ours, theirs = ours.log_softmax(-1), theirs.log_softmax(-1)

@@ -2,12 +2,17 @@
 //! refuses in words.
 
 mod formats;
+#[path = "../../crates/engine/tests/golden/mod.rs"]
+mod golden;
 mod llama_cpp;
+mod gguf_mixtures;
 mod models;
 mod packages;
 #[path = "../program/mod.rs"]
 mod program;
 mod refusals;
+#[path = "../../crates/engine/tests/configs/variants.rs"]
+mod variants;
 
 use std::path::Path;
 

@@ -21,13 +21,16 @@ pub fn scratch(name: &str) -> PathBuf {
 
 /// llama-tiny quantized with some options, quickly.
 pub fn quantize(name: &str, options: &[&str]) -> PathBuf {
-    let folder = scratch(name).join("model");
-    let (model, out) = (original(), folder.clone());
+    quantize_model(&original(), &scratch(name).join("model"), options)
+}
+
+/// A model quantized with some options, quickly; gives back where it is.
+pub fn quantize_model(model: &Path, out: &Path, options: &[&str]) -> PathBuf {
     let usual = [
         "quantize",
-        text(&model),
+        text(model),
         "--out",
-        text(&out),
+        text(out),
         "--windows",
         "2",
         "--method",
@@ -35,7 +38,7 @@ pub fn quantize(name: &str, options: &[&str]) -> PathBuf {
     ];
     let output = dualgrain(&[&usual[..], options].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    folder
+    out.to_path_buf()
 }
 
 /// Quantized with the usual options, once for all tests.

@@ -15,7 +15,7 @@ use crate::run;
 const PYTHON: &str = "DUALGRAIN_TRANSFORMERS";
 
 /// The object that a script of `oracle` prints; `None`, said, where Python lacks what it needs.
-fn oracle(arguments: &[&str]) -> Option<Value> {
+pub fn oracle(arguments: &[&str]) -> Option<Value> {
     let Some(python) = std::env::var_os(PYTHON).filter(|python| !python.is_empty()) else {
         skipped(
             "transformers",
@@ -80,7 +80,7 @@ fn transformers_computes_what_we_compute_in_floats() {
 }
 
 /// Tokens and logits for the oracle.
-fn write_dump(out: &Path, ids: &[u32], logits: &[f32]) {
+pub fn write_dump(out: &Path, ids: &[u32], logits: &[f32]) {
     let spec = |name: &str, dtype, shape: &[usize]| TensorSpec {
         name: name.to_owned(),
         dtype,

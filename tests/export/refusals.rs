@@ -27,7 +27,7 @@ fn what_a_format_has_no_place_for_is_refused_by_name_and_nothing_is_written() {
         (
             &*opt,
             "gguf",
-            "the family OPT: expected Llama, Mistral, Qwen2 or Qwen3",
+            "the family OPT: expected Llama, Mistral, Mixtral, Qwen2",
         ),
         (Path::new("nowhere"), "hf", "nowhere: no such model folder"),
     ] {

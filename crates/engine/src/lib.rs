@@ -11,8 +11,8 @@ mod model;
 mod run;
 mod text;
 
-pub use dualgrain_device::Activation;
 pub use dualgrain_device::sampling::TokenMask;
+pub use dualgrain_device::{Activation, RoutingRule, RoutingScoring};
 pub use error::EngineError;
 pub use model::{
     Angles, Block, BlockSpec, ConfigError, Embedding, ExpertProjections, Family, FeedForward, FfnKind,

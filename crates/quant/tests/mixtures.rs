@@ -259,7 +259,6 @@ fn a_plan_counts_experts_and_what_they_lack_is_refused_by_name() {
             "--activations static",
             refused(&|job| job.options.activations = ActivationScheme::Static),
         ),
-        ("--rotate", refused(&|job| job.options.rotate = true)),
     ] {
         assert!(error.contains(option), "{error}");
     }

@@ -310,6 +310,13 @@ impl<D: Device> Block<D> {
         Ok(std::mem::replace(place, experts))
     }
 
+    /// Replaces the router of a mixture; nothing where every token goes one way.
+    pub fn set_router(&mut self, router: D::Linear) {
+        if let Some(place) = self.feed_forward.router_mut() {
+            *place = router;
+        }
+    }
+
     /// Replaces the norm before attention (smoothing folds its scales there).
     pub fn set_attn_norm(&mut self, norm: Norm<D>) {
         self.attn_norm = Some(norm);

@@ -238,6 +238,14 @@ impl<D: Device> FeedForward<D> {
         }
     }
 
+    /// What chooses the experts.
+    pub(super) fn router_mut(&mut self) -> Option<&mut D::Linear> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Sparse(mixture) => Some(&mut mixture.router),
+        }
+    }
+
     pub(super) fn experts_mut(&mut self, role: Role) -> Option<&mut ExpertProjections<D>> {
         match (self, role) {
             (Self::Sparse(mixture), Role::Up) => Some(&mut mixture.up),

@@ -137,6 +137,21 @@ fn read_variant(line: &str) -> Variant {
     }
 }
 
+/// The row with a vocabulary of `size` tokens.
+pub fn with_vocabulary(mut variant: Variant, size: usize) -> Variant {
+    variant.config["vocab_size"] = size.into();
+    if let Outcome::Runs { shapes, .. } = &mut variant.outcome {
+        let of_tokens = |name: &str| {
+            ["embed_tokens", "embed_in", "word_embeddings.weight", "lm_head"]
+                .iter()
+                .any(|part| name.contains(part))
+        };
+        let tables = shapes.iter_mut().filter(|(name, _)| of_tokens(name));
+        tables.for_each(|(_, shape)| shape[0] = size);
+    }
+    variant
+}
+
 /// Writes a model's folder, without the tensors that are not wanted.
 pub fn write_model(variant: &Variant, dir: &Path, is_wanted: impl Fn(&str) -> bool) {
     let tensors = variant.tensors().filter(|(name, _)| is_wanted(name));

@@ -13,6 +13,7 @@ use crate::error::ExportError;
 use crate::folding::Folding;
 use crate::formats::ExportFormat;
 use crate::gguf::blocks::{BLOCK, q4_1, q8_0};
+use crate::gguf::experts::{Stack, chooses, part_name as part_of_mixture, stacked};
 use crate::gguf::metadata::{Described, describe};
 use crate::gguf::names::{Rotated, architecture, is_rotated, rows_in_pairs};
 use crate::gguf::tokenizer;
@@ -104,7 +105,7 @@ impl RowOrder {
             return Err(ExportError::Unsupported {
                 format: ExportFormat::Gguf,
                 what: format!("the family {}", config.family.class_prefix()),
-                expected: "Llama, Mistral, Qwen2 or Qwen3".into(),
+                expected: "Llama, Mistral, Mixtral, Qwen2, Qwen3, Qwen2-MoE or Qwen3-MoE".into(),
             });
         };
         Ok(Self {
@@ -156,18 +157,21 @@ fn tensors(source: &Source, divisors: Option<&[f32]>) -> Result<Vec<GgufTensor>,
         kind,
         shape: shape.to_vec(),
     };
-    for other in &source.others {
-        let (dtype, shape) = source.shape(other)?;
-        tensors.push(tensor(other_name(other)?, float_type(dtype, shape)?, shape));
+    for stack in stacks_of_others(source) {
+        let (dtype, shape) = source.shape(stack.members[0])?;
+        let (name, shape) = (other_name(&stack)?, shape_of(&stack, shape));
+        let kind = float_type(&name, dtype, &shape)?;
+        tensors.push(tensor(name, kind, &shape));
     }
     tensors.extend(divisors.map(|divisors| tensor(DIVISORS.to_owned(), GgufKind::F32, &[divisors.len()])));
-    for linear in &source.linears {
-        let name = linear_name(linear)?;
+    for stack in stacks_of_linears(source) {
+        let (name, linear) = (linear_name(&stack)?, stack.members[0]);
         let kind = match linear.scheme {
             LinearScheme::W4 { .. } => GgufKind::Q4_1,
             LinearScheme::W8 | LinearScheme::Float => GgufKind::Q8_0,
         };
-        tensors.push(tensor(format!("{name}.weight"), kind, &[linear.n, linear.k]));
+        let shape = shape_of(&stack, &[linear.n, linear.k]);
+        tensors.push(tensor(format!("{name}.weight"), kind, &shape));
         if linear.has_bias {
             tensors.push(tensor(format!("{name}.bias"), GgufKind::F32, &[linear.n]));
         }
@@ -175,10 +179,29 @@ fn tensors(source: &Source, divisors: Option<&[f32]>) -> Result<Vec<GgufTensor>,
     Ok(tensors)
 }
 
-/// Vectors are 32-bit floats in every file; matrices stay as they are.
-fn float_type(dtype: Dtype, shape: &[usize]) -> Result<GgufKind, ExportError> {
+fn stacks_of_others(source: &Source) -> Vec<Stack<'_, OtherTensor>> {
+    stacked(&source.others, |tensor| {
+        tensor.name.strip_suffix(".weight").unwrap_or_default()
+    })
+}
+
+fn stacks_of_linears(source: &Source) -> Vec<Stack<'_, StoredLinear>> {
+    stacked(&source.linears, |linear| &linear.name)
+}
+
+/// The shape of a tensor of the file whose members have the shape `of_member`. A gate of a single row is a vector there.
+fn shape_of<T>(stack: &Stack<'_, T>, of_member: &[usize]) -> Vec<usize> {
+    match (&stack.name, of_member) {
+        (Some(_), _) => [&[stack.members.len()], of_member].concat(),
+        (None, [1, len]) => vec![*len],
+        (None, shape) => shape.to_vec(),
+    }
+}
+
+/// Vectors and what chooses experts are 32-bit floats in every file; other matrices stay as they are.
+fn float_type(name: &str, dtype: Dtype, shape: &[usize]) -> Result<GgufKind, ExportError> {
     match dtype {
-        Dtype::F32 | Dtype::F16 | Dtype::BF16 if shape.len() < 2 => Ok(GgufKind::F32),
+        Dtype::F32 | Dtype::F16 | Dtype::BF16 if shape.len() < 2 || chooses(name) => Ok(GgufKind::F32),
         Dtype::F32 => Ok(GgufKind::F32),
         Dtype::F16 => Ok(GgufKind::F16),
         Dtype::BF16 => Ok(GgufKind::Bf16),
@@ -190,19 +213,30 @@ fn float_type(dtype: Dtype, shape: &[usize]) -> Result<GgufKind, ExportError> {
     }
 }
 
-fn other_name(tensor: &OtherTensor) -> Result<String, ExportError> {
-    tensor_name(&tensor.name).ok_or_else(|| unnamed(&tensor.name))
+fn other_name(stack: &Stack<'_, OtherTensor>) -> Result<String, ExportError> {
+    let name = &stack.members[0].name;
+    let of_mixture = || {
+        Some(format!(
+            "{}.weight",
+            part_of_mixture(name.strip_suffix(".weight")?)?
+        ))
+    };
+    let of_stack = stack.name.as_ref().map(|name| format!("{name}.weight"));
+    let found = of_stack.or_else(|| tensor_name(name)).or_else(of_mixture);
+    found.ok_or_else(|| unnamed(name))
 }
 
-fn linear_name(linear: &StoredLinear) -> Result<String, ExportError> {
-    part_name(&linear.name).ok_or_else(|| unnamed(&linear.name))
+fn linear_name(stack: &Stack<'_, StoredLinear>) -> Result<String, ExportError> {
+    let name = &stack.members[0].name;
+    let of_part = || part_name(name).or_else(|| part_of_mixture(name));
+    stack.name.clone().or_else(of_part).ok_or_else(|| unnamed(name))
 }
 
 fn unnamed(name: &str) -> ExportError {
     ExportError::Unsupported {
         format: ExportFormat::Gguf,
         what: format!("the tensor `{name}`"),
-        expected: "the tensors of a Llama, Mistral, Qwen2 or Qwen3".into(),
+        expected: "the tensors of a Llama, Mistral, Mixtral, Qwen2, Qwen3, Qwen2-MoE or Qwen3-MoE".into(),
     }
 }
 
@@ -217,16 +251,16 @@ struct Filler<'a> {
 
 impl Filler<'_> {
     fn fill(&mut self, divisors: Option<&[f32]>) -> Result<(), ExportError> {
-        for tensor in &self.source.others {
-            self.other(tensor)?;
+        let source = self.source;
+        for stack in stacks_of_others(source) {
+            self.other(&stack)?;
         }
         if let Some(divisors) = divisors {
             self.put(DIVISORS, &f32_bytes(divisors))?;
         }
-        self.source
-            .linears
+        stacks_of_linears(source)
             .iter()
-            .try_for_each(|linear| self.linear(linear))
+            .try_for_each(|stack| self.linear(stack))
     }
 
     fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {
@@ -235,37 +269,45 @@ impl Filler<'_> {
         Ok(())
     }
 
-    fn other(&mut self, tensor: &OtherTensor) -> Result<(), ExportError> {
-        self.meter.start(&tensor.name)?;
-        let (dtype, shape, mut bytes) = self.source.raw(tensor)?;
-        let is_vector = shape.len() < 2;
-        if is_vector {
-            bytes = Cow::Owned(wide_bytes(dtype, &bytes));
+    fn other(&mut self, stack: &Stack<'_, OtherTensor>) -> Result<(), ExportError> {
+        let name = other_name(stack)?;
+        let mut all = Vec::new();
+        for tensor in &stack.members {
+            self.meter.start(&tensor.name)?;
+            let (dtype, shape, mut bytes) = self.source.raw(tensor)?;
+            if float_type(&name, dtype, &shape_of(stack, shape))? == GgufKind::F32 {
+                bytes = Cow::Owned(wide_bytes(dtype, &bytes));
+            }
+            let (part, _) = tensor.name.rsplit_once('.').unwrap_or_default();
+            match self.rows.of_part(part) {
+                Some(order) => all.extend(reordered(&bytes, &order)),
+                None => all.extend_from_slice(&bytes),
+            }
         }
-        let (part, _) = tensor.name.rsplit_once('.').unwrap_or_default();
-        if let Some(order) = self.rows.of_part(part) {
-            bytes = Cow::Owned(reordered(&bytes, &order));
-        }
-        self.put(&other_name(tensor)?, &bytes)?;
+        self.put(&name, &all)?;
         self.source.weights.release_pages();
         Ok(())
     }
 
-    fn linear(&mut self, linear: &StoredLinear) -> Result<(), ExportError> {
-        self.meter.start(&linear.name)?;
-        let mut weights = self.source.read(linear)?;
-        if let Some(order) = self.rows.of_part(&linear.name) {
-            weights = weights.select_rows(&order)?;
+    fn linear(&mut self, stack: &Stack<'_, StoredLinear>) -> Result<(), ExportError> {
+        let name = linear_name(stack)?;
+        let (mut bytes, mut bias) = (Vec::new(), None);
+        for linear in &stack.members {
+            self.meter.start(&linear.name)?;
+            let mut weights = self.source.read(linear)?;
+            if let Some(order) = self.rows.of_part(&linear.name) {
+                weights = weights.select_rows(&order)?;
+            }
+            bytes.extend(match &weights {
+                LinearWeights::W4(weights) => q4_1(&linear.name, weights, &mut self.folding)?,
+                LinearWeights::W8(weights) => q8_0(&linear.name, weights, &mut self.folding)?,
+                LinearWeights::Float(_) => return Err(unnamed(&linear.name)),
+            });
+            bias = weights.bias().map(f32_bytes);
         }
-        let name = linear_name(linear)?;
-        let bytes = match &weights {
-            LinearWeights::W4(weights) => q4_1(&linear.name, weights, &mut self.folding)?,
-            LinearWeights::W8(weights) => q8_0(&linear.name, weights, &mut self.folding)?,
-            LinearWeights::Float(_) => return Err(unnamed(&linear.name)),
-        };
         self.put(&format!("{name}.weight"), &bytes)?;
-        match weights.bias() {
-            Some(bias) => self.put(&format!("{name}.bias"), &f32_bytes(bias)),
+        match bias {
+            Some(bias) => self.put(&format!("{name}.bias"), &bias),
             None => Ok(()),
         }
     }

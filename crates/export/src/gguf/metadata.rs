@@ -9,8 +9,8 @@ use dualgrain_format::gguf::GgufValue;
 use crate::card::model_name;
 use crate::error::ExportError;
 use crate::formats::ExportFormat;
-use crate::gguf::rope;
 use crate::gguf::tokenizer::Metadata;
+use crate::gguf::{experts, rope};
 use crate::source::Source;
 
 /// Numbers of `general.file_type`: what most of a file is.
@@ -48,7 +48,8 @@ pub fn describe(source: &Source, dir: &Path, architecture: &str) -> Result<Descr
     ];
     let (context, notices) = context(config);
     let (rope, divisors) = rope::settings(config, architecture)?;
-    let settings = sizes(config, context)?.into_iter().chain(rope);
+    let of_mixture = experts::settings(config, architecture)?;
+    let settings = sizes(config, context)?.into_iter().chain(rope).chain(of_mixture);
     metadata.extend(settings.map(|(name, value)| (format!("{architecture}.{name}"), value)));
     Ok(Described {
         metadata,
@@ -117,9 +118,9 @@ fn check(config: &ModelConfig, architecture: &str) -> Result<(), ExportError> {
         ));
     }
     let (queries, hidden) = (config.q_size(), config.hidden_size);
-    if architecture == "qwen2" && queries != hidden {
+    if matches!(architecture, "qwen2" | "qwen2moe") && queries != hidden {
         return Err(unsupported(
-            format!("a qwen2 with queries of {queries} elements and hidden_size {hidden}"),
+            format!("a {architecture} with queries of {queries} elements and hidden_size {hidden}"),
             "as many as hidden_size",
         ));
     }

@@ -1,6 +1,7 @@
 //! A GGUF file: `model.gguf` in a folder with a card.
 
 mod blocks;
+mod experts;
 mod file;
 mod metadata;
 mod names;

@@ -5,9 +5,11 @@ use dualgrain_engine::Family;
 /// The architecture of llama.cpp that runs a family; `None` where this export knows none.
 pub fn architecture(family: Family) -> Option<&'static str> {
     match family {
-        Family::Llama | Family::Mistral => Some("llama"),
+        Family::Llama | Family::Mistral | Family::Mixtral => Some("llama"),
         Family::Qwen2 => Some("qwen2"),
+        Family::Qwen2Moe => Some("qwen2moe"),
         Family::Qwen3 => Some("qwen3"),
+        Family::Qwen3Moe => Some("qwen3moe"),
         _ => None,
     }
 }

@@ -228,6 +228,7 @@ impl<'a, D: Statistics> PartialBlock<'a, D> {
     /// A number-format error would be a bug here and is passed on.
     pub fn finish(self) -> Result<QuantizedBlock, QuantError> {
         let mut tensors = self.rotated_norms()?;
+        tensors.extend(self.rotated_router()?);
         tensors.extend(self.norms);
         for (id, linear) in &self.linears {
             let members = &self.block.spec().linear(*id)?.members;
@@ -258,6 +259,21 @@ impl<'a, D: Statistics> PartialBlock<'a, D> {
             }
         }
         Ok(norms)
+    }
+
+    /// The router of a mixture, where it differs from the checkpoint's.
+    fn rotated_router(&self) -> Result<Vec<TensorBytes>, QuantError> {
+        let original = self.run.original;
+        let (Some(mixture), true) = (&self.spec().mixture, original.is_rotated()) else {
+            return Ok(Vec::new());
+        };
+        let Some(router) = original.router(self.spec())? else {
+            return Ok(Vec::new());
+        };
+        let members = split_members(&router, &mixture.router)?.into_iter();
+        Ok(members
+            .flat_map(|(name, member)| linear_tensors(&name, &member))
+            .collect())
     }
 
     fn spec(&self) -> &BlockSpec {

@@ -3,7 +3,7 @@
 use dualgrain_device::Statistics;
 use dualgrain_engine::{
     Block, BlockSpec, Embedding, EngineError, Family, JoinedLinear, LinearId, LinearSpec, ModelConfig, Norm,
-    NormKind, NormSpec, Projection, Role, Weights, load_linear, load_linear_float,
+    NormKind, NormSpec, Projection, Role, Weights, load_linear, load_linear_float, load_router,
 };
 use dualgrain_format::checkpoint::{Dtype, TensorBytes, TensorSpec, f32_bytes};
 use dualgrain_format::{FloatLinear, FloatValues, LinearWeights, transform_blocks};
@@ -49,7 +49,6 @@ pub fn reason_against(config: &ModelConfig) -> Option<&'static str> {
         NormKind::Rms if config.norm_offset != 0.0 => {
             Some("the offset of its norms' weights is not rotated yet")
         }
-        NormKind::Rms if config.mixture.is_some() => Some("its routers and experts are not rotated yet"),
         NormKind::Rms => None,
     }
 }
@@ -175,8 +174,30 @@ impl<'a> Original<'a> {
             if let Some(norm) = feed_forward {
                 block.set_ffn_norm(self.norm(device, &norm)?);
             }
+            if let Some(router) = self.router(block.spec())? {
+                block.set_router(device.pack(router)?);
+            }
         }
         Ok(block)
+    }
+
+    /// The router of a mixture, with the gate of its shared expert behind it; it reads the stream as the experts do.
+    ///
+    /// # Errors
+    /// A missing, misshapen or non-finite tensor.
+    pub fn router(&self, spec: &BlockSpec) -> Result<Option<LinearWeights>, QuantError> {
+        let Some(mixture) = &spec.mixture else {
+            return Ok(None);
+        };
+        let stored = load_router(self.weights, mixture, spec.hidden_size)?;
+        let (Some(rotation), LinearWeights::Float(linear)) = (&self.rotation, &stored) else {
+            return Ok(Some(stored));
+        };
+        let mut values = linear.weight().to_f32();
+        self.read_stream(rotation, &mut values, spec.ffn_norm.as_ref())?;
+        let bias = linear.bias().map(<[f32]>::to_vec);
+        let rotated = FloatLinear::new(linear.n(), linear.k(), FloatValues::F32(values), bias)?;
+        Ok(Some(LinearWeights::Float(rotated)))
     }
 
     /// A norm of the residual stream.
