@@ -10,10 +10,7 @@ OUT/FAMILY.jsonl has a row for each configuration: its name, the public place it
 tensors of the model (`*` stands for a layer, `#` for an expert) with logits at two positions and a greedy continuation, or the words that
 the refusal must have. Where the installed transformers no longer reads a spelling, `as` has the fields that it is given instead.
 
-A continuation is 64 tokens behind a prompt of 40, so it passes every window, the original length of every scaled rotary embedding, and a
-page of the cache. The end of a text does not stop it. A random model has near ties: of the prompts that are drawn, one is taken
-whose every step has a best token clearly before the second, and every router a last expert clearly before the next. Where greedy decoding
-runs in a circle of few tokens, the row has another one too, `apart`: each of its steps takes the best token that the last 24 are not.
+Continuations are those of continuations.py.
 
 Weights are not stored: both sides make them from the tensor's name and the element's index (see `values`). Names and shapes are those of
 published files: transformers joins the experts of a mixture in memory, so a mixture is written to a folder and read from there. Tensors
@@ -52,6 +49,7 @@ import re
 import sys
 import tempfile
 
+import continuations
 import numpy as np
 import torch
 import transformers
@@ -68,15 +66,6 @@ EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 CHOICES = ("num_experts_per_tok", "experts_per_token")
 # The nearest that the last expert chosen and the first one left out may be, so that rounding never exchanges them.
 MARGIN = 1e-4
-PROMPT = 40
-STEPS = 64
-# The nearest that the best and the second logit of a greedy step may be, as a part of the step's span.
-GREEDY_MARGIN = 1e-3
-# Tokens that a continuation should have, so that it is no short circle; the prompts that are tried for that, and for clear steps.
-DISTINCT = 16
-PROMPTS = 6
-MOST_PROMPTS = 200
-APART = 24
 # Names, training, sampling: nothing that changes a forward pass.
 DROPPED = """_name_or_path transformers_version initializer_range init_std use_cache attention_dropout hidden_dropout dropout
 activation_dropout layerdrop embd_pdrop resid_pdrop tokenizer_class temperature top_k top_p do_sample output_attentions
@@ -379,91 +368,14 @@ def reference_config(row):
     return {name: value for name, value in changed.items() if not (name in row.get("as", {}) and value is None)}
 
 
-# --- greedy continuations ---
-
-
-def rope_kind(config):
-    rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
-    rope = next((value for value in rope.values() if isinstance(value, dict)), rope)
-    return rope.get("rope_type", rope.get("type", "default"))
-
-
-class Cached:
-    """Logits of the last token, keys of earlier ones coming from transformers' own cache."""
-
-    def __init__(self, model):
-        self.model, self.cache = model, None
-
-    def __call__(self, tokens, new):
-        out = self.model(torch.tensor([tokens[-new:]]), past_key_values=self.cache, use_cache=True)
-        self.cache = out.past_key_values
-        return out.logits[0, -1]
-
-
-class Whole:
-    """Logits of the last token of a sequence that has its whole length from the beginning (see `is_cached`)."""
-
-    def __init__(self, model):
-        self.model = model
-
-    def __call__(self, tokens, _):
-        padded = tokens + [0] * (PROMPT + STEPS - len(tokens))
-        return self.model(torch.tensor([padded]), use_cache=False).logits[0, len(tokens) - 1]
-
-
-def is_cached(config):
-    """`dynamic` rotates by the length of the sequence, so a cache would hold keys that were rotated by others; and where Llama has a
-    `sliding_window`, which it has no use for, transformers makes a cache that forgets and a mask that does not."""
-    return rope_kind(config) != "dynamic" and not (config["model_type"] == "llama" and config.get("sliding_window") is not None)
-
-
-def continuation(logits_of, prompt, apart):
-    """The tokens behind a prompt, each other than the last `apart`; none where a step is not clear."""
-    tokens, new = list(prompt), len(prompt)
-    for _ in range(STEPS):
-        logits = logits_of(tokens, new)
-        span = (logits.max() - logits.min()).item()
-        logits[tokens[len(tokens) - apart :]] = -torch.inf
-        best, second = logits.topk(2).values.tolist()
-        if best - second <= GREEDY_MARGIN * span:
-            return None
-        tokens.append(int(logits.argmax()))
-        new = 1
-    return tokens[len(prompt) :]
-
-
-def distinct(found):
-    return len(set(found["tokens"]))
-
-
-def search(model, routers, way, apart):
-    """A prompt whose continuation is clear at every step, of the first few the one with the most tokens."""
-    most = None
-    for prompt in range(MOST_PROMPTS):
-        if most and (prompt >= PROMPTS or distinct(most) >= DISTINCT):
-            return most
-        routers.clear()
-        tokens = continuation(way(model), ids(f"prompt {prompt}", PROMPT).tolist(), apart)
-        if tokens is None or min((margin for margin, _ in routers), default=1) <= MARGIN:
-            continue
-        found = {"prompt": prompt, "tokens": tokens}
-        most = max(most or found, found, key=distinct)
-    return most
-
-
 def add_greedy(row):
     config = reference_config(row)
     model, _ = build(config)
-    routers = watch_routers(model)
-    way = Cached if is_cached(config) else Whole
-    with torch.no_grad():
-        row["greedy"] = search(model, routers, way, 0)
-        assert row["greedy"], row["name"]
-        if distinct(row["greedy"]) < DISTINCT:
-            row["apart"] = search(model, routers, way, APART)
-            assert row["apart"], row["name"]
-    said = [f"{name}: prompt {row[name]['prompt']:3}, {distinct(row[name]):2} tokens" for name in ("greedy", "apart") if name in row]
-    print(f"{row['name']:42} {way.__name__.lower():6}  {'  '.join(said)}", flush=True)
+    prompt = lambda number: ids(f"prompt {number}", continuations.PROMPT).tolist()
+    row.pop("apart", None)
+    row.update(continuations.of(model, config, prompt, watch_routers(model), MARGIN))
+    said = [f"{name}: prompt {row[name]['prompt']:3}, {len(set(row[name]['tokens'])):2} tokens" for name in ("greedy", "apart") if name in row]
+    print(f"{row['name']:42} {'  '.join(said)}", flush=True)
     return row
 
 

@@ -1,8 +1,11 @@
 //! `export`: what it writes says the same as the quantized folder, by our own engine and by programs of others; what it can not write it
 //! refuses in words.
 
+#[path = "../drawn/mod.rs"]
+mod drawn;
 mod formats;
 mod llama_cpp;
+mod mixtures;
 mod models;
 mod packages;
 #[path = "../program/mod.rs"]

@@ -9,7 +9,7 @@ use dualgrain_engine::{ModelConfig, Position, RopeScaling};
 use crate::variants::{Continuation, Outcome, PROMPT, STEPS, Variant, proceed, read_variants, write_model};
 use crate::{TOLERANCE, without_rope_scaling, without_windows};
 
-/// How far the best token of each step is ahead of the second, at the least, as a part of the span: oracle/make_config_fixtures.py sees to
+/// How far the best token of each step is ahead of the second, at the least, as a part of the span: oracle/continuations.py sees to
 /// it. What logits may differ by is a hundredth of it, so it never decides a token.
 const MARGIN: f32 = 1e-3;
 const _: () = assert!(MARGIN >= 100.0 * TOLERANCE);
