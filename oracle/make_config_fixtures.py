@@ -4,10 +4,13 @@
     python make_config_fixtures.py OUT                               compute every row's tensors and logits again
     python make_config_fixtures.py OUT --add NAME SOURCE CONFIG.json    scale a configuration down and add it
     python make_config_fixtures.py OUT --refuse NAME SOURCE CONFIG.json WORD ...   add one that is refused, naming WORDs
+    python make_config_fixtures.py OUT --greedy                      compute greedy continuations alone, where rows lack them
 
 OUT/FAMILY.jsonl has a row for each configuration: its name, the public place its facts are from, the configuration, and either the
-tensors of the model (`*` stands for a layer, `#` for an expert) with logits at two positions, or the words that the refusal must have.
-Where the installed transformers no longer reads a spelling, `as` has the fields that it is given instead.
+tensors of the model (`*` stands for a layer, `#` for an expert) with logits at two positions and a greedy continuation, or the words that
+the refusal must have. Where the installed transformers no longer reads a spelling, `as` has the fields that it is given instead.
+
+Continuations are those of continuations.py.
 
 Weights are not stored: both sides make them from the tensor's name and the element's index (see `values`). Names and shapes are those of
 published files: transformers joins the experts of a mixture in memory, so a mixture is written to a folder and read from there. Tensors
@@ -46,6 +49,7 @@ import re
 import sys
 import tempfile
 
+import continuations
 import numpy as np
 import torch
 import transformers
@@ -329,9 +333,9 @@ def watch_routers(model):
     return seen
 
 
-def ids():
+def ids(name="ids", count=TOKENS):
     """The tokens of every row: their indices hashed as a tensor's would be."""
-    return torch.from_numpy(((values("ids", TOKENS) + 1) * (VOCAB / 2)).astype(np.int64))
+    return torch.from_numpy(((values(name, count) + 1) * (VOCAB / 2)).astype(np.int64))
 
 
 def forward(config):
@@ -364,6 +368,17 @@ def reference_config(row):
     return {name: value for name, value in changed.items() if not (name in row.get("as", {}) and value is None)}
 
 
+def add_greedy(row):
+    config = reference_config(row)
+    model, _ = build(config)
+    prompt = lambda number: ids(f"prompt {number}", continuations.PROMPT).tolist()
+    row.pop("apart", None)
+    row.update(continuations.of(model, config, prompt, watch_routers(model), MARGIN))
+    said = [f"{name}: prompt {row[name]['prompt']:3}, {len(set(row[name]['tokens'])):2} tokens" for name in ("greedy", "apart") if name in row]
+    print(f"{row['name']:42} {'  '.join(said)}", flush=True)
+    return row
+
+
 def golden(row):
     config = reference_config(row)
     shapes, logits = forward(config)
@@ -376,7 +391,7 @@ def golden(row):
     row["logits"] = [float(f"{value:.9g}") for row_idx in ROWS for value in logits[row_idx].tolist()]
     print(f"{row['name']:42} span {span:5.1f}  f64 {noise:.0e}  {logits.shape[1]} x {row['config'].get('hidden_size')}")
     assert torch.isfinite(logits).all() and span > 3 and noise < 5e-6, row["name"]
-    return row
+    return add_greedy(row)
 
 
 # --- files ---
@@ -411,6 +426,7 @@ def main():
     parser.add_argument("out")
     parser.add_argument("--add", nargs=3, metavar=("NAME", "SOURCE", "CONFIG"))
     parser.add_argument("--refuse", nargs="+", metavar="NAME SOURCE CONFIG WORD")
+    parser.add_argument("--greedy", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
@@ -421,7 +437,9 @@ def main():
         return add(args.out, golden(row) if args.add else {**row, "refused": words})
     for file in sorted(name for name in os.listdir(args.out) if name.endswith(".jsonl")):
         path = os.path.join(args.out, file)
-        write_rows(path, [row if "refused" in row else golden(row) for row in read_rows(path)])
+        renewed = add_greedy if args.greedy else golden
+        is_done = lambda row: "refused" in row or (args.greedy and "greedy" in row)
+        write_rows(path, [row if is_done(row) else renewed(row) for row in read_rows(path)])
     print(f"torch {torch.__version__}, transformers {transformers.__version__}")
 
 

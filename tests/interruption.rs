@@ -2,6 +2,7 @@
 //! existed is lost, nothing half-made looks like a model, and `--resume` ends with the same bytes.
 #![cfg(unix)]
 
+mod drawn;
 mod program;
 
 use std::fs;
@@ -24,8 +25,12 @@ fn scratch(name: &str) -> PathBuf {
     program::scratch("interruption", name)
 }
 
-/// The search alone where `more` names no other: it is quicker, and interrupted in the same places.
 fn quantize(out: &Path, more: &[&str]) -> Command {
+    quantize_model(&original(), out, more)
+}
+
+/// The search alone where `more` names no other: it is quicker, and interrupted in the same places.
+fn quantize_model(model: &Path, out: &Path, more: &[&str]) -> Command {
     let search: &[&str] = match more.contains(&"--search") {
         true => &[],
         false => &["--search", "dgq"],
@@ -33,7 +38,7 @@ fn quantize(out: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dualgrain"));
     command
         .arg("quantize")
-        .arg(original())
+        .arg(model)
         .arg("--out")
         .arg(out)
         .args(["--windows", WINDOWS])
@@ -53,7 +58,11 @@ fn succeed(mut command: Command) {
 
 /// Starts a run and sends `signal` once the journal holds `blocks` finished blocks.
 fn interrupt(out: &Path, signal: &str, blocks: usize, more: &[&str]) -> Output {
-    let child: Child = quantize(out, more).spawn().unwrap();
+    interrupt_run(quantize(out, more), out, signal, blocks)
+}
+
+fn interrupt_run(mut run: Command, out: &Path, signal: &str, blocks: usize) -> Output {
+    let child: Child = run.spawn().unwrap();
     let started = Instant::now();
     while finished_blocks(out) < blocks {
         assert!(
@@ -93,28 +102,45 @@ fn tensors(folder: &Path) -> Vec<u8> {
 #[test]
 fn a_run_resumed_after_a_kill_or_ctrl_c_ends_with_the_same_bytes() {
     let plain = [("killed", "-KILL", 1), ("stopped", "-INT", 3)];
-    resumes_to_the_same_bytes("resume", &[], &plain);
+    resumes_to_the_same_bytes(&original(), &scratch("resume"), &[], &plain);
     let transforms = ["--rotate", "--hadamard-down"];
-    resumes_to_the_same_bytes("resume-rotated", &transforms, &[("killed", "-KILL", 2)]);
+    let killed = [("killed", "-KILL", 2)];
+    resumes_to_the_same_bytes(&original(), &scratch("resume-rotated"), &transforms, &killed);
+}
+
+/// Experts are quantized by the tokens that were sent to them: the journal goes on with the same ones.
+#[test]
+fn a_mixture_resumed_after_a_kill_or_ctrl_c_ends_with_the_same_bytes() {
+    let folder = scratch("resume-mixture");
+    let model = folder.join("model");
+    drawn::write(&drawn::family("qwen3_moe", 8), &model);
+    let interruptions = [("killed", "-KILL", 1), ("stopped", "-INT", 3)];
+    resumes_to_the_same_bytes(&model, &folder, &["--search", "compensate"], &interruptions);
+    let whole: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.join("whole/config.json")).unwrap()).unwrap();
+    let of_last = "model.layers.7.mlp.experts.3.down_proj";
+    assert_eq!(whole["quantization_config"]["tensors"][of_last], "w4", "{whole}");
 }
 
 /// Interrupts runs with `options`: (name, signal, blocks that are finished by then).
-fn resumes_to_the_same_bytes(folder: &str, options: &[&str], interruptions: &[(&str, &str, usize)]) {
-    let folder = scratch(folder);
+fn resumes_to_the_same_bytes(
+    model: &Path,
+    folder: &Path,
+    options: &[&str],
+    interruptions: &[(&str, &str, usize)],
+) {
     let whole = folder.join("whole");
-    succeed(quantize(&whole, &[options, &["--threads", "1"]].concat()));
+    let run = |out: &Path, more: &[&str]| quantize_model(model, out, &[options, more].concat());
+    succeed(run(&whole, &["--threads", "1"]));
     for &(name, signal, blocks) in interruptions {
         let out = folder.join(name);
-        let output = interrupt(&out, signal, blocks, &[options, &["--threads", "2"]].concat());
+        let output = interrupt_run(run(&out, &["--threads", "2"]), &out, signal, blocks);
         assert!(!out.exists(), "{name}: a half-made folder was left");
         if signal == "-INT" {
             assert_eq!(output.status.code(), Some(130));
             assert!(stderr(&output).contains("--resume"));
         }
-        succeed(quantize(
-            &out,
-            &[options, &["--resume", "--threads", "1"]].concat(),
-        ));
+        succeed(run(&out, &["--resume", "--threads", "1"]));
         assert!(
             tensors(&out) == tensors(&whole),
             "{name}: other bytes after --resume"

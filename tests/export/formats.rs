@@ -45,7 +45,7 @@ fn hf_weights_are_the_nearest_bf16_of_the_integers_to_the_bit() {
 }
 
 /// Ties to even, by the definition.
-fn nearest_bf16(value: f32) -> u16 {
+pub fn nearest_bf16(value: f32) -> u16 {
     let bits = value.to_bits();
     let rounded = bits + 0x7fff + (bits >> 16 & 1);
     (rounded >> 16) as u16

@@ -1,18 +1,16 @@
 //! `export`: what it writes says the same as the quantized folder, by our own engine and by programs of others; what it can not write it
 //! refuses in words.
 
+#[path = "../drawn/mod.rs"]
+mod drawn;
 mod formats;
-#[path = "../../crates/engine/tests/golden/mod.rs"]
-mod golden;
 mod llama_cpp;
-mod gguf_mixtures;
+mod mixtures;
 mod models;
 mod packages;
 #[path = "../program/mod.rs"]
 mod program;
 mod refusals;
-#[path = "../../crates/engine/tests/configs/variants.rs"]
-mod variants;
 
 use std::path::Path;
 

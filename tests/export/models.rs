@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use dualgrain::engine::tokenizer::Tokenizer;
-use dualgrain::engine::{InFloats, ModelFolder, Session};
+use dualgrain::engine::{InFloats, ModelConfig, ModelFolder, Session};
 use dualgrain::{AnyDevice, CacheFormat, Device, DeviceChoice, Model, SessionLimits, model_in_floats};
 use dualgrain_format::checkpoint::Dtype;
 use dualgrain_format::{LinearScheme, LinearWeights};
 
+use crate::drawn;
 use crate::program::{self, dualgrain, stderr, text};
 
 pub fn original() -> PathBuf {
@@ -21,16 +22,17 @@ pub fn scratch(name: &str) -> PathBuf {
 
 /// llama-tiny quantized with some options, quickly.
 pub fn quantize(name: &str, options: &[&str]) -> PathBuf {
-    quantize_model(&original(), &scratch(name).join("model"), options)
+    quantize_model(&original(), name, options)
 }
 
-/// A model quantized with some options, quickly; gives back where it is.
-pub fn quantize_model(model: &Path, out: &Path, options: &[&str]) -> PathBuf {
+pub fn quantize_model(model: &Path, name: &str, options: &[&str]) -> PathBuf {
+    let folder = scratch(name).join("model");
+    let out = folder.clone();
     let usual = [
         "quantize",
         text(model),
         "--out",
-        text(out),
+        text(&out),
         "--windows",
         "2",
         "--method",
@@ -38,7 +40,7 @@ pub fn quantize_model(model: &Path, out: &Path, options: &[&str]) -> PathBuf {
     ];
     let output = dualgrain(&[&usual[..], options].concat());
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    out.to_path_buf()
+    folder
 }
 
 /// Quantized with the usual options, once for all tests.
@@ -65,6 +67,16 @@ pub fn mixed() -> &'static Path {
 pub fn transformed() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| quantize("transformed", &["--hadamard-down", "--scheme", "1.down=float"]))
+}
+
+/// A small random mixture of experts.
+pub fn mixture() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let model = scratch("mixture-in-floats").join("model");
+        drawn::write(&drawn::family("qwen3_moe", 2), &model);
+        quantize_model(&model, "mixture", &[])
+    })
 }
 
 /// Every linear in integers: its name and its weights, read as the program reads them.
@@ -124,7 +136,7 @@ pub fn logits(model: &Arc<Model<AnyDevice>>, ids: &[u32]) -> Vec<f32> {
 }
 
 pub fn tokens_of(sample: &str, folder: &Path, count: usize) -> Vec<u32> {
-    let tokenizer = Tokenizer::load(folder, 8192).unwrap();
+    let tokenizer = Tokenizer::load(folder, ModelConfig::load(folder).unwrap().vocab_size).unwrap();
     let mut ids = tokenizer.encode(sample, true).unwrap();
     ids.truncate(count);
     ids

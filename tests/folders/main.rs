@@ -1,9 +1,12 @@
 //! What people bring: folders as other programs leave them work in every verb, or are refused in words that name the cause.
 
+#[path = "../drawn/mod.rs"]
+mod drawn;
 mod foreign;
 mod options;
 #[path = "../program/mod.rs"]
 mod program;
+mod saved;
 mod texts;
 mod weights;
 

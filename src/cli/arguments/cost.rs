@@ -23,9 +23,9 @@ pub struct Cost {
     /// Sequences at once, separated by commas.
     #[arg(long, value_delimiter = ',', default_value = "1,8,32", value_name = "COUNTS", value_parser = count(1, 1 << 16))]
     pub batch: Vec<usize>,
-    /// Tokens of each prompt.
-    #[arg(long, default_value_t = 512, value_name = "TOKENS", value_parser = count(1, 1 << 24))]
-    pub prompt: usize,
+    /// Tokens of each prompt [default: 512, or what the model's positions leave beside --generate].
+    #[arg(long, value_name = "TOKENS", value_parser = count(1, 1 << 24))]
+    pub prompt: Option<usize>,
     /// Tokens to generate for each sequence.
     #[arg(long, default_value_t = 64, value_name = "TOKENS", value_parser = count(1, 1 << 24))]
     pub generate: usize,

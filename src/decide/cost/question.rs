@@ -17,6 +17,8 @@ use crate::cli::arguments::{Cost as Options, CostScheme, Kv, LmHead};
 
 /// Weights that share a group scale where the folder does not say.
 const GROUP_SIZE: GroupSize = GroupSize::Along(128);
+/// Tokens of a prompt where nothing is said of them and the model has room.
+const PROMPT_TOKENS: usize = 512;
 
 /// The configuration in a folder or a file, and what to call the model.
 pub fn read_config(path: &Path) -> Result<(ModelConfig, String)> {
@@ -112,7 +114,10 @@ pub fn request(options: &Options, config: &ModelConfig, machine: MachineKind) ->
     let stored_head = quantization.map(|q| stored(q.scheme(config.family.head_name())));
     Workload {
         batches: options.batch.clone(),
-        prompt_tokens: options.prompt,
+        prompt_tokens: options.prompt.unwrap_or_else(|| {
+            let left = config.max_positions.saturating_sub(options.generate);
+            left.clamp(1, PROMPT_TOKENS)
+        }),
         generate_tokens: options.generate,
         step_tokens: options.step_tokens.unwrap_or(match machine {
             MachineKind::Cpu => CPU_STEP_TOKENS,

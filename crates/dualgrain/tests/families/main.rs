@@ -14,7 +14,7 @@ use dualgrain::{
     Smoothing, load,
 };
 use serde_json::json;
-use variants::{read_variants, with_vocabulary, write_model};
+use variants::{Outcome, Variant, read_variants, write_model};
 
 /// The vocabulary of the bundled tokenizer.
 const VOCAB: usize = 8_192;
@@ -110,7 +110,7 @@ fn the_text_model_of_gemma_3_with_pictures_is_quantized_and_runs() {
     let row = read_variants()
         .into_iter()
         .find(|row| row.name == "gemma-3-1b-it");
-    let variant = with_vocabulary(row.unwrap(), VOCAB);
+    let variant = with_text(row.unwrap());
     let folder = tempfile::tempdir().unwrap();
     let (model, out) = (folder.path().join("model"), folder.path().join("out"));
     write_model(&variant, &model, |_| true);
@@ -146,10 +146,7 @@ fn assert_quantized_with(
     let mut variants = read_variants();
     for &name in names {
         let place = variants.iter().position(|variant| variant.name == name);
-        let variant = with_vocabulary(
-            variants.swap_remove(place.unwrap_or_else(|| panic!("no row {name}"))),
-            VOCAB,
-        );
+        let variant = with_text(variants.swap_remove(place.unwrap_or_else(|| panic!("no row {name}"))));
         let folder = tempfile::tempdir().unwrap();
         let (model, out) = (folder.path().join("model"), folder.path().join("out"));
         write_model(&variant, &model, |_| true);
@@ -167,6 +164,21 @@ fn assert_quantized_with(
 fn add_tokenizer(model: &Path) {
     let tokenizer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/llama-tiny/tokenizer.json");
     fs::copy(tokenizer, model.join("tokenizer.json")).unwrap();
+}
+
+/// The row with the bundled tokenizer's vocabulary.
+fn with_text(mut variant: Variant) -> Variant {
+    variant.config["vocab_size"] = json!(VOCAB);
+    if let Outcome::Runs { shapes, .. } = &mut variant.outcome {
+        let of_tokens = |name: &str| {
+            ["embed_tokens", "embed_in", "word_embeddings.weight", "lm_head"]
+                .iter()
+                .any(|part| name.contains(part))
+        };
+        let tables = shapes.iter_mut().filter(|(name, _)| of_tokens(name));
+        tables.for_each(|(_, shape)| shape[0] = VOCAB);
+    }
+    variant
 }
 
 fn continue_text(out: &Path, name: &str) {

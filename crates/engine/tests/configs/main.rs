@@ -2,6 +2,7 @@
 
 #[path = "../golden/mod.rs"]
 mod golden;
+mod greedy;
 mod variants;
 
 use std::path::Path;
@@ -345,7 +346,7 @@ fn a_block_that_predicts_further_tokens_is_left_out() {
         .into_iter()
         .find(|variant| variant.name == "glm-4.5")
         .unwrap();
-    let Outcome::Runs { shapes, logits } = &mut variant.outcome else {
+    let Outcome::Runs { shapes, logits, .. } = &mut variant.outcome else {
         panic!("it is refused")
     };
     for (name, shape) in [("eh_proj", [80, 160]), ("mlp.experts.0.up_proj", [24, 80])] {

@@ -15,6 +15,10 @@ use crate::golden;
 
 /// Tokens of the one sequence; it also is the context, so that a rotary embedding that looks at the length sees this one.
 pub const TOKENS: usize = 72;
+/// Tokens of a continuation, of the prompt before it, and those before a token that it is none of where a row says so.
+pub const STEPS: usize = 64;
+pub const PROMPT: usize = 40;
+const APART: usize = 24;
 /// Positions whose logits are compared.
 const ROWS: [u32; 2] = [39, 71];
 const VOCAB: f32 = 64.0;
@@ -54,13 +58,21 @@ pub struct Variant {
 }
 
 pub enum Outcome {
-    /// Shapes by name, `*` standing for a layer and `#` for an expert, and logits at [`ROWS`].
+    /// Shapes by name, `*` standing for a layer and `#` for an expert, logits at [`ROWS`], and continuations of prompts.
     Runs {
         shapes: Vec<(String, Vec<usize>)>,
         logits: Vec<f32>,
+        continuations: Vec<Continuation>,
     },
     /// Words that the refusal has.
     Refused(Vec<String>),
+}
+
+/// What decoding gives behind a prompt when each step takes the best token that the last `apart` are not.
+pub struct Continuation {
+    pub prompt: u64,
+    pub apart: usize,
+    pub tokens: Vec<u32>,
 }
 
 impl Variant {
@@ -108,25 +120,35 @@ pub fn read_variants() -> Vec<Variant> {
         .collect()
 }
 
+/// The greedy one, and one that runs in no circle where the greedy one does.
+fn read_continuations(row: &Value) -> Vec<Continuation> {
+    let found = [("greedy", 0), ("apart", APART)].into_iter();
+    let found = found.filter(|(name, _)| row.get(*name).is_some());
+    let read = |(name, apart): (&str, usize)| Continuation {
+        prompt: row[name]["prompt"].as_u64().unwrap(),
+        apart,
+        tokens: numbers(&row[name]["tokens"]).map(|id| id as u32).collect(),
+    };
+    found.map(read).collect()
+}
+
+fn numbers(list: &Value) -> impl Iterator<Item = u64> {
+    list.as_array().unwrap().iter().map(|n| n.as_u64().unwrap())
+}
+
 fn read_variant(line: &str) -> Variant {
     let row: Value = serde_json::from_str(line).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let outcome = match row["refused"].as_array() {
         Some(words) => Outcome::Refused(words.iter().map(text).collect()),
         None => {
-            let sizes = |shape: &Value| {
-                shape
-                    .as_array()
-                    .unwrap()
-                    .iter()
-                    .map(|n| n.as_u64().unwrap() as usize)
-                    .collect()
-            };
+            let sizes = |shape: &Value| numbers(shape).map(|n| n as usize).collect();
             let shapes = row["tensors"].as_object().unwrap().iter();
             let logits = row["logits"].as_array().unwrap().iter();
             Outcome::Runs {
                 shapes: shapes.map(|(name, shape)| (name.clone(), sizes(shape))).collect(),
                 logits: logits.map(|logit| logit.as_f64().unwrap() as f32).collect(),
+                continuations: read_continuations(&row),
             }
         }
     };
@@ -135,21 +157,6 @@ fn read_variant(line: &str) -> Variant {
         config: row["config"].clone(),
         outcome,
     }
-}
-
-/// The row with a vocabulary of `size` tokens.
-pub fn with_vocabulary(mut variant: Variant, size: usize) -> Variant {
-    variant.config["vocab_size"] = size.into();
-    if let Outcome::Runs { shapes, .. } = &mut variant.outcome {
-        let of_tokens = |name: &str| {
-            ["embed_tokens", "embed_in", "word_embeddings.weight", "lm_head"]
-                .iter()
-                .any(|part| name.contains(part))
-        };
-        let tables = shapes.iter_mut().filter(|(name, _)| of_tokens(name));
-        tables.for_each(|(_, shape)| shape[0] = size);
-    }
-    variant
 }
 
 /// Writes a model's folder, without the tensors that are not wanted.
@@ -198,11 +205,35 @@ pub fn run_on<D: Device>(device: Arc<D>, dir: &Path, config: ModelConfig) -> Vec
         ..SessionLimits::new(1, TOKENS, TOKENS)
     };
     let mut session = dualgrain_engine::Session::new(model, limits).unwrap();
-    let ids: Vec<u32> = values("ids", TOKENS)
-        .map(|value| ((value + 1.0) * (VOCAB / 2.0)) as u32)
-        .collect();
-    session.run(&[(0, &ids)]).unwrap();
+    session.run(&[(0, &ids("ids", TOKENS))]).unwrap();
     golden::logits(&mut session, &ROWS)
+}
+
+/// Continues a prompt by the model in `dir`, read as `config` says, as the fixture was; the context is as long as both.
+pub fn proceed<D: Device>(device: Arc<D>, dir: &Path, config: ModelConfig, how: &Continuation) -> Vec<u32> {
+    let model = golden::load_on(device, dir, config);
+    let limits = SessionLimits::new(1, PROMPT + STEPS, PROMPT);
+    let mut session = dualgrain_engine::Session::new(model, limits).unwrap();
+    let mut tokens = ids(&format!("prompt {}", how.prompt), PROMPT);
+    let mut row = session.prefill(0, &tokens).unwrap();
+    loop {
+        let logits = golden::logits(&mut session, &[row]);
+        let last = &tokens[tokens.len() - how.apart..];
+        let open = (0..logits.len() as u32).filter(|id| !last.contains(id));
+        let logit = |id: u32| logits[id as usize];
+        let best = open.max_by(|&a, &b| logit(a).total_cmp(&logit(b)).then(b.cmp(&a)));
+        tokens.push(best.unwrap());
+        if tokens.len() == PROMPT + STEPS {
+            return tokens.split_off(PROMPT);
+        }
+        row = session.prefill(0, &tokens[tokens.len() - 1..]).unwrap();
+    }
+}
+
+/// Token ids that are hashed as a tensor's values are.
+fn ids(name: &str, count: usize) -> Vec<u32> {
+    let id = |value| ((value + 1.0) * (VOCAB / 2.0)) as u32;
+    values(name, count).map(id).collect()
 }
 
 /// `max |got - expected|`, and how far apart the expected ones lie.
