@@ -194,9 +194,18 @@ def load_decompressed(exported, dtype):
 
 
 def load_gguf(exported, dtype):
-    from transformers import AutoModelForCausalLM
+    """transformers 5.24 does not read how wide experts are."""
+    import gguf
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(exported, gguf_file="model.gguf", dtype=dtype)
+    described = AutoConfig.from_pretrained(exported, gguf_file="model.gguf")
+    fields = gguf.GGUFReader(pathlib.Path(exported) / "model.gguf").fields
+    widths = {"expert_feed_forward_length": "moe_intermediate_size", "expert_shared_feed_forward_length": "shared_expert_intermediate_size"}
+    for field in fields.values():
+        width = widths.get(field.name.rpartition(".")[2])
+        if width:
+            setattr(described, width, field.contents())
+    return AutoModelForCausalLM.from_pretrained(exported, gguf_file="model.gguf", config=described, dtype=dtype)
 
 
 def loader_of(exported):

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use dualgrain::engine::ModelConfig;
 use dualgrain::{
-    Engine, LinearScheme, Options, QuantOptions, Quantizer, Request, SAMPLE_CALIBRATION, SessionLimits,
-    Smoothing, load,
+    CacheScheme, Engine, LinearScheme, Options, QuantOptions, Quantizer, Request, SAMPLE_CALIBRATION,
+    SessionLimits, Smoothing, load,
 };
 use serde_json::json;
 use variants::{Outcome, Variant, read_variants, write_model};
@@ -100,9 +100,11 @@ fn a_rotated_mixture_stays_the_model() {
         lm_head: LinearScheme::Float,
         smoothing: Smoothing::Off,
         rotate: true,
+        kv_cache: CacheScheme::F16,
         ..QuantOptions::default()
     };
-    assert_quantized_with(&rows, (2, 64), &options, 1e-4);
+    // What is left is the rounding of the cache.
+    assert_quantized_with(&rows, (2, 64), &options, 5e-3);
 }
 
 #[test]
