@@ -7,7 +7,8 @@ use dualgrain::engine::chat::ChatTemplate;
 use dualgrain::engine::tokenizer::Tokenizer;
 use dualgrain::engine::{GenerateOptions, ModelConfig, SamplingDefaults};
 use dualgrain::{
-    AnyDevice, CacheFormat, Device, Error, Model, PAGE_TOKENS, Request, SamplingParams, SessionLimits, load_on, plan_memory,
+    AnyDevice, CacheFormat, Device, Error, Model, PAGE_TOKENS, Request, SamplingParams, SessionLimits,
+    load_on, plan_memory,
 };
 use numpy::ndarray::Array2;
 use numpy::{IntoPyArray, PyArray2};
@@ -55,7 +56,9 @@ impl Asked {
     fn new(fields: &Fields<'_, '_>) -> PyResult<Self> {
         let num_sequences = fields.value("max_sequences")?;
         if num_sequences == 0 {
-            return Err(ArgumentError::new_err("max_sequences: expected at least 1, got 0"));
+            return Err(ArgumentError::new_err(
+                "max_sequences: expected at least 1, got 0",
+            ));
         }
         Ok(Self {
             path: fields.value("path")?,
@@ -74,7 +77,11 @@ impl Asked {
         let config = ModelConfig::load(dir).map_err(exception)?;
         let defaults = SamplingDefaults::load(dir).map_err(exception)?;
         let context = self.context(&config)?;
-        let chosen = self.device.0.open(self.device.1, dir, MEMORY_SHARE).map_err(exception)?;
+        let chosen = self
+            .device
+            .0
+            .open(self.device.1, dir, MEMORY_SHARE)
+            .map_err(exception)?;
         let device = Arc::new(chosen.device);
         let limits = self.limits(context, &device)?;
         let loaded = load_on(dir, &device, self.cache.clone()).map_err(exception)?;
@@ -108,7 +115,9 @@ impl Asked {
     fn limits(&self, context: usize, device: &AnyDevice) -> PyResult<SessionLimits> {
         let step_tokens = device.step_tokens().max(self.num_sequences);
         let mut limits = SessionLimits::new(self.num_sequences, context, step_tokens);
-        let plan = |limits| plan_memory(&self.path, device, self.cache.as_ref(), limits, MEMORY_SHARE).map_err(exception);
+        let plan = |limits| {
+            plan_memory(&self.path, device, self.cache.as_ref(), limits, MEMORY_SHARE).map_err(exception)
+        };
         let most = plan(limits)?.most_cached_tokens();
         let pages = most.and_then(|tokens| usize::try_from(tokens / PAGE_TOKENS as u64).ok());
         let all_pages = limits.pages_per_sequence().saturating_mul(self.num_sequences);
@@ -132,13 +141,16 @@ impl Engine {
         };
         let sampling = SamplingParams {
             temperature: float("temperature", defaults.temperature, 0.0)?,
-            top_k: fields.value::<Option<usize>>("top_k")?.or(defaults.top_k).unwrap_or(0),
+            top_k: fields
+                .value::<Option<usize>>("top_k")?
+                .or(defaults.top_k)
+                .unwrap_or(0),
             top_p: float("top_p", defaults.top_p, 1.0)?,
             min_p: float("min_p", defaults.min_p, 0.0)?,
             repetition_penalty: float("repetition_penalty", defaults.repetition_penalty, 1.0)?,
             presence_penalty: fields.value("presence_penalty")?,
             frequency_penalty: fields.value("frequency_penalty")?,
-            logit_bias: fields.value("logit_bias")?,
+            logit_bias: self.bias(fields)?,
             num_logprobs: fields.value("logprobs")?,
             seed: fields.value("seed")?,
         };
@@ -154,10 +166,22 @@ impl Engine {
         })
     }
 
+    /// What is added to the logits of tokens that exist.
+    fn bias(&self, fields: &Fields<'_, '_>) -> PyResult<Vec<(u32, f32)>> {
+        let bias: Vec<(u32, f32)> = fields.value("logit_bias")?;
+        let vocab_size = self.vocab_size();
+        match bias.iter().find(|(token, _)| *token as usize >= vocab_size) {
+            None => Ok(bias),
+            Some((token, _)) => Err(ArgumentError::new_err(format!(
+                "logit_bias: token id {token} is outside the vocabulary of {vocab_size}"
+            ))),
+        }
+    }
+
     /// The prompt for a conversation.
     fn rendered(&self, messages: &str, add_generation_prompt: bool) -> PyResult<String> {
-        let messages: serde_json::Value =
-            serde_json::from_str(messages).map_err(|error| ArgumentError::new_err(format!("messages: {error}")))?;
+        let messages: serde_json::Value = serde_json::from_str(messages)
+            .map_err(|error| ArgumentError::new_err(format!("messages: {error}")))?;
         let template = match self.template.get() {
             Some(template) => template,
             None => {
@@ -193,7 +217,12 @@ impl Engine {
 
     /// Admits a request for every prompt. With `streams` the pieces of their texts are kept for a reader. Gives how many tokens each
     /// prompt has.
-    fn start(&self, py: Python<'_>, arguments: &Bound<'_, PyDict>, streams: bool) -> PyResult<(Running, Vec<usize>)> {
+    fn start(
+        &self,
+        py: Python<'_>,
+        arguments: &Bound<'_, PyDict>,
+        streams: bool,
+    ) -> PyResult<(Running, Vec<usize>)> {
         let fields = Fields(arguments);
         let prompts: Vec<Prompt> = fields.value("prompts")?;
         let special_tokens = fields.value("special_tokens")?;
@@ -224,14 +253,24 @@ impl Engine {
 
     /// The text of tokens.
     fn decode(&self, py: Python<'_>, tokens: Vec<u32>, skip_special_tokens: bool) -> PyResult<String> {
-        watch::run(py, None, |_| self.tokenizer.decode(&tokens, skip_special_tokens).map_err(exception))
+        watch::run(py, None, |_| {
+            self.tokenizer
+                .decode(&tokens, skip_special_tokens)
+                .map_err(exception)
+        })
     }
 
     /// Logits `[tokens, vocab_size]` after the tokens from `first` on. The array owns the memory that the device wrote to.
-    fn logits<'py>(&self, py: Python<'py>, tokens: Vec<u32>, first: usize) -> PyResult<Bound<'py, PyArray2<f32>>> {
+    fn logits<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: Vec<u32>,
+        first: usize,
+    ) -> PyResult<Bound<'py, PyArray2<f32>>> {
         let values = watch::run(py, None, |watch| logits(&self.model, &tokens, first, watch))?;
         let shape = (tokens.len() - first, self.vocab_size());
-        let values = Array2::from_shape_vec(shape, values).map_err(|error| ArgumentError::new_err(error.to_string()))?;
+        let values = Array2::from_shape_vec(shape, values)
+            .map_err(|error| ArgumentError::new_err(error.to_string()))?;
         Ok(values.into_pyarray(py))
     }
 
@@ -243,7 +282,9 @@ impl Engine {
         sequences: Vec<(Vec<u32>, usize)>,
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Vec<Scored>> {
-        watch::run(py, progress, |watch| loglikelihoods(&self.model, &sequences, watch))
+        watch::run(py, progress, |watch| {
+            loglikelihoods(&self.model, &sequences, watch)
+        })
     }
 
     /// What the device calls itself.

@@ -83,7 +83,10 @@ pub fn of_panic(payload: &(dyn Any + Send)) -> PyErr {
 
 /// What is left of an engine after a panic.
 pub fn broken() -> PyErr {
-    Kind::Internal.exception("an earlier call failed inside the engine, so it is not used any more: make another Engine".to_owned())
+    Kind::Internal.exception(
+        "an earlier call failed inside the engine, so it is not used any more: make another Engine"
+            .to_owned(),
+    )
 }
 
 fn kind(error: &Error) -> Kind {
@@ -102,7 +105,9 @@ fn kind(error: &Error) -> Kind {
 
 fn of_tokenizer(error: &TokenizerError) -> Kind {
     match error {
-        TokenizerError::Missing { .. } | TokenizerError::Read { .. } | TokenizerError::Content { .. } => Kind::Model,
+        TokenizerError::Missing { .. } | TokenizerError::Read { .. } | TokenizerError::Content { .. } => {
+            Kind::Model
+        }
         _ => Kind::Argument,
     }
 }
@@ -121,7 +126,9 @@ fn of_generation(error: &GenerateError) -> Kind {
         GenerateError::Engine(error) => of_engine(error),
         GenerateError::Tokenizer(error) => of_tokenizer(error),
         GenerateError::InBatch { error, .. } => of_generation(error),
-        GenerateError::EmptyPrompt | GenerateError::PromptTooLong { .. } | GenerateError::EmptyStop { .. } => Kind::Argument,
+        GenerateError::EmptyPrompt
+        | GenerateError::PromptTooLong { .. }
+        | GenerateError::EmptyStop { .. } => Kind::Argument,
     }
 }
 

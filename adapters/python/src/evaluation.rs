@@ -6,10 +6,12 @@ use std::sync::Arc;
 use dualgrain::engine::tokenizer::Tokenizer;
 use dualgrain::engine::{Storage, Weights};
 use dualgrain::evaluate::{
-    DEFAULT_CONTEXT, DivergenceReport, Percentiles, PerplexityReport, Task, TaskReport, Windows, divergence, perplexity,
-    score_task,
+    DEFAULT_CONTEXT, DivergenceReport, Percentiles, PerplexityReport, Task, TaskReport, Windows, divergence,
+    perplexity, score_task,
 };
-use dualgrain::{AnyDevice, CacheFormat, DeviceChoice, Error, Loaded, ModelConfig, SAMPLE_EVALUATION, load_on};
+use dualgrain::{
+    AnyDevice, CacheFormat, DeviceChoice, Error, Loaded, ModelConfig, SAMPLE_EVALUATION, load_on,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde::Serialize;
@@ -131,7 +133,11 @@ impl Asked {
         };
         folder(&self.model)?;
         self.reference.as_deref().map_or(Ok(()), folder)?;
-        let chosen = self.device.0.open(self.device.1, &self.model, 1.0).map_err(exception)?;
+        let chosen = self
+            .device
+            .0
+            .open(self.device.1, &self.model, 1.0)
+            .map_err(exception)?;
         let device = Arc::new(chosen.device);
         let load = |dir: &Path, cache| load_on(dir, &device, cache).map_err(exception);
         let loaded = load(&self.model, self.cache.clone())?;
@@ -142,7 +148,13 @@ impl Asked {
         Ok((loaded, original))
     }
 
-    fn judge_text(&self, loaded: &Loaded, original: Option<&Loaded>, watch: &Watch, report: &mut Report) -> PyResult<()> {
+    fn judge_text(
+        &self,
+        loaded: &Loaded,
+        original: Option<&Loaded>,
+        watch: &Watch,
+        report: &mut Report,
+    ) -> PyResult<()> {
         let positions = loaded.model.config().max_positions;
         let context = self.context.unwrap_or(DEFAULT_CONTEXT.min(positions));
         let windows = match &self.text {
@@ -156,16 +168,25 @@ impl Asked {
             ),
         };
         let windows = windows.map_err(exception)?;
-        report.perplexity = Some(perplexity(&loaded.model, &windows, &mut told(watch, "perplexity")).map_err(exception)?);
+        report.perplexity =
+            Some(perplexity(&loaded.model, &windows, &mut told(watch, "perplexity")).map_err(exception)?);
         if let Some(original) = original {
             report.divergence = Some(self.diverge(loaded, original, &windows, watch)?);
         }
         Ok(())
     }
 
-    fn diverge(&self, loaded: &Loaded, original: &Loaded, windows: &Windows, watch: &Watch) -> PyResult<Divergence> {
+    fn diverge(
+        &self,
+        loaded: &Loaded,
+        original: &Loaded,
+        windows: &Windows,
+        watch: &Watch,
+    ) -> PyResult<Divergence> {
         if self.divergence_windows == 0 {
-            return Err(ArgumentError::new_err("divergence_windows: expected at least 1, got 0"));
+            return Err(ArgumentError::new_err(
+                "divergence_windows: expected at least 1, got 0",
+            ));
         }
         let pool = AnyDevice::pool(loaded.model.device());
         let first = windows.first(self.divergence_windows);
@@ -195,7 +216,13 @@ fn score(loaded: &Loaded, tasks: &[Task], phase: &str, watch: &Watch) -> PyResul
     let context = loaded.model.config().max_positions;
     let score = |task: &Task| {
         let phase = format!("{phase}: {}", task.name());
-        let scored = score_task(&loaded.model, &loaded.tokenizer, task, context, &mut told(watch, &phase));
+        let scored = score_task(
+            &loaded.model,
+            &loaded.tokenizer,
+            task,
+            context,
+            &mut told(watch, &phase),
+        );
         Ok(scored.map_err(exception)?.0)
     };
     tasks.iter().map(score).collect()
@@ -214,7 +241,11 @@ pub fn json(report: &impl Serialize) -> PyResult<String> {
 /// Judges a folder, and gives the report as JSON.
 #[pyfunction]
 #[pyo3(signature = (arguments, progress=None))]
-pub fn evaluate(py: Python<'_>, arguments: &Bound<'_, PyDict>, progress: Option<Py<PyAny>>) -> PyResult<String> {
+pub fn evaluate(
+    py: Python<'_>,
+    arguments: &Bound<'_, PyDict>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<String> {
     let asked = Asked::new(&Fields(arguments))?;
     let report = watch::run(py, progress, |watch| asked.judge(watch))?;
     json(&report)

@@ -18,7 +18,10 @@ impl<'py> Fields<'_, 'py> {
         let value = self.0.get_item(name)?.unwrap_or_else(none);
         value.extract::<T>().map_err(|error| {
             let error: PyErr = error.into();
-            let shown = value.repr().map_or_else(|_| "a value without words".to_owned(), |repr| short(&repr.to_string()));
+            let shown = value.repr().map_or_else(
+                |_| "a value without words".to_owned(),
+                |repr| short(&repr.to_string()),
+            );
             ArgumentError::new_err(format!("{name}: got {shown}: {error}"))
         })
     }
@@ -26,11 +29,16 @@ impl<'py> Fields<'_, 'py> {
     /// As [`Self::value`], for the name of a choice.
     pub fn choice<T>(&self, name: &str, read: impl FnOnce(&str) -> Result<T, String>) -> PyResult<T> {
         let text: String = self.value(name)?;
-        read(&text).map_err(|expected| ArgumentError::new_err(format!("{name}: expected {expected}, got {text:?}")))
+        read(&text)
+            .map_err(|expected| ArgumentError::new_err(format!("{name}: expected {expected}, got {text:?}")))
     }
 
     /// As [`Self::choice`], where `None` leaves the choice open.
-    pub fn optional_choice<T>(&self, name: &str, read: impl FnOnce(&str) -> Result<T, String>) -> PyResult<Option<T>> {
+    pub fn optional_choice<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&str) -> Result<T, String>,
+    ) -> PyResult<Option<T>> {
         match self.value::<Option<String>>(name)? {
             None => Ok(None),
             Some(_) => self.choice(name, read).map(Some),

@@ -89,10 +89,13 @@ pub fn journal(text: &str) -> Result<JournalPolicy, String> {
 
 /// How activations are smoothed: `auto`, `off`, `percentile:99.5` or `alpha:0.5`.
 pub fn smoothing(text: &str) -> Result<Smoothing, String> {
-    let expected = || "auto, off, percentile:P with P from 0 to 100, or alpha:A with A from 0 to 1".to_owned();
+    let expected =
+        || "auto, off, percentile:P with P from 0 to 100, or alpha:A with A from 0 to 1".to_owned();
     let number = |text: &str, most: f64| {
         let number: Option<f64> = text.parse().ok();
-        number.filter(|number| (0.0..=most).contains(number)).ok_or_else(expected)
+        number
+            .filter(|number| (0.0..=most).contains(number))
+            .ok_or_else(expected)
     };
     match text.split_once(':') {
         None if text == "auto" => Ok(Smoothing::Auto),

@@ -37,7 +37,9 @@ fn read_config(path: &Path) -> PyResult<(ModelConfig, String)> {
     let whole = path.canonicalize().unwrap_or(path.to_owned());
     let nameless = whole.file_name().is_some_and(|name| name == "config.json");
     let named = whole.parent().filter(|_| nameless).unwrap_or(&whole);
-    let name = named.file_name().map_or("the model".into(), |name| name.to_string_lossy().into_owned());
+    let name = named
+        .file_name()
+        .map_or("the model".into(), |name| name.to_string_lossy().into_owned());
     Ok((config.map_err(exception)?, name))
 }
 
@@ -64,7 +66,9 @@ pub fn cost(py: Python<'_>, arguments: &Bound<'_, PyDict>) -> PyResult<String> {
 fn asked(fields: &Fields<'_, '_>) -> PyResult<Asked> {
     let batches: Vec<usize> = fields.value("batch")?;
     if batches.is_empty() {
-        return Err(ArgumentError::new_err("batch: expected at least one number of sequences, got none"));
+        return Err(ArgumentError::new_err(
+            "batch: expected at least one number of sequences, got none",
+        ));
     }
     Ok(Asked {
         batches,
@@ -170,7 +174,9 @@ pub fn predict(py: Python<'_>, arguments: &Bound<'_, PyDict>) -> PyResult<String
     let asking = Asking::new(&fields)?;
     let machine: String = fields.value("machine")?;
     let file = names::path(&fields, "fitted")?;
-    watch::run(py, None, |_| asking.predictions(&fitted(&machine, file.as_deref())?))
+    watch::run(py, None, |_| {
+        asking.predictions(&fitted(&machine, file.as_deref())?)
+    })
 }
 
 /// Machines whose fitted models come with the package.

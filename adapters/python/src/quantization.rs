@@ -9,7 +9,8 @@ use dualgrain::engine::ModelConfig;
 use dualgrain::format::GroupSize;
 use dualgrain::quant::{QuantJob, QuantOptions, Search, SmoothPairs, Smoothing};
 use dualgrain::{
-    DeviceChoice, Error, Monitor, Progress, QuantSummary, Quantizer, SAMPLE_CALIBRATION, SchemeRule, calibration_documents,
+    DeviceChoice, Error, Monitor, Progress, QuantSummary, Quantizer, SAMPLE_CALIBRATION, SchemeRule,
+    calibration_documents,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -58,7 +59,9 @@ impl Asked {
         }
         let documents = self.documents()?;
         let chosen = self.device.0.open(self.device.1, dir, 1.0).map_err(exception)?;
-        let quantizer = Quantizer::of_job(self.job).documents(documents).on(Arc::new(chosen.device));
+        let quantizer = Quantizer::of_job(self.job)
+            .documents(documents)
+            .on(Arc::new(chosen.device));
         watched(&quantizer, watch)
     }
 
@@ -97,12 +100,15 @@ fn watched(quantizer: &Quantizer, watch: &Watch) -> PyResult<QuantSummary> {
 fn options(fields: &Fields<'_, '_>, window_tokens: Option<usize>) -> PyResult<QuantOptions> {
     let usual = QuantOptions::default();
     let group_size = fields.choice("group_size", |text| {
-        text.parse::<GroupSize>().map_err(|_| "32, 64, 128 or \"channel\"".to_owned())
+        text.parse::<GroupSize>()
+            .map_err(|_| "32, 64, 128 or \"channel\"".to_owned())
     })?;
     let search = fields.choice("method", names::method)?;
     let rotate = fields.value("rotate")?;
     let at_least_one = |name: &str, count: usize| match count {
-        0 => Err(ArgumentError::new_err(format!("{name}: expected at least 1, got 0"))),
+        0 => Err(ArgumentError::new_err(format!(
+            "{name}: expected at least 1, got 0"
+        ))),
         count => Ok(count),
     };
     Ok(QuantOptions {
@@ -146,14 +152,20 @@ fn spill(fields: &Fields<'_, '_>) -> PyResult<u64> {
     let above_gb: f64 = fields.value("spill_above_gb")?;
     match above_gb >= 0.0 {
         true => Ok((above_gb * 1e9) as u64),
-        false => Err(ArgumentError::new_err(format!("spill_above_gb: expected a number from 0 on, got {above_gb}"))),
+        false => Err(ArgumentError::new_err(format!(
+            "spill_above_gb: expected a number from 0 on, got {above_gb}"
+        ))),
     }
 }
 
 /// Quantizes, and gives the report as JSON and how many blocks came from an earlier run.
 #[pyfunction]
 #[pyo3(signature = (arguments, progress=None))]
-pub fn quantize(py: Python<'_>, arguments: &Bound<'_, PyDict>, progress: Option<Py<PyAny>>) -> PyResult<(String, usize)> {
+pub fn quantize(
+    py: Python<'_>,
+    arguments: &Bound<'_, PyDict>,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<(String, usize)> {
     let asked = Asked::new(&Fields(arguments))?;
     let summary = watch::run(py, progress, |watch| asked.run(watch))?;
     Ok((crate::evaluation::json(&summary.report)?, summary.num_resumed))

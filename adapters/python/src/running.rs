@@ -132,7 +132,12 @@ impl State {
     fn take(&mut self, index: usize, event: Event) -> PyResult<()> {
         let part = &mut self.parts[index];
         match event {
-            Event::Token { token, text, logprobs, .. } => {
+            Event::Token {
+                token,
+                text,
+                logprobs,
+                ..
+            } => {
                 let logprobs = logprobs.map(|Logprobs { chosen, top }| (chosen, top));
                 if let (Some(all), Some(logprobs)) = (&mut part.logprobs, &logprobs) {
                     all.push(logprobs.clone());

@@ -107,7 +107,9 @@ impl Reader {
                         })?;
                     }
                 }
-                Event::Failed { error, .. } => return Err(exception(dualgrain::evaluate::EvaluateError::Step(error))),
+                Event::Failed { error, .. } => {
+                    return Err(exception(dualgrain::evaluate::EvaluateError::Step(error)));
+                }
                 Event::Finished { .. } | Event::Token { .. } => {}
             }
         }
@@ -120,7 +122,8 @@ impl Reader {
         if self.normalized {
             device.log_softmax(logits).map_err(exception)?;
         }
-        self.values.resize(rows.len() * self.model.config().vocab_size, 0.0);
+        self.values
+            .resize(rows.len() * self.model.config().vocab_size, 0.0);
         device
             .download(logits, 0..rows.len(), &mut self.values)
             .map_err(exception)?;
@@ -133,7 +136,12 @@ fn num_rows(model: &Model<AnyDevice>) -> usize {
 }
 
 /// Logits `[tokens.len() - first, vocab]` after the tokens from `first` on.
-pub fn logits(model: &Arc<Model<AnyDevice>>, tokens: &[u32], first: usize, watch: &Watch) -> PyResult<Vec<f32>> {
+pub fn logits(
+    model: &Arc<Model<AnyDevice>>,
+    tokens: &[u32],
+    first: usize,
+    watch: &Watch,
+) -> PyResult<Vec<f32>> {
     if first >= tokens.len() {
         return Err(ArgumentError::new_err(format!(
             "first: expected an index below {}, the number of tokens, got {first}",
@@ -162,7 +170,11 @@ pub fn loglikelihoods(
     let vocab_size = model.config().vocab_size;
     check(sequences, vocab_size)?;
     // Nothing is scored after a last token, so it is not run.
-    let longest = sequences.iter().map(|(tokens, _)| tokens.len() - 1).max().unwrap_or(1);
+    let longest = sequences
+        .iter()
+        .map(|(tokens, _)| tokens.len() - 1)
+        .max()
+        .unwrap_or(1);
     let mut reader = Reader::new(model, longest, true)?;
     let mut places = HashMap::new();
     for (place, (tokens, start)) in sequences.iter().enumerate() {
@@ -170,7 +182,10 @@ pub fn loglikelihoods(
     }
     let mut scored = vec![(0.0, true); sequences.len()];
     let mut read = 0;
-    let total = sequences.iter().map(|(tokens, start)| (tokens.len() - start) as u64).sum();
+    let total = sequences
+        .iter()
+        .map(|(tokens, start)| (tokens.len() - start) as u64)
+        .sum();
     while reader.step(|rows| {
         let place = places[&rows.id];
         let targets = sequences[place].0[rows.first + 1..].iter();

@@ -12,7 +12,7 @@ use crate::errors::{Cancelled, of_panic};
 /// How long a signal may wait.
 const SIGNALS_EVERY: Duration = Duration::from_millis(20);
 /// How often a callable is told of the same phase.
-const PROGRESS_EVERY: Duration = Duration::from_millis(50);
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
 
 /// Looks for what ends a work before its time.
 pub struct Watch {
@@ -82,7 +82,9 @@ impl Watch {
         Python::attach(|py| {
             let said = progress.bind(py).call1((phase, done, total))?;
             match said.cast::<PyBool>() {
-                Ok(said) if !said.is_true() => Err(Cancelled::new_err("progress gave back False, so the work was ended")),
+                Ok(said) if !said.is_true() => Err(Cancelled::new_err(
+                    "progress gave back False, so the work was ended",
+                )),
                 _ => Ok(()),
             }
         })
