@@ -1,7 +1,7 @@
 //! A model that is loaded, and what it is asked.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use dualgrain::engine::chat::ChatTemplate;
 use dualgrain::engine::tokenizer::Tokenizer;
@@ -18,7 +18,7 @@ use pyo3::types::PyDict;
 use crate::errors::{ArgumentError, exception, of_chat};
 use crate::fields::Fields;
 use crate::names;
-use crate::running::{Running, Shared};
+use crate::running::{Door, Running};
 use crate::scoring::{Scored, logits, loglikelihoods};
 use crate::watch;
 
@@ -30,7 +30,7 @@ const MEMORY_SHARE: f64 = 0.9;
 /// A model with its tokenizer and a cache.
 #[pyclass(frozen, module = "dualgrain._native")]
 pub struct Engine {
-    shared: Arc<Mutex<Shared>>,
+    door: Arc<Door>,
     model: Arc<Model<AnyDevice>>,
     tokenizer: Arc<Tokenizer>,
     path: PathBuf,
@@ -89,7 +89,7 @@ impl Asked {
         let engine = engine.map_err(exception)?;
         Ok(Engine {
             end_tokens: engine.end_tokens(),
-            shared: Arc::new(Mutex::new(Shared::new(engine))),
+            door: Arc::new(Door::new(engine)),
             model: loaded.model,
             tokenizer: loaded.tokenizer,
             path: self.path,
@@ -237,7 +237,7 @@ impl Engine {
                 });
             }
             let lengths = requests.iter().map(|request| request.prompt.len()).collect();
-            Ok((Running::start(&self.shared, requests, streams)?, lengths))
+            Ok((Running::start(&self.door, requests, streams)?, lengths))
         })
     }
 

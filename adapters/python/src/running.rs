@@ -11,19 +11,12 @@ use crate::errors::{Cancelled, broken, exception};
 use crate::watch::{self, Watch};
 
 /// The engine of a model, and the events that nobody has fetched.
-pub struct Shared {
+struct Shared {
     engine: Engine<AnyDevice>,
     boxes: HashMap<SequenceId, VecDeque<Event>>,
 }
 
 impl Shared {
-    pub fn new(engine: Engine<AnyDevice>) -> Self {
-        Self {
-            engine,
-            boxes: HashMap::new(),
-        }
-    }
-
     /// Takes all requests over, or none.
     fn admit(&mut self, requests: Vec<Request>) -> PyResult<Vec<SequenceId>> {
         let mut ids = Vec::with_capacity(requests.len());
@@ -62,8 +55,32 @@ impl Shared {
     }
 }
 
-/// The lock of an engine that no call has broken.
-pub fn lock<T>(mutex: &Mutex<T>) -> PyResult<MutexGuard<'_, T>> {
+/// The way to an engine. Who wants in while another runs step after step waits for one step, not for the end of it all: it holds the turn
+/// that the other needs next.
+pub struct Door {
+    turn: Mutex<()>,
+    shared: Mutex<Shared>,
+}
+
+impl Door {
+    pub fn new(engine: Engine<AnyDevice>) -> Self {
+        Self {
+            turn: Mutex::new(()),
+            shared: Mutex::new(Shared {
+                engine,
+                boxes: HashMap::new(),
+            }),
+        }
+    }
+
+    fn enter(&self) -> PyResult<MutexGuard<'_, Shared>> {
+        let _turn = lock(&self.turn)?;
+        lock(&self.shared)
+    }
+}
+
+/// The lock of what no call has broken.
+fn lock<T>(mutex: &Mutex<T>) -> PyResult<MutexGuard<'_, T>> {
     mutex.lock().map_err(|_| broken())
 }
 
@@ -98,8 +115,8 @@ impl State {
     }
 
     /// Fetches what happened, and runs a step where nothing did.
-    fn go_on(&mut self, shared: &Mutex<Shared>) -> PyResult<()> {
-        let mut shared = lock(shared)?;
+    fn go_on(&mut self, door: &Door) -> PyResult<()> {
+        let mut shared = door.enter()?;
         if !self.fetch(&mut shared)? {
             shared.step();
             self.fetch(&mut shared)?;
@@ -177,18 +194,18 @@ impl State {
 /// Requests under way. What is left of them ends with this object.
 #[pyclass(frozen, module = "dualgrain._native")]
 pub struct Running {
-    shared: Arc<Mutex<Shared>>,
+    door: Arc<Door>,
     state: Mutex<State>,
 }
 
 impl Running {
     /// Admits the requests; `streams` keeps the pieces of their texts for a reader.
-    pub fn start(shared: &Arc<Mutex<Shared>>, requests: Vec<Request>, streams: bool) -> PyResult<Self> {
+    pub fn start(door: &Arc<Door>, requests: Vec<Request>, streams: bool) -> PyResult<Self> {
         let wants: Vec<bool> = requests
             .iter()
             .map(|request| request.options.sampling.num_logprobs.is_some())
             .collect();
-        let ids = lock(shared)?.admit(requests)?;
+        let ids = door.enter()?.admit(requests)?;
         let part = |(id, wants): (SequenceId, bool)| Part {
             id,
             logprobs: wants.then(Vec::new),
@@ -201,7 +218,7 @@ impl Running {
             closed: false,
         };
         Ok(Self {
-            shared: Arc::clone(shared),
+            door: Arc::clone(door),
             state: Mutex::new(state),
         })
     }
@@ -214,14 +231,14 @@ impl Running {
                 if let Some(ready) = ready(&mut state) {
                     return Ok(ready);
                 }
-                state.go_on(&self.shared)?;
+                state.go_on(&self.door)?;
             }
             watch.look()?;
         }
     }
 
     fn end(&self) -> PyResult<()> {
-        lock(&self.state)?.close(&mut *lock(&self.shared)?);
+        lock(&self.state)?.close(&mut *self.door.enter()?);
         Ok(())
     }
 }
@@ -277,7 +294,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         // An engine that a panic has broken holds nothing that could be given back.
-        if let (Ok(state), Ok(mut shared)) = (self.state.get_mut(), self.shared.lock()) {
+        if let (Ok(state), Ok(mut shared)) = (self.state.get_mut(), self.door.enter()) {
             state.close(&mut shared);
         }
     }

@@ -119,6 +119,15 @@ def test_streams_and_calls_of_several_threads_share_an_engine(engine: dualgrain.
     assert [results[index] for index in range(len(PROMPTS))] == [generation.text for generation in expected]
 
 
+def test_a_stream_comes_evenly_beside_a_batch_of_another_thread(engine: dualgrain.Engine) -> None:
+    batch = threading.Thread(target=engine.generate, args=(PROMPTS * 2,), kwargs={"max_tokens": 600, "ignore_eos": True})
+    batch.start()
+    pieces = list(engine.stream(PROMPTS[0], max_tokens=20, ignore_eos=True))
+    assert len([piece for piece in pieces if piece.token is not None]) == 20
+    assert batch.is_alive(), "the stream waited for the batch of the other thread"
+    batch.join()
+
+
 def test_other_threads_run_while_the_engine_works(engine: dualgrain.Engine) -> None:
     counted = 0
     over = threading.Event()

@@ -169,7 +169,7 @@ class Engine:
         return f"Engine({self.path!r}, device={self.device!r}, context={self.context})"
 
     @overload
-    def generate(self, prompts: str, **options: Unpack[Options]) -> Generation: ...
+    def generate(self, prompts: str, **options: Unpack[Options]) -> Generation: ...  # type: ignore[overload-overlap]
 
     @overload
     def generate(self, prompts: Sequence[str], **options: Unpack[Options]) -> list[Generation]: ...
