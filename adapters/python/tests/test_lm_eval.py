@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,3 +112,26 @@ def test_the_harness_runs_a_task(lm: DualgrainLM, quantized: Path, tmp_path: Pat
     assert scores["acc_bytes,none"] == pytest.approx(expected.accuracy_byte_normalized, abs=1e-12)
     # Scores that any fault would give as well would say nothing.
     assert 0 < expected.accuracy < 1 and expected.accuracy_byte_normalized not in (0, 1)
+
+
+def test_the_harness_runs_from_a_terminal(quantized: Path, tmp_path: Path) -> None:
+    (tmp_path / "items.jsonl").write_text('{"context": "The old", "continuation": "captain"}\n')
+    (tmp_path / "told.yaml").write_text(
+        "task: told\n"
+        "dataset_path: json\n"
+        f"dataset_kwargs: {{data_files: {{test: {tmp_path}/items.jsonl}}, cache_dir: {tmp_path}/cache}}\n"
+        "test_split: test\n"
+        "output_type: loglikelihood\n"
+        "doc_to_text: context\n"
+        "doc_to_target: \"{{' ' + continuation}}\"\n"
+        "metric_list: [{metric: perplexity}]\n"
+    )
+    # The command of the README, with a task that needs no download.
+    command = [sys.executable, "-m", "dualgrain.lm_eval", "run", "--model", "dualgrain", "--model_args", f"path={quantized}"]
+    command += ["--tasks", "told", "--include_path", str(tmp_path), "--device", "cpu", "--output_path", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    [file] = (tmp_path / "out").rglob("results_*.json")
+    told = json.loads(file.read_text())["results"]["told"]["perplexity,none"]
+    expected = dualgrain.evaluate(quantized, tasks=[tmp_path / "items.jsonl"]).tasks[0].perplexity
+    assert told == pytest.approx(expected, rel=1e-9)
