@@ -11,6 +11,8 @@ use dualgrain::quant::QuantError;
 use dualgrain_perf::PerfError;
 use pyo3::prelude::*;
 
+use crate::words::in_python;
+
 pyo3::import_exception!(dualgrain.errors, ArgumentError);
 pyo3::import_exception!(dualgrain.errors, Cancelled);
 pyo3::import_exception!(dualgrain.errors, DeviceError);
@@ -49,7 +51,7 @@ impl Kind {
 /// The exception of an error of the library, or of a crate below it.
 pub fn exception(error: impl Into<Error>) -> PyErr {
     let error = error.into();
-    kind(&error).exception(error.to_string())
+    kind(&error).exception(in_python(&error.to_string()))
 }
 
 /// The exception of an error of a fitted model.
@@ -58,7 +60,7 @@ pub fn of_price(error: PerfError) -> PyErr {
         PerfError::Io { .. } | PerfError::Malformed { .. } | PerfError::CorruptRow { .. } => Kind::Model,
         _ => Kind::Argument,
     };
-    kind.exception(error.to_string())
+    kind.exception(in_python(&error.to_string()))
 }
 
 /// The exception of a chat template that is missing, damaged, or refuses a conversation.

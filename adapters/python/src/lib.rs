@@ -15,6 +15,7 @@ mod quantization;
 mod running;
 mod scoring;
 mod watch;
+mod words;
 
 use pyo3::prelude::*;
 

@@ -155,6 +155,7 @@ WRONG_QUANTIZERS: list[tuple[dict[str, Any], type[DualgrainError], str]] = [
     ({"files": ["nowhere.txt"]}, ArgumentError, "nowhere.txt"),
     ({"bits": 1.0}, ArgumentError, "budget of 1 bits"),
     ({"schemes": "99.down=w8"}, ArgumentError, "blocks 0 to 5"),
+    ({"bits": 5.0, "windows": 1}, ArgumentError, "give windows=2, or leave bits out"),
     ({"spill_above_gb": -1.0}, ArgumentError, "spill_above_gb"),
 ]
 
@@ -173,6 +174,8 @@ def test_an_output_that_is_in_the_way(model: Path, quantized: Path, tmp_path: Pa
     with pytest.raises(QuantizationError):
         dualgrain.Quantizer(model, tmp_path, method="rtn", windows=1, window_tokens=32, replace=True).run()
     assert (tmp_path / "notes.txt").read_text() == "mine"
+    with pytest.raises(QuantizationError, match="replace=True"):
+        dualgrain.Quantizer(model, quantized, method="rtn", windows=1, window_tokens=32).run()
     with pytest.raises(ModelError, match="quantized already"):
         dualgrain.Quantizer(quantized, tmp_path / "out").run()
 
@@ -188,7 +191,7 @@ def test_wrong_arguments_of_evaluations_and_prices(quantized: Path, tmp_path: Pa
         dualgrain.evaluate(quantized, context=1)
     with pytest.raises(ArgumentError, match="no fitted model for abacus"):
         dualgrain.cost(quantized, machine="abacus")
-    with pytest.raises(ArgumentError, match="--batch is 0"):
+    with pytest.raises(ArgumentError, match="^batch is 0, expected at least 1"):
         dualgrain.cost(quantized, batch=0)
     with pytest.raises(ArgumentError, match="batch: expected"):
         dualgrain.cost(quantized, batch=[])
