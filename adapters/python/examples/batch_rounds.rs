@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use dualgrain::{AnyDevice, Engine, Options, Request, SessionLimits, load};
+use dualgrain::{AnyDevice, Engine, GenerateOptions, Options, Request, SessionLimits, load};
 
 /// What is run.
 struct Case {
@@ -66,11 +66,15 @@ fn round(engine: &mut Engine<AnyDevice>, case: &Case) -> Result<f64, dualgrain::
     let vocab_size = engine.model().config().vocab_size as u32;
     let request = |sequence: usize| {
         let token = |position: usize| (sequence as u32 * 7919 + position as u32 * 104_729) % vocab_size;
-        let mut request = Request::default();
-        request.prompt = (0..case.prompt_tokens).map(token).collect();
-        request.options.max_tokens = Some(case.generate_tokens);
-        request.options.ignore_eos = true;
-        request
+        Request {
+            prompt: (0..case.prompt_tokens).map(token).collect(),
+            options: GenerateOptions {
+                max_tokens: Some(case.generate_tokens),
+                ignore_eos: true,
+                ..GenerateOptions::default()
+            },
+            keep: false,
+        }
     };
     let started = Instant::now();
     let requests = (0..case.batch).map(request).collect();
