@@ -17,13 +17,9 @@ pub fn model(run: &Run) -> Result<Model> {
     })
 }
 
-/// The kind of CPU that `--device cpu` means.
-const CPU: &str = "xeon-amx";
-
 /// The model that comes with the program for a machine.
 pub fn shipped(device: &str) -> Result<Model> {
-    let machine = if device == "cpu" { CPU } else { device };
-    Ok(Model::shipped(machine)?)
+    Ok(dualgrain::cost::shipped(device)?)
 }
 
 /// Says whose prices they are where they come from another kind of CPU than the one at hand.

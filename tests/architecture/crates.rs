@@ -31,10 +31,27 @@ pub fn undrawn_arrows(house: &House, drawn: &[Arrows<'_>]) -> Vec<String> {
 
 /// Dependencies of the binary that are not drawn, those of its tests apart.
 pub fn undrawn_arrows_of_the_binary(house: &House, allowed: &[&str]) -> Vec<String> {
-    let mut used = dependencies(&read(&house.root.join("Cargo.toml")));
-    used.retain(|name| !allowed.contains(&name.as_str()));
+    undrawn_arrows_of(house, ("the binary", "Cargo.toml"), allowed)
+}
+
+/// The same of what is not in crates/: its name, and its manifest from the root.
+pub fn undrawn_arrows_of(house: &House, (name, manifest): (&str, &str), allowed: &[&str]) -> Vec<String> {
+    let mut used = dependencies(&read(&house.root.join(manifest)));
+    used.retain(|other| !allowed.contains(&other.as_str()));
     used.iter()
-        .map(|name| format!("the binary must not depend on {name}"))
+        .map(|other| format!("{name} must not depend on {other}"))
+        .collect()
+}
+
+/// Manifests that name `package` without being `owner`, all from the root.
+pub fn strangers_with(house: &House, package: &str, owner: &str) -> Vec<String> {
+    let crates = house.crates().into_iter();
+    let manifests = crates.map(|name| format!("crates/{name}/Cargo.toml"));
+    let manifests = manifests.chain(["Cargo.toml".to_owned()]);
+    let names = |line: &str| line.trim().split(['.', ' ', '=']).next() == Some(package);
+    manifests
+        .filter(|manifest| read(&house.root.join(manifest)).lines().any(names))
+        .map(|manifest| format!("{manifest} names {package}, which is {owner}'s alone"))
         .collect()
 }
 
@@ -93,15 +110,16 @@ fn unsafe_line(file: &Path) -> Option<usize> {
     unsafe_token.map(|token| token.line)
 }
 
-/// Crates and the binary whose root does not keep unsafe code out: `forbid`, or `deny` in the one with an exception.
-pub fn unguarded_crates(house: &House, free: &[&str], one_file: &str) -> Vec<String> {
+/// Crates, the binary and `others`, roots of more, whose root does not keep unsafe code out: `forbid`, or `deny` in the one with an exception.
+pub fn unguarded_crates(house: &House, free: &[&str], one_file: &str, others: &[&str]) -> Vec<String> {
     let crates = house
         .crates()
         .into_iter()
         .filter(|name| !free.contains(&name.as_str()));
     let libraries = crates.map(|name| (format!("crates/{name}/src/lib.rs"), name));
-    let binary = ("src/main.rs".to_owned(), String::new());
-    let unguarded = libraries.chain([binary]).filter_map(|(root, name)| {
+    let others = others.iter().chain(&["src/main.rs"]);
+    let others = others.map(|root| ((*root).to_owned(), String::new()));
+    let unguarded = libraries.chain(others).filter_map(|(root, name)| {
         let level = if name == one_file { "deny" } else { "forbid" };
         let guard = format!("#![{level}(unsafe_code)]");
         let guarded = read(&house.root.join(&root)).contains(&guard);
@@ -149,6 +167,25 @@ mod tests {
     }
 
     #[test]
+    fn an_adapter_has_arrows_and_packages_of_its_own() {
+        let manifest =
+            "[dependencies]\npyo3 = \"1\"\ndualgrain.workspace = true\ndualgrain-cpu.workspace = true\n";
+        let (_folder, house) = invented(&[
+            ("adapters/x/Cargo.toml", manifest),
+            ("crates/y/Cargo.toml", "[dependencies]\npyo3.workspace = true\n"),
+            ("Cargo.toml", "[dependencies]\npyo3-like = \"1\"\n"),
+        ]);
+        assert_eq!(
+            undrawn_arrows_of(&house, ("x", "adapters/x/Cargo.toml"), &["dualgrain"]),
+            ["x must not depend on cpu"]
+        );
+        assert_eq!(
+            strangers_with(&house, "pyo3", "x"),
+            ["crates/y/Cargo.toml names pyo3, which is x's alone"]
+        );
+    }
+
+    #[test]
     fn misplaced_unsafe_code_is_found_and_the_word_alone_is_none() {
         let (code, word) = (
             "\nfn a() { unsafe { b() } }",
@@ -179,10 +216,14 @@ mod tests {
             ("crates/cpu/src/lib.rs", ""),
             ("crates/one/src/lib.rs", deny),
             ("crates/other/src/lib.rs", deny),
+            ("adapters/x/src/lib.rs", ""),
         ]);
         assert_eq!(
-            unguarded_crates(&house, &["cpu"], "one"),
-            ["crates/other/src/lib.rs lacks #![forbid(unsafe_code)]"]
+            unguarded_crates(&house, &["cpu"], "one", &["adapters/x/src/lib.rs"]),
+            [
+                "crates/other/src/lib.rs lacks #![forbid(unsafe_code)]",
+                "adapters/x/src/lib.rs lacks #![forbid(unsafe_code)]"
+            ]
         );
     }
 }

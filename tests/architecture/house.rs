@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Folders with source code.
-const FOLDERS: [&str; 5] = ["src", "crates", "tests", "examples", "fuzz"];
+const FOLDERS: [&str; 6] = ["src", "crates", "adapters", "tests", "examples", "fuzz"];
 /// Endings of source files.
 const SOURCES: [&str; 3] = ["rs", "cu", "cuh"];
 /// Folders that are built or fetched.

@@ -28,7 +28,9 @@ const ARROWS: [crates::Arrows<'_>; 13] = [
     ("quant", &["device", "engine", "format", "threads"]),
     (
         "dualgrain",
-        &["cpu", "cuda", "device", "engine", "format", "quant", "threads"],
+        &[
+            "cpu", "cuda", "device", "engine", "format", "perf", "quant", "threads",
+        ],
     ),
     ("perf", &["cpu", "cuda", "device", "format"]),
     ("server", &["dualgrain"]),
@@ -48,6 +50,13 @@ const BINARY: [&str; 8] = [
     "perf",
     "server",
 ];
+
+/// The Python package: its name, its manifest, what it may depend on, and the packages that nothing else may have.
+const PYTHON: (&str, &str) = ("python", "adapters/python/Cargo.toml");
+const OF_PYTHON: [&str; 2] = ["dualgrain", "perf"];
+const PYTHONS_OWN: [&str; 2] = ["pyo3", "numpy"];
+/// Where it begins.
+const ADAPTERS: [&str; 1] = ["adapters/python/src/lib.rs"];
 
 /// Crates with unsafe code: what threads share, instructions, foreign functions.
 const UNSAFE: [&str; 3] = ["threads", "cpu", "cuda"];
@@ -83,13 +92,30 @@ fn the_binary_reaches_engine_and_quantizer_through_the_library() {
 }
 
 #[test]
+fn the_python_package_reaches_everything_through_the_library_and_prices() {
+    none(crates::undrawn_arrows_of(&House::here(), PYTHON, &OF_PYTHON));
+}
+
+#[test]
+fn nothing_else_depends_on_python() {
+    let house = House::here();
+    let strangers = PYTHONS_OWN.map(|package| crates::strangers_with(&house, package, PYTHON.0));
+    none(strangers.concat());
+}
+
+#[test]
 fn unsafe_code_lives_in_three_crates_and_the_one_mapping() {
     none(crates::misplaced_unsafe(&House::here(), &UNSAFE, MAPS_FILES));
 }
 
 #[test]
 fn every_other_crate_keeps_unsafe_code_out() {
-    none(crates::unguarded_crates(&House::here(), &UNSAFE, MAPS_FILES));
+    none(crates::unguarded_crates(
+        &House::here(),
+        &UNSAFE,
+        MAPS_FILES,
+        &ADAPTERS,
+    ));
 }
 
 #[test]

@@ -83,6 +83,8 @@ pub use dualgrain_quant as quant;
 
 mod any_device;
 mod calibration;
+#[cfg(feature = "cost")]
+pub mod cost;
 mod error;
 mod load;
 pub mod memory;
@@ -97,7 +99,7 @@ pub use any_device::{
 pub use calibration::calibration_documents;
 pub use dualgrain_cpu::CpuDevice;
 pub use dualgrain_device::sampling::{Logprobs, SamplingParams};
-pub use dualgrain_device::{CacheFormat, Device};
+pub use dualgrain_device::{CacheFormat, Device, PAGE_TOKENS};
 pub use dualgrain_engine::evaluate;
 pub use dualgrain_engine::{
     BatchGeneration, Engine, Event, FinishReason, GenerateOptions, Generation, Model, ModelConfig, Request,

@@ -4,13 +4,14 @@ mod question;
 mod text;
 
 use anyhow::{Context, Result};
+use dualgrain::cost::{network, workload};
 use dualgrain_perf::Model;
 use dualgrain_perf::cost::{self, Prices};
 
 use crate::cli::arguments::{Common, Cost as Options};
 use crate::cli::output_file;
 use crate::cli::terminal::Terminal;
-use crate::decide::cost::question::{network, read_config, request};
+use crate::decide::cost::question::{asked, read_config};
 use crate::decide::cost::text::text;
 use crate::decide::request::{by, name_other_cpu, shipped};
 
@@ -22,7 +23,7 @@ pub fn run(options: &Options, common: &Common, terminal: &Terminal) -> Result<()
     let model = fitted(options)?;
     let (config, name) = read_config(&options.model)?;
     let network = network(&config, name);
-    let request = request(options, &config, model.machine().kind);
+    let request = workload(asked(options), &config, model.machine().kind);
     let threads = (common.threads > 0).then_some(common.threads);
     let prices = &mut Prices::of_model(&model, request.group_size, by(options.by), threads)?;
     let cost = cost::cost(&network, model.machine(), &request, prices)?;
