@@ -17,7 +17,7 @@ QUESTIONS = [
     ("what will it cost", "dualgrain cost models/llama-tiny --device h200"),
     ("how do I serve", "dualgrain serve llama-tiny-w4a8"),
     ("what can it not do", "What dualgrain does not have"),
-    ("how was this figure measured", "Which record holds which figure"),
+    ("how was this figure measured", "From a figure to its record"),
     ("where do I add a family", "Public configurations become fixtures"),
 ]
 CLICKS = 2
