@@ -12,7 +12,7 @@ const STYLE: &str = "text{font-family:ui-sans-serif,system-ui,-apple-system,'Seg
     @media(prefers-color-scheme:dark){text{fill:#f0f6fc}.title,.quiet{fill:#9198a1}.sheet{fill:#0d1117;stroke:#3d444d}.grid{stroke:#262c33}\
     .s0{color:#6fb1ff}.s1{color:#ffa36b}.s2{color:#5fd39a}.s3{color:#d59bf2}.s4{color:#e8c25a}.words{stroke:#0d1117}}";
 
-const WIDTH: f64 = 440.0;
+const WIDTH: f64 = 460.0;
 const MARGIN: f64 = 14.0;
 const ROW: f64 = 24.0;
 /// Room for a value behind its bar.
@@ -43,7 +43,7 @@ pub fn bars(title: &str, below: &str, values: &[(&str, f64)]) -> String {
         .map(|(name, _)| name.chars().count())
         .max()
         .unwrap_or(0);
-    let left = MARGIN + 7.2 * names as f64;
+    let left = MARGIN + 7.6 * names as f64;
     let mut inside = String::new();
     for (index, (name, value)) in values.iter().enumerate() {
         let top = TOP + ROW * index as f64;

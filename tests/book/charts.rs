@@ -12,7 +12,7 @@ const QUALITY: &str = "2026-11-30_xeon_amx_quality.csv";
 /// Room for the title of a picture above a chart.
 const ABOVE: f64 = 46.0;
 const SIZE: (f64, f64) = (440.0, 330.0);
-const SHAPE: &str = "Llama shape of 1.1 B parameters, two cores with AMX, 2026-11-23";
+const SHAPE: &str = "Llama shape, 1.1 B parameters, two cores with AMX, 2026-11-23";
 
 /// Programs and formats on the CPU, with what their rows in the record have.
 const ON_CPU: [(&str, &[(&str, &str)]); 5] = [
@@ -97,7 +97,7 @@ fn decode_on_an_h200() {
     // Places of names, where no line passes.
     let shown = [
         ("dualgrain W4A8", ((64.0, 24_000.0), "end")),
-        ("vLLM FP8", ((256.0, 9_300.0), "end")),
+        ("vLLM FP8", ((270.0, 8_000.0), "end")),
         ("llama.cpp Q4_0", ((60.0, 2_600.0), "start")),
     ];
     for (index, (program, place)) in shown.into_iter().enumerate() {

@@ -214,10 +214,11 @@ fn the_page_of_models_has_a_row_for_every_class() {
         classes().len(),
         "docs/models.md has rows of {types:?}"
     );
-    for name in types.concat() {
-        let told = refusal(&json!({"model_type": name}));
+    // Further types of a row are models of several modalities, whose text model has the first one.
+    for name in types.iter().filter_map(|types| types.first()) {
+        let told = stderr(&asked(&json!({"model_type": name})));
         assert!(
-            !told.contains("architecture"),
+            !told.contains("architecture `"),
             "docs/models.md names {name}: {told}"
         );
     }
