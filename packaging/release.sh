@@ -8,7 +8,7 @@
 #
 # Each archive has the program, its licence, those of what is linked into it, a bill of materials (CycloneDX), man pages and shell completions.
 # Equal sources give equal bytes, whatever folder they lie in: paths are replaced, dates are those of the commit.
-# Needs Rust, a C compiler and Python 3; nothing is downloaded but crates.
+# Needs Debian or a system like it, Rust, a C compiler and Python 3; nothing is downloaded but crates.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -25,24 +25,22 @@ cargo_home=${CARGO_HOME:-$HOME/.cargo}
 remap="--remap-path-prefix=$root=/dualgrain --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$(rustc --print sysroot)=/rust"
 export CFLAGS="-ffile-prefix-map=$root=/dualgrain -ffile-prefix-map=$cargo_home=/cargo"
 
-# build NAME FLAGS FEATURES...: the program in target/packaging/NAME. Flags are those of the target alone, so that what runs while it is built stays dynamic.
+# build FEATURES... -- FLAGS...: the program, linked with the flags. Dependencies are compiled once for both: a C library is chosen when a program is linked.
 build() {
-    local name=$1 flags=$2
-    shift 2
-    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="$remap $flags" cargo build --locked --profile dist --bin dualgrain \
-        --target "$target" --target-dir "target/packaging/$name" "$@" >&2
-    echo "target/packaging/$name/$target/dist/dualgrain"
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS=$remap cargo rustc --locked --profile dist --bin dualgrain \
+        --target "$target" --target-dir target/packaging/build "$@" >&2
+    echo "target/packaging/build/$target/dist/dualgrain"
 }
 
-# fill FOLDER PROGRAM FEATURES...: what an archive holds.
+# fill FOLDER PROGRAM KIND FEATURES...: what an archive holds.
 fill() {
-    local folder=$1 program=$2
-    shift 2
+    local folder=$1 program=$2 kind=$3
+    shift 3
     rm -rf "$folder"
     mkdir -p "$folder/man" "$folder/completions"
     install -m 755 "$program" "$folder/dualgrain"
     cp LICENSE README.md "$folder/"
-    python3 packaging/licences.py "$@" > "$folder/THIRD-PARTY-LICENCES.txt"
+    python3 packaging/licences.py $kind "$@" > "$folder/THIRD-PARTY-LICENCES.txt"
     python3 packaging/sbom.py "$SOURCE_DATE_EPOCH" "$@" > "$folder/dualgrain.cdx.json"
     "$program" manual --man "$folder/man"
     "$program" completions bash > "$folder/completions/dualgrain.bash"
@@ -62,12 +60,12 @@ mkdir -p "$packages"
 static=target/packaging/dualgrain-$version-x86_64-static
 gpu=target/packaging/dualgrain-$version-x86_64-gpu
 
-program=$(build static "-C target-feature=+crt-static" --no-default-features)
-fill "$static" "$program" --no-default-features
+program=$(build --no-default-features -- -C target-feature=+crt-static)
+fill "$static" "$program" --static --no-default-features
 pack "$static"
 
-program=$(build gpu "")
-fill "$gpu" "$program"
+program=$(build)
+fill "$gpu" "$program" ""
 pack "$gpu"
 packaging/deb.sh "$gpu" "$version" "$packages"
 

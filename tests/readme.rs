@@ -221,11 +221,22 @@ fn the_readme_fits_on_a_screen_and_is_filled_in() {
     );
 }
 
+#[test]
+fn a_container_is_built_by_the_command_of_the_readme() {
+    let command = "cargo install --locked --path .";
+    for file in ["README.md", "packaging/Containerfile"] {
+        assert!(
+            read(&root().join(file)).contains(command),
+            "{file} lacks {command}"
+        );
+    }
+}
+
 /// Every page of the project that people read.
 fn all_pages() -> Vec<PathBuf> {
     let mut pages = pages_in(".");
     pages.extend(BOOK.into_iter().flat_map(pages_in));
-    pages.extend(pages_in("bench/record"));
+    pages.extend(["bench/record", "packaging"].into_iter().flat_map(pages_in));
     for folder in ["crates", "models"] {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let path = entry.unwrap().path();
