@@ -22,12 +22,14 @@ export DUALGRAIN_REVISION=${DUALGRAIN_REVISION:-$(git describe --always --dirty 
 export LC_ALL=C TZ=UTC PYTHONDONTWRITEBYTECODE=1
 
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
-remap="--remap-path-prefix=$root=/dualgrain --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$(rustc --print sysroot)=/rust"
+flags="--remap-path-prefix=$root=/dualgrain --remap-path-prefix=$cargo_home=/cargo --remap-path-prefix=$(rustc --print sysroot)=/rust"
+# Random numbers by the C library's own function: a static program can not look it up by name, and would need /dev/random.
+flags+=' --cfg getrandom_backend="linux_getrandom"'
 export CFLAGS="-ffile-prefix-map=$root=/dualgrain -ffile-prefix-map=$cargo_home=/cargo"
 
 # build FEATURES... -- FLAGS...: the program, linked with the flags. Dependencies are compiled once for both: a C library is chosen when a program is linked.
 build() {
-    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS=$remap cargo rustc --locked --profile dist --bin dualgrain \
+    CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS=$flags cargo rustc --locked --profile dist --bin dualgrain \
         --target "$target" --target-dir target/packaging/build "$@" >&2
     echo "target/packaging/build/$target/dist/dualgrain"
 }

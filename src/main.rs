@@ -16,7 +16,7 @@ use clap::{CommandFactory, FromArgMatches};
 
 use cli::arguments::{BenchGemm, BenchProduct, Cli, Verb};
 use cli::terminal::{self, Terminal};
-use cli::{exit_code, interruption, markdown};
+use cli::{exit_code, interruption, manual};
 use decide::{cost, fit, predict, report, select};
 use measure::{doctor, machine, profile, traffic};
 use run::{bench, chat, eval, export, generate, inspect, pull, quantize, quickstart, serve};
@@ -98,7 +98,7 @@ fn run(mut cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Report(options) => report::run(options, common, terminal),
         Verb::Doctor => doctor::run(common, terminal),
         Verb::Completions { shell } => completions(*shell),
-        Verb::Manual { man } => manual(man.as_deref()),
+        Verb::Manual { man } => print_manual(man.as_deref()),
     }
 }
 
@@ -125,11 +125,12 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
 }
 
 /// All commands as Markdown on the standard output, or a man page of each in `folder`.
-fn manual(folder: Option<&Path>) -> anyhow::Result<()> {
+fn print_manual(folder: Option<&Path>) -> anyhow::Result<()> {
     let Some(folder) = folder else {
-        return terminal::write_stdout(&markdown::manual(Cli::command()));
+        return terminal::write_stdout(&manual::markdown(Cli::command()));
     };
-    let written =
-        std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+    let pages = manual::man_pages(Cli::command()).into_iter();
+    let mut write = pages.map(|(name, text)| std::fs::write(folder.join(name), text));
+    let written = std::fs::create_dir_all(folder).and_then(|()| write.try_for_each(|page| page));
     written.with_context(|| format!("{}: man pages could not be written", folder.display()))
 }
