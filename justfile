@@ -6,6 +6,19 @@ check:
 test:
     cargo test --release
 
+# docs/ as a book, in target/book/html.
+book:
+    tests/book/run.sh
+
+# The pages and pictures of the book that are made from the program and from records, written anew.
+book-pages:
+    DUALGRAIN_WRITE_BOOK=1 cargo test --release --workspace --test book
+
+# What a release gives out, in target/packages, and a trial of it.
+release:
+    packaging/release.sh
+    packaging/check.sh
+
 # Times every kernel against its naive twin's result.
 bench-ops:
     cargo run --release -p dualgrain-cpu --example bench_ops

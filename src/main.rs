@@ -7,14 +7,16 @@ mod decide;
 mod measure;
 mod run;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use cli::arguments::{BenchGemm, BenchProduct, Cli, Verb};
 use cli::terminal::{self, Terminal};
-use cli::{exit_code, interruption};
+use cli::{exit_code, interruption, manual};
 use decide::{cost, fit, predict, report, select};
 use measure::{doctor, machine, profile, traffic};
 use run::{bench, chat, eval, export, generate, inspect, pull, quantize, quickstart, serve};
@@ -96,6 +98,7 @@ fn run(mut cli: Cli, terminal: &Terminal) -> anyhow::Result<()> {
         Verb::Report(options) => report::run(options, common, terminal),
         Verb::Doctor => doctor::run(common, terminal),
         Verb::Completions { shell } => completions(*shell),
+        Verb::Manual { man } => print_manual(man.as_deref()),
     }
 }
 
@@ -119,4 +122,15 @@ fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "dualgrain", &mut script);
     terminal::write_stdout(&String::from_utf8_lossy(&script))
+}
+
+/// All commands as Markdown on the standard output, or a man page of each in `folder`.
+fn print_manual(folder: Option<&Path>) -> anyhow::Result<()> {
+    let Some(folder) = folder else {
+        return terminal::write_stdout(&manual::markdown(Cli::command()));
+    };
+    let pages = manual::man_pages(Cli::command()).into_iter();
+    let mut write = pages.map(|(name, text)| std::fs::write(folder.join(name), text));
+    let written = std::fs::create_dir_all(folder).and_then(|()| write.try_for_each(|page| page));
+    written.with_context(|| format!("{}: man pages could not be written", folder.display()))
 }

@@ -85,6 +85,7 @@ fn every_verb_shows_an_example_in_its_help() {
         "report",
         "doctor",
         "completions",
+        "manual",
     ] {
         let output = dualgrain(&[verb, "--help"]);
         assert_eq!(output.status.code(), Some(0));

@@ -1,7 +1,7 @@
-//! Holds README.md and docs/*.md to what they show.
+//! Holds README.md and the pages of docs to what they show.
 //!
 //! Commands: every line of a `console` block that starts with `$ ` runs, page after page, in one scratch folder that has the
-//! bundled model and a measured set. What follows `  #` is a comment for people. Lines below a command are its output and must
+//! bundled model and a measured set; a command that an earlier page has shown is not run again. What follows `  #` is a comment for people. Lines below a command are its output and must
 //! be in it. A block whose first line begins with `# needs` (a card, minutes, files of others) is not run; its options must exist.
 //!
 //! Links: every relative link of a page leads to a file, and its anchor to a heading.
@@ -45,10 +45,13 @@ fn pages_in(folder: &str) -> Vec<PathBuf> {
     pages
 }
 
-/// README.md, then docs/*.md.
+/// Folders of pages that become the book.
+const BOOK: [&str; 3] = ["docs", "docs/guides", "docs/reference"];
+
+/// README.md, then the pages of the book.
 fn pages_with_commands() -> Vec<PathBuf> {
     let mut pages = vec![root().join("README.md")];
-    pages.extend(pages_in("docs"));
+    pages.extend(BOOK.into_iter().flat_map(pages_in));
     pages
 }
 
@@ -132,6 +135,7 @@ fn the_commands_of_readme_and_docs_work_and_print_what_is_shown() {
     let runnable = || shown.iter().filter(|shown| !shown.needs);
     assert!(runnable().count() >= 10, "README and docs show too few commands");
     let scratch = scratch();
+    let mut printed: BTreeMap<Vec<String>, String> = BTreeMap::new();
     for Shown {
         place, line, output, ..
     } in runnable()
@@ -139,16 +143,23 @@ fn the_commands_of_readme_and_docs_work_and_print_what_is_shown() {
         let arguments = arguments(line).unwrap_or_else(|| {
             panic!("{place}: only dualgrain can run here; begin the block with `{NEEDS}...`: {line}")
         });
-        let printed = run(&arguments, &scratch);
-        let message = String::from_utf8_lossy(&printed.stderr);
-        assert_eq!(printed.status.code(), Some(0), "{place}: {line}: {message}");
-        let text = String::from_utf8_lossy(&printed.stdout);
+        let text = printed.entry(arguments).or_insert_with_key(|arguments| {
+            standard_output(arguments, &scratch, &format!("{place}: {line}"))
+        });
         let absent = output.iter().find(|shown| !text.contains(shown.as_str()));
         assert_eq!(
             absent, None,
             "{place}: {line} does not print this line, but\n{text}"
         );
     }
+}
+
+/// What a command prints that must succeed.
+fn standard_output(arguments: &[String], folder: &Path, place: &str) -> String {
+    let printed = run(arguments, folder);
+    let message = String::from_utf8_lossy(&printed.stderr);
+    assert_eq!(printed.status.code(), Some(0), "{place}: {message}");
+    String::from_utf8_lossy(&printed.stdout).into_owned()
 }
 
 #[test]
@@ -210,11 +221,22 @@ fn the_readme_fits_on_a_screen_and_is_filled_in() {
     );
 }
 
+#[test]
+fn a_container_is_built_by_the_command_of_the_readme() {
+    let command = "cargo install --locked --path .";
+    for file in ["README.md", "packaging/Containerfile"] {
+        assert!(
+            read(&root().join(file)).contains(command),
+            "{file} lacks {command}"
+        );
+    }
+}
+
 /// Every page of the project that people read.
 fn all_pages() -> Vec<PathBuf> {
     let mut pages = pages_in(".");
-    pages.extend(pages_in("docs"));
-    pages.extend(pages_in("bench/record"));
+    pages.extend(BOOK.into_iter().flat_map(pages_in));
+    pages.extend(["bench/record", "packaging"].into_iter().flat_map(pages_in));
     for folder in ["crates", "models"] {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let path = entry.unwrap().path();

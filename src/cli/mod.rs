@@ -5,6 +5,7 @@ pub mod arguments;
 pub mod columns;
 pub mod exit_code;
 pub mod interruption;
+pub mod manual;
 pub mod output_file;
 pub mod table;
 pub mod terminal;

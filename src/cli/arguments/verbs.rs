@@ -18,6 +18,7 @@ use crate::cli::arguments::values::count;
 /// Quantizes, judges and runs language models with 4-bit weights and 8-bit activations.
 #[derive(Debug, Parser)]
 #[command(
+    name = "dualgrain",
     version,
     propagate_version = true,
     after_help = "Example:\n  dualgrain quickstart\n\nExit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted."
@@ -132,6 +133,15 @@ pub enum Verb {
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
+    },
+    /// Print the manual of all commands as Markdown, or write their man pages.
+    #[command(
+        after_help = "Example:\n  dualgrain manual\n  dualgrain manual --man /usr/local/share/man/man1"
+    )]
+    Manual {
+        /// Write a man page of each command into this folder instead.
+        #[arg(long, value_name = "DIR")]
+        man: Option<PathBuf>,
     },
 }
 
