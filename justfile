@@ -37,7 +37,7 @@ load:
 
 # On a machine with a Hopper card: every kernel compiled, hostile cases compared with the specification, products timed.
 gpu csv="h200_gemm.csv":
-    DUALGRAIN_MAY_LACK=nothing cargo test --release -p dualgrain-cuda --test cuda_compile
+    DUALGRAIN_MAY_LACK=nothing cargo test --release -p dualgrain-cuda --test cuda_compile -- --all
     DUALGRAIN_MAY_LACK=nothing cargo test --release -p dualgrain-cuda --test cuda_gemm -- --cases 12000
     DUALGRAIN_MAY_LACK=nothing cargo test --release -p dualgrain-cuda --test cuda_float_scales
     DUALGRAIN_MAY_LACK=nothing cargo test --release -p dualgrain-cuda --test cuda_quantize --test cuda_attention --test cuda_linears \
