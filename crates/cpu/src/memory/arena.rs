@@ -191,7 +191,9 @@ mod tests {
         assert_eq!(kept, 0..128);
         for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
             let places = [1 << 20, 64, 3 << 20].map(|size| current.take(size).unwrap());
-            order.map(|index| current.give_back(places[index].clone()));
+            for index in order {
+                current.give_back(places[index].clone());
+            }
             assert_eq!((current.used, current.free.len()), (128, 0), "{order:?}");
         }
         let later = current.take(64).unwrap();
