@@ -13,6 +13,13 @@ set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 packages=$(realpath -m "${1:-target/packages}")
+# The folder is replaced, so one that no release made is left alone. The default is the script's own, also after a run that was interrupted.
+if [ $# -gt 0 ] && [ -e "$packages" ] && [ ! -f "$packages/SHA256SUMS" ]; then
+    if [ ! -d "$packages" ] || [ -n "$(ls -A "$packages")" ]; then
+        echo "$packages is not empty and has no SHA256SUMS: name a new folder, an empty one, or one of an earlier release" >&2
+        exit 2
+    fi
+fi
 
 target=x86_64-unknown-linux-gnu
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)

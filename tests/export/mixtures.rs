@@ -71,6 +71,37 @@ fn quantized(family: &str, test: &str, change: impl Fn(&mut Value)) -> PathBuf {
     quantize_model(&model, &name, &["--group-size", "32"])
 }
 
+/// More experts than a digit counts: a folder lists expert 10 before expert 2, a file must not.
+#[test]
+fn a_gguf_of_a_mixture_in_floats_has_its_experts_by_number() {
+    const EXPERTS: usize = 12;
+    let mut row = drawn::family("qwen3_moe", 1);
+    divided(&mut row["config"]);
+    row["config"]["num_local_experts"] = EXPERTS.into();
+    let shapes = row["tensors"].as_object_mut().unwrap();
+    for (name, shape) in shapes {
+        if name.ends_with("mlp.gate.weight") {
+            shape[0] = EXPERTS.into();
+        }
+    }
+    let folder = scratch("gguf-experts-in-floats");
+    let (model, out) = (folder.join("model"), folder.join("out"));
+    drawn::write(&row, &model);
+    run(&model, "gguf", &out);
+    let bytes = fs::read(out.join("model.gguf")).unwrap();
+    let file = GgufFile::parse(&bytes).unwrap();
+    let weights = Weights::open(&model).unwrap();
+    for (part, of_expert) in [("gate", "gate_proj"), ("up", "up_proj"), ("down", "down_proj")] {
+        let stack = &file.tensors[&format!("blk.0.ffn_{part}_exps.weight")];
+        let experts = bytes[stack.bytes.clone()].chunks_exact(stack.bytes.len() / EXPERTS);
+        assert_eq!((experts.len(), stack.shape[0]), (EXPERTS, EXPERTS));
+        for (expert, in_file) in experts.enumerate() {
+            let name = format!("model.layers.0.mlp.experts.{expert}.{of_expert}.weight");
+            assert!(in_file == &*weights.raw(&name).unwrap().2, "{name}");
+        }
+    }
+}
+
 fn divided(config: &mut Value) {
     config["norm_topk_prob"] = json!(true);
 }

@@ -237,6 +237,15 @@ impl Running {
         }
     }
 
+    /// Ends the requests where something failed.
+    fn or_end<T>(&self, result: PyResult<T>) -> PyResult<T> {
+        if result.is_err() {
+            // The first error is the one to tell.
+            _ = self.end();
+        }
+        result
+    }
+
     fn end(&self) -> PyResult<()> {
         lock(&self.state)?.close(&mut *self.door.enter()?);
         Ok(())
@@ -245,13 +254,14 @@ impl Running {
 
 #[pymethods]
 impl Running {
-    /// The next piece of any request; `None` when all are done.
+    /// The next piece of any request; `None` when all are done. Whatever ends this early ends the requests too.
     fn next(&self, py: Python<'_>) -> PyResult<Option<Piece>> {
         watch::run(py, None, |watch| {
-            self.until(watch, |state| match state.pieces.pop_front() {
+            let next = self.until(watch, |state| match state.pieces.pop_front() {
                 Some(piece) => Some(Some(piece)),
                 None => state.is_done().then_some(None),
-            })
+            });
+            self.or_end(next)
         })
     }
 
@@ -259,11 +269,7 @@ impl Running {
     fn wait(&self, py: Python<'_>) -> PyResult<()> {
         watch::run(py, None, |watch| {
             let done = self.until(watch, |state| state.is_done().then_some(()));
-            if done.is_err() {
-                // The first error is the one to tell.
-                _ = self.end();
-            }
-            done
+            self.or_end(done)
         })
     }
 
@@ -293,10 +299,20 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // An engine that a panic has broken holds nothing that could be given back.
-        if let (Ok(state), Ok(mut shared)) = (self.state.get_mut(), self.door.enter()) {
-            state.close(&mut shared);
+        let (state, door) = (&mut self.state, &self.door);
+        let Ok(state) = state.get_mut() else { return };
+        if state.closed || state.is_done() {
+            return;
         }
+        // Python drops with its lock held, and another thread may be in the middle of a step: it must not wait for this lock meanwhile.
+        Python::attach(|py| {
+            py.detach(|| {
+                // An engine that a panic has broken holds nothing that could be given back.
+                if let Ok(mut shared) = door.enter() {
+                    state.close(&mut shared);
+                }
+            });
+        });
     }
 }
 

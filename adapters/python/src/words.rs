@@ -1,7 +1,10 @@
 //! Messages in the words of Python: those of the library name the options of the program where they say what to do.
 
 /// Options of the program, and what they are called in Python; an option that begins another one stands behind that.
-const OPTIONS: [(&str, &str); 22] = [
+const OPTIONS: [(&str, &str); 24] = [
+    // A command of the program stays one.
+    ("`fit --out`", "`dualgrain fit --out`"),
+    ("--activations static", "activations=\"static\""),
     ("--prompt plus --generate", "prompt_tokens plus generate_tokens"),
     ("--step-tokens", "step_tokens"),
     ("--prompt", "prompt_tokens"),

@@ -69,7 +69,7 @@ pub struct Quantize {
     #[arg(long, value_name = "BITS", conflicts_with = "group_size", value_parser = |text: &str| number(text, 4.0, 9.0))]
     pub bits: Option<f64>,
     /// Rotate the residual stream and the value heads, so that no channel stands out: the rotation is folded into the
-    /// weights, and the model computes the same function. Llama, Mistral, Qwen and SmolLM3 models only.
+    /// weights, and the model computes the same function. Llama, Mistral, Qwen, SmolLM3 and mixtures of experts only.
     #[arg(long)]
     pub rotate: bool,
     /// Transform the input of down_proj (fc2) while the model runs, by Hadamard matrices, so that its outliers are spread. The
@@ -131,7 +131,7 @@ pub struct Quantize {
 /// Options of `export`.
 #[derive(Debug, Args)]
 pub struct Export {
-    /// Folder of the quantized model.
+    /// Folder of the quantized model; for gguf also of one that is not quantized.
     #[arg(value_name = "DIR")]
     pub model: PathBuf,
     /// What it is written as.
@@ -151,7 +151,8 @@ pub enum Format {
     CompressedTensors,
     /// 4-bit weights and 16-bit activations, for vLLM and transformers.
     CompressedTensorsW4a16,
-    /// A file for llama.cpp: Q4_1, and Q8_0 for what has 8 bits. Llama, Mistral, Qwen2 and Qwen3 models only.
+    /// A file for llama.cpp: Q4_1, and Q8_0 for what has 8 bits. Llama, Mistral, Qwen2, Qwen3, and the mixtures
+    /// Mixtral, Qwen2-MoE and Qwen3-MoE.
     Gguf,
 }
 

@@ -342,10 +342,19 @@ def _options(batch: list[Prompt], **given: Any) -> dict[str, Any]:
         raise TypeError(f"unknown option {unknown[0]!r}: expected {', '.join(_USUAL)}")
     options = {**_USUAL, **given}
     stop, bias = options["stop"], options["logit_bias"]
-    options["stop"] = [stop] if isinstance(stop, str) else list(stop)
-    options["logit_bias"] = list(dict(bias or {}).items())
+    options["stop"] = [stop] if isinstance(stop, str) else _listed("stop", stop if stop is not None else (), "a text or a list of texts")
+    if bias is not None and not isinstance(bias, Mapping):
+        raise ArgumentError(f"logit_bias: expected a mapping of tokens to numbers, got {type(bias).__name__}")
+    options["logit_bias"] = list((bias or {}).items())
     options["prompts"] = batch
     return options
+
+
+def _listed(name: str, values: Any, expected: str) -> list[Any]:
+    try:
+        return list(values)
+    except TypeError as error:
+        raise ArgumentError(f"{name}: expected {expected}, got {type(values).__name__}") from error
 
 
 def _prompts(prompts: Any) -> tuple[bool, list[Prompt]]:
@@ -354,7 +363,7 @@ def _prompts(prompts: Any) -> tuple[bool, list[Prompt]]:
         return True, [prompts]
     if not isinstance(prompts, Iterable) or isinstance(prompts, (bytes, Mapping)):
         raise ArgumentError(f"prompts: expected a text, tokens, or a list of either, got {type(prompts).__name__}")
-    batch = list(prompts)
+    batch = _listed("prompts", prompts, "a text, tokens, or a list of either")
     if batch and all(_is_token(token) for token in batch):
         return True, [_tokens(batch)]
     return False, [prompt if isinstance(prompt, str) else _tokens(prompt) for prompt in batch]

@@ -35,4 +35,4 @@ class Cancelled(DualgrainError):
 
 
 class InternalError(DualgrainError):
-    """A fault of this package. An engine that raised it is not used any more."""
+    """A fault of this package. An engine that raised it while it generated is not used any more."""

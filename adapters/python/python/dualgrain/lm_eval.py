@@ -115,6 +115,8 @@ class DualgrainLM(TemplateLM):
 
     def _scored(self, context: list[int], continuation: list[int]) -> tuple[list[int], int]:
         """Tokens to run, cut off on the left where they are too many, and the index of the first scored one."""
+        if len(continuation) > self.max_length:
+            raise ArgumentError(f"a continuation of {len(continuation)} tokens: expected at most max_length {self.max_length}")
         tokens = (context + continuation)[-(self.max_length + 1) :]
         return tokens, len(tokens) - len(continuation)
 

@@ -41,13 +41,14 @@ pub fn chooses(file_part: &str) -> bool {
     file_part.contains(".ffn_gate_inp")
 }
 
-/// The name in a file of the tensor that holds this part of all experts, without `.weight`; `None` for what is no part of an expert.
-pub fn stack_name(name: &str) -> Option<String> {
+/// The name in a file of the tensor that holds this part of all experts, without `.weight`, and which expert it is; `None` for what is no part
+/// of an expert.
+fn place_in_stack(name: &str) -> Option<(String, usize)> {
     let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
     let (_, of_expert) = part.split_once(".experts.")?;
-    let (_, part) = of_expert.split_once('.')?;
+    let (expert, part) = of_expert.split_once('.')?;
     let (_, file) = EXPERT_PARTS.iter().find(|(folder, _)| *folder == part)?;
-    Some(format!("blk.{layer}.{file}"))
+    Some((format!("blk.{layer}.{file}"), expert.parse().ok()?))
 }
 
 /// Tensors of a folder that become one of a file: one by itself, or the same part of all experts, in their order.
@@ -59,12 +60,14 @@ pub struct Stack<'a, T> {
     pub members: Vec<&'a T>,
 }
 
-/// Brings the parts of experts together where the first of each part stands. The parts `of` the tensors are their names without `.weight`.
-pub fn stacked<'a, T>(tensors: &'a [T], of: impl Fn(&T) -> &str) -> Vec<Stack<'a, T>> {
+/// Brings the parts of experts together where the first of each part stands, ordered by expert. `name_of` gives a tensor's name without
+/// `.weight`.
+pub fn stacked<'a, T>(tensors: &'a [T], name_of: impl Fn(&T) -> &str) -> Vec<Stack<'a, T>> {
     let mut stacks: Vec<Stack<'a, T>> = Vec::new();
     let mut places = HashMap::new();
+    let expert_of = |tensor: &T| place_in_stack(name_of(tensor)).map(|(_, expert)| expert);
     for tensor in tensors {
-        let name = stack_name(of(tensor));
+        let name = place_in_stack(name_of(tensor)).map(|(name, _)| name);
         let place = name
             .as_ref()
             .map(|name| *places.entry(name.clone()).or_insert(stacks.len()));
@@ -76,7 +79,39 @@ pub fn stacked<'a, T>(tensors: &'a [T], of: impl Fn(&T) -> &str) -> Vec<Stack<'a
             }),
         }
     }
+    // Folders list names as texts: expert 10 stands before expert 2.
+    for stack in &mut stacks {
+        stack.members.sort_by_key(|member| expert_of(member));
+    }
     stacks
+}
+
+/// Refuses a stack whose experts are not all there, or not alike in what `kind_of` says of them.
+///
+/// # Errors
+/// The stack's name, and what is missing.
+pub fn check_stacks<'a, T, K: PartialEq>(
+    stacks: &[Stack<'a, T>],
+    config: &ModelConfig,
+    kind_of: impl Fn(&T) -> Result<K, ExportError>,
+) -> Result<(), ExportError> {
+    let num_experts = config.mixture.as_ref().map_or(0, |mixture| mixture.num_experts);
+    for stack in stacks {
+        let Some(name) = &stack.name else { continue };
+        let first = kind_of(stack.members[0])?;
+        let mut are_alike = stack.members.len() == num_experts;
+        for member in &stack.members {
+            are_alike &= kind_of(member)? == first;
+        }
+        if !are_alike {
+            return Err(ExportError::Unsupported {
+                format: ExportFormat::Gguf,
+                what: format!("`{name}` of experts that are stored in several ways"),
+                expected: format!("all {num_experts} experts alike in shape and scheme"),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What the metadata says of a mixture, without the architecture in front.
@@ -157,7 +192,8 @@ mod tests {
             "model.layers.0.self_attn.q_proj",
             "model.layers.0.mlp.experts.0.gate_proj",
             "model.layers.0.mlp.experts.0.up_proj",
-            "model.layers.0.mlp.experts.1.gate_proj",
+            "model.layers.0.mlp.experts.10.gate_proj",
+            "model.layers.0.mlp.experts.2.gate_proj",
             "model.layers.0.mlp.experts.1.up_proj",
             "model.layers.1.block_sparse_moe.experts.0.w2",
         ];
@@ -168,12 +204,16 @@ mod tests {
             .collect();
         let expected = [
             (None, 1),
-            (Some("blk.0.ffn_gate_exps"), 2),
+            (Some("blk.0.ffn_gate_exps"), 3),
             (Some("blk.0.ffn_up_exps"), 2),
             (Some("blk.1.ffn_down_exps"), 1),
         ];
         assert_eq!(found, expected);
-        assert_eq!(stacks[1].members, [&names[1], &names[3]]);
+        assert_eq!(
+            stacks[1].members,
+            [&names[1], &names[4], &names[3]],
+            "by number, not by text"
+        );
     }
 
     #[test]

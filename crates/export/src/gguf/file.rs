@@ -13,7 +13,7 @@ use crate::error::ExportError;
 use crate::folding::Folding;
 use crate::formats::ExportFormat;
 use crate::gguf::blocks::{BLOCK, q4_1, q8_0};
-use crate::gguf::experts::{Stack, chooses, part_name as part_of_mixture, stacked};
+use crate::gguf::experts::{Stack, check_stacks, chooses, part_name as part_of_mixture, stacked};
 use crate::gguf::metadata::{Described, describe};
 use crate::gguf::names::{Rotated, architecture, is_rotated, rows_in_pairs};
 use crate::gguf::tokenizer;
@@ -133,7 +133,11 @@ fn check_linears(source: &Source) -> Result<(), ExportError> {
         let format = ExportFormat::Gguf;
         return Err(ExportError::Transform { block, format });
     }
-    source.linears.iter().try_for_each(check_row)
+    source.linears.iter().try_for_each(check_row)?;
+    let of_linear = |linear: &StoredLinear| Ok((linear.scheme, linear.n, linear.k, linear.has_bias));
+    check_stacks(&stacks_of_linears(source), &source.config, of_linear)?;
+    let of_other = |tensor: &OtherTensor| source.shape(tensor).map(|(dtype, shape)| (dtype, shape.to_vec()));
+    check_stacks(&stacks_of_others(source), &source.config, of_other)
 }
 
 fn check_row(linear: &StoredLinear) -> Result<(), ExportError> {
@@ -270,22 +274,27 @@ impl Filler<'_> {
     }
 
     fn other(&mut self, stack: &Stack<'_, OtherTensor>) -> Result<(), ExportError> {
-        let name = other_name(stack)?;
-        let mut all = Vec::new();
+        let (source, name) = (self.source, other_name(stack)?);
+        let mut all = Cow::Borrowed(&[][..]);
         for tensor in &stack.members {
             self.meter.start(&tensor.name)?;
-            let (dtype, shape, mut bytes) = self.source.raw(tensor)?;
-            if float_type(&name, dtype, &shape_of(stack, shape))? == GgufKind::F32 {
+            let (dtype, shape, mut bytes) = source.raw(tensor)?;
+            let is_f32 = float_type(&name, dtype, &shape_of(stack, shape))? == GgufKind::F32;
+            if is_f32 && dtype != Dtype::F32 {
                 bytes = Cow::Owned(wide_bytes(dtype, &bytes));
             }
             let (part, _) = tensor.name.rsplit_once('.').unwrap_or_default();
-            match self.rows.of_part(part) {
-                Some(order) => all.extend(reordered(&bytes, &order)),
-                None => all.extend_from_slice(&bytes),
+            if let Some(order) = self.rows.of_part(part) {
+                bytes = Cow::Owned(reordered(&bytes, &order));
+            }
+            // A tensor by itself is not copied.
+            match stack.members.len() {
+                1 => all = bytes,
+                _ => all.to_mut().extend_from_slice(&bytes),
             }
         }
         self.put(&name, &all)?;
-        self.source.weights.release_pages();
+        source.weights.release_pages();
         Ok(())
     }
 
