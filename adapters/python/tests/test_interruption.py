@@ -57,6 +57,13 @@ def test_a_stream_ends(engine: dualgrain.Engine) -> None:
     assert len(engine.generate("The old captain", max_tokens=6).tokens) == 6
 
 
+def test_a_stream_that_somebody_keeps_ends_too(engine: dualgrain.Engine) -> None:
+    kept = engine.stream(**long_work(engine))
+    interrupted(lambda: [None for _ in kept])
+    with pytest.raises(dualgrain.Cancelled, match="before it was done"):
+        kept._running.finished(3999)
+
+
 def test_scoring_ends(engine: dualgrain.Engine) -> None:
     sequences = [(list(range(2, 1002)), 1)] * 2000
     interrupted(lambda: engine.loglikelihoods(sequences))
