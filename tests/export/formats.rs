@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use dualgrain::engine::Weights;
+use dualgrain_format::LinearWeights;
 use dualgrain_format::checkpoint::{Dtype, TensorTable};
 use serde_json::{Value, json};
 
@@ -23,13 +24,7 @@ fn hf_weights_are_the_nearest_bf16_of_the_integers_to_the_bit() {
         run(folder, "hf", &out);
         let weights = Weights::open(&out).unwrap();
         for (name, linear) in linears(folder).into_iter().filter(|(name, _)| name != "lm_head") {
-            let expected = linear.into_float().unwrap().weight().to_f32();
-            let (dtype, _, bytes) = weights.raw(&format!("{name}.weight")).unwrap();
-            assert_eq!(dtype, Dtype::BF16);
-            let expected = expected
-                .iter()
-                .flat_map(|&value| nearest_bf16(value).to_le_bytes());
-            assert!(expected.eq(bytes.iter().copied()), "{name}");
+            assert_nearest_bf16(&weights, &name, linear);
         }
         assert!(
             !config(&out)
@@ -44,8 +39,19 @@ fn hf_weights_are_the_nearest_bf16_of_the_integers_to_the_bit() {
     }
 }
 
+/// The linear `name` of a folder holds the nearest bf16 of these weights.
+pub fn assert_nearest_bf16(weights: &Weights, name: &str, linear: LinearWeights) {
+    let expected = linear.into_float().unwrap().weight().to_f32();
+    let (dtype, _, bytes) = weights.raw(&format!("{name}.weight")).unwrap();
+    assert_eq!(dtype, Dtype::BF16);
+    let expected = expected
+        .iter()
+        .flat_map(|&value| nearest_bf16(value).to_le_bytes());
+    assert!(expected.eq(bytes.iter().copied()), "{name}");
+}
+
 /// Ties to even, by the definition.
-pub fn nearest_bf16(value: f32) -> u16 {
+fn nearest_bf16(value: f32) -> u16 {
     let bits = value.to_bits();
     let rounded = bits + 0x7fff + (bits >> 16 & 1);
     (rounded >> 16) as u16

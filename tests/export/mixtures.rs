@@ -4,12 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 
 use dualgrain::engine::{ModelConfig, Weights};
-use dualgrain_format::checkpoint::Dtype;
 use dualgrain_format::gguf::{GgufFile, GgufKind};
 use serde_json::{Value, json};
 
 use crate::drawn;
-use crate::formats::nearest_bf16;
+use crate::formats::assert_nearest_bf16;
 use crate::models::{divergence, in_floats, linears, logits, mixture, quantize_model, scratch, tokens_of};
 use crate::packages::{oracle, write_dump};
 use crate::program::{failure, text};
@@ -22,13 +21,7 @@ fn an_hf_folder_of_a_mixture_holds_every_expert_to_the_bit() {
     let weights = Weights::open(&out).unwrap();
     let mut num_of_experts = 0;
     for (name, linear) in linears(mixture()) {
-        let expected = linear.into_float().unwrap().weight().to_f32();
-        let (dtype, _, bytes) = weights.raw(&format!("{name}.weight")).unwrap();
-        assert_eq!(dtype, Dtype::BF16);
-        let expected = expected
-            .iter()
-            .flat_map(|&value| nearest_bf16(value).to_le_bytes());
-        assert!(expected.eq(bytes.iter().copied()), "{name}");
+        assert_nearest_bf16(&weights, &name, linear);
         num_of_experts += usize::from(name.contains(".experts."));
     }
     // Gate, up and down of four experts in two blocks.

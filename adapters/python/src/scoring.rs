@@ -1,138 +1,37 @@
 //! Logits and log-likelihoods of given tokens.
 //!
-//! As where tasks are scored (`dualgrain::evaluate`): sequences run on a session of their own, logits are read as their steps end, and
+//! By what scores tasks (`dualgrain::evaluate`): sequences run on a session of their own, logits are read as their steps end, and
 //! log-probabilities are summed in f64 in the order of the tokens. What shares a step changes no bit, so both give the same sums.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use dualgrain::engine::scheduler::{Event, Scheduler, TokenRequest};
-use dualgrain::engine::{Session, SessionError};
-use dualgrain::{AnyDevice, Device, Model, SamplingParams, SequenceId, SessionLimits};
+use dualgrain::engine::SessionError;
+use dualgrain::engine::evaluate::{ScoredRows, Scorer, argmax, log_probability};
+use dualgrain::{AnyDevice, Model};
 use pyo3::prelude::*;
 
-use crate::errors::{ArgumentError, ModelError, exception};
+use crate::errors::{ArgumentError, exception};
 use crate::watch::Watch;
 
 /// Sum of log-probabilities, and whether every token is the likeliest.
 pub type Scored = (f64, bool);
 
-/// Tokens run at once.
-const STEP_TOKENS: usize = 512;
-/// Tokens the KV cache of a scoring session holds, shared by as many sequences as fit.
-const CACHE_TOKENS: usize = 8192;
-/// More sequences than this in a step gain nothing.
-const NUM_SEQUENCES_MAX: usize = 16;
-/// Elements of logits looked at together, 16 MB, and rows at most.
-const ELEMENTS: usize = 1 << 22;
-const ROWS: usize = 128;
-
-/// Rows of logits that came together.
-struct Rows<'a> {
-    id: SequenceId,
-    /// Position of the first one's token.
-    first: usize,
-    /// [rows, vocab].
-    logits: &'a mut [f32],
+fn scorer(model: &Arc<Model<AnyDevice>>, longest: usize) -> PyResult<Scorer<AnyDevice>> {
+    let most = model.config().max_positions;
+    if longest > most {
+        return Err(ArgumentError::new_err(format!(
+            "expected at most {most} tokens in a sequence (the model's positions), got {longest}"
+        )));
+    }
+    Scorer::for_sequences(model, longest).map_err(exception)
 }
 
-/// Runs sequences and reads the logits after their tokens.
-struct Reader {
-    scheduler: Scheduler<AnyDevice>,
-    model: Arc<Model<AnyDevice>>,
-    values: Vec<f32>,
-    /// Log-probabilities instead of logits.
-    normalized: bool,
-}
-
-impl Reader {
-    fn new(model: &Arc<Model<AnyDevice>>, longest: usize, normalized: bool) -> PyResult<Self> {
-        let most = model.config().max_positions;
-        if longest > most {
-            return Err(ArgumentError::new_err(format!(
-                "expected at most {most} tokens in a sequence (the model's positions), got {longest}"
-            )));
-        }
-        let context = longest.max(2);
-        let num_sequences = (CACHE_TOKENS / context).clamp(1, NUM_SEQUENCES_MAX);
-        let step_tokens = STEP_TOKENS.min(num_sequences * context);
-        let limits = SessionLimits {
-            logit_rows: num_rows(model),
-            ..SessionLimits::new(num_sequences, context, step_tokens)
-        };
-        let session = Session::new(Arc::clone(model), limits).map_err(exception)?;
-        Ok(Self {
-            scheduler: Scheduler::new(session),
-            model: Arc::clone(model),
-            values: Vec::new(),
-            normalized,
-        })
-    }
-
-    /// Takes a sequence over; the logits after each token from `first` on will be read.
-    fn admit(&mut self, tokens: &[u32], first: usize) -> PyResult<SequenceId> {
-        let request = TokenRequest {
-            prompt: tokens.to_vec(),
-            sampling: SamplingParams::GREEDY,
-            max_tokens: Some(0),
-            end_tokens: Vec::new(),
-            keep: false,
-            score_from: Some(first),
-            constraint: None,
-        };
-        self.scheduler.admit(request).map_err(exception)
-    }
-
-    /// Runs a step and gives its rows to `take`; whether there was one to run.
-    fn step(&mut self, mut take: impl FnMut(Rows<'_>) -> PyResult<()>) -> PyResult<bool> {
-        if self.scheduler.is_idle() {
-            return Ok(false);
-        }
-        for event in self.scheduler.step().events {
-            match event {
-                Event::Rows {
-                    id,
-                    positions,
-                    first_row,
-                } => {
-                    let count = num_rows(&self.model);
-                    for start in positions.clone().step_by(count) {
-                        let rows = first_row + (start - positions.start) as u32..;
-                        let rows: Vec<u32> = rows.take(count.min(positions.end - start)).collect();
-                        let logits = self.read(&rows)?;
-                        take(Rows {
-                            id,
-                            first: start,
-                            logits,
-                        })?;
-                    }
-                }
-                Event::Failed { error, .. } => {
-                    return Err(exception(dualgrain::evaluate::EvaluateError::Step(error)));
-                }
-                Event::Finished { .. } | Event::Token { .. } => {}
-            }
-        }
-        Ok(true)
-    }
-
-    fn read(&mut self, rows: &[u32]) -> PyResult<&mut [f32]> {
-        let device = self.model.device();
-        let logits = self.scheduler.logits(rows).map_err(exception)?;
-        if self.normalized {
-            device.log_softmax(logits).map_err(exception)?;
-        }
-        self.values
-            .resize(rows.len() * self.model.config().vocab_size, 0.0);
-        device
-            .download(logits, 0..rows.len(), &mut self.values)
-            .map_err(exception)?;
-        Ok(&mut self.values)
-    }
-}
-
-fn num_rows(model: &Model<AnyDevice>) -> usize {
-    (ELEMENTS / model.config().vocab_size.max(1)).clamp(1, ROWS)
+/// The rows of the next step in parts that a buffer holds; `None` when no sequence is left.
+fn step(scorer: &mut Scorer<AnyDevice>) -> PyResult<Option<Vec<ScoredRows>>> {
+    let count = scorer.num_rows();
+    let step = scorer.step().map_err(exception)?;
+    Ok(step.map(|step| step.rows.iter().flat_map(|rows| rows.parts(count)).collect()))
 }
 
 /// Logits `[tokens.len() - first, vocab]` after the tokens from `first` on.
@@ -148,14 +47,13 @@ pub fn logits(
             tokens.len()
         )));
     }
-    let vocab_size = model.config().vocab_size;
-    let mut reader = Reader::new(model, tokens.len(), false)?;
-    reader.admit(tokens, first)?;
-    let mut all = Vec::with_capacity((tokens.len() - first) * vocab_size);
-    while reader.step(|rows| {
-        all.extend_from_slice(rows.logits);
-        Ok(())
-    })? {
+    let mut scorer = scorer(model, tokens.len())?;
+    scorer.admit(tokens, first).map_err(exception)?;
+    let mut all = Vec::with_capacity((tokens.len() - first) * scorer.vocab_size());
+    while let Some(parts) = step(&mut scorer)? {
+        for rows in &parts {
+            all.extend_from_slice(scorer.logits(rows).map_err(exception)?);
+        }
         watch.look()?;
     }
     Ok(all)
@@ -175,10 +73,11 @@ pub fn loglikelihoods(
         .map(|(tokens, _)| tokens.len() - 1)
         .max()
         .unwrap_or(1);
-    let mut reader = Reader::new(model, longest, true)?;
+    let mut scorer = scorer(model, longest)?;
     let mut places = HashMap::new();
     for (place, (tokens, start)) in sequences.iter().enumerate() {
-        places.insert(reader.admit(&tokens[..tokens.len() - 1], start - 1)?, place);
+        let id = scorer.admit(&tokens[..tokens.len() - 1], start - 1);
+        places.insert(id.map_err(exception)?, place);
     }
     let mut scored = vec![(0.0, true); sequences.len()];
     let mut read = 0;
@@ -186,41 +85,22 @@ pub fn loglikelihoods(
         .iter()
         .map(|(tokens, start)| (tokens.len() - start) as u64)
         .sum();
-    while reader.step(|rows| {
-        let place = places[&rows.id];
-        let targets = sequences[place].0[rows.first + 1..].iter();
-        for (row, target) in rows.logits.chunks_exact(vocab_size).zip(targets) {
-            add(&mut scored[place], row, *target as usize)?;
-            read += 1;
+    while let Some(parts) = step(&mut scorer)? {
+        for rows in &parts {
+            let place = places[&rows.id];
+            let targets = &sequences[place].0[rows.positions.start + 1..];
+            let values = scorer.log_probabilities(rows).map_err(exception)?;
+            for (at, (row, &target)) in values.chunks_exact(vocab_size).zip(targets).enumerate() {
+                let position = rows.positions.start + 1 + at;
+                let told = || (format!("sequence {place}"), position);
+                scored[place].0 += log_probability(row, target, told).map_err(exception)?;
+                scored[place].1 &= argmax(row) == target as usize;
+                read += 1;
+            }
         }
-        Ok(())
-    })? {
         watch.tell("scoring", read, total)?;
     }
     Ok(scored)
-}
-
-/// Adds the log-probability of `target` in a row.
-fn add(scored: &mut Scored, row: &[f32], target: usize) -> PyResult<()> {
-    let logprob = row.get(target).copied().unwrap_or(f32::NAN);
-    // Rounding may put the log-probability of a certain token a hair above 0.
-    if !(logprob.is_finite() && logprob <= 1e-3) {
-        return Err(ModelError::new_err(format!(
-            "the log-probability of a token is {logprob}: expected a finite number <= 0 (damaged weights?)"
-        )));
-    }
-    scored.0 += f64::from(logprob);
-    scored.1 &= likeliest(row) == target;
-    Ok(())
-}
-
-/// The largest value's index, the first of equals.
-fn likeliest(row: &[f32]) -> usize {
-    let larger = |best: (usize, f32), (index, &value): (usize, &f32)| match value > best.1 {
-        true => (index, value),
-        false => best,
-    };
-    row.iter().enumerate().fold((0, f32::NEG_INFINITY), larger).0
 }
 
 /// Refuses sequences of which nothing can be scored.

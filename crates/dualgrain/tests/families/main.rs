@@ -11,7 +11,7 @@ use std::path::Path;
 use dualgrain::engine::ModelConfig;
 use dualgrain::{
     CacheScheme, Engine, LinearScheme, Options, QuantOptions, Quantizer, Request, SAMPLE_CALIBRATION,
-    SessionLimits, Smoothing, load,
+    SchemeRule, SessionLimits, Smoothing, load,
 };
 use serde_json::json;
 use variants::{Outcome, Variant, read_variants, write_model};
@@ -75,9 +75,8 @@ fn mixtures_are_quantized_and_run() {
         "qwen1.5-moe-dense-middle",
         "glm-4.5",
     ];
-    let rules = ["qkv=w8", "out=w8", "up=w8", "down=w8"];
     let options = QuantOptions {
-        schemes: rules.map(|rule| rule.parse().unwrap()).into(),
+        schemes: of_every_role("w8"),
         ..QuantOptions::default()
     };
     assert_quantized_with(&rows, (2, 64), &options, 0.3);
@@ -94,9 +93,8 @@ fn a_rotated_mixture_stays_the_model() {
         "glm-4.5",
         "gpt-oss-20b",
     ];
-    let rules = ["qkv=float", "out=float", "up=float", "down=float"];
     let options = QuantOptions {
-        schemes: rules.map(|rule| rule.parse().unwrap()).into(),
+        schemes: of_every_role("float"),
         lm_head: LinearScheme::Float,
         smoothing: Smoothing::Off,
         rotate: true,
@@ -133,6 +131,12 @@ fn the_text_model_of_gemma_3_with_pictures_is_quantized_and_runs() {
 #[test]
 fn weights_are_corrected_whatever_a_block_adds_to_the_stream() {
     assert_quantized(&CORRECTED, (128, 16));
+}
+
+/// The rules of a scheme for all linears of the blocks.
+fn of_every_role(scheme: &str) -> Vec<SchemeRule> {
+    let rule = |role: &str| format!("{role}={scheme}").parse().unwrap();
+    ["qkv", "out", "up", "down"].map(rule).into()
 }
 
 fn assert_quantized(names: &[&str], windows: (usize, usize)) {

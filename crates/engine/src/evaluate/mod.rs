@@ -23,7 +23,7 @@ pub use divergence::{DivergenceReport, divergence, kl_divergence};
 pub use error::EvaluateError;
 pub use item_score::{ItemScore, OptionScore};
 pub use perplexity::{PerplexityReport, perplexity};
-pub use scoring::Progress;
+pub use scoring::{Progress, ScoredRows, ScoredStep, Scorer, argmax, log_probability};
 pub use task_file::{Task, TaskForm, TaskItem};
 pub use tasks::{TaskReport, score_task};
 pub use windows::{DEFAULT_CONTEXT, Windows};

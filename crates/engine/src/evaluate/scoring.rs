@@ -22,8 +22,13 @@ const ROWS: usize = 128;
 /// Elements of a buffer above which fewer rows are taken.
 const ELEMENTS: usize = 1 << 22;
 
-/// Runs sequences of one model and reads the log-probabilities after their tokens.
-pub(super) struct Scorer<D: Device> {
+/// Tokens the KV cache of a scoring session holds, shared by as many sequences as fit.
+const CACHE_TOKENS: usize = 8192;
+/// More sequences than this in a step gain nothing.
+const NUM_SEQUENCES_MAX: usize = 16;
+
+/// Runs sequences of one model and reads the logits or log-probabilities after their tokens.
+pub struct Scorer<D: Device> {
     scheduler: Scheduler<D>,
     /// [rows, vocab].
     values: Vec<f32>,
@@ -31,7 +36,7 @@ pub(super) struct Scorer<D: Device> {
 
 /// Tokens of a sequence that the last step has run.
 #[derive(Debug, Clone)]
-pub(super) struct ScoredRows {
+pub struct ScoredRows {
     /// The sequence.
     pub id: SequenceId,
     /// Where they stand in it.
@@ -54,7 +59,7 @@ impl ScoredRows {
 
 /// What a step of a [`Scorer`] has run.
 #[derive(Debug, Default)]
-pub(super) struct ScoredStep {
+pub struct ScoredStep {
     /// Tokens whose log-probabilities can be read now.
     pub rows: Vec<ScoredRows>,
     /// Sequences that are done.
@@ -62,7 +67,20 @@ pub(super) struct ScoredStep {
 }
 
 impl<D: Device> Scorer<D> {
+    /// Room for sequences of `longest` tokens, as many at once as gain something.
+    ///
+    /// # Errors
+    /// A sequence beyond the model's positions; the device has no room.
+    pub fn for_sequences(model: &Arc<Model<D>>, longest: usize) -> Result<Self, EvaluateError> {
+        let context = longest.max(2);
+        let num_sequences = (CACHE_TOKENS / context).clamp(1, NUM_SEQUENCES_MAX);
+        Self::new(model, num_sequences, context)
+    }
+
     /// Room for `num_sequences` of `context` tokens.
+    ///
+    /// # Errors
+    /// As [`Self::for_sequences`].
     pub fn new(model: &Arc<Model<D>>, num_sequences: usize, context: usize) -> Result<Self, EvaluateError> {
         check_context(context, model.config().max_positions)?;
         let step_tokens = STEP_TOKENS.min(num_sequences * context);
@@ -78,6 +96,9 @@ impl<D: Device> Scorer<D> {
     }
 
     /// Takes a sequence over; what follows each token from `first` on will be scored.
+    ///
+    /// # Errors
+    /// No token, too many, or one outside the vocabulary.
     pub fn admit(&mut self, tokens: &[u32], first: usize) -> Result<SequenceId, EvaluateError> {
         Ok(self.scheduler.admit(TokenRequest {
             constraint: None,
@@ -91,6 +112,9 @@ impl<D: Device> Scorer<D> {
     }
 
     /// Runs a step; `None` when no sequence is left.
+    ///
+    /// # Errors
+    /// The model failed.
     pub fn step(&mut self) -> Result<Option<ScoredStep>, EvaluateError> {
         if self.scheduler.is_idle() {
             return Ok(None);
@@ -116,12 +140,29 @@ impl<D: Device> Scorer<D> {
     }
 
     /// Log-probabilities `[rows.len(), vocab]` after tokens of the last step.
+    ///
+    /// # Errors
+    /// The device failed.
     pub fn log_probabilities(&mut self, rows: &ScoredRows) -> Result<&[f32], EvaluateError> {
+        self.read(rows, true)
+    }
+
+    /// Logits `[rows.len(), vocab]` after tokens of the last step.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn logits(&mut self, rows: &ScoredRows) -> Result<&[f32], EvaluateError> {
+        self.read(rows, false)
+    }
+
+    fn read(&mut self, rows: &ScoredRows, normalized: bool) -> Result<&[f32], EvaluateError> {
         let len = rows.positions.len();
         let rows: Vec<u32> = (rows.first_row..).take(len).collect();
         let model = Arc::clone(self.scheduler.session().model());
         let logits = self.scheduler.logits(&rows)?;
-        model.device().log_softmax(logits)?;
+        if normalized {
+            model.device().log_softmax(logits)?;
+        }
         self.values.resize(len * model.config().vocab_size, 0.0);
         model.device().download(logits, 0..len, &mut self.values)?;
         Ok(&self.values)
@@ -144,15 +185,18 @@ fn num_rows(vocab_size: usize) -> usize {
 }
 
 /// The largest value's index, the first of equals.
-pub(super) fn argmax(row: &[f32]) -> usize {
+pub fn argmax(row: &[f32]) -> usize {
     let larger = |best: (usize, f32), (index, &value): (usize, &f32)| {
         if value > best.1 { (index, value) } else { best }
     };
     row.iter().enumerate().fold((0, f32::NEG_INFINITY), larger).0
 }
 
-/// The log-probability of `token` in a row, or an error that tells its place (text, position).
-pub(super) fn log_probability(
+/// The log-probability of `token` in a row.
+///
+/// # Errors
+/// A token outside the vocabulary; a value that is no log-probability, with its place (text, position).
+pub fn log_probability(
     row: &[f32],
     token: u32,
     place: impl FnOnce() -> (String, usize),

@@ -47,11 +47,6 @@ pub struct TaskReport {
     pub cut_items: usize,
 }
 
-/// Tokens the KV cache of a scoring session holds, shared by as many sequences as fit.
-const CACHE_TOKENS: usize = 8192;
-/// More sequences than this in a step gain nothing.
-const NUM_SEQUENCES_MAX: usize = 16;
-
 /// Scores every option of every item and sums up. `context` tokens of the model are used at most. All items are encoded
 /// first, so an item that cannot be scored costs no time.
 ///
@@ -68,9 +63,8 @@ pub fn score_task<D: Device>(
     check_context(context, model.config().max_positions)?;
     let (runs, mut scores) = encode_task(model.config(), tokenizer, task, context)?;
     // The cache is made for the longest run, not for all the model could take.
-    let longest = runs.iter().map(|run| run.inputs.len()).max().unwrap_or(0).max(2);
-    let num_sequences = (CACHE_TOKENS / longest).clamp(1, NUM_SEQUENCES_MAX);
-    let mut scorer = Scorer::new(model, num_sequences, longest)?;
+    let longest = runs.iter().map(|run| run.inputs.len()).max().unwrap_or(0);
+    let mut scorer = Scorer::for_sequences(model, longest)?;
     let mut under_way = BTreeMap::new();
     for run in &runs {
         under_way.insert(scorer.admit(&run.inputs, run.first_scored())?, run);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use dualgrain_engine::{MixtureConfig, ModelConfig, RoutingRule, RoutingScoring};
-use dualgrain_format::gguf::GgufValue;
+use dualgrain_format::gguf::{self, GgufValue};
 
 use crate::error::ExportError;
 use crate::formats::ExportFormat;
@@ -30,7 +30,7 @@ const EXPERT_PARTS: [(&str, &str); 6] = [
 ];
 
 /// The name in a file of the part `name` of a mixture, without `.weight`.
-pub fn part_name(name: &str) -> Option<String> {
+fn mixture_part_name(name: &str) -> Option<String> {
     let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
     let (_, file) = PARTS.iter().find(|(folder, _)| *folder == part)?;
     Some(format!("blk.{layer}.{file}"))
@@ -60,12 +60,21 @@ pub struct Stack<'a, T> {
     pub members: Vec<&'a T>,
 }
 
+impl<T> Stack<'_, T> {
+    /// The name in the file, without `.weight` or `.bias`, where `part` is that of the first tensor in the folder; `None` for a part that no
+    /// file has.
+    pub fn part_name(&self, part: &str) -> Option<String> {
+        let by_itself = || gguf::part_name(part).or_else(|| mixture_part_name(part));
+        self.name.clone().or_else(by_itself)
+    }
+}
+
 /// Brings the parts of experts together where the first of each part stands, ordered by expert. `name_of` gives a tensor's name without
 /// `.weight`.
-pub fn stacked<'a, T>(tensors: &'a [T], name_of: impl Fn(&T) -> &str) -> Vec<Stack<'a, T>> {
+pub fn stacked<'a, T>(tensors: &'a [T], name_of: impl Fn(&'a T) -> &'a str) -> Vec<Stack<'a, T>> {
     let mut stacks: Vec<Stack<'a, T>> = Vec::new();
     let mut places = HashMap::new();
-    let expert_of = |tensor: &T| place_in_stack(name_of(tensor)).map(|(_, expert)| expert);
+    let expert_of = |tensor: &'a T| place_in_stack(name_of(tensor)).map(|(_, expert)| expert);
     for tensor in tensors {
         let name = place_in_stack(name_of(tensor)).map(|(name, _)| name);
         let place = name

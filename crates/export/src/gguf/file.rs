@@ -5,7 +5,7 @@ use std::path::Path;
 
 use dualgrain_engine::ModelConfig;
 use dualgrain_format::checkpoint::{Dtype, FolderWriter, f32_bytes, widen};
-use dualgrain_format::gguf::{GgufKind, GgufTensor, GgufWriter, part_name, tensor_name};
+use dualgrain_format::gguf::{GgufKind, GgufTensor, GgufWriter};
 use dualgrain_format::{GroupSize, LinearScheme, LinearWeights};
 
 use crate::card;
@@ -13,7 +13,7 @@ use crate::error::ExportError;
 use crate::folding::Folding;
 use crate::formats::ExportFormat;
 use crate::gguf::blocks::{BLOCK, q4_1, q8_0};
-use crate::gguf::experts::{Stack, check_stacks, chooses, part_name as part_of_mixture, stacked};
+use crate::gguf::experts::{Stack, check_stacks, chooses, stacked};
 use crate::gguf::metadata::{Described, describe};
 use crate::gguf::names::{Rotated, architecture, is_rotated, rows_in_pairs};
 use crate::gguf::tokenizer;
@@ -48,7 +48,8 @@ pub fn write(source: &Source, (dir, out): (&Path, &Path), watch: Watch<'_>) -> R
         return Err(ExportError::FileForFolder { path, inside: FILE });
     }
     let rows = RowOrder::of(&source.config)?;
-    check_linears(source)?;
+    let stacks = Stacks::of(source);
+    check_linears(source, &stacks)?;
     let Described {
         mut metadata,
         divisors,
@@ -57,7 +58,7 @@ pub fn write(source: &Source, (dir, out): (&Path, &Path), watch: Watch<'_>) -> R
     let (of_tokenizer, of_tokens) = tokenizer::metadata(dir, &source.config)?;
     metadata.extend(of_tokenizer);
     notices.extend(of_tokens);
-    let tensors = tensors(source, divisors.as_deref())?;
+    let tensors = tensors(source, &stacks, divisors.as_deref())?;
     let num_tensors = tensors.len();
     let meter = Meter::new(
         watch,
@@ -76,7 +77,7 @@ pub fn write(source: &Source, (dir, out): (&Path, &Path), watch: Watch<'_>) -> R
         folding: Folding::new(ExportFormat::Gguf),
         meter,
     };
-    filler.fill(divisors.as_deref())?;
+    filler.fill(&stacks, divisors.as_deref())?;
     let (folding, meter) = (filler.folding, filler.meter);
     filler.file.finish()?;
     folder.write_file(
@@ -127,17 +128,33 @@ impl RowOrder {
     }
 }
 
-/// Refuses rows that are no whole blocks.
-fn check_linears(source: &Source) -> Result<(), ExportError> {
+/// The tensors of the folder as the file has them.
+struct Stacks<'a> {
+    others: Vec<Stack<'a, OtherTensor>>,
+    linears: Vec<Stack<'a, StoredLinear>>,
+}
+
+impl<'a> Stacks<'a> {
+    fn of(source: &'a Source) -> Self {
+        let part = |tensor: &'a OtherTensor| tensor.name.strip_suffix(".weight").unwrap_or_default();
+        Self {
+            others: stacked(&source.others, part),
+            linears: stacked(&source.linears, |linear| &linear.name),
+        }
+    }
+}
+
+/// Refuses rows that are no whole blocks, and experts that one tensor cannot hold.
+fn check_linears(source: &Source, stacks: &Stacks<'_>) -> Result<(), ExportError> {
     if let Some(block) = source.config.hadamard_down {
         let format = ExportFormat::Gguf;
         return Err(ExportError::Transform { block, format });
     }
     source.linears.iter().try_for_each(check_row)?;
     let of_linear = |linear: &StoredLinear| Ok((linear.scheme, linear.n, linear.k, linear.has_bias));
-    check_stacks(&stacks_of_linears(source), &source.config, of_linear)?;
+    check_stacks(&stacks.linears, &source.config, of_linear)?;
     let of_other = |tensor: &OtherTensor| source.shape(tensor).map(|(dtype, shape)| (dtype, shape.to_vec()));
-    check_stacks(&stacks_of_others(source), &source.config, of_other)
+    check_stacks(&stacks.others, &source.config, of_other)
 }
 
 fn check_row(linear: &StoredLinear) -> Result<(), ExportError> {
@@ -154,43 +171,37 @@ fn check_row(linear: &StoredLinear) -> Result<(), ExportError> {
 }
 
 /// All tensors in the order in which they are written.
-fn tensors(source: &Source, divisors: Option<&[f32]>) -> Result<Vec<GgufTensor>, ExportError> {
+fn tensors(
+    source: &Source,
+    stacks: &Stacks<'_>,
+    divisors: Option<&[f32]>,
+) -> Result<Vec<GgufTensor>, ExportError> {
     let mut tensors = Vec::new();
     let tensor = |name, kind, shape: &[usize]| GgufTensor {
         name,
         kind,
         shape: shape.to_vec(),
     };
-    for stack in stacks_of_others(source) {
+    for stack in &stacks.others {
         let (dtype, shape) = source.shape(stack.members[0])?;
-        let (name, shape) = (other_name(&stack)?, shape_of(&stack, shape));
+        let (name, shape) = (other_name(stack)?, shape_of(stack, shape));
         let kind = float_type(&name, dtype, &shape)?;
         tensors.push(tensor(name, kind, &shape));
     }
     tensors.extend(divisors.map(|divisors| tensor(DIVISORS.to_owned(), GgufKind::F32, &[divisors.len()])));
-    for stack in stacks_of_linears(source) {
-        let (name, linear) = (linear_name(&stack)?, stack.members[0]);
+    for stack in &stacks.linears {
+        let (name, linear) = (linear_name(stack)?, stack.members[0]);
         let kind = match linear.scheme {
             LinearScheme::W4 { .. } => GgufKind::Q4_1,
             LinearScheme::W8 | LinearScheme::Float => GgufKind::Q8_0,
         };
-        let shape = shape_of(&stack, &[linear.n, linear.k]);
+        let shape = shape_of(stack, &[linear.n, linear.k]);
         tensors.push(tensor(format!("{name}.weight"), kind, &shape));
         if linear.has_bias {
             tensors.push(tensor(format!("{name}.bias"), GgufKind::F32, &[linear.n]));
         }
     }
     Ok(tensors)
-}
-
-fn stacks_of_others(source: &Source) -> Vec<Stack<'_, OtherTensor>> {
-    stacked(&source.others, |tensor| {
-        tensor.name.strip_suffix(".weight").unwrap_or_default()
-    })
-}
-
-fn stacks_of_linears(source: &Source) -> Vec<Stack<'_, StoredLinear>> {
-    stacked(&source.linears, |linear| &linear.name)
 }
 
 /// The shape of a tensor of the file whose members have the shape `of_member`. A gate of a single row is a vector there.
@@ -219,21 +230,16 @@ fn float_type(name: &str, dtype: Dtype, shape: &[usize]) -> Result<GgufKind, Exp
 
 fn other_name(stack: &Stack<'_, OtherTensor>) -> Result<String, ExportError> {
     let name = &stack.members[0].name;
-    let of_mixture = || {
-        Some(format!(
-            "{}.weight",
-            part_of_mixture(name.strip_suffix(".weight")?)?
-        ))
-    };
-    let of_stack = stack.name.as_ref().map(|name| format!("{name}.weight"));
-    let found = of_stack.or_else(|| tensor_name(name)).or_else(of_mixture);
-    found.ok_or_else(|| unnamed(name))
+    let (part, end) = name.rsplit_once('.').unwrap_or_default();
+    match stack.part_name(part) {
+        Some(part) if matches!(end, "weight" | "bias") => Ok(format!("{part}.{end}")),
+        _ => Err(unnamed(name)),
+    }
 }
 
 fn linear_name(stack: &Stack<'_, StoredLinear>) -> Result<String, ExportError> {
     let name = &stack.members[0].name;
-    let of_part = || part_name(name).or_else(|| part_of_mixture(name));
-    stack.name.clone().or_else(of_part).ok_or_else(|| unnamed(name))
+    stack.part_name(name).ok_or_else(|| unnamed(name))
 }
 
 fn unnamed(name: &str) -> ExportError {
@@ -254,17 +260,12 @@ struct Filler<'a> {
 }
 
 impl Filler<'_> {
-    fn fill(&mut self, divisors: Option<&[f32]>) -> Result<(), ExportError> {
-        let source = self.source;
-        for stack in stacks_of_others(source) {
-            self.other(&stack)?;
-        }
+    fn fill(&mut self, stacks: &Stacks<'_>, divisors: Option<&[f32]>) -> Result<(), ExportError> {
+        stacks.others.iter().try_for_each(|stack| self.other(stack))?;
         if let Some(divisors) = divisors {
             self.put(DIVISORS, &f32_bytes(divisors))?;
         }
-        stacks_of_linears(source)
-            .iter()
-            .try_for_each(|stack| self.linear(stack))
+        stacks.linears.iter().try_for_each(|stack| self.linear(stack))
     }
 
     fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), ExportError> {

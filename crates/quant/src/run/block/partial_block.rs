@@ -263,11 +263,8 @@ impl<'a, D: Statistics> PartialBlock<'a, D> {
 
     /// The router of a mixture, where it differs from the checkpoint's.
     fn rotated_router(&self) -> Result<Vec<TensorBytes>, QuantError> {
-        let original = self.run.original;
-        let (Some(mixture), true) = (&self.spec().mixture, original.is_rotated()) else {
-            return Ok(Vec::new());
-        };
-        let Some(router) = original.router(self.spec())? else {
+        let router = self.run.original.rotated_router(self.spec())?;
+        let (Some(mixture), Some(router)) = (&self.spec().mixture, router) else {
             return Ok(Vec::new());
         };
         let members = split_members(&router, &mixture.router)?.into_iter();

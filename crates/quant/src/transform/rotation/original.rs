@@ -174,29 +174,30 @@ impl<'a> Original<'a> {
             if let Some(norm) = feed_forward {
                 block.set_ffn_norm(self.norm(device, &norm)?);
             }
-            if let Some(router) = self.router(block.spec())? {
-                block.set_router(device.pack(router)?);
-            }
+        }
+        if let Some(router) = self.rotated_router(block.spec())? {
+            block.set_router(device.pack(router)?);
         }
         Ok(block)
     }
 
-    /// The router of a mixture, with the gate of its shared expert behind it; it reads the stream as the experts do.
+    /// The router of a mixture, with the gate of its shared expert behind it, where it differs from the folder's: it reads the stream as the
+    /// experts do.
     ///
     /// # Errors
     /// A missing, misshapen or non-finite tensor.
-    pub fn router(&self, spec: &BlockSpec) -> Result<Option<LinearWeights>, QuantError> {
-        let Some(mixture) = &spec.mixture else {
+    pub fn rotated_router(&self, spec: &BlockSpec) -> Result<Option<LinearWeights>, QuantError> {
+        let (Some(mixture), Some(rotation)) = (&spec.mixture, &self.rotation) else {
             return Ok(None);
         };
-        let stored = load_router(self.weights, mixture, spec.hidden_size)?;
-        let (Some(rotation), LinearWeights::Float(linear)) = (&self.rotation, &stored) else {
-            return Ok(Some(stored));
+        let LinearWeights::Float(linear) = load_router(self.weights, mixture, spec.hidden_size)? else {
+            return Ok(None);
         };
-        let mut values = linear.weight().to_f32();
+        let (n, k) = (linear.n(), linear.k());
+        let (values, bias) = linear.into_parts();
+        let mut values = values.to_f32();
         self.read_stream(rotation, &mut values, spec.ffn_norm.as_ref())?;
-        let bias = linear.bias().map(<[f32]>::to_vec);
-        let rotated = FloatLinear::new(linear.n(), linear.k(), FloatValues::F32(values), bias)?;
+        let rotated = FloatLinear::new(n, k, FloatValues::F32(values), bias)?;
         Ok(Some(LinearWeights::Float(rotated)))
     }
 
