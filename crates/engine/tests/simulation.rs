@@ -7,6 +7,7 @@
 //! `SIMULATION_STEPS=1000000 cargo test --release -p dualgrain-engine --test simulation -- --nocapture`
 
 mod constrained;
+mod told_pages;
 mod toy;
 
 use std::collections::{BTreeMap, HashMap};
@@ -20,6 +21,7 @@ use dualgrain_device::sampling::{ChosenToken, SamplingParams};
 use dualgrain_device::{Device, PAGE_TOKENS};
 use dualgrain_engine::scheduler::{Event, FinishReason, Scheduler, StepReport, TokenRequest};
 use dualgrain_engine::{EngineError, Model, SequenceId, Session, SessionLimits, SharedConstraint};
+use told_pages::ToldPages;
 
 /// A token whose embedding is NaN: sequences with it fail.
 const SPOILED: u32 = toy::VOCAB_SIZE - 1;
@@ -137,6 +139,7 @@ struct Simulation {
     live: BTreeMap<SequenceId, Live>,
     num_steps: usize,
     counts: Counts,
+    told_pages: ToldPages,
 }
 
 impl Simulation {
@@ -154,9 +157,11 @@ impl Simulation {
             ..SessionLimits::new(MAX_RUNNING, CONTEXT_TOKENS, step_tokens)
         };
         let bases: Vec<Vec<u32>> = (0..4).map(|_| tokens(&mut random, 200)).collect();
+        let mut scheduler = Scheduler::new(Session::new(model, limits).unwrap());
+        scheduler.watch_pages();
         Self {
             requests: (0..NUM_REQUESTS).map(|_| request(&mut random, &bases)).collect(),
-            scheduler: Scheduler::new(Session::new(model, limits).unwrap()),
+            scheduler,
             model_alone: model_on(&Arc::new(NaiveDevice::new())),
             random,
             device,
@@ -164,6 +169,7 @@ impl Simulation {
             live: BTreeMap::new(),
             num_steps: 0,
             counts: Counts::default(),
+            told_pages: ToldPages::default(),
         }
     }
 
@@ -188,6 +194,7 @@ impl Simulation {
             self.run();
         }
         assert!(self.live.is_empty(), "sequences without an end");
+        self.told_pages.hear_the_end(&mut self.scheduler);
     }
 
     fn admit_one(&mut self) {
@@ -221,6 +228,15 @@ impl Simulation {
         self.device.fail_after(u64::MAX - 1);
         self.counts.preempted += report.num_preempted;
         self.check_watermark(before, &report);
+        let tokens = |id| {
+            let Live { which, told, .. } = &self.live[&id];
+            let prompt = self.requests[*which].prompt.iter().copied();
+            prompt
+                .chain(told.tokens.iter().map(|chosen| chosen.token))
+                .collect()
+        };
+        self.told_pages
+            .hear_step(&report, &self.scheduler, tokens, self.device.works_ahead());
         for event in report.events {
             self.take(event);
         }

@@ -188,16 +188,5 @@ fn check_exposure(arguments: &Serve, is_loopback: bool, terminal: &Terminal) -> 
 
 fn limits(arguments: &Serve, config: &ModelConfig, device: &AnyDevice) -> Result<SessionLimits> {
     let context_tokens = model_folder::context(arguments.context, config, DEFAULT_CONTEXT_TOKENS)?;
-    let num_sequences = arguments.max_sequences;
-    // All sequences can decode in one step.
-    let most = device.step_tokens().max(num_sequences);
-    let stream_step_tokens = match arguments.step_tokens {
-        Some(tokens) => tokens.max(num_sequences),
-        None => most.min(device.stream_step_tokens() + num_sequences),
-    };
-    let step_tokens = most.max(stream_step_tokens);
-    Ok(SessionLimits {
-        stream_step_tokens,
-        ..SessionLimits::new(num_sequences, context_tokens, step_tokens)
-    })
+    Ok(device.serving_limits(arguments.max_sequences, context_tokens, arguments.step_tokens))
 }

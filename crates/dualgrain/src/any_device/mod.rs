@@ -135,6 +135,25 @@ impl AnyDevice {
         }
     }
 
+    /// Limits of a server of `num_sequences` sequences at once: all of them can decode in one step, and a step of prompts is as long as
+    /// the device fills. `stream_step_tokens` are those of a step while an answer streams, by itself so many that streams come evenly.
+    pub fn serving_limits(
+        &self,
+        num_sequences: usize,
+        context_tokens: usize,
+        stream_step_tokens: Option<usize>,
+    ) -> SessionLimits {
+        let most = self.step_tokens().max(num_sequences);
+        let stream_step_tokens = match stream_step_tokens {
+            Some(tokens) => tokens.max(num_sequences),
+            None => most.min(self.stream_step_tokens() + num_sequences),
+        };
+        SessionLimits {
+            stream_step_tokens,
+            ..SessionLimits::new(num_sequences, context_tokens, most.max(stream_step_tokens))
+        }
+    }
+
     /// Blocks of a model that are worth reading and packing at once: the CPU's threads share the work on one already, and a card
     /// takes blocks faster than one thread makes them.
     ///

@@ -92,18 +92,12 @@ impl<D: Device> Engine<D> {
         })
     }
 
-    /// Makes ready what requests would otherwise wait for: the kernels that a card compiles when they are first used. A server does so
-    /// before it says that it is ready; a single request would wait longer for all kernels than for its own.
+    /// As [`Scheduler::prepare`].
     ///
     /// # Errors
     /// The device failed.
     pub fn prepare(&mut self) -> Result<(), EngineError> {
-        let limits = self.scheduler.session().limits();
-        let model = Arc::clone(self.scheduler.session().model());
-        if model.device().prepare(&model.linears(), limits.step_tokens)? {
-            self.scheduler.rehearse()?;
-        }
-        Ok(())
+        self.scheduler.prepare()
     }
 
     /// Takes a request over; [`Self::step`] runs it.

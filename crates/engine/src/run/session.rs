@@ -280,6 +280,16 @@ impl<D: Device> Session<D> {
         Ok(self.tables.share(from, to, len))
     }
 
+    /// Notes from now on which pages are forgotten, for [`Self::take_forgotten`].
+    pub(super) fn watch_pages(&mut self) {
+        self.tables.watch();
+    }
+
+    /// Pages of which no sequence holds all tokens any more that lay there, since the last call.
+    pub(super) fn take_forgotten(&mut self) -> Vec<u32> {
+        self.tables.take_forgotten()
+    }
+
     /// Tokens in a sequence; 0 for one that does not exist.
     pub fn len(&self, sequence: usize) -> usize {
         self.tables.len(sequence)

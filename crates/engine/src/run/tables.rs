@@ -11,6 +11,8 @@ pub(super) struct Tables {
     /// For each sequence its pages in order; each table has room for a whole context.
     tables: Vec<Vec<u32>>,
     lens: Vec<usize>,
+    /// Pages whose tokens were forgotten since they were last asked for; `None` where nobody asks.
+    forgotten: Option<Vec<u32>>,
 }
 
 impl Tables {
@@ -23,7 +25,18 @@ impl Tables {
                 .map(|_| Vec::with_capacity(pages_per_sequence))
                 .collect(),
             lens: vec![0; num_sequences],
+            forgotten: None,
         }
+    }
+
+    /// Notes from now on which pages are forgotten.
+    pub(super) fn watch(&mut self) {
+        self.forgotten.get_or_insert_default();
+    }
+
+    /// Pages of which no sequence holds all tokens any more that lay there, since the last call; once for each time.
+    pub(super) fn take_forgotten(&mut self) -> Vec<u32> {
+        self.forgotten.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     pub(super) fn pool(&self) -> &PagePool {
@@ -69,8 +82,16 @@ impl Tables {
         if len % PAGE_TOKENS > 0 && table.get(last).is_some_and(is_shared) {
             len = last * PAGE_TOKENS;
         }
+        // A page that is cut will hold other tokens.
+        let is_cut = len % PAGE_TOKENS > 0 && len < *old;
+        if let (true, Some(forgotten)) = (is_cut, &mut self.forgotten) {
+            forgotten.push(table[last]);
+        }
         for page in table.drain(len.div_ceil(PAGE_TOKENS)..).rev() {
             self.pool.release(page);
+            if let (0, Some(forgotten)) = (self.pool.num_holders(page), &mut self.forgotten) {
+                forgotten.push(page);
+            }
         }
         *old = len;
         len

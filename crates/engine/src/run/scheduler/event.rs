@@ -44,6 +44,26 @@ pub enum Event {
     },
 }
 
+/// What happened to a page of the cache. A later request that begins with the tokens of a page and of all pages in front of it need not
+/// run them again; whoever divides requests over several engines wants to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PageChange {
+    /// A page holds [`PAGE_TOKENS`](dualgrain_device::PAGE_TOKENS) tokens of a sequence. Other pages may hold the same ones.
+    Filled {
+        /// The page.
+        page: u32,
+        /// The page in front of it in the sequence, which was told of before; `None` for the first.
+        parent: Option<u32>,
+        /// Its tokens.
+        tokens: Vec<u32>,
+    },
+    /// A page that was told of holds its tokens no more.
+    Forgotten {
+        /// The page.
+        page: u32,
+    },
+}
+
 /// What a step did.
 #[derive(Debug, Default)]
 pub struct StepReport {
@@ -61,4 +81,6 @@ pub struct StepReport {
     pub begun: Vec<(SequenceId, usize)>,
     /// Sequences whose pages were taken, because they ran short; these sequences wait again.
     pub num_preempted: usize,
+    /// What happened to pages up to the end of the step, in order; nothing without [`Scheduler::watch_pages`](super::Scheduler::watch_pages).
+    pub pages: Vec<PageChange>,
 }

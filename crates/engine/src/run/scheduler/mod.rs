@@ -9,6 +9,7 @@ mod admission;
 mod ahead;
 mod event;
 mod masks;
+mod page_watch;
 mod plan;
 mod rehearsal;
 mod sequence;
@@ -22,10 +23,11 @@ use dualgrain_device::sampling::{Sample, TokenMask};
 use super::error::SessionError;
 use super::session::{Session, check_tokens};
 use crate::EngineError;
+use page_watch::PageWatch;
 use plan::{Candidate, Part, divide};
 use sequence::Sequence;
 
-pub use event::{Event, StepReport};
+pub use event::{Event, PageChange, StepReport};
 pub use sequence::{FinishReason, SequenceId, TokenRequest};
 
 /// Sequences of one model, from admission to their end.
@@ -46,6 +48,8 @@ pub struct Scheduler<D: Device> {
     num_turns: u64,
     /// Where the next mask is made.
     mask: TokenMask,
+    /// Which pages were told of, where somebody asked.
+    page_watch: Option<PageWatch>,
 }
 
 /// A sequence that holds a slot of the session.
@@ -76,6 +80,7 @@ impl<D: Device> Scheduler<D> {
             num_steps: 0,
             num_turns: 0,
             mask,
+            page_watch: None,
         }
     }
 
@@ -129,6 +134,7 @@ impl<D: Device> Scheduler<D> {
         if let Err(error) = outcome {
             self.fail_all(Arc::new(error), &mut report.events);
         }
+        self.tell_pages(&mut report);
         report
     }
 

@@ -1,5 +1,7 @@
 //! A request of nobody, run before the first of somebody.
 
+use std::sync::Arc;
+
 use dualgrain_device::Device;
 use dualgrain_device::sampling::SamplingParams;
 
@@ -12,12 +14,22 @@ const PROMPT_TOKENS: usize = 200;
 const GENERATED_TOKENS: usize = 4;
 
 impl<D: Device> Scheduler<D> {
-    /// Runs a prompt and some tokens, and forgets them: what a device makes ready when it runs an operation first is ready afterwards.
-    /// Other requests must not be running.
+    /// Makes ready what requests would otherwise wait for: the kernels that a card compiles when they are first used. A server does so
+    /// before it says that it is ready; a single request would wait longer for all kernels than for its own. Nothing may be running.
     ///
     /// # Errors
     /// The device failed.
-    pub(crate) fn rehearse(&mut self) -> Result<(), EngineError> {
+    pub fn prepare(&mut self) -> Result<(), EngineError> {
+        let limits = self.session.limits();
+        let model = Arc::clone(self.session.model());
+        if model.device().prepare(&model.linears(), limits.step_tokens)? {
+            self.rehearse()?;
+        }
+        Ok(())
+    }
+
+    /// Runs a prompt and some tokens, and forgets them: what a device makes ready when it runs an operation first is ready afterwards.
+    fn rehearse(&mut self) -> Result<(), EngineError> {
         debug_assert!(self.is_idle(), "a rehearsal comes before requests");
         let limits = self.session.limits();
         let room = limits.context_tokens.saturating_sub(GENERATED_TOKENS).max(1);
