@@ -14,6 +14,13 @@ book:
 book-pages:
     DUALGRAIN_WRITE_BOOK=1 cargo test --release --workspace --test book
 
+# A worker of NVIDIA Dynamo, its tests, and a fleet tried on this machine. Needs protobuf-compiler cmake libclang-dev pkg-config libssl-dev, half an hour for
+# Dynamo's crates, etcd, a quantized model, and a Python that has Dynamo's frontend (ai-dynamo 1.6.1).
+fleet python model:
+    cargo build --release
+    cd adapters/dynamo && cargo fmt --check && cargo clippy --release --all-targets -- -D warnings && cargo test --release && cargo build --release
+    adapters/dynamo/trial/trial.py --frontend "{{python}} -m dynamo.frontend" --model {{model}}
+
 # What a release gives out, in target/packages, and a trial of it.
 release:
     packaging/release.sh

@@ -55,8 +55,11 @@ const BINARY: [&str; 8] = [
 const PYTHON: (&str, &str) = ("python", "adapters/python/Cargo.toml");
 const OF_PYTHON: [&str; 2] = ["dualgrain", "perf"];
 const PYTHONS_OWN: [&str; 2] = ["pyo3", "numpy"];
-/// Where it begins.
-const ADAPTERS: [&str; 1] = ["adapters/python/src/lib.rs"];
+/// The worker of Dynamo, and what it may depend on.
+const DYNAMO: (&str, &str) = ("dynamo", "adapters/dynamo/Cargo.toml");
+const OF_DYNAMO: [&str; 1] = ["dualgrain"];
+/// Where they begin.
+const ADAPTERS: [&str; 2] = ["adapters/python/src/lib.rs", "adapters/dynamo/src/main.rs"];
 
 /// Crates with unsafe code: what threads share, instructions, foreign functions.
 const UNSAFE: [&str; 3] = ["threads", "cpu", "cuda"];
@@ -94,6 +97,11 @@ fn the_binary_reaches_engine_and_quantizer_through_the_library() {
 #[test]
 fn the_python_package_reaches_everything_through_the_library_and_prices() {
     none(crates::undrawn_arrows_of(&House::here(), PYTHON, &OF_PYTHON));
+}
+
+#[test]
+fn the_worker_of_dynamo_reaches_everything_through_the_library() {
+    none(crates::undrawn_arrows_of(&House::here(), DYNAMO, &OF_DYNAMO));
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl ToldPages {
     /// The full pages of all sequences were told of and no other page; a device that works ahead has perhaps filled the last page
     /// of a sequence with a token that its host does not know.
     fn compare<D: Device>(&self, session: &Session<D>, works_ahead: bool) {
-        let mut full = Vec::new();
+        let mut full: Vec<u32> = Vec::new();
         for sequence in 0..session.limits().num_sequences {
             let len = session.len(sequence) - usize::from(works_ahead && session.len(sequence) > 0);
             full.extend(&session.pages(sequence)[..len / PAGE_TOKENS]);

@@ -9,6 +9,7 @@ mod admission;
 mod ahead;
 mod event;
 mod masks;
+mod page_news;
 mod page_watch;
 mod plan;
 mod rehearsal;

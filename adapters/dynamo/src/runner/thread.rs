@@ -1,0 +1,220 @@
+//! The engine's thread: takes jobs, runs steps, gives out what they bring.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dualgrain::engine::scheduler::{Event, Scheduler, StepReport, TokenRequest};
+use dualgrain::engine::{FinishReason, SequenceId};
+use dualgrain::{AnyDevice, Logprobs};
+use dynamo_backend_common::ComponentSnapshot;
+use tokio::sync::mpsc;
+
+use super::job::{Job, Update};
+use super::page_events::PageEvents;
+use super::publishers::Publishers;
+use crate::metrics::Metrics;
+
+/// Owns the model and all jobs.
+pub struct EngineThread {
+    scheduler: Scheduler<AnyDevice>,
+    jobs: mpsc::UnboundedReceiver<Job>,
+    running: BTreeMap<SequenceId, Running>,
+    metrics: Arc<Metrics>,
+    publishers: Arc<Publishers>,
+    page_events: PageEvents,
+    /// What the router was told last.
+    told_pages: Option<usize>,
+}
+
+/// A job that the scheduler has.
+struct Running {
+    job: Job,
+    prompt_tokens: usize,
+    cached_tokens: Option<usize>,
+    last_token: Option<Instant>,
+}
+
+impl EngineThread {
+    /// A thread's work, with no jobs yet.
+    pub fn new(
+        scheduler: Scheduler<AnyDevice>,
+        jobs: mpsc::UnboundedReceiver<Job>,
+        metrics: Arc<Metrics>,
+        publishers: Arc<Publishers>,
+    ) -> Self {
+        Self {
+            scheduler,
+            jobs,
+            running: BTreeMap::new(),
+            metrics,
+            publishers,
+            page_events: PageEvents::default(),
+            told_pages: None,
+        }
+    }
+
+    /// Works until nobody can submit any more and all that was submitted has ended.
+    pub fn run(mut self) {
+        while self.take_jobs() {
+            self.cancel_unread();
+            let report = self.scheduler.step();
+            self.count(&report);
+            for event in report.events {
+                self.deliver(event);
+            }
+            let events = self.page_events.take(report.pages);
+            if let Some(publisher) = self.publishers.pages.get() {
+                PageEvents::publish(publisher, events);
+            }
+            self.tell_load();
+        }
+    }
+
+    /// Takes what was submitted, and waits for something where nothing is left to do. Whether to go on.
+    fn take_jobs(&mut self) -> bool {
+        if self.running.is_empty() {
+            match self.jobs.blocking_recv() {
+                Some(job) => self.admit(job),
+                None => return false,
+            }
+        }
+        while let Ok(job) = self.jobs.try_recv() {
+            self.admit(job);
+        }
+        true
+    }
+
+    fn admit(&mut self, mut job: Job) {
+        let empty = TokenRequest {
+            prompt: Vec::new(),
+            end_tokens: Vec::new(),
+            constraint: None,
+            ..job.wanted.request.clone()
+        };
+        let request = std::mem::replace(&mut job.wanted.request, empty);
+        let prompt_tokens = request.prompt.len();
+        match self.scheduler.admit(request) {
+            Ok(id) => {
+                let running = Running {
+                    job,
+                    prompt_tokens,
+                    cached_tokens: None,
+                    last_token: None,
+                };
+                self.running.insert(id, running);
+            }
+            Err(error) => {
+                self.metrics.failures.inc();
+                // Nobody may be listening any more.
+                let _ = job.updates.send(Update::Failed(error.to_string()));
+            }
+        }
+    }
+
+    /// Ends jobs whose reader is gone, wherever they stand.
+    fn cancel_unread(&mut self) {
+        let (scheduler, metrics) = (&mut self.scheduler, &self.metrics);
+        self.running.retain(|&id, running| {
+            let is_read = !running.job.updates.is_closed();
+            if !is_read {
+                scheduler.cancel(id);
+                metrics.abandoned.inc();
+            }
+            is_read
+        });
+    }
+
+    /// Counts what a step says as a whole.
+    fn count(&mut self, report: &StepReport) {
+        let metrics = &self.metrics;
+        metrics.preemptions.inc_by(report.num_preempted as u64);
+        for (id, cached_tokens) in &report.begun {
+            if let Some(running) = self.running.get_mut(id)
+                && running.cached_tokens.is_none()
+            {
+                running.cached_tokens = Some(*cached_tokens);
+                metrics.prompt_tokens.inc_by(running.prompt_tokens as u64);
+                metrics.cache_queries.inc_by(running.prompt_tokens as u64);
+                metrics.cache_hits.inc_by(*cached_tokens as u64);
+            }
+        }
+    }
+
+    fn deliver(&mut self, event: Event) {
+        match event {
+            Event::Token { id, token } => self.deliver_token(id, token.token, token.logprobs),
+            Event::Finished { id, reason } => self.end(id, reason),
+            Event::Failed { id, error } => {
+                if let Some(running) = self.running.remove(&id) {
+                    self.metrics.failures.inc();
+                    tracing::error!(%error, "a request failed");
+                    // Nobody may be listening any more.
+                    let _ = running.job.updates.send(Update::Failed(error.to_string()));
+                }
+            }
+            Event::Rows { .. } => {}
+        }
+    }
+
+    fn deliver_token(&mut self, id: SequenceId, token: u32, logprobs: Option<Logprobs>) {
+        let Some(running) = self.running.get_mut(&id) else {
+            return;
+        };
+        let now = Instant::now();
+        self.metrics.generated_tokens.inc();
+        match running.last_token.replace(now) {
+            Some(last) => self.metrics.inter_token_s.observe((now - last).as_secs_f64()),
+            None => {
+                let waited = now - running.job.submitted;
+                self.metrics.first_token_s.observe(waited.as_secs_f64());
+            }
+        }
+        // A reader that is gone is found before the next step.
+        let _ = running.job.updates.send(Update::Token { token, logprobs });
+        if running.job.wanted.last_tokens.contains(&token) {
+            self.scheduler.cancel(id);
+            self.end(id, FinishReason::Eos);
+        }
+    }
+
+    fn end(&mut self, id: SequenceId, reason: FinishReason) {
+        let Some(running) = self.running.remove(&id) else {
+            return;
+        };
+        self.metrics.count_success(reason);
+        self.metrics
+            .request_s
+            .observe(running.job.submitted.elapsed().as_secs_f64());
+        // Nobody may be listening any more.
+        let _ = running.job.updates.send(Update::Ended {
+            reason,
+            cached_tokens: running.cached_tokens.unwrap_or(0),
+        });
+    }
+
+    /// Tells of the load, the router where it changed.
+    fn tell_load(&mut self) {
+        let (held, all) = (
+            self.scheduler.num_held_pages(),
+            self.scheduler.session().num_pages(),
+        );
+        let usage = held as f64 / all.max(1) as f64;
+        self.metrics.num_running.set(self.scheduler.num_running() as i64);
+        self.metrics.num_waiting.set(self.scheduler.num_waiting() as i64);
+        self.metrics.cache_usage.set(usage);
+        let Some(publisher) = self.publishers.load.get() else {
+            return;
+        };
+        if self.told_pages.replace(held) != Some(held) {
+            let snapshot = ComponentSnapshot {
+                kv_used_blocks: held as u64,
+                kv_total_blocks: all as u64,
+                gpu_cache_usage: usage as f32,
+                kv_cache_hit_rate: self.metrics.cache_hit_rate(),
+                dp_rank: 0,
+            };
+            publisher.publish(0, snapshot);
+        }
+    }
+}
