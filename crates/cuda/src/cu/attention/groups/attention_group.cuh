@@ -14,7 +14,7 @@ constexpr int WARPS = GROUPS * 4;
 
 constexpr int THREADS = WARPS * 32 + 128;
 constexpr int STEPS = ROW / 32;
-constexpr int AHEAD = STAGES - 2;  // pages on their way
+constexpr u32 BRINGERS = 4;        // warps that bring pages
 constexpr int PARTS = STAGES + 2;  // that warps may be at: each has a page in the ring, but for the one that a warp has just left
 constexpr int REGISTERS = 160;     // of a thread that attends
 constexpr u32 ALL_LANES = 0xffffffffu;
@@ -147,9 +147,8 @@ __device__ __forceinline__ void write_lifts(Shared &shared) {
     show_to_products();
 }
 
-// Scores of a group's 64 queries and a page, as sums; on their way until `products_wait`.
+// Scores of a group's 64 queries and a page, as sums, behind `products_begin`; on their way until `products_wait`.
 __device__ __forceinline__ void begin_scores(int (&sums)[8][4], u64 lift, u64 queries, u64 keys) {
-    products_begin();
     multiply_lifts(sums, lift, lift + 8);
 #pragma unroll
     for (int s = 0; s < STEPS; s++) multiply_keys(sums, queries + s * 2, keys + s * 2);
@@ -224,9 +223,8 @@ __device__ __forceinline__ void weigh_nothing(u32 (&weights)[2][4], PageJoin (&j
     joins[0] = joins[1] = PageJoin{1.0f, 0.0f};
 }
 
-// The sums of half of a page's values; on their way until `products_wait`.
+// The sums of half of a page's values, behind `products_begin`; on their way until `products_wait`.
 __device__ __forceinline__ void begin_values(int (&sums)[TILES / 2][4], const u32 (&weights)[2][4], u64 values) {
-    products_begin();
     multiply_values(sums, weights[0], values, 0);
     multiply_values(sums, weights[1], values + 2, 1);
     products_commit();

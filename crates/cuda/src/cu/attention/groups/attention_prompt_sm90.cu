@@ -1,5 +1,5 @@
 // Attention of consecutive tokens of one sequence over an INT8 cache on Hopper: as attention_prompt, with products of warp groups. A group
-// of four warps takes 64 rows (tokens times the heads of a group); the groups of a CTA share the pages that one more warp brings.
+// of four warps takes 64 rows (tokens times the heads of a group); the groups of a CTA share the pages that four more warps bring.
 // CTAs stay, and have equal parts of all pages (see attention_parts.cuh).
 #include "attention_group.cuh"
 
@@ -30,28 +30,28 @@ __device__ __forceinline__ void bring_page(const AttentionArgs &args, Shared &sh
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
 
-// Parts and their pages in order; a page's stage is announced when those after it are on their way, or none is.
+// Parts and their pages in order, a page to each of the warps in turn: so each is announced as soon as it is there, and all stages but one
+// can be ahead of the slowest group. (One warp that announces a page when three more are on their way: 1 to 2 % slower.)
 __device__ __forceinline__ void bring_parts(const AttentionArgs &args, Shared &shared) {
-    u32 stage = 0, round = 0;
+    u32 next = thread_again() / 32 % BRINGERS;  // the warp's next page, of all that the block takes
+    u32 before = 0;                             // pages of parts before
     for (int turn = 0; turn < count_parts(shared.cuts); turn++) {
         const u32 *numbers_of_pages;
         const Part part = find_part(args, shared.cuts, turn, numbers_of_pages);
-        if (thread_again() % 32 == 0) shared.parts[turn % PARTS] = part;
-        u32 numbers = 0;
-        const int pages = part.last_page - part.first_page + 1;
-        for (int at = 0; at < pages; at++) {
-            if (at % 32 == 0) numbers = numbers_of_pages[min(part.first_page + at + (int)(thread_again() % 32), part.last_page)];
-            const size_t place = (size_t)__shfl_sync(ALL_LANES, numbers, at % 32) * args.kv_heads + part.tile().kv_head;
+        numbers_of_pages += part.first_page;
+        const u32 pages = part.last_page - part.first_page + 1;
+        const u32 head = part.tile().kv_head;
+        for (; next < before + pages; next += BRINGERS) {
+            const size_t place = (size_t)numbers_of_pages[next - before] * args.kv_heads + head;
+            const u32 stage = next % STAGES, round = next / STAGES;
             if (round > 0) barrier_wait(shared.empty[stage], round - 1);
+            // Nobody reads it before the part's first page is there.
+            if (next == before && thread_again() % 32 == 0) shared.parts[turn % PARTS] = part;
             bring_page(args, shared, stage, place);
-            if (at >= AHEAD) {
-                asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD) : "memory");
-                announce(shared, (stage + STAGES - AHEAD) % STAGES);
-            }
-            if (++stage == STAGES) stage = 0, round++;
+            asm volatile("cp.async.wait_group 0;" ::: "memory");
+            announce(shared, stage);
         }
-        asm volatile("cp.async.wait_group 0;" ::: "memory");
-        for (int left = min(pages, AHEAD); left > 0; left--) announce(shared, (stage + STAGES - left) % STAGES);
+        before += pages;
     }
 }
 
@@ -181,6 +181,7 @@ __device__ __forceinline__ void attend_part(const AttentionArgs &args, Shared &s
     u32 stage = ring.stage, round = ring.round;
     u32 thread = thread_again();
     int scores[8][4];
+    products_begin();
     begin_scores(scores, lift, queries, all_keys + stage * (PAGE * ROW / 16));
 #pragma unroll 1
     for (int page = first_page; page <= last_page; page++) {
@@ -190,18 +191,22 @@ __device__ __forceinline__ void attend_part(const AttentionArgs &args, Shared &s
         asm volatile("" : "+r"(thread));  // one register instead of all that follows from it
         products_wait<0>();
         weigh_page(thread, args, shared, stage, scores, rows, page, plain, slopes, weights, joins);
+        // Half of the values' sums take the place of the page's scores, and the next page's scores theirs in turn: the second half is ready
+        // when the first has joined, and scores are when the second has.
         int sums[8][4];
-        begin_values(sums, weights, all_values + at);
+        products_begin();
+        begin_values(scores, weights, all_values + at);
+        begin_values(sums, weights, all_values + at + ROW / 2 * PAGE / 16);
         if (++stage == STAGES) stage = 0, round++;
         if (page < last_page) barrier_wait(shared.full[stage], round);
-        // Behind the last page its own scores again, which nobody reads.
-        begin_scores(scores, lift, queries, all_keys + (page < last_page ? stage : done) * (PAGE * ROW / 16));
         // A span begins with outputs of zero.
         if ((page & (SPAN_PAGES - 1)) != 0) bring_to_reference(joins, out);
         products_wait<1>();
-        add_values<0>(sums, joins, out);
-        begin_values(sums, weights, all_values + at + ROW / 2 * PAGE / 16);
-        products_wait<0>();
+        add_values<0>(scores, joins, out);
+        // Behind the last page its own scores again, which nobody reads; other keys may come to their place meanwhile.
+        products_begin();
+        begin_scores(scores, lift, queries, all_keys + (page < last_page ? stage : done) * (PAGE * ROW / 16));
+        products_wait<1>();
         if (lane == 0) barrier_arrive(shared.empty[done]);
         add_values<TILES / 2>(sums, joins, out);
         if ((page & (SPAN_PAGES - 1)) == SPAN_PAGES - 1 || page == ends) join_span(shared.total[warp], kept, rows, out);
@@ -223,8 +228,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_prompt_sm90(c
         barrier_init(shared.full[threadIdx.x], 1);
         barrier_init(shared.empty[threadIdx.x], WARPS);
     }
-    const bool brings = threadIdx.x >= WARPS * 32 && threadIdx.x < WARPS * 32 + 32;
-    if (brings) {
+    if (threadIdx.x >= WARPS * 32 && threadIdx.x < WARPS * 32 + 32) {
         Cut cuts[2];
         find_cuts(args, cuts);
         if (threadIdx.x % 32 < 2) shared.cuts[threadIdx.x % 32] = threadIdx.x % 32 ? cuts[1] : cuts[0];
@@ -234,7 +238,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_prompt_sm90(c
     __syncthreads();
     if (threadIdx.x >= WARPS * 32) {
         registers_give<32>();
-        if (brings) bring_parts(args, shared);
+        bring_parts(args, shared);
         return;
     }
     registers_take<REGISTERS>();
