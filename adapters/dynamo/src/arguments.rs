@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use dualgrain::engine::chat::ChatTemplate;
 use dualgrain::engine::{ModelConfig, folder_hint};
 use dualgrain::{AnyDevice, DeviceChoice, SessionLimits};
 use dynamo_backend_common::{CommonArgs, DisaggregationMode, WorkerConfig};
@@ -17,8 +18,11 @@ const DEFAULT_CONTEXT_TOKENS: usize = 8192;
     name = "dualgrain-dynamo",
     version,
     after_help = "Example, one machine and no server to install:\n  \
-        dualgrain-dynamo llama-tiny-w4a8 --discovery-backend file --request-plane tcp --event-plane zmq\n\
-        Health and metrics: DYN_SYSTEM_PORT=9090 in the environment. The guide: docs/guides/fleet.md"
+        export DYN_DISCOVERY_BACKEND=file DYN_FILE_KV=/tmp/fleet DYN_REQUEST_PLANE=tcp DYN_EVENT_PLANE=zmq\n  \
+        python3 -m dynamo.frontend --http-port 8000 --migration-limit 3 &\n  \
+        dualgrain-dynamo llama-tiny-w4a8\n\
+        Dynamo's own variables: DYN_FILE_KV (the folder of `file`), ETCD_ENDPOINTS (addresses of `etcd`), DYN_SYSTEM_PORT (health and metrics, \
+        another one for each worker of a machine), DYN_LOG (error, warn, info, debug). The guide: docs/guides/fleet.md"
 )]
 pub struct Arguments {
     /// Folder of the model (quantized or original), the same bytes and the same path on every worker.
@@ -72,6 +76,23 @@ impl Arguments {
         ensure!(
             common.disaggregation_mode == DisaggregationMode::Aggregated && !common.route_to_encoder,
             "this worker runs prompts and answers in one place: --disaggregation-mode takes agg alone, and there is no encoder"
+        );
+        let name = self.served_model_name.as_deref();
+        ensure!(
+            name.is_none_or(|name| !name.trim().is_empty() && !name.contains(char::is_control)),
+            "--served-model-name {name:?}: expected a name without control characters"
+        );
+        let knows = |kind: &str| ["chat", "completions"].contains(&kind.trim());
+        ensure!(
+            common.endpoint_types.split(',').all(knows),
+            "--endpoint-types {}: expected chat, completions, or both with a comma between",
+            common.endpoint_types
+        );
+        let has_template = common.custom_jinja_template.is_some() || ChatTemplate::load(dir).is_ok();
+        ensure!(
+            has_template,
+            "{}: Dynamo's frontend serves no model without a chat template: name one with --custom-jinja-template FILE",
+            dir.display()
         );
         ensure!(
             !common.enable_rl,

@@ -20,11 +20,13 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use crate::arguments::Arguments;
+use crate::ending::Ending;
 use crate::error::{failed, overloaded, shutting_down};
+use crate::identity::{self, Identity};
 use crate::metrics::Metrics;
+use crate::output;
 use crate::request::{Bounds, translate};
 use crate::runner::{Publishers, Runner, Unsubmitted, Update};
-use crate::{identity, output};
 
 /// The engine behind a worker.
 pub struct WorkerEngine {
@@ -32,6 +34,7 @@ pub struct WorkerEngine {
     publishers: Arc<Publishers>,
     /// Set when the model is loaded.
     started: OnceLock<Started>,
+    ending: Ending,
 }
 
 /// A model that is ready.
@@ -40,7 +43,7 @@ struct Started {
     bounds: Bounds,
     metrics: Arc<Metrics>,
     served_name: String,
-    hash: String,
+    identity: Identity,
 }
 
 /// A loaded model, before its thread runs.
@@ -48,7 +51,7 @@ struct Opened {
     scheduler: Scheduler<AnyDevice>,
     bounds: Bounds,
     limits: SessionLimits,
-    hash: String,
+    identity: Identity,
 }
 
 impl WorkerEngine {
@@ -58,7 +61,13 @@ impl WorkerEngine {
             arguments,
             publishers: Arc::default(),
             started: OnceLock::new(),
+            ending: Ending::default(),
         }
+    }
+
+    /// Whether somebody has told the worker to end.
+    pub fn ending(&self) -> &Ending {
+        &self.ending
     }
 
     fn started(&self) -> Result<&Started, DynamoError> {
@@ -71,6 +80,9 @@ impl WorkerEngine {
 #[async_trait]
 impl LLMEngine for WorkerEngine {
     async fn start(&self, _worker_id: u64) -> Result<EngineConfig, DynamoError> {
+        self.ending
+            .watch()
+            .map_err(|error| did_not_start(&error.into()))?;
         let arguments = self.arguments.clone();
         let opened = tokio::task::spawn_blocking(move || open(&arguments));
         let opened = opened
@@ -91,7 +103,9 @@ impl LLMEngine for WorkerEngine {
     ) -> Result<BoxStream<'static, Result<LLMEngineOutput, DynamoError>>, DynamoError> {
         let started = self.started()?;
         let wanted = translate(&request, context.id(), &started.bounds)?;
-        let prompt_tokens = wanted.request.prompt.len();
+        // Where another worker has begun the answer, its part of the prompt is counted by the frontend alone.
+        let goes_on = request.migration_link.is_some();
+        let prompt_tokens = (!goes_on).then_some(wanted.request.prompt.len());
         let updates = started.runner.submit(wanted).map_err(|why| match why {
             Unsubmitted::Full => {
                 overloaded("as many requests run and wait as may (--max-sequences, --queue)")
@@ -150,10 +164,18 @@ impl LLMEngine for WorkerEngine {
 
     async fn on_endpoint_ready(&self, endpoint: Endpoint) -> Result<(), DynamoError> {
         let Started {
-            served_name, hash, ..
+            served_name,
+            identity,
+            ..
         } = self.started()?;
-        let checked = identity::check_peers(&endpoint, served_name, hash).await;
-        checked.map_err(|error| did_not_start(&error))
+        let checked = identity::check_peers(&endpoint, served_name, identity).await;
+        checked.map_err(|error| did_not_start(&error))?;
+        tokio::spawn(identity::check_again(
+            endpoint,
+            served_name.clone(),
+            identity.clone(),
+        ));
+        Ok(())
     }
 }
 
@@ -164,7 +186,7 @@ impl WorkerEngine {
             scheduler,
             bounds,
             limits,
-            hash,
+            identity,
         } = opened;
         let whole = self.arguments.model.canonicalize()?;
         let served_name = self.arguments.served_name(&whole);
@@ -180,7 +202,7 @@ impl WorkerEngine {
         let config = EngineConfig {
             model: whole.to_string_lossy().into_owned(),
             served_model_name: Some(served_name.clone()),
-            runtime_data: HashMap::from([(identity::KEY.to_owned(), json!(hash))]),
+            runtime_data: HashMap::from([(identity::KEY.to_owned(), json!(identity))]),
             llm: Some(LlmRegistration {
                 context_length: Some(limits.context_tokens as u32),
                 kv_cache_block_size: Some(PAGE_TOKENS as u32),
@@ -196,7 +218,7 @@ impl WorkerEngine {
             bounds,
             metrics,
             served_name,
-            hash,
+            identity,
         };
         Ok((config, started))
     }
@@ -222,12 +244,13 @@ fn open(arguments: &Arguments) -> anyhow::Result<Opened> {
     let plan = plan_memory(dir, &device, None, limits, arguments.memory).with_context(loading)?;
     tracing::info!("{}", plan.check().map_err(Error::Plan).with_context(loading)?);
     // Reading twice beside each other costs little: the second finds what the first has fetched.
-    let (hash, loaded) = std::thread::scope(|scope| {
-        let hash = scope.spawn(|| identity::hash_of(dir));
+    let (identity, loaded) = std::thread::scope(|scope| {
+        let ignores = arguments.ignore_defaults;
+        let identity = scope.spawn(move || identity::identity_of(dir, limits.context_tokens, ignores));
         let loaded = load_on(dir, &device, None);
-        (hash.join(), loaded)
+        (identity.join(), loaded)
     });
-    let hash = hash.map_err(|_| anyhow::anyhow!("hashing {} panicked", dir.display()))??;
+    let identity = identity.map_err(|_| anyhow::anyhow!("hashing {} panicked", dir.display()))??;
     let loaded = loaded.with_context(loading)?;
     let bounds = Bounds {
         context_tokens: limits.context_tokens,
@@ -240,12 +263,12 @@ fn open(arguments: &Arguments) -> anyhow::Result<Opened> {
     };
     let mut scheduler = Scheduler::new(Session::new(loaded.model, limits).with_context(loading)?);
     scheduler.prepare().with_context(loading)?;
-    tracing::info!(device = device.name(), sha256 = hash, "the model is ready");
+    tracing::info!(device = device.name(), identity = %json!(identity), "the model is ready");
     Ok(Opened {
         scheduler,
         bounds,
         limits,
-        hash,
+        identity,
     })
 }
 
@@ -256,10 +279,11 @@ fn end_tokens(model: &Model<AnyDevice>, of_tokenizer: Option<u32>) -> Vec<u32> {
     tokens
 }
 
-/// The updates of a request as Dynamo's stream: tokens, then one end. Dropping the stream cancels the request, and so does Dynamo's word.
+/// The updates of a request as Dynamo's stream: tokens, then one end. Dropping the stream cancels the request, and so does Dynamo's word; that
+/// end tells of no tokens. `prompt_tokens` are `None` where this worker does not know how many there were.
 fn answer(
     mut updates: mpsc::UnboundedReceiver<Update>,
-    prompt_tokens: usize,
+    prompt_tokens: Option<usize>,
     context: GenerateContext,
 ) -> BoxStream<'static, Result<LLMEngineOutput, DynamoError>> {
     Box::pin(async_stream::stream! {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod ending;
 mod engine;
 mod error;
 mod identity;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 
 use clap::Parser;
 
+use dynamo_backend_common::LLMEngine;
+
 use crate::arguments::Arguments;
 use crate::engine::WorkerEngine;
 
@@ -25,5 +28,7 @@ fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let config = arguments.worker_config()?;
     dualgrain::share_one_arena();
-    dynamo_backend_common::run(Arc::new(WorkerEngine::new(arguments)), config)
+    let engine = Arc::new(WorkerEngine::new(arguments));
+    dynamo_backend_common::run(Arc::clone(&engine) as Arc<dyn LLMEngine>, config)?;
+    engine.ending().check()
 }

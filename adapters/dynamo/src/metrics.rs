@@ -17,18 +17,31 @@ const SHORT_S: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 /// Counters of a worker.
 pub struct Metrics {
     registry: Registry,
+    /// Sequences that run.
     pub num_running: IntGauge,
+    /// Sequences that wait.
     pub num_waiting: IntGauge,
+    /// Share of the cache's pages that running sequences hold.
     pub cache_usage: Gauge,
+    /// Prompt tokens looked for in the cache.
     pub cache_queries: IntCounter,
+    /// Prompt tokens found there.
     pub cache_hits: IntCounter,
+    /// Sequences whose pages were taken.
     pub preemptions: IntCounter,
+    /// Prompt tokens of sequences that began.
     pub prompt_tokens: IntCounter,
+    /// Tokens generated.
     pub generated_tokens: IntCounter,
+    /// Sequences that failed.
     pub failures: IntCounter,
-    pub abandoned: IntCounter,
+    /// Requests that the frontend ended: a stop string came, or the client went away.
+    pub ended_by_frontend: IntCounter,
+    /// From submission to the first token.
     pub first_token_s: Histogram,
+    /// From token to token.
     pub inter_token_s: Histogram,
+    /// From submission to the end.
     pub request_s: Histogram,
     success: IntCounterVec,
 }
@@ -77,7 +90,10 @@ impl Metrics {
             )?,
             generated_tokens: counter("vllm:generation_tokens_total", "Tokens generated")?,
             failures: counter("dualgrain:failures_total", "Sequences that failed")?,
-            abandoned: counter("dualgrain:abandoned_total", "Requests whose reader went away")?,
+            ended_by_frontend: counter(
+                "dualgrain:ended_by_frontend_total",
+                "Requests that the frontend ended: a stop string came, or the client went away",
+            )?,
             first_token_s: times(
                 "vllm:time_to_first_token_seconds",
                 "From submission to the first token",

@@ -27,10 +27,10 @@ pub fn token(token: u32, logprobs: Option<&Logprobs>) -> LLMEngineOutput {
     output
 }
 
-/// The end of an answer.
+/// The end of an answer; without `prompt_tokens` the frontend counts alone.
 pub fn end(
     reason: FinishReason,
-    prompt_tokens: usize,
+    prompt_tokens: Option<usize>,
     cached_tokens: usize,
     answer_tokens: usize,
 ) -> LLMEngineOutput {
@@ -38,6 +38,9 @@ pub fn end(
         FinishReason::Eos | FinishReason::StopString => LLMEngineOutput::stop(),
         FinishReason::MaxTokens | FinishReason::Context => LLMEngineOutput::length(),
         FinishReason::Cancelled => LLMEngineOutput::cancelled(),
+    };
+    let Some(prompt_tokens) = prompt_tokens else {
+        return output;
     };
     let mut used = usage(prompt_tokens as u32, answer_tokens as u32);
     used.prompt_tokens_details = Some(PromptTokensDetails {

@@ -33,6 +33,10 @@ pub struct Wanted {
     pub request: TokenRequest,
     /// Tokens that end the answer and belong to it.
     pub last_tokens: Vec<u32>,
+    /// Tokens before which the answer may not end.
+    pub min_tokens: usize,
+    /// Whether nobody asks but Dynamo, to see whether the worker works.
+    pub is_probe: bool,
 }
 
 /// Checks a request and translates it; `id` names it, the same for every worker that takes it over from another.
@@ -49,6 +53,8 @@ pub fn translate(request: &PreprocessedRequest, id: &str, bounds: &Bounds) -> Re
     let sampling = sampling(&request.sampling_options, num_logprobs, id, bounds.defaults);
     sampling.check().map_err(|error| invalid(error.to_string()))?;
     let ignores_end = stop.ignore_eos.unwrap_or(false);
+    // A frontend always names the model; the probe of `WorkerEngine::health_check_payload` does not.
+    let is_probe = request.model.is_empty();
     Ok(Wanted {
         request: TokenRequest {
             prompt,
@@ -59,7 +65,7 @@ pub fn translate(request: &PreprocessedRequest, id: &str, bounds: &Bounds) -> Re
                 false => end_tokens(request, bounds),
             },
             // What stays in the cache serves the next turn of a conversation, and gives way when room is needed.
-            keep: true,
+            keep: !is_probe,
             score_from: None,
             constraint: at_least(stop, bounds.vocab_size),
         },
@@ -67,6 +73,8 @@ pub fn translate(request: &PreprocessedRequest, id: &str, bounds: &Bounds) -> Re
             true => Vec::new(),
             false => stop.stop_token_ids_visible.clone().unwrap_or_default(),
         },
+        min_tokens: stop.min_tokens.unwrap_or(0) as usize,
+        is_probe,
     })
 }
 
@@ -97,7 +105,11 @@ fn unknown_choices(sampling: &SamplingOptions) -> Option<(&'static str, &'static
     if sampling.length_penalty.is_some_and(|penalty| penalty != 1.0) {
         return Some(("length_penalty", NO_SEARCH));
     }
-    let has = "no answers under a schema or grammar behind this frontend (`dualgrain serve` has them)";
+    if sampling.top_k.is_some_and(|top_k| top_k < -1) {
+        return Some(("top_k", "the most likely tokens by number, 0 or -1 for all"));
+    }
+    let has = "no answers under a schema or grammar, which response_format, tool_choice \"required\" and guided_* need \
+               (`dualgrain serve` has them)";
     sampling
         .guided_decoding
         .is_some()
@@ -173,7 +185,8 @@ fn sampling(
     id: &str,
     defaults: SamplingDefaults,
 ) -> SamplingParams {
-    let top_k = asked.top_k.map(|top_k| usize::try_from(top_k).unwrap_or(0));
+    // -1 keeps all tokens, as 0 does; what is below was refused.
+    let top_k = asked.top_k.map(|top_k| top_k.max(0) as usize);
     SamplingParams {
         temperature: asked.temperature.or(defaults.temperature).unwrap_or(1.0),
         top_k: top_k.or(defaults.top_k).unwrap_or(0),
@@ -307,6 +320,7 @@ mod tests {
             ("lora_name", json!({ "routing": { "lora_name": "a" } })),
             ("cache_salt", json!({ "routing": { "cache_salt": "a" } })),
             ("top_p", json!({ "sampling_options": { "top_p": 1.5 } })),
+            ("top_k", json!({ "sampling_options": { "top_k": -7 } })),
             ("min_p", json!({ "sampling_options": { "min_p": -0.5 } })),
             ("the prompt is empty", json!({ "token_ids": [] })),
             ("outside the vocabulary of 50", json!({ "token_ids": [50] })),
@@ -333,6 +347,13 @@ mod tests {
             (sampling.temperature, sampling.top_k, sampling.seed),
             (0.0, 0, u64::MAX)
         );
+    }
+
+    #[test]
+    fn a_probe_leaves_nothing_in_the_cache() {
+        assert!(translated(&json!({})).unwrap().request.keep);
+        let probe = translated(&json!({ "model": "" })).unwrap();
+        assert!(probe.is_probe && !probe.request.keep);
     }
 
     #[test]

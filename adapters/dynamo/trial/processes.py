@@ -93,6 +93,8 @@ class Fleet:
             "DYN_TCP_RESPONSE_STREAM_HOST": LOOPBACK,
             "DYN_EVENT_PLANE_HOST": LOOPBACK,
             "DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS": "1",
+            # Tells a worker that a request was begun elsewhere, so that no token is counted twice.
+            "DYN_LOGGING_JSONL": "true",
         }
         if discovery == "etcd":
             self.environment |= self.start_etcd()

@@ -235,8 +235,7 @@ impl Simulation {
                 .chain(told.tokens.iter().map(|chosen| chosen.token))
                 .collect()
         };
-        self.told_pages
-            .hear_step(&report, &self.scheduler, tokens, self.device.works_ahead());
+        self.told_pages.hear_step(&report, &self.scheduler, tokens);
         for event in report.events {
             self.take(event);
         }

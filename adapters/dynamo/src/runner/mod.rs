@@ -1,4 +1,4 @@
-//! The thread that owns the model, and the way to it. Nothing here knows of Dynamo but the news of pages.
+//! The thread that owns the model, and the way to it. Of Dynamo it knows whom to tell of pages and of load.
 
 mod job;
 mod page_events;

@@ -34,7 +34,11 @@ impl PageEvents {
                 let hashes =
                     compute_block_hash_for_seq(&tokens, PAGE_TOKENS as u32, BlockHashOptions::default());
                 let tokens_hash = *hashes.first()?;
-                let parent = parent.and_then(|parent| self.blocks.get(&parent)).copied();
+                // A page in front of it that nobody knows would make it the beginning of other prompts.
+                let parent = match parent {
+                    Some(parent) => Some(*self.blocks.get(&parent)?),
+                    None => None,
+                };
                 let block = parent.map_or(tokens_hash.0, |parent| compute_next_seq_hash(parent, tokens_hash));
                 self.blocks.insert(page, block);
                 let num_pages = self.num_pages.entry(block).or_default();
@@ -107,6 +111,13 @@ mod tests {
         let whole = compute_seq_hash_for_block(&local);
         assert_eq!(stored(&events[0]), (None, whole[0]));
         assert_eq!(stored(&events[1]), (Some(whole[0]), whole[1]));
+    }
+
+    #[test]
+    fn a_page_behind_an_unknown_one_is_not_told_of() {
+        let mut pages = PageEvents::default();
+        assert!(pages.take(vec![filled(1, Some(0), 64)]).is_empty());
+        assert!(pages.take(vec![PageChange::Forgotten { page: 1 }]).is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dualgrain::engine::scheduler::{Event, Scheduler, StepReport, TokenRequest};
-use dualgrain::engine::{FinishReason, SequenceId};
+use dualgrain::engine::{EngineError, FinishReason, SequenceId};
 use dualgrain::{AnyDevice, Logprobs};
 use dynamo_backend_common::ComponentSnapshot;
 use tokio::sync::mpsc;
@@ -23,8 +23,8 @@ pub struct EngineThread {
     metrics: Arc<Metrics>,
     publishers: Arc<Publishers>,
     page_events: PageEvents,
-    /// What the router was told last.
-    told_pages: Option<usize>,
+    /// Held pages that the router was told of last.
+    published_pages: Option<usize>,
 }
 
 /// A job that the scheduler has.
@@ -33,6 +33,7 @@ struct Running {
     prompt_tokens: usize,
     cached_tokens: Option<usize>,
     last_token: Option<Instant>,
+    answer_tokens: usize,
 }
 
 impl EngineThread {
@@ -50,7 +51,7 @@ impl EngineThread {
             metrics,
             publishers,
             page_events: PageEvents::default(),
-            told_pages: None,
+            published_pages: None,
         }
     }
 
@@ -101,6 +102,7 @@ impl EngineThread {
                     prompt_tokens,
                     cached_tokens: None,
                     last_token: None,
+                    answer_tokens: 0,
                 };
                 self.running.insert(id, running);
             }
@@ -112,14 +114,17 @@ impl EngineThread {
         }
     }
 
-    /// Ends jobs whose reader is gone, wherever they stand.
+    /// Ends jobs whose reader is gone, wherever they stand: the frontend found a stop string, or its client went away. It does not say which.
     fn cancel_unread(&mut self) {
         let (scheduler, metrics) = (&mut self.scheduler, &self.metrics);
         self.running.retain(|&id, running| {
             let is_read = !running.job.updates.is_closed();
             if !is_read {
                 scheduler.cancel(id);
-                metrics.abandoned.inc();
+                metrics.ended_by_frontend.inc();
+                metrics
+                    .request_s
+                    .observe(running.job.submitted.elapsed().as_secs_f64());
             }
             is_read
         });
@@ -132,6 +137,7 @@ impl EngineThread {
         for (id, cached_tokens) in &report.begun {
             if let Some(running) = self.running.get_mut(id)
                 && running.cached_tokens.is_none()
+                && !running.job.wanted.is_probe
             {
                 running.cached_tokens = Some(*cached_tokens);
                 metrics.prompt_tokens.inc_by(running.prompt_tokens as u64);
@@ -145,15 +151,23 @@ impl EngineThread {
         match event {
             Event::Token { id, token } => self.deliver_token(id, token.token, token.logprobs),
             Event::Finished { id, reason } => self.end(id, reason),
-            Event::Failed { id, error } => {
-                if let Some(running) = self.running.remove(&id) {
-                    self.metrics.failures.inc();
-                    tracing::error!(%error, "a request failed");
-                    // Nobody may be listening any more.
-                    let _ = running.job.updates.send(Update::Failed(error.to_string()));
-                }
-            }
+            Event::Failed { id, error } => self.fail(id, &error),
             Event::Rows { .. } => {}
+        }
+    }
+
+    /// A fault of one sequence is its client's to hear. A device that failed ends the worker: it would fail the next request too, and the
+    /// frontend sends what ran here to another worker when the connection is lost.
+    fn fail(&mut self, id: SequenceId, error: &EngineError) {
+        if matches!(error, EngineError::Device(_)) {
+            tracing::error!(%error, "the device failed: the worker ends");
+            std::process::exit(1);
+        }
+        if let Some(running) = self.running.remove(&id) {
+            self.metrics.failures.inc();
+            tracing::error!(%error, "a request failed");
+            // Nobody may be listening any more.
+            let _ = running.job.updates.send(Update::Failed(error.to_string()));
         }
     }
 
@@ -162,17 +176,20 @@ impl EngineThread {
             return;
         };
         let now = Instant::now();
-        self.metrics.generated_tokens.inc();
-        match running.last_token.replace(now) {
-            Some(last) => self.metrics.inter_token_s.observe((now - last).as_secs_f64()),
-            None => {
+        running.answer_tokens += 1;
+        match (running.last_token.replace(now), running.job.wanted.is_probe) {
+            (_, true) => {}
+            (Some(last), false) => self.metrics.inter_token_s.observe((now - last).as_secs_f64()),
+            (None, false) => {
                 let waited = now - running.job.submitted;
                 self.metrics.first_token_s.observe(waited.as_secs_f64());
             }
         }
+        self.metrics.generated_tokens.inc();
         // A reader that is gone is found before the next step.
         let _ = running.job.updates.send(Update::Token { token, logprobs });
-        if running.job.wanted.last_tokens.contains(&token) {
+        let wanted = &running.job.wanted;
+        if running.answer_tokens >= wanted.min_tokens && wanted.last_tokens.contains(&token) {
             self.scheduler.cancel(id);
             self.end(id, FinishReason::Eos);
         }
@@ -182,10 +199,11 @@ impl EngineThread {
         let Some(running) = self.running.remove(&id) else {
             return;
         };
-        self.metrics.count_success(reason);
-        self.metrics
-            .request_s
-            .observe(running.job.submitted.elapsed().as_secs_f64());
+        if !running.job.wanted.is_probe {
+            self.metrics.count_success(reason);
+            let took = running.job.submitted.elapsed();
+            self.metrics.request_s.observe(took.as_secs_f64());
+        }
         // Nobody may be listening any more.
         let _ = running.job.updates.send(Update::Ended {
             reason,
@@ -206,7 +224,7 @@ impl EngineThread {
         let Some(publisher) = self.publishers.load.get() else {
             return;
         };
-        if self.told_pages.replace(held) != Some(held) {
+        if self.published_pages.replace(held) != Some(held) {
             let snapshot = ComponentSnapshot {
                 kv_used_blocks: held as u64,
                 kv_total_blocks: all as u64,

@@ -123,6 +123,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_page_is_forgotten_when_it_is_cut_or_free_and_not_while_another_sequence_holds_it() {
+        let mut tables = Tables::new(2, 4, 6);
+        tables.extend(0, 2 * PAGE_TOKENS);
+        tables.truncate(0, PAGE_TOKENS + 1);
+        assert!(tables.take_forgotten().is_empty(), "nobody asked");
+        tables.watch();
+        tables.extend(0, 2 * PAGE_TOKENS + 3);
+        assert_eq!(tables.share(0, 1, 2 * PAGE_TOKENS), 2 * PAGE_TOKENS);
+        let pages = tables.tables()[0].clone();
+        tables.truncate(0, 0);
+        assert_eq!(tables.take_forgotten(), [pages[2]], "the others are shared");
+        tables.truncate(1, PAGE_TOKENS + 5);
+        assert_eq!(
+            tables.take_forgotten(),
+            [pages[1]],
+            "cut: it will hold other tokens"
+        );
+        tables.truncate(1, 0);
+        assert_eq!(tables.take_forgotten(), [pages[1], pages[0]]);
+    }
+
+    #[test]
     fn shared_pages_outlive_their_first_holder_and_are_not_written_over() {
         let mut tables = Tables::new(2, 4, 6);
         tables.extend(0, 2 * PAGE_TOKENS + 3);

@@ -37,7 +37,6 @@ impl ToldPages {
         report: &StepReport,
         scheduler: &Scheduler<D>,
         tokens: impl Fn(SequenceId) -> Vec<u32>,
-        works_ahead: bool,
     ) {
         for &(id, cached) in &report.begun {
             assert!(
@@ -46,7 +45,7 @@ impl ToldPages {
             );
         }
         self.hear(&report.pages);
-        self.compare(scheduler.session(), works_ahead);
+        self.compare(scheduler.session());
     }
 
     /// When nothing runs and nothing is kept, nobody knows of any page.
@@ -62,22 +61,11 @@ impl ToldPages {
         full.is_empty() || self.0.values().any(|prefix| prefix == full)
     }
 
-    /// The full pages of all sequences were told of and no other page; a device that works ahead has perhaps filled the last page
-    /// of a sequence with a token that its host does not know.
-    fn compare<D: Device>(&self, session: &Session<D>, works_ahead: bool) {
+    /// The full pages of all sequences were told of and no other page.
+    fn compare<D: Device>(&self, session: &Session<D>) {
         let mut full: Vec<u32> = Vec::new();
         for sequence in 0..session.limits().num_sequences {
-            let len = session.len(sequence) - usize::from(works_ahead && session.len(sequence) > 0);
-            full.extend(&session.pages(sequence)[..len / PAGE_TOKENS]);
-            let last = session.len(sequence) / PAGE_TOKENS;
-            // Told of or not: both are right.
-            let unknown = session.pages(sequence).get(len / PAGE_TOKENS..last);
-            full.extend(
-                unknown
-                    .into_iter()
-                    .flatten()
-                    .filter(|page| self.0.contains_key(page)),
-            );
+            full.extend(&session.pages(sequence)[..session.len(sequence) / PAGE_TOKENS]);
         }
         full.sort_unstable();
         full.dedup();

@@ -32,7 +32,7 @@ impl<D: Device> Scheduler<D> {
     }
 }
 
-/// Those of `tokens` that stand in the cache. A step ahead has run one that the host does not know yet.
+/// Those of `tokens` that stand in the cache: mostly all but the last, which is run next.
 fn cached_tokens<'a, D: Device>(session: &Session<D>, slot: usize, tokens: &'a [u32]) -> &'a [u32] {
     &tokens[..tokens.len().min(session.len(slot))]
 }
