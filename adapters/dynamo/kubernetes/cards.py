@@ -16,15 +16,27 @@ def row(batch, prompt, generate, options):
     return batch["batch"] / total["value"], total["value"], cards["value"], cards["high"], joules
 
 
+def above_0(text):
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return number
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cost", help="what `dualgrain cost --json` printed")
-    parser.add_argument("--rate", type=float, required=True, help="requests a second of the whole fleet")
-    parser.add_argument("--served", type=float, default=0.9, help="what a server reaches of what `cost` says")
-    parser.add_argument("--busy", type=float, default=0.8, help="how much of what a card can do is planned for")
+    parser.add_argument("--rate", type=above_0, required=True, help="requests a second of the whole fleet")
+    parser.add_argument("--served", type=above_0, default=0.9, help="what a server reaches of what `cost` says")
+    parser.add_argument("--busy", type=above_0, default=0.8, help="how much of what a card can do is planned for")
     options = parser.parse_args()
-    with open(options.cost) as file:
-        cost = json.load(file)
+    try:
+        with open(options.cost) as file:
+            cost = json.load(file)
+    except (OSError, ValueError) as error:
+        parser.error(f"{options.cost}: {error}")
+    if not isinstance(cost, dict) or not {"model", "machine", "prompt_tokens", "generate_tokens", "batches"} <= cost.keys():
+        parser.error(f"{options.cost}: expected what `dualgrain cost DIR --device h200 --json` prints")
     generate = cost["generate_tokens"]
     print(f"{cost['model']} on {cost['machine']}: {options.rate:g} requests a second of {cost['prompt_tokens']} tokens in, {generate} out")
     print("at once  answers/s a card  s an answer  ms a token     cards  kW of the fleet  J an answer  GB a card")
