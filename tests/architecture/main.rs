@@ -57,7 +57,7 @@ const OF_PYTHON: [&str; 2] = ["dualgrain", "perf"];
 const PYTHONS_OWN: [&str; 2] = ["pyo3", "numpy"];
 /// The worker of Dynamo, and what it may depend on.
 const DYNAMO: (&str, &str) = ("dynamo", "adapters/dynamo/Cargo.toml");
-const OF_DYNAMO: [&str; 1] = ["dualgrain"];
+const OF_DYNAMO: [&str; 2] = ["dualgrain", "server"];
 /// Where they begin.
 const ADAPTERS: [&str; 2] = ["adapters/python/src/lib.rs", "adapters/dynamo/src/main.rs"];
 

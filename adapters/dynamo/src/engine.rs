@@ -7,8 +7,9 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context;
 use async_trait::async_trait;
 use dualgrain::engine::scheduler::Scheduler;
-use dualgrain::engine::{Model, ModelConfig, SamplingDefaults, Session};
+use dualgrain::engine::{Model, ModelConfig, SamplingDefaults, Session, SharedConstraint};
 use dualgrain::{AnyDevice, Device, Error, PAGE_TOKENS, SessionLimits, load_on, plan_memory};
+use dualgrain_server::{Schemas, SchemasError};
 use dynamo_backend_common::engine::GenerateContext;
 use dynamo_backend_common::{
     BackendError, DynamoError, EngineConfig, ErrorType, KvEventSource, LLMEngine, LLMEngineOutput,
@@ -16,12 +17,12 @@ use dynamo_backend_common::{
 };
 use dynamo_runtime::component::Endpoint;
 use futures::stream::BoxStream;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::arguments::Arguments;
 use crate::ending::Ending;
-use crate::error::{failed, overloaded, shutting_down};
+use crate::error::{failed, invalid, overloaded, shutting_down};
 use crate::identity::{self, Identity};
 use crate::metrics::Metrics;
 use crate::output;
@@ -41,6 +42,7 @@ pub struct WorkerEngine {
 struct Started {
     runner: Runner,
     bounds: Bounds,
+    schemas: Schemas,
     metrics: Arc<Metrics>,
     served_name: String,
     identity: Identity,
@@ -50,6 +52,7 @@ struct Started {
 struct Opened {
     scheduler: Scheduler<AnyDevice>,
     bounds: Bounds,
+    schemas: Schemas,
     limits: SessionLimits,
     identity: Identity,
 }
@@ -102,7 +105,10 @@ impl LLMEngine for WorkerEngine {
         context: GenerateContext,
     ) -> Result<BoxStream<'static, Result<LLMEngineOutput, DynamoError>>, DynamoError> {
         let started = self.started()?;
-        let wanted = translate(&request, context.id(), &started.bounds)?;
+        let mut wanted = translate(&request, context.id(), &started.bounds)?;
+        if let Some(schema) = wanted.schema.take() {
+            wanted.request.constraint = Some(constraint(started.schemas.clone(), schema).await?);
+        }
         // Where another worker has begun the answer, its part of the prompt is counted by the frontend alone.
         let goes_on = request.migration_link.is_some();
         let prompt_tokens = (!goes_on).then_some(wanted.request.prompt.len());
@@ -185,6 +191,7 @@ impl WorkerEngine {
         let Opened {
             scheduler,
             bounds,
+            schemas,
             limits,
             identity,
         } = opened;
@@ -216,6 +223,7 @@ impl WorkerEngine {
         let started = Started {
             runner,
             bounds,
+            schemas,
             metrics,
             served_name,
             identity,
@@ -261,12 +269,14 @@ fn open(arguments: &Arguments) -> anyhow::Result<Opened> {
             false => SamplingDefaults::load(dir)?,
         },
     };
+    let schemas = Schemas::new(Arc::clone(&loaded.tokenizer), &bounds.end_tokens);
     let mut scheduler = Scheduler::new(Session::new(loaded.model, limits).with_context(loading)?);
     scheduler.prepare().with_context(loading)?;
     tracing::info!(device = device.name(), identity = %json!(identity), "the model is ready");
     Ok(Opened {
         scheduler,
         bounds,
+        schemas,
         limits,
         identity,
     })
@@ -277,6 +287,18 @@ fn end_tokens(model: &Model<AnyDevice>, of_tokenizer: Option<u32>) -> Vec<u32> {
     let mut tokens = model.config().eos_tokens.clone();
     tokens.extend(of_tokenizer);
     tokens
+}
+
+/// The constraint to a schema, made on a thread that may wait.
+async fn constraint(schemas: Schemas, schema: Value) -> Result<SharedConstraint, DynamoError> {
+    let made = tokio::task::spawn_blocking(move || schemas.constraint("guided_decoding.json", &schema));
+    let made = made
+        .await
+        .map_err(|error| failed(format!("compiling a schema: {error}")))?;
+    made.map_err(|error| match error {
+        SchemasError::Refused(message) => invalid(message),
+        SchemasError::Busy(message) => overloaded(message),
+    })
 }
 
 /// The updates of a request as Dynamo's stream: tokens, then one end. Dropping the stream cancels the request, and so does Dynamo's word; that

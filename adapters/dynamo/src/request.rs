@@ -9,6 +9,7 @@ use dualgrain::engine::{
     TokenMask,
 };
 use dynamo_backend_common::{DynamoError, PreprocessedRequest, SamplingOptions, StopConditions};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::error::invalid;
@@ -33,6 +34,8 @@ pub struct Wanted {
     pub request: TokenRequest,
     /// Tokens that end the answer and belong to it.
     pub last_tokens: Vec<u32>,
+    /// The JSON Schema that the answer must follow; its constraint is made apart, since that takes time.
+    pub schema: Option<Value>,
     /// Tokens before which the answer may not end.
     pub min_tokens: usize,
     /// Whether nobody asks but Dynamo, to see whether the worker works.
@@ -73,6 +76,7 @@ pub fn translate(request: &PreprocessedRequest, id: &str, bounds: &Bounds) -> Re
             true => Vec::new(),
             false => stop.stop_token_ids_visible.clone().unwrap_or_default(),
         },
+        schema: schema(&request.sampling_options)?,
         min_tokens: stop.min_tokens.unwrap_or(0) as usize,
         is_probe,
     })
@@ -80,7 +84,9 @@ pub fn translate(request: &PreprocessedRequest, id: &str, bounds: &Bounds) -> Re
 
 /// Refuses by name what a client asked for and would not get.
 fn refuse_unknown(request: &PreprocessedRequest) -> Result<(), DynamoError> {
-    let unknown = unknown_choices(&request.sampling_options).or_else(|| unknown_parts(request));
+    let unknown = unknown_choices(&request.sampling_options)
+        .or_else(|| unknown_form(request))
+        .or_else(|| unknown_parts(request));
     match unknown {
         Some((name, has)) => Err(invalid(format!("{name} is not supported: this worker has {has}"))),
         None => Ok(()),
@@ -108,12 +114,50 @@ fn unknown_choices(sampling: &SamplingOptions) -> Option<(&'static str, &'static
     if sampling.top_k.is_some_and(|top_k| top_k < -1) {
         return Some(("top_k", "the most likely tokens by number, 0 or -1 for all"));
     }
-    let has = "no answers under a schema or grammar, which response_format, tool_choice \"required\" and guided_* need \
-               (`dualgrain serve` has them)";
-    sampling
+    None
+}
+
+/// What of the form of an answer this engine does not have, and what it has instead.
+fn unknown_form(request: &PreprocessedRequest) -> Option<(&'static str, &'static str)> {
+    const SCHEMAS_ALONE: &str = "answers under JSON Schemas alone";
+    let guided = request.sampling_options.guided_decoding.as_ref()?;
+    let counts = request
+        .stop_conditions
+        .min_tokens
+        .is_some_and(|tokens| tokens > 0);
+    let forms = [
+        ("guided_decoding.regex", guided.regex.is_some(), SCHEMAS_ALONE),
+        ("guided_decoding.choice", guided.choice.is_some(), SCHEMAS_ALONE),
+        ("guided_decoding.grammar", guided.grammar.is_some(), SCHEMAS_ALONE),
+        (
+            "guided_decoding.structural_tag",
+            guided.structural_tag.is_some(),
+            SCHEMAS_ALONE,
+        ),
+        (
+            "guided_decoding.whitespace_pattern",
+            guided.whitespace_pattern.is_some(),
+            "white space of its own between values",
+        ),
+        ("min_tokens", counts, "no least length for answers under a schema"),
+    ];
+    let (name, _, has) = forms.into_iter().find(|(_, is_asked, _)| *is_asked)?;
+    Some((name, has))
+}
+
+/// The JSON Schema that a request names, also where it stands there as a text.
+fn schema(sampling: &SamplingOptions) -> Result<Option<Value>, DynamoError> {
+    let schema = sampling
         .guided_decoding
-        .is_some()
-        .then_some(("guided_decoding", has))
+        .as_ref()
+        .and_then(|guided| guided.json.as_ref());
+    match schema {
+        Some(Value::String(text)) => {
+            let read = serde_json::from_str(text).map(Some);
+            read.map_err(|error| invalid(format!("guided_decoding.json: no JSON: {error}")))
+        }
+        other => Ok(other.cloned()),
+    }
 }
 
 /// What of the rest of a request this engine does not have, and what it has instead.
@@ -267,7 +311,7 @@ impl ConstraintState for Counted {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     fn bounds() -> Bounds {
         Bounds {
@@ -305,8 +349,16 @@ mod tests {
                 json!({ "sampling_options": { "length_penalty": 0.5 } }),
             ),
             (
-                "guided_decoding",
+                "guided_decoding.regex",
                 json!({ "sampling_options": { "guided_decoding": { "regex": "a*" } } }),
+            ),
+            (
+                "guided_decoding.json: no JSON",
+                json!({ "sampling_options": { "guided_decoding": { "json": "{" } } }),
+            ),
+            (
+                "min_tokens",
+                json!({ "sampling_options": { "guided_decoding": { "json": {} } }, "stop_conditions": { "min_tokens": 3 } }),
             ),
             (
                 "max_thinking_tokens",

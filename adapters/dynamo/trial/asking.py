@@ -44,6 +44,21 @@ def mixed(text: Path, count: int, seed: int = 1) -> list[tuple[str, dict]]:
     return made
 
 
+def under_schema(count: int, seed: int = 3) -> list[tuple[str, dict]]:
+    """Chats whose answers follow a JSON Schema."""
+    draw = random.Random(seed)
+    fields = {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}, "at sea": {"type": "boolean"}}
+    made = []
+    for index in range(count):
+        names = draw.sample(sorted(fields), k=draw.randrange(1, 4))
+        schema = {"type": "object", "properties": {name: fields[name] for name in names}, "required": names}
+        schema["additionalProperties"] = False
+        form = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+        body = {"model": MODEL_NAME, "messages": [{"role": "user", "content": f"Captain {index}?"}], "max_tokens": 120}
+        made.append(("/v1/chat/completions", body | {"seed": index, "temperature": draw.choice([0.0, 1.0]), "response_format": form}))
+    return made
+
+
 def even(text: Path, count: int, tokens: int, seed: int = 5) -> list[tuple[str, dict]]:
     """Completions of one length, for times."""
     prose, draw = text.read_text(), random.Random(seed)

@@ -12,6 +12,8 @@ from processes import LOOPBACK, MODEL_NAME, Fleet, get
 TEXT = Path(__file__).resolve().parent / "../../../models/llama-tiny/sample_eval.txt"
 ALONE = {"model": MODEL_NAME, "prompt": "The sea", "max_tokens": 4, "temperature": 0.0}
 
+UNFOLLOWED = {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}
+
 
 def trial(arguments, folder: Path, stack):
     fleet = Fleet(arguments, folder, stack)
@@ -36,7 +38,8 @@ def without_workers(fleet: Fleet):
 def refused_by_name(fleet: Fleet):
     for name, extra in (
         ("n", {"n": 2}),
-        ("guided_decoding", {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}}),
+        ("guided_decoding.regex", {"guided_regex": "a*"}),
+        ("uniqueItems", {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": UNFOLLOWED}}}),
         ("context", {"max_tokens": 1_000_000}),
     ):
         body = {key: value for key, value in ALONE.items() if key != "prompt"}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import json
 import shlex
 import shutil
 import statistics
@@ -51,11 +52,11 @@ def main() -> int:
     return int(any(row[-1] == "NO" for row in rows))
 
 
-def with_answers(arguments, folder):
+def with_answers(arguments, folder, more=()):
     """Requests, and what one plain server answers. Prompts of completions are tokens: Dynamo's frontend puts no first token before texts."""
     with contextlib.ExitStack() as stack:
         port = processes.start_server(arguments, folder, stack, "--device", "cpu", "--queue", "4096", "--threads", "1")
-        requests = [asking.tokenized(port, *request) for request in asking.mixed(TEXT, arguments.requests)]
+        requests = [asking.tokenized(port, *request) for request in [*asking.mixed(TEXT, arguments.requests), *more]]
         return requests, asking.ask_all(port, requests)
 
 
@@ -77,11 +78,14 @@ def report_equal(got, expected, what: str):
 
 
 def equal(arguments, folder, stack):
-    """Two workers answer what one server answers."""
-    requests, expected = with_answers(arguments, folder)
+    """Two workers answer what one server answers, also under schemas."""
+    requests, expected = with_answers(arguments, folder, asking.under_schema(50))
     fleet, workers = start(arguments, folder, stack, 2)
     got = asking.ask_all(fleet.port, requests)
     yield from report_equal(got, expected, "answers other than the single server's")
+    whole = [answer for answer in got[-50:] if answer.finish_reason == "stop"]
+    followed = sum(isinstance(json.loads(answer.text), dict) for answer in whole)
+    yield "answers under schemas that are JSON", f"{followed} of {len(whole)}", "all that were not cut, some", 0 < followed == len(whole)
     shares = [processes.metric(worker.port, "vllm:request_success_total") for worker in workers]
     yield "requests of the two workers", "/".join(f"{share:.0f}" for share in shares), "both work", min(shares) > 0
 

@@ -50,6 +50,7 @@ mod turns;
 pub use documentation::{parameter_tables, path_table};
 pub use energy::Energy;
 pub use error::ServeError;
+pub use grammar::{Schemas, SchemasError};
 pub use keys::{Keys, KeysError};
 pub use options::Options;
 pub use served::Served;

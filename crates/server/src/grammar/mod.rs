@@ -10,9 +10,11 @@ mod formats;
 mod keywords;
 mod limits;
 mod schema;
+mod schemas;
 
 pub use compile::{Grammars, with_white_space};
 pub use schema::{Checked, SchemaError, check};
+pub use schemas::{Schemas, SchemasError};
 
 #[cfg(test)]
 mod tests;
