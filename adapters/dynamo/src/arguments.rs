@@ -17,6 +17,10 @@ const DEFAULT_CONTEXT_TOKENS: usize = 8192;
 #[command(
     name = "dualgrain-dynamo",
     version,
+    // Options of Dynamo that this worker refuses.
+    mut_arg("disaggregation_mode", |option| option.hide(true)),
+    mut_arg("route_to_encoder", |option| option.hide(true)),
+    mut_arg("enable_rl", |option| option.hide(true)),
     after_help = "Example, one machine and no server to install:\n  \
         export DYN_DISCOVERY_BACKEND=file DYN_FILE_KV=/tmp/fleet DYN_REQUEST_PLANE=tcp DYN_EVENT_PLANE=zmq\n  \
         python3 -m dynamo.frontend --http-port 8000 --migration-limit 3 &\n  \
@@ -80,7 +84,8 @@ impl Arguments {
         let name = self.served_model_name.as_deref();
         ensure!(
             name.is_none_or(|name| !name.trim().is_empty() && !name.contains(char::is_control)),
-            "--served-model-name {name:?}: expected a name without control characters"
+            "--served-model-name {:?}: expected a name without control characters",
+            name.unwrap_or_default()
         );
         let knows = |kind: &str| ["chat", "completions"].contains(&kind.trim());
         ensure!(
