@@ -66,14 +66,7 @@ impl Metrics {
             let times = Histogram::with_opts(HistogramOpts::new(name, help).buckets(bounds.to_vec()))?;
             registry.register(Box::new(times.clone())).map(|()| times)
         };
-        let cache_usage = Gauge::new(
-            "vllm:kv_cache_usage_perc",
-            "Share of the cache's pages that running sequences hold, 1 for all",
-        )?;
-        registry.register(Box::new(cache_usage.clone()))?;
-        let success = Opts::new("vllm:request_success_total", "Sequences that ended by themselves");
-        let success = IntCounterVec::new(success, &["finished_reason"])?;
-        registry.register(Box::new(success.clone()))?;
+        let (cache_usage, success) = labelled(&registry)?;
         Ok(Self {
             num_running: gauge("vllm:num_requests_running", "Sequences that run")?,
             num_waiting: gauge("vllm:num_requests_waiting", "Sequences that wait")?,
@@ -139,4 +132,17 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         String::from_utf8(text).context("metrics as text")
     }
+}
+
+/// The share of the cache, and sequences that ended by how they did.
+fn labelled(registry: &Registry) -> prometheus::Result<(Gauge, IntCounterVec)> {
+    let cache_usage = Gauge::new(
+        "vllm:kv_cache_usage_perc",
+        "Share of the cache's pages that running sequences hold, 1 for all",
+    )?;
+    registry.register(Box::new(cache_usage.clone()))?;
+    let success = Opts::new("vllm:request_success_total", "Sequences that ended by themselves");
+    let success = IntCounterVec::new(success, &["finished_reason"])?;
+    registry.register(Box::new(success.clone()))?;
+    Ok((cache_usage, success))
 }
