@@ -6,15 +6,20 @@ use std::time::Instant;
 
 use dualgrain::Logprobs;
 use dualgrain::engine::FinishReason;
+use dualgrain::engine::scheduler::TokenRequest;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::request::Wanted;
 
-/// A request under way.
+/// A request under way, beside what the scheduler has of it.
 #[derive(Debug)]
 pub struct Job {
-    /// What to run.
-    pub wanted: Wanted,
+    /// Tokens that end the answer and belong to it.
+    pub last_tokens: Vec<u32>,
+    /// Tokens before which the answer may not end.
+    pub min_tokens: usize,
+    /// Whether nobody asks but Dynamo.
+    pub is_probe: bool,
     /// Where its updates go; it is cancelled when nobody listens any more.
     pub updates: mpsc::UnboundedSender<Update>,
     /// When it was submitted.
@@ -46,22 +51,24 @@ pub enum Update {
 }
 
 impl Job {
-    /// A job that counts in `open` until it is dropped, and where its updates come.
+    /// What to run, a job that counts in `open` until it is dropped, and where its updates come.
     pub fn new(
         wanted: Wanted,
         place: OwnedSemaphorePermit,
         open: &Arc<AtomicUsize>,
-    ) -> (Self, mpsc::UnboundedReceiver<Update>) {
+    ) -> (TokenRequest, Self, mpsc::UnboundedReceiver<Update>) {
         let (updates, receiver) = mpsc::unbounded_channel();
         open.fetch_add(1, Ordering::AcqRel);
         let job = Self {
-            wanted,
+            last_tokens: wanted.last_tokens,
+            min_tokens: wanted.min_tokens,
+            is_probe: wanted.is_probe,
             updates,
             submitted: Instant::now(),
             open: Arc::clone(open),
             _place: place,
         };
-        (job, receiver)
+        (wanted.request, job, receiver)
     }
 }
 

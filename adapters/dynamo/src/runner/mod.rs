@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dualgrain::AnyDevice;
-use dualgrain::engine::scheduler::Scheduler;
+use dualgrain::engine::scheduler::{Scheduler, TokenRequest};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 pub use job::{Job, Update};
@@ -23,7 +23,7 @@ use crate::request::Wanted;
 /// The way to the engine's thread.
 pub struct Runner {
     /// `None` once no more requests are taken.
-    jobs: Mutex<Option<mpsc::UnboundedSender<Job>>>,
+    jobs: Mutex<Option<mpsc::UnboundedSender<(TokenRequest, Job)>>>,
     places: Arc<Semaphore>,
     /// Requests that were taken and have not ended.
     open: Arc<AtomicUsize>,
@@ -85,8 +85,8 @@ impl Runner {
         let place = Arc::clone(&self.places)
             .try_acquire_owned()
             .map_err(|_| Unsubmitted::Full)?;
-        let (job, updates) = Job::new(wanted, place, &self.open);
-        jobs.send(job).map_err(|_| Unsubmitted::Closed)?;
+        let (request, job, updates) = Job::new(wanted, place, &self.open);
+        jobs.send((request, job)).map_err(|_| Unsubmitted::Closed)?;
         Ok(updates)
     }
 

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 /// Owns the model and all jobs.
 pub struct EngineThread {
     scheduler: Scheduler<AnyDevice>,
-    jobs: mpsc::UnboundedReceiver<Job>,
+    jobs: mpsc::UnboundedReceiver<(TokenRequest, Job)>,
     running: BTreeMap<SequenceId, Running>,
     metrics: Arc<Metrics>,
     publishers: Arc<Publishers>,
@@ -40,7 +40,7 @@ impl EngineThread {
     /// A thread's work, with no jobs yet.
     pub fn new(
         scheduler: Scheduler<AnyDevice>,
-        jobs: mpsc::UnboundedReceiver<Job>,
+        jobs: mpsc::UnboundedReceiver<(TokenRequest, Job)>,
         metrics: Arc<Metrics>,
         publishers: Arc<Publishers>,
     ) -> Self {
@@ -76,24 +76,17 @@ impl EngineThread {
     fn take_jobs(&mut self) -> bool {
         if self.running.is_empty() {
             match self.jobs.blocking_recv() {
-                Some(job) => self.admit(job),
+                Some((request, job)) => self.admit(request, job),
                 None => return false,
             }
         }
-        while let Ok(job) = self.jobs.try_recv() {
-            self.admit(job);
+        while let Ok((request, job)) = self.jobs.try_recv() {
+            self.admit(request, job);
         }
         true
     }
 
-    fn admit(&mut self, mut job: Job) {
-        let empty = TokenRequest {
-            prompt: Vec::new(),
-            end_tokens: Vec::new(),
-            constraint: None,
-            ..job.wanted.request.clone()
-        };
-        let request = std::mem::replace(&mut job.wanted.request, empty);
+    fn admit(&mut self, request: TokenRequest, job: Job) {
         let prompt_tokens = request.prompt.len();
         match self.scheduler.admit(request) {
             Ok(id) => {
@@ -137,7 +130,7 @@ impl EngineThread {
         for (id, cached_tokens) in &report.begun {
             if let Some(running) = self.running.get_mut(id)
                 && running.cached_tokens.is_none()
-                && !running.job.wanted.is_probe
+                && !running.job.is_probe
             {
                 running.cached_tokens = Some(*cached_tokens);
                 metrics.prompt_tokens.inc_by(running.prompt_tokens as u64);
@@ -177,7 +170,7 @@ impl EngineThread {
         };
         let now = Instant::now();
         running.answer_tokens += 1;
-        match (running.last_token.replace(now), running.job.wanted.is_probe) {
+        match (running.last_token.replace(now), running.job.is_probe) {
             (_, true) => {}
             (Some(last), false) => self.metrics.inter_token_s.observe((now - last).as_secs_f64()),
             (None, false) => {
@@ -188,8 +181,8 @@ impl EngineThread {
         self.metrics.generated_tokens.inc();
         // A reader that is gone is found before the next step.
         let _ = running.job.updates.send(Update::Token { token, logprobs });
-        let wanted = &running.job.wanted;
-        if running.answer_tokens >= wanted.min_tokens && wanted.last_tokens.contains(&token) {
+        let job = &running.job;
+        if running.answer_tokens >= job.min_tokens && job.last_tokens.contains(&token) {
             self.scheduler.cancel(id);
             self.end(id, FinishReason::Eos);
         }
@@ -199,7 +192,7 @@ impl EngineThread {
         let Some(running) = self.running.remove(&id) else {
             return;
         };
-        if !running.job.wanted.is_probe {
+        if !running.job.is_probe {
             self.metrics.count_success(reason);
             let took = running.job.submitted.elapsed();
             self.metrics.request_s.observe(took.as_secs_f64());
