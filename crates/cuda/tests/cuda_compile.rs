@@ -267,7 +267,10 @@ fn row_jobs(arch: &'static str) -> Vec<Job> {
         Activation::Gelu,
         Activation::GeluTanh,
     ];
-    sources.extend(activations.into_iter().flat_map(gate_quantize_sources));
+    let gates = activations
+        .into_iter()
+        .flat_map(|f| [(f, Input::F32), (f, Input::Bf16)]);
+    sources.extend(gates.flat_map(|(f, input)| gate_quantize_sources(f, input)));
     sources.extend(TableType::ALL.map(gather_rows_source));
     sources.extend(NormRule::ALL.map(norm_source));
     sources.extend(Pointwise::all().map(pointwise_source));

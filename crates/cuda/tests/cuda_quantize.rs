@@ -78,7 +78,7 @@ impl Case {
                 _ => ActivationScale::PerToken,
             },
             eps: 1e-5,
-            y: r.floats(x.len()),
+            y: r.floats(x.len()).iter().map(|&y| rounded(input, y)).collect(),
             x,
             weight: r.floats(k),
         }
@@ -118,10 +118,18 @@ impl Case {
         x
     }
 
-    fn upload(&self, gpu: &Gpu) -> Result<Buffer, CudaError> {
-        let bits = |f: fn(f32) -> u16| self.x.iter().map(|&x| f(x)).collect::<Vec<u16>>();
+    /// x, and y where that is added first.
+    fn upload(&self, gpu: &Gpu) -> Result<(Buffer, Option<Buffer>), CudaError> {
+        match self.before {
+            Before::AddRmsNorm => Ok((gpu.upload(&self.x)?, Some(self.upload_as_input(gpu, &self.y)?))),
+            _ => Ok((self.upload_as_input(gpu, &self.x)?, None)),
+        }
+    }
+
+    fn upload_as_input(&self, gpu: &Gpu, values: &[f32]) -> Result<Buffer, CudaError> {
+        let bits = |f: fn(f32) -> u16| values.iter().map(|&x| f(x)).collect::<Vec<u16>>();
         match self.input {
-            Input::F32 => gpu.upload(&self.x),
+            Input::F32 => gpu.upload(values),
             Input::F16 => gpu.upload(&bits(|x| f16::from_f32(x).to_bits())),
             Input::Bf16 => gpu.upload(&bits(|x| bf16::from_f32(x).to_bits())),
         }
@@ -136,8 +144,11 @@ impl Case {
             Activation::Gelu,
             Activation::GeluTanh,
         ] {
-            let kernel = GateQuantize::new(jit, gpu, f)?.filter(|kernel| kernel.takes(self.k));
-            let Some(kernel) = kernel.filter(|_| self.input == Input::F32) else {
+            if self.input == Input::F16 {
+                continue;
+            }
+            let kernel = GateQuantize::new(jit, gpu, f, self.input)?;
+            let Some(kernel) = kernel.filter(|kernel| kernel.takes(self.k)) else {
                 continue;
             };
             let blocks = BLOCKS.into_iter().filter(|block| self.k.is_multiple_of(*block));
@@ -249,20 +260,18 @@ fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<usize, CudaError> {
     for _ in 0..count {
         let case = Case::new(&mut r);
         let kernel = Quantize::new(jit, gpu, case.before, case.input)?;
-        let (x, weight) = (case.upload(gpu)?, gpu.upload(&case.weight)?);
+        let ((x, y), weight) = (case.upload(gpu)?, gpu.upload(&case.weight)?);
         let norm = (&weight, case.eps);
         let mut tokens = QuantizedTokens::empty(gpu, case.m, case.k)?;
-        match case.before {
-            Before::AddRmsNorm => {
-                let y = gpu.upload(&case.y)?;
-                kernel.launch_added((&x, &y), norm, case.scale, &mut tokens)?;
+        match y {
+            Some(y) => kernel.launch_added((&x, &y), norm, case.scale, &mut tokens)?,
+            None => {
+                let norm = (case.before == Before::RmsNorm).then_some(norm);
+                kernel.launch(&x, norm, case.scale, &mut tokens)?;
             }
-            Before::RmsNorm => kernel.launch(&x, Some(norm), case.scale, &mut tokens)?,
-            Before::SwiGlu => {
-                kernel.launch(&x, None, case.scale, &mut tokens)?;
-                failed += usize::from(!case.equals_clusters(jit, gpu, &x)?);
-            }
-            Before::Nothing => kernel.launch(&x, None, case.scale, &mut tokens)?,
+        }
+        if case.before == Before::SwiGlu {
+            failed += usize::from(!case.equals_clusters(jit, gpu, &x)?);
         }
         let (got, expected) = (tokens.download()?, case.expected());
         let bits = |scales: &[f32]| scales.iter().map(|scale| scale.to_bits()).collect::<Vec<_>>();
@@ -328,9 +337,13 @@ fn print_chains(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     let (x, y) = (random_rows(gpu, 256)?, random_rows(gpu, 256)?);
     let times = times_s(gpu, 3, 1, |_| add.launch(&x, &y, (1, 256)))?;
     println!("a launch that adds 256 elements: {:.2} us", times[1] * 1e6);
-    let gate = GateQuantize::new(jit, gpu, Activation::Silu)?;
+    let gate = GateQuantize::new(jit, gpu, Activation::Silu, Input::Bf16)?;
     for before in [Before::AddRmsNorm, Before::RmsNorm, Before::Nothing] {
-        let kernel = Quantize::new(jit, gpu, before, Input::F32)?;
+        let input = match before {
+            Before::AddRmsNorm => Input::Bf16,
+            _ => Input::F32,
+        };
+        let kernel = Quantize::new(jit, gpu, before, input)?;
         let weight = gpu.upload(&Random(7).floats(hidden))?;
         let norm = (&weight, 1e-5);
         print_chain(gpu, before, hidden, |x, y, tokens| match before {
@@ -360,23 +373,37 @@ fn print_chain(
         let copies = if m <= 256 {
             1
         } else {
-            rotation_copies(gpu, 4 * len)
+            rotation_copies(gpu, 2 * len)
         };
-        let rows = |_| Ok((random_rows(gpu, len)?, random_rows(gpu, len)?));
+        let rows = |_| match before {
+            Before::SwiGlu => Ok((random_halves(gpu, len)?, random_halves(gpu, 1)?)),
+            _ => Ok((random_rows(gpu, len)?, random_halves(gpu, len)?)),
+        };
         let rows = (0..copies).map(rows).collect::<Result<Vec<_>, CudaError>>()?;
         let tokens = std::cell::RefCell::new(QuantizedTokens::empty(gpu, m, k)?);
         let times = times_s(gpu, 3, copies, |i| {
             launch(&rows[i].0, &rows[i].1, &mut tokens.borrow_mut())
         })?;
-        let touched = if before == Before::AddRmsNorm { 3 } else { 1 };
-        let bytes = (4 * len * touched + m * k) as f64;
+        // Products leave bf16: a gate and up, and what is added to rows that are read and written as f32.
+        let element_bytes = match before {
+            Before::SwiGlu => 2,
+            Before::AddRmsNorm => 10,
+            Before::RmsNorm | Before::Nothing => 4,
+        };
+        let bytes = (element_bytes * len + m * k) as f64;
         println!(
-            "{before:?} f32 k = {k}, {m} tokens: {:.2} us, {:.0} GB/s",
+            "{before:?} k = {k}, {m} tokens: {:.2} us, {:.0} GB/s",
             times[1] * 1e6,
             bytes / times[1] / 1e9
         );
     }
     Ok(())
+}
+
+fn random_halves(gpu: &Gpu, len: usize) -> Result<Buffer, CudaError> {
+    let values = Random(6).floats(1 << 18);
+    let bits: Vec<u16> = values.iter().map(|&v| bf16::from_f32(v).to_bits()).collect();
+    gpu.upload_repeated(&bits, len)
 }
 
 fn random_rows(gpu: &Gpu, len: usize) -> Result<Buffer, CudaError> {

@@ -219,8 +219,9 @@ pub trait Device: Sized + Send + Sync + 'static {
         self.quantize(out, h, scale)
     }
     /// Makes ready now what products with `linears` of up to `max_tokens` tokens would make ready in a step, so that no step waits for
-    /// it. Tells whether other operations do so when they run first: then a step that nobody waits for is worth its time.
-    fn prepare(&self, _linears: &[&Self::Linear], _max_tokens: usize) -> Result<bool, DeviceError> {
+    /// it; each comes with whether it is a product of [`Self::gemm_rounded`]. Tells whether other operations do so when they run first:
+    /// then a step that nobody waits for is worth its time.
+    fn prepare(&self, _linears: &[(&Self::Linear, bool)], _max_tokens: usize) -> Result<bool, DeviceError> {
         Ok(false)
     }
     /// Says which weights the product after the next one takes, so that a device may fetch them ahead; changes no result.
@@ -228,7 +229,11 @@ pub trait Device: Sized + Send + Sync + 'static {
     /// `out[M,N] = a[M,K] * weights[N,K]^T` with the epilogue of the weights' scheme. The operand's kind must fit:
     /// float weights take floats, integer weights take INT8.
     fn gemm(&self, out: &mut Self::Matrix, a: Operand<'_, Self>, weights: &Self::Linear) -> Done;
-    /// `out[M, N/2] = f(gate) * up` of the product whose columns are [gate | up], with the bits of [`Self::gemm`] and
+    /// [`Self::gemm`] whose outputs are rounded to bfloat16 ([`naive::to_bf16`](crate::naive::to_bf16)) where the weights have 4 bits; those
+    /// of other weights stay as they are. Outputs that are gated or added to the residual stream are read once and come in great numbers:
+    /// a card writes and reads half the bytes.
+    fn gemm_rounded(&self, out: &mut Self::Matrix, a: Operand<'_, Self>, weights: &Self::Linear) -> Done;
+    /// `out[M, N/2] = f(gate) * up` of the product whose columns are [gate | up], with the bits of [`Self::gemm_rounded`] and
     /// [`Self::gated`]. A device may compute through `wide`; the caller reads nothing from `wide` afterwards.
     fn gemm_gated(
         &self,
@@ -238,10 +243,10 @@ pub trait Device: Sized + Send + Sync + 'static {
         weights: &Self::Linear,
         f: Activation,
     ) -> Done {
-        self.gemm(wide, a, weights)?;
+        self.gemm_rounded(wide, a, weights)?;
         self.gated(out, wide, f)
     }
-    /// `x += a * weights^T`, with the bits of [`Self::gemm`] and [`Self::add`]. A device may compute through `y`; the
+    /// `x += a * weights^T`, with the bits of [`Self::gemm_rounded`] and [`Self::add`]. A device may compute through `y`; the
     /// caller reads nothing from `y` afterwards.
     fn gemm_add(
         &self,
@@ -250,7 +255,7 @@ pub trait Device: Sized + Send + Sync + 'static {
         a: Operand<'_, Self>,
         weights: &Self::Linear,
     ) -> Done {
-        self.gemm(y, a, weights)?;
+        self.gemm_rounded(y, a, weights)?;
         self.add(x, y)
     }
     /// [`Self::gemm_gated`], transformed as by [`Self::hadamard`] where a block is named, quantized, with the same bits. A device may

@@ -223,9 +223,7 @@ impl Device for CpuDevice {
                 gemm::gemm(self.isa(), self.pool(), a.values(), packed, out.values_mut());
             }
             (Operand::Int8(a), Packed::Int(packed)) => {
-                self.reshape(out, "gemm", (a.rows, n))?;
-                let sink = Sink::Output(SharedSlice::new(out.values_mut()));
-                product::gemm(self.isa(), self.pool(), a.view(), packed, self.take_next(), &sink);
+                self.integer_product(out, a, packed, Sink::Output)?;
             }
             (Operand::Float(_), Packed::Int(_)) => {
                 panic!("integer weights take INT8 activations, got floats")
@@ -233,6 +231,15 @@ impl Device for CpuDevice {
             (Operand::Int8(_), Packed::Float(_)) => panic!("float weights take float activations, got INT8"),
         }
         Ok(())
+    }
+
+    fn gemm_rounded(&self, out: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) -> Done {
+        match (a, &weights.0) {
+            (Operand::Int8(a), Packed::Int(packed)) => {
+                self.integer_product(out, a, packed, |d| Sink::rounded(d, packed))
+            }
+            (a, _) => self.gemm(out, a, weights),
+        }
     }
 
     fn rope(&self, x: &mut Matrix, columns: Columns, head_dim: usize, angles: &Matrix) -> Done {
@@ -322,7 +329,7 @@ impl Device for CpuDevice {
                 Ok(())
             }
             (a, _) => {
-                self.gemm(wide, a, weights)?;
+                self.gemm_rounded(wide, a, weights)?;
                 self.gated(out, wide, f)
             }
         }

@@ -2,13 +2,15 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use dualgrain_device::{Device, DeviceError};
+use dualgrain_device::{Device, DeviceError, Done};
 use dualgrain_threads::{Pool, SharedSlice, Stream};
 
 use super::linear::{Linear, Packed};
 use crate::gemm_w4a8::epilogue::Sink;
+use crate::gemm_w4a8::packed::PackedInt;
 use crate::gemm_w4a8::product;
 use crate::isa::{Isa, not_available};
+use crate::tensor::matrix::Matrix;
 use crate::tensor::quantized::Quantized;
 
 /// The CPU as a device. Cloning shares the threads.
@@ -103,6 +105,20 @@ impl CpuDevice {
             panic!("{error}");
         }
         x.upload(codes, scales);
+    }
+
+    /// `out[M,N]`, the product of codes and integer weights, through the sink that is made of it.
+    pub(super) fn integer_product<'o>(
+        &self,
+        out: &'o mut Matrix,
+        a: &Quantized,
+        weights: &PackedInt,
+        sink: impl FnOnce(SharedSlice<'o, f32>) -> Sink<'o>,
+    ) -> Done {
+        self.reshape(out, "gemm", (a.rows, weights.n()))?;
+        let sink = sink(SharedSlice::new(out.values_mut()));
+        product::gemm(self.isa, &self.pool, a.view(), weights, self.take_next(), &sink);
+        Ok(())
     }
 
     /// Keeps what the product after the next one reads.

@@ -25,15 +25,25 @@ const GATED_COLUMNS: usize = GATED_PANELS * PANEL;
 pub(crate) enum Sink<'a> {
     /// `D[M,N]`.
     Output(SharedSlice<'a, f32>),
-    /// `D[M,N] += product`, rounded as if the product had been written first.
+    /// `D[M,N]`, rounded to bfloat16.
+    Rounded(SharedSlice<'a, f32>),
+    /// `D[M,N] += product`, as if the product had been written first; that of 4-bit weights is rounded to bfloat16.
     Added(SharedSlice<'a, f32>),
-    /// `D[M, N/2] = f(gate) * up`, the gate first among the features.
+    /// `D[M, N/2] = f(gate) * up` of 4-bit weights, both rounded to bfloat16; the gate is first among the features.
     Gated(SharedSlice<'a, f32>, Activation),
     /// The sums `[M,N]`.
     Sums(SharedSlice<'a, i32>),
 }
 
-impl Sink<'_> {
+impl<'a> Sink<'a> {
+    /// Outputs that are gated or added: those of 4-bit weights are rounded.
+    pub(crate) fn rounded(d: SharedSlice<'a, f32>, weights: &PackedInt) -> Self {
+        match weights.has_four_bits() {
+            true => Self::Rounded(d),
+            false => Self::Output(d),
+        }
+    }
+
     /// Whether the gate and up of `n` features stand in whole runs of panels.
     pub(crate) fn can_gate(n: usize) -> bool {
         n.is_multiple_of(2 * GATED_COLUMNS)
@@ -48,7 +58,7 @@ impl Sink<'_> {
                 let half = if run % 2 == 0 { 0 } else { num_panels / 2 };
                 half + run / 2 * GATED_PANELS + panel
             }
-            Self::Output(_) | Self::Added(_) | Self::Sums(_) => place,
+            Self::Output(_) | Self::Rounded(_) | Self::Added(_) | Self::Sums(_) => place,
         }
     }
 
@@ -66,13 +76,16 @@ impl Sink<'_> {
         let sums = (&acc[..rows.len() * acc_stride], acc_stride);
         let columns = places.start * PANEL..(places.end * PANEL).min(n);
         match self {
-            Self::Output(d) | Self::Added(d) => {
+            Self::Output(d) | Self::Rounded(d) | Self::Added(d) => {
                 let place = (rows.start * n + columns.start, n);
                 let channels = weights.channels(columns);
-                match self {
-                    Self::Added(_) => added_epilogue(isa, sums, scales, channels, d, place),
-                    _ => epilogue(isa, sums, scales, channels, d, place),
-                }
+                let write = match (self, weights.has_four_bits()) {
+                    (Self::Added(_), true) => added_rounded_epilogue,
+                    (Self::Added(_), false) => added_epilogue,
+                    (Self::Rounded(_), _) => rounded_epilogue,
+                    _ => epilogue,
+                };
+                write(isa, sums, scales, channels, d, place);
             }
             Self::Gated(d, f) => {
                 let gate = columns.start / 2..columns.end / 2;
@@ -102,22 +115,44 @@ per_isa! {
         channels: (&[f32], &[f32]),
         d: &SharedSlice<'_, f32>,
         place: (usize, usize),
-    ) = epilogue_lanes::<false>
+    ) = epilogue_lanes::<false, false>
 }
 
 per_isa! {
-    /// The same, added to what is there.
+    /// The same, rounded to bfloat16.
+    fn rounded_epilogue(
+        sums: (&[i32], usize),
+        scales: &[f32],
+        channels: (&[f32], &[f32]),
+        d: &SharedSlice<'_, f32>,
+        place: (usize, usize),
+    ) = epilogue_lanes::<false, true>
+}
+
+per_isa! {
+    /// The same as `epilogue`, added to what is there.
     fn added_epilogue(
         sums: (&[i32], usize),
         scales: &[f32],
         channels: (&[f32], &[f32]),
         d: &SharedSlice<'_, f32>,
         place: (usize, usize),
-    ) = epilogue_lanes::<true>
+    ) = epilogue_lanes::<true, false>
+}
+
+per_isa! {
+    /// The same as `rounded_epilogue`, added to what is there.
+    fn added_rounded_epilogue(
+        sums: (&[i32], usize),
+        scales: &[f32],
+        channels: (&[f32], &[f32]),
+        d: &SharedSlice<'_, f32>,
+        place: (usize, usize),
+    ) = epilogue_lanes::<true, true>
 }
 
 #[inline(always)]
-fn epilogue_lanes<const ADDED: bool>(
+fn epilogue_lanes<const ADDED: bool, const ROUNDED: bool>(
     (acc, acc_stride): (&[i32], usize),
     scales: &[f32],
     (s1, bias): (&[f32], &[f32]),
@@ -130,13 +165,14 @@ fn epilogue_lanes<const ADDED: bool>(
         let d = unsafe { row_of(d, start + row * n, s1.len(), n, ahead) };
         for (((d, acc), s1), bias) in d.iter_mut().zip(acc).zip(s1).zip(bias) {
             let product = (*acc as f32 * ta) * s1 + bias;
+            let product = if ROUNDED { naive::to_bf16(product) } else { product };
             *d = if ADDED { *d + product } else { product };
         }
     }
 }
 
 per_isa! {
-    /// `f(gate) * up`, each by the formula of `epilogue`, for some rows; `channels` of the gate and of up.
+    /// `f(gate) * up`, each by the formula of `rounded_epilogue`, for some rows; `channels` of the gate and of up.
     fn gated_epilogue(
         sums: (&[i32], usize),
         scales: &[f32],
@@ -186,7 +222,7 @@ fn gated_with(
             for c in 0..GATED_COLUMNS {
                 let gate = (acc[c] as f32 * ta) * gate_s1[run][c] + gate_bias[run][c];
                 let up = (acc[GATED_COLUMNS + c] as f32 * ta) * up_s1[run][c] + up_bias[run][c];
-                d[c] = gated(gate, up);
+                d[c] = gated(naive::to_bf16(gate), naive::to_bf16(up));
             }
         }
     }

@@ -129,6 +129,11 @@ impl PackedInt {
         self.n.div_ceil(PANEL)
     }
 
+    /// Whether weights have 4 bits, not 8.
+    pub(crate) fn has_four_bits(&self) -> bool {
+        matches!(self.codes, Codes::W4 { .. })
+    }
+
     pub(super) fn codes(&self) -> &Codes {
         &self.codes
     }

@@ -119,5 +119,5 @@ pub(crate) fn stream(weights: &PackedInt, pool: &Pool) -> Stream {
 
 /// Whether many tokens of `a` can be gated on the way out: weights are widened panel by panel, in any order.
 pub(crate) fn can_gate(isa: Isa, a: CodeRows<'_>, weights: &PackedInt) -> bool {
-    matches!(weights.codes(), Codes::W4 { .. }) && widens(isa, a.rows) && Sink::can_gate(weights.n())
+    weights.has_four_bits() && widens(isa, a.rows) && Sink::can_gate(weights.n())
 }

@@ -242,7 +242,11 @@ fn a_product_that_adds_gives_the_bits_of_the_product_and_then_the_sum() {
             for (layer, device) in [w4, w8].iter().flat_map(|l| devices.iter().map(move |b| (l, b))) {
                 let packed = device.pack(layer.clone()).unwrap();
                 let mut expected = before.clone();
-                naive::add(&mut expected, &product(device, (&packed, k), &codes, &ta).1);
+                let mut added = product(device, (&packed, k), &codes, &ta).1;
+                if matches!(layer, LinearWeights::W4(_)) {
+                    added.iter_mut().for_each(|v| *v = naive::to_bf16(*v));
+                }
+                naive::add(&mut expected, &added);
                 let mut a = device.quantized(m, k).unwrap();
                 device.upload_int8(&mut a, &codes, &ta);
                 let (mut x, mut y) = (device.matrix(m, n).unwrap(), device.matrix(m, n).unwrap());
@@ -287,7 +291,8 @@ fn gated_product_equals_the_specification() {
             let how = Hostility::Random;
             let layer = w4_layer(&mut r, (n, k), GroupSize::Along(64), how);
             let (codes, ta) = activations(&mut r, (m, k), how);
-            let (_, d) = naive_w4(&layer, &codes, &ta);
+            let (_, mut d) = naive_w4(&layer, &codes, &ta);
+            d.iter_mut().for_each(|v| *v = naive::to_bf16(*v));
             let mut expected = vec![0.0; m * n / 2];
             for (out, d) in expected.chunks_exact_mut(n / 2).zip(d.chunks_exact(n)) {
                 naive::gated(d, f, out);
@@ -302,7 +307,14 @@ fn gated_product_equals_the_specification() {
                     .unwrap();
                 let mut got = vec![0.0; m * n / 2];
                 device.download(&out, 0..m, &mut got).unwrap();
-                assert_same(&got, &expected, &format!("{} {m}x{n}x{k} {f:?}", name(device)));
+                let words = format!("{} {m}x{n}x{k} {f:?}", name(device));
+                assert_same(&got, &expected, &words);
+                device
+                    .gemm_rounded(&mut wide, Operand::Int8(&a), &packed)
+                    .unwrap();
+                let mut got = vec![0.0; m * n];
+                device.download(&wide, 0..m, &mut got).unwrap();
+                assert_same(&got, &d, &words);
             }
         }
     }

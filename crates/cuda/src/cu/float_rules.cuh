@@ -149,3 +149,10 @@ __device__ __forceinline__ float float_of_f16(u16 bits) {
 __device__ __forceinline__ float float_of_bf16(u16 bits) {
     return __uint_as_float((u32)bits << 16);
 }
+
+// The nearest bfloat16, ties to even.
+__device__ __forceinline__ u16 nearest_bf16(float v) {
+    u16 bits;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(v));
+    return bits;
+}

@@ -49,6 +49,22 @@ pub(super) struct StatisticKernels {
     pub(super) abs_max: AbsMax,
 }
 
+/// A kernel for each type in which products leave what it reads: f32, and bf16 behind 4-bit weights.
+pub(super) struct ForOutputs<T> {
+    pub(super) f32: T,
+    bf16: T,
+}
+
+impl<T> ForOutputs<T> {
+    pub(super) fn of(&self, input: Input) -> &T {
+        match input {
+            Input::F32 => &self.f32,
+            Input::Bf16 => &self.bf16,
+            Input::F16 => unreachable!("no product of a model writes f16"),
+        }
+    }
+}
+
 /// Kernels that take activations row by row.
 pub(super) struct RowKernels {
     pub(super) gather_f32: GatherRows,
@@ -63,9 +79,10 @@ pub(super) struct RowKernels {
     gate: [PointwiseRows; 5],
     pub(super) quantize: Quantize,
     pub(super) rms_norm_quantize: Quantize,
-    pub(super) add_rms_norm_quantize: Quantize,
-    pub(super) swiglu_quantize: Quantize,
-    gate_quantize: [Option<GateQuantize>; 4],
+    pub(super) round: PointwiseRows,
+    pub(super) add_rms_norm_quantize: ForOutputs<Quantize>,
+    pub(super) swiglu_quantize: ForOutputs<Quantize>,
+    gate_quantize: [Option<ForOutputs<GateQuantize>>; 4],
 }
 
 impl CudaDevice {
@@ -112,7 +129,18 @@ impl RowKernels {
         let pointwise = |operation| PointwiseRows::new(jit, gpu, operation);
         let activate = |f| pointwise(Pointwise::Activate(f));
         let gate = |f| pointwise(Pointwise::Gate(f));
-        let gate_quantize = |f| GateQuantize::new(jit, gpu, f);
+        let quantize = |before, input| Quantize::new(jit, gpu, before, input);
+        let for_outputs = |before| -> Result<_, CudaError> {
+            Ok(ForOutputs {
+                f32: quantize(before, Input::F32)?,
+                bf16: quantize(before, Input::Bf16)?,
+            })
+        };
+        let gate_quantize = |f| -> Result<_, CudaError> {
+            let kernels = [Input::F32, Input::Bf16].map(|input| GateQuantize::new(jit, gpu, f, input));
+            let [f32, bf16] = kernels;
+            Ok(f32?.zip(bf16?).map(|(f32, bf16)| ForOutputs { f32, bf16 }))
+        };
         let [relu, silu, gelu, gelu_tanh, clamped] = ACTIVATIONS;
         Ok(Self {
             gather_f32: GatherRows::new(jit, gpu, TableType::F32)?,
@@ -137,10 +165,11 @@ impl RowKernels {
                 gate(gelu_tanh)?,
                 gate(clamped)?,
             ],
-            quantize: Quantize::new(jit, gpu, Before::Nothing, Input::F32)?,
-            rms_norm_quantize: Quantize::new(jit, gpu, Before::RmsNorm, Input::F32)?,
-            add_rms_norm_quantize: Quantize::new(jit, gpu, Before::AddRmsNorm, Input::F32)?,
-            swiglu_quantize: Quantize::new(jit, gpu, Before::SwiGlu, Input::F32)?,
+            round: pointwise(Pointwise::Round)?,
+            quantize: quantize(Before::Nothing, Input::F32)?,
+            rms_norm_quantize: quantize(Before::RmsNorm, Input::F32)?,
+            add_rms_norm_quantize: for_outputs(Before::AddRmsNorm)?,
+            swiglu_quantize: for_outputs(Before::SwiGlu)?,
             gate_quantize: [
                 gate_quantize(relu)?,
                 gate_quantize(silu)?,
@@ -161,11 +190,11 @@ impl RowKernels {
         &self.activate[activation_code(f) as usize]
     }
 
-    /// The kernel that gates and quantizes rows of `k` codes, where there is one.
-    pub(super) fn gate_quantize(&self, f: Activation, k: usize) -> Option<&GateQuantize> {
-        let kernel = self.gate_quantize.get(activation_code(f) as usize);
-        let kernel = kernel.and_then(Option::as_ref);
-        kernel.filter(|kernel| kernel.takes(k))
+    /// The kernels that gate and quantize rows of `k` codes, where there are any.
+    pub(super) fn gate_quantize(&self, f: Activation, k: usize) -> Option<&ForOutputs<GateQuantize>> {
+        let kernels = self.gate_quantize.get(activation_code(f) as usize);
+        let kernels = kernels.and_then(Option::as_ref);
+        kernels.filter(|kernels| kernels.f32.takes(k))
     }
 
     pub(super) fn gate(&self, f: Activation) -> &PointwiseRows {

@@ -8,8 +8,9 @@ use dualgrain_format::LinearWeights;
 use super::buffers::{CudaMatrix, CudaQuantized};
 use super::cuda_device::CudaDevice;
 use crate::error::CudaError;
-use crate::gemm::PackedLinear;
+use crate::gemm::{Output, PackedLinear};
 use crate::linear::{FloatKind, FloatPacker, LinearFloat, LinearW8, W8Packer};
+use crate::rows::Input;
 
 /// A packed layer.
 pub enum CudaLinear {
@@ -52,11 +53,14 @@ impl CudaDevice {
     /// two, which their first run takes.
     pub(super) fn prepare_products(
         &self,
-        linears: &[&CudaLinear],
+        linears: &[(&CudaLinear, bool)],
         max_tokens: usize,
     ) -> Result<bool, DeviceError> {
-        let shapes = linears.iter().filter_map(|linear| match linear {
-            CudaLinear::W4(linear) => Some((linear.shape(), linear.group())),
+        let shapes = linears.iter().filter_map(|(linear, rounded)| match linear {
+            CudaLinear::W4(linear) => {
+                let output = if *rounded { Output::Bf16 } else { Output::F32 };
+                Some((linear.shape(), linear.group(), output))
+            }
             CudaLinear::W8(_) | CudaLinear::Float(_) => None,
         });
         let shapes: HashSet<_> = shapes.collect();
@@ -114,6 +118,32 @@ impl CudaDevice {
     }
 
     pub(super) fn product(&self, out: &mut CudaMatrix, a: &Operand<'_, Self>, weights: &CudaLinear) -> Done {
+        self.product_as(Output::F32, out, a, weights)
+    }
+
+    /// A product that is rounded where its weights have 4 bits, as the kernel behind it reads it: f32, or bf16 in the first half of `out`.
+    fn rounded_product(
+        &self,
+        out: &mut CudaMatrix,
+        a: &Operand<'_, Self>,
+        weights: &CudaLinear,
+    ) -> Result<Input, DeviceError> {
+        let (output, input) = match weights {
+            CudaLinear::W4(_) => (Output::Bf16, Input::Bf16),
+            CudaLinear::W8(_) | CudaLinear::Float(_) => (Output::F32, Input::F32),
+        };
+        self.product_as(output, out, a, weights)?;
+        Ok(input)
+    }
+
+    /// The product in the type of `output`, which for other weights than 4-bit ones is f32.
+    fn product_as(
+        &self,
+        output: Output,
+        out: &mut CudaMatrix,
+        a: &Operand<'_, Self>,
+        weights: &CudaLinear,
+    ) -> Done {
         let (m, n, k) = self.product_shape(a, weights);
         self.resize(out, "gemm", (m, n))?;
         let out = &out.buffer;
@@ -128,10 +158,28 @@ impl CudaDevice {
             }
             (Operand::Int8(a), CudaLinear::W8(linear)) => self.products.w8.launch(linear, &a.tokens, m, out),
             (Operand::Int8(a), CudaLinear::W4(linear)) => {
-                self.products.w4.launch(&self.jit, out, &a.tokens, linear)
+                self.products
+                    .w4
+                    .launch(&self.jit, (out, output), &a.tokens, linear)
             }
             (Operand::Float(_), _) => panic!("integer weights take INT8 activations, got floats"),
             (Operand::Int8(_), _) => panic!("float weights take float activations, got INT8"),
+        })
+    }
+
+    /// The product with outputs as f32, rounded where the weights have 4 bits.
+    pub(super) fn product_to_round(
+        &self,
+        out: &mut CudaMatrix,
+        a: &Operand<'_, Self>,
+        weights: &CudaLinear,
+    ) -> Done {
+        self.product(out, a, weights)?;
+        if !matches!(weights, CudaLinear::W4(_)) {
+            return Ok(());
+        }
+        self.operation("round", &[out.rows, out.columns], || {
+            self.rows.round.round(&out.buffer, out.shape())
         })
     }
 
@@ -144,22 +192,25 @@ impl CudaDevice {
         (activation, block): (Activation, Option<usize>),
         scale: ActivationScale,
     ) -> Done {
-        let kernel = self.rows.gate_quantize(activation, weights.shape().0 / 2);
-        let kernel = kernel.filter(|kernel| kernel.transforms(block));
-        if kernel.is_none() && (activation != Activation::Silu || block.is_some()) {
+        let kernels = self.rows.gate_quantize(activation, weights.shape().0 / 2);
+        let kernels = kernels.filter(|kernels| kernels.f32.transforms(block));
+        if kernels.is_none() && (activation != Activation::Silu || block.is_some()) {
             self.gemm_gated(f, wide, a, weights, activation)?;
             return match block {
                 Some(block) => self.hadamard_quantize(out, f, block, scale),
                 None => self.quantize(out, f, scale),
             };
         }
-        self.product(wide, &a, weights)?;
+        let input = self.rounded_product(wide, &a, weights)?;
         let shape = (wide.rows, wide.columns / 2);
         self.resize_quantized(out, "gemm_gated_quantize", shape)?;
-        self.operation("gemm_gated_quantize", &[shape.0, shape.1], || match kernel {
-            Some(kernel) => kernel.launch(&wide.buffer, block, scale, &mut out.tokens),
+        self.operation("gemm_gated_quantize", &[shape.0, shape.1], || match kernels {
+            Some(kernels) => {
+                let kernel = kernels.of(input);
+                kernel.launch(&wide.buffer, block, scale, &mut out.tokens)
+            }
             None => {
-                let kernel = &self.rows.swiglu_quantize;
+                let kernel = self.rows.swiglu_quantize.of(input);
                 kernel.launch(&wide.buffer, None, scale, &mut out.tokens)
             }
         })
@@ -174,11 +225,11 @@ impl CudaDevice {
         (norm, eps): (&CudaMatrix, f32),
         scale: ActivationScale,
     ) -> Done {
-        self.product(y, &a, weights)?;
+        let input = self.rounded_product(y, &a, weights)?;
         assert_eq!(x.shape(), y.shape(), "shapes of a sum");
         self.resize_quantized(out, "gemm_add_rms_norm_quantize", x.shape())?;
         self.operation("gemm_add_rms_norm_quantize", &[x.rows, x.columns], || {
-            let kernel = &self.rows.add_rms_norm_quantize;
+            let kernel = self.rows.add_rms_norm_quantize.of(input);
             let norm = (&norm.buffer, eps);
             kernel.launch_added((&x.buffer, &y.buffer), norm, scale, &mut out.tokens)
         })

@@ -142,7 +142,7 @@ impl Device for CudaDevice {
         })
     }
 
-    fn prepare(&self, linears: &[&CudaLinear], max_tokens: usize) -> Result<bool, DeviceError> {
+    fn prepare(&self, linears: &[(&CudaLinear, bool)], max_tokens: usize) -> Result<bool, DeviceError> {
         self.prepare_products(linears, max_tokens)
     }
 
@@ -209,6 +209,10 @@ impl Device for CudaDevice {
 
     fn gemm(&self, out: &mut CudaMatrix, a: Operand<'_, Self>, weights: &CudaLinear) -> Done {
         self.product(out, &a, weights)
+    }
+
+    fn gemm_rounded(&self, out: &mut CudaMatrix, a: Operand<'_, Self>, weights: &CudaLinear) -> Done {
+        self.product_to_round(out, &a, weights)
     }
 
     fn gemm_gated_quantize(

@@ -11,8 +11,8 @@ use crate::driver::{Buffer, Gpu};
 use crate::error::CudaError;
 use crate::gemm::{Gemm, GemmConfig, GemmProblem, Output, PackedLinear, QuantizedTokens, Variant, select};
 
-/// N and K of a product, and its groups.
-type LinearShape = ((usize, usize), GroupSize);
+/// N and K of a product, its groups, and what it writes.
+pub(super) type LinearShape = ((usize, usize), GroupSize, Output);
 
 /// Of more tokens than these only every so many are asked for when kernels are made ready: their configurations seldom change.
 const EACH_TOKENS: usize = 256;
@@ -25,7 +25,7 @@ const PRODUCTS_BYTES: usize = 64 << 20;
 pub(super) struct W4Products {
     gpu: Gpu,
     workspace: Arc<Buffer>,
-    ready: Mutex<HashMap<(GemmShape, GroupSize), Arc<Gemm>>>,
+    ready: Mutex<HashMap<(GemmShape, GroupSize, Output), Arc<Gemm>>>,
 }
 
 impl W4Products {
@@ -37,11 +37,11 @@ impl W4Products {
         })
     }
 
-    /// `out[M,N] = tokens[M,K] * weights[N,K]^T`, f32.
+    /// `out[M,N] = tokens[M,K] * weights[N,K]^T`, in the type of `output`.
     pub(super) fn launch(
         &self,
         jit: &Jit,
-        out: &Buffer,
+        (out, output): (&Buffer, Output),
         tokens: &QuantizedTokens,
         weights: &PackedLinear,
     ) -> Result<(), CudaError> {
@@ -49,7 +49,7 @@ impl W4Products {
         if m == 0 {
             return Ok(());
         }
-        let gemm = self.gemm(jit, GemmShape { m, n, k }, weights.group())?;
+        let gemm = self.gemm(jit, problem(GemmShape { m, n, k }, weights.group(), output))?;
         gemm.launch(weights, tokens, out)
     }
 
@@ -62,18 +62,18 @@ impl W4Products {
     ) -> Result<(), CudaError> {
         let many = (EACH_TOKENS..=max_tokens).step_by(STRIDE_TOKENS);
         let tokens = (1..=max_tokens.min(EACH_TOKENS)).chain(many).chain([max_tokens]);
-        let mut wanted: HashSet<(Variant, GroupSize)> = HashSet::new();
+        let mut wanted: HashSet<(Variant, GroupSize, Output)> = HashSet::new();
         for m in tokens {
-            for &((n, k), group) in shapes {
-                let config = self.config(&problem(GemmShape { m, n, k }, group))?;
-                wanted.insert((config.variant, group));
+            for &((n, k), group, output) in shapes {
+                let config = self.config(&problem(GemmShape { m, n, k }, group, output))?;
+                wanted.insert((config.variant, group, output));
             }
         }
         let wanted: Vec<_> = wanted.into_iter().collect();
         let (next, failed) = (AtomicUsize::new(0), Mutex::new(None));
         let work = || {
-            while let Some(&(variant, group)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if let Err(error) = jit.kernel(&variant.source(group, Output::F32)) {
+            while let Some(&(variant, group, output)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                if let Err(error) = jit.kernel(&variant.source(group, output)) {
                     *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 }
             }
@@ -90,18 +90,18 @@ impl W4Products {
             .map_or(Ok(()), Err)
     }
 
-    fn gemm(&self, jit: &Jit, shape: GemmShape, group: GroupSize) -> Result<Arc<Gemm>, CudaError> {
+    fn gemm(&self, jit: &Jit, problem: GemmProblem) -> Result<Arc<Gemm>, CudaError> {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(gemm) = ready.get(&(shape, group)) {
+        let key = (problem.shape, problem.group, problem.output);
+        if let Some(gemm) = ready.get(&key) {
             return Ok(Arc::clone(gemm));
         }
-        let gemm = Arc::new(self.make(jit, shape, group)?);
-        ready.insert((shape, group), Arc::clone(&gemm));
+        let gemm = Arc::new(self.make(jit, problem)?);
+        ready.insert(key, Arc::clone(&gemm));
         Ok(gemm)
     }
 
-    fn make(&self, jit: &Jit, shape: GemmShape, group: GroupSize) -> Result<Gemm, CudaError> {
-        let problem = problem(shape, group);
+    fn make(&self, jit: &Jit, problem: GemmProblem) -> Result<Gemm, CudaError> {
         let config = self.config(&problem)?;
         match config.geometry(&problem, self.gpu.info()).workspace_bytes <= PRODUCTS_BYTES {
             true => Gemm::with_workspace(jit, &self.gpu, problem, config, &self.workspace),
@@ -118,10 +118,6 @@ impl W4Products {
     }
 }
 
-fn problem(shape: GemmShape, group: GroupSize) -> GemmProblem {
-    GemmProblem {
-        shape,
-        group,
-        output: Output::F32,
-    }
+fn problem(shape: GemmShape, group: GroupSize, output: Output) -> GemmProblem {
+    GemmProblem { shape, group, output }
 }

@@ -6,6 +6,7 @@ use dualgrain_device::naive::hadamard_scale;
 use dualgrain_device::{Activation, ActivationScale};
 
 use super::pointwise::activation_code;
+use super::quantized_input::Input;
 use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
@@ -28,13 +29,17 @@ const MOST_BLOCK: usize = WARP * EACH;
 /// Threads of a warp: shares of a row are whole warps of elements.
 const WARP: usize = 32;
 
-/// The texts and macros of `gate_quantize`.
-pub fn gate_quantize_sources(f: Activation) -> [Source; 2] {
+/// The texts and macros of `gate_quantize` for a gate and up of a type, f32 or bf16.
+pub fn gate_quantize_sources(f: Activation, input: Input) -> [Source; 2] {
     ROUNDS.map(|rounds| Source {
         name: "gate_quantize",
         text: cu::GATE_QUANTIZE,
         headers: cu::MODEL_HEADERS,
-        macros: vec![("FUNCTION", activation_code(f)), ("ROUNDS", rounds as i64)],
+        macros: vec![
+            ("FUNCTION", activation_code(f)),
+            ("IN", input.code()),
+            ("ROUNDS", rounds as i64),
+        ],
     })
 }
 
@@ -57,20 +62,21 @@ struct GateArgs {
 pub struct GateQuantize {
     /// One for each of [`ROUNDS`].
     kernels: Vec<Arc<Kernel>>,
+    input: Input,
 }
 
 impl GateQuantize {
-    /// Compiles it for a card; `None` on a card without clusters.
+    /// Compiles it for a card and a type of input, f32 or bf16; `None` on a card without clusters.
     ///
     /// # Errors
     /// It does not compile or load.
-    pub fn new(jit: &Jit, gpu: &Gpu, f: Activation) -> Result<Option<Self>, CudaError> {
+    pub fn new(jit: &Jit, gpu: &Gpu, f: Activation, input: Input) -> Result<Option<Self>, CudaError> {
         if gpu.info().capability < (9, 0) {
             return Ok(None);
         }
-        let kernels = gate_quantize_sources(f).map(|source| jit.kernel(&source));
+        let kernels = gate_quantize_sources(f, input).map(|source| jit.kernel(&source));
         let kernels = kernels.into_iter().collect::<Result<_, _>>()?;
-        Ok(Some(Self { kernels }))
+        Ok(Some(Self { kernels, input }))
     }
 
     /// Whether it takes rows of so many codes.
@@ -86,7 +92,7 @@ impl GateQuantize {
         block.is_none_or(|block| block <= MOST_BLOCK)
     }
 
-    /// `tokens = f(x[:, ..K]) * x[:, K..]` of `x` f32 `[M, 2 K]`, transformed in blocks of `block` columns where one is named, quantized; M
+    /// `tokens = f(x[:, ..K]) * x[:, K..]` of `x` `[M, 2 K]`, of the input's type, transformed in blocks of `block` columns where one is named, quantized; M
     /// and K are those of `tokens`.
     ///
     /// # Errors
@@ -100,7 +106,7 @@ impl GateQuantize {
         tokens: &mut QuantizedTokens,
     ) -> Result<(), CudaError> {
         let (m, k) = tokens.shape();
-        at_least("gate and up", 8 * m * k, x)?;
+        at_least("gate and up", 2 * self.input.size_bytes() * m * k, x)?;
         if !self.takes(k) || !self.transforms(block) {
             return Err(CudaError::TooLarge {
                 what: "row to gate",

@@ -24,6 +24,8 @@ pub enum Pointwise {
     Add,
     /// `out = tanh(out * (1 / cap)) * cap`.
     SoftCap,
+    /// `out = bf16(out)`, the nearest one.
+    Round,
 }
 
 /// All activations, in the order of [`activation_code`]; a limit is an argument.
@@ -41,7 +43,7 @@ impl Pointwise {
         let of_activation = ACTIVATIONS
             .into_iter()
             .flat_map(|f| [Self::Activate(f), Self::Gate(f)]);
-        of_activation.chain([Self::Add, Self::SoftCap])
+        of_activation.chain([Self::Add, Self::SoftCap, Self::Round])
     }
 
     fn macros(self) -> Vec<(&'static str, i64)> {
@@ -50,6 +52,7 @@ impl Pointwise {
             Self::Gate(f) => (1, Some(f)),
             Self::Add => (2, None),
             Self::SoftCap => (3, None),
+            Self::Round => (4, None),
         };
         let mut macros = vec![("MODE", mode)];
         macros.extend(f.map(|f| ("FUNCTION", activation_code(f))));
@@ -59,7 +62,7 @@ impl Pointwise {
     /// Elements of a row of `x` for each of `out`.
     fn inputs(self) -> usize {
         match self {
-            Self::Activate(_) | Self::SoftCap => 0,
+            Self::Activate(_) | Self::SoftCap | Self::Round => 0,
             Self::Gate(_) => 2,
             Self::Add => 1,
         }
@@ -147,6 +150,14 @@ impl PointwiseRows {
     /// As [`Self::launch`].
     pub fn soft_cap(&self, out: &Buffer, shape: (usize, usize), cap: f32) -> Result<(), CudaError> {
         self.launch_with_cap(out, out, shape, cap)
+    }
+
+    /// [`Pointwise::Round`] of `out` `[m, columns]`.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    pub fn round(&self, out: &Buffer, shape: (usize, usize)) -> Result<(), CudaError> {
+        self.launch(out, out, shape)
     }
 
     fn launch_with_cap(

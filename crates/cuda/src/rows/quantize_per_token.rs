@@ -30,13 +30,18 @@ fn min_ctas(before: Before) -> i64 {
 
 /// The text and macros of `quantize_per_token`.
 pub fn quantize_source(before: Before, input: Input) -> Source {
+    let (of_rows, added) = match before {
+        Before::AddRmsNorm => (Input::F32, input),
+        Before::Nothing | Before::RmsNorm | Before::SwiGlu => (input, Input::F32),
+    };
     Source {
         name: "quantize_per_token",
         text: cu::QUANTIZE_PER_TOKEN,
         headers: cu::MODEL_HEADERS,
         macros: vec![
             ("BEFORE", before.code()),
-            ("IN", input.code()),
+            ("IN", of_rows.code()),
+            ("ADDED", added.code()),
             ("THREADS", THREADS as i64),
             // Registers for this many CTAs of `THREADS`: SwiGLU's loads and polynomials want 64, the others do with 32.
             ("MIN_CTAS", min_ctas(before)),
@@ -129,7 +134,7 @@ impl Quantize {
     ) -> Result<(), CudaError> {
         let (m, k) = tokens.shape();
         let x_row = self.before.input_columns(k);
-        at_least("input", m * x_row * self.input.size_bytes(), x)?;
+        at_least("input", m * x_row * self.row_input().size_bytes(), x)?;
         self.check_added(y, (m, k))?;
         let norm_bytes = norm.map_or(0, |(weight, _)| weight.len_bytes());
         let expected = if self.before.norms() { 4 * k } else { 0 };
@@ -188,21 +193,30 @@ impl Quantize {
     }
 
     fn check_added(&self, y: Option<&Buffer>, (m, k): (usize, usize)) -> Result<(), CudaError> {
+        let added_bytes = self.input.size_bytes() * m * k;
         if (self.before == Before::AddRmsNorm) != y.is_some() {
             return Err(CudaError::Length {
                 what: "rows to add",
-                expected: if y.is_some() { 0 } else { 4 * m * k },
+                expected: if y.is_some() { 0 } else { added_bytes },
                 got: y.map_or(0, Buffer::len_bytes),
             });
         }
-        y.map_or(Ok(()), |y| at_least("rows to add", 4 * m * k, y))
+        y.map_or(Ok(()), |y| at_least("rows to add", added_bytes, y))
+    }
+
+    /// Type of the rows that are changed or read; what is added to them has the named one.
+    fn row_input(&self) -> Input {
+        match self.before {
+            Before::AddRmsNorm => Input::F32,
+            Before::Nothing | Before::RmsNorm | Before::SwiGlu => self.input,
+        }
     }
 
     /// Bytes of an element in shared memory: as it came, or f32 behind SwiGLU.
     fn held_bytes(&self) -> usize {
         match self.before {
             Before::SwiGlu => 4,
-            Before::Nothing | Before::RmsNorm | Before::AddRmsNorm => self.input.size_bytes(),
+            Before::Nothing | Before::RmsNorm | Before::AddRmsNorm => self.row_input().size_bytes(),
         }
     }
 

@@ -70,7 +70,8 @@ impl HeldRows {
 
 /// The texts and macros of `quantize_rows`, with how many threads each may have; none for kinds of rows that are not held.
 pub fn quantize_rows_sources(before: Before, input: Input) -> Vec<(Source, usize)> {
-    if input != Input::F32 || before == Before::SwiGlu {
+    let added = before == Before::AddRmsNorm;
+    if (input != Input::F32 && !added) || before == Before::SwiGlu {
         return Vec::new();
     }
     let source = |Variant { rounds, most_threads }| {
@@ -78,7 +79,11 @@ pub fn quantize_rows_sources(before: Before, input: Input) -> Vec<(Source, usize
             name: "quantize_rows",
             text: cu::QUANTIZE_ROWS,
             headers: cu::MODEL_HEADERS,
-            macros: vec![("BEFORE", before.code()), ("ROUNDS", rounds as i64)],
+            macros: vec![
+                ("BEFORE", before.code()),
+                ("ADDED", input.code()),
+                ("ROUNDS", rounds as i64),
+            ],
         };
         (source, most_threads)
     };

@@ -9,7 +9,7 @@ pub enum Before {
     RmsNorm,
     /// `silu(x[c]) * x[K + c]`: rows of the input hold 2 K.
     SwiGlu,
-    /// `x += y`, which stays, then RMSNorm; f32 alone.
+    /// `x += y`, which stays, then RMSNorm. x is f32; the input that a type is named for is y, f32 or bf16.
     AddRmsNorm,
 }
 
@@ -19,7 +19,7 @@ impl Before {
 
     /// Whether it exists for a type of input.
     pub fn takes(self, input: Input) -> bool {
-        self != Self::AddRmsNorm || input == Input::F32
+        self != Self::AddRmsNorm || input != Input::F16
     }
 
     pub(super) fn code(self) -> i64 {

@@ -23,7 +23,7 @@ pub use attention::{
     CachedHead, CachedHeadInt8, SPAN_TOKENS, Scoring, attention, attention_int8, to_f16, to_int8,
 };
 pub use device::NaiveDevice;
-pub use elementwise::{abs_max, activate, add, embed, gated, gather, soft_cap};
+pub use elementwise::{abs_max, activate, add, embed, gated, gather, soft_cap, to_bf16};
 pub use exp::{activation, erf, exp, exp2, gate, sigmoid, tanh};
 pub use gemm::{epilogue, gemm_float, gemm_w4a8, gemm_w4f, gemm_w8a8};
 pub use gram::{GRAM_BLOCK_TOKENS, gram_accumulate, quadratic_row};

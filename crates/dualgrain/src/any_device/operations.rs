@@ -182,7 +182,7 @@ impl Device for AnyDevice {
         })
     }
 
-    fn prepare(&self, linears: &[&Linear], max_tokens: usize) -> Result<bool, DeviceError> {
+    fn prepare(&self, linears: &[(&Linear, bool)], max_tokens: usize) -> Result<bool, DeviceError> {
         match self {
             Self::Cpu(_) => {
                 let _ = (linears, max_tokens);
@@ -190,8 +190,8 @@ impl Device for AnyDevice {
             }
             #[cfg(feature = "cuda")]
             Self::Cuda(card) => {
-                let on_card = linears.iter().filter_map(|linear| match linear {
-                    Linear::Cuda(linear) => Some(linear),
+                let on_card = linears.iter().filter_map(|(linear, rounded)| match linear {
+                    Linear::Cuda(linear) => Some((linear, *rounded)),
                     Linear::Cpu(_) => None,
                 });
                 card.device.prepare(&on_card.collect::<Vec<_>>(), max_tokens)
@@ -218,6 +218,12 @@ impl Device for AnyDevice {
     ) -> Done {
         product!(self, a, [out: Matrix, wide: Matrix, weights: Linear], |device, a| {
             device.gemm_gated(out, wide, a, weights, f)
+        })
+    }
+
+    fn gemm_rounded(&self, out: &mut Matrix, a: Operand<'_, Self>, weights: &Linear) -> Done {
+        product!(self, a, [out: Matrix, weights: Linear], |device, a| {
+            device.gemm_rounded(out, a, weights)
         })
     }
 

@@ -244,6 +244,21 @@ impl<D: Device> Block<D> {
         dense.into_iter().filter_map(|id| self.projection(id))
     }
 
+    /// Those linears as they lie on the device, each with whether its outputs are rounded: they are where a gate or the residual
+    /// stream takes them, not where a norm comes first.
+    pub fn linears(&self) -> impl Iterator<Item = (&D::Linear, bool)> {
+        Role::ALL.into_iter().filter_map(|role| {
+            let projection = self.projection(LinearId::dense(self.spec.layer, role))?;
+            let rounded = match role {
+                Role::Qkv => false,
+                Role::Out => self.attn_out_norm.is_none(),
+                Role::Up => self.feed_forward.mlp().is_some_and(Mlp::is_gated),
+                Role::Down => self.ffn_out_norm.is_none(),
+            };
+            Some((&projection.linear, rounded))
+        })
+    }
+
     /// The linears of all experts for a role.
     pub fn experts(&self, role: Role) -> Option<&ExpertProjections<D>> {
         self.feed_forward.experts(role)

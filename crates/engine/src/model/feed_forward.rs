@@ -28,6 +28,11 @@ pub struct Mlp<D: Device> {
 }
 
 impl<D: Device> Mlp<D> {
+    /// Whether the outputs of `self.up` are a gate and what it gates.
+    pub(super) fn is_gated(&self) -> bool {
+        matches!(self.kind, FfnKind::Gated(_))
+    }
+
     /// `f = f(Up(input))`, transformed where Down takes that; through `wide`.
     pub(super) fn inner(
         &self,

@@ -141,11 +141,11 @@ impl<D: Device> Model<D> {
         &self.cache_format
     }
 
-    /// All packed linears that every token takes (blocks and head).
-    pub fn linears(&self) -> Vec<&D::Linear> {
-        let in_blocks = self.blocks.iter().flat_map(Block::projections);
-        let all = in_blocks.chain([&self.head.projection]);
-        all.map(|projection| &projection.linear).collect()
+    /// All packed linears that every token takes (blocks and head), each with whether its outputs are rounded
+    /// ([`Device::gemm_rounded`]).
+    pub fn linears(&self) -> Vec<(&D::Linear, bool)> {
+        let in_blocks = self.blocks.iter().flat_map(Block::linears);
+        in_blocks.chain([(&self.head.projection.linear, false)]).collect()
     }
 
     /// Bytes of the packed linears that a step of `m` tokens reads: of experts, those that tokens go to when each is as likely as any other.

@@ -13,7 +13,7 @@ struct QuantizeArgs {
     int *a_sum;           // [m]
     float eps, static_ta;  // static_ta > 0: one scale for all tokens
     int m, k, ldx, lda;
-    const float *y;  // [m, k], what is added to x
+    const void *y;  // [m, k], what is added to x
 };
 
 // The larger magnitude; NaN counts for nothing.
@@ -64,6 +64,13 @@ __device__ __forceinline__ float4 load_fresh(const float *from) {
     return v;
 }
 
+// Four bfloat16 of the same kind.
+__device__ __forceinline__ float4 load_fresh(const u16 *from) {
+    u32 low, high;
+    asm volatile("ld.global.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(low), "=r"(high) : "l"(from));
+    return make_float4(float_of_bf16((u16)low), __uint_as_float(low & 0xffff0000u), float_of_bf16((u16)high), __uint_as_float(high & 0xffff0000u));
+}
+
 // 16 bytes that no launch writes, which may be loaded before those that come first are done. (As constants compilers would move them
 // behind the wait.)
 __device__ __forceinline__ float4 load_constant(const float *from) {
@@ -73,7 +80,7 @@ __device__ __forceinline__ float4 load_constant(const float *from) {
 }
 
 // Waits for what comes first with the address of what it writes at hand: compilers compute it behind an ordinary wait.
-__device__ __forceinline__ void wait_for_producers_of(const float *x) {
+__device__ __forceinline__ void wait_for_producers_of(const void *x) {
 #if __CUDA_ARCH__ >= 900
     asm volatile("{\n.reg .pred known;\nsetp.ne.u64 known, %0, 0;\n@known griddepcontrol.wait;\n}" ::"l"(x) : "memory");
 #endif

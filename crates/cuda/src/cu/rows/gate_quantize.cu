@@ -1,15 +1,23 @@
 // What a gated feed-forward hands to its last product: f(gate) * up, in some models through a Hadamard transform, as INT8 codes, their
-// scale and their sum. A cluster of eight CTAs
-// takes a row, so that few tokens keep many multiprocessors loading; a thread holds its elements in registers. Warps send what they
-// find straight into the shared memory of the CTAs that want it.
+// scale and their sum. A cluster of eight CTAs takes a row, so that few tokens keep many multiprocessors loading; a thread holds its
+// elements in registers. Warps send what they find straight into the shared memory of the CTAs that want it.
 #include "codes.cuh"
 #include "gated.cuh"
 
 #ifndef FUNCTION
 #define FUNCTION SILU
 #endif
+#ifndef IN
+#define IN 0  // 0: f32, 2: bf16
+#endif
 #ifndef ROUNDS
 #define ROUNDS 4  // of four neighbours that a thread holds; fewer where few rows leave multiprocessors idle
+#endif
+
+#if IN == 0
+typedef float In;
+#else
+typedef u16 In;
 #endif
 
 constexpr int CLUSTER = 8;
@@ -18,7 +26,7 @@ constexpr int EACH = 4;  // neighbours of a thread
 
 // Mirrors `GateArgs` of the host, by value.
 struct GateArgs {
-    const float *x;  // [m, 2 k]: gate, up; k is a multiple of 4
+    const In *x;  // [m, 2 k]: gate, up; k is a multiple of 4
     signed char *codes;
     float *scales;
     int *sums;
@@ -73,7 +81,7 @@ __device__ __forceinline__ void wait_for_peers() {
 }
 
 // The gated elements of a thread, zeros behind the row; `gate` is the first of them, columns are counted from the row's.
-__device__ __forceinline__ void load_gated(const float *gate, int column, int k, float (&v)[ROUNDS][EACH]) {
+__device__ __forceinline__ void load_gated(const In *gate, int column, int k, float (&v)[ROUNDS][EACH]) {
     const int step = blockDim.x * EACH;
     float4 g[ROUNDS] = {}, u[ROUNDS] = {};
 #pragma unroll
@@ -138,7 +146,7 @@ extern "C" __global__ void __launch_bounds__(32 * MOST_WARPS) gate_quantize(cons
     __shared__ Mailbox maxima, sums;
     const int row = blockIdx.x / CLUSTER, rank = blockIdx.x % CLUSTER, lane = threadIdx.x % 32, warps = blockDim.x / 32;
     const int place = rank * warps + threadIdx.x / 32, c = rank * args.share + threadIdx.x * EACH;
-    const float *gate = args.x + (size_t)row * 2 * args.k + c;
+    const In *gate = args.x + (size_t)row * 2 * args.k + c;
     if (threadIdx.x == 0) {
         open_mailbox(maxima, CLUSTER * warps);
         open_mailbox(sums, CLUSTER * warps);

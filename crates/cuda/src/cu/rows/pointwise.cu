@@ -1,10 +1,11 @@
-// Functions of single elements: an activation, an activation that gates, a sum.
+// Functions of single elements: an activation, an activation that gates, a sum, the nearest bfloat16.
 #include "float_rules.cuh"
 
 #define ACTIVATE 0  // x = f(x)
 #define GATE 1      // out = f(x[0..c]) * x[c..2c]
 #define ADD 2       // x += y
 #define SOFT_CAP 3  // x = tanh(x / cap) * cap
+#define ROUND 4     // x = bf16(x)
 
 #ifndef MODE
 #define MODE ADD
@@ -56,6 +57,8 @@ extern "C" __global__ void __launch_bounds__(256) pointwise(const PointwiseArgs 
     *out = __fmul_rn(function(x[0], args.cap), gated_by(x[args.columns], args.cap));
 #elif MODE == SOFT_CAP
     *out = __fmul_rn(hyperbolic_tangent(__fmul_rn(*out, __fdiv_rn(1.0f, args.cap))), args.cap);
+#elif MODE == ROUND
+    *out = float_of_bf16(nearest_bf16(*out));
 #else
     *out = __fadd_rn(*out, args.x[(size_t)blockIdx.x * args.columns + c]);
 #endif

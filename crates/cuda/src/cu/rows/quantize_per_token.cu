@@ -14,6 +14,9 @@
 #ifndef IN
 #define IN 1  // 0: f32, 1: f16, 2: bf16
 #endif
+#ifndef ADDED
+#define ADDED 0  // what is added: 0: f32, 2: bf16
+#endif
 #ifndef THREADS
 #define THREADS 512  // at most; the launch may have fewer
 #endif
@@ -25,6 +28,11 @@
 typedef float In;
 #else
 typedef u16 In;
+#endif
+#if ADDED == 0
+typedef float Added;
+#else
+typedef u16 Added;
 #endif
 #if BEFORE == 2
 typedef float Held;
@@ -44,6 +52,14 @@ __device__ __forceinline__ float float_of(float v) {
 
 __device__ __forceinline__ float float_of(u16 bits) {
     return IN == 2 ? float_of_bf16(bits) : float_of_f16(bits);
+}
+
+__device__ __forceinline__ float added_of(float v) {
+    return v;
+}
+
+__device__ __forceinline__ float added_of(u16 bits) {
+    return float_of_bf16(bits);
 }
 
 // Read once: the first-level cache is for RMSNorm's weights, which every token reads.
@@ -82,8 +98,8 @@ __device__ __forceinline__ void hold(float *to, const float (&v)[4]) {
 __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
 #if BEFORE == 3
     float *x = (float *)args.x + (size_t)blockIdx.x * args.ldx;
-    const float *y = args.y + (size_t)blockIdx.x * args.k;
-    const bool aligned = (u64)x % 16 == 0 && (u64)y % 16 == 0;
+    const Added *y = (const Added *)args.y + (size_t)blockIdx.x * args.k;
+    const bool aligned = (u64)x % 16 == 0 && (u64)y % (4 * sizeof(Added)) == 0;
 #else
     const In *x = (const In *)args.x + (size_t)blockIdx.x * args.ldx;
     const bool aligned = (u64)x % 16 == 0 && (BEFORE != 2 || args.k % EACH == 0);
@@ -93,6 +109,9 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
     float max = 0.0f;
     for (int i = threadIdx.x; i < whole; i += AHEAD * threads) {
         uint4 v[AHEAD], up[AHEAD];
+#if BEFORE == 3
+        float4 added[AHEAD];
+#endif
 #pragma unroll
         for (int a = 0; a < AHEAD; a++) {
             const int at = i + a * threads;
@@ -100,7 +119,7 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
 #if BEFORE == 3
             // x is written below: it may not come through the cache of what nobody writes.
             v[a] = *((const uint4 *)x + at);
-            up[a] = load_once((const uint4 *)y + at);
+            added[a] = load_fresh(y + at * EACH);
 #else
             v[a] = load_once((const uint4 *)x + at);
             if (BEFORE == 2) up[a] = load_once((const uint4 *)(x + args.k) + at);
@@ -118,8 +137,7 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
             gated<SILU>(f, g);
             hold(row + at * EACH, f);
 #elif BEFORE == 3
-            float g[EACH];
-            floats_of<In>(up[a], g);
+            const float g[EACH] = {added[a].x, added[a].y, added[a].z, added[a].w};
 #pragma unroll
             for (int e = 0; e < EACH; e++) f[e] = __fadd_rn(f[e], g[e]);
             hold(row + at * EACH, f);
@@ -138,7 +156,7 @@ __device__ __forceinline__ float load_row(const QuantizeArgs &args) {
 #if BEFORE == 2
         row[i] = __fmul_rn(activated<SILU>(float_of(x[i])), float_of(x[args.k + i]));
 #elif BEFORE == 3
-        row[i] = x[i] = __fadd_rn(x[i], y[i]);
+        row[i] = x[i] = __fadd_rn(x[i], added_of(y[i]));
 #else
         row[i] = x[i];
 #endif

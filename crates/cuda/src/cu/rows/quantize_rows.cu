@@ -9,8 +9,17 @@
 #ifndef BEFORE
 #define BEFORE 3  // 0: nothing; 1: RMSNorm; 3: x += y, then RMSNorm
 #endif
+#ifndef ADDED
+#define ADDED 0  // what is added: 0: f32, 2: bf16
+#endif
 #ifndef ROUNDS
 #define ROUNDS 4  // of four neighbours that a thread holds: 4, or 1 for few rows, which keep a multiprocessor to themselves
+#endif
+
+#if ADDED == 0
+typedef float Added;
+#else
+typedef u16 Added;
 #endif
 
 constexpr bool NORMS = BEFORE != 0, ADDS = BEFORE == 3;
@@ -119,7 +128,7 @@ __device__ __forceinline__ void load_weights(const QuantizeArgs &args, float (&w
 }
 
 // A thread's elements, zeros behind the row, from its first columns of x and y on; what a norm needs is handed on round by round.
-__device__ __forceinline__ void load_row(const QuantizeArgs &args, float *x, const float *y, const Places &to, float (&v)[ROUNDS][EACH]) {
+__device__ __forceinline__ void load_row(const QuantizeArgs &args, float *x, const Added *y, const Places &to, float (&v)[ROUNDS][EACH]) {
     const int step = blockDim.x * EACH;
     float4 loaded[ROUNDS] = {}, added[ROUNDS] = {};
 #pragma unroll
@@ -201,7 +210,7 @@ extern "C" __global__ void __launch_bounds__(MOST_THREADS) quantize_rows(const Q
     let_dependents_start();
     float v[ROUNDS][EACH], w[ROUNDS][EACH];
     float *x = (float *)args.x + (size_t)blockIdx.x * args.ldx + column_of(0);
-    const float *y = args.y + (size_t)blockIdx.x * args.k + column_of(0);
+    const Added *y = (const Added *)args.y + (size_t)blockIdx.x * args.k + column_of(0);
     Places to;
     if (NORMS) {
         load_weights(args, w);

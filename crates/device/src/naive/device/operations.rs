@@ -210,6 +210,14 @@ impl Device for NaiveDevice {
         Ok(())
     }
 
+    fn gemm_rounded(&self, out: &mut Matrix, a: Operand<'_, Self>, weights: &LinearWeights) -> Done {
+        self.gemm(out, a, weights)?;
+        if matches!(weights, LinearWeights::W4(_)) {
+            out.values.iter_mut().for_each(|v| *v = naive::to_bf16(*v));
+        }
+        Ok(())
+    }
+
     fn rope(&self, x: &mut Matrix, columns: Columns, head_dim: usize, angles: &Matrix) -> Done {
         self.begin("rope", &[x.rows(), columns.len()])?;
         for (row, angles) in x.iter_mut().zip(angles.iter()) {
