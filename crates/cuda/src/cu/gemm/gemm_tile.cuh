@@ -185,20 +185,33 @@ __device__ __forceinline__ void load_slot(const TensorMap *a_map, const GemmArgs
     }
 }
 
-__device__ void produce(const TensorMap *a_map, const GemmArgs &args, u32 base) {
-    Schedule schedule(args);
-    Ring ring;
+// The pieces of this CTA one after the other, with where the tile of each begins.
+struct Pieces {
+    Schedule schedule;
     Piece piece;
+    bool more;
+    int m = 0, n = 0;
+
+    __device__ __forceinline__ Pieces(const GemmArgs &args) : schedule(args) {
+        next();
+    }
+
+    __device__ __forceinline__ void next() {
+        more = schedule.step(piece);
+        if (more) schedule.locate(piece.tile, m, n);
+    }
+};
+
+__device__ void produce(const TensorMap *a_map, const GemmArgs &args, u32 base, Pieces &pieces) {
+    Ring ring;
     u64 a_policy = policy_evict_last();
     // Weights that one token tile reads are read once.
     u64 b_policy = args.m <= TILE_M ? policy_evict_first() : policy_evict_normal();
-    while (schedule.step(piece)) {
-        int m, n;
-        schedule.locate(piece.tile, m, n);
+    for (; pieces.more; pieces.next()) {
 #pragma unroll 1
-        for (int k_slot = piece.k_begin; k_slot < piece.k_end; k_slot++) {
+        for (int k_slot = pieces.piece.k_begin; k_slot < pieces.piece.k_end; k_slot++) {
             barrier_wait(base + EMPTY_AT + 8 * ring.slot, ring.phase ^ 1);
-            load_slot(a_map, args, base, ring.slot, m, n, k_slot, a_policy, b_policy);
+            load_slot(a_map, args, base, ring.slot, pieces.m, pieces.n, k_slot, a_policy, b_policy);
             ring.step();
         }
     }
