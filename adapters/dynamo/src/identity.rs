@@ -32,6 +32,8 @@ pub fn identity_of(dir: &Path, context_tokens: usize, ignore_defaults: bool) -> 
     let identity = json!({
         "SHA-256 of weights and config.json": hash_of(dir, is_weights_or_config)?,
         "SHA-256 of tokenizer and template": hash_of(dir, is_text_file)?,
+        // A program of other arithmetic would go on with other bytes.
+        "arithmetic of the program": dualgrain::ARITHMETIC,
         "--context": context_tokens,
         "--ignore-defaults": ignore_defaults,
         // The card says where the frontend fetches the tokenizer.

@@ -16,6 +16,16 @@ pub type Columns = Range<usize>;
 /// What an operation gives: nothing, or why the device failed at it.
 pub type Done = Result<(), DeviceError>;
 
+/// What becomes of a product's outputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outputs {
+    /// They stay f32.
+    Whole,
+    /// They are gated or added to something, and rounded to bfloat16 before ([`naive::to_bf16`](crate::naive::to_bf16)) where the weights
+    /// have 4 bits. There are many of them and each is read once: a card writes and reads half the bytes.
+    Rounded,
+}
+
 /// The left operand of a product: float for float weights, INT8 for integer weights.
 #[derive(Debug)]
 pub enum Operand<'a, D: Device> {
@@ -219,9 +229,12 @@ pub trait Device: Sized + Send + Sync + 'static {
         self.quantize(out, h, scale)
     }
     /// Makes ready now what products with `linears` of up to `max_tokens` tokens would make ready in a step, so that no step waits for
-    /// it; each comes with whether it is a product of [`Self::gemm_rounded`]. Tells whether other operations do so when they run first:
-    /// then a step that nobody waits for is worth its time.
-    fn prepare(&self, _linears: &[(&Self::Linear, bool)], _max_tokens: usize) -> Result<bool, DeviceError> {
+    /// it. Tells whether other operations do so when they run first: then a step that nobody waits for is worth its time.
+    fn prepare(
+        &self,
+        _linears: &[(&Self::Linear, Outputs)],
+        _max_tokens: usize,
+    ) -> Result<bool, DeviceError> {
         Ok(false)
     }
     /// Says which weights the product after the next one takes, so that a device may fetch them ahead; changes no result.
@@ -229,9 +242,7 @@ pub trait Device: Sized + Send + Sync + 'static {
     /// `out[M,N] = a[M,K] * weights[N,K]^T` with the epilogue of the weights' scheme. The operand's kind must fit:
     /// float weights take floats, integer weights take INT8.
     fn gemm(&self, out: &mut Self::Matrix, a: Operand<'_, Self>, weights: &Self::Linear) -> Done;
-    /// [`Self::gemm`] whose outputs are rounded to bfloat16 ([`naive::to_bf16`](crate::naive::to_bf16)) where the weights have 4 bits; those
-    /// of other weights stay as they are. Outputs that are gated or added to the residual stream are read once and come in great numbers:
-    /// a card writes and reads half the bytes.
+    /// [`Self::gemm`] with [`Outputs::Rounded`].
     fn gemm_rounded(&self, out: &mut Self::Matrix, a: Operand<'_, Self>, weights: &Self::Linear) -> Done;
     /// `out[M, N/2] = f(gate) * up` of the product whose columns are [gate | up], with the bits of [`Self::gemm_rounded`] and
     /// [`Self::gated`]. A device may compute through `wide`; the caller reads nothing from `wide` afterwards.

@@ -99,7 +99,7 @@ pub use any_device::{
 pub use calibration::calibration_documents;
 pub use dualgrain_cpu::CpuDevice;
 pub use dualgrain_device::sampling::{Logprobs, SamplingParams};
-pub use dualgrain_device::{CacheFormat, Device, PAGE_TOKENS};
+pub use dualgrain_device::{ARITHMETIC, CacheFormat, Device, PAGE_TOKENS};
 pub use dualgrain_engine::evaluate;
 pub use dualgrain_engine::{
     BatchGeneration, Engine, Event, FinishReason, GenerateOptions, Generation, Model, ModelConfig, Request,

@@ -4,6 +4,7 @@
 //! Without a card or a compiler it says SKIPPED. Arguments are more model folders to compare.
 
 mod constrained;
+mod four_bits;
 mod golden;
 mod invariance;
 mod lost;
@@ -44,6 +45,11 @@ fn main() -> ExitCode {
     let newer = tempfile::tempdir().expect("a folder");
     let mut folders = newer_families(newer.path());
     folders.extend(FAMILIES.iter().map(|name| family(name)));
+    folders.extend(four_bits::CASES.map(|case| {
+        let folder = newer.path().join(format!("{case}-w4a8"));
+        four_bits::quantize(case, &folder, four_bits::PLAIN);
+        folder
+    }));
     folders.extend(
         std::env::args_os()
             .skip(1)

@@ -1,6 +1,7 @@
 //! Whole models on the naive device and on the CPU, bit for bit: the seam between engine and device holds.
 
 mod constrained;
+mod four_bits;
 mod golden;
 mod sampled;
 mod toy;
@@ -33,26 +34,40 @@ fn all_logits<D: Device>(device: D, dir: &Path, cache: &CacheFormat, ids: &[u32]
     of_step.collect::<Vec<_>>().concat()
 }
 
-#[test]
-fn every_family_gives_the_same_bits_on_the_naive_device_and_on_every_instruction_set() {
-    for case in FAMILIES {
-        let ids = read_golden(&family(case)).ids;
-        for cache in &CACHES {
-            let expected = all_logits(NaiveDevice::new(), &family(case), cache, &ids);
-            for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
-                let device = CpuDevice::with_isa(2, isa).unwrap();
-                let got = all_logits(device, &family(case), cache, &ids);
-                let same = got.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
-                assert!(
-                    same && got.len() == expected.len(),
-                    "{case}, {cache:?}, {}",
-                    isa.name()
-                );
-            }
+/// Compares logits of `dir` on every instruction set with those of the naive device.
+fn assert_same_bits(case: &str, dir: &Path, caches: &[CacheFormat]) {
+    let ids = read_golden(&family(case)).ids;
+    for cache in caches {
+        let expected = all_logits(NaiveDevice::new(), dir, cache, &ids);
+        for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+            let device = CpuDevice::with_isa(2, isa).unwrap();
+            let got = all_logits(device, dir, cache, &ids);
+            let same = got.iter().zip(&expected).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(
+                same && got.len() == expected.len(),
+                "{case}, {cache:?}, {}",
+                isa.name()
+            );
         }
     }
 }
 
+#[test]
+fn every_family_gives_the_same_bits_on_the_naive_device_and_on_every_instruction_set() {
+    for case in FAMILIES {
+        assert_same_bits(case, &family(case), &CACHES);
+    }
+}
+
+#[test]
+fn four_bit_weights_give_the_same_bits_on_the_naive_device_and_on_every_instruction_set() {
+    for case in four_bits::CASES {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("model");
+        four_bits::quantize(case, &dir, four_bits::PLAIN);
+        assert_same_bits(case, &dir, &[CacheFormat::Int8]);
+    }
+}
 #[test]
 fn a_transform_before_the_last_linear_gives_the_same_bits_on_every_device() {
     for case in ["llama2", "opt"] {

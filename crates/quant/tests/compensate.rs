@@ -285,9 +285,10 @@ fn every_step_that_is_left_out_changes_the_codes_and_is_named() {
     assert!(tensors(Step::Correction) != tensors(Step::StreamCorrection));
 }
 
-/// What the search wrote before there was a method that goes on from it: the checksum of the bundled model's tensors.
+/// The checksum of the bundled model's tensors: what the method that goes on from the search does must not reach them. Arithmetic that changes
+/// moves it (last on 2026-11-30, outputs rounded to bfloat16).
 #[test]
-fn the_search_alone_writes_what_it_always_wrote() {
+fn the_search_alone_writes_these_bytes() {
     let dir = tempfile::tempdir().unwrap();
     let mut job = QuantJob::new(tiny(), dir.path().join("out"));
     job.options.search = Search::TwoPhase;

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use dualgrain_device::{Activation, ActivationScale, Device, DeviceError, Done, Operand, SLICE_ROWS};
+use dualgrain_device::{
+    Activation, ActivationScale, Device, DeviceError, Done, Operand, Outputs, SLICE_ROWS,
+};
 use dualgrain_format::LinearWeights;
 
 use super::buffers::{CudaMatrix, CudaQuantized};
@@ -53,17 +55,25 @@ impl CudaDevice {
     /// two, which their first run takes.
     pub(super) fn prepare_products(
         &self,
-        linears: &[(&CudaLinear, bool)],
+        linears: &[(&CudaLinear, Outputs)],
         max_tokens: usize,
     ) -> Result<bool, DeviceError> {
-        let shapes = linears.iter().filter_map(|(linear, rounded)| match linear {
-            CudaLinear::W4(linear) => {
-                let output = if *rounded { Output::Bf16 } else { Output::F32 };
-                Some((linear.shape(), linear.group(), output))
-            }
-            CudaLinear::W8(_) | CudaLinear::Float(_) => None,
-        });
-        let shapes: HashSet<_> = shapes.collect();
+        let mut shapes = HashSet::new();
+        for (linear, outputs) in linears {
+            let CudaLinear::W4(linear) = linear else {
+                continue;
+            };
+            // Outputs that are rounded are bf16 where the kernel behind them is a joined one, f32 before another.
+            let written: &[Output] = match outputs {
+                Outputs::Whole => &[Output::F32],
+                Outputs::Rounded => &[Output::F32, Output::Bf16],
+            };
+            shapes.extend(
+                written
+                    .iter()
+                    .map(|output| (linear.shape(), linear.group(), *output)),
+            );
+        }
         self.operation("prepare", &[shapes.len(), max_tokens], || {
             self.products.w4.prepare(&self.jit, &shapes, max_tokens)
         })?;
@@ -121,7 +131,7 @@ impl CudaDevice {
         self.product_as(Output::F32, out, a, weights)
     }
 
-    /// A product that is rounded where its weights have 4 bits, as the kernel behind it reads it: f32, or bf16 in the first half of `out`.
+    /// A product with [`Outputs::Rounded`], in the type that the kernel behind it reads. Outputs of bf16 lie in the first half of `out`.
     fn rounded_product(
         &self,
         out: &mut CudaMatrix,

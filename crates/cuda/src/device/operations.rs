@@ -5,7 +5,7 @@ use std::ops::Range;
 use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
-    Done, ExpertInput, Operand, RoutingRule, RoutingShape, StepLayout, StepLimits, check_blocks,
+    Done, ExpertInput, Operand, Outputs, RoutingRule, RoutingShape, StepLayout, StepLimits, check_blocks,
 };
 use dualgrain_format::{FloatValues, LinearWeights};
 
@@ -142,7 +142,7 @@ impl Device for CudaDevice {
         })
     }
 
-    fn prepare(&self, linears: &[(&CudaLinear, bool)], max_tokens: usize) -> Result<bool, DeviceError> {
+    fn prepare(&self, linears: &[(&CudaLinear, Outputs)], max_tokens: usize) -> Result<bool, DeviceError> {
         self.prepare_products(linears, max_tokens)
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use dualgrain_device::sampling::{Sample, SampleRow, SamplerShape, SamplingParams, TokenMask};
 use dualgrain_device::{
     Activation, ActivationScale, AttentionParams, CacheFormat, CacheShape, Columns, Device, DeviceError,
-    Done, ExpertInput, Operand, RoutingRule, RoutingShape, StepLayout, StepLimits,
+    Done, ExpertInput, Operand, Outputs, RoutingRule, RoutingShape, StepLayout, StepLimits,
 };
 use dualgrain_format::{FloatValues, LinearWeights};
 
@@ -182,7 +182,7 @@ impl Device for AnyDevice {
         })
     }
 
-    fn prepare(&self, linears: &[(&Linear, bool)], max_tokens: usize) -> Result<bool, DeviceError> {
+    fn prepare(&self, linears: &[(&Linear, Outputs)], max_tokens: usize) -> Result<bool, DeviceError> {
         match self {
             Self::Cpu(_) => {
                 let _ = (linears, max_tokens);
@@ -190,8 +190,8 @@ impl Device for AnyDevice {
             }
             #[cfg(feature = "cuda")]
             Self::Cuda(card) => {
-                let on_card = linears.iter().filter_map(|(linear, rounded)| match linear {
-                    Linear::Cuda(linear) => Some((linear, *rounded)),
+                let on_card = linears.iter().filter_map(|(linear, outputs)| match linear {
+                    Linear::Cuda(linear) => Some((linear, *outputs)),
                     Linear::Cpu(_) => None,
                 });
                 card.device.prepare(&on_card.collect::<Vec<_>>(), max_tokens)

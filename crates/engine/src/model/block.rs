@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use dualgrain_device::{Columns, Device, Done, Operand};
+use dualgrain_device::{Columns, Device, Done, Operand, Outputs};
 
 use super::feed_forward::{ExpertProjections, FeedForward, Mlp};
 use crate::{
@@ -244,18 +244,19 @@ impl<D: Device> Block<D> {
         dense.into_iter().filter_map(|id| self.projection(id))
     }
 
-    /// Those linears as they lie on the device, each with whether its outputs are rounded: they are where a gate or the residual
-    /// stream takes them, not where a norm comes first.
-    pub fn linears(&self) -> impl Iterator<Item = (&D::Linear, bool)> {
+    /// Those linears as they lie on the device, with what becomes of their outputs. A norm takes them whole, and so does the sum of what
+    /// experts give.
+    pub fn linears(&self) -> impl Iterator<Item = (&D::Linear, Outputs)> {
         Role::ALL.into_iter().filter_map(|role| {
             let projection = self.projection(LinearId::dense(self.spec.layer, role))?;
             let rounded = match role {
                 Role::Qkv => false,
                 Role::Out => self.attn_out_norm.is_none(),
                 Role::Up => self.feed_forward.mlp().is_some_and(Mlp::is_gated),
-                Role::Down => self.ffn_out_norm.is_none(),
+                Role::Down => self.ffn_out_norm.is_none() && !self.feed_forward.is_sparse(),
             };
-            Some((&projection.linear, rounded))
+            let outputs = if rounded { Outputs::Rounded } else { Outputs::Whole };
+            Some((&projection.linear, outputs))
         })
     }
 

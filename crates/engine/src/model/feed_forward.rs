@@ -227,6 +227,10 @@ impl<D: Device> FeedForward<D> {
         }
     }
 
+    pub(super) fn is_sparse(&self) -> bool {
+        matches!(self, Self::Sparse(_))
+    }
+
     pub(super) fn mlp_mut(&mut self) -> Option<&mut Mlp<D>> {
         match self {
             Self::Dense(mlp) => Some(mlp),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use dualgrain_device::{CacheFormat, Device, Done, SLICE_ROWS};
+use dualgrain_device::{CacheFormat, Device, Done, Outputs, SLICE_ROWS};
 use dualgrain_format::checkpoint::Dtype;
 use dualgrain_format::{CacheScheme, FloatValues, KEY_SCALES_TENSOR, LinearScheme, VALUE_SCALES_TENSOR};
 
@@ -141,11 +141,11 @@ impl<D: Device> Model<D> {
         &self.cache_format
     }
 
-    /// All packed linears that every token takes (blocks and head), each with whether its outputs are rounded
-    /// ([`Device::gemm_rounded`]).
-    pub fn linears(&self) -> Vec<(&D::Linear, bool)> {
+    /// All packed linears that every token takes (blocks and head), with what becomes of their outputs.
+    pub fn linears(&self) -> Vec<(&D::Linear, Outputs)> {
         let in_blocks = self.blocks.iter().flat_map(Block::linears);
-        in_blocks.chain([(&self.head.projection.linear, false)]).collect()
+        let head = (&self.head.projection.linear, Outputs::Whole);
+        in_blocks.chain([head]).collect()
     }
 
     /// Bytes of the packed linears that a step of `m` tokens reads: of experts, those that tokens go to when each is as likely as any other.

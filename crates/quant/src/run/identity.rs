@@ -25,10 +25,13 @@ impl Identity {
     /// # Errors
     /// The model's folder cannot be read.
     pub fn of(job: &QuantJob, windows: &Windows, tokens: &[u32]) -> Result<Self, QuantError> {
-        let mut entries = vec![(
-            "dualgrain version".to_owned(),
-            env!("CARGO_PKG_VERSION").to_owned(),
-        )];
+        let mut entries = vec![
+            (
+                "dualgrain version".to_owned(),
+                env!("CARGO_PKG_VERSION").to_owned(),
+            ),
+            ("arithmetic".to_owned(), dualgrain_device::ARITHMETIC.to_string()),
+        ];
         entries.extend(job.options.described());
         let mut hasher = crc32fast::Hasher::new();
         for range in &windows.ranges {

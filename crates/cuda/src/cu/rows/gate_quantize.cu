@@ -14,6 +14,7 @@
 #define ROUNDS 4  // of four neighbours that a thread holds; fewer where few rows leave multiprocessors idle
 #endif
 
+static_assert(IN == 0 || IN == 2, "f32 or bf16");
 #if IN == 0
 typedef float In;
 #else

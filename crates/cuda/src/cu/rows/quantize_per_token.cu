@@ -29,6 +29,7 @@ typedef float In;
 #else
 typedef u16 In;
 #endif
+static_assert(ADDED == 0 || ADDED == 2, "f32 or bf16 is added");
 #if ADDED == 0
 typedef float Added;
 #else

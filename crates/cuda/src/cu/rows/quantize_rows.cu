@@ -16,6 +16,7 @@
 #define ROUNDS 4  // of four neighbours that a thread holds: 4, or 1 for few rows, which keep a multiprocessor to themselves
 #endif
 
+static_assert(ADDED == 0 || ADDED == 2, "f32 or bf16 is added");
 #if ADDED == 0
 typedef float Added;
 #else
