@@ -24,10 +24,6 @@ pub use activation::{Activation, ActivationScale, GateLimit};
 pub use blocks::check_blocks;
 pub use cache::{AttentionParams, CacheFormat, CacheShape, MAX_HEAD_DIM, PAGE_TOKENS};
 pub use capacity::{Capacity, refill};
-/// Counts changes of what devices compute: programs of different numbers give different bits. Whoever goes on with what another program
-/// began, a journal or a request, compares it.
-pub const ARITHMETIC: u32 = 2;
-
 pub use contract::{Columns, Device, Done, Operand, Outputs, SLICE_ROWS};
 pub use error::DeviceError;
 pub use gram::Gram;
@@ -37,3 +33,7 @@ pub use mixture::{
 };
 pub use statistics::Statistics;
 pub use step::{HostStep, StepLayout, StepLimits};
+
+/// Counts changes of what devices compute: programs of different numbers give different bits. Whoever goes on with what another program
+/// began, a journal or a request, compares it.
+pub const ARITHMETIC: u32 = 2;

@@ -2,6 +2,16 @@
 #pragma once
 #include "float_rules.cuh"
 
+#ifndef ADDED
+#define ADDED 0  // what is added: 0: f32, 2: bf16
+#endif
+static_assert(ADDED == 0 || ADDED == 2, "f32 or bf16 is added");
+#if ADDED == 0
+typedef float Added;
+#else
+typedef u16 Added;
+#endif
+
 constexpr u32 ALL_LANES = 0xffffffffu;
 
 // Mirrors `QuantizeArgs` of the host, by value.

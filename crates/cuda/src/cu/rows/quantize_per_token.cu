@@ -14,9 +14,6 @@
 #ifndef IN
 #define IN 1  // 0: f32, 1: f16, 2: bf16
 #endif
-#ifndef ADDED
-#define ADDED 0  // what is added: 0: f32, 2: bf16
-#endif
 #ifndef THREADS
 #define THREADS 512  // at most; the launch may have fewer
 #endif
@@ -28,12 +25,6 @@
 typedef float In;
 #else
 typedef u16 In;
-#endif
-static_assert(ADDED == 0 || ADDED == 2, "f32 or bf16 is added");
-#if ADDED == 0
-typedef float Added;
-#else
-typedef u16 Added;
 #endif
 #if BEFORE == 2
 typedef float Held;

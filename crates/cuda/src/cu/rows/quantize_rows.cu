@@ -9,18 +9,8 @@
 #ifndef BEFORE
 #define BEFORE 3  // 0: nothing; 1: RMSNorm; 3: x += y, then RMSNorm
 #endif
-#ifndef ADDED
-#define ADDED 0  // what is added: 0: f32, 2: bf16
-#endif
 #ifndef ROUNDS
 #define ROUNDS 4  // of four neighbours that a thread holds: 4, or 1 for few rows, which keep a multiprocessor to themselves
-#endif
-
-static_assert(ADDED == 0 || ADDED == 2, "f32 or bf16 is added");
-#if ADDED == 0
-typedef float Added;
-#else
-typedef u16 Added;
 #endif
 
 constexpr bool NORMS = BEFORE != 0, ADDS = BEFORE == 3;
