@@ -53,7 +53,7 @@ mod statistics;
 
 pub use attention::{
     Attended, Attention, AttentionKernel, AttentionWorkspace, CacheWrite, PagedCache, Ring, RingTask,
-    ScoreRule, StepTokens, attention_source,
+    RotatedQueries, ScoreRule, StepTokens, attention_source,
 };
 pub use check::{
     Blend, Element, Expected, Freivalds, RandomOperands, Stored, Wrong, freivalds_sources, operand_sources,
@@ -91,7 +91,7 @@ pub use rivals::{
 };
 pub use rows::{
     Before, GateQuantize, GatherRows, Hadamard, Input, NormRows, NormRule, NormWeights, Pointwise,
-    PointwiseRows, Quantize, Rope, TableType, gate_quantize_sources, gather_rows_source, hadamard_source,
+    PointwiseRows, Quantize, Rope, TableType, gate_quantize_source, gather_rows_source, hadamard_source,
     norm_source, pointwise_source, quantize_rows_sources, quantize_source, rope_source,
 };
 pub use sampling::{

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dualgrain_cuda::{
     Attended, Attention, AttentionWorkspace, Before, Buffer, CacheWrite, CudaError, Gpu, Input, Jit,
-    PagedCache, Quantize, QuantizedTokens, StepTokens, TokenCodes,
+    PagedCache, Quantize, QuantizedTokens, RotatedQueries, StepTokens, TokenCodes,
 };
 use dualgrain_device::cases::Random;
 use dualgrain_device::naive::{self, NaiveDevice};
@@ -45,6 +45,8 @@ struct Case {
     x: Vec<f32>,
     /// Of the step's tokens, where their heads are rotated.
     angles: Option<Vec<f32>>,
+    /// Attention rotates the queries of runs, where its kernel does so.
+    rotates_late: bool,
     /// Of their outputs, where these become codes.
     scale: ActivationScale,
 }
@@ -101,6 +103,10 @@ impl Case {
                 let most = [40, 120, 300][r.below(3)];
                 sequence.tokens = 32 + r.below(most);
             }
+            // One that decodes beside prompts.
+            if sequences.len() > 1 && r.below(2) == 0 {
+                sequences[0].tokens = 1;
+            }
         }
         let params = Self::params(r, num_kv_heads * group, head_dim, pair % 3 == 2);
         let mut case = Self {
@@ -113,6 +119,7 @@ impl Case {
             history: Vec::new(),
             x: Vec::new(),
             angles: None,
+            rotates_late: r.below(3) > 0,
             scale: match r.below(4) {
                 0 => ActivationScale::Static(0.02),
                 _ => ActivationScale::PerToken,
@@ -304,12 +311,21 @@ impl Case {
                     (&step, &workspace),
                 );
             }
-            match &self.angles {
-                Some(angles) if !before => {
-                    let (angles, place) = (gpu.upload(angles)?, (&mut cache, self.layer));
-                    write.launch_rotated((&x, columns), self.ranges(), &angles, place, &step)?;
+            let angles = self.angles.as_ref().filter(|_| !before);
+            let angles = angles.map(|angles| gpu.upload(angles)).transpose()?;
+            let late = angles
+                .as_ref()
+                .filter(|_| self.rotates_late && attention.rotates_runs(&step));
+            match &angles {
+                Some(angles) => {
+                    let of = match late {
+                        Some(_) => RotatedQueries::OfSpans,
+                        None => RotatedQueries::All,
+                    };
+                    let (ranges, place) = ((self.ranges(), of), (&mut cache, self.layer));
+                    write.launch_rotated((&x, columns), ranges, angles, place, &step)?;
                 }
-                _ => {
+                None => {
                     let places = (keys.clone(), values.clone());
                     write.launch((&x, columns), places, &mut cache, self.layer, &step)?;
                 }
@@ -319,8 +335,17 @@ impl Case {
                 let out = gpu.filled(4 * result.len(), 0xff)?;
                 // Twice: the second launch finds the counters as the first has left them.
                 for _ in 0..2 {
-                    let x = (&x, columns);
-                    attention.launch(&out, x, queries.clone(), &cache, self.layer, &step, &workspace)?;
+                    let (x, queries, place) = ((&x, columns), queries.clone(), (&cache, self.layer));
+                    match late {
+                        Some(angles) => attention.launch_rotating(
+                            &out,
+                            x,
+                            (queries, angles),
+                            place,
+                            (&step, &workspace),
+                        )?,
+                        None => attention.launch(&out, x, queries, place.0, place.1, &step, &workspace)?,
+                    }
                 }
                 out.read(0, &mut result)?;
                 return Ok((result, None));
@@ -360,7 +385,8 @@ impl Case {
         let codes = codes.download()?;
         // What rotates queries for attention alone.
         let mut other = PagedCache::new(gpu, self.shape, &self.format)?;
-        write.launch_rotated(from, self.ranges(), angles, (&mut other, self.layer), step)?;
+        let ranges = (self.ranges(), RotatedQueries::All);
+        write.launch_rotated(from, ranges, angles, (&mut other, self.layer), step)?;
         attention.launch(&out, from, queries, cache, self.layer, step, workspace)?;
         out.read(0, &mut result)?;
         Ok((result, Some(codes)))
@@ -376,12 +402,13 @@ impl Case {
             ..
         } = &self.params;
         format!(
-            "{} {:?}, {num_heads} heads, window {sliding_window:?}, cap {soft_cap:?}, ALiBi {}, sinks {}, rotated {}, {:?}",
+            "{} {:?}, {num_heads} heads, window {sliding_window:?}, cap {soft_cap:?}, ALiBi {}, sinks {}, rotated {} (late: {}), {:?}",
             self.shape,
             self.format,
             alibi_slopes.is_some(),
             sinks.is_some(),
             self.angles.is_some(),
+            self.rotates_late,
             self.sequences
         )
     }

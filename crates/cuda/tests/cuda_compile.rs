@@ -15,7 +15,7 @@ use std::time::Instant;
 use dualgrain_cuda::{
     AttentionKernel, Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse,
     NormRule, Output, Pointwise, Ring, RingTask, SGEMM_TILES, ScoreRule, Source, TABLE, TableType, Variant,
-    attention_source, combine_source, compiler_version, freivalds_sources, gate_quantize_sources,
+    attention_source, combine_source, compiler_version, freivalds_sources, gate_quantize_source,
     gather_rows_source, gemm_experts_sources, gemm_float_sources, gemm_w8a8_sources, hadamard_source,
     kernels, last_tokens_source, log_softmax_source, norm_source, operand_sources, pointwise_source,
     quantize_rows_sources, quantize_source, read_memory_source, rope_source, routing_sources, sample_source,
@@ -155,20 +155,34 @@ fn attention_jobs(arch: &'static str) -> Vec<Job> {
                 soft_cap: at % 4 == 0 && !rotates(kernel),
                 sinks: at % 6 < 2 && !rotates(kernel),
             };
-            let source = attention_source(kernel, format, head_dim, group, rule);
-            jobs.push(Job {
-                words: format!("{} {arch} {kernel:?} {:?}", source.name, source.macros),
-                source,
-                arch,
-                threads: match kernel {
-                    AttentionKernel::Ring(ring, task) => ring.threads(task),
-                    AttentionKernel::PromptGroups => 512,
-                    _ => 128,
-                },
-            });
+            let plain = ScoreRule::default();
+            jobs.push(attention_job(arch, kernel, (format, head_dim, group), rule));
+            // It rotates where scores are plain.
+            if kernel == AttentionKernel::PromptGroups && rule != plain {
+                jobs.push(attention_job(arch, kernel, (format, head_dim, group), plain));
+            }
         }
     }
     jobs
+}
+
+fn attention_job(
+    arch: &'static str,
+    kernel: AttentionKernel,
+    (format, head_dim, group): (&CacheFormat, usize, usize),
+    rule: ScoreRule,
+) -> Job {
+    let source = attention_source(kernel, format, head_dim, group, rule);
+    Job {
+        words: format!("{} {arch} {kernel:?} {:?}", source.name, source.macros),
+        source,
+        arch,
+        threads: match kernel {
+            AttentionKernel::Ring(ring, task) => ring.threads(task),
+            AttentionKernel::PromptGroups => 512,
+            _ => 128,
+        },
+    }
 }
 
 /// Those that an architecture has for a kind of cache.
@@ -270,7 +284,7 @@ fn row_jobs(arch: &'static str) -> Vec<Job> {
     let gates = activations
         .into_iter()
         .flat_map(|f| [(f, Input::F32), (f, Input::Bf16)]);
-    sources.extend(gates.flat_map(|(f, input)| gate_quantize_sources(f, input)));
+    sources.extend(gates.map(|(f, input)| gate_quantize_source(f, input)));
     sources.extend(TableType::ALL.map(gather_rows_source));
     sources.extend(NormRule::ALL.map(norm_source));
     sources.extend(Pointwise::all().map(pointwise_source));

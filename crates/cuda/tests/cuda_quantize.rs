@@ -231,7 +231,7 @@ fn transforms_differ(jit: &Jit, gpu: &Gpu) -> Result<usize, CudaError> {
     Ok(failed)
 }
 
-/// Rows that are gated and activated alone: how many functions differ, one of them with limits that numbers reach and pass.
+/// Rows that are activated, gated and added alone: how many operations differ, some of them with limits that numbers reach and pass.
 fn gates_differ(jit: &Jit, gpu: &Gpu) -> Result<usize, CudaError> {
     let limited = [0.5, 1.75, 7.0].map(|limit| GateLimit::new(limit).map(Activation::Clamped));
     let plain = [
@@ -242,19 +242,34 @@ fn gates_differ(jit: &Jit, gpu: &Gpu) -> Result<usize, CudaError> {
     ];
     let (m, columns, mut r, mut failed) = (9, 331, Random(13), 0);
     for f in plain.into_iter().chain(limited.into_iter().flatten()) {
-        let x: Vec<f32> = r.floats(2 * m * columns).iter().map(|v| 9.0 * v).collect();
-        let (mut gated, mut active) = (vec![0.0; m * columns], x[..m * columns].to_vec());
-        for (x, out) in x.chunks_exact(2 * columns).zip(gated.chunks_exact_mut(columns)) {
+        let x: Vec<bf16> = r
+            .floats(2 * m * columns)
+            .iter()
+            .map(|v| bf16::from_f32(9.0 * v))
+            .collect();
+        let wide: Vec<f32> = x.iter().map(|v| v.to_f32()).collect();
+        let (mut gated, mut active) = (vec![0.0; m * columns], wide[..m * columns].to_vec());
+        for (x, out) in wide
+            .chunks_exact(2 * columns)
+            .zip(gated.chunks_exact_mut(columns))
+        {
             naive::gated(x, f, out);
         }
-        let (from, out) = (gpu.upload(&x)?, gpu.upload(&active)?);
+        let sums: Vec<f32> = gated.iter().zip(&wide).map(|(out, x)| out + x).collect();
+        let (from, narrow, out) = (gpu.upload(&wide)?, gpu.upload(&x)?, gpu.upload(&active)?);
         naive::activate(&mut active, f);
         for (operation, x, expected) in [
             (Pointwise::Activate(f), &out, &active),
-            (Pointwise::Gate(f), &from, &gated),
+            (Pointwise::Gate(f, Input::F32), &from, &gated),
+            (Pointwise::Add(Input::F32), &from, &sums),
+            (Pointwise::Gate(f, Input::Bf16), &narrow, &gated),
+            (Pointwise::Add(Input::Bf16), &narrow, &sums),
         ] {
             let rows = PointwiseRows::new(jit, gpu, operation)?;
-            rows.launch_activation(f, &out, x, (m, columns))?;
+            match operation {
+                Pointwise::Add(_) => rows.launch(&out, x, (m, columns))?,
+                _ => rows.launch_activation(f, &out, x, (m, columns))?,
+            }
             let mut got = vec![0.0f32; m * columns];
             out.read(0, &mut got)?;
             if got.iter().zip(expected).any(|(a, b)| a.to_bits() != b.to_bits()) {
@@ -366,7 +381,7 @@ fn print_times(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
 /// in a step; with many no launch finds its own there.
 fn print_chains(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     let (hidden, wide) = (4_096, 14_336);
-    let add = PointwiseRows::new(jit, gpu, Pointwise::Add)?;
+    let add = PointwiseRows::new(jit, gpu, Pointwise::Add(Input::F32))?;
     let (x, y) = (random_rows(gpu, 256)?, random_rows(gpu, 256)?);
     let times = times_s(gpu, 3, 1, |_| add.launch(&x, &y, (1, 256)))?;
     println!("a launch that adds 256 elements: {:.2} us", times[1] * 1e6);

@@ -4,7 +4,7 @@ use std::f32::consts::LOG2_E;
 use std::sync::Arc;
 
 use dualgrain_device::naive::usable_scale;
-use dualgrain_device::{AttentionParams, Columns, StepLimits};
+use dualgrain_device::{AttentionParams, Columns};
 
 use super::arguments::AttentionArgs;
 use super::paged_cache::{PagedCache, is_int8};
@@ -13,7 +13,8 @@ use super::sources::{
     AttentionKernel, GROUPED_HEAD, LONGEST_TILED_HEAD, PROMPT_GROUP_BYTES, PROMPT_GROUPS, ScoreRule,
     attention_source,
 };
-use super::step_tokens::{StepTokens, most_spans};
+use super::step_tokens::StepTokens;
+use super::workspace::{AttentionWorkspace, MOST_PASSING};
 use crate::compiler::Jit;
 use crate::driver::{Buffer, Gpu, GpuInfo, Kernel, Launch, launch_with};
 use crate::error::CudaError;
@@ -28,84 +29,10 @@ const PROMPT_WARPS: usize = 4;
 /// Heads of multiples of so many elements are rotated by attention: a lane holds both elements of a pair.
 const ROTATED_HEAD: usize = 64;
 
-/// Thread blocks that pass tiles on at most: as many as a Hopper card has multiprocessors.
-const MOST_PASSING: usize = 144;
-/// Warps of such a block.
-const PASSED_WARPS: usize = 4 * PROMPT_GROUPS;
-/// What the warps of one leave of a tile: outputs of 16 rows twice, and eight numbers of each lane.
-const PASSED_BYTES: usize = PASSED_WARPS * (2 * 16 * 4 * GROUPED_HEAD + 32 * 32);
-
-/// Room for what spans leave to be joined; launches on one stream share it.
-pub struct AttentionWorkspace {
-    limits: StepLimits,
-    heads: usize,
-    head_dim: usize,
-    /// `[spans][heads][head_dim]` f32, zeros between launches
-    partial: Buffer,
-    /// `[spans][heads][2]` f32
-    partial_state: Buffer,
-    /// `[spans][heads][parts of 32 elements][2]` u32, zeros between launches
-    ring_state: Buffer,
-    /// `[spans][heads][parts of 32 elements]` u32, zeros between launches
-    arrived: Buffer,
-    /// A u32, 0 between launches
-    drawn: Buffer,
-    /// `[sequences][heads][head_dim]` u32, zeros between launches
-    pub(super) rows: Buffer,
-    /// `[sequences]` u32, zeros between launches
-    pub(super) finished: Buffer,
-    /// What thread blocks of a prompt pass on (`Passed` in cu/attention/groups/attention_group.cuh), and a flag of each warp, 0 between launches
-    passed: Buffer,
-    passed_flags: Buffer,
-}
-
-impl AttentionWorkspace {
-    /// Room for steps within `limits`, of `heads` query heads of `head_dim`.
-    ///
-    /// # Errors
-    /// Not enough memory.
-    pub fn new(gpu: &Gpu, limits: StepLimits, heads: usize, head_dim: usize) -> Result<Self, CudaError> {
-        let rows = most_spans(limits) * heads;
-        let passing = match gpu.info().capability == (9, 0) {
-            true => passing_blocks(limits, heads, head_dim).min(gpu.info().num_sms),
-            false => 0,
-        };
-        Ok(Self {
-            limits,
-            heads,
-            head_dim,
-            partial: gpu.filled(4 * rows * head_dim, 0)?,
-            partial_state: gpu.filled(8 * rows, 0)?,
-            ring_state: gpu.filled(8 * rows * head_dim.div_ceil(32), 0)?,
-            arrived: gpu.filled(4 * rows * head_dim.div_ceil(32), 0)?,
-            drawn: gpu.filled(4, 0)?,
-            rows: gpu.filled(4 * limits.sequences * heads * head_dim, 0)?,
-            finished: gpu.filled(4 * limits.sequences, 0)?,
-            passed: gpu.filled((passing * PASSED_BYTES).max(1), 0)?,
-            passed_flags: gpu.filled((4 * passing * PASSED_WARPS).max(1), 0)?,
-        })
-    }
-
-    /// Bytes of the card's memory that one for such steps and heads takes.
-    pub fn bytes_for(limits: StepLimits, heads: usize, head_dim: usize) -> usize {
-        let spans = most_spans(limits) * heads * (4 * head_dim + 8 + 12 * head_dim.div_ceil(32));
-        let joined = 4 + 4 * limits.sequences * (heads * head_dim + 1);
-        spans + joined + passing_blocks(limits, heads, head_dim) * (PASSED_BYTES + 4 * PASSED_WARPS)
-    }
-}
-
 /// Slopes or sinks of heads for scores that count in powers of two.
 fn in_base_two(gpu: &Gpu, of_heads: Option<&[f32]>) -> Result<Option<Buffer>, CudaError> {
     let scaled = |values: &[f32]| values.iter().map(|value| value * LOG2_E).collect::<Vec<_>>();
     of_heads.map(|values| gpu.upload(&scaled(values))).transpose()
-}
-
-/// Thread blocks of prompts that stay on the card and pass tiles on, at most: no more than tiles of single tokens and heads.
-fn passing_blocks(limits: StepLimits, heads: usize, head_dim: usize) -> usize {
-    match head_dim == GROUPED_HEAD {
-        true => limits.tokens.saturating_mul(heads).min(MOST_PASSING),
-        false => 0,
-    }
 }
 
 /// A kernel with the size of its thread blocks.
@@ -254,12 +181,49 @@ impl Attention {
     pub fn launch(
         &self,
         out: &Buffer,
-        (x, x_columns): (&Buffer, usize),
+        x: (&Buffer, usize),
         queries: Columns,
         cache: &PagedCache,
         layer: usize,
         step: &StepTokens,
         workspace: &AttentionWorkspace,
+    ) -> Result<(), CudaError> {
+        self.launch_all(out, (x, queries), None, (cache, layer), (step, workspace))
+    }
+
+    /// Whether [`Self::launch_rotating`] takes a step: it has runs, and the kernel for them rotates.
+    pub fn rotates_runs(&self, step: &StepTokens) -> bool {
+        self.grouped && ScoreRule::of(&self.params).is_plain() && step.run_tokens() > 0
+    }
+
+    /// As [`Self::launch`], with queries of runs as they were before their rotation by `angles` `[tokens, head_dim]`; so nobody writes
+    /// them and reads them again. Queries of spans are rotated before.
+    ///
+    /// # Errors
+    /// As [`Self::launch`]; angles that are not the step's.
+    ///
+    /// # Panics
+    /// As [`Self::launch`]; where [`Self::rotates_runs`] says no.
+    pub fn launch_rotating(
+        &self,
+        out: &Buffer,
+        x: (&Buffer, usize),
+        (queries, angles): (Columns, &Buffer),
+        cache: (&PagedCache, usize),
+        step: (&StepTokens, &AttentionWorkspace),
+    ) -> Result<(), CudaError> {
+        assert!(self.rotates_runs(step.0), "runs that nothing rotates");
+        at_least("angles", 4 * step.0.num_tokens() * self.head_dim, angles)?;
+        self.launch_all(out, (x, queries), Some(angles), cache, step)
+    }
+
+    fn launch_all(
+        &self,
+        out: &Buffer,
+        ((x, x_columns), queries): ((&Buffer, usize), Columns),
+        angles: Option<&Buffer>,
+        (cache, layer): (&PagedCache, usize),
+        (step, workspace): (&StepTokens, &AttentionWorkspace),
     ) -> Result<(), CudaError> {
         let (tokens, width) = (step.num_tokens(), self.params.num_heads * self.head_dim);
         at_least("queries", 4 * tokens * x_columns, x)?;
@@ -276,6 +240,7 @@ impl Attention {
         let query_x = x.address() + 4 * queries.start as u64;
         let args = AttentionArgs {
             out: out.address(),
+            angles: angles.map_or(0, Buffer::address),
             ..self.arguments((query_x, x_columns), (cache, layer), step, workspace)
         };
         if step.num_spans() > 0 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dualgrain_device::{CacheShape, Columns};
 
-use super::paged_cache::PagedCache;
+use super::paged_cache::{PagedCache, is_int8};
 use super::sources::{AttentionKernel, ScoreRule, attention_source};
 use super::step_tokens::StepTokens;
 use crate::compiler::Jit;
@@ -12,8 +12,15 @@ use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
 use crate::fit::at_least;
 
-/// Warps of a thread block, as in cu/attention/cache_write.cu; each takes the key or the value of a head.
+/// Warps of a thread block, as in cu/attention/cache_write.cu.
 const WARPS: usize = 4;
+/// Steps of so many tokens give a warp more to do.
+const MANY_TOKENS: usize = 512;
+/// Heads of a token's keys that a warp takes then, where heads are not longer than `LONGEST_OF_MANY` and their number is a multiple.
+const KEY_HEADS: usize = 4;
+const LONGEST_OF_MANY: usize = 128;
+/// Tokens whose values of a head a warp takes then, in an INT8 cache.
+const VALUE_TOKENS: usize = 16;
 /// Heads of multiples of so many elements are rotated by the kernel: a lane holds both elements of a pair.
 const ROTATED_HEAD: usize = 64;
 
@@ -34,12 +41,24 @@ struct CacheWriteArgs {
     queries_x: u64,
     angles: u64,
     heads: i32,
-    padding: i32,
+    spans_only: i32,
+    key_heads: i32,
+    value_tokens: i32,
+}
+
+/// Queries that [`CacheWrite::launch_rotated`] rotates in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RotatedQueries {
+    /// Those of all tokens.
+    All,
+    /// Those of tokens that are attended in spans: [`Attention::launch_rotating`](super::Attention::launch_rotating) rotates the others.
+    OfSpans,
 }
 
 /// Queries that are rotated while keys and values are written, by angles `[tokens, head_dim]` f32.
 struct Rotated<'a> {
     queries: Columns,
+    of: RotatedQueries,
     angles: &'a Buffer,
 }
 
@@ -101,8 +120,8 @@ impl CacheWrite {
         self.launch_all((x, x_columns), (keys, values), None, (cache, layer), step)
     }
 
-    /// As [`Self::launch`], with keys and queries rotated by `angles` `[tokens, head_dim]`: the queries in place, the keys on their
-    /// way into the cache. The angles are read, as the step is, before launches in front of this one are done: copies write them, or a
+    /// As [`Self::launch`], with keys and queries rotated by `angles` `[tokens, head_dim]`: the queries in place, as many as `of` says, the
+    /// keys on their way into the cache. The angles are read, as the step is, before launches in front of this one are done: copies write them, or a
     /// kernel that lets none behind it begin.
     ///
     /// # Errors
@@ -113,12 +132,12 @@ impl CacheWrite {
     pub fn launch_rotated(
         &self,
         (x, x_columns): (&Buffer, usize),
-        [queries, keys, values]: [Columns; 3],
+        ([queries, keys, values], of): ([Columns; 3], RotatedQueries),
         angles: &Buffer,
         (cache, layer): (&mut PagedCache, usize),
         step: &StepTokens,
     ) -> Result<(), CudaError> {
-        let rotated = Some(Rotated { queries, angles });
+        let rotated = Some(Rotated { queries, of, angles });
         self.launch_all((x, x_columns), (keys, values), rotated, (cache, layer), step)
     }
 
@@ -139,10 +158,15 @@ impl CacheWrite {
         let heads = rotated
             .as_ref()
             .map_or(0, |rotated| rotated.queries.len() / shape.head_dim);
-        if let Some(Rotated { queries, angles }) = &rotated {
+        let spans_only = rotated
+            .as_ref()
+            .is_some_and(|rotated| rotated.of == RotatedQueries::OfSpans);
+        let rotated_tokens = if spans_only { step.span_tokens() } else { tokens };
+        if let Some(Rotated { queries, angles, .. }) = &rotated {
             at_least("angles", 4 * tokens * shape.head_dim, angles)?;
             assert!(queries.end <= x_columns, "columns {queries:?} of {x_columns}");
         }
+        let (key_heads, value_tokens) = shares_of_warp(cache, tokens);
         let kernel = self.kernel_for(rotated.as_ref(), shape.head_dim);
         let place = cache.layer(layer);
         let mut args = CacheWriteArgs {
@@ -162,14 +186,15 @@ impl CacheWrite {
                 .map_or(0, |rotated| x.address() + 4 * rotated.queries.start as u64),
             angles: rotated.as_ref().map_or(0, |rotated| rotated.angles.address()),
             heads: heads as i32,
-            padding: 0,
+            spans_only: i32::from(spans_only),
+            key_heads: key_heads as i32,
+            value_tokens: value_tokens as i32,
         };
+        let keys = tokens * (shape.num_kv_heads / key_heads);
+        let values = tokens.div_ceil(value_tokens) * shape.num_kv_heads;
+        let warps = keys + values + rotated_tokens * heads;
         let grid = Launch {
-            grid: [
-                (tokens * (2 * shape.num_kv_heads + heads)).div_ceil(WARPS) as u32,
-                1,
-                1,
-            ],
+            grid: [warps.div_ceil(WARPS) as u32, 1, 1],
             threads: 32 * WARPS as u32,
             shared_bytes: 0,
             cluster: 1,
@@ -189,6 +214,18 @@ impl CacheWrite {
     }
 }
 
+/// Heads of a token's keys, and tokens of a head's values, that a warp takes in a step of so many tokens.
+fn shares_of_warp(cache: &PagedCache, tokens: usize) -> (usize, usize) {
+    let shape = cache.shape();
+    if tokens < MANY_TOKENS {
+        return (1, 1);
+    }
+    let several = shape.head_dim <= LONGEST_OF_MANY && shape.num_kv_heads.is_multiple_of(KEY_HEADS);
+    let key_heads = if several { KEY_HEADS } else { 1 };
+    let value_tokens = if is_int8(cache.format()) { VALUE_TOKENS } else { 1 };
+    (key_heads, value_tokens)
+}
+
 /// Refuses columns that are not those of the cache's heads.
 fn check_columns((keys, values): (&Columns, &Columns), shape: CacheShape, x_columns: usize) {
     let width = shape.num_kv_heads * shape.head_dim;
@@ -206,6 +243,6 @@ mod tests {
 
     #[test]
     fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<CacheWriteArgs>(), 96);
+        assert_eq!(size_of::<CacheWriteArgs>(), 104);
     }
 }

@@ -4,9 +4,10 @@
 use dualgrain_device::{ActivationScale, Columns};
 
 use super::arguments::AttentionArgs;
-use super::attend::{Attention, AttentionWorkspace, Joined};
+use super::attend::{Attention, Joined};
 use super::paged_cache::PagedCache;
 use super::step_tokens::StepTokens;
+use super::workspace::AttentionWorkspace;
 use crate::driver::Buffer;
 use crate::error::CudaError;
 use crate::fit::at_least;

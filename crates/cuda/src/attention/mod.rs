@@ -15,12 +15,14 @@ mod paged_cache;
 mod ring;
 mod sources;
 mod step_tokens;
+mod workspace;
 
+pub use attend::Attention;
 pub(crate) use attend::prompt_kernel;
-pub use attend::{Attention, AttentionWorkspace};
-pub use cache_write::CacheWrite;
+pub use cache_write::{CacheWrite, RotatedQueries};
 pub use joined::Attended;
 pub use paged_cache::PagedCache;
 pub use ring::{Ring, RingTask};
 pub use sources::{AttentionKernel, ScoreRule, attention_source};
 pub use step_tokens::StepTokens;
+pub use workspace::AttentionWorkspace;

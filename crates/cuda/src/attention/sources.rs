@@ -110,6 +110,7 @@ pub fn attention_source(
                 ("GROUPS", PROMPT_GROUPS as i64),
                 ("STAGES", PROMPT_STAGES as i64),
                 ("SHARED_BYTES", PROMPT_GROUP_BYTES as i64),
+                ("ROTATES", i64::from(rule.is_plain())),
             ]);
         }
         AttentionKernel::RotateWrite => macros.push(("ROPE", 1)),

@@ -188,6 +188,11 @@ impl StepTokens {
         self.num_spans
     }
 
+    /// Tokens that are attended in spans.
+    pub(super) fn span_tokens(&self) -> usize {
+        self.splits.len()
+    }
+
     /// Tokens that are attended in runs.
     pub(super) fn run_tokens(&self) -> usize {
         self.run_lengths.iter().sum()

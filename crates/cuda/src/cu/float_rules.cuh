@@ -122,6 +122,19 @@ __device__ __forceinline__ Scale usable_scale(float scale) {
     return scale > 0.0f && inverse <= LARGEST ? Scale{scale, inverse} : Scale{0.0f, 0.0f};
 }
 
+// A maximum to the scale of 127 codes. Away from the ends of the range quotient and inverse come from one step of Newton's, which rounds
+// correctly there.
+__device__ __forceinline__ Scale scale_of(float max) {
+    if (!(max > 1e-30f && max < 1e30f)) return usable_scale(__fdiv_rn(max, 127.0f));
+    const float inverse_127 = 0.007874016f;
+    float scale = max * inverse_127;
+    scale = __fmaf_rn(__fmaf_rn(-127.0f, scale, max), inverse_127, scale);
+    float inverse;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(scale));
+    inverse = __fmaf_rn(inverse, -__fmaf_rn(scale, inverse, -1.0f), inverse);
+    return Scale{scale, inverse};
+}
+
 // Rounds half to even; NaN gives 0.
 __device__ __forceinline__ int code_of(float v, float inverse) {
     return max(-127, min(127, __float2int_rn(__fmul_rn(v, inverse))));

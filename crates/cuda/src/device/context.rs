@@ -10,7 +10,9 @@ use dualgrain_device::{
 
 use super::buffers::{CudaMatrix, CudaQuantized};
 use super::cuda_device::CudaDevice;
-use crate::attention::{Attended, Attention, AttentionWorkspace, CacheWrite, PagedCache, StepTokens};
+use crate::attention::{
+    Attended, Attention, AttentionWorkspace, CacheWrite, PagedCache, RotatedQueries, StepTokens,
+};
 use crate::driver::{Graph, without_launches};
 use crate::error::CudaError;
 
@@ -144,12 +146,12 @@ impl CudaDevice {
         })
     }
 
-    /// Rotates queries and keys, and writes keys and values; in one kernel where that exists.
+    /// Rotates queries and keys, and writes keys and values; in one kernel where that exists, which may leave queries to attention.
     pub(super) fn rotate_and_write_cache(
         &self,
         (cache, layer): (&mut CudaCache, usize),
         x: &mut CudaMatrix,
-        [queries, keys, values]: [Columns; 3],
+        ([queries, keys, values], of): ([Columns; 3], RotatedQueries),
         (head_dim, angles): (usize, &CudaMatrix),
         step: &CudaStep,
     ) -> Done {
@@ -159,7 +161,7 @@ impl CudaDevice {
         }
         self.operation("rope_cache_write", &[x.rows, keys.len()], || {
             let (from, place) = ((&x.buffer, x.columns), (&mut cache.pages, layer));
-            let columns = [queries, keys, values];
+            let columns = ([queries, keys, values], of);
             cache
                 .write
                 .launch_rotated(from, columns, &angles.buffer, place, &step.tokens)
@@ -184,9 +186,14 @@ impl CudaDevice {
         let attention = cache.attention(self, params);
         let attention = attention.map_err(|error| self.failed(name, &sizes, &error))?;
         if angles.columns != head_dim || !attention.joins(&step.tokens) {
-            let queries = columns[0].clone();
-            self.rotate_and_write_cache((cache, layer), x, columns, (head_dim, angles), step)?;
-            self.attend(c, (x, queries), (cache, layer), params, step)?;
+            self.attend_apart(
+                c,
+                &attention,
+                (cache, layer),
+                (x, columns),
+                angles,
+                (params, step),
+            )?;
             return self.quantize(out, c, scale);
         }
         let (shape, makes_codes) = (
@@ -216,6 +223,36 @@ impl CudaDevice {
             true => Ok(()),
             false => self.quantize(out, c, scale),
         }
+    }
+
+    /// The rotation with the cache's keys and values, then attention. Queries of runs are rotated as attention reads them, where its kernel
+    /// can do so.
+    fn attend_apart(
+        &self,
+        c: &mut CudaMatrix,
+        attention: &Attention,
+        (cache, layer): (&mut CudaCache, usize),
+        (x, columns): (&mut CudaMatrix, [Columns; 3]),
+        angles: &CudaMatrix,
+        (params, step): (&AttentionParams, &CudaStep),
+    ) -> Done {
+        let (queries, head_dim) = (columns[0].clone(), cache.pages.shape().head_dim);
+        let rotates =
+            attention.rotates_runs(&step.tokens) && cache.write.rotates(&cache.pages, angles.columns);
+        let of = match rotates {
+            true => RotatedQueries::OfSpans,
+            false => RotatedQueries::All,
+        };
+        self.rotate_and_write_cache((cache, layer), x, (columns, of), (head_dim, angles), step)?;
+        if !rotates {
+            return self.attend(c, (x, queries), (cache, layer), params, step);
+        }
+        self.resize(c, "attention", (x.rows, params.num_heads * head_dim))?;
+        self.operation("attention", &[x.rows, params.num_heads, head_dim], || {
+            let step = (&step.tokens, self.workspace(step, (params.num_heads, head_dim))?);
+            let (from, queries) = ((&x.buffer, x.columns), (queries, &angles.buffer));
+            attention.launch_rotating(&c.buffer, from, queries, (&cache.pages, layer), step)
+        })
     }
 
     pub(super) fn attend(

@@ -73,10 +73,10 @@ pub(super) struct RowKernels {
     pub(super) layer_norm: NormRows,
     pub(super) rope: Rope,
     pub(super) hadamard: Hadamard,
-    pub(super) add: PointwiseRows,
+    pub(super) add: ForOutputs<PointwiseRows>,
     pub(super) soft_cap: PointwiseRows,
     activate: [PointwiseRows; 5],
-    gate: [PointwiseRows; 5],
+    gate: [ForOutputs<PointwiseRows>; 5],
     pub(super) quantize: Quantize,
     pub(super) rms_norm_quantize: Quantize,
     pub(super) round: PointwiseRows,
@@ -128,7 +128,13 @@ impl RowKernels {
     fn new(jit: &Jit, gpu: &Gpu) -> Result<Self, CudaError> {
         let pointwise = |operation| PointwiseRows::new(jit, gpu, operation);
         let activate = |f| pointwise(Pointwise::Activate(f));
-        let gate = |f| pointwise(Pointwise::Gate(f));
+        let reading = |operation: &dyn Fn(Input) -> Pointwise| -> Result<_, CudaError> {
+            Ok(ForOutputs {
+                f32: pointwise(operation(Input::F32))?,
+                bf16: pointwise(operation(Input::Bf16))?,
+            })
+        };
+        let gate = |f| reading(&|input| Pointwise::Gate(f, input));
         let quantize = |before, input| Quantize::new(jit, gpu, before, input);
         let for_outputs = |before| -> Result<_, CudaError> {
             Ok(ForOutputs {
@@ -149,7 +155,7 @@ impl RowKernels {
             layer_norm: NormRows::new(jit, gpu, NormRule::Layer)?,
             rope: Rope::new(jit, gpu)?,
             hadamard: Hadamard::new(jit, gpu)?,
-            add: pointwise(Pointwise::Add)?,
+            add: reading(&Pointwise::Add)?,
             soft_cap: pointwise(Pointwise::SoftCap)?,
             activate: [
                 activate(relu)?,
@@ -197,7 +203,7 @@ impl RowKernels {
         kernels.filter(|kernels| kernels.f32.takes(k))
     }
 
-    pub(super) fn gate(&self, f: Activation) -> &PointwiseRows {
+    pub(super) fn gate(&self, f: Activation) -> &ForOutputs<PointwiseRows> {
         &self.gate[activation_code(f) as usize]
     }
 }

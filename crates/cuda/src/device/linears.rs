@@ -63,16 +63,11 @@ impl CudaDevice {
             let CudaLinear::W4(linear) = linear else {
                 continue;
             };
-            // Outputs that are rounded are bf16 where the kernel behind them is a joined one, f32 before another.
-            let written: &[Output] = match outputs {
-                Outputs::Whole => &[Output::F32],
-                Outputs::Rounded => &[Output::F32, Output::Bf16],
+            let written = match outputs {
+                Outputs::Whole => Output::F32,
+                Outputs::Rounded => Output::Bf16,
             };
-            shapes.extend(
-                written
-                    .iter()
-                    .map(|output| (linear.shape(), linear.group(), *output)),
-            );
+            shapes.insert((linear.shape(), linear.group(), written));
         }
         self.operation("prepare", &[shapes.len(), max_tokens], || {
             self.products.w4.prepare(&self.jit, &shapes, max_tokens)
@@ -190,6 +185,37 @@ impl CudaDevice {
         }
         self.operation("round", &[out.rows, out.columns], || {
             self.rows.round.round(&out.buffer, out.shape())
+        })
+    }
+
+    /// The product, then the gate, whose outputs stay floats.
+    pub(super) fn gated_product(
+        &self,
+        out: &mut CudaMatrix,
+        wide: &mut CudaMatrix,
+        (a, weights): (Operand<'_, Self>, &CudaLinear),
+        f: Activation,
+    ) -> Done {
+        let input = self.rounded_product(wide, &a, weights)?;
+        let shape = (wide.rows, wide.columns / 2);
+        self.resize(out, "gemm_gated", shape)?;
+        self.operation("gated", &[wide.rows, wide.columns], || {
+            let rows = self.rows.gate(f).of(input);
+            rows.launch_activation(f, &out.buffer, &wide.buffer, shape)
+        })
+    }
+
+    /// The product, added to `x`.
+    pub(super) fn added_product(
+        &self,
+        x: &mut CudaMatrix,
+        y: &mut CudaMatrix,
+        (a, weights): (Operand<'_, Self>, &CudaLinear),
+    ) -> Done {
+        let input = self.rounded_product(y, &a, weights)?;
+        assert_eq!(x.shape(), y.shape(), "shapes of a sum");
+        self.operation("add", &[x.rows, x.columns], || {
+            self.rows.add.of(input).launch(&x.buffer, &y.buffer, x.shape())
         })
     }
 

@@ -14,7 +14,8 @@ use super::context::{CudaCache, CudaStep};
 use super::cuda_device::CudaDevice;
 use super::linears::CudaLinear;
 use super::mixture::{Experts, Routing};
-use crate::rows::NormWeights;
+use crate::attention::RotatedQueries;
+use crate::rows::{Input, NormWeights};
 use crate::sampling::{SampleRows, Sampler};
 
 impl Device for CudaDevice {
@@ -215,6 +216,27 @@ impl Device for CudaDevice {
         self.product_to_round(out, &a, weights)
     }
 
+    fn gemm_gated(
+        &self,
+        out: &mut CudaMatrix,
+        wide: &mut CudaMatrix,
+        a: Operand<'_, Self>,
+        weights: &CudaLinear,
+        f: Activation,
+    ) -> Done {
+        self.gated_product(out, wide, (a, weights), f)
+    }
+
+    fn gemm_add(
+        &self,
+        x: &mut CudaMatrix,
+        y: &mut CudaMatrix,
+        a: Operand<'_, Self>,
+        weights: &CudaLinear,
+    ) -> Done {
+        self.added_product(x, y, (a, weights))
+    }
+
     fn gemm_gated_quantize(
         &self,
         out: &mut CudaQuantized,
@@ -263,7 +285,13 @@ impl Device for CudaDevice {
         angles: &CudaMatrix,
         step: &CudaStep,
     ) -> Done {
-        self.rotate_and_write_cache((cache, layer), x, columns, (head_dim, angles), step)
+        self.rotate_and_write_cache(
+            (cache, layer),
+            x,
+            (columns, RotatedQueries::All),
+            (head_dim, angles),
+            step,
+        )
     }
 
     fn rope_cache_write_attention_quantize(
@@ -307,7 +335,7 @@ impl Device for CudaDevice {
         let shape = (x.rows, x.columns / 2);
         self.resize(out, "gated", shape)?;
         self.operation("gated", &[x.rows, x.columns], || {
-            let rows = self.rows.gate(f);
+            let rows = self.rows.gate(f).of(Input::F32);
             rows.launch_activation(f, &out.buffer, &x.buffer, shape)
         })
     }
@@ -335,7 +363,10 @@ impl Device for CudaDevice {
     fn add(&self, x: &mut CudaMatrix, y: &CudaMatrix) -> Done {
         assert_eq!(x.shape(), y.shape(), "shapes of a sum");
         self.operation("add", &[x.rows, x.columns], || {
-            self.rows.add.launch(&x.buffer, &y.buffer, x.shape())
+            self.rows
+                .add
+                .of(Input::F32)
+                .launch(&x.buffer, &y.buffer, x.shape())
         })
     }
 

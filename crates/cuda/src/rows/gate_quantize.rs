@@ -18,29 +18,28 @@ use crate::gemm::QuantizedTokens;
 const CLUSTER: usize = 8;
 /// Neighbours of a thread.
 const EACH: usize = 4;
-/// How many times a thread holds so many: the variants of the kernel, for few rows and for many.
-const ROUNDS: [usize; 2] = [2, 4];
-/// Rows that count as few: beyond, what a thread does once should be shared by more elements.
-const FEW_ROWS: usize = 128;
-/// Threads times rounds, at most.
-const MOST_SHARES: usize = 1_024;
+/// How many times a thread holds so many. What a thread does once would be shared by more elements in four rounds, but they need
+/// registers of twice as many threads: 4 % slower at 2,048 rows.
+const ROUNDS: usize = 2;
+/// Threads of a CTA, at most.
+const MOST_THREADS: usize = 512;
 /// The longest run that is transformed: the columns that a warp holds in a round.
 const MOST_BLOCK: usize = WARP * EACH;
 /// Threads of a warp: shares of a row are whole warps of elements.
 const WARP: usize = 32;
 
-/// The texts and macros of `gate_quantize` for a gate and up of a type, f32 or bf16.
-pub fn gate_quantize_sources(f: Activation, input: Input) -> [Source; 2] {
-    ROUNDS.map(|rounds| Source {
+/// The text and macros of `gate_quantize` for a gate and up of a type, f32 or bf16.
+pub fn gate_quantize_source(f: Activation, input: Input) -> Source {
+    Source {
         name: "gate_quantize",
         text: cu::GATE_QUANTIZE,
         headers: cu::MODEL_HEADERS,
         macros: vec![
             ("FUNCTION", activation_code(f)),
             ("IN", input.code()),
-            ("ROUNDS", rounds as i64),
+            ("ROUNDS", ROUNDS as i64),
         ],
-    })
+    }
 }
 
 /// Arguments of the kernel, as `GateArgs` in cu/rows/gate_quantize.cu.
@@ -60,8 +59,7 @@ struct GateArgs {
 
 /// The kernel, made ready; Hopper and later have clusters.
 pub struct GateQuantize {
-    /// One for each of [`ROUNDS`].
-    kernels: Vec<Arc<Kernel>>,
+    kernel: Arc<Kernel>,
     input: Input,
 }
 
@@ -74,17 +72,13 @@ impl GateQuantize {
         if gpu.info().capability < (9, 0) {
             return Ok(None);
         }
-        let kernels = gate_quantize_sources(f, input).map(|source| jit.kernel(&source));
-        let kernels = kernels.into_iter().collect::<Result<_, _>>()?;
-        Ok(Some(Self { kernels, input }))
+        let kernel = jit.kernel(&gate_quantize_source(f, input))?;
+        Ok(Some(Self { kernel, input }))
     }
 
     /// Whether it takes rows of so many codes.
     pub fn takes(&self, k: usize) -> bool {
-        k.is_multiple_of(EACH)
-            && ROUNDS
-                .iter()
-                .all(|rounds| rounds * share_threads(k, *rounds) <= MOST_SHARES)
+        k.is_multiple_of(EACH) && share_threads(k) <= MOST_THREADS
     }
 
     /// Whether it transforms runs of `block` columns.
@@ -113,9 +107,7 @@ impl GateQuantize {
                 got: k,
             });
         }
-        let variant = usize::from(m > FEW_ROWS);
-        let rounds = ROUNDS[variant];
-        let threads = share_threads(k, rounds);
+        let threads = share_threads(k);
         let (codes, sums, scales) = tokens.addresses();
         let mut args = GateArgs {
             x: x.address(),
@@ -128,7 +120,7 @@ impl GateQuantize {
             },
             k: k as i32,
             row_bytes: tokens.row_bytes() as i32,
-            share: (threads * rounds * EACH) as i32,
+            share: (threads * ROUNDS * EACH) as i32,
             block: block.unwrap_or(0) as i32,
             factor: block.map_or(1.0, hadamard_scale),
         };
@@ -137,13 +129,13 @@ impl GateQuantize {
             ..Launch::rows(m * CLUSTER, 1, threads as u32, true)
         };
         // SAFETY: the kernel's one parameter; the input is as long as its sizes say (checked), the tokens by construction.
-        unsafe { launch_with(&self.kernels[variant], &grid, &mut args) }
+        unsafe { launch_with(&self.kernel, &grid, &mut args) }
     }
 }
 
 /// Threads of each of a cluster's CTAs for rows of `k` codes and the zeros behind them.
-fn share_threads(k: usize, rounds: usize) -> usize {
-    k.div_ceil(CLUSTER * rounds * EACH).next_multiple_of(WARP)
+fn share_threads(k: usize) -> usize {
+    k.div_ceil(CLUSTER * ROUNDS * EACH).next_multiple_of(WARP)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ mod quantize_rows;
 mod quantized_input;
 mod rope;
 
-pub use gate_quantize::{GateQuantize, gate_quantize_sources};
+pub use gate_quantize::{GateQuantize, gate_quantize_source};
 pub use gather_rows::{GatherRows, TableType, gather_rows_source};
 pub use hadamard::{Hadamard, hadamard_source};
 pub use norm::{NormRows, NormRule, NormWeights, norm_source};

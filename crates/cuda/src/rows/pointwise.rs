@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use dualgrain_device::{Activation, GateLimit};
 
+use super::quantized_input::Input;
 use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
@@ -18,10 +19,10 @@ const THREADS: usize = 256;
 pub enum Pointwise {
     /// `out = f(out)`.
     Activate(Activation),
-    /// `out[c] = f(x[c]) * x[columns + c]`.
-    Gate(Activation),
-    /// `out += x`.
-    Add,
+    /// `out[c] = f(x[c]) * x[columns + c]`, of x in a type, f32 or bf16.
+    Gate(Activation, Input),
+    /// `out += x`, the same.
+    Add(Input),
     /// `out = tanh(out * (1 / cap)) * cap`.
     SoftCap,
     /// `out = bf16(out)`, the nearest one.
@@ -40,31 +41,38 @@ pub(crate) const ACTIVATIONS: [Activation; 5] = [
 impl Pointwise {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
-        let of_activation = ACTIVATIONS
-            .into_iter()
-            .flat_map(|f| [Self::Activate(f), Self::Gate(f)]);
-        of_activation.chain([Self::Add, Self::SoftCap, Self::Round])
+        let inputs = [Input::F32, Input::Bf16];
+        let of_activation = ACTIVATIONS.into_iter().flat_map(move |f| {
+            let gates = inputs.map(|input| Self::Gate(f, input));
+            std::iter::once(Self::Activate(f)).chain(gates)
+        });
+        of_activation
+            .chain(inputs.map(Self::Add))
+            .chain([Self::SoftCap, Self::Round])
     }
 
     fn macros(self) -> Vec<(&'static str, i64)> {
         let (mode, f) = match self {
             Self::Activate(f) => (0, Some(f)),
-            Self::Gate(f) => (1, Some(f)),
-            Self::Add => (2, None),
+            Self::Gate(f, _) => (1, Some(f)),
+            Self::Add(_) => (2, None),
             Self::SoftCap => (3, None),
             Self::Round => (4, None),
         };
         let mut macros = vec![("MODE", mode)];
         macros.extend(f.map(|f| ("FUNCTION", activation_code(f))));
+        if let Self::Gate(_, input) | Self::Add(input) = self {
+            macros.push(("IN", input.code()));
+        }
         macros
     }
 
-    /// Elements of a row of `x` for each of `out`.
-    fn inputs(self) -> usize {
+    /// Bytes of a row of `x` for each element of `out`.
+    fn input_bytes(self) -> usize {
         match self {
             Self::Activate(_) | Self::SoftCap | Self::Round => 0,
-            Self::Gate(_) => 2,
-            Self::Add => 1,
+            Self::Gate(_, input) => 2 * input.size_bytes(),
+            Self::Add(input) => input.size_bytes(),
         }
     }
 }
@@ -170,7 +178,7 @@ impl PointwiseRows {
         at_least("rows of a pointwise operation", 4 * m * columns, out)?;
         at_least(
             "input of a pointwise operation",
-            4 * m * columns * self.operation.inputs(),
+            m * columns * self.operation.input_bytes(),
             x,
         )?;
         let mut args = PointwiseArgs {

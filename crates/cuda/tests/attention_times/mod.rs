@@ -2,7 +2,7 @@
 
 use dualgrain_cuda::{
     Attended, Attention, AttentionWorkspace, Before, Buffer, CacheWrite, CudaError, Gpu, Input, Jit,
-    PagedCache, Quantize, QuantizedTokens, StepTokens, times_s,
+    PagedCache, Quantize, QuantizedTokens, RotatedQueries, StepTokens, times_s,
 };
 use dualgrain_device::cases::Random;
 use dualgrain_device::{
@@ -128,7 +128,8 @@ fn print_decode(
     let (x, step, workspace) = ((&timed.x, timed.columns), &timed.step, &timed.workspace);
     let apart = times_s(gpu, 3, 10, |_| {
         let (cache, codes) = &mut *buffers.borrow_mut();
-        write.launch_rotated(x, columns.clone(), &angles, (cache, 0), step)?;
+        let all = (columns.clone(), RotatedQueries::All);
+        write.launch_rotated(x, all, &angles, (cache, 0), step)?;
         attention.launch(&out, x, columns[0].clone(), cache, 0, step, workspace)?;
         quantize.launch(&out, None, ActivationScale::PerToken, codes)
     })?;
@@ -202,7 +203,10 @@ pub fn print_all(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     for format in [CacheFormat::Int8, CacheFormat::F16] {
         print_write_time(jit, gpu, &format)?;
         for sequences in [1, 16, 64] {
-            print_rotation(jit, gpu, &format, sequences)?;
+            print_rotation(jit, gpu, &format, (sequences, 1_000, 1), RotatedQueries::All)?;
+        }
+        for of in [RotatedQueries::All, RotatedQueries::OfSpans] {
+            print_rotation(jit, gpu, &format, (1, 2_048, 2_048), of)?;
         }
     }
     Ok(())
@@ -236,21 +240,28 @@ fn print_write_time(jit: &Jit, gpu: &Gpu, format: &CacheFormat) -> Result<(), Cu
 }
 
 /// What the rotation of a step's tokens, and their keys and values into the cache, add to a chain of launches that wait for one another.
-fn print_rotation(jit: &Jit, gpu: &Gpu, format: &CacheFormat, sequences: usize) -> Result<(), CudaError> {
-    let mut timed = Timed::new(jit, gpu, format, (sequences, 1_000, 1))?;
+fn print_rotation(
+    jit: &Jit,
+    gpu: &Gpu,
+    format: &CacheFormat,
+    (sequences, length, tokens): (usize, usize, usize),
+    of: RotatedQueries,
+) -> Result<(), CudaError> {
+    let mut timed = Timed::new(jit, gpu, format, (sequences, length, tokens))?;
     let write = CacheWrite::new(jit, gpu, &timed.cache)?;
-    let angles = gpu.upload(&Random(3).floats(sequences * HEAD_DIM))?;
+    let angles = gpu.upload(&Random(3).floats(sequences * tokens * HEAD_DIM))?;
     let (keys, values) = (HEADS * HEAD_DIM, (HEADS + KV_HEADS) * HEAD_DIM);
     let cache = std::cell::RefCell::new(&mut timed.cache);
     let times = times_s(gpu, 3, 1, |_| {
         let (x, columns) = (
             (&timed.x, timed.columns),
-            [0..keys, keys..values, values..timed.columns],
+            ([0..keys, keys..values, values..timed.columns], of),
         );
         write.launch_rotated(x, columns, &angles, (&mut cache.borrow_mut(), 0), &timed.step)
     })?;
     println!(
-        "{format:?}: {sequences} tokens rotated and written: {:.2} us",
+        "{format:?}: {} tokens rotated and written, queries {of:?}: {:.2} us",
+        sequences * tokens,
         times[1] * 1e6
     );
     Ok(())

@@ -51,7 +51,8 @@ struct AttentionArgs {
     int window;  // 0: none
     // Of attention_ring with JOINED.
     int keys_first, values_first;  // of a token's new key and value, in floats behind x
-    const float *angles;           // [tokens, HEAD_DIM]: cos, then sin
+    // Of attention_ring with JOINED, and of attention_prompt_sm90 where queries come as they are before rotation: [tokens, HEAD_DIM], cos, then sin.
+    const float *angles;
     // With CODES, in the place of out.
     u32 *rows;           // [token][heads][HEAD_DIM], zeros between launches
     u32 *finished;       // [token]: parts of heads in rows, 0 between launches

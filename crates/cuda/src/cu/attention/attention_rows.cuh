@@ -43,19 +43,6 @@ __device__ __forceinline__ void load_matrices(u32 (&v)[4], const u8 *row) {
                  : "r"(shared_address(row)));
 }
 
-// A maximum to the scale of 127 codes. Away from the ends of the range quotient and inverse come from one step of Newton's, which rounds
-// correctly there.
-__device__ __forceinline__ Scale scale_of(float max) {
-    if (!(max > 1e-30f && max < 1e30f)) return usable_scale(__fdiv_rn(max, 127.0f));
-    const float inverse_127 = 0.007874016f;
-    float scale = max * inverse_127;
-    scale = __fmaf_rn(__fmaf_rn(-127.0f, scale, max), inverse_127, scale);
-    float inverse;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(scale));
-    inverse = __fmaf_rn(inverse, -__fmaf_rn(scale, inverse, -1.0f), inverse);
-    return Scale{scale, inverse};
-}
-
 // Over the four lanes that hold a row.
 __device__ __forceinline__ float largest_of_row(float v) {
     v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, 1));

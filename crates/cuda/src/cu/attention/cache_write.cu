@@ -1,8 +1,10 @@
-// Keys and values of a step into the paged cache: a warp takes the key or the value of a token's head. With ROPE keys are rotated on
-// their way, and further warps rotate a query head in place.
+// Keys and values of a step into the paged cache: a warp takes keys of a token, or values of a head. With ROPE keys are rotated on their
+// way, and further warps rotate a query head in place: of all tokens, or of those whose spans are attended apart.
 //
 // An INT8 page holds values by element, so one token's lie 64 bytes apart. Where a step has all of sixteen adjacent positions, the warp
 // of the first takes the values of all, and writes sixteen bytes where it would write one.
+//
+// In steps of many tokens a warp takes more: what it looks up before it reads takes longer than reading.
 #include "attention.cuh"
 
 #ifndef ROPE
@@ -20,10 +22,14 @@ struct CacheWriteArgs {
     // With ROPE.
     float *queries_x;     // the first column of queries
     const float *angles;  // [tokens, HEAD_DIM]: cos, then sin
-    int heads, padding;
+    int heads, spans_only;  // query heads; whether only queries of tokens whose spans are attended apart are rotated
+    // What a warp takes.
+    int key_heads;     // of a token: 1, or KEY_HEADS, which divide their number
+    int value_tokens;  // of a head, up to 16; 1 where the cache holds floats
 };
 
 constexpr int EACH = (HEAD_DIM + 31) / 32;  // elements of a lane
+constexpr int KEY_HEADS = EACH <= 4 ? 4 : 1;
 
 #if FORMAT >= 2
 __device__ __forceinline__ float largest_magnitude(const float (&v)[EACH]) {
@@ -77,17 +83,14 @@ __device__ __forceinline__ void rotate(float (&v)[EACH], const Rotation &by) {
 }
 #endif
 
-// What a warp takes: a head of a token's keys or values, or, behind those, of its queries.
-struct Task {
-    int token, head;
-    bool is_value, is_query;
+// Where a token's keys and values go.
+struct Place {
+    u32 page, inside;
 };
 
-__device__ __forceinline__ Task task_of(const CacheWriteArgs &args, int warp) {
-    const int written = 2 * args.kv_heads, heads = written + (ROPE ? args.heads : 0);
-    const int token = warp / heads, of_token = warp % heads;
-    const bool is_query = of_token >= written;
-    return Task{token, is_query ? of_token - written : of_token / 2, !is_query && of_token % 2, is_query};
+__device__ __forceinline__ Place place_of(const CacheWriteArgs &args, const StepHead &step, u32 token) {
+    const u32 position = args.step[16 + token];
+    return Place{args.step[args.step[step.token_tables + token] + position / PAGE], position % PAGE};
 }
 
 __device__ __forceinline__ void load_head(const float *x, float (&v)[EACH], int lane) {
@@ -96,27 +99,55 @@ __device__ __forceinline__ void load_head(const float *x, float (&v)[EACH], int 
 }
 
 // A key or a value into its page.
-__device__ __forceinline__ void write(const CacheWriteArgs &args, const Task &task, u32 page, int inside, const float (&v)[EACH], int lane) {
-    const size_t place = (size_t)page * args.kv_heads + task.head;
-    u8 *to = task.is_value ? args.values : args.keys;
+template <bool IS_VALUE>
+__device__ __forceinline__ void write(const CacheWriteArgs &args, int head, const Place &at, const float (&v)[EACH], int lane) {
+    const size_t place = (size_t)at.page * args.kv_heads + head;
+    u8 *to = IS_VALUE ? args.values : args.keys;
 #if FORMAT >= 2
-    const float given = task.is_value ? args.value_scale : args.key_scale;
+    const float given = IS_VALUE ? args.value_scale : args.key_scale;
     const Scale scale = usable_scale(FORMAT == 3 ? given : __fdiv_rn(largest_magnitude(v), 127.0f));
-    to += place * PAGE * ROW + (task.is_value ? value_place(inside) : inside * ROW);
+    to += place * PAGE * ROW + (IS_VALUE ? value_place(at.inside) : at.inside * ROW);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         const int d = i * 32 + lane;
-        if (d < HEAD_DIM) to[task.is_value ? d * PAGE : d] = (u8)code_of(v[i], scale.inverse);
+        if (d < HEAD_DIM) to[IS_VALUE ? d * PAGE : d] = (u8)code_of(v[i], scale.inverse);
     }
-    if (FORMAT == 2 && lane == 0) (task.is_value ? args.value_scales : args.key_scales)[place * PAGE + inside] = scale.scale;
+    if (FORMAT == 2 && lane == 0) (IS_VALUE ? args.value_scales : args.key_scales)[place * PAGE + at.inside] = scale.scale;
 #else
-    const size_t first = place * PAGE * HEAD_DIM + (task.is_value ? inside * HEAD_DIM : inside);
+    const size_t first = place * PAGE * HEAD_DIM + (IS_VALUE ? at.inside * HEAD_DIM : at.inside);
 #pragma unroll
     for (int i = 0; i < EACH; i++) {
         const int d = i * 32 + lane;
-        if (d < HEAD_DIM) store(to, first + (task.is_value ? d : d * PAGE), v[i]);
+        if (d < HEAD_DIM) store(to, first + (IS_VALUE ? d : d * PAGE), v[i]);
     }
 #endif
+}
+
+// Adjacent heads of a token's keys.
+template <int HEADS>
+__device__ __forceinline__ void write_keys(const CacheWriteArgs &args, const StepHead &step, u32 token, int head, int lane) {
+    const Place at = place_of(args, step, token);
+#if ROPE
+    const Rotation by = rotation_of(args.angles + (size_t)token * HEAD_DIM, lane);
+#endif
+    const float *x = args.keys_x + (size_t)token * args.x_row + head * HEAD_DIM;
+    wait_for_producers();
+    float v[HEADS][EACH];
+#pragma unroll
+    for (int i = 0; i < HEADS; i++) load_head(x + i * HEAD_DIM, v[i], lane);
+#pragma unroll
+    for (int i = 0; i < HEADS; i++) {
+#if ROPE
+        rotate(v[i], by);
+#endif
+        write<false>(args, head + i, at, v[i], lane);
+    }
+}
+
+__device__ __forceinline__ void write_value(const CacheWriteArgs &args, u32 token, int head, const Place &at, int lane) {
+    float v[EACH];
+    load_head(args.values_x + (size_t)token * args.x_row + head * HEAD_DIM, v, lane);
+    write<true>(args, head, at, v, lane);
 }
 
 #if FORMAT >= 2
@@ -153,14 +184,16 @@ __device__ __forceinline__ void code_four(const CacheWriteArgs &args, const floa
     }
 }
 
-// Values of sixteen tokens from `x` on into their page.
-__device__ __forceinline__ void write_sixteen(const CacheWriteArgs &args, const float *x, const Task &task, u32 page, int inside, int lane) {
-    const size_t place = (size_t)page * args.kv_heads + task.head;
-    float *scales = args.value_scales + place * PAGE + inside;
+// Values of sixteen tokens from `token` on into their page.
+__device__ __forceinline__ void write_sixteen(const CacheWriteArgs &args, const StepHead &step, u32 token, int head, int lane) {
+    const Place at = place_of(args, step, token);
+    const float *x = args.values_x + (size_t)token * args.x_row + head * HEAD_DIM;
+    const size_t place = (size_t)at.page * args.kv_heads + head;
+    float *scales = args.value_scales + place * PAGE + at.inside;
     u32 words[4][EACH];
 #pragma unroll
     for (int four = 0; four < 4; four++) code_four(args, x, 2 * four, scales, words[four], lane);
-    u8 *to = args.values + place * PAGE * ROW + inside;
+    u8 *to = args.values + place * PAGE * ROW + at.inside;
 #pragma unroll
     for (int e = 0; e < EACH; e++) {
         const int d = e * 32 + lane;
@@ -169,41 +202,67 @@ __device__ __forceinline__ void write_sixteen(const CacheWriteArgs &args, const 
 }
 #endif
 
+// A head's values of some adjacent tokens.
+__device__ __forceinline__ void write_values(const CacheWriteArgs &args, const StepHead &step, u32 first, int head, int lane) {
+    const Place at = place_of(args, step, first);
+#if FORMAT >= 2
+    const u32 token = first + lane;
+    const bool is_mine = lane < args.value_tokens && token < step.tokens;
+    Sixteen sixteen{false, 0};
+    if (is_mine) sixteen = sixteen_of(args.step, step, token, args.step[16 + token]);
+    u32 sixteens = __ballot_sync(0xffffffffu, sixteen.is_whole && sixteen.first == (int)token);
+    u32 singles = __ballot_sync(0xffffffffu, is_mine && !sixteen.is_whole);
+    wait_for_producers();
+    for (; sixteens != 0; sixteens &= sixteens - 1) write_sixteen(args, step, first + __ffs(sixteens) - 1, head, lane);
+    for (; singles != 0; singles &= singles - 1) {
+        const u32 single = first + __ffs(singles) - 1;
+        write_value(args, single, head, single == first ? at : place_of(args, step, single), lane);
+    }
+#else
+    wait_for_producers();
+    write_value(args, first, head, at, lane);
+#endif
+}
+
+#if ROPE
+// A query head in place, of a token or of one whose spans are attended apart.
+__device__ __forceinline__ void rotate_query(const CacheWriteArgs &args, const StepHead &step, u32 at, int head, int lane) {
+    if (at >= (args.spans_only ? step.splits : step.tokens)) return;
+    const u32 token = args.spans_only ? split_token(args.step, step.first_split, at).token : at;
+    const Rotation by = rotation_of(args.angles + (size_t)token * HEAD_DIM, lane);
+    float *x = args.queries_x + (size_t)token * args.x_row + head * HEAD_DIM;
+    wait_for_producers();
+    float v[EACH];
+    load_head(x, v, lane);
+    rotate(v, by);
+#pragma unroll
+    for (int i = 0; i < EACH; i++) x[i * 32 + lane] = v[i];
+}
+#endif
+
 // Copies write the step, and what writes its angles lets no other kernel begin: both are read before those that come first are done.
 extern "C" __global__ void __launch_bounds__(128) cache_write(const CacheWriteArgs args) {
     let_dependents_start();
     const StepHead step = step_head(args.step);
     const int lane = threadIdx.x % 32;
-    const Task task = task_of(args, blockIdx.x * 4 + threadIdx.x / 32);
-    if (task.token >= step.tokens) return;
-    const u32 position = args.step[16 + task.token];
-    const u32 page = args.step[args.step[step.token_tables + task.token] + position / PAGE];
-    const float *x = task.is_value ? args.values_x : args.keys_x;
-#if FORMAT >= 2
-    const Sixteen sixteen = task.is_value ? sixteen_of(args.step, step, task.token, position) : Sixteen{false, 0};
-    if (sixteen.is_whole && task.token != sixteen.first) return;
-#endif
-#if ROPE
-    if (task.is_query) x = args.queries_x;
-    const Rotation by = rotation_of(args.angles + (size_t)task.token * HEAD_DIM, lane);
-#endif
-    x += (size_t)task.token * args.x_row + task.head * HEAD_DIM;
-    wait_for_producers();
-#if FORMAT >= 2
-    if (sixteen.is_whole) {
-        write_sixteen(args, x, task, page, position % PAGE, lane);
+    u32 warp = blockIdx.x * 4 + threadIdx.x / 32;
+    const u32 parts = args.kv_heads / args.key_heads, keys = step.tokens * parts;
+    if (warp < keys) {
+        const int head = warp % parts * args.key_heads;
+        if (args.key_heads == KEY_HEADS) {
+            write_keys<KEY_HEADS>(args, step, warp / parts, head, lane);
+        } else {
+            write_keys<1>(args, step, warp / parts, head, lane);
+        }
         return;
     }
-#endif
-    float v[EACH];
-    load_head(x, v, lane);
-#if ROPE
-    if (!task.is_value) rotate(v, by);
-    if (task.is_query) {
-#pragma unroll
-        for (int i = 0; i < EACH; i++) ((float *)x)[i * 32 + lane] = v[i];
+    warp -= keys;
+    const u32 values = (step.tokens + args.value_tokens - 1) / args.value_tokens * args.kv_heads;
+    if (warp < values) {
+        write_values(args, step, warp / args.kv_heads * args.value_tokens, warp % args.kv_heads, lane);
         return;
     }
+#if ROPE
+    if (args.heads > 0) rotate_query(args, step, (warp - values) / args.heads, (warp - values) % args.heads, lane);
 #endif
-    write(args, task, page, position % PAGE, v, lane);
 }

@@ -11,7 +11,7 @@
 #define IN 0  // 0: f32, 2: bf16
 #endif
 #ifndef ROUNDS
-#define ROUNDS 4  // of four neighbours that a thread holds; fewer where few rows leave multiprocessors idle
+#define ROUNDS 2  // of four neighbours that a thread holds
 #endif
 
 static_assert(IN == 0 || IN == 2, "f32 or bf16");
@@ -23,6 +23,10 @@ typedef u16 In;
 
 constexpr int CLUSTER = 8;
 constexpr int MOST_WARPS = 32 / ROUNDS;
+// Registers for as many threads as a multiprocessor takes, unless the function needs more of them.
+constexpr int MIN_CTAS = FUNCTION < GELU_TANH ? 2048 / (32 * MOST_WARPS) : 1;
+constexpr int MOST_NUMBERS = CLUSTER * MOST_WARPS;
+static_assert(MOST_NUMBERS % 32 == 0, "numbers for every lane");
 constexpr int EACH = 4;  // neighbours of a thread
 
 // Mirrors `GateArgs` of the host, by value.
@@ -41,7 +45,7 @@ struct GateArgs {
 #if __CUDA_ARCH__ >= 900
 // A number from every warp of the cluster, and the barrier that counts their bytes.
 struct Mailbox {
-    u32 numbers[CLUSTER * MOST_WARPS];
+    u32 numbers[MOST_NUMBERS];
     u64 barrier;
 };
 
@@ -136,12 +140,15 @@ __device__ __forceinline__ Scale row_scale(Mailbox &box, int place, const float 
     max = largest_of_warp(max);
     if (lane < CLUSTER) send(box, place, __float_as_uint(max), lane);
     wait_for_mail(box);
-    for (int i = lane; i < numbers; i += 32) max = fmaxf(max, __uint_as_float(box.numbers[i]));
-    return usable_scale(__fdiv_rn(largest_of_warp(max), 127.0f));
+#pragma unroll
+    for (int i = 0; i < MOST_NUMBERS; i += 32) {
+        if (i + lane < numbers) max = fmaxf(max, __uint_as_float(box.numbers[i + lane]));
+    }
+    return scale_of(largest_of_warp(max));
 }
 #endif
 
-extern "C" __global__ void __launch_bounds__(32 * MOST_WARPS) gate_quantize(const GateArgs args) {
+extern "C" __global__ void __launch_bounds__(32 * MOST_WARPS, MIN_CTAS) gate_quantize(const GateArgs args) {
 #if __CUDA_ARCH__ >= 900
     let_dependents_start();
     __shared__ Mailbox maxima, sums;
@@ -174,7 +181,10 @@ extern "C" __global__ void __launch_bounds__(32 * MOST_WARPS) gate_quantize(cons
     if (rank != 0 || threadIdx.x >= 32) return;
     wait_for_mail(sums);
     sum = 0;
-    for (int i = lane; i < CLUSTER * warps; i += 32) sum += (int)sums.numbers[i];
+#pragma unroll
+    for (int i = 0; i < MOST_NUMBERS; i += 32) {
+        if (i + lane < CLUSTER * warps) sum += (int)sums.numbers[i + lane];
+    }
     sum = __reduce_add_sync(ALL_LANES, sum);
     if (lane != 0) return;
     args.sums[row] = sum;

@@ -14,11 +14,29 @@
 #define FUNCTION SILU
 #endif
 #define CLAMPED 4  // among the functions: with a limit
+#ifndef IN
+#define IN 0  // what is gated or added: 0: f32, 2: bf16
+#endif
+
+static_assert(IN == 0 || IN == 2, "f32 or bf16");
+#if IN == 0
+typedef float In;
+#else
+typedef u16 In;
+#endif
+
+__device__ __forceinline__ float float_of(float v) {
+    return v;
+}
+
+__device__ __forceinline__ float float_of(u16 bits) {
+    return float_of_bf16(bits);
+}
 
 // Mirrors `PointwiseArgs` of the host, by value.
 struct PointwiseArgs {
-    float *out;      // [m, columns]; x where it is changed in place
-    const float *x;  // [m, columns], [m, 2 columns] where it gates, y where it is added
+    float *out;   // [m, columns]; x where it is changed in place
+    const In *x;  // [m, columns], [m, 2 columns] where it gates, y where it is added
     int columns;
     float cap;  // or the limit of a function
 };
@@ -53,13 +71,13 @@ extern "C" __global__ void __launch_bounds__(256) pointwise(const PointwiseArgs 
 #if MODE == ACTIVATE
     *out = function(*out, args.cap);
 #elif MODE == GATE
-    const float *x = args.x + (size_t)blockIdx.x * 2 * args.columns + c;
-    *out = __fmul_rn(function(x[0], args.cap), gated_by(x[args.columns], args.cap));
+    const In *x = args.x + (size_t)blockIdx.x * 2 * args.columns + c;
+    *out = __fmul_rn(function(float_of(x[0]), args.cap), gated_by(float_of(x[args.columns]), args.cap));
 #elif MODE == SOFT_CAP
     *out = __fmul_rn(hyperbolic_tangent(__fmul_rn(*out, __fdiv_rn(1.0f, args.cap))), args.cap);
 #elif MODE == ROUND
     *out = float_of_bf16(nearest_bf16(*out));
 #else
-    *out = __fadd_rn(*out, args.x[(size_t)blockIdx.x * args.columns + c]);
+    *out = __fadd_rn(*out, float_of(args.x[(size_t)blockIdx.x * args.columns + c]));
 #endif
 }

@@ -7,6 +7,9 @@
 #ifndef STAGES
 #define STAGES 5  // pages in shared memory
 #endif
+#ifndef ROTATES
+#define ROTATES 0  // 1: queries are rotated here, where the step's angles are given
+#endif
 
 constexpr int WARPS = GROUPS * 4;
 #include "attention_parts.cuh"
@@ -18,7 +21,7 @@ constexpr u32 BRINGERS = 4;        // warps that bring pages
 constexpr int PARTS = STAGES + 2;  // that warps may be at: each has a page in the ring, but for the one that a warp has just left
 constexpr int REGISTERS = 160;     // of a thread that attends
 constexpr u32 ALL_LANES = 0xffffffffu;
-static_assert(ROW == 128, "keys and queries in rows of 128 bytes");
+static_assert(HEAD_DIM == 128, "keys and queries in rows of 128 bytes, a warp's four elements a lane");
 static_assert(GROUPS == 3, "warp groups that share the registers");
 
 // Keys, queries and values lie as the products read them: pieces of 16 bytes of a row change places, by the row's number.
@@ -159,35 +162,69 @@ __device__ __forceinline__ void group_sync() {
     asm volatile("bar.sync %0, 128;" ::"r"(threadIdx.x / 128 + 1) : "memory");
 }
 
-// A warp's queries to codes, and their scales.
-__device__ __forceinline__ void prepare_queries(const AttentionArgs &args, u8 *codes, const Tile &tile, Rows &rows) {
-    const int thread = thread_again(), warp = thread / 32, lane = thread % 32;
-    float4 v[16];
+constexpr int AT_ONCE = 8;  // queries of a warp that are on their way: more need registers that rotation takes
+
+// Rotates queries, rows of a tile from `first` on: the other element of each of a lane's pairs is sixteen lanes further on.
+__device__ __forceinline__ void rotate_queries(const float *angles, const Tile &tile, int first, float4 (&v)[AT_ONCE]) {
+    const int lane = thread_again() % 32;
+    float4 cos, sin;
+#pragma unroll
+    for (int i = 0; i < AT_ONCE; i++) {
+        // A token's heads lie side by side.
+        if (AT_ONCE % GROUP != 0 || i % GROUP == 0) {
+            const int token = tile.token + max(token_of_row(tile, first + i), 0);
+            const float4 *of_token = (const float4 *)(angles + (size_t)token * HEAD_DIM) + lane % 16;
+            cos = of_token[0], sin = of_token[16];
+            if (lane < 16) sin = make_float4(-sin.x, -sin.y, -sin.z, -sin.w);
+        }
+        v[i].x = __fadd_rn(__fmul_rn(v[i].x, cos.x), __fmul_rn(__shfl_xor_sync(ALL_LANES, v[i].x, 16), sin.x));
+        v[i].y = __fadd_rn(__fmul_rn(v[i].y, cos.y), __fmul_rn(__shfl_xor_sync(ALL_LANES, v[i].y, 16), sin.y));
+        v[i].z = __fadd_rn(__fmul_rn(v[i].z, cos.z), __fmul_rn(__shfl_xor_sync(ALL_LANES, v[i].z, 16), sin.z));
+        v[i].w = __fadd_rn(__fmul_rn(v[i].w, cos.w), __fmul_rn(__shfl_xor_sync(ALL_LANES, v[i].w, 16), sin.w));
+    }
+}
+
+// Queries to codes, and their scales: rows of a tile from `first` on.
+__device__ __forceinline__ void code_queries(const AttentionArgs &args, u8 *codes, Rows &rows, int first, const float4 (&v)[AT_ONCE]) {
+    const int lane = thread_again() % 32;
     float mine = 0.0f;
 #pragma unroll
-    for (int i = 0; i < 16; i++) {
-        const int row = warp * 16 + i, token = token_of_row(tile, row);
-        const float *q = args.x + (size_t)(tile.token + max(token, 0)) * args.x_row + (tile.kv_head * GROUP + row % GROUP) * HEAD_DIM;
-        v[i] = token >= 0 ? ((const float4 *)q)[lane] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    }
-#pragma unroll
-    for (int i = 0; i < 16; i++) {
+    for (int i = 0; i < AT_ONCE; i++) {
         const float max = fmaxf(fmaxf(fmaxf(fmaxf(0.0f, fabsf(v[i].x)), fabsf(v[i].y)), fabsf(v[i].z)), fabsf(v[i].w));
         const float largest = __uint_as_float(__reduce_max_sync(ALL_LANES, __float_as_uint(max)));
         mine = lane == i ? largest : mine;
     }
     const Scale scale = usable_scale(__fdiv_rn(mine, 127.0f));
 #pragma unroll
-    for (int i = 0; i < 16; i++) {
-        const int row = warp % 4 * 16 + i;
+    for (int i = 0; i < AT_ONCE; i++) {
+        const int row = first % 64 + i;
         const float inverse = __shfl_sync(ALL_LANES, scale.inverse, i);
         const u32 low = code_of(v[i].x, inverse) & 255 | (code_of(v[i].y, inverse) & 255) << 8;
         const u32 high = code_of(v[i].z, inverse) & 255 | (code_of(v[i].w, inverse) & 255) << 8;
         *(u32 *)(codes + row * ROW + (lane / 4 ^ row % 8) * 16 + lane % 4 * 4) = low | high << 16;
     }
-    if (lane < 16) {
-        rows.query_scale[warp * 16 + lane] = scale.scale;
-        rows.plain_factor[warp * 16 + lane] = plain_factor(scale.scale, args.scale);
+    if (lane < AT_ONCE) {
+        rows.query_scale[first + lane] = scale.scale;
+        rows.plain_factor[first + lane] = plain_factor(scale.scale, args.scale);
+    }
+}
+
+// A warp's queries to codes, and their scales; rotated before where the step's angles are given.
+__device__ __forceinline__ void prepare_queries(const AttentionArgs &args, u8 *codes, const Tile &tile, Rows &rows) {
+    const int thread = thread_again(), warp = thread / 32, lane = thread % 32;
+#pragma unroll 1
+    for (int first = warp * 16; first < warp * 16 + 16; first += AT_ONCE) {
+        float4 v[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int row = first + i, token = token_of_row(tile, row);
+            const float *q = args.x + (size_t)(tile.token + max(token, 0)) * args.x_row + (tile.kv_head * GROUP + row % GROUP) * HEAD_DIM;
+            v[i] = token >= 0 ? ((const float4 *)q)[lane] : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+        }
+#if ROTATES
+        if (args.angles != nullptr) rotate_queries(args.angles, tile, first, v);
+#endif
+        code_queries(args, codes, rows, first, v);
     }
     show_to_products();
     group_sync();
