@@ -3,7 +3,7 @@
 use dualgrain_device::{Capacity, Columns, Device, DeviceError, Done, Gram, Statistics};
 
 use super::cpu_device::CpuDevice;
-use crate::float::{gram, quadratic_form};
+use crate::float::{cross, gram, quadratic_form};
 use crate::rows::elementwise;
 use crate::tensor::matrix::Matrix;
 
@@ -19,6 +19,12 @@ impl Statistics for CpuDevice {
 
     fn gram_accumulate(&self, gram: &mut Gram, x: &Matrix) -> Done {
         gram::accumulate(self.isa(), self.pool(), gram, x);
+        Ok(())
+    }
+
+    fn cross_accumulate(&self, sums: &mut Matrix, x: &Matrix, y: &[f32]) -> Done {
+        let (x, y) = ((x.values(), x.columns), (y, sums.columns));
+        cross::accumulate(self.isa(), self.pool(), sums.values_mut(), x, y);
         Ok(())
     }
 

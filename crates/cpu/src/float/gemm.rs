@@ -6,10 +6,11 @@
 //!
 //! Few rows (decode): every thread streams whole panels past the rows; the only cost is reading B.
 //! Many rows (prefill), the BLIS scheme: a task owns `mc` rows and `nc` columns of D and walks K in blocks of `kc`; the
-//! block of A is repacked to `[mc/mr][kc][mr]` (second-level cache), a panel pair's kc slice stays in the first level
-//! while all row tiles pass over it, and D holds the partial sums.
+//! block of A is repacked to `[mc/mr][kc][mr]` (second-level cache), a panel pair's kc slice is widened into the first level
+//! once and stays there while all row tiles pass over it, the next slice is asked for meanwhile, and D holds the partial sums.
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use dualgrain_device::DeviceError;
 use dualgrain_format::{FloatLinear, FloatValues};
@@ -21,18 +22,21 @@ use super::packing::{pack_rows, transpose_to_panel};
 use super::tile::{FloatTile, multiply, tile_shape, tile_vectors};
 use crate::isa::Isa;
 use crate::memory::aligned::Aligned;
+use crate::memory::prefetch::{part_of, prefetch};
 
 /// Up to this many rows A is used as it lies.
 const MAX_UNPACKED_ROWS: usize = 24;
 const KC: usize = 256;
-/// Rows of A a task keeps packed: a multiple of 12 and of 6.
-const MC: usize = 120;
+/// Whole tiles of every instruction set.
+const TILE_ROWS: usize = 12;
+/// Most rows of A a task keeps packed: a multiple of 12 and of 6.
+const MC: usize = 240;
 /// Panels of a task when there is work enough for all threads.
 const MAX_TASK_PANELS: usize = 64;
 
 thread_local! {
-    /// The packed block of A of this thread: grows to MC * KC once.
-    static PACKED_A: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// The packed block of A of this thread, which grows to MC * KC once, and the slice of B that meets it.
+    static PACKED: RefCell<(Vec<f32>, Option<Aligned<f32>>)> = const { RefCell::new((Vec::new(), None)) };
 }
 
 /// Weights of a float layer in panels.
@@ -136,7 +140,8 @@ fn product<E: Element>(isa: Isa, pool: &Pool, a: &[f32], weights: &PackedFloat, 
     assert_eq!((a.len(), d.len()), (m * k, m * n), "float product {m}x{n}x{k}");
     let d = SharedSlice::new(d);
     let num_panels = n.div_ceil(LANES);
-    let row_blocks = if m <= MAX_UNPACKED_ROWS { 1 } else { m.div_ceil(MC) };
+    let block_rows = rows_per_block(m);
+    let row_blocks = m.div_ceil(block_rows);
     let task_panels = panels_per_task(isa, pool, m, num_panels, row_blocks);
     let column_blocks = num_panels.div_ceil(task_panels);
     // Reading a weight costs about three operations, a row's product with it a quarter.
@@ -146,7 +151,7 @@ fn product<E: Element>(isa: Isa, pool: &Pool, a: &[f32], weights: &PackedFloat, 
         let rows = if row_blocks == 1 {
             0..m
         } else {
-            row_block * MC..((row_block + 1) * MC).min(m)
+            row_block * block_rows..((row_block + 1) * block_rows).min(m)
         };
         let first = column_block * task_panels;
         let last = (first + task_panels).min(num_panels);
@@ -168,6 +173,14 @@ fn product<E: Element>(isa: Isa, pool: &Pool, a: &[f32], weights: &PackedFloat, 
     });
 }
 
+/// Rows of A that a task takes: nearly the same for all, whole tiles.
+fn rows_per_block(m: usize) -> usize {
+    match m {
+        ..=MAX_UNPACKED_ROWS => m.max(1),
+        _ => m.div_ceil(m.div_ceil(MC)).next_multiple_of(TILE_ROWS),
+    }
+}
+
 /// Panels a task takes: enough tasks for the threads, few enough that packing A is paid back.
 fn panels_per_task(isa: Isa, pool: &Pool, m: usize, num_panels: usize, row_blocks: usize) -> usize {
     let smallest = tile_vectors(isa, m);
@@ -187,7 +200,7 @@ struct Block<'a, E> {
     k: usize,
     n: usize,
     panels: &'a [E],
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     d: &'a SharedSlice<'a, f32>,
     bias: Option<&'a [f32]>,
 }
@@ -206,25 +219,78 @@ impl<E: Element> Block<'_, E> {
 
     /// Many rows: K in blocks, A repacked per block.
     fn blocked(&self, first: usize, last: usize) {
-        let (mr, _) = tile_shape(self.isa);
-        PACKED_A.with_borrow_mut(|packed| {
+        let (mr, vectors) = tile_shape(self.isa);
+        PACKED.with_borrow_mut(|(packed, slice)| {
+            let slice = Aligned::at_least(slice, 0.0, vectors * LANES * KC);
+            let slice = RefCell::new(slice);
             for k_start in (0..self.k).step_by(KC) {
                 let ks = k_start..(k_start + KC).min(self.k);
-                pack_rows(self.a, self.k, self.rows.clone(), ks.clone(), mr, packed);
+                pack_rows(
+                    self.isa,
+                    self.a,
+                    self.k,
+                    self.rows.clone(),
+                    ks.clone(),
+                    mr,
+                    packed,
+                );
                 self.over_panels(first, last, ks.clone(), |panel, vectors, c, c_row| {
-                    for (tile_idx, row) in (0..self.rows.len()).step_by(mr).enumerate() {
-                        let a = packed[tile_idx * mr * ks.len()..].as_ptr();
-                        let rows = mr.min(self.rows.len() - row);
-                        // SAFETY: the row is inside this task's rows of C.
-                        let c = unsafe { c.add(row * c_row) };
-                        let tile = self.tile(a, (1, mr), panel, ks.clone(), (c, c_row));
-                        // SAFETY: A is packed for this tile, the panels are inside `panels`, C is this task's.
-                        unsafe { multiply(self.isa, tile, rows, vectors) };
-                    }
+                    let next = match panel + vectors < last {
+                        true => (panel + vectors)..(panel + 2 * vectors).min(last),
+                        false => first..first,
+                    };
+                    let slice = &mut *slice.borrow_mut();
+                    self.widen(panel..panel + vectors, &ks, slice);
+                    self.rows_past((slice, vectors), (packed, mr), &ks, next, (c, c_row));
                 });
             }
         });
         self.add_bias(first, last);
+    }
+
+    /// All row tiles past `slice` `[vectors][ks][16]`, while the same slice of the panels `next` is asked for.
+    fn rows_past(
+        &self,
+        (slice, vectors): (&[f32], usize),
+        (packed, mr): (&[f32], usize),
+        ks: &Range<usize>,
+        next: Range<usize>,
+        (c, c_row): (*mut f32, usize),
+    ) {
+        let tiles = self.rows.len().div_ceil(mr);
+        for (tile_idx, row) in (0..self.rows.len()).step_by(mr).enumerate() {
+            for panel in next.clone() {
+                prefetch(part_of(self.panel_slice(panel, ks), tile_idx, tiles));
+            }
+            let tile = FloatTile {
+                a: packed[tile_idx * mr * ks.len()..][..mr * ks.len()].as_ptr(),
+                a_row: 1,
+                a_k: mr,
+                b: slice[..vectors * LANES * ks.len()].as_ptr(),
+                b_vector: LANES * ks.len(),
+                b_k: LANES,
+                k: ks.len(),
+                // SAFETY: the row is inside this task's rows of C.
+                c: unsafe { c.add(row * c_row) },
+                c_row,
+                c_vector: LANES,
+                from_zero: ks.start == 0,
+            };
+            // SAFETY: A is packed for this tile, the slice holds its vectors, C is this task's.
+            unsafe { multiply(self.isa, tile, mr.min(self.rows.len() - row), vectors) };
+        }
+    }
+
+    /// Lines `ks` of a panel.
+    fn panel_slice(&self, panel: usize, ks: &Range<usize>) -> &[E] {
+        &self.panels[(panel * self.k + ks.start) * LANES..][..ks.len() * LANES]
+    }
+
+    /// Lines `ks` of `panels` as floats, `[panels][ks][16]`.
+    fn widen(&self, panels: Range<usize>, ks: &Range<usize>, slice: &mut [f32]) {
+        for (panel, slice) in panels.zip(slice.chunks_exact_mut(ks.len() * LANES)) {
+            E::widen(self.isa, self.panel_slice(panel, ks), slice);
+        }
     }
 
     fn tile(
@@ -232,7 +298,7 @@ impl<E: Element> Block<'_, E> {
         a: *const f32,
         (a_row, a_k): (usize, usize),
         panel: usize,
-        ks: std::ops::Range<usize>,
+        ks: Range<usize>,
         (c, c_row): (*mut f32, usize),
     ) -> FloatTile<E> {
         FloatTile {
@@ -256,7 +322,7 @@ impl<E: Element> Block<'_, E> {
         &self,
         first: usize,
         last: usize,
-        ks: std::ops::Range<usize>,
+        ks: Range<usize>,
         f: impl Fn(usize, usize, *mut f32, usize),
     ) {
         let width = tile_vectors(self.isa, self.rows.len());

@@ -16,12 +16,13 @@ use super::lanes::LANES;
 use super::tile::{FloatTile, multiply, tile_shape};
 use crate::isa::Isa;
 use crate::memory::aligned::Aligned;
+use crate::memory::prefetch::{part_of, prefetch};
 use crate::rows::elementwise;
 use crate::tensor::matrix::Matrix;
 
-/// Rows and columns of a task: multiples of every tile's.
-const TASK_ROWS: usize = 120;
-const TASK_COLUMNS: usize = 256;
+/// Rows and columns of a task, multiples of every tile's: large ones read the operands less often (they come from beyond the
+/// second-level cache), small ones where the matrix is small or there are many threads.
+pub(super) const TASKS: [(usize, usize); 2] = [(240, 512), (120, 256)];
 /// The largest tile: 12 rows x 2 vectors.
 const MAX_TILE: usize = 12 * 2 * LANES;
 
@@ -79,14 +80,48 @@ impl Block {
 }
 
 /// `[tokens, k]` to `[k/width][tokens][width]`; columns beyond k keep what was there.
-fn pack_columns(pool: &Pool, x: &[f32], k: usize, width: usize, packed: &mut [f32]) {
+pub(super) fn pack_columns(pool: &Pool, x: &[f32], k: usize, width: usize, packed: &mut [f32]) {
     let tokens = x.len() / k;
     pool.for_each_chunk(packed, width * tokens, |panel, packed| {
         let columns = panel * width..((panel + 1) * width).min(k);
-        for (row, packed) in x.chunks_exact(k).zip(packed.chunks_exact_mut(width)) {
-            packed[..columns.len()].copy_from_slice(&row[columns.clone()]);
+        match if columns.len() == width { width } else { 0 } {
+            LANES => copy_columns::<LANES>(x, k, columns.start, packed),
+            12 => copy_columns::<12>(x, k, columns.start, packed),
+            6 => copy_columns::<6>(x, k, columns.start, packed),
+            _ => {
+                for (row, packed) in x.chunks_exact(k).zip(packed.chunks_exact_mut(width)) {
+                    packed[..columns.len()].copy_from_slice(&row[columns.clone()]);
+                }
+            }
         }
     });
+}
+
+/// A whole panel: copies whose length the compiler knows.
+fn copy_columns<const WIDTH: usize>(x: &[f32], k: usize, first: usize, packed: &mut [f32]) {
+    for (row, packed) in x.chunks_exact(k).zip(packed.as_chunks_mut::<WIDTH>().0) {
+        packed.copy_from_slice(&row[first..first + WIDTH]);
+    }
+}
+
+impl Block {
+    /// The right operand's panels of `columns`, the first of a panel; none where there are no columns.
+    fn right_panels(&self, columns: Range<usize>) -> &[f32] {
+        let panels = columns.start / LANES..columns.end.max(columns.start).div_ceil(LANES);
+        match &self.right {
+            Some(right) if !columns.is_empty() => {
+                &right[panels.start * LANES * self.tokens..panels.end * LANES * self.tokens]
+            }
+            _ => &[],
+        }
+    }
+}
+
+/// The largest tasks of which a matrix of `shape` gives at least so many.
+pub(super) fn task_shape(shape: (usize, usize), least: usize) -> (usize, usize) {
+    let [large, small] = TASKS;
+    let count = shape.0.div_ceil(large.0) * shape.1.div_ceil(large.1);
+    if count >= least { large } else { small }
 }
 
 struct Product<'a> {
@@ -98,14 +133,16 @@ struct Product<'a> {
 
 impl Product<'_> {
     fn run(&self, pool: &Pool) {
-        let (row_blocks, column_blocks) = (self.k.div_ceil(TASK_ROWS), self.k.div_ceil(TASK_COLUMNS));
+        // About half the tasks lie above the diagonal.
+        let shape = task_shape((self.k, self.k), 8 * pool.num_threads());
+        let (row_blocks, column_blocks) = (self.k.div_ceil(shape.0), self.k.div_ceil(shape.1));
         pool.run(row_blocks * column_blocks, |task| {
             // The longest rows first; what lies above the diagonal has nothing to do.
-            let row = (row_blocks - 1 - task / column_blocks) * TASK_ROWS;
-            let column = task % column_blocks * TASK_COLUMNS;
+            let row = (row_blocks - 1 - task / column_blocks) * shape.0;
+            let column = task % column_blocks * shape.1;
             self.part(
-                row..(row + TASK_ROWS).min(self.k),
-                column..(column + TASK_COLUMNS).min(self.k),
+                row..(row + shape.0).min(self.k),
+                column..(column + shape.1).min(self.k),
             );
         });
     }
@@ -119,7 +156,10 @@ impl Product<'_> {
                 let width = (columns.end - column).min(vectors * LANES);
                 // The first row tile that reaches this column.
                 let first = rows.start + column.saturating_sub(rows.start) / mr * mr;
-                for row in (first..rows.end).step_by(mr) {
+                let tiles = (rows.end - first).div_ceil(mr);
+                let next = column + vectors * LANES..(column + 2 * vectors * LANES).min(columns.end);
+                for (tile_idx, row) in (first..rows.end).step_by(mr).enumerate() {
+                    prefetch(part_of(block.right_panels(next.clone()), tile_idx, tiles));
                     self.tile(block, row, column, width.div_ceil(LANES), &mut sums);
                     self.add(row..(row + mr).min(rows.end), column..column + width, &sums);
                 }

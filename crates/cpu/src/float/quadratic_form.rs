@@ -110,13 +110,13 @@ impl Forms<'_> {
         let (mr, _) = tile_shape(self.isa);
         for start in (0..block.start).step_by(KC) {
             let ks = start..(start + KC).min(block.start);
-            pack_rows(self.gram, self.k, block.clone(), ks.clone(), mr, packed);
+            pack_rows(self.isa, self.gram, self.k, block.clone(), ks.clone(), mr, packed);
             self.multiply(&block, block.clone(), ks, packed, below);
         }
         for row in block.clone().step_by(mr) {
             let rows = row..(row + mr).min(block.end);
             let ks = block.start..rows.end;
-            pack_rows(self.gram, self.k, rows.clone(), ks.clone(), mr, packed);
+            pack_rows(self.isa, self.gram, self.k, rows.clone(), ks.clone(), mr, packed);
             // What lies on and above the diagonal counts as zero.
             for (lane, i) in rows.clone().enumerate() {
                 packed[(i - block.start) * mr..]

@@ -5,3 +5,4 @@ pub(crate) mod aligned;
 #[cfg(target_os = "linux")]
 pub(crate) mod arena;
 pub(crate) mod huge_pages;
+pub(crate) mod prefetch;

@@ -38,26 +38,27 @@ per_isa! {
 
 #[inline(always)]
 fn gated_row(x: &[f32], f: Activation, out: &mut [f32]) {
-    with_activation!(f, |f| gated_with(x, move |g, u| naive::gate(f, g, u), out));
+    with_activation!(f, |f| gated_with(x, f, out));
 }
 
+/// No closure: one that is called from several places is compiled by itself, for the least instruction set (six times slower).
 #[inline(always)]
-fn gated_with(x: &[f32], gated: impl Fn(f32, f32) -> f32, out: &mut [f32]) {
+fn gated_with(x: &[f32], f: Activation, out: &mut [f32]) {
     let (gate, up) = x.split_at(x.len() / 2);
     for ((o, g), u) in out.iter_mut().zip(gate).zip(up) {
-        *o = gated(*g, *u);
+        *o = naive::gate(f, *g, *u);
     }
 }
 
 #[inline(always)]
 fn activate_all(x: &mut [f32], f: Activation) {
-    with_activation!(f, |f| activate_with(x, move |v| naive::activation(f, v)));
+    with_activation!(f, |f| activate_with(x, f));
 }
 
 #[inline(always)]
-fn activate_with(x: &mut [f32], f: impl Fn(f32) -> f32) {
+fn activate_with(x: &mut [f32], f: Activation) {
     for v in x {
-        *v = f(*v);
+        *v = naive::activation(f, *v);
     }
 }
 

@@ -9,7 +9,7 @@ use super::cases::{Random, assert_same, devices, name, pack_in_slices};
 #[test]
 fn float_products_equal_the_specification_on_every_instruction_set() {
     let (devices, mut r) = (devices(), Random(11));
-    // Around the tiles (1..12 rows, 16 and 32 columns), the row block (120), the unpacked rows (24) and kc (256).
+    // Around the tiles (1..12 rows, 16 and 32 columns), the row blocks (up to 240), the unpacked rows (24) and kc (256).
     let shapes = [
         (1, 1, 1),
         (1, 16, 5),
@@ -28,7 +28,11 @@ fn float_products_equal_the_specification_on_every_instruction_set() {
         (119, 33, 40),
         (120, 64, 258),
         (121, 50, 512),
+        (239, 35, 257),
+        (240, 33, 31),
+        (241, 50, 290),
         (245, 100, 19),
+        (500, 70, 40),
         (3, 4 * SLICE_ROWS + 5, 40),
         (4, 4 * SLICE_ROWS + 21, 30),
     ];

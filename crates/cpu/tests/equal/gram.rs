@@ -1,6 +1,7 @@
 //! Gram matrices and the squared errors of outputs.
 
 use dualgrain_device::{Device, Gram, Statistics, naive};
+use dualgrain_format::{FloatLinear, FloatValues};
 
 use super::cases::{Random, assert_same, devices, name};
 
@@ -36,6 +37,50 @@ fn gram_matrices_equal_the_specification_and_leave_the_upper_triangle_alone() {
                 &format!("{} {tokens} tokens, k = {k}", name(device)),
             );
             assert_eq!(gram.num_tokens(), tokens + 2);
+        }
+    }
+}
+
+#[test]
+fn sums_over_two_inputs_equal_the_specification_and_the_product_of_their_columns() {
+    let (devices, mut r) = (devices(), Random(23));
+    // Around the tiles (12, 6 rows; 16, 32 lanes), the tasks (120 and 240 rows, 256 and 512 columns) and the slice of tokens (256).
+    for (tokens, k, n) in [
+        (1, 1, 1),
+        (3, 7, 17),
+        (255, 13, 33),
+        (256, 48, 31),
+        (257, 28, 16),
+        (513, 12, 5),
+        (40, 121, 257),
+        (30, 130, 530),
+        (9, 1700, 1100),
+    ] {
+        let (x, y) = (r.floats(tokens * k), r.floats(tokens * n));
+        let before = r.floats(k * n);
+        let mut expected = before.clone();
+        naive::cross_accumulate(&mut expected, (&x, k), (&y, n));
+        let case = format!("{tokens} tokens, {k} x {n}");
+        // The naive device's own is the specification's loop; a product of columns must give the same.
+        let mut turned = before.clone();
+        let column = |rows: &[f32], width: usize| -> Vec<f32> {
+            (0..width)
+                .flat_map(|c| rows.iter().skip(c).step_by(width).copied())
+                .collect()
+        };
+        let layer = FloatLinear::new(n, tokens, FloatValues::F32(column(&y, n)), None).unwrap();
+        let mut product = vec![0.0; k * n];
+        naive::gemm_float(&column(&x, k), &layer, &mut product);
+        naive::add(&mut turned, &product);
+        assert_same(&turned, &expected, &format!("as a product, {case}"));
+        for device in &devices {
+            let (mut on_device, mut sums) = (device.matrix(tokens, k).unwrap(), device.matrix(k, n).unwrap());
+            device.upload(&mut on_device, &x).unwrap();
+            device.upload(&mut sums, &before).unwrap();
+            device.cross_accumulate(&mut sums, &on_device, &y).unwrap();
+            let mut got = vec![0.0; k * n];
+            device.download(&sums, 0..k, &mut got).unwrap();
+            assert_same(&got, &expected, &format!("{}, {case}", name(device)));
         }
     }
 }

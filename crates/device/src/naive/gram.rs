@@ -17,6 +17,16 @@ pub fn gram_accumulate(gram: &mut [f32], x: &[f32], k: usize) {
     }
 }
 
+/// `sums += x^T y` for x `[tokens,K]`, y `[tokens,N]` and sums `[K,N]`: fused multiply-adds from 0, tokens in order, added once.
+pub fn cross_accumulate(sums: &mut [f32], (x, k): (&[f32], usize), (y, n): (&[f32], usize)) {
+    for (i, sums) in sums.chunks_exact_mut(n).enumerate() {
+        for (j, sum) in sums.iter_mut().enumerate() {
+            let tokens = x.chunks_exact(k).zip(y.chunks_exact(n));
+            *sum += tokens.fold(0.0f32, |acc, (x, y)| x[i].mul_add(y[j], acc));
+        }
+    }
+}
+
 /// `e * gram * e^T` from the lower triangle: the sum over i, in f64 and in order, of
 /// `e_i * (gram_ii e_i + 2 sum_{j<i} gram_ij e_j)`, the inner sum by fused multiply-adds in f32 over j in order.
 pub fn quadratic_row(gram: &[f32], e: &[f32]) -> f64 {

@@ -26,7 +26,7 @@ pub use device::NaiveDevice;
 pub use elementwise::{abs_max, activate, add, embed, gated, gather, soft_cap, to_bf16};
 pub use exp::{activation, erf, exp, exp2, gate, sigmoid, tanh};
 pub use gemm::{epilogue, gemm_float, gemm_w4a8, gemm_w4f, gemm_w8a8};
-pub use gram::{GRAM_BLOCK_TOKENS, gram_accumulate, quadratic_row};
+pub use gram::{GRAM_BLOCK_TOKENS, cross_accumulate, gram_accumulate, quadratic_row};
 pub use hadamard::{hadamard, hadamard_scale};
 pub use lanes::{LANES, sum_lanes};
 pub use mixture::{combine, route, route_token};

@@ -20,6 +20,11 @@ impl Statistics for AnyDevice {
             .gram_accumulate(gram, x))
     }
 
+    fn cross_accumulate(&self, sums: &mut Matrix, x: &Matrix, y: &[f32]) -> Done {
+        call!(self, [sums: Matrix, x: Matrix], |device| device
+            .cross_accumulate(sums, x, y))
+    }
+
     fn gram_to_host(&self, gram: Gram) -> Result<HostGram, DeviceError> {
         call!(self, [gram: Gram], |device| device.gram_to_host(gram))
     }

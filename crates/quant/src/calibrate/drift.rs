@@ -7,13 +7,12 @@ use dualgrain_format::{FloatLinear, FloatValues, LinearWeights};
 use dualgrain_threads::Pool;
 
 use crate::calibrate::companion::Companion;
-use crate::calibrate::hidden_states::HiddenStates;
+use crate::calibrate::hidden_states::{HiddenStates, download};
 use crate::calibrate::int8_rows::through_int8;
 use crate::calibrate::multiply_adds::PassMultiplyAdds;
 use crate::calibrate::passes::{input_of, load_input};
 use crate::error::QuantError;
 use crate::monitor::Meter;
-use crate::transposed::transposed;
 
 /// Statistics of the input `x` of a linear, quantized and smoothed as it is in use, beside the original model over the
 /// calibration tokens.
@@ -76,18 +75,17 @@ pub fn observe_drift<D: Statistics>(
         load_input(states, block, linear.role, window)?;
         load_input(&mut companion.states, &companion.block, linear.role, window)?;
         observation.take_input(states, of(states))?;
-        let of_input = match linear.counts_stream() {
-            true => None,
-            false => Some(observation.lacking_input(&companion.states, of(&companion.states))?),
-        };
+        let counts_input = !linear.counts_stream();
+        if counts_input {
+            observation.take_lacking_input(&companion.states, of(&companion.states))?;
+        }
         if linear.is_passed {
             companion.add_to_stream(linear.role, window)?;
         }
-        let lacking = match of_input {
-            Some(lacking) => lacking,
-            None => observation.lacking_stream(states, &companion.states)?,
-        };
-        observation.add(lacking)?;
+        if !counts_input {
+            observation.take_lacking_stream(states, &companion.states)?;
+        }
+        observation.add()?;
         meter.advance(cost)?;
     }
     observation.finish()
@@ -103,13 +101,14 @@ struct Observation<'a, D: Statistics> {
     k: usize,
     width: usize,
     gram: D::Gram,
-    /// The quantized input of a window [tokens, K], on the host too, and [K, tokens].
+    /// The quantized input of a window [tokens, K], on the host too.
     x: D::Matrix,
     host_x: Vec<f32>,
-    transposed_x: D::Matrix,
+    /// What a window lacks [tokens, width], and room for what is taken from that.
+    lacking: Vec<f32>,
+    host: Vec<f32>,
     /// `[K, width]`
     sums: D::Matrix,
-    product: D::Matrix,
     /// The linear in float, where its output counts, and that output [tokens, N].
     float: Option<(D::Linear, D::Matrix)>,
 }
@@ -136,8 +135,8 @@ impl<'a, D: Statistics> Observation<'a, D> {
             gram: device.gram(k)?,
             x: device.matrix(tokens, k)?,
             host_x: Vec::new(),
-            transposed_x: device.matrix(k, tokens)?,
-            product: device.matrix(k, width)?,
+            lacking: Vec::new(),
+            host: Vec::new(),
             device,
             pool,
             linear,
@@ -151,64 +150,60 @@ impl<'a, D: Statistics> Observation<'a, D> {
 
     /// Takes the input of a window, quantized.
     fn take_input(&mut self, states: &HiddenStates<'_, D>, input: &D::Matrix) -> Result<(), QuantError> {
-        let mut x = downloaded(states, input)?;
+        download(states.device, input, &mut self.host_x)?;
         let activations = self.linear.activations;
         self.pool
-            .for_each_chunk(&mut x, self.k, |_, row| through_int8(row, activations));
-        self.device.upload(&mut self.x, &x)?;
-        self.device.gram_accumulate(&mut self.gram, &self.x)?;
-        let transposed = transposed(self.pool, &x, self.tokens);
-        self.device.upload(&mut self.transposed_x, &transposed)?;
-        self.host_x = x;
-        Ok(())
+            .for_each_chunk(&mut self.host_x, self.k, |_, row| through_int8(row, activations));
+        self.device.upload(&mut self.x, &self.host_x)?;
+        Ok(self.device.gram_accumulate(&mut self.gram, &self.x)?)
     }
 
-    /// What the input lacks [tokens, K].
-    fn lacking_input(
-        &self,
+    /// Takes what the input lacks.
+    fn take_lacking_input(
+        &mut self,
         original: &HiddenStates<'_, D>,
         input: &D::Matrix,
-    ) -> Result<Vec<f32>, QuantError> {
-        let (k, scales) = (self.k, self.linear.scales);
-        let mut lacking = downloaded(original, input)?;
-        self.pool.for_each_chunk(&mut lacking, k, |token, row| {
-            let x = &self.host_x[token * k..][..k];
+    ) -> Result<(), QuantError> {
+        let (k, scales, host_x) = (self.k, self.linear.scales, &self.host_x);
+        download(original.device, input, &mut self.lacking)?;
+        self.pool.for_each_chunk(&mut self.lacking, k, |token, row| {
+            let x = &host_x[token * k..][..k];
             for ((value, scale), x) in row.iter_mut().zip(scales).zip(x) {
                 *value = *value / scale - x;
             }
         });
-        Ok(lacking)
+        Ok(())
     }
 
-    /// What the residual stream lacks behind the linear [tokens, N], where `original` stands.
-    fn lacking_stream(
+    /// Takes what the residual stream lacks behind the linear, where `original` stands.
+    fn take_lacking_stream(
         &mut self,
         states: &HiddenStates<'_, D>,
         original: &HiddenStates<'_, D>,
-    ) -> Result<Vec<f32>, QuantError> {
-        let mut lacking = downloaded(original, &original.x)?;
-        let mut subtract = |values: Vec<f32>| {
-            lacking
-                .iter_mut()
-                .zip(&values)
-                .for_each(|(left, value)| *left -= value);
-        };
-        subtract(downloaded(states, &states.x)?);
+    ) -> Result<(), QuantError> {
+        download(original.device, &original.x, &mut self.lacking)?;
+        download(states.device, &states.x, &mut self.host)?;
+        subtract(self.pool, &mut self.lacking, (&self.host, self.width));
         if let Some((linear, out)) = &mut self.float {
             self.device.gemm(out, Operand::Float(&self.x), linear)?;
-            subtract(downloaded(states, out)?);
+            download(self.device, out, &mut self.host)?;
+            subtract(self.pool, &mut self.lacking, (&self.host, self.width));
         }
-        Ok(lacking)
+        Ok(())
     }
 
-    /// Adds a window that lacks `lacking` [tokens, width].
-    fn add(&mut self, lacking: Vec<f32>) -> Result<(), QuantError> {
-        let transposed = transposed(self.pool, &lacking, self.tokens);
-        let lacking = packed(self.device, (self.width, self.tokens), transposed, None)?;
-        let x = Operand::Float(&self.transposed_x);
+    /// Adds the window whose input and whose lack have been taken.
+    fn add(&mut self) -> Result<(), QuantError> {
+        let values = self.lacking.chunks(self.width);
+        if !values.fold(true, |all, row| {
+            all & row.iter().fold(true, |all, v| all & v.is_finite())
+        }) {
+            let lacking = FloatValues::F32(self.lacking.clone());
+            FloatLinear::new(self.tokens, self.width, lacking, None)?;
+        }
         Ok(self
             .device
-            .gemm_add(&mut self.sums, &mut self.product, x, &lacking)?)
+            .cross_accumulate(&mut self.sums, &self.x, &self.lacking)?)
     }
 
     fn finish(self) -> Result<Drift, QuantError> {
@@ -235,9 +230,13 @@ fn packed<D: Statistics>(
     Ok(device.pack(LinearWeights::Float(linear))?)
 }
 
-fn downloaded<D: Statistics>(states: &HiddenStates<'_, D>, x: &D::Matrix) -> Result<Vec<f32>, QuantError> {
-    let (device, rows) = (states.device, states.device.rows(x));
-    let mut values = vec![0.0; rows * device.columns(x)];
-    device.download(x, 0..rows, &mut values)?;
-    Ok(values)
+/// `lacking -= values`, rows of `width`.
+fn subtract(pool: &Pool, lacking: &mut [f32], (values, width): (&[f32], usize)) {
+    pool.for_each_chunk(lacking, width, |row, lacking| {
+        let values = &values[row * width..][..width];
+        lacking
+            .iter_mut()
+            .zip(values)
+            .for_each(|(left, value)| *left -= value);
+    });
 }

@@ -247,7 +247,8 @@ fn whole_window<D: Statistics>(device: &D, positions: &[u32]) -> Result<D::Step,
     Ok(step)
 }
 
-fn download<D: Statistics>(device: &D, x: &D::Matrix, host: &mut Vec<f32>) -> Done {
+/// `x` on the host.
+pub(super) fn download<D: Statistics>(device: &D, x: &D::Matrix, host: &mut Vec<f32>) -> Done {
     let rows = device.rows(x);
     host.resize(rows * device.columns(x), 0.0);
     device.download(x, 0..rows, host)

@@ -2,6 +2,8 @@
 
 use half::{bf16, f16};
 
+use crate::isa::{Isa, per_isa};
+
 /// Lanes of one vector.
 pub(crate) const LANES: usize = 16;
 
@@ -30,6 +32,21 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     /// # Safety
     /// As for [`F32x16`].
     unsafe fn load<S: F32x16>(from: *const Self) -> S;
+
+    /// `to` becomes `from` widened.
+    fn widen(isa: Isa, from: &[Self], to: &mut [f32]);
+}
+
+per_isa! {
+    /// bf16 to f32.
+    fn widen_bf16(from: &[bf16], to: &mut [f32]) = widen_each
+}
+
+#[inline(always)]
+fn widen_each(from: &[bf16], to: &mut [f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = f32::from_bits(u32::from(from.to_bits()) << 16);
+    }
 }
 
 impl Element for f32 {
@@ -37,6 +54,10 @@ impl Element for f32 {
     unsafe fn load<S: F32x16>(from: *const Self) -> S {
         // SAFETY: passed on to the caller.
         unsafe { S::load(from) }
+    }
+
+    fn widen(_: Isa, from: &[Self], to: &mut [f32]) {
+        to[..from.len()].copy_from_slice(from);
     }
 }
 
@@ -46,6 +67,10 @@ impl Element for bf16 {
         // SAFETY: passed on to the caller.
         unsafe { S::load_bf16(from) }
     }
+
+    fn widen(isa: Isa, from: &[Self], to: &mut [f32]) {
+        widen_bf16(isa, from, to);
+    }
 }
 
 impl Element for f16 {
@@ -53,5 +78,9 @@ impl Element for f16 {
     unsafe fn load<S: F32x16>(from: *const Self) -> S {
         // SAFETY: passed on to the caller.
         unsafe { S::load_f16(from) }
+    }
+
+    fn widen(_: Isa, from: &[Self], to: &mut [f32]) {
+        to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f32());
     }
 }

@@ -21,6 +21,13 @@ impl Statistics for NaiveDevice {
         Ok(())
     }
 
+    fn cross_accumulate(&self, sums: &mut Matrix, x: &Matrix, y: &[f32]) -> Done {
+        self.begin("cross_accumulate", &[x.rows(), x.columns])?;
+        let (k, n) = (x.columns, sums.columns);
+        naive::cross_accumulate(&mut sums.values, (&x.values, k), (y, n));
+        Ok(())
+    }
+
     fn gram_to_host(&self, gram: Gram) -> Result<Gram, DeviceError> {
         self.begin("gram_to_host", &[gram.k()])?;
         Ok(gram)

@@ -202,8 +202,10 @@ impl OrderedFactor {
 
 /// Some columns of `rows` `[M,K]`.
 fn columns_of(rows: &[f32], k: usize, columns: Range<usize>) -> Vec<f32> {
-    let rows = rows.chunks_exact(k);
-    rows.flat_map(|row| &row[columns.clone()]).copied().collect()
+    let mut chosen = Vec::with_capacity(rows.len() / k * columns.len());
+    rows.chunks_exact(k)
+        .for_each(|row| chosen.extend_from_slice(&row[columns.clone()]));
+    chosen
 }
 
 /// `values -= ` row `row` of `known`, which may be empty.

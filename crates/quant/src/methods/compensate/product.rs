@@ -27,8 +27,8 @@ pub fn product<D: Statistics>(device: &D, a: &[f32], b: Vec<f32>, k: usize) -> R
 
 /// The first `width` columns of `rows` `[M,K]`.
 pub fn leading_columns(rows: &[f32], k: usize, width: usize) -> Vec<f32> {
+    let mut leading = Vec::with_capacity(rows.len() / k * width);
     rows.chunks_exact(k)
-        .flat_map(|row| &row[..width])
-        .copied()
-        .collect()
+        .for_each(|row| leading.extend_from_slice(&row[..width]));
+    leading
 }

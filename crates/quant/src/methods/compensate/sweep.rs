@@ -58,8 +58,8 @@ pub fn sweep<D: Statistics, P: Sync>(
 
 /// Whole rows of a matrix `[K,K]`, [rows, K].
 pub fn rows_of(gram: &[f32], rows: &[usize], k: usize) -> Vec<f32> {
+    let mut chosen = Vec::with_capacity(rows.len() * k);
     rows.iter()
-        .flat_map(|row| &gram[row * k..][..k])
-        .copied()
-        .collect()
+        .for_each(|row| chosen.extend_from_slice(&gram[row * k..][..k]));
+    chosen
 }
