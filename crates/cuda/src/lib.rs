@@ -80,7 +80,7 @@ pub use gemm::{
 };
 pub use linear::{
     FloatKernel, FloatKind, FloatPacker, GemmFloat, GemmW8A8, LinearFloat, LinearW8, W8Kernel, W8Packer,
-    gemm_float_sources, gemm_w8a8_sources,
+    gemm_float_sources, gemm_w8a8_sm90_sources, gemm_w8a8_sources,
 };
 pub use measurement::{
     Nvml, NvmlDevice, Steady, Utilization, read_bytes_per_s, read_memory_source, rotation_copies,

@@ -16,10 +16,10 @@ use dualgrain_cuda::{
     AttentionKernel, Before, CACHE_VARIABLE, Cache, CudaError, FLOAT_SCALES_TABLE, Input, KernelUse,
     NormRule, Output, Pointwise, Ring, RingTask, SGEMM_TILES, ScoreRule, Source, TABLE, TableType, Variant,
     attention_source, combine_source, compiler_version, freivalds_sources, gate_quantize_source,
-    gather_rows_source, gemm_experts_sources, gemm_float_sources, gemm_w8a8_sources, hadamard_source,
-    kernels, last_tokens_source, log_softmax_source, norm_source, operand_sources, pointwise_source,
-    quantize_rows_sources, quantize_source, read_memory_source, rope_source, routing_sources, sample_source,
-    sgemm_source, statistics_sources,
+    gather_rows_source, gemm_experts_sources, gemm_float_sources, gemm_w8a8_sm90_sources, gemm_w8a8_sources,
+    hadamard_source, kernels, last_tokens_source, log_softmax_source, norm_source, operand_sources,
+    pointwise_source, quantize_rows_sources, quantize_source, read_memory_source, rope_source,
+    routing_sources, sample_source, sgemm_source, statistics_sources,
 };
 use dualgrain_device::Activation;
 use dualgrain_device::CacheFormat;
@@ -251,7 +251,14 @@ fn quantize_jobs(arch: &'static str) -> impl Iterator<Item = Job> {
 
 /// Products with INT8 and float weights.
 fn linear_jobs(arch: &'static str) -> impl Iterator<Item = Job> {
-    let sources = gemm_w8a8_sources().into_iter().chain(gemm_float_sources());
+    let groups = match arch {
+        "sm_90a" => gemm_w8a8_sm90_sources(),
+        _ => Vec::new(),
+    };
+    let sources = gemm_w8a8_sources()
+        .into_iter()
+        .chain(gemm_float_sources())
+        .chain(groups);
     sources.map(move |(source, threads)| Job {
         words: format!("{} {arch} {:?}", source.name, source.macros),
         source,

@@ -95,7 +95,11 @@ fn compare_w8(gpu: &Gpu, gemm: &GemmW8A8, r: &mut Random, index: usize) -> Resul
     });
     let chosen = |out: &Buffer| gemm.launch(&linear, &tokens, m, out);
     let chosen = differs(gpu, &expected, (m, n), &words, chosen);
-    all.into_iter().chain([chosen]).collect()
+    let groups = |out: &Buffer| gemm.launch_groups(&linear, &tokens, m, out);
+    let groups = gemm
+        .has_groups(m, k)
+        .then(|| differs(gpu, &expected, (m, n), &format!("{words} groups"), groups));
+    all.into_iter().chain([chosen]).chain(groups).collect()
 }
 
 /// A layer with the largest weights, with scales of zero, with or without a bias.
@@ -225,8 +229,16 @@ fn differs(
 fn print_times(jit: &Jit, gpu: &Gpu) -> Result<(), CudaError> {
     let (w8, float) = (GemmW8A8::new(jit, gpu)?, GemmFloat::new(jit, gpu)?);
     let head = (128_256, 4_096);
-    for m in [1, 8, 16, 32, 64, 128] {
+    for m in [1, 8, 16, 32, 64, 128, 256] {
         time_w8(gpu, &w8, m, head, None)?;
+    }
+    for (m, kernel) in [
+        (32, W8Kernel::Tiled64),
+        (64, W8Kernel::Tiled64),
+        (128, W8Kernel::Tiled128),
+        (256, W8Kernel::Tiled128),
+    ] {
+        time_w8(gpu, &w8, m, head, Some(kernel))?;
     }
     for m in [1, 16, 64, 128, 256, 512, 2_048] {
         time_w8(gpu, &w8, m, (4_096, 4_096), None)?;
@@ -294,9 +306,8 @@ fn time_w8(
         None => gemm.launch(&linears[i], &tokens, m, &out),
         Some(kernel) => gemm.launch_with(kernel, &linears[i], &tokens, m, &out),
     })?;
-    let chosen = kernel.unwrap_or(W8Kernel::choose(m, n, gpu.info().num_sms));
     println!(
-        "W8A8 {m} x {n} x {k} {chosen:?}: {:.2} us, {:.0} GB/s of weights, {:.1} TOPS",
+        "W8A8 {m} x {n} x {k} {kernel:?}: {:.2} us, {:.0} GB/s of weights, {:.1} TOPS",
         times[1] * 1e6,
         (n * k) as f64 / times[1] / 1e9,
         2.0 * (m * n * k) as f64 / times[1] / 1e12

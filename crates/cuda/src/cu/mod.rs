@@ -14,6 +14,14 @@ pub(crate) const HEADERS: &[(&str, &str)] = &[
     ("wgmma.cuh", include_str!("gemm/wgmma.cuh")),
 ];
 
+/// Files that products by warp groups include, weights of 8 bits in the place of 4.
+pub(crate) const GROUP_HEADERS: &[(&str, &str)] = &[
+    ("sm90.cuh", include_str!("sm90.cuh")),
+    ("w4a8.cuh", include_str!("w4a8.cuh")),
+    ("w8_image.cuh", include_str!("linear/w8_image.cuh")),
+    ("wgmma.cuh", include_str!("gemm/wgmma.cuh")),
+];
+
 /// Files that the kernels of whole models include. Apart from those of the products: measured tables belong to the products' texts.
 pub(crate) const MODEL_HEADERS: &[(&str, &str)] = &[
     ("async_copy.cuh", include_str!("linear/async_copy.cuh")),
@@ -21,6 +29,7 @@ pub(crate) const MODEL_HEADERS: &[(&str, &str)] = &[
     ("float_product.cuh", include_str!("linear/float_product.cuh")),
     ("float_rules.cuh", include_str!("float_rules.cuh")),
     ("gated.cuh", include_str!("rows/gated.cuh")),
+    ("w8_image.cuh", include_str!("linear/w8_image.cuh")),
     ("w8a8.cuh", include_str!("linear/w8a8.cuh")),
 ];
 
@@ -76,6 +85,10 @@ pub(crate) const GEMM_FLOAT_TILED: &str = include_str!("linear/gemm_float_tiled.
 pub(crate) const GEMM_W8A8_FEW: &str = include_str!("linear/gemm_w8a8_few.cu");
 /// INT8 weights, many tokens.
 pub(crate) const GEMM_W8A8_TILED: &str = include_str!("linear/gemm_w8a8_tiled.cu");
+/// The same on Hopper, by warp groups.
+pub(crate) const GEMM_W8A8_SM90: &str = include_str!("linear/gemm_w8a8_sm90.cu");
+/// Tokens as that one takes them.
+pub(crate) const W8A8_TOKENS: &str = include_str!("linear/w8a8_tokens.cu");
 /// Choosing tokens.
 pub(crate) const SAMPLE: &str = include_str!("sampling/sample.cu");
 /// The tokens that were chosen last.
@@ -132,6 +145,7 @@ pub(crate) const EXPERT_HEADERS: &[(&str, &str)] = &[
     ("routing.cuh", include_str!("experts/routing.cuh")),
     ("sorted_pairs.cuh", include_str!("experts/sorted_pairs.cuh")),
     ("w4a8.cuh", include_str!("w4a8.cuh")),
+    ("w8_image.cuh", include_str!("linear/w8_image.cuh")),
     ("w8a8.cuh", include_str!("linear/w8a8.cuh")),
 ];
 

@@ -31,6 +31,13 @@ pub fn kernel_choices(info: &GpuInfo) -> Vec<KernelChoice> {
     let mut choices = Vec::new();
     choices.extend(TOKENS.map(|m| w4_product(info, m)));
     choices.extend(TOKENS.map(|m| product("8-bit", m, W8Kernel::choose(m, N, info.num_sms).name())));
+    if info.capability == (9, 0) {
+        choices.push(KernelChoice {
+            operation: "8-bit output layer, from 17 tokens".to_owned(),
+            kernel: "gemm_w8a8_sm90".to_owned(),
+            why: "many rows: warp groups go from tile to tile",
+        });
+    }
     choices.extend(TOKENS.map(|m| product("float", m, FloatKernel::choose(m, N, info.num_sms).name())));
     choices.extend(attention(info));
     choices.extend(rows(info));

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use super::gemm_w8a8_sm90::GemmW8A8Groups;
 use super::linear_w8::LinearW8;
-use super::w8_image::{CHUNK_K, STRIP_ROWS};
+use super::w8_arguments::arguments;
+use super::w8_image::STRIP_ROWS;
 use crate::compiler::{Jit, Source};
 use crate::cu;
 use crate::driver::{Buffer, Gpu, Kernel, Launch, launch_with};
 use crate::error::CudaError;
-use crate::fit::{at_least, count, exactly, room};
+use crate::fit::count;
 use crate::gemm::QuantizedTokens;
 
 /// Threads of a CTA.
@@ -124,25 +126,11 @@ pub fn gemm_w8a8_sources() -> Vec<(Source, usize)> {
         .collect()
 }
 
-/// Mirrors `W8Args` of the kernels.
-#[repr(C)]
-struct W8Args {
-    weights: u64,
-    codes: u64,
-    scales: u64,
-    s1: u64,
-    bias: u64,
-    out: u64,
-    m: i32,
-    n: i32,
-    row_bytes: i32,
-    chunks: i32,
-}
-
 /// `out = (acc as f32 * ta) * s1 + bias` of INT8 weights and INT8 tokens, made ready.
 pub struct GemmW8A8 {
     gpu: Gpu,
     kernels: [Arc<Kernel>; W8Kernel::ALL.len()],
+    groups: Option<GemmW8A8Groups>,
 }
 
 impl GemmW8A8 {
@@ -159,6 +147,7 @@ impl GemmW8A8 {
         Ok(Self {
             gpu: gpu.clone(),
             kernels: [a?, b?, c?, d?, e?],
+            groups: GemmW8A8Groups::new(jit, gpu)?,
         })
     }
 
@@ -173,8 +162,42 @@ impl GemmW8A8 {
         m: usize,
         out: &Buffer,
     ) -> Result<(), CudaError> {
-        let kernel = W8Kernel::choose(m, linear.shape().0, self.gpu.info().num_sms);
-        self.launch_with(kernel, linear, tokens, m, out)
+        match &self.groups {
+            Some(groups) if groups.takes(m, linear.shape()) => self.launch_groups(linear, tokens, m, out),
+            _ => {
+                let kernel = W8Kernel::choose(m, linear.shape().0, self.gpu.info().num_sms);
+                self.launch_with(kernel, linear, tokens, m, out)
+            }
+        }
+    }
+
+    /// Whether [`Self::launch_groups`] can take `m` tokens of `k` columns.
+    pub fn has_groups(&self, m: usize, k: usize) -> bool {
+        let groups = self.groups.as_ref();
+        groups.is_some_and(|groups| groups.has_room(m, k))
+    }
+
+    /// [`Self::launch`] by warp groups: the same bits.
+    ///
+    /// # Errors
+    /// As [`Self::launch`].
+    ///
+    /// # Panics
+    /// Where [`Self::has_groups`] says no.
+    pub fn launch_groups(
+        &self,
+        linear: &LinearW8,
+        tokens: &QuantizedTokens,
+        m: usize,
+        out: &Buffer,
+    ) -> Result<(), CudaError> {
+        let Some(groups) = &self.groups else {
+            panic!("no kernel of warp groups on this card")
+        };
+        match m {
+            0 => Ok(()),
+            _ => groups.launch(linear, tokens, arguments(linear, tokens, m, out)?),
+        }
     }
 
     /// [`Self::launch`] with a given kernel: all give the same bits.
@@ -192,25 +215,9 @@ impl GemmW8A8 {
         if m == 0 {
             return Ok(());
         }
-        let ((n, k), (capacity, columns)) = (linear.shape(), tokens.shape());
-        exactly("columns of the tokens", k, columns)?;
-        room("tokens", m, capacity)?;
-        at_least("output of an INT8 product", 4 * m * n, out)?;
-        let grid = kernel.grid(m, n);
+        let mut args = arguments(linear, tokens, m, out)?;
+        let grid = kernel.grid(m, linear.shape().0);
         count("CTAs of an INT8 product", grid[0] as usize)?;
-        let ((weights, s1, bias), (codes, _, scales)) = (linear.addresses(), tokens.addresses());
-        let mut args = W8Args {
-            weights,
-            codes,
-            scales,
-            s1,
-            bias,
-            out: out.address(),
-            m: m as i32,
-            n: n as i32,
-            row_bytes: tokens.row_bytes() as i32,
-            chunks: k.div_ceil(CHUNK_K) as i32,
-        };
         let geometry = Launch {
             grid,
             threads: THREADS as u32,
@@ -227,11 +234,6 @@ impl GemmW8A8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn arguments_have_the_size_of_the_kernels_structure() {
-        assert_eq!(size_of::<W8Args>(), 64);
-    }
 
     #[test]
     fn every_kernel_is_chosen_for_some_shape() {

@@ -1,4 +1,4 @@
-//! How INT8 weights lie in a card's memory, as cu/linear/w8a8.cuh reads them.
+//! How INT8 weights lie in a card's memory, as cu/linear/w8_image.cuh says.
 
 /// Rows of a strip.
 pub(crate) const STRIP_ROWS: usize = 16;
