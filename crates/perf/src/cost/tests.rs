@@ -491,14 +491,4 @@ fn steps_are_priced_by_what_models_took_whose_weights_lie_as_theirs_do() {
         said.contains("0.50 (prompts") && said.contains("0.50 (decode)"),
         "{said}"
     );
-    let sum: f64 = cost.batches[0]
-        .products
-        .iter()
-        .chain(&cost.batches[0].estimates)
-        .map(|item| item.time_s.value)
-        .sum();
-    assert!(
-        (sum / cost.batches[0].total_time_s.value - 1.0).abs() < 1e-9,
-        "lines add up"
-    );
 }
