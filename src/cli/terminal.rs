@@ -2,12 +2,12 @@
 //!
 //! Results go to stdout, everything else to stderr.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use crate::cli::units::duration;
@@ -20,6 +20,8 @@ pub struct Terminal {
     json: bool,
     verbose: u8,
     interactive: bool,
+    /// When a task ends at the latest.
+    deadline: Cell<Option<Instant>>,
     current: RefCell<Option<Running>>,
 }
 
@@ -27,6 +29,7 @@ struct Running {
     task: String,
     bar: Option<ProgressBar>,
     started: Instant,
+    deadline: Option<Instant>,
     last_line: Instant,
 }
 
@@ -38,6 +41,7 @@ impl Terminal {
             json,
             verbose,
             interactive,
+            deadline: Cell::new(None),
             current: RefCell::new(None),
         }
     }
@@ -80,6 +84,11 @@ impl Terminal {
         }
     }
 
+    /// The task that is shown ends after `budget` at the latest, however much is left of it.
+    pub fn ends_within(&self, budget: Duration) {
+        self.deadline.set(Instant::now().checked_add(budget));
+    }
+
     /// Shows that `done` of `total` units of `task` are finished; `detail` says what is being done just now.
     pub fn progress(&self, task: &str, detail: &str, done: u64, total: u64) {
         let mut current = self.current.borrow_mut();
@@ -87,7 +96,7 @@ impl Terminal {
             if let Some(old) = current.take() {
                 old.end();
             }
-            *current = Some(Running::new(task, self.interactive));
+            *current = Some(Running::new(task, self.interactive, self.deadline.get()));
         }
         if let Some(known) = current.as_mut() {
             known.update(detail, done, total);
@@ -102,13 +111,29 @@ impl Terminal {
     }
 }
 
+/// What is left of a task that has a deadline: no more than until then.
+fn within(deadline: Option<Instant>, left: Duration) -> Duration {
+    match deadline {
+        Some(deadline) => left.min(deadline.saturating_duration_since(Instant::now())),
+        None => left,
+    }
+}
+
 impl Running {
-    fn new(task: &str, interactive: bool) -> Self {
+    fn new(task: &str, interactive: bool, deadline: Option<Instant>) -> Self {
         let bar = interactive.then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let style =
                 ProgressStyle::with_template("{msg:44!} {wide_bar} {percent:>3} % {elapsed} eta {eta}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let eta = move |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+                // What cannot be written to a bar cannot be shown either.
+                let _ = write!(text, "{:#}", HumanDuration(within(deadline, state.eta())));
+            };
+            bar.set_style(
+                style
+                    .unwrap_or_else(|_| ProgressStyle::default_bar())
+                    .with_key("eta", eta),
+            );
             bar
         });
         let now = Instant::now();
@@ -116,6 +141,7 @@ impl Running {
             task: task.to_owned(),
             bar,
             started: now,
+            deadline,
             last_line: now,
         }
     }
@@ -128,11 +154,12 @@ impl Running {
         } else if self.last_line.elapsed() >= LOG_INTERVAL && done > 0 {
             self.last_line = Instant::now();
             let left = self.started.elapsed().as_secs_f64() * total.saturating_sub(done) as f64 / done as f64;
+            let left = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
             let percent = 100.0 * done as f64 / total.max(1) as f64;
             tell(&format!(
                 "{}: {percent:.0} %, about {} left",
                 label(&self.task, detail),
-                duration(left)
+                duration(within(self.deadline, left).as_secs_f64())
             ));
         }
     }
@@ -193,6 +220,19 @@ pub fn write_stdout(text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_task_with_a_deadline_has_no_more_left_than_until_then() {
+        let hour = Duration::from_secs(3_600);
+        assert_eq!(within(None, hour), hour);
+        let left = within(Instant::now().checked_add(hour), 10 * hour);
+        assert!(left <= hour && left > hour / 2, "{left:?}");
+        assert_eq!(
+            within(Instant::now().checked_add(hour), Duration::ZERO),
+            Duration::ZERO
+        );
+        assert_eq!(within(Some(Instant::now()), hour), Duration::ZERO);
+    }
 
     #[test]
     fn objects_say_their_version_and_lists_stay_lists() {

@@ -67,6 +67,9 @@ pub fn run(options: &Profile, common: &Common, terminal: &Terminal) -> Result<()
         output_file::can_write(csv)?;
         return check_energy(&on, options, csv, &watch);
     }
+    if let Some(budget) = options.budget {
+        terminal.ends_within(budget);
+    }
     let summary = measure(&on, &wanted(options, &on)?, common, &watch)?;
     terminal.result(&summary, &text(&summary, &watch, &options.out))?;
     ensure!(

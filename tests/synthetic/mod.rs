@@ -40,6 +40,7 @@ pub fn manifest() -> Manifest {
             idle_power_w: Some(80.0),
             power_limit_w: Some(700.0),
             small_ops: None,
+            timed_models: Vec::new(),
         },
         driver: "none".to_owned(),
         version: "test".to_owned(),

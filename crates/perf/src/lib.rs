@@ -5,7 +5,7 @@
 //! language model are read off that model. Only measuring needs the device; everything else runs anywhere.
 //!
 //! The rooms, from the ground up:
-//! - `product`, `operands`, `machine`, `roofline`, `small_ops`, `group_number`, `error`: the words that all rooms speak.
+//! - `product`, `operands`, `machine`, `roofline`, `small_ops`, `timed_models`, `group_number`, `error`: the words that all rooms speak.
 //! - `data`: measured sets and their files. `trees`: a forest and boosting for any table of numbers.
 //! - `predict`: a fitted model and its predictions. `learn`: how a model is fitted and judged.
 //! - `choose`: the best configuration, and what a choice loses. `cost`: a language model's cost. `report`: pictures of all that.
@@ -30,6 +30,7 @@ mod product;
 pub mod report;
 mod roofline;
 mod small_ops;
+mod timed_models;
 mod trees;
 
 pub use data::{
@@ -52,3 +53,4 @@ pub use predict::{
 pub use product::{LONGEST_SIDE, Layout, Product};
 pub use roofline::Roofline;
 pub use small_ops::{SmallOpPower, SmallOpRates};
+pub use timed_models::{DecodeStep, ModelSizes, TimedModel};

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::PerfError;
 use crate::operands::ArithmeticUnit;
 use crate::small_ops::SmallOpRates;
+use crate::timed_models::TimedModel;
 
 /// What kind of machine runs the products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,9 @@ pub struct Machine {
     /// Rates of a language model's operations between products, where `profile` measures them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub small_ops: Option<SmallOpRates>,
+    /// Models that `profile` ran whole; sets of GPUs, and older ones, have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub timed_models: Vec<TimedModel>,
 }
 
 impl Machine {
@@ -81,6 +85,13 @@ impl Machine {
                 });
             }
         }
-        Ok(())
+        match self.timed_models.iter().all(TimedModel::is_sound) {
+            true => Ok(()),
+            false => Err(PerfError::TooLittle {
+                what: format!("timed_models of {} in the manifest", self.name),
+                expected: "sizes and seconds above 0, the fewest sequences first".to_owned(),
+                got: "others".to_owned(),
+            }),
+        }
     }
 }

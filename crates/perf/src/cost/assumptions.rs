@@ -1,7 +1,7 @@
 //! The sentences that say what an answer assumes.
 
 use super::workload::Workload;
-use super::{estimate, threads};
+use super::{phase, threads};
 use crate::machine::{Machine, MachineKind};
 
 pub(crate) fn assumptions(
@@ -26,7 +26,7 @@ pub(crate) fn assumptions(
         "Intervals of products are the fitted model's 90 % intervals. In sums the errors of one kernel are taken as fully \
          correlated (they add up), those of different kernels as independent (root of the sum of squares)."
             .to_owned(),
-        estimate::assumption(limited, workload),
+        phase::assumption(limited, workload),
     ];
     all.extend(threads.and_then(|threads| threads::assumption(machine, threads)));
     all

@@ -2,13 +2,13 @@
 
 use super::answer::{BatchCost, CostItem, NetworkCost};
 use super::assumptions::assumptions;
-use super::items::{energy, product_items, time};
+use super::correction::Correction;
 use super::memory::Memory;
 use super::network::Network;
+use super::phase::{self, energy, scaled, time};
 use super::price::Prices;
-use super::sum::scaled;
+use super::threads;
 use super::workload::{Phase, Workload};
-use super::{estimate, threads};
 use crate::error::PerfError;
 use crate::machine::Machine;
 use crate::predict::Interval;
@@ -30,10 +30,11 @@ pub fn cost(
     let threads = prices.threads();
     let limited = threads.map(|threads| threads::limited(machine, threads));
     let limited = limited.as_ref().unwrap_or(machine);
+    let correction = Correction::new(machine, workload, prices);
     let batches = workload
         .batches
         .iter()
-        .map(|&batch| batch_cost(network, limited, workload, batch, prices));
+        .map(|&batch| batch_cost(network, limited, workload, (batch, &correction), prices));
     Ok(NetworkCost {
         model: network.name.clone(),
         machine: machine.name.clone(),
@@ -44,7 +45,10 @@ pub fn cost(
         generate_tokens: workload.generate_tokens,
         step_tokens: workload.step_tokens,
         batches: batches.collect::<Result<_, _>>()?,
-        assumptions: assumptions(machine, limited, workload, threads),
+        assumptions: assumptions(machine, limited, workload, threads)
+            .into_iter()
+            .chain(correction.assumption(network, workload))
+            .collect(),
     })
 }
 
@@ -52,10 +56,10 @@ fn batch_cost(
     network: &Network,
     machine: &Machine,
     workload: &Workload,
-    batch: usize,
+    (batch, correction): (usize, &Correction),
     prices: &mut Prices<'_>,
 ) -> Result<BatchCost, PerfError> {
-    let (items, total) = items(network, machine, workload, batch, prices)?;
+    let (items, total) = items(network, machine, workload, (batch, correction), prices)?;
     let generated = batch * workload.generate_tokens;
     let decoded = batch * workload.decode_steps();
     let each = |energy: Option<Interval>, tokens: usize| {
@@ -93,15 +97,18 @@ fn items(
     network: &Network,
     machine: &Machine,
     workload: &Workload,
-    batch: usize,
+    (batch, correction): (usize, &Correction),
     prices: &mut Prices<'_>,
 ) -> Result<(Vec<CostItem>, Interval), PerfError> {
     let mut items = Vec::new();
     for phase in [Phase::Prompt, Phase::Decode] {
-        let mut products = product_items(network, workload, batch, phase, prices)?;
-        let estimates = estimate::items(network, machine, workload, batch, phase, &products);
-        products.extend(estimates);
-        items.extend(products);
+        let of_phase = phase::items(network, machine, workload, (batch, phase), prices)?;
+        let factor = correction.of(network, workload, (batch, phase));
+        items.extend(of_phase.into_iter().map(|item| CostItem {
+            time_s: scaled(item.time_s, factor),
+            energy_j: item.energy_j.map(|energy| scaled(energy, factor)),
+            ..item
+        }));
     }
     let total = time(&items, None);
     for item in &mut items {

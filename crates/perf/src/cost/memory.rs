@@ -50,16 +50,21 @@ impl Memory {
     }
 }
 
-fn weights(network: &Network, workload: &Workload) -> u64 {
+/// Bytes of all linears, the output layer included.
+pub(crate) fn linears_bytes(network: &Network, workload: &Workload) -> u64 {
     let linears = network.linears.iter().map(|linear| match linear.head {
         // A tied float head is the embedding.
         true if network.tie_embeddings && workload.head_scheme == Scheme::Bf16 => 0,
         true => linear_bytes(linear, workload.head_scheme, workload.group_size),
         false => linear_bytes(linear, workload.scheme, workload.group_size),
     });
+    linears.sum()
+}
+
+fn weights(network: &Network, workload: &Workload) -> u64 {
     let embeddings = 2 * network.num_embeddings * network.hidden_size;
     let norms = 4 * network.hidden_size * (2 * network.num_layers + 1);
-    linears.sum::<u64>() + (embeddings + norms) as u64
+    linears_bytes(network, workload) + (embeddings + norms) as u64
 }
 
 fn linear_bytes(linear: &Linear, scheme: Scheme, group_size: GroupSize) -> u64 {

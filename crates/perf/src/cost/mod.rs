@@ -2,21 +2,20 @@
 //! memory.
 //!
 //! A fitted model prices the products of every step, each in the kernel and configuration that it would choose (`price`,
-//! `items`). The rest of a step is an estimate from its bytes and operations and the machine's measured ceilings, and
-//! every such item says so (`estimate`). `network` and `workload` are what is asked, `answer` what comes back, `html` the
+//! `phase`). The rest of a step is an estimate from its bytes and operations and the machine's measured ceilings, and
+//! every such item says so. Where models were run whole on the machine, what they took corrects both (`correction`). `network` and `workload` are what is asked, `answer` what comes back, `html` the
 //! same with pictures.
 
 mod answer;
 mod assumptions;
 mod calculation;
-mod estimate;
+mod correction;
 mod html;
-mod items;
 mod memory;
 mod network;
+mod phase;
 mod price;
 mod scheme;
-mod sum;
 #[cfg(test)]
 mod tests;
 mod threads;

@@ -71,6 +71,15 @@ impl<'a> Prices<'a> {
         })
     }
 
+    /// These prices, as of so many threads.
+    #[cfg(test)]
+    pub(crate) fn with_threads(self, threads: usize) -> Self {
+        Self {
+            threads: Some(threads),
+            ..self
+        }
+    }
+
     /// Threads of a CPU that all products run on.
     pub fn threads(&self) -> Option<usize> {
         self.threads

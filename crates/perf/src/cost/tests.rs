@@ -6,16 +6,16 @@ use dualgrain_format::GroupSize;
 use super::answer::{BatchCost, CostItem, NetworkCost};
 use super::calculation::cost;
 use super::html::html;
-use super::items::product_items;
 use super::network::{Linear, Network};
+use super::phase::{product_items, scaled};
 use super::price::{Price, Prices};
 use super::scheme::Scheme;
-use super::sum::scaled;
 use super::threads;
 use super::workload::{Phase, Workload};
 use crate::machine::{Machine, MachineKind};
 use crate::predict::{Interval, Prediction};
 use crate::small_ops::{SmallOpPower, SmallOpRates};
+use crate::timed_models::{DecodeStep, ModelSizes, TimedModel};
 
 fn machine(kind: MachineKind) -> Machine {
     Machine {
@@ -34,6 +34,7 @@ fn machine(kind: MachineKind) -> Machine {
         idle_power_w: Some(80.0),
         power_limit_w: Some(700.0),
         small_ops: None,
+        timed_models: Vec::new(),
     }
 }
 
@@ -358,4 +359,136 @@ fn page_shows_the_figures_of_the_answer() {
     }
     assert!(html.contains("estimate") && html.contains("on a card of that kind"));
     assert!(!html.contains("<script") && !html.contains("http"));
+}
+
+/// A Llama of so many blocks that was timed at a second a step.
+fn timed(num_layers: usize) -> TimedModel {
+    TimedModel {
+        sizes: ModelSizes {
+            num_layers,
+            hidden: 1_024,
+            num_heads: 16,
+            num_kv_heads: 4,
+            head_dim: 64,
+            ffn: 4_096,
+            vocab_size: 8_192,
+        },
+        prompt_tokens: 512,
+        prompt_s: 1.0,
+        context: 576,
+        decode: [1, 4]
+            .map(|sequences| DecodeStep {
+                sequences,
+                time_s: 1.0,
+            })
+            .to_vec(),
+    }
+}
+
+/// The same model as it is asked about.
+fn network_of(timed: &TimedModel) -> Network {
+    let sizes = timed.sizes;
+    let linear = |(name, [n, k]): (&str, [usize; 2]), count| Linear {
+        name: name.to_owned(),
+        n,
+        k,
+        count,
+        choice: None,
+        head: name == "head",
+    };
+    let block = ["qkv", "out", "up", "down"].into_iter().zip(sizes.block());
+    let block = block.map(|one| linear(one, sizes.num_layers));
+    Network {
+        linears: block.chain([linear(("head", sizes.head()), 1)]).collect(),
+        num_layers: sizes.num_layers,
+        hidden_size: sizes.hidden,
+        ffn_size: sizes.ffn,
+        num_heads: sizes.num_heads,
+        num_kv_heads: sizes.num_kv_heads,
+        head_dim: sizes.head_dim,
+        vocab_size: sizes.vocab_size,
+        sliding_windows: vec![None; sizes.num_layers],
+        ..network()
+    }
+}
+
+/// Seconds of a step that decodes `batch` sequences of 575 positions and of a prompt of 512.
+fn step_s(machine: &Machine, network: &Network, batch: usize, asked: &Workload) -> [f64; 2] {
+    let decode = Workload {
+        batches: vec![batch],
+        prompt_tokens: 575,
+        generate_tokens: 2,
+        ..asked.clone()
+    };
+    let prompt = Workload {
+        prompt_tokens: 512,
+        ..decode.clone()
+    };
+    let mut prices = roofline(false).with_threads(2);
+    let mut answer = |workload: &Workload| {
+        let cost = cost(network, machine, workload, &mut prices).unwrap();
+        cost.batches[0].clone()
+    };
+    let tokens_per_s = answer(&decode).decode_tokens_per_s.unwrap().value;
+    [
+        batch as f64 / tokens_per_s,
+        answer(&prompt).time_to_first_token_s.value,
+    ]
+}
+
+#[test]
+fn steps_are_priced_by_what_models_took_whose_weights_lie_as_theirs_do() {
+    let alone = Machine {
+        num_units: 2,
+        ..machine(MachineKind::Cpu)
+    };
+    let asked = Workload {
+        head_scheme: Scheme::W8a8,
+        ..workload(&[1])
+    };
+    // One lies in the cache and takes half of what its parts add up to; the other one takes a quarter more.
+    let (mut small, mut large) = (timed(2), timed(32));
+    for (timed, factor) in [(&mut small, 0.5), (&mut large, 1.25)] {
+        let network = network_of(timed);
+        for step in &mut timed.decode {
+            step.time_s = factor * step_s(&alone, &network, step.sequences, &asked)[0];
+        }
+        timed.prompt_s = factor * step_s(&alone, &network, 1, &asked)[1];
+    }
+    let told = Machine {
+        timed_models: vec![large, small],
+        ..alone.clone()
+    };
+    let factors = |num_layers, batch, asked: &Workload| {
+        let network = network_of(&timed(num_layers));
+        let (told, alone) = (
+            step_s(&told, &network, batch, asked),
+            step_s(&alone, &network, batch, asked),
+        );
+        [told[0] / alone[0], told[1] / alone[1]]
+    };
+    let are = |factors: [f64; 2], expected: f64| factors.iter().all(|f| (f - expected).abs() < 1e-9);
+    for batch in [1, 2, 4, 16] {
+        assert!(are(factors(1, batch, &asked), 0.5), "smaller than any");
+        assert!(are(factors(2, batch, &asked), 0.5));
+        assert!(are(factors(32, batch, &asked), 1.25));
+        assert!(are(factors(80, batch, &asked), 1.25), "larger than any");
+        let between = factors(8, batch, &asked);
+        assert!(
+            between.iter().all(|factor| (0.55..1.2).contains(factor)),
+            "{between:?}"
+        );
+    }
+    let floats = Workload {
+        scheme: Scheme::Bf16,
+        ..asked.clone()
+    };
+    assert!(are(factors(2, 1, &floats), 1.0), "no model of floats was timed");
+    let network = network_of(&timed(2));
+    let cost = cost(&network, &told, &asked, &mut roofline(false).with_threads(2)).unwrap();
+    let said = cost.assumptions.last().unwrap();
+    assert!(
+        said.contains("0.50 (prompts") && said.contains("0.50 (decode)"),
+        "{said}"
+    );
 }

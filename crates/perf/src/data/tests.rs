@@ -28,6 +28,7 @@ pub(super) fn manifest(name: &str) -> Manifest {
             idle_power_w: Some(78.0),
             power_limit_w: Some(700.0),
             small_ops: None,
+            timed_models: Vec::new(),
         },
         driver: String::new(),
         version: String::new(),
@@ -288,4 +289,23 @@ fn time_in_which_the_machine_cannot_have_done_it_is_refused_with_its_line() {
         said.contains("line 3") && said.contains("operations a second, expected at most"),
         "{said}"
     );
+}
+
+#[test]
+fn timed_models_are_read_back_and_older_manifests_have_none() {
+    let mut with = manifest("AMD EPYC");
+    let text = serde_json::to_string(&with).unwrap();
+    assert!(!text.contains("timed_models"), "{text}");
+    assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), with);
+    let timed = r#"{"sizes": {"num_layers": 2, "hidden": 384, "num_heads": 6, "num_kv_heads": 2, "head_dim": 64, "ffn": 1024,
+        "vocab_size": 8192}, "prompt_tokens": 512, "prompt_s": 0.02, "context": 576, "decode": [{"sequences": 1, "time_s": 0.001}]}"#;
+    with.machine
+        .timed_models
+        .push(serde_json::from_str(timed).unwrap());
+    let text = serde_json::to_string(&with).unwrap();
+    assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), with);
+    assert_eq!(with.machine.check().map_err(|error| error.to_string()), Ok(()));
+    with.machine.timed_models[0].decode[0].time_s = 0.0;
+    let error = with.machine.check().unwrap_err().to_string();
+    assert!(error.contains("timed_models"), "{error}");
 }

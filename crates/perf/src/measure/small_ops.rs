@@ -223,14 +223,23 @@ impl<D: Device> Clock<'_, D> {
     }
 }
 
-fn filled<D: Device>(device: &D, rows: usize, columns: usize, seed: u64) -> Result<D::Matrix, DeviceError> {
+pub(crate) fn filled<D: Device>(
+    device: &D,
+    rows: usize,
+    columns: usize,
+    seed: u64,
+) -> Result<D::Matrix, DeviceError> {
     let mut matrix = device.matrix(rows, columns)?;
     device.upload(&mut matrix, &Random(seed).floats(rows * columns))?;
     Ok(matrix)
 }
 
 /// A step of one token of each of so many sequences, or of one sequence's tokens.
-fn step_of<D: Device>(device: &D, positions: &[u32], sequences: &[u32]) -> Result<D::Step, DeviceError> {
+pub(crate) fn step_of<D: Device>(
+    device: &D,
+    positions: &[u32],
+    sequences: &[u32],
+) -> Result<D::Step, DeviceError> {
     // Sequences see as many positions each, so their tables are as long as what the longest sees.
     let pages = positions
         .iter()

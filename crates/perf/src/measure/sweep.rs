@@ -26,11 +26,12 @@ pub(crate) struct Sweep<'a> {
 }
 
 impl<'a> Sweep<'a> {
-    /// Begins or goes on with a folder.
+    /// Begins or goes on with a folder. The budget counts from `started` on: measuring the machine is a part of it.
     pub fn open(
         options: &'a SweepOptions,
         watch: &'a dyn Watch,
         manifest: &Manifest,
+        started: Instant,
     ) -> Result<Self, PerfError> {
         let mut known = BestRows::default();
         for folder in &options.known {
@@ -53,7 +54,7 @@ impl<'a> Sweep<'a> {
             known,
             is_retrying: false,
             is_cut: false,
-            started: Instant::now(),
+            started,
             summary: SweepSummary::default(),
         })
     }

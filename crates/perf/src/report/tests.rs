@@ -32,6 +32,7 @@ fn manifest() -> Manifest {
             idle_power_w: None,
             power_limit_w: None,
             small_ops: None,
+            timed_models: Vec::new(),
         },
         driver: "a & b".to_owned(),
         version: String::new(),

@@ -5,6 +5,7 @@ use dualgrain_format::GroupSize;
 
 use super::op::ProductType;
 use super::operands::DrawnOperands;
+use super::timed_models::timed_models;
 use crate::data::{Manifest, PROTOCOL, Row};
 use crate::error::PerfError;
 use crate::machine::{Machine, MachineKind};
@@ -13,24 +14,26 @@ use crate::measure::options::SweepOptions;
 use crate::measure::small_ops;
 use crate::product::ops;
 
+/// Share of the free memory that a model which is timed may take.
+const SHARE_OF_FREE: f64 = 0.8;
 /// Side of the product whose speed stands for the ceiling of floats.
 const CEILING_SIDE: usize = 1_024;
 
 pub(crate) fn manifest(
     name: &str,
-    max_threads: usize,
+    (max_threads, free_bytes): (usize, usize),
     options: &SweepOptions,
 ) -> Result<Manifest, PerfError> {
     let instruction_sets: Vec<&str> = available().into_iter().map(Isa::name).collect();
     Ok(Manifest {
         protocol: PROTOCOL,
-        machine: machine(name, max_threads)?,
+        machine: machine(name, max_threads, free_bytes as f64)?,
         driver: format!("instruction sets {}", instruction_sets.join(" ")),
         version: options.version.clone(),
         date: today(),
         method: "checked at full size (Freivalds; integers modulo 2^32, outputs bit by bit from the sums; small ones against the \
              specification), then wall time: median and quartiles of 5 repetitions of 2.5 ms, weights \
-             rotate through copies of 320 MB together (128 at most); energy of all packages by RAPL over 0.3 s, where its \
+             rotate through copies of 320 MB together (128 at most), the next one named as models name it; energy of all packages by RAPL over 0.3 s, where its \
              counters could be read"
             .to_owned(),
         operands: "4-bit codes uniform, group scales 4..14, zero points 6..9; int8 codes uniform in -127..127; floats nearly \
@@ -39,7 +42,7 @@ pub(crate) fn manifest(
     })
 }
 
-fn machine(name: &str, max_threads: usize) -> Result<Machine, PerfError> {
+fn machine(name: &str, max_threads: usize, free_bytes: f64) -> Result<Machine, PerfError> {
     let isa = available().into_iter().next_back().unwrap_or(Isa::Portable);
     let device = CpuDevice::with_isa(max_threads, isa)?;
     let peak = device.measure_peak()?;
@@ -60,6 +63,7 @@ fn machine(name: &str, max_threads: usize) -> Result<Machine, PerfError> {
         idle_power_w: None,
         power_limit_w: None,
         small_ops: Some(small_ops::measure(&device, &small_ops::ON_CPU, None)?),
+        timed_models: timed_models(&device, SHARE_OF_FREE * free_bytes)?,
     })
 }
 

@@ -6,6 +6,7 @@ mod op;
 mod operands;
 mod rapl;
 mod sweep;
+mod timed_models;
 mod timing;
 
 pub use rapl::{NoEnergy, Rapl, RaplReading};

@@ -1,4 +1,7 @@
-//! Runs a sweep on the CPU, shape by shape and type by type.
+//! Runs a sweep on the CPU, shape by shape and type by type: first the kernels that programs run on this CPU, then those of
+//! lesser instruction sets.
+
+use std::time::Instant;
 
 use dualgrain_cpu::{CpuDevice, Isa, available};
 use dualgrain_format::GroupSize;
@@ -33,16 +36,18 @@ pub fn sweep_cpu(
     options: &SweepOptions,
     watch: &dyn Watch,
 ) -> Result<SweepSummary, PerfError> {
+    let started = Instant::now();
     options.check(&kernels().iter().map(String::as_str).collect::<Vec<_>>())?;
     let rapl = Rapl::open()
         .inspect_err(|why| watch.say(&format!("rows get no energy: {why}")))
         .ok();
-    let manifest = manifest(name, max_threads, options)?;
+    let free_bytes = meminfo_bytes("MemAvailable:").unwrap_or(USUAL_BYTES);
+    let manifest = manifest(name, (max_threads, free_bytes), options)?;
     let cpu_sweep = CpuSweep {
-        free_bytes: meminfo_bytes("MemAvailable:").unwrap_or(USUAL_BYTES),
+        free_bytes,
         devices: devices(max_threads)?,
         rapl,
-        sweep: Sweep::open(options, watch, &manifest)?,
+        sweep: Sweep::open(options, watch, &manifest, started)?,
     };
     cpu_sweep.run()
 }
@@ -70,6 +75,25 @@ fn devices(max_threads: usize) -> Result<Vec<CpuDevice>, PerfError> {
     Ok(all)
 }
 
+/// A part of a sweep that goes over all shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Of each type, the kernels that a program runs on this CPU.
+    Best,
+    /// Those of lesser instruction sets.
+    Lesser,
+}
+
+impl Pass {
+    const ALL: [Self; 2] = [Self::Best, Self::Lesser];
+
+    /// Whether it measures a type with one of the `available` instruction sets, of which the best comes last.
+    fn takes(self, op: ProductType, isa: Isa, available: &[Isa]) -> bool {
+        let kernels = available.iter().filter(|isa| is_sensible(op, **isa, 0.0));
+        (kernels.last() == Some(&isa)) == (self == Self::Best)
+    }
+}
+
 struct CpuSweep<'a> {
     /// Memory that operands may take.
     free_bytes: usize,
@@ -83,25 +107,38 @@ impl CpuSweep<'_> {
         let (shard, shards) = self.sweep.options.shard;
         let tasks = self.sweep.options.space.tasks();
         let mine: Vec<&ShapeTask> = tasks.iter().skip(shard).step_by(shards.max(1)).collect();
-        self.pass(&mine)?;
+        self.passes(&mine)?;
         // What was unsteady in an earlier run is tried again when all that is new is measured.
         if !self.sweep.is_cut && !self.sweep.retries.is_empty() {
             let skipped = self.sweep.summary.skipped_rows;
             self.sweep.is_retrying = true;
-            self.pass(&mine)?;
+            self.passes(&mine)?;
             self.sweep.summary.skipped_rows = skipped;
         }
         Ok(self.sweep.ended())
     }
 
-    fn pass(&mut self, tasks: &[&ShapeTask]) -> Result<(), PerfError> {
+    /// The best kernels on all shapes, so that a short sweep teaches what is run; then the others.
+    fn passes(&mut self, tasks: &[&ShapeTask]) -> Result<(), PerfError> {
+        for pass in Pass::ALL {
+            self.pass(tasks, pass)?;
+        }
+        Ok(())
+    }
+
+    fn pass(&mut self, tasks: &[&ShapeTask], pass: Pass) -> Result<(), PerfError> {
+        let before = if pass == Pass::Best { 0 } else { tasks.len() };
         for (place, task) in tasks.iter().enumerate() {
+            if self.sweep.is_cut {
+                return Ok(());
+            }
             let (m, n, k) = task.shape;
+            let total = tasks.len() * Pass::ALL.len();
             self.sweep
                 .watch
-                .progress(&format!("{m} x {n} x {k}"), place, tasks.len());
+                .progress(&format!("{m} x {n} x {k}"), before + place, total);
             for op in ProductType::ALL {
-                self.products(task, op)?;
+                self.products(task, (op, pass))?;
                 if self.sweep.is_cut {
                     return Ok(());
                 }
@@ -116,13 +153,15 @@ impl CpuSweep<'_> {
         of_isa.next_back().unwrap_or(device)
     }
 
-    /// All instruction sets and threads on one type of a shape.
-    fn products(&mut self, task: &ShapeTask, op: ProductType) -> Result<(), PerfError> {
+    /// All threads on one type of a shape, with the instruction sets of a pass.
+    fn products(&mut self, task: &ShapeTask, (op, pass): (ProductType, Pass)) -> Result<(), PerfError> {
         let mut rows = Vec::new();
         let has_counter = self.rapl.is_some();
         for device in &self.devices {
             let row = cpu_row(task, op, device);
-            let is_wanted = is_sensible(op, device, &row) && self.sweep.wants(&row.kernel);
+            let is_wanted = is_sensible(op, device.isa(), row.ops())
+                && pass.takes(op, device.isa(), &available())
+                && self.sweep.wants(&row.kernel);
             // A run that can read energy measures rows again that an earlier one had to leave without.
             if is_wanted
                 && self
@@ -175,11 +214,11 @@ fn is_without_energy(row: &Row) -> bool {
 }
 
 /// Float kernels are the same code with and without integer instructions, and the portable ones are slow.
-fn is_sensible(op: ProductType, device: &CpuDevice, row: &Row) -> bool {
-    match device.isa() {
-        Isa::Portable => row.ops() <= MOST_NAIVE_OPS,
+fn is_sensible(op: ProductType, isa: Isa, ops: f64) -> bool {
+    match isa {
+        Isa::Portable => ops <= MOST_NAIVE_OPS,
         Isa::AvxVnni | Isa::Amx => op.is_integer(),
-        Isa::Avx2 | Isa::Avx512Vnni => op.is_integer() || row.ops() <= MOST_FLOAT_OPS,
+        Isa::Avx2 | Isa::Avx512Vnni => op.is_integer() || ops <= MOST_FLOAT_OPS,
     }
 }
 
@@ -194,4 +233,29 @@ fn cpu_row(task: &ShapeTask, op: ProductType, device: &CpuDevice) -> Row {
     row.threads = device.num_threads();
     row.ctas = row.threads;
     row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_programs_run_here_is_measured_first_and_every_kernel_once() {
+        let all = [Isa::Portable, Isa::Avx2, Isa::AvxVnni, Isa::Avx512Vnni, Isa::Amx];
+        let of = |pass: Pass, op, available: &[Isa]| -> Vec<Isa> {
+            let taken = |isa: &Isa| pass.takes(op, *isa, available);
+            available.iter().copied().filter(taken).collect()
+        };
+        assert_eq!(of(Pass::Best, ProductType::W4a8, &all), [Isa::Amx]);
+        // Those of floats have no instructions for matrices of integers.
+        assert_eq!(of(Pass::Best, ProductType::Bf16, &all), [Isa::Avx512Vnni]);
+        assert_eq!(of(Pass::Best, ProductType::F32, &all[..3]), [Isa::Avx2]);
+        assert_eq!(of(Pass::Best, ProductType::W8a8, &all[..1]), [Isa::Portable]);
+        for op in ProductType::ALL {
+            let passes = Pass::ALL.map(|pass| of(pass, op, &all));
+            let mut both: Vec<Isa> = passes.concat();
+            both.sort_by_key(|isa| all.iter().position(|other| other == isa));
+            assert_eq!(both, all, "{op:?}");
+        }
+    }
 }

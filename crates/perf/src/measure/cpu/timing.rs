@@ -36,6 +36,8 @@ impl DrawnOperands {
             let start = Instant::now();
             for _ in 0..count {
                 turn = (turn + 1) % linears.len();
+                // A model's step says so too, and threads that wait read ahead.
+                device.will_read(&linears[(turn + 1) % linears.len()]);
                 let operand = match self.op.is_integer() {
                     true => Operand::Int8(a),
                     false => Operand::Float(x),

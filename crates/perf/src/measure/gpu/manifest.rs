@@ -55,6 +55,7 @@ pub(crate) fn manifest(
         power_limit_w: card.and_then(|card| card.power_limit_w().ok()),
         // A card too small for the cache of this has its other ceilings all the same.
         small_ops: small_op_rates(info.index).ok(),
+        timed_models: Vec::new(),
     };
     Ok(Manifest {
         protocol: PROTOCOL,

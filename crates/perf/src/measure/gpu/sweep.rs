@@ -1,6 +1,6 @@
 //! Runs a sweep on a card, shape by shape.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dualgrain_cuda::{Arena, Freivalds, Gpu, Jit, Nvml, RandomOperands, rotation_copies};
 
@@ -26,6 +26,7 @@ const MOST_COPIES: usize = 1_000;
 /// # Errors
 /// No card or compiler, a folder of another machine, a call that failed. Rows measured until then are on disk.
 pub fn sweep_gpu(index: usize, options: &SweepOptions, watch: &dyn Watch) -> Result<SweepSummary, PerfError> {
+    let started = Instant::now();
     let device = Gpu::open(index)?;
     options.check(&kernels())?;
     let jit = Jit::new(&device)?;
@@ -40,7 +41,7 @@ pub fn sweep_gpu(index: usize, options: &SweepOptions, watch: &dyn Watch) -> Res
         operands: &operands,
         freivalds: &freivalds,
     };
-    let sweep = Sweep::open(options, watch, &manifest)?;
+    let sweep = Sweep::open(options, watch, &manifest, started)?;
     let gpu_sweep = GpuSweep {
         checker,
         meter,

@@ -41,6 +41,7 @@ th,td{text-align:right;padding:.25rem .45rem;border-bottom:1px solid var(--line)
 .broken td{white-space:normal;vertical-align:top}th{color:var(--soft);font-weight:600;white-space:normal;vertical-align:bottom}th:first-child,td:first-child{text-align:left}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.1rem 1.2rem}dt{color:var(--soft)}dd{margin:0;min-width:0;overflow-wrap:anywhere}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1rem;font-size:.9rem}a{color:var(--s0)}
+@media(max-width:480px){svg text{font-size:13px}}
 @media print{body{max-width:none}h2{break-after:avoid}figure{break-inside:avoid}}";
 
 /// A page under construction. Every piece that is added is HTML already; texts from outside go through [`escaped`].

@@ -7,10 +7,10 @@
 
 use dualgrain_device::CacheFormat;
 
-use super::answer::CostItem;
-use super::network::Network;
-use super::scheme::Scheme;
-use super::workload::{Phase, Workload};
+use crate::cost::answer::CostItem;
+use crate::cost::network::Network;
+use crate::cost::scheme::Scheme;
+use crate::cost::workload::{Phase, Workload};
 use crate::machine::{Machine, MachineKind};
 use crate::predict::Interval;
 use crate::report::plot::quantity;

@@ -1,11 +1,11 @@
 //! The products of a step as priced items, and sums over items.
 
-use super::answer::CostItem;
-use super::network::{Linear, Network};
-use super::price::{Price, Prices};
-use super::scheme::Scheme;
 use super::sum::{IntervalSum, scaled};
-use super::workload::{Phase, Workload};
+use crate::cost::answer::CostItem;
+use crate::cost::network::{Linear, Network};
+use crate::cost::price::{Price, Prices};
+use crate::cost::scheme::Scheme;
+use crate::cost::workload::{Phase, Workload};
 use crate::error::PerfError;
 use crate::predict::Interval;
 
