@@ -42,7 +42,7 @@ fn compare_all(jit: &Jit, gpu: &Gpu, count: usize) -> Result<usize, CudaError> {
     Ok(failed)
 }
 
-/// Tokens, rows and columns; every 40th case has enough tiles for all multiprocessors.
+/// Tokens, rows and columns; every 40th case has several tiles for every multiprocessor.
 fn shape(r: &mut Random, index: usize) -> (usize, usize, usize) {
     let ks = [
         1, 2, 3, 7, 15, 16, 17, 31, 63, 64, 65, 127, 128, 129, 130, 255, 257, 511, 1_021, 1_024, 2_051, 4_096,
@@ -54,7 +54,7 @@ fn shape(r: &mut Random, index: usize) -> (usize, usize, usize) {
         1, 1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 200, 300,
     ];
     if index % 40 == 39 {
-        return (257 + r.below(44), 5_601 + r.below(99), 1 + r.below(70));
+        return (257 + r.below(44), 17_001 + r.below(99), 1 + r.below(200));
     }
     let (m, n, k) = (
         ms[r.below(ms.len())],
