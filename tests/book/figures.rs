@@ -19,7 +19,7 @@ const PREFILL_ROWS: [(&str, &str); 2] = [
     ("prefill of 2,048 tokens", "2048"),
     ("prefill of 8,192 tokens", "8192"),
 ];
-const MODELS: &str = "2026-11-30_h200_models_rounded.csv";
+const MODELS: &str = "2026-12-01_h200_models.csv";
 
 /// A table of a page: its header and its rows.
 pub struct Table(Vec<Vec<String>>);

@@ -191,7 +191,7 @@ mod tests {
     fn packed_rows_lie_where_a_plain_loop_puts_them() {
         for isa in available() {
             for (m, k, mr) in [
-                (1, 1, 6),
+                (1usize, 1usize, 6),
                 (6, 16, 6),
                 (7, 33, 6),
                 (12, 48, 12),

@@ -155,17 +155,13 @@ impl CacheWrite {
         if tokens == 0 {
             return Ok(());
         }
-        let heads = rotated
-            .as_ref()
-            .map_or(0, |rotated| rotated.queries.len() / shape.head_dim);
-        let spans_only = rotated
-            .as_ref()
-            .is_some_and(|rotated| rotated.of == RotatedQueries::OfSpans);
-        let rotated_tokens = if spans_only { step.span_tokens() } else { tokens };
-        if let Some(Rotated { queries, angles, .. }) = &rotated {
+        let (mut heads, mut spans_only) = (0, false);
+        if let Some(Rotated { queries, of, angles }) = &rotated {
             at_least("angles", 4 * tokens * shape.head_dim, angles)?;
             assert!(queries.end <= x_columns, "columns {queries:?} of {x_columns}");
+            (heads, spans_only) = (queries.len() / shape.head_dim, *of == RotatedQueries::OfSpans);
         }
+        let rotated_tokens = if spans_only { step.span_tokens() } else { tokens };
         let (key_heads, value_tokens) = shares_of_warp(cache, tokens);
         let kernel = self.kernel_for(rotated.as_ref(), shape.head_dim);
         let place = cache.layer(layer);

@@ -47,6 +47,18 @@ pub enum AttentionKernel {
     PromptGroups,
 }
 
+impl AttentionKernel {
+    fn text(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Write | Self::RotateWrite => ("cache_write", cu::CACHE_WRITE),
+            Self::Spans | Self::Walk => ("attention_spans", cu::ATTENTION_SPANS),
+            Self::Ring(..) => ("attention_ring", cu::ATTENTION_RING),
+            Self::Prompt { .. } => ("attention_prompt", cu::ATTENTION_PROMPT),
+            Self::PromptGroups => ("attention_prompt_sm90", cu::ATTENTION_PROMPT_SM90),
+        }
+    }
+}
+
 /// What happens to scores before the softmax.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ScoreRule {
@@ -91,13 +103,7 @@ pub fn attention_source(
     group: usize,
     rule: ScoreRule,
 ) -> Source {
-    let (name, text) = match kernel {
-        AttentionKernel::Write | AttentionKernel::RotateWrite => ("cache_write", cu::CACHE_WRITE),
-        AttentionKernel::Spans | AttentionKernel::Walk => ("attention_spans", cu::ATTENTION_SPANS),
-        AttentionKernel::Ring(..) => ("attention_ring", cu::ATTENTION_RING),
-        AttentionKernel::Prompt { .. } => ("attention_prompt", cu::ATTENTION_PROMPT),
-        AttentionKernel::PromptGroups => ("attention_prompt_sm90", cu::ATTENTION_PROMPT_SM90),
-    };
+    let (name, text) = kernel.text();
     let mut macros = vec![("FORMAT", format_code(format)), ("HEAD_DIM", head_dim as i64)];
     if !matches!(kernel, AttentionKernel::Write | AttentionKernel::RotateWrite) {
         macros.push(("GROUP", group as i64));

@@ -127,7 +127,7 @@ impl CudaDevice {
     }
 
     /// A product with [`Outputs::Rounded`], in the type that the kernel behind it reads. Outputs of bf16 lie in the first half of `out`.
-    fn rounded_product(
+    pub(super) fn rounded_product(
         &self,
         out: &mut CudaMatrix,
         a: &Operand<'_, Self>,
@@ -185,37 +185,6 @@ impl CudaDevice {
         }
         self.operation("round", &[out.rows, out.columns], || {
             self.rows.round.round(&out.buffer, out.shape())
-        })
-    }
-
-    /// The product, then the gate, whose outputs stay floats.
-    pub(super) fn gated_product(
-        &self,
-        out: &mut CudaMatrix,
-        wide: &mut CudaMatrix,
-        (a, weights): (Operand<'_, Self>, &CudaLinear),
-        f: Activation,
-    ) -> Done {
-        let input = self.rounded_product(wide, &a, weights)?;
-        let shape = (wide.rows, wide.columns / 2);
-        self.resize(out, "gemm_gated", shape)?;
-        self.operation("gated", &[wide.rows, wide.columns], || {
-            let rows = self.rows.gate(f).of(input);
-            rows.launch_activation(f, &out.buffer, &wide.buffer, shape)
-        })
-    }
-
-    /// The product, added to `x`.
-    pub(super) fn added_product(
-        &self,
-        x: &mut CudaMatrix,
-        y: &mut CudaMatrix,
-        (a, weights): (Operand<'_, Self>, &CudaLinear),
-    ) -> Done {
-        let input = self.rounded_product(y, &a, weights)?;
-        assert_eq!(x.shape(), y.shape(), "shapes of a sum");
-        self.operation("add", &[x.rows, x.columns], || {
-            self.rows.add.of(input).launch(&x.buffer, &y.buffer, x.shape())
         })
     }
 

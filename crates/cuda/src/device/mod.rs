@@ -10,6 +10,7 @@ mod mixture;
 mod operation_clock;
 mod operation_times;
 mod operations;
+mod pointwise;
 mod statistics;
 mod w4_products;
 

@@ -224,7 +224,8 @@ impl Device for CudaDevice {
         weights: &CudaLinear,
         f: Activation,
     ) -> Done {
-        self.gated_product(out, wide, (a, weights), f)
+        let input = self.rounded_product(wide, &a, weights)?;
+        self.gate(out, wide, input, f)
     }
 
     fn gemm_add(
@@ -234,7 +235,8 @@ impl Device for CudaDevice {
         a: Operand<'_, Self>,
         weights: &CudaLinear,
     ) -> Done {
-        self.added_product(x, y, (a, weights))
+        let input = self.rounded_product(y, &a, weights)?;
+        self.sum(x, y, input)
     }
 
     fn gemm_gated_quantize(
@@ -332,25 +334,15 @@ impl Device for CudaDevice {
     }
 
     fn gated(&self, out: &mut CudaMatrix, x: &CudaMatrix, f: Activation) -> Done {
-        let shape = (x.rows, x.columns / 2);
-        self.resize(out, "gated", shape)?;
-        self.operation("gated", &[x.rows, x.columns], || {
-            let rows = self.rows.gate(f).of(Input::F32);
-            rows.launch_activation(f, &out.buffer, &x.buffer, shape)
-        })
+        self.gate(out, x, Input::F32, f)
     }
 
     fn activate(&self, x: &mut CudaMatrix, f: Activation) -> Done {
-        self.operation("activate", &[x.rows, x.columns], || {
-            let rows = self.rows.activate(f);
-            rows.launch_activation(f, &x.buffer, &x.buffer, x.shape())
-        })
+        self.activate_all(x, f)
     }
 
     fn soft_cap(&self, x: &mut CudaMatrix, cap: f32) -> Done {
-        self.operation("soft_cap", &[x.rows, x.columns], || {
-            self.rows.soft_cap.soft_cap(&x.buffer, x.shape(), cap)
-        })
+        self.cap_all(x, cap)
     }
 
     fn hadamard(&self, x: &mut CudaMatrix, block: usize) -> Done {
@@ -361,13 +353,7 @@ impl Device for CudaDevice {
     }
 
     fn add(&self, x: &mut CudaMatrix, y: &CudaMatrix) -> Done {
-        assert_eq!(x.shape(), y.shape(), "shapes of a sum");
-        self.operation("add", &[x.rows, x.columns], || {
-            self.rows
-                .add
-                .of(Input::F32)
-                .launch(&x.buffer, &y.buffer, x.shape())
-        })
+        self.sum(x, y, Input::F32)
     }
 
     fn gather(&self, out: &mut CudaMatrix, x: &CudaMatrix, rows: &CudaIndices) -> Done {

@@ -89,8 +89,8 @@ impl Pass {
 
     /// Whether it measures a type with one of the `available` instruction sets, of which the best comes last.
     fn takes(self, op: ProductType, isa: Isa, available: &[Isa]) -> bool {
-        let kernels = available.iter().filter(|isa| is_sensible(op, **isa, 0.0));
-        (kernels.last() == Some(&isa)) == (self == Self::Best)
+        let mut kernels = available.iter().filter(|isa| is_sensible(op, **isa, 0.0));
+        (kernels.next_back() == Some(&isa)) == (self == Self::Best)
     }
 }
 
