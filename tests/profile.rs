@@ -120,7 +120,7 @@ fn interrupt_ends_between_two_rows_and_says_where() {
 fn shards_share_nothing_and_merge_to_one_set() {
     let folder = scratch("shards");
     for (out, shard) in [("a", "0/2"), ("b", "1/2")] {
-        summary(profile(&folder, out, &["--shard", shard, "--budget", "1s"]));
+        summary(profile(&folder, out, &["--shard", shard, "--budget", "2s"]));
     }
     let (a, b) = (rows(&folder, "a"), rows(&folder, "b"));
     assert!(configurations(&a).is_disjoint(&configurations(&b)));
@@ -182,7 +182,7 @@ fn copy(folder: &Path, from: &str, to: &str, row: impl Fn(usize, &str) -> Option
 #[test]
 fn merging_takes_the_row_that_tells_most_and_leaves_out_what_is_named() {
     let folder = scratch("better");
-    summary(profile(&folder, "all", &["--budget", "0.5s"]));
+    summary(profile(&folder, "all", &["--budget", "1s"]));
     let all = rows(&folder, "all");
     assert!(all.len() > 3);
     let with_energy = |line: &str, window: &str| {
@@ -256,12 +256,12 @@ fn merging_takes_the_row_that_tells_most_and_leaves_out_what_is_named() {
 #[test]
 fn what_another_folder_knows_is_not_measured_again() {
     let folder = scratch("known");
-    summary(profile(&folder, "first", &["--budget", "0.5s"]));
+    summary(profile(&folder, "first", &["--budget", "1s"]));
     let known = folder.join("first");
     let done = summary(profile(
         &folder,
         "second",
-        &["--budget", "0.5s", "--known", known.to_str().unwrap()],
+        &["--budget", "1s", "--known", known.to_str().unwrap()],
     ));
     let (first, second) = (rows(&folder, "first"), rows(&folder, "second"));
     assert!(!second.is_empty());

@@ -2,11 +2,17 @@
 //! next row is begun, so that a sweep may be killed at any moment and continued.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::options::{SweepOptions, SweepSummary, Watch};
 use crate::data::{BestRows, Dataset, Manifest, QualityFlag, Row, RowWriter, check_compatible};
 use crate::error::PerfError;
+
+/// When a budget is spent, or half of it where more than the other half went before now. None: never, by the clock's range.
+fn end_of(started: Instant, budget: Duration) -> Option<Instant> {
+    let half = started.checked_add(budget / 2)?;
+    half.max(Instant::now()).checked_add(budget / 2)
+}
 
 /// The part of a sweep that every device has: rows, budget, counts.
 pub(crate) struct Sweep<'a> {
@@ -21,12 +27,15 @@ pub(crate) struct Sweep<'a> {
     pub is_retrying: bool,
     /// Whether something was left out because the sweep had to end.
     pub is_cut: bool,
-    pub started: Instant,
+    started: Instant,
+    /// When the budget is spent.
+    ends: Option<Instant>,
     pub summary: SweepSummary,
 }
 
 impl<'a> Sweep<'a> {
-    /// Begins or goes on with a folder. The budget counts from `started` on: measuring the machine is a part of it.
+    /// Begins or goes on with a folder. The budget counts from `started` on: measuring the machine is a part of it, but at least half of it
+    /// is left for products.
     pub fn open(
         options: &'a SweepOptions,
         watch: &'a dyn Watch,
@@ -55,14 +64,14 @@ impl<'a> Sweep<'a> {
             is_retrying: false,
             is_cut: false,
             started,
+            ends: options.budget.and_then(|budget| end_of(started, budget)),
             summary: SweepSummary::default(),
         })
     }
 
     /// Whether the budget is spent or somebody wants an end.
     pub fn is_over(&self) -> bool {
-        let spent = |budget| self.started.elapsed() >= budget;
-        self.watch.stops() || self.options.budget.is_some_and(spent)
+        self.watch.stops() || self.ends.is_some_and(|end| Instant::now() >= end)
     }
 
     /// Asked before each row: whether it may still be measured.

@@ -1,5 +1,7 @@
 //! The manifest of a CPU's set: what Linux says of the machine, its measured ceilings, and the method.
 
+use std::time::Duration;
+
 use dualgrain_cpu::{CpuDevice, Isa, available, last_level_cache_bytes};
 use dualgrain_format::GroupSize;
 
@@ -18,16 +20,21 @@ use crate::product::ops;
 const SHARE_OF_FREE: f64 = 0.8;
 /// Side of the product whose speed stands for the ceiling of floats.
 const CEILING_SIDE: usize = 1_024;
+/// Models are timed for a quarter of a minute or so: shorter sweeps go without.
+const LEAST_BUDGET_FOR_MODELS: Duration = Duration::from_secs(30);
 
 pub(crate) fn manifest(
     name: &str,
     (max_threads, free_bytes): (usize, usize),
     options: &SweepOptions,
 ) -> Result<Manifest, PerfError> {
+    let times_models = options
+        .budget
+        .is_none_or(|budget| budget >= LEAST_BUDGET_FOR_MODELS);
     let instruction_sets: Vec<&str> = available().into_iter().map(Isa::name).collect();
     Ok(Manifest {
         protocol: PROTOCOL,
-        machine: machine(name, max_threads, free_bytes as f64)?,
+        machine: machine(name, max_threads, free_bytes as f64, times_models)?,
         driver: format!("instruction sets {}", instruction_sets.join(" ")),
         version: options.version.clone(),
         date: today(),
@@ -42,7 +49,12 @@ pub(crate) fn manifest(
     })
 }
 
-fn machine(name: &str, max_threads: usize, free_bytes: f64) -> Result<Machine, PerfError> {
+fn machine(
+    name: &str,
+    max_threads: usize,
+    free_bytes: f64,
+    times_models: bool,
+) -> Result<Machine, PerfError> {
     let isa = available().into_iter().next_back().unwrap_or(Isa::Portable);
     let device = CpuDevice::with_isa(max_threads, isa)?;
     let peak = device.measure_peak()?;
@@ -63,7 +75,10 @@ fn machine(name: &str, max_threads: usize, free_bytes: f64) -> Result<Machine, P
         idle_power_w: None,
         power_limit_w: None,
         small_ops: Some(small_ops::measure(&device, &small_ops::ON_CPU, None)?),
-        timed_models: timed_models(&device, SHARE_OF_FREE * free_bytes)?,
+        timed_models: match times_models {
+            true => timed_models(&device, SHARE_OF_FREE * free_bytes)?,
+            false => Vec::new(),
+        },
     })
 }
 
