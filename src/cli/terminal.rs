@@ -84,7 +84,7 @@ impl Terminal {
         }
     }
 
-    /// The task that is shown ends after `budget` at the latest, however much is left of it.
+    /// The task that is shown is meant to end after `budget`, however much is left of it.
     pub fn ends_within(&self, budget: Duration) {
         self.deadline.set(Instant::now().checked_add(budget));
     }

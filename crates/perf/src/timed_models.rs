@@ -1,6 +1,7 @@
 //! Small models that a profile runs whole, as the engine runs models: how long their steps took. What `cost` says of these
 //! steps beside what they took tells how true it is of others: products run in a chain there, in a cache or past it.
 
+use dualgrain_format::GroupSize;
 use serde::{Deserialize, Serialize};
 
 /// A gated model of random weights (4 bits in groups of 128, an INT8 output layer) over an INT8 cache, and the steps that were timed.
@@ -74,6 +75,12 @@ impl ModelSizes {
     }
 }
 
+/// Group size of the weights of a model that is timed.
+pub(crate) const GROUP_SIZE: GroupSize = GroupSize::Along(128);
+
+/// Sizes of a model that is timed lie below: products of three of them are counts still.
+const MOST: usize = 1 << 20;
+
 impl TimedModel {
     /// Whether every figure is a number above 0: a price is divided by what it makes of these steps.
     pub(crate) fn is_sound(&self) -> bool {
@@ -92,8 +99,8 @@ impl TimedModel {
         ];
         let of_decode = self.decode.iter().map(|step| step.time_s);
         let is_time = |time_s: f64| time_s.is_finite() && time_s > 0.0;
-        counts.into_iter().all(|count| (1..1 << 24).contains(&count))
-            && self.decode.iter().all(|step| step.sequences > 0)
+        counts.into_iter().all(|count| (1..MOST).contains(&count))
+            && self.decode.iter().all(|step| (1..MOST).contains(&step.sequences))
             && self.decode.is_sorted_by(|a, b| a.sequences < b.sequences)
             && of_decode.chain([self.prompt_s]).all(is_time)
     }

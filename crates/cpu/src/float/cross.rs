@@ -76,6 +76,9 @@ struct Cross<'a> {
 impl Cross<'_> {
     /// Adds all tokens to `rows` x `columns`.
     fn part(&self, rows: Range<usize>, columns: Range<usize>) {
+        if self.tokens == 0 {
+            return;
+        }
         let width = columns.len().next_multiple_of(LANES);
         TASK_SUMS.with_borrow_mut(|own| {
             let own = Aligned::at_least(own, 0.0, TASKS[0].0 * TASKS[0].1);

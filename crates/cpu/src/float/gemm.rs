@@ -173,7 +173,7 @@ fn product<E: Element>(isa: Isa, pool: &Pool, a: &[f32], weights: &PackedFloat, 
     });
 }
 
-/// Rows of A that a task takes: nearly the same for all, whole tiles.
+/// Rows of A that a task takes: whole tiles, as many for all but the last, which may have few.
 fn rows_per_block(m: usize) -> usize {
     match m {
         ..=MAX_UNPACKED_ROWS => m.max(1),
@@ -219,7 +219,9 @@ impl<E: Element> Block<'_, E> {
 
     /// Many rows: K in blocks, A repacked per block.
     fn blocked(&self, first: usize, last: usize) {
-        let (mr, vectors) = tile_shape(self.isa);
+        let mr = tile_shape(self.isa).0;
+        // A last block of few rows takes more panels at once than others.
+        let vectors = tile_vectors(self.isa, self.rows.len());
         PACKED.with_borrow_mut(|(packed, slice)| {
             let slice = Aligned::at_least(slice, 0.0, vectors * LANES * KC);
             let slice = RefCell::new(slice);

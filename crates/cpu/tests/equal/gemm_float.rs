@@ -33,6 +33,8 @@ fn float_products_equal_the_specification_on_every_instruction_set() {
         (241, 50, 290),
         (245, 100, 19),
         (500, 70, 40),
+        // Its last block has one row.
+        (4561, 70, 290),
         (3, 4 * SLICE_ROWS + 5, 40),
         (4, 4 * SLICE_ROWS + 21, 30),
     ];

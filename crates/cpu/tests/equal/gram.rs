@@ -120,3 +120,18 @@ fn output_errors_equal_the_specification_and_read_the_lower_triangle_only() {
         }
     }
 }
+
+#[test]
+fn no_tokens_add_nothing() {
+    for device in devices() {
+        let (mut x, mut sums) = (device.matrix(3, 20).unwrap(), device.matrix(20, 40).unwrap());
+        device.upload(&mut x, &[1.0; 60]).unwrap();
+        device.upload(&mut sums, &[0.5; 800]).unwrap();
+        device.cross_accumulate(&mut sums, &x, &[1.0; 120]).unwrap();
+        device.upload(&mut x, &[]).unwrap();
+        device.cross_accumulate(&mut sums, &x, &[]).unwrap();
+        let mut got = vec![0.0; 800];
+        device.download(&sums, 0..20, &mut got).unwrap();
+        assert_same(&got, &[3.5; 800], &name(&device));
+    }
+}

@@ -15,7 +15,7 @@ use super::scheme::Scheme;
 use super::workload::{Phase, Workload};
 use crate::error::PerfError;
 use crate::machine::Machine;
-use crate::timed_models::TimedModel;
+use crate::timed_models::{GROUP_SIZE, TimedModel};
 
 /// The factors of a machine.
 #[derive(Debug, Default)]
@@ -137,6 +137,7 @@ fn theirs(workload: &Workload) -> Workload {
     Workload {
         generate_tokens: 2,
         head_scheme: Scheme::W8a8,
+        group_size: GROUP_SIZE,
         ..workload.clone()
     }
 }
