@@ -199,18 +199,16 @@ fn priced(program: &Path, model: &Path, fitted: &Path) -> Result<Vec<Compared>> 
 fn table(all: &[Compared]) -> String {
     let mut text = String::new();
     for one in all {
-        let error = 100.0 * one.error();
-        let Compared {
-            what,
-            name,
-            size,
-            said,
-            measured,
-            unit,
-        } = one;
         let _ = writeln!(
             text,
-            "{what:8} {name:26} {size:16} {said:12.4e} {measured:12.4e} {unit:9} {error:+7.1} %"
+            "{:8} {:26} {:16} {:12.4e} {:12.4e} {:9} {:+7.1} %",
+            one.what,
+            one.name,
+            one.size,
+            one.said,
+            one.measured,
+            one.unit,
+            100.0 * one.error()
         );
     }
     for start in ["", "gemm_w4a8", "gemm_w8a8", "gemm_bf16", "gemm_f32"] {
@@ -247,17 +245,15 @@ fn csv(all: &[Compared], set: &Dataset) -> String {
         set.rows.len()
     );
     for one in all {
-        let Compared {
-            what,
-            name,
-            size,
-            said,
-            measured,
-            unit,
-        } = one;
         let _ = writeln!(
             text,
-            "{what},{name},{size},{said:.6e},{measured:.6e},{unit},{:.4}",
+            "{},{},{},{:.6e},{:.6e},{},{:.4}",
+            one.what,
+            one.name,
+            one.size,
+            one.said,
+            one.measured,
+            one.unit,
             one.error()
         );
     }

@@ -122,10 +122,8 @@ __device__ __forceinline__ Scale usable_scale(float scale) {
     return scale > 0.0f && inverse <= LARGEST ? Scale{scale, inverse} : Scale{0.0f, 0.0f};
 }
 
-// A maximum to the scale of 127 codes. Away from the ends of the range quotient and inverse come from one step of Newton's, which rounds
-// correctly there.
-__device__ __forceinline__ Scale scale_of(float max) {
-    if (!(max > 1e-30f && max < 1e30f)) return usable_scale(__fdiv_rn(max, 127.0f));
+// A maximum from 1e-30 to 1e30 to the scale of 127 codes: quotient and inverse come from one step of Newton's, which rounds correctly there.
+__device__ __forceinline__ Scale scale_in_range(float max) {
     const float inverse_127 = 0.007874016f;
     float scale = max * inverse_127;
     scale = __fmaf_rn(__fmaf_rn(-127.0f, scale, max), inverse_127, scale);
@@ -133,6 +131,12 @@ __device__ __forceinline__ Scale scale_of(float max) {
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(scale));
     inverse = __fmaf_rn(inverse, -__fmaf_rn(scale, inverse, -1.0f), inverse);
     return Scale{scale, inverse};
+}
+
+// The same of any maximum.
+__device__ __forceinline__ Scale scale_of(float max) {
+    if (!(max > 1e-30f && max < 1e30f)) return usable_scale(__fdiv_rn(max, 127.0f));
+    return scale_in_range(max);
 }
 
 // Rounds half to even; NaN gives 0.

@@ -29,6 +29,7 @@ pub(crate) const MODEL_HEADERS: &[(&str, &str)] = &[
     ("float_product.cuh", include_str!("linear/float_product.cuh")),
     ("float_rules.cuh", include_str!("float_rules.cuh")),
     ("gated.cuh", include_str!("rows/gated.cuh")),
+    ("input_type.cuh", include_str!("rows/input_type.cuh")),
     ("w8_image.cuh", include_str!("linear/w8_image.cuh")),
     ("w8a8.cuh", include_str!("linear/w8a8.cuh")),
 ];

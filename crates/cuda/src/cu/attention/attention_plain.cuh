@@ -158,17 +158,6 @@ __device__ __forceinline__ PlainWeights weigh_plain(u32 thread, const AttentionA
     return PlainWeights{sums[0] + sums[1], largest_of_row(heaviest), (seen & ~63u) == 0};
 }
 
-// As `scale_of`, of a weight in the range.
-__device__ __forceinline__ Scale scale_in_range(float max) {
-    const float inverse_127 = 0.007874016f;
-    float scale = max * inverse_127;
-    scale = __fmaf_rn(__fmaf_rn(-127.0f, scale, max), inverse_127, scale);
-    float inverse;
-    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(scale));
-    inverse = __fmaf_rn(inverse, -__fmaf_rn(scale, inverse, -1.0f), inverse);
-    return Scale{scale, inverse};
-}
-
 // Four weights to codes, ties to even; a matrix's operand holds `a` in its lowest byte.
 __device__ __forceinline__ u32 codes_of(float a, float b, float c, float d) {
     u32 codes;

@@ -3,22 +3,13 @@
 // elements in registers. Warps send what they find straight into the shared memory of the CTAs that want it.
 #include "codes.cuh"
 #include "gated.cuh"
+#include "input_type.cuh"
 
 #ifndef FUNCTION
 #define FUNCTION SILU
 #endif
-#ifndef IN
-#define IN 0  // 0: f32, 2: bf16
-#endif
 #ifndef ROUNDS
 #define ROUNDS 2  // of four neighbours that a thread holds
-#endif
-
-static_assert(IN == 0 || IN == 2, "f32 or bf16");
-#if IN == 0
-typedef float In;
-#else
-typedef u16 In;
 #endif
 
 constexpr int CLUSTER = 8;

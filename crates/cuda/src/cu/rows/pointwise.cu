@@ -1,5 +1,5 @@
 // Functions of single elements: an activation, an activation that gates, a sum, the nearest bfloat16.
-#include "float_rules.cuh"
+#include "input_type.cuh"
 
 #define ACTIVATE 0  // x = f(x)
 #define GATE 1      // out = f(x[0..c]) * x[c..2c]
@@ -14,16 +14,6 @@
 #define FUNCTION SILU
 #endif
 #define CLAMPED 4  // among the functions: with a limit
-#ifndef IN
-#define IN 0  // what is gated or added: 0: f32, 2: bf16
-#endif
-
-static_assert(IN == 0 || IN == 2, "f32 or bf16");
-#if IN == 0
-typedef float In;
-#else
-typedef u16 In;
-#endif
 
 __device__ __forceinline__ float float_of(float v) {
     return v;
