@@ -103,7 +103,7 @@ fn decode_on_an_h200() {
     for (index, (program, place)) in shown.into_iter().enumerate() {
         chart = drawn(chart, index, &points(program), place, program);
     }
-    let below = "Llama shape of 8 B parameters, 2026-11-28 and 30";
+    let below = "Llama shape of 8 B parameters, 2026-11-28 and 12-01";
     assert_is(
         "docs/pictures/h200-decode.svg",
         &titled("Decode on one NVIDIA H200", below, chart),
